@@ -1,0 +1,99 @@
+"""imgkit creates, edits and varies images through whatever backend is chosen at run time.
+
+>>> from imgkit import ImageService
+>>> with ImageService() as images:                     # offline: no key, no network, no cost
+...     otter = images.create_image("A cute baby sea otter", size="256x256")
+>>> otter[0].format, otter[0].width
+('png', 256)
+
+Names are loaded when they are first used, so ``import imgkit`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from imgkit.errors import ApiError as ApiError
+    from imgkit.errors import AuthenticationError as AuthenticationError
+    from imgkit.errors import BadRequestError as BadRequestError
+    from imgkit.errors import ConfigurationError as ConfigurationError
+    from imgkit.errors import ConflictError as ConflictError
+    from imgkit.errors import DownloadBlockedError as DownloadBlockedError
+    from imgkit.errors import DownloadError as DownloadError
+    from imgkit.errors import EmptyResultError as EmptyResultError
+    from imgkit.errors import EndpointRetiredError as EndpointRetiredError
+    from imgkit.errors import ImgkitError as ImgkitError
+    from imgkit.errors import InvalidRequestError as InvalidRequestError
+    from imgkit.errors import LinkExpiredError as LinkExpiredError
+    from imgkit.errors import MissingKeyError as MissingKeyError
+    from imgkit.errors import MissingModelError as MissingModelError
+    from imgkit.errors import ModerationBlockedError as ModerationBlockedError
+    from imgkit.errors import NotDownloadedError as NotDownloadedError
+    from imgkit.errors import NotFoundError as NotFoundError
+    from imgkit.errors import NotSentError as NotSentError
+    from imgkit.errors import OrganizationNotVerifiedError as OrganizationNotVerifiedError
+    from imgkit.errors import OutcomeUnknownError as OutcomeUnknownError
+    from imgkit.errors import PermissionDeniedError as PermissionDeniedError
+    from imgkit.errors import PluginError as PluginError
+    from imgkit.errors import QuotaExceededError as QuotaExceededError
+    from imgkit.errors import RateLimitError as RateLimitError
+    from imgkit.errors import RedirectRefusedError as RedirectRefusedError
+    from imgkit.errors import SaveError as SaveError
+    from imgkit.errors import ServerError as ServerError
+    from imgkit.errors import ServiceClosedError as ServiceClosedError
+    from imgkit.errors import TransportError as TransportError
+    from imgkit.errors import UnknownBackendError as UnknownBackendError
+    from imgkit.errors import UnknownPluginError as UnknownPluginError
+    from imgkit.errors import UnknownProviderError as UnknownProviderError
+    from imgkit.errors import UnreadableReplyError as UnreadableReplyError
+    from imgkit.hookspecs import hookimpl as hookimpl
+    from imgkit.image import Image as Image
+    from imgkit.models import Attempt as Attempt
+    from imgkit.models import CreateImageEditRequest as CreateImageEditRequest
+    from imgkit.models import CreateImageRequest as CreateImageRequest
+    from imgkit.models import CreateImageVariationRequest as CreateImageVariationRequest
+    from imgkit.models import ImageInput as ImageInput
+    from imgkit.models import ImagesResponse as ImagesResponse
+    from imgkit.models import Meta as Meta
+    from imgkit.models import Usage as Usage
+    from imgkit.service import AsyncImageService as AsyncImageService
+    from imgkit.service import ImageService as ImageService
+
+_ERRORS = (
+    "ApiError", "AuthenticationError", "BadRequestError", "ConfigurationError", "ConflictError",
+    "DownloadBlockedError", "DownloadError", "EmptyResultError", "EndpointRetiredError", "ImgkitError",
+    "InvalidRequestError", "LinkExpiredError", "MissingKeyError", "MissingModelError",
+    "ModerationBlockedError", "NotDownloadedError", "NotFoundError", "NotSentError",
+    "OrganizationNotVerifiedError", "OutcomeUnknownError", "PermissionDeniedError", "PluginError",
+    "QuotaExceededError", "RateLimitError", "RedirectRefusedError", "SaveError", "ServerError",
+    "ServiceClosedError", "TransportError", "UnknownBackendError", "UnknownPluginError",
+    "UnknownProviderError", "UnreadableReplyError",
+)  # fmt: skip
+_HOME = {
+    **dict.fromkeys(_ERRORS, "errors"),
+    **dict.fromkeys(
+        ("Attempt", "CreateImageEditRequest", "CreateImageRequest", "CreateImageVariationRequest",
+         "ImageInput", "ImagesResponse", "Meta", "Usage"), "models"),
+    "Image": "image",
+    "hookimpl": "hookspecs",
+    "AsyncImageService": "service",
+    "ImageService": "service",
+}  # fmt: skip
+
+__all__ = sorted(["__version__", *_HOME])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'imgkit' has no attribute {name!r}")
+    value = getattr(_import_module(f"imgkit.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

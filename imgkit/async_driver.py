@@ -1,0 +1,129 @@
+"""The asynchronous driver: runs a flow as a part of the caller's task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, Generic, TypeVar
+
+from imgkit.drivers import outcome
+from imgkit.errors import ImgkitError
+from imgkit.flow import Done, Emit, Failed, Flow, Need, Open, Read, Run, Sleep, advance
+from imgkit.transfer import Transfer
+from imgkit.wire import AsyncBackend, AsyncReply, Head, HttpRequest
+
+T = TypeVar("T")
+
+JOIN_S = 2.0
+"""How long a cancelled call waits for its thread to notice, in seconds."""
+
+
+class AsyncDriver(Generic[T]):
+    """One call under the asynchronous service; see `imgkit.drivers.Driver`.
+
+    Args:
+        flow: the plan, not started.
+        backend: sends the requests.
+        transfer: deadline of the call, not yet used.
+        executor: returns where to run what may block.
+    """
+
+    def __init__(
+        self, flow: Flow[T], backend: AsyncBackend, transfer: Transfer, executor: Callable[[], Executor]
+    ) -> None:
+        self._flow = flow
+        self._backend = backend
+        self._transfer = transfer
+        self._reply: AsyncReply | None = None
+        self._busy = False
+        self._executor = executor
+        # The event loop has its own clock; only spans of time pass between the two.
+        self._deadline = asyncio.get_running_loop().time() + transfer.remaining_s()
+
+    async def proceed(self) -> Done[T] | Emit:
+        """Run the flow up to its end or the next event for the caller."""
+        news: object = None
+        while True:
+            need: Need | Done[T] = advance(self._flow, news)
+            match need:
+                case Done() | Emit():
+                    return need
+                case Open(request):
+                    news = await self._open(request)
+                case Read():
+                    news = await self._read()
+                case Run(fn):
+                    try:
+                        news = await in_thread(self._executor(), fn)
+                    except ImgkitError as error:
+                        news = Failed(error)
+                case Sleep(wait_s):
+                    await asyncio.sleep(min(wait_s, self._transfer.remaining_s()))
+                    news = None
+
+    def close(self) -> None:
+        """Undo what the call still holds: its flow and its reply."""
+        try:
+            self._flow.close()
+        finally:
+            self._hang_up()
+
+    async def _open(self, request: HttpRequest) -> Head | Failed:
+        self._hang_up()
+        transfer = self._transfer = self._transfer.anew()
+        self._busy = True
+        limit = asyncio.timeout_at(self._deadline)
+        try:
+            async with limit:
+                self._reply = await self._backend.open(request, transfer)
+        except Exception as error:
+            return self._outcome(error, limit)
+        transfer.request_id = self._reply.head.request_id
+        return self._reply.head
+
+    async def _read(self) -> bytes | Failed:
+        assert self._reply is not None, "a flow reads only what it has opened"
+        limit = asyncio.timeout_at(self._deadline)
+        try:
+            async with limit:
+                chunk = await self._reply.read()
+        except Exception as error:
+            return self._outcome(error, limit)
+        self._busy = bool(chunk)
+        return chunk
+
+    def _outcome(self, error: Exception, limit: asyncio.Timeout) -> Failed:
+        # An HTTP library's own timeouts are TimeoutErrors too: only `limit` knows whether it was the deadline.
+        if limit.expired() and isinstance(error, TimeoutError):
+            self._transfer.abort()
+            return Failed(self._transfer.failure(error))
+        return outcome(error, self._backend, self._transfer)
+
+    def _hang_up(self) -> None:
+        if self._busy:  # broken off: whatever still blocks or lingers must end
+            self._transfer.abort()
+            self._busy = False
+        if self._reply is not None:
+            self._reply.close()
+            self._reply = None
+        self._transfer.release()
+
+
+async def in_thread(
+    executor: Executor, fn: Callable[[], Any], abort: Callable[[], None] | None = None
+) -> Any:
+    """Run `fn` in a thread. When cancelled, `abort` it, and give the thread a moment to end."""
+    future = asyncio.get_running_loop().run_in_executor(executor, fn)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        if abort is not None:
+            abort()
+        done, _ = await asyncio.wait({future}, timeout=JOIN_S)
+        for finished in done:
+            if not finished.cancelled() and finished.exception() is None:
+                left = finished.result()
+                if hasattr(left, "close"):
+                    left.close()
+        raise

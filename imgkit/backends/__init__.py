@@ -1,0 +1,1 @@
+"""How a request travels and a reply comes back."""

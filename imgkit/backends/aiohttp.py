@@ -1,0 +1,158 @@
+"""The `aiohttp` backend."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import weakref
+from collections.abc import AsyncIterator
+from contextvars import ContextVar
+
+import aiohttp
+
+from imgkit.backends.sockets import close_descriptors, tls_context
+from imgkit.errors import DownloadBlockedError
+from imgkit.peers import NOT_PUBLIC, is_public
+from imgkit.redact import safe_url
+from imgkit.transfer import Transfer
+from imgkit.wire import AsyncReply, BackendOptions, Body, Head, HttpRequest, whole_or_blocks
+
+HEAD_LINE_BYTES = 65_536
+"""Longest line of a reply's head, as http.client has it; aiohttp's own limit is 8190."""
+
+
+class AiohttpBackend:
+    """Sends with aiohttp; see `imgkit.wire.AsyncBackend`.
+
+    Args:
+        options: see `imgkit.wire.BackendOptions`.
+    """
+
+    errors = (aiohttp.ClientError, OSError)
+    unsent_errors = (
+        aiohttp.ClientConnectorError,
+        aiohttp.ConnectionTimeoutError,
+        aiohttp.ClientProxyConnectionError,
+        aiohttp.ClientHttpProxyError,
+        aiohttp.InvalidURL,
+    )
+    checks_peer = True
+
+    def __init__(self, options: BackendOptions) -> None:
+        self._options = options
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+
+    async def open(self, request: HttpRequest, transfer: Transfer) -> AsyncReply:
+        """See `imgkit.wire.AsyncBackend.open`."""
+        session = self._session(request.public_peer_only)
+        headers = request.wire_headers()
+        headers.setdefault("user-agent", "imgkit")
+        _sending.set(transfer)
+        try:
+            response = await session.request(
+                request.method,
+                request.url,
+                headers=headers,
+                data=_payload(request.body) if request.method == "POST" else None,
+                allow_redirects=False,
+                proxy=None if request.public_peer_only else self._options.proxy,
+                timeout=aiohttp.ClientTimeout(
+                    total=None, connect=transfer.connect_timeout_s(), sock_read=transfer.read_timeout_s
+                ),
+            )
+        except aiohttp.ClientConnectorError as error:
+            if NOT_PUBLIC in str(error):  # aiohttp may have merged the refusals of several addresses
+                raise DownloadBlockedError(f"{safe_url(request.url)} is not fetched: {NOT_PUBLIC}") from None
+            raise
+        return _AiohttpReply(response)
+
+    async def aclose(self) -> None:
+        """Close every connection. Idempotent."""
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            await session.close()
+        for _ in range(_SETTLING_TURNS):
+            await asyncio.sleep(0)
+
+    def after_fork(self) -> None:
+        """In a forked child: close the inherited descriptors, and nothing more."""
+        close_descriptors(_sockets)
+        for session in self._sessions.values():
+            _abandoned.append(session.connector)
+            session.detach()
+        self._sessions = {}
+
+    def _session(self, public_only: bool) -> aiohttp.ClientSession:
+        """Return the session for result URLs of strangers, or the one for the API."""
+        if public_only not in self._sessions:
+            connector = aiohttp.TCPConnector(
+                ssl=tls_context(self._options.ca),
+                limit=0,
+                force_close=not self._options.reuse_connections,
+                socket_factory=_public_socket if public_only else _socket,
+            )
+            self._sessions[public_only] = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                max_line_size=HEAD_LINE_BYTES,
+                max_field_size=HEAD_LINE_BYTES,
+                skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
+            )
+        return self._sessions[public_only]
+
+
+class _AiohttpReply:
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        headers: dict[str, str] = {}
+        for name, value in response.headers.items():
+            name = name.lower()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        self.head = Head(response.status, headers)
+
+    async def read(self) -> bytes:
+        return await self._response.content.readany()
+
+    def close(self) -> None:
+        self._response.close()
+
+
+_SETTLING_TURNS = 3
+"""Turns of the loop in which a transport notices that its socket was shut down, and is gone."""
+
+_sending: ContextVar[Transfer] = ContextVar("imgkit_sending")
+_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+_abandoned: list[object] = []
+
+
+def _socket(address: tuple[object, ...]) -> socket.socket:
+    family, kind, protocol = address[:3]
+    made = socket.socket(family, kind, protocol)  # type: ignore[arg-type]  # aiohttp's tuple, loosely typed
+    made.setblocking(False)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    _sockets.add(made)
+    # A cancelled upload leaves its transport waiting for the peer to read on; a shut-down socket does not.
+    _sending.get().watch_socket(made.fileno())
+    return made
+
+
+def _public_socket(address: tuple[object, ...]) -> socket.socket:
+    """Make a socket for an address of the public internet; aiohttp connects it to just that address."""
+    host = address[4][0]  # type: ignore[index]  # a socket address: (host, port, …)
+    if not is_public(str(host)):
+        raise OSError(NOT_PUBLIC)
+    return _socket(address)
+
+
+def _payload(body: Body) -> bytes | AsyncIterator[bytes]:
+    """Return a small body whole; aiohttp takes large ones as an asynchronous iterable."""
+    content = whole_or_blocks(body)
+    if isinstance(content, bytes):
+        return content
+
+    async def blocks() -> AsyncIterator[bytes]:
+        for block in body.blocks():
+            yield block
+
+    return blocks()

@@ -1,0 +1,318 @@
+"""What a service is made of: its settings checked, its parts found by name. No I/O, no event loop."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from imgkit.errors import (
+    ConfigurationError,
+    PluginError,
+    UnknownBackendError,
+    UnknownProviderError,
+)
+from imgkit.hooks.auth import BearerAuth
+from imgkit.hookspecs import BackendSpec, ProviderSpec
+from imgkit.nearest import nearest
+from imgkit.plugins import HookTable, build_table
+from imgkit.providers.base import HostClass, Provider, Target
+from imgkit.redact import safe_url
+from imgkit.wire import AsyncBackend, Backend, BackendOptions
+
+DEFAULT_BACKEND = "offline"
+OFFLINE_BASE_URL = "https://offline.imgkit.invalid/v1"
+"""Where the offline backend answers; the top-level domain .invalid never resolves (RFC 2606)."""
+
+_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What bounds a call.
+
+    Attributes:
+        timeout_s: seconds for the whole call, retries and waits included.
+        connect_timeout_s: seconds for one connection, TLS included.
+        read_timeout_s: longest silence in seconds while a reply is awaited or read.
+        max_reply_bytes: largest reply of the API.
+        max_download_bytes: largest picture fetched from a result URL.
+    """
+
+    timeout_s: float = 600.0
+    connect_timeout_s: float = 5.0
+    read_timeout_s: float = 300.0
+    max_reply_bytes: int = 128 * 1024 * 1024
+    max_download_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Core:
+    """A service without its colour: what plans work with."""
+
+    backend: Backend | AsyncBackend
+    backend_name: str
+    face: str
+    provider: Provider
+    provider_name: str
+    target: Target
+    limits: Limits
+    options: BackendOptions
+    table: HookTable
+    fetches_anywhere: bool
+    fetch: Callable[[str], bytes] | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"backend={self.backend_name!r}, provider={self.provider_name!r}, "
+            f"base_url={safe_url(self.target.base_url)!r}, model={self.target.model!r}"
+        )
+
+
+def build_core(
+    *,
+    backend: str | Backend | AsyncBackend | None,
+    provider: str | Provider | None,
+    api_key: str | Callable[[], str] | None,
+    base_url: str | None,
+    organization: str | None,
+    project: str | None,
+    model: str | None,
+    limits: Mapping[str, Any],
+    proxy: str | None,
+    ca: Any,
+    use_env_proxy: bool,
+    reuse_connections: bool,
+    allow_insecure: bool,
+    max_in_flight: int,
+    plugins: Sequence[object],
+    client_options: Mapping[str, Any] | None,
+    fetch: Callable[[str], bytes] | None,
+) -> Core:
+    """Check what a service is built with, and find its parts.
+
+    Raises:
+        ConfigurationError: naming the argument or variable, and what to do.
+    """
+    given = {"api_key": api_key, "base_url": base_url, "organization": organization, "project": project}
+    named = backend if backend is not None else os.environ.get("IMGKIT_BACKEND") or None
+    if named is None:
+        stray = [name for name, value in given.items() if value is not None]
+        if stray:
+            raise ConfigurationError(
+                f"{stray[0]} is given, but the default backend is {DEFAULT_BACKEND!r}, which sends nothing: "
+                'say backend="requests" or backend="aiohttp" to reach the API'
+            )
+    plugins = [plugin() if isinstance(plugin, type) else plugin for plugin in plugins]
+    table = build_table(plugins)
+    spec, made = _backend_spec(named or DEFAULT_BACKEND, table)
+    provider_name, dialect = _provider(provider or os.environ.get("IMGKIT_PROVIDER") or "openai", table)
+    target = _target(dialect, spec, given, model, allow_insecure)
+    own = BearerAuth(api_key, dialect.env["api_key"])
+    if (api_key is not None or os.environ.get(dialect.env["api_key"])) and not allow_insecure:
+        _check_plain_http(target.base_url)
+    options = BackendOptions(
+        proxy=_proxy(proxy, use_env_proxy, target.base_url) if spec.reaches_network else None,
+        ca=ca,
+        reuse_connections=bool(reuse_connections),
+        max_in_flight=_count("max_in_flight", max_in_flight),
+        client_options=dict(client_options or {}),
+    )
+    return Core(
+        backend=made if made is not None else _import(spec)(options),
+        backend_name=spec.name,
+        face=spec.face,
+        provider=dialect,
+        provider_name=provider_name,
+        target=target,
+        limits=_limits(limits),
+        options=options,
+        table=build_table([*plugins, own]),
+        # Behind a proxy the connected peer is the proxy, so nothing can be said of the real one.
+        fetches_anywhere=spec.checks_peer and options.proxy is None,
+        fetch=fetch,
+    )
+
+
+def seconds(name: str, value: object) -> float:
+    """Return a duration in seconds. Raises `ConfigurationError` unless it is positive and finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigurationError(f"{name} must be a positive number of seconds, not {value!r}")
+    return float(value)
+
+
+def _limits(values: Mapping[str, Any]) -> Limits:
+    checked: dict[str, Any] = {
+        name: seconds(name, value) if name.endswith("_s") else _count(name, value)
+        for name, value in values.items()
+        if value is not None
+    }
+    return Limits(**checked)
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{name} must be a whole number from 1 on, not {value!r}")
+    return value
+
+
+def _backend_spec(
+    named: str | Backend | AsyncBackend, table: HookTable
+) -> tuple[BackendSpec, Backend | AsyncBackend | None]:
+    """Return the spec of a backend by name, or of one that is there already."""
+    if not isinstance(named, str):
+        face: Literal["sync", "async"] = "async" if hasattr(named, "aclose") else "sync"
+        if not hasattr(named, "open") or not hasattr(named, "errors"):
+            raise ConfigurationError(
+                f"backend: a {type(named).__name__} is neither a name nor a backend (see imgkit.wire.Backend)"
+            )
+        name = getattr(named, "name", type(named).__name__)
+        checks = bool(getattr(named, "checks_peer", False))
+        return BackendSpec(name=name, target="", face=face, checks_peer=checks), named
+    specs = table.backend_specs()
+    if named not in specs:
+        raise UnknownBackendError(
+            f"there is no backend {named[:60]!r}{nearest(named, specs)}. There are: {', '.join(specs)}. More "
+            "come as plugins: `pip install` one, or pass an instance"
+        )
+    return specs[named], None
+
+
+def _import(spec: BackendSpec | ProviderSpec) -> Any:
+    try:
+        return resolve_name(spec.target)
+    except (ImportError, AttributeError) as error:
+        how = f" ({spec.install})" if spec.install else ""
+        raise PluginError(
+            f"{spec.name!r} cannot be loaded from {spec.target} ({type(error).__name__}: {error}): install "
+            f"what is missing{how}",
+            plugin=spec.name,
+        ) from error
+
+
+def _provider(named: str | Provider, table: HookTable) -> tuple[str, Provider]:
+    if not isinstance(named, str):
+        return getattr(named, "name", type(named).__name__), named
+    specs = table.provider_specs()
+    if named not in specs:
+        raise UnknownProviderError(
+            f"there is no provider {named[:60]!r}{nearest(named, specs)}. There are: {', '.join(specs)}. "
+            "Servers that speak OpenAI's dialect need only base_url=…"
+        )
+    made: Provider = _import(specs[named])()
+    return named, made
+
+
+def _target(
+    dialect: Provider,
+    spec: BackendSpec,
+    given: Mapping[str, Any],
+    model: str | None,
+    allow_insecure: bool,
+) -> Target:
+    model = model or os.environ.get("IMGKIT_MODEL") or None
+    if not spec.reaches_network:
+        return Target(base_url=OFFLINE_BASE_URL, host_class="offline", model=model)
+
+    def setting(name: str) -> str | None:
+        value = given[name]
+        if value is None:
+            return os.environ.get(dialect.env.get(name, ""), "").strip() or None
+        return _header_safe(name, value)
+
+    source = "base_url" if given["base_url"] is not None else dialect.env.get("base_url", "base_url")
+    url = given["base_url"] if given["base_url"] is not None else setting("base_url")
+    base_url = check_base_url(url, source) if url is not None else dialect.base_url
+    official = origin(base_url) == origin(dialect.base_url)
+    host_class: HostClass = "official" if official else "compatible"
+    return Target(
+        base_url=base_url,
+        host_class=host_class,
+        organization=_header_safe("organization", setting("organization")),
+        project=_header_safe("project", setting("project")),
+        model=model,
+    )
+
+
+def check_base_url(url: object, source: str) -> str:
+    """Return a base URL without its trailing slashes.
+
+    Args:
+        url: as the caller gave it.
+        source: the argument or variable that it came from, for errors.
+
+    Raises:
+        ConfigurationError: no http(s) scheme, no host, credentials, a query or fragment, odd characters.
+    """
+    if not isinstance(url, str) or not re.fullmatch(r"[!-~]+", url) or re.search(r'[\\"<>^`{|}]', url):
+        raise ConfigurationError(
+            f"{source} is not a URL: give something like 'https://api.openai.com/v1' (a host outside ASCII in "
+            "its xn-- form)"
+        )
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"{source} {safe_url(url)!r} is not a URL: {error}") from None
+    if parts.scheme not in ("http", "https"):
+        raise ConfigurationError(
+            f"{source} {safe_url(url)!r} has no http:// or https:// in front: write 'https://{url[:80]}'"
+            if "@" not in url and "://" not in url
+            else f"{source} must start with http:// or https://"
+        )
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError(f"{source} holds credentials: leave them out, and pass api_key=…")
+    if not parts.hostname or port == 0:
+        raise ConfigurationError(f"{source} {safe_url(url)!r} names no host to connect to")
+    if parts.query or parts.fragment or url.endswith(("?", "#")):
+        raise ConfigurationError(f"{source} must end with its path, without '?' or '#'")
+    if re.search(r"/images/(generations|edits|variations)/?$", parts.path):
+        raise ConfigurationError(f"{source} is the API's root, such as …/v1: leave the '/images/…' off")
+    return url.rstrip("/")
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port of a URL, lower-case, with the scheme's own port filled in."""
+    parts = urlsplit(url)
+    return (
+        parts.scheme,
+        (parts.hostname or "").lower(),
+        parts.port or (443 if parts.scheme == "https" else 80),
+    )
+
+
+def _header_safe(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not re.fullmatch(r"[\x20-\x7e]+", value.strip()):
+        raise ConfigurationError(f"{name} must be printable ASCII text that is not empty")
+    return value.strip()
+
+
+def _check_plain_http(base_url: str) -> None:
+    scheme, host, _ = origin(base_url)
+    if scheme == "http" and not _LOOPBACK.fullmatch(host):
+        raise ConfigurationError(
+            f"base_url {safe_url(base_url)!r} would send the API key unencrypted: use https://, or say "
+            "allow_insecure=True for a network that you trust"
+        )
+
+
+def _proxy(proxy: str | None, use_env_proxy: bool, base_url: str) -> str | None:
+    if proxy is not None:
+        if not isinstance(proxy, str) or not re.match(r"https?://[^\s/]", proxy):
+            raise ConfigurationError("proxy must be a URL such as 'http://proxy.example:3128'")
+        return proxy
+    if not use_env_proxy:
+        return None
+    scheme, host, port = origin(base_url)
+    if proxy_bypass(f"{host}:{port}"):
+        return None
+    found = getproxies()
+    return found.get(scheme) or found.get("all")

@@ -1,0 +1,175 @@
+"""The blocking driver: runs a flow in the caller's thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Generic, TypeVar
+
+from imgkit.errors import ImgkitError
+from imgkit.flow import Done, Emit, Failed, Flow, Need, Open, Read, Run, Sleep, advance
+from imgkit.transfer import Transfer
+from imgkit.wire import Backend, Head, HttpRequest, Reply
+
+T = TypeVar("T")
+
+
+class Watchdog:
+    """One thread per service that aborts transfers at their deadline, wherever they block.
+
+    The thread starts with the first transfer and sleeps until the earliest deadline; a call costs it
+    two set operations, not a timer.
+    """
+
+    def __init__(self) -> None:
+        self._active: set[Transfer] = set()
+        self._wake = threading.Condition()
+        self._planned = 0.0
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def watch(self, transfer: Transfer) -> None:
+        """Abort `transfer` at its deadline unless it is released before."""
+        with self._wake:
+            self._active.add(transfer)
+            if self._thread is None:
+                self._planned = transfer.deadline
+                self._thread = threading.Thread(target=self._run, name="imgkit-watchdog", daemon=True)
+                self._thread.start()
+            elif transfer.deadline < self._planned:
+                self._wake.notify()
+
+    def release(self, transfer: Transfer) -> None:
+        """Forget `transfer`."""
+        with self._wake:
+            self._active.discard(transfer)
+
+    def active(self) -> list[Transfer]:
+        """Return what is being watched, without waiting for a lock that a fork may have left taken."""
+        return list(self._active)
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+
+    def _run(self) -> None:
+        with self._wake:
+            while not self._closed:
+                now = time.monotonic()
+                late = [transfer for transfer in self._active if transfer.deadline <= now]
+                self._active.difference_update(late)
+                for transfer in late:
+                    transfer.abort()
+                self._planned = min((one.deadline for one in self._active), default=now + 60.0)
+                self._wake.wait(max(0.0, self._planned - now))
+
+
+class Driver(Generic[T]):
+    """One call under the synchronous service.
+
+    Args:
+        flow: the plan, not started.
+        backend: sends the requests.
+        transfer: deadline of the call, not yet used.
+        watchdog: aborts at that deadline.
+    """
+
+    def __init__(self, flow: Flow[T], backend: Backend, transfer: Transfer, watchdog: Watchdog) -> None:
+        self._flow = flow
+        self._backend = backend
+        self._transfer = transfer
+        self._reply: Reply | None = None
+        self._busy = False
+        self._watchdog = watchdog
+
+    def proceed(self) -> Done[T] | Emit:
+        """Run the flow up to its end or the next event for the caller."""
+        news: object = None
+        while True:
+            need: Need | Done[T] = advance(self._flow, news)
+            match need:
+                case Done() | Emit():
+                    return need
+                case Open(request):
+                    news = self._open(request)
+                case Read():
+                    news = self._read()
+                case Run(fn):
+                    try:
+                        news = fn()
+                    except ImgkitError as error:
+                        news = Failed(error)
+                case Sleep(wait_s):
+                    time.sleep(min(wait_s, self._transfer.remaining_s()))
+                    news = None
+
+    def close(self) -> None:
+        """Undo what the call still holds: its flow, its reply, its place with the watchdog."""
+        try:
+            self._flow.close()
+        finally:
+            self._hang_up()
+
+    def _open(self, request: HttpRequest) -> Head | Failed:
+        self._hang_up()
+        transfer = self._transfer = self._transfer.anew()
+        self._busy = True
+        self._watchdog.watch(transfer)
+        try:
+            self._reply = self._backend.open(request, transfer)
+        except Exception as error:
+            return outcome(error, self._backend, transfer)
+        transfer.request_id = self._reply.head.request_id
+        return self._reply.head
+
+    def _read(self) -> bytes | Failed:
+        assert self._reply is not None, "a flow reads only what it has opened"
+        try:
+            chunk = self._reply.read()
+        except Exception as error:
+            return outcome(error, self._backend, self._transfer)
+        if self._transfer.aborted:  # a shut-down socket may look like the end of a reply
+            return Failed(self._transfer.failure(TimeoutError()))
+        self._busy = bool(chunk)
+        return chunk
+
+    def _hang_up(self) -> None:
+        if self._busy:  # broken off: whatever still blocks or lingers must end
+            self._transfer.abort()
+            self._busy = False
+        if self._reply is not None:
+            self._reply.close()
+            self._reply = None
+        self._watchdog.release(self._transfer)
+        self._transfer.release()
+
+
+def outcome(error: Exception, backend: object, transfer: Transfer) -> Failed:
+    """Return what a backend's exception means; raise again what is no failure of the wire.
+
+    A bug in a backend, or a test tool that refuses a request, is not dressed up as a network failure.
+    """
+    errors: tuple[type[Exception], ...] = getattr(backend, "errors", ())
+    unsent: tuple[type[Exception], ...] = getattr(backend, "unsent_errors", ())
+    own = _own_cause(error)
+    if own is not None:
+        return Failed(own)
+    if isinstance(error, errors):
+        return Failed(transfer.failure(error, unsent=isinstance(error, unsent)))
+    error.add_note(
+        f"raised by backend {type(backend).__name__}, which does not declare it as a failure of the wire; "
+        "whether the request was received is not known (imgkit)"
+    )
+    raise error
+
+
+def _own_cause(error: BaseException) -> ImgkitError | None:
+    """Return the error of ours that an HTTP library has wrapped: a body that could not be read, say."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ImgkitError):
+            return cause
+        cause = cause.__cause__
+    return None

@@ -1,0 +1,306 @@
+"""Every error that imgkit raises.
+
+::
+
+    ImgkitError
+    ├── ConfigurationError            the service is set up wrongly; nothing was sent
+    │   ├── UnknownBackendError       no backend of that name (says which exist)
+    │   ├── UnknownProviderError      no provider of that name
+    │   ├── UnknownPluginError        no plugin of that name
+    │   ├── PluginError               a plugin misbehaved (plugin, distribution, hook)
+    │   ├── MissingKeyError           no API key where one is needed
+    │   ├── MissingModelError         the official host needs a model to be named
+    │   └── ServiceClosedError        used after close, or from a loop that is not its own
+    ├── InvalidRequestError           the request is wrong (fields); nothing was sent
+    ├── TransportError                the wire failed
+    │   ├── NotSentError              nothing can have been billed
+    │   └── OutcomeUnknownError       it may have been billed (maybe_billed, request_id, spool_path)
+    ├── ApiError                      the API answered with an error (status, code, request_id, …)
+    │   ├── BadRequestError           400, 413, 422 and their like
+    │   │   └── ModerationBlockedError   refused content (stage, categories)
+    │   ├── AuthenticationError       401
+    │   ├── PermissionDeniedError     403
+    │   │   └── OrganizationNotVerifiedError
+    │   ├── NotFoundError             404, 405: no such endpoint or model here
+    │   │   └── EndpointRetiredError  the provider has switched it off
+    │   ├── ConflictError             409
+    │   ├── RateLimitError            429 (retry_after_s)
+    │   │   └── QuotaExceededError    no credit or spending cap: waiting does not help
+    │   ├── RedirectRefusedError      3xx: API calls follow no redirect
+    │   └── ServerError               5xx that the API itself reported
+    ├── UnreadableReplyError          a reply that no picture can be read from (body is kept)
+    ├── EmptyResultError              200 without pictures
+    ├── DownloadError                 a result URL could not be fetched
+    │   ├── DownloadBlockedError      refused before a byte was sent: scheme, address, origin
+    │   └── LinkExpiredError          the URL is no longer served
+    ├── NotDownloadedError            the picture is still at its URL
+    └── SaveError                     a picture could not be written (it is still in memory)
+
+Errors are split by what the caller can do next, and every message ends with that.
+No message holds a secret or more than a kilobyte of what a server said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imgkit.image import Image
+    from imgkit.models import ImagesResponse
+
+
+class ImgkitError(Exception):
+    """The root: `except ImgkitError` catches whatever imgkit raises on purpose."""
+
+
+class ConfigurationError(ImgkitError):
+    """The service is set up wrongly. Nothing was sent."""
+
+
+class UnknownBackendError(ConfigurationError):
+    """No backend of the wanted name is registered."""
+
+
+class UnknownProviderError(ConfigurationError):
+    """No provider of the wanted name is registered."""
+
+
+class UnknownPluginError(ConfigurationError):
+    """No plugin of the wanted name is registered."""
+
+
+class PluginError(ConfigurationError):
+    """A plugin raised, returned a wrong type, or does not fit its hooks.
+
+    Attributes:
+        plugin: the name under which the plugin is registered.
+        distribution: the installed distribution it came from, or "" where unknown.
+        hook: the hook that was being called, or "" while loading.
+    """
+
+    def __init__(self, message: str, *, plugin: str, distribution: str = "", hook: str = "") -> None:
+        super().__init__(message)
+        self.plugin = plugin
+        self.distribution = distribution
+        self.hook = hook
+
+
+class MissingKeyError(ConfigurationError):
+    """No API key was given, and the host needs one."""
+
+
+class MissingModelError(ConfigurationError):
+    """The official host has no default model any more: one must be named."""
+
+
+class ServiceClosedError(ConfigurationError):
+    """The service is closed, or belongs to another event loop."""
+
+
+class InvalidRequestError(ImgkitError):
+    """The request is wrong. Nothing was sent.
+
+    Attributes:
+        fields: what is wrong, by flat path: ``{"n": "…", "image.1": "…"}``.
+    """
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self.fields = dict(fields)
+        super().__init__("; ".join(f"{path}: {text}" for path, text in self.fields.items()))
+
+    def __reduce__(self) -> tuple[type[InvalidRequestError], tuple[dict[str, str]]]:
+        return type(self), (self.fields,)
+
+
+class TransportError(ImgkitError):
+    """The wire failed before an answer was complete."""
+
+
+class NotSentError(TransportError):
+    """The request provably did not reach the API: nothing can have been billed."""
+
+
+class OutcomeUnknownError(TransportError):
+    """The request may have been received, and a picture made and billed; no answer came.
+
+    Attributes:
+        maybe_billed: always True; here so that callers can ask any error.
+        request_id: the API's id of the call where the head of a reply gave one.
+        spool_path: where the part that did arrive is kept, if a state folder is set.
+        status: the HTTP status where a gateway answered in the API's place.
+    """
+
+    maybe_billed = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        request_id: str | None = None,
+        spool_path: str | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.request_id = request_id
+        self.spool_path = spool_path
+        self.status = status
+
+
+class ApiError(ImgkitError):
+    """The API answered with an error.
+
+    Attributes:
+        status: HTTP status.
+        code, type, param: as the API gave them, None where it did not.
+        request_id: value of ``x-request-id``, for the provider's support.
+        retry_after_s: seconds to wait as the server asked, None where it did not.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str | None = None,
+        type: str | None = None,
+        param: str | None = None,
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.type = type
+        self.param = param
+        self.request_id = request_id
+        self.retry_after_s = retry_after_s
+
+
+class BadRequestError(ApiError):
+    """The API does not accept the request as it is (400, 413, 422 …)."""
+
+
+class ModerationBlockedError(BadRequestError):
+    """The prompt, an input or the result was refused by the provider's safety system.
+
+    Attributes:
+        stage: "input", "output", "unknown", or None where the API did not say.
+        categories: the provider's names of what it found.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stage: str | None = None,
+        categories: tuple[str, ...] = (),
+        **facts: Any,
+    ) -> None:
+        super().__init__(message, **facts)
+        self.stage = stage
+        self.categories = categories
+
+
+class AuthenticationError(ApiError):
+    """The API key is wrong, revoked or missing (401)."""
+
+
+class PermissionDeniedError(ApiError):
+    """The key is right but not allowed to do this (403)."""
+
+
+class OrganizationNotVerifiedError(PermissionDeniedError):
+    """The organisation must be verified before it may use this model."""
+
+
+class NotFoundError(ApiError):
+    """No such endpoint or model at this address (404, 405)."""
+
+
+class EndpointRetiredError(NotFoundError):
+    """The provider has switched the endpoint off."""
+
+
+class ConflictError(ApiError):
+    """The API reports a conflict (409)."""
+
+
+class RateLimitError(ApiError):
+    """Too many requests (429); see ``retry_after_s``."""
+
+
+class QuotaExceededError(RateLimitError):
+    """No credit, or the spending cap is reached. Waiting does not help."""
+
+
+class RedirectRefusedError(ApiError):
+    """The API answered with a redirect. A paid request and its key follow none."""
+
+
+class ServerError(ApiError):
+    """The API itself reports that it failed (5xx with the API's JSON error)."""
+
+
+class UnreadableReplyError(ImgkitError):
+    """A success reply from which no picture can be read; it may have been billed.
+
+    Attributes:
+        maybe_billed: always True.
+        request_id: the API's id of the call, None where it gave none.
+        body: what arrived, whole, so that nothing that was paid for is lost.
+    """
+
+    maybe_billed = True
+
+    def __init__(self, message: str, *, request_id: str | None = None, body: bytes = b"") -> None:
+        super().__init__(message)
+        self.request_id = request_id
+        self.body = body
+
+
+class EmptyResultError(ImgkitError):
+    """The API answered 200 without pictures; it may have been billed.
+
+    Attributes:
+        maybe_billed: always True.
+        request_id: the API's id of the call, None where it gave none.
+    """
+
+    maybe_billed = True
+
+    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.request_id = request_id
+
+
+class DownloadError(ImgkitError):
+    """A result URL could not be fetched. The picture was made; its URL is in ``image.url``."""
+
+
+class DownloadBlockedError(DownloadError):
+    """The result URL is not one that imgkit fetches; no byte was sent to it."""
+
+
+class LinkExpiredError(DownloadError):
+    """The result URL is no longer served (403, 404, 410). It is never generated again by itself."""
+
+
+class NotDownloadedError(ImgkitError):
+    """The picture's bytes are still at its URL and cannot be fetched from here."""
+
+
+class SaveError(ImgkitError):
+    """A picture could not be written. Its bytes are still in memory.
+
+    Attributes:
+        images: the pictures that were being saved.
+        response: the whole reply where ``save_to=`` failed, else None.
+    """
+
+    def __init__(
+        self, message: str, *, images: tuple[Image, ...] = (), response: ImagesResponse | None = None
+    ) -> None:
+        super().__init__(message)
+        self.images = images
+        self.response = response

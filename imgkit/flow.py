@@ -1,0 +1,91 @@
+"""The conversation between the core and whoever does its I/O.
+
+The course of a call is a generator that does no I/O. It yields *needs* and is sent what came of
+them, so the same course runs under threads, under an event loop, or by hand in a test. `advance` is
+the only place that touches ``send``, ``throw`` and ``StopIteration``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from imgkit.errors import ImgkitError
+from imgkit.wire import HttpRequest
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Send this request; the answer is the `imgkit.wire.Head` of the reply."""
+
+    request: HttpRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read on in the open reply; the answer is a chunk of bytes, b"" at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Call this function, which may block (files, locks); the answer is its result."""
+
+    fn: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Wait this many seconds; there is no answer."""
+
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Hand this event to the caller of a stream; there is no answer."""
+
+    event: object
+
+
+Need: TypeAlias = Open | Read | Run | Sleep | Emit
+Flow: TypeAlias = Generator[Need, Any, T_co]
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T]):
+    """The flow has ended with this value."""
+
+    value: T
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """News for a flow: what it needed failed with an error of imgkit's own tree.
+
+    Only such errors are thrown into a flow. A bug, Ctrl-C or a cancelled task closes it instead, so
+    that a retry can never mistake one of them for a failure of the wire.
+    """
+
+    error: ImgkitError
+
+
+def advance(flow: Flow[T], news: object) -> Need | Done[T]:
+    """Tell `flow` what came of its last need and return the next one, or its end.
+
+    Args:
+        flow: a generator of needs.
+        news: the answer; None to start; `Failed` to throw its error at the need.
+
+    Raises:
+        ImgkitError: what the flow itself raises.
+    """
+    try:
+        if isinstance(news, Failed):
+            return flow.throw(news.error)
+        return flow.send(news)
+    except StopIteration as stop:
+        return Done(stop.value)

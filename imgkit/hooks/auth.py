@@ -1,0 +1,74 @@
+"""Bearer authentication, as a plugin."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+from imgkit.call import Call
+from imgkit.errors import ConfigurationError, MissingKeyError
+from imgkit.hookspecs import hookimpl
+from imgkit.redact import Secret
+from imgkit.wire import HttpRequest
+
+_SENDABLE = re.compile(r"[\x21-\x7e]+")
+
+
+class BearerAuth:
+    """Puts ``Authorization: Bearer …`` on each request to the API.
+
+    Args:
+        api_key: the key, or a callable that returns it and is asked on every sending; None to read
+            the environment then.
+        variable: name of the environment variable, such as "OPENAI_API_KEY".
+
+    Raises:
+        ConfigurationError: the key holds what a header cannot carry. The message does not show it.
+    """
+
+    def __init__(self, api_key: str | Callable[[], str] | None, variable: str) -> None:
+        self._variable = variable
+        self._source: Secret | Callable[[], str] | None = (
+            Secret(_checked(api_key, "api_key")) if isinstance(api_key, str) else api_key
+        )
+
+    @hookimpl(trylast=True)
+    def imgkit_authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | None:
+        """Return the request with the key; a compatible server is called without if there is none."""
+        if call.host_class == "offline" or "authorization" in request.headers:
+            return None
+        key = self._key()
+        if key is None:
+            if call.host_class == "compatible":
+                return None
+            raise MissingKeyError(
+                f"{call.base_url} needs an API key: set {self._variable}, or pass api_key=…; "
+                'or stay offline with backend="offline"'
+            )
+        return replace(request, headers={**request.headers, "authorization": f"Bearer {key}"})
+
+    def _key(self) -> str | None:
+        if isinstance(self._source, Secret):
+            return self._source.reveal()
+        if self._source is None:
+            found = os.environ.get(self._variable, "")
+            return _checked(found, self._variable) if found.strip() else None
+        return _checked(self._source(), "what api_key() returned")
+
+    def __repr__(self) -> str:
+        return f"BearerAuth({self._variable})"
+
+
+def _checked(key: object, source: str) -> str:
+    """Return a key without surrounding blanks, if a header can carry it."""
+    if not isinstance(key, str) or not key.strip():
+        raise ConfigurationError(f"{source} is empty: give the key, or leave it out")
+    bare = key.strip(" ").removeprefix("Bearer ")
+    if not _SENDABLE.fullmatch(bare):
+        raise ConfigurationError(
+            f"{source} holds a character that no HTTP header can carry (a line break, a blank or a letter "
+            "outside ASCII): copy the key again, without what surrounds it"
+        )
+    return bare

@@ -1,0 +1,120 @@
+"""What a plugin may implement.
+
+A plugin is any object or module with functions marked by `hookimpl`. Hooks are synchronous and never
+block; a parameter that is not needed may be left out of the implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import pluggy
+
+if TYPE_CHECKING:
+    from imgkit.call import Call, Event
+    from imgkit.models import ImageRequest
+    from imgkit.wire import HttpRequest
+
+hookspec = pluggy.HookspecMarker("imgkit")
+hookimpl = pluggy.HookimplMarker("imgkit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSpec:
+    """A backend that can be asked for by name.
+
+    Attributes:
+        name: such as "requests".
+        target: ``"module:Class"``, imported when a service is built with it. The class takes a
+            `imgkit.wire.BackendOptions` and implements `Backend` or `AsyncBackend`.
+        face: "sync" for a `Backend`, "async" for an `AsyncBackend`.
+        reaches_network: False for one that answers by itself: it needs no key and costs nothing.
+        checks_peer: it refuses peers as `HttpRequest.public_peer_only` asks; otherwise result URLs
+            are fetched from the API's own origin only.
+        summary: one line for listings.
+        install: how to get what it needs, for the message when its import fails.
+    """
+
+    name: str
+    target: str
+    face: Literal["sync", "async"]
+    reaches_network: bool = True
+    checks_peer: bool = False
+    summary: str = ""
+    install: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSpec:
+    """A provider that can be asked for by name.
+
+    Attributes:
+        name: such as "openai".
+        target: ``"module:Class"``, imported when a service is built with it. The class takes nothing
+            and implements `imgkit.providers.base.Provider`.
+        summary: one line for listings.
+        install: how to get what it needs.
+    """
+
+    name: str
+    target: str
+    summary: str = ""
+    install: str = ""
+
+
+class Hooks:
+    """The hooks, one method each. Collecting ones are called when plugins are loaded."""
+
+    @hookspec
+    def imgkit_backends(self) -> Iterable[BackendSpec]:
+        """Return the backends that the plugin offers (collected from all plugins)."""
+        raise AssertionError("a specification is not called")
+
+    @hookspec
+    def imgkit_providers(self) -> Iterable[ProviderSpec]:
+        """Return the providers that the plugin offers (collected from all plugins)."""
+        raise AssertionError("a specification is not called")
+
+    @hookspec
+    def imgkit_prepare(self, request: ImageRequest, call: Call) -> ImageRequest | None:
+        """Return a changed request, or None to leave it (each plugin gets what the last one made).
+
+        Args:
+            request: checked and normalised; frozen, so change it with `dataclasses.replace`.
+            call: the call.
+        """
+        raise AssertionError("a specification is not called")
+
+    @hookspec
+    def imgkit_before_send(self, request: HttpRequest, call: Call) -> HttpRequest | None:
+        """Return the request with other headers, or None to leave it; nothing else may change.
+
+        Args:
+            request: complete but for credentials; change it with `dataclasses.replace`.
+            call: the call.
+        """
+        raise AssertionError("a specification is not called")
+
+    @hookspec
+    def imgkit_authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | None:
+        """Return the request with credentials among its headers, or None (the first answer counts).
+
+        Called for requests to the origin of ``call.base_url`` only, last of all, on each sending.
+
+        Args:
+            request: what will be sent.
+            call: the call.
+        """
+        raise AssertionError("a specification is not called")
+
+    @hookspec
+    def imgkit_on_event(self, event: Event, call: Call) -> None:
+        """Look at what happens. An observer that fails costs one warning, never a picture.
+
+        Args:
+            event: one of the classes of `imgkit.call`.
+            call: the call.
+        """
+        raise AssertionError("a specification is not called")

@@ -1,0 +1,292 @@
+"""Pictures that the caller gives: opened once, judged by their bytes, sent block by block.
+
+Opening happens in a `Run` need, since any of it may block. What comes out is an `InputFile`: its
+digest is known, it can be read again and again from the same bytes, and it never moves a file
+position that belongs to the caller.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import IO, Any, NoReturn
+from urllib.parse import unquote_to_bytes
+
+from imgkit.errors import ImgkitError, InvalidRequestError
+from imgkit.image import Image
+from imgkit.sniff import HEAD_BYTES, Kind, ReadAt, is_complete, sniff
+from imgkit.wire import BLOCK_BYTES
+
+MOST_BYTES = 256 * 1024 * 1024
+"""Largest input in bytes; above the limit of every known server, so only runaway inputs meet it."""
+
+MOST_PIXELS = 500_000_000
+"""Largest input in pixels, by its header: more is a decompression bomb, not a picture."""
+
+UPLOAD_FORMATS = ("png", "jpeg", "webp", "gif")
+
+_IN_MEMORY_BYTES = 8 * 1024 * 1024
+_DATA_URL = re.compile(r"data:([^,]*?)(;base64)?,", re.IGNORECASE)
+
+
+class InputFile:
+    """A picture that is about to be sent.
+
+    Attributes:
+        field: where it stands in the request, such as "image" or "image.1"; named in errors.
+        kind: format and size, read from its bytes.
+        length: size in bytes.
+        sha256: hexadecimal digest of its bytes.
+    """
+
+    def __init__(
+        self, field: str, length: int, read_at: ReadAt, unchanged: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.field = field
+        self.length = length
+        self._read_at = read_at
+        self._unchanged = unchanged
+        digest = hashlib.sha256()
+        for block in self._raw_blocks():
+            digest.update(block)
+        self.sha256 = digest.hexdigest()
+        self.kind = self._judge()
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the bytes from the beginning.
+
+        Raises:
+            InvalidRequestError: the file has changed since it was opened. The last block is held
+                back until that is known, so a changed file never goes out whole.
+        """
+        last = b""
+        for block in self._raw_blocks():
+            if last:
+                yield last
+            last = block
+        if not self._unchanged():
+            self._refuse("changed while it was being sent: nothing complete was sent; try again")
+        if last:
+            yield last
+
+    def read(self) -> bytes:
+        """Return the whole file."""
+        return b"".join(self.blocks())
+
+    def _raw_blocks(self) -> Iterator[bytes]:
+        position = 0
+        while position < self.length:
+            block = self._read_at(min(BLOCK_BYTES, self.length - position), position)
+            if not block:
+                self._refuse("became shorter while it was being read: nothing was sent; try again")
+            position += len(block)
+            yield block
+
+    def _judge(self) -> Kind:
+        head = self._read_at(min(self.length, HEAD_BYTES), 0)
+        kind = sniff(head)
+        if kind is None or kind.format not in UPLOAD_FORMATS:
+            what = kind.format if kind else _looks_like(head)
+            self._refuse(f"is {what}, not a PNG, JPEG, WebP or GIF picture: convert it first")
+        if kind.width == 0 or kind.height == 0:
+            self._refuse(f"is a picture of {kind.width}x{kind.height} pixels: give one that shows something")
+        if kind.width is None or kind.height is None:
+            self._refuse(f"has a broken {kind.format} header: its size cannot be read; open and save it anew")
+        if kind.width * kind.height > MOST_PIXELS or max(kind.width, kind.height) > 65_535:
+            self._refuse(f"claims {kind.width}x{kind.height} pixels: shrink it first")
+        if not is_complete(self.length, self._read_at):
+            self._refuse(f"is a {kind.format} picture that is cut off: get the whole file")
+        return kind
+
+    def _refuse(self, problem: str) -> NoReturn:
+        raise InvalidRequestError({self.field: f"{problem}."})
+
+
+def check_type(value: object) -> str | None:
+    """Return why `value` can be no image input, None if its type is one. Looks at no bytes."""
+    if isinstance(value, str):
+        if re.match(r"https?://", value, re.IGNORECASE):
+            return "is a URL, and imgkit does not fetch pictures to send: download it, and give the file."
+        return "is an empty path." if not value else None
+    if isinstance(value, bytes | bytearray | memoryview | os.PathLike | Image):
+        return None
+    if hasattr(value, "read") or _is_pil(value):
+        return None
+    return (
+        f"is of type {type(value).__name__}: give a path, bytes, an open binary file, a PIL image, an "
+        "image of an earlier reply, or a data: URL."
+    )
+
+
+def open_input(value: Any, field: str, cleanup: ExitStack) -> InputFile:
+    """Open an image input. May block.
+
+    Args:
+        value: one that `check_type` accepts.
+        field: its place in the request, for errors.
+        cleanup: gets the descriptors and temporary files to close.
+
+    Raises:
+        InvalidRequestError: missing, not a regular file, unreadable, empty, not a whole picture.
+    """
+    if isinstance(value, str) and _DATA_URL.match(value):
+        return _from_bytes(_data_url(value, field), field)
+    if isinstance(value, str | os.PathLike):
+        return _from_path(os.fspath(value), field, cleanup)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _from_bytes(bytes(value), field)
+    if isinstance(value, Image):
+        return _from_bytes(value.data, field)
+    if _is_pil(value):
+        return _from_bytes(_encode_pil(value, field), field)
+    return _from_stream(value, field, cleanup)
+
+
+def _from_bytes(data: bytes, field: str) -> InputFile:
+    _check_length(len(data), field)
+    view = memoryview(data)
+    return InputFile(field, len(data), lambda size, at: bytes(view[at : at + size]))
+
+
+def _from_path(path: str | bytes, field: str, cleanup: ExitStack) -> InputFile:
+    shown = repr(os.fsdecode(path))
+    try:
+        # O_NONBLOCK: opening a FIFO would otherwise wait for a writer for ever.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+        flags |= getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InvalidRequestError({field: f"cannot open {shown}: {reason}. Check the path."}) from None
+    cleanup.callback(os.close, descriptor)
+    return _from_descriptor(descriptor, 0, shown, field)
+
+
+def _from_descriptor(descriptor: int, start: int, shown: str, field: str) -> InputFile:
+    before = os.fstat(descriptor)
+    if stat.S_ISDIR(before.st_mode):
+        raise InvalidRequestError({field: f"{shown} is a folder: give a picture file."})
+    if not stat.S_ISREG(before.st_mode):
+        raise InvalidRequestError({field: f"{shown} is not a regular file: give a picture file."})
+    _check_length(before.st_size - start, field, shown)
+
+    def read_at(size: int, position: int) -> bytes:
+        try:
+            return _pread(descriptor, size, start + position)
+        except OSError as error:
+            raise InvalidRequestError({field: f"cannot read {shown}: {error.strerror}."}) from None
+
+    def unchanged() -> bool:
+        now = os.fstat(descriptor)
+        return (now.st_size, now.st_mtime_ns, now.st_ctime_ns) == (
+            before.st_size, before.st_mtime_ns, before.st_ctime_ns,
+        )  # fmt: skip
+
+    return InputFile(field, before.st_size - start, read_at, unchanged)
+
+
+def _pread(descriptor: int, size: int, position: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, position)
+    os.lseek(descriptor, position, os.SEEK_SET)  # Windows; the descriptor is then our own
+    return os.read(descriptor, size)
+
+
+def _from_stream(stream: IO[Any], field: str, cleanup: ExitStack) -> InputFile:
+    """Open a file object at its position, which stays where it is if that can be."""
+    try:
+        if isinstance(stream, io.TextIOBase) or "b" not in getattr(stream, "mode", "b"):
+            raise InvalidRequestError({field: "is open as text: open it with mode 'rb'."})
+        if type(stream) in (io.BufferedReader, io.FileIO) and hasattr(os, "pread") and stream.seekable():
+            # Only these own their descriptor one to one; a GzipFile, say, names that of the packed file.
+            return _from_descriptor(stream.fileno(), stream.tell(), f"the file {stream.name!r}", field)
+        return _from_copy(stream, field, cleanup)
+    except ImgkitError:
+        raise
+    except Exception as error:
+        # The object is the caller's: whatever it raises is the input's fault, not a bug of ours.
+        raise InvalidRequestError(
+            {field: f"the file object failed ({type(error).__name__}: {error}). Is it still open?"}
+        ) from None
+
+
+def _from_copy(stream: IO[Any], field: str, cleanup: ExitStack) -> InputFile:
+    seekable = bool(getattr(stream, "seekable", lambda: False)())
+    start = stream.tell() if seekable else 0
+    # Closed by `cleanup` with the rest of the call.
+    copy = cleanup.enter_context(tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES))
+    length = 0
+    while block := stream.read(BLOCK_BYTES):
+        if not isinstance(block, bytes | bytearray | memoryview):
+            raise InvalidRequestError({field: f"its read() gives {type(block).__name__}, not bytes."})
+        length += len(block)
+        if length > MOST_BYTES:
+            break
+        copy.write(block)
+    if seekable:
+        stream.seek(start)
+    _check_length(length, field, "the file object, from its position on,")
+
+    def read_at(size: int, position: int) -> bytes:
+        copy.seek(position)
+        return copy.read(size)
+
+    return InputFile(field, length, read_at)
+
+
+def _check_length(length: int, field: str, shown: str = "the picture") -> None:
+    if length <= 0:
+        raise InvalidRequestError({field: f"{shown} is empty (0 bytes): give a picture."})
+    if length > MOST_BYTES:
+        raise InvalidRequestError({field: f"{shown} is over {MOST_BYTES} bytes: shrink it first."})
+
+
+def _data_url(text: str, field: str) -> bytes:
+    found = _DATA_URL.match(text)
+    content = text[found.end() :] if found else ""
+    try:
+        if found and found[2]:
+            return base64.b64decode("".join(content.split()), validate=True)
+        return unquote_to_bytes(content)
+    except (binascii.Error, ValueError):
+        raise InvalidRequestError({field: "is a data: URL with broken base64."}) from None
+
+
+def _is_pil(value: object) -> bool:
+    # Without importing Pillow: whoever has such an image has imported it.
+    return any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(value).__mro__)
+
+
+def _encode_pil(picture: Any, field: str) -> bytes:
+    if 0 in picture.size:
+        raise InvalidRequestError({field: f"is a PIL image of {picture.width}x{picture.height} pixels."})
+    stream = io.BytesIO()
+    try:
+        if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+            picture = picture.convert("RGB")
+        picture.save(stream, "PNG", compress_level=1)
+    except Exception as error:
+        raise InvalidRequestError(
+            {field: f"the PIL image cannot be written as PNG ({type(error).__name__}: {error})."}
+        ) from None
+    return stream.getvalue()
+
+
+def _looks_like(head: bytes) -> str:
+    if head.startswith(b"%PDF"):
+        return "a PDF"
+    if head.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
+        return "PostScript"
+    if head[:1024].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "HTML"
+    if b"\0" not in head[:1024]:
+        return "text"
+    return "something else"

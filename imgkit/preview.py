@@ -1,0 +1,86 @@
+"""What would go over the wire, without sending it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from imgkit import operations
+from imgkit.errors import ConfigurationError, ImgkitError
+from imgkit.flow import Done, Failed, Open, Run, advance
+from imgkit.redact import safe_headers
+from imgkit.service import AsyncImageService, ImageService
+from imgkit.streaming.multipart import Field, MultipartBody
+from imgkit.wire import HttpRequest
+
+PLANS = {plan.__name__: plan for plan in (
+    operations.create_image, operations.create_image_edit, operations.create_image_variation,
+)}  # fmt: skip
+
+
+def preview(service: ImageService | AsyncImageService, operation: str, /, *args: Any, **kwargs: Any) -> str:
+    """Return the request that a call would send, as text; nothing is sent and no key is needed.
+
+    The plan of the call is stepped up to the point where it asks for the request to be opened.
+
+    Args:
+        service: as it would be called; its plugins change the request as they would.
+        operation: "create_image", "create_image_edit" or "create_image_variation".
+        *args: the arguments of the call.
+        **kwargs: its keywords.
+
+    Returns:
+        Method and URL, headers with credentials as "…", and the body: JSON as it is sent, a form with
+        each file as its size and digest.
+
+    Raises:
+        ImgkitError: whatever the call would raise before sending.
+    """
+    if operation not in PLANS:
+        raise ConfigurationError(f"there is no operation {operation!r}; there are {', '.join(PLANS)}")
+    table = replace(service._core.table, authenticates=(), observers=())
+    flow = PLANS[operation](replace(service._core, table=table), *args, **kwargs)
+    news: object = None
+    try:
+        while True:
+            match advance(flow, news):
+                case Open(request) if request.method == "GET":
+                    raise ConfigurationError(
+                        "an input is still at its URL: call service.download(image) first"
+                    )
+                case Open(request):
+                    return describe(request)
+                case Run(fn):
+                    try:
+                        news = fn()
+                    except ImgkitError as error:
+                        news = Failed(error)
+                case Done():
+                    raise ConfigurationError("the call would send nothing")
+                case need:
+                    raise ConfigurationError(f"cannot be shown without sending: {type(need).__name__}")
+    finally:
+        flow.close()
+
+
+def describe(request: HttpRequest) -> str:
+    """Return a request as text, without secrets and without the bytes of files."""
+    head = "\n".join(f"{name}: {value}" for name, value in safe_headers(request.wire_headers()).items())
+    return f"{request.method} {request.url}\n{head}\n\n{_body(request)}\n"
+
+
+def _body(request: HttpRequest) -> str:
+    if not isinstance(request.body, MultipartBody):
+        return b"".join(request.body.blocks()).decode("utf-8")
+    lines = []
+    for part in request.body.parts:
+        if isinstance(part, Field):
+            lines.append(f"{part.name} = {json.dumps(part.value, ensure_ascii=False)}")
+        else:
+            content = part.content
+            lines.append(
+                f"{part.name} = <{part.filename}, {part.media_type}, {content.length} bytes, "
+                f"sha256 {content.sha256}>"
+            )
+    return "\n".join(lines)

@@ -1,0 +1,110 @@
+"""What a provider is: an API dialect, free of any I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+
+from imgkit.errors import ImgkitError
+from imgkit.inputs import InputFile
+from imgkit.models import ImageRequest, Usage
+from imgkit.wire import Head, HttpRequest
+
+HostClass: TypeAlias = Literal["official", "compatible", "offline"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a provider's requests go.
+
+    Attributes:
+        base_url: without a trailing slash; paths of the API are put behind it.
+        host_class: "official" is the provider's own host, "compatible" another server that speaks
+            its dialect, "offline" a backend that reaches no network.
+        organization, project: sent along where they are set.
+        model: used where a request names none.
+    """
+
+    base_url: str
+    host_class: HostClass
+    organization: str | None = None
+    project: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedInputs:
+    """The pictures of a request, opened.
+
+    Attributes:
+        image: in the caller's order; empty for `create_image`.
+        mask, markup: where given.
+    """
+
+    image: tuple[InputFile, ...] = ()
+    mask: InputFile | None = None
+    markup: InputFile | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """One picture of an answer: its bytes, or the URL where they are."""
+
+    data: bytes | None = None
+    url: str | None = None
+    revised_prompt: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a success reply says; the core makes an `ImagesResponse` of it."""
+
+    pictures: tuple[Picture, ...]
+    created: int | None = None
+    usage: Usage | None = None
+    background: str | None = None
+    output_format: str | None = None
+    size: str | None = None
+    quality: str | None = None
+    warnings: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Provider(Protocol):
+    """An API dialect: how an operation becomes a request, and a reply becomes pictures.
+
+    Attributes:
+        base_url: the official one.
+        env: names of environment variables for "api_key", "base_url", "organization", "project".
+    """
+
+    base_url: ClassVar[str]
+    env: ClassVar[Mapping[str, str]]
+
+    def check(self, request: ImageRequest, target: Target) -> None:
+        """Apply the dialect's own rules, before inputs are opened.
+
+        Raises:
+            ConfigurationError, InvalidRequestError: nothing is sent.
+        """
+
+    def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
+        """Return the request as it goes over the wire, without credentials."""
+
+    def decode(self, head: Head, body: bytes, target: Target) -> Answer:
+        """Return what a 2xx reply says.
+
+        Raises:
+            ImgkitError: an error inside the reply, no pictures, or nothing that can be read.
+        """
+
+    def error(self, head: Head, body: bytes, secrets: tuple[str, ...]) -> ImgkitError:
+        """Return what a reply that is not 2xx means.
+
+        Args:
+            head: status and headers.
+            body: whatever came.
+            secrets: strings that were sent and must not come back in the message.
+        """

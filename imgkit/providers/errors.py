@@ -1,0 +1,233 @@
+"""From an error reply to the error tree: by code first, then by status."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from imgkit import errors as tree
+from imgkit.redact import safe_url, scrub
+from imgkit.retry_after import retry_after_s
+from imgkit.streaming.replies import parse_json
+from imgkit.wire import Head
+
+# The meaning of codes: API reference and captures listed 2026-11-23. `type` is no guide: refusals, bad
+# sizes and retired models share one.
+BY_CODE: dict[str, type[tree.ApiError]] = {
+    "moderation_blocked": tree.ModerationBlockedError,
+    "content_policy_violation": tree.ModerationBlockedError,
+    "image_content_policy_violation": tree.ModerationBlockedError,
+    "contentFilter": tree.ModerationBlockedError,
+    "invalid_api_key": tree.AuthenticationError,
+    "insufficient_quota": tree.QuotaExceededError,
+    "billing_hard_limit_reached": tree.QuotaExceededError,
+    "rate_limit_exceeded": tree.RateLimitError,
+    "model_not_found": tree.NotFoundError,
+}
+BY_STATUS: dict[int, type[tree.ApiError]] = {
+    400: tree.BadRequestError,
+    401: tree.AuthenticationError,
+    402: tree.QuotaExceededError,
+    403: tree.PermissionDeniedError,
+    404: tree.NotFoundError,
+    405: tree.NotFoundError,
+    409: tree.ConflictError,
+    410: tree.EndpointRetiredError,
+    413: tree.BadRequestError,
+    415: tree.BadRequestError,
+    422: tree.BadRequestError,
+    429: tree.RateLimitError,
+}
+NEXT_STEP: dict[type[tree.ImgkitError], str] = {
+    tree.BadRequestError: "Change the request as the message says; repeating it as it is will not help.",
+    tree.ModerationBlockedError: "Rephrase the prompt or change the input; it is not retried as it is.",
+    tree.AuthenticationError: "Check the API key and its environment variable.",
+    tree.PermissionDeniedError: "Ask whoever owns the key for access to this model or endpoint.",
+    tree.OrganizationNotVerifiedError: "Verify the organisation in the provider's settings, then wait a "
+    "few minutes.",
+    tree.NotFoundError: "Check the model's name and base_url: this server has no such model or endpoint.",
+    tree.EndpointRetiredError: "The provider has switched it off: use another model or operation.",
+    tree.ConflictError: "Try again when the other request is done.",
+    tree.RateLimitError: "Wait, then try again more slowly.",
+    tree.QuotaExceededError: "Add credit or raise the spending cap; waiting does not help.",
+    tree.RedirectRefusedError: "Set base_url to where the API really is.",
+    tree.ServerError: "The API reports that it failed; try again later.",
+    tree.ApiError: "See the provider's documentation for this status.",
+}
+
+GAVE_UP = frozenset({408, 502, 504, *range(520, 525)})
+"""Statuses of gateways that stopped waiting: behind them the picture may still be made and billed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody:
+    """What an error reply says, whatever its shape.
+
+    Attributes:
+        message: "" where it says nothing.
+        code, type, param: None where they are not given.
+        details: the error object, or {}.
+        structured: it was JSON of the API's own, not a gateway's page.
+    """
+
+    message: str = ""
+    code: str | None = None
+    type: str | None = None
+    param: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    structured: bool = False
+
+
+def read_error_body(body: bytes) -> ErrorBody:
+    """Read any of the shapes that servers use: OpenAI's, FastAPI's, RFC 9457's, text, HTML, nothing."""
+    try:
+        value = parse_json(body)
+    except ValueError:
+        return ErrorBody(_page_text(body))
+    if not isinstance(value, dict):
+        return ErrorBody(str(value)[:2000], structured=value is not None)
+    error = value.get("error", value)
+    if isinstance(error, str):
+        error = {**value, "message": error}
+    if not isinstance(error, dict):
+        return ErrorBody(structured=True)
+    text = error.get("message") or error.get("detail") or error.get("title") or ""
+    # RFC 9457 "type" is a URI and "code" may repeat the HTTP status: neither tells anything.
+    return ErrorBody(
+        message=_readable(text),
+        code=_word(error.get("code")),
+        type=_word(error.get("type")),
+        param=_word(error.get("param")),
+        details=error,
+        structured=True,
+    )
+
+
+def error_from_reply(
+    head: Head, body: bytes, secrets: tuple[str, ...] = (), *, next_steps: Mapping[str, str] | None = None
+) -> tree.ImgkitError:
+    """Return the error that a reply means.
+
+    Args:
+        head: of a reply that is not a success, or of a success that holds an error object.
+        body: of the same.
+        secrets: strings that must not appear in the message.
+        next_steps: a provider's own advice, by code.
+    """
+    said = read_error_body(body)
+    kind = _kind(head.status, said)
+    if kind is None:
+        return tree.OutcomeUnknownError(
+            f"{_status(head.status)} from a gateway instead of the API"
+            f"{_quoted(said.message, secrets)}: a picture may have been made and billed; it is not "
+            f"repeated by itself{_id(head)}.",
+            request_id=head.request_id,
+            status=head.status,
+        )
+    facts: dict[str, Any] = {
+        "status": head.status,
+        "code": said.code,
+        "type": said.type,
+        "param": said.param,
+        "request_id": head.request_id,
+        "retry_after_s": retry_after_s(head.headers),
+    }
+    if issubclass(kind, tree.ModerationBlockedError):
+        facts |= _moderation(said.details)
+    advice = (next_steps or {}).get(said.code or "") or NEXT_STEP[kind]
+    where = f", param {scrub(said.param, secrets, 60)}" if said.param else ""
+    code = f", code {scrub(said.code, secrets, 60)}" if said.code else ""
+    target = f" to {_origin(head.headers['location'])}" if "location" in head.headers else ""
+    wait = f" The server asks to wait {facts['retry_after_s']:g} s." if facts["retry_after_s"] else ""
+    return kind(
+        f"{_status(head.status)}{target}{code}{where}{_id(head)}{_quoted(said.message, secrets)}."
+        f"{wait} {advice}",
+        **facts,
+    )
+
+
+def _kind(status: int, said: ErrorBody) -> type[tree.ApiError] | None:
+    """Return the class of error, None for an unknown outcome."""
+    if status in GAVE_UP or (status >= 500 and not said.structured):
+        return None
+    if said.code in BY_CODE:
+        return BY_CODE[said.code]
+    if status in (401, 403) and "verified" in said.message.lower() and "organi" in said.message.lower():
+        return tree.OrganizationNotVerifiedError
+    if 300 <= status < 400:
+        return tree.RedirectRefusedError
+    if status in BY_STATUS:
+        return BY_STATUS[status]
+    if 500 <= status < 600:
+        return tree.ServerError
+    return tree.BadRequestError if 400 <= status < 500 else tree.ApiError
+
+
+def _moderation(details: Mapping[str, Any]) -> dict[str, Any]:
+    found = details.get("moderation_details")
+    found = found if isinstance(found, dict) else {}
+    categories = found.get("categories")
+    return {
+        "stage": _word(found.get("moderation_stage")),
+        "categories": tuple(str(name)[:60] for name in categories[:20])
+        if isinstance(categories, list)
+        else (),
+    }
+
+
+def _readable(text: Any) -> str:
+    """Return an error text; FastAPI's list of {loc, msg} becomes one line."""
+    if isinstance(text, str):
+        return text
+    if isinstance(text, list):
+        lines = []
+        for item in text[:5]:
+            if isinstance(item, dict):
+                loc = item.get("loc")
+                path = ".".join(str(step) for step in loc) if isinstance(loc, list) else ""
+                lines.append(f"{path}: {item.get('msg', '')}".strip(": "))
+            else:
+                lines.append(str(item)[:200])
+        return "; ".join(lines)
+    return str(text)[:2000]
+
+
+def _word(value: Any) -> str | None:
+    """Return a code-like value as text; None for nothing, objects, and a mere HTTP status."""
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        return None
+    text = str(value)[:120]
+    return None if re.fullmatch(r"[1-5]\d\d", text) else text
+
+
+def _page_text(body: bytes) -> str:
+    """Return what a text or HTML page says, without its markup."""
+    text = body[:4096].decode("utf-8", "replace")
+    if "<" in text:
+        text = re.sub(r"(?is)<(script|style).*?</\1>|<[^>]*>", " ", text)
+    return " ".join(html.unescape(text).split())
+
+
+def _quoted(message: str, secrets: tuple[str, ...]) -> str:
+    text = scrub(message, secrets).rstrip(". ")
+    return f": {text}" if text else ""
+
+
+def _status(status: int) -> str:
+    try:
+        return f"HTTP {status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"HTTP {status}"
+
+
+def _id(head: Head) -> str:
+    return f", request id {scrub(head.request_id, limit=80)}" if head.request_id else ""
+
+
+def _origin(url: str) -> str:
+    parts = safe_url(url).split("/")
+    return "/".join(parts[:3]) if "://" in safe_url(url) else "another path"

@@ -1,0 +1,243 @@
+"""The dialect of OpenAI's Images API, which many other servers speak too.
+
+Source: openai-python 3.54.0 (2026-11-17) and the API reference, read 2026-11-23. What goes out means the
+same as what that SDK sends: same paths, members, form field names and file bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import resources
+from typing import Any, ClassVar
+from urllib.parse import urljoin
+
+from imgkit.errors import (
+    EmptyResultError,
+    ImgkitError,
+    MissingModelError,
+    UnreadableReplyError,
+)
+from imgkit.models import (
+    CreateImageEditRequest,
+    CreateImageRequest,
+    CreateImageVariationRequest,
+    ImageRequest,
+    field_names,
+)
+from imgkit.providers.base import Answer, OpenedInputs, Picture, Target
+from imgkit.providers.errors import error_from_reply
+from imgkit.redact import scrub
+from imgkit.schemas.responses import IMAGE, REPLY
+from imgkit.sniff import EXTENSIONS, is_complete_bytes, sniff
+from imgkit.streaming.multipart import Field, File, MultipartBody
+from imgkit.streaming.replies import decode_base64, parse_json
+from imgkit.wire import Body, BytesBody, Head, HttpRequest
+
+PATHS: dict[type[ImageRequest], str] = {
+    CreateImageRequest: "/images/generations",
+    CreateImageEditRequest: "/images/edits",
+    CreateImageVariationRequest: "/images/variations",
+}
+_NOT_MEMBERS = ("image", "mask", "markup", "extra_body", "extra_headers")
+_NEXT_STEPS = {
+    "unsupported_file_mimetype": "Convert the input to PNG, JPEG or WebP.",
+    "unknown_parameter": "This model does not know the parameter: leave it out.",
+    "model_not_found": "Name a model that this host serves and that your project may use.",
+    "billing_hard_limit_reached": "Raise the spending cap in the provider's settings; waiting does not help.",
+}
+
+
+class OpenAIProvider:
+    """`provider="openai"`: see `imgkit.providers.base.Provider`."""
+
+    base_url: ClassVar[str] = "https://api.openai.com/v1"
+    env: ClassVar[Mapping[str, str]] = {
+        "api_key": "OPENAI_API_KEY",
+        "base_url": "OPENAI_BASE_URL",
+        "organization": "OPENAI_ORG_ID",
+        "project": "OPENAI_PROJECT_ID",
+    }
+
+    def check(self, request: ImageRequest, target: Target) -> None:
+        """Refuse a request without a model on the official host, which has no default any more."""
+        named = request.model or target.model or (request.extra_body or {}).get("model")
+        if target.host_class == "official" and not named:
+            live = live_models()
+            raise MissingModelError(
+                f"{self.base_url} needs a model to be named: pass model=… or set IMGKIT_MODEL. "
+                f"Live on {live['as_of']}: {', '.join(live['ids'])}."
+            )
+
+    def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
+        """Return the request: JSON for a creation, a form for the other two."""
+        members = _members(request, target)
+        body: Body
+        if isinstance(request, CreateImageRequest):
+            text = json.dumps(
+                members, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+            )
+            body = BytesBody(text.encode("utf-8"), "application/json")
+        else:
+            body = MultipartBody((*_fields(members), *_files(inputs)))
+        headers: dict[str, str] = {"accept": "application/json", "accept-encoding": "identity"}
+        if target.organization:
+            headers["openai-organization"] = target.organization
+        if target.project:
+            headers["openai-project"] = target.project
+        for name, value in (request.extra_headers or {}).items():
+            if value is None:
+                headers.pop(name, None)
+            else:
+                headers[name] = value
+        return HttpRequest("POST", target.base_url + PATHS[type(request)], headers, body, paid=True)
+
+    def decode(self, head: Head, body: bytes, target: Target) -> Answer:
+        """Return the pictures of a reply; whatever is wrong with one never costs another."""
+        try:
+            if head.status in (204, 205, 206):
+                raise ValueError(f"HTTP {head.status} carries no whole reply")
+            reply = parse_json(body)
+            if not isinstance(reply, dict):
+                raise ValueError(f"a JSON {type(reply).__name__} instead of an object")
+        except ValueError as error:
+            raise _unreadable(head, body, str(error)) from None
+        entries = reply.pop("data", None)
+        if entries is None and reply.get("error"):
+            raise error_from_reply(head, body, next_steps=_NEXT_STEPS)
+        if entries is not None and not isinstance(entries, list):
+            raise _unreadable(head, body, f"data is a JSON {type(entries).__name__}")
+        read = REPLY.read(reply)
+        pictures, broken, empty = _pictures(entries or [], target)
+        if not pictures and broken:
+            raise _unreadable(head, body, "; ".join(broken))
+        if not pictures:
+            raise EmptyResultError(
+                f"HTTP {head.status} without pictures (request id {head.request_id or 'not given'}): it may "
+                "have been billed. Try another prompt, or ask the provider with the request id.",
+                request_id=head.request_id,
+            )
+        return Answer(
+            pictures=tuple(pictures),
+            created=read.created,
+            usage=read.usage.flat() if read.usage else None,
+            background=read.background,
+            output_format=read.output_format,
+            size=read.size,
+            quality=read.quality,
+            warnings=(*read.warnings, *broken, *empty),
+            extra=read.extra,
+        )
+
+    def error(self, head: Head, body: bytes, secrets: tuple[str, ...]) -> ImgkitError:
+        """Return what a reply that is not 2xx means."""
+        return error_from_reply(head, body, secrets, next_steps=_NEXT_STEPS)
+
+
+@cache
+def live_models() -> dict[str, Any]:
+    """Return ids of live models and the date of that knowledge, from the data file."""
+    text = resources.files("imgkit.providers").joinpath("openai.toml").read_text("utf-8")
+    found: dict[str, Any] = tomllib.loads(text)["live_models"]
+    return found
+
+
+def _members(request: ImageRequest, target: Target) -> dict[str, Any]:
+    """Return what the caller set, and nothing else, in the request's own order."""
+    members = {
+        name: value
+        for name in field_names(type(request))
+        if name not in _NOT_MEMBERS and (value := getattr(request, name)) is not None
+    }
+    if target.model and "model" not in members:
+        members["model"] = target.model
+    return {**members, **(request.extra_body or {})}
+
+
+def _fields(members: Mapping[str, Any], prefix: str = "") -> Iterator[Field]:
+    """Yield members as form fields: ``svg[model]`` for objects, ``name[]`` for arrays, None left out."""
+    for key, value in members.items():
+        name = f"{prefix}[{key}]" if prefix else key
+        if isinstance(value, Mapping):
+            yield from _fields(value, name)
+        else:
+            listed = isinstance(value, list | tuple)
+            for one in value if listed else [value]:
+                if isinstance(one, Mapping):
+                    yield from _fields(one, f"{name}[]")
+                elif one is not None:
+                    yield Field(f"{name}[]" if listed else name, _scalar(one))
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _files(inputs: OpenedInputs) -> Iterator[File]:
+    """Yield file parts under names of our own: a caller's path is nobody else's business."""
+    name = "image" if len(inputs.image) == 1 else "image[]"
+    for number, one in enumerate(inputs.image, 1):
+        extension = EXTENSIONS[one.kind.format][0]
+        filename = f"image{extension}" if len(inputs.image) == 1 else f"image-{number}{extension}"
+        yield File(name, filename, one.kind.media_type, one)
+    for role, extra in (("mask", inputs.mask), ("markup", inputs.markup)):
+        if extra is not None:
+            yield File(role, role + EXTENSIONS[extra.kind.format][0], extra.kind.media_type, extra)
+
+
+def _pictures(entries: list[Any], target: Target) -> tuple[list[Picture], list[str], list[str]]:
+    """Return the pictures, what is wrong with entries, and which entries hold nothing."""
+    pictures: list[Picture] = []
+    broken: list[str] = []
+    empty: list[str] = []
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            broken.append(f"data.{index} is a JSON {type(entry).__name__}")
+            continue
+        encoded = entry.pop("b64_json", None)
+        rest = IMAGE.read(entry)
+        url, data = rest.url, None
+        try:
+            if encoded:
+                data = decode_base64(encoded)
+            elif url and url[:5].lower() == "data:":
+                data, url = decode_base64(url), None
+        except ValueError as error:
+            broken.append(f"data.{index} holds {error}")
+            continue
+        if not data and not url:
+            empty.append(f"data.{index} holds no picture")
+            continue
+        if data and (doubt := _doubt(data)):
+            broken.append(f"data.{index} {doubt}")
+        pictures.append(
+            Picture(
+                data=data,
+                url=urljoin(target.base_url + "/", url) if url else None,
+                revised_prompt=rest.revised_prompt,
+                extra=rest.extra,
+            )
+        )
+    return pictures, broken, empty
+
+
+def _doubt(data: bytes) -> str | None:
+    if sniff(data[:1024]) is None:
+        return "is no picture of a known format; its bytes are kept as they came"
+    if not is_complete_bytes(data):
+        return "seems to be cut off; its bytes are kept as they came"
+    return None
+
+
+def _unreadable(head: Head, body: bytes, why: str) -> UnreadableReplyError:
+    return UnreadableReplyError(
+        f"HTTP {head.status}, but no picture can be read from the reply: {scrub(why, limit=200)} "
+        f"({len(body)} bytes, request id {head.request_id or 'not given'}). It may have been billed; the "
+        "reply is kept in error.body.",
+        request_id=head.request_id,
+        body=body,
+    )

@@ -1,0 +1,285 @@
+"""Writing pictures to disk: never over another file, never half, with the story beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import string
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from imgkit.errors import InvalidRequestError, SaveError
+from imgkit.image import Image
+from imgkit.sniff import EXTENSIONS, Format, sniff
+
+PATTERN_FIELDS = ("index", "slug", "ext", "digest", "operation", "model")
+SIDECAR_MARK = "imgkit_sidecar"
+SIDECAR_VERSION = 1
+
+_KNOWN_EXTENSIONS = {extension for names in EXTENSIONS.values() for extension in names}
+_MOST_NAMES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class SavePlan:
+    """Where the pictures of a call go.
+
+    Attributes:
+        folder: the folder that names are relative to.
+        pattern: format string of a file name below it, with the fields of `PATTERN_FIELDS`.
+        make_folder: the folder may be made; the folder of a plain file must exist.
+        overwrite: replace existing files instead of taking the next free name.
+        sidecar: write a JSON sidecar beside each picture.
+    """
+
+    folder: Path
+    pattern: str
+    make_folder: bool
+    overwrite: bool = False
+    sidecar: bool = True
+
+    @classmethod
+    def of(cls, target: str | PathLike[str], *, overwrite: bool = False, sidecar: bool = True) -> SavePlan:
+        """Read a target as callers write it.
+
+        Args:
+            target: an existing folder, or a path that ends with a slash, is a folder; text with
+                ``{…}`` is a pattern; anything else is a file.
+            overwrite: see the class.
+            sidecar: see the class.
+
+        Raises:
+            InvalidRequestError: not a path, or a pattern with unknown fields.
+        """
+        try:
+            text = os.fspath(target)
+        except TypeError:
+            text = None
+        if not isinstance(text, str) or "\0" in text:
+            raise InvalidRequestError({"save_to": "give a path as str or os.PathLike"})
+        if "{" in text or "}" in text:
+            _check_pattern(text)
+            folder = os.path.dirname(text.partition("{")[0])
+            return cls(Path(folder), text[len(folder) :].lstrip("/"), True, overwrite, sidecar)
+        path = Path(text)
+        if not text or text.endswith(("/", os.sep)) or path.is_dir():
+            return cls(path, "{slug}-{index}", True, overwrite, sidecar)
+        if not path.name.strip("."):
+            raise InvalidRequestError({"save_to": f"{text!r} is not a file name"})
+        return cls(path.parent, _escape(path.name), False, overwrite, sidecar)
+
+    def check(self) -> None:
+        """Make sure that files can be written there, before anything is spent.
+
+        Raises:
+            InvalidRequestError: the folder is missing or cannot be written to, or a name does not fit.
+        """
+        probe = self.folder / f".imgkit-{secrets.token_hex(8)}.part"
+        try:
+            if self.make_folder:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            probe.unlink()
+            _probe_name(self.folder / self.pattern.format(**dict.fromkeys(PATTERN_FIELDS, 1)))
+        except OSError as error:
+            hint = (
+                "make the folder first, or end the path with a slash to have it made"
+                if isinstance(error, FileNotFoundError)
+                else "choose another place"
+            )
+            raise InvalidRequestError(
+                {"save_to": f"cannot write in {str(self.folder)!r} ({error.strerror}): {hint}"}
+            ) from None
+
+    def write(self, image: Image, count: int) -> Path:
+        """Write one picture and its sidecar.
+
+        Args:
+            image: the picture; its `index` and `about` go into the name and the sidecar.
+            count: how many pictures the call has: a plain file name gets ``-1``, ``-2`` … if several.
+
+        Returns:
+            The path written.
+
+        Raises:
+            NotDownloadedError, DownloadError: the bytes are not here.
+            SaveError: the file could not be written.
+        """
+        data = image.data
+        wanted = self._path(image, data, count)
+        story = _story(image, data) if self.sidecar else None
+        try:
+            wanted.parent.mkdir(parents=True, exist_ok=True)
+            return self._publish(wanted, data, story)
+        except OSError as error:
+            raise SaveError(
+                f"cannot write {str(wanted)!r} ({error.strerror or error}): the picture is still in "
+                "image.data; free some space or choose another place, and call image.save again",
+                images=(image,),
+            ) from None
+
+    def _path(self, image: Image, data: bytes, count: int) -> Path:
+        about = image.about
+        kind = sniff(data)
+        extension = EXTENSIONS[kind.format][0] if kind else ".bin"
+        name = self.pattern.format(
+            index=image.index + 1,
+            slug=slug(str(about.get("prompt") or about.get("operation") or "image")),
+            ext=extension[1:],
+            digest=image.sha256[:12],
+            operation=slug(str(about.get("operation") or "image")),
+            model=slug(str(about.get("model") or "default")),
+        )
+        path = with_extension(self.folder / name, kind.format if kind else None)
+        if count > 1 and not _fields(self.pattern):
+            path = path.with_name(f"{path.stem}-{image.index + 1}{path.suffix}")
+        return path
+
+    def _publish(self, wanted: Path, data: bytes, story: bytes | None) -> Path:
+        if self.overwrite:
+            if story is not None and not _is_free_or_ours(_sidecar(wanted)):
+                raise SaveError(
+                    f"{str(_sidecar(wanted))!r} exists and is not a sidecar of imgkit: choose another "
+                    "name, or save with sidecar=False"
+                )
+            _write(wanted, data, os.replace)
+            if story is not None:
+                _write(_sidecar(wanted), story, os.replace)
+            return wanted
+        for number in range(1, _MOST_NAMES):
+            path = wanted if number == 1 else wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+            if os.path.lexists(path) or (story is not None and os.path.lexists(_sidecar(path))):
+                continue
+            try:
+                _write(path, data, _link)
+            except FileExistsError:
+                continue  # somebody else took the name just now
+            try:
+                if story is not None:
+                    _write(_sidecar(path), story, _link)
+            except FileExistsError:
+                path.unlink()
+                continue
+            return path
+        raise SaveError(f"{_MOST_NAMES} files like {str(wanted)!r} exist: choose another name")
+
+
+def with_extension(path: Path, format: Format | None) -> Path:
+    """Return `path` with the extension that belongs to `format`; a right one is kept as it is."""
+    if format is None:
+        return path if path.suffix.lower() == ".bin" else path.with_name(path.name + ".bin")
+    if path.suffix.lower() in EXTENSIONS[format]:
+        return path
+    if path.suffix.lower() in _KNOWN_EXTENSIONS:
+        return path.with_suffix(EXTENSIONS[format][0])
+    return path.with_name(path.name + EXTENSIONS[format][0])
+
+
+def slug(text: str, limit: int = 48) -> str:
+    """Return `text` as a safe piece of a file name: a-z, 0-9 and "-", at most `limit` characters."""
+    plain = unicodedata.normalize("NFKD", text[: limit * 8]).encode("ascii", "ignore").decode().lower()
+    short = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:limit].rstrip("-")
+    return short or "image"
+
+
+def _escape(name: str) -> str:
+    return name.replace("{", "{{").replace("}", "}}")
+
+
+def _probe_name(path: Path) -> None:
+    """Raise OSError where a name cannot exist there, such as one that is too long."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return
+
+
+def _fields(pattern: str) -> set[str]:
+    return {field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None}
+
+
+def _check_pattern(text: str) -> None:
+    try:
+        text.format(**dict.fromkeys(PATTERN_FIELDS, 1))
+        fits = _fields(text) <= set(PATTERN_FIELDS)
+    except (ValueError, KeyError, IndexError, AttributeError):
+        fits = False
+    if not fits:
+        names = ", ".join(f"{{{name}}}" for name in PATTERN_FIELDS)
+        raise InvalidRequestError({"save_to": f"a pattern may hold {names}; {text!r} does not fit"})
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _story(image: Image, data: bytes) -> bytes:
+    kind = sniff(data)
+    story: Mapping[str, Any] = {
+        SIDECAR_MARK: SIDECAR_VERSION,
+        **image.about,
+        "index": image.index,
+        "revised_prompt": image.revised_prompt,
+        "format": kind.format if kind else None,
+        "width_px": kind.width if kind else None,
+        "height_px": kind.height if kind else None,
+        "sha256": image.sha256,
+    }
+    # ASCII keeps lone surrogates and control characters of a server's prompt as JSON escapes.
+    return (json.dumps(story, indent=2, ensure_ascii=True, default=str) + "\n").encode("ascii")
+
+
+def _is_free_or_ours(path: Path) -> bool:
+    if not os.path.lexists(path):
+        return True
+    try:
+        story = json.loads(path.read_bytes()[:1_000_000])
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(story, dict) and SIDECAR_MARK in story
+
+
+def _write(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -> None:
+    """Write a whole file under a temporary name, flush it to the disk, then give it its name."""
+    part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        publish(part, path)
+    finally:
+        if os.path.lexists(part):
+            os.unlink(part)
+    _sync_folder(path.parent)
+
+
+def _link(part: Path, path: Path) -> None:
+    """Give the file its name unless the name is taken."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # File systems without hard links: claim the name first, then move over the own claim.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        os.replace(part, path)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return  # a folder cannot be opened for fsync elsewhere
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        return  # some file systems refuse it; the file itself is flushed
+    finally:
+        os.close(descriptor)

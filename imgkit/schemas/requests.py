@@ -1,0 +1,232 @@
+"""What the three operations accept. A field that is not here is refused: a typo must not cost money.
+
+Rules that depend on the model are the provider's (its dated data); here is only what holds for all:
+types, the ranges of the API reference, and what no server could mean.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import marshmallow as ma
+from marshmallow import fields, validate
+
+from imgkit.models import CreateImageEditRequest, CreateImageRequest, CreateImageVariationRequest
+from imgkit.schemas.base import Typed
+
+MOST_IMAGES = 16
+"""Input pictures of one edit (API reference of images/edits, 2026-11-23)."""
+
+MOST_PICTURES = 10
+"""Pictures of one request (API reference, 2026-11-23)."""
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_OWN_HEADERS = {
+    "authorization", "content-length", "content-type", "cookie", "host", "transfer-encoding",
+    "connection", "proxy-authorization", "accept-encoding",
+}  # fmt: skip
+_OWN_BODY = {
+    "stream": "create_image and its siblings read one whole reply; leave it out",
+    "partial_images": "partial pictures come only with a stream; leave it out",
+}
+
+
+def _text(value: str) -> None:
+    if "\0" in value:
+        raise ma.ValidationError("holds a NUL character: take it out.")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ma.ValidationError(
+            f"holds a lone surrogate at character {error.start}, which no encoding can carry: "
+            "decode the text properly, for example with errors='replace'."
+        ) from None
+
+
+def _prompt(value: str) -> None:
+    if not value.strip():
+        raise ma.ValidationError("is empty: say what the picture should show.")
+    _text(value)
+
+
+def _whole_number(low: int, high: int) -> fields.Integer:
+    return fields.Integer(
+        strict=True,
+        allow_none=True,
+        validate=validate.Range(
+            low, high, error=f"must be a whole number from {low} to {high}, not {{input}}."
+        ),
+        error_messages={"invalid": f"must be a whole number from {low} to {high}."},
+    )
+
+
+def _name() -> fields.String:
+    return fields.String(allow_none=True, validate=[validate.Length(min=1, error="is empty."), _text])
+
+
+def _one_of(*choices: str) -> fields.String:
+    return fields.String(
+        allow_none=True,
+        validate=validate.OneOf(
+            choices,
+            error="{input!r} is not one of {choices}; a server that knows it takes it through extra_body.",
+        ),
+    )
+
+
+_SIZE = validate.Regexp(
+    r"\A(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})\Z",
+    error="{input!r} is no size: give width x height in pixels, such as '1024x1024', or 'auto'.",
+)
+
+
+class _Picture(fields.Field[Any]):
+    """An image input. Only its Python type is looked at here; its bytes are when it is opened."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        from imgkit.inputs import check_type
+
+        problem = check_type(value)
+        if problem:
+            raise ma.ValidationError(problem)
+        return value
+
+
+class _Pictures(_Picture):
+    """One image input or a sequence of them; becomes a tuple."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            return (super()._deserialize(value, attr, data, **kwargs),)
+        if not 1 <= len(value) <= MOST_IMAGES:
+            raise ma.ValidationError(f"give 1 to {MOST_IMAGES} pictures, not {len(value)}.")
+        problems = {}
+        for index, one in enumerate(value):
+            try:
+                super()._deserialize(one, attr, data, **kwargs)
+            except ma.ValidationError as error:
+                problems[index] = error.messages
+        if problems:
+            raise ma.ValidationError(problems)
+        return tuple(value)
+
+
+class _Object(fields.Field[Any]):
+    """A JSON object, checked down to its leaves."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise ma.ValidationError("must be a mapping with names as keys.")
+        try:
+            # What cannot be written as strict JSON (NaN, sets, cycles) fails here, before it is sent.
+            json.dumps(dict(value), allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ma.ValidationError(f"cannot be written as JSON: {error}") from None
+        return dict(value)
+
+
+class _ExtraBody(_Object):
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
+        members = super()._deserialize(value, attr, data, **kwargs)
+        problems = {name: [_OWN_BODY[name]] for name in members if name in _OWN_BODY}
+        if isinstance(members.get("prompt"), str):
+            _prompt(members["prompt"])
+        count = members.get("n")
+        if "n" in members and (type(count) is not int or not 1 <= count <= MOST_PICTURES):
+            problems["n"] = [f"must be a whole number from 1 to {MOST_PICTURES}, here too."]
+        if problems:
+            raise ma.ValidationError(problems)
+        return members
+
+
+class _Headers(fields.Field[Any]):
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise ma.ValidationError("must be a mapping of header names to values.")
+        for name, content in value.items():
+            if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+                raise ma.ValidationError(f"{name!r} is not a header name.")
+            if name.lower() in _OWN_HEADERS:
+                raise ma.ValidationError(f"{name!r} is set by imgkit or its plugins: leave it out.")
+            if content is not None and (
+                not isinstance(content, str) or not all("\x20" <= c <= "\x7e" for c in content)
+            ):
+                raise ma.ValidationError(f"the value of {name!r} must be printable ASCII text.")
+        return {name.lower(): content for name, content in value.items()}
+
+
+class _RequestSchema(Typed[Any]):
+    class Meta:
+        unknown = ma.RAISE
+
+    model = _name()
+    n = _whole_number(1, MOST_PICTURES)
+    size = fields.String(allow_none=True, validate=_SIZE)
+    response_format = _one_of("url", "b64_json")
+    user = _name()
+    extra_body = _ExtraBody(allow_none=True)
+    extra_headers = _Headers(allow_none=True)
+
+
+class _DrawingSchema(_RequestSchema):
+    prompt = fields.String(required=True, validate=_prompt, error_messages={
+        "required": "is missing: say what the picture should show.",
+        "null": "is missing: say what the picture should show.",
+        "invalid": "must be text.",
+    })  # fmt: skip
+    quality = _one_of("low", "medium", "high", "xhigh", "max", "auto", "standard", "hd")
+    background = _one_of("transparent", "opaque", "auto")
+    output_format = _one_of("png", "jpeg", "webp", "gif", "svg")
+    output_compression = _whole_number(0, 100)
+    complexity = _one_of("low", "medium", "high")
+    frame_count = _whole_number(2, 16)
+    frame_duration_ms = _whole_number(1, 655_350)
+    svg = _Object(allow_none=True)
+    safety_identifier = _name()
+
+
+class CreateImageSchema(_DrawingSchema):
+    """`create_image`."""
+
+    target = CreateImageRequest
+
+    moderation = _one_of("auto", "low")
+    style = _one_of("vivid", "natural")
+
+
+class CreateImageEditSchema(_DrawingSchema):
+    """`create_image_edit`."""
+
+    target = CreateImageEditRequest
+
+    image = _Pictures(required=True, error_messages={"null": "is missing: give the picture to change."})
+    mask = _Picture(allow_none=True)
+    markup = _Picture(allow_none=True)
+    input_fidelity = _one_of("high", "low")
+
+    @ma.validates_schema
+    def _one_overlay(self, data: Mapping[str, Any], **kwargs: Any) -> None:
+        if data.get("mask") is not None and data.get("markup") is not None:
+            raise ma.ValidationError({"markup": ["goes without a mask: give one of the two."]})
+
+
+class CreateImageVariationSchema(_RequestSchema):
+    """`create_image_variation`."""
+
+    target = CreateImageVariationRequest
+
+    image = _Picture(required=True, error_messages={"null": "is missing: give the picture to vary."})
+
+
+CREATE_IMAGE = CreateImageSchema()
+CREATE_IMAGE_EDIT = CreateImageEditSchema()
+CREATE_IMAGE_VARIATION = CreateImageVariationSchema()
+
+REQUEST_SCHEMAS: dict[type[Any], Typed[Any]] = {
+    CreateImageRequest: CREATE_IMAGE,
+    CreateImageEditRequest: CREATE_IMAGE_EDIT,
+    CreateImageVariationRequest: CREATE_IMAGE_VARIATION,
+}

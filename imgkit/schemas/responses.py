@@ -1,0 +1,149 @@
+"""What a reply looks like. Lenient by design: a paid picture never fails for a field beside it.
+
+A field of an unexpected type becomes None and is kept, as it came, in `extra`; unknown keys are kept
+there too. Pictures never pass through here: their base64 is taken out first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import marshmallow as ma
+from marshmallow import fields
+
+from imgkit.models import Usage
+from imgkit.schemas.base import Typed
+
+
+class _LenientSchema(Typed[Any]):
+    """Puts what does not fit, and what is unknown, into `extra`, sorted by name."""
+
+    class Meta:
+        unknown = ma.EXCLUDE
+
+    def read(self, data: Mapping[str, Any]) -> Any:
+        values: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        by_key = {declared.data_key or name: (name, declared) for name, declared in self.fields.items()}
+        for key in sorted(data, key=str):
+            name, declared = by_key.get(key, (None, None))
+            if name is None or declared is None:
+                extra[key] = data[key]
+            elif data[key] is not None:
+                try:
+                    values[name] = declared.deserialize(data[key], key, data)
+                except ma.ValidationError:
+                    extra[key] = data[key]
+        return self.target(**values, extra=extra)
+
+
+def _count() -> fields.Integer:
+    return fields.Integer(strict=True, validate=ma.validate.Range(min=0))
+
+
+class _Nested(fields.Field[Any]):
+    """An object read by another lenient schema."""
+
+    def __init__(self, schema: _LenientSchema, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._schema = schema
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ma.ValidationError("Not an object.")
+        return self._schema.read(value)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSplit:
+    """Tokens of text and of pictures apart."""
+
+    text_tokens: int | None = None
+    image_tokens: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RawUsage:
+    """`usage` as the API nests it."""
+
+    total_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_details: TokenSplit = TokenSplit()
+    output_details: TokenSplit = TokenSplit()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def flat(self) -> Usage:
+        """Return the public form."""
+        return Usage(
+            total_tokens=self.total_tokens,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            input_text_tokens=self.input_details.text_tokens,
+            input_image_tokens=self.input_details.image_tokens,
+            output_text_tokens=self.output_details.text_tokens,
+            output_image_tokens=self.output_details.image_tokens,
+            extra=self.extra,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RawImage:
+    """One entry of `data`, its base64 already taken out."""
+
+    url: str | None = None
+    revised_prompt: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RawReply:
+    """The whole reply, its `data` already taken out."""
+
+    created: int | None = None
+    usage: RawUsage | None = None
+    background: str | None = None
+    output_format: str | None = None
+    size: str | None = None
+    quality: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _TokenSplitSchema(_LenientSchema):
+    target = TokenSplit
+    text_tokens = _count()
+    image_tokens = _count()
+
+
+class _UsageSchema(_LenientSchema):
+    target = RawUsage
+    total_tokens = _count()
+    input_tokens = _count()
+    output_tokens = _count()
+    input_details = _Nested(_TokenSplitSchema(), data_key="input_tokens_details")
+    output_details = _Nested(_TokenSplitSchema(), data_key="output_tokens_details")
+
+
+class _ImageSchema(_LenientSchema):
+    target = RawImage
+    url = fields.String()
+    revised_prompt = fields.String()
+
+
+class _ReplySchema(_LenientSchema):
+    target = RawReply
+    created = fields.Integer(strict=True)
+    usage = _Nested(_UsageSchema())
+    background = fields.String()
+    output_format = fields.String()
+    size = fields.String()
+    quality = fields.String()
+    warnings = fields.List(fields.String())
+
+
+IMAGE = _ImageSchema()
+REPLY = _ReplySchema()

@@ -1,0 +1,149 @@
+"""What kind of picture bytes are, read from the bytes themselves.
+
+Only headers are looked at, nothing is decoded, so a hostile file costs nothing. The formats are
+those that image APIs take and give (PNG, JPEG, WebP, GIF; SVG is recognised, not measured).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Format: TypeAlias = Literal["png", "jpeg", "webp", "gif", "svg"]
+
+MEDIA_TYPES: dict[Format, str] = {
+    "png": "image/png",
+    "jpeg": "image/jpeg",
+    "webp": "image/webp",
+    "gif": "image/gif",
+    "svg": "image/svg+xml",
+}
+EXTENSIONS: dict[Format, tuple[str, ...]] = {
+    "png": (".png",),
+    "jpeg": (".jpg", ".jpeg"),
+    "webp": (".webp",),
+    "gif": (".gif",),
+    "svg": (".svg",),
+}
+HEAD_BYTES = 1024 * 1024
+"""How much of a file `measure` may need: a JPEG carries its size behind its metadata."""
+
+ReadAt: TypeAlias = Callable[[int, int], bytes]
+
+_MOST_PNG_CHUNKS = 200_000
+_JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_BARE = frozenset(range(0xD0, 0xD8)) | {0x01}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What was found.
+
+    Attributes:
+        format: the picture's format.
+        width, height: in pixels; None where the format does not say (SVG, a cut-off header).
+    """
+
+    format: Format
+    width: int | None
+    height: int | None
+
+    @property
+    def media_type(self) -> str:
+        """The MIME type, such as "image/png"."""
+        return MEDIA_TYPES[self.format]
+
+
+def sniff(head: bytes) -> Kind | None:
+    """Return what the first bytes of a file say it is, None if it is no picture known here."""
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        size = struct.unpack(">II", head[16:24]) if head[12:16] == b"IHDR" and len(head) >= 24 else None
+        return _kind("png", size)
+    if head.startswith(b"\xff\xd8\xff"):
+        return _kind("jpeg", _jpeg_size(head))
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return _kind("webp", _webp_size(head))
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return _kind("gif", struct.unpack("<HH", head[6:10]) if len(head) >= 10 else None)
+    start = head[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith(b"<svg") or (start.startswith((b"<?xml", b"<!--")) and b"<svg" in start):
+        return Kind("svg", None, None)
+    return None
+
+
+def is_complete(length: int, read_at: ReadAt) -> bool:
+    """Return whether a whole picture seems to be there: its end marker is where it belongs.
+
+    Args:
+        length: size of the file in bytes.
+        read_at: returns up to so many bytes from such a position: ``read_at(size, position)``.
+    """
+    kind = sniff(read_at(1024, 0))
+    if kind is None:
+        return False
+    if kind.format == "png":
+        return _png_ends(length, read_at)
+    if kind.format == "webp":
+        return bool(length >= struct.unpack("<I", read_at(4, 4))[0] + 8)
+    tail = read_at(65536, max(0, length - 65536))
+    if kind.format == "jpeg":
+        return b"\xff\xd9" in tail
+    if kind.format == "gif":
+        return b"\x3b" in tail[-1024:]
+    return b"</svg" in tail.lower() or tail.rstrip().endswith(b"/>")
+
+
+def is_complete_bytes(data: bytes) -> bool:
+    """As `is_complete`, for bytes in memory."""
+    return is_complete(len(data), lambda size, position: data[position : position + size])
+
+
+def _kind(format: Format, size: tuple[int, ...] | None) -> Kind:
+    return Kind(format, *size[:2]) if size else Kind(format, None, None)
+
+
+def _png_ends(length: int, read_at: ReadAt) -> bool:
+    position = 8
+    for _ in range(_MOST_PNG_CHUNKS):
+        head = read_at(8, position)
+        if len(head) < 8:
+            return False
+        size, name = struct.unpack(">I4s", head)
+        position += 12 + size
+        if name == b"IEND":
+            return bool(position <= length)
+    return False
+
+
+def _jpeg_size(head: bytes) -> tuple[int, int] | None:
+    position = 2
+    while position + 9 <= len(head):
+        if head[position] != 0xFF:
+            return None
+        marker = head[position + 1]
+        if marker == 0xFF or marker in _JPEG_BARE:  # fill byte, or a marker without content
+            position += 1 if marker == 0xFF else 2
+            continue
+        if marker in _JPEG_SIZES:
+            height, width = struct.unpack_from(">HH", head, position + 5)
+            return width, height
+        position += 2 + int(struct.unpack_from(">H", head, position + 2)[0])
+    return None
+
+
+def _webp_size(head: bytes) -> tuple[int, int] | None:
+    form = head[12:16]
+    if form == b"VP8X" and len(head) >= 30:
+        return (
+            1 + int.from_bytes(head[24:27], "little"),
+            1 + int.from_bytes(head[27:30], "little"),
+        )
+    if form == b"VP8L" and len(head) >= 25:
+        bits = int.from_bytes(head[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if form == b"VP8 " and len(head) >= 30:
+        width, height = struct.unpack_from("<HH", head, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    return None

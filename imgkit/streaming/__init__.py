@@ -1,0 +1,1 @@
+"""Bytes on their way: forms out, base64 and JSON in."""

@@ -1,0 +1,51 @@
+"""Fixtures of all tests: no test sees the keys and proxies of whoever runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import imgkit
+
+FOREIGN = ("OPENAI_", "IMGKIT_", "AZURE_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy",
+           "https_proxy", "all_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NETRC")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(FOREIGN):
+            monkeypatch.delenv(name)
+
+
+class Face:
+    """One of the two services, driven the same way by a test."""
+
+    def __init__(self, colour: str) -> None:
+        self.colour = colour
+
+    def run(self, work: Callable[[Any], Any], *args: Any, **options: Any) -> Any:
+        """Build a service, let `work` call it (it may return a coroutine), close it."""
+        if self.colour == "sync":
+            with imgkit.ImageService(*args, **options) as service:
+                return work(service)
+
+        async def main() -> Any:
+            async with imgkit.AsyncImageService(*args, **options) as service:
+                return await work(service)
+
+        return asyncio.run(main())
+
+
+@pytest.fixture(params=["sync", "async"])
+def face(request: pytest.FixtureRequest) -> Face:
+    return Face(request.param)
+
+
+@pytest.fixture(params=["requests", "aiohttp"])
+def http_backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    return request.param

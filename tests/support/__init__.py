@@ -1,0 +1,1 @@
+"""What several tests use: servers that speak raw bytes, and pictures."""

@@ -1,0 +1,27 @@
+"""Small pictures for tests."""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import cache
+
+import PIL.Image
+
+
+@cache
+def picture(format: str = "PNG", size: tuple[int, int] = (8, 8), color: str = "red", mode: str = "RGB") -> bytes:
+    """Return a small picture as bytes."""
+    stream = io.BytesIO()
+    PIL.Image.new(mode, size, color).save(stream, format)
+    return stream.getvalue()
+
+
+def encoded(data: bytes | None = None) -> str:
+    """Return base64 of a picture."""
+    return base64.b64encode(data if data is not None else picture()).decode()
+
+
+def answer(count: int = 1) -> dict[str, object]:
+    """Return the JSON of a reply with so many pictures."""
+    return {"created": 1, "data": [{"b64_json": encoded()} for _ in range(count)]}
