@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import weakref
 from collections.abc import AsyncIterator
@@ -141,7 +142,7 @@ def _public_socket(address: tuple[object, ...]) -> socket.socket:
     """Make a socket for an address of the public internet; aiohttp connects it to just that address."""
     host = address[4][0]  # type: ignore[index]  # a socket address: (host, port, …)
     if not is_public(str(host)):
-        raise OSError(NOT_PUBLIC)
+        raise OSError(errno.EACCES, NOT_PUBLIC)
     return _socket(address)
 
 

@@ -1,0 +1,262 @@
+"""Pictures behind URLs: what is fetched, from where, and what goes along."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import ssl
+from typing import Any
+
+import pytest
+import trustme
+
+import imgkit
+from tests.support.pictures import picture
+from tests.support.wire_server import Script, WireServer, drip, head, reply
+
+KEY = "sk-test-CANARY-1234567890abcdef"
+
+
+def pictures(url: str) -> Script:
+    return reply(200, {"created": 1, "data": [{"url": url}]})
+
+
+def png(data: bytes = b"") -> Script:
+    return reply(200, data or picture(), content_type="image/png")
+
+
+def fetched(face: Any, backend: str, server: WireServer, **options: Any) -> bytes:
+    """Create one picture and fetch it, under either service."""
+
+    async def later(service: Any) -> bytes:
+        made = await service.create_image("a fox")
+        return (await service.download(made[0])).data
+
+    def work(service: Any) -> Any:
+        if isinstance(service, imgkit.ImageService):
+            return service.create_image("a fox")[0].data
+        return later(service)
+
+    settings = {"backend": backend, "base_url": server.base_url, "api_key": KEY, **options}
+    data: bytes = face.run(work, **settings)
+    return data
+
+
+def test_same_origin(face: Any, http_backend: str) -> None:
+    """A URL of the API's own origin is fetched, relative ones too, without the key."""
+    for url in ("/files/1.png", "{origin}/files/1.png"):
+        server = WireServer(lambda line: None)
+        server._scripts = [pictures(url.format(origin=server.origin)), png()]
+        with server:
+            assert fetched(face, http_backend, server) == picture()
+        get = server.lines[1]
+        assert get.request_line == "GET /files/1.png HTTP/1.1"
+        assert KEY not in get.head.decode()
+        assert "authorization" not in get.headers
+        assert "cookie" not in get.headers
+
+
+BLOCKED = [
+    "http://127.0.0.1:1/x.png",
+    "gopher://127.0.0.1:70/_",
+    "javascript:1",
+    "file:///etc/passwd",
+    "http://127.0.0.1:99999/",
+    "https://ok.example/\r\nHost: evil",
+    "https://127.0.0.1:{port}/x.png",
+    "https://localhost:{port}/x.png",
+    "https://localhost.:{port}/x.png",
+    "https://127.1:{port}/x.png",
+    "https://2130706433:{port}/x.png",
+    "https://0x7f000001:{port}/x.png",
+    "https://0177.0.0.1:{port}/x.png",
+    "https://[::ffff:127.0.0.1]:{port}/x.png",
+    "https://[64:ff9b::7f00:1]:{port}/x.png",
+    "https://0.0.0.0:{port}/x.png",
+    "https://127.0.0.1:{port}\\@example.com/x",
+    "https://user:pw@127.0.0.1:{port}/x.png",
+]
+
+
+@pytest.mark.parametrize("url", BLOCKED)
+def test_foreign_addresses_get_no_byte(face: Any, http_backend: str, url: str) -> None:
+    """A result URL into the caller's own network is refused before a byte is sent there."""
+    with WireServer(png(), read_first=False) as inside:
+        with (
+            WireServer(pictures(url.format(port=inside.port))) as server,
+            pytest.raises(imgkit.DownloadError) as caught,
+        ):
+            fetched(face, http_backend, server)
+        assert inside.accepted == 0
+    assert "user:pw" not in str(caught.value)
+
+
+def test_every_redirect_is_judged(face: Any, http_backend: str) -> None:
+    """A redirect into the own network, or one too many, is refused; three of the same origin are followed."""
+    with WireServer(png(), read_first=False) as inside:
+        jump = reply(302, b"", location=f"https://127.0.0.1:{inside.port}/secret")
+        with (
+            WireServer(pictures("/a.png"), jump) as server,
+            pytest.raises(imgkit.DownloadBlockedError),
+        ):
+            fetched(face, http_backend, server)
+        assert inside.accepted == 0
+    hop = reply(302, b"", location="/next.png")
+    with WireServer(pictures("/a.png"), hop, hop, hop, png()) as server:
+        assert fetched(face, http_backend, server) == picture()
+    with (
+        WireServer(pictures("/a.png"), hop) as server,
+        pytest.raises(imgkit.DownloadError, match="more than 3 redirects"),
+    ):
+        fetched(face, http_backend, server)
+    assert len(server.lines) == 5
+
+
+BAD_REPLIES: dict[str, tuple[Script, type[Exception]]] = {
+    "expired": (reply(403, b""), imgkit.LinkExpiredError),
+    "gone": (reply(404, b""), imgkit.LinkExpiredError),
+    "server error": (reply(500, b""), imgkit.DownloadError),
+    "a login page": (reply(200, b"<html>log in</html>", content_type="text/html"), imgkit.DownloadError),
+    "announced too large": (
+        lambda line: line.send(head(200, {"content-length": "99999999999999"}) + b"abc"), imgkit.DownloadError),
+    "really too large": (
+        lambda line: line.send(head(200, {"connection": "close"}) + picture() + b"x" * 200_000),
+        imgkit.DownloadError),
+    "cut": (lambda line: line.send(head(200, {"content-length": "5000"}) + picture()), imgkit.DownloadError),
+    "drips": (drip(b"x" * 4000, head(200, {"content-length": "4000"})), imgkit.DownloadError),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_REPLIES)
+def test_what_is_no_picture(face: Any, http_backend: str, case: str) -> None:
+    """An expired link, a page, an endless or slow file each end as a DownloadError that names the URL."""
+    script, expected = BAD_REPLIES[case]
+    with WireServer(pictures("/a.png?sig=CANARY"), script) as server, pytest.raises(expected) as caught:
+        fetched(face, http_backend, server, max_download_bytes=100_000, timeout_s=0.5)
+    assert "/a.png" in str(caught.value)
+    assert "CANARY" not in str(caught.value)
+
+
+def test_offline_urls(face: Any) -> None:
+    """The offline backend's URLs are fetched as those of a server are, and expire with it."""
+
+    async def later(service: Any) -> bytes:
+        made = await service.create_image("a fox", response_format="url", size="256x256")
+        with pytest.raises(imgkit.NotDownloadedError, match="await service.download"):
+            made[0].data  # noqa: B018 - the property itself is what raises
+        return (await service.download(made[0])).data
+
+    def work(service: Any) -> Any:
+        if isinstance(service, imgkit.ImageService):
+            made = service.create_image("a fox", response_format="url", size="256x256")
+            assert made[0].url is not None
+            return made[0].data
+        return later(service)
+
+    assert face.run(work).startswith(b"\x89PNG")
+
+
+def test_after_close_and_after_pickle() -> None:
+    """Without its service a picture at a URL says how to get it; one already fetched stays."""
+    with imgkit.ImageService() as service:
+        made = service.create_image("a fox", response_format="url", size="256x256", n=2)
+        data = made[0].data
+        pickled = pickle.loads(pickle.dumps(made))
+        with pytest.raises(imgkit.NotDownloadedError, match=r"service\.download"):
+            pickled[1].data  # noqa: B018
+    assert made[0].data == pickled[0].data == data
+    with pytest.raises(imgkit.NotDownloadedError, match="closed"):
+        made[1].data  # noqa: B018
+
+
+def test_save_to_fetches(face: Any, tmp_path: Any) -> None:
+    """With save_to= pictures at URLs are fetched and written within the call."""
+    work = lambda service: service.create_image(  # noqa: E731
+        "a fox", response_format="url", size="256x256", n=2, save_to=tmp_path
+    )
+    made = face.run(work)
+    assert [image.path.name for image in made] == ["a-fox-1.png", "a-fox-2.png"]
+    assert all(image.path.read_bytes() == image.data for image in made)
+
+
+def test_tls(face: Any, http_backend: str, tmp_path: Any) -> None:
+    """A certificate is trusted through ca= only; an unknown one is not sent anything."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    bundle = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    from tests.support.pictures import answer
+
+    with WireServer(reply(200, answer()), tls=context) as server:
+        settings = {"backend": http_backend, "base_url": server.base_url, "api_key": KEY}
+        made = face.run(lambda service: service.create_image("a fox"), ca=bundle, **settings)
+        assert made[0].data == picture()
+        with pytest.raises(imgkit.NotSentError):
+            face.run(lambda service: service.create_image("a fox"), **settings)
+    assert server.posts == 1
+
+
+def test_stalled_tls_handshake(face: Any, http_backend: str) -> None:
+    """A handshake that never comes is a failure to connect: nothing was sent."""
+    silent = lambda line: line.until_client_leaves()  # noqa: E731
+    with WireServer(silent, read_first=False) as server, pytest.raises(imgkit.NotSentError):
+        face.run(
+            lambda service: service.create_image("a fox"),
+            backend=http_backend,
+            base_url=server.base_url.replace("http:", "https:"),
+            connect_timeout_s=0.3,
+        )
+
+
+def test_proxy_means_own_origin_only(face: Any, http_backend: str) -> None:
+    """Behind a proxy the peer cannot be judged, so only the API's own origin is fetched from."""
+    with WireServer(pictures("https://elsewhere.example/x.png")) as proxy:
+        settings = {"backend": http_backend, "base_url": "http://127.0.0.1:1/v1", "proxy": proxy.origin}
+
+        async def later(service: Any) -> Any:
+            made = await service.create_image("a fox")
+            return await service.download(made[0])
+
+        def work(service: Any) -> Any:
+            if isinstance(service, imgkit.ImageService):
+                return service.create_image("a fox")[0].data
+            return later(service)
+
+        with pytest.raises(imgkit.DownloadBlockedError, match="own origin only"):
+            face.run(work, **settings)
+    assert len(proxy.lines) == 1
+
+
+def test_public_address_is_dialled(monkeypatch: Any, face: Any, http_backend: str) -> None:
+    """A name is judged by the address it resolves to, whatever it is called."""
+    import socket
+
+    real = socket.getaddrinfo
+
+    def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        return real("127.0.0.1" if name == "cdn.example" else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with (
+        WireServer(pictures("https://cdn.example/x.png")) as server,
+        pytest.raises(imgkit.DownloadBlockedError, match="public internet"),
+    ):
+        fetched(face, http_backend, server)
+
+
+def test_input_at_a_url(face: Any) -> None:
+    """A picture that is still at its URL is fetched before it is sent as an input."""
+
+    async def later(service: Any) -> Any:
+        made = await service.create_image("a fox", response_format="url", size="256x256")
+        return await asyncio.wait_for(service.create_image_variation(made[0]), 20)
+
+    def work(service: Any) -> Any:
+        if isinstance(service, imgkit.ImageService):
+            made = service.create_image("a fox", response_format="url", size="256x256")
+            return service.create_image_variation(made[0])
+        return later(service)
+
+    assert face.run(work)[0].width == 256
