@@ -94,7 +94,7 @@ class AsyncDriver(Generic[T]):
         return chunk
 
     def _outcome(self, error: Exception, limit: asyncio.Timeout) -> Failed:
-        # An HTTP library's own timeouts are TimeoutErrors too: only `limit` knows whether it was the deadline.
+        # An HTTP library's own timeouts are TimeoutErrors too: only `limit` knows of the deadline.
         if limit.expired() and isinstance(error, TimeoutError):
             self._transfer.abort()
             return Failed(self._transfer.failure(error))

@@ -252,8 +252,8 @@ def check_base_url(url: object, source: str) -> str:
     """
     if not isinstance(url, str) or not re.fullmatch(r"[!-~]+", url) or re.search(r'[\\"<>^`{|}]', url):
         raise ConfigurationError(
-            f"{source} is not a URL: give something like 'https://api.openai.com/v1' (a host outside ASCII in "
-            "its xn-- form)"
+            f"{source} is not a URL: give something like 'https://api.openai.com/v1' (a host outside "
+            "ASCII in its xn-- form)"
         )
     try:
         parts = urlsplit(url)

@@ -68,7 +68,8 @@ def judged(core: Core, url: str) -> HttpRequest:
         else "only https URLs, and those of the API's own origin, are fetched"
     )
     raise DownloadBlockedError(
-        f"{safe_url(url)} is not fetched: {why}. The URL is in image.url; or ask for response_format='b64_json'"
+        f"{safe_url(url)} is not fetched: {why}. The URL is in image.url; or ask for "
+        "response_format='b64_json'"
     )
 
 
@@ -82,8 +83,8 @@ def _next_hop(url: str, location: str) -> str:
 def _picture(core: Core, url: str, head: Head) -> Flow[bytes]:
     if head.status in _GONE:
         raise LinkExpiredError(
-            f"{safe_url(url)} is not served any more (HTTP {head.status}): links to results live for about an "
-            "hour. The picture is not generated again by itself; use save_to=… to fetch at once"
+            f"{safe_url(url)} is not served any more (HTTP {head.status}): links to results live for about "
+            "an hour. The picture is not generated again by itself; use save_to=… to fetch at once"
         )
     if head.status != 200:
         raise DownloadError(f"{safe_url(url)} answered HTTP {head.status}: try again")
@@ -99,7 +100,6 @@ def _picture(core: Core, url: str, head: Head) -> Flow[bytes]:
     if length.isascii() and length.isdigit() and len(data) < int(length):
         raise DownloadError(f"{safe_url(url)} ended after {len(data)} of {length} bytes: try again")
     if sniff(bytes(data[:1024])) is None:
-        raise DownloadError(
-            f"{safe_url(url)} is no picture but {scrub(bytes(data[:300]).decode('utf-8', 'replace'), limit=200)!r}"
-        )
+        start = scrub(bytes(data[:300]).decode("utf-8", "replace"), limit=200)
+        raise DownloadError(f"{safe_url(url)} is no picture but {start!r}")
     return bytes(data)

@@ -127,7 +127,7 @@ class Image:
 
     @property
     def format(self) -> Format | None:
-        """ "png", "jpeg", "webp", "gif" or "svg", read from the bytes; None if they are none of these."""
+        """What the bytes are: "png", "jpeg", "webp", "gif", "svg"; None if none of these."""
         kind = self._kind()
         return kind.format if kind else None
 
@@ -220,6 +220,9 @@ class Image:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """Show the picture itself as the last line of a notebook cell."""
         bundle = {"text/plain": repr(self)}
-        if not self._is_remote() and self.format not in (None, "svg"):
-            bundle["image/png"] = base64.b64encode(self.thumbnail_png()).decode("ascii")
+        if not self._is_remote():
+            try:
+                bundle["image/png"] = base64.b64encode(self.thumbnail_png()).decode("ascii")
+            except UnreadableReplyError:
+                return bundle  # not for Pillow: the line of text says what it is
         return bundle

@@ -7,8 +7,6 @@ position that belongs to the caller.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import io
 import os
@@ -18,11 +16,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import IO, Any, NoReturn
-from urllib.parse import unquote_to_bytes
 
 from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.image import Image
+from imgkit.redact import scrub
 from imgkit.sniff import HEAD_BYTES, Kind, ReadAt, is_complete, sniff
+from imgkit.streaming.replies import decode_data_url, is_data_url
 from imgkit.wire import BLOCK_BYTES
 
 MOST_BYTES = 256 * 1024 * 1024
@@ -34,7 +33,8 @@ MOST_PIXELS = 500_000_000
 UPLOAD_FORMATS = ("png", "jpeg", "webp", "gif")
 
 _IN_MEMORY_BYTES = 8 * 1024 * 1024
-_DATA_URL = re.compile(r"data:([^,]*?)(;base64)?,", re.IGNORECASE)
+_SHOWN_CHARACTERS = 200
+_PNG_MODES = {"I": "I;16", "La": "LA"}
 
 
 class InputFile:
@@ -137,7 +137,7 @@ def open_input(value: Any, field: str, cleanup: ExitStack) -> InputFile:
     Raises:
         InvalidRequestError: missing, not a regular file, unreadable, empty, not a whole picture.
     """
-    if isinstance(value, str) and _DATA_URL.match(value):
+    if isinstance(value, str) and is_data_url(value):
         return _from_bytes(_data_url(value, field), field)
     if isinstance(value, str | os.PathLike):
         return _from_path(os.fspath(value), field, cleanup)
@@ -157,7 +157,7 @@ def _from_bytes(data: bytes, field: str) -> InputFile:
 
 
 def _from_path(path: str | bytes, field: str, cleanup: ExitStack) -> InputFile:
-    shown = repr(os.fsdecode(path))
+    shown = _shown(os.fsdecode(path))
     try:
         # O_NONBLOCK: opening a FIFO would otherwise wait for a writer for ever.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -165,7 +165,7 @@ def _from_path(path: str | bytes, field: str, cleanup: ExitStack) -> InputFile:
         descriptor = os.open(path, flags)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InvalidRequestError({field: f"cannot open {shown}: {reason}. Check the path."}) from None
+        raise InvalidRequestError({field: f"cannot open {shown}: {_said(reason)}. Check the path."}) from None
     cleanup.callback(os.close, descriptor)
     return _from_descriptor(descriptor, 0, shown, field)
 
@@ -203,19 +203,26 @@ def _pread(descriptor: int, size: int, position: int) -> bytes:
 def _from_stream(stream: IO[Any], field: str, cleanup: ExitStack) -> InputFile:
     """Open a file object at its position, which stays where it is if that can be."""
     try:
-        if isinstance(stream, io.TextIOBase) or "b" not in getattr(stream, "mode", "b"):
+        if hasattr(stream, "encoding"):
             raise InvalidRequestError({field: "is open as text: open it with mode 'rb'."})
-        if type(stream) in (io.BufferedReader, io.FileIO) and hasattr(os, "pread") and stream.seekable():
-            # Only these own their descriptor one to one; a GzipFile, say, names that of the packed file.
-            return _from_descriptor(stream.fileno(), stream.tell(), f"the file {stream.name!r}", field)
+        if _is_plain_file(stream) and hasattr(os, "pread") and stream.seekable():
+            descriptor = os.dup(stream.fileno())  # the caller may close theirs while this is being sent
+            cleanup.callback(os.close, descriptor)
+            shown = f"the file {_shown(str(stream.name))}"
+            return _from_descriptor(descriptor, stream.tell(), shown, field)
         return _from_copy(stream, field, cleanup)
     except ImgkitError:
         raise
     except Exception as error:
         # The object is the caller's: whatever it raises is the input's fault, not a bug of ours.
         raise InvalidRequestError(
-            {field: f"the file object failed ({type(error).__name__}: {error}). Is it still open?"}
+            {field: f"the file object failed ({type(error).__name__}: {_said(error)}). Is it still open?"}
         ) from None
+
+
+def _is_plain_file(stream: IO[Any]) -> bool:
+    """Return whether its descriptor gives its bytes; that of a GzipFile, say, gives the packed ones."""
+    return type(stream) is io.FileIO or (type(stream) is io.BufferedReader and type(stream.raw) is io.FileIO)
 
 
 def _from_copy(stream: IO[Any], field: str, cleanup: ExitStack) -> InputFile:
@@ -224,15 +231,17 @@ def _from_copy(stream: IO[Any], field: str, cleanup: ExitStack) -> InputFile:
     # Closed by `cleanup` with the rest of the call.
     copy = cleanup.enter_context(tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES))
     length = 0
-    while block := stream.read(BLOCK_BYTES):
-        if not isinstance(block, bytes | bytearray | memoryview):
-            raise InvalidRequestError({field: f"its read() gives {type(block).__name__}, not bytes."})
-        length += len(block)
-        if length > MOST_BYTES:
-            break
-        copy.write(block)
-    if seekable:
-        stream.seek(start)
+    try:
+        while block := stream.read(BLOCK_BYTES):
+            if not isinstance(block, bytes | bytearray | memoryview):
+                raise InvalidRequestError({field: f"its read() gives {type(block).__name__}, not bytes."})
+            length += len(block)
+            if length > MOST_BYTES:
+                break
+            copy.write(block)
+    finally:
+        if seekable:
+            stream.seek(start)
     _check_length(length, field, "the file object, from its position on,")
 
     def read_at(size: int, position: int) -> bytes:
@@ -250,14 +259,10 @@ def _check_length(length: int, field: str, shown: str = "the picture") -> None:
 
 
 def _data_url(text: str, field: str) -> bytes:
-    found = _DATA_URL.match(text)
-    content = text[found.end() :] if found else ""
     try:
-        if found and found[2]:
-            return base64.b64decode("".join(content.split()), validate=True)
-        return unquote_to_bytes(content)
-    except (binascii.Error, ValueError):
-        raise InvalidRequestError({field: "is a data: URL with broken base64."}) from None
+        return decode_data_url(text)
+    except ValueError as error:
+        raise InvalidRequestError({field: f"is a data: URL that cannot be read: {_said(error)}."}) from None
 
 
 def _is_pil(value: object) -> bool:
@@ -270,14 +275,23 @@ def _encode_pil(picture: Any, field: str) -> bytes:
         raise InvalidRequestError({field: f"is a PIL image of {picture.width}x{picture.height} pixels."})
     stream = io.BytesIO()
     try:
-        if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-            picture = picture.convert("RGB")
+        if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B"):
+            other = "RGBA" if picture.has_transparency_data else "RGB"
+            picture = picture.convert(_PNG_MODES.get(picture.mode, other))
         picture.save(stream, "PNG", compress_level=1)
     except Exception as error:
         raise InvalidRequestError(
-            {field: f"the PIL image cannot be written as PNG ({type(error).__name__}: {error})."}
+            {field: f"the PIL image cannot be written as PNG ({type(error).__name__}: {_said(error)})."}
         ) from None
     return stream.getvalue()
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= _SHOWN_CHARACTERS else name[:_SHOWN_CHARACTERS] + "…")
+
+
+def _said(error: object) -> str:
+    return scrub(str(error), limit=_SHOWN_CHARACTERS).rstrip(".")
 
 
 def _looks_like(head: bytes) -> str:

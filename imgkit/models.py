@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, TypeAlias, overload
 
@@ -140,7 +139,6 @@ class CreateImageVariationRequest:
 ImageRequest: TypeAlias = CreateImageRequest | CreateImageEditRequest | CreateImageVariationRequest
 
 
-@cache
 def field_names(kind: type[Any]) -> tuple[str, ...]:
     """Return the names of a dataclass's fields, in their order."""
     return tuple(field.name for field in fields(kind))

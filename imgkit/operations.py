@@ -10,19 +10,18 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from imgkit import download as downloading
+from imgkit import results
 from imgkit.call import Call, Cancelled, Failed, Started, Succeeded
 from imgkit.core import Core, seconds
-from imgkit.errors import ImgkitError, InvalidRequestError, SaveError
+from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.exchange import Course, exchange
 from imgkit.flow import Flow, Run
-from imgkit.image import BytesSource, Image, Source, UrlSource
+from imgkit.image import Image
 from imgkit.inputs import open_input
 from imgkit.models import (
     CreateImageEditRequest,
@@ -31,14 +30,12 @@ from imgkit.models import (
     ImageInput,
     ImageRequest,
     ImagesResponse,
-    Meta,
     field_names,
 )
-from imgkit.providers.base import Answer, OpenedInputs
+from imgkit.providers.base import OpenedInputs
 from imgkit.saving import SavePlan
 from imgkit.schemas.base import SchemaError
 from imgkit.schemas.requests import REQUEST_SCHEMAS
-from imgkit.wire import Head
 
 SaveTo = str | PathLike[str] | SavePlan | None
 
@@ -192,7 +189,7 @@ def download(core: Core, image: Image, *, timeout_s: float | None = None) -> Flo
         raise InvalidRequestError({"image": f"is a {type(image).__name__}: give an image of a reply"})
     if timeout_s is not None:
         seconds("timeout_s", timeout_s)
-    return (yield from _here(core, image))
+    return (yield from results.here(core, image))
 
 
 def fetch_url(core: Core, url: str, *, timeout_s: float | None = None) -> Flow[bytes]:
@@ -273,9 +270,9 @@ def _operation(
     wire_request = core.provider.encode(request, inputs, core.target)
     course.table.notify(Started(), course.call)
     head, answer = yield from exchange(wire_request, course)
-    response = _response(core, course, request, inputs, head, answer, began)
+    response = results.response_of(core, course, request, inputs, head, answer, began)
     if plan is not None:
-        response = yield from _save(core, response, plan)
+        response = yield from results.save_all(core, response, plan)
     return response
 
 
@@ -289,128 +286,7 @@ def _open(core: Core, request: ImageRequest, cleanup: ExitStack) -> Flow[OpenedI
         wanted += [(name, one) for name in ("mask", "markup") if (one := getattr(request, name)) is not None]
     opened = {}
     for field, one in wanted:
-        here = (yield from _here(core, one)) if isinstance(one, Image) else one
+        here = (yield from results.here(core, one)) if isinstance(one, Image) else one
         opened[field] = yield Run(partial(open_input, here, field, cleanup))
     mask, markup = opened.pop("mask", None), opened.pop("markup", None)
     return OpenedInputs(tuple(opened.values()), mask, markup)
-
-
-def _here(core: Core, image: Image) -> Flow[Image]:
-    if isinstance(image.source, UrlSource) and not image.source.here:
-        data = yield from downloading.fetch(core, image.url or "")
-        return replace(image, source=BytesSource(data))
-    return image
-
-
-def _response(
-    core: Core,
-    course: Course,
-    request: ImageRequest,
-    inputs: OpenedInputs,
-    head: Head,
-    answer: Answer,
-    began: float,
-) -> ImagesResponse:
-    meta = Meta(
-        operation=request.operation,
-        call_id=course.call.id,
-        backend=core.backend_name,
-        provider=core.provider_name,
-        model=request.model or core.target.model,
-        status=head.status,
-        request_id=head.request_id,
-        attempts=tuple(course.attempts),
-        elapsed_s=course.clock() - began,
-        rate_limits={
-            name.removeprefix("x-ratelimit-"): value
-            for name, value in head.headers.items()
-            if name.startswith("x-ratelimit-")
-        },
-    )
-    about = _about(core, request, inputs, meta, answer)
-    images = []
-    for index, picture in enumerate(answer.pictures):
-        source: Source = (
-            BytesSource(picture.data)
-            if picture.data is not None
-            else UrlSource(picture.url or "", core.fetch)
-        )
-        images.append(
-            Image(
-                index=index,
-                url=picture.url,
-                revised_prompt=picture.revised_prompt,
-                extra=picture.extra,
-                about=about,
-                source=source,
-            )
-        )
-    return ImagesResponse(
-        images=tuple(images),
-        created=answer.created,
-        usage=answer.usage,
-        meta=meta,
-        warnings=answer.warnings,
-        background=answer.background,
-        output_format=answer.output_format,
-        size=answer.size,
-        quality=answer.quality,
-        extra=answer.extra,
-    )
-
-
-def _about(
-    core: Core, request: ImageRequest, inputs: OpenedInputs, meta: Meta, answer: Answer
-) -> dict[str, Any]:
-    """Return what a sidecar tells: everything that made the picture, and no secret."""
-    hidden = ("prompt", "model", "image", "mask", "markup", "extra_headers")
-    names = field_names(type(request))
-    usage = answer.usage
-    return {
-        "operation": meta.operation,
-        "prompt": getattr(request, "prompt", None),
-        "model": meta.model,
-        "parameters": {
-            name: value
-            for name in names
-            if name not in hidden and (value := getattr(request, name)) is not None
-        },
-        "inputs": {
-            one.field: {"sha256": one.sha256, "format": one.kind.format, "bytes": one.length}
-            for one in (*inputs.image, inputs.mask, inputs.markup)
-            if one is not None
-        },
-        "backend": meta.backend,
-        "provider": meta.provider,
-        "offline": core.target.host_class == "offline",
-        "request_id": meta.request_id,
-        "call_id": meta.call_id,
-        "created": answer.created,
-        "usage": {name: getattr(usage, name) for name in field_names(type(usage)) if getattr(usage, name)}
-        if usage
-        else None,
-    }
-
-
-def _save(core: Core, response: ImagesResponse, plan: SavePlan) -> Flow[ImagesResponse]:
-    """Save all pictures of a reply; what cannot be saved never costs what can."""
-    images: list[Image] = []
-    problem: ImgkitError | None = None
-    for image in response.images:
-        try:
-            here = yield from _here(core, image)
-            path: Path = yield Run(partial(plan.write, here, len(response.images)))
-            image = replace(here, path=path)
-        except ImgkitError as error:
-            problem = problem or error
-        images.append(image)
-    saved = replace(response, images=tuple(images))
-    if problem is not None:
-        missing = [image for image in images if image.path is None]
-        raise SaveError(
-            f"{len(missing)} of {len(images)} pictures could not be saved: {problem}. The whole reply is in "
-            "error.response",
-            images=tuple(missing),
-            response=saved,
-        ) from None
-    return saved

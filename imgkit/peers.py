@@ -7,13 +7,15 @@ import ipaddress
 NOT_PUBLIC = "its address is not on the public internet. The URL is in image.url"
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# The registry of special-purpose addresses calls these "globally reachable"; no web server is there.
-# Source: IANA special-purpose registries and `ipaddress` of CPython 3.11 to 3.13, read 2026-11-23.
+# `ipaddress` of CPython 3.11 to 3.13 calls some or all of these global; no public web server is there.
+# Source: IANA special-purpose registries, read 2026-11-23.
 _NEVER = (
     ipaddress.IPv4Network("192.0.0.0/24"),
     ipaddress.IPv4Network("192.88.99.0/24"),
     ipaddress.IPv6Network("64:ff9b:1::/48"),
     ipaddress.IPv6Network("2001::/23"),
+    ipaddress.IPv6Network("3fff::/20"),  # documentation
+    ipaddress.IPv6Network("fec0::/10"),  # site-local, deprecated and still routed inside some sites
 )
 
 

@@ -25,7 +25,7 @@ SENSITIVE_HEADERS = frozenset(
 # Shapes of keys that servers like to repeat in their messages, and long base64.
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|key|sess)-[A-Za-z0-9_\-*]{6,}|\bBearer\s+[A-Za-z0-9._~+/\-=]{8,}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-]{200,}={0,2}")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 MESSAGE_LIMIT = 600
 
@@ -76,10 +76,10 @@ def scrub(text: str, secrets: Iterable[str] = (), limit: int = MESSAGE_LIMIT) ->
         One piece of text without keys, long base64, control and direction-changing characters
         and lone surrogates.
     """
-    text = text[: limit * 8]
     for secret in secrets:
         if secret:
-            text = text.replace(secret, "…")
+            text = text.replace(secret, "…")  # before cutting, which could leave a part of one
+    text = text[: limit * 8]
     text = _KEY_LIKE.sub("…", text)
     text = _BASE64.sub(lambda found: f"<{len(found[0])} characters of base64>", text)
     text = _CONTROL.sub(" ", text).encode("utf-8", "replace").decode("utf-8").strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 
@@ -22,7 +23,9 @@ def retry_after_s(headers: Mapping[str, str], now: float | None = None) -> float
         wait_s = _number(text, 1.0)
     if wait_s is None and text[:1].isalpha():
         try:
-            wait_s = parsedate_to_datetime(text).timestamp() - (time.time() if now is None else now)
+            when = parsedate_to_datetime(text)
+            when = when if when.tzinfo else when.replace(tzinfo=UTC)  # HTTP dates are always UTC
+            wait_s = when.timestamp() - (time.time() if now is None else now)
         except (ValueError, OverflowError, TypeError):
             return None
     return wait_s if wait_s is not None and wait_s > 0 else None

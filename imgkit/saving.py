@@ -24,6 +24,20 @@ SIDECAR_VERSION = 1
 
 _KNOWN_EXTENSIONS = {extension for names in EXTENSIONS.values() for extension in names}
 _MOST_NAMES = 10_000
+_MOST_SIDECAR_BYTES = 64 * 1024 * 1024
+_SLUG_CHARACTERS = 48
+_DIGEST_CHARACTERS = 12
+_SPEC = re.compile(r"[<>^]?\d{0,2}[ds]?")
+_LONGEST: Mapping[str, Any] = {
+    "index": 99,
+    "slug": "x" * _SLUG_CHARACTERS,
+    "ext": "webp",
+    "digest": "0" * _DIGEST_CHARACTERS,
+    "operation": "x" * _SLUG_CHARACTERS,
+    "model": "x" * _SLUG_CHARACTERS,
+}
+_MOST_ADDED = "-9999.webp.json"
+"""What writing may add to a name: a number, the right extension, and that of a sidecar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +77,16 @@ class SavePlan:
             text = None
         if not isinstance(text, str) or "\0" in text:
             raise InvalidRequestError({"save_to": "give a path as str or os.PathLike"})
+        try:
+            os.fsencode(text)
+        except UnicodeEncodeError:
+            raise InvalidRequestError({"save_to": f"{text[:200]!r} cannot be a path here"}) from None
         if "{" in text or "}" in text:
             _check_pattern(text)
-            folder = os.path.dirname(text.partition("{")[0])
+            folder = os.path.dirname(re.split("[{}]", text, maxsplit=1)[0])
             return cls(Path(folder), text[len(folder) :].lstrip("/"), True, overwrite, sidecar)
         path = Path(text)
-        if not text or text.endswith(("/", os.sep)) or path.is_dir():
+        if not text or text.endswith(("/", os.sep)) or os.path.isdir(text):
             return cls(path, "{slug}-{index}", True, overwrite, sidecar)
         if not path.name.strip("."):
             raise InvalidRequestError({"save_to": f"{text!r} is not a file name"})
@@ -86,11 +104,12 @@ class SavePlan:
                 self.folder.mkdir(parents=True, exist_ok=True)
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             probe.unlink()
-            _probe_name(self.folder / self.pattern.format(**dict.fromkeys(PATTERN_FIELDS, 1)))
+            for part in Path(self.pattern.format(**_LONGEST) + _MOST_ADDED).parts:
+                _probe_name(self.folder / part)
         except OSError as error:
             hint = (
                 "make the folder first, or end the path with a slash to have it made"
-                if isinstance(error, FileNotFoundError)
+                if isinstance(error, FileNotFoundError) and not self.make_folder
                 else "choose another place"
             )
             raise InvalidRequestError(
@@ -115,8 +134,9 @@ class SavePlan:
         wanted = self._path(image, data, count)
         story = _story(image, data) if self.sidecar else None
         try:
-            wanted.parent.mkdir(parents=True, exist_ok=True)
-            return self._publish(wanted, data, story)
+            if self.make_folder:
+                wanted.parent.mkdir(parents=True, exist_ok=True)
+            return self._publish(wanted, image, data, story)
         except OSError as error:
             raise SaveError(
                 f"cannot write {str(wanted)!r} ({error.strerror or error}): the picture is still in "
@@ -132,7 +152,7 @@ class SavePlan:
             index=image.index + 1,
             slug=slug(str(about.get("prompt") or about.get("operation") or "image")),
             ext=extension[1:],
-            digest=image.sha256[:12],
+            digest=image.sha256[:_DIGEST_CHARACTERS],
             operation=slug(str(about.get("operation") or "image")),
             model=slug(str(about.get("model") or "default")),
         )
@@ -141,12 +161,13 @@ class SavePlan:
             path = path.with_name(f"{path.stem}-{image.index + 1}{path.suffix}")
         return path
 
-    def _publish(self, wanted: Path, data: bytes, story: bytes | None) -> Path:
+    def _publish(self, wanted: Path, image: Image, data: bytes, story: bytes | None) -> Path:
         if self.overwrite:
             if story is not None and not _is_free_or_ours(_sidecar(wanted)):
                 raise SaveError(
                     f"{str(_sidecar(wanted))!r} exists and is not a sidecar of imgkit: choose another "
-                    "name, or save with sidecar=False"
+                    "name, or save with sidecar=False",
+                    images=(image,),
                 )
             _write(wanted, data, os.replace)
             if story is not None:
@@ -163,11 +184,15 @@ class SavePlan:
             try:
                 if story is not None:
                     _write(_sidecar(path), story, _link)
-            except FileExistsError:
+            except OSError as error:
                 path.unlink()
-                continue
+                if isinstance(error, FileExistsError):
+                    continue
+                raise
             return path
-        raise SaveError(f"{_MOST_NAMES} files like {str(wanted)!r} exist: choose another name")
+        raise SaveError(
+            f"{_MOST_NAMES} files like {str(wanted)!r} exist: choose another name", images=(image,)
+        )
 
 
 def with_extension(path: Path, format: Format | None) -> Path:
@@ -181,7 +206,7 @@ def with_extension(path: Path, format: Format | None) -> Path:
     return path.with_name(path.name + EXTENSIONS[format][0])
 
 
-def slug(text: str, limit: int = 48) -> str:
+def slug(text: str, limit: int = _SLUG_CHARACTERS) -> str:
     """Return `text` as a safe piece of a file name: a-z, 0-9 and "-", at most `limit` characters."""
     plain = unicodedata.normalize("NFKD", text[: limit * 8]).encode("ascii", "ignore").decode().lower()
     short = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:limit].rstrip("-")
@@ -206,13 +231,21 @@ def _fields(pattern: str) -> set[str]:
 
 def _check_pattern(text: str) -> None:
     try:
-        text.format(**dict.fromkeys(PATTERN_FIELDS, 1))
-        fits = _fields(text) <= set(PATTERN_FIELDS)
-    except (ValueError, KeyError, IndexError, AttributeError):
+        fits = all(
+            field is None or (field in PATTERN_FIELDS and not conversion and _SPEC.fullmatch(spec or ""))
+            for _, field, spec, conversion in string.Formatter().parse(text)
+        )
+        if fits:
+            text.format(**_LONGEST)
+    except ValueError:
         fits = False
     if not fits:
         names = ", ".join(f"{{{name}}}" for name in PATTERN_FIELDS)
-        raise InvalidRequestError({"save_to": f"a pattern may hold {names}; {text!r} does not fit"})
+        raise InvalidRequestError(
+            {
+                "save_to": f"a pattern may hold {names}, and widths as in {{index:03d}}; {text[:200]!r} does not fit"
+            }
+        )
 
 
 def _sidecar(path: Path) -> Path:
@@ -239,7 +272,9 @@ def _is_free_or_ours(path: Path) -> bool:
     if not os.path.lexists(path):
         return True
     try:
-        story = json.loads(path.read_bytes()[:1_000_000])
+        if not path.is_file() or path.stat().st_size > _MOST_SIDECAR_BYTES:
+            return False
+        story = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(story, dict) and SIDECAR_MARK in story
@@ -270,13 +305,20 @@ def _link(part: Path, path: Path) -> None:
     except OSError:
         # File systems without hard links: claim the name first, then move over the own claim.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-        os.replace(part, path)
+        try:
+            os.replace(part, path)
+        except OSError:
+            os.unlink(path)
+            raise
 
 
 def _sync_folder(folder: Path) -> None:
     if os.name != "posix":
         return  # a folder cannot be opened for fsync elsewhere
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # a folder that may be written to and not be read
     try:
         os.fsync(descriptor)
     except OSError:

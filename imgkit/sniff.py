@@ -7,7 +7,7 @@ those that image APIs take and give (PNG, JPEG, WebP, GIF; SVG is recognised, no
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -35,6 +35,10 @@ ReadAt: TypeAlias = Callable[[int, int], bytes]
 _MOST_PNG_CHUNKS = 200_000
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = frozenset(range(0xD0, 0xD8)) | {0x01}
+_JPEG_SCAN = 0xDA
+_MOST_JPEG_SEGMENTS = 10_000
+_MOST_GIF_BLOCKS = 2_000_000
+_SCAN_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +84,19 @@ def is_complete(length: int, read_at: ReadAt) -> bool:
         length: size of the file in bytes.
         read_at: returns up to so many bytes from such a position: ``read_at(size, position)``.
     """
-    kind = sniff(read_at(1024, 0))
+    head = read_at(1024, 0)
+    kind = sniff(head)
     if kind is None:
         return False
     if kind.format == "png":
         return _png_ends(length, read_at)
-    if kind.format == "webp":
-        return bool(length >= struct.unpack("<I", read_at(4, 4))[0] + 8)
-    tail = read_at(65536, max(0, length - 65536))
     if kind.format == "jpeg":
-        return b"\xff\xd9" in tail
+        return _jpeg_ends(length, read_at)
     if kind.format == "gif":
-        return b"\x3b" in tail[-1024:]
+        return _gif_ends(read_at)
+    if kind.format == "webp":
+        return length >= int.from_bytes(head[4:8], "little") + 8
+    tail = read_at(65536, max(0, length - 65536))
     return b"</svg" in tail.lower() or tail.rstrip().endswith(b"/>")
 
 
@@ -117,20 +122,88 @@ def _png_ends(length: int, read_at: ReadAt) -> bool:
     return False
 
 
-def _jpeg_size(head: bytes) -> tuple[int, int] | None:
+def _jpeg_segments(read_at: ReadAt) -> Iterator[tuple[int, int]]:
+    """Yield marker and position of each segment up to the scan."""
     position = 2
-    while position + 9 <= len(head):
-        if head[position] != 0xFF:
-            return None
-        marker = head[position + 1]
+    for _ in range(_MOST_JPEG_SEGMENTS):
+        head = read_at(4, position)
+        if len(head) < 4 or head[0] != 0xFF:
+            return
+        marker = head[1]
         if marker == 0xFF or marker in _JPEG_BARE:  # fill byte, or a marker without content
             position += 1 if marker == 0xFF else 2
             continue
-        if marker in _JPEG_SIZES:
+        yield marker, position
+        if marker == _JPEG_SCAN:
+            return
+        position += 2 + int.from_bytes(head[2:4], "big")
+
+
+def _jpeg_size(head: bytes) -> tuple[int, int] | None:
+    for marker, position in _jpeg_segments(lambda size, at: head[at : at + size]):
+        if marker in _JPEG_SIZES and position + 9 <= len(head):
             height, width = struct.unpack_from(">HH", head, position + 5)
             return width, height
-        position += 2 + int(struct.unpack_from(">H", head, position + 2)[0])
     return None
+
+
+def _jpeg_ends(length: int, read_at: ReadAt) -> bool:
+    """Look for the end marker behind the start of the scan: a thumbnail before it has its own."""
+    position = next((at for marker, at in _jpeg_segments(read_at) if marker == _JPEG_SCAN), length)
+    while position < length:
+        block = read_at(_SCAN_BYTES, position)
+        if not block or b"\xff\xd9" in block:
+            return bool(block)
+        position += max(1, len(block) - 1)  # the marker's two bytes may lie in two blocks
+    return False
+
+
+def _gif_ends(read_at: ReadAt) -> bool:
+    """Walk the blocks to the trailer, whose one byte, ";", occurs everywhere else too."""
+    stream = _Bytes(read_at, 10)
+    stream.skip(_gif_palette(stream.byte()) + 2)
+    inside = False  # the data of a block, in sub-blocks that begin with their size
+    for _ in range(_MOST_GIF_BLOCKS):
+        byte = stream.byte()
+        if byte < 0:
+            return False
+        if inside:
+            stream.skip(byte)
+            inside = byte > 0
+        elif byte == 0x21:  # an extension: its label
+            stream.skip(1)
+            inside = True
+        elif byte == 0x2C:  # a frame: its place and size, its palette, the width of its codes
+            stream.skip(8)
+            stream.skip(_gif_palette(stream.byte()) + 1)
+            inside = True
+        else:
+            return byte == 0x3B
+    return False
+
+
+def _gif_palette(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+class _Bytes:
+    """One byte after another, read in blocks; -1 past the end."""
+
+    def __init__(self, read_at: ReadAt, position: int) -> None:
+        self._read_at = read_at
+        self._position = position
+        self._start = 0
+        self._block = b""
+
+    def byte(self) -> int:
+        offset = self._position - self._start
+        if offset >= len(self._block):
+            self._start, self._block, offset = self._position, self._read_at(_SCAN_BYTES, self._position), 0
+        self._position += 1
+        return self._block[offset] if offset < len(self._block) else -1
+
+    def skip(self, count: int) -> None:
+        self._position += count
 
 
 def _webp_size(head: bytes) -> tuple[int, int] | None:

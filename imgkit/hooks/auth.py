@@ -29,6 +29,10 @@ class BearerAuth:
     """
 
     def __init__(self, api_key: str | Callable[[], str] | None, variable: str) -> None:
+        if api_key is not None and not isinstance(api_key, str) and not callable(api_key):
+            raise ConfigurationError(
+                f"api_key is a {type(api_key).__name__}: give text, or a callable that returns it"
+            )
         self._variable = variable
         self._source: Secret | Callable[[], str] | None = (
             Secret(_checked(api_key, "api_key")) if isinstance(api_key, str) else api_key
@@ -63,7 +67,9 @@ class BearerAuth:
 
 def _checked(key: object, source: str) -> str:
     """Return a key without surrounding blanks, if a header can carry it."""
-    if not isinstance(key, str) or not key.strip():
+    if not isinstance(key, str):
+        raise ConfigurationError(f"{source} is a {type(key).__name__}: give the key as text")
+    if not key.strip():
         raise ConfigurationError(f"{source} is empty: give the key, or leave it out")
     bare = key.strip(" ").removeprefix("Bearer ")
     if not _SENDABLE.fullmatch(bare):

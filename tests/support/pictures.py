@@ -10,7 +10,9 @@ import PIL.Image
 
 
 @cache
-def picture(format: str = "PNG", size: tuple[int, int] = (8, 8), color: str = "red", mode: str = "RGB") -> bytes:
+def picture(
+    format: str = "PNG", size: tuple[int, int] = (8, 8), color: str = "red", mode: str = "RGB"
+) -> bytes:
     """Return a small picture as bytes."""
     stream = io.BytesIO()
     PIL.Image.new(mode, size, color).save(stream, format)

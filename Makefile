@@ -1,0 +1,58 @@
+# What CI runs is what you run: `make test`. Everything lives in .venv; nothing else is touched.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: demo test lint types contracts pytest format cassettes sheet clean
+
+demo: $(VENV)/.demo  ## draw a first picture: no key, no network
+	@mkdir -p demo
+	@$(BIN)/imgkit create "A cute baby sea otter" --output demo/
+	@echo
+	@echo "Next:"
+	@echo "  $(BIN)/imgkit edit demo/a-cute-baby-sea-otter-1.png 'wearing a beret' -o demo/"
+	@echo "  $(BIN)/imgkit variation demo/a-cute-baby-sea-otter-1.png --n 3 -o demo/"
+	@echo "  $(BIN)/imgkit --help"
+
+test: lint types contracts pytest  ## everything that must hold
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+pytest: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto
+
+format: $(VENV)/.dev  ## tidy the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+cassettes: $(VENV)/.dev  ## record tests/cassettes anew from a server process on loopback
+	$(BIN)/python -m tests.record_cassettes
+
+sheet: $(VENV)/.dev  ## paint docs/contact-sheet.webp anew
+	$(BIN)/python docs/make_contact_sheet.py
+
+clean:
+	rm -rf $(VENV) demo .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+
+$(VENV)/.base:
+	@$(PYTHON) -c 'import sys; sys.exit("imgkit needs Python 3.11 or newer; say PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.base pyproject.toml
+	$(PIP) install --editable '.[cli,painter]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base pyproject.toml
+	$(PIP) install --editable . --group dev
+	@touch $@ $(VENV)/.demo

@@ -1,0 +1,156 @@
+"""From an answer to what the caller holds: pictures, how they came about, and files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from imgkit import download
+from imgkit.core import Core
+from imgkit.errors import ImgkitError, SaveError
+from imgkit.exchange import Course
+from imgkit.flow import Flow, Run
+from imgkit.image import BytesSource, Image, Source, UrlSource
+from imgkit.models import ImageRequest, ImagesResponse, Meta, field_names
+from imgkit.providers.base import Answer, OpenedInputs
+from imgkit.saving import SavePlan
+from imgkit.wire import Head
+
+
+def here(core: Core, image: Image) -> Flow[Image]:
+    """Return the image with its bytes here, fetched if they are still at a URL."""
+    if isinstance(image.source, UrlSource) and not image.source.here:
+        data = yield from download.fetch(core, image.url or "")
+        return replace(image, source=BytesSource(data))
+    return image
+
+
+def response_of(
+    core: Core,
+    course: Course,
+    request: ImageRequest,
+    inputs: OpenedInputs,
+    head: Head,
+    answer: Answer,
+    began: float,
+) -> ImagesResponse:
+    """Return what the caller of an operation gets.
+
+    Args:
+        core: the service.
+        course: the call and its attempts.
+        request: as it was prepared.
+        inputs: the pictures that went along.
+        head: of the reply.
+        answer: what the reply says.
+        began: when the call began, by the course's clock.
+    """
+    meta = Meta(
+        operation=request.operation,
+        call_id=course.call.id,
+        backend=core.backend_name,
+        provider=core.provider_name,
+        model=request.model or core.target.model,
+        status=head.status,
+        request_id=head.request_id,
+        attempts=tuple(course.attempts),
+        elapsed_s=course.clock() - began,
+        rate_limits={
+            name.removeprefix("x-ratelimit-"): value
+            for name, value in head.headers.items()
+            if name.startswith("x-ratelimit-")
+        },
+    )
+    about = _about(core, request, inputs, meta, answer)
+    images = []
+    for index, picture in enumerate(answer.pictures):
+        source: Source = (
+            BytesSource(picture.data)
+            if picture.data is not None
+            else UrlSource(picture.url or "", core.fetch)
+        )
+        images.append(
+            Image(
+                index=index,
+                url=picture.url,
+                revised_prompt=picture.revised_prompt,
+                extra=picture.extra,
+                about=about,
+                source=source,
+            )
+        )
+    return ImagesResponse(
+        images=tuple(images),
+        created=answer.created,
+        usage=answer.usage,
+        meta=meta,
+        warnings=answer.warnings,
+        background=answer.background,
+        output_format=answer.output_format,
+        size=answer.size,
+        quality=answer.quality,
+        extra=answer.extra,
+    )
+
+
+def _about(
+    core: Core, request: ImageRequest, inputs: OpenedInputs, meta: Meta, answer: Answer
+) -> dict[str, Any]:
+    """Return what a sidecar tells: everything that made the picture, and no secret."""
+    hidden = ("prompt", "model", "image", "mask", "markup", "extra_headers")
+    names = field_names(type(request))
+    usage = answer.usage
+    return {
+        "operation": meta.operation,
+        "prompt": getattr(request, "prompt", None),
+        "model": meta.model,
+        "parameters": {
+            name: value
+            for name in names
+            if name not in hidden and (value := getattr(request, name)) is not None
+        },
+        "inputs": {
+            one.field: {"sha256": one.sha256, "format": one.kind.format, "bytes": one.length}
+            for one in (*inputs.image, inputs.mask, inputs.markup)
+            if one is not None
+        },
+        "backend": meta.backend,
+        "provider": meta.provider,
+        "offline": core.target.host_class == "offline",
+        "request_id": meta.request_id,
+        "call_id": meta.call_id,
+        "created": answer.created,
+        "usage": {name: getattr(usage, name) for name in field_names(type(usage)) if getattr(usage, name)}
+        if usage
+        else None,
+    }
+
+
+def save_all(core: Core, response: ImagesResponse, plan: SavePlan) -> Flow[ImagesResponse]:
+    """Save all pictures of a reply; what cannot be saved never costs what can.
+
+    Raises:
+        SaveError: with the whole reply, the saved pictures' paths in it.
+    """
+    images: list[Image] = []
+    problem: ImgkitError | None = None
+    for image in response.images:
+        try:
+            image = yield from here(core, image)
+            path: Path = yield Run(partial(plan.write, image, len(response.images)))
+            image = replace(image, path=path)
+        except ImgkitError as error:
+            problem = problem or error
+        images.append(image)
+    saved = replace(response, images=tuple(images))
+    if problem is not None:
+        missing = [image for image in images if image.path is None]
+        raise SaveError(
+            f"{len(missing)} of {len(images)} pictures could not be saved: {problem}. The whole reply is in "
+            "error.response",
+            images=tuple(missing),
+            response=saved,
+        ) from None
+    return saved

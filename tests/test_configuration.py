@@ -1,0 +1,215 @@
+"""What a service is built with: every mistake is told before anything is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import imgkit
+from imgkit.core import Core
+from tests.support.pictures import answer
+from tests.support.wire_server import WireServer, reply
+
+OFFICIAL = "https://api.openai.com/v1"
+
+
+def core(*args: Any, **options: Any) -> Core:
+    service = imgkit.ImageService(*args, **options)
+    service.close()
+    return service._core
+
+
+def test_offline_is_the_default(monkeypatch: Any) -> None:
+    """A key and a base URL in the environment never switch the backend."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-live-0000000000")
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://api.openai.com/v1")
+    with imgkit.ImageService() as service:
+        made = service.create_image("a fox", size="256x256")
+    assert made.meta.backend == "offline"
+    assert made[0].about["offline"] is True
+
+
+@pytest.mark.parametrize("given", ["api_key", "base_url", "organization", "project"])
+def test_given_with_the_default_backend(given: str) -> None:
+    """A key, base URL, organisation or project given to the default backend is an error that says why."""
+    with pytest.raises(imgkit.ConfigurationError, match=f'{given}.*backend="requests"'):
+        imgkit.ImageService(**{given: "https://x.example"})
+
+
+def test_backend_by_environment(monkeypatch: Any) -> None:
+    """IMGKIT_BACKEND, IMGKIT_PROVIDER and IMGKIT_MODEL are read; an argument wins."""
+    monkeypatch.setenv("IMGKIT_BACKEND", "requests")
+    monkeypatch.setenv("IMGKIT_MODEL", "m-env")
+    assert core().backend_name == "requests"
+    assert core().target.model == "m-env"
+    assert core("offline", model="m-arg").backend_name == "offline"
+    assert core("offline", model="m-arg").target.model == "m-arg"
+    monkeypatch.setenv("IMGKIT_PROVIDER", "opnai")
+    with pytest.raises(imgkit.UnknownProviderError, match="did you mean 'openai'"):
+        core()
+
+
+@pytest.mark.parametrize("name", ["nope", "request", "../x", "os:system", ""])
+def test_unknown_backend(name: str) -> None:
+    """An unknown backend is told with those that exist, and nothing is imported for it."""
+    if not name:
+        assert core(name).backend_name == "offline"
+        return
+    with pytest.raises(imgkit.UnknownBackendError, match="aiohttp, offline, requests"):
+        imgkit.ImageService(name)
+
+
+def test_no_model_on_the_official_host() -> None:
+    """The official host asks for a model, with the live ones and their date; others do not."""
+    with imgkit.ImageService("requests", api_key="sk-test-000000000000") as service:
+        with pytest.raises(imgkit.MissingModelError, match=r"2026-11-23.*gpt-image-2"):
+            service.create_image("a fox")
+        with pytest.raises(imgkit.MissingModelError):
+            service.create_image_variation(b"not even opened")
+
+
+def test_missing_key() -> None:
+    """Without a key the official host is not called, and the error names the variable."""
+    with imgkit.ImageService("requests", model="gpt-image-2") as service:
+        with pytest.raises(imgkit.MissingKeyError, match="OPENAI_API_KEY"):
+            service.create_image("a fox")
+
+
+def test_a_compatible_server_needs_no_key(http_backend: str, face: Any) -> None:
+    """A server at a base URL of its own is called without a key if there is none."""
+    with WireServer(reply(200, answer())) as server:
+        face.run(lambda service: service.create_image("a fox"), http_backend, base_url=server.base_url)
+    assert "authorization" not in server.lines[0].headers
+
+
+def test_key_from_environment_and_callable(monkeypatch: Any) -> None:
+    """The key is read from the environment on each call; a callable is asked each time; a given one wins."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-env-0000000000")
+    keys = iter(["k1", "k2"])
+    with WireServer(reply(200, answer())) as server:
+        for options in ({}, {"api_key": "sk-arg"}, {"api_key": lambda: next(keys)}):
+            with imgkit.ImageService("requests", base_url=server.base_url, **options) as service:
+                service.create_image("a")
+                service.create_image("b")
+    sent = [line.headers["authorization"].removeprefix("Bearer ") for line in server.lines]
+    assert sent == ["sk-env-0000000000"] * 2 + ["sk-arg"] * 2 + ["k1", "k2"]
+
+
+BASE_URLS = {
+    "api.openai.com/v1": "no http:// or https://",
+    "": "not a URL",
+    "ftp://x/v1": "http:// or https://",
+    "https://": "no host",
+    "https://u:CANARY@h/v1": "credentials",
+    "https://h/v1?x=1": "without '\\?'",
+    "https://h/v1#f": "without '\\?'",
+    "https://h/v1/images/generations": "leave the '/images/",
+    "https://[::1": "not a URL",
+    "https://h:0/v1": "no host",
+    "https://h:99999/v1": "not a URL",
+    "https://h ost/v1": "not a URL",
+    "https://bücher.example/v1": "xn--",
+    "https://h\\@evil/v1": "not a URL",
+    "https://h/v1\r\nX: y": "not a URL",
+}
+
+
+@pytest.mark.parametrize("url", BASE_URLS)
+def test_bad_base_urls(url: str, monkeypatch: Any) -> None:
+    """Each unusable base URL, given or from the environment, has its own answer and shows no secret."""
+    with pytest.raises(imgkit.ConfigurationError, match=BASE_URLS[url]) as caught:
+        imgkit.ImageService("requests", base_url=url)
+    assert str(caught.value).startswith("base_url")
+    assert "CANARY" not in str(caught.value)
+    if url.strip() and "\r" not in url:
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        with pytest.raises(imgkit.ConfigurationError, match="OPENAI_BASE_URL"):
+            imgkit.ImageService("requests")
+
+
+def test_slashes_and_hosts() -> None:
+    """A trailing slash makes no difference; the official host is known in any spelling of it."""
+    assert core("requests", base_url="http://localhost:1/v1/").target.base_url == "http://localhost:1/v1"
+    assert core("requests", base_url="http://localhost:1//v1").target.base_url == "http://localhost:1//v1"
+    assert core("requests").target.base_url == OFFICIAL
+    assert core("requests", base_url="https://API.openai.com:443/v1").target.host_class == "official"
+    assert (
+        core("requests", base_url="https://api.openai.com.evil.example/v1").target.host_class == "compatible"
+    )
+
+
+def test_a_key_is_not_sent_unencrypted(monkeypatch: Any) -> None:
+    """A key goes over plain http to this machine only, unless the caller says so."""
+    with pytest.raises(imgkit.ConfigurationError, match="unencrypted"):
+        imgkit.ImageService("requests", base_url="http://10.0.0.5/v1", api_key="sk-000000000000")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-000000000000")
+    with pytest.raises(imgkit.ConfigurationError, match="unencrypted"):
+        imgkit.ImageService("requests", base_url="http://10.0.0.5/v1")
+    core("requests", base_url="http://10.0.0.5/v1", allow_insecure=True)
+    core("requests", base_url="http://127.0.0.1:5/v1")
+
+
+WRONG: dict[str, Any] = {
+    "timeout_s": -1,
+    "connect_timeout_s": 0,
+    "read_timeout_s": float("nan"),
+    "max_reply_bytes": 0,
+    "max_in_flight": True,
+    "proxy": "proxy.example:3128",
+    "organization": "org\n",
+    "api_key": "sk-\nCANARY-000000",
+    "project": "",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_values(name: str) -> None:
+    """A wrong value of an argument is an error that names it and shows no key."""
+    value = WRONG[name] if name != "organization" else "org\x00"
+    with pytest.raises(imgkit.ConfigurationError, match=name) as caught:
+        imgkit.ImageService("requests", **{name: value})
+    assert "CANARY" not in str(caught.value)
+
+
+def test_wrong_ca(tmp_path: Any) -> None:
+    """A CA file that holds no certificates is told at the first call, before connecting."""
+    path = tmp_path / "ca.pem"
+    path.write_text("nothing")
+    for ca in (path, tmp_path / "missing.pem", 7):
+        with imgkit.ImageService("requests", base_url="https://127.0.0.1:1/v1", ca=ca) as service:
+            with pytest.raises(imgkit.ConfigurationError, match="ca"):
+                service.create_image("a fox")
+
+
+def test_unknown_argument() -> None:
+    """An argument that does not exist is an error with the nearest real name."""
+    with pytest.raises(imgkit.InvalidRequestError, match="did you mean 'base_url'"):
+        imgkit.ImageService(base_ulr="x")
+
+
+def test_arguments_of_a_call() -> None:
+    """A call with unknown, missing or doubled arguments is an error of ours, with the nearest real name."""
+    with imgkit.ImageService() as service:
+        cases = [
+            (lambda: service.create_image("a", qualty="high"), "qualty: .*did you mean 'quality'"),
+            (lambda: service.create_image(), "prompt: is missing"),
+            (lambda: service.create_image_edit(), "image: is missing"),
+            (lambda: service.create_image_edit("a.png"), "prompt: is missing"),
+            (lambda: service.create_image("a", "b"), "takes prompt and then keywords"),
+            (lambda: service.create_image("a", prompt="b"), "takes prompt and then keywords"),
+            (lambda: service.create_image(imgkit.CreateImageRequest(prompt="a"), n=2), "n: goes into"),
+            (lambda: service.create_image("a", timeout_s=-1), "timeout_s"),
+            (lambda: service.download("x"), "image"),
+        ]
+        for call, message in cases:
+            with pytest.raises(imgkit.ImgkitError, match=message):
+                call()
+
+
+def test_reprs_hold_no_secret() -> None:
+    """Neither a service nor its parts show the key."""
+    service = imgkit.ImageService("requests", base_url="http://127.0.0.1:1/v1", api_key="sk-CANARY-00000000")
+    assert "backend='requests'" in repr(service)
+    assert "CANARY" not in f"{service!r}{service._core!r}{service._core.table!r}{vars(service)}"
+    service.close()

@@ -1,0 +1,108 @@
+"""What the package promises as a whole: light to import, typed, its names in one place."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import imgkit
+from imgkit import errors
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("requests", "aiohttp", "marshmallow", "asyncio", "PIL", "click", "rich", "pluggy", "urllib3")
+
+
+def in_fresh_process(program: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_import_is_light() -> None:
+    """`import imgkit` brings in no HTTP library, no marshmallow, no asyncio, no Pillow, no CLI library."""
+    program = f"import sys, imgkit; print([name for name in {HEAVY!r} if name in sys.modules])"
+    assert in_fresh_process(program) == "[]\n"
+
+
+def test_a_backend_brings_only_its_own_library() -> None:
+    """A service imports the library of its own backend and no other."""
+    program = (
+        "import sys, imgkit; imgkit.ImageService({name!r}, base_url='http://127.0.0.1:1/v1').close();"
+        "print([name for name in ('requests', 'aiohttp', 'PIL', 'asyncio') if name in sys.modules])"
+    )
+    assert in_fresh_process(program.format(name="requests")) == "['requests']\n"
+    assert "requests" not in in_fresh_process(program.format(name="aiohttp"))
+
+
+def test_all_is_the_contract() -> None:
+    """`__all__` is sorted, every name in it loads, and every error class is in it."""
+    assert imgkit.__all__ == sorted(imgkit.__all__)
+    for name in imgkit.__all__:
+        assert getattr(imgkit, name) is not None
+    classes = {
+        name for name, one in vars(errors).items() if inspect.isclass(one) and issubclass(one, Exception)
+    }
+    assert classes <= set(imgkit.__all__)
+    with pytest.raises(AttributeError, match="nonsense"):
+        imgkit.nonsense  # noqa: B018
+
+
+def test_every_error_is_in_the_drawing() -> None:
+    """The tree that the module draws names every class, below its parent."""
+    drawing = errors.__doc__ or ""
+    for name, one in vars(errors).items():
+        if inspect.isclass(one) and issubclass(one, errors.ImgkitError):
+            assert name in drawing
+
+
+def test_both_services_are_alike() -> None:
+    """The methods of both services have the same signatures and descriptions."""
+    for name in ("create_image", "create_image_edit", "create_image_variation", "download"):
+        ours, theirs = getattr(imgkit.ImageService, name), getattr(imgkit.AsyncImageService, name)
+        assert inspect.signature(ours) == inspect.signature(theirs)
+        assert ours.__doc__ == theirs.__doc__
+        assert "Raises:" in ours.__doc__
+        assert not inspect.iscoroutinefunction(ours)
+        assert inspect.iscoroutinefunction(theirs)
+        assert theirs.__qualname__ == f"AsyncImageService.{name}"
+
+
+def test_types_as_users_see_them() -> None:
+    """A type checker infers results and rejects unknown keywords, in strict mode."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--no-incremental", str(ROOT / "tests" / "typing_api.py")],
+        capture_output=True, text=True, timeout=300, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.stdout.startswith("Success"), done.stdout
+
+
+def test_metadata() -> None:
+    """The distribution is called imgkit-service, states its licence as PEP 639 does, and has its extras."""
+    facts = metadata.metadata("imgkit-service")
+    assert facts["License-Expression"] == "MIT"
+    assert facts["Requires-Python"] == ">=3.11"
+    assert set(facts.get_all("Provides-Extra") or ()) == {"cli", "painter", "testing", "all"}
+    assert metadata.version("imgkit-service") == imgkit.__version__
+    assert (ROOT / "imgkit" / "py.typed").exists()
+
+
+def test_files_stay_small() -> None:
+    """No file of the library is over 400 lines."""
+    sizes = {path.name: len(path.read_text("utf-8").splitlines()) for path in (ROOT / "imgkit").rglob("*.py")}
+    assert {name: lines for name, lines in sizes.items() if lines > 400} == {}
+
+
+def test_changelog_names_the_version() -> None:
+    """The changelog has a heading for this version."""
+    assert f"## {imgkit.__version__}" in (ROOT / "CHANGELOG.md").read_text("utf-8")

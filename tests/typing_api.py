@@ -1,0 +1,53 @@
+"""The public types as a type checker sees them. Read by mypy --strict; never run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import assert_type
+
+from imgkit import (
+    AsyncImageService,
+    CreateImageEditRequest,
+    CreateImageRequest,
+    CreateImageVariationRequest,
+    Image,
+    ImageService,
+    ImagesResponse,
+    Meta,
+    Usage,
+)
+
+
+def blocking() -> None:
+    with ImageService("requests", provider="openai", api_key=lambda: "k", model="m", timeout_s=5) as images:
+        made = images.create_image("a fox", size="1024x1024", n=2, save_to=Path("out"))
+        assert_type(made, ImagesResponse)
+        assert_type(made.images, tuple[Image, ...])
+        assert_type(made[0], Image)
+        assert_type(made[0].data, bytes)
+        assert_type(made[0].width, int | None)
+        assert_type(made[0].save("x.png"), Path)
+        assert_type(made.usage, Usage | None)
+        assert_type(made.meta, Meta)
+        assert_type([image for image in made], list[Image])
+        assert_type(images.create_image(CreateImageRequest(prompt="a fox", n=1)), ImagesResponse)
+        assert_type(images.create_image_edit([b"1", "2.png", made[0]], "blue", mask="m.png"), ImagesResponse)
+        assert_type(
+            images.create_image_edit(CreateImageEditRequest(image="a.png", prompt="blue")), ImagesResponse
+        )
+        assert_type(images.create_image_variation("a.png", n=3), ImagesResponse)
+        assert_type(images.create_image_variation(CreateImageVariationRequest(image=b"")), ImagesResponse)
+        assert_type(images.download(made[0]), Image)
+        images.create_image("a fox", qualty="high")  # type: ignore[call-arg]
+        images.create_image("a fox", n="3")  # type: ignore[arg-type]
+        images.create_image_edit(7, "blue")  # type: ignore[arg-type]
+        ImageService(bakend="requests")  # type: ignore[arg-type]
+
+
+async def awaiting() -> None:
+    async with AsyncImageService("aiohttp", model="m") as images:
+        assert_type(await images.create_image("a fox"), ImagesResponse)
+        assert_type(await images.create_image_edit("a.png", "blue"), ImagesResponse)
+        assert_type(await images.create_image_variation("a.png"), ImagesResponse)
+        assert_type(await images.download((await images.create_image("a fox"))[0]), Image)
+        await images.create_image("a fox", n="3")  # type: ignore[arg-type]
