@@ -1,0 +1,227 @@
+"""The commands and what they take. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import click
+
+from imgkit.cli import exits, options, streams, values
+from imgkit.cli.options import Command, Option
+from imgkit.models import (
+    CreateImageEditRequest,
+    CreateImageRequest,
+    CreateImageVariationRequest,
+    ImageRequest,
+)
+
+SHELLS = ("bash", "zsh", "fish")
+_SETTINGS: dict[str, Any] = {"help_option_names": [], "max_content_width": 100}
+
+
+@dataclass
+class State:
+    """What commands tell the one who ran them.
+
+    Attributes:
+        debug: show tracebacks.
+        secrets: what must not appear in them.
+    """
+
+    debug: bool = False
+    secrets: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A command that makes pictures.
+
+    Attributes:
+        name: of the command.
+        request: class of the request whose fields become options.
+        words: how the positional arguments are shown.
+        images: how many pictures it takes: "none", "one" or "many".
+        text: what its help says.
+        examples: lines for the end of its help.
+    """
+
+    name: str
+    request: type[ImageRequest]
+    words: str
+    images: Literal["none", "one", "many"]
+    text: str
+    examples: tuple[str, ...]
+
+    @property
+    def prompt(self) -> bool:
+        """Whether it takes a prompt."""
+        return "prompt" in self.request.__dataclass_fields__
+
+    def command(self) -> click.Command:
+        """Return it as click has it."""
+        return Command(
+            self.name,
+            context_settings=_SETTINGS,
+            params=[
+                click.Argument(["words"], nargs=-1, metavar=self.words, type=click.Path()),
+                *options.request_options(self.request),
+                *options.input_options(prompt=self.prompt),
+                *options.output_options(),
+                *options.service_options(),
+                *options.offline_options(),
+                *options.common_options(),
+            ],
+            callback=self._run,
+            help=f"{self.text}\n\nPrints the path of each picture on a line of its own.",
+            short_help=self.text.partition("\n")[0],
+            epilog=_verbatim("Examples:", *(f"  {line}" for line in self.examples)),
+        )
+
+    def _run(self, words: tuple[str, ...], prompt_file: str | None = None, **given: Any) -> int:
+        if prompt_file == given["api_key_file"] == "-":
+            raise click.UsageError("only one of --prompt-file and --api-key-file can read standard input")
+        images, prompt = values.split_words(words, prompt_file, images=self.images, prompt=self.prompt)
+        from imgkit.cli.drawing import draw
+
+        secrets = click.get_current_context().find_root().obj.secrets
+        return draw(self.request.operation, images=images, prompt=prompt, secrets=secrets, **given)
+
+
+DRAWINGS = (
+    Drawing(
+        "create",
+        CreateImageRequest,
+        "PROMPT",
+        "none",
+        "Create pictures from a prompt.\n\nWithout --backend they are painted offline: no key, no network, "
+        "no cost. A prompt that begins with '-' goes after '--'.",
+        (
+            "imgkit create 'a red fox in the snow' -o fox.png",
+            "imgkit create 'a red fox' --backend requests --model gpt-image-2 --n 3 -o out/",
+        ),
+    ),
+    Drawing(
+        "edit",
+        CreateImageEditRequest,
+        "IMAGE... PROMPT",
+        "many",
+        "Change pictures as a prompt says.\n\nThe first picture is changed; the others are examples of what "
+        "is meant. A prompt that begins with '-' goes after '--'.",
+        (
+            "imgkit edit fox.png 'give it a hat' -o hat.png",
+            "imgkit edit fox.png 'give it a hat' --mask head.png --backend requests --model gpt-image-2",
+        ),
+    ),
+    Drawing(
+        "variation",
+        CreateImageVariationRequest,
+        "IMAGE",
+        "one",
+        "Make variations of a picture.\n\nOpenAI has retired this operation; other servers and the offline "
+        "backend have it.",
+        (
+            "imgkit variation fox.png --n 3 -o out/",
+            "imgkit variation fox.png --backend requests --base-url http://localhost:8000/v1",
+        ),
+    ),
+)
+
+
+def _verbatim(*lines: str) -> str:
+    """Return lines that click does not wrap anew."""
+    return "\b\n" + "\n".join(lines)
+
+
+def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from imgkit import __version__
+
+        ctx.exit(streams.send_text(f"imgkit {__version__}\n"))
+
+
+def _backends(as_json: bool) -> int:
+    from imgkit.cli.backends import show
+
+    return show(as_json=as_json)
+
+
+def _doctor() -> int:
+    from imgkit.cli.doctor import examine
+
+    return examine()
+
+
+def _completion(shell: str) -> int:
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None, "click has the three shells built in"
+    return streams.send_text(kind(build(), {}, "imgkit", "_IMGKIT_COMPLETE").source() + "\n")
+
+
+def _others() -> Iterator[click.Command]:
+    yield Command(
+        "backends",
+        context_settings=_SETTINGS,
+        params=[
+            Option(["--json", "as_json"], is_flag=True, help="one JSON object instead of a table."),
+            *options.common_options(),
+        ],
+        callback=_backends,
+        help="List the backends, and whether each can be loaded.",
+        epilog=_verbatim("Example:", "  imgkit backends --json"),
+    )
+    yield Command(
+        "doctor",
+        context_settings=_SETTINGS,
+        params=[*options.common_options()],
+        callback=_doctor,
+        help="Check the installation: versions, backends, where the key comes from, name clashes.\n\n"
+        "Sends nothing; ends with 1 if something is wrong.",
+        short_help="Check the installation.",
+        epilog=_verbatim("Example:", "  imgkit doctor"),
+    )
+    yield Command(
+        "completion",
+        context_settings=_SETTINGS,
+        params=[click.Argument(["shell"], type=click.Choice(SHELLS)), *options.common_options()],
+        callback=_completion,
+        help="Print the script that completes imgkit's commands and options in a shell.",
+        short_help="Print a script for the shell's completion.",
+        epilog=_verbatim(
+            "Examples:",
+            "  imgkit completion bash > ~/.local/share/bash-completion/completions/imgkit",
+            "  imgkit completion zsh  > ~/.zfunc/_imgkit",
+            "  imgkit completion fish > ~/.config/fish/completions/imgkit.fish",
+        ),
+    )
+
+
+def build() -> click.Group:
+    """Return the whole command."""
+    return click.Group(
+        "imgkit",
+        context_settings=_SETTINGS,
+        params=[
+            Option(
+                ["--version"],
+                is_flag=True,
+                expose_value=False,
+                is_eager=True,
+                callback=_version,
+                help="print the version.",
+            ),
+            *options.common_options(),
+        ],
+        commands=[*(drawing.command() for drawing in DRAWINGS), *_others()],
+        help="Create, edit and vary images, offline until told otherwise.\n\n"
+        "Paths of pictures go to standard output, everything else to standard error.",
+        epilog=_verbatim(
+            "Example:",
+            "  imgkit create 'a red fox in the snow' -o fox.png",
+        )
+        + "\n\n"
+        + _verbatim("Exit codes:", exits.described()),
+    )

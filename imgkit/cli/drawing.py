@@ -1,0 +1,108 @@
+"""What `create`, `edit` and `variation` do: one call of the library, with care for what is around it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from imgkit.cli import exits, options, report, rescue, streams, targets, values
+from imgkit.cli.waiting import Watcher
+from imgkit.core import DEFAULT_BACKEND
+from imgkit.errors import ImgkitError, SaveError
+from imgkit.models import ImagesResponse
+from imgkit.preview import preview
+from imgkit.saving import SavePlan
+from imgkit.service import ImageService
+
+_KNOBS = ("simulate", "seed", "latency_s")
+
+
+def draw(
+    operation: str,
+    *,
+    images: list[str],
+    prompt: str | None,
+    output: str | None,
+    force: bool,
+    no_sidecar: bool,
+    as_json: bool,
+    dry_run: bool,
+    api_key_file: str | None,
+    secrets: list[str],
+    **given: Any,
+) -> int:
+    """Run one operation and tell where its pictures are.
+
+    Args:
+        operation: "create_image", "create_image_edit" or "create_image_variation".
+        images, prompt: what the command line gives by position.
+        output, force, no_sidecar, as_json, dry_run, api_key_file: the options of these names.
+        secrets: gets what must not appear in a traceback.
+        given: the remaining options: arguments of the service, of the operation, and offline knobs.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ImgkitError: as the library has it; notes say where paid bytes were kept.
+        Stopped: Ctrl-C.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    settings = {name: chosen.pop(name) for name in options.service_names() if name in chosen}
+    settings["client_options"] = _knobs(chosen, settings.get("backend"))
+    request = _positional(operation, images, prompt) | chosen
+    plan = targets.plan(output, force=force, sidecar=not no_sidecar)
+    targets.check_free(output, plan, request)
+    if api_key_file is not None:
+        settings["api_key"] = values.read_key(api_key_file)
+        secrets.append(settings["api_key"])
+    watcher = Watcher()
+    with ImageService(**settings, plugins=[watcher]) as service:
+        if dry_run:
+            report.show_request(preview(service, operation, **request), as_json=as_json)
+            return 0
+        try:
+            with watcher.line():
+                reply: ImagesResponse = getattr(service, operation)(**request, save_to=plan)
+        except KeyboardInterrupt:
+            raise exits.Stopped(_about_money(watcher)) from None
+        except ImgkitError as error:
+            _make_the_best_of(error, plan, as_json=as_json)
+            raise
+    report.show(reply, as_json=as_json, kept=[])
+    return 0
+
+
+def _knobs(chosen: dict[str, Any], backend: str | None) -> dict[str, Any]:
+    knobs = {name: chosen.pop(name) for name in _KNOBS if name in chosen}
+    if knobs and (backend or os.environ.get("IMGKIT_BACKEND") or DEFAULT_BACKEND) != DEFAULT_BACKEND:
+        names = " and ".join(options.names()[name] for name in knobs)
+        context = click.get_current_context(silent=True)
+        raise click.UsageError(f"{names}: for the offline backend only", context)
+    return knobs
+
+
+def _positional(operation: str, images: list[str], prompt: str | None) -> dict[str, Any]:
+    # A single picture is given as itself, so that messages need not count.
+    named: dict[str, Any] = {"image": images[0] if len(images) == 1 else images} if images else {}
+    return named if prompt is None else {**named, "prompt": prompt}
+
+
+def _make_the_best_of(error: ImgkitError, plan: SavePlan, *, as_json: bool) -> None:
+    """Keep what was paid for, and tell which pictures are where they belong in spite of `error`."""
+    kept = rescue.keep(error, plan.folder)
+    if isinstance(error, SaveError) and error.response is not None:
+        try:
+            report.show(error.response, as_json=as_json, kept=kept)
+        except streams.OutputError as second:
+            error.add_note(str(second))  # what was saved and kept matters more
+
+
+def _about_money(watcher: Watcher) -> str:
+    if watcher.maybe_billed:
+        return "stopped. The request had been sent, so a picture may have been made and billed"
+    if watcher.sent:
+        return "stopped after the reply had come: it may have been billed, and not all of it may be saved"
+    return "stopped. Nothing was billed"

@@ -1,0 +1,105 @@
+"""An Images API as a process of its own: the offline server behind the standard library's HTTP server.
+
+``python -m tests.support.api_server`` takes a free port of the loopback interface, prints its base URL
+and serves until its standard input closes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import imgkit
+from imgkit.backends.offline.server import OfflineServer
+
+ROOT = Path(__file__).resolve().parents[2]
+STOP_S = 10
+"""Seconds that the process may take to end."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Hands requests to the offline server; http.server honours ``Connection: close`` by itself."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = f"imgkit-api-server/{imgkit.__version__}"
+    disable_nagle_algorithm = True
+    server: Server
+
+    def version_string(self) -> str:
+        return self.server_version  # without the version of Python
+
+    def do_POST(self) -> None:
+        length = self.headers.get("content-length", "0")
+        if "transfer-encoding" in self.headers or not length.isdecimal():
+            self.close_connection = True
+            self.send_error(411)
+            return
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        url = f"http://{self.headers.get('host', 'localhost')}{self.path}"
+        reply = self.server.api.answer(self.command, url, headers, self.rfile.read(int(length)))
+        self.send_response(reply.status)
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("connection", "close")
+        self.end_headers()
+        self.wfile.write(reply.body)
+
+    def do_GET(self) -> None:
+        self.do_POST()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: the only line on standard output is the base URL."""
+
+
+class Server(ThreadingHTTPServer):
+    """A thread for each connection."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.api = OfflineServer()
+
+
+@contextmanager
+def running() -> Iterator[str]:
+    """Run the server as a process; yields its base URL."""
+    command = [sys.executable, "-m", "tests.support.api_server"]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        base_url = process.stdout.readline().strip()
+        if not base_url:
+            raise RuntimeError(f"the server did not start: {' '.join(command)}")
+        yield base_url
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def main() -> None:
+    """Serve until standard input closes."""
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        print(f"http://127.0.0.1:{server.server_port}/v1", flush=True)  # noqa: T201 - what it is for
+        try:
+            sys.stdin.read()
+        except KeyboardInterrupt:
+            pass
+        server.shutdown()
+
+
+if __name__ == "__main__":
+    main()
