@@ -11,8 +11,8 @@ demo: $(VENV)/.demo  ## draw a first picture: no key, no network
 	@$(BIN)/imgkit create "A cute baby sea otter" --output demo/
 	@echo
 	@echo "Next:"
-	@echo "  $(BIN)/imgkit edit demo/a-cute-baby-sea-otter-1.png 'wearing a beret' -o demo/"
-	@echo "  $(BIN)/imgkit variation demo/a-cute-baby-sea-otter-1.png --n 3 -o demo/"
+	@echo "  $(BIN)/imgkit edit demo/a-cute-baby-sea-otter.png 'wearing a beret' -o demo/"
+	@echo "  $(BIN)/imgkit variation demo/a-cute-baby-sea-otter.png --n 3 -o demo/"
 	@echo "  $(BIN)/imgkit --help"
 
 test: lint types contracts pytest  ## everything that must hold

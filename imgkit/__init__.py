@@ -12,11 +12,14 @@ Names are loaded when they are first used, so ``import imgkit`` costs next to no
 from __future__ import annotations
 
 from importlib import import_module as _import_module
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # known to type checkers; importing typing would be most of what `import imgkit` costs
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from imgkit.errors import ApiError as ApiError
     from imgkit.errors import AuthenticationError as AuthenticationError
     from imgkit.errors import BadRequestError as BadRequestError

@@ -44,9 +44,13 @@ class Watchdog:
         with self._wake:
             self._active.discard(transfer)
 
-    def active(self) -> list[Transfer]:
-        """Return what is being watched, without waiting for a lock that a fork may have left taken."""
-        return list(self._active)
+    def after_fork(self) -> None:
+        """In a forked child: begin anew. The lock may have been taken by a thread that is not here."""
+        for transfer in self._active:
+            transfer.abandon()
+        self._active = set()
+        self._wake = threading.Condition()
+        self._thread = None
 
     def close(self) -> None:
         """End the thread."""

@@ -228,8 +228,8 @@ def _is_plain_file(stream: IO[Any]) -> bool:
 def _from_copy(stream: IO[Any], field: str, cleanup: ExitStack) -> InputFile:
     seekable = bool(getattr(stream, "seekable", lambda: False)())
     start = stream.tell() if seekable else 0
-    # Closed by `cleanup` with the rest of the call.
-    copy = cleanup.enter_context(tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES))
+    copy = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - closed with the call
+    cleanup.callback(copy.close)
     length = 0
     try:
         while block := stream.read(BLOCK_BYTES):

@@ -6,11 +6,13 @@ import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from os import PathLike
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, overload
 
 from imgkit.image import Image
 
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     import PIL.Image
 
 Operation: TypeAlias = Literal["create_image", "create_image_edit", "create_image_variation"]

@@ -209,6 +209,10 @@ def _request(kind: type[Any], first: str, value: Any, given: Mapping[str, Any]) 
         fields = {name: getattr(value, name) for name in field_names(kind)}
     else:
         fields = {name: given[name] for name in names}
+    return _checked(kind, fields)
+
+
+def _checked(kind: type[Any], fields: Mapping[str, Any]) -> ImageRequest:
     try:
         checked: ImageRequest = REQUEST_SCHEMAS[kind].read(
             {
@@ -264,7 +268,11 @@ def _operation(
     plan = save_to if save_to is None or isinstance(save_to, SavePlan) else SavePlan.of(save_to)
     if plan is not None:
         yield Run(plan.check)
-    request = course.table.prepare(request, course.call)
+    prepared = course.table.prepare(request, course.call)
+    if prepared is not request:  # plugins may do what users may, and no more
+        request = _checked(
+            type(request), {name: getattr(prepared, name) for name in field_names(type(request))}
+        )
     core.provider.check(request, core.target)
     inputs = yield from _open(core, request, cleanup)
     wire_request = core.provider.encode(request, inputs, core.target)

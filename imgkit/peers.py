@@ -22,16 +22,14 @@ _NEVER = (
 def is_public(address: str) -> bool:
     """Return whether `address` (an IP address, as a connected socket reports it) is on the open internet.
 
-    Addresses that carry another one inside (IPv4-mapped, 6to4, NAT64, Teredo) are judged by the
-    one inside, since that is where the packets go.
+    Addresses that carry another one inside (IPv4-mapped, 6to4, NAT64) are judged by the one inside,
+    since that is where the packets go. Teredo, which names two, is refused.
     """
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
     if isinstance(ip, ipaddress.IPv6Address):
-        if ip.teredo is not None:
-            return False
         inner = ip.ipv4_mapped or ip.sixtofour
         if inner is None and ip in _NAT64:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ class Impl:
         try:
             return self.function(**{name: arguments[name] for name in self.argnames})
         except ImgkitError as error:
-            error.add_note(f"raised by plugin {self.plugin!r} in {self.hook}")
+            if not self.plugin.startswith("imgkit."):
+                error.add_note(f"raised by plugin {self.plugin!r} in {self.hook}")
             raise
         except Exception as error:
             raise PluginError(
@@ -217,10 +219,6 @@ def _headers_only(impl: Impl, before: HttpRequest, after: HttpRequest | None) ->
     if (after.method, after.url, after.body) != (before.method, before.url, before.body):
         raise impl.wrong("returned a request with another method, URL or body")
     for name, value in after.headers.items():
-        if (
-            (not name.islower() and name.lower() != name)
-            or "\n" in f"{name}{value}"
-            or "\r" in f"{name}{value}"
-        ):
+        if not isinstance(value, str) or name != name.lower() or re.search(r"[\r\n\0]", name + value):
             raise impl.wrong(f"returned a header {scrub(name, limit=60)!r} that cannot be sent")
     return after

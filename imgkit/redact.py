@@ -97,8 +97,9 @@ def safe_url(url: str) -> str:
     except ValueError:
         return "<unreadable URL>"
     host = f"[{host}]" if ":" in host else host
-    shown = f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path}"
-    return scrub(shown + ("?…" if parts.query else ""), limit=200)
+    scheme = f"{parts.scheme}:" if parts.scheme else ""
+    origin = f"//{host}{f':{port}' if port else ''}" if host else ""
+    return scrub(scheme + origin + parts.path + ("?…" if parts.query else ""), limit=200)
 
 
 def safe_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -152,5 +152,5 @@ def save_all(core: Core, response: ImagesResponse, plan: SavePlan) -> Flow[Image
             "error.response",
             images=tuple(missing),
             response=saved,
-        ) from None
+        ) from problem
     return saved

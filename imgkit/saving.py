@@ -87,7 +87,7 @@ class SavePlan:
             return cls(Path(folder), text[len(folder) :].lstrip("/"), True, overwrite, sidecar)
         path = Path(text)
         if not text or text.endswith(("/", os.sep)) or os.path.isdir(text):
-            return cls(path, "{slug}-{index}", True, overwrite, sidecar)
+            return cls(path, "{slug}", True, overwrite, sidecar)
         if not path.name.strip("."):
             raise InvalidRequestError({"save_to": f"{text!r} is not a file name"})
         return cls(path.parent, _escape(path.name), False, overwrite, sidecar)
@@ -121,7 +121,7 @@ class SavePlan:
 
         Args:
             image: the picture; its `index` and `about` go into the name and the sidecar.
-            count: how many pictures the call has: a plain file name gets ``-1``, ``-2`` … if several.
+            count: how many pictures the call has; with several, a name without ``{index}`` gets a number.
 
         Returns:
             The path written.
@@ -157,25 +157,25 @@ class SavePlan:
             model=slug(str(about.get("model") or "default")),
         )
         path = with_extension(self.folder / name, kind.format if kind else None)
-        if count > 1 and not _fields(self.pattern):
+        if count > 1 and "index" not in _fields(self.pattern):
             path = path.with_name(f"{path.stem}-{image.index + 1}{path.suffix}")
         return path
 
     def _publish(self, wanted: Path, image: Image, data: bytes, story: bytes | None) -> Path:
         if self.overwrite:
-            if story is not None and not _is_free_or_ours(_sidecar(wanted)):
+            if story is not None and not may_replace(sidecar_path(wanted)):
                 raise SaveError(
-                    f"{str(_sidecar(wanted))!r} exists and is not a sidecar of imgkit: choose another "
+                    f"{str(sidecar_path(wanted))!r} exists and is not a sidecar of imgkit: choose another "
                     "name, or save with sidecar=False",
                     images=(image,),
                 )
             _write(wanted, data, os.replace)
             if story is not None:
-                _write(_sidecar(wanted), story, os.replace)
+                _write(sidecar_path(wanted), story, os.replace)
             return wanted
         for number in range(1, _MOST_NAMES):
             path = wanted if number == 1 else wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
-            if os.path.lexists(path) or (story is not None and os.path.lexists(_sidecar(path))):
+            if os.path.lexists(path) or (story is not None and os.path.lexists(sidecar_path(path))):
                 continue
             try:
                 _write(path, data, _link)
@@ -183,7 +183,7 @@ class SavePlan:
                 continue  # somebody else took the name just now
             try:
                 if story is not None:
-                    _write(_sidecar(path), story, _link)
+                    _write(sidecar_path(path), story, _link)
             except OSError as error:
                 path.unlink()
                 if isinstance(error, FileExistsError):
@@ -241,14 +241,12 @@ def _check_pattern(text: str) -> None:
         fits = False
     if not fits:
         names = ", ".join(f"{{{name}}}" for name in PATTERN_FIELDS)
-        raise InvalidRequestError(
-            {
-                "save_to": f"a pattern may hold {names}, and widths as in {{index:03d}}; {text[:200]!r} does not fit"
-            }
-        )
+        problem = f"a pattern may hold {names}, and widths as in {{index:03d}}; {text[:200]!r} does not fit"
+        raise InvalidRequestError({"save_to": problem})
 
 
-def _sidecar(path: Path) -> Path:
+def sidecar_path(path: Path) -> Path:
+    """Return where the sidecar of a picture goes."""
     return path.with_name(path.name + ".json")
 
 
@@ -268,7 +266,8 @@ def _story(image: Image, data: bytes) -> bytes:
     return (json.dumps(story, indent=2, ensure_ascii=True, default=str) + "\n").encode("ascii")
 
 
-def _is_free_or_ours(path: Path) -> bool:
+def may_replace(path: Path) -> bool:
+    """Return whether nothing is at `path`, or a sidecar that imgkit wrote."""
     if not os.path.lexists(path):
         return True
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Never, ParamSpec, Self, Type
 from imgkit import operations
 from imgkit.core import Core, build_core, seconds
 from imgkit.drivers import Driver, Watchdog
-from imgkit.errors import InvalidRequestError, NotDownloadedError, ServiceClosedError
+from imgkit.errors import ConfigurationError, InvalidRequestError, NotDownloadedError, ServiceClosedError
 from imgkit.flow import Done, Flow
 from imgkit.nearest import nearest
 from imgkit.transfer import Transfer
@@ -94,8 +94,11 @@ class _Service(ABC):
         """
         if unknown:
             known = inspect.signature(_Service.__init__).parameters
-            raise InvalidRequestError(
-                {name: f"is no argument of {type(self).__name__}{nearest(name, known)}" for name in unknown}
+            raise ConfigurationError(
+                "; ".join(
+                    f"{name} is no argument of {type(self).__name__}{nearest(name, known)}"
+                    for name in unknown
+                )
             )
         self._closed = False
         self._core = build_core(
@@ -227,14 +230,14 @@ class ImageService(_Service):
             self._backend: Backend = LoopBackend(cast(AsyncBackend, self._core.backend))
         else:
             self._backend = cast(Backend, self._core.backend)
+        # Also for those who never close: at the latest when the interpreter ends.
+        self._finalizer = weakref.finalize(self, _shut, self._backend, self._watchdog)
         _living.add(self)
 
     def close(self) -> None:
         """Close all connections. Idempotent; the service cannot be used afterwards."""
-        if not self._closed:
-            self._closed = True
-            self._watchdog.close()
-            self._backend.close()
+        self._closed = True
+        self._finalizer()
 
     def __enter__(self) -> Self:
         return self
@@ -269,9 +272,7 @@ class ImageService(_Service):
         return fetch
 
     def _after_fork(self) -> None:
-        for transfer in self._watchdog.active():
-            transfer.abandon()
-        self._watchdog = Watchdog()
+        self._watchdog.after_fork()
         forget = getattr(self._backend, "after_fork", None)
         if forget is not None:
             forget()
@@ -341,6 +342,11 @@ class AsyncImageService(_Service):
 
             self._pool = ThreadPoolExecutor(self._core.options.max_in_flight, "imgkit")
         return self._pool
+
+
+def _shut(backend: Backend, watchdog: Watchdog) -> None:
+    watchdog.close()
+    backend.close()
 
 
 _living: weakref.WeakSet[ImageService] = weakref.WeakSet()

@@ -32,7 +32,7 @@ class Transfer:
         self._connect_timeout_s = connect_timeout_s
         self._lock = threading.Lock()
         self._aborts: list[Callable[[], None]] = []
-        self._releases: list[Callable[[], None]] = []
+        self._handles: list[socket.socket] = []
         self._unsent = False
         self.aborted = False
         self.request_id: str | None = None
@@ -59,10 +59,6 @@ class Transfer:
         """Record the proof that no byte of the request has left."""
         self._unsent = True
 
-    def mark_sent(self) -> None:
-        """Record that from here on bytes of the request may have left."""
-        self._unsent = False
-
     def on_abort(self, abort: Callable[[], None]) -> None:
         """Call `abort` (quick, thread-safe) when the transfer is aborted; at once if it was."""
         with self._lock:
@@ -79,15 +75,9 @@ class Transfer:
         """
         handle = socket.socket(fileno=os.dup(fileno))
         with self._lock:
-            self._releases.append(handle.close)
-
-        def shut_down() -> None:
-            try:
-                handle.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                return  # already disconnected: that is what was wanted
-
-        self.on_abort(shut_down)
+            self._handles.append(handle)
+            if self.aborted:
+                _shut_down(handle)
 
     def abort(self) -> None:
         """Stop whatever blocks. Thread-safe, idempotent."""
@@ -95,23 +85,29 @@ class Transfer:
             if self.aborted:
                 return
             self.aborted = True
-            # Under the lock, so that no handle is released between here and its shutdown.
-            for abort in self._aborts:
-                abort()
-            self._aborts.clear()
+            aborts, self._aborts = self._aborts, []
+            for handle in self._handles:  # under the lock, so that none is closed meanwhile
+                _shut_down(handle)
+        for abort in aborts:
+            abort()
+
+    def hang_up(self) -> None:
+        """Shut the connection of a request that is over, whatever of it still lingers."""
+        with self._lock:
+            for handle in self._handles:
+                _shut_down(handle)
 
     def release(self) -> None:
         """Let go of what was watched; called once when the reply is done with."""
         with self._lock:
             self._aborts.clear()
-            for release in self._releases:
-                release()
-            self._releases.clear()
+            self.abandon()
+            self._handles.clear()
 
     def abandon(self) -> None:
-        """Close the descriptors that a forked child has inherited; the parent's transfer goes on."""
-        for release in self._releases:
-            release()
+        """Close the duplicates; in a forked child the parent's transfer goes on without them."""
+        for handle in self._handles:
+            handle.close()
 
     def failure(self, cause: BaseException, *, unsent: bool = False) -> TransportError:
         """Return what `cause` means for the caller and for money.
@@ -138,3 +134,10 @@ def describe(error: BaseException) -> str:
     """Return type and text of a library's exception, scrubbed."""
     text = scrub(str(error), limit=200)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _shut_down(handle: socket.socket) -> None:
+    try:
+        handle.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # already disconnected: that is what was wanted

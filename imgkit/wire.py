@@ -84,8 +84,6 @@ class HttpRequest:
         url: absolute, already quoted.
         headers: by lower-case name. Content-Type and Content-Length come from the body.
         body: the content.
-        paid: the request may cost money, so it goes over a connection of its own unless the user
-            asked for reuse: a stale kept-alive connection can then not leave its fate unknown.
         public_peer_only: refuse, before a byte is sent, a peer whose address is not globally
             routable (`imgkit.peers.is_public`).
     """
@@ -94,7 +92,6 @@ class HttpRequest:
     url: str
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     body: Body = BytesBody()
-    paid: bool = False
     public_peer_only: bool = False
 
     def wire_headers(self) -> dict[str, str]:
@@ -138,7 +135,8 @@ class BackendOptions:
     Attributes:
         proxy: URL of the proxy for the API host, None for a direct connection.
         ca: path of a PEM file or folder, or an `ssl.SSLContext`; None for certifi's bundle.
-        reuse_connections: keep connections open for paid requests too.
+        reuse_connections: keep connections open. Otherwise each request has one of its own, so that a
+            stale kept-alive connection can not leave the fate of a paid request unknown.
         max_in_flight: how many requests the service sends at once.
         client_options: what only this backend understands, as the caller gave it.
     """

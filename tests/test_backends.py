@@ -48,17 +48,22 @@ def test_same_bytes_everywhere(face: Any, http_backend: str) -> None:
     body = server.lines[0].body
     boundary = server.lines[0].headers["content-type"].partition("boundary=")[2]
     assert len(boundary) == 64
-    assert body == (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nblue\r\n'
-        f'--{boundary}\r\nContent-Disposition: form-data; name="n"\r\n\r\n2\r\n'
-        f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="image.png"\r\n'
-        f"Content-Type: image/png\r\n\r\n"
-    ).encode() + picture() + f"\r\n--{boundary}--\r\n".encode()
+    assert (
+        body
+        == (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nblue\r\n'
+            f'--{boundary}\r\nContent-Disposition: form-data; name="n"\r\n\r\n2\r\n'
+            f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="image.png"\r\n'
+            f"Content-Type: image/png\r\n\r\n"
+        ).encode()
+        + picture()
+        + f"\r\n--{boundary}--\r\n".encode()
+    )
 
 
 def test_large_upload_and_reply(face: Any, http_backend: str, tmp_path: Any) -> None:
     """Megabytes go out block by block with a known length, and come back untouched."""
-    big = picture("PNG", (8, 8)) [:-12] + b"\0\x30\0\0junk" + b"j" * 0x300000 + b"\0\0\0\0" + picture()[-12:]
+    big = picture("PNG", (8, 8))[:-12] + b"\0\x30\0\0junk" + b"j" * 0x300000 + b"\0\0\0\0" + picture()[-12:]
     path = tmp_path / "big.png"
     path.write_bytes(big)
     with WireServer(reply(200, {"data": [{"b64_json": encoded(big)}]})) as server:
@@ -90,7 +95,8 @@ FAULTS: dict[str, tuple[Script, type[Exception]]] = {
         reply(200, answer(), content_encoding="gzip"), imgkit.OutcomeUnknownError),
     "cut without a length": (raw(head(200, JSON_HEAD) + b'{"data"'), imgkit.UnreadableReplyError),
     "empty body": (reply(200, b""), imgkit.UnreadableReplyError),
-    "gateway page": (reply(504, b"<html>Gateway</html>", content_type="text/html"), imgkit.OutcomeUnknownError),
+    "gateway page": (
+        reply(504, b"<html>Gateway</html>", content_type="text/html"), imgkit.OutcomeUnknownError),
     "401": (reply(401, {"error": {"message": f"Incorrect: {KEY}", "code": "invalid_api_key"}}),
             imgkit.AuthenticationError),
     "500 of the API": (reply(500, {"error": {"message": "x", "code": "server_error"}}), imgkit.ServerError),
@@ -143,7 +149,7 @@ def test_stalled_upload(face: Any, http_backend: str, tmp_path: Any) -> None:
     """A server that does not read the upload does not outlive the deadline either."""
     path = tmp_path / "big.png"
     path.write_bytes(picture()[:-12] + b"\x02\0\0\0junk" + b"j" * 0x2000000 + b"\0\0\0\0" + picture()[-12:])
-    with WireServer(lambda line: None if line.wait(20) else None, read_first=False) as server:
+    with WireServer(lambda line: line.closing.wait(20) and None, read_first=False) as server:
         settings = {"backend": http_backend, "base_url": server.base_url, "timeout_s": 0.5}
         began = time.monotonic()
         with pytest.raises(imgkit.OutcomeUnknownError):
@@ -178,7 +184,11 @@ def test_connect_timeout_is_not_sent(face: Any, http_backend: str) -> None:
         for one in queue:  # fill the backlog, so that the next connection gets no answer
             one.setblocking(False)
             one.connect_ex(("127.0.0.1", port))
-        settings = {"backend": http_backend, "base_url": f"http://127.0.0.1:{port}/v1", "connect_timeout_s": 0.3}
+        settings = {
+            "backend": http_backend,
+            "base_url": f"http://127.0.0.1:{port}/v1",
+            "connect_timeout_s": 0.3,
+        }
         with pytest.raises(imgkit.NotSentError):
             face.run(lambda service: service.create_image("a fox"), **settings)
         for one in queue:
@@ -189,7 +199,10 @@ def test_reply_cap(face: Any, http_backend: str) -> None:
     """A reply beyond the limit is not read on, with and without an announced length."""
     for headers in ({"content-length": "1000000"}, {}):
         script = drip(b"", head(200, {**JSON_HEAD, **headers}) + b" " * 300_000)
-        with WireServer(script) as server, pytest.raises(imgkit.UnreadableReplyError, match="over 100000 bytes"):
+        with (
+            WireServer(script) as server,
+            pytest.raises(imgkit.UnreadableReplyError, match="over 100000 bytes"),
+        ):
             create(face, server, http_backend, max_reply_bytes=100_000)
 
 

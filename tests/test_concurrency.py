@@ -59,7 +59,10 @@ def test_many_threads(backend: str) -> None:
         except BaseException as error:
             problems.append(error)
 
-    with WireServer(Together(IN_FLIGHT)) as server, imgkit.ImageService(backend, base_url=server.base_url) as one:
+    with (
+        WireServer(Together(IN_FLIGHT)) as server,
+        imgkit.ImageService(backend, base_url=server.base_url) as one,
+    ):
         threads = [threading.Thread(target=work, args=(one, number)) for number in range(IN_FLIGHT)]
         for thread in threads:
             thread.start()
@@ -224,7 +227,9 @@ print(status)
                 flight.wait(20)
             if b"child" in line.body:
                 flight.set()
-            line.send(head(200, {"content-type": "application/json", "content-length": str(len(body))}) + body)
+            line.send(
+                head(200, {"content-type": "application/json", "content-length": str(len(body))}) + body
+            )
             if not reuse or not line.read_request():
                 return
 

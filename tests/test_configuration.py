@@ -184,7 +184,7 @@ def test_wrong_ca(tmp_path: Any) -> None:
 
 def test_unknown_argument() -> None:
     """An argument that does not exist is an error with the nearest real name."""
-    with pytest.raises(imgkit.InvalidRequestError, match="did you mean 'base_url'"):
+    with pytest.raises(imgkit.ConfigurationError, match="did you mean 'base_url'"):
         imgkit.ImageService(base_ulr="x")
 
 

@@ -118,7 +118,7 @@ BAD_REPLIES: dict[str, tuple[Script, type[Exception]]] = {
     "server error": (reply(500, b""), imgkit.DownloadError),
     "a login page": (reply(200, b"<html>log in</html>", content_type="text/html"), imgkit.DownloadError),
     "announced too large": (
-        lambda line: line.send(head(200, {"content-length": "99999999999999"}) + b"abc"), imgkit.DownloadError),
+        lambda line: line.send(head(200, {"content-length": "9" * 14}) + b"abc"), imgkit.DownloadError),
     "really too large": (
         lambda line: line.send(head(200, {"connection": "close"}) + picture() + b"x" * 200_000),
         imgkit.DownloadError),

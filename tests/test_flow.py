@@ -49,7 +49,6 @@ def test_a_call_step_by_step() -> None:
     assert isinstance(need, Open)
     assert need.request.url == "http://127.0.0.1:1/v1/images/generations"
     assert b"".join(need.request.body.blocks()) == b'{"n":1,"prompt":"a fox"}'
-    assert need.request.paid
     assert advance(flow, HEAD) == Read()
     body = json.dumps(answer()).encode()
     assert advance(flow, body[:10]) == Read()

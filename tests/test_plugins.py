@@ -248,3 +248,16 @@ def test_services_have_their_own_plugins() -> None:
     with imgkit.ImageService(plugins=[Shout()]) as loud, imgkit.ImageService() as quiet:
         assert loud.create_image("a fox", size="256x256")[0].about["prompt"] == "A FOX"
         assert quiet.create_image("a fox", size="256x256")[0].about["prompt"] == "a fox"
+
+
+def test_a_changed_request_is_checked_again() -> None:
+    """What a plugin makes of a request is held to the same rules as what a user asks for."""
+
+    class Greedy:
+        @hookimpl
+        def imgkit_prepare(self, request: Any) -> Any:
+            return dataclasses.replace(request, n="many")
+
+    with imgkit.ImageService(plugins=[Greedy()]) as service:
+        with pytest.raises(imgkit.InvalidRequestError, match="n: must be a whole number"):
+            service.create_image("a fox")

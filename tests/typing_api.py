@@ -29,7 +29,7 @@ def blocking() -> None:
         assert_type(made[0].save("x.png"), Path)
         assert_type(made.usage, Usage | None)
         assert_type(made.meta, Meta)
-        assert_type([image for image in made], list[Image])
+        assert_type(list(made), list[Image])
         assert_type(images.create_image(CreateImageRequest(prompt="a fox", n=1)), ImagesResponse)
         assert_type(images.create_image_edit([b"1", "2.png", made[0]], "blue", mask="m.png"), ImagesResponse)
         assert_type(

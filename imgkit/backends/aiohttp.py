@@ -65,7 +65,7 @@ class AiohttpBackend:
             if NOT_PUBLIC in str(error):  # aiohttp may have merged the refusals of several addresses
                 raise DownloadBlockedError(f"{safe_url(request.url)} is not fetched: {NOT_PUBLIC}") from None
             raise
-        return _AiohttpReply(response)
+        return _AiohttpReply(response, None if self._options.reuse_connections else transfer)
 
     async def aclose(self) -> None:
         """Close every connection. Idempotent."""
@@ -104,8 +104,9 @@ class AiohttpBackend:
 
 
 class _AiohttpReply:
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, transfer: Transfer | None) -> None:
         self._response = response
+        self._transfer = transfer
         headers: dict[str, str] = {}
         for name, value in response.headers.items():
             name = name.lower()
@@ -113,7 +114,10 @@ class _AiohttpReply:
         self.head = Head(response.status, headers)
 
     async def read(self) -> bytes:
-        return await self._response.content.readany()
+        chunk = await self._response.content.readany()
+        if not chunk and self._transfer is not None:
+            self._transfer.hang_up()  # an upload that the server refused early would linger otherwise
+        return chunk
 
     def close(self) -> None:
         self._response.close()

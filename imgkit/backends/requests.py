@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 import weakref
+from contextlib import nullcontext
 from typing import Any, cast
 
 import requests
@@ -133,6 +134,7 @@ class _Current(threading.local):
 
 
 _current = _Current()
+_recorder_lock = threading.RLock()
 _sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 _abandoned: list[object] = []
 
@@ -288,6 +290,13 @@ class _GuardedHttps(_Guarded, _HTTPS):  # type: ignore[misc,valid-type]  # the b
 
 class _PoolMixin:
     """Keeps no connection open that is not to be used again, whatever the server thinks of it."""
+
+    def urlopen(self, *args: Any, **kwargs: Any) -> Any:
+        # Now and then vcrpy puts urllib3's classes back for a moment, and for all threads: a request that
+        # another thread makes just then would reach the network. So under it they go one at a time.
+        recorded = hasattr(urllib3.HTTPConnectionPool._get_conn, "__wrapped__")
+        with _recorder_lock if recorded else nullcontext():
+            return super().urlopen(*args, **kwargs)  # type: ignore[misc]  # a mix-in of urllib3's pools
 
     def _put_conn(self, conn: Any) -> None:
         if not getattr(conn, "reusable", True):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imgkit.errors import InvalidRequestError
-from imgkit.saving import SavePlan, _is_free_or_ours, _sidecar, with_extension
+from imgkit.saving import SavePlan, may_replace, sidecar_path, with_extension
 from imgkit.sniff import EXTENSIONS, Format
 
 
@@ -29,11 +29,11 @@ def check_free(output: str | None, wanted: SavePlan, request: dict[str, Any]) ->
     if not output or wanted.make_folder:
         return
     for path in _names(Path(output), request):
-        beside = _sidecar(path)
+        beside = sidecar_path(path)
         if wanted.overwrite:
             if path.is_dir():
                 _refuse(f"{str(path)!r} is a folder: end it with a slash to write into it")
-            if wanted.sidecar and not _is_free_or_ours(beside):
+            if wanted.sidecar and not may_replace(beside):
                 _refuse(
                     f"{str(beside)!r} exists and is not a sidecar of imgkit: choose another name, or say "
                     "--no-sidecar"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Callable
@@ -29,6 +30,8 @@ class BearerAuth:
     """
 
     def __init__(self, api_key: str | Callable[[], str] | None, variable: str) -> None:
+        if inspect.iscoroutinefunction(api_key):
+            raise ConfigurationError("api_key is a coroutine function: give one that returns the key itself")
         if api_key is not None and not isinstance(api_key, str) and not callable(api_key):
             raise ConfigurationError(
                 f"api_key is a {type(api_key).__name__}: give text, or a callable that returns it"
@@ -69,9 +72,9 @@ def _checked(key: object, source: str) -> str:
     """Return a key without surrounding blanks, if a header can carry it."""
     if not isinstance(key, str):
         raise ConfigurationError(f"{source} is a {type(key).__name__}: give the key as text")
-    if not key.strip():
+    bare = f"{key.strip(' ')} ".removeprefix("Bearer ").strip(" ")
+    if not bare.strip():
         raise ConfigurationError(f"{source} is empty: give the key, or leave it out")
-    bare = key.strip(" ").removeprefix("Bearer ")
     if not _SENDABLE.fullmatch(bare):
         raise ConfigurationError(
             f"{source} holds a character that no HTTP header can carry (a line break, a blank or a letter "

@@ -93,7 +93,7 @@ class Provider(Protocol):
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the request as it goes over the wire, without credentials."""
 
-    def decode(self, head: Head, body: bytes, target: Target) -> Answer:
+    def decode(self, head: Head, body: bytes, target: Target, secrets: tuple[str, ...] = ()) -> Answer:
         """Return what a 2xx reply says.
 
         Raises:

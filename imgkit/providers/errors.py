@@ -89,12 +89,10 @@ def read_error_body(body: bytes) -> ErrorBody:
     except ValueError:
         return ErrorBody(_page_text(body))
     if not isinstance(value, dict):
-        return ErrorBody(str(value)[:2000], structured=value is not None)
-    error = value.get("error", value)
-    if isinstance(error, str):
-        error = {**value, "message": error}
+        return ErrorBody("" if value is None else _plain(value), structured=value is not None)
+    error = value.get("error") or value
     if not isinstance(error, dict):
-        return ErrorBody(structured=True)
+        error = {**value, "message": error}
     text = error.get("message") or error.get("detail") or error.get("title") or ""
     # RFC 9457 "type" is a URI and "code" may repeat the HTTP status: neither tells anything.
     return ErrorBody(
@@ -141,7 +139,8 @@ def error_from_reply(
     advice = (next_steps or {}).get(said.code or "") or NEXT_STEP[kind]
     where = f", param {scrub(said.param, secrets, 60)}" if said.param else ""
     code = f", code {scrub(said.code, secrets, 60)}" if said.code else ""
-    target = f" to {_origin(head.headers['location'])}" if "location" in head.headers else ""
+    redirect = issubclass(kind, tree.RedirectRefusedError) and "location" in head.headers
+    target = f" to {_origin(head.headers['location'])}" if redirect else ""
     wait = f" The server asks to wait {facts['retry_after_s']:g} s." if facts["retry_after_s"] else ""
     return kind(
         f"{_status(head.status)}{target}{code}{where}{_id(head)}{_quoted(said.message, secrets)}."
@@ -188,12 +187,19 @@ def _readable(text: Any) -> str:
         for item in text[:5]:
             if isinstance(item, dict):
                 loc = item.get("loc")
-                path = ".".join(str(step) for step in loc) if isinstance(loc, list) else ""
-                lines.append(f"{path}: {item.get('msg', '')}".strip(": "))
+                path = ".".join(_plain(step) for step in loc) if isinstance(loc, list) else ""
+                lines.append(f"{path}: {_plain(item.get('msg', ''))}".strip(": "))
             else:
-                lines.append(str(item)[:200])
+                lines.append(_plain(item))
         return "; ".join(lines)
-    return str(text)[:2000]
+    return _plain(text)
+
+
+def _plain(value: Any) -> str:
+    try:
+        return str(value)[:2000]
+    except RecursionError:  # JSON can be read a little deeper than it can be shown
+        return ""
 
 
 def _word(value: Any) -> str | None:
@@ -208,7 +214,7 @@ def _page_text(body: bytes) -> str:
     """Return what a text or HTML page says, without its markup."""
     text = body[:4096].decode("utf-8", "replace")
     if "<" in text:
-        text = re.sub(r"(?is)<(script|style).*?</\1>|<[^>]*>", " ", text)
+        text = re.sub(r"(?is)<(script|style)\b.*?(?:</\1\s*>|\Z)|</?[a-z!?][^>]*(?:>|\Z)", " ", text)
     return " ".join(html.unescape(text).split())
 
 
@@ -229,5 +235,6 @@ def _id(head: Head) -> str:
 
 
 def _origin(url: str) -> str:
-    parts = safe_url(url).split("/")
-    return "/".join(parts[:3]) if "://" in safe_url(url) else "another path"
+    """Return scheme, host and port of a redirect's target; its path and query may be permissions."""
+    found = re.match(r"([a-z]+:)?//[^/?]+", safe_url(url))
+    return found[0] if found else "another path"

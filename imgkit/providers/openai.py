@@ -33,7 +33,7 @@ from imgkit.redact import scrub
 from imgkit.schemas.responses import IMAGE, REPLY
 from imgkit.sniff import EXTENSIONS, is_complete_bytes, sniff
 from imgkit.streaming.multipart import Field, File, MultipartBody
-from imgkit.streaming.replies import decode_base64, parse_json
+from imgkit.streaming.replies import decode_base64, decode_data_url, is_data_url, parse_json
 from imgkit.wire import Body, BytesBody, Head, HttpRequest
 
 PATHS: dict[type[ImageRequest], str] = {
@@ -81,7 +81,8 @@ class OpenAIProvider:
             )
             body = BytesBody(text.encode("utf-8"), "application/json")
         else:
-            body = MultipartBody((*_fields(members), *_files(inputs)))
+            fields = (field for name, value in members.items() for field in _fields(name, value))
+            body = MultipartBody((*fields, *_files(inputs)))
         headers: dict[str, str] = {"accept": "application/json", "accept-encoding": "identity"}
         if target.organization:
             headers["openai-organization"] = target.organization
@@ -92,9 +93,9 @@ class OpenAIProvider:
                 headers.pop(name, None)
             else:
                 headers[name] = value
-        return HttpRequest("POST", target.base_url + PATHS[type(request)], headers, body, paid=True)
+        return HttpRequest("POST", target.base_url + PATHS[type(request)], headers, body)
 
-    def decode(self, head: Head, body: bytes, target: Target) -> Answer:
+    def decode(self, head: Head, body: bytes, target: Target, secrets: tuple[str, ...] = ()) -> Answer:
         """Return the pictures of a reply; whatever is wrong with one never costs another."""
         try:
             if head.status in (204, 205, 206):
@@ -105,8 +106,8 @@ class OpenAIProvider:
         except ValueError as error:
             raise _unreadable(head, body, str(error)) from None
         entries = reply.pop("data", None)
-        if entries is None and reply.get("error"):
-            raise error_from_reply(head, body, next_steps=_NEXT_STEPS)
+        if not entries and reply.get("error"):
+            raise error_from_reply(head, body, secrets, next_steps=_NEXT_STEPS)
         if entries is not None and not isinstance(entries, list):
             raise _unreadable(head, body, f"data is a JSON {type(entries).__name__}")
         read = REPLY.read(reply)
@@ -156,19 +157,16 @@ def _members(request: ImageRequest, target: Target) -> dict[str, Any]:
     return {**members, **(request.extra_body or {})}
 
 
-def _fields(members: Mapping[str, Any], prefix: str = "") -> Iterator[Field]:
-    """Yield members as form fields: ``svg[model]`` for objects, ``name[]`` for arrays, None left out."""
-    for key, value in members.items():
-        name = f"{prefix}[{key}]" if prefix else key
-        if isinstance(value, Mapping):
-            yield from _fields(value, name)
-        else:
-            listed = isinstance(value, list | tuple)
-            for one in value if listed else [value]:
-                if isinstance(one, Mapping):
-                    yield from _fields(one, f"{name}[]")
-                elif one is not None:
-                    yield Field(f"{name}[]" if listed else name, _scalar(one))
+def _fields(name: str, value: Any) -> Iterator[Field]:
+    """Yield a member as form fields: ``svg[model]`` for objects, ``name[]`` for arrays, None left out."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _fields(f"{name}[{key}]", inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _fields(f"{name}[]", inner)
+    elif value is not None:
+        yield Field(name, _scalar(value))
 
 
 def _scalar(value: Any) -> str:
@@ -200,29 +198,34 @@ def _pictures(entries: list[Any], target: Target) -> tuple[list[Picture], list[s
             continue
         encoded = entry.pop("b64_json", None)
         rest = IMAGE.read(entry)
-        url, data = rest.url, None
-        try:
-            if encoded:
-                data = decode_base64(encoded)
-            elif url and url[:5].lower() == "data:":
-                data, url = decode_base64(url), None
-        except ValueError as error:
-            broken.append(f"data.{index} holds {error}")
-            continue
-        if not data and not url:
+        data, url, problems = _content(encoded, rest.url, target)
+        broken += [f"data.{index} {problem}" for problem in problems]
+        if data or url:
+            pictures.append(Picture(data=data, url=url, revised_prompt=rest.revised_prompt, extra=rest.extra))
+        elif not problems:
             empty.append(f"data.{index} holds no picture")
-            continue
-        if data and (doubt := _doubt(data)):
-            broken.append(f"data.{index} {doubt}")
-        pictures.append(
-            Picture(
-                data=data,
-                url=urljoin(target.base_url + "/", url) if url else None,
-                revised_prompt=rest.revised_prompt,
-                extra=rest.extra,
-            )
-        )
     return pictures, broken, empty
+
+
+def _content(encoded: object, link: str | None, target: Target) -> tuple[bytes | None, str | None, list[str]]:
+    """Return the bytes and the URL of an entry, where they can be read, and what is wrong with it."""
+    data: bytes | None = None
+    url: str | None = None
+    problems: list[str] = []
+    try:
+        data = decode_base64(encoded) if encoded else None
+    except ValueError as error:
+        problems.append(f"holds {error}")
+    try:
+        if link and is_data_url(link):
+            data = data or decode_data_url(link)
+        elif link:
+            url = urljoin(target.base_url + "/", link)
+    except ValueError as error:
+        problems.append(f"has a URL that cannot be read: {error}")
+    if data and (doubt := _doubt(data)):
+        problems.append(doubt)
+    return data or None, url, problems
 
 
 def _doubt(data: bytes) -> str | None:

@@ -9,6 +9,9 @@ import marshmallow as ma
 
 T = TypeVar("T")
 
+_MOST_CHARACTERS = 500
+"""Longest text about one field: messages repeat the value, which may be anything."""
+
 
 class Typed(ma.Schema, Generic[T]):
     """A schema that loads into `target`. Make one instance a shape, at module level.
@@ -54,4 +57,7 @@ def flatten(messages: Any, path: str = "") -> dict[str, str]:
             flat.update(flatten(inner, name))
         return flat
     texts = messages if isinstance(messages, list) else [messages]
-    return {path or "request": " ".join(str(text) for text in texts)}
+    said = " ".join(str(text) for text in texts)
+    if len(said) > _MOST_CHARACTERS:  # the value stands at the beginning, what to do about it at the end
+        said = f"{said[:100]} … {said[103 - _MOST_CHARACTERS :]}"
+    return {path or "request": said}

@@ -24,9 +24,10 @@ MOST_PICTURES = 10
 """Pictures of one request (API reference, 2026-11-23)."""
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HEADER_VALUE = re.compile(r"([!-~]([ -~]*[!-~])?)?")
 _OWN_HEADERS = {
     "authorization", "content-length", "content-type", "cookie", "host", "transfer-encoding",
-    "connection", "proxy-authorization", "accept-encoding",
+    "connection", "proxy-authorization", "accept-encoding", "expect", "te", "trailer", "upgrade",
 }  # fmt: skip
 _OWN_BODY = {
     "stream": "create_image and its siblings read one whole reply; leave it out",
@@ -56,19 +57,28 @@ def _whole_number(low: int, high: int) -> fields.Integer:
     return fields.Integer(
         strict=True,
         allow_none=True,
-        validate=validate.Range(
-            low, high, error=f"must be a whole number from {low} to {high}, not {{input}}."
-        ),
+        validate=validate.Range(low, high, error=f"must be a whole number from {low} to {high}."),
         error_messages={"invalid": f"must be a whole number from {low} to {high}."},
     )
 
 
-def _name() -> fields.String:
-    return fields.String(allow_none=True, validate=[validate.Length(min=1, error="is empty."), _text])
+class _Text(fields.String):
+    """Text; bytes are not guessed to be some."""
+
+    default_error_messages = {"invalid": "must be text."}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, str):
+            raise self.make_error("invalid")
+        return value
 
 
-def _one_of(*choices: str) -> fields.String:
-    return fields.String(
+def _name() -> _Text:
+    return _Text(allow_none=True, validate=[validate.Length(min=1, error="is empty."), _text])
+
+
+def _one_of(*choices: str) -> _Text:
+    return _Text(
         allow_none=True,
         validate=validate.OneOf(
             choices,
@@ -122,7 +132,7 @@ class _Object(fields.Field[Any]):
             raise ma.ValidationError("must be a mapping with names as keys.")
         try:
             # What cannot be written as strict JSON (NaN, sets, cycles) fails here, before it is sent.
-            json.dumps(dict(value), allow_nan=False).encode()
+            json.dumps(dict(value), ensure_ascii=False, allow_nan=False, sort_keys=True).encode("utf-8")
         except (TypeError, ValueError, RecursionError) as error:
             raise ma.ValidationError(f"cannot be written as JSON: {error}") from None
         return dict(value)
@@ -133,7 +143,10 @@ class _ExtraBody(_Object):
         members = super()._deserialize(value, attr, data, **kwargs)
         problems = {name: [_OWN_BODY[name]] for name in members if name in _OWN_BODY}
         if isinstance(members.get("prompt"), str):
-            _prompt(members["prompt"])
+            try:
+                _prompt(members["prompt"])
+            except ma.ValidationError as error:
+                problems["prompt"] = [str(message) for message in error.messages]
         count = members.get("n")
         if "n" in members and (type(count) is not int or not 1 <= count <= MOST_PICTURES):
             problems["n"] = [f"must be a whole number from 1 to {MOST_PICTURES}, here too."]
@@ -151,10 +164,10 @@ class _Headers(fields.Field[Any]):
                 raise ma.ValidationError(f"{name!r} is not a header name.")
             if name.lower() in _OWN_HEADERS:
                 raise ma.ValidationError(f"{name!r} is set by imgkit or its plugins: leave it out.")
-            if content is not None and (
-                not isinstance(content, str) or not all("\x20" <= c <= "\x7e" for c in content)
-            ):
-                raise ma.ValidationError(f"the value of {name!r} must be printable ASCII text.")
+            if content is not None and not (isinstance(content, str) and _HEADER_VALUE.fullmatch(content)):
+                raise ma.ValidationError(
+                    f"the value of {name!r} must be printable ASCII text, without blanks at its ends."
+                )
         return {name.lower(): content for name, content in value.items()}
 
 
@@ -164,7 +177,7 @@ class _RequestSchema(Typed[Any]):
 
     model = _name()
     n = _whole_number(1, MOST_PICTURES)
-    size = fields.String(allow_none=True, validate=_SIZE)
+    size = _Text(allow_none=True, validate=_SIZE)
     response_format = _one_of("url", "b64_json")
     user = _name()
     extra_body = _ExtraBody(allow_none=True)
@@ -172,10 +185,9 @@ class _RequestSchema(Typed[Any]):
 
 
 class _DrawingSchema(_RequestSchema):
-    prompt = fields.String(required=True, validate=_prompt, error_messages={
+    prompt = _Text(required=True, validate=_prompt, error_messages={
         "required": "is missing: say what the picture should show.",
         "null": "is missing: say what the picture should show.",
-        "invalid": "must be text.",
     })  # fmt: skip
     quality = _one_of("low", "medium", "high", "xhigh", "max", "auto", "standard", "hd")
     background = _one_of("transparent", "opaque", "auto")
@@ -202,7 +214,10 @@ class CreateImageEditSchema(_DrawingSchema):
 
     target = CreateImageEditRequest
 
-    image = _Pictures(required=True, error_messages={"null": "is missing: give the picture to change."})
+    image = _Pictures(required=True, error_messages={
+        "required": "is missing: give the picture to change.",
+        "null": "is missing: give the picture to change.",
+    })  # fmt: skip
     mask = _Picture(allow_none=True)
     markup = _Picture(allow_none=True)
     input_fidelity = _one_of("high", "low")
@@ -218,7 +233,10 @@ class CreateImageVariationSchema(_RequestSchema):
 
     target = CreateImageVariationRequest
 
-    image = _Picture(required=True, error_messages={"null": "is missing: give the picture to vary."})
+    image = _Picture(required=True, error_messages={
+        "required": "is missing: give the picture to vary.",
+        "null": "is missing: give the picture to vary.",
+    })  # fmt: skip
 
 
 CREATE_IMAGE = CreateImageSchema()

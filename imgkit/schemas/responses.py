@@ -77,7 +77,11 @@ class RawUsage:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def flat(self) -> Usage:
-        """Return the public form."""
+        """Return the public form; what is unknown of the details is kept under their own names."""
+        details = {
+            "input_tokens_details": self.input_details.extra,
+            "output_tokens_details": self.output_details.extra,
+        }
         return Usage(
             total_tokens=self.total_tokens,
             input_tokens=self.input_tokens,
@@ -86,7 +90,7 @@ class RawUsage:
             input_image_tokens=self.input_details.image_tokens,
             output_text_tokens=self.output_details.text_tokens,
             output_image_tokens=self.output_details.image_tokens,
-            extra=self.extra,
+            extra={**self.extra, **{name: extra for name, extra in details.items() if extra}},
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import pybase64
 
@@ -22,9 +23,13 @@ def parse_json(body: bytes) -> Any:
     try:
         return json.loads(body.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        problem = "nested too deeply"
     except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start}") from None
+        problem = f"not UTF-8 at byte {error.start}"
+    except json.JSONDecodeError as error:
+        problem = f"{error.msg} (character {error.pos})"
+    # Raised outside the except block: those errors keep the whole reply, pictures and all.
+    raise ValueError(problem)
 
 
 def decode_base64(text: object) -> bytes:
@@ -42,9 +47,9 @@ def decode_base64(text: object) -> bytes:
         return pybase64.b64decode(text, validate=True)
     except ValueError:
         pass  # perhaps one of the other spellings
-    if text.lstrip()[:5].lower() == "data:":
+    if is_data_url(text):
         head, comma, text = text.partition(",")
-        if not comma or not head.rstrip().lower().endswith(";base64"):
+        if not comma or not _says_base64(head):
             raise ValueError("a data: URL that is not base64")
     text = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
     try:
@@ -53,12 +58,36 @@ def decode_base64(text: object) -> bytes:
         raise ValueError("broken base64") from None
 
 
+def is_data_url(text: str) -> bool:
+    """Return whether `text` is a ``data:`` URL, white space before it or not."""
+    return text[:64].lstrip()[:5].lower() == "data:"
+
+
+def decode_data_url(text: str) -> bytes:
+    """Return the content of a ``data:`` URL, in base64 or percent-encoded.
+
+    Raises:
+        ValueError: no comma, or broken base64.
+    """
+    head, comma, content = text.partition(",")
+    if not comma:
+        raise ValueError("a data: URL without a comma")
+    data = unquote_to_bytes(content)
+    return decode_base64(data.decode("latin-1")) if _says_base64(head) else data
+
+
+def _says_base64(head: str) -> bool:
+    return head.rstrip().lower().endswith(";base64")
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"key {twice[:40]!r} is there twice")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"key {name[:40]!r} is there twice")
+            seen.add(name)
     return members
 
 

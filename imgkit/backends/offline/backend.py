@@ -42,8 +42,8 @@ class OfflineBackend:
         self._server = OfflineServer(str(given.pop("seed", "")))
         if given:
             raise ConfigurationError(
-                f"client_options: the offline backend knows no {', '.join(sorted(given))}; it knows latency_s, "
-                "simulate and seed"
+                f"client_options: the offline backend knows no {', '.join(sorted(given))}; it knows "
+                "latency_s, simulate and seed"
             )
 
     def open(self, request: HttpRequest, transfer: Transfer) -> Reply:

@@ -64,7 +64,9 @@ NAMED: dict[str, Fault] = {
         429, "You exceeded your current quota.", "insufficient_quota", "insufficient_quota"
     ),
     "server_error": _api_error(500, "The server had an error.", "server_error", "server_error"),
-    "bad_gateway": Fault("reply", 502, {"content-type": "text/html"}, b"<html><h1>502 Bad Gateway</h1></html>"),
+    "bad_gateway": Fault(
+        "reply", 502, {"content-type": "text/html"}, b"<html><h1>502 Bad Gateway</h1></html>"
+    ),
     "not_json": Fault("reply", 200, {"content-type": "application/json"}, b"<html>hello</html>"),
     "empty_body": Fault("reply", 200, {"content-type": "application/json"}),
     "empty_result": Fault("reply", 200, {"content-type": "application/json"}, b'{"created":1,"data":[]}'),

@@ -243,8 +243,8 @@ def _size(order: _Order, default: str, *, own: bool = False) -> tuple[int, int]:
             or width * height > _AREA_PX
         ):
             raise _Refused(
-                f"Invalid size {width}x{height}: both edges must be multiples of 16 up to {_EDGE_PX}, the ratio "
-                f"from 1:3 to 3:1, the area up to {_AREA_PX} pixels.",
+                f"Invalid size {width}x{height}: both edges must be multiples of 16 up to {_EDGE_PX}, the "
+                f"ratio from 1:3 to 3:1, the area up to {_AREA_PX} pixels.",
                 "size",
             )
     elif max(width, height) > _EDGE_PX or min(width, height) < 16:

@@ -1,0 +1,157 @@
+"""Secrets and megabytes stay out of what people read."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgkit.nearest import nearest
+from imgkit.redact import MESSAGE_LIMIT, SENSITIVE_HEADERS, Secret, safe_headers, safe_url, scrub
+
+KEY = "sk-proj-CANARY1234567890abcdef"
+
+SHOWN: list[tuple[str, str]] = [
+    ("nothing to hide", "nothing to hide"),
+    (f"bad key {KEY}.", "bad key …."),
+    ("bad key sk-CANARY****cdef", "bad key …"),
+    ("pk-CANARY1234 rk-CANARY1234 sess-CANARY1234", "… … …"),
+    (f"Authorization: Bearer {KEY}", "Authorization: …"),
+    ("bearer of news; Bearer abc", "bearer of news; Bearer abc"),
+    ("a risk-assessment at the desk-side", "a risk-assessment at the desk-side"),
+    ("A" * 199, "A" * 199),
+    ("A" * 200, "<200 characters of base64>"),
+    ("x " + "QUJD" * 1000 + "== y", "x <4002 characters of base64> y"),
+    ("a\x00b\x1b[31mc\x7f\x9b", "a b [31mc"),
+    ("a\u202eb\u2066c\u200fd\u2028e", "a b c d e"),
+    ("two\nlines\tand a tab", "two\nlines\tand a tab"),
+    ("lone \ud800 surrogate", "lone ? surrogate"),
+    ("  blanks  ", "blanks"),
+    ("otter 🦦", "otter 🦦"),
+]
+
+
+@pytest.mark.parametrize(("text", "shown"), SHOWN)
+def test_scrub(text: str, shown: str) -> None:
+    """Keys, long base64 and what turns or ends a line are replaced; everything else stays."""
+    assert scrub(text) == shown
+
+
+def test_scrub_takes_out_what_was_sent() -> None:
+    """An exact secret disappears whatever it looks like, wherever it stands and however often."""
+    assert scrub("CANARY, and xCANARYx", ("", "CANARY")) == "…, and x…x"
+
+
+@pytest.mark.parametrize("before", range(MESSAGE_LIMIT * 8 - 20, MESSAGE_LIMIT * 8 + 2))
+def test_scrub_cuts_behind_the_secrets(before: int) -> None:
+    """No part of a secret is left where a long text is cut, even if what stands before it shrinks."""
+    assert "CAN" not in scrub("A" * before + " CANARY-OF-ANY-SHAPE", ("CANARY-OF-ANY-SHAPE",))
+
+
+@given(st.text(), st.integers(5, 50))
+def test_scrub_keeps_its_limit(text: str, limit: int) -> None:
+    """What comes out is never longer than asked for, and any encoder takes it."""
+    shown = scrub(text * 20, limit=limit)
+    assert len(shown) <= limit
+    assert shown.encode("utf-8").decode("utf-8") == shown
+
+
+URLS: list[tuple[str, str]] = [
+    ("https://h.example/a/b.png", "https://h.example/a/b.png"),
+    ("https://user:CANARY@h.example:8443/a?sig=CANARY#CANARY", "https://h.example:8443/a?…"),
+    ("HTTPS://H.EXAMPLE", "https://h.example"),
+    ("http://[::1]:80/x", "http://[::1]:80/x"),
+    ("/v1/x?CANARY", "/v1/x?…"),
+    ("//h.example/x", "//h.example/x"),
+    ("https://[::1", "<unreadable URL>"),
+    ("https://h:99999/", "<unreadable URL>"),
+    ("https://h/\ud800\x1b", "https://h/?"),
+    ("data:image/png;base64," + "A" * 500, "data:image/png;base64,<500 characters of base64>"),
+    ("https://h/" + "a." * 500, "https://h/" + ("a." * 95)[:189] + "…"),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize(("url", "shown"), URLS)
+def test_safe_url(url: str, shown: str) -> None:
+    """A URL is shown without user, query and fragment, which hold permissions."""
+    assert safe_url(url) == shown
+
+
+@given(st.text() | st.from_regex(r"https?://[^ ]{0,20}[?#@:\[]CANARY"))
+def test_safe_url_never_raises(url: str) -> None:
+    """Any text is shown as a URL of bounded length, or as an unreadable one."""
+    assert len(safe_url(url)) <= 200
+
+
+def test_safe_headers() -> None:
+    """Values of credentials and identities are hidden, whatever the case of the name; others are scrubbed."""
+    given_ = dict.fromkeys([*SENSITIVE_HEADERS, "Authorization", "X-API-Key"], KEY)
+    shown = safe_headers({**given_, "x-trace": f"1 {KEY}", "accept": "application/json"})
+    assert {shown[name] for name in given_} == {"…"}
+    assert (shown["x-trace"], shown["accept"]) == ("1 …", "application/json")
+    assert "CANARY" not in str(shown)
+
+
+def test_secret_is_shown_by_reveal_only(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither repr, str, format, logging, vars nor an error about it shows a secret."""
+    secret = Secret(KEY)
+    with caplog.at_level(logging.INFO):
+        logging.getLogger("test").info("%s %r", secret, [secret])
+    shown = [
+        repr(secret),
+        str(secret),
+        f"{secret}",
+        f"{secret!r:>40}",
+        f"{secret:>40}",
+        "{0:}".format(secret),  # noqa: UP030, UP032 - this spelling too
+        caplog.text,
+    ]
+    assert "CANARY" not in "".join(shown)
+    assert secret.reveal() == KEY
+    with pytest.raises(TypeError) as caught:
+        vars(secret)
+    assert "CANARY" not in str(caught.value)
+    with pytest.raises(TypeError):
+        json.dumps(secret)
+
+
+@pytest.mark.parametrize("leak", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_secret_is_not_pickled(leak: object) -> None:
+    """A secret goes into no pickle, alone or inside something else, and the refusal says what to do."""
+    assert callable(leak)
+    for value in (Secret(KEY), [Secret(KEY)]):
+        if leak is copy.copy and isinstance(value, list):
+            continue  # a new list of the same secret leaks nothing
+        with pytest.raises(TypeError, match="environment variable") as caught:
+            leak(value)
+        assert "CANARY" not in str(caught.value)
+
+
+def test_secret_hint_and_equality() -> None:
+    """The hint gives four characters of a long secret and none of a short one; equal secrets are equal."""
+    assert Secret(KEY).hint() == "…cdef"
+    assert Secret("short").hint() == "…"
+    assert Secret(KEY) == Secret(KEY) != Secret("other")
+    assert Secret("5") != "5"
+    assert len({Secret(KEY), Secret(KEY), Secret("other")}) == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("reqests", " (did you mean 'requests'?)"),
+        ("REQUESTS", " (did you mean 'requests'?)"),
+        ("zzz", ""),
+        ("", ""),
+        ("x" * 1_000_000, ""),
+    ],
+)
+def test_nearest(word: str, hint: str) -> None:
+    """A misspelt name is answered with the known one that is close, and with nothing if none is."""
+    assert nearest(word, iter(["requests", "aiohttp", "offline"])) == hint
