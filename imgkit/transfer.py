@@ -77,7 +77,7 @@ class Transfer:
         with self._lock:
             self._handles.append(handle)
             if self.aborted:
-                _shut_down(handle)
+                shut_down(handle)
 
     def abort(self) -> None:
         """Stop whatever blocks. Thread-safe, idempotent."""
@@ -87,7 +87,7 @@ class Transfer:
             self.aborted = True
             aborts, self._aborts = self._aborts, []
             for handle in self._handles:  # under the lock, so that none is closed meanwhile
-                _shut_down(handle)
+                shut_down(handle)
         for abort in aborts:
             abort()
 
@@ -95,7 +95,7 @@ class Transfer:
         """Shut the connection of a request that is over, whatever of it still lingers."""
         with self._lock:
             for handle in self._handles:
-                _shut_down(handle)
+                shut_down(handle)
 
     def release(self) -> None:
         """Let go of what was watched; called once when the reply is done with."""
@@ -136,7 +136,8 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _shut_down(handle: socket.socket) -> None:
+def shut_down(handle: socket.socket) -> None:
+    """End both directions of a connection, which wakes whatever blocks on it."""
     try:
         handle.shutdown(socket.SHUT_RDWR)
     except OSError:

@@ -139,7 +139,7 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path, args: tuple[str, ...
     os.close(writer)
     assert done.returncode == 0
     assert all(OFFLINE in line for line in done.stderr.decode().splitlines())
-    assert (tmp_path / "fox-1.png").exists() == ("fox" in args)
+    assert (tmp_path / "fox.png").exists() == ("fox" in args)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
@@ -152,7 +152,7 @@ def test_a_full_disk_behind_stdout_is_told_in_a_line(tmp_path: Path, args: tuple
     lines = done.stderr.decode().splitlines()
     assert done.returncode == 9
     assert lines[-1] == "imgkit: cannot write to standard output: No space left on device"
-    assert ("imgkit: saved: fox-1.png" in lines) == ("fox" in args)
+    assert ("imgkit: saved: fox.png" in lines) == ("fox" in args)
 
 
 def test_closed_streams_do_not_matter(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_closed_streams_do_not_matter(tmp_path: Path) -> None:
     shell = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command("create", "fox", *SMALL)]
     done = subprocess.run(shell, cwd=tmp_path, env=environment(), timeout=50)
     assert done.returncode == 0
-    assert (tmp_path / "fox-1.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "fox.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_an_emoji_prompt_where_the_locale_is_ascii(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_a_line_moves_on_a_terminal_only_where_it_may(tmp_path: Path) -> None:
     assert b"waiting for offline" in shown
     assert shown.rstrip().endswith(b"in OPENAI_API_KEY")
     code, out = finish(child)
-    assert (code, out.startswith(b"out/fox-1"), out.count(b"\n")) == (0, True, 1)
+    assert (code, out.startswith(b"out/fox"), out.count(b"\n")) == (0, True, 1)
     for one, end in ((plain, other), (dumb, third)):
         text = rest(end)
         assert text.startswith(b"imgkit: painted offline")

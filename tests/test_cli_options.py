@@ -196,7 +196,7 @@ def test_the_three_operations_in_a_row(capfd: pytest.CaptureFixture[str]) -> Non
     assert lines == [
         "fox.png",
         "hat.png",
-        "out/create-image-variation.png",
+        "out/create-image-variation-1.png",
         "out/create-image-variation-2.png",
     ]
     assert all(Path(line).read_bytes().startswith(b"\x89PNG") for line in lines)

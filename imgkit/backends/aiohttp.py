@@ -15,7 +15,7 @@ from imgkit.backends.sockets import close_descriptors, tls_context
 from imgkit.errors import DownloadBlockedError
 from imgkit.peers import NOT_PUBLIC, is_public
 from imgkit.redact import safe_url
-from imgkit.transfer import Transfer
+from imgkit.transfer import Transfer, shut_down
 from imgkit.wire import AsyncReply, BackendOptions, Body, Head, HttpRequest, whole_or_blocks
 
 HEAD_LINE_BYTES = 65_536
@@ -42,6 +42,7 @@ class AiohttpBackend:
     def __init__(self, options: BackendOptions) -> None:
         self._options = options
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     async def open(self, request: HttpRequest, transfer: Transfer) -> AsyncReply:
         """See `imgkit.wire.AsyncBackend.open`."""
@@ -72,12 +73,16 @@ class AiohttpBackend:
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             await session.close()
-        for _ in range(_SETTLING_TURNS):
+        for left in list(self._sockets):
+            shut_down(left)
+        for _ in range(_MOST_TURNS):  # a transport notices in one of the next turns of the loop
+            if all(left.fileno() < 0 for left in self._sockets):
+                break
             await asyncio.sleep(0)
 
     def after_fork(self) -> None:
         """In a forked child: close the inherited descriptors, and nothing more."""
-        close_descriptors(_sockets)
+        close_descriptors(self._sockets)
         for session in self._sessions.values():
             _abandoned.append(session.connector)
             session.detach()
@@ -90,7 +95,7 @@ class AiohttpBackend:
                 ssl=tls_context(self._options.ca),
                 limit=0,
                 force_close=not self._options.reuse_connections,
-                socket_factory=_public_socket if public_only else _socket,
+                socket_factory=self._public_socket if public_only else self._socket,
             )
             self._sessions[public_only] = aiohttp.ClientSession(
                 connector=connector,
@@ -101,6 +106,23 @@ class AiohttpBackend:
                 skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
             )
         return self._sessions[public_only]
+
+    def _socket(self, address: tuple[object, ...]) -> socket.socket:
+        family, kind, protocol = address[:3]
+        made = socket.socket(family, kind, protocol)  # type: ignore[arg-type]  # aiohttp's tuple, loosely typed
+        made.setblocking(False)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._sockets.add(made)
+        # A cancelled upload leaves its transport waiting for the peer to read on; not so a shut-down socket.
+        _sending.get().watch_socket(made.fileno())
+        return made
+
+    def _public_socket(self, address: tuple[object, ...]) -> socket.socket:
+        """Make a socket for an address of the public internet; aiohttp connects it to just that address."""
+        host = address[4][0]  # type: ignore[index]  # a socket address: (host, port, …)
+        if not is_public(str(host)):
+            raise OSError(errno.EACCES, NOT_PUBLIC)
+        return self._socket(address)
 
 
 class _AiohttpReply:
@@ -123,31 +145,10 @@ class _AiohttpReply:
         self._response.close()
 
 
-_SETTLING_TURNS = 3
-"""Turns of the loop in which a transport notices that its socket was shut down, and is gone."""
+_MOST_TURNS = 100
 
 _sending: ContextVar[Transfer] = ContextVar("imgkit_sending")
-_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 _abandoned: list[object] = []
-
-
-def _socket(address: tuple[object, ...]) -> socket.socket:
-    family, kind, protocol = address[:3]
-    made = socket.socket(family, kind, protocol)  # type: ignore[arg-type]  # aiohttp's tuple, loosely typed
-    made.setblocking(False)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    _sockets.add(made)
-    # A cancelled upload leaves its transport waiting for the peer to read on; a shut-down socket does not.
-    _sending.get().watch_socket(made.fileno())
-    return made
-
-
-def _public_socket(address: tuple[object, ...]) -> socket.socket:
-    """Make a socket for an address of the public internet; aiohttp connects it to just that address."""
-    host = address[4][0]  # type: ignore[index]  # a socket address: (host, port, …)
-    if not is_public(str(host)):
-        raise OSError(errno.EACCES, NOT_PUBLIC)
-    return _socket(address)
 
 
 def _payload(body: Body) -> bytes | AsyncIterator[bytes]:
