@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from imgkit import operations
-from imgkit.errors import ConfigurationError, ImgkitError
+from imgkit.core import Core
+from imgkit.errors import ConfigurationError, ImgkitError, MissingKeyError
 from imgkit.flow import Done, Failed, Open, Run, advance
 from imgkit.redact import safe_headers
 from imgkit.service import AsyncImageService, ImageService
@@ -39,8 +41,18 @@ def preview(service: ImageService | AsyncImageService, operation: str, /, *args:
     """
     if operation not in PLANS:
         raise ConfigurationError(f"there is no operation {operation!r}; there are {', '.join(PLANS)}")
-    table = replace(service._core.table, authenticates=(), observers=())
-    flow = PLANS[operation](replace(service._core, table=table), *args, **kwargs)
+    core = replace(service._core, table=replace(service._core.table, observers=()))
+    try:
+        return describe(_first_request(core, operation, args, kwargs))
+    except MissingKeyError:
+        unsigned = replace(core, table=replace(core.table, authenticates=()))
+        request = _first_request(unsigned, operation, args, kwargs)
+        return describe(request, {"authorization": "(no key was found)"})
+
+
+def _first_request(core: Core, operation: str, args: Any, kwargs: Any) -> HttpRequest:
+    """Step a plan to where it asks for its request, and return that."""
+    flow = PLANS[operation](core, *args, **kwargs)
     news: object = None
     try:
         while True:
@@ -50,7 +62,7 @@ def preview(service: ImageService | AsyncImageService, operation: str, /, *args:
                         "an input is still at its URL: call service.download(image) first"
                     )
                 case Open(request):
-                    return describe(request)
+                    return request
                 case Run(fn):
                     try:
                         news = fn()
@@ -64,9 +76,15 @@ def preview(service: ImageService | AsyncImageService, operation: str, /, *args:
         flow.close()
 
 
-def describe(request: HttpRequest) -> str:
-    """Return a request as text, without secrets and without the bytes of files."""
-    head = "\n".join(f"{name}: {value}" for name, value in safe_headers(request.wire_headers()).items())
+def describe(request: HttpRequest, more: Mapping[str, str] | None = None) -> str:
+    """Return a request as text, without secrets and without the bytes of files.
+
+    Args:
+        request: as it would be sent.
+        more: lines to show among the headers as they are.
+    """
+    shown = {**safe_headers(request.wire_headers()), **(more or {})}
+    head = "\n".join(f"{name}: {value}" for name, value in sorted(shown.items()))
     return f"{request.method} {request.url}\n{head}\n\n{_body(request)}\n"
 
 

@@ -1,0 +1,65 @@
+"""What would be sent, as text."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import imgkit
+from imgkit.preview import preview
+from tests.support.pictures import picture
+from tests.support.wire_server import WireServer, reply
+
+KEY = "sk-test-CANARY-1234567890abcdef"
+
+
+def test_it_is_what_is_sent() -> None:
+    """The text has the method, URL, headers and body of the request that really goes out."""
+    with WireServer(reply(500, {"error": {"message": "x"}})) as server:
+        options: dict[str, Any] = {"base_url": server.base_url, "api_key": KEY, "organization": "org-CANARY"}
+        with imgkit.ImageService("requests", **options) as service:
+            text = preview(service, "create_image", "a føx", n=2)
+            assert server.accepted == 0
+            with pytest.raises(imgkit.ServerError):
+                service.create_image("a føx", n=2)
+    (line,) = server.lines
+    head, _, body = text.partition("\n\n")
+    assert head.splitlines()[0] == f"POST {server.base_url}/images/generations"
+    assert body.encode() == line.body + b"\n"
+    shown = dict(row.split(": ", 1) for row in head.splitlines()[1:])
+    own = {"host", "user-agent", "connection"}  # what HTTP libraries add
+    assert set(shown) == set(line.headers) - own
+    assert shown["authorization"] == "…"
+    assert "CANARY" not in text
+    assert shown["content-length"] == line.headers["content-length"]
+
+
+def test_forms_show_files_by_digest() -> None:
+    """Files of a form appear as name, type, size and digest, never as bytes."""
+    service = imgkit.AsyncImageService("aiohttp", model="m")
+    text = preview(service, "create_image_edit", picture(), "blue", mask=picture(mode="RGBA"))
+    asyncio.run(service.close())
+    assert "image = <image.png, image/png, " in text
+    assert "mask = <mask.png, image/png, " in text
+    assert 'prompt = "blue"' in text
+
+
+def test_without_a_key() -> None:
+    """No key is needed to look; the text says that none was found."""
+    with imgkit.ImageService("requests", model="m") as service:
+        assert "authorization: (no key was found)" in preview(service, "create_image", "a fox")
+
+
+def test_what_is_wrong_is_wrong_here_too() -> None:
+    """Errors before sending come out; unknown operations and inputs at URLs are told."""
+    with imgkit.ImageService("requests") as service:
+        with pytest.raises(imgkit.MissingModelError):
+            preview(service, "create_image", "a fox")
+        with pytest.raises(imgkit.ConfigurationError, match="no operation"):
+            preview(service, "paint", "a fox")
+    with imgkit.ImageService() as service:
+        made = service.create_image("a fox", response_format="url", size="256x256")
+        with pytest.raises(imgkit.ConfigurationError, match="download"):
+            preview(service, "create_image_variation", made[0])
