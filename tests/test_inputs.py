@@ -10,7 +10,7 @@ import os
 import tempfile
 import urllib.parse
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,31 +18,16 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from imgkit.errors import InvalidRequestError
 from imgkit.image import Image
 from imgkit.inputs import check_type, open_input
 from imgkit.sniff import Kind
 
+from .support.openings import cleanup, refusal
 from .support.pictures import picture
 
 PNG = picture("PNG")
 
-
-@pytest.fixture
-def cleanup() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-def refusal(value: Any, cleanup: ExitStack) -> str:
-    """Open what must be refused and return why; the error names the field and quotes no megabytes."""
-    with pytest.raises(InvalidRequestError) as caught:
-        open_input(value, "image.3", cleanup)
-    assert list(caught.value.fields) == ["image.3"]
-    assert caught.value.__cause__ is None
-    problem = caught.value.fields["image.3"]
-    assert len(problem) < 1024
-    return problem
+__all__ = ["cleanup"]  # a fixture, used by name
 
 
 class Pipe:

@@ -9,7 +9,7 @@ import random
 import struct
 import tempfile
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,26 +24,12 @@ from imgkit.inputs import InputFile, check_type, open_input
 from imgkit.sniff import is_complete_bytes
 from imgkit.wire import BLOCK_BYTES
 
+from .support.openings import cleanup, refusal
 from .support.pictures import picture
 
 PNG = picture("PNG")
 
-
-@pytest.fixture
-def cleanup() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-def refusal(value: Any, cleanup: ExitStack) -> str:
-    """Open what must be refused and return why; the error names the field and quotes no megabytes."""
-    with pytest.raises(InvalidRequestError) as caught:
-        open_input(value, "image.3", cleanup)
-    assert list(caught.value.fields) == ["image.3"]
-    assert caught.value.__cause__ is None
-    problem = caught.value.fields["image.3"]
-    assert len(problem) < 1024
-    return problem
+__all__ = ["cleanup"]  # a fixture, used by name
 
 
 def file(tmp_path: Path, data: bytes = PNG, name: str = "in.png") -> Path:

@@ -1,0 +1,29 @@
+"""Opening image inputs in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from imgkit.errors import InvalidRequestError
+from imgkit.inputs import open_input
+
+
+@pytest.fixture
+def cleanup() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def refusal(value: Any, cleanup: ExitStack) -> str:
+    """Open what must be refused and return why; the error names the field and quotes no megabytes."""
+    with pytest.raises(InvalidRequestError) as caught:
+        open_input(value, "image.3", cleanup)
+    assert list(caught.value.fields) == ["image.3"]
+    assert caught.value.__cause__ is None
+    problem = caught.value.fields["image.3"]
+    assert len(problem) < 1024
+    return problem
