@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import Any, Generic, TypeVar
 
 from imgkit.drivers import outcome
-from imgkit.errors import ImgkitError
+from imgkit.errors import ImgkitError, NotSentError, ServiceClosedError
 from imgkit.flow import Done, Emit, Failed, Flow, Need, Open, Read, Run, Sleep, advance
 from imgkit.transfer import Transfer
 from imgkit.wire import AsyncBackend, AsyncReply, Head, HttpRequest
@@ -53,14 +53,15 @@ class AsyncDriver(Generic[T]):
                     news = await self._open(request)
                 case Read():
                     news = await self._read()
-                case Run(fn):
-                    try:
-                        news = await in_thread(self._executor(), fn)
-                    except ImgkitError as error:
-                        news = Failed(error)
+                case Run(fn, before_sending):
+                    news = await self._run(fn, before_sending)
                 case Sleep(wait_s):
                     await asyncio.sleep(min(wait_s, self._transfer.remaining_s()))
                     news = None
+
+    def abort(self) -> None:
+        """Break off the request that is under way, from the outside."""
+        self._transfer.abort()
 
     def close(self) -> None:
         """Undo what the call still holds: its flow and its reply."""
@@ -72,6 +73,8 @@ class AsyncDriver(Generic[T]):
     async def _open(self, request: HttpRequest) -> Head | Failed:
         self._hang_up()
         transfer = self._transfer = self._transfer.anew()
+        if transfer.expired():
+            return Failed(transfer.failure(TimeoutError(), unsent=True))
         self._busy = True
         limit = asyncio.timeout_at(self._deadline)
         try:
@@ -93,6 +96,19 @@ class AsyncDriver(Generic[T]):
         self._busy = bool(chunk)
         return chunk
 
+    async def _run(self, fn: Callable[[], Any], before_sending: bool) -> object:
+        """Call `fn` in a thread; the deadline bounds only what comes before money is spent."""
+        limit = asyncio.timeout_at(self._deadline if before_sending else None)
+        try:
+            async with limit:
+                return await in_thread(self._executor(), fn)
+        except ImgkitError as error:
+            return Failed(error)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return Failed(NotSentError(f"nothing was sent within {self._transfer.timeout_s:g} s"))
+
     def _outcome(self, error: Exception, limit: asyncio.Timeout) -> Failed:
         # An HTTP library's own timeouts are TimeoutErrors too: only `limit` knows of the deadline.
         if limit.expired() and isinstance(error, TimeoutError):
@@ -110,20 +126,30 @@ class AsyncDriver(Generic[T]):
         self._transfer.release()
 
 
-async def in_thread(
-    executor: Executor, fn: Callable[[], Any], abort: Callable[[], None] | None = None
-) -> Any:
-    """Run `fn` in a thread. When cancelled, `abort` it, and give the thread a moment to end."""
-    future = asyncio.get_running_loop().run_in_executor(executor, fn)
+async def in_thread(executor: Executor, fn: Callable[[], T], abort: Callable[[], None] | None = None) -> T:
+    """Run `fn` in a thread. When cancelled, `abort` it, and give the thread a moment to end.
+
+    Raises:
+        ServiceClosedError: the executor is shut down.
+    """
     try:
-        return await asyncio.shield(future)
+        work = executor.submit(fn)
+    except RuntimeError:
+        raise ServiceClosedError("this service was closed while the call ran: make a new one") from None
+    waiting = asyncio.wrap_future(work)
+    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # noted, if nobody waits
+    try:
+        return await asyncio.shield(waiting)
     except asyncio.CancelledError:
-        if abort is not None:
-            abort()
-        done, _ = await asyncio.wait({future}, timeout=JOIN_S)
-        for finished in done:
-            if not finished.cancelled() and finished.exception() is None:
-                left = finished.result()
-                if hasattr(left, "close"):
-                    left.close()
+        if not work.cancel():  # it runs already
+            if abort is not None:
+                abort()
+            await asyncio.wait({waiting}, timeout=JOIN_S)
+            work.add_done_callback(_let_go)
         raise
+
+
+def _let_go(work: Future[Any]) -> None:
+    """Close what nobody waits for any more, and take note of its exception."""
+    if work.exception() is None and hasattr(work.result(), "close"):
+        work.result().close()

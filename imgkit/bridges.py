@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from imgkit.async_driver import JOIN_S, in_thread
+from imgkit.errors import ServiceClosedError
 from imgkit.transfer import Transfer
 from imgkit.wire import AsyncBackend, AsyncReply, Backend, Head, HttpRequest, Reply
 
@@ -30,23 +31,34 @@ class LoopBackend:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._closed = False
+        self.replies: set[_LoopReply] = set()
 
     def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
         """See `imgkit.wire.Backend.open`."""
         waiter = _Waiter(self)
         transfer.on_abort(waiter.cancel)
-        return _LoopReply(waiter.wait(self._inner.open(request, transfer)), waiter)
+        reply = _LoopReply(waiter.wait(self._inner.open(request, transfer)), waiter)
+        self.replies.add(reply)
+        return reply
 
     def close(self) -> None:
         """Close the backend, then end the loop and its thread. Idempotent."""
         with self._lock:
+            self._closed = True
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
         if loop is None or thread is None:
             return
-        asyncio.run_coroutine_threadsafe(self._inner.aclose(), loop).result(timeout=JOIN_S)
+        closing = asyncio.run_coroutine_threadsafe(self._aclose(), loop)
+        concurrent.futures.wait([closing], timeout=JOIN_S)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(timeout=JOIN_S)
+
+    async def _aclose(self) -> None:
+        for reply in list(self.replies):  # of calls that were broken off, and have not come to it yet
+            reply.inner.close()
+        await self._inner.aclose()
 
     def after_fork(self) -> None:
         """Forget the parent's loop: its thread does not exist here, and its selector is the parent's."""
@@ -61,6 +73,8 @@ class LoopBackend:
     def loop(self) -> asyncio.AbstractEventLoop:
         """Return the loop, started when first asked for."""
         with self._lock:
+            if self._closed:
+                raise ServiceClosedError("this service is closed: make a new one")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(
@@ -85,7 +99,12 @@ class _Waiter:
         self._cancelled = False
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        future = self._future = asyncio.run_coroutine_threadsafe(work, self.backend.loop())
+        try:
+            loop = self.backend.loop()
+        except ServiceClosedError:
+            work.close()
+            raise
+        future = self._future = asyncio.run_coroutine_threadsafe(work, loop)
         if self._cancelled:
             future.cancel()
         try:
@@ -107,17 +126,21 @@ class _Waiter:
 class _LoopReply:
     def __init__(self, inner: AsyncReply, waiter: _Waiter) -> None:
         self.head: Head = inner.head
-        self._inner = inner
+        self.inner = inner
         self._waiter = waiter
 
     def read(self) -> bytes:
         return self._waiter.wait(self._read())
 
     def close(self) -> None:
-        self._waiter.backend.call_soon(self._inner.close)
+        self._waiter.backend.call_soon(self._close)  # a backend that is being closed does it itself
+
+    def _close(self) -> None:
+        self._waiter.backend.replies.discard(self)
+        self.inner.close()
 
     async def _read(self) -> bytes:
-        return await self._inner.read()
+        return await self.inner.read()
 
 
 class ThreadBackend:
@@ -147,8 +170,7 @@ class _ThreadReply:
         self._transfer = transfer
 
     async def read(self) -> bytes:
-        chunk: bytes = await in_thread(self._executor(), self._inner.read, self._transfer.abort)
-        return chunk
+        return await in_thread(self._executor(), self._inner.read, self._transfer.abort)
 
     def close(self) -> None:
         self._inner.close()

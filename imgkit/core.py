@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from imgkit.errors import (
     UnknownBackendError,
     UnknownProviderError,
 )
-from imgkit.hooks.auth import BearerAuth
+from imgkit.hooks.auth import BearerAuth, check_encrypted
 from imgkit.hookspecs import BackendSpec, ProviderSpec
 from imgkit.nearest import nearest
 from imgkit.plugins import HookTable, build_table
@@ -30,7 +29,8 @@ DEFAULT_BACKEND = "offline"
 OFFLINE_BASE_URL = "https://offline.imgkit.invalid/v1"
 """Where the offline backend answers; the top-level domain .invalid never resolves (RFC 2606)."""
 
-_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
+LONGEST_S = 7 * 24 * 3600.0
+"""Longest duration that is accepted, a week in seconds; more only overflows somebody's clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,14 +109,18 @@ def build_core(
                 f"{stray[0]} is given, but the default backend is {DEFAULT_BACKEND!r}, which sends nothing: "
                 'say backend="requests" or backend="aiohttp" to reach the API'
             )
+    if isinstance(plugins, str) or not isinstance(plugins, Iterable):
+        raise ConfigurationError("plugins must be a list of plugins")
+    if client_options is not None and not isinstance(client_options, Mapping):
+        raise ConfigurationError("client_options must be a mapping")
     plugins = [plugin() if isinstance(plugin, type) else plugin for plugin in plugins]
     table = build_table(plugins)
     spec, made = _backend_spec(named or DEFAULT_BACKEND, table)
     provider_name, dialect = _provider(provider or os.environ.get("IMGKIT_PROVIDER") or "openai", table)
     target = _target(dialect, spec, given, model, allow_insecure)
-    own = BearerAuth(api_key, dialect.env["api_key"])
+    own = BearerAuth(api_key, dialect.env["api_key"], allow_insecure=allow_insecure)
     if (api_key is not None or os.environ.get(dialect.env["api_key"])) and not allow_insecure:
-        _check_plain_http(target.base_url)
+        check_encrypted(target.base_url)
     options = BackendOptions(
         proxy=_proxy(proxy, use_env_proxy, target.base_url) if spec.reaches_network else None,
         ca=ca,
@@ -141,9 +145,11 @@ def build_core(
 
 
 def seconds(name: str, value: object) -> float:
-    """Return a duration in seconds. Raises `ConfigurationError` unless it is positive and finite."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigurationError(f"{name} must be a positive number of seconds, not {value!r}")
+    """Return a duration in seconds. Raises `ConfigurationError` unless it is positive and at most a week."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST_S:
+        raise ConfigurationError(
+            f"{name} must be a positive number of seconds, at most a week, not {value!r}"
+        )
     return float(value)
 
 
@@ -179,7 +185,7 @@ def _backend_spec(
     if named not in specs:
         raise UnknownBackendError(
             f"there is no backend {named[:60]!r}{nearest(named, specs)}. There are: {', '.join(specs)}. More "
-            "come as plugins: `pip install` one, or pass an instance"
+            "are plugins: pass an instance, or plugins=[…]"
         )
     return specs[named], None
 
@@ -268,13 +274,19 @@ def check_base_url(url: object, source: str) -> str:
         )
     if parts.username is not None or parts.password is not None:
         raise ConfigurationError(f"{source} holds credentials: leave them out, and pass api_key=…")
-    if not parts.hostname or port == 0:
+    if not can_be_host(parts.hostname) or port == 0:
         raise ConfigurationError(f"{source} {safe_url(url)!r} names no host to connect to")
     if parts.query or parts.fragment or url.endswith(("?", "#")):
         raise ConfigurationError(f"{source} must end with its path, without '?' or '#'")
     if re.search(r"/images/(generations|edits|variations)/?$", parts.path):
         raise ConfigurationError(f"{source} is the API's root, such as …/v1: leave the '/images/…' off")
     return url.rstrip("/")
+
+
+def can_be_host(name: str | None) -> bool:
+    """Return whether `name` can be that of a host: labels of 1 to 63 characters (RFC 1035), or an address."""
+    labels = (name or "").removesuffix(".").split(".")
+    return ":" in (name or "") or all(1 <= len(label) <= 63 for label in labels)
 
 
 def origin(url: str) -> tuple[str, str, int]:
@@ -295,24 +307,20 @@ def _header_safe(name: str, value: object) -> str | None:
     return value.strip()
 
 
-def _check_plain_http(base_url: str) -> None:
-    scheme, host, _ = origin(base_url)
-    if scheme == "http" and not _LOOPBACK.fullmatch(host):
+def _proxy(proxy: object, use_env_proxy: bool, base_url: str) -> str | None:
+    source = "proxy"
+    if proxy is None:
+        if not use_env_proxy:
+            return None
+        scheme, host, port = origin(base_url)
+        if proxy_bypass(f"{host}:{port}"):
+            return None
+        source, proxies = f"{scheme.upper()}_PROXY", getproxies()
+        proxy = proxies.get(scheme) or proxies.get("all")
+        if proxy is None:
+            return None
+    if not isinstance(proxy, str) or not re.match(r"https?://[^\s/]", proxy):
         raise ConfigurationError(
-            f"base_url {safe_url(base_url)!r} would send the API key unencrypted: use https://, or say "
-            "allow_insecure=True for a network that you trust"
+            f"{source} must be the URL of an HTTP proxy, such as 'http://proxy.example:3128'"
         )
-
-
-def _proxy(proxy: str | None, use_env_proxy: bool, base_url: str) -> str | None:
-    if proxy is not None:
-        if not isinstance(proxy, str) or not re.match(r"https?://[^\s/]", proxy):
-            raise ConfigurationError("proxy must be a URL such as 'http://proxy.example:3128'")
-        return proxy
-    if not use_env_proxy:
-        return None
-    scheme, host, port = origin(base_url)
-    if proxy_bypass(f"{host}:{port}"):
-        return None
-    found = getproxies()
-    return found.get(scheme) or found.get("all")
+    return proxy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urljoin, urlsplit
 
-from imgkit.core import Core, origin
+from imgkit.core import Core, can_be_host, origin
 from imgkit.errors import DownloadBlockedError, DownloadError, LinkExpiredError, TransportError
 from imgkit.flow import Flow, Open, Read
 from imgkit.redact import safe_url, scrub
@@ -58,7 +58,7 @@ def judged(core: Core, url: str) -> HttpRequest:
         try:
             parts = urlsplit(url)
             own = origin(url) == origin(core.target.base_url)
-            if own or (parts.scheme == "https" and parts.hostname and core.fetches_anywhere):
+            if can_be_host(parts.hostname) and (own or (parts.scheme == "https" and core.fetches_anywhere)):
                 return HttpRequest("GET", url.partition("#")[0], _HEADERS, public_peer_only=not own)
         except ValueError:
             pass  # a port that is no number: blocked like the rest

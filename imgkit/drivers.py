@@ -6,12 +6,15 @@ import threading
 import time
 from typing import Generic, TypeVar
 
-from imgkit.errors import ImgkitError
+from imgkit.errors import ImgkitError, ServiceClosedError
 from imgkit.flow import Done, Emit, Failed, Flow, Need, Open, Read, Run, Sleep, advance
 from imgkit.transfer import Transfer
 from imgkit.wire import Backend, Head, HttpRequest, Reply
 
 T = TypeVar("T")
+
+
+LONGEST_NAP_S = 60.0
 
 
 class Watchdog:
@@ -31,6 +34,8 @@ class Watchdog:
     def watch(self, transfer: Transfer) -> None:
         """Abort `transfer` at its deadline unless it is released before."""
         with self._wake:
+            if self._closed:
+                raise ServiceClosedError("this service was closed while the call ran: make a new one")
             self._active.add(transfer)
             if self._thread is None:
                 self._planned = transfer.deadline
@@ -53,10 +58,13 @@ class Watchdog:
         self._thread = None
 
     def close(self) -> None:
-        """End the thread."""
+        """Abort what still runs, and end the thread."""
         with self._wake:
             self._closed = True
+            running, self._active = self._active, set()
             self._wake.notify()
+        for transfer in running:
+            transfer.abort()
 
     def _run(self) -> None:
         with self._wake:
@@ -66,7 +74,7 @@ class Watchdog:
                 self._active.difference_update(late)
                 for transfer in late:
                     transfer.abort()
-                self._planned = min((one.deadline for one in self._active), default=now + 60.0)
+                self._planned = min([now + LONGEST_NAP_S, *(one.deadline for one in self._active)])
                 self._wake.wait(max(0.0, self._planned - now))
 
 
@@ -100,7 +108,7 @@ class Driver(Generic[T]):
                     news = self._open(request)
                 case Read():
                     news = self._read()
-                case Run(fn):
+                case Run(fn, _):
                     try:
                         news = fn()
                     except ImgkitError as error:
@@ -119,9 +127,11 @@ class Driver(Generic[T]):
     def _open(self, request: HttpRequest) -> Head | Failed:
         self._hang_up()
         transfer = self._transfer = self._transfer.anew()
+        if transfer.expired():
+            return Failed(transfer.failure(TimeoutError(), unsent=True))
         self._busy = True
-        self._watchdog.watch(transfer)
         try:
+            self._watchdog.watch(transfer)
             self._reply = self._backend.open(request, transfer)
         except Exception as error:
             return outcome(error, self._backend, transfer)

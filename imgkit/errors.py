@@ -53,6 +53,10 @@ if TYPE_CHECKING:
 class ImgkitError(Exception):
     """The root: `except ImgkitError` catches whatever imgkit raises on purpose."""
 
+    def __reduce__(self) -> Any:
+        # Exceptions are pickled by their positional arguments; ours have keywords too.
+        return _revive, (type(self), self.args, self.__dict__)
+
 
 class ConfigurationError(ImgkitError):
     """The service is set up wrongly. Nothing was sent."""
@@ -109,9 +113,6 @@ class InvalidRequestError(ImgkitError):
         self.fields = dict(fields)
         super().__init__("; ".join(f"{path}: {text}" for path, text in self.fields.items()))
 
-    def __reduce__(self) -> tuple[type[InvalidRequestError], tuple[dict[str, str]]]:
-        return type(self), (self.fields,)
-
 
 class TransportError(ImgkitError):
     """The wire failed before an answer was complete."""
@@ -129,9 +130,11 @@ class OutcomeUnknownError(TransportError):
         request_id: the API's id of the call where the head of a reply gave one.
         spool_path: where the part that did arrive is kept, if a state folder is set.
         status: the HTTP status where a gateway answered in the API's place.
+        body: the part of a reply that did arrive, b"" if none did.
     """
 
     maybe_billed = True
+    body = b""
 
     def __init__(
         self,
@@ -304,3 +307,9 @@ class SaveError(ImgkitError):
         super().__init__(message)
         self.images = images
         self.response = response
+
+
+def _revive(kind: type[ImgkitError], args: tuple[Any, ...], attributes: dict[str, Any]) -> ImgkitError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error

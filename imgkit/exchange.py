@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from imgkit.call import Call, FirstByte, Progress, Sent
-from imgkit.errors import ImgkitError, TransportError, UnreadableReplyError
+from imgkit.errors import ImgkitError, OutcomeUnknownError, TransportError, UnreadableReplyError
 from imgkit.flow import Flow, Open, Read
 from imgkit.models import Attempt
 from imgkit.plugins import HookTable
 from imgkit.providers.base import Answer, Provider, Target
-from imgkit.redact import SENSITIVE_HEADERS
+from imgkit.redact import SENSITIVE_HEADERS, Secret
 from imgkit.wire import Head, HttpRequest
 
 SHORTEST_SECRET = 8
@@ -53,13 +53,7 @@ def exchange(request: HttpRequest, course: Course) -> Flow[tuple[Head, Answer]]:
     table, call = course.table, course.call
     request = table.before_send(request, call)
     signed = table.authenticate(request, call)
-    secrets = tuple(
-        secret
-        for name, value in signed.headers.items()
-        if name in SENSITIVE_HEADERS
-        for secret in (value, value.rpartition(" ")[2])
-        if len(secret) >= SHORTEST_SECRET  # a shorter one would blank out half of a message
-    )
+    secrets = _secrets_of(signed)
     began = course.clock()
     status: int | None = None
     problem: str | None = None
@@ -82,6 +76,17 @@ def exchange(request: HttpRequest, course: Course) -> Flow[tuple[Head, Answer]]:
         course.attempts.append(Attempt(status, problem, course.clock() - began))
 
 
+def _secrets_of(request: HttpRequest) -> tuple[Secret, ...]:
+    """Return what must not come back in a message; wrapped, since frames are shown in tracebacks."""
+    return tuple(
+        Secret(secret)
+        for name, value in request.headers.items()
+        if name in SENSITIVE_HEADERS
+        for secret in (value, value.rpartition(" ")[2])
+        if len(secret) >= SHORTEST_SECRET  # a shorter one would blank out half of a message
+    )
+
+
 def read_body(head: Head, course: Course) -> Flow[bytes]:
     """Read the open reply to its end.
 
@@ -92,14 +97,15 @@ def read_body(head: Head, course: Course) -> Flow[bytes]:
     length = head.headers.get("content-length", "")
     expected = int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None
     limit = course.max_reply_bytes
-    if expected is None or expected <= limit:
-        while chunk := (yield Read()):
+    try:
+        while len(body) <= limit and (chunk := (yield Read())):
             body += chunk
-            if len(body) > limit:
-                break
             course.table.notify(Progress(len(body), expected), course.call)
-        else:
-            return bytes(body)
+    except OutcomeUnknownError as error:
+        error.body = bytes(body)  # a part of what may be paid for
+        raise
+    if len(body) <= limit:
+        return bytes(body)
     raise UnreadableReplyError(
         f"HTTP {head.status} with a reply of over {limit} bytes (request id "
         f"{head.request_id or 'not given'}): it was not read to its end and may have been billed. Ask for "

@@ -32,9 +32,15 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Call this function, which may block (files, locks); the answer is its result."""
+    """Call this function, which may block (files, locks); the answer is its result.
+
+    Attributes:
+        fn: the function.
+        before_sending: nothing is spent yet, so the deadline may cut it off where that can be done.
+    """
 
     fn: Callable[[], Any]
+    before_sending: bool = False
 
 
 @dataclass(frozen=True, slots=True)

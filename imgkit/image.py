@@ -84,7 +84,7 @@ class UrlSource:
         self._lock = threading.Lock()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
 class Image:
     """A picture of a reply.
 
@@ -103,7 +103,7 @@ class Image:
     path: Path | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
-    source: Source = field(compare=False)
+    source: Source
 
     @classmethod
     def from_bytes(cls, data: bytes, **values: Any) -> Image:

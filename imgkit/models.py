@@ -6,18 +6,29 @@ import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from os import PathLike
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, overload
+from typing import Any, BinaryIO, ClassVar, Literal, Protocol, TypeAlias, overload
 
 from imgkit.image import Image
 
-if TYPE_CHECKING:
-    from typing import BinaryIO
-
-    import PIL.Image
-
 Operation: TypeAlias = Literal["create_image", "create_image_edit", "create_image_variation"]
 
-ImageInput: TypeAlias = "str | PathLike[str] | bytes | BinaryIO | PIL.Image.Image | Image"
+
+class PilImage(Protocol):
+    """A `PIL.Image.Image`, known by its shape, so that Pillow need not be imported for it."""
+
+    @property
+    def mode(self) -> str:
+        """How its pixels are kept, such as "RGB"."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+
+    def convert(self, mode: Any) -> Any:
+        """Return it with pixels of another mode."""
+
+
+ImageInput: TypeAlias = str | PathLike[str] | bytes | BinaryIO | PilImage | Image
 """A picture given to an edit or a variation: a path, bytes, an open binary file, a Pillow image, an
 image of an earlier reply, or a ``data:`` URL."""
 
@@ -71,7 +82,7 @@ class CreateImageRequest:
     safety_identifier: str | None = None
     user: str | None = None
     extra_body: Mapping[str, Any] | None = None
-    extra_headers: Mapping[str, str | None] | None = None
+    extra_headers: Mapping[str, str | None] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +122,7 @@ class CreateImageEditRequest:
     safety_identifier: str | None = None
     user: str | None = None
     extra_body: Mapping[str, Any] | None = None
-    extra_headers: Mapping[str, str | None] | None = None
+    extra_headers: Mapping[str, str | None] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +146,7 @@ class CreateImageVariationRequest:
     response_format: str | None = None
     user: str | None = None
     extra_body: Mapping[str, Any] | None = None
-    extra_headers: Mapping[str, str | None] | None = None
+    extra_headers: Mapping[str, str | None] | None = field(default=None, repr=False)
 
 
 ImageRequest: TypeAlias = CreateImageRequest | CreateImageEditRequest | CreateImageVariationRequest
@@ -214,7 +225,7 @@ class Meta:
     rate_limits: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImagesResponse(Sequence[Image]):
     """The pictures of a call; also a sequence of them.
 

@@ -267,7 +267,7 @@ def _operation(
     began = course.clock()
     plan = save_to if save_to is None or isinstance(save_to, SavePlan) else SavePlan.of(save_to)
     if plan is not None:
-        yield Run(plan.check)
+        yield Run(plan.check, before_sending=True)
     prepared = course.table.prepare(request, course.call)
     if prepared is not request:  # plugins may do what users may, and no more
         request = _checked(
@@ -295,6 +295,6 @@ def _open(core: Core, request: ImageRequest, cleanup: ExitStack) -> Flow[OpenedI
     opened = {}
     for field, one in wanted:
         here = (yield from results.here(core, one)) if isinstance(one, Image) else one
-        opened[field] = yield Run(partial(open_input, here, field, cleanup))
+        opened[field] = yield Run(partial(open_input, here, field, cleanup), before_sending=True)
     mask, markup = opened.pop("mask", None), opened.pop("markup", None)
     return OpenedInputs(tuple(opened.values()), mask, markup)

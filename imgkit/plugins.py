@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import re
+import logging
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
 from imgkit import hookspecs
-from imgkit.errors import ConfigurationError, ImgkitError, PluginError
+from imgkit.errors import ConfigurationError, ImgkitError, PluginError, UnknownPluginError
+from imgkit.headers import FRAMING, header_problem
 from imgkit.hookspecs import BackendSpec, ProviderSpec
 from imgkit.redact import scrub
 
@@ -56,7 +57,7 @@ class Impl:
             if not self.plugin.startswith("imgkit."):
                 error.add_note(f"raised by plugin {self.plugin!r} in {self.hook}")
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(
                 f"plugin {self.plugin!r} failed in {self.hook} ({type(error).__name__}: "
                 f"{scrub(str(error), limit=200)}): mend it, or leave it out of plugins=[…]",
@@ -83,6 +84,7 @@ class HookTable:
     before_sends: tuple[Impl, ...] = ()
     authenticates: tuple[Impl, ...] = ()
     observers: tuple[Impl, ...] = ()
+    warned: set[str] = field(default_factory=set, compare=False)
 
     def prepare(self, request: ImageRequest, call: Call) -> ImageRequest:
         """Fold `imgkit_prepare` over the request."""
@@ -109,12 +111,14 @@ class HookTable:
         return request
 
     def notify(self, event: Event, call: Call) -> None:
-        """Tell all observers; a failing one becomes one warning."""
+        """Tell all observers; one that fails is warned of once, and costs nothing else."""
         for impl in self.observers:
             try:
                 impl(event=event, call=call)
             except ImgkitError as error:
-                warnings.warn(f"an observer failed: {error}", PluginWarning, stacklevel=2)
+                if impl.plugin not in self.warned:
+                    self.warned.add(impl.plugin)
+                    _warn(f"an observer failed, and is not heard of again: {error}")
 
     def backend_specs(self) -> dict[str, BackendSpec]:
         """Return the backends by name. Raises `ConfigurationError` if two have one name."""
@@ -153,20 +157,27 @@ def build_table(plugins: Sequence[object] = ()) -> HookTable:
         _register(manager, importlib.import_module(name), name)
     for plugin in reversed(plugins):  # pluggy asks the last registered first
         _register(manager, plugin, _name_of(plugin))
-    return HookTable(
-        **{
-            field: tuple(
-                Impl(impl.plugin_name, hook, impl.function, tuple(impl.argnames))
-                for impl in reversed(getattr(manager.hook, hook).get_hookimpls())
-            )
-            for hook, field in _FIELDS.items()
-        }
-    )
+    impls: dict[str, Any] = {
+        field: tuple(
+            Impl(impl.plugin_name, hook, impl.function, tuple(impl.argnames))
+            for impl in reversed(getattr(manager.hook, hook).get_hookimpls())
+        )
+        for hook, field in _FIELDS.items()
+    }
+    return HookTable(**impls)
+
+
+def _warn(text: str) -> None:
+    try:
+        warnings.warn(text, PluginWarning, stacklevel=3)
+    except PluginWarning:
+        # Warnings are errors here; even so a picture that is paid for comes first.
+        logging.getLogger("imgkit").warning(text)
 
 
 def _name_of(plugin: object) -> str:
     if isinstance(plugin, str):
-        raise ConfigurationError(
+        raise UnknownPluginError(
             f"plugins: no plugin is known by the name {plugin!r}: give the object itself"
         )
     name = getattr(plugin, "__name__", None)
@@ -218,7 +229,11 @@ def _headers_only(impl: Impl, before: HttpRequest, after: HttpRequest | None) ->
         raise impl.wrong(f"returned a {type(after).__name__}")
     if (after.method, after.url, after.body) != (before.method, before.url, before.body):
         raise impl.wrong("returned a request with another method, URL or body")
-    for name, value in after.headers.items():
-        if not isinstance(value, str) or name != name.lower() or re.search(r"[\r\n\0]", name + value):
-            raise impl.wrong(f"returned a header {scrub(name, limit=60)!r} that cannot be sent")
+    problem = header_problem(after.headers, FRAMING)
+    if problem is None and any(
+        name != name.lower() or value is None for name, value in after.headers.items()
+    ):
+        problem = "names must be in lower case, and values text"
+    if problem:
+        raise impl.wrong(f"returned headers that cannot be sent ({problem})")
     return after

@@ -63,7 +63,7 @@ def _first_request(core: Core, operation: str, args: Any, kwargs: Any) -> HttpRe
                     )
                 case Open(request):
                     return request
-                case Run(fn):
+                case Run(fn, _):
                     try:
                         news = fn()
                     except ImgkitError as error:

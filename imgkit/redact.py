@@ -25,6 +25,9 @@ SENSITIVE_HEADERS = frozenset(
 # Shapes of keys that servers like to repeat in their messages, and long base64.
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|key|sess)-[A-Za-z0-9_\-*]{6,}|\bBearer\s+[A-Za-z0-9._~+/\-=]{8,}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-]{200,}={0,2}")
+_USERINFO = re.compile(r"//[^/\s@'\"]+@")
+_QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
+_SENSITIVE_NAME = re.compile(r"auth|token|secret|key|cookie|session|passw|signature|credential")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 MESSAGE_LIMIT = 600
@@ -64,7 +67,7 @@ class Secret:
         return hash((Secret, self._value))
 
 
-def scrub(text: str, secrets: Iterable[str] = (), limit: int = MESSAGE_LIMIT) -> str:
+def scrub(text: str, secrets: Iterable[str | Secret] = (), limit: int = MESSAGE_LIMIT) -> str:
     """Return `text` fit for a message.
 
     Args:
@@ -77,10 +80,12 @@ def scrub(text: str, secrets: Iterable[str] = (), limit: int = MESSAGE_LIMIT) ->
         and lone surrogates.
     """
     for secret in secrets:
-        if secret:
-            text = text.replace(secret, "…")  # before cutting, which could leave a part of one
+        plain = secret.reveal() if isinstance(secret, Secret) else secret
+        if plain:
+            text = text.replace(plain, "…")  # before cutting, which could leave a part of one
     text = text[: limit * 8]
     text = _KEY_LIKE.sub("…", text)
+    text = _QUERY.sub(r"\1?…", _USERINFO.sub("//…@", text))
     text = _BASE64.sub(lambda found: f"<{len(found[0])} characters of base64>", text)
     text = _CONTROL.sub(" ", text).encode("utf-8", "replace").decode("utf-8").strip()
     return text if len(text) <= limit else text[: limit - 1] + "…"
@@ -105,6 +110,10 @@ def safe_url(url: str) -> str:
 def safe_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return `headers` with the values of credentials and identities replaced by ``…``."""
     return {
-        name: "…" if name.lower() in SENSITIVE_HEADERS else scrub(value, limit=200)
+        name: "…" if _is_sensitive(name.lower()) else scrub(value, limit=200)
         for name, value in headers.items()
     }
+
+
+def _is_sensitive(name: str) -> bool:
+    return name in SENSITIVE_HEADERS or _SENSITIVE_NAME.search(name) is not None

@@ -27,6 +27,7 @@ _MOST_NAMES = 10_000
 _MOST_SIDECAR_BYTES = 64 * 1024 * 1024
 _SLUG_CHARACTERS = 48
 _DIGEST_CHARACTERS = 12
+_DEVICE = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # no file can have such a name on Windows
 _SPEC = re.compile(r"[<>^]?\d{0,2}[ds]?")
 _LONGEST: Mapping[str, Any] = {
     "index": 99,
@@ -84,7 +85,7 @@ class SavePlan:
         if "{" in text or "}" in text:
             _check_pattern(text)
             folder = os.path.dirname(re.split("[{}]", text, maxsplit=1)[0])
-            return cls(Path(folder), text[len(folder) :].lstrip("/"), True, overwrite, sidecar)
+            return cls(Path(folder), text[len(folder) :].lstrip("/" + os.sep), True, overwrite, sidecar)
         path = Path(text)
         if not text or text.endswith(("/", os.sep)) or os.path.isdir(text):
             return cls(path, "{slug}", True, overwrite, sidecar)
@@ -210,7 +211,7 @@ def slug(text: str, limit: int = _SLUG_CHARACTERS) -> str:
     """Return `text` as a safe piece of a file name: a-z, 0-9 and "-", at most `limit` characters."""
     plain = unicodedata.normalize("NFKD", text[: limit * 8]).encode("ascii", "ignore").decode().lower()
     short = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:limit].rstrip("-")
-    return short or "image"
+    return f"image-{short}" if _DEVICE.fullmatch(short) else short or "image"
 
 
 def _escape(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -23,11 +24,17 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Executor, ThreadPoolExecutor
 
+    from imgkit.async_driver import AsyncDriver
     from imgkit.providers.base import Provider
 
 P = ParamSpec("P")
 T = TypeVar("T")
 M = TypeVar("M", bound=Callable[..., Any])
+CLOSING_S = 2.0
+"""Seconds that `close` gives to calls that it breaks off."""
+
+FILE_THREADS = 8
+
 Plan = Callable[Concatenate[Core, P], Flow[T]]
 
 
@@ -190,14 +197,16 @@ def _mismatch(
         missing = [name for name in required[1 + len(args) :] if name not in kwargs]
         fields = dict.fromkeys(missing, "is missing")
     if not fields:
+        twice = [name for name in known[: len(args)] if name in kwargs]
+        fields = dict.fromkeys(twice, "is given twice, by position and by name")
+    if not fields:
         fields = {"arguments": f"{plan.__name__} takes {known[0]} and then keywords, such as {known[-1]}=…"}
     return InvalidRequestError(fields)
 
 
 def _dressed(method: M, plan: Callable[..., Any], owner: str) -> M:
     """Give a bound plan the name, signature and description that help() and editors show."""
-    functools.update_wrapper(method, plan)
-    del method.__wrapped__  # type: ignore[attr-defined]  # its signature is the one below
+    functools.update_wrapper(method, plan)  # keeps the plan as __wrapped__, where type hints resolve
     signature = inspect.signature(plan)
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     annotation = str(signature.return_annotation).removeprefix("Flow[").removesuffix("]")
@@ -291,21 +300,35 @@ class AsyncImageService(_Service):
 
     def _connect(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pool: ThreadPoolExecutor | None = None
+        self._running: set[AsyncDriver[Any]] = set()
+        self._pools: dict[str, ThreadPoolExecutor] = {}
         if self._core.face == "sync":
             from imgkit.bridges import ThreadBackend
 
-            self._backend: AsyncBackend = ThreadBackend(cast(Backend, self._core.backend), self._executor)
+            self._backend: AsyncBackend = ThreadBackend(
+                cast(Backend, self._core.backend),
+                lambda: self._pool("wire", self._core.options.max_in_flight),
+            )
         else:
             self._backend = cast(AsyncBackend, self._core.backend)
 
     async def close(self) -> None:
-        """Close all connections. Idempotent; the service cannot be used afterwards."""
+        """Close all connections. Idempotent; the service cannot be used afterwards.
+
+        Calls that still run are broken off, and end with an error that says what may have been billed.
+        """
         if not self._closed:
+            import asyncio
+
             self._closed = True
+            for driver in list(self._running):
+                driver.abort()
+            until = time.monotonic() + CLOSING_S
+            while self._running and time.monotonic() < until:
+                await asyncio.sleep(0.01)
             await self._backend.aclose()
-            if self._pool is not None:
-                self._pool.shutdown(wait=False, cancel_futures=True)
+            for pool in self._pools.values():
+                pool.shutdown(wait=False, cancel_futures=True)
 
     async def __aenter__(self) -> Self:
         return self
@@ -328,20 +351,25 @@ class AsyncImageService(_Service):
                     "or use ImageService"
                 )
             self._loop = loop
-        driver = AsyncDriver(flow, self._backend, self._transfer(timeout_s), self._executor)
+        driver = AsyncDriver(
+            flow, self._backend, self._transfer(timeout_s), lambda: self._pool("files", FILE_THREADS)
+        )
+        self._running.add(driver)
         try:
             end = await driver.proceed()
             assert isinstance(end, Done), "only streams emit events"
             return end.value
         finally:
+            self._running.discard(driver)
             driver.close()
 
-    def _executor(self) -> Executor:
-        if self._pool is None:
+    def _pool(self, name: str, threads: int) -> Executor:
+        """Return a pool of threads. Files have their own: a paid picture must not wait for a slow server."""
+        if name not in self._pools:
             from concurrent.futures import ThreadPoolExecutor
 
-            self._pool = ThreadPoolExecutor(self._core.options.max_in_flight, "imgkit")
-        return self._pool
+            self._pools[name] = ThreadPoolExecutor(threads, f"imgkit-{name}")
+        return self._pools[name]
 
 
 def _shut(backend: Backend, watchdog: Watchdog) -> None:

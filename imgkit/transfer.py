@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable
 
 from imgkit.errors import NotSentError, OutcomeUnknownError, TransportError
@@ -59,6 +59,10 @@ class Transfer:
         """Record the proof that no byte of the request has left."""
         self._unsent = True
 
+    def mark_sent(self) -> None:
+        """Record that from here on bytes of the request may have left."""
+        self._unsent = False
+
     def on_abort(self, abort: Callable[[], None]) -> None:
         """Call `abort` (quick, thread-safe) when the transfer is aborted; at once if it was."""
         with self._lock:
@@ -73,11 +77,12 @@ class Transfer:
         A duplicate of the descriptor is kept: wrapping a socket in TLS takes the descriptor away
         from its first owner, and an HTTP library may close its own while a reply is still read.
         """
-        handle = socket.socket(fileno=os.dup(fileno))
+        handle = socket.socket(fileno=socket.dup(fileno))  # os.dup knows no sockets on Windows
         with self._lock:
             self._handles.append(handle)
             if self.aborted:
                 shut_down(handle)
+                raise TimeoutError("aborted before it was connected")
 
     def abort(self) -> None:
         """Stop whatever blocks. Thread-safe, idempotent."""
@@ -89,7 +94,10 @@ class Transfer:
             for handle in self._handles:  # under the lock, so that none is closed meanwhile
                 shut_down(handle)
         for abort in aborts:
-            abort()
+            try:
+                abort()
+            except Exception as error:  # a backend's fault; the other calls must keep their watchdog
+                warnings.warn(f"aborting a request failed ({describe(error)})", RuntimeWarning, stacklevel=2)
 
     def hang_up(self) -> None:
         """Shut the connection of a request that is over, whatever of it still lingers."""
@@ -119,7 +127,10 @@ class Transfer:
         Returns:
             `NotSentError` with proof, else `OutcomeUnknownError`.
         """
-        what = f"no complete answer within {self.timeout_s:g} s" if self.expired() else describe(cause)
+        if self.expired():
+            what = f"no complete answer within {self.timeout_s:g} s"
+        else:
+            what = "the service was closed, or the call aborted" if self.aborted else describe(cause)
         if unsent or self._unsent:
             return NotSentError(f"could not connect: {what}. Nothing was sent, so nothing was billed.")
         return OutcomeUnknownError(

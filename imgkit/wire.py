@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from imgkit.errors import ConfigurationError
 from imgkit.redact import safe_headers, safe_url
 from imgkit.transfer import Transfer
 
@@ -141,11 +142,22 @@ class BackendOptions:
         client_options: what only this backend understands, as the caller gave it.
     """
 
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)
     ca: Any = None
     reuse_connections: bool = False
     max_in_flight: int = 256
-    client_options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    client_options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+    def refuse_unknown(self, backend: str, known: frozenset[str] = frozenset()) -> None:
+        """Refuse client options that a backend does not know.
+
+        Raises:
+            ConfigurationError: naming them.
+        """
+        unknown = sorted(str(name) for name in self.client_options if name not in known)
+        if unknown:
+            there = f"it knows {', '.join(sorted(known))}" if known else "it has none"
+            raise ConfigurationError(f"client_options: {backend} knows no {', '.join(unknown)}; {there}")
 
 
 class Reply(Protocol):

@@ -55,7 +55,6 @@ BY_STATUS_ALONE: list[tuple[int, type[tree.ApiError]]] = [
     (429, tree.RateLimitError),
     (300, tree.RedirectRefusedError),
     (304, tree.RedirectRefusedError),
-    (101, tree.ApiError),
 ]
 SHAPES: list[tuple[Any, str]] = [
     (openai(), "boom"),

@@ -25,7 +25,7 @@ def test_built_ins_use_the_public_hooks() -> None:
 def test_every_hook_has_its_place_in_the_table() -> None:
     """The table has one field for each hook that is specified."""
     hooks = [name for name in vars(Hooks) if name.startswith("imgkit_")]
-    assert len(dataclasses.fields(HookTable)) == len(hooks)
+    assert len([one for one in dataclasses.fields(HookTable) if one.name != "warned"]) == len(hooks)
 
 
 class Shout:

@@ -8,6 +8,7 @@ import socket
 import weakref
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
+from typing import Any
 
 import aiohttp
 
@@ -29,7 +30,7 @@ class AiohttpBackend:
         options: see `imgkit.wire.BackendOptions`.
     """
 
-    errors = (aiohttp.ClientError, OSError)
+    errors = (aiohttp.ClientError, OSError, UnicodeError)  # the last of names that cannot be looked up
     unsent_errors = (
         aiohttp.ClientConnectorError,
         aiohttp.ConnectionTimeoutError,
@@ -40,6 +41,7 @@ class AiohttpBackend:
     checks_peer = True
 
     def __init__(self, options: BackendOptions) -> None:
+        options.refuse_unknown("aiohttp")
         self._options = options
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -49,6 +51,7 @@ class AiohttpBackend:
         session = self._session(request.public_peer_only)
         headers = request.wire_headers()
         headers.setdefault("user-agent", "imgkit")
+        transfer.mark_unsent()  # until there is a connection to send it on
         _sending.set(transfer)
         try:
             response = await session.request(
@@ -101,6 +104,7 @@ class AiohttpBackend:
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
+                trace_configs=[_STAGES],
                 max_line_size=HEAD_LINE_BYTES,
                 max_field_size=HEAD_LINE_BYTES,
                 skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
@@ -149,6 +153,15 @@ _MOST_TURNS = 100
 
 _sending: ContextVar[Transfer] = ContextVar("imgkit_sending")
 _abandoned: list[object] = []
+
+
+async def _connected(session: Any, context: Any, what: Any) -> None:
+    _sending.get().mark_sent()
+
+
+_STAGES = aiohttp.TraceConfig()
+_STAGES.on_connection_create_end.append(_connected)
+_STAGES.on_connection_reuseconn.append(_connected)
 
 
 def _payload(body: Body) -> bytes | AsyncIterator[bytes]:

@@ -8,6 +8,8 @@ before a byte is sent), and a failure to connect is kept apart from everything t
 from __future__ import annotations
 
 import http.client
+import logging
+import re
 import socket
 import threading
 import time
@@ -26,10 +28,12 @@ from urllib3.util import Retry, Timeout
 from imgkit.backends.sockets import close_descriptors, tls_context
 from imgkit.errors import DownloadBlockedError
 from imgkit.peers import NOT_PUBLIC, is_public
+from imgkit.redact import scrub
 from imgkit.transfer import Transfer
 from imgkit.wire import BackendOptions, Head, HttpRequest, Reply, whole_or_blocks
 
 READ_BYTES = 256 * 1024
+INTERIM = frozenset(range(102, 200))
 SEND_GAP_S = 30.0
 """Seconds that one block of an upload may take; urllib3 would apply the connect timeout."""
 
@@ -46,6 +50,7 @@ class RequestsBackend:
     checks_peer = True
 
     def __init__(self, options: BackendOptions) -> None:
+        options.refuse_unknown("requests")
         self._options = options
         self._lock = threading.Lock()
         self._adapter: _Adapter | None = None
@@ -157,6 +162,11 @@ class _Adapter(requests.adapters.HTTPAdapter):
         manager.pool_classes_by_scheme = _POOLS
         return manager
 
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        """Leave the TLS settings to the context; requests would change the caller's own one."""
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {}
+
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Leave the context as it is: requests would load certifi's bundle into it on each request."""
 
@@ -171,16 +181,23 @@ _HTTPS = _genuine(urllib3.connection.HTTPSConnection)
 
 
 class _Response(http.client.HTTPResponse):
-    """A reply whose head must be whole: http.client takes half a head for an empty reply."""
+    """A reply whose head must be whole, and final.
+
+    http.client takes half a head for an empty reply, and 103 (early hints) for the answer.
+    """
 
     def begin(self) -> None:
-        stream = self.fp
-        self.fp = cast(Any, _WholeHead(stream))
-        try:
-            super().begin()
-        finally:
-            if isinstance(self.fp, _WholeHead):
-                self.fp = stream
+        while True:
+            stream = self.fp
+            self.fp = cast(Any, _WholeHead(stream))
+            try:
+                super().begin()
+            finally:
+                if isinstance(self.fp, _WholeHead) or self.status in INTERIM:
+                    self.fp = stream
+            if self.status not in INTERIM:
+                return
+            self.headers = cast(Any, None)  # what makes `begin` read on
 
 
 class _WholeHead:
@@ -233,7 +250,8 @@ class _Guarded:
         line = _current.line
         deadline = time.monotonic() + float(self.timeout or SEND_GAP_S)
         problem: OSError = OSError("the name has no addresses")
-        for family, kind, protocol, _, address in self._addresses(deadline):
+        addresses = self._addresses(deadline)
+        for number, (family, kind, protocol, _, address) in enumerate(addresses):
             if line is not None and line.public_only and not is_public(str(address[0])):
                 line.transfer.mark_unsent()
                 raise DownloadBlockedError(f"{self.host} is not fetched: {NOT_PUBLIC}")
@@ -244,7 +262,9 @@ class _Guarded:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 if line is not None:
                     line.transfer.watch_socket(sock.fileno())
-                sock.settimeout(max(0.001, deadline - time.monotonic()))
+                # An address that does not answer leaves time for the next one.
+                left_s = (deadline - time.monotonic()) / (len(addresses) - number)
+                sock.settimeout(max(0.001, left_s))
                 sock.connect(address)
                 return sock
             except OSError as error:
@@ -321,5 +341,17 @@ class _HttpsPool(_PoolMixin, urllib3.HTTPSConnectionPool):
         usual = urllib3.HTTPSConnectionPool.ConnectionCls
         return _GuardedHttps if usual is _HTTPS else usual
 
+
+class _NoQueries(logging.Filter):
+    """Keeps signed URLs out of urllib3's log while it fetches for us."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if _current.line is not None:
+            record.msg, record.args = scrub(re.sub(r"\?[^\s\"]*", "?…", record.getMessage()), limit=2000), ()
+        return True
+
+
+for _name in ("urllib3.connectionpool", "urllib3.connection"):
+    logging.getLogger(_name).addFilter(_NoQueries())
 
 _POOLS = {"http": _HttpPool, "https": _HttpsPool}

@@ -7,13 +7,15 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from imgkit.call import Call
 from imgkit.errors import ConfigurationError, MissingKeyError
 from imgkit.hookspecs import hookimpl
-from imgkit.redact import Secret
+from imgkit.redact import Secret, safe_url
 from imgkit.wire import HttpRequest
 
+_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -24,12 +26,15 @@ class BearerAuth:
         api_key: the key, or a callable that returns it and is asked on every sending; None to read
             the environment then.
         variable: name of the environment variable, such as "OPENAI_API_KEY".
+        allow_insecure: send the key over plain http to hosts other than this machine too.
 
     Raises:
         ConfigurationError: the key holds what a header cannot carry. The message does not show it.
     """
 
-    def __init__(self, api_key: str | Callable[[], str] | None, variable: str) -> None:
+    def __init__(
+        self, api_key: str | Callable[[], str] | None, variable: str, *, allow_insecure: bool = False
+    ) -> None:
         if inspect.iscoroutinefunction(api_key):
             raise ConfigurationError("api_key is a coroutine function: give one that returns the key itself")
         if api_key is not None and not isinstance(api_key, str) and not callable(api_key):
@@ -37,6 +42,7 @@ class BearerAuth:
                 f"api_key is a {type(api_key).__name__}: give text, or a callable that returns it"
             )
         self._variable = variable
+        self._allow_insecure = allow_insecure
         self._source: Secret | Callable[[], str] | None = (
             Secret(_checked(api_key, "api_key")) if isinstance(api_key, str) else api_key
         )
@@ -54,6 +60,8 @@ class BearerAuth:
                 f"{call.base_url} needs an API key: set {self._variable}, or pass api_key=…; "
                 'or stay offline with backend="offline"'
             )
+        if not self._allow_insecure:
+            check_encrypted(call.base_url)
         return replace(request, headers={**request.headers, "authorization": f"Bearer {key}"})
 
     def _key(self) -> str | None:
@@ -66,6 +74,20 @@ class BearerAuth:
 
     def __repr__(self) -> str:
         return f"BearerAuth({self._variable})"
+
+
+def check_encrypted(base_url: str) -> None:
+    """Refuse to send a key over plain http, unless it stays on this machine.
+
+    Raises:
+        ConfigurationError: saying what to do.
+    """
+    parts = urlsplit(base_url)
+    if parts.scheme == "http" and not _LOOPBACK.fullmatch(parts.hostname or ""):
+        raise ConfigurationError(
+            f"base_url {safe_url(base_url)!r} would send the API key unencrypted: use https://, or say "
+            "allow_insecure=True for a network that you trust"
+        )
 
 
 def _checked(key: object, source: str) -> str:

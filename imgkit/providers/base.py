@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 from imgkit.errors import ImgkitError
 from imgkit.inputs import InputFile
 from imgkit.models import ImageRequest, Usage
+from imgkit.redact import Secret
 from imgkit.wire import Head, HttpRequest
 
 HostClass: TypeAlias = Literal["official", "compatible", "offline"]
@@ -93,14 +94,14 @@ class Provider(Protocol):
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the request as it goes over the wire, without credentials."""
 
-    def decode(self, head: Head, body: bytes, target: Target, secrets: tuple[str, ...] = ()) -> Answer:
+    def decode(self, head: Head, body: bytes, target: Target, secrets: tuple[Secret, ...] = ()) -> Answer:
         """Return what a 2xx reply says.
 
         Raises:
             ImgkitError: an error inside the reply, no pictures, or nothing that can be read.
         """
 
-    def error(self, head: Head, body: bytes, secrets: tuple[str, ...]) -> ImgkitError:
+    def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
         """Return what a reply that is not 2xx means.
 
         Args:

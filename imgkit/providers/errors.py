@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 from imgkit import errors as tree
-from imgkit.redact import safe_url, scrub
+from imgkit.redact import Secret, safe_url, scrub
 from imgkit.retry_after import retry_after_s
 from imgkit.streaming.replies import parse_json
 from imgkit.wire import Head
@@ -106,7 +106,11 @@ def read_error_body(body: bytes) -> ErrorBody:
 
 
 def error_from_reply(
-    head: Head, body: bytes, secrets: tuple[str, ...] = (), *, next_steps: Mapping[str, str] | None = None
+    head: Head,
+    body: bytes,
+    secrets: tuple[Secret | str, ...] = (),
+    *,
+    next_steps: Mapping[str, str] | None = None,
 ) -> tree.ImgkitError:
     """Return the error that a reply means.
 
@@ -128,17 +132,17 @@ def error_from_reply(
         )
     facts: dict[str, Any] = {
         "status": head.status,
-        "code": said.code,
-        "type": said.type,
-        "param": said.param,
-        "request_id": head.request_id,
+        "code": _clean(said.code, secrets),
+        "type": _clean(said.type, secrets),
+        "param": _clean(said.param, secrets),
+        "request_id": _clean(head.request_id, secrets),
         "retry_after_s": retry_after_s(head.headers),
     }
     if issubclass(kind, tree.ModerationBlockedError):
         facts |= _moderation(said.details)
     advice = (next_steps or {}).get(said.code or "") or NEXT_STEP[kind]
-    where = f", param {scrub(said.param, secrets, 60)}" if said.param else ""
-    code = f", code {scrub(said.code, secrets, 60)}" if said.code else ""
+    where = f", param {scrub(facts['param'], limit=60)}" if said.param else ""
+    code = f", code {scrub(facts['code'], limit=60)}" if said.code else ""
     redirect = issubclass(kind, tree.RedirectRefusedError) and "location" in head.headers
     target = f" to {_origin(head.headers['location'])}" if redirect else ""
     wait = f" The server asks to wait {facts['retry_after_s']:g} s." if facts["retry_after_s"] else ""
@@ -149,9 +153,13 @@ def error_from_reply(
     )
 
 
+def _clean(word: str | None, secrets: tuple[Secret | str, ...]) -> str | None:
+    return None if word is None else scrub(word, secrets, 120)
+
+
 def _kind(status: int, said: ErrorBody) -> type[tree.ApiError] | None:
     """Return the class of error, None for an unknown outcome."""
-    if status in GAVE_UP or (status >= 500 and not said.structured):
+    if status in GAVE_UP or status < 200 or (status >= 500 and not said.structured):
         return None
     if said.code in BY_CODE:
         return BY_CODE[said.code]
@@ -218,7 +226,7 @@ def _page_text(body: bytes) -> str:
     return " ".join(html.unescape(text).split())
 
 
-def _quoted(message: str, secrets: tuple[str, ...]) -> str:
+def _quoted(message: str, secrets: tuple[Secret | str, ...]) -> str:
     text = scrub(message, secrets).rstrip(". ")
     return f": {text}" if text else ""
 

@@ -29,7 +29,7 @@ from imgkit.models import (
 )
 from imgkit.providers.base import Answer, OpenedInputs, Picture, Target
 from imgkit.providers.errors import error_from_reply
-from imgkit.redact import scrub
+from imgkit.redact import Secret, scrub
 from imgkit.schemas.responses import IMAGE, REPLY
 from imgkit.sniff import EXTENSIONS, is_complete_bytes, sniff
 from imgkit.streaming.multipart import Field, File, MultipartBody
@@ -95,7 +95,7 @@ class OpenAIProvider:
                 headers[name] = value
         return HttpRequest("POST", target.base_url + PATHS[type(request)], headers, body)
 
-    def decode(self, head: Head, body: bytes, target: Target, secrets: tuple[str, ...] = ()) -> Answer:
+    def decode(self, head: Head, body: bytes, target: Target, secrets: tuple[Secret, ...] = ()) -> Answer:
         """Return the pictures of a reply; whatever is wrong with one never costs another."""
         try:
             if head.status in (204, 205, 206):
@@ -132,7 +132,7 @@ class OpenAIProvider:
             extra=read.extra,
         )
 
-    def error(self, head: Head, body: bytes, secrets: tuple[str, ...]) -> ImgkitError:
+    def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
         """Return what a reply that is not 2xx means."""
         return error_from_reply(head, body, secrets, next_steps=_NEXT_STEPS)
 

@@ -7,13 +7,13 @@ types, the ranges of the API reference, and what no server could mean.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import marshmallow as ma
 from marshmallow import fields, validate
 
+from imgkit.headers import NOT_FOR_USERS, header_problem
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, CreateImageVariationRequest
 from imgkit.schemas.base import Typed
 
@@ -23,12 +23,6 @@ MOST_IMAGES = 16
 MOST_PICTURES = 10
 """Pictures of one request (API reference, 2026-11-23)."""
 
-_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_HEADER_VALUE = re.compile(r"([!-~]([ -~]*[!-~])?)?")
-_OWN_HEADERS = {
-    "authorization", "content-length", "content-type", "cookie", "host", "transfer-encoding",
-    "connection", "proxy-authorization", "accept-encoding", "expect", "te", "trailer", "upgrade",
-}  # fmt: skip
 _OWN_BODY = {
     "stream": "create_image and its siblings read one whole reply; leave it out",
     "partial_images": "partial pictures come only with a stream; leave it out",
@@ -157,17 +151,9 @@ class _ExtraBody(_Object):
 
 class _Headers(fields.Field[Any]):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
-        if not isinstance(value, Mapping):
-            raise ma.ValidationError("must be a mapping of header names to values.")
-        for name, content in value.items():
-            if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-                raise ma.ValidationError(f"{name!r} is not a header name.")
-            if name.lower() in _OWN_HEADERS:
-                raise ma.ValidationError(f"{name!r} is set by imgkit or its plugins: leave it out.")
-            if content is not None and not (isinstance(content, str) and _HEADER_VALUE.fullmatch(content)):
-                raise ma.ValidationError(
-                    f"the value of {name!r} must be printable ASCII text, without blanks at its ends."
-                )
+        problem = header_problem(value, NOT_FOR_USERS)
+        if problem:
+            raise ma.ValidationError(f"{problem}.")
         return {name.lower(): content for name, content in value.items()}
 
 

@@ -1,0 +1,345 @@
+"""Promises that are easily broken at their edges: money, secrets, deadlines, closing."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import dataclasses
+import logging
+import pickle
+import ssl
+import threading
+import time
+import traceback
+import typing
+import warnings
+from typing import Any
+
+import pytest
+
+import imgkit
+from imgkit import errors
+from imgkit.errors import ImgkitError
+from imgkit.plugins import PluginWarning
+from imgkit.wire import BackendOptions
+from tests.support.pictures import answer, encoded, picture
+from tests.support.wire_server import WireServer, drip, hang, head, raw, reply
+
+KEY = "sk-test-CANARY-1234567890abcdef"
+OK = reply(200, answer())
+
+
+def create(face: Any, *args: Any, **options: Any) -> Any:
+    return face.run(lambda service: service.create_image("a fox"), *args, **options)
+
+
+@pytest.mark.parametrize("interim", [100, 102, 103, 199])
+def test_interim_replies_are_not_the_answer(face: Any, http_backend: str, interim: int) -> None:
+    """Early hints and their like come before the answer, not in its place."""
+
+    def script(line: Any) -> None:
+        line.send(f"HTTP/1.1 {interim} Early\r\nlink: </x>\r\n\r\n".encode() * 3)
+        OK(line)
+
+    with WireServer(script) as server:
+        assert create(face, http_backend, base_url=server.base_url)[0].data == picture()
+    assert server.posts == 1
+
+
+class SlowFile:
+    """A stream that takes its time."""
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
+        self._blocks = [picture(), b""]
+
+    def read(self, size: int = -1) -> bytes:
+        threading.Event().wait(self._wait_s)
+        return self._blocks.pop(0)
+
+
+def test_nothing_is_sent_after_the_deadline(face: Any, http_backend: str) -> None:
+    """When opening inputs has used up the time, nothing is sent, and the error says so."""
+    with WireServer(OK) as server, pytest.raises(imgkit.NotSentError):
+        face.run(
+            lambda service: service.create_image_edit(SlowFile(0.05), "blue"),
+            http_backend,
+            base_url=server.base_url,
+            timeout_s=0.04,
+        )
+    assert server.accepted == 0
+
+
+@pytest.mark.parametrize("backend", ["requests", "aiohttp", "offline"])
+def test_closing_breaks_off_running_calls(backend: str) -> None:
+    """Calls that run while the asynchronous service is closed end soon, with an error of ours."""
+
+    async def main(base_url: str | None) -> list[Any]:
+        options = {"client_options": {"latency_s": 20}} if base_url is None else {"base_url": base_url}
+        service = imgkit.AsyncImageService(backend, **options)  # type: ignore[arg-type]
+        calls = [asyncio.create_task(service.create_image(f"{number}")) for number in range(3)]
+        await asyncio.sleep(0.05)
+        while base_url is not None and len(server.lines) < 3:
+            await asyncio.sleep(0.01)
+        await service.close()
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    began = time.monotonic()
+    with WireServer(hang) as server:
+        ends = asyncio.run(main(None if backend == "offline" else server.base_url))
+    assert [type(end) for end in ends] == [imgkit.OutcomeUnknownError] * 3
+    assert time.monotonic() - began < 5
+
+
+def test_closing_in_another_thread(http_backend: str) -> None:
+    """Closing the blocking service ends a call of another thread, whose deadline is far away."""
+    ends: list[BaseException] = []
+
+    def work(service: imgkit.ImageService) -> None:
+        try:
+            service.create_image("a fox")
+        except BaseException as error:
+            ends.append(error)
+
+    with WireServer(drip(b" " * 4000, head(200, {"content-length": "4000"}))) as server:
+        service = imgkit.ImageService(http_backend, base_url=server.base_url)
+        thread = threading.Thread(target=work, args=(service,))
+        thread.start()
+        while not server.lines:
+            time.sleep(0.01)
+        service.close()
+        thread.join(5)
+    assert not thread.is_alive()
+    assert [type(end) for end in ends] == [imgkit.OutcomeUnknownError]
+
+
+def test_a_queued_call_was_not_sent() -> None:
+    """A call that waits for a thread at its deadline ends then, and never reaches the server."""
+
+    async def main(base_url: str) -> list[Any]:
+        async with imgkit.AsyncImageService("requests", base_url=base_url, max_in_flight=1) as service:
+            first = asyncio.create_task(service.create_image("first", timeout_s=1))
+            while not server.lines:
+                await asyncio.sleep(0.01)
+            began = time.monotonic()
+            second = await asyncio.gather(
+                service.create_image("second", timeout_s=0.1), return_exceptions=True
+            )
+            assert time.monotonic() - began < 0.8
+            return [*second, *await asyncio.gather(first, return_exceptions=True)]
+
+    with WireServer(hang) as server:
+        ends = asyncio.run(main(server.base_url))
+    assert all(isinstance(end, imgkit.TransportError) for end in ends)
+    assert [line.body for line in server.lines] == [b'{"prompt":"first"}']
+
+
+def test_impossible_host_names(face: Any, http_backend: str, tmp_path: Any) -> None:
+    """A URL with an impossible host costs its own picture only, and no builtin exception escapes."""
+    entries = [{"b64_json": encoded()}, {"url": "https://a..b/x.png"}, {"b64_json": encoded()}]
+    with WireServer(reply(200, {"data": entries})) as server, pytest.raises(imgkit.SaveError) as caught:
+        face.run(
+            lambda service: service.create_image("a fox", save_to=tmp_path),
+            http_backend,
+            base_url=server.base_url,
+        )
+    assert caught.value.response is not None
+    assert [image.path is None for image in caught.value.response] == [False, True, False]
+    for name in ("a..b", "x" * 64):
+        with pytest.raises(imgkit.ConfigurationError):
+            imgkit.ImageService(http_backend, base_url=f"http://{name}/v1")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), ZeroDivisionError("oops")])
+def test_no_observer_costs_a_picture(face: Any, error: BaseException) -> None:
+    """An observer that raises or exits, also where warnings are errors, costs nothing but a line."""
+
+    class Bad:
+        @imgkit.hookimpl
+        def imgkit_on_event(self, event: Any) -> None:
+            raise error
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = face.run(lambda service: service.create_image("a fox", size="64x64"), plugins=[Bad()])
+    assert len(made) == 1
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        face.run(lambda service: service.create_image("a fox", size="64x64"), plugins=[Bad()])
+    assert len([one for one in seen if one.category is PluginWarning]) == 1
+
+
+@pytest.mark.parametrize("name", ["timeout_s", "connect_timeout_s", "read_timeout_s"])
+def test_durations_stay_sane(name: str) -> None:
+    """A duration of more than a week is refused: it would overflow somebody's clock."""
+    options: dict[str, Any] = {name: 1e10}
+    with pytest.raises(imgkit.ConfigurationError, match=name):
+        imgkit.ImageService(**options)
+    with imgkit.ImageService() as service, pytest.raises(imgkit.ConfigurationError):
+        service.create_image("a fox", timeout_s=1e10)
+
+
+def test_proxy_password_stays_secret(face: Any, http_backend: str) -> None:
+    """A proxy that refuses is told without the password that was used for it."""
+    with WireServer(raw(b"HTTP/1.1 407 Proxy Auth\r\ncontent-length: 0\r\n\r\n")) as server:
+        proxy = server.origin.replace("//", "//user:CANARYPW@")
+        with pytest.raises(imgkit.NotSentError) as caught:
+            create(face, http_backend, base_url="https://api.example/v1", proxy=proxy, api_key=KEY)
+    assert "CANARYPW" not in "".join(traceback.format_exception(caught.value))
+    assert "CANARYPW" not in repr(BackendOptions(proxy=proxy, client_options={"token": "CANARYPW"}))
+
+
+def test_an_echoed_key_is_nowhere(face: Any, http_backend: str) -> None:
+    """A server that repeats the key in every field gets it into no attribute, message or frame."""
+    error = {"message": KEY, "code": KEY, "type": KEY, "param": KEY}
+    with WireServer(reply(429, {"error": error}, x_request_id=KEY)) as server:
+        with pytest.raises(imgkit.RateLimitError) as caught:
+            create(face, http_backend, base_url=server.base_url, api_key=KEY)
+    assert KEY not in f"{caught.value!r}{vars(caught.value)}"
+
+
+def test_no_frame_of_a_failure_shows_the_key(face: Any, http_backend: str) -> None:
+    """A traceback that shows local variables shows the key in none of the frames behind the services."""
+    with WireServer(reply(429, {"error": {"message": "slow down"}})) as server:
+        with pytest.raises(imgkit.RateLimitError) as caught:
+            create(face, http_backend, base_url=server.base_url, api_key=KEY)
+    told = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert KEY not in told.partition("service.py")[2]  # the frames of this test hold it, as they must
+
+
+def test_requests_show_no_headers() -> None:
+    """A request object does not show its extra headers, which may hold anything."""
+    request = imgkit.CreateImageRequest(prompt="x", extra_headers={"x-vault": "CANARY"})
+    assert "CANARY" not in repr(request)
+
+
+def test_a_key_found_later_is_not_sent_unencrypted(monkeypatch: Any) -> None:
+    """A key that enters the environment after the service was built is held to the same rule."""
+    with imgkit.ImageService("requests", base_url="http://lan.example/v1") as service:
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        with pytest.raises(imgkit.ConfigurationError, match="unencrypted"):
+            service.create_image("a fox")
+
+
+def test_signed_urls_stay_out_of_logs(http_backend: str, caplog: Any) -> None:
+    """No log line of an HTTP library holds the query of a result URL."""
+    caplog.set_level(logging.DEBUG)
+    picture_reply = reply(200, picture(), content_type="image/png", bad_header="x")
+    with WireServer(reply(200, {"data": [{"url": "/p.png?sig=CANARYSIG"}]}), picture_reply) as server:
+        with imgkit.ImageService(http_backend, base_url=server.base_url) as service:
+            assert service.create_image("a fox")[0].data == picture()
+    assert "CANARYSIG" not in caplog.text
+
+
+def test_deadline_while_connecting_is_not_sent(face: Any, http_backend: str) -> None:
+    """A deadline that passes within the TLS handshake proves that nothing was sent, on both backends."""
+    with WireServer(lambda line: line.until_client_leaves(), read_first=False) as server:
+        with pytest.raises(imgkit.NotSentError):
+            create(face, http_backend, base_url=server.base_url.replace("http:", "https:"), timeout_s=0.2)
+
+
+def test_a_proxy_of_the_environment_must_be_one(monkeypatch: Any) -> None:
+    """A proxy that imgkit cannot speak to is told at once, by the variable's name."""
+    for value in ("socks5://127.0.0.1:1", "http://", "nonsense"):
+        monkeypatch.setenv("HTTPS_PROXY", value)
+        with pytest.raises(imgkit.ConfigurationError, match="HTTPS_PROXY"):
+            imgkit.ImageService("requests", use_env_proxy=True)
+
+
+def error_classes(kind: type[Any] = ImgkitError) -> list[type[Any]]:
+    return [kind, *(one for child in kind.__subclasses__() for one in error_classes(child))]
+
+
+@pytest.mark.parametrize("kind", sorted(set(error_classes()), key=lambda kind: kind.__name__))
+def test_errors_survive_pickling(kind: type[Any]) -> None:
+    """Every error comes out of a pickle with its text and attributes, as process pools need it."""
+    if issubclass(kind, errors.ApiError):
+        made = kind("m", status=429, code="c", request_id="r")
+    elif issubclass(kind, errors.PluginError):
+        made = kind("m", plugin="p", hook="h")
+    elif issubclass(kind, errors.InvalidRequestError):
+        made = kind({"n": "is wrong"})
+    else:
+        made = kind("m")
+    for again in (pickle.loads(pickle.dumps(made)), copy.copy(made)):
+        assert type(again) is kind
+        assert str(again) == str(made)
+        assert vars(again) == vars(made)
+
+
+ODD_HEADERS: list[Any] = [
+    None, 5, {1: "a"}, {"": "x"}, {"a:b": "c"}, {"transfer-encoding": "chunked"}, {"host": "evil"},
+    {"X-Upper": "x"}, {"x": "sk-CANARY–key"}, {"x": None},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("headers", ODD_HEADERS)
+def test_headers_of_plugins_are_checked(headers: Any) -> None:
+    """Headers that cannot be sent, or that frame the message, are refused with the plugin's name."""
+
+    class Odd:
+        @imgkit.hookimpl
+        def imgkit_before_send(self, request: Any) -> Any:
+            return dataclasses.replace(request, headers=headers)
+
+    with imgkit.ImageService(plugins=[Odd()]) as service, pytest.raises(imgkit.PluginError) as caught:
+        service.create_image("a fox")
+    assert "Odd" in str(caught.value)
+    assert "CANARY" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"plugins": 5}, {"plugins": "x"}, {"plugins": ["x"]}, {"client_options": 5}]
+)
+def test_odd_arguments(options: dict[str, Any]) -> None:
+    """Arguments of a wrong type are errors of ours."""
+    with pytest.raises(imgkit.ConfigurationError):
+        imgkit.ImageService(**options)
+
+
+def test_unknown_client_options(http_backend: str) -> None:
+    """A client option that a backend does not know is refused, not ignored."""
+    with pytest.raises(imgkit.ConfigurationError, match="foo"):
+        imgkit.ImageService(http_backend, client_options={"foo": 1})
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_a_callers_context_is_left_alone(face: Any, http_backend: str) -> None:
+    """An ssl.SSLContext is used as it is, and is the same afterwards."""
+    import trustme
+
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(server_side)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with WireServer(OK, tls=server_side) as server:
+        assert len(create(face, http_backend, base_url=server.base_url, ca=context)) == 1
+    assert context.verify_mode == ssl.CERT_NONE
+
+
+def test_images_are_equal_to_themselves_only() -> None:
+    """Two pictures are not equal for having the same place, and can be put into a set."""
+    one, other = imgkit.Image.from_bytes(b"a"), imgkit.Image.from_bytes(b"b")
+    assert one != other
+    assert len({one, other, one}) == 2
+
+
+def test_a_cut_reply_is_kept(face: Any, http_backend: str) -> None:
+    """What arrived of a reply that was cut, or is too large, is in the error."""
+    with WireServer(raw(head(200, {"content-length": "100"}) + b'{"data": [')) as server:
+        with pytest.raises(imgkit.OutcomeUnknownError) as cut:
+            create(face, http_backend, base_url=server.base_url)
+    assert b'{"data": ['.startswith(cut.value.body)  # aiohttp may have noticed the cut first
+    assert cut.value.body or http_backend == "aiohttp"
+    with WireServer(reply(200, b"x" * 5000)) as server, pytest.raises(imgkit.UnreadableReplyError) as large:
+        create(face, http_backend, base_url=server.base_url, max_reply_bytes=1000)
+    assert len(large.value.body) > 1000
+
+
+@pytest.mark.parametrize("name", ["create_image", "create_image_edit", "create_image_variation", "download"])
+@pytest.mark.parametrize("service", [imgkit.ImageService, imgkit.AsyncImageService])
+def test_type_hints_resolve(service: Any, name: str) -> None:
+    """Tools that read annotations find every name in them."""
+    hints = typing.get_type_hints(getattr(service, name))
+    assert hints["return"] in (imgkit.ImagesResponse, imgkit.Image)
