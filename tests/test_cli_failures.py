@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -269,3 +271,17 @@ def test_the_url_of_a_picture_that_was_not_fetched_is_kept_out_of_messages(tmp_p
     assert stat.S_IMODE(first.stat().st_mode) == 0o600
     assert second.read_bytes() == b"\x89PNG\r\n\x1a\n"
     assert "CANARY" not in "".join(error.__notes__)
+
+
+def test_half_a_reply_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The part of a reply that did arrive before the connection was cut is in a private file."""
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "imgkit", "create", "fox", "--size", "64x64", "--simulate", "half_body"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 7
+    (kept,) = tmp_path.glob("imgkit-unsaved-*.bin")
+    assert kept.read_bytes().startswith(b'{"created"')
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert str(kept) in done.stderr

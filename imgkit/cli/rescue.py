@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from imgkit.errors import ImgkitError, SaveError, UnreadableReplyError
+from imgkit.errors import ImgkitError, OutcomeUnknownError, SaveError, UnreadableReplyError
 from imgkit.image import Image, UrlSource
 from imgkit.sniff import EXTENSIONS
 
@@ -15,7 +15,7 @@ def keep(error: ImgkitError, folder: Path) -> list[Path]:
     """Write what an error still holds to files of mode 0600, and say so in notes of the error.
 
     Args:
-        error: a `SaveError` or `UnreadableReplyError`; others hold nothing.
+        error: a `SaveError`, `UnreadableReplyError` or `OutcomeUnknownError`; others hold nothing.
         folder: where the pictures were to go; the temporary folder is next.
 
     Returns:
@@ -35,7 +35,7 @@ def keep(error: ImgkitError, folder: Path) -> list[Path]:
 
 
 def _left(error: ImgkitError) -> list[tuple[str, bytes, str]]:
-    if isinstance(error, UnreadableReplyError):
+    if isinstance(error, UnreadableReplyError | OutcomeUnknownError):
         return [("what arrived", error.body, ".bin")] if error.body else []
     if not isinstance(error, SaveError):
         return []
