@@ -105,7 +105,9 @@ def test_cancelling_one_task(backend: str) -> None:
 def test_ctrl_c(backend: str) -> None:
     """Ctrl-C in a blocking call ends it at once, whichever backend it waits for."""
     program = (
-        "import sys, imgkit\n"
+        # A background job of a shell inherits an ignored SIGINT.
+        "import signal, sys, imgkit\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"with imgkit.ImageService({backend!r}, base_url=sys.argv[1]) as service:\n"
         "    try:\n"
         "        service.create_image('a fox')\n"

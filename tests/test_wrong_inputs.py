@@ -148,7 +148,7 @@ WRONG_PATHS: list[tuple[Callable[[Path], Any], str]] = [
     (fifo, "is not a regular file"),
     (lambda folder: "/dev/zero", "is not a regular file"),
     (lambda folder: "/proc/self/mem", "is empty"),
-    (lambda folder: "a\0b.png", "null byte"),
+    (lambda folder: "a\0b.png", "embedded null"),
     (lambda folder: "\ud800.png", "surrogates not allowed"),
     (lambda folder: file(folder) / "below.png", "Not a directory"),
     (lambda folder: b"missing-as-bytes", "is text"),

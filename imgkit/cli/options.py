@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -245,8 +246,9 @@ def _debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 
 def _descriptions(kind: type[ImageRequest]) -> dict[str, str]:
     """Return what the docstring of a request class says of each field ("" under ``python -OO``)."""
-    text = (kind.__doc__ or "").partition("Attributes:\n")[2]
-    entries = re.findall(r"^ {8}(\w+): (.+(?:\n {9,}.+)*)", text, re.MULTILINE)
+    # Cleaned, since Python 3.13 takes the indentation out of docstrings and older ones leave it in.
+    text = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
+    entries = re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", text, re.MULTILINE)
     return {name: re.sub(r"\s+", " ", entry.replace("`", "")) for name, entry in entries}
 
 
