@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from imgkit.errors import UnknownPluginError as UnknownPluginError
     from imgkit.errors import UnknownProviderError as UnknownProviderError
     from imgkit.errors import UnreadableReplyError as UnreadableReplyError
+    from imgkit.hooks.retry import RetryPlugin as RetryPlugin
     from imgkit.hookspecs import hookimpl as hookimpl
     from imgkit.image import Image as Image
     from imgkit.models import Attempt as Attempt
@@ -82,6 +83,7 @@ _HOME = {
         ("Attempt", "CreateImageEditRequest", "CreateImageRequest", "CreateImageVariationRequest",
          "ImageInput", "ImagesResponse", "Meta", "Usage"), "models"),
     "Image": "image",
+    "RetryPlugin": "hooks.retry",
     "hookimpl": "hookspecs",
     "AsyncImageService": "service",
     "ImageService": "service",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from imgkit.errors import ImgkitError
 from imgkit.models import ImagesResponse, Operation
 
 if TYPE_CHECKING:
@@ -33,6 +34,28 @@ class Call:
     base_url: str
     host_class: HostClass
     timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What is known of a sending that failed.
+
+    Attributes:
+        kind: "unsent" (nothing left), "refused" (the API answered before doing anything), "failed" (the
+            API itself reports that it failed), or "unknown" (a picture may have been made and billed).
+        error: what the call would end with.
+        number: how many times a failure of this kind has been met in this call, this one included.
+        attempts: how many times the request has been sent, or tried to be.
+        elapsed_s: seconds since the first of them.
+        remaining_s: seconds left until the call's deadline.
+    """
+
+    kind: Literal["unsent", "refused", "failed", "unknown"]
+    error: ImgkitError
+    number: int
+    attempts: int
+    elapsed_s: float
+    remaining_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +105,19 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Retrying:
+    """The request will be sent again.
+
+    Attributes:
+        outcome: of the sending before.
+        wait_s: seconds until then.
+    """
+
+    outcome: Outcome
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Succeeded:
     """The call has its pictures."""
 
@@ -106,4 +142,4 @@ class Cancelled:
     maybe_billed: bool
 
 
-Event = Started | Sent | FirstByte | Progress | Succeeded | Failed | Cancelled
+Event = Started | Sent | FirstByte | Progress | Retrying | Succeeded | Failed | Cancelled

@@ -18,6 +18,7 @@ from imgkit.errors import (
     UnknownProviderError,
 )
 from imgkit.hooks.auth import BearerAuth, check_encrypted
+from imgkit.hooks.retry import RetryPlugin
 from imgkit.hookspecs import BackendSpec, ProviderSpec
 from imgkit.nearest import nearest
 from imgkit.plugins import HookTable, build_table
@@ -91,6 +92,7 @@ def build_core(
     reuse_connections: bool,
     allow_insecure: bool,
     max_in_flight: int,
+    retry: bool | RetryPlugin,
     plugins: Sequence[object],
     client_options: Mapping[str, Any] | None,
     fetch: Callable[[str], bytes] | None,
@@ -118,7 +120,7 @@ def build_core(
     spec, made = _backend_spec(named or DEFAULT_BACKEND, table)
     provider_name, dialect = _provider(provider or os.environ.get("IMGKIT_PROVIDER") or "openai", table)
     target = _target(dialect, spec, given, model, allow_insecure)
-    own = BearerAuth(api_key, dialect.env["api_key"], allow_insecure=allow_insecure)
+    own = [BearerAuth(api_key, dialect.env["api_key"], allow_insecure=allow_insecure), *_retrier(retry)]
     if (api_key is not None or os.environ.get(dialect.env["api_key"])) and not allow_insecure:
         check_encrypted(target.base_url)
     options = BackendOptions(
@@ -137,11 +139,19 @@ def build_core(
         target=target,
         limits=_limits(limits),
         options=options,
-        table=build_table([*plugins, own]),
+        table=build_table([*plugins, *own]),
         # Behind a proxy the connected peer is the proxy, so nothing can be said of the real one.
         fetches_anywhere=spec.checks_peer and options.proxy is None,
         fetch=fetch,
     )
+
+
+def _retrier(retry: object) -> list[object]:
+    if isinstance(retry, RetryPlugin):
+        return [retry]
+    if not isinstance(retry, bool):
+        raise ConfigurationError(f"retry is True, False or a RetryPlugin, not {retry!r}")
+    return [RetryPlugin()] if retry else []
 
 
 def seconds(name: str, value: object) -> float:

@@ -119,7 +119,15 @@ class TransportError(ImgkitError):
 
 
 class NotSentError(TransportError):
-    """The request provably did not reach the API: nothing can have been billed."""
+    """The request provably did not reach the API: nothing can have been billed.
+
+    Attributes:
+        permanent: trying again will not help: an untrusted certificate, a name that does not exist.
+    """
+
+    def __init__(self, message: str, *, permanent: bool = False) -> None:
+        super().__init__(message)
+        self.permanent = permanent
 
 
 class OutcomeUnknownError(TransportError):
@@ -131,10 +139,12 @@ class OutcomeUnknownError(TransportError):
         spool_path: where the part that did arrive is kept, if a state folder is set.
         status: the HTTP status where a gateway answered in the API's place.
         body: the part of a reply that did arrive, b"" if none did.
+        should_retry: what the server's ``x-should-retry`` says, None if it says nothing.
     """
 
     maybe_billed = True
     body = b""
+    should_retry: bool | None = None
 
     def __init__(
         self,
@@ -158,7 +168,10 @@ class ApiError(ImgkitError):
         code, type, param: as the API gave them, None where it did not.
         request_id: value of ``x-request-id``, for the provider's support.
         retry_after_s: seconds to wait as the server asked, None where it did not.
+        should_retry: what the server's ``x-should-retry`` says, None if it says nothing.
     """
+
+    should_retry: bool | None = None
 
     def __init__(
         self,

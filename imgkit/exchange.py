@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
-from imgkit.call import Call, FirstByte, Progress, Sent
-from imgkit.errors import ImgkitError, OutcomeUnknownError, TransportError, UnreadableReplyError
-from imgkit.flow import Flow, Open, Read
+from imgkit.call import Call, FirstByte, Outcome, Progress, Retrying, Sent
+from imgkit.errors import (
+    ConflictError,
+    ImgkitError,
+    NotSentError,
+    OutcomeUnknownError,
+    QuotaExceededError,
+    RateLimitError,
+    ServerError,
+    UnreadableReplyError,
+)
+from imgkit.flow import Flow, Open, Read, Run, Sleep
+from imgkit.hooks.tokens import TokenNeeded
 from imgkit.models import Attempt
 from imgkit.plugins import HookTable
 from imgkit.providers.base import Answer, Provider, Target
@@ -26,6 +38,7 @@ class Course:
         table: the plugins it began with.
         provider, target: the dialect, and where requests go.
         max_reply_bytes: largest reply that is read.
+        deadline: by the clock.
         clock: monotonic seconds.
         attempts: what was sent.
         sent: a request is with the backend and its outcome is not known yet.
@@ -36,13 +49,14 @@ class Course:
     provider: Provider
     target: Target
     max_reply_bytes: int
+    deadline: float
     clock: Callable[[], float]
     attempts: list[Attempt] = field(default_factory=list)
     sent: bool = False
 
 
 def exchange(request: HttpRequest, course: Course) -> Flow[tuple[Head, Answer]]:
-    """Send `request` once and read what comes back.
+    """Send `request` and read what comes back, as often as the retry plugins want it.
 
     Returns:
         The head of the reply and what its body says.
@@ -50,9 +64,59 @@ def exchange(request: HttpRequest, course: Course) -> Flow[tuple[Head, Answer]]:
     Raises:
         ImgkitError: as the wire, the API or a plugin has it.
     """
+    began = course.clock()
+    met: Counter[str] = Counter()
+    while True:
+        try:
+            return (yield from send_once(request, course))
+        except ImgkitError as error:
+            kind = kind_of(error)
+            if kind is None:
+                raise
+            met[kind] += 1
+            elapsed_s = course.clock() - began
+            outcome = Outcome(
+                kind=kind,
+                error=error,
+                number=met[kind],
+                attempts=len(course.attempts),
+                elapsed_s=elapsed_s,
+                remaining_s=course.deadline - course.clock(),
+            )
+            wait_s = course.table.retry_wait(outcome, course.call)
+            if wait_s is None or wait_s >= outcome.remaining_s:
+                raise
+        course.table.notify(Retrying(outcome, wait_s), course.call)
+        yield Sleep(wait_s)
+
+
+def kind_of(error: ImgkitError) -> Literal["unsent", "refused", "failed", "unknown"] | None:
+    """Return what a failure means for another try, None where there is nothing to ask.
+
+    The server's ``x-should-retry: true`` widens what counts as its own failure, by 408, 409 and 5xx.
+    """
+    if isinstance(error, NotSentError):
+        return "unsent"
+    if isinstance(error, RateLimitError):
+        return None if isinstance(error, QuotaExceededError) else "refused"
+    if isinstance(error, ServerError):
+        return "failed" if error.status in (500, 503) or error.should_retry else None
+    if isinstance(error, ConflictError):
+        return "failed" if error.should_retry else None
+    if isinstance(error, OutcomeUnknownError):
+        return "failed" if error.should_retry else "unknown"
+    return None
+
+
+def send_once(request: HttpRequest, course: Course) -> Flow[tuple[Head, Answer]]:
+    """Send `request` with the hooks around it, and read what comes back."""
     table, call = course.table, course.call
     request = table.before_send(request, call)
-    signed = table.authenticate(request, call)
+    answer = table.authenticate(request, call)
+    if isinstance(answer, TokenNeeded):
+        yield Run(answer.fetch, before_sending=True)
+        answer = answer.sign(request)
+    signed = answer
     secrets = _secrets_of(signed)
     began = course.clock()
     status: int | None = None
@@ -69,7 +133,7 @@ def exchange(request: HttpRequest, course: Course) -> Flow[tuple[Head, Answer]]:
             raise course.provider.error(head, body, secrets)
         return head, course.provider.decode(head, body, course.target, secrets)
     except ImgkitError as error:
-        course.sent = course.sent and isinstance(error, TransportError)
+        course.sent = isinstance(error, OutcomeUnknownError)
         problem = type(error).__name__
         raise
     finally:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import pluggy
 
 if TYPE_CHECKING:
-    from imgkit.call import Call, Event
+    from imgkit.call import Call, Event, Outcome
+    from imgkit.hooks.tokens import TokenNeeded
     from imgkit.models import ImageRequest
     from imgkit.wire import HttpRequest
 
@@ -64,6 +65,24 @@ class ProviderSpec:
     install: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginSpec:
+    """A plugin that can be asked for by name: ``plugins=["logging"]``.
+
+    Attributes:
+        name: such as "logging".
+        target: ``"module:Class"`` or ``"module:function"``, imported and called without arguments when
+            a service is built with it; what it returns is the plugin.
+        summary: one line for listings.
+        install: how to get what it needs.
+    """
+
+    name: str
+    target: str
+    summary: str = ""
+    install: str = ""
+
+
 class Hooks:
     """The hooks, one method each. Collecting ones are called when plugins are loaded."""
 
@@ -75,6 +94,11 @@ class Hooks:
     @hookspec
     def imgkit_providers(self) -> Iterable[ProviderSpec]:
         """Return the providers that the plugin offers (collected from all plugins)."""
+        raise AssertionError("a specification is not called")
+
+    @hookspec
+    def imgkit_plugins(self) -> Iterable[PluginSpec]:
+        """Return the plugins that can be asked for by name (collected from all plugins)."""
         raise AssertionError("a specification is not called")
 
     @hookspec
@@ -98,13 +122,27 @@ class Hooks:
         raise AssertionError("a specification is not called")
 
     @hookspec
-    def imgkit_authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | None:
+    def imgkit_authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | TokenNeeded | None:
         """Return the request with credentials among its headers, or None (the first answer counts).
 
-        Called for requests to the origin of ``call.base_url`` only, last of all, on each sending.
+        Called for requests to the origin of ``call.base_url`` only, last of all, on each sending. A plugin
+        that must wait for a token first returns a `TokenNeeded`.
 
         Args:
             request: what will be sent.
+            call: the call.
+        """
+        raise AssertionError("a specification is not called")
+
+    @hookspec
+    def imgkit_retry_wait(self, outcome: Outcome, call: Call) -> float | None:
+        """Return the seconds to wait before the request is sent again, or None (the first answer counts).
+
+        Called after each failure of a sending. A negative number means: give up, and ask nobody else.
+        If no plugin answers, the call ends with the failure.
+
+        Args:
+            outcome: what is known of the failure, above all whether it may have been billed.
             call: the call.
         """
         raise AssertionError("a specification is not called")

@@ -246,6 +246,7 @@ def _course(
         provider=core.provider,
         target=core.target,
         max_reply_bytes=core.limits.max_reply_bytes,
+        deadline=time.monotonic() + limit_s,
         clock=time.monotonic,
     )
     with ExitStack() as cleanup:

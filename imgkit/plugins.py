@@ -7,7 +7,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
@@ -15,18 +15,19 @@ import pluggy
 from imgkit import hookspecs
 from imgkit.errors import ConfigurationError, ImgkitError, PluginError, UnknownPluginError
 from imgkit.headers import FRAMING, header_problem
-from imgkit.hookspecs import BackendSpec, ProviderSpec
+from imgkit.hooks.tokens import TokenNeeded
+from imgkit.hookspecs import BackendSpec, PluginSpec, ProviderSpec
 from imgkit.redact import scrub
 
 if TYPE_CHECKING:
-    from imgkit.call import Call, Event
+    from imgkit.call import Call, Event, Outcome
     from imgkit.models import ImageRequest
     from imgkit.wire import HttpRequest
 
 BUILT_IN = ("imgkit.hooks.builtin",)
 """Modules that register what imgkit brings along, through the hooks that strangers use."""
 
-Spec = TypeVar("Spec", BackendSpec, ProviderSpec)
+Spec = TypeVar("Spec", BackendSpec, ProviderSpec, PluginSpec)
 
 
 class PluginWarning(UserWarning):
@@ -80,9 +81,11 @@ class HookTable:
 
     backends: tuple[Impl, ...] = ()
     providers: tuple[Impl, ...] = ()
+    plugins: tuple[Impl, ...] = ()
     prepares: tuple[Impl, ...] = ()
     before_sends: tuple[Impl, ...] = ()
     authenticates: tuple[Impl, ...] = ()
+    retry_waits: tuple[Impl, ...] = ()
     observers: tuple[Impl, ...] = ()
     warned: set[str] = field(default_factory=set, compare=False)
 
@@ -102,13 +105,29 @@ class HookTable:
             request = _headers_only(impl, request, impl(request=request, call=call))
         return request
 
-    def authenticate(self, request: HttpRequest, call: Call) -> HttpRequest:
-        """Return the request as the first plugin that answers signs it; unchanged if none does."""
+    def authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | TokenNeeded:
+        """Return the request as the first plugin that answers signs it; unchanged if none does.
+
+        Where signing must wait for something that may block, what to run first comes back instead.
+        """
         for impl in self.authenticates:
-            signed = impl(request=request, call=call)
-            if signed is not None:
-                return _headers_only(impl, request, signed)
+            answer = impl(request=request, call=call)
+            if isinstance(answer, TokenNeeded):
+                return _pending(impl, answer)
+            if answer is not None:
+                return _headers_only(impl, request, answer)
         return request
+
+    def retry_wait(self, outcome: Outcome, call: Call) -> float | None:
+        """Return the seconds to wait before another try, None to end the call with its failure."""
+        for impl in self.retry_waits:
+            wait_s = impl(outcome=outcome, call=call)
+            if wait_s is None:
+                continue
+            if isinstance(wait_s, bool) or not isinstance(wait_s, int | float) or wait_s != wait_s:
+                raise impl.wrong(f"returned a {type(wait_s).__name__}")
+            return float(wait_s) if wait_s >= 0 else None
+        return None
 
     def notify(self, event: Event, call: Call) -> None:
         """Tell all observers; one that fails is warned of once, and costs nothing else."""
@@ -128,13 +147,19 @@ class HookTable:
         """Return the providers by name. Raises `ConfigurationError` if two have one name."""
         return _collect(self.providers, ProviderSpec)
 
+    def plugin_specs(self) -> dict[str, PluginSpec]:
+        """Return the plugins by name. Raises `ConfigurationError` if two have one name."""
+        return _collect(self.plugins, PluginSpec)
+
 
 _FIELDS = {
     "imgkit_backends": "backends",
     "imgkit_providers": "providers",
+    "imgkit_plugins": "plugins",
     "imgkit_prepare": "prepares",
     "imgkit_before_send": "before_sends",
     "imgkit_authenticate": "authenticates",
+    "imgkit_retry_wait": "retry_waits",
     "imgkit_on_event": "observers",
 }
 
@@ -220,6 +245,12 @@ def _collect(impls: Iterable[Impl], kind: type[Spec]) -> dict[str, Spec]:
                 )
             found[spec.name] = spec, impl.plugin
     return {name: spec for name, (spec, _) in sorted(found.items())}
+
+
+def _pending(impl: Impl, needed: TokenNeeded) -> TokenNeeded:
+    """Return what a plugin needs first, with its signing held to the rules of its hook."""
+    sign = replace(impl, function=lambda request: needed.sign(request), argnames=("request",))
+    return TokenNeeded(needed.fetch, lambda request: _headers_only(impl, request, sign(request=request)))
 
 
 def _headers_only(impl: Impl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:

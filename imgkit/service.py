@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor, ThreadPoolExecutor
 
     from imgkit.async_driver import AsyncDriver
+    from imgkit.hooks.retry import RetryPlugin
     from imgkit.providers.base import Provider
 
 P = ParamSpec("P")
@@ -64,6 +65,7 @@ class _Service(ABC):
         reuse_connections: bool = False,
         allow_insecure: bool = False,
         max_in_flight: int = 256,
+        retry: bool | RetryPlugin = True,
         plugins: Sequence[object] = (),
         client_options: Mapping[str, Any] | None = None,
         **unknown: Never,
@@ -91,6 +93,8 @@ class _Service(ABC):
                 connection that dies just then leaves the outcome of a request unknown.
             allow_insecure: send a key over plain http to a host that is not this machine.
             max_in_flight: most requests at once where the backend needs a thread for each.
+            retry: repeat what was not sent, what the API refused for now, and what it reports as its own
+                failure; never what may have been billed. False, or a `RetryPlugin` with settings of its own.
             plugins: instances, classes or modules with hooks, asked in this order.
             client_options: what only the backend understands; for "offline": ``latency_s``,
                 ``simulate``, ``seed``.
@@ -129,6 +133,7 @@ class _Service(ABC):
             reuse_connections=reuse_connections,
             allow_insecure=allow_insecure,
             max_in_flight=max_in_flight,
+            retry=retry,
             plugins=plugins,
             client_options=client_options,
             fetch=self._fetcher(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 import warnings
@@ -132,13 +133,30 @@ class Transfer:
         else:
             what = "the service was closed, or the call aborted" if self.aborted else describe(cause)
         if unsent or self._unsent:
-            return NotSentError(f"could not connect: {what}. Nothing was sent, so nothing was billed.")
+            return NotSentError(
+                f"could not connect: {what}. Nothing was sent, so nothing was billed.",
+                permanent=_is_permanent(cause),
+            )
         return OutcomeUnknownError(
             f"{what}. The request may have been received, so a picture may have been made and "
             f"billed; it is not repeated by itself"
             + (f" (request id {self.request_id})." if self.request_id else "."),
             request_id=self.request_id,
         )
+
+
+def _is_permanent(cause: BaseException | None) -> bool:
+    """Whether connecting again cannot help: the certificate is not trusted, or the name does not exist."""
+    seen: list[object] = [cause]
+    for one in seen:  # grows: HTTP libraries wrap errors in causes, contexts, reasons and arguments
+        if isinstance(one, ssl.SSLCertVerificationError):
+            return True
+        if isinstance(one, socket.gaierror):
+            return one.errno == socket.EAI_NONAME
+        if isinstance(one, BaseException) and len(seen) < 50:
+            inner = (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args)
+            seen.extend(more for more in inner if isinstance(more, BaseException) and more not in seen)
+    return False
 
 
 def describe(error: BaseException) -> str:

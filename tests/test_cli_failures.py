@@ -163,7 +163,7 @@ def test_existing_files_are_refused_before_anything_is_sent(capfd: pytest.Captur
     """A named file is never replaced without --force, whatever its extension and number will be."""
     for name in ("fox.png", "owl.jpg", "cat-2.png", "elk.png.json", "own.txt"):
         Path(name).write_text("mine")
-    sent = ("--simulate", "500")  # ends with 7 if it gets that far
+    sent = ("--no-retry", "--simulate", "500")  # ends with 7 if it gets that far
     for args, words in (
         (("-o", "fox.png"), "'fox.png' exists: say --force"),
         (("-o", "fox"), "'fox.png' exists"),

@@ -21,7 +21,7 @@ HEAD = Head(
 
 
 def core(**options: Any) -> Core:
-    service = imgkit.ImageService("requests", base_url="http://127.0.0.1:1/v1", **options)
+    service = imgkit.ImageService("requests", base_url="http://127.0.0.1:1/v1", retry=False, **options)
     service.close()
     return service._core
 
@@ -189,6 +189,6 @@ def test_unmapped_wire_failure_is_unknown() -> None:
         (ConnectionResetError("x"), imgkit.OutcomeUnknownError),
         (ConnectionRefusedError("x"), imgkit.NotSentError),
     ):
-        with imgkit.ImageService(Cut(error), base_url="http://127.0.0.1:1/v1") as service:
+        with imgkit.ImageService(Cut(error), base_url="http://127.0.0.1:1/v1", retry=False) as service:
             with pytest.raises(expected):
                 service.create_image("a fox")

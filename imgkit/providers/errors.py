@@ -122,14 +122,17 @@ def error_from_reply(
     """
     said = read_error_body(body)
     kind = _kind(head.status, said)
+    should_retry = _should_retry(head)
     if kind is None:
-        return tree.OutcomeUnknownError(
+        unknown = tree.OutcomeUnknownError(
             f"{_status(head.status)} from a gateway instead of the API"
             f"{_quoted(said.message, secrets)}: a picture may have been made and billed; it is not "
             f"repeated by itself{_id(head)}.",
             request_id=head.request_id,
             status=head.status,
         )
+        unknown.should_retry = should_retry
+        return unknown
     facts: dict[str, Any] = {
         "status": head.status,
         "code": _clean(said.code, secrets),
@@ -146,11 +149,17 @@ def error_from_reply(
     redirect = issubclass(kind, tree.RedirectRefusedError) and "location" in head.headers
     target = f" to {_origin(head.headers['location'])}" if redirect else ""
     wait = f" The server asks to wait {facts['retry_after_s']:g} s." if facts["retry_after_s"] else ""
-    return kind(
+    error = kind(
         f"{_status(head.status)}{target}{code}{where}{_id(head)}{_quoted(said.message, secrets)}."
         f"{wait} {advice}",
         **facts,
     )
+    error.should_retry = should_retry
+    return error
+
+
+def _should_retry(head: Head) -> bool | None:
+    return {"true": True, "false": False}.get(head.headers.get("x-should-retry", "").strip().lower())
 
 
 def _clean(word: str | None, secrets: tuple[Secret | str, ...]) -> str | None:
