@@ -6,22 +6,16 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pkgutil import resolve_name
 from typing import Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from imgkit.errors import (
-    ConfigurationError,
-    PluginError,
-    UnknownBackendError,
-    UnknownProviderError,
-)
+from imgkit.errors import ConfigurationError, UnknownBackendError, UnknownProviderError
 from imgkit.hooks.auth import BearerAuth, check_encrypted
 from imgkit.hooks.retry import RetryPlugin
 from imgkit.hookspecs import BackendSpec, ProviderSpec
-from imgkit.nearest import nearest
-from imgkit.plugins import HookTable, build_table
+from imgkit.hooktable import HookTable
+from imgkit.plugins import Members, gather, table_of, wanted
 from imgkit.providers.base import HostClass, Provider, Target
 from imgkit.redact import safe_url
 from imgkit.wire import AsyncBackend, Backend, BackendOptions
@@ -66,6 +60,7 @@ class Core:
     limits: Limits
     options: BackendOptions
     table: HookTable
+    members: Members
     fetches_anywhere: bool
     fetch: Callable[[str], bytes] | None = None
 
@@ -115,14 +110,15 @@ def build_core(
         raise ConfigurationError("plugins must be a list of plugins")
     if client_options is not None and not isinstance(client_options, Mapping):
         raise ConfigurationError("client_options must be a mapping")
-    plugins = [plugin() if isinstance(plugin, type) else plugin for plugin in plugins]
-    table = build_table(plugins)
-    spec, made = _backend_spec(named or DEFAULT_BACKEND, table)
+    members = gather(plugins)
+    table = table_of(members)
+    spec, load = _backend(named or DEFAULT_BACKEND, table)
     provider_name, dialect = _provider(provider or os.environ.get("IMGKIT_PROVIDER") or "openai", table)
     target = _target(dialect, spec, given, model, allow_insecure)
-    own = [BearerAuth(api_key, dialect.env["api_key"], allow_insecure=allow_insecure), *_retrier(retry)]
+    auth = BearerAuth(api_key, dialect.env["api_key"], allow_insecure=allow_insecure)
     if (api_key is not None or os.environ.get(dialect.env["api_key"])) and not allow_insecure:
         check_encrypted(target.base_url)
+    members = gather([], own=[auth, *_retrier(retry, members), *_logger(members)], to=members)
     options = BackendOptions(
         proxy=_proxy(proxy, use_env_proxy, target.base_url) if spec.reaches_network else None,
         ca=ca,
@@ -131,7 +127,7 @@ def build_core(
         client_options=dict(client_options or {}),
     )
     return Core(
-        backend=made if made is not None else _import(spec)(options),
+        backend=load(options),
         backend_name=spec.name,
         face=spec.face,
         provider=dialect,
@@ -139,19 +135,32 @@ def build_core(
         target=target,
         limits=_limits(limits),
         options=options,
-        table=build_table([*plugins, *own]),
+        table=table_of(members),
+        members=members,
         # Behind a proxy the connected peer is the proxy, so nothing can be said of the real one.
         fetches_anywhere=spec.checks_peer and options.proxy is None,
         fetch=fetch,
     )
 
 
-def _retrier(retry: object) -> list[object]:
+def _retrier(retry: object, members: Members) -> list[object]:
+    """Return what retries, unless a plugin that was given does."""
     if isinstance(retry, RetryPlugin):
         return [retry]
     if not isinstance(retry, bool):
         raise ConfigurationError(f"retry is True, False or a RetryPlugin, not {retry!r}")
-    return [RetryPlugin()] if retry else []
+    given = any(isinstance(member.plugin, RetryPlugin) for member in members)
+    return [RetryPlugin()] if retry and not given else []
+
+
+def _logger(members: Members) -> list[object]:
+    """Return the logging plugin if the environment asks for it, importing it only then."""
+    if not os.environ.get("IMGKIT_LOG"):
+        return []
+    from imgkit.hooks.logging import from_environment
+
+    plugin = from_environment([member.plugin for member in members])
+    return [] if plugin is None else [plugin]
 
 
 def seconds(name: str, value: object) -> float:
@@ -178,11 +187,12 @@ def _count(name: str, value: object) -> int:
     return value
 
 
-def _backend_spec(
+def _backend(
     named: str | Backend | AsyncBackend, table: HookTable
-) -> tuple[BackendSpec, Backend | AsyncBackend | None]:
-    """Return the spec of a backend by name, or of one that is there already."""
+) -> tuple[BackendSpec, Callable[[BackendOptions], Backend | AsyncBackend]]:
+    """Return the spec of a backend, and what makes it: of one by name, or of one that is there already."""
     if not isinstance(named, str):
+        instance = named
         face: Literal["sync", "async"] = "async" if hasattr(named, "aclose") else "sync"
         if not hasattr(named, "open") or not hasattr(named, "errors"):
             raise ConfigurationError(
@@ -190,38 +200,22 @@ def _backend_spec(
             )
         name = getattr(named, "name", type(named).__name__)
         checks = bool(getattr(named, "checks_peer", False))
-        return BackendSpec(name=name, target="", face=face, checks_peer=checks), named
-    specs = table.backend_specs()
-    if named not in specs:
-        raise UnknownBackendError(
-            f"there is no backend {named[:60]!r}{nearest(named, specs)}. There are: {', '.join(specs)}. More "
-            "are plugins: pass an instance, or plugins=[…]"
-        )
-    return specs[named], None
-
-
-def _import(spec: BackendSpec | ProviderSpec) -> Any:
-    try:
-        return resolve_name(spec.target)
-    except (ImportError, AttributeError) as error:
-        how = f" ({spec.install})" if spec.install else ""
-        raise PluginError(
-            f"{spec.name!r} cannot be loaded from {spec.target} ({type(error).__name__}: {error}): install "
-            f"what is missing{how}",
-            plugin=spec.name,
-        ) from error
+        return BackendSpec(name=name, target="", face=face, checks_peer=checks), lambda options: instance
+    offer = wanted(
+        table, BackendSpec, named, UnknownBackendError,
+        "More are plugins: pass an instance, or plugins=[…]",
+    )  # fmt: skip
+    return offer.spec, lambda options: offer.load()(options)
 
 
 def _provider(named: str | Provider, table: HookTable) -> tuple[str, Provider]:
     if not isinstance(named, str):
         return getattr(named, "name", type(named).__name__), named
-    specs = table.provider_specs()
-    if named not in specs:
-        raise UnknownProviderError(
-            f"there is no provider {named[:60]!r}{nearest(named, specs)}. There are: {', '.join(specs)}. "
-            "Servers that speak OpenAI's dialect need only base_url=…"
-        )
-    made: Provider = _import(specs[named])()
+    offer = wanted(
+        table, ProviderSpec, named, UnknownProviderError,
+        "Servers that speak OpenAI's dialect need only base_url=…",
+    )  # fmt: skip
+    made: Provider = offer.make()
     return named, made
 
 

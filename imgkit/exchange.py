@@ -117,7 +117,7 @@ def send_once(request: HttpRequest, course: Course) -> Flow[tuple[Head, Answer]]
         yield Run(answer.fetch, before_sending=True)
         answer = answer.sign(request)
     signed = answer
-    secrets = _secrets_of(signed)
+    secrets = _secrets_of(request, signed)
     began = course.clock()
     status: int | None = None
     problem: str | None = None
@@ -140,12 +140,15 @@ def send_once(request: HttpRequest, course: Course) -> Flow[tuple[Head, Answer]]
         course.attempts.append(Attempt(status, problem, course.clock() - began))
 
 
-def _secrets_of(request: HttpRequest) -> tuple[Secret, ...]:
-    """Return what must not come back in a message; wrapped, since frames are shown in tracebacks."""
+def _secrets_of(request: HttpRequest, signed: HttpRequest) -> tuple[Secret, ...]:
+    """Return what must not come back in a message: credentials, under whatever header signing put them.
+
+    They are wrapped, since tracebacks may show the variables of a frame.
+    """
     return tuple(
         Secret(secret)
-        for name, value in request.headers.items()
-        if name in SENSITIVE_HEADERS
+        for name, value in signed.headers.items()
+        if name in SENSITIVE_HEADERS or request.headers.get(name) != value
         for secret in (value, value.rpartition(" ")[2])
         if len(secret) >= SHORTEST_SECRET  # a shorter one would blank out half of a message
     )

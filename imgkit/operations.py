@@ -255,7 +255,7 @@ def _course(
         except ImgkitError as error:
             course.table.notify(Failed(error), call)
             raise
-        except GeneratorExit:
+        except BaseException:  # closed from outside, or a bug: observers must hear of the end of every call
             course.table.notify(Cancelled(maybe_billed=course.sent), call)
             raise
         course.table.notify(Succeeded(response), call)

@@ -1,270 +1,296 @@
-"""The plugins of a service: registered, checked, and frozen into a table that calls are made with."""
+"""The plugins of a service: who is among them, in which order they are asked, how they are swapped.
+
+Asked first are those given to the service, in the order given; then those that are installed
+(`imgkit.discovery`), by name; then those that imgkit brings along. ``tryfirst`` and ``trylast`` of pluggy
+move an implementation before or behind all others.
+"""
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import logging
-import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cache
+from importlib import import_module
 
-import pluggy
-
-from imgkit import hookspecs
-from imgkit.errors import ConfigurationError, ImgkitError, PluginError, UnknownPluginError
-from imgkit.headers import FRAMING, header_problem
-from imgkit.hooks.tokens import TokenNeeded
+from imgkit.discovery import Discovery
+from imgkit.errors import ConfigurationError, ImgkitError, UnknownPluginError
 from imgkit.hookspecs import BackendSpec, PluginSpec, ProviderSpec
-from imgkit.redact import scrub
+from imgkit.hooktable import HookTable as HookTable
+from imgkit.hooktable import Impl, Offer, Origin, Spec, bind, freeze, told
+from imgkit.hooktable import PluginWarning as PluginWarning
+from imgkit.nearest import nearest
 
-if TYPE_CHECKING:
-    from imgkit.call import Call, Event, Outcome
-    from imgkit.models import ImageRequest
-    from imgkit.wire import HttpRequest
+BUILT_IN = "imgkit.hooks.builtin"
+"""The module that registers what imgkit brings along, through the hooks that strangers use."""
 
-BUILT_IN = ("imgkit.hooks.builtin",)
-"""Modules that register what imgkit brings along, through the hooks that strangers use."""
-
-Spec = TypeVar("Spec", BackendSpec, ProviderSpec, PluginSpec)
+_KINDS = {BackendSpec: "backend", ProviderSpec: "provider", PluginSpec: "plugin"}
 
 
-class PluginWarning(UserWarning):
-    """A plugin that only watches has failed; the call went on without it."""
+class Rank(IntEnum):
+    """Who is asked before whom."""
+
+    GIVEN = 0
+    INSTALLED = 1
+    OWN = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Impl:
-    """One implementation of one hook.
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """A plugin in its place.
 
     Attributes:
-        plugin: the plugin's registered name.
-        hook: the hook's name.
-        function: the bound implementation.
-        argnames: the parameters that it takes.
+        origin: the name it is registered by, and its distribution.
+        plugin: the instance or module.
+        impls: its hooks.
+        rank: who brought it.
     """
 
-    plugin: str
-    hook: str
-    function: Callable[..., Any]
-    argnames: tuple[str, ...]
+    origin: Origin
+    plugin: object
+    impls: tuple[Impl, ...]
+    rank: Rank
 
-    def __call__(self, **arguments: object) -> Any:
-        """Call the implementation with the arguments it takes; its exceptions name the plugin."""
-        try:
-            return self.function(**{name: arguments[name] for name in self.argnames})
-        except ImgkitError as error:
-            if not self.plugin.startswith("imgkit."):
-                error.add_note(f"raised by plugin {self.plugin!r} in {self.hook}")
-            raise
-        except (Exception, SystemExit) as error:
-            raise PluginError(
-                f"plugin {self.plugin!r} failed in {self.hook} ({type(error).__name__}: "
-                f"{scrub(str(error), limit=200)}): mend it, or leave it out of plugins=[…]",
-                plugin=self.plugin,
-                hook=self.hook,
-            ) from error
-
-    def wrong(self, what: str) -> PluginError:
-        """Return the error for an answer that the hook does not allow."""
-        return PluginError(
-            f"plugin {self.plugin!r} {what} from {self.hook}: see its description in imgkit.hookspecs",
-            plugin=self.plugin,
-            hook=self.hook,
-        )
+    @property
+    def name(self) -> str:
+        """The name it is registered by."""
+        return self.origin.plugin
 
 
-@dataclass(frozen=True)
-class HookTable:
-    """The hook implementations of a service, in calling order. A call keeps the table it began with."""
-
-    backends: tuple[Impl, ...] = ()
-    providers: tuple[Impl, ...] = ()
-    plugins: tuple[Impl, ...] = ()
-    prepares: tuple[Impl, ...] = ()
-    before_sends: tuple[Impl, ...] = ()
-    authenticates: tuple[Impl, ...] = ()
-    retry_waits: tuple[Impl, ...] = ()
-    observers: tuple[Impl, ...] = ()
-    warned: set[str] = field(default_factory=set, compare=False)
-
-    def prepare(self, request: ImageRequest, call: Call) -> ImageRequest:
-        """Fold `imgkit_prepare` over the request."""
-        for impl in self.prepares:
-            changed = impl(request=request, call=call)
-            if changed is not None:
-                if type(changed) is not type(request):
-                    raise impl.wrong(f"returned a {type(changed).__name__}")
-                request = changed
-        return request
-
-    def before_send(self, request: HttpRequest, call: Call) -> HttpRequest:
-        """Fold `imgkit_before_send` over the request."""
-        for impl in self.before_sends:
-            request = _headers_only(impl, request, impl(request=request, call=call))
-        return request
-
-    def authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | TokenNeeded:
-        """Return the request as the first plugin that answers signs it; unchanged if none does.
-
-        Where signing must wait for something that may block, what to run first comes back instead.
-        """
-        for impl in self.authenticates:
-            answer = impl(request=request, call=call)
-            if isinstance(answer, TokenNeeded):
-                return _pending(impl, answer)
-            if answer is not None:
-                return _headers_only(impl, request, answer)
-        return request
-
-    def retry_wait(self, outcome: Outcome, call: Call) -> float | None:
-        """Return the seconds to wait before another try, None to end the call with its failure."""
-        for impl in self.retry_waits:
-            wait_s = impl(outcome=outcome, call=call)
-            if wait_s is None:
-                continue
-            if isinstance(wait_s, bool) or not isinstance(wait_s, int | float) or wait_s != wait_s:
-                raise impl.wrong(f"returned a {type(wait_s).__name__}")
-            return float(wait_s) if wait_s >= 0 else None
-        return None
-
-    def notify(self, event: Event, call: Call) -> None:
-        """Tell all observers; one that fails is warned of once, and costs nothing else."""
-        for impl in self.observers:
-            try:
-                impl(event=event, call=call)
-            except ImgkitError as error:
-                if impl.plugin not in self.warned:
-                    self.warned.add(impl.plugin)
-                    _warn(f"an observer failed, and is not heard of again: {error}")
-
-    def backend_specs(self) -> dict[str, BackendSpec]:
-        """Return the backends by name. Raises `ConfigurationError` if two have one name."""
-        return _collect(self.backends, BackendSpec)
-
-    def provider_specs(self) -> dict[str, ProviderSpec]:
-        """Return the providers by name. Raises `ConfigurationError` if two have one name."""
-        return _collect(self.providers, ProviderSpec)
-
-    def plugin_specs(self) -> dict[str, PluginSpec]:
-        """Return the plugins by name. Raises `ConfigurationError` if two have one name."""
-        return _collect(self.plugins, PluginSpec)
+Members = tuple[Member, ...]
 
 
-_FIELDS = {
-    "imgkit_backends": "backends",
-    "imgkit_providers": "providers",
-    "imgkit_plugins": "plugins",
-    "imgkit_prepare": "prepares",
-    "imgkit_before_send": "before_sends",
-    "imgkit_authenticate": "authenticates",
-    "imgkit_retry_wait": "retry_waits",
-    "imgkit_on_event": "observers",
-}
+def standard() -> Members:
+    """Return the members of every service: the installed plugins, and what imgkit brings along."""
+    return (*_installed(), built_in())
+
+
+def gather(plugins: Iterable[object], *, own: Iterable[object] = (), to: Members | None = None) -> Members:
+    """Return the members of a service in the order in which they are asked.
+
+    Args:
+        plugins: instances, classes (called without arguments), modules, or names of plugins.
+        own: instances that imgkit adds.
+        to: the members that are there already; `standard` ones by default.
+
+    Raises:
+        UnknownPluginError: no plugin is known by a name.
+        PluginError: one cannot be loaded, or does not fit its hooks.
+        ConfigurationError: one is given twice, or two offer something by the same name.
+    """
+    members = standard() if to is None else to
+    for rank, group in ((Rank.GIVEN, plugins), (Rank.OWN, own)):
+        for plugin in group:
+            member = _member(plugin, members, rank)
+            others = [one for one in members if one.rank <= member.rank]
+            members = (*others, member, *members[len(others) :])
+    return members
+
+
+def table_of(members: Members) -> HookTable:
+    """Return the frozen table of these members. Raises `ConfigurationError` if their offers clash."""
+    table = freeze(impl for member in members for impl in member.impls)
+    _offered(table)
+    return table
 
 
 def build_table(plugins: Sequence[object] = ()) -> HookTable:
-    """Register the built-in plugins and then `plugins`, and freeze the result.
+    """Return the table of a service with these plugins. Raises what `gather` and `table_of` raise."""
+    return table_of(gather(plugins))
 
-    Order: `plugins` are asked in the order given and before the built-in ones, so theirs wins where
-    the first answer counts; ``tryfirst`` and ``trylast`` of pluggy move an implementation.
+
+def wanted(
+    table: HookTable, kind: type[Spec], name: str, unknown: type[ConfigurationError], hint: str
+) -> Offer[Spec]:
+    """Return what is offered by a name.
 
     Args:
-        plugins: instances or modules.
+        table: where it is looked up.
+        kind: `BackendSpec`, `ProviderSpec` or `PluginSpec`.
+        name: as the caller has it.
+        unknown: the error for a name that nobody offers.
+        hint: a sentence for the end of that error.
 
     Raises:
-        PluginError: a misspelt hook, a coroutine, a wrong parameter, a plugin given twice.
+        PluginError: an installed plugin has this name, and is blocked or broken.
+        ConfigurationError: of the class `unknown`, with the nearest real name and those that exist.
     """
-    manager = pluggy.PluginManager("imgkit")
-    manager.add_hookspecs(hookspecs.Hooks)
-    for name in BUILT_IN:
-        _register(manager, importlib.import_module(name), name)
-    for plugin in reversed(plugins):  # pluggy asks the last registered first
-        _register(manager, plugin, _name_of(plugin))
-    impls: dict[str, Any] = {
-        field: tuple(
-            Impl(impl.plugin_name, hook, impl.function, tuple(impl.argnames))
-            for impl in reversed(getattr(manager.hook, hook).get_hookimpls())
-        )
-        for hook, field in _FIELDS.items()
-    }
-    return HookTable(**impls)
+    offers = table.offered(kind)
+    if name in offers:
+        return offers[name]
+    idle = [one for one in DISCOVERY.loaded() if one.state != "loaded"]
+    for one in idle:
+        if one.origin.plugin == name:
+            raise one.problem()
+    text = f"there is no {_KINDS[kind]} {name[:60]!r}{nearest(name, offers)}. There are: {', '.join(offers)}."
+    notes: list[str] = [f"{one.origin} is {one.state} ({one.reason})." for one in idle]
+    raise unknown(" ".join(part for part in (text, hint, *notes) if part))
 
 
-def _warn(text: str) -> None:
+class ServicePlugins:
+    """The plugins of one service, by name, in the order in which they are asked.
+
+    Adding and removing swap in a new table; a call that runs keeps the one it began with. All methods
+    may be used from any thread.
+
+    Args:
+        read: returns the members.
+        swap: replaces members and table.
+        lock: held while they are replaced.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Members],
+        swap: Callable[[Members, HookTable], None],
+        lock: threading.Lock,
+    ) -> None:
+        self._read, self._swap, self._lock = read, swap, lock
+
+    def add(self, plugin: object) -> None:
+        """Add a plugin, behind those that were given before it.
+
+        Args:
+            plugin: an instance, a class, a module or a name, as in ``plugins=[…]``.
+
+        Raises:
+            ConfigurationError: it is unknown, unfit, or there already. Nothing has changed then.
+        """
+        with self._lock:
+            members = gather([plugin], to=self._read())
+            self._swap(members, table_of(members))
+
+    def remove(self, plugin: object) -> None:
+        """Remove a plugin.
+
+        Args:
+            plugin: the object that was added, or the name that iteration shows.
+
+        Raises:
+            UnknownPluginError: it is not there.
+            ConfigurationError: imgkit cannot do without it.
+        """
+        with self._lock:
+            members = self._read()
+            gone = [one for one in members if _is(one, plugin)]
+            if not gone:
+                names = [one.name for one in members]
+                said = plugin if isinstance(plugin, str) else _name_of(plugin)
+                raise UnknownPluginError(
+                    f"this service has no plugin {said[:80]!r}{nearest(said, names)}. "
+                    f"It has: {', '.join(names)}"
+                )
+            if gone[0].name == BUILT_IN:
+                raise ConfigurationError(f"{BUILT_IN} holds what imgkit itself offers, and stays")
+            members = tuple(one for one in members if one is not gone[0])
+            self._swap(members, table_of(members))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([one.name for one in self._read()])
+
+    def __contains__(self, plugin: object) -> bool:
+        return any(_is(one, plugin) for one in self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __repr__(self) -> str:
+        return f"<plugins: {', '.join(self)}>"
+
+
+def _member(plugin: object, members: Members, rank: Rank) -> Member:
+    """Return a plugin, as a caller gives it, as a member beside others."""
+    if isinstance(plugin, str):
+        return _by_name(plugin, members)
+    if isinstance(plugin, type):
+        plugin = _made(plugin)
+    for one in members:
+        if one.plugin is plugin:
+            raise one.origin.error(" is there already: give it once")
+    origin = Origin(_free(_name_of(plugin), members))
+    return Member(origin, plugin, bind(origin, plugin), rank)
+
+
+def _by_name(name: str, members: Members) -> Member:
+    """Return the plugin that a name stands for: one that is offered, or an installed one that was removed."""
+    for one in members:
+        if one.name == name:
+            raise one.origin.error(" is there already: name it once")
+    base = table_of(standard())
+    for one in _installed():
+        if one.name == name and name not in base.offered(PluginSpec):
+            return one
+    offer = wanted(base, PluginSpec, name, UnknownPluginError, "Others are given as objects.")
+    origin = Origin(name, offer.origin.distribution, offer.origin.version)
+    plugin = offer.make()
+    return Member(origin, plugin, bind(origin, plugin), Rank.GIVEN)
+
+
+def _made(kind: type) -> object:
     try:
-        warnings.warn(text, PluginWarning, stacklevel=3)
-    except PluginWarning:
-        # Warnings are errors here; even so a picture that is paid for comes first.
-        logging.getLogger("imgkit").warning(text)
+        return kind()
+    except ImgkitError:
+        raise
+    except Exception as error:
+        raise Origin(_name_of(kind)).error(
+            f" cannot be made without arguments ({told(error)}): give an instance"
+        ) from error
+
+
+def _is(member: Member, plugin: object) -> bool:
+    return member.name == plugin if isinstance(plugin, str) else member.plugin is plugin
 
 
 def _name_of(plugin: object) -> str:
-    if isinstance(plugin, str):
-        raise UnknownPluginError(
-            f"plugins: no plugin is known by the name {plugin!r}: give the object itself"
-        )
+    if isinstance(plugin, type):
+        return f"{plugin.__module__}.{plugin.__qualname__}"
     name = getattr(plugin, "__name__", None)
-    return name if isinstance(name, str) else f"{type(plugin).__module__}.{type(plugin).__qualname__}"
+    return name if isinstance(name, str) else _name_of(type(plugin))
 
 
-def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
-    for attribute in dir(type(plugin)) if not inspect.ismodule(plugin) else dir(plugin):
-        function = getattr(plugin, attribute, None) if attribute.startswith("imgkit_") else None
-        if function is None:
-            continue
-        if not hasattr(function, "imgkit_impl"):
-            _refuse(name, f"{attribute} is not marked: put @imgkit.hookimpl above it")
-        if attribute not in _FIELDS:
-            _refuse(name, f"there is no hook {attribute!r}; there are {', '.join(_FIELDS)}")
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            _refuse(name, f"{attribute} is a coroutine, and hooks are synchronous")
-    try:
-        if manager.has_plugin(name):
-            name = f"{name}#{sum(known.startswith(name) for known, _ in manager.list_name_plugin()) + 1}"
-        manager.register(plugin, name)
-    except (pluggy.PluginValidationError, ValueError) as error:
-        _refuse(name, str(error))
+def _free(name: str, members: Members) -> str:
+    """Return the name, with a number where it is taken: two instances of one class may both be there."""
+    taken = {one.name for one in members}
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}#{number}"
+    return free
 
 
-def _refuse(plugin: str, why: str) -> None:
-    raise PluginError(f"plugin {plugin!r}: {why}", plugin=plugin)
+@cache
+def built_in() -> Member:
+    """Return the member that registers what imgkit brings along."""
+    origin, module = Origin(BUILT_IN), import_module(BUILT_IN)
+    return Member(origin, module, bind(origin, module), Rank.OWN)
 
 
-def _collect(impls: Iterable[Impl], kind: type[Spec]) -> dict[str, Spec]:
-    found: dict[str, tuple[Spec, str]] = {}
-    for impl in impls:
-        for spec in impl() or ():
-            if not isinstance(spec, kind):
-                raise impl.wrong(f"returned a {type(spec).__name__} instead of a {kind.__name__}")
-            if spec.name in found:
-                raise ConfigurationError(
-                    f"plugins {found[spec.name][1]!r} and {impl.plugin!r} both offer {spec.name!r}: "
-                    "leave one of them out"
-                )
-            found[spec.name] = spec, impl.plugin
-    return {name: spec for name, (spec, _) in sorted(found.items())}
+def _installed() -> Members:
+    return tuple(
+        Member(one.origin, one.plugin, one.impls, Rank.INSTALLED)
+        for one in DISCOVERY.loaded()
+        if one.state == "loaded"
+    )
 
 
-def _pending(impl: Impl, needed: TokenNeeded) -> TokenNeeded:
-    """Return what a plugin needs first, with its signing held to the rules of its hook."""
-    sign = replace(impl, function=lambda request: needed.sign(request), argnames=("request",))
-    return TokenNeeded(needed.fetch, lambda request: _headers_only(impl, request, sign(request=request)))
+def _offered(table: HookTable) -> frozenset[str]:
+    """Return what plugins offer by name, each said with its kind. Raises as `HookTable.offered` does."""
+    named: dict[str, Iterable[str]] = {
+        "backend": table.backend_specs(),
+        "provider": table.provider_specs(),
+        "plugin": table.plugin_specs(),
+    }
+    return frozenset(f"{kind} {name!r}" for kind, names in named.items() for name in names)
 
 
-def _headers_only(impl: Impl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:
-    if after is None:
-        return before
-    if type(after) is not type(before):
-        raise impl.wrong(f"returned a {type(after).__name__}")
-    if (after.method, after.url, after.body) != (before.method, before.url, before.body):
-        raise impl.wrong("returned a request with another method, URL or body")
-    problem = header_problem(after.headers, FRAMING)
-    if problem is None and any(
-        name != name.lower() or value is None for name, value in after.headers.items()
-    ):
-        problem = "names must be in lower case, and values text"
-    if problem:
-        raise impl.wrong(f"returned headers that cannot be sent ({problem})")
-    return after
+def _offers(impls: Iterable[Impl]) -> frozenset[str]:
+    return _offered(freeze(impls))
+
+
+DISCOVERY = Discovery(bind, _offers, lambda: _offers(built_in().impls))
+"""The installed plugins of this process."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=DISCOVERY.after_fork)

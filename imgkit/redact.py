@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from hmac import compare_digest
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -34,7 +35,10 @@ MESSAGE_LIMIT = 600
 
 
 class Secret:
-    """A string that is shown only by `reveal`: not by repr, str, format, vars or pickle."""
+    """A string that is shown only by `reveal`: not by repr, str, format, vars, copies or pickle.
+
+    Two secrets are compared in a time that does not depend on where they differ.
+    """
 
     __slots__ = ("_value",)
 
@@ -61,10 +65,14 @@ class Secret:
         raise TypeError("a Secret is not pickled: hand the key over by its environment variable")
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
+        return isinstance(other, Secret) and compare_digest(_encoded(other), _encoded(self))
 
     def __hash__(self) -> int:
         return hash((Secret, self._value))
+
+
+def _encoded(secret: Secret) -> bytes:
+    return secret.reveal().encode("utf-8", "surrogatepass")
 
 
 def scrub(text: str, secrets: Iterable[str | Secret] = (), limit: int = MESSAGE_LIMIT) -> str:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
+import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Concatenate, Never, ParamSpec, Self, TypeVar, cast
 
 from imgkit import operations
 from imgkit.core import Core, build_core, seconds
 from imgkit.drivers import Driver, Watchdog
-from imgkit.errors import ConfigurationError, InvalidRequestError, NotDownloadedError, ServiceClosedError
+from imgkit.errors import ConfigurationError, NotDownloadedError, ServiceClosedError
 from imgkit.flow import Done, Flow
+from imgkit.hooktable import HookTable
 from imgkit.nearest import nearest
+from imgkit.plugins import Members, ServicePlugins
+from imgkit.signatures import dressed, mismatch
 from imgkit.transfer import Transfer
 from imgkit.wire import AsyncBackend, Backend
 
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-M = TypeVar("M", bound=Callable[..., Any])
+
 CLOSING_S = 2.0
 """Seconds that `close` gives to calls that it breaks off."""
 
@@ -95,7 +99,8 @@ class _Service(ABC):
             max_in_flight: most requests at once where the backend needs a thread for each.
             retry: repeat what was not sent, what the API refused for now, and what it reports as its own
                 failure; never what may have been billed. False, or a `RetryPlugin` with settings of its own.
-            plugins: instances, classes or modules with hooks, asked in this order.
+            plugins: instances, classes or modules with hooks, or names such as "logging"; asked in this
+                order, before those that are installed and those of imgkit.
             client_options: what only the backend understands; for "offline": ``latency_s``,
                 ``simulate``, ``seed``.
             **unknown: any other keyword is refused, with the nearest real name.
@@ -112,6 +117,7 @@ class _Service(ABC):
                 )
             )
         self._closed = False
+        self._swapping = threading.Lock()
         self._core = build_core(
             backend=backend,
             provider=provider,
@@ -140,6 +146,14 @@ class _Service(ABC):
         )
         self._connect()
 
+    @property
+    def plugins(self) -> ServicePlugins:
+        """The plugins, to look at, add and remove; a call that runs keeps those it began with."""
+        return ServicePlugins(lambda: self._core.members, self._swap, self._swapping)
+
+    def _swap(self, members: Members, table: HookTable) -> None:
+        self._core = replace(self._core, members=members, table=table)
+
     @abstractmethod
     def _connect(self) -> None:
         """Give the backend the colour of this service."""
@@ -163,7 +177,7 @@ def blocking(plan: Plan[P, T]) -> Callable[Concatenate[ImageService, P], T]:
         flow = _flow(plan, self._core, *args, **kwargs)
         return self._run(flow, kwargs.get("timeout_s"))
 
-    return _dressed(method, plan, "ImageService")
+    return dressed(method, plan, "ImageService")
 
 
 def awaiting(plan: Plan[P, T]) -> Callable[Concatenate[AsyncImageService, P], Coroutine[Any, Any, T]]:
@@ -173,7 +187,7 @@ def awaiting(plan: Plan[P, T]) -> Callable[Concatenate[AsyncImageService, P], Co
         flow = _flow(plan, self._core, *args, **kwargs)
         return await self._run(flow, kwargs.get("timeout_s"))
 
-    return _dressed(method, plan, "AsyncImageService")
+    return dressed(method, plan, "AsyncImageService")
 
 
 def _flow(plan: Plan[P, T], core: Core, *args: P.args, **kwargs: P.kwargs) -> Flow[T]:
@@ -181,48 +195,7 @@ def _flow(plan: Plan[P, T], core: Core, *args: P.args, **kwargs: P.kwargs) -> Fl
     try:
         return plan(core, *args, **kwargs)
     except TypeError:
-        raise _mismatch(plan, args, kwargs) from None
-
-
-def _mismatch(
-    plan: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> InvalidRequestError:
-    """Say what is wrong with the arguments of a call, with the nearest real name of each."""
-    known = list(inspect.signature(plan).parameters)[1:]
-    fields = {
-        name: f"{plan.__name__} has no such parameter{nearest(name, known)}; "
-        "what a server has beyond imgkit goes into extra_body={…}"
-        for name in kwargs
-        if name not in known
-    }
-    if not fields:
-        required = [
-            name for name, one in inspect.signature(plan).parameters.items() if one.default is one.empty
-        ]
-        missing = [name for name in required[1 + len(args) :] if name not in kwargs]
-        fields = dict.fromkeys(missing, "is missing")
-    if not fields:
-        twice = [name for name in known[: len(args)] if name in kwargs]
-        fields = dict.fromkeys(twice, "is given twice, by position and by name")
-    if not fields:
-        fields = {"arguments": f"{plan.__name__} takes {known[0]} and then keywords, such as {known[-1]}=…"}
-    return InvalidRequestError(fields)
-
-
-def _dressed(method: M, plan: Callable[..., Any], owner: str) -> M:
-    """Give a bound plan the name, signature and description that help() and editors show."""
-    functools.update_wrapper(method, plan)  # keeps the plan as __wrapped__, where type hints resolve
-    signature = inspect.signature(plan)
-    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    annotation = str(signature.return_annotation).removeprefix("Flow[").removesuffix("]")
-    method.__signature__ = signature.replace(  # type: ignore[attr-defined]  # inspect's own protocol
-        parameters=[own, *list(signature.parameters.values())[1:]], return_annotation=annotation
-    )
-    method.__annotations__ = {**plan.__annotations__, "return": annotation}
-    method.__annotations__.pop("core", None)
-    method.__qualname__ = f"{owner}.{plan.__name__}"
-    method.__module__ = "imgkit"
-    return method
+        raise mismatch(plan, args, kwargs) from None
 
 
 class ImageService(_Service):
@@ -286,6 +259,7 @@ class ImageService(_Service):
         return fetch
 
     def _after_fork(self) -> None:
+        self._swapping = threading.Lock()
         self._watchdog.after_fork()
         forget = getattr(self._backend, "after_fork", None)
         if forget is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import types
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 import imgkit
-from imgkit.hookspecs import BackendSpec, Hooks, hookimpl
+from imgkit.hookspecs import BackendSpec, Hooks, PluginSpec, hookimpl
 from imgkit.plugins import HookTable, PluginWarning, build_table
 from tests.support.pictures import answer
 from tests.support.wire_server import WireServer, reply
@@ -261,3 +262,132 @@ def test_a_changed_request_is_checked_again() -> None:
     with imgkit.ImageService(plugins=[Greedy()]) as service:
         with pytest.raises(imgkit.InvalidRequestError, match="n: must be a whole number"):
             service.create_image("a fox")
+
+
+def test_plugins_are_added_and_removed(face: Any) -> None:
+    """`service.plugins` lists names in the order asked, and swaps plugins in and out by object or name."""
+    shout, marked = Shout(), memory_plugin()
+
+    def work(service: Any) -> Any:
+        own = list(service.plugins)
+        assert own == ["imgkit.hooks.builtin", "imgkit.hooks.auth.BearerAuth"]
+        service.plugins.add(shout)
+        service.plugins.add(marked)
+        service.plugins.add("logging")
+        name = f"{__name__}.Shout"
+        assert list(service.plugins) == [name, "acme_memory", "logging", *own]
+        assert len(service.plugins) == len(own) + 3
+        assert name in repr(service.plugins)
+        assert shout in service.plugins
+        service.plugins.remove("logging")
+        service.plugins.remove(marked)
+        return service.create_image("a fox", size="64x64")
+
+    assert face.run(work)[0].about["prompt"] == "A FOX"
+
+
+def test_adding_and_removing_refuse_clearly() -> None:
+    """What is unknown, doubled, unfit or needed is refused by name, and nothing has changed then."""
+    shout = Shout()
+    with imgkit.ImageService(plugins=[shout, "logging"]) as service:
+        before = list(service.plugins)
+        for plugin in (shout, "logging"):
+            with pytest.raises(imgkit.PluginError, match="is there already"):
+                service.plugins.add(plugin)
+        with pytest.raises(imgkit.UnknownPluginError, match="no plugin 'loging'.*did you mean 'logging'"):
+            service.plugins.add("loging")
+        with pytest.raises(imgkit.ConfigurationError, match="both offer 'requests'"):
+            service.plugins.add(memory_plugin("requests"))
+        with pytest.raises(
+            imgkit.UnknownPluginError, match=r"has no plugin 'tests\.test_plugins\.Exclaim'.*It has"
+        ):
+            service.plugins.remove(Exclaim())
+        with pytest.raises(imgkit.ConfigurationError, match="stays"):
+            service.plugins.remove("imgkit.hooks.builtin")
+        assert list(service.plugins) == before
+        service.plugins.add(Shout())
+        assert f"{__name__}.Shout#2" in service.plugins
+
+
+def test_a_running_call_keeps_its_plugins() -> None:
+    """A plugin that is removed while a call runs is told of its end; the next call does without it."""
+    seen: list[str] = []
+
+    class Leaves:
+        @hookimpl
+        def imgkit_on_event(self, event: Any) -> None:
+            if not seen:
+                service.plugins.remove(self)
+            seen.append(type(event).__name__)
+
+    with imgkit.ImageService(plugins=[Leaves]) as service:
+        service.create_image("a fox", size="64x64")
+        assert (seen[0], seen[-1]) == ("Started", "Succeeded")
+        told = len(seen)
+        service.create_image("a fox", size="64x64")
+        assert len(seen) == told
+
+
+def test_plugins_are_swapped_by_many_threads() -> None:
+    """No addition is lost when threads add and remove at once."""
+    with imgkit.ImageService() as service, ThreadPoolExecutor(8) as pool:
+        before = len(service.plugins)
+
+        def swap(kept: int) -> None:
+            passing = Exclaim()
+            service.plugins.add(passing)
+            service.plugins.add(Shout())
+            service.plugins.remove(passing)
+
+        list(pool.map(swap, range(40)))
+        assert len(service.plugins) == before + 40
+
+
+def test_a_plugin_is_given_once() -> None:
+    """The same object or name twice is refused; a named retry takes the place of the default one."""
+    shout = Shout()
+    for twice in ([shout, shout], ["logging", "logging"]):
+        with pytest.raises(imgkit.PluginError, match="is there already"):
+            imgkit.ImageService(plugins=twice)
+    with imgkit.ImageService(plugins=["retry"]) as service:
+        assert [name for name in service.plugins if "retry" in name.lower()] == ["retry"]
+
+
+def test_a_class_that_cannot_be_made_is_named() -> None:
+    """A class that needs arguments is refused with its name and the reason."""
+
+    class Needs:
+        def __init__(self, colour: str) -> None: ...
+
+    with pytest.raises(
+        imgkit.PluginError, match=r"Needs' cannot be made without arguments \(TypeError.*colour"
+    ):
+        imgkit.ImageService(plugins=[Needs])
+
+
+NEVER_RUN: dict[str, tuple[Any, str]] = {
+    "wrapper": (hookimpl(wrapper=True)(lambda request: (yield)), "is a wrapper"),
+    "generator": (hookimpl(lambda event: (yield)), "is a generator"),
+}
+
+
+@pytest.mark.parametrize("case", NEVER_RUN)
+def test_hooks_that_would_never_run_are_refused(case: str) -> None:
+    """Wrappers and generators, which imgkit would not run, are refused with the reason."""
+    function, reason = NEVER_RUN[case]
+    module = types.ModuleType("acme_plugin")
+    module.imgkit_on_event = function  # type: ignore[attr-defined]  # a made-up module
+    with pytest.raises(imgkit.PluginError, match=reason):
+        imgkit.ImageService(plugins=[module])
+
+
+def test_a_plugin_cannot_take_a_built_in_name() -> None:
+    """A plugin that offers another plugin under a name of imgkit's own is refused, naming both."""
+
+    class Taker:
+        @hookimpl
+        def imgkit_plugins(self) -> list[PluginSpec]:
+            return [PluginSpec(name="logging", target=f"{__name__}:Shout")]
+
+    with pytest.raises(imgkit.ConfigurationError, match=r"Taker.*builtin.*both offer 'logging'"):
+        imgkit.ImageService(plugins=[Taker])

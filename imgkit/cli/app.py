@@ -147,6 +147,12 @@ def _backends(as_json: bool) -> int:
     return show(as_json=as_json)
 
 
+def _plugins(load: bool, as_json: bool) -> int:
+    from imgkit.cli.plugins import show
+
+    return show(load=load, as_json=as_json)
+
+
 def _doctor() -> int:
     from imgkit.cli.doctor import examine
 
@@ -172,6 +178,21 @@ def _others() -> Iterator[click.Command]:
         callback=_backends,
         help="List the backends, and whether each can be loaded.",
         epilog=_verbatim("Example:", "  imgkit backends --json"),
+    )
+    yield Command(
+        "plugins",
+        context_settings=_SETTINGS,
+        params=[
+            Option(["--load"], is_flag=True, help="import them, and tell their hooks."),
+            Option(["--json", "as_json"], is_flag=True, help="one JSON object instead of a table."),
+            *options.common_options(),
+        ],
+        callback=_plugins,
+        help="List the plugins: name, distribution, version, and what became of each.\n\n"
+        "Without --load nothing of others is imported. IMGKIT_PLUGINS names those that may be loaded (empty: "
+        "none), IMGKIT_BLOCK_PLUGINS those that must not.",
+        short_help="List the plugins.",
+        epilog=_verbatim("Example:", "  imgkit plugins --load"),
     )
     yield Command(
         "doctor",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pkgutil import resolve_name
 
 from imgkit.cli import streams
+from imgkit.errors import PluginError
 from imgkit.hookspecs import BackendSpec
+from imgkit.hooktable import Offer, told
 from imgkit.plugins import build_table
 
 
@@ -26,7 +27,7 @@ class Listed:
 
 def listed() -> list[Listed]:
     """Return all backends, each tried."""
-    return [Listed(spec, _problem(spec)) for spec in build_table().backend_specs().values()]
+    return [Listed(offer.spec, _problem(offer)) for offer in build_table().offered(BackendSpec).values()]
 
 
 def show(*, as_json: bool) -> int:
@@ -54,10 +55,10 @@ def show(*, as_json: bool) -> int:
     return streams.send_text("\n".join(lines) + "\n")
 
 
-def _problem(spec: BackendSpec) -> str | None:
+def _problem(offer: Offer[BackendSpec]) -> str | None:
     try:
-        resolve_name(spec.target)
-    except Exception as error:  # whatever a stranger's module does while it is imported
-        how = f"; {spec.install}" if spec.install else ""
-        return f"{type(error).__name__}: {error}{how}"
+        offer.load()
+    except PluginError as error:
+        how = f"; {offer.spec.install}" if offer.spec.install else ""
+        return f"{told(error.__cause__ or error)}{how}"
     return None

@@ -14,7 +14,7 @@ from typing import Literal
 
 import imgkit
 from imgkit.cli import backends, clash, streams
-from imgkit.plugins import build_table
+from imgkit.plugins import DISCOVERY, build_table
 from imgkit.redact import Secret, safe_url
 
 PARTS = ("cli", "painter", "testing")
@@ -44,7 +44,7 @@ class Need:
 
 def examine() -> int:
     """Print the findings; return 1 if something is wrong."""
-    found = [*_versions(), *_parts(), *_backends(), *_surroundings(), *_name()]
+    found = [*_versions(), *_parts(), *_plugins(), *_backends(), *_surroundings(), *_name()]
     wrong = sum(finding.verdict == "wrong" for finding in found)
     lines = [f"{finding.verdict:<5}  {finding.text}" for finding in found]
     lines.append(f"{wrong} to mend" if wrong else "nothing is wrong")
@@ -133,6 +133,15 @@ def _parts() -> Iterator[Finding]:
             yield Finding("note", f"optional part {part}: {', '.join(problems)}; {mend}")
         else:
             yield Finding("ok", f"optional part {part} is installed")
+
+
+def _plugins() -> Iterator[Finding]:
+    for one in DISCOVERY.loaded():
+        if one.state == "loaded":
+            yield Finding("ok", f"{one.origin} loads")
+        else:
+            verdict: Literal["wrong", "note"] = "wrong" if one.state == "broken" else "note"
+            yield Finding(verdict, f"{one.origin} is {one.state}: {one.reason}")
 
 
 def _backends() -> Iterator[Finding]:

@@ -114,7 +114,9 @@ def service_options() -> Iterator[Option]:
     )
     yield Option(
         ["--retry/--no-retry"],
-        section="Where it is sent", default=None, help="repeat what cannot have been billed; on by default."
+        section="Where it is sent",
+        default=None,
+        help="repeat what cannot have been billed; on by default.",
     )
     yield option("max_reply_bytes", "largest reply that is read, 128 MiB by default.", **count)
     yield option("max_download_bytes", "largest picture fetched from a URL, 64 MiB by default.", **count)

@@ -1,79 +1,258 @@
-"""Bearer authentication, as a plugin."""
+"""The plugins that put credentials on requests.
+
+Which header, which key: each plugin has one of both. A key that lies in text, the environment or a callable
+is at hand; one that lies in a file, a keyring or at a token service is fetched first, outside the hook.
+"""
 
 from __future__ import annotations
 
 import inspect
 import os
 import re
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from imgkit.call import Call
 from imgkit.errors import ConfigurationError, MissingKeyError
+from imgkit.headers import FRAMING, header_problem
+from imgkit.hooks.keys import Asked, FileKey, KeySource, as_secret, cleaned
+from imgkit.hooks.token_cache import TokenCache
+from imgkit.hooks.tokens import Token, TokenNeeded, TokenSource
 from imgkit.hookspecs import hookimpl
 from imgkit.redact import Secret, safe_url
 from imgkit.wire import HttpRequest
 
+NOT_FOR_KEYS = FRAMING | {"accept", "accept-encoding", "cookie", "user-agent"}
+"""Headers that carry something else than a key."""
+
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
-_SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 
 class BearerAuth:
     """Puts ``Authorization: Bearer …`` on each request to the API.
 
     Args:
-        api_key: the key, or a callable that returns it and is asked on every sending; None to read
-            the environment then.
+        api_key: the key; or a callable that returns it, asked on every sending, quick, since it runs in
+            the event loop; or a `KeySource` such as `FileKey` or `KeyringKey`; None to read the
+            environment on every sending.
         variable: name of the environment variable, such as "OPENAI_API_KEY".
         allow_insecure: send the key over plain http to hosts other than this machine too.
+        file: path of a file with the key, instead of `api_key`.
 
     Raises:
         ConfigurationError: the key holds what a header cannot carry. The message does not show it.
     """
 
     def __init__(
-        self, api_key: str | Callable[[], str] | None, variable: str, *, allow_insecure: bool = False
+        self,
+        api_key: str | Callable[[], str] | KeySource | None = None,
+        variable: str = "OPENAI_API_KEY",
+        *,
+        allow_insecure: bool = False,
+        file: str | os.PathLike[str] | None = None,
     ) -> None:
-        if inspect.iscoroutinefunction(api_key):
-            raise ConfigurationError("api_key is a coroutine function: give one that returns the key itself")
-        if api_key is not None and not isinstance(api_key, str) and not callable(api_key):
-            raise ConfigurationError(
-                f"api_key is a {type(api_key).__name__}: give text, or a callable that returns it"
-            )
         self._variable = variable
-        self._allow_insecure = allow_insecure
-        self._source: Secret | Callable[[], str] | None = (
-            Secret(_checked(api_key, "api_key")) if isinstance(api_key, str) else api_key
-        )
+        held = Secret(api_key) if isinstance(api_key, str) else api_key
+        del api_key  # a traceback may show the variables of this frame
+        self._source = None if held is None and file is None else _source(held, file)
+        self._slot = _Slot("authorization", "Bearer", allow_insecure)
 
     @hookimpl(trylast=True)
-    def imgkit_authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | None:
+    def imgkit_authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | TokenNeeded | None:
         """Return the request with the key; a compatible server is called without if there is none."""
         if call.host_class == "offline" or "authorization" in request.headers:
             return None
-        key = self._key()
-        if key is None:
-            if call.host_class == "compatible":
-                return None
-            raise MissingKeyError(
-                f"{call.base_url} needs an API key: set {self._variable}, or pass api_key=…; "
-                'or stay offline with backend="offline"'
-            )
-        if not self._allow_insecure:
-            check_encrypted(call.base_url)
-        return replace(request, headers={**request.headers, "authorization": f"Bearer {key}"})
-
-    def _key(self) -> str | None:
-        if isinstance(self._source, Secret):
-            return self._source.reveal()
-        if self._source is None:
-            found = os.environ.get(self._variable, "")
-            return _checked(found, self._variable) if found.strip() else None
-        return _checked(self._source(), "what api_key() returned")
+        if self._source is not None:
+            return self._slot.signed_by(self._source, request, call)
+        if os.environ.get(self._variable, "").strip():
+            key = cleaned(as_secret(os.environ[self._variable], self._variable), self._variable)
+            return self._slot.signed_by(key, request, call)
+        if call.host_class == "compatible":
+            return None
+        raise MissingKeyError(
+            f"{call.base_url} needs an API key: set {self._variable}, or pass api_key=…; "
+            'or stay offline with backend="offline"'
+        )
 
     def __repr__(self) -> str:
         return f"BearerAuth({self._variable})"
+
+
+class HeaderAuth:
+    """Puts a key into a header of the server's own choice, such as ``api-key``.
+
+    A request that has this header already, from ``extra_headers`` say, is left as it is.
+
+    Args:
+        name: of the header.
+        key: as `BearerAuth` takes it.
+        allow_insecure: send the key over plain http to hosts other than this machine too.
+        file: path of a file with the key, instead of `key`.
+
+    Raises:
+        ConfigurationError: no such header can be sent, or the key holds what a header cannot carry.
+    """
+
+    _name = ""  # a traceback may show a plugin that is not complete
+
+    def __init__(
+        self,
+        name: str,
+        key: str | Callable[[], str] | KeySource | None = None,
+        *,
+        allow_insecure: bool = False,
+        file: str | os.PathLike[str] | None = None,
+    ) -> None:
+        held = Secret(key) if isinstance(key, str) else key
+        del key  # a traceback may show the variables of this frame
+        self._name = _header_name(name)
+        self._source = _source(held, file)
+        self._slot = _Slot(self._name, "", allow_insecure)
+
+    @hookimpl
+    def imgkit_authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | TokenNeeded | None:
+        """Return the request with the key."""
+        if call.host_class == "offline":
+            return None
+        return self._slot.signed_by(self._source, request, call)
+
+    def __repr__(self) -> str:
+        return f"HeaderAuth({self._name!r})"
+
+
+class TokenAuth:
+    """Puts tokens that expire on requests: fetched when needed, kept, and renewed in time.
+
+    Calls that need a token at once, from any threads and tasks, share one fetch. It takes place in a
+    thread, within the deadline of the call; each of the others waits in its own. A server that refuses a
+    token before its time is no reason to fetch another by itself: call `forget` and try again.
+
+    Args:
+        source: fetches tokens.
+        header: that carries them.
+        scheme: what stands before them, "" for nothing.
+        early_s: so many seconds before it expires, a token is renewed.
+        allow_insecure: send tokens over plain http to hosts other than this machine too.
+        clock: Unix time in seconds.
+
+    Raises:
+        ConfigurationError: one of these cannot be used.
+    """
+
+    _name = ""  # a traceback may show a plugin that is not complete
+
+    def __init__(
+        self,
+        source: TokenSource,
+        header: str = "authorization",
+        scheme: str = "Bearer",
+        early_s: float = 60.0,
+        *,
+        allow_insecure: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not isinstance(source, TokenSource) or inspect.iscoroutinefunction(source.token):
+            raise ConfigurationError(
+                f"source is a {type(source).__name__}: give an object with a plain method token() that "
+                "returns an imgkit.hooks.tokens.Token; for a key in a file, BearerAuth(file=…)"
+            )
+        if not isinstance(scheme, str) or not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]*", scheme):
+            raise ConfigurationError("scheme must be one word, such as 'Bearer', or ''")
+        if isinstance(early_s, bool) or not isinstance(early_s, int | float) or not 0 <= early_s < 1e9:
+            raise ConfigurationError("early_s must be a number of seconds from 0 on")
+        self._slot = _Slot(_header_name(header), scheme, allow_insecure)
+        self._token = source.token
+        self._name = f"{type(source).__module__}.{type(source).__qualname__}"
+        self._cache = TokenCache(self._renew, self._name, early_s=early_s, clock=clock)
+
+    @hookimpl
+    def imgkit_authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | TokenNeeded | None:
+        """Return the request with the token that is there, or say that one is needed."""
+        if call.host_class == "offline":
+            return None
+        token = self._cache.fresh()
+        source = token.value if token is not None else _Waiting(self._cache, call.timeout_s)
+        return self._slot.signed_by(source, request, call)
+
+    def forget(self) -> None:
+        """Drop the token that is kept; the next request fetches a new one."""
+        self._cache.forget()
+
+    def _renew(self) -> Token:
+        token = self._token()
+        if not isinstance(token, Token):
+            kind = type(token).__name__
+            del token  # a traceback may show the variables of this frame
+            raise ConfigurationError(f"token() of {self._name} returned a {kind} instead of a Token")
+        value = cleaned(token.value, f"the token of {self._name}", self._slot.scheme)
+        return Token(value, token.expires_at)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("TokenAuth is not pickled or copied: make it anew where it is needed")
+
+    def __repr__(self) -> str:
+        return f"TokenAuth({self._name})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A token that is waited for as long as a call may take."""
+
+    cache: TokenCache
+    wait_s: float
+
+    def read(self) -> Secret:
+        return self.cache.get(self.wait_s).value
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """Where on a request a credential goes."""
+
+    name: str
+    scheme: str
+    allow_insecure: bool
+
+    def signed_by(
+        self, source: Secret | KeySource, request: HttpRequest, call: Call
+    ) -> HttpRequest | TokenNeeded:
+        """Return the request with the key of `source`, or what to do to get there."""
+        if self.name in request.headers:
+            return request
+        check_origin(request.url, call.base_url)
+        if not self.allow_insecure:
+            check_encrypted(call.base_url)
+        if isinstance(source, Asked):
+            source = source.read()
+        if isinstance(source, Secret):
+            return self.put(source, request)
+        pending = _Pending(self, source)
+        return TokenNeeded(pending.fetch, pending.sign)
+
+    def put(self, key: Secret, request: HttpRequest) -> HttpRequest:
+        prefix = f"{self.scheme} " if self.scheme else ""
+        return replace(request, headers={**request.headers, self.name: f"{prefix}{key.reveal()}"})
+
+
+class _Pending:
+    """A request that waits for its key."""
+
+    __slots__ = ("_key", "_slot", "_source")
+
+    def __init__(self, slot: _Slot, source: KeySource) -> None:
+        self._slot = slot
+        self._source = source
+        self._key: Secret | None = None
+
+    def fetch(self) -> None:
+        self._key = self._source.read()
+
+    def sign(self, request: HttpRequest) -> HttpRequest:
+        assert self._key is not None, "a request is signed after its key was fetched"
+        return self._slot.put(self._key, request)
 
 
 def check_encrypted(base_url: str) -> None:
@@ -90,16 +269,43 @@ def check_encrypted(base_url: str) -> None:
         )
 
 
-def _checked(key: object, source: str) -> str:
-    """Return a key without surrounding blanks, if a header can carry it."""
-    if not isinstance(key, str):
-        raise ConfigurationError(f"{source} is a {type(key).__name__}: give the key as text")
-    bare = f"{key.strip(' ')} ".removeprefix("Bearer ").strip(" ")
-    if not bare.strip():
-        raise ConfigurationError(f"{source} is empty: give the key, or leave it out")
-    if not _SENDABLE.fullmatch(bare):
+def check_origin(url: str, base_url: str) -> None:
+    """Refuse to send a key anywhere but to the server that it is for.
+
+    Raises:
+        ConfigurationError: scheme, host or port differ.
+    """
+    there, own = urlsplit(url), urlsplit(base_url)
+    if (there.scheme, there.netloc.lower()) != (own.scheme, own.netloc.lower()):
         raise ConfigurationError(
-            f"{source} holds a character that no HTTP header can carry (a line break, a blank or a letter "
-            "outside ASCII): copy the key again, without what surrounds it"
+            f"a request to {safe_url(url)} gets no credentials: they are for {safe_url(base_url)} only"
         )
-    return bare
+
+
+def _source(key: object, file: str | os.PathLike[str] | None) -> Secret | KeySource:
+    """Return where a key comes from; text is a `Secret` already."""
+    if file is not None:
+        if key is not None:
+            raise ConfigurationError("give a key or a file=, not both")
+        return FileKey(file)
+    if isinstance(key, Secret):
+        return cleaned(key, "api_key")
+    if inspect.iscoroutinefunction(key):
+        raise ConfigurationError("api_key is a coroutine function: give one that returns the key itself")
+    if isinstance(key, KeySource):
+        return key
+    if callable(key):
+        return Asked(key)
+    raise ConfigurationError(
+        f"api_key is a {type(key).__name__}: give text, a callable that returns it, or a source such as "
+        "FileKey"
+    )
+
+
+def _header_name(name: object) -> str:
+    if not isinstance(name, str) or header_problem({name: "x"}, NOT_FOR_KEYS) is not None:
+        raise ConfigurationError(
+            f"header {str(name)[:60]!r} cannot carry a key: give a name such as 'api-key' that HTTP itself "
+            "makes no use of"
+        )
+    return name.lower()

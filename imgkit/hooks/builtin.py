@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from imgkit.hookspecs import BackendSpec, ProviderSpec, hookimpl
+from imgkit.hookspecs import BackendSpec, PluginSpec, ProviderSpec, hookimpl
 
 
 @hookimpl
@@ -43,5 +43,28 @@ def imgkit_providers() -> Iterable[ProviderSpec]:
             name="openai",
             target="imgkit.providers.openai:OpenAIProvider",
             summary="OpenAI's Images API, and servers that speak it",
+        ),
+    )
+
+
+@hookimpl
+def imgkit_plugins() -> Iterable[PluginSpec]:
+    """Return the plugins that a service can be given by name."""
+    return (
+        PluginSpec(
+            name="logging",
+            target="imgkit.hooks.logging:LoggingPlugin",
+            summary="one line a call to the logger imgkit, the wire at DEBUG",
+        ),
+        PluginSpec(
+            name="retry",
+            target="imgkit.hooks.retry:RetryPlugin",
+            summary="sends again what cannot have been billed; on by default",
+        ),
+        PluginSpec(
+            name="telemetry",
+            target="imgkit.hooks.telemetry:TelemetryPlugin",
+            summary="OpenTelemetry spans and metrics",
+            install="pip install 'imgkit-service[otel]'",
         ),
     )
