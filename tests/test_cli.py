@@ -142,7 +142,6 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path, args: tuple[str, ...
     assert (tmp_path / "fox.png").exists() == ("fox" in args)
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 @pytest.mark.parametrize("args", [("create", "--help"), ("create", "fox", *SMALL)])
 def test_a_full_disk_behind_stdout_is_told_in_a_line(tmp_path: Path, args: tuple[str, ...]) -> None:
     """Paths that stdout does not take are told on stderr instead, without a traceback."""
