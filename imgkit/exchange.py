@@ -117,7 +117,7 @@ def send_once(request: HttpRequest, course: Course) -> Flow[tuple[Head, Answer]]
         yield Run(answer.fetch, before_sending=True)
         answer = answer.sign(request)
     signed = answer
-    secrets = _secrets_of(request, signed)
+    secrets = _secrets_of(signed)
     began = course.clock()
     status: int | None = None
     problem: str | None = None
@@ -140,7 +140,7 @@ def send_once(request: HttpRequest, course: Course) -> Flow[tuple[Head, Answer]]
         course.attempts.append(Attempt(status, problem, course.clock() - began))
 
 
-def _secrets_of(request: HttpRequest, signed: HttpRequest) -> tuple[Secret, ...]:
+def _secrets_of(signed: HttpRequest) -> tuple[Secret, ...]:
     """Return what must not come back in a message: credentials, under whatever header signing put them.
 
     They are wrapped, since tracebacks may show the variables of a frame.
@@ -148,7 +148,7 @@ def _secrets_of(request: HttpRequest, signed: HttpRequest) -> tuple[Secret, ...]
     return tuple(
         Secret(secret)
         for name, value in signed.headers.items()
-        if name in SENSITIVE_HEADERS or request.headers.get(name) != value
+        if name in SENSITIVE_HEADERS or name in signed.secret_headers
         for secret in (value, value.rpartition(" ")[2])
         if len(secret) >= SHORTEST_SECRET  # a shorter one would blank out half of a message
     )

@@ -212,7 +212,7 @@ class HookTable:
             if isinstance(answer, TokenNeeded):
                 return _pending(impl, answer)
             if answer is not None:
-                return _headers_only(impl, request, answer)
+                return _signed(impl, request, answer)
         return request
 
     def retry_wait(self, outcome: Outcome, call: Call) -> float | None:
@@ -367,7 +367,14 @@ def warn(text: str) -> None:
 def _pending(impl: Impl, needed: TokenNeeded) -> TokenNeeded:
     """Return what a plugin needs first, with its signing held to the rules of its hook."""
     sign = replace(impl, function=lambda request: needed.sign(request), argnames=("request",))
-    return TokenNeeded(needed.fetch, lambda request: _headers_only(impl, request, sign(request=request)))
+    return TokenNeeded(needed.fetch, lambda request: _signed(impl, request, sign(request=request)))
+
+
+def _signed(impl: Impl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:
+    """Return a signed request that knows which of its headers are credentials."""
+    checked = _headers_only(impl, before, after)
+    added = {name for name, value in checked.headers.items() if before.headers.get(name) != value}
+    return replace(checked, secret_headers=frozenset(added))
 
 
 def _headers_only(impl: Impl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:

@@ -83,7 +83,7 @@ def describe(request: HttpRequest, more: Mapping[str, str] | None = None) -> str
         request: as it would be sent.
         more: lines to show among the headers as they are.
     """
-    shown = {**safe_headers(request.wire_headers()), **(more or {})}
+    shown = {**safe_headers(request.wire_headers(), request.secret_headers), **(more or {})}
     head = "\n".join(f"{name}: {value}" for name, value in sorted(shown.items()))
     return f"{request.method} {request.url}\n{head}\n\n{_body(request)}\n"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from hmac import compare_digest
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -115,10 +115,15 @@ def safe_url(url: str) -> str:
     return scrub(scheme + origin + parts.path + ("?…" if parts.query else ""), limit=200)
 
 
-def safe_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return `headers` with the values of credentials and identities replaced by ``…``."""
+def safe_headers(headers: Mapping[str, str], secret: Container[str] = ()) -> dict[str, str]:
+    """Return `headers` with the values of credentials and identities replaced by ``…``.
+
+    Args:
+        headers: by name.
+        secret: further names whose values are hidden, whatever they are called.
+    """
     return {
-        name: "…" if _is_sensitive(name.lower()) else scrub(value, limit=200)
+        name: "…" if name in secret or _is_sensitive(name.lower()) else scrub(value, limit=200)
         for name, value in headers.items()
     }
 

@@ -87,6 +87,7 @@ class HttpRequest:
         body: the content.
         public_peer_only: refuse, before a byte is sent, a peer whose address is not globally
             routable (`imgkit.peers.is_public`).
+        secret_headers: names of the headers that signing has set; their values are never shown.
     """
 
     method: Literal["GET", "POST"]
@@ -94,6 +95,7 @@ class HttpRequest:
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     body: Body = BytesBody()
     public_peer_only: bool = False
+    secret_headers: frozenset[str] = frozenset()
 
     def wire_headers(self) -> dict[str, str]:
         """Return all headers as they are sent, those of the body included."""
@@ -105,8 +107,9 @@ class HttpRequest:
         return headers
 
     def __repr__(self) -> str:
+        headers = safe_headers(self.headers, self.secret_headers)
         return (
-            f"HttpRequest({self.method} {safe_url(self.url)}, {safe_headers(self.headers)}, "
+            f"HttpRequest({self.method} {safe_url(self.url)}, {headers}, "
             f"{self.body.content_type or 'no body'}, {self.body.length} bytes)"
         )
 

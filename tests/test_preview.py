@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import imgkit
+from imgkit.hooks.auth import HeaderAuth
 from imgkit.preview import preview
 from tests.support.pictures import picture
 from tests.support.wire_server import WireServer, reply
@@ -68,3 +69,30 @@ def test_what_is_wrong_is_wrong_here_too() -> None:
         made = service.create_image("a fox", response_format="url", size="256x256")
         with pytest.raises(imgkit.ConfigurationError, match="download"):
             preview(service, "create_image_variation", made[0])
+
+
+def test_a_credential_of_any_name_is_hidden() -> None:
+    """What an auth plugin sets is shown neither here nor by the request, whatever its header is called."""
+    vault = HeaderAuth("x-vault", "CANARY-0123456789")
+    seen: list[str] = []
+
+    class Keep:
+        errors = (OSError,)
+        unsent_errors = ()
+
+        def open(self, request: Any, transfer: Any) -> Any:
+            assert request.headers["x-vault"] == "CANARY-0123456789"
+            seen.append(repr(request))
+            raise ConnectionResetError("the server said CANARY-0123456789")
+
+        def close(self) -> None: ...
+
+    options: dict[str, Any] = {"base_url": "http://127.0.0.1:1/v1", "plugins": [vault], "retry": False}
+    with imgkit.ImageService(Keep(), **options) as service:
+        text = preview(service, "create_image", "a fox")
+        with pytest.raises(imgkit.OutcomeUnknownError):
+            service.create_image("a fox")
+    assert "x-vault: …" in text
+    assert "CANARY" not in text
+    assert seen
+    assert "CANARY" not in seen[0]
