@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from imgkit.errors import ApiError as ApiError
     from imgkit.errors import AuthenticationError as AuthenticationError
     from imgkit.errors import BadRequestError as BadRequestError
+    from imgkit.errors import CacheMissError as CacheMissError
     from imgkit.errors import ConfigurationError as ConfigurationError
     from imgkit.errors import ConflictError as ConflictError
     from imgkit.errors import DownloadBlockedError as DownloadBlockedError
@@ -68,9 +69,9 @@ if TYPE_CHECKING:
     from imgkit.service import ImageService as ImageService
 
 _ERRORS = (
-    "ApiError", "AuthenticationError", "BadRequestError", "ConfigurationError", "ConflictError",
-    "DownloadBlockedError", "DownloadError", "EmptyResultError", "EndpointRetiredError", "ImgkitError",
-    "InvalidRequestError", "LinkExpiredError", "MissingKeyError", "MissingModelError",
+    "ApiError", "AuthenticationError", "BadRequestError", "CacheMissError", "ConfigurationError",
+    "ConflictError", "DownloadBlockedError", "DownloadError", "EmptyResultError", "EndpointRetiredError",
+    "ImgkitError", "InvalidRequestError", "LinkExpiredError", "MissingKeyError", "MissingModelError",
     "ModerationBlockedError", "NotDownloadedError", "NotFoundError", "NotSentError",
     "OrganizationNotVerifiedError", "OutcomeUnknownError", "PermissionDeniedError", "PluginError",
     "QuotaExceededError", "RateLimitError", "RedirectRefusedError", "SaveError", "ServerError",

@@ -118,6 +118,19 @@ class Retrying:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheHit:
+    """The pictures are in the cache: nothing will be sent.
+
+    Attributes:
+        key: of the entry, 64 hexadecimal digits.
+        age_s: seconds since it was made.
+    """
+
+    key: str
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Succeeded:
     """The call has its pictures."""
 
@@ -126,9 +139,16 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The call ends with this error."""
+    """The call ends with this error.
+
+    Attributes:
+        error: what the caller gets.
+        shared: it is that of another call with an equal request, which this one waited for; this one has
+            sent nothing.
+    """
 
     error: Exception
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,4 +162,4 @@ class Cancelled:
     maybe_billed: bool
 
 
-Event = Started | Sent | FirstByte | Progress | Retrying | Succeeded | Failed | Cancelled
+Event = Started | Sent | FirstByte | Progress | Retrying | CacheHit | Succeeded | Failed | Cancelled

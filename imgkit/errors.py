@@ -28,6 +28,7 @@
     │   │   └── QuotaExceededError    no credit or spending cap: waiting does not help
     │   ├── RedirectRefusedError      3xx: API calls follow no redirect
     │   └── ServerError               5xx that the API itself reported
+    ├── CacheMissError                cache="only", and the cache has no such reply; nothing was sent
     ├── UnreadableReplyError          a reply that no picture can be read from (body is kept)
     ├── EmptyResultError              200 without pictures
     ├── DownloadError                 a result URL could not be fetched
@@ -258,16 +259,22 @@ class ServerError(ApiError):
     """The API itself reports that it failed (5xx with the API's JSON error)."""
 
 
+class CacheMissError(ImgkitError):
+    """The call was to be answered from the cache only, and the cache has no such reply. Nothing was sent."""
+
+
 class UnreadableReplyError(ImgkitError):
     """A success reply from which no picture can be read; it may have been billed.
 
     Attributes:
         maybe_billed: always True.
         request_id: the API's id of the call, None where it gave none.
-        body: what arrived, whole, so that nothing that was paid for is lost.
+        body: what arrived, so that nothing that was paid for is lost.
+        spool_path: where it is kept, if a state folder is set.
     """
 
     maybe_billed = True
+    spool_path: str | None = None
 
     def __init__(self, message: str, *, request_id: str | None = None, body: bytes = b"") -> None:
         super().__init__(message)
@@ -281,9 +288,11 @@ class EmptyResultError(ImgkitError):
     Attributes:
         maybe_billed: always True.
         request_id: the API's id of the call, None where it gave none.
+        spool_path: where the reply is kept, if a state folder is set.
     """
 
     maybe_billed = True
+    spool_path: str | None = None
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
         super().__init__(message)
@@ -312,7 +321,10 @@ class SaveError(ImgkitError):
     Attributes:
         images: the pictures that were being saved.
         response: the whole reply where ``save_to=`` failed, else None.
+        spool_path: where the reply is kept, if a state folder is set and ``save_to=`` failed.
     """
+
+    spool_path: str | None = None
 
     def __init__(
         self, message: str, *, images: tuple[Image, ...] = (), response: ImagesResponse | None = None

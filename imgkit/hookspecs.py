@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING, Literal
 import pluggy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import click
+
+    from imgkit.cache import CacheStore
     from imgkit.call import Call, Event, Outcome
     from imgkit.hooks.tokens import TokenNeeded
+    from imgkit.ledger import Ledger
     from imgkit.models import ImageRequest
+    from imgkit.providers.base import HostClass
     from imgkit.wire import HttpRequest
 
 hookspec = pluggy.HookspecMarker("imgkit")
@@ -83,6 +90,28 @@ class PluginSpec:
     install: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSettings:
+    """What a service is built with, as far as plugins that keep something need to know. No secret in it.
+
+    Attributes:
+        backend, provider: their names.
+        base_url: where the API is.
+        host_class: "official", "compatible" or "offline".
+        model: used where a request names none.
+        timeout_s: total seconds that a call may take.
+        state_folder: where imgkit keeps things between processes, None if it is to keep nothing.
+    """
+
+    backend: str
+    provider: str
+    base_url: str
+    host_class: HostClass
+    model: str | None
+    timeout_s: float
+    state_folder: Path | None
+
+
 class Hooks:
     """The hooks, one method each. Collecting ones are called when plugins are loaded."""
 
@@ -99,6 +128,35 @@ class Hooks:
     @hookspec
     def imgkit_plugins(self) -> Iterable[PluginSpec]:
         """Return the plugins that can be asked for by name (collected from all plugins)."""
+        raise AssertionError("a specification is not called")
+
+    @hookspec
+    def imgkit_cache(self, settings: ServiceSettings) -> CacheStore | None:
+        """Return where replies are kept, or None (the first answer counts); asked when a service is built.
+
+        Args:
+            settings: of the service.
+        """
+        raise AssertionError("a specification is not called")
+
+    @hookspec
+    def imgkit_ledger(self, settings: ServiceSettings) -> Ledger | None:
+        """Return what keeps account of calls, or None (collected); asked when a service is built.
+
+        Args:
+            settings: of the service.
+        """
+        raise AssertionError("a specification is not called")
+
+    @hookspec
+    def imgkit_commands(self, group: click.Group) -> Iterable[click.Command]:
+        """Return commands to be added to `imgkit` (collected from the installed plugins).
+
+        Called when the command line is given a command that is not imgkit's own, or lists all.
+
+        Args:
+            group: the command `imgkit`.
+        """
         raise AssertionError("a specification is not called")
 
     @hookspec
