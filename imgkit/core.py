@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from imgkit.equipment import Equipment, equip
 from imgkit.errors import ConfigurationError, UnknownBackendError, UnknownProviderError
 from imgkit.hooks.auth import BearerAuth, check_encrypted
 from imgkit.hooks.retry import RetryPlugin
-from imgkit.hookspecs import BackendSpec, ProviderSpec
+from imgkit.hookspecs import BackendSpec, ProviderSpec, ServiceSettings
 from imgkit.hooktable import HookTable
 from imgkit.plugins import Members, gather, table_of, wanted
 from imgkit.providers.base import HostClass, Provider, Target
@@ -59,10 +62,17 @@ class Core:
     target: Target
     limits: Limits
     options: BackendOptions
+    settings: ServiceSettings
     table: HookTable
     members: Members
+    equipment: Equipment
     fetches_anywhere: bool
     fetch: Callable[[str], bytes] | None = None
+
+    def with_plugins(self, members: Members, table: HookTable) -> Core:
+        """Return the same with other plugins. Raises `PluginError` if they supply what does not fit."""
+        equipment = equip(table, self.settings, self.equipment)
+        return replace(self, members=members, table=table, equipment=equipment)
 
     def __repr__(self) -> str:
         return (
@@ -89,6 +99,7 @@ def build_core(
     max_in_flight: int,
     retry: bool | RetryPlugin,
     plugins: Sequence[object],
+    state_folder: str | PathLike[str] | None,
     client_options: Mapping[str, Any] | None,
     fetch: Callable[[str], bytes] | None,
 ) -> Core:
@@ -118,7 +129,19 @@ def build_core(
     auth = BearerAuth(api_key, dialect.env["api_key"], allow_insecure=allow_insecure)
     if (api_key is not None or os.environ.get(dialect.env["api_key"])) and not allow_insecure:
         check_encrypted(target.base_url)
+    folder = state_folder_of(state_folder)
     members = gather([], own=[auth, *_retrier(retry, members), *_logger(members)], to=members)
+    checked = _limits(limits)
+    settings = ServiceSettings(
+        backend=spec.name,
+        provider=provider_name,
+        base_url=target.base_url,
+        host_class=target.host_class,
+        model=target.model,
+        timeout_s=checked.timeout_s,
+        state_folder=folder,
+    )
+    table = table_of(members)
     options = BackendOptions(
         proxy=_proxy(proxy, use_env_proxy, target.base_url) if spec.reaches_network else None,
         ca=ca,
@@ -133,14 +156,36 @@ def build_core(
         provider=dialect,
         provider_name=provider_name,
         target=target,
-        limits=_limits(limits),
+        limits=checked,
         options=options,
-        table=table_of(members),
+        settings=settings,
+        table=table,
         members=members,
+        equipment=equip(table, settings),
         # Behind a proxy the connected peer is the proxy, so nothing can be said of the real one.
         fetches_anywhere=spec.checks_peer and options.proxy is None,
         fetch=fetch,
     )
+
+
+def state_folder_of(given: str | PathLike[str] | None) -> Path | None:
+    """Return where things are kept between processes: what is given, else ``IMGKIT_HOME``, else nowhere.
+
+    Raises:
+        ConfigurationError: not a path.
+    """
+    if given is None:
+        given = os.environ.get("IMGKIT_HOME") or None
+    if given is None:
+        return None
+    if not isinstance(given, str | PathLike) or not isinstance(text := os.fspath(given), str) or "\0" in text:
+        raise ConfigurationError("state_folder must be the path of a folder, as str or os.PathLike")
+    if not text:
+        raise ConfigurationError("state_folder is empty: give the path of a folder, or None for none")
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise ConfigurationError(f"state_folder {text[:200]!r} cannot be found: {error}") from None
 
 
 def _retrier(retry: object, members: Members) -> list[object]:

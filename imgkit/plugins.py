@@ -15,11 +15,12 @@ from enum import IntEnum
 from functools import cache
 from importlib import import_module
 
+from imgkit.binding import bind, freeze
 from imgkit.discovery import Discovery
 from imgkit.errors import ConfigurationError, ImgkitError, UnknownPluginError
 from imgkit.hookspecs import BackendSpec, PluginSpec, ProviderSpec
 from imgkit.hooktable import HookTable as HookTable
-from imgkit.hooktable import Impl, Offer, Origin, Spec, bind, freeze, told
+from imgkit.hooktable import Impl, Offer, Origin, Spec, told
 from imgkit.hooktable import PluginWarning as PluginWarning
 from imgkit.nearest import nearest
 

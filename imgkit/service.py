@@ -9,7 +9,6 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Concatenate, Never, ParamSpec, Self, TypeVar, cast
 
 from imgkit import operations
@@ -71,6 +70,7 @@ class _Service(ABC):
         max_in_flight: int = 256,
         retry: bool | RetryPlugin = True,
         plugins: Sequence[object] = (),
+        state_folder: str | os.PathLike[str] | None = None,
         client_options: Mapping[str, Any] | None = None,
         **unknown: Never,
     ) -> None:
@@ -101,6 +101,8 @@ class _Service(ABC):
                 failure; never what may have been billed. False, or a `RetryPlugin` with settings of its own.
             plugins: instances, classes or modules with hooks, or names such as "logging"; asked in this
                 order, before those that are installed and those of imgkit.
+            state_folder: where imgkit keeps what must outlive the process, such as replies that could not be
+                delivered; else ``IMGKIT_HOME``; else nothing is kept.
             client_options: what only the backend understands; for "offline": ``latency_s``,
                 ``simulate``, ``seed``.
             **unknown: any other keyword is refused, with the nearest real name.
@@ -141,6 +143,7 @@ class _Service(ABC):
             max_in_flight=max_in_flight,
             retry=retry,
             plugins=plugins,
+            state_folder=state_folder,
             client_options=client_options,
             fetch=self._fetcher(),
         )
@@ -152,7 +155,7 @@ class _Service(ABC):
         return ServicePlugins(lambda: self._core.members, self._swap, self._swapping)
 
     def _swap(self, members: Members, table: HookTable) -> None:
-        self._core = replace(self._core, members=members, table=table)
+        self._core = self._core.with_plugins(members, table)
 
     @abstractmethod
     def _connect(self) -> None:

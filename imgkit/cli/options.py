@@ -103,6 +103,12 @@ def service_options() -> Iterator[Option]:
     yield option("timeout_s", "for the whole call, 600 by default.", **seconds)
     yield option("connect_timeout_s", "for one connection, 5 by default.", **seconds)
     yield option("read_timeout_s", "longest silence, 300 by default.", **seconds)
+    yield option(
+        "state_folder",
+        "where replies that could not be delivered are kept; else IMGKIT_HOME.",
+        type=click.Path(),
+        metavar="DIR",
+    )
     yield option("proxy", "send through this proxy.", metavar="URL")
     yield option("ca", "certificates to trust (PEM); certifi's by default.", type=click.Path())
     yield option("use_env_proxy", "use HTTPS_PROXY and its siblings.", is_flag=True, default=None)

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 from imgkit import __version__
+from imgkit.binding import bind
 from imgkit.cli import clash, streams
 from imgkit.errors import ImgkitError
 from imgkit.hookspecs import PluginSpec
-from imgkit.hooktable import Impl, Origin, bind
+from imgkit.hooktable import Impl, Origin
 from imgkit.plugins import DISCOVERY, built_in, table_of
 
 

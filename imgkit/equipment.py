@@ -1,0 +1,59 @@
+"""What plugins supply to a service: the objects behind hooks whose work may block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from imgkit.cache import CacheStore
+from imgkit.hookspecs import ServiceSettings
+from imgkit.hooktable import HookTable, Impl, Origin
+from imgkit.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Supplied:
+    """An object, and the plugin that supplies it."""
+
+    origin: Origin
+    thing: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """The objects of one service; a call keeps those it began with.
+
+    Attributes:
+        cache: the `CacheStore`, None where no plugin has one.
+        ledgers: each a `Ledger`, in the order in which they are asked.
+        answers: what each hook has answered, so that adding a plugin does not make the others' anew.
+    """
+
+    cache: Supplied | None = None
+    ledgers: tuple[Supplied, ...] = ()
+    answers: Mapping[Impl, Any] = field(default_factory=dict)
+
+
+def equip(table: HookTable, settings: ServiceSettings, before: Equipment | None = None) -> Equipment:
+    """Return what the plugins of a table supply.
+
+    Args:
+        table: of the service.
+        settings: handed to the hooks.
+        before: what there was with other plugins; answers of those that stayed are kept.
+
+    Raises:
+        PluginError: a hook failed, or supplies something else.
+    """
+    answers: dict[Impl, Any] = {}
+    for impls, kind in ((table.caches, CacheStore), (table.ledgers, Ledger)):
+        for impl in impls:
+            known = before is not None and impl in before.answers
+            answer = before.answers[impl] if before and known else impl(settings=settings)
+            if answer is not None and not isinstance(answer, kind):
+                raise impl.wrong(f"returned a {type(answer).__name__}, which is no {kind.__name__},")
+            answers[impl] = answer
+    stores = [Supplied(one.origin, answers[one]) for one in table.caches if answers[one] is not None]
+    ledgers = [Supplied(one.origin, answers[one]) for one in table.ledgers if answers[one] is not None]
+    return Equipment(stores[0] if stores else None, tuple(ledgers), answers)
