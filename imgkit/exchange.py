@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
+from imgkit.accounts import Account
 from imgkit.call import Call, FirstByte, Outcome, Progress, Retrying, Sent
+from imgkit.equipment import Equipment
 from imgkit.errors import (
     ConflictError,
     ImgkitError,
@@ -20,10 +23,11 @@ from imgkit.errors import (
 )
 from imgkit.flow import Flow, Open, Read, Run, Sleep
 from imgkit.hooks.tokens import TokenNeeded
-from imgkit.models import Attempt
+from imgkit.models import Attempt, ImageRequest, ImagesResponse
 from imgkit.plugins import HookTable
 from imgkit.providers.base import Answer, Provider, Target
 from imgkit.redact import SENSITIVE_HEADERS, Secret
+from imgkit.streaming.json_reply import JsonReply
 from imgkit.wire import Head, HttpRequest
 
 SHORTEST_SECRET = 8
@@ -35,17 +39,20 @@ class Course:
 
     Attributes:
         call: the call, as plugins see it.
-        table: the plugins it began with.
+        table, equipment: the plugins it began with, and what they supply.
         provider, target: the dialect, and where requests go.
         max_reply_bytes: largest reply that is read.
         deadline: by the clock.
         clock: monotonic seconds.
         attempts: what was sent.
         sent: a request is with the backend and its outcome is not known yet.
+        request: what is asked for, once plugins have had their say.
+        account: the last sending in the ledgers; open as long as its pictures have not reached the caller.
     """
 
     call: Call
     table: HookTable
+    equipment: Equipment
     provider: Provider
     target: Target
     max_reply_bytes: int
@@ -53,6 +60,8 @@ class Course:
     clock: Callable[[], float]
     attempts: list[Attempt] = field(default_factory=list)
     sent: bool = False
+    request: ImageRequest | None = None
+    account: Account = field(default_factory=Account)
 
 
 def exchange(request: HttpRequest, course: Course) -> Flow[tuple[Head, Answer]]:
@@ -118,26 +127,55 @@ def send_once(request: HttpRequest, course: Course) -> Flow[tuple[Head, Answer]]
         answer = answer.sign(request)
     signed = answer
     secrets = _secrets_of(signed)
+    account = yield from _reserved(course)
     began = course.clock()
     status: int | None = None
     problem: str | None = None
     table.notify(Sent(request, len(course.attempts) + 1), call)
-    course.sent = True
+    course.sent = account.sent = True
     try:
         head = yield Open(signed)
         status = head.status
         table.notify(FirstByte(status, head.headers, course.clock() - began), call)
-        body = yield from read_body(head, course)
+        reply = yield from read_reply(head, course)
         course.sent = False
         if not 200 <= status < 300:
-            raise course.provider.error(head, body, secrets)
-        return head, course.provider.decode(head, body, course.target, secrets)
+            raise course.provider.error(head, reply.raw(), secrets)
+        return head, course.provider.decode(head, reply, course.target, secrets)
     except ImgkitError as error:
         course.sent = isinstance(error, OutcomeUnknownError)
         problem = type(error).__name__
+        if getattr(error, "maybe_billed", False):
+            yield from kept(course, error)
+        else:
+            yield from settled(course, None)
         raise
     finally:
         course.attempts.append(Attempt(status, problem, course.clock() - began))
+
+
+def settled(course: Course, response: ImagesResponse | None) -> Flow[None]:
+    """End the account: the pictures have reached the caller, or (None) nothing can have been billed."""
+    if course.account.running:
+        yield Run(partial(course.account.settle, response))
+
+
+def kept(course: Course, error: ImgkitError, response: ImagesResponse | None = None) -> Flow[None]:
+    """End the account: what is, or may be, paid for has not reached the caller."""
+    if course.account.running:
+        yield Run(partial(course.account.keep, error, response))
+
+
+def _reserved(course: Course) -> Flow[Account]:
+    """Return the account of the next sending, which is the course's from here on."""
+    ledgers = course.equipment.ledgers
+    if ledgers:
+        assert course.request is not None, "a call is prepared before it is sent"
+        course.account = yield Run(
+            partial(Account.reserve, ledgers, course.request, course.call, len(course.attempts) + 1),
+            before_sending=True,
+        )
+    return course.account
 
 
 def _secrets_of(signed: HttpRequest) -> tuple[Secret, ...]:
@@ -154,29 +192,45 @@ def _secrets_of(signed: HttpRequest) -> tuple[Secret, ...]:
     )
 
 
-def read_body(head: Head, course: Course) -> Flow[bytes]:
-    """Read the open reply to its end.
+def read_reply(head: Head, course: Course) -> Flow[JsonReply]:
+    """Read the open reply to its end; a success reply is told to the ledgers while it arrives.
 
     Raises:
         UnreadableReplyError: larger than ``course.max_reply_bytes``.
     """
-    body = bytearray()
+    success = 200 <= head.status < 300
+    account = course.account
+    spools = success and account.spools
+    reply = JsonReply(getattr(course.provider, "base64_keys", frozenset()) if success else frozenset())
     length = head.headers.get("content-length", "")
     expected = int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None
     limit = course.max_reply_bytes
+    if spools:
+        yield Run(partial(account.begin, head))
     try:
-        while len(body) <= limit and (chunk := (yield Read())):
-            body += chunk
-            course.table.notify(Progress(len(body), expected), course.call)
+        while reply.length <= limit and (chunk := (yield Read())):
+            news = reply.feed(chunk)
+            if spools:  # each chunk at once: nobody knows whether there will be another
+                yield Run(partial(account.write, news))
+            course.table.notify(Progress(reply.length, expected), course.call)
     except OutcomeUnknownError as error:
-        error.body = bytes(body)  # a part of what may be paid for
+        yield from _closed(reply, account, spools)
+        error.body = reply.raw()  # a part of what may be paid for
         raise
-    if len(body) <= limit:
-        return bytes(body)
+    yield from _closed(reply, account, spools)
+    if reply.length <= limit:
+        return reply
     raise UnreadableReplyError(
         f"HTTP {head.status} with a reply of over {limit} bytes (request id "
         f"{head.request_id or 'not given'}): it was not read to its end and may have been billed. Ask for "
         "fewer or smaller pictures, or raise max_reply_bytes",
         request_id=head.request_id,
-        body=bytes(body),
+        body=reply.raw(),
     )
+
+
+def _closed(reply: JsonReply, account: Account, spools: bool) -> Flow[None]:
+    news = reply.close()
+    if spools:
+        yield Run(partial(account.write, news))
+        yield Run(account.complete)

@@ -36,7 +36,7 @@ class Reservation(Protocol):
     """One sending, in one ledger. Methods are called in this order, from one thread at a time.
 
     Attributes:
-        spools: whether it wants to be told what arrives (`begin`, `write`).
+        spools: whether it wants to be told what arrives (`begin`, `write`, `complete`).
     """
 
     spools: bool
@@ -56,6 +56,9 @@ class Reservation(Protocol):
                 "raw" for the text from a point on that cannot be decoded.
             data: the bytes.
         """
+
+    def complete(self) -> None:
+        """The reply has arrived whole. From here on it must survive whatever happens to the process."""
 
     def settle(self, response: ImagesResponse | None) -> None:
         """The pictures have reached the caller, or (None) nothing can have been billed. Idempotent."""

@@ -19,7 +19,7 @@ from imgkit import results
 from imgkit.call import Call, Cancelled, Failed, Started, Succeeded
 from imgkit.core import Core, seconds
 from imgkit.errors import ImgkitError, InvalidRequestError
-from imgkit.exchange import Course, exchange
+from imgkit.exchange import Course, exchange, kept, settled
 from imgkit.flow import Flow, Run
 from imgkit.image import Image
 from imgkit.inputs import open_input
@@ -243,6 +243,7 @@ def _course(
     course = Course(
         call=call,
         table=core.table,
+        equipment=core.equipment,
         provider=core.provider,
         target=core.target,
         max_reply_bytes=core.limits.max_reply_bytes,
@@ -255,7 +256,8 @@ def _course(
         except ImgkitError as error:
             course.table.notify(Failed(error), call)
             raise
-        except BaseException:  # closed from outside, or a bug: observers must hear of the end of every call
+        except BaseException as error:  # closed from outside, or a bug: all must hear of it
+            course.account.break_off(error)
             course.table.notify(Cancelled(maybe_billed=course.sent), call)
             raise
         course.table.notify(Succeeded(response), call)
@@ -277,11 +279,17 @@ def _operation(
     core.provider.check(request, core.target)
     inputs = yield from _open(core, request, cleanup)
     wire_request = core.provider.encode(request, inputs, core.target)
+    course.request = request
     course.table.notify(Started(), course.call)
     head, answer = yield from exchange(wire_request, course)
     response = results.response_of(core, course, request, inputs, head, answer, began)
-    if plan is not None:
-        response = yield from results.save_all(core, response, plan)
+    try:
+        if plan is not None:
+            response = yield from results.save_all(core, response, plan)
+    except ImgkitError as error:
+        yield from kept(course, error, response)
+        raise
+    yield from settled(course, response)
     return response
 
 

@@ -28,6 +28,7 @@ from imgkit.models import (
 )
 from imgkit.providers.base import Answer, OpenedInputs, Target
 from imgkit.providers.openai import OpenAIProvider, live_models
+from imgkit.streaming.json_reply import JsonReply
 from imgkit.wire import Head, HttpRequest
 
 from .support.pictures import encoded, picture
@@ -73,7 +74,10 @@ def edit(*pictures: bytes, overlays: dict[str, bytes] | None = None, **members: 
 
 def decode(reply: Any, head: Head = HEAD) -> Answer:
     body = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
-    return PROVIDER.decode(head, body, TARGET)
+    reply = JsonReply(PROVIDER.base64_keys)
+    reply.feed(body)
+    reply.close()
+    return PROVIDER.decode(head, reply, TARGET)
 
 
 def refused(reply: Any, kind: type[ImgkitError], head: Head = HEAD) -> Any:

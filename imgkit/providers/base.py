@@ -73,16 +73,40 @@ class Answer:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
+class ReplyBody(Protocol):
+    """The body of a success reply.
+
+    Attributes:
+        length: how many bytes came.
+    """
+
+    length: int
+
+    def json(self) -> Any:
+        """Return its value; what was base64 under one of the provider's `base64_keys` is decoded already, and
+        `imgkit.streaming.replies.decode_base64` returns its bytes.
+
+        Raises:
+            ValueError: not UTF-8, not one JSON value, a key twice in one object, NaN or Infinity.
+        """
+
+    def raw(self) -> bytes:
+        """Return it as it came."""
+
+
 class Provider(Protocol):
     """An API dialect: how an operation becomes a request, and a reply becomes pictures.
 
     Attributes:
         base_url: the official one.
         env: names of environment variables for "api_key", "base_url", "organization", "project".
+        base64_keys: members of a success reply whose values are pictures in base64; they are decoded while
+            they arrive.
     """
 
     base_url: ClassVar[str]
     env: ClassVar[Mapping[str, str]]
+    base64_keys: ClassVar[frozenset[str]]
 
     def check(self, request: ImageRequest, target: Target) -> None:
         """Apply the dialect's own rules, before inputs are opened.
@@ -94,7 +118,7 @@ class Provider(Protocol):
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the request as it goes over the wire, without credentials."""
 
-    def decode(self, head: Head, body: bytes, target: Target, secrets: tuple[Secret, ...] = ()) -> Answer:
+    def decode(self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()) -> Answer:
         """Return what a 2xx reply says.
 
         Raises:

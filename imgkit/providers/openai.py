@@ -27,13 +27,13 @@ from imgkit.models import (
     ImageRequest,
     field_names,
 )
-from imgkit.providers.base import Answer, OpenedInputs, Picture, Target
+from imgkit.providers.base import Answer, OpenedInputs, Picture, ReplyBody, Target
 from imgkit.providers.errors import error_from_reply
 from imgkit.redact import Secret, scrub
 from imgkit.schemas.responses import IMAGE, REPLY
 from imgkit.sniff import EXTENSIONS, is_complete_bytes, sniff
 from imgkit.streaming.multipart import Field, File, MultipartBody
-from imgkit.streaming.replies import decode_base64, decode_data_url, is_data_url, parse_json
+from imgkit.streaming.replies import decode_base64, decode_data_url, is_data_url, with_text
 from imgkit.wire import Body, BytesBody, Head, HttpRequest
 
 PATHS: dict[type[ImageRequest], str] = {
@@ -60,6 +60,7 @@ class OpenAIProvider:
         "organization": "OPENAI_ORG_ID",
         "project": "OPENAI_PROJECT_ID",
     }
+    base64_keys: ClassVar[frozenset[str]] = frozenset({"b64_json"})
 
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse a request without a model on the official host, which has no default any more."""
@@ -95,22 +96,22 @@ class OpenAIProvider:
                 headers[name] = value
         return HttpRequest("POST", target.base_url + PATHS[type(request)], headers, body)
 
-    def decode(self, head: Head, body: bytes, target: Target, secrets: tuple[Secret, ...] = ()) -> Answer:
+    def decode(self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()) -> Answer:
         """Return the pictures of a reply; whatever is wrong with one never costs another."""
         try:
             if head.status in (204, 205, 206):
                 raise ValueError(f"HTTP {head.status} carries no whole reply")
-            reply = parse_json(body)
+            reply = body.json()
             if not isinstance(reply, dict):
                 raise ValueError(f"a JSON {type(reply).__name__} instead of an object")
         except ValueError as error:
             raise _unreadable(head, body, str(error)) from None
         entries = reply.pop("data", None)
         if not entries and reply.get("error"):
-            raise error_from_reply(head, body, secrets, next_steps=_NEXT_STEPS)
+            raise error_from_reply(head, body.raw(), secrets, next_steps=_NEXT_STEPS)
         if entries is not None and not isinstance(entries, list):
             raise _unreadable(head, body, f"data is a JSON {type(entries).__name__}")
-        read = REPLY.read(reply)
+        read = REPLY.read(with_text(reply))
         pictures, broken, empty = _pictures(entries or [], target)
         if not pictures and broken:
             raise _unreadable(head, body, "; ".join(broken))
@@ -197,7 +198,7 @@ def _pictures(entries: list[Any], target: Target) -> tuple[list[Picture], list[s
             broken.append(f"data.{index} is a JSON {type(entry).__name__}")
             continue
         encoded = entry.pop("b64_json", None)
-        rest = IMAGE.read(entry)
+        rest = IMAGE.read(with_text(entry))
         data, url, problems = _content(encoded, rest.url, target)
         broken += [f"data.{index} {problem}" for problem in problems]
         if data or url:
@@ -236,11 +237,11 @@ def _doubt(data: bytes) -> str | None:
     return None
 
 
-def _unreadable(head: Head, body: bytes, why: str) -> UnreadableReplyError:
+def _unreadable(head: Head, body: ReplyBody, why: str) -> UnreadableReplyError:
     return UnreadableReplyError(
         f"HTTP {head.status}, but no picture can be read from the reply: {scrub(why, limit=200)} "
-        f"({len(body)} bytes, request id {head.request_id or 'not given'}). It may have been billed; the "
+        f"({body.length} bytes, request id {head.request_id or 'not given'}). It may have been billed; the "
         "reply is kept in error.body.",
         request_id=head.request_id,
-        body=body,
+        body=body.raw(),
     )

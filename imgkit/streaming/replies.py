@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import pybase64
 
-_URL_SAFE = str.maketrans("-_", "+/")
+from imgkit.streaming.base64_pieces import URL_SAFE
+
+
+class TakenOut:
+    """A long base64 string of a reply, decoded while it arrived."""
+
+    def decoded(self) -> bytes:
+        """Return its bytes."""
+        raise NotImplementedError
 
 
 def parse_json(body: bytes) -> Any:
@@ -33,7 +42,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def decode_base64(text: object) -> bytes:
-    """Return the bytes that `text` encodes.
+    """Return the bytes that `text` encodes; it may be a `TakenOut`.
 
     White space, the URL-safe alphabet, missing padding and a ``data:…;base64,`` prefix are accepted;
     anything else that is not base64 is an error, never silently wrong bytes.
@@ -41,6 +50,8 @@ def decode_base64(text: object) -> bytes:
     Raises:
         ValueError: not text, or not base64.
     """
+    if isinstance(text, TakenOut):
+        return text.decoded()
     if not isinstance(text, str):
         raise ValueError(f"base64 of type {type(text).__name__}")
     try:
@@ -49,13 +60,38 @@ def decode_base64(text: object) -> bytes:
         pass  # perhaps one of the other spellings
     if is_data_url(text):
         head, comma, text = text.partition(",")
-        if not comma or not _says_base64(head):
+        if not comma or not says_base64(head):
             raise ValueError("a data: URL that is not base64")
-    text = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
+    text = "".join(text.split()).translate(URL_SAFE).rstrip("=")
     try:
         return pybase64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError:
         raise ValueError("broken base64") from None
+
+
+def with_text(value: Any) -> Any:
+    """Return a JSON value with text in place of what was taken out of it, for where nobody expects that."""
+    return swapped(
+        value,
+        lambda one: pybase64.b64encode(one.decoded()).decode("ascii") if isinstance(one, TakenOut) else one,
+    )
+
+
+def swapped(value: Any, swap: Callable[[Any], Any]) -> Any:
+    """Return a JSON value with `swap` done to all that is in it; its containers are changed in place.
+
+    There is no recursion, since replies may be nested deeply.
+    """
+    value = swap(value)
+    waiting = [value]
+    while waiting:
+        container = waiting.pop()
+        if isinstance(container, dict | list):
+            places: Any = list(container.items() if isinstance(container, dict) else enumerate(container))
+            for place, inner in places:
+                container[place] = swap(inner)
+                waiting.append(container[place])
+    return value
 
 
 def is_data_url(text: str) -> bool:
@@ -73,10 +109,11 @@ def decode_data_url(text: str) -> bytes:
     if not comma:
         raise ValueError("a data: URL without a comma")
     data = unquote_to_bytes(content)
-    return decode_base64(data.decode("latin-1")) if _says_base64(head) else data
+    return decode_base64(data.decode("latin-1")) if says_base64(head) else data
 
 
-def _says_base64(head: str) -> bool:
+def says_base64(head: str) -> bool:
+    """Return whether the part of a ``data:`` URL before its comma says that base64 follows."""
     return head.rstrip().lower().endswith(";base64")
 
 

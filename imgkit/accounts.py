@@ -1,0 +1,135 @@
+"""One sending in all the ledgers of a service, as one.
+
+A ledger may refuse a sending. Once something is paid for, a ledger that fails costs a warning and no picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from imgkit.errors import ImgkitError
+from imgkit.hooktable import Origin, told, warn
+
+if TYPE_CHECKING:
+    from imgkit.call import Call
+    from imgkit.equipment import Supplied
+    from imgkit.ledger import Reservation
+    from imgkit.models import ImageRequest, ImagesResponse
+    from imgkit.wire import Head
+
+HOOK = "imgkit_ledger"
+
+
+class Account:
+    """The reservations of one sending. Its methods may block.
+
+    Attributes:
+        sent: the request is, or has been, with the backend.
+    """
+
+    def __init__(self) -> None:
+        self.sent = False
+        self._open: list[tuple[Origin, Reservation]] = []
+
+    @property
+    def running(self) -> bool:
+        """Whether there are reservations that have not ended."""
+        return bool(self._open)
+
+    @property
+    def spools(self) -> bool:
+        """Whether any of them wants to be told what arrives."""
+        return any(one.spools for _, one in self._open)
+
+    @classmethod
+    def reserve(cls, ledgers: Iterable[Supplied], request: ImageRequest, call: Call, attempt: int) -> Self:
+        """Return the account of one sending.
+
+        Args:
+            ledgers: of the service.
+            request: what is asked for.
+            call: the call.
+            attempt: 1 for the first sending.
+
+        Raises:
+            ImgkitError: a ledger refuses, or fails; what the others had reserved is given up.
+        """
+        account = cls()
+        try:
+            for ledger in ledgers:
+                reservation = _guarded(ledger.origin, ledger.thing.reserve, request, call, attempt)
+                account._open.append((ledger.origin, reservation))
+        except BaseException:
+            account.close()
+            raise
+        return account
+
+    def begin(self, head: Head) -> None:
+        """A success reply begins to arrive."""
+        self._tell_spools("begin", head)
+
+    def write(self, news: Sequence[tuple[str, bytes]]) -> None:
+        """Keep what has arrived, as `imgkit.streaming.json_reply` tells it."""
+        for part, data in news:
+            self._tell_spools("write", part, data)
+
+    def complete(self) -> None:
+        """The reply has arrived whole."""
+        self._tell_spools("complete")
+
+    def settle(self, response: ImagesResponse | None) -> None:
+        """The pictures have reached the caller, or (None) nothing can have been billed."""
+        self._end("settle", response)
+
+    def keep(self, error: BaseException, response: ImagesResponse | None = None) -> None:
+        """Something was, or may have been, paid for and has not reached the caller.
+
+        Where it is kept is said in ``error.spool_path``.
+        """
+        paths = [path for path in self._end("keep", error, response) if path]
+        if paths and hasattr(error, "spool_path"):
+            error.spool_path = paths[0]
+
+    def break_off(self, error: BaseException) -> None:
+        """The call ends in its midst; quick, and silent if it has ended before."""
+        if self.sent:
+            self.keep(error)
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Nothing was sent, and nothing will be."""
+        self._end("close")
+
+    def _tell_spools(self, what: str, *arguments: Any) -> None:
+        for origin, reservation in self._open:
+            if reservation.spools:
+                _attempt(origin, getattr(reservation, what), *arguments)
+
+    def _end(self, what: str, *arguments: Any) -> list[Any]:
+        ending, self._open = self._open, []
+        return [_attempt(origin, getattr(one, what), *arguments) for origin, one in ending]
+
+
+def _guarded(origin: Origin, method: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a method of somebody else's; its exceptions name the plugin."""
+    try:
+        return method(*arguments)
+    except ImgkitError as error:
+        if not origin.own:
+            error.add_note(f"raised by the ledger of {origin}")
+        raise
+    except Exception as error:
+        raise origin.error(
+            f" failed in its ledger ({told(error)}): mend it, or {origin.way_out}", hook=HOOK
+        ) from error
+
+
+def _attempt(origin: Origin, method: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a method of somebody else's where something is paid for already: a failure is only told."""
+    try:
+        return _guarded(origin, method, *arguments)
+    except ImgkitError as error:
+        warn(f"a ledger failed, and the call went on: {error}")
+        return None
