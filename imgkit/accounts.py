@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from imgkit.errors import ImgkitError
-from imgkit.hooktable import Origin, told, warn
+from imgkit.hooktable import Origin, told
 
 if TYPE_CHECKING:
     from imgkit.call import Call
@@ -26,10 +26,12 @@ class Account:
 
     Attributes:
         sent: the request is, or has been, with the backend.
+        problems: what ledgers failed at since then, for the caller to know.
     """
 
     def __init__(self) -> None:
         self.sent = False
+        self.problems: list[str] = []
         self._open: list[tuple[Origin, Reservation]] = []
 
     @property
@@ -105,11 +107,19 @@ class Account:
     def _tell_spools(self, what: str, *arguments: Any) -> None:
         for origin, reservation in self._open:
             if reservation.spools:
-                _attempt(origin, getattr(reservation, what), *arguments)
+                self._attempt(origin, getattr(reservation, what), *arguments)
 
     def _end(self, what: str, *arguments: Any) -> list[Any]:
         ending, self._open = self._open, []
-        return [_attempt(origin, getattr(one, what), *arguments) for origin, one in ending]
+        return [self._attempt(origin, getattr(one, what), *arguments) for origin, one in ending]
+
+    def _attempt(self, origin: Origin, method: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a method where something may be paid for already: a failure is only told."""
+        try:
+            return _guarded(origin, method, *arguments)
+        except ImgkitError as error:
+            self.problems.append(str(error))
+            return None
 
 
 def _guarded(origin: Origin, method: Callable[..., Any], *arguments: Any) -> Any:
@@ -124,12 +134,3 @@ def _guarded(origin: Origin, method: Callable[..., Any], *arguments: Any) -> Any
         raise origin.error(
             f" failed in its ledger ({told(error)}): mend it, or {origin.way_out}", hook=HOOK
         ) from error
-
-
-def _attempt(origin: Origin, method: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a method of somebody else's where something is paid for already: a failure is only told."""
-    try:
-        return _guarded(origin, method, *arguments)
-    except ImgkitError as error:
-        warn(f"a ledger failed, and the call went on: {error}")
-        return None

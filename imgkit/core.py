@@ -130,7 +130,9 @@ def build_core(
     if (api_key is not None or os.environ.get(dialect.env["api_key"])) and not allow_insecure:
         check_encrypted(target.base_url)
     folder = state_folder_of(state_folder)
-    members = gather([], own=[auth, *_retrier(retry, members), *_logger(members)], to=members)
+    members = gather(
+        [], own=[auth, *_retrier(retry, members), *_logger(members), *_spooler(folder, members)], to=members
+    )
     checked = _limits(limits)
     settings = ServiceSettings(
         backend=spec.name,
@@ -206,6 +208,16 @@ def _logger(members: Members) -> list[object]:
 
     plugin = from_environment([member.plugin for member in members])
     return [] if plugin is None else [plugin]
+
+
+def _spooler(state_folder: Path | None, members: Members) -> list[object]:
+    """Return what keeps replies until they are delivered, unless a plugin that was given does."""
+    if state_folder is None:
+        return []
+    from imgkit.hooks.spool import SpoolPlugin
+
+    given = any(isinstance(member.plugin, SpoolPlugin) for member in members)
+    return [] if given else [SpoolPlugin()]
 
 
 def seconds(name: str, value: object) -> float:

@@ -164,6 +164,8 @@ def kept(course: Course, error: ImgkitError, response: ImagesResponse | None = N
     """End the account: what is, or may be, paid for has not reached the caller."""
     if course.account.running:
         yield Run(partial(course.account.keep, error, response))
+    for problem in course.account.problems:
+        error.add_note(problem)
 
 
 def _reserved(course: Course) -> Flow[Account]:

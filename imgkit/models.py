@@ -157,6 +157,18 @@ def field_names(kind: type[Any]) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
 
 
+_NOT_TOLD = ("prompt", "model", "image", "mask", "markup", "extra_headers")
+
+
+def told_parameters(request: ImageRequest) -> dict[str, Any]:
+    """Return what was set in a request beside its prompt, model and pictures; headers may hold secrets."""
+    return {
+        name: value
+        for name in field_names(type(request))
+        if name not in _NOT_TOLD and (value := getattr(request, name)) is not None
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Tokens as the server counted them; None where it did not say.

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -290,6 +291,8 @@ def _operation(
         yield from kept(course, error, response)
         raise
     yield from settled(course, response)
+    if course.account.problems:
+        response = replace(response, warnings=(*response.warnings, *course.account.problems))
     return response
 
 

@@ -13,7 +13,7 @@ from imgkit.errors import ImgkitError, SaveError
 from imgkit.exchange import Course
 from imgkit.flow import Flow, Run
 from imgkit.image import BytesSource, Image, Source, UrlSource
-from imgkit.models import ImageRequest, ImagesResponse, Meta, field_names
+from imgkit.models import ImageRequest, ImagesResponse, Meta, field_names, told_parameters
 from imgkit.providers.base import Answer, OpenedInputs
 from imgkit.saving import SavePlan
 from imgkit.wire import Head
@@ -99,18 +99,12 @@ def _about(
     core: Core, request: ImageRequest, inputs: OpenedInputs, meta: Meta, answer: Answer
 ) -> dict[str, Any]:
     """Return what a sidecar tells: everything that made the picture, and no secret."""
-    hidden = ("prompt", "model", "image", "mask", "markup", "extra_headers")
-    names = field_names(type(request))
     usage = answer.usage
     return {
         "operation": meta.operation,
         "prompt": getattr(request, "prompt", None),
         "model": meta.model,
-        "parameters": {
-            name: value
-            for name in names
-            if name not in hidden and (value := getattr(request, name)) is not None
-        },
+        "parameters": told_parameters(request),
         "inputs": {
             one.field: {"sha256": one.sha256, "format": one.kind.format, "bytes": one.length}
             for one in (*inputs.image, inputs.mask, inputs.markup)

@@ -15,10 +15,12 @@ FOREIGN = ("OPENAI_", "IMGKIT_", "AZURE_", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     for name in list(os.environ):
         if name.startswith(FOREIGN) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):  # what the command keeps for its user
+        monkeypatch.setenv(name, str(tmp_path_factory.getbasetemp() / name.lower()))
 
 
 class Face:

@@ -134,7 +134,8 @@ def test_options_of_the_service_reach_it(monkeypatch: pytest.MonkeyPatch) -> Non
     args = ["--backend=requests", "--base-url=http://localhost/v1", "--organization=o", "--project=p",
             "--timeout=9", "--connect-timeout=2", "--read-timeout=3", "--proxy=http://p:1", "--ca=c.pem",
             "--use-env-proxy", "--reuse-connections", "--allow-insecure", "--provider=openai",
-            "--api-key-file=key", "--max-reply-bytes=5", "--max-download-bytes=6"]  # fmt: skip
+            "--api-key-file=key", "--max-reply-bytes=5", "--max-download-bytes=6",
+            "--state-folder=/kept"]  # fmt: skip
     assert run(["create", "fox", "--dry-run", *args]) == 0
     seen.pop("plugins")
     assert seen == {
@@ -142,7 +143,7 @@ def test_options_of_the_service_reach_it(monkeypatch: pytest.MonkeyPatch) -> Non
         "timeout_s": 9.0, "connect_timeout_s": 2.0, "read_timeout_s": 3.0, "proxy": "http://p:1",
         "ca": "c.pem", "use_env_proxy": True, "reuse_connections": True, "allow_insecure": True,
         "provider": "openai", "api_key": "the-key", "max_reply_bytes": 5, "max_download_bytes": 6,
-        "client_options": {},
+        "client_options": {}, "state_folder": Path("/kept"),
     }  # fmt: skip
     seen.clear()
     assert run(["create", "fox", "--dry-run", "--seed", "7", "--latency", "0"]) == 0

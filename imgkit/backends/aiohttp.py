@@ -133,6 +133,7 @@ class _AiohttpReply:
     def __init__(self, response: aiohttp.ClientResponse, transfer: Transfer | None) -> None:
         self._response = response
         self._transfer = transfer
+        self._broken: Exception | None = None
         headers: dict[str, str] = {}
         for name, value in response.headers.items():
             name = name.lower()
@@ -140,7 +141,18 @@ class _AiohttpReply:
         self.head = Head(response.status, headers)
 
     async def read(self) -> bytes:
-        chunk = await self._response.content.readany()
+        if self._broken is not None:
+            raise self._broken
+        content = self._response.content
+        try:
+            chunk = await content.readany()
+        except Exception as error:
+            # aiohttp raises at once and forgets what had arrived before, which may be paid for.
+            content.set_exception(None)  # type: ignore[arg-type]  # else its buffer cannot be read
+            chunk = content.read_nowait()
+            if not chunk:
+                raise
+            self._broken = error
         if not chunk and self._transfer is not None:
             self._transfer.hang_up()  # an upload that the server refused early would linger otherwise
         return chunk

@@ -159,6 +159,12 @@ def _doctor() -> int:
     return examine()
 
 
+def _recover(**given: Any) -> int:
+    from imgkit.cli.recover import recover
+
+    return recover(**given)
+
+
 def _completion(shell: str) -> int:
     from click.shell_completion import get_completion_class
 
@@ -193,6 +199,24 @@ def _others() -> Iterator[click.Command]:
         "none), IMGKIT_BLOCK_PLUGINS those that must not.",
         short_help="List the plugins.",
         epilog=_verbatim("Example:", "  imgkit plugins --load"),
+    )
+    yield Command(
+        "recover",
+        context_settings=_SETTINGS,
+        params=[
+            Option(["--list", "listing"], is_flag=True, help="only list them."),
+            Option(["--output", "-o"], metavar="PATH", help="where the pictures go; here by default."),
+            Option(["--drop"], multiple=True, metavar="ID", help="remove one for good; can be repeated."),
+            Option(["--json", "as_json"], is_flag=True, help="one JSON object instead of lines."),
+            options.state_option(),
+            *options.common_options(),
+        ],
+        callback=_recover,
+        help="Make pictures of replies that were paid for and did not arrive where they belong.\n\n"
+        "Replies are written to the state folder while they arrive, and removed once their pictures are "
+        "saved. What is left there after a crash, a cut connection or a full disk is found by this command.",
+        short_help="Make pictures of replies that did not arrive.",
+        epilog=_verbatim("Examples:", "  imgkit recover --list", "  imgkit recover -o out/"),
     )
     yield Command(
         "doctor",

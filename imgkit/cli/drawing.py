@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from imgkit.cli import exits, options, report, rescue, streams, targets, values
+from imgkit.cli import exits, options, report, rescue, state, streams, targets, values
 from imgkit.cli.waiting import Watcher
 from imgkit.core import DEFAULT_BACKEND
 from imgkit.errors import ImgkitError, SaveError
@@ -51,6 +51,7 @@ def draw(
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = {name: chosen.pop(name) for name in options.service_names() if name in chosen}
+    settings["state_folder"] = state.folder(settings.get("state_folder"))
     settings["client_options"] = _knobs(chosen, settings.get("backend"))
     request = _positional(operation, images, prompt) | chosen
     plan = targets.plan(output, force=force, sidecar=not no_sidecar)

@@ -103,12 +103,7 @@ def service_options() -> Iterator[Option]:
     yield option("timeout_s", "for the whole call, 600 by default.", **seconds)
     yield option("connect_timeout_s", "for one connection, 5 by default.", **seconds)
     yield option("read_timeout_s", "longest silence, 300 by default.", **seconds)
-    yield option(
-        "state_folder",
-        "where replies that could not be delivered are kept; else IMGKIT_HOME.",
-        type=click.Path(),
-        metavar="DIR",
-    )
+    yield state_option()
     yield option("proxy", "send through this proxy.", metavar="URL")
     yield option("ca", "certificates to trust (PEM); certifi's by default.", type=click.Path())
     yield option("use_env_proxy", "use HTTPS_PROXY and its siblings.", is_flag=True, default=None)
@@ -126,6 +121,17 @@ def service_options() -> Iterator[Option]:
     )
     yield option("max_reply_bytes", "largest reply that is read, 128 MiB by default.", **count)
     yield option("max_download_bytes", "largest picture fetched from a URL, 64 MiB by default.", **count)
+
+
+def state_option() -> Option:
+    """Return the option that says where the command keeps what must outlive it."""
+    return Option(
+        ["--state-folder", "state_folder"],
+        section="Where it is sent",
+        type=click.Path(),
+        metavar="DIR",
+        help="where replies are kept until they are delivered; else IMGKIT_HOME, else the user's own.",
+    )
 
 
 def offline_options() -> Iterator[Option]:

@@ -1,4 +1,4 @@
-"""What was paid for outlives the process: replies that cannot be read, pictures that cannot be saved."""
+"""What was paid for outlives the process, also where the spool could not keep it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from imgkit.sniff import EXTENSIONS
 def keep(error: ImgkitError, folder: Path) -> list[Path]:
     """Write what an error still holds to files of mode 0600, and say so in notes of the error.
 
+    What the spool has (``error.spool_path``) is only told: ``imgkit recover`` makes pictures of it.
+
     Args:
         error: a `SaveError`, `UnreadableReplyError` or `OutcomeUnknownError`; others hold nothing.
         folder: where the pictures were to go; the temporary folder is next.
@@ -21,6 +23,10 @@ def keep(error: ImgkitError, folder: Path) -> list[Path]:
     Returns:
         The files written.
     """
+    spooled = getattr(error, "spool_path", None)
+    if spooled is not None:
+        error.add_note(f"what arrived is kept in {spooled}: `imgkit recover` makes pictures of it")
+        return [Path(spooled)]
     kept = []
     for what, data, suffix in _left(error):
         path = _write(data, suffix, folder)
@@ -40,6 +46,12 @@ def _left(error: ImgkitError) -> list[tuple[str, bytes, str]]:
     if not isinstance(error, SaveError):
         return []
     return [_picture(image) for image in error.images]
+
+
+def keep_url(image: Image, folder: Path) -> Path | None:
+    """Write the URL of a picture to a file of mode 0600; return it, None if nothing takes it."""
+    _, data, suffix = _picture(image)
+    return _write(data, suffix, folder)
 
 
 def _picture(image: Image) -> tuple[str, bytes, str]:

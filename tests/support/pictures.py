@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import random
 from functools import cache
 
 import PIL.Image
@@ -16,6 +17,15 @@ def picture(
     """Return a small picture as bytes."""
     stream = io.BytesIO()
     PIL.Image.new(mode, size, color).save(stream, format)
+    return stream.getvalue()
+
+
+@cache
+def noise(seed: int, size_px: int = 48) -> bytes:
+    """Return a PNG of random pixels, which no compression makes small."""
+    pixels = random.Random(seed).randbytes(3 * size_px * size_px)
+    stream = io.BytesIO()
+    PIL.Image.frombytes("RGB", (size_px, size_px), pixels).save(stream, "PNG")
     return stream.getvalue()
 
 
