@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from imgkit.errors import UnknownPluginError as UnknownPluginError
     from imgkit.errors import UnknownProviderError as UnknownProviderError
     from imgkit.errors import UnreadableReplyError as UnreadableReplyError
+    from imgkit.hooks.cache import CachePlugin as CachePlugin
     from imgkit.hooks.retry import RetryPlugin as RetryPlugin
     from imgkit.hookspecs import hookimpl as hookimpl
     from imgkit.image import Image as Image
@@ -84,6 +85,7 @@ _HOME = {
         ("Attempt", "CreateImageEditRequest", "CreateImageRequest", "CreateImageVariationRequest",
          "ImageInput", "ImagesResponse", "Meta", "Usage"), "models"),
     "Image": "image",
+    "CachePlugin": "hooks.cache",
     "RetryPlugin": "hooks.retry",
     "hookimpl": "hookspecs",
     "AsyncImageService": "service",

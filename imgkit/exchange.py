@@ -47,6 +47,7 @@ class Course:
         attempts: what was sent.
         sent: a request is with the backend and its outcome is not known yet.
         request: what is asked for, once plugins have had their say.
+        shared: what the call ends with came of another call with an equal request.
         account: the last sending in the ledgers; open as long as its pictures have not reached the caller.
     """
 
@@ -61,6 +62,7 @@ class Course:
     attempts: list[Attempt] = field(default_factory=list)
     sent: bool = False
     request: ImageRequest | None = None
+    shared: bool = False
     account: Account = field(default_factory=Account)
 
 

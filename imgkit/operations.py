@@ -20,7 +20,7 @@ from imgkit import results
 from imgkit.call import Call, Cancelled, Failed, Started, Succeeded
 from imgkit.core import Core, seconds
 from imgkit.errors import ImgkitError, InvalidRequestError
-from imgkit.exchange import Course, exchange, kept, settled
+from imgkit.exchange import Course, kept, settled
 from imgkit.flow import Flow, Run
 from imgkit.image import Image
 from imgkit.inputs import open_input
@@ -37,6 +37,7 @@ from imgkit.providers.base import OpenedInputs
 from imgkit.saving import SavePlan
 from imgkit.schemas.base import SchemaError
 from imgkit.schemas.requests import REQUEST_SCHEMAS
+from imgkit.single_flight import CacheUse, fetch
 
 SaveTo = str | PathLike[str] | SavePlan | None
 
@@ -64,6 +65,8 @@ def create_image(
     extra_body: Mapping[str, Any] | None = None,
     extra_headers: Mapping[str, str | None] | None = None,
     save_to: SaveTo = None,
+    cache: str | None = None,
+    replica: int = 0,
     timeout_s: float | None = None,
 ) -> Flow[ImagesResponse]:
     """Create pictures from a prompt.
@@ -75,6 +78,9 @@ def create_image(
         user, extra_body, extra_headers: see `CreateImageRequest`; what is None is not sent.
         save_to: file, folder, or pattern such as ``"out/{index}-{slug}.{ext}"`` to save the pictures
             to; checked before anything is sent, never overwrites.
+        cache: with a cache among the plugins: "use" it (the default), "refresh" what it has, "only" (send
+            nothing), or "off".
+        replica: number of a further picture for an equal request; 0 is the first.
         timeout_s: seconds that this call may take in all; the service's if None.
 
     Returns:
@@ -85,10 +91,11 @@ def create_image(
         NotSentError: nothing can have been billed.
         OutcomeUnknownError, UnreadableReplyError, EmptyResultError: it may have been billed.
         ApiError: the API refused or failed.
+        CacheMissError: ``cache="only"``, and the cache has no reply; nothing was sent.
         SaveError: the pictures came and could not be written; they are in ``error.response``.
     """
     request = _request(CreateImageRequest, "prompt", prompt, locals())
-    return (yield from _course(core, request, save_to, timeout_s))
+    return (yield from _course(core, request, save_to, CacheUse.of(cache, replica), timeout_s))
 
 
 def create_image_edit(
@@ -116,6 +123,8 @@ def create_image_edit(
     extra_body: Mapping[str, Any] | None = None,
     extra_headers: Mapping[str, str | None] | None = None,
     save_to: SaveTo = None,
+    cache: str | None = None,
+    replica: int = 0,
     timeout_s: float | None = None,
 ) -> Flow[ImagesResponse]:
     """Change pictures as a prompt says.
@@ -130,7 +139,7 @@ def create_image_edit(
         model, n, size, quality, background, output_format, output_compression, response_format,
         complexity, frame_count, frame_duration_ms, svg, safety_identifier, user, extra_body,
         extra_headers: see `CreateImageRequest`.
-        save_to, timeout_s: as for `create_image`.
+        save_to, cache, replica, timeout_s: as for `create_image`.
 
     Returns:
         The pictures and how they came about.
@@ -140,7 +149,7 @@ def create_image_edit(
         ImgkitError: otherwise as `create_image`.
     """
     request = _request(CreateImageEditRequest, "image", image, locals())
-    return (yield from _course(core, request, save_to, timeout_s))
+    return (yield from _course(core, request, save_to, CacheUse.of(cache, replica), timeout_s))
 
 
 def create_image_variation(
@@ -155,6 +164,8 @@ def create_image_variation(
     extra_body: Mapping[str, Any] | None = None,
     extra_headers: Mapping[str, str | None] | None = None,
     save_to: SaveTo = None,
+    cache: str | None = None,
+    replica: int = 0,
     timeout_s: float | None = None,
 ) -> Flow[ImagesResponse]:
     """Make variations of a picture.
@@ -162,7 +173,7 @@ def create_image_variation(
     Args:
         image: the picture to vary, as for `create_image_edit`; or a `CreateImageVariationRequest`.
         model, n, size, response_format, user, extra_body, extra_headers: see `CreateImageRequest`.
-        save_to, timeout_s: as for `create_image`.
+        save_to, cache, replica, timeout_s: as for `create_image`.
 
     Returns:
         The pictures and how they came about.
@@ -173,7 +184,7 @@ def create_image_variation(
         ImgkitError: otherwise as `create_image`.
     """
     request = _request(CreateImageVariationRequest, "image", image, locals())
-    return (yield from _course(core, request, save_to, timeout_s))
+    return (yield from _course(core, request, save_to, CacheUse.of(cache, replica), timeout_s))
 
 
 def download(core: Core, image: Image, *, timeout_s: float | None = None) -> Flow[Image]:
@@ -228,7 +239,7 @@ def _checked(kind: type[Any], fields: Mapping[str, Any]) -> ImageRequest:
 
 
 def _course(
-    core: Core, request: ImageRequest, save_to: SaveTo, timeout_s: float | None
+    core: Core, request: ImageRequest, save_to: SaveTo, use: CacheUse, timeout_s: float | None
 ) -> Flow[ImagesResponse]:
     """Run one operation with its events around it."""
     limit_s = core.limits.timeout_s if timeout_s is None else seconds("timeout_s", timeout_s)
@@ -253,9 +264,9 @@ def _course(
     )
     with ExitStack() as cleanup:
         try:
-            response = yield from _operation(core, course, request, save_to, cleanup)
+            response = yield from _operation(core, course, request, save_to, use, cleanup)
         except ImgkitError as error:
-            course.table.notify(Failed(error), call)
+            course.table.notify(Failed(error, shared=course.shared), call)
             raise
         except BaseException as error:  # closed from outside, or a bug: all must hear of it
             course.account.break_off(error)
@@ -266,7 +277,12 @@ def _course(
 
 
 def _operation(
-    core: Core, course: Course, request: ImageRequest, save_to: SaveTo, cleanup: ExitStack
+    core: Core,
+    course: Course,
+    request: ImageRequest,
+    save_to: SaveTo,
+    use: CacheUse,
+    cleanup: ExitStack,
 ) -> Flow[ImagesResponse]:
     began = course.clock()
     plan = save_to if save_to is None or isinstance(save_to, SavePlan) else SavePlan.of(save_to)
@@ -282,8 +298,8 @@ def _operation(
     wire_request = core.provider.encode(request, inputs, core.target)
     course.request = request
     course.table.notify(Started(), course.call)
-    head, answer = yield from exchange(wire_request, course)
-    response = results.response_of(core, course, request, inputs, head, answer, began)
+    fetched = yield from fetch(core, course, wire_request, use, cleanup)
+    response = results.response_of(core, course, request, inputs, fetched, began)
     try:
         if plan is not None:
             response = yield from results.save_all(core, response, plan)

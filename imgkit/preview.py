@@ -9,6 +9,7 @@ from typing import Any
 
 from imgkit import operations
 from imgkit.core import Core
+from imgkit.equipment import Equipment
 from imgkit.errors import ConfigurationError, ImgkitError, MissingKeyError
 from imgkit.flow import Done, Failed, Open, Run, advance
 from imgkit.redact import safe_headers
@@ -41,7 +42,9 @@ def preview(service: ImageService | AsyncImageService, operation: str, /, *args:
     """
     if operation not in PLANS:
         raise ConfigurationError(f"there is no operation {operation!r}; there are {', '.join(PLANS)}")
-    core = replace(service._core, table=replace(service._core.table, observers=()))
+    # No observers, no cache and no ledgers: nothing is going to happen.
+    quiet = replace(service._core.table, observers=())
+    core = replace(service._core, table=quiet, equipment=Equipment())
     try:
         return describe(_first_request(core, operation, args, kwargs))
     except MissingKeyError:

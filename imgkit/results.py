@@ -16,7 +16,7 @@ from imgkit.image import BytesSource, Image, Source, UrlSource
 from imgkit.models import ImageRequest, ImagesResponse, Meta, field_names, told_parameters
 from imgkit.providers.base import Answer, OpenedInputs
 from imgkit.saving import SavePlan
-from imgkit.wire import Head
+from imgkit.single_flight import Fetched
 
 
 def here(core: Core, image: Image) -> Flow[Image]:
@@ -32,8 +32,7 @@ def response_of(
     course: Course,
     request: ImageRequest,
     inputs: OpenedInputs,
-    head: Head,
-    answer: Answer,
+    fetched: Fetched,
     began: float,
 ) -> ImagesResponse:
     """Return what the caller of an operation gets.
@@ -43,10 +42,10 @@ def response_of(
         course: the call and its attempts.
         request: as it was prepared.
         inputs: the pictures that went along.
-        head: of the reply.
-        answer: what the reply says.
+        fetched: the reply, and where it came from.
         began: when the call began, by the course's clock.
     """
+    head, answer = fetched.head, fetched.answer
     meta = Meta(
         operation=request.operation,
         call_id=course.call.id,
@@ -56,6 +55,7 @@ def response_of(
         status=head.status,
         request_id=head.request_id,
         attempts=tuple(course.attempts),
+        cached=fetched.cached,
         elapsed_s=course.clock() - began,
         rate_limits={
             name.removeprefix("x-ratelimit-"): value

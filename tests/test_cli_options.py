@@ -148,6 +148,7 @@ def test_options_of_the_service_reach_it(monkeypatch: pytest.MonkeyPatch) -> Non
     seen.clear()
     assert run(["create", "fox", "--dry-run", "--seed", "7", "--latency", "0"]) == 0
     seen.pop("plugins")
+    assert seen.pop("state_folder").name == "imgkit"
     assert seen == {"client_options": {"seed": "7", "latency_s": 0.0}}
 
 

@@ -11,7 +11,7 @@ from tests.support.plugin_packages import BACKEND, install
 from tests.test_cli_support import command, environment, imgkit
 
 BLOCK = {"IMGKIT_BLOCK_PLUGINS": "zeta"}
-OWN = ["logging", "retry", "telemetry"]
+OWN = ["cache", "logging", "retry", "telemetry"]
 
 
 def installed(folder: Path) -> dict[str, str]:
@@ -38,8 +38,8 @@ def test_listed_without_being_imported(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     lines = [line.split(maxsplit=3) for line in done.stdout.decode().splitlines()]
     assert [line[0] for line in lines] == [*OWN, "acme", "exits", "zeta"]
-    assert lines[0] == ["logging", "imgkit-service", "0.1.0", "built-in"]
-    assert lines[3:] == [
+    assert lines[0] == ["cache", "imgkit-service", "0.1.0", "built-in"]
+    assert lines[len(OWN) :] == [
         ["acme", "imgkit-acme", "1.2", "installed"],
         ["exits", "imgkit-exits", "3.0", "installed"],
         ["zeta", "imgkit-zeta", "1.2", "blocked: by IMGKIT_BLOCK_PLUGINS"],

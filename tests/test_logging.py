@@ -21,6 +21,7 @@ import imgkit
 from imgkit.call import Call, Outcome, Progress, Retrying, Sent, Started
 from imgkit.errors import RateLimitError
 from imgkit.hooks.logging import LoggingPlugin, from_environment
+from imgkit.stores.memory import MemoryStore
 from imgkit.wire import HttpRequest
 from tests.support.pictures import answer, encoded, picture
 from tests.support.wire_server import WireServer, hang, reply
@@ -397,3 +398,15 @@ def test_off_costs_no_formatting(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "imgkit")
     with pytest.raises(AssertionError, match="read"):
         plugin.imgkit_on_event(sent, CALL)
+
+
+def test_a_hit_is_told(caplog: Any) -> None:
+    """A reply from the cache is one line at INFO, with what it came from at DEBUG."""
+    caplog.set_level(logging.DEBUG, "imgkit")
+    with imgkit.ImageService(plugins=["logging", imgkit.CachePlugin(MemoryStore())]) as service:
+        for _ in range(2):
+            caplog.clear()
+            service.create_image("a fox", size="64x64")
+    events = [getattr(record, "imgkit_event", "") for record in caplog.records]
+    assert events == ["cache_hit", "succeeded"]
+    assert caplog.records[1].imgkit_cached is True  # type: ignore[attr-defined]

@@ -213,7 +213,7 @@ def test_request_schema_and_signature_agree(kind: Any, plan: Any) -> None:
     fields = {field.name for field in dataclasses.fields(kind)}
     parameters = set(inspect.signature(plan).parameters) - {"core"}
     assert set(REQUEST_SCHEMAS[kind].fields) == fields
-    assert parameters - {"save_to", "timeout_s"} == fields
+    assert parameters - {"save_to", "timeout_s", "cache", "replica"} == fields
     described = set((inspect.getdoc(plan) or "").replace(",", " ").replace(":", " ").split())
     assert parameters <= described
     assert REQUEST_SCHEMAS[kind].target is kind

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import click
 
 from imgkit.cli import exits, options, streams, values
+from imgkit.cli.commands import Root
 from imgkit.cli.options import Command, Option
 from imgkit.models import (
     CreateImageEditRequest,
@@ -69,6 +70,7 @@ class Drawing:
                 *options.request_options(self.request),
                 *options.input_options(prompt=self.prompt),
                 *options.output_options(),
+                *options.cache_options(),
                 *options.service_options(),
                 *options.offline_options(),
                 *options.common_options(),
@@ -200,6 +202,7 @@ def _others() -> Iterator[click.Command]:
         short_help="List the plugins.",
         epilog=_verbatim("Example:", "  imgkit plugins --load"),
     )
+    yield _cache_group()
     yield Command(
         "recover",
         context_settings=_SETTINGS,
@@ -244,9 +247,49 @@ def _others() -> Iterator[click.Command]:
     )
 
 
+def _cache_group() -> click.Group:
+    """Return `imgkit cache` with what can be done there."""
+    as_json = Option(["--json", "as_json"], is_flag=True, help="one JSON object.")
+    older = Option(["--older-than", "older_than_days"], type=click.FloatRange(min=0), metavar="DAYS",
+                   help="only what is older.")  # fmt: skip
+    remove = Option(["--remove"], is_flag=True, help="remove what is not whole.")
+    kinds = {
+        "ls": ([as_json], "List what is kept."),
+        "stats": ([as_json], "Tell how much is kept, and where."),
+        "clear": ([older], "Remove what is kept."),
+        "verify": ([remove], "Check every picture against its digest, and make the index anew."),
+    }
+    return click.Group(
+        "cache",
+        context_settings=_SETTINGS,
+        params=[*options.common_options()],
+        commands=[_cache_command(name, *about) for name, about in kinds.items()],
+        help="Look at the cache that --cache uses, and clear it.",
+        epilog=_verbatim("Examples:", "  imgkit cache ls", "  imgkit cache clear --older-than 30"),
+    )
+
+
+def _cache_command(name: str, own: list[Option], text: str) -> click.Command:
+    def run(folder: str | None, state_folder: str | None, **given: Any) -> int:
+        from imgkit.cli import cache
+
+        code: int = getattr(cache, name)(cache.store_of(folder, state_folder), **given)
+        return code
+
+    folder = Option(["--folder"], type=click.Path(), metavar="DIR", help="another folder of entries.")
+    return Command(
+        name,
+        context_settings=_SETTINGS,
+        params=[*own, folder, options.state_option(), *options.common_options()],
+        callback=run,
+        help=text,
+        epilog=_verbatim("Example:", f"  imgkit cache {name}"),
+    )
+
+
 def build() -> click.Group:
     """Return the whole command."""
-    return click.Group(
+    return Root(
         "imgkit",
         context_settings=_SETTINGS,
         params=[

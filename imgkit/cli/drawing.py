@@ -60,7 +60,8 @@ def draw(
         settings["api_key"] = values.read_key(api_key_file)
         secrets.append(settings["api_key"])
     watcher = Watcher()
-    with ImageService(**settings, plugins=[watcher]) as service:
+    plugins = [watcher] if chosen.get("cache") is None else [watcher, "cache"]
+    with ImageService(**settings, plugins=plugins) as service:
         if dry_run:
             report.show_request(preview(service, operation, **request), as_json=as_json)
             return 0

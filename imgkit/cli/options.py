@@ -81,6 +81,23 @@ def request_options(kind: type[ImageRequest]) -> Iterator[Option]:
             )
 
 
+def cache_options() -> Iterator[Option]:
+    """Yield the options of the cache, which the command uses only when it is asked to."""
+    yield Option(
+        ["--cache"],
+        section="Cache",
+        type=click.Choice(["use", "refresh", "only"]),
+        help="answer an equal request from the cache; refresh: make it anew; only: send nothing.",
+    )
+    yield Option(
+        ["--replica"],
+        section="Cache",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="a further picture for an equal request; 0 is the first.",
+    )
+
+
 def service_options() -> Iterator[Option]:
     """Yield the options that say where a request goes and how: arguments of `ImageService`."""
 

@@ -32,6 +32,8 @@ def show(reply: ImagesResponse, *, as_json: bool, kept: list[Path]) -> None:
         streams.tell(f"imgkit: warning: {warning}")
     if reply.images[0].about.get("offline"):
         streams.tell(OFFLINE)
+    if reply.meta.cached:
+        streams.tell("imgkit: from the cache; nothing was sent, nothing was spent")
     paths = [str(image.path) for image in reply.images if image.path is not None]
     try:
         if as_json:
@@ -74,6 +76,7 @@ def _object(reply: ImagesResponse, kept: list[Path]) -> dict[str, Any]:
         "provider": meta.provider,
         "model": meta.model,
         "offline": bool(reply.images[0].about.get("offline")),
+        "cached": meta.cached,
         "request_id": meta.request_id,
         "usage": _usage(reply),
         "warnings": list(reply.warnings),

@@ -52,6 +52,11 @@ def imgkit_plugins() -> Iterable[PluginSpec]:
     """Return the plugins that a service can be given by name."""
     return (
         PluginSpec(
+            name="cache",
+            target="imgkit.hooks.cache:CachePlugin",
+            summary="equal requests are paid for once, across processes too",
+        ),
+        PluginSpec(
             name="logging",
             target="imgkit.hooks.logging:LoggingPlugin",
             summary="one line a call to the logger imgkit, the wire at DEBUG",

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from imgkit.call import (
+    CacheHit,
     Call,
     Cancelled,
     Event,
@@ -102,6 +103,8 @@ class LoggingPlugin:
             _first_byte(event, call)
         elif isinstance(event, Retrying):
             _retrying(event, call)
+        elif isinstance(event, CacheHit):
+            _cache_hit(event, call)
         else:
             _ended(event, call, course)
 
@@ -228,6 +231,15 @@ def _retrying(event: Retrying, call: Call) -> None:
     }
     text = "again in {wait_s:.3f} s, after {attempts} attempts, {outcome}: {error}: {message}"
     _log(logging.INFO, call, "retrying", text.format_map(facts), facts)
+
+
+def _cache_hit(event: CacheHit, call: Call) -> None:
+    if not _LOGGER.isEnabledFor(logging.DEBUG):
+        return
+    facts = {"key": event.key, "age_s": round(event.age_s, 3)}
+    _log(
+        logging.DEBUG, call, "cache_hit", "from the cache: {key}, {age_s:.0f} s old".format_map(facts), facts
+    )
 
 
 def _ended(event: Event, call: Call, course: _Course) -> None:

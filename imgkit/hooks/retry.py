@@ -118,7 +118,11 @@ class RetryPlugin:
                 self._tokens = min(BUDGET, self._tokens + 1)
                 self._failures.clear()
                 self._closed_until = 0.0
-        elif isinstance(event, Failed) and isinstance(event.error, ServerError | OutcomeUnknownError):
+        elif (
+            isinstance(event, Failed)
+            and not event.shared  # it has been counted with the call that sent something
+            and isinstance(event.error, ServerError | OutcomeUnknownError)
+        ):
             with self._lock:
                 now = self._clock()
                 self._failures = [*(at for at in self._failures if now - at < BREAKER_SPAN_S), now]

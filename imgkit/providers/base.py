@@ -60,7 +60,10 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a success reply says; the core makes an `ImagesResponse` of it."""
+    """What a success reply says; the core makes an `ImagesResponse` of it.
+
+    A reply is damaged if some of its pictures could not be read; `warnings` say which.
+    """
 
     pictures: tuple[Picture, ...]
     created: int | None = None
@@ -70,6 +73,7 @@ class Answer:
     size: str | None = None
     quality: str | None = None
     warnings: tuple[str, ...] = ()
+    damaged: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

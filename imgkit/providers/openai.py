@@ -130,6 +130,7 @@ class OpenAIProvider:
             size=read.size,
             quality=read.quality,
             warnings=(*read.warnings, *broken, *empty),
+            damaged=bool(broken or empty),
             extra=read.extra,
         )
 

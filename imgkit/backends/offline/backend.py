@@ -41,7 +41,9 @@ class OfflineBackend:
         self._latency_s = float(latency)
         simulate = given.get("simulate")
         self._fault: Fault | None = fault_of(simulate) if simulate is not None else None
-        self._server = OfflineServer(str(given.get("seed", "")))
+        # Part of the keys of a cache: other seeds draw other pictures.
+        self.cache_salt = str(given.get("seed", ""))
+        self._server = OfflineServer(self.cache_salt)
 
     def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
         """See `imgkit.wire.Backend.open`."""

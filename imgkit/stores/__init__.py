@@ -1,0 +1,1 @@
+"""Stores that imgkit brings along; see `imgkit.cache.CacheStore`."""
