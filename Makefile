@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types contracts pytest format cassettes sheet clean
+.PHONY: demo test lint types contracts pytest examples bench format cassettes sheet clean
 
 demo: $(VENV)/.demo  ## draw a first picture: no key, no network
 	@mkdir -p demo
@@ -15,7 +15,7 @@ demo: $(VENV)/.demo  ## draw a first picture: no key, no network
 	@echo "  $(BIN)/imgkit variation demo/a-cute-baby-sea-otter.png --n 3 -o demo/"
 	@echo "  $(BIN)/imgkit --help"
 
-test: lint types contracts pytest  ## everything that must hold
+test: lint types contracts pytest examples  ## everything that must hold
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -29,6 +29,16 @@ contracts: $(VENV)/.dev
 
 pytest: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
+
+examples: $(VENV)/.dev  ## build the example packages, and run their suites in a fresh environment
+	$(BIN)/python examples/check.py
+
+bench: $(VENV)/.dev  ## measure against peers, which get an environment of their own
+	$(PYTHON) -m venv $(VENV)/peers
+	$(VENV)/peers/bin/python -m pip --quiet --disable-pip-version-check install --editable . requests-cache
+	$(VENV)/peers/bin/python benchmarks/cache.py
+	$(BIN)/python benchmarks/json_reply.py
+	$(BIN)/python benchmarks/hooks.py
 
 format: $(VENV)/.dev  ## tidy the code
 	$(BIN)/ruff check --fix .

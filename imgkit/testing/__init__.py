@@ -19,9 +19,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
+    from imgkit.testing.backend import BackendContract as BackendContract
     from imgkit.testing.cache_store import CacheStoreContract as CacheStoreContract
+    from imgkit.testing.plugin import PluginContract as PluginContract
+    from imgkit.testing.provider import ProviderContract as ProviderContract
+    from imgkit.testing.wire_server import WireServer as WireServer
 
-_HOME = {"CacheStoreContract": "cache_store"}
+_HOME = {
+    "BackendContract": "backend",
+    "CacheStoreContract": "cache_store",
+    "PluginContract": "plugin",
+    "ProviderContract": "provider",
+    "WireServer": "wire_server",
+}
 
 __all__ = sorted(_HOME)
 
