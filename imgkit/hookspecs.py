@@ -152,7 +152,7 @@ class Hooks:
     def imgkit_commands(self, group: click.Group) -> Iterable[click.Command]:
         """Return commands to be added to `imgkit` (collected from the installed plugins).
 
-        Called when the command line is given a command that is not imgkit's own, or lists all.
+        Called when the command line is given a command that is not imgkit's own.
 
         Args:
             group: the command `imgkit`.

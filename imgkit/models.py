@@ -154,7 +154,12 @@ ImageRequest: TypeAlias = CreateImageRequest | CreateImageEditRequest | CreateIm
 
 def field_names(kind: type[Any]) -> tuple[str, ...]:
     """Return the names of a dataclass's fields, in their order."""
-    return tuple(field.name for field in fields(kind))
+    if kind not in _FIELD_NAMES:
+        _FIELD_NAMES[kind] = tuple(field.name for field in fields(kind))
+    return _FIELD_NAMES[kind]
+
+
+_FIELD_NAMES: dict[type[Any], tuple[str, ...]] = {}
 
 
 _NOT_TOLD = ("prompt", "model", "image", "mask", "markup", "extra_headers")

@@ -216,15 +216,17 @@ def _member(plugin: object, members: Members, rank: Rank) -> Member:
 
 def _by_name(name: str, members: Members) -> Member:
     """Return the plugin that a name stands for: one that is offered, or an installed one that was removed."""
-    for one in members:
-        if one.name == name:
-            raise one.origin.error(" is there already: name it once")
     base = table_of(standard())
+    offers = base.offered(PluginSpec)
+    for one in members:
+        # An installed plugin may well have the name of what it offers.
+        if one.name == name and (one.rank is Rank.GIVEN or name not in offers):
+            raise one.origin.error(" is there already: name it once")
     for one in _installed():
-        if one.name == name and name not in base.offered(PluginSpec):
+        if one.name == name and name not in offers:
             return one
     offer = wanted(base, PluginSpec, name, UnknownPluginError, "Others are given as objects.")
-    origin = Origin(name, offer.origin.distribution, offer.origin.version)
+    origin = Origin(_free(name, members), offer.origin.distribution, offer.origin.version)
     plugin = offer.make()
     return Member(origin, plugin, bind(origin, plugin), Rank.GIVEN)
 

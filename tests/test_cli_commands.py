@@ -48,9 +48,7 @@ ROOT = Path(__file__).parents[1]
 def test_a_command_of_a_plugin(tmp_path: Path) -> None:
     install(tmp_path, "good", GOOD)
     assert run(tmp_path, "good", "you") == (0, "hello you\n", "")
-    code, out, _ = run(tmp_path, "--help")
-    assert code == 0
-    assert "Say hello." in out
+    assert "Say hello." in run(tmp_path, "good", "--help")[1]
     code, _, err = run(tmp_path, "no-such")
     assert code == 2
     assert "No such command" in err
@@ -68,14 +66,11 @@ def test_a_plugin_that_fails(tmp_path: Path, source: str, told: str) -> None:
     """Imgkit's own commands go on, the help tells, and an unknown name is its fault."""
     install(tmp_path, "bad", source)
     assert run(tmp_path, "create", "a fox", "-o", "x.png", *SMALL)[0] == 0
-    code, out, err = run(tmp_path, "--help")
-    assert code == 0
-    assert "create" in out
-    assert told in err
-    assert "imgkit-bad" in err
+    assert run(tmp_path, "--help")[::2] == (0, "")
     code, _, err = run(tmp_path, "good", "you")
     assert code == 2
     assert told in err
+    assert "imgkit-bad" in err
 
 
 def test_two_of_one_name(tmp_path: Path) -> None:

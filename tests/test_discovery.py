@@ -210,3 +210,14 @@ def test_a_damaged_installation(tmp_path: Path) -> None:
     shown, told = python(ABOUT, tmp_path, None, "-W", "always")
     assert shown == "a fox"
     assert told.count("the installed plugins cannot be found out (UnicodeDecodeError") == 1
+
+
+def test_a_plugin_may_offer_its_own_name(tmp_path: Path) -> None:
+    """A distribution may offer a plugin under the name of its entry point; twice is still refused."""
+    source = BACKEND.replace('PluginSpec(name="{name}-style"', 'PluginSpec(name="{name}"')
+    install(tmp_path, "acme", source)
+    program = "s = imgkit.ImageService(plugins=['acme']); print(*list(s.plugins)[:2])"
+    assert python(program, tmp_path)[0] == "acme#2 acme"
+    kind, *_, text = refusal("imgkit.ImageService(plugins=['logging', 'logging'])", tmp_path)
+    assert kind == "PluginError"
+    assert "name it once" in text

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import click
 
-from imgkit.cli import streams
-from imgkit.errors import ConfigurationError, ImgkitError
+from imgkit.errors import ConfigurationError
 
 
 class Root(click.Group):
-    """A group that asks plugins for commands only when its own do not do."""
+    """A group that asks plugins for commands only when it is given one that it does not have.
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands; a plugin that fails costs only its own."""
-        try:
-            return sorted({*self.commands, *offered(self)})
-        except ImgkitError as error:
-            streams.tell(f"imgkit: {error}")
-            return super().list_commands(ctx)
+    Its help lists its own: nothing of strangers is imported to show it.
+    """
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by name; plugins are asked for those that imgkit does not have."""
