@@ -305,8 +305,8 @@ def build() -> click.Group:
         ],
         commands=[*(drawing.command() for drawing in DRAWINGS), *_others()],
         help="Create, edit and vary images, offline until told otherwise.\n\n"
-        "Paths of pictures go to standard output, everything else to standard error. Installed plugins may add "
-        "commands: `imgkit plugins --load` tells which.",
+        "Paths of pictures go to standard output, everything else to standard error. Installed plugins may "
+        "add commands: `imgkit plugins --load` tells which.",
         epilog=_verbatim(
             "Example:",
             "  imgkit create 'a red fox in the snow' -o fox.png",

@@ -48,5 +48,7 @@ def offered(group: click.Group) -> dict[str, click.Command]:
                     f"{other} and {impl.origin} both offer the command {command.name!r}: "
                     f"{impl.origin.way_out}"
                 )
+            # imgkit has an option --help of its own, and contexts inherit that click's is off.
+            command.context_settings.setdefault("help_option_names", ["--help"])
             found[command.name] = (str(impl.origin), command)
     return {name: command for name, (_, command) in found.items()}
