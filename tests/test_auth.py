@@ -13,6 +13,7 @@ import pytest
 from imgkit.errors import ConfigurationError, MissingKeyError
 from imgkit.hooks.auth import BearerAuth
 from imgkit.wire import HttpRequest
+from tests.support.auth import BROKEN, KEY, REQUEST, UNTYPED, VARIABLE, call, header
 
 
 @pytest.mark.parametrize("given", [KEY, f"  {KEY} ", f"Bearer {KEY}", f" Bearer {KEY} ", f"Bearer  {KEY}"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from imgkit.call import Call
 from imgkit.hooks.auth import BearerAuth
 from imgkit.hooks.tokens import TokenNeeded
@@ -15,7 +17,6 @@ REQUEST = HttpRequest("POST", "https://api.example.com/v1/images/generations", {
 BROKEN = ["", " ", "\n", "Bearer ", f"{KEY}\n", f"\n{KEY}", f"{KEY}\r\nX-Evil: 1", f"{KEY}\0",
           f"{KEY} {KEY}", f"{KEY}é", f"{KEY}\t", f"{KEY}\x7f", f"“{KEY}”", f"{KEY}\ud800",
           f"bearer {KEY}"]  # fmt: skip
-UNTYPED: list[Any] = [KEY.encode(), 5, [KEY], {"key": KEY}, True]
 
 UNTYPED: list[Any] = [KEY.encode(), 5, [KEY], {"key": KEY}, True]
 
