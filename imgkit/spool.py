@@ -111,6 +111,12 @@ class Left:
         said = self.facts.get("why")
         return said if isinstance(said, str) else "its process ended in the middle of the call"
 
+    @property
+    def recovered_to(self) -> tuple[str, ...]:
+        """Where its pictures have been saved, if they have."""
+        told = self.facts.get("recovered_to")
+        return tuple(str(path) for path in told) if isinstance(told, list) else ()
+
     def text(self) -> bytes:
         """Return the text around the pictures. Raises OSError."""
         return _read(self.folder / _FILE_OF["reply"])
@@ -177,6 +183,10 @@ class Spool:
             if facts is not None:
                 found.append(Left(folder, facts, _state(folder, facts), _size(folder)))
         return found
+
+    def mark(self, record: Left, paths: list[str]) -> None:
+        """Note in a record where its pictures have been saved. Raises OSError."""
+        _write_file(record.folder / _CALL, {**record.facts, "why": record.why, "recovered_to": paths})
 
     def drop(self, record: Left) -> bool:
         """Remove a record; return False if its process is at it. Raises OSError."""

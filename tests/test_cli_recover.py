@@ -83,6 +83,12 @@ def test_a_killed_process_loses_nothing(tmp_path: Path, capsys: Any) -> None:
     assert (story["prompt"], story["request_id"], story["recovered"]) == ("a fox", "req_k", True)
     assert not any(CANARY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
+    assert run(["recover", "-o", "out/"]) == 9
+    assert capsys.readouterr().out == ""
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+    assert run(["recover", "--list"]) == 0
+    assert "recovered as far as it goes" in capsys.readouterr().out
+
     assert run(["recover", "--drop", record.id]) == 0
     assert records(tmp_path) == []
 

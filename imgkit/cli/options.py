@@ -144,7 +144,6 @@ def state_option() -> Option:
     """Return the option that says where the command keeps what must outlive it."""
     return Option(
         ["--state-folder", "state_folder"],
-        section="Where it is sent",
         type=click.Path(),
         metavar="DIR",
         help="where replies are kept until they are delivered; else IMGKIT_HOME, else the user's own.",

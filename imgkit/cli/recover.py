@@ -66,6 +66,7 @@ def _list(records: list[Left], *, as_json: bool) -> int:
         f"{one.id}  {_age(one)}  {one.size_bytes / 1e6:.1f} MB  {one.facts.get('operation')}  "
         f"{str(one.facts.get('prompt') or '')[:60]!r}  "
         f"{'a call that runs' if one.state == 'running' else one.why}"
+        f"{'; recovered as far as it goes' if one.recovered_to else ''}"
         for one in records
     ]
     if not lines:
@@ -77,9 +78,14 @@ def _recover(spool: Spool, records: list[Left], plan: SavePlan, *, as_json: bool
     done: list[dict[str, Any]] = []
     staying = 0
     for record in records:
-        paths, rest = _save(record, plan)
+        if record.recovered_to:  # what there is of it has been saved before
+            paths, rest = list(record.recovered_to), "it was recovered before, as far as it goes"
+        else:
+            paths, rest = _save(record, plan)
         if rest:
             staying += 1
+            if paths and not record.recovered_to:
+                spool.mark(record, paths)
             streams.tell(
                 f"imgkit: {record.id} stays ({rest}): it is in {record.folder}; "
                 f"`imgkit recover --drop {record.id}` removes it"
@@ -87,7 +93,7 @@ def _recover(spool: Spool, records: list[Left], plan: SavePlan, *, as_json: bool
         else:
             spool.drop(record)
         done.append({**_facts(record), "images": paths, "stays": rest or None})
-        if not as_json:
+        if not as_json and not record.recovered_to:
             streams.send_paths(paths)
     if not records:
         streams.tell("imgkit: nothing is kept")
@@ -129,6 +135,7 @@ def _facts(one: Left) -> dict[str, Any]:
         "why": None if one.state == "running" else one.why,
         "folder": str(one.folder),
         "bytes": one.size_bytes,
+        "recovered_to": list(one.recovered_to),
         **{name: one.facts.get(name) for name in names},
     }
 

@@ -77,7 +77,7 @@ class SpoolLedger:
             "model": request.model or self._model,
             "parameters": told_parameters(request),
         }
-        return SpoolReservation(self._spool, f"{call.id}-{attempt}", facts)
+        return SpoolReservation(self._spool, f"{call.id[:12]}-{attempt}", facts)
 
 
 class SpoolReservation:
