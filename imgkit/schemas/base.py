@@ -9,6 +9,7 @@ import marshmallow as ma
 
 T = TypeVar("T")
 
+_MOST_SUBSETS = 256
 _MOST_CHARACTERS = 500
 """Longest text about one field: messages repeat the value, which may be anything."""
 
@@ -30,7 +31,7 @@ class Typed(ma.Schema, Generic[T]):
         """
         problems: dict[str, str] | None = None
         try:
-            loaded = self.load(data)
+            loaded = self._for(data).load(data)
         except ma.ValidationError as error:
             problems = flatten(error.messages)
         if problems is not None:
@@ -38,6 +39,18 @@ class Typed(ma.Schema, Generic[T]):
             # all, and would otherwise travel along as the new error's context.
             raise SchemaError(problems)
         return cast(T, self.target(**loaded))
+
+    def _for(self, data: Mapping[str, Any]) -> ma.Schema:
+        """Return this schema with only those fields that matter for `data`: it looks at each that it has."""
+        subsets: dict[frozenset[str], ma.Schema] = self.__dict__.setdefault("_subsets", {})
+        names = frozenset(
+            name for name, field in self.fields.items() if field.required or (field.data_key or name) in data
+        )
+        if names not in subsets:
+            if len(subsets) >= _MOST_SUBSETS:
+                return self
+            subsets[names] = type(self)(only=names)
+        return subsets[names]
 
 
 class SchemaError(Exception):
