@@ -58,7 +58,7 @@ def freeze(impls: Iterable[Impl]) -> HookTable:
     ranked = sorted(impls, key=lambda impl: impl.rank)
     return HookTable(
         **{
-            place: tuple(impl for impl in ranked if impl.hook == hook)  # type: ignore[arg-type]
+            place: tuple(impl for impl in ranked if impl.hook == hook)  # type: ignore[arg-type]  # the names of the fields are those of the table
             for hook, place in FIELDS.items()
         }
     )
