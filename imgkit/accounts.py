@@ -76,8 +76,9 @@ class Account:
         for part, data in news:
             self._tell_spools("write", part, data)
 
-    def complete(self) -> None:
-        """The reply has arrived whole."""
+    def finish(self, news: Sequence[tuple[str, bytes]]) -> None:
+        """The last of the reply has arrived."""
+        self.write(news)
         self._tell_spools("complete")
 
     def settle(self, response: ImagesResponse | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from typing import Any
 
 import pluggy
 
@@ -56,12 +57,10 @@ def bind(origin: Origin, plugin: object) -> tuple[Impl, ...]:
 def freeze(impls: Iterable[Impl]) -> HookTable:
     """Return the table of these implementations, asked in this order but for `Impl.rank`."""
     ranked = sorted(impls, key=lambda impl: impl.rank)
-    return HookTable(
-        **{
-            place: tuple(impl for impl in ranked if impl.hook == hook)  # type: ignore[arg-type]  # the names of the fields are those of the table
-            for hook, place in FIELDS.items()
-        }
-    )
+    places: dict[str, Any] = {
+        place: tuple(impl for impl in ranked if impl.hook == hook) for hook, place in FIELDS.items()
+    }
+    return HookTable(**places)
 
 
 def _check_hooks(origin: Origin, plugin: object) -> None:

@@ -214,7 +214,7 @@ def read_reply(head: Head, course: Course) -> Flow[JsonReply]:
     try:
         while reply.length <= limit and (chunk := (yield Read())):
             news = reply.feed(chunk)
-            if spools:  # each chunk at once: nobody knows whether there will be another
+            if spools and news:  # each chunk at once: nobody knows whether there will be another
                 yield Run(partial(account.write, news))
             course.table.notify(Progress(reply.length, expected), course.call)
     except OutcomeUnknownError as error:
@@ -236,5 +236,4 @@ def read_reply(head: Head, course: Course) -> Flow[JsonReply]:
 def _closed(reply: JsonReply, account: Account, spools: bool) -> Flow[None]:
     news = reply.close()
     if spools:
-        yield Run(partial(account.write, news))
-        yield Run(account.complete)
+        yield Run(partial(account.finish, news))

@@ -58,7 +58,7 @@ class Reservation(Protocol):
         """
 
     def complete(self) -> None:
-        """The reply has arrived whole. From here on it must survive whatever happens to the process."""
+        """No more of the reply will come. From here on it must survive whatever happens to the process."""
 
     def settle(self, response: ImagesResponse | None) -> None:
         """The pictures have reached the caller, or (None) nothing can have been billed. Idempotent."""

@@ -55,7 +55,9 @@ def preview(service: ImageService | AsyncImageService, operation: str, /, *args:
 
 def _first_request(core: Core, operation: str, args: Any, kwargs: Any) -> HttpRequest:
     """Step a plan to where it asks for its request, and return that."""
-    flow = PLANS[operation](core, *args, **kwargs)
+    # How a cache would be used is not a part of the request.
+    given = {name: value for name, value in kwargs.items() if name != "cache"}
+    flow = PLANS[operation](core, *args, **given)
     news: object = None
     try:
         while True:

@@ -158,6 +158,15 @@ def test_limits(tmp_path: Path) -> None:
     assert store.list_keys() == []
 
 
+def test_the_newest_entry_stays(tmp_path: Path) -> None:
+    """Whoever waits for it would else pay again for a picture that is larger than the limit."""
+    store = kept(tmp_path, max_bytes=1)
+    hit(store.try_lease(KEY))
+    store.commit(leased(store.try_lease(OTHER)), entry())
+    hit(store.try_lease(OTHER))
+    assert store.list_keys() == [OTHER]
+
+
 def test_use_is_noted_once_an_hour(tmp_path: Path) -> None:
     now = time.time()
     store = FolderStore(tmp_path, clock=lambda: now)

@@ -204,7 +204,9 @@ class FolderStore:
         total = sum(row.size_bytes for row in rows)
         gone = []
         for row in rows:
-            if (now - row.created_at > self._max_age_s or total > self.max_bytes) and self.remove(row.key):
+            # The last one stays, however large: there may be callers who wait for it.
+            much = total > self.max_bytes and row is not rows[-1]
+            if (now - row.created_at > self._max_age_s or much) and self.remove(row.key):
                 total -= row.size_bytes
                 gone.append(row.key)
         return gone
