@@ -88,11 +88,12 @@ class Account:
     def keep(self, error: BaseException, response: ImagesResponse | None = None) -> None:
         """Something was, or may have been, paid for and has not reached the caller.
 
-        Where it is kept is said in ``error.spool_path``.
+        Where it is kept is said in ``error.spool_path`` and in a note.
         """
         paths = [path for path in self._end("keep", error, response) if path]
         if paths and hasattr(error, "spool_path"):
             error.spool_path = paths[0]
+            error.add_note(f"what arrived is kept in {paths[0]}: `imgkit recover` makes pictures of it")
 
     def break_off(self, error: BaseException) -> None:
         """The call ends in its midst; quick, and silent if it has ended before."""

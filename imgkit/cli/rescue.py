@@ -14,7 +14,7 @@ from imgkit.sniff import EXTENSIONS
 def keep(error: ImgkitError, folder: Path) -> list[Path]:
     """Write what an error still holds to files of mode 0600, and say so in notes of the error.
 
-    What the spool has (``error.spool_path``) is only told: ``imgkit recover`` makes pictures of it.
+    What the spool has (``error.spool_path``) is safe already.
 
     Args:
         error: a `SaveError`, `UnreadableReplyError` or `OutcomeUnknownError`; others hold nothing.
@@ -25,8 +25,7 @@ def keep(error: ImgkitError, folder: Path) -> list[Path]:
     """
     spooled = getattr(error, "spool_path", None)
     if spooled is not None:
-        error.add_note(f"what arrived is kept in {spooled}: `imgkit recover` makes pictures of it")
-        return [Path(spooled)]
+        return [Path(spooled)]  # a note says so already
     kept = []
     for what, data, suffix in _left(error):
         path = _write(data, suffix, folder)

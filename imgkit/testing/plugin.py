@@ -50,12 +50,17 @@ class PluginContract:
         """The colour of the service."""
         return str(request.param)
 
-    def call(self, face: str, server: WireServer, plugin: object) -> Any:
-        """Make one call with the plugin; return the reply, or the error."""
+    def call(self, face: str, server: WireServer, plugin: object, folder: Path | None = None) -> Any:
+        """Make one call with the plugin; return the reply, or the error.
+
+        With a folder, it is where replies are spooled and cached.
+        """
         given: dict[str, Any] = {
             "base_url": server.base_url, "api_key": canary.KEY, "timeout_s": 10, "retry": False,
-            "plugins": [plugin],
+            "plugins": [plugin], "state_folder": folder,
         }  # fmt: skip
+        if folder is not None:
+            given["plugins"].append(imgkit.CachePlugin(folder=folder / "cache-of-the-test"))
         try:
             if face == "sync":
                 with imgkit.ImageService("requests", **given) as service:
@@ -101,13 +106,13 @@ class PluginContract:
     def test_no_secret_leaves(
         self, face: str, ending: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Not in logs, reprs, errors, pickles, warnings, or files."""
+        """Not in logs, reprs, errors, pickles, warnings, the cache, the spool, or other files."""
         caplog.set_level(logging.DEBUG)
         plugin = self.plugin(tmp_path)
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             with WireServer(ENDINGS[ending]) as server:
-                made = self.call(face, server, plugin)
+                made = self.call(face, server, plugin, tmp_path)
         own = [
             record for record in caplog.records if record.name.startswith("imgkit") or not _of_others(record)
         ]
