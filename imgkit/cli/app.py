@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import click
@@ -203,6 +204,7 @@ def _others() -> Iterator[click.Command]:
         epilog=_verbatim("Example:", "  imgkit plugins --load"),
     )
     yield _cache_group()
+    yield _cassette_group()
     yield Command(
         "recover",
         context_settings=_SETTINGS,
@@ -284,6 +286,45 @@ def _cache_command(name: str, own: list[Option], text: str) -> click.Command:
         callback=run,
         help=text,
         epilog=_verbatim("Example:", f"  imgkit cache {name}"),
+    )
+
+
+def _cassette_group() -> click.Group:
+    """Return `imgkit cassette` with what can be done there."""
+
+    def run(name: str, paths: tuple[str, ...]) -> int:
+        from imgkit.cli import cassettes
+
+        code: int = getattr(cassettes, name)(paths)
+        return code
+
+    kinds = {
+        "check": "Refuse cassettes with something like a key, or with Python objects.\n\nFor continuous "
+        "integration: ends with 1 if something is wrong. Checked are the files, all of folders, and the "
+        "pictures beside them.",
+        "ls": "List what was recorded.",
+    }
+    return click.Group(
+        "cassette",
+        context_settings=_SETTINGS,
+        params=[*options.common_options()],
+        commands=[
+            Command(
+                name,
+                context_settings=_SETTINGS,
+                params=[
+                    click.Argument(["paths"], nargs=-1, required=True, type=click.Path(exists=True)),
+                    *options.common_options(),
+                ],
+                callback=partial(run, name),
+                help=text,
+                short_help=text.partition("\n")[0],
+                epilog=_verbatim("Example:", f"  imgkit cassette {name} tests/cassettes"),
+            )
+            for name, text in kinds.items()
+        ],
+        help="Look at recorded traffic, and check that no secret is in it.",
+        epilog=_verbatim("Example:", "  imgkit cassette check tests/cassettes"),
     )
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from imgkit.testing.backend import BackendContract as BackendContract
     from imgkit.testing.cache_store import CacheStoreContract as CacheStoreContract
+    from imgkit.testing.cassettes import vcr_config as vcr_config
     from imgkit.testing.plugin import PluginContract as PluginContract
     from imgkit.testing.provider import ProviderContract as ProviderContract
     from imgkit.testing.wire_server import WireServer as WireServer
@@ -31,6 +32,7 @@ _HOME = {
     "PluginContract": "plugin",
     "ProviderContract": "provider",
     "WireServer": "wire_server",
+    "vcr_config": "cassettes",
 }
 
 __all__ = sorted(_HOME)
@@ -42,6 +44,8 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(_import_module(f"imgkit.testing.{_HOME[name]}"), name)
     except ModuleNotFoundError as error:
-        if error.name != "pytest":
+        if error.name not in ("pytest", "vcr"):
             raise
-        raise ImportError("imgkit.testing needs pytest: pip install 'imgkit-service[testing]'") from error
+        raise ImportError(
+            f"imgkit.testing.{name} needs {error.name}: pip install 'imgkit-service[testing]'"
+        ) from error

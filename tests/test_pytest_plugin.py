@@ -1,0 +1,138 @@
+"""The plugin of pytest, run by pytest: offline unless asked, and nothing sent by accident."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from imgkit.testing.samples import answer, png
+from imgkit.testing.wire_server import WireServer, reply
+
+pytest_plugins = ["pytester"]
+
+TESTS = """
+import asyncio, imgkit, pytest
+
+@pytest.fixture
+def imgkit_settings():
+    return {{"base_url": {base_url!r}, "model": "m"}}
+
+@pytest.mark.imgkit_cassette
+def test_fox(image_service):
+    assert image_service.create_image("a fox")[0].width == 8
+
+@pytest.mark.imgkit_cassette(name="cat", backend="aiohttp")
+def test_cat(async_image_service):
+    async def main():
+        async with async_image_service as images:
+            return await images.create_image("a cat")
+    assert asyncio.run(main())[0].width == 8
+"""
+OFFLINE = """
+import asyncio
+
+def test_offline(image_service):
+    assert image_service.create_image("a fox", size="64x64").meta.backend == "offline"
+
+def test_coroutines(async_image_service):
+    async def main():
+        async with async_image_service as images:
+            return await images.create_image("a fox", size="64x64")
+    assert asyncio.run(main()).meta.backend == "offline"
+"""
+
+
+def run(pytester: pytest.Pytester, *args: str) -> Any:
+    return pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", "-W", "error", *args)
+
+
+def test_offline_unless_asked(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(OFFLINE)
+    run(pytester).assert_outcomes(passed=2)
+
+
+def test_record_and_replay(pytester: pytest.Pytester) -> None:
+    """Without a cassette nothing is sent, and the failure says how to record; then it is replayed."""
+    with WireServer(reply(200, answer(png(1)))) as server:
+        pytester.makepyfile(test_it=TESTS.format(base_url=server.base_url))
+        failed = run(pytester)
+        failed.assert_outcomes(errors=2)
+        failed.stdout.fnmatch_lines(["*no cassette*cassettes/test_it/test_fox.yaml*--imgkit-record=once*"])
+        assert server.accepted == 0
+        run(pytester, "--imgkit-record=once").assert_outcomes(passed=2)
+        assert server.posts == 2
+    folder = pytester.path / "cassettes/test_it"
+    assert sorted(path.name for path in folder.iterdir()) == ["cat.yaml", "test_fox.yaml"]
+    run(pytester).assert_outcomes(passed=2)
+    run(pytester, "-n", "2").assert_outcomes(passed=2)
+
+
+def test_another_request_fails_and_tells_what_differs(pytester: pytest.Pytester) -> None:
+    with WireServer(reply(200, answer(png(1)))) as server:
+        source = TESTS.format(base_url=server.base_url)
+        pytester.makepyfile(test_it=source)
+        run(pytester, "--imgkit-record=once").assert_outcomes(passed=2)
+        pytester.makepyfile(test_it=source.replace('"a fox"', '"a wolf"'))
+        failed = run(pytester)
+        failed.assert_outcomes(passed=1, failed=1)
+        failed.stdout.fnmatch_lines(["*a fox*", "*a wolf*"])
+        assert server.posts == 2
+
+
+def test_rewriting(pytester: pytest.Pytester) -> None:
+    """What is not asked for any more goes."""
+    with WireServer(reply(200, answer(png(1)))) as server:
+        source = TESTS.format(base_url=server.base_url)
+        pytester.makepyfile(test_it=source)
+        run(pytester, "--imgkit-record=once").assert_outcomes(passed=2)
+        pytester.makepyfile(test_it=source.replace('"a fox"', '"a wolf"'))
+        run(pytester, "--imgkit-record=rewrite").assert_outcomes(passed=2)
+    text = (pytester.path / "cassettes/test_it/test_fox.yaml").read_text()
+    assert "a wolf" in text
+    assert "a fox" not in text
+    run(pytester).assert_outcomes(passed=2)
+
+
+def test_retries_do_not_wait_on_replay(pytester: pytest.Pytester) -> None:
+    """A recorded 429 that asked for seconds is tried again at once."""
+    slow = reply(429, {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}, retry_after="1")
+    with WireServer(slow, reply(200, answer(png(1)))) as server:
+        source = TESTS.format(base_url=server.base_url).partition("@pytest.mark.imgkit_cassette(name")[0]
+        pytester.makepyfile(test_it=source)
+        run(pytester, "--imgkit-record=once").assert_outcomes(passed=1)
+        assert server.posts == 2
+    text = (pytester.path / "cassettes/test_it/test_fox.yaml").read_text()
+    path = pytester.path / "cassettes/test_it/test_fox.yaml"
+    path.write_text(text.replace("'1'", "'100'"))
+    began = time.monotonic()
+    run(pytester).assert_outcomes(passed=1)
+    assert time.monotonic() - began < 30
+
+
+def test_a_wrong_marker(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.imgkit_cassette(record="sometimes")
+        def test_it(image_service): ...
+        """
+    )
+    failed = run(pytester)
+    failed.assert_outcomes(errors=1)
+    failed.stdout.fnmatch_lines(["*record is one of none, once*"])
+
+
+def test_it_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_it():
+            heavy = {"vcr", "requests", "aiohttp", "marshmallow", "PIL", "yaml"}
+            assert not heavy & set(sys.modules)
+        """
+    )
+    run(pytester, "-p", "no:recording").assert_outcomes(passed=1)

@@ -1,0 +1,214 @@
+"""Cassettes: recorded with one backend, replayed with any; no secret on them, pictures beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import vcr
+import yaml
+
+import imgkit
+from imgkit.cassettes.scrubbing import key_like, scrub_text, scrub_url
+from imgkit.cassettes.side_files import SideFiles
+from imgkit.testing import canary, vcr_config
+from imgkit.testing.samples import answer, png
+from imgkit.testing.wire_server import Line, WireServer, reply
+
+BIG = png(1, 700)
+
+
+def script(line: Line) -> None:
+    """A server that shows all that must not be on a cassette."""
+    private = {
+        "set_cookie": "session=SECRET",
+        "openai_organization": "org-SECRET",
+        "cf_ray": "SECRET-RAY",
+    }
+    if line.request_line.startswith("GET"):
+        reply(200, png(5, 64), content_type="image/png", **private)(line)
+    elif b"url" in line.body:
+        link = f"http://{line.headers['host']}/img.png?sig=SECRET-SIGNATURE&se=2026"
+        reply(200, {"data": [{"url": link}]}, **private)(line)
+    elif b"wrong" in line.body:
+        reply(401, {"error": {"message": f"no: {canary.KEY}", "code": "invalid_api_key"}}, **private)(line)
+    else:
+        reply(200, answer(BIG if b"big" in line.body else png(len(line.body) % 50)), **private)(line)
+
+
+CALLS = {
+    "create": lambda service: service.create_image("a fox"),
+    "big": lambda service: service.create_image("a big fox"),
+    "edit": lambda service: service.create_image_edit([png(2, 64), png(3, 64)], "a hat"),
+    "big edit": lambda service: service.create_image_edit(png(4, 1300), "a hat"),
+    "url": lambda service: service.create_image("a fox", response_format="url"),
+    "wrong": lambda service: service.create_image("wrong"),
+}
+
+
+def outcome(service: imgkit.ImageService, name: str) -> Any:
+    try:
+        return [image.data for image in CALLS[name](service)]
+    except imgkit.ApiError as error:
+        return type(error), error.code
+
+
+def play(path: Path, backend: str, base_url: str, names: Any, mode: str, **options: Any) -> list[Any]:
+    """Make calls with a blocking service on a cassette."""
+    with (
+        vcr.use_cassette(str(path), record_mode=mode, **vcr_config()),
+        imgkit.ImageService(
+            backend, base_url=base_url, api_key=canary.KEY, retry=False, **options
+        ) as service,
+    ):
+        return [outcome(service, name) for name in names]
+
+
+@pytest.mark.parametrize("recorder", ["requests", "aiohttp"])
+@pytest.mark.parametrize("player", ["requests", "aiohttp"])
+def test_one_cassette_every_backend(recorder: str, player: str, tmp_path: Path) -> None:
+    """In any order, a large edit included, with the server gone and another key."""
+    path = tmp_path / "c.yaml"
+    with WireServer(script) as server:
+        base_url = server.base_url
+        recorded = dict(zip(CALLS, play(path, recorder, base_url, CALLS, "all"), strict=True))
+    names = list(reversed(CALLS))
+    assert play(path, player, base_url, names, "none") == [recorded[name] for name in names]
+
+
+def test_nothing_secret(tmp_path: Path) -> None:
+    """Neither in the text nor in the files beside it."""
+    with WireServer(script) as server:
+        play(tmp_path / "c.yaml", "requests", server.base_url, CALLS, "all", organization="org-SECRET")
+    assert canary.found_in(folders=[tmp_path]) == []
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert b"SECRET" not in path.read_bytes(), path
+
+
+def test_pictures_are_beside_it(tmp_path: Path) -> None:
+    """A reply of 1.9 MB costs less than 5 KB of text; equal pictures are one file; a safe loader reads it."""
+    path = tmp_path / "c.yaml"
+    with WireServer(script) as server:
+        play(path, "requests", server.base_url, ["big", "edit", "edit", "big"], "all")
+    assert path.stat().st_size < 4 * 5000
+    loaded = yaml.safe_load(path.read_text())
+    assert len(loaded["interactions"]) == 4
+    assert "!!binary" not in path.read_text()
+    assert "!!python" not in path.read_text()
+    files = sorted((tmp_path / "c.yaml.files").iterdir())
+    assert {one.read_bytes() for one in files} >= {BIG, png(2, 64), png(3, 64)}
+    assert len(files) == len({one.read_bytes() for one in files}) == 3
+
+
+def test_calls_at_once_get_their_own_answers(tmp_path: Path) -> None:
+    """Replayed in another order than recorded, and at once."""
+    path = tmp_path / "c.yaml"
+    prompts = ["x" * n for n in range(1, 12)]
+
+    async def ask(base_url: str, mode: str, order: list[str]) -> dict[str, bytes]:
+        with vcr.use_cassette(str(path), record_mode=mode, **vcr_config()):
+            async with imgkit.AsyncImageService("aiohttp", base_url=base_url, retry=False) as service:
+                replies = await asyncio.gather(*(service.create_image(one) for one in order))
+        return {one: made[0].data for one, made in zip(order, replies, strict=True)}
+
+    with WireServer(script) as server:
+        base_url = server.base_url
+        recorded = asyncio.run(ask(base_url, "all", prompts))
+    assert asyncio.run(ask(base_url, "none", prompts[::-1])) == recorded
+
+
+def test_a_key_that_is_left_keeps_the_cassette_from_being_written(tmp_path: Path) -> None:
+    """It is put aside, for its owner alone: what was paid for is not lost."""
+    path = tmp_path / "c.yaml"
+    token = "eyJ" + "a" * 30 + "." + "b" * 30 + ".c"
+    with WireServer(reply(200, {**answer(), "note": token})) as server:
+        with pytest.raises(imgkit.ConfigurationError, match="looks like a key") as caught:
+            play(path, "requests", server.base_url, ["create"], "all")
+    assert token not in str(caught.value)
+    assert not path.exists()
+    aside = tmp_path / "c.yaml.refused"
+    assert stat.S_IMODE(aside.stat().st_mode) == 0o600
+    assert token in aside.read_text()
+
+
+def test_missing_or_changed_pictures(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    with WireServer(script) as server:
+        base_url = server.base_url
+        play(path, "requests", base_url, ["big"], "all")
+    (picture,) = (tmp_path / "c.yaml.files").iterdir()
+    picture.write_bytes(BIG[:-1])
+    with pytest.raises(imgkit.ConfigurationError, match="not the picture"):
+        play(path, "requests", base_url, ["big"], "none")
+    picture.unlink()
+    with pytest.raises(imgkit.ConfigurationError, match="record again"):
+        play(path, "requests", base_url, ["big"], "none")
+
+
+def test_recording_anew_leaves_no_old_pictures(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    with WireServer(script) as server:
+        play(path, "requests", server.base_url, ["big"], "all")
+        path.unlink()
+        play(path, "requests", server.base_url, ["wrong"], "all")
+    assert not (tmp_path / "c.yaml.files").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "all_parameters", "gone", "stays"),
+    [
+        ("https://h/x?sig=SECRET&n=1", True, "SECRET", "n=scrubbed-"),
+        ("https://h/x?api-key=SECRET&api-version=1", False, "SECRET", "api-version=1"),
+        ("https://h/x", True, "?", "https://h/x"),
+        ("https://h/x?a=&b=%20", False, "SECRET", "a=&b=%20"),
+    ],
+)
+def test_urls(url: str, all_parameters: bool, gone: str, stays: str) -> None:
+    """Once or twice, it comes to the same, and different secrets stay different."""
+    once = scrub_url(url, all_parameters=all_parameters)
+    assert gone not in once
+    assert stays in once
+    assert scrub_url(once, all_parameters=all_parameters) == once
+    assert scrub_url("https://h/x?sig=A", all_parameters=True) != scrub_url(
+        "https://h/x?sig=B", all_parameters=True
+    )
+
+
+def test_texts() -> None:
+    """URLs in JSON are found in each of their spellings; what is no secret stays byte for byte."""
+    link = "https://h/x?sig=SECRET&n=1"
+    for text in (
+        json.dumps({"url": link}),
+        json.dumps({"url": link}).replace("/", "\\/").replace("&", "\\u0026"),
+    ):
+        scrubbed = scrub_text(text.encode())
+        assert json.loads(scrubbed) == {"url": scrub_url(link, all_parameters=True)}
+        assert scrub_text(scrubbed) == scrubbed
+    plain = b'{"prompt": "how? https://h/x", "b64_json": "' + base64.b64encode(BIG) + b'"}'
+    assert scrub_text(plain) == plain
+    assert scrub_text(b"key sk-abcdefghijkl.") == b"key sk-scrubbed."
+    assert key_like(b"Authorization: Bearer abcdefghijklmnopqrst") == "Bearer…"
+    assert key_like(plain) is None
+
+
+def test_bodies_come_back_byte_for_byte(tmp_path: Path) -> None:
+    """Also those that only look like a picture in a form, or name a file themselves."""
+    form = b'--B\r\nContent-Disposition: form-data; name="image"\r\n\r\n' + png(1, 64) + b"\r\n--B--\r\n"
+    tricky = [
+        (form, "multipart/form-data; boundary=B"),
+        (form, "application/octet-stream"),
+        (png(6, 64), "image/png"),
+        (b'{"b64_json": "' + b"A" * 1001 + b'"}', "application/json"),
+        (b'data: {"b64_json":"' + base64.b64encode(png(7, 64)) + b'"}\n\n', "text/event-stream"),
+        (b'{"prompt": "imgkit-file:' + b"0" * 64 + b'.png"}', "application/json"),
+        (b"", ""),
+    ]
+    files = SideFiles(tmp_path / "c.yaml")
+    for body, kind in tricky:
+        assert files.put_back(files.put_away(body, kind), kind) == body
