@@ -16,7 +16,7 @@ import yaml
 import imgkit
 from imgkit.cassettes.scrubbing import key_like, scrub_text, scrub_url
 from imgkit.cassettes.side_files import SideFiles
-from imgkit.testing import canary, vcr_config
+from imgkit.testing import canary, cassette, vcr_config
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import Line, WireServer, reply
 
@@ -61,7 +61,7 @@ def outcome(service: imgkit.ImageService, name: str) -> Any:
 def play(path: Path, backend: str, base_url: str, names: Any, mode: str, **options: Any) -> list[Any]:
     """Make calls with a blocking service on a cassette."""
     with (
-        vcr.use_cassette(str(path), record_mode=mode, **vcr_config()),
+        cassette(path, record_mode=mode),
         imgkit.ImageService(
             backend, base_url=base_url, api_key=canary.KEY, retry=False, **options
         ) as service,
@@ -112,7 +112,7 @@ def test_calls_at_once_get_their_own_answers(tmp_path: Path) -> None:
     prompts = ["x" * n for n in range(1, 12)]
 
     async def ask(base_url: str, mode: str, order: list[str]) -> dict[str, bytes]:
-        with vcr.use_cassette(str(path), record_mode=mode, **vcr_config()):
+        with cassette(path, record_mode=mode):
             async with imgkit.AsyncImageService("aiohttp", base_url=base_url, retry=False) as service:
                 replies = await asyncio.gather(*(service.create_image(one) for one in order))
         return {one: made[0].data for one, made in zip(order, replies, strict=True)}
@@ -135,6 +135,34 @@ def test_a_key_that_is_left_keeps_the_cassette_from_being_written(tmp_path: Path
     aside = tmp_path / "c.yaml.refused"
     assert stat.S_IMODE(aside.stat().st_mode) == 0o600
     assert token in aside.read_text()
+
+
+def test_a_refused_cassette_leaves_nothing_patched(tmp_path: Path) -> None:
+    """Vcrpy would leave the HTTP libraries in its hands until somebody lets go of the exception."""
+    import http.client
+
+    own = http.client.HTTPConnection
+    token = "eyJ" + "a" * 30 + "." + "b" * 30 + ".c"
+    with WireServer(reply(200, {**answer(), "note": token})) as server:
+        with pytest.raises(imgkit.ConfigurationError, match="looks like a key") as caught:
+            play(tmp_path / "c.yaml", "requests", server.base_url, ["create"], "all")
+        assert http.client.HTTPConnection is own
+    assert caught.value is not None
+
+
+def test_the_settings_are_for_plain_vcrpy(tmp_path: Path) -> None:
+    """As keywords of `use_cassette`, and as what the fixture of pytest-recording returns."""
+    path = tmp_path / "c.yaml"
+    with WireServer(script) as server:
+        base_url = server.base_url
+        for mode in ("once", "none"):
+            with (
+                vcr.use_cassette(str(path), record_mode=mode, **vcr_config(allow_playback_repeats=True)),
+                imgkit.ImageService("requests", base_url=base_url, api_key=canary.KEY) as service,
+            ):
+                service.create_image("a big fox")
+        assert server.posts == 1
+    assert canary.found_in(folders=[tmp_path]) == []
 
 
 def test_missing_or_changed_pictures(tmp_path: Path) -> None:

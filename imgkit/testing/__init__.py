@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from imgkit.testing.backend import BackendContract as BackendContract
     from imgkit.testing.cache_store import CacheStoreContract as CacheStoreContract
+    from imgkit.testing.cassettes import cassette as cassette
     from imgkit.testing.cassettes import vcr_config as vcr_config
     from imgkit.testing.plugin import PluginContract as PluginContract
     from imgkit.testing.provider import ProviderContract as ProviderContract
@@ -32,6 +33,7 @@ _HOME = {
     "PluginContract": "plugin",
     "ProviderContract": "provider",
     "WireServer": "wire_server",
+    "cassette": "cassettes",
     "vcr_config": "cassettes",
 }
 

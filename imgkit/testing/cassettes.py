@@ -1,16 +1,21 @@
 """Cassettes of image calls with vcrpy: nothing secret on them, pictures beside them, any backend on replay.
 
-`vcr_config` is for ``vcr.use_cassette`` and for the fixture ``vcr_config`` of pytest-recording alike::
+`cassette` uses one; `vcr_config` is for ``vcr.use_cassette`` and for the fixture ``vcr_config`` of
+pytest-recording::
 
-    with vcr.use_cassette("tests/cassettes/fox.yaml", **vcr_config()):
+    with cassette("tests/cassettes/fox.yaml"):
         images.create_image("a fox")
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import vcr
+from vcr.cassette import Cassette
 from vcr.persisters.filesystem import CassetteNotFoundError
 from vcr.request import Request
 from vcr.serialize import deserialize, serialize
@@ -37,6 +42,26 @@ def vcr_config(**more: Any) -> dict[str, Any]:
         "persister": Persister,
         **more,
     }
+
+
+@contextmanager
+def cassette(path: str | Path, **more: Any) -> Iterator[Cassette]:
+    """Use a cassette: ``vcr.use_cassette`` with `vcr_config`, and with care for a cassette that is refused.
+
+    vcrpy leaves the HTTP libraries patched if saving fails. Here they are as before, and then it is told.
+
+    Args:
+        path: of the cassette.
+        more: further settings of vcrpy, such as ``record_mode="none"``.
+
+    Raises:
+        ConfigurationError: something that looks like a key is left; where the cassette was put.
+    """
+    keeper = _Keeper()
+    with vcr.use_cassette(str(path), **vcr_config(**{"persister": keeper, **more})) as tape:
+        yield tape
+    if keeper.problem is not None:
+        raise keeper.problem
 
 
 def scrub_request(request: Request) -> Request:
@@ -114,11 +139,29 @@ class Persister:
             aside = path.with_name(f"{path.name}.refused")
             write_whole(aside, text, 0o600)
             raise ConfigurationError(
-                f"{str(path)!r} is not written: something in it looks like a key ({found}). What was recorded "
-                f"is in {str(aside)!r}, for you alone: take the key out, and give it its name"
+                f"{str(path)!r} is not written: something in it looks like a key ({found}). It is kept "
+                f"in {str(aside)!r}, for you alone: take the key out, and give it its name"
             )
         write_whole(path, text)
         files.drop_unused()
+
+
+class _Keeper:
+    """A persister that tells later what was wrong."""
+
+    def __init__(self) -> None:
+        self.problem: ConfigurationError | None = None
+
+    def load_cassette(self, cassette_path: str | Path, serializer: Any) -> Any:
+        return Persister.load_cassette(cassette_path, serializer)
+
+    def save_cassette(
+        self, cassette_path: str | Path, cassette_dict: dict[str, Any], serializer: Any
+    ) -> None:
+        try:
+            Persister.save_cassette(cassette_path, cassette_dict, serializer)
+        except ConfigurationError as error:
+            self.problem = error
 
 
 def _put_away(response: dict[str, Any], files: SideFiles) -> dict[str, Any]:

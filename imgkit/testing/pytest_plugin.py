@@ -22,7 +22,7 @@ MARKER = "imgkit_cassette"
 
 _DESCRIBED = (
     f"{MARKER}(name=None, backend='requests', record=None): answer from a cassette. name: of the file, that "
-    "of the test by default; backend: which sends, and by which is replayed; record: wins over --imgkit-record."
+    "of the test by default; backend: which sends and replays; record: wins over --imgkit-record."
 )
 _NO_KEY = "replayed-and-never-sent"
 
@@ -107,9 +107,7 @@ def _marked(name: str | None = None, backend: str = "requests", record: str | No
 
 
 def _enter(path: Path, mode: str, stack: ExitStack) -> None:
-    import vcr
-
-    from imgkit.testing.cassettes import vcr_config
+    from imgkit.testing.cassettes import cassette
 
     if mode == "none" and not path.exists():
         pytest.fail(
@@ -117,7 +115,5 @@ def _enter(path: Path, mode: str, stack: ExitStack) -> None:
             "cost money",
             pytrace=False,
         )
-    config = vcr_config(
-        record_mode="all" if mode == "rewrite" else mode, drop_unused_requests=mode == "rewrite"
-    )
-    stack.enter_context(vcr.use_cassette(str(path), **config))
+    rewrite = mode == "rewrite"
+    stack.enter_context(cassette(path, record_mode="all" if rewrite else mode, drop_unused_requests=rewrite))
