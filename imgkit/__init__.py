@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from imgkit.errors import DownloadError as DownloadError
     from imgkit.errors import EmptyResultError as EmptyResultError
     from imgkit.errors import EndpointRetiredError as EndpointRetiredError
+    from imgkit.errors import FixtureMissingError as FixtureMissingError
     from imgkit.errors import ImgkitError as ImgkitError
     from imgkit.errors import InvalidRequestError as InvalidRequestError
     from imgkit.errors import LinkExpiredError as LinkExpiredError
@@ -72,8 +73,8 @@ if TYPE_CHECKING:
 _ERRORS = (
     "ApiError", "AuthenticationError", "BadRequestError", "CacheMissError", "ConfigurationError",
     "ConflictError", "DownloadBlockedError", "DownloadError", "EmptyResultError", "EndpointRetiredError",
-    "ImgkitError", "InvalidRequestError", "LinkExpiredError", "MissingKeyError", "MissingModelError",
-    "ModerationBlockedError", "NotDownloadedError", "NotFoundError", "NotSentError",
+    "FixtureMissingError", "ImgkitError", "InvalidRequestError", "LinkExpiredError", "MissingKeyError",
+    "MissingModelError", "ModerationBlockedError", "NotDownloadedError", "NotFoundError", "NotSentError",
     "OrganizationNotVerifiedError", "OutcomeUnknownError", "PermissionDeniedError", "PluginError",
     "QuotaExceededError", "RateLimitError", "RedirectRefusedError", "SaveError", "ServerError",
     "ServiceClosedError", "TransportError", "UnknownBackendError", "UnknownPluginError",

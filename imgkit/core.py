@@ -100,6 +100,8 @@ def build_core(
     retry: bool | RetryPlugin,
     plugins: Sequence[object],
     state_folder: str | PathLike[str] | None,
+    fixtures: str | PathLike[str] | None,
+    strict: bool,
     client_options: Mapping[str, Any] | None,
     fetch: Callable[[str], bytes] | None,
 ) -> Core:
@@ -149,7 +151,7 @@ def build_core(
         ca=ca,
         reuse_connections=bool(reuse_connections),
         max_in_flight=_count("max_in_flight", max_in_flight),
-        client_options=dict(client_options or {}),
+        client_options={**(client_options or {}), **_fixtures(fixtures, strict, spec)},
     )
     return Core(
         backend=load(options),
@@ -165,7 +167,8 @@ def build_core(
         members=members,
         equipment=equip(table, settings),
         # Behind a proxy the connected peer is the proxy, so nothing can be said of the real one.
-        fetches_anywhere=spec.checks_peer and options.proxy is None,
+        # A backend that reaches no network may be asked for any URL: it answers by itself.
+        fetches_anywhere=(spec.checks_peer and options.proxy is None) or not spec.reaches_network,
         fetch=fetch,
     )
 
@@ -188,6 +191,16 @@ def state_folder_of(given: str | PathLike[str] | None) -> Path | None:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
         raise ConfigurationError(f"state_folder {text[:200]!r} cannot be found: {error}") from None
+
+
+def _fixtures(fixtures: object, strict: object, spec: BackendSpec) -> dict[str, object]:
+    """Return those options of the offline backend that are arguments of the service."""
+    given: dict[str, object] = {} if fixtures is None else {"fixtures": fixtures}
+    if strict is not True:
+        given["strict"] = strict
+    if given and spec.name != DEFAULT_BACKEND:
+        raise ConfigurationError(f"{' and '.join(given)}: for the {DEFAULT_BACKEND} backend only")
+    return given
 
 
 def _retrier(retry: object, members: Members) -> list[object]:

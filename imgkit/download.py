@@ -58,7 +58,8 @@ def judged(core: Core, url: str) -> HttpRequest:
         try:
             parts = urlsplit(url)
             own = origin(url) == origin(core.target.base_url)
-            if can_be_host(parts.hostname) and (own or (parts.scheme == "https" and core.fetches_anywhere)):
+            fit = parts.scheme == "https" or core.target.host_class == "offline"
+            if can_be_host(parts.hostname) and (own or (fit and core.fetches_anywhere)):
                 return HttpRequest("GET", url.partition("#")[0], _HEADERS, public_peer_only=not own)
         except ValueError:
             pass  # a port that is no number: blocked like the rest

@@ -28,6 +28,7 @@
     │   │   └── QuotaExceededError    no credit or spending cap: waiting does not help
     │   ├── RedirectRefusedError      3xx: API calls follow no redirect
     │   └── ServerError               5xx that the API itself reported
+    ├── FixtureMissingError           no recorded answer (nearest); nothing was sent
     ├── CacheMissError                cache="only", and the cache has no such reply; nothing was sent
     ├── UnreadableReplyError          a reply that no picture can be read from (body is kept)
     ├── EmptyResultError              200 without pictures
@@ -257,6 +258,18 @@ class RedirectRefusedError(ApiError):
 
 class ServerError(ApiError):
     """The API itself reports that it failed (5xx with the API's JSON error)."""
+
+
+class FixtureMissingError(ImgkitError):
+    """No fixture answers the request. Nothing was sent.
+
+    Attributes:
+        nearest: the recorded request that is nearest to it, None if there is none of its kind.
+    """
+
+    def __init__(self, message: str, *, nearest: str | None = None) -> None:
+        super().__init__(message)
+        self.nearest = nearest
 
 
 class CacheMissError(ImgkitError):

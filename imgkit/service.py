@@ -71,6 +71,8 @@ class _Service(ABC):
         retry: bool | RetryPlugin = True,
         plugins: Sequence[object] = (),
         state_folder: str | os.PathLike[str] | None = None,
+        fixtures: str | os.PathLike[str] | None = None,
+        strict: bool = True,
         client_options: Mapping[str, Any] | None = None,
         **unknown: Never,
     ) -> None:
@@ -103,6 +105,8 @@ class _Service(ABC):
                 order, before those that are installed and those of imgkit.
             state_folder: where imgkit keeps what must outlive the process, such as replies that could not be
                 delivered; else ``IMGKIT_HOME``; else nothing is kept.
+            fixtures: with the offline backend: a cassette, or a folder of them, to answer from.
+            strict: with fixtures: what is not among them is a `FixtureMissingError`; False to paint it.
             client_options: what only the backend understands; for "offline": ``latency_s``,
                 ``simulate``, ``seed``.
             **unknown: any other keyword is refused, with the nearest real name.
@@ -144,6 +148,8 @@ class _Service(ABC):
             retry=retry,
             plugins=plugins,
             state_folder=state_folder,
+            fixtures=fixtures,
+            strict=strict,
             client_options=client_options,
             fetch=self._fetcher(),
         )

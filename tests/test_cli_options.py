@@ -20,7 +20,7 @@ from imgkit.service import ImageService
 from tests.test_cli_support import SMALL, clear
 
 # How the arguments of a service are given that have no option of their own.
-INSTEAD = {"self", "api_key", "plugins", "client_options", "max_in_flight", "unknown"}
+INSTEAD = {"self", "api_key", "plugins", "client_options", "max_in_flight", "unknown", "fixtures", "strict"}
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imgkit.backends.offline.faults import Fault, fault_of
 from imgkit.backends.offline.server import OfflineServer, ServerReply
@@ -10,8 +13,11 @@ from imgkit.errors import ConfigurationError, NotSentError
 from imgkit.transfer import Transfer
 from imgkit.wire import BackendOptions, Head, HttpRequest, Reply
 
+if TYPE_CHECKING:
+    from imgkit.backends.offline.replay import Replay
+
 CHUNK_BYTES = 64 * 1024
-KNOBS = frozenset({"latency_s", "seed", "simulate"})
+KNOBS = frozenset({"fixtures", "latency_s", "seed", "simulate", "strict"})
 
 
 class OfflineBackend:
@@ -22,6 +28,8 @@ class OfflineBackend:
 
             - ``seed``: a number or text that changes all pictures,
             - ``latency_s``: seconds to wait before answering,
+            - ``fixtures``: a cassette or a folder of them to answer from (`imgkit.backends.offline.replay`),
+            - ``strict``: False to paint what is not among the fixtures, instead of a `FixtureMissingError`,
             - ``simulate``: an HTTP status or a named fault (`imgkit.backends.offline.faults`) that every
               request meets.
 
@@ -41,6 +49,10 @@ class OfflineBackend:
         self._latency_s = float(latency)
         simulate = given.get("simulate")
         self._fault: Fault | None = fault_of(simulate) if simulate is not None else None
+        self._replay = _replay(given.get("fixtures"))
+        self._strict = given.get("strict", True)
+        if not isinstance(self._strict, bool):
+            raise ConfigurationError(f"client_options: strict must be True or False, not {self._strict!r}")
         # Part of the keys of a cache: other seeds draw other pictures.
         self.cache_salt = str(given.get("seed", ""))
         self._server = OfflineServer(self.cache_salt)
@@ -62,8 +74,19 @@ class OfflineBackend:
         if fault is not None and fault.kind == "reply":
             answer = ServerReply(fault.status, {**fault.headers}, fault.body)
         else:
-            answer = self._server.answer(request.method, request.url, request.wire_headers(), content)
+            answer = self._recorded(request, content) or self._server.answer(
+                request.method, request.url, request.wire_headers(), content
+            )
         return _OfflineReply(answer, cut=fault is not None and fault.kind == "half_body")
+
+    def _recorded(self, request: HttpRequest, content: bytes) -> ServerReply | None:
+        if self._replay is None:
+            return None
+        asked = (request.method, request.url, request.body.content_type, content)
+        answer = self._replay.answer(*asked)
+        if answer is None and self._strict:
+            raise self._replay.missing(*asked)
+        return answer
 
     def close(self) -> None:
         """Forget the pictures that were kept for URLs. Idempotent."""
@@ -75,6 +98,16 @@ class OfflineBackend:
             transfer.on_abort(woken.set)
             if woken.wait(wait_s):
                 raise TimeoutError("aborted")
+
+
+def _replay(fixtures: object) -> Replay | None:
+    if fixtures is None:
+        return None
+    if not isinstance(fixtures, str | os.PathLike):
+        raise ConfigurationError("client_options: fixtures must be the path of a cassette or of a folder")
+    from imgkit.backends.offline.replay import Replay
+
+    return Replay(Path(fixtures))
 
 
 class _OfflineReply:
