@@ -39,6 +39,7 @@ bench: $(VENV)/.dev  ## measure against peers, which get an environment of their
 	$(VENV)/peers/bin/python benchmarks/cache.py
 	$(BIN)/python benchmarks/json_reply.py
 	$(BIN)/python benchmarks/hooks.py
+	$(BIN)/python benchmarks/cassettes.py
 
 format: $(VENV)/.dev  ## tidy the code
 	$(BIN)/ruff check --fix .
