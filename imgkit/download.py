@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from urllib.parse import urljoin, urlsplit
 
-from imgkit.core import Core, can_be_host, origin
+from imgkit.core import Core
 from imgkit.errors import DownloadBlockedError, DownloadError, LinkExpiredError, TransportError
 from imgkit.flow import Flow, Open, Read
 from imgkit.redact import safe_url, scrub
 from imgkit.sniff import sniff
+from imgkit.targets import can_be_host, origin
 from imgkit.wire import Head, HttpRequest
 
 MOST_REDIRECTS = 3

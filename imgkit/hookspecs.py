@@ -6,11 +6,13 @@ block; a parameter that is not needed may be left out of the implementation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import pluggy
+
+from imgkit.money import Estimate, unknown_estimate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,6 +103,7 @@ class ServiceSettings:
         model: used where a request names none.
         timeout_s: total seconds that a call may take.
         state_folder: where imgkit keeps things between processes, None if it is to keep nothing.
+        estimate: returns what a request may cost, all its pictures together.
     """
 
     backend: str
@@ -110,6 +113,7 @@ class ServiceSettings:
     model: str | None
     timeout_s: float
     state_folder: Path | None
+    estimate: Callable[[ImageRequest], Estimate] = unknown_estimate
 
 
 class Hooks:
