@@ -67,6 +67,9 @@ if TYPE_CHECKING:
     from imgkit.models import ImagesResponse as ImagesResponse
     from imgkit.models import Meta as Meta
     from imgkit.models import Usage as Usage
+    from imgkit.money import Cost as Cost
+    from imgkit.money import Estimate as Estimate
+    from imgkit.references import ImageReference as ImageReference
     from imgkit.service import AsyncImageService as AsyncImageService
     from imgkit.service import ImageService as ImageService
 
@@ -85,7 +88,10 @@ _HOME = {
     **dict.fromkeys(
         ("Attempt", "CreateImageEditRequest", "CreateImageRequest", "CreateImageVariationRequest",
          "ImageInput", "ImagesResponse", "Meta", "Usage"), "models"),
+    "Cost": "money",
+    "Estimate": "money",
     "Image": "image",
+    "ImageReference": "references",
     "CachePlugin": "hooks.cache",
     "RetryPlugin": "hooks.retry",
     "hookimpl": "hookspecs",

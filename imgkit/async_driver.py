@@ -7,16 +7,13 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, Generic, TypeVar
 
-from imgkit.drivers import outcome
+from imgkit.drivers import JOIN_S, outcome
 from imgkit.errors import ImgkitError, NotSentError, ServiceClosedError
-from imgkit.flow import Done, Emit, Failed, Flow, Need, Open, Read, Run, Sleep, advance
+from imgkit.flow import Done, Emit, Failed, Flow, Need, Open, Read, Run, Sleep, Together, advance
 from imgkit.transfer import Transfer
 from imgkit.wire import AsyncBackend, AsyncReply, Head, HttpRequest
 
 T = TypeVar("T")
-
-JOIN_S = 2.0
-"""How long a cancelled call waits for its thread to notice, in seconds."""
 
 
 class AsyncDriver(Generic[T]):
@@ -38,6 +35,7 @@ class AsyncDriver(Generic[T]):
         self._reply: AsyncReply | None = None
         self._busy = False
         self._executor = executor
+        self._parts: list[AsyncDriver[Any]] = []
         # The event loop has its own clock; only spans of time pass between the two.
         self._deadline = asyncio.get_running_loop().time() + transfer.remaining_s()
 
@@ -58,10 +56,25 @@ class AsyncDriver(Generic[T]):
                 case Sleep(wait_s):
                     await asyncio.sleep(min(wait_s, self._transfer.remaining_s()))
                     news = None
+                case Together(flows, most):
+                    news = await self._together(flows, most)
+
+    async def result(self) -> Done[T] | Failed:
+        """Run the flow to its end, as a part of another; whatever is no error of ours is raised."""
+        try:
+            end = await self.proceed()
+            assert isinstance(end, Done), "parts of a call emit nothing"
+            return end
+        except ImgkitError as error:
+            return Failed(error)
+        finally:
+            self.close()
 
     def abort(self) -> None:
-        """Break off the request that is under way, from the outside."""
+        """Break off what is under way, from the outside."""
         self._transfer.abort()
+        for part in self._parts:
+            part.abort()
 
     def close(self) -> None:
         """Undo what the call still holds: its flow and its reply."""
@@ -69,6 +82,25 @@ class AsyncDriver(Generic[T]):
             self._flow.close()
         finally:
             self._hang_up()
+
+    async def _together(self, flows: tuple[Flow[Any], ...], most: int) -> list[Done[Any] | Failed]:
+        """Run flows as tasks; if one of them meets a bug, or this task is cancelled, all are."""
+        room = asyncio.Semaphore(most)
+        parts = [AsyncDriver(flow, self._backend, self._transfer.anew(), self._executor) for flow in flows]
+
+        async def run(part: AsyncDriver[Any]) -> Done[Any] | Failed:
+            async with room:
+                return await part.result()
+
+        self._parts = parts
+        work = [asyncio.create_task(run(part)) for part in parts]
+        try:
+            return await asyncio.gather(*work)
+        finally:
+            for one in work:
+                one.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+            self._parts = []
 
     async def _open(self, request: HttpRequest) -> Head | Failed:
         self._hang_up()

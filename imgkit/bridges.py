@@ -9,7 +9,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-from imgkit.async_driver import JOIN_S, in_thread
+from imgkit.async_driver import in_thread
+from imgkit.drivers import JOIN_S
 from imgkit.errors import ServiceClosedError
 from imgkit.transfer import Transfer
 from imgkit.wire import AsyncBackend, AsyncReply, Backend, Head, HttpRequest, Reply

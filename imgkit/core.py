@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
+from imgkit.catalogue.catalogue import Catalogue, own_facts
+from imgkit.catalogue.pricing import NOTHING, estimate
+from imgkit.catalogue.rules import Policy, policy_of
 from imgkit.equipment import Equipment, equip
 from imgkit.errors import ConfigurationError, UnknownBackendError, UnknownProviderError
 from imgkit.hooks.auth import BearerAuth, check_encrypted
 from imgkit.hooks.retry import RetryPlugin
 from imgkit.hookspecs import BackendSpec, ProviderSpec, ServiceSettings
 from imgkit.hooktable import HookTable
+from imgkit.models import ImageRequest
+from imgkit.money import Estimate
 from imgkit.plugins import Members, gather, table_of, wanted
 from imgkit.providers.base import Provider, Target
 from imgkit.redact import safe_url
@@ -55,6 +61,8 @@ class Core:
     provider: Provider
     provider_name: str
     target: Target
+    catalogue: Catalogue
+    on_unsupported: Policy
     limits: Limits
     options: BackendOptions
     settings: ServiceSettings
@@ -95,6 +103,8 @@ def build_core(
     retry: bool | RetryPlugin,
     plugins: Sequence[object],
     state_folder: str | PathLike[str] | None,
+    models: str | PathLike[str] | Mapping[str, Any] | None,
+    on_unsupported: str,
     fixtures: str | PathLike[str] | None,
     strict: bool,
     client_options: Mapping[str, Any] | None,
@@ -126,6 +136,9 @@ def build_core(
     auth = BearerAuth(api_key, dialect.env["api_key"], allow_insecure=allow_insecure)
     if (api_key is not None or os.environ.get(dialect.env["api_key"])) and not allow_insecure:
         check_encrypted(target.base_url)
+    catalogue = Catalogue(provider_name, getattr(dialect, "model_facts", ""), own_facts(models))
+    if catalogue.has_own:
+        catalogue.listed()  # what it refers to must be there, now and not within a call
     folder = state_folder_of(state_folder)
     members = gather(
         [], own=[auth, *_retrier(retry, members), *_logger(members), *_spooler(folder, members)], to=members
@@ -139,6 +152,7 @@ def build_core(
         model=target.model,
         timeout_s=checked.timeout_s,
         state_folder=folder,
+        estimate=partial(_estimate, catalogue, target),
     )
     table = table_of(members)
     options = BackendOptions(
@@ -155,6 +169,8 @@ def build_core(
         provider=dialect,
         provider_name=provider_name,
         target=target,
+        catalogue=catalogue,
+        on_unsupported=policy_of(on_unsupported),
         limits=checked,
         options=options,
         settings=settings,
@@ -186,6 +202,14 @@ def state_folder_of(given: str | PathLike[str] | None) -> Path | None:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
         raise ConfigurationError(f"state_folder {text[:200]!r} cannot be found: {error}") from None
+
+
+def _estimate(catalogue: Catalogue, target: Target, request: ImageRequest) -> Estimate:
+    """Return what a request may cost where it goes."""
+    if target.host_class == "offline":
+        return Estimate(low=NOTHING, high=NOTHING, note="offline: nothing is billed")
+    named = (request.extra_body or {}).get("model") or request.model or target.model
+    return estimate(request, catalogue.find(named, target.host_class), catalogue)
 
 
 def _fixtures(fixtures: object, strict: object, spec: BackendSpec) -> dict[str, object]:

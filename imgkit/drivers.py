@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from imgkit.errors import ImgkitError, ServiceClosedError
-from imgkit.flow import Done, Emit, Failed, Flow, Need, Open, Read, Run, Sleep, advance
+from imgkit.errors import ImgkitError, NotSentError, ServiceClosedError
+from imgkit.flow import Done, Emit, Failed, Flow, Need, Open, Read, Run, Sleep, Together, advance
 from imgkit.transfer import Transfer
 from imgkit.wire import Backend, Head, HttpRequest, Reply
 
@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 
 LONGEST_NAP_S = 60.0
+JOIN_S = 2.0
+"""How long a call that is broken off waits for its threads to notice, in seconds."""
 
 
 class Watchdog:
@@ -86,15 +88,24 @@ class Driver(Generic[T]):
         backend: sends the requests.
         transfer: deadline of the call, not yet used.
         watchdog: aborts at that deadline.
+        stop: set when the call that this one is a part of is broken off.
     """
 
-    def __init__(self, flow: Flow[T], backend: Backend, transfer: Transfer, watchdog: Watchdog) -> None:
+    def __init__(
+        self,
+        flow: Flow[T],
+        backend: Backend,
+        transfer: Transfer,
+        watchdog: Watchdog,
+        stop: threading.Event | None = None,
+    ) -> None:
         self._flow = flow
         self._backend = backend
         self._transfer = transfer
         self._reply: Reply | None = None
         self._busy = False
         self._watchdog = watchdog
+        self._stop = stop
 
     def proceed(self) -> Done[T] | Emit:
         """Run the flow up to its end or the next event for the caller."""
@@ -114,8 +125,25 @@ class Driver(Generic[T]):
                     except ImgkitError as error:
                         news = Failed(error)
                 case Sleep(wait_s):
-                    time.sleep(min(wait_s, self._transfer.remaining_s()))
+                    (self._stop.wait if self._stop else time.sleep)(min(wait_s, self._transfer.remaining_s()))
                     news = None
+                case Together(flows, most):
+                    news = self._together(flows, most)
+
+    def result(self) -> Done[T] | Failed:
+        """Run the flow to its end, as a part of another; whatever is no error of ours is raised."""
+        try:
+            end = self.proceed()
+            assert isinstance(end, Done), "parts of a call emit nothing"
+            return end
+        except ImgkitError as error:
+            return Failed(error)
+        finally:
+            self.close()
+
+    def abort(self) -> None:
+        """Break off the request that is under way, from another thread."""
+        self._transfer.abort()
 
     def close(self) -> None:
         """Undo what the call still holds: its flow, its reply, its place with the watchdog."""
@@ -124,8 +152,30 @@ class Driver(Generic[T]):
         finally:
             self._hang_up()
 
+    def _together(self, flows: tuple[Flow[Any], ...], most: int) -> list[Done[Any] | Failed]:
+        """Run flows in threads; if one of them meets a bug, or Ctrl-C comes, all are broken off."""
+        from concurrent.futures import ThreadPoolExecutor, wait
+
+        stop = threading.Event()
+        parts = [Driver(flow, self._backend, self._transfer.anew(), self._watchdog, stop) for flow in flows]
+        pool = ThreadPoolExecutor(most, "imgkit-part")
+        work = [pool.submit(part.result) for part in parts]
+        try:
+            return [one.result() for one in work]
+        except BaseException:
+            stop.set()
+            for one, part in zip(work, parts, strict=True):
+                if not one.cancel():
+                    part.abort()
+            wait(work, JOIN_S)
+            raise
+        finally:
+            pool.shutdown(wait=all(one.done() for one in work))
+
     def _open(self, request: HttpRequest) -> Head | Failed:
         self._hang_up()
+        if self._stop is not None and self._stop.is_set():
+            return Failed(NotSentError("nothing was sent: the call was broken off", permanent=True))
         transfer = self._transfer = self._transfer.anew()
         if transfer.expired():
             return Failed(transfer.failure(TimeoutError(), unsent=True))

@@ -48,6 +48,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from imgkit.image import Image
     from imgkit.models import ImagesResponse
 
@@ -237,7 +239,16 @@ class NotFoundError(ApiError):
 
 
 class EndpointRetiredError(NotFoundError):
-    """The provider has switched the endpoint off."""
+    """The provider has switched the endpoint off.
+
+    Attributes:
+        status: 0 where nothing was sent, since it is known.
+        date: since when, None where it is not known.
+    """
+
+    def __init__(self, message: str, *, date: date | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.date = date
 
 
 class ConflictError(ApiError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -49,6 +49,7 @@ class Course:
         request: what is asked for, once plugins have had their say.
         shared: what the call ends with came of another call with an equal request.
         account: the last sending in the ledgers; open as long as its pictures have not reached the caller.
+        parts: the requests of the call, each with a course of its own; empty where there is only this one.
     """
 
     call: Call
@@ -64,6 +65,23 @@ class Course:
     request: ImageRequest | None = None
     shared: bool = False
     account: Account = field(default_factory=Account)
+    parts: list[Course] = field(default_factory=list)
+
+    def part(self) -> Course:
+        """Return the course of one of several requests of the call."""
+        part = replace(self, attempts=[], sent=False, account=Account(), parts=[])
+        self.parts.append(part)
+        return part
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether a request is with the backend whose outcome is not known."""
+        return self.sent or any(part.sent for part in self.parts)
+
+    def break_off(self, error: BaseException) -> None:
+        """The call ends in its midst: what is reserved ends too. Quick."""
+        for course in (self, *self.parts):
+            course.account.break_off(error)
 
 
 def exchange(request: HttpRequest, course: Course) -> Flow[tuple[Head, Answer]]:

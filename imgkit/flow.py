@@ -57,7 +57,20 @@ class Emit:
     event: object
 
 
-Need: TypeAlias = Open | Read | Run | Sleep | Emit
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Run these flows at the same time; the answer is what came of each, in their order: `Done` or `Failed`.
+
+    Attributes:
+        flows: not started; none of them emits events.
+        most: how many of them run at once.
+    """
+
+    flows: tuple[Generator[Any, Any, Any], ...]
+    most: int
+
+
+Need: TypeAlias = Open | Read | Run | Sleep | Emit | Together
 Flow: TypeAlias = Generator[Need, Any, T_co]
 
 

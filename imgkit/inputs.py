@@ -20,6 +20,7 @@ from typing import IO, Any, NoReturn
 from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.image import Image
 from imgkit.redact import scrub
+from imgkit.references import ImageReference
 from imgkit.sniff import HEAD_BYTES, Kind, ReadAt, is_complete, sniff
 from imgkit.streaming.replies import decode_data_url, is_data_url
 from imgkit.wire import BLOCK_BYTES
@@ -114,10 +115,15 @@ def check_type(value: object) -> str | None:
     """Return why `value` can be no image input, None if its type is one. Looks at no bytes."""
     if isinstance(value, str):
         if re.match(r"https?://", value, re.IGNORECASE):
-            return "is a URL, and imgkit does not fetch pictures to send: download it, and give the file."
+            return (
+                "is a URL, and imgkit does not fetch pictures to send: download it, and give the file; or "
+                "let the API fetch it, with ImageReference(url=…)."
+            )
         return "is an empty path." if not value else None
     if isinstance(value, bytes | bytearray | memoryview | os.PathLike | Image):
         return None
+    if isinstance(value, ImageReference):
+        return value.problem
     if hasattr(value, "read") or _is_pil(value):
         return None
     return (

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import Any, BinaryIO, ClassVar, Literal, Protocol, TypeAlias, overload
 
+from imgkit.errors import ImgkitError
 from imgkit.image import Image
+from imgkit.money import Cost
+from imgkit.references import ImageReference
 
 Operation: TypeAlias = Literal["create_image", "create_image_edit", "create_image_variation"]
 
@@ -28,9 +31,9 @@ class PilImage(Protocol):
         """Return it with pixels of another mode."""
 
 
-ImageInput: TypeAlias = str | PathLike[str] | bytes | BinaryIO | PilImage | Image
+ImageInput: TypeAlias = str | PathLike[str] | bytes | BinaryIO | PilImage | Image | ImageReference
 """A picture given to an edit or a variation: a path, bytes, an open binary file, a Pillow image, an
-image of an earlier reply, or a ``data:`` URL."""
+image of an earlier reply, a ``data:`` URL; for edits also a picture that the API has or fetches itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,7 @@ class CreateImageRequest:
     Attributes:
         prompt: what to draw.
         model: which model draws; the service's `model` if None.
-        n: how many pictures, 1 to 10.
+        n: how many pictures; more than the model makes at once are asked for in several requests.
         size: ``"1024x1024"`` (width x height in pixels) or ``"auto"``.
         quality: "low", "medium", "high", "xhigh", "max", "auto", "standard" or "hd".
         background: "transparent", "opaque" or "auto".
@@ -162,16 +165,19 @@ def field_names(kind: type[Any]) -> tuple[str, ...]:
 _FIELD_NAMES: dict[type[Any], tuple[str, ...]] = {}
 
 
+def given_fields(request: ImageRequest) -> dict[str, Any]:
+    """Return what is set in a request, by name."""
+    return {
+        name: value for name in field_names(type(request)) if (value := getattr(request, name)) is not None
+    }
+
+
 _NOT_TOLD = ("prompt", "model", "image", "mask", "markup", "extra_headers")
 
 
 def told_parameters(request: ImageRequest) -> dict[str, Any]:
     """Return what was set in a request beside its prompt, model and pictures; headers may hold secrets."""
-    return {
-        name: value
-        for name in field_names(type(request))
-        if name not in _NOT_TOLD and (value := getattr(request, name)) is not None
-    }
+    return {name: value for name, value in given_fields(request).items() if name not in _NOT_TOLD}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +231,7 @@ class Meta:
         elapsed_s: seconds from the first to the last byte of work, sleeps included.
         cached: the pictures came from a cache; nothing was sent.
         emulated: a variation that was made by an edit.
+        emulation_prompt: the prompt of that edit.
         rate_limits: the reply's ``x-ratelimit-…`` headers, by the name behind that prefix.
     """
 
@@ -239,6 +246,7 @@ class Meta:
     elapsed_s: float = 0.0
     cached: bool = False
     emulated: bool = False
+    emulation_prompt: str | None = None
     rate_limits: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -252,6 +260,8 @@ class ImagesResponse(Sequence[Image]):
         usage: tokens, None where the server reports none.
         meta: how the reply came about.
         warnings: what the caller should know and what did not stop the call.
+        cost: what it has cost, as usage and dated prices tell, or that it is not known.
+        errors: where several requests were needed, how those ended that gave no pictures.
         background, output_format, size, quality: what the server says it used.
         extra: keys of the reply that imgkit does not know, sorted by name.
     """
@@ -261,6 +271,8 @@ class ImagesResponse(Sequence[Image]):
     usage: Usage | None = None
     meta: Meta
     warnings: tuple[str, ...] = ()
+    cost: Cost = field(default_factory=Cost)
+    errors: tuple[ImgkitError, ...] = ()
     background: str | None = None
     output_format: str | None = None
     size: str | None = None

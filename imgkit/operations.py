@@ -6,24 +6,16 @@ and the asynchronous service, so signatures, descriptions and behaviour of the t
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
-from functools import partial
-from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 from imgkit import download as downloading
 from imgkit import results
-from imgkit.call import Call, Cancelled, Failed, Started, Succeeded
+from imgkit.calls import SaveTo, Wish, carried_out
 from imgkit.core import Core, seconds
-from imgkit.errors import ImgkitError, InvalidRequestError
-from imgkit.exchange import Course, kept, settled
-from imgkit.flow import Flow, Run
+from imgkit.errors import InvalidRequestError
+from imgkit.flow import Flow
 from imgkit.image import Image
-from imgkit.inputs import open_input
 from imgkit.models import (
     CreateImageEditRequest,
     CreateImageRequest,
@@ -33,13 +25,9 @@ from imgkit.models import (
     ImagesResponse,
     field_names,
 )
-from imgkit.providers.base import OpenedInputs
-from imgkit.saving import SavePlan
-from imgkit.schemas.base import SchemaError
-from imgkit.schemas.requests import REQUEST_SCHEMAS
-from imgkit.single_flight import CacheUse, fetch
-
-SaveTo = str | PathLike[str] | SavePlan | None
+from imgkit.schemas.requests import checked
+from imgkit.single_flight import CacheUse
+from imgkit.variations import strategy_of
 
 
 def create_image(
@@ -95,7 +83,8 @@ def create_image(
         SaveError: the pictures came and could not be written; they are in ``error.response``.
     """
     request = _request(CreateImageRequest, "prompt", prompt, locals())
-    return (yield from _course(core, request, save_to, CacheUse.of(cache, replica), timeout_s))
+    wish = Wish(save_to=save_to, use=CacheUse.of(cache, replica), timeout_s=timeout_s)
+    return (yield from carried_out(core, request, wish))
 
 
 def create_image_edit(
@@ -149,7 +138,8 @@ def create_image_edit(
         ImgkitError: otherwise as `create_image`.
     """
     request = _request(CreateImageEditRequest, "image", image, locals())
-    return (yield from _course(core, request, save_to, CacheUse.of(cache, replica), timeout_s))
+    wish = Wish(save_to=save_to, use=CacheUse.of(cache, replica), timeout_s=timeout_s)
+    return (yield from carried_out(core, request, wish))
 
 
 def create_image_variation(
@@ -163,6 +153,8 @@ def create_image_variation(
     user: str | None = None,
     extra_body: Mapping[str, Any] | None = None,
     extra_headers: Mapping[str, str | None] | None = None,
+    strategy: Literal["auto", "native", "emulate"] = "auto",
+    variation_prompt: str | None = None,
     save_to: SaveTo = None,
     cache: str | None = None,
     replica: int = 0,
@@ -173,6 +165,10 @@ def create_image_variation(
     Args:
         image: the picture to vary, as for `create_image_edit`; or a `CreateImageVariationRequest`.
         model, n, size, response_format, user, extra_body, extra_headers: see `CreateImageRequest`.
+        strategy: "native": by the server's own operation; "emulate": by an edit with a prompt that asks for
+            variations; "auto": natively, and by an edit where the host is known not to have the operation, or
+            answers 404 or 405. ``reply.meta.emulated`` tells which it was.
+        variation_prompt: of that edit, instead of imgkit's own; it is in ``reply.meta.emulation_prompt``.
         save_to, cache, replica, timeout_s: as for `create_image`.
 
     Returns:
@@ -180,11 +176,19 @@ def create_image_variation(
 
     Raises:
         InvalidRequestError: also for a picture that is missing, empty, cut off or no picture.
-        NotFoundError: the server has no such endpoint (OpenAI retired its own in 2026).
+        EndpointRetiredError: "native", and the host is known not to have the operation; nothing was sent.
+        NotFoundError: "native", and the server does not have it.
         ImgkitError: otherwise as `create_image`.
     """
     request = _request(CreateImageVariationRequest, "image", image, locals())
-    return (yield from _course(core, request, save_to, CacheUse.of(cache, replica), timeout_s))
+    wish = Wish(
+        save_to=save_to,
+        use=CacheUse.of(cache, replica),
+        timeout_s=timeout_s,
+        strategy=strategy_of(strategy),
+        variation_prompt=variation_prompt,
+    )
+    return (yield from carried_out(core, request, wish))
 
 
 def download(core: Core, image: Image, *, timeout_s: float | None = None) -> Flow[Image]:
@@ -221,108 +225,5 @@ def _request(kind: type[Any], first: str, value: Any, given: Mapping[str, Any]) 
         fields = {name: getattr(value, name) for name in field_names(kind)}
     else:
         fields = {name: given[name] for name in names}
-    return _checked(kind, fields)
-
-
-def _checked(kind: type[Any], fields: Mapping[str, Any]) -> ImageRequest:
-    try:
-        checked: ImageRequest = REQUEST_SCHEMAS[kind].read(
-            {
-                name: content
-                for name, content in fields.items()
-                if content is not None or name in ("image", "prompt")
-            }
-        )
-    except SchemaError as error:
-        raise InvalidRequestError(error.fields) from None
-    return checked
-
-
-def _course(
-    core: Core, request: ImageRequest, save_to: SaveTo, use: CacheUse, timeout_s: float | None
-) -> Flow[ImagesResponse]:
-    """Run one operation with its events around it."""
-    limit_s = core.limits.timeout_s if timeout_s is None else seconds("timeout_s", timeout_s)
-    call = Call(
-        id=uuid.uuid4().hex,
-        operation=request.operation,
-        backend=core.backend_name,
-        provider=core.provider_name,
-        base_url=core.target.base_url,
-        host_class=core.target.host_class,
-        timeout_s=limit_s,
-    )
-    course = Course(
-        call=call,
-        table=core.table,
-        equipment=core.equipment,
-        provider=core.provider,
-        target=core.target,
-        max_reply_bytes=core.limits.max_reply_bytes,
-        deadline=time.monotonic() + limit_s,
-        clock=time.monotonic,
-    )
-    with ExitStack() as cleanup:
-        try:
-            response = yield from _operation(core, course, request, save_to, use, cleanup)
-        except ImgkitError as error:
-            course.table.notify(Failed(error, shared=course.shared), call)
-            raise
-        except BaseException as error:  # closed from outside, or a bug: all must hear of it
-            course.account.break_off(error)
-            course.table.notify(Cancelled(maybe_billed=course.sent), call)
-            raise
-        course.table.notify(Succeeded(response), call)
-        return response
-
-
-def _operation(
-    core: Core,
-    course: Course,
-    request: ImageRequest,
-    save_to: SaveTo,
-    use: CacheUse,
-    cleanup: ExitStack,
-) -> Flow[ImagesResponse]:
-    began = course.clock()
-    plan = save_to if save_to is None or isinstance(save_to, SavePlan) else SavePlan.of(save_to)
-    if plan is not None:
-        yield Run(plan.check, before_sending=True)
-    prepared = course.table.prepare(request, course.call)
-    if prepared is not request:  # plugins may do what users may, and no more
-        request = _checked(
-            type(request), {name: getattr(prepared, name) for name in field_names(type(request))}
-        )
-    core.provider.check(request, core.target)
-    inputs = yield from _open(core, request, cleanup)
-    wire_request = core.provider.encode(request, inputs, core.target)
-    course.request = request
-    course.table.notify(Started(), course.call)
-    fetched = yield from fetch(core, course, wire_request, use, cleanup)
-    response = results.response_of(core, course, request, inputs, fetched, began)
-    try:
-        if plan is not None:
-            response = yield from results.save_all(core, response, plan)
-    except ImgkitError as error:
-        yield from kept(course, error, response)
-        raise
-    yield from settled(course, response)
-    if course.account.problems:
-        response = replace(response, warnings=(*response.warnings, *course.account.problems))
-    return response
-
-
-def _open(core: Core, request: ImageRequest, cleanup: ExitStack) -> Flow[OpenedInputs]:
-    """Open the pictures of a request; those that are still at a URL are fetched first."""
-    if isinstance(request, CreateImageRequest):
-        return OpenedInputs()
-    listed = request.image if isinstance(request.image, tuple) else (request.image,)
-    wanted = [("image" if len(listed) == 1 else f"image.{index}", one) for index, one in enumerate(listed)]
-    if isinstance(request, CreateImageEditRequest):
-        wanted += [(name, one) for name in ("mask", "markup") if (one := getattr(request, name)) is not None]
-    opened = {}
-    for field, one in wanted:
-        here = (yield from results.here(core, one)) if isinstance(one, Image) else one
-        opened[field] = yield Run(partial(open_input, here, field, cleanup), before_sending=True)
-    mask, markup = opened.pop("mask", None), opened.pop("markup", None)
-    return OpenedInputs(tuple(opened.values()), mask, markup)
+    made: ImageRequest = checked(kind, fields)
+    return made

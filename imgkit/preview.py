@@ -11,7 +11,7 @@ from imgkit import operations
 from imgkit.core import Core
 from imgkit.equipment import Equipment
 from imgkit.errors import ConfigurationError, ImgkitError, MissingKeyError
-from imgkit.flow import Done, Failed, Open, Run, advance
+from imgkit.flow import Done, Failed, Flow, Open, Run, Together, advance
 from imgkit.redact import safe_headers
 from imgkit.service import AsyncImageService, ImageService
 from imgkit.streaming.multipart import Field, MultipartBody
@@ -46,18 +46,26 @@ def preview(service: ImageService | AsyncImageService, operation: str, /, *args:
     quiet = replace(service._core.table, observers=())
     core = replace(service._core, table=quiet, equipment=Equipment())
     try:
-        return describe(_first_request(core, operation, args, kwargs))
+        return _described(*_first_request(core, operation, args, kwargs))
     except MissingKeyError:
         unsigned = replace(core, table=replace(core.table, authenticates=()))
-        request = _first_request(unsigned, operation, args, kwargs)
-        return describe(request, {"authorization": "(no key was found)"})
+        found = _first_request(unsigned, operation, args, kwargs)
+        return _described(*found, {"authorization": "(no key was found)"})
 
 
-def _first_request(core: Core, operation: str, args: Any, kwargs: Any) -> HttpRequest:
-    """Step a plan to where it asks for its request, and return that."""
+def _described(request: HttpRequest, count: int, more: Mapping[str, str] | None = None) -> str:
+    others = f"\n({count} such requests, for all the pictures that are asked for)\n" if count > 1 else ""
+    return describe(request, more) + others
+
+
+def _first_request(core: Core, operation: str, args: Any, kwargs: Any) -> tuple[HttpRequest, int]:
+    """Step a plan to where it asks for its request; return that, and how many there will be."""
     # How a cache would be used is not a part of the request.
     given = {name: value for name, value in kwargs.items() if name != "cache"}
-    flow = PLANS[operation](core, *args, **given)
+    return _stepped(PLANS[operation](core, *args, **given))
+
+
+def _stepped(flow: Flow[Any]) -> tuple[HttpRequest, int]:
     news: object = None
     try:
         while True:
@@ -67,12 +75,14 @@ def _first_request(core: Core, operation: str, args: Any, kwargs: Any) -> HttpRe
                         "an input is still at its URL: call service.download(image) first"
                     )
                 case Open(request):
-                    return request
+                    return request, 1
                 case Run(fn, _):
                     try:
                         news = fn()
                     except ImgkitError as error:
                         news = Failed(error)
+                case Together(flows, _):
+                    return _stepped(flows[0])[0], len(flows)
                 case Done():
                     raise ConfigurationError("the call would send nothing")
                 case need:

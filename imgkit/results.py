@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from imgkit import download
+from imgkit.catalogue.pricing import NOTHING, cost_of, together
 from imgkit.core import Core
 from imgkit.errors import ImgkitError, SaveError
 from imgkit.exchange import Course
 from imgkit.flow import Flow, Run
 from imgkit.image import BytesSource, Image, Source, UrlSource
-from imgkit.models import ImageRequest, ImagesResponse, Meta, field_names, told_parameters
+from imgkit.models import ImageRequest, ImagesResponse, Meta, Usage, field_names, told_parameters
+from imgkit.money import Cost
 from imgkit.providers.base import Answer, OpenedInputs
 from imgkit.saving import SavePlan
 from imgkit.single_flight import Fetched
@@ -47,7 +50,7 @@ def response_of(
     """
     head, answer = fetched.head, fetched.answer
     meta = Meta(
-        operation=request.operation,
+        operation=course.call.operation,
         call_id=course.call.id,
         backend=core.backend_name,
         provider=core.provider_name,
@@ -87,6 +90,7 @@ def response_of(
         usage=answer.usage,
         meta=meta,
         warnings=answer.warnings,
+        cost=_cost(core, request, fetched),
         background=answer.background,
         output_format=answer.output_format,
         size=answer.size,
@@ -107,8 +111,7 @@ def _about(
         "parameters": told_parameters(request),
         "inputs": {
             one.field: {"sha256": one.sha256, "format": one.kind.format, "bytes": one.length}
-            for one in (*inputs.image, inputs.mask, inputs.markup)
-            if one is not None
+            for one in inputs.files
         },
         "backend": meta.backend,
         "provider": meta.provider,
@@ -120,6 +123,64 @@ def _about(
         if usage
         else None,
     }
+
+
+def _cost(core: Core, request: ImageRequest, fetched: Fetched) -> Cost:
+    if fetched.cached:
+        return Cost(amount=NOTHING, note="from the cache: nothing was sent")
+    if core.target.host_class == "offline":
+        return Cost(amount=NOTHING, note="offline: nothing is billed")
+    named = (request.extra_body or {}).get("model") or request.model or core.target.model
+    model = core.catalogue.find(named, core.target.host_class)
+    return cost_of(fetched.answer.usage, model, request.operation)
+
+
+def joined(
+    responses: list[ImagesResponse], wrong: Mapping[int, ImgkitError], counts: list[int], course: Course
+) -> ImagesResponse:
+    """Return the pictures of several requests of one call as one response.
+
+    Args:
+        responses: of those requests that brought pictures, in their order; at least one.
+        wrong: the errors of the others, by the number of the request.
+        counts: how many pictures each request asked for.
+        course: of the call.
+    """
+    images = [image for one in responses for image in one.images]
+    warnings = dict.fromkeys(warning for one in responses for warning in one.warnings)
+    for number, error in wrong.items():
+        first = sum(counts[:number])
+        which = f"pictures {first + 1} to {first + counts[number]} of {sum(counts)} are missing"
+        warnings[f"{which}: {type(error).__name__}: {error}"] = None
+    first_one = responses[0]
+    return replace(
+        first_one,
+        images=tuple(replace(image, index=index) for index, image in enumerate(images)),
+        usage=usage_of(one.usage for one in responses),
+        meta=replace(
+            first_one.meta,
+            attempts=tuple(course.attempts),
+            elapsed_s=max(one.meta.elapsed_s for one in responses),
+            cached=all(one.meta.cached for one in responses),
+        ),
+        warnings=tuple(warnings),
+        cost=together(one.cost for one in responses),
+        errors=tuple(wrong.values()),
+    )
+
+
+def usage_of(usages: Iterable[Usage | None]) -> Usage | None:
+    """Return the sum of what several replies report; a number that one of them lacks is not known."""
+    all_of_them = list(usages)
+    known = [one for one in all_of_them if one is not None]
+    if len(known) < len(all_of_them) or not known:
+        return None
+    sums: dict[str, int | None] = {}
+    for name in field_names(Usage):
+        if name != "extra":
+            counts = [getattr(one, name) for one in known]
+            sums[name] = None if None in counts else sum(counts)
+    return Usage(**sums, extra=known[0].extra)
 
 
 def save_all(core: Core, response: ImagesResponse, plan: SavePlan) -> Flow[ImagesResponse]:

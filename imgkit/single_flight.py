@@ -61,10 +61,17 @@ class CacheUse:
     Attributes:
         mode: "use"; "refresh": nothing that was there before the call; "only": send nothing; "off".
         replica: number of a further picture for an equal request, 0 for the first.
+        part: number of a request among the equal ones of one call, 0 for the first.
     """
 
     mode: Literal["use", "refresh", "only", "off"] = "use"
     replica: int = 0
+    part: int = 0
+
+    @property
+    def salt(self) -> str:
+        """What tells equal requests apart."""
+        return f"{self.replica}.{self.part}" if self.part else str(self.replica)
 
     @classmethod
     def of(cls, cache: str | None, replica: int) -> CacheUse:
@@ -110,7 +117,7 @@ def fetch(
                 'cache="only", but this service has no cache: give it one with plugins=["cache"]'
             )
         return Fetched(*(yield from exchange(request, course)))
-    key = key_of(request, core, use.replica)
+    key = key_of(request, core, use.salt)
     found = yield from _find(supplied, key, use, course)
     if isinstance(found, str):
         head, answer = yield from exchange(request, course)
@@ -277,21 +284,21 @@ def _trouble(supplied: Supplied, error: Exception) -> str:
     return f"the cache of {supplied.origin} failed, and the call went on without it ({told(error)})"
 
 
-def key_of(request: HttpRequest, core: Core, replica: int = 0) -> str:
+def key_of(request: HttpRequest, core: Core, salt: str = "0") -> str:
     """Return the key of a request: 64 hexadecimal digits, equal for requests that mean the same.
 
     In it are provider, address, host class, what the body says, digests of its files, headers of the caller's
     own, and the replica. Not in it are credentials, organisation, file names, and how a form is delimited.
     """
     digest = hashlib.sha256()
-    for text in _meaning(request, core, replica):
+    for text in _meaning(request, core, salt):
         encoded = text.encode("utf-8", "surrogatepass")
         digest.update(b"%d:" % len(encoded) + encoded)  # lengths keep neighbours apart
     return digest.hexdigest()
 
 
-def _meaning(request: HttpRequest, core: Core, replica: int) -> Iterator[str]:
-    yield from (FORMAT, core.provider_name, core.target.base_url, core.target.host_class, str(replica))
+def _meaning(request: HttpRequest, core: Core, salt: str) -> Iterator[str]:
+    yield from (FORMAT, core.provider_name, core.target.base_url, core.target.host_class, salt)
     yield str(getattr(core.backend, "cache_salt", ""))
     yield from (request.method, request.url)
     for name, value in sorted(request.headers.items()):

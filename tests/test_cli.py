@@ -188,7 +188,8 @@ def test_a_dry_run_shows_the_form_and_touches_nothing(tmp_path: Path) -> None:
                       "--backend", "requests", "--base-url", base_url, "--api-key-file", "-", "--dry-run",
                       cwd=tmp_path, stdin=CANARY.encode() + b"\n")  # fmt: skip
     text = done.stdout.decode()
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stderr.count(b"\n")) == (0, 1)
+    assert done.stderr.startswith(b"imgkit: estimated cost: unknown (no prices are known")
     assert text.startswith(f"POST {base_url}/images/edits\n")
     for line in ('prompt = "a hat"', 'n = "3"', 'svg[model] = "x"', "x-team: a:b", "openai-organization: …"):
         assert line in text.splitlines()

@@ -87,7 +87,7 @@ def test_every_error_class_has_a_code_and_every_code_is_documented(capfd: pytest
     (("create", "--prompt-file", "nowhere.txt"), "cannot read 'nowhere.txt'"),
     (("create", "--prompt-file", "-", "--api-key-file", "-"), "only one of"),
     (("create", "fox", "--api-key-file", "empty.txt", "--backend", "requests"), "--api-key-file is empty"),
-    (("create", "fox", "--n", "99", "--size", "big"), "imgkit: --n: must be a whole number from 1 to 10"),
+    (("create", "fox", "--n", "9999", "--size", "big"), "imgkit: --n: must be a whole number from 1 to 1000"),
     (("create", "fox", "--size", "big"), "imgkit: --size: 'big' is no size"),
     (("create", "fox", "--svg", "[1]"), "'--svg': give an object"),
     (("create", "fox", "--extra-body", "{"), "this is no JSON"),

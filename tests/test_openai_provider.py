@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from contextlib import ExitStack
+from datetime import date
 from email.parser import BytesParser
 from typing import Any
 
 import pytest
 
+from imgkit.catalogue.catalogue import Catalogue
 from imgkit.errors import (
     ApiError,
     EmptyResultError,
@@ -27,7 +29,7 @@ from imgkit.models import (
     Usage,
 )
 from imgkit.providers.base import Answer, OpenedInputs, Target
-from imgkit.providers.openai import OpenAIProvider, live_models
+from imgkit.providers.openai import OpenAIProvider
 from imgkit.streaming.json_reply import JsonReply
 from imgkit.wire import Head, HttpRequest
 
@@ -200,7 +202,9 @@ def test_missing_model(request_: ImageRequest) -> None:
     """Only the official host needs a model; the refusal says how to name one and which are live."""
     with pytest.raises(MissingModelError, match="pass model=") as caught:
         PROVIDER.check(request_, OFFICIAL)
-    assert all(name in str(caught.value) for name in live_models()["ids"])
+    live = Catalogue("openai", OpenAIProvider.model_facts).live(date.today())
+    assert live
+    assert all(name in str(caught.value) for name in live)
     PROVIDER.check(request_, TARGET)
     PROVIDER.check(request_, Target(base_url="https://offline.invalid/v1", host_class="offline"))
 

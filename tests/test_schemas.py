@@ -51,7 +51,10 @@ BAD_MEMBERS = [
     ("model", 3, "must be text"),
     ("user", "\udfff", "lone surrogate"),
     ("safety_identifier", "", "is empty"),
-    *(("n", bad, "from 1 to 10") for bad in (0, 11, -1, "3", True, 1.5, 2.0, float("nan"), 10**5000, [1])),
+    *(
+        ("n", bad, "from 1 to 1000")
+        for bad in (0, 1001, -1, "3", True, 1.5, 2.0, float("nan"), 10**5000, [1])
+    ),
     *(("output_compression", bad, "from 0 to 100") for bad in (-1, 101, "50", False)),
     *(("frame_count", bad, "from 2 to 16") for bad in (1, 17)),
     *(("frame_duration_ms", bad, "from 1 to 655350") for bad in (0, 655_351)),
@@ -213,7 +216,8 @@ def test_request_schema_and_signature_agree(kind: Any, plan: Any) -> None:
     fields = {field.name for field in dataclasses.fields(kind)}
     parameters = set(inspect.signature(plan).parameters) - {"core"}
     assert set(REQUEST_SCHEMAS[kind].fields) == fields
-    assert parameters - {"save_to", "timeout_s", "cache", "replica"} == fields
+    how = {"save_to", "timeout_s", "cache", "replica", "strategy", "variation_prompt"}
+    assert parameters - how == fields
     described = set((inspect.getdoc(plan) or "").replace(",", " ").replace(":", " ").split())
     assert parameters <= described
     assert REQUEST_SCHEMAS[kind].target is kind

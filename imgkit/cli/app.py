@@ -69,6 +69,7 @@ class Drawing:
             params=[
                 click.Argument(["words"], nargs=-1, metavar=self.words, type=click.Path()),
                 *options.request_options(self.request),
+                *(options.variation_options() if self.name == "variation" else ()),
                 *options.input_options(prompt=self.prompt),
                 *options.output_options(),
                 *options.cache_options(),
@@ -122,8 +123,8 @@ DRAWINGS = (
         CreateImageVariationRequest,
         "IMAGE",
         "one",
-        "Make variations of a picture.\n\nOpenAI has retired this operation; other servers and the offline "
-        "backend have it.",
+        "Make variations of a picture.\n\nOpenAI has retired this operation: there, and where else it is "
+        "missing, an edit is asked for one.",
         (
             "imgkit variation fox.png --n 3 -o out/",
             "imgkit variation fox.png --backend requests --base-url http://localhost:8000/v1",
@@ -148,6 +149,12 @@ def _backends(as_json: bool) -> int:
     from imgkit.cli.backends import show
 
     return show(as_json=as_json)
+
+
+def _models(model: str | None, models: str | None, as_json: bool) -> int:
+    from imgkit.cli.models import show
+
+    return show(model=model, models=models, as_json=as_json)
 
 
 def _plugins(load: bool, as_json: bool) -> int:
@@ -202,6 +209,22 @@ def _others() -> Iterator[click.Command]:
         "none), IMGKIT_BLOCK_PLUGINS those that must not.",
         short_help="List the plugins.",
         epilog=_verbatim("Example:", "  imgkit plugins --load"),
+    )
+    yield Command(
+        "models",
+        context_settings=_SETTINGS,
+        params=[
+            click.Argument(["model"], required=False, metavar="[MODEL]"),
+            options.models_option(),
+            Option(["--json", "as_json"], is_flag=True, help="one JSON object instead of a table."),
+            *options.common_options(),
+        ],
+        callback=_models,
+        help="List the models that are known, or all that is known of one: operations, rules, prices, each "
+        "with its date and source.\n\nThe facts are those of the provider in IMGKIT_PROVIDER (openai by "
+        "default), and of your own files.",
+        short_help="List what is known of models.",
+        epilog=_verbatim("Examples:", "  imgkit models", "  imgkit models gpt-image-2"),
     )
     yield _cache_group()
     yield _cassette_group()

@@ -11,7 +11,7 @@ from imgkit.cli import exits, options, report, rescue, state, streams, targets, 
 from imgkit.cli.waiting import Watcher
 from imgkit.core import DEFAULT_BACKEND
 from imgkit.errors import ImgkitError, SaveError
-from imgkit.models import ImagesResponse
+from imgkit.models import ImageRequest, ImagesResponse, field_names
 from imgkit.preview import preview
 from imgkit.saving import SavePlan
 from imgkit.service import ImageService
@@ -63,7 +63,8 @@ def draw(
     plugins = [watcher] if chosen.get("cache") is None else [watcher, "cache"]
     with ImageService(**settings, plugins=plugins) as service:
         if dry_run:
-            report.show_request(preview(service, operation, **request), as_json=as_json)
+            text = preview(service, operation, **request)
+            report.show_request(text, service.estimate(_request(operation, request)), as_json=as_json)
             return 0
         try:
             with watcher.line():
@@ -74,7 +75,12 @@ def draw(
             _make_the_best_of(error, plan, as_json=as_json)
             raise
     report.show(reply, as_json=as_json, kept=[])
-    return 0
+    return exits.PARTLY if reply.errors else exits.OK
+
+
+def _request(operation: str, given: dict[str, Any]) -> ImageRequest:
+    kind = next(one for one in options.REQUESTS if one.operation == operation)
+    return kind(**{name: value for name, value in given.items() if name in field_names(kind)})
 
 
 def _knobs(chosen: dict[str, Any], backend: str | None) -> dict[str, Any]:

@@ -98,6 +98,19 @@ def cache_options() -> Iterator[Option]:
     )
 
 
+def variation_options() -> Iterator[Option]:
+    """Yield the options that say how variations are made."""
+    yield Option(
+        ["--strategy"],
+        section="Picture",
+        type=click.Choice(["auto", "native", "emulate"]),
+        help="native: by the server's own operation; emulate: by an edit; auto (default): what there is.",
+    )
+    yield Option(
+        ["--variation-prompt"], section="Picture", help="of the edit that stands in for the operation."
+    )
+
+
 def service_options() -> Iterator[Option]:
     """Yield the options that say where a request goes and how: arguments of `ImageService`."""
 
@@ -121,6 +134,12 @@ def service_options() -> Iterator[Option]:
     yield option("connect_timeout_s", "for one connection, 5 by default.", **seconds)
     yield option("read_timeout_s", "longest silence, 300 by default.", **seconds)
     yield state_option()
+    yield models_option()
+    yield option(
+        "on_unsupported",
+        "what a model is known not to take: raise (default), warn and send it, or drop it.",
+        type=click.Choice(["raise", "warn", "drop"]),
+    )
     yield option("proxy", "send through this proxy.", metavar="URL")
     yield option("ca", "certificates to trust (PEM); certifi's by default.", type=click.Path())
     yield option("use_env_proxy", "use HTTPS_PROXY and its siblings.", is_flag=True, default=None)
@@ -147,6 +166,16 @@ def state_option() -> Option:
         type=click.Path(),
         metavar="DIR",
         help="where replies are kept until they are delivered; else IMGKIT_HOME, else the user's own.",
+    )
+
+
+def models_option() -> Option:
+    """Return the option that names a file with the user's own facts about models."""
+    return Option(
+        ["--models", "models"],
+        type=click.Path(),
+        metavar="FILE",
+        help="facts about models of your own, a TOML file; beside those of IMGKIT_MODELS.",
     )
 
 
@@ -257,7 +286,7 @@ def service_names() -> list[str]:
 
 def names() -> dict[str, str]:
     """Return how the library's parameters are written on the command line."""
-    options = [*service_options(), *offline_options()]
+    options = [*service_options(), *offline_options(), *variation_options()]
     for kind in REQUESTS:
         options += request_options(kind)
     found = {str(option.name): option.opts[0] for option in options}

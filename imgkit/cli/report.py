@@ -8,6 +8,7 @@ from typing import Any
 
 from imgkit.cli import streams
 from imgkit.models import ImagesResponse
+from imgkit.money import Cost, Estimate
 
 SCHEMA_VERSION = 1
 
@@ -32,6 +33,8 @@ def show(reply: ImagesResponse, *, as_json: bool, kept: list[Path]) -> None:
         streams.tell(f"imgkit: warning: {warning}")
     if reply.images[0].about.get("offline"):
         streams.tell(OFFLINE)
+    elif reply.cost.amount:
+        streams.tell(f"imgkit: cost: {reply.cost}")
     if reply.meta.cached:
         streams.tell("imgkit: from the cache; nothing was sent, nothing was spent")
     paths = [str(image.path) for image in reply.images if image.path is not None]
@@ -46,12 +49,20 @@ def show(reply: ImagesResponse, *, as_json: bool, kept: list[Path]) -> None:
         raise
 
 
-def show_request(text: str, *, as_json: bool) -> None:
-    """Print what would be sent."""
+def show_request(text: str, estimate: Estimate, *, as_json: bool) -> None:
+    """Print what would be sent, and what it may cost."""
     if as_json:
-        streams.send(_line({"schema_version": SCHEMA_VERSION, "dry_run": True, "request": text}))
+        told = {"schema_version": SCHEMA_VERSION, "dry_run": True, "request": text}
+        streams.send(_line({**told, "estimate": _amounts(estimate)}))
     else:
         streams.send_text(text)
+        streams.tell(f"imgkit: estimated cost: {estimate}")
+
+
+def _amounts(money: Cost | Estimate) -> dict[str, Any]:
+    """Return amounts as JSON has them: as text, since they are decimal."""
+    told = {name: getattr(money, name) for name in type(money).__dataclass_fields__}
+    return {name: value if value is None else str(value) for name, value in told.items()}
 
 
 def _object(reply: ImagesResponse, kept: list[Path]) -> dict[str, Any]:
@@ -79,6 +90,9 @@ def _object(reply: ImagesResponse, kept: list[Path]) -> dict[str, Any]:
         "cached": meta.cached,
         "request_id": meta.request_id,
         "usage": _usage(reply),
+        "cost": _amounts(reply.cost),
+        "emulated": meta.emulated,
+        "missing": [str(error) for error in reply.errors],
         "warnings": list(reply.warnings),
         "created": reply.created,
         "elapsed_s": round(meta.elapsed_s, 3),

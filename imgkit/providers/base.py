@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
@@ -10,6 +10,7 @@ from imgkit.errors import ImgkitError
 from imgkit.inputs import InputFile
 from imgkit.models import ImageRequest, Usage
 from imgkit.redact import Secret
+from imgkit.references import ImageReference
 from imgkit.wire import Head, HttpRequest
 
 HostClass: TypeAlias = Literal["official", "compatible", "offline"]
@@ -43,9 +44,22 @@ class OpenedInputs:
         mask, markup: where given.
     """
 
-    image: tuple[InputFile, ...] = ()
-    mask: InputFile | None = None
-    markup: InputFile | None = None
+    image: tuple[InputFile | ImageReference, ...] = ()
+    mask: InputFile | ImageReference | None = None
+    markup: InputFile | ImageReference | None = None
+
+    def __iter__(self) -> Iterator[InputFile | ImageReference]:
+        yield from (one for one in (*self.image, self.mask, self.markup) if one is not None)
+
+    @property
+    def files(self) -> tuple[InputFile, ...]:
+        """Those that are sent."""
+        return tuple(one for one in self if isinstance(one, InputFile))
+
+    @property
+    def referring(self) -> bool:
+        """Whether any of them is only named."""
+        return any(isinstance(one, ImageReference) for one in self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +120,11 @@ class Provider(Protocol):
         env: names of environment variables for "api_key", "base_url", "organization", "project".
         base64_keys: members of a success reply whose values are pictures in base64; they are decoded while
             they arrive.
+
+    A provider may have more attributes, which have these values where it has not:
+
+    - ``model_facts: str = ""``: ``"package:file.toml"``, its data about models (`imgkit.catalogue`).
+    - ``takes_references: bool = False``: it encodes an `ImageReference` among the inputs of an edit.
     """
 
     base_url: ClassVar[str]

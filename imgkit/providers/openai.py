@@ -7,19 +7,22 @@ same as what that SDK sends: same paths, members, form field names and file byte
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
-from functools import cache
-from importlib import resources
+from datetime import date
 from typing import Any, ClassVar
 from urllib.parse import urljoin
 
+import pybase64
+
+from imgkit.catalogue.catalogue import Catalogue
 from imgkit.errors import (
     EmptyResultError,
     ImgkitError,
+    InvalidRequestError,
     MissingModelError,
     UnreadableReplyError,
 )
+from imgkit.inputs import InputFile
 from imgkit.models import (
     CreateImageEditRequest,
     CreateImageRequest,
@@ -30,6 +33,7 @@ from imgkit.models import (
 from imgkit.providers.base import Answer, OpenedInputs, Picture, ReplyBody, Target
 from imgkit.providers.errors import error_from_reply
 from imgkit.redact import Secret, scrub
+from imgkit.references import ImageReference
 from imgkit.schemas.responses import IMAGE, REPLY
 from imgkit.sniff import EXTENSIONS, is_complete_bytes, sniff
 from imgkit.streaming.multipart import Field, File, MultipartBody
@@ -41,6 +45,9 @@ PATHS: dict[type[ImageRequest], str] = {
     CreateImageEditRequest: "/images/edits",
     CreateImageVariationRequest: "/images/variations",
 }
+LONGEST_DATA_URL = 20_971_520
+"""Characters of a picture in a JSON edit (API reference of images/edits, 2026-11-23)."""
+
 _NOT_MEMBERS = ("image", "mask", "markup", "extra_body", "extra_headers")
 _NEXT_STEPS = {
     "unsupported_file_mimetype": "Convert the input to PNG, JPEG or WebP.",
@@ -61,22 +68,26 @@ class OpenAIProvider:
         "project": "OPENAI_PROJECT_ID",
     }
     base64_keys: ClassVar[frozenset[str]] = frozenset({"b64_json"})
+    model_facts: ClassVar[str] = "imgkit.providers:openai.toml"
+    takes_references: ClassVar[bool] = True
 
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse a request without a model on the official host, which has no default any more."""
         named = request.model or target.model or (request.extra_body or {}).get("model")
         if target.host_class == "official" and not named:
-            live = live_models()
+            known = Catalogue("", self.model_facts)
+            live = ", ".join(known.live(date.today()))
             raise MissingModelError(
                 f"{self.base_url} needs a model to be named: pass model=… or set IMGKIT_MODEL. "
-                f"Live on {live['as_of']}: {', '.join(live['ids'])}."
+                f"Live, as read on {known.as_of}: {live}."
             )
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
-        """Return the request: JSON for a creation, a form for the other two."""
+        """Return the request: JSON for a creation and for references, a form for files."""
         members = _members(request, target)
         body: Body
-        if isinstance(request, CreateImageRequest):
+        if isinstance(request, CreateImageRequest) or inputs.referring:
+            members = {**_as_json(inputs), **members}
             text = json.dumps(
                 members, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
             )
@@ -139,14 +150,6 @@ class OpenAIProvider:
         return error_from_reply(head, body, secrets, next_steps=_NEXT_STEPS)
 
 
-@cache
-def live_models() -> dict[str, Any]:
-    """Return ids of live models and the date of that knowledge, from the data file."""
-    text = resources.files("imgkit.providers").joinpath("openai.toml").read_text("utf-8")
-    found: dict[str, Any] = tomllib.loads(text)["live_models"]
-    return found
-
-
 def _members(request: ImageRequest, target: Target) -> dict[str, Any]:
     """Return what the caller set, and nothing else, in the request's own order."""
     members = {
@@ -180,13 +183,36 @@ def _scalar(value: Any) -> str:
 def _files(inputs: OpenedInputs) -> Iterator[File]:
     """Yield file parts under names of our own: a caller's path is nobody else's business."""
     name = "image" if len(inputs.image) == 1 else "image[]"
-    for number, one in enumerate(inputs.image, 1):
+    assert not inputs.referring, "references go as JSON"
+    for number, one in enumerate((one for one in inputs.image if isinstance(one, InputFile)), 1):
         extension = EXTENSIONS[one.kind.format][0]
         filename = f"image{extension}" if len(inputs.image) == 1 else f"image-{number}{extension}"
         yield File(name, filename, one.kind.media_type, one)
     for role, extra in (("mask", inputs.mask), ("markup", inputs.markup)):
-        if extra is not None:
+        if isinstance(extra, InputFile):
             yield File(role, role + EXTENSIONS[extra.kind.format][0], extra.kind.media_type, extra)
+
+
+def _as_json(inputs: OpenedInputs) -> dict[str, Any]:
+    """Return pictures as members of a JSON edit: named, or as ``data:`` URLs (api reference, 2026-11-23)."""
+    found: dict[str, Any] = {"images": [_named(one) for one in inputs.image]} if inputs.image else {}
+    for role, extra in (("mask", inputs.mask), ("markup", inputs.markup)):
+        if extra is not None:
+            found[role] = _named(extra)
+    return found
+
+
+def _named(one: InputFile | ImageReference) -> dict[str, str]:
+    if isinstance(one, ImageReference):
+        return {"file_id": one.file_id} if one.file_id is not None else {"image_url": one.url or ""}
+    encoded = pybase64.b64encode(one.read()).decode("ascii")
+    url = f"data:{one.kind.media_type};base64,{encoded}"
+    if len(url) > LONGEST_DATA_URL:
+        raise InvalidRequestError(
+            {one.field: f"is too large to go beside an ImageReference ({len(url)} characters as a data: URL, "
+             f"{LONGEST_DATA_URL} at most): shrink it, or upload it and name it by its file_id"}
+        )  # fmt: skip
+    return {"image_url": url}
 
 
 def _pictures(entries: list[Any], target: Target) -> tuple[list[Picture], list[str], list[str]]:

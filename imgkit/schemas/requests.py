@@ -13,14 +13,19 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import fields, validate
 
+from imgkit.errors import InvalidRequestError
 from imgkit.headers import NOT_FOR_USERS, header_problem
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, CreateImageVariationRequest
-from imgkit.schemas.base import Typed
+from imgkit.schemas.base import SchemaError, Typed
 
 MOST_IMAGES = 16
 """Input pictures of one edit (API reference of images/edits, 2026-11-23)."""
 
-MOST_PICTURES = 10
+MOST_PICTURES = 1000
+"""Pictures of one call: a bound on slips of the keyboard. What is more than a model makes at once is asked
+for in several requests."""
+
+_MOST_AT_ONCE = 10
 """Pictures of one request (API reference, 2026-11-23)."""
 
 _OWN_BODY = {
@@ -142,8 +147,8 @@ class _ExtraBody(_Object):
             except ma.ValidationError as error:
                 problems["prompt"] = [str(message) for message in error.messages]
         count = members.get("n")
-        if "n" in members and (type(count) is not int or not 1 <= count <= MOST_PICTURES):
-            problems["n"] = [f"must be a whole number from 1 to {MOST_PICTURES}, here too."]
+        if "n" in members and (type(count) is not int or not 1 <= count <= _MOST_AT_ONCE):
+            problems["n"] = [f"must be a whole number from 1 to {_MOST_AT_ONCE} here."]
         if problems:
             raise ma.ValidationError(problems)
         return members
@@ -234,3 +239,25 @@ REQUEST_SCHEMAS: dict[type[Any], Typed[Any]] = {
     CreateImageEditRequest: CREATE_IMAGE_EDIT,
     CreateImageVariationRequest: CREATE_IMAGE_VARIATION,
 }
+
+
+def checked(kind: type[Any], fields: Mapping[str, Any]) -> Any:
+    """Return a checked and normalised request.
+
+    Args:
+        kind: class of the request.
+        fields: its fields; what is None counts as not given.
+
+    Raises:
+        InvalidRequestError: what is wrong with it, by field.
+    """
+    try:
+        return REQUEST_SCHEMAS[kind].read(
+            {
+                name: content
+                for name, content in fields.items()
+                if content is not None or name in ("image", "prompt")
+            }
+        )
+    except SchemaError as error:
+        raise InvalidRequestError(error.fields) from None

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import PIL.Image
 
 from imgkit.backends.offline import painter
-from imgkit.backends.offline.forms import FormFile, read_form
+from imgkit.backends.offline.forms import FormFile, named_pictures, read_form
 
 KEPT_PICTURES = 64
 """How many pictures are kept for their URLs; the oldest expire, as a real server's do."""
@@ -216,6 +216,12 @@ def _read(operation: str, headers: Mapping[str, str], body: bytes, seed: str) ->
             ) from None
         if not isinstance(values, dict):
             raise _Refused("The body must be a JSON object.", None, "invalid_type")
+        try:
+            values, files = named_pictures(values)
+        except ValueError as error:
+            raise _Refused(
+                f"Failed to get an image: {error}.", "images", "failed_to_download_image"
+            ) from None
     # `n`, `user` and how the pictures come back make no difference to what is painted.
     plain = {name: value for name, value in values.items() if name not in ("n", "user", "response_format")}
     digest = hashlib.sha256(f"{seed}|{operation}|{json.dumps(plain, sort_keys=True)}".encode())

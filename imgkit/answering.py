@@ -1,0 +1,216 @@
+"""From a checked request to its answer: judged by what is known of the model, its pictures opened, sent.
+
+More pictures than a model makes at once are asked for in several requests, which run at the same time.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import partial
+from typing import Any
+
+from imgkit import results
+from imgkit.call import Started
+from imgkit.catalogue.rules import judged, most
+from imgkit.core import Core
+from imgkit.errors import (
+    ApiError,
+    ConfigurationError,
+    ImgkitError,
+    InvalidRequestError,
+    ModerationBlockedError,
+    NotSentError,
+    QuotaExceededError,
+    RateLimitError,
+    ServerError,
+)
+from imgkit.exchange import Course
+from imgkit.flow import Done, Flow, Run, Together
+from imgkit.image import Image
+from imgkit.inputs import open_input
+from imgkit.models import CreateImageEditRequest, CreateImageRequest, ImageRequest, ImagesResponse
+from imgkit.providers.base import OpenedInputs
+from imgkit.references import ImageReference
+from imgkit.single_flight import CacheUse, fetch
+
+AT_ONCE = 4
+"""Requests of one call that run at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a request has got.
+
+    Attributes:
+        response: all its pictures.
+        each: the courses of the requests that were needed, and what each of them has brought.
+    """
+
+    response: ImagesResponse
+    each: tuple[tuple[Course, ImagesResponse], ...]
+
+
+def answered(
+    core: Core, course: Course, request: ImageRequest, use: CacheUse, cleanup: ExitStack
+) -> Flow[Answered]:
+    """Send a request and return its pictures.
+
+    Raises:
+        ImgkitError: with what is known of the model in its notes.
+    """
+    model = core.catalogue.find(model_of(request, core), core.target.host_class)
+    request, warnings = judged(request, model, core.catalogue, core.on_unsupported, date.today())
+    core.provider.check(request, core.target)
+    try:
+        inputs = yield from _opened(core, request, cleanup)
+        if course.request is None:
+            course.request = request
+            course.table.notify(Started(), course.call)
+        course.request = request
+        found = yield from _in_parts(core, course, request, inputs, use, cleanup)
+    except ImgkitError as error:
+        for warning in warnings:
+            error.add_note(warning)
+        raise
+    return replace(found, response=replace(found.response, warnings=(*warnings, *found.response.warnings)))
+
+
+def model_of(request: ImageRequest, core: Core) -> str | None:
+    """Return the name of the model that a request goes to, None where the server chooses."""
+    named = (request.extra_body or {}).get("model") or request.model or core.target.model
+    return named if isinstance(named, str) else None
+
+
+def most_at_once(request: ImageRequest, core: Core) -> int | None:
+    """Return how many pictures one request may ask for, None where no limit is known."""
+    model = core.catalogue.find(model_of(request, core), core.target.host_class)
+    known = None if model is None else most("n", request, model, core.catalogue)
+    return core.catalogue.most_pictures if known is None else known
+
+
+def _in_parts(
+    core: Core,
+    course: Course,
+    request: ImageRequest,
+    inputs: OpenedInputs,
+    use: CacheUse,
+    cleanup: ExitStack,
+) -> Flow[Answered]:
+    """Send a request, as several if it asks for more pictures than there are at once."""
+    limit = most_at_once(request, core) if (request.n or 1) > 1 else None
+    if limit is None or (request.n or 1) <= limit:
+        response = yield from _sent(core, course, request, inputs, use, cleanup)
+        return Answered(response, ((course, response),))
+    counts = _split(request.n or 1, limit)
+    courses = [course.part() for _ in counts]
+    halted: list[ImgkitError] = []
+    flows = tuple(
+        _part(core, one, replace(request, n=count), inputs, replace(use, part=number), halted)
+        for number, (one, count) in enumerate(zip(courses, counts, strict=True))
+    )
+    outcomes = yield Together(flows, min(AT_ONCE, core.options.max_in_flight))
+    course.attempts += [attempt for one in courses for attempt in one.attempts]
+    each = tuple(
+        (one, out.value) for one, out in zip(courses, outcomes, strict=True) if isinstance(out, Done)
+    )
+    wrong = {number: out.error for number, out in enumerate(outcomes) if not isinstance(out, Done)}
+    if not each:
+        raise _worst(list(wrong.values()))
+    return Answered(results.joined([one for _, one in each], wrong, counts, course), each)
+
+
+def _split(count: int, limit: int) -> list[int]:
+    whole, rest = divmod(count, limit)
+    return [limit] * whole + ([rest] if rest else [])
+
+
+def _part(
+    core: Core,
+    course: Course,
+    request: ImageRequest,
+    inputs: OpenedInputs,
+    use: CacheUse,
+    halted: list[ImgkitError],
+) -> Flow[ImagesResponse]:
+    """Send one of several requests, unless another has shown that there is no use in it."""
+    if halted:
+        raise NotSentError(
+            f"nothing was sent for this part of the call: another ended with {type(halted[0]).__name__}",
+            permanent=True,
+        )
+    with ExitStack() as cleanup:
+        try:
+            course.request = request
+            return (yield from _sent(core, course, request, inputs, use, cleanup))
+        except ImgkitError as error:
+            if _is_final(error):
+                halted.append(error)
+            raise
+
+
+def _is_final(error: ImgkitError) -> bool:
+    """Whether an equal request would meet the same error: then nothing more of the call is sent."""
+    if isinstance(error, ModerationBlockedError):
+        return error.stage == "input"
+    if isinstance(error, ServerError) or (
+        isinstance(error, RateLimitError) and not isinstance(error, QuotaExceededError)
+    ):
+        return False
+    return isinstance(error, ApiError | ConfigurationError | InvalidRequestError)
+
+
+def _worst(errors: list[ImgkitError]) -> ImgkitError:
+    """Return the error that a call ends with: one that may have cost money before any other."""
+    chosen = next((one for one in errors if getattr(one, "maybe_billed", False)), errors[0])
+    others = [one for one in errors if one is not chosen]
+    if others:
+        chosen.add_note(
+            f"{len(others)} more requests of this call ended without pictures, such as: {others[0]}"
+        )
+    return chosen
+
+
+def _sent(
+    core: Core,
+    course: Course,
+    request: ImageRequest,
+    inputs: OpenedInputs,
+    use: CacheUse,
+    cleanup: ExitStack,
+) -> Flow[ImagesResponse]:
+    began = course.clock()
+    wire_request = core.provider.encode(request, inputs, core.target)
+    fetched = yield from fetch(core, course, wire_request, use, cleanup)
+    return results.response_of(core, course, request, inputs, fetched, began)
+
+
+def _opened(core: Core, request: ImageRequest, cleanup: ExitStack) -> Flow[OpenedInputs]:
+    """Open the pictures of a request; those that are still at a URL are fetched first."""
+    if isinstance(request, CreateImageRequest):
+        return OpenedInputs()
+    listed = request.image if isinstance(request.image, tuple) else (request.image,)
+    wanted = [("image" if len(listed) == 1 else f"image.{index}", one) for index, one in enumerate(listed)]
+    if isinstance(request, CreateImageEditRequest):
+        wanted += [(name, one) for name in ("mask", "markup") if (one := getattr(request, name)) is not None]
+    opened: dict[str, Any] = {}
+    for field, one in wanted:
+        if isinstance(one, ImageReference):
+            _check_reference(core, request, field)
+            opened[field] = one
+            continue
+        here = (yield from results.here(core, one)) if isinstance(one, Image) else one
+        opened[field] = yield Run(partial(open_input, here, field, cleanup), before_sending=True)
+    mask, markup = opened.pop("mask", None), opened.pop("markup", None)
+    return OpenedInputs(tuple(opened.values()), mask, markup)
+
+
+def _check_reference(core: Core, request: ImageRequest, field: str) -> None:
+    if not isinstance(request, CreateImageEditRequest) or not getattr(
+        core.provider, "takes_references", False
+    ):
+        what = f"{request.operation} of provider {core.provider_name}"
+        raise InvalidRequestError(
+            {field: f"is an ImageReference, which {what} does not take: give the picture"}
+        )

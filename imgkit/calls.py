@@ -1,0 +1,121 @@
+"""The course of a call: what is around its requests, from the user's wish to saved pictures."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from os import PathLike
+
+from imgkit import results
+from imgkit.answering import answered
+from imgkit.call import Call, Cancelled, Failed, Succeeded
+from imgkit.core import Core, seconds
+from imgkit.errors import ImgkitError
+from imgkit.exchange import Course, kept, settled
+from imgkit.flow import Flow, Run
+from imgkit.models import CreateImageVariationRequest, ImageRequest, ImagesResponse, field_names
+from imgkit.saving import SavePlan
+from imgkit.schemas.requests import checked
+from imgkit.single_flight import CacheUse
+from imgkit.variations import Strategy, varied
+
+SaveTo = str | PathLike[str] | SavePlan | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """How a call is to be carried out, beside what it asks for.
+
+    Attributes:
+        save_to: where the pictures go.
+        use: of the cache.
+        timeout_s: seconds that the call may take, the service's if None.
+        strategy: how variations are made.
+        variation_prompt: of the edit that stands in for one.
+    """
+
+    save_to: SaveTo = None
+    use: CacheUse = field(default_factory=CacheUse)
+    timeout_s: float | None = None
+    strategy: Strategy = "auto"
+    variation_prompt: str | None = None
+
+
+def carried_out(core: Core, request: ImageRequest, wish: Wish) -> Flow[ImagesResponse]:
+    """Run one operation with its events around it."""
+    course = begun(core, request, wish.timeout_s)
+    with ExitStack() as cleanup:
+        try:
+            response = yield from _pictures(core, course, request, wish, cleanup)
+        except ImgkitError as error:
+            course.table.notify(Failed(error, shared=course.shared), course.call)
+            raise
+        except BaseException as error:  # closed from outside, or a bug: all must hear of it
+            course.break_off(error)
+            course.table.notify(Cancelled(maybe_billed=course.in_doubt), course.call)
+            raise
+        course.table.notify(Succeeded(response), course.call)
+        return response
+
+
+def begun(core: Core, request: ImageRequest, timeout_s: float | None) -> Course:
+    """Return the course of a call that begins now. Raises `ConfigurationError` for a time that is none."""
+    limit_s = core.limits.timeout_s if timeout_s is None else seconds("timeout_s", timeout_s)
+    call = Call(
+        id=uuid.uuid4().hex,
+        operation=request.operation,
+        backend=core.backend_name,
+        provider=core.provider_name,
+        base_url=core.target.base_url,
+        host_class=core.target.host_class,
+        timeout_s=limit_s,
+    )
+    return Course(
+        call=call,
+        table=core.table,
+        equipment=core.equipment,
+        provider=core.provider,
+        target=core.target,
+        max_reply_bytes=core.limits.max_reply_bytes,
+        deadline=time.monotonic() + limit_s,
+        clock=time.monotonic,
+    )
+
+
+def prepared(course: Course, request: ImageRequest) -> ImageRequest:
+    """Return the request as plugins want it: they may do what users may, and no more."""
+    changed = course.table.prepare(request, course.call)
+    if changed is request:
+        return request
+    kind = type(request)
+    made: ImageRequest = checked(kind, {name: getattr(changed, name) for name in field_names(kind)})
+    return made
+
+
+def _pictures(
+    core: Core, course: Course, request: ImageRequest, wish: Wish, cleanup: ExitStack
+) -> Flow[ImagesResponse]:
+    save_to = wish.save_to
+    plan = save_to if save_to is None or isinstance(save_to, SavePlan) else SavePlan.of(save_to)
+    if plan is not None:
+        yield Run(plan.check, before_sending=True)
+    request = prepared(course, request)
+    if isinstance(request, CreateImageVariationRequest):
+        how = wish.strategy, wish.variation_prompt
+        found = yield from varied(core, course, request, *how, wish.use, cleanup)
+    else:
+        found = yield from answered(core, course, request, wish.use, cleanup)
+    response = found.response
+    try:
+        if plan is not None:
+            response = yield from results.save_all(core, response, plan)
+    except ImgkitError as error:
+        for part, brought in found.each:
+            yield from kept(part, error, brought)
+        raise
+    for part, brought in found.each:
+        yield from settled(part, brought)
+        response = replace(response, warnings=(*response.warnings, *part.account.problems))
+    return response

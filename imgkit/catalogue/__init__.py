@@ -1,0 +1,1 @@
+"""What is known of models: dated facts, the rules that requests are judged by, and prices."""

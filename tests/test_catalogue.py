@@ -1,0 +1,320 @@
+"""Facts about models: read from data with date and source, judged by one interpreter, by policy."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import imgkit
+from imgkit.catalogue.catalogue import NEAR_DAYS, Catalogue, shipped
+from imgkit.catalogue.facts import STALE_DAYS, Grid, Model, Rule
+from imgkit.catalogue.rules import applies, ending, fits, judged, meaning, nearest_size, problem_of
+from imgkit.models import CreateImageEditRequest, CreateImageRequest, CreateImageVariationRequest, field_names
+from imgkit.providers.openai import OpenAIProvider
+from imgkit.schemas.model_facts import MODEL_FACTS
+from imgkit.testing.samples import answer, png
+from imgkit.testing.wire_server import WireServer, reply
+from tests.support.official import official
+
+READ = date(2026, 11, 23)
+TODAY = date(2026, 11, 25)
+CATALOGUE = Catalogue("openai", OpenAIProvider.model_facts)
+MODELS = CATALOGUE.listed()
+FIELDS: dict[str, list[Any]] = {
+    "size": ["auto", "256x256", "1024x1024", "1536x1024", "1792x1024", "2048x1152", "1500x1000", "3840x2160",
+             "4096x2048", "3072x1008"],
+    "quality": ["low", "medium", "high", "xhigh", "max", "auto", "standard", "hd"],
+    "background": ["transparent", "opaque", "auto"],
+    "output_format": ["png", "jpeg", "webp", "gif", "svg"],
+    "output_compression": [0, 100],
+    "moderation": ["low"],
+    "response_format": ["url", "b64_json"],
+    "style": ["vivid"],
+    "complexity": ["low"],
+    "frame_count": [4],
+    "frame_duration_ms": [100],
+    "svg": [{"model": "m"}],
+    "safety_identifier": ["someone"],
+    "user": ["someone"],
+    "prompt": ["x" * 1000, "x" * 1001, "x" * 4001, "x" * 32001],
+}  # fmt: skip
+CASES = [(model, name, value) for model in MODELS for name, values in FIELDS.items() for value in values]
+
+
+def request_with(name: str, value: Any, model: Model) -> Any:
+    given = {"prompt": "x", "model": model.id, name: value}
+    if "create_image" in model.operations:
+        return CreateImageRequest(**given)
+    return (
+        CreateImageEditRequest(**{"image": (b"",), **given})
+        if name in field_names(CreateImageEditRequest)
+        else None
+    )
+
+
+def judge(request: Any, model: Model | None, policy: Any = "raise", today: date = TODAY) -> Any:
+    return judged(request, model, CATALOGUE, policy, today)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "value"), CASES, ids=lambda one: getattr(one, "id", None) or str(one)[:20]
+)
+def test_every_model_and_parameter(model: Model, name: str, value: Any) -> None:
+    """The data alone decides; what it refuses for sure is refused, dropped or warned of, the rest passes."""
+    request = request_with(name, value, model)
+    if request is None:
+        return
+    given = {
+        field: got for field in field_names(type(request)) if (got := getattr(request, field)) is not None
+    }
+    broken = [
+        rule
+        for rule in model.rules
+        if rule.field == name and applies(rule, given, CATALOGUE.defaults) and breaks(rule, value)
+    ]
+    others = [one for one in (ending(model, CATALOGUE, TODAY),) if one]
+    if any(rule.sure for rule in broken):
+        with pytest.raises(imgkit.InvalidRequestError) as caught:
+            judge(request, model)
+        assert set(caught.value.fields) == {name}
+        assert "read 2026-11-23" in str(caught.value)
+        assert len(str(caught.value)) < 900
+        if name != "prompt":
+            dropped, warnings = judge(request, model, "drop")
+            assert getattr(dropped, name) is None
+            assert len(warnings) >= 1
+    else:
+        kept, warnings = judge(request, model)
+        assert kept == request
+        assert len(warnings) == len(broken) + len(others)
+    kept, warnings = judge(request, model, "warn")
+    assert kept == request
+    assert len(warnings) == len(broken) + len(others)
+    stale, _ = judge(request, model, "raise", READ + timedelta(days=STALE_DAYS + 1))
+    assert stale == request
+
+
+def breaks(rule: Rule, value: Any) -> bool:
+    """Say it again, in the plainest way."""
+    if rule.grid is not None and value != "auto":
+        width, height = map(int, value.split("x"))
+        return not fits((width, height), rule.grid)
+    return bool(
+        rule.refused
+        or (rule.allowed and value not in rule.allowed)
+        or (rule.longest is not None and len(value) > rule.longest)
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "words"),
+    [
+        ("gpt-image-2", {"response_format": "url"}, ["response_format: gpt-image-2 does not", "leave it"]),
+        ("gpt-image-2", {"quality": "xhigh"}, ["takes 'low', 'medium', 'high' or 'auto', not 'xhigh'"]),
+        ("gpt-image-2.5-flare", {"background": "transparent", "output_format": "jpeg"}, ["'png' or 'webp'"]),
+        ("gpt-image-2", {"size": "1500x1000"}, ["the nearest is 1504x1008"]),
+        ("gpt-image-1", {"size": "1500x1000"}, ["the nearest is 1536x1024"]),
+        ("gpt-image-2", {"size": "4096x4096"}, ["the nearest is 2880x2880"]),
+        ("gpt-image-2", {"size": "3840x1024"}, ["the nearest is 3840x1280"]),
+        ("gpt-image-2", {"output_compression": 5}, ['it is for output_format="jpeg"']),
+    ],
+)  # fmt: skip
+def test_what_is_said(model: str, fields: dict[str, Any], words: list[str]) -> None:
+    """A refusal names the field, the reason, the date, and what would be right."""
+    with pytest.raises(imgkit.InvalidRequestError) as caught:
+        judge(CreateImageRequest(prompt="x", **fields), CATALOGUE.find(model, "official"))
+    assert all(word in str(caught.value) for word in [*words, "2026-11-23", 'on_unsupported="drop"']), (
+        caught.value
+    )
+
+
+def test_nothing_is_known_of_other_models_and_hosts() -> None:
+    """An unknown model, a compatible host and the offline backend pass everything through."""
+    request = CreateImageRequest(prompt="x", response_format="url", size="7x9")
+    for name, host in (("mine", "official"), ("gpt-image-2", "compatible"), ("gpt-image-2", "offline")):
+        model = CATALOGUE.find(name, host)
+        assert model is None
+        assert judge(request, model) == (request, [])
+
+
+def test_an_operation_that_a_model_does_not_have() -> None:
+    model = CATALOGUE.find("chatgpt-image-latest", "official")
+    with pytest.raises(
+        imgkit.InvalidRequestError, match="does not have create_image; it has create_image_edit"
+    ):
+        judge(CreateImageRequest(prompt="x"), model)
+
+
+@pytest.mark.parametrize(
+    ("today", "said"),
+    [
+        (date(2026, 12, 1) - timedelta(days=NEAR_DAYS + 1), None),
+        (date(2026, 11, 25), "will be shut down on 2026-12-01"),
+        (date(2026, 12, 1), "was shut down on 2026-12-01"),
+    ],
+)
+def test_the_end_of_a_model(today: date, said: str | None) -> None:
+    """A model near or past its end warns, with the models that are live."""
+    model = CATALOGUE.find("gpt-image-1.5-2025-12-16", "official")
+    assert model is not None
+    _, warnings = judge(CreateImageRequest(prompt="x"), model, today=today)
+    assert len(warnings) == (said is not None)
+    assert said is None or (said in warnings[0] and "gpt-image-2" in warnings[0])
+
+
+@given(
+    st.tuples(st.integers(1, 20000), st.integers(1, 20000)),
+    st.builds(
+        Grid,
+        multiple_of_px=st.sampled_from([1, 8, 16]),
+        most_ratio=st.sampled_from([None, 1.5, 3]),
+        longest_edge_px=st.sampled_from([None, 2048, 3840]),
+        least_px=st.sampled_from([None, 100_000, 655_360]),
+        most_px=st.sampled_from([1_000_000, 8_294_400]),
+    ),
+)
+def test_the_nearest_size_is_possible(size: tuple[int, int], grid: Grid) -> None:
+    """Whatever is asked for, what is offered instead fits; what fits already is its own nearest."""
+    found = nearest_size(size, grid)
+    assert fits(found, grid)
+    if fits(size, grid):
+        assert found == size
+
+
+def test_the_data_file_is_whole() -> None:
+    """Its form is that of users' files; each rule is used, has a source, and says something."""
+    data = shipped(OpenAIProvider.model_facts)
+    MODEL_FACTS.read(data)
+    used = {rule.name for model in MODELS for rule in model.rules}
+    assert used == set(data["rules"])
+    for table in ("rules", "inputs", "prices", "tokens", "models", "retired"):
+        entries = data[table] if isinstance(data[table], list) else data[table].values()
+        assert all(one["source"] in data["sources"] for one in entries), table
+    for model in MODELS:
+        assert model.origin.as_of == READ
+        for rule in model.rules:
+            assert meaning(rule)
+            fields = {*field_names(CreateImageRequest), *field_names(CreateImageEditRequest)}
+            assert rule.field in fields | {"stream", "partial_images"}
+
+
+MINE = """
+hosts = ["compatible"]
+
+[rules.small]
+field = "size"
+allowed = ["64x64", "128x128"]
+sure = true
+
+[[models]]
+id = "mine"
+rules = ["small"]
+
+[[models]]
+id = "mine-too"
+like = "gpt-image-2"
+"""
+
+
+def test_a_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named in the environment or given, it adds models and hosts; it may build on what comes along."""
+    path = tmp_path / "models.toml"
+    path.write_text(MINE)
+    with WireServer(reply(200, answer())) as server:
+        url = server.base_url
+        for how in ("given", "environment", "mapping"):
+            more: dict[str, Any] = {"models": path} if how == "given" else {}
+            if how == "mapping":
+                more = {"models": {"hosts": ["compatible"], "models": [{"id": "mine", "like": "dall-e-2"}]}}
+            if how == "environment":
+                monkeypatch.setenv("IMGKIT_MODELS", str(path))
+            with imgkit.ImageService("requests", base_url=url, model="mine", **more) as images:
+                with pytest.raises(imgkit.InvalidRequestError, match="size: mine takes"):
+                    images.create_image("x", size="100x100")
+                images.create_image("x", size="100x100", model="other")
+        with imgkit.ImageService("requests", base_url=url, model="mine-too", models=path) as images:
+            with pytest.raises(
+                imgkit.InvalidRequestError, match="response_format: mine-too does not take it"
+            ):
+                images.create_image("x", response_format="url")
+        assert server.posts == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[[models]]\nid = 3", "models.0.id"),
+        ("[[models]]\nname = 'x'", "models.0.name: Unknown field"),
+        ("[rules.x]\nfield = 'n'\nmost = 'many'", "rules.x.value.most: must be a number"),
+        ("[[models]]\nid = 'x'\nrules = ['no-such']", "names rules.no-such, which is not there"),
+        ("[[models]]\nid = 'x'\nlike = 'nobody'", "which is not known"),
+        ("= 3", "cannot be read"),
+    ],
+)
+def test_a_wrong_file(tmp_path: Path, text: str, problem: str) -> None:
+    """It is refused when the service is built, with its path."""
+    path = tmp_path / "models.toml"
+    path.write_text(text)
+    with pytest.raises(imgkit.ConfigurationError) as caught:
+        imgkit.ImageService(models=path)
+    assert problem in str(caught.value)
+    with pytest.raises(imgkit.ConfigurationError, match="No such file"):
+        imgkit.ImageService(models=tmp_path / "nothing.toml")
+
+
+def test_policies_over_the_wire(face: Any, http_backend: str) -> None:
+    """Raise sends nothing, drop leaves the field out, warn sends it; the reply has the warnings."""
+    sent = []
+
+    def script(line: Any) -> None:
+        sent.append(line.body)
+        reply(200, answer())(line)
+
+    with WireServer(script) as server:
+
+        def ask(policy: str) -> Any:
+            settings = {
+                "provider": official(server.base_url),
+                "api_key": "sk-test-0123456789",
+                "model": "gpt-image-2",
+            }
+            call = lambda service: service.create_image("x", response_format="url")  # noqa: E731
+            return face.run(call, http_backend, on_unsupported=policy, **settings)
+
+        with pytest.raises(imgkit.InvalidRequestError):
+            ask("raise")
+        assert server.posts == 0
+        assert "response_format was left out" in ask("drop").warnings[0]
+        assert b"response_format" not in sent[0]
+        assert "response_format: gpt-image-2 does not take it" in ask("warn").warnings[0]
+        assert b"response_format" in sent[1]
+    with pytest.raises(imgkit.ConfigurationError, match="on_unsupported is one of"):
+        imgkit.ImageService(on_unsupported="ignore")  # type: ignore[arg-type]
+
+
+def test_a_failed_call_tells_of_its_model(face: Any) -> None:
+    """What would have been a warning is a note on the error."""
+    error = {"error": {"message": "The model does not exist", "code": "model_not_found"}}
+    with WireServer(reply(404, error)) as server:
+        settings = {
+            "provider": official(server.base_url),
+            "api_key": "sk-test-0123456789",
+            "model": "gpt-image-1",
+        }
+        with pytest.raises(imgkit.NotFoundError) as caught:
+            face.run(lambda service: service.create_image("x"), "requests", **settings)
+    assert "was shut down on 2026-10-23" in caught.value.__notes__[0]
+
+
+def test_variations_of_the_variation() -> None:
+    """The fields of variations that edits lack would be lost in emulation: there are none."""
+    assert set(field_names(CreateImageVariationRequest)) <= set(field_names(CreateImageEditRequest))
+    assert dataclasses.is_dataclass(CreateImageVariationRequest)
+    assert problem_of(Rule(name="r", field="n", most=3), 4) is not None
+    assert png()

@@ -1,0 +1,112 @@
+"""What calls cost, by usage and dated prices; never a false 0."""
+
+from __future__ import annotations
+
+import dataclasses
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+import imgkit
+from imgkit.catalogue.catalogue import Catalogue
+from imgkit.catalogue.pricing import cost_of, estimate, together
+from imgkit.models import CreateImageEditRequest, CreateImageRequest, Usage
+from imgkit.money import Cost
+from imgkit.providers.openai import OpenAIProvider
+
+CATALOGUE = Catalogue("openai", OpenAIProvider.model_facts)
+MODEL = CATALOGUE.find("gpt-image-2", "official")
+assert MODEL is not None
+
+MEDIUM = Usage(
+    input_tokens=50, output_tokens=1056, input_text_tokens=10, input_image_tokens=40, output_image_tokens=1056
+)
+
+
+@pytest.mark.parametrize(
+    ("usage", "operation", "amount"),
+    [
+        (MEDIUM, "create_image", "0.03205"),
+        (Usage(input_tokens=10, output_tokens=1056), "create_image", "0.03173"),
+        (Usage(input_tokens=10, output_tokens=1056), "create_image_edit", "0.03176"),
+        (Usage(input_tokens=0, output_tokens=0), "create_image", "0"),
+        (Usage(output_tokens=100), "create_image", None),
+        (Usage(), "create_image", None),
+        (None, "create_image", None),
+        (Usage(input_text_tokens=1, output_text_tokens=1), "create_image", None),
+        (dataclasses.replace(MEDIUM, extra={"svg_usage": {}}), "create_image", None),
+    ],
+)
+def test_cost(usage: Usage | None, operation: str, amount: str | None) -> None:
+    """Text and pictures count apart; output without details is pictures; what is not known has no amount."""
+    cost = cost_of(usage, MODEL, operation)
+    assert cost.known is (amount is not None)
+    if amount is None:
+        assert cost.note
+        assert str(cost).startswith("unknown (")
+    else:
+        assert cost.amount == Decimal(amount)
+        assert str(cost.as_of) == "2026-11-23"
+        assert "prices of 2026-11-23" in str(cost)
+
+
+def test_no_prices() -> None:
+    assert not cost_of(MEDIUM, None, "create_image").known
+    assert not cost_of(MEDIUM, CATALOGUE.find("dall-e-2", "official"), "create_image").known
+
+
+def test_sums() -> None:
+    """One part that is not known makes the whole unknown."""
+    known = cost_of(MEDIUM, MODEL, "create_image")
+    assert together([known, known]).amount == 2 * known.amount  # type: ignore[operator]
+    assert not together([known, Cost(note="who knows")]).known
+    assert not together([]).known
+
+
+@pytest.mark.parametrize(
+    ("fields", "low", "high"),
+    [
+        ({"quality": "medium", "size": "1024x1024"}, 0.0316, 0.0318),
+        ({"quality": "high", "size": "1536x1024", "n": 2}, 0.372, 0.373),
+        ({}, 0.008, 0.188),
+        ({"quality": "medium", "size": "2048x2048"}, 0.09, 0.16),
+    ],
+)
+def test_estimate(fields: dict[str, Any], low: float, high: float) -> None:
+    """Bounds hold what the counts say; what is left to the server counts from its least to its most."""
+    found = estimate(CreateImageRequest(prompt="a fox", **fields), MODEL, CATALOGUE)
+    assert found.low is not None
+    assert found.high is not None
+    assert low <= float(found.low) <= float(found.high) <= high
+    assert "not documented" in found.note
+
+
+def test_estimates_that_are_not_known() -> None:
+    assert not estimate(CreateImageRequest(prompt="x", quality="max"), MODEL, CATALOGUE).known
+    assert not estimate(CreateImageRequest(prompt="x"), None, CATALOGUE).known
+    more = estimate(CreateImageEditRequest(image=(b"", b""), prompt="x", quality="low"), MODEL, CATALOGUE)
+    less = estimate(CreateImageRequest(prompt="x", quality="low"), MODEL, CATALOGUE)
+    assert more.high is not None
+    assert less.high is not None
+    assert more.high > less.high
+
+
+def test_a_service_tells_before() -> None:
+    """For a request object or a prompt; offline costs nothing, an unknown host is not known."""
+    with imgkit.ImageService() as images:
+        assert images.estimate("a fox", n=3).high == 0
+        assert float(images.create_image("a fox", size="64x64").cost.amount or 0) == 0
+        assert images.create_image("a fox", size="64x64").cost.known
+        with pytest.raises(imgkit.InvalidRequestError, match="did you mean 'quality'"):
+            images.estimate("a fox", qualty="high")
+        with pytest.raises(imgkit.InvalidRequestError):
+            images.estimate("a fox", n=0)
+    with imgkit.ImageService("requests", base_url="http://127.0.0.1:1/v1") as images:
+        assert not images.estimate(CreateImageRequest(prompt="a fox")).known
+    with imgkit.ImageService("requests", model="gpt-image-2", api_key="sk-test-0123456789") as images:
+        one, ten = images.estimate("a fox", quality="low"), images.estimate("a fox", quality="low", n=10)
+        assert one.high is not None
+        assert ten.high is not None
+        assert ten.high > 9 * one.high
+        assert str(one).endswith("USD (prices of 2026-11-23)")
