@@ -34,7 +34,9 @@ class Origin:
         return self.as_of is not None and (today - self.as_of).days > STALE_DAYS
 
     def __str__(self) -> str:
-        return ", ".join(one for one in (self.source, f"read {self.as_of}" if self.as_of else "") if one)
+        told = [self.source] if self.source else []
+        told += [f"read {self.as_of}"] if self.as_of else []
+        return ", ".join(told) or "by your own facts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

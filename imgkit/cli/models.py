@@ -98,7 +98,7 @@ def _described(model: Model, catalogue: Catalogue, today: date) -> list[str]:
         most = f"up to {inputs.most_images} of up to {inputs.most_bytes} bytes"
         lines.append(line("inputs", f"{formats}; {most}", inputs.origin))
     lines += [line(rule.field, meaning(rule), rule.origin) for rule in model.rules]
-    return [*lines, *(f"[{number}] {source or 'your own file'}" for source, number in sources.items())]
+    return [*lines, *(f"[{number}] {source}" for source, number in sources.items())]
 
 
 def _entry(model: Model) -> dict[str, Any]:
