@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from typing import Any
 
+    from imgkit import masks as masks
     from imgkit.errors import ApiError as ApiError
     from imgkit.errors import AuthenticationError as AuthenticationError
     from imgkit.errors import BadRequestError as BadRequestError
@@ -98,11 +99,14 @@ _HOME = {
     "AsyncImageService": "service",
     "ImageService": "service",
 }  # fmt: skip
+_MODULES = ("masks",)
 
-__all__ = sorted(["__version__", *_HOME])
+__all__ = sorted(["__version__", *_HOME, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return _import_module(f"imgkit.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'imgkit' has no attribute {name!r}")
     value = getattr(_import_module(f"imgkit.{_HOME[name]}"), name)

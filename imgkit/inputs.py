@@ -38,14 +38,12 @@ _SHOWN_CHARACTERS = 200
 _PNG_MODES = {"I": "I;16", "La": "LA"}
 
 
-class InputFile:
-    """A picture that is about to be sent.
+class OpenedFile:
+    """Bytes that the caller gave, whatever they are.
 
     Attributes:
         field: where it stands in the request, such as "image" or "image.1"; named in errors.
-        kind: format and size, read from its bytes.
         length: size in bytes.
-        sha256: hexadecimal digest of its bytes.
     """
 
     def __init__(
@@ -55,11 +53,10 @@ class InputFile:
         self.length = length
         self._read_at = read_at
         self._unchanged = unchanged
-        digest = hashlib.sha256()
-        for block in self._raw_blocks():
-            digest.update(block)
-        self.sha256 = digest.hexdigest()
-        self.kind = self._judge()
+
+    def read_at(self, size: int, position: int) -> bytes:
+        """Return up to `size` bytes from `position` on; nobody's file position is moved."""
+        return self._read_at(size, position)
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the bytes from the beginning.
@@ -91,6 +88,37 @@ class InputFile:
             position += len(block)
             yield block
 
+    def _refuse(self, problem: str) -> NoReturn:
+        raise InvalidRequestError({self.field: f"{problem}."})
+
+
+class InputFile(OpenedFile):
+    """A picture that is about to be sent.
+
+    Attributes:
+        kind: format and size, read from its bytes.
+        sha256: hexadecimal digest of its bytes.
+    """
+
+    def __init__(
+        self, field: str, length: int, read_at: ReadAt, unchanged: Callable[[], bool] = lambda: True
+    ) -> None:
+        super().__init__(field, length, read_at, unchanged)
+        digest = hashlib.sha256()
+        for block in self._raw_blocks():
+            digest.update(block)
+        self.sha256 = digest.hexdigest()
+        self.kind = self._judge()
+
+    @classmethod
+    def of(cls, file: OpenedFile) -> InputFile:
+        """Return opened bytes as the picture that they are.
+
+        Raises:
+            InvalidRequestError: they are none that could be sent as it is.
+        """
+        return file if isinstance(file, cls) else cls(file.field, file.length, file._read_at, file._unchanged)
+
     def _judge(self) -> Kind:
         head = self._read_at(min(self.length, HEAD_BYTES), 0)
         kind = sniff(head)
@@ -106,9 +134,6 @@ class InputFile:
         if not is_complete(self.length, self._read_at):
             self._refuse(f"is a {kind.format} picture that is cut off: get the whole file")
         return kind
-
-    def _refuse(self, problem: str) -> NoReturn:
-        raise InvalidRequestError({self.field: f"{problem}."})
 
 
 def check_type(value: object) -> str | None:
@@ -143,6 +168,11 @@ def open_input(value: Any, field: str, cleanup: ExitStack) -> InputFile:
     Raises:
         InvalidRequestError: missing, not a regular file, unreadable, empty, not a whole picture.
     """
+    return InputFile.of(open_file(value, field, cleanup))
+
+
+def open_file(value: Any, field: str, cleanup: ExitStack) -> OpenedFile:
+    """Open an image input as `open_input` does, whatever its bytes are: they are not looked at."""
     if isinstance(value, str) and is_data_url(value):
         return _from_bytes(_data_url(value, field), field)
     if isinstance(value, str | os.PathLike):
@@ -156,13 +186,13 @@ def open_input(value: Any, field: str, cleanup: ExitStack) -> InputFile:
     return _from_stream(value, field, cleanup)
 
 
-def _from_bytes(data: bytes, field: str) -> InputFile:
+def _from_bytes(data: bytes, field: str) -> OpenedFile:
     _check_length(len(data), field)
     view = memoryview(data)
-    return InputFile(field, len(data), lambda size, at: bytes(view[at : at + size]))
+    return OpenedFile(field, len(data), lambda size, at: bytes(view[at : at + size]))
 
 
-def _from_path(path: str | bytes, field: str, cleanup: ExitStack) -> InputFile:
+def _from_path(path: str | bytes, field: str, cleanup: ExitStack) -> OpenedFile:
     shown = _shown(os.fsdecode(path))
     try:
         # O_NONBLOCK: opening a FIFO would otherwise wait for a writer for ever.
@@ -176,7 +206,7 @@ def _from_path(path: str | bytes, field: str, cleanup: ExitStack) -> InputFile:
     return _from_descriptor(descriptor, 0, shown, field)
 
 
-def _from_descriptor(descriptor: int, start: int, shown: str, field: str) -> InputFile:
+def _from_descriptor(descriptor: int, start: int, shown: str, field: str) -> OpenedFile:
     before = os.fstat(descriptor)
     if stat.S_ISDIR(before.st_mode):
         raise InvalidRequestError({field: f"{shown} is a folder: give a picture file."})
@@ -196,7 +226,7 @@ def _from_descriptor(descriptor: int, start: int, shown: str, field: str) -> Inp
             before.st_size, before.st_mtime_ns, before.st_ctime_ns,
         )  # fmt: skip
 
-    return InputFile(field, before.st_size - start, read_at, unchanged)
+    return OpenedFile(field, before.st_size - start, read_at, unchanged)
 
 
 def _pread(descriptor: int, size: int, position: int) -> bytes:
@@ -206,7 +236,7 @@ def _pread(descriptor: int, size: int, position: int) -> bytes:
     return os.read(descriptor, size)
 
 
-def _from_stream(stream: IO[Any], field: str, cleanup: ExitStack) -> InputFile:
+def _from_stream(stream: IO[Any], field: str, cleanup: ExitStack) -> OpenedFile:
     """Open a file object at its position, which stays where it is if that can be."""
     try:
         if hasattr(stream, "encoding"):
@@ -231,7 +261,7 @@ def _is_plain_file(stream: IO[Any]) -> bool:
     return type(stream) is io.FileIO or (type(stream) is io.BufferedReader and type(stream.raw) is io.FileIO)
 
 
-def _from_copy(stream: IO[Any], field: str, cleanup: ExitStack) -> InputFile:
+def _from_copy(stream: IO[Any], field: str, cleanup: ExitStack) -> OpenedFile:
     seekable = bool(getattr(stream, "seekable", lambda: False)())
     start = stream.tell() if seekable else 0
     copy = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - closed with the call
@@ -254,7 +284,7 @@ def _from_copy(stream: IO[Any], field: str, cleanup: ExitStack) -> InputFile:
         copy.seek(position)
         return copy.read(size)
 
-    return InputFile(field, length, read_at)
+    return OpenedFile(field, length, read_at)
 
 
 def _check_length(length: int, field: str, shown: str = "the picture") -> None:
@@ -300,7 +330,29 @@ def _said(error: object) -> str:
     return scrub(str(error), limit=_SHOWN_CHARACTERS).rstrip(".")
 
 
+_OTHER_FORMATS = {
+    b"II*\0": "TIFF", b"MM\0*": "TIFF", b"\0\0\1\0": "an icon (ICO)",
+    b"\0\0\0\x0cjP  ": "JPEG 2000", b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"8BPS": "Photoshop",
+}  # fmt: skip
+_BRANDS = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    b"heic": "HEIC",
+    b"heix": "HEIC",
+    b"mif1": "HEIF",
+    b"msf1": "HEIF",
+}
+
+
 def _looks_like(head: bytes) -> str:
+    if head[4:8] == b"ftyp" and head[8:12] in _BRANDS:
+        return _BRANDS[head[8:12]]
+    if head.startswith(b"BM") and head[6:10] == bytes(4):
+        return "BMP"
+    for start, name in _OTHER_FORMATS.items():
+        if head.startswith(start):
+            return name
     if head.startswith(b"%PDF"):
         return "a PDF"
     if head.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):

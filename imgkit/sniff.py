@@ -77,6 +77,46 @@ def sniff(head: bytes) -> Kind | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class PngHeader:
+    """What a PNG says of its pixels before the first one (PNG specification, third edition, 11.2 and 11.3).
+
+    Attributes:
+        bits: per channel, or per palette entry.
+        colour_type: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGB and alpha.
+        keyed: a tRNS chunk makes palette entries or one colour transparent.
+        animated: an APNG.
+    """
+
+    bits: int
+    colour_type: int
+    keyed: bool
+    animated: bool
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether some of its pixels can be transparent."""
+        return self.keyed or self.colour_type in (4, 6)
+
+
+def png_header(read_at: ReadAt) -> PngHeader:
+    """Return the header of what `sniff` calls a PNG.
+
+    Args:
+        read_at: as for `is_complete`.
+    """
+    bits, colour_type = (*read_at(2, 24), 0, 0)[:2]
+    names = set()
+    position = 8
+    for _ in range(_MOST_PNG_CHUNKS):
+        head = read_at(8, position)
+        if len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
+            break
+        names.add(head[4:])
+        position += 12 + int.from_bytes(head[:4], "big")
+    return PngHeader(bits, colour_type, b"tRNS" in names, b"acTL" in names)
+
+
 def is_complete(length: int, read_at: ReadAt) -> bool:
     """Return whether a whole picture seems to be there: its end marker is where it belongs.
 
