@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from imgkit.errors import ImgkitError, InvalidRequestError
-from imgkit.inputs import OpenedFile
+from imgkit.inputs import UPLOAD_FORMATS, OpenedFile
 from imgkit.redact import scrub
 from imgkit.sniff import HEAD_BYTES, png_header, sniff
 
@@ -206,7 +206,7 @@ def _with_picture(file: OpenedFile, work: Callable[[PIL.Image.Image], T]) -> T:
     kind = sniff(file.read_at(HEAD_BYTES, 0))
     if kind is not None and kind.width and kind.height:
         _bounded(file, kind.width, kind.height)
-    formats = [kind.format.upper()] if kind else _known_others()
+    formats = [kind.format.upper()] if kind and kind.format in UPLOAD_FORMATS else _known_others()
     try:
         with PIL.Image.open(io.BytesIO(file.read()), formats=formats) as picture:
             _bounded(file, *picture.size)

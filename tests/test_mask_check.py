@@ -17,7 +17,7 @@ from imgkit.mask_pixels import converted
 
 from .support.openings import cleanup
 from .support.pictures import noise, picture
-from .support.rasters import hole, opened, refusal, saved
+from .support.rasters import bomb, hole, opened, refusal, saved
 
 __all__ = ["cleanup"]  # a fixture, used by name
 

@@ -68,3 +68,25 @@ def refusal(make: Callable[[], Any]) -> dict[str, str]:
     assert caught.value.__cause__ is None
     assert len(str(caught.value)) < 1000
     return caught.value.fields
+
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+CORNERS = greys([10, 60, 110], [160, 210, 250])
+
+
+def two(mode: str = "RGB", size: tuple[int, int] = (32, 16)) -> PIL.Image.Image:
+    """Return a picture whose left half is red, the right one blue."""
+    made = PIL.Image.new("RGB", size, RED)
+    made.paste(BLUE, (size[0] // 2, 0, *size))
+    return made.convert(mode)
+
+
+def exif(orientation: int, image: PIL.Image.Image, format: str = "JPEG") -> bytes:
+    about = PIL.Image.Exif()
+    about[0x0112] = orientation
+    about[0x010F] = "a camera"
+    return saved(image, format, exif=about)
+
+
+def animated(format: str) -> bytes:
+    return saved(two(), format, save_all=True, append_images=[two().rotate(180), two()])
