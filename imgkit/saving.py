@@ -280,6 +280,16 @@ def may_replace(path: Path) -> bool:
     return isinstance(story, dict) and SIDECAR_MARK in story
 
 
+def write_file(path: Path, data: bytes, *, overwrite: bool) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        FileExistsError: there is one, and it is not to be replaced.
+        OSError, ValueError: it cannot be written, or the path is none.
+    """
+    _write(path, data, os.replace if overwrite else _link)
+
+
 def _write(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -> None:
     """Write a whole file under a temporary name, flush it to the disk, then give it its name."""
     part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.part")

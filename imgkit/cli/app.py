@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import click
 
-from imgkit.cli import exits, options, streams, values
+from imgkit.cli import exits, mask, options, streams, values
 from imgkit.cli.commands import Root
 from imgkit.cli.options import Command, Option
 from imgkit.models import (
@@ -225,6 +225,15 @@ def _others() -> Iterator[click.Command]:
         "default), and of your own files.",
         short_help="List what is known of models.",
         epilog=_verbatim("Examples:", "  imgkit models", "  imgkit models gpt-image-2"),
+    )
+    yield mask.command(
+        _SETTINGS,
+        _verbatim(
+            "Examples:",
+            "  imgkit mask --from-white drawing.png --like photo.png -o mask.png",
+            "  imgkit mask --box 40,60,200,120 --feather 4 --like photo.png -o mask.png",
+            "  imgkit mask --check mask.png --like photo.png",
+        ),
     )
     yield _cache_group()
     yield _cassette_group()

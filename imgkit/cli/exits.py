@@ -17,7 +17,7 @@ class Stopped(Exception):
 
 MEANING = {
     OK: "done",
-    BUG: "a bug in imgkit; for `doctor` and `cassette check`: something is wrong",
+    BUG: "a bug in imgkit; for `doctor`, `cassette check` and `mask --check`: something is wrong",
     USAGE: "usage, configuration or an invalid request; nothing was sent",
     3: "authentication, missing key, permission or verification",
     4: "rate limit or quota",
