@@ -131,10 +131,7 @@ def test_a_mask_into_an_edit(tmp_path: Path) -> None:
     ):
         done = imgkit(*line, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    pages = [
-        PIL.Image.open(io.BytesIO((tmp_path / name).read_bytes())).convert("RGB")
-        for name in ("fox.png", "hat.png")
-    ]
+    pages = [opened(Path(name).read_bytes()).convert("RGB") for name in ("fox.png", "hat.png")]
     assert pages[0].tobytes() != pages[1].tobytes()
     for page in pages:
         page.paste("black", (20, 30, 60, 70))
