@@ -164,7 +164,7 @@ def _fitted(
     if format == "jpeg" and picture.mode == "RGBA":
         done.append("transparent parts made white")
     if format != seen.format.lower():
-        done.append(f"written as {format}")
+        done.append(f"written as {format}{', which loses a little' if format == 'jpeg' else ''}")
     elif not done:
         done.append(f"written anew in {len(data)} bytes instead of {file.length}")
     return reopened(data, file.field, cleanup), [f"{file.field}: {one}." for one in done], place

@@ -68,9 +68,7 @@ def look(file: OpenedFile) -> Look:
     def read(picture: PIL.Image.Image) -> Look:
         name = "JPEG" if picture.format == "MPO" else picture.format or ""
         frames = 1 if name == "JPEG" else getattr(picture, "n_frames", 1)
-        orientation = picture.getexif().get(_ORIENTATION, 1)
-        turned = orientation if orientation in range(1, 9) else 1
-        return Look(name, picture.mode, *picture.size, _bits(file, picture), frames, turned)
+        return Look(name, picture.mode, *picture.size, _bits(file, picture), frames, _orientation(picture))
 
     return _with_picture(file, read)
 
@@ -192,6 +190,17 @@ def _opacity(file: OpenedFile, picture: PIL.Image.Image) -> PIL.Image.Image | No
             {file.field: "makes one of its 16-bit colours transparent: save it anew, with an alpha channel."}
         )
     return picture.convert("RGBA").getchannel("A")
+
+
+def _orientation(picture: PIL.Image.Image) -> int:
+    import PIL.Image
+
+    try:
+        # That of the base class: a PNG's own decodes all pixels to look behind them.
+        found = PIL.Image.Image.getexif(picture).get(_ORIENTATION, 1)
+    except Exception:  # whatever Pillow makes of metadata that is broken: the picture itself may be sound
+        return 1
+    return found if found in range(1, 9) else 1
 
 
 def _bits(file: OpenedFile, picture: PIL.Image.Image) -> int:

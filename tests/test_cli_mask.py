@@ -11,7 +11,7 @@ import pytest
 from imgkit import masks
 from imgkit.cli.run import run
 from tests.support.pictures import picture
-from tests.support.rasters import greys, saved
+from tests.support.rasters import greys, opened, saved
 from tests.test_cli_support import clear, imgkit
 
 DRAWING = greys([0, 255, 255], [0, 127, 128])

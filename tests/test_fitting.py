@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -237,7 +238,7 @@ def test_transparent_to_jpeg(cleanup: ExitStack) -> None:
     page = PIL.Image.new("RGBA", (8, 8), (0, 0, 0, 0))
     made, done = fit(saved(page), ImageNeeds(formats=frozenset({"jpeg"})), cleanup)
     assert opened(made.read()).getpixel((4, 4)) == (255, 255, 255)
-    assert "image: transparent parts made white." in done
+    assert done == ["image: transparent parts made white.", "image: written as jpeg, which loses a little."]
 
 
 def test_colour_profiles(cleanup: ExitStack) -> None:
@@ -254,13 +255,68 @@ def test_colour_profiles(cleanup: ExitStack) -> None:
     assert "icc_profile" not in opened(made.read()).info
 
 
+def cmyk_profile() -> bytes:
+    """Return an ICC profile of a printer whose cyan ink is red (ICC.1:2001-04, lut8Type)."""
+    corners = [(136, 208, 195) if ink == 0b1000 else (0 if ink else 255, 128, 128) for ink in range(16)]
+    ramp = bytes(range(256))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0])
+    table += b"".join(struct.pack(">i", 65536 * (at in (0, 4, 8))) for at in range(9))
+    table += ramp * 4 + b"".join(map(bytes, corners)) + ramp * 3
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
+    tags = [(b"A2B0", 156, len(table)), (b"wtpt", 156 + len(table), len(white))]
+    body = struct.pack(">I", 2) + b"".join(struct.pack(">4sII", *tag) for tag in tags) + table + white
+    head = struct.pack(">I4sI4s4s4s", 128 + len(body), b"", 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    head = head.ljust(36, b"\0") + b"acsp"
+    return head.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061) + bytes(48) + body
+
+
+def test_inks_by_their_profile(cleanup: ExitStack) -> None:
+    """CMYK has no meaning of its own: its profile says what colours it is, where there is one."""
+    cyan = PIL.Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    made, _ = fit(saved(cyan, "TIFF"), ANY, cleanup)
+    assert near(opened(made.read()).getpixel((4, 4)), (0, 255, 255))
+    made, _ = fit(saved(cyan, "TIFF", icc_profile=cmyk_profile()), ANY, cleanup)
+    assert near(opened(made.read()).getpixel((4, 4)), RED)
+
+
+def test_other_formats_that_pillow_knows(monkeypatch: pytest.MonkeyPatch, cleanup: ExitStack) -> None:
+    """HEIC, where a plugin of Pillow opens it, is converted like the rest."""
+    heic = b"\0\0\0\x18ftypheic" + bytes(60)
+
+    def factory(stream: Any, name: str) -> PIL.Image.Image:
+        made = PIL.Image.new("RGB", (4, 3), RED)
+        made.format = "HEIF"
+        return made
+
+    monkeypatch.setitem(PIL.Image.OPEN, "HEIF", (factory, lambda head: head[4:12] == b"ftypheic"))
+    assert "is a HEIF" in refusal(lambda: check(open_file(heic, "image", cleanup), ANY))["image"]
+    made, done = fit(heic, ANY, cleanup)
+    assert opened(made.read()).tobytes() == bytes(RED) * 12
+    assert done == ["image: written as png."]
+
+
+def test_several_pictures_in_a_jpeg(cleanup: ExitStack) -> None:
+    """What some cameras put behind the first one, a preview say, is no animation."""
+    data = saved(two(), "MPO", save_all=True, append_images=[two()])
+    made, _ = fit(data, ANY, cleanup)
+    assert made.read() == data
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow tells whoever listens
+def test_broken_metadata(cleanup: ExitStack) -> None:
+    """The picture itself may be sound."""
+    data = saved(two(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert problems(open_file(data, "image", cleanup), ANY) == []
+
+
 HOPELESS: dict[str, tuple[Callable[[], bytes], str]] = {
     "text": (lambda: b"hello", "is no picture that Pillow can open"),
     "pdf": (lambda: b"%PDF-1.7\n", "is no picture that Pillow can open"),
     "postscript": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture that Pillow"),
     "svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', "is no picture that Pillow can open"),
     "heic without its plugin": (lambda: b"\0\0\0\x18ftypheic" + bytes(60), "pillow-heif"),
-    "cut off": (lambda: noise(1)[:300], "cannot be decoded"),
+    "cut off": (lambda: noise(1)[:300], "is cut off"),
+    "cut off, to convert": (lambda: saved(opened(noise(1)), "JPEG")[:900], "cannot be decoded"),
     "bomb": (lambda: bomb(60_000, 2000), "too many to be decoded"),
     "floating": (floating, "floating-point"),
     "32 bits": (lambda: saved(greys([0, 70_000], mode="I"), "TIFF"), "more than 16 bits"),

@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgkit.sniff import EXTENSIONS, MEDIA_TYPES, Kind, is_complete, is_complete_bytes, sniff
+from imgkit.sniff import (
+    EXTENSIONS,
+    MEDIA_TYPES,
+    Kind,
+    PngHeader,
+    is_complete,
+    is_complete_bytes,
+    png_header,
+    sniff,
+)
 
 SIZE = (37, 21)
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>'
@@ -40,7 +49,7 @@ def with_segment(jpeg: bytes, content: bytes) -> bytes:
     return jpeg[:2] + segments + jpeg[2:]
 
 
-def png_header(width: int, height: int) -> bytes:
+def bare_png(width: int, height: int) -> bytes:
     chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + b"\0\0\0\0"
 
@@ -123,11 +132,11 @@ def test_end_marker_across_two_blocks() -> None:
 
 
 SIZES = [
-    (png_header(0, 5), ("png", 0, 5)),
-    (png_header(5, 0), ("png", 5, 0)),
-    (png_header(50_000, 50_000), ("png", 50_000, 50_000)),
-    (png_header(2**31 - 1, 1), ("png", 2**31 - 1, 1)),
-    (png_header(1, 1)[:20], ("png", None, None)),
+    (bare_png(0, 5), ("png", 0, 5)),
+    (bare_png(5, 0), ("png", 5, 0)),
+    (bare_png(50_000, 50_000), ("png", 50_000, 50_000)),
+    (bare_png(2**31 - 1, 1), ("png", 2**31 - 1, 1)),
+    (bare_png(1, 1)[:20], ("png", None, None)),
     (b"\x89PNG\r\n\x1a\n\0\0\0\rJUNK" + bytes(8), ("png", None, None)),
     (b"\xff\xd8\xff\xe0\0\x10JFIF", ("jpeg", None, None)),
     (b"\xff\xd8\xff\xc4\0\0" * 50, ("jpeg", None, None)),
@@ -217,3 +226,30 @@ def test_a_hostile_gif_ends() -> None:
     blocks = b"\x01\x00" * 3_000_000
     head = b"GIF89a\1\0\1\0\0\0\0" + b"\x2c" + bytes(8) + b"\0\x08"
     assert not is_complete_bytes(head + blocks + b"\0;")
+
+
+APNG = saved("PNG", save_all=True, append_images=[noise().rotate(180)])
+HEADERS = {
+    "grey": (saved("PNG", "L"), PngHeader(8, 0, False, False)),
+    "one bit": (saved("PNG", "1"), PngHeader(1, 0, False, False)),
+    "sixteen bits": (saved("PNG", "I;16"), PngHeader(16, 0, False, False)),
+    "grey and alpha": (saved("PNG", "LA"), PngHeader(8, 4, False, False)),
+    "rgba": (saved("PNG", "RGBA"), PngHeader(8, 6, False, False)),
+    "palette": (saved("PNG", "P"), PngHeader(8, 3, False, False)),
+    "transparent palette": (saved("PNG", "P", transparency=0), PngHeader(8, 3, True, False)),
+    "animated": (APNG, PngHeader(8, 2, False, True)),
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_png_headers(kind: str) -> None:
+    data, header = HEADERS[kind]
+    assert png_header(lambda size, at: data[at : at + size]) == header
+    assert header.has_alpha == (kind in ("grey and alpha", "rgba", "transparent palette"))
+
+
+@given(st.integers(0, len(APNG)), st.binary(max_size=60))
+def test_png_headers_of_anything(end: int, more: bytes) -> None:
+    """A header that is cut off or wrong ends somewhere, and raises nothing."""
+    data = APNG[:end] + more
+    assert png_header(lambda size, at: data[at : at + size]).bits <= 255

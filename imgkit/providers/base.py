@@ -15,6 +15,9 @@ from imgkit.wire import Head, HttpRequest
 
 HostClass: TypeAlias = Literal["official", "compatible", "offline"]
 
+MaskPolarity: TypeAlias = Literal["transparent", "white"]
+"""Which pixels of a mask may change: transparent ones, or the white ones of a grey picture."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
@@ -112,8 +115,20 @@ class ReplyBody(Protocol):
         """Return it as it came."""
 
 
+def mask_polarity(provider: object) -> MaskPolarity:
+    """Return how a provider's API takes masks: what its class attribute ``mask_polarity`` says.
+
+    Callers always give masks whose transparent pixels may change, which is what is meant without it.
+    """
+    polarity: MaskPolarity = getattr(provider, "mask_polarity", "transparent")
+    return polarity
+
+
 class Provider(Protocol):
     """An API dialect: how an operation becomes a request, and a reply becomes pictures.
+
+    Where its API takes masks another way, a provider also has ``mask_polarity = "white"``; masks are turned
+    before `encode` sees them.
 
     Attributes:
         base_url: the official one.
