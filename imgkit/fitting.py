@@ -145,6 +145,12 @@ def fitted_pair(
     return made, written, [*done, f"{mask.field}: written anew to go with the picture."]
 
 
+def moved(before: OpenedFile, after: InputFile) -> bool:
+    """Return whether fitting has turned, shrunk or padded a picture, so that its pixels are elsewhere."""
+    seen = pixels.look(before)
+    return seen.orientation != 1 or (seen.width, seen.height) != (after.kind.width, after.kind.height)
+
+
 def _fitted(
     file: OpenedFile, needs: ImageNeeds, cleanup: ExitStack
 ) -> tuple[InputFile, list[str], Placement]:

@@ -31,13 +31,13 @@ class Judgement:
     doubts: tuple[str, ...] = ()
 
 
-def judge(mask: InputFile, image: InputFile, *, max_bytes: int = MOST_BYTES) -> Judgement:
+def judge(mask: InputFile, image: InputFile, *, max_bytes: int | None = MOST_BYTES) -> Judgement:
     """Return what is wrong with a mask for the first picture of a request. Neither is moved nor changed.
 
     Args:
         mask: opened.
         image: the picture that it is for, opened.
-        max_bytes: what the API takes.
+        max_bytes: what the API takes; None without a limit.
     """
     problems = [*_problems_of_bytes(mask, max_bytes), *_problems_of_size(mask, image)]
     doubts = []
@@ -56,13 +56,13 @@ def judge(mask: InputFile, image: InputFile, *, max_bytes: int = MOST_BYTES) -> 
     return Judgement(tuple(problems), tuple(doubts))
 
 
-def check_mask(mask: InputFile, image: InputFile, *, max_bytes: int = MOST_BYTES) -> list[str]:
+def check_mask(mask: InputFile, image: InputFile, *, max_bytes: int | None = MOST_BYTES) -> list[str]:
     """Refuse a mask that does not fit the first picture, before it is sent. May block.
 
     Args:
         mask: opened; neither it nor `image` is moved or changed.
         image: the picture that it is for, opened.
-        max_bytes: what the API takes.
+        max_bytes: what the API takes; None without a limit.
 
     Returns:
         Warnings, for ``reply.warnings``.
@@ -76,7 +76,7 @@ def check_mask(mask: InputFile, image: InputFile, *, max_bytes: int = MOST_BYTES
     return [f"mask: {doubt}." for doubt in found.doubts]
 
 
-def _problems_of_bytes(mask: InputFile, max_bytes: int) -> list[str]:
+def _problems_of_bytes(mask: InputFile, max_bytes: int | None) -> list[str]:
     if mask.kind.format != "png":
         return [f"is a {mask.kind.format}, and a mask is a PNG with transparent parts: {HOW}"]
     header = png_header(mask.read_at)
@@ -85,7 +85,7 @@ def _problems_of_bytes(mask: InputFile, max_bytes: int) -> list[str]:
         problems.append(f"has no transparency, which says what may change: {HOW}")
     if header.animated:
         problems.append("is an animated PNG: save a single picture")
-    if mask.length > max_bytes:
+    if max_bytes is not None and mask.length > max_bytes:
         problems.append(
             f"is {mask.length} bytes, and at most {max_bytes} are taken: `imgkit mask --from-mask mask.png "
             "-o small.png`, or imgkit.masks.union(mask), writes it without its colours"
