@@ -128,8 +128,7 @@ def fitted_pair(
     seen = pixels.look(mask)
     size = (seen.width, seen.height)
     stored = pixels.look(image)
-    same = place == Placement(1, size, size) and size == (stored.width, stored.height)
-    if same and not _problems(mask, seen, mask_needs):
+    if place == Placement(1, size, size) and not _problems(mask, seen, mask_needs):
         return made, InputFile.of(mask), done
     opaque = opacity_of(mask)
     if size != stored.shown or stored.shown == (stored.width, stored.height):
@@ -265,9 +264,7 @@ def _page(picture: PIL.Image.Image, place: Placement, needs: ImageNeeds) -> PIL.
 
     profile = picture.info.get("icc_profile")
     if picture.size != place.inner:
-        # Premultiplied, so that colours of transparent pixels do not bleed into visible ones.
-        soft = picture.convert("RGBa") if picture.mode == "RGBA" else picture
-        picture = soft.resize(place.inner, PIL.Image.Resampling.LANCZOS).convert(picture.mode)
+        picture = picture.resize(place.inner, PIL.Image.Resampling.LANCZOS)
     if place.outer != place.inner:
         if needs.formats & {"png", "webp"}:
             picture = _padded(picture.convert("RGBA"), place, (0, 0, 0, 0))

@@ -1,7 +1,7 @@
 """The pictures of a request between being opened and being encoded.
 
-A mask is always looked at, since one that does nothing costs as much as one that works. The pictures are judged
-or changed where the caller says so (``prepare="check"`` or ``"fit"``).
+A mask is always looked at, since one that does nothing costs as much as one that works. The pictures are
+judged or changed where the caller says so (``prepare="check"`` or ``"fit"``).
 """
 
 from __future__ import annotations

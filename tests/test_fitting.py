@@ -13,7 +13,7 @@ from typing import Any
 import PIL.Image
 import PIL.ImageCms
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgkit.errors import InvalidRequestError
@@ -354,6 +354,7 @@ def test_everything_wrong_is_told_at_once(cleanup: ExitStack) -> None:
     assert len(done) == 5
 
 
+@settings(deadline=None)  # lossless WebP takes its time on a busy machine
 @given(
     st.tuples(st.integers(1, 40), st.integers(1, 40)),
     st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"]),

@@ -139,6 +139,13 @@ def test_resizing_keeps_what_may_change(size: tuple[int, int], times: int, data:
     assert alpha(masks.resize(larger, size)) == bytes(values)
 
 
+def test_hard_masks_stay_hard() -> None:
+    """A pixel that is made of several goes with most of them."""
+    mask = PIL.Image.new("RGBA", (6, 1))
+    mask.putalpha(greys([0, 255, 255, 0, 0, 255]))
+    assert alpha(masks.resize(mask, (2, 1))) == b"\xff\x00"
+
+
 def test_soft_masks_stay_soft() -> None:
     soft = masks.feather(masks.from_box((40, 20), (10, 5, 20, 10)), 2)
     assert len(set(alpha(masks.resize(soft, (20, 10))))) > 2
