@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import IO, Any, NoReturn
@@ -35,6 +36,7 @@ UPLOAD_FORMATS = ("png", "jpeg", "webp", "gif")
 
 _IN_MEMORY_BYTES = 8 * 1024 * 1024
 _SHOWN_CHARACTERS = 200
+_SEEKING = threading.Lock()
 _PNG_MODES = {"I": "I;16", "La": "LA"}
 
 
@@ -232,8 +234,9 @@ def _from_descriptor(descriptor: int, start: int, shown: str, field: str) -> Ope
 def _pread(descriptor: int, size: int, position: int) -> bytes:
     if hasattr(os, "pread"):
         return os.pread(descriptor, size, position)
-    os.lseek(descriptor, position, os.SEEK_SET)  # Windows; the descriptor is then our own
-    return os.read(descriptor, size)
+    with _SEEKING:  # Windows; the descriptor is then our own
+        os.lseek(descriptor, position, os.SEEK_SET)
+        return os.read(descriptor, size)
 
 
 def _from_stream(stream: IO[Any], field: str, cleanup: ExitStack) -> OpenedFile:
@@ -280,9 +283,12 @@ def _from_copy(stream: IO[Any], field: str, cleanup: ExitStack) -> OpenedFile:
             stream.seek(start)
     _check_length(length, field, "the file object, from its position on,")
 
+    reading = threading.Lock()  # the requests of one call send it at the same time
+
     def read_at(size: int, position: int) -> bytes:
-        copy.seek(position)
-        return copy.read(size)
+        with reading:
+            copy.seek(position)
+            return copy.read(size)
 
     return OpenedFile(field, length, read_at)
 

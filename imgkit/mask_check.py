@@ -31,15 +31,17 @@ class Judgement:
     doubts: tuple[str, ...] = ()
 
 
-def judge(mask: InputFile, image: InputFile, *, max_bytes: int | None = MOST_BYTES) -> Judgement:
+def judge(mask: InputFile, image: InputFile | None, *, max_bytes: int | None = MOST_BYTES) -> Judgement:
     """Return what is wrong with a mask for the first picture of a request. Neither is moved nor changed.
 
     Args:
         mask: opened.
-        image: the picture that it is for, opened.
+        image: the picture that it is for, opened; None where it is not here, and its size not known.
         max_bytes: what the API takes; None without a limit.
     """
-    problems = [*_problems_of_bytes(mask, max_bytes), *_problems_of_size(mask, image)]
+    problems = _problems_of_bytes(mask, max_bytes)
+    if image is not None:
+        problems += _problems_of_size(mask, image)
     doubts = []
     if not problems:
         opaque = pixels.opacity(mask)
@@ -56,12 +58,12 @@ def judge(mask: InputFile, image: InputFile, *, max_bytes: int | None = MOST_BYT
     return Judgement(tuple(problems), tuple(doubts))
 
 
-def check_mask(mask: InputFile, image: InputFile, *, max_bytes: int | None = MOST_BYTES) -> list[str]:
+def check_mask(mask: InputFile, image: InputFile | None, *, max_bytes: int | None = MOST_BYTES) -> list[str]:
     """Refuse a mask that does not fit the first picture, before it is sent. May block.
 
     Args:
         mask: opened; neither it nor `image` is moved or changed.
-        image: the picture that it is for, opened.
+        image: the picture that it is for, opened; None where it is not here, and its size not known.
         max_bytes: what the API takes; None without a limit.
 
     Returns:

@@ -18,6 +18,7 @@ from imgkit.inputs import InputFile, OpenedFile
 from imgkit.mask_check import MOST_BYTES, check_mask
 from imgkit.mask_pixels import by, converted
 from imgkit.providers.base import MaskPolarity, OpenedInputs
+from imgkit.references import ImageReference
 
 Prepare: TypeAlias = Literal["check", "fit"]
 
@@ -41,9 +42,9 @@ class InputRules:
 
 
 def prepared(
-    images: Sequence[OpenedFile],
-    mask: OpenedFile | None,
-    markup: OpenedFile | None,
+    images: Sequence[OpenedFile | ImageReference],
+    mask: OpenedFile | ImageReference | None,
+    markup: OpenedFile | ImageReference | None,
     *,
     rules: InputRules,
     how: Prepare | None,
@@ -52,7 +53,7 @@ def prepared(
     """Return the pictures of a request as they are to be sent. May block.
 
     Args:
-        images: in the caller's order, the mask is for the first.
+        images: in the caller's order, the mask is for the first. What is only named is left alone.
         mask, markup: where given.
         rules: what the model takes.
         how: "check" refuses what does not fit, "fit" changes it, None sends pictures as they are.
@@ -64,40 +65,41 @@ def prepared(
     Raises:
         InvalidRequestError: one cannot be sent, or does not fit; nothing was sent.
     """
-    if how == "check":
-        for file in images:
-            fitting.check(file, rules.image)
-    if how == "fit":
-        made, ready, told = _fitted(images, mask, rules, cleanup)
-        if markup is not None:
-            _check_in_place(images[0], made[0], markup)
-    else:
-        made, told = [InputFile.of(file) for file in images], []
-        ready = InputFile.of(mask) if mask is not None else None
-    if ready is not None:
-        told += check_mask(ready, made[0], max_bytes=rules.mask.max_bytes)
-        ready = converted(ready, rules.polarity, cleanup)
-    return OpenedInputs(tuple(made), ready, InputFile.of(markup) if markup is not None else None), told
-
-
-def _fitted(
-    images: Sequence[OpenedFile], mask: OpenedFile | None, rules: InputRules, cleanup: ExitStack
-) -> tuple[list[InputFile], InputFile | None, list[str]]:
-    made: list[InputFile] = []
     told: list[str] = []
-    ready: InputFile | None = None
-    for file in images:
-        if mask is not None and ready is None:
-            one, ready, done = fitting.fitted_pair(file, mask, rules.image, rules.mask, cleanup)
+    made: list[InputFile | ImageReference] = []
+    ready = mask
+    for index, file in enumerate(images):
+        if isinstance(file, ImageReference):
+            made.append(file)
+        elif how == "fit":
+            if index == 0 and isinstance(mask, OpenedFile):
+                one, ready, done = fitting.fitted_pair(file, mask, rules.image, rules.mask, cleanup)
+            else:
+                one, done = fitting.fitted(file, rules.image, cleanup)
+            made.append(one)
+            told += done
         else:
-            one, done = fitting.fitted(file, rules.image, cleanup)
-        made.append(one)
-        told += done
-    return made, ready, told
+            if how == "check":
+                fitting.check(file, rules.image)
+            made.append(InputFile.of(file))
+    if isinstance(ready, OpenedFile):
+        ready = InputFile.of(ready)
+        first = made[0] if isinstance(made[0], InputFile) else None
+        told += check_mask(ready, first, max_bytes=rules.mask.max_bytes)
+        ready = converted(ready, rules.polarity, cleanup)
+    if isinstance(markup, OpenedFile):
+        if how == "fit":
+            _check_in_place(images[0], made[0], markup)
+        markup = InputFile.of(markup)
+    return OpenedInputs(tuple(made), ready, markup), told
 
 
-def _check_in_place(before: OpenedFile, after: InputFile, markup: OpenedFile) -> None:
+def _check_in_place(
+    before: OpenedFile | ImageReference, after: InputFile | ImageReference, markup: OpenedFile
+) -> None:
     """Refuse a markup over a picture whose pixels are elsewhere now."""
+    if isinstance(before, ImageReference) or isinstance(after, ImageReference):
+        return
     if fitting.moved(before, after):
         size = by(after.kind.width or 0, after.kind.height or 0)
         raise InvalidRequestError(

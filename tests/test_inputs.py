@@ -8,9 +8,11 @@ import hashlib
 import io
 import os
 import tempfile
+import time
 import urllib.parse
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from imgkit.inputs import check_type, open_input
 from imgkit.sniff import Kind
 
 from .support.openings import cleanup, refusal
-from .support.pictures import picture
+from .support.pictures import noise, picture
 
 PNG = picture("PNG")
 
@@ -144,6 +146,26 @@ def test_handle_may_be_closed_while_it_is_sent(tmp_path: Path, cleanup: ExitStac
     stream.close()
     with file(tmp_path, b"x" * len(PNG), "other").open("rb"):
         assert opened.read() == PNG
+
+
+@pytest.mark.parametrize("kind", ["bytes", "path", "pipe-object"])
+def test_several_read_it_at_once(
+    kind: str, tmp_path: Path, cleanup: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The requests of one call, in threads of their own, all send the whole picture."""
+
+    class Slow(tempfile.SpooledTemporaryFile[bytes]):
+        def seek(self, *args: Any) -> int:
+            at = super().seek(*args)
+            time.sleep(0.002)  # another thread has its turn here, if it may
+            return at
+
+    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", Slow)
+    data = noise(4, 400)
+    value = {"bytes": data, "path": file(tmp_path, data), "pipe-object": Pipe(data, 1 << 20)}[kind]
+    shared = open_input(value, "image", cleanup)
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(lambda _: hashlib.sha256(shared.read()).hexdigest(), range(8))) == {shared.sha256}
 
 
 def test_everything_opened_is_closed(tmp_path: Path) -> None:

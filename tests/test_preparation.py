@@ -10,9 +10,10 @@ import pytest
 from imgkit import masks
 from imgkit.errors import InvalidRequestError
 from imgkit.fitting import ImageNeeds
-from imgkit.inputs import open_file
+from imgkit.inputs import InputFile, open_file
 from imgkit.preparation import InputRules, prepared
 from imgkit.providers.base import OpenedInputs, mask_polarity
+from imgkit.references import ImageReference
 
 from .support.openings import cleanup
 from .support.pictures import picture
@@ -25,15 +26,16 @@ ANY = InputRules()
 SQUARE = InputRules(image=ImageNeeds(formats=frozenset({"png"}), square=True))
 
 
+def opened(one: Any, field: str, cleanup: ExitStack) -> Any:
+    return one if one is None or isinstance(one, ImageReference) else open_file(one, field, cleanup)
+
+
 def prepare(
     images: list[Any], cleanup: ExitStack, mask: Any = None, markup: Any = None, how: Any = None,
     rules: InputRules = ANY,
 ) -> tuple[OpenedInputs, list[str]]:  # fmt: skip
-    files = [open_file(one, f"image.{index}", cleanup) for index, one in enumerate(images)]
-    others = [
-        open_file(one, field, cleanup) if one is not None else None
-        for field, one in (("mask", mask), ("markup", markup))
-    ]
+    files = [opened(one, f"image.{index}", cleanup) for index, one in enumerate(images)]
+    others = [opened(one, field, cleanup) for field, one in (("mask", mask), ("markup", markup))]
     return prepared(files, *others, rules=rules, how=how, cleanup=cleanup)
 
 
@@ -109,6 +111,20 @@ def test_markup_is_not_left_behind(cleanup: ExitStack) -> None:
         ready, _ = prepare([fine], cleanup, markup=markup, how="fit")
         assert ready.markup is not None
         assert ready.markup.read() == markup
+
+
+@pytest.mark.parametrize("how", [None, "check", "fit"])
+def test_what_is_only_named(how: Any, cleanup: ExitStack) -> None:
+    """Pictures that are not here are left alone; of a mask over one, all but its size is looked at."""
+    there = ImageReference(file_id="file-1")
+    ready, told = prepare([there, picture()], cleanup, mask=HOLE, markup=picture(mode="RGBA"), how=how)
+    assert ready.image[0] is there
+    assert isinstance(ready.mask, InputFile)
+    assert (ready.mask.read(), told) == (HOLE, [])
+    with pytest.raises(InvalidRequestError, match="no transparency"):
+        prepare([there], cleanup, mask=picture(), how=how)
+    ready, _ = prepare([picture()], cleanup, mask=there, markup=there, how=how)
+    assert ready.mask is there is ready.markup
 
 
 def test_what_a_provider_says() -> None:

@@ -127,9 +127,6 @@ def mask_polarity(provider: object) -> MaskPolarity:
 class Provider(Protocol):
     """An API dialect: how an operation becomes a request, and a reply becomes pictures.
 
-    Where its API takes masks another way, a provider also has ``mask_polarity = "white"``; masks are turned
-    before `encode` sees them.
-
     Attributes:
         base_url: the official one.
         env: names of environment variables for "api_key", "base_url", "organization", "project".
@@ -140,6 +137,7 @@ class Provider(Protocol):
 
     - ``model_facts: str = ""``: ``"package:file.toml"``, its data about models (`imgkit.catalogue`).
     - ``takes_references: bool = False``: it encodes an `ImageReference` among the inputs of an edit.
+    - ``mask_polarity: MaskPolarity = "transparent"``: what of a mask may change, in the masks `encode` gets.
     """
 
     base_url: ClassVar[str]
