@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, get_args
 
 from imgkit import fitting
+from imgkit.catalogue.facts import InputFacts
 from imgkit.errors import InvalidRequestError
 from imgkit.fitting import ImageNeeds
 from imgkit.inputs import InputFile, OpenedFile
@@ -19,6 +20,7 @@ from imgkit.mask_check import MOST_BYTES, check_mask
 from imgkit.mask_pixels import by, converted
 from imgkit.providers.base import MaskPolarity, OpenedInputs
 from imgkit.references import ImageReference
+from imgkit.sniff import Format
 
 Prepare: TypeAlias = Literal["check", "fit"]
 
@@ -39,6 +41,18 @@ class InputRules:
     image: ImageNeeds = ANY_IMAGE
     mask: ImageNeeds = ANY_MASK
     polarity: MaskPolarity = "transparent"
+
+    @classmethod
+    def of(cls, facts: InputFacts | None, polarity: MaskPolarity) -> InputRules:
+        """Return what is known of a model as rules; a limit that is not known is none."""
+        if facts is None:
+            return cls(mask=replace(ANY_MASK, max_bytes=None), polarity=polarity)
+        formats = frozenset(one for one in get_args(Format) if one in facts.formats) or ANY_IMAGE.formats
+        return cls(
+            image=ImageNeeds(formats=formats, max_bytes=facts.most_bytes, square=facts.square),
+            mask=replace(ANY_MASK, max_bytes=facts.mask_most_bytes),
+            polarity=polarity,
+        )
 
 
 def prepared(

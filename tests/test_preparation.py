@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from imgkit import masks
+from imgkit.catalogue.facts import InputFacts
 from imgkit.errors import InvalidRequestError
 from imgkit.fitting import ImageNeeds
 from imgkit.inputs import InputFile, open_file
@@ -125,6 +126,16 @@ def test_what_is_only_named(how: Any, cleanup: ExitStack) -> None:
         prepare([there], cleanup, mask=picture(), how=how)
     ready, _ = prepare([picture()], cleanup, mask=there, markup=there, how=how)
     assert ready.mask is there is ready.markup
+
+
+def test_rules_of_facts() -> None:
+    """What is known of a model is what is judged; nothing is made up where nothing is known."""
+    facts = InputFacts(formats=frozenset({"png", "tiff"}), most_bytes=9, mask_most_bytes=5, square=True)
+    rules = InputRules.of(facts, "white")
+    assert rules.image == ImageNeeds(formats=frozenset({"png"}), max_bytes=9, square=True)
+    assert (rules.mask.max_bytes, rules.mask.formats, rules.polarity) == (5, {"png"}, "white")
+    unknown = InputRules.of(None, "transparent")
+    assert (unknown.image, unknown.mask.max_bytes) == (ImageNeeds(), None)
 
 
 def test_what_a_provider_says() -> None:
