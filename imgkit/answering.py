@@ -13,7 +13,8 @@ from typing import Any
 
 from imgkit import results
 from imgkit.call import Started
-from imgkit.catalogue.rules import judged, most
+from imgkit.catalogue.facts import Model
+from imgkit.catalogue.rules import judged, judged_inputs, most
 from imgkit.core import Core
 from imgkit.errors import (
     ApiError,
@@ -29,9 +30,10 @@ from imgkit.errors import (
 from imgkit.exchange import Course
 from imgkit.flow import Done, Flow, Run, Together
 from imgkit.image import Image
-from imgkit.inputs import open_input
+from imgkit.inputs import open_file
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, ImageRequest, ImagesResponse
-from imgkit.providers.base import OpenedInputs
+from imgkit.preparation import InputRules, Prepare, prepared
+from imgkit.providers.base import OpenedInputs, mask_polarity
 from imgkit.references import ImageReference
 from imgkit.single_flight import CacheUse, fetch
 
@@ -53,9 +55,21 @@ class Answered:
 
 
 def answered(
-    core: Core, course: Course, request: ImageRequest, use: CacheUse, cleanup: ExitStack
+    core: Core,
+    course: Course,
+    request: ImageRequest,
+    use: CacheUse,
+    cleanup: ExitStack,
+    prepare: Prepare | None = None,
 ) -> Flow[Answered]:
     """Send a request and return its pictures.
+
+    Args:
+        core, course: the service, and the call.
+        request: checked.
+        use: of the cache.
+        cleanup: what the call undoes at its end.
+        prepare: what becomes of input pictures.
 
     Raises:
         ImgkitError: with what is known of the model in its notes.
@@ -64,7 +78,8 @@ def answered(
     request, warnings = judged(request, model, core.catalogue, core.on_unsupported, date.today())
     core.provider.check(request, core.target)
     try:
-        inputs = yield from _opened(core, request, cleanup)
+        inputs, told = yield from _opened(core, request, model, prepare, cleanup)
+        warnings += told
         if course.request is None:
             course.request = request
             course.table.notify(Started(), course.call)
@@ -186,24 +201,42 @@ def _sent(
     return results.response_of(core, course, request, inputs, fetched, began)
 
 
-def _opened(core: Core, request: ImageRequest, cleanup: ExitStack) -> Flow[OpenedInputs]:
-    """Open the pictures of a request; those that are still at a URL are fetched first."""
+def _opened(
+    core: Core, request: ImageRequest, model: Model | None, prepare: Prepare | None, cleanup: ExitStack
+) -> Flow[tuple[OpenedInputs, list[str]]]:
+    """Open the pictures of a request and make them ready; those that are still at a URL are fetched first."""
     if isinstance(request, CreateImageRequest):
-        return OpenedInputs()
+        return OpenedInputs(), []
     listed = request.image if isinstance(request.image, tuple) else (request.image,)
     wanted = [("image" if len(listed) == 1 else f"image.{index}", one) for index, one in enumerate(listed)]
     if isinstance(request, CreateImageEditRequest):
         wanted += [(name, one) for name in ("mask", "markup") if (one := getattr(request, name)) is not None]
-    opened: dict[str, Any] = {}
+    here: dict[str, Any] = {}
     for field, one in wanted:
         if isinstance(one, ImageReference):
             _check_reference(core, request, field)
-            opened[field] = one
-            continue
-        here = (yield from results.here(core, one)) if isinstance(one, Image) else one
-        opened[field] = yield Run(partial(open_input, here, field, cleanup), before_sending=True)
+        here[field] = (yield from results.here(core, one)) if isinstance(one, Image) else one
+    facts = None if model is None else model.inputs
+    rules = InputRules.of(facts, mask_polarity(core.provider))
+    ready: tuple[OpenedInputs, list[str]] = yield Run(
+        partial(_ready, here, rules, prepare, cleanup), before_sending=True
+    )
+    inputs, told = ready
+    if model is not None and facts is not None:
+        told = [*told, *judged_inputs(inputs, model, core.on_unsupported, date.today())]
+    return inputs, told
+
+
+def _ready(
+    here: dict[str, Any], rules: InputRules, prepare: Prepare | None, cleanup: ExitStack
+) -> tuple[OpenedInputs, list[str]]:
+    """Open what is no mere name, and make it ready. May block."""
+    opened = {
+        field: one if isinstance(one, ImageReference) else open_file(one, field, cleanup)
+        for field, one in here.items()
+    }
     mask, markup = opened.pop("mask", None), opened.pop("markup", None)
-    return OpenedInputs(tuple(opened.values()), mask, markup)
+    return prepared(tuple(opened.values()), mask, markup, rules=rules, how=prepare, cleanup=cleanup)
 
 
 def _check_reference(core: Core, request: ImageRequest, field: str) -> None:

@@ -16,6 +16,7 @@ from imgkit.errors import ImgkitError
 from imgkit.exchange import Course, kept, settled
 from imgkit.flow import Flow, Run
 from imgkit.models import CreateImageVariationRequest, ImageRequest, ImagesResponse, field_names
+from imgkit.preparation import Prepare
 from imgkit.saving import SavePlan
 from imgkit.schemas.requests import checked
 from imgkit.single_flight import CacheUse
@@ -34,6 +35,7 @@ class Wish:
         timeout_s: seconds that the call may take, the service's if None.
         strategy: how variations are made.
         variation_prompt: of the edit that stands in for one.
+        prepare: what becomes of input pictures.
     """
 
     save_to: SaveTo = None
@@ -41,6 +43,7 @@ class Wish:
     timeout_s: float | None = None
     strategy: Strategy = "auto"
     variation_prompt: str | None = None
+    prepare: Prepare | None = None
 
 
 def carried_out(core: Core, request: ImageRequest, wish: Wish) -> Flow[ImagesResponse]:
@@ -104,9 +107,9 @@ def _pictures(
     request = prepared(course, request)
     if isinstance(request, CreateImageVariationRequest):
         how = wish.strategy, wish.variation_prompt
-        found = yield from varied(core, course, request, *how, wish.use, cleanup)
+        found = yield from varied(core, course, request, *how, wish.use, cleanup, wish.prepare)
     else:
-        found = yield from answered(core, course, request, wish.use, cleanup)
+        found = yield from answered(core, course, request, wish.use, cleanup, wish.prepare)
     response = found.response
     try:
         if plan is not None:

@@ -25,6 +25,7 @@ from imgkit.models import (
     ImagesResponse,
     field_names,
 )
+from imgkit.preparation import prepare_of
 from imgkit.schemas.requests import checked
 from imgkit.single_flight import CacheUse
 from imgkit.variations import strategy_of
@@ -111,6 +112,7 @@ def create_image_edit(
     user: str | None = None,
     extra_body: Mapping[str, Any] | None = None,
     extra_headers: Mapping[str, str | None] | None = None,
+    prepare: Literal["check", "fit"] | None = None,
     save_to: SaveTo = None,
     cache: str | None = None,
     replica: int = 0,
@@ -128,6 +130,9 @@ def create_image_edit(
         model, n, size, quality, background, output_format, output_compression, response_format,
         complexity, frame_count, frame_duration_ms, svg, safety_identifier, user, extra_body,
         extra_headers: see `CreateImageRequest`.
+        prepare: "fit" makes pictures fit what the model takes: converts, turns, shrinks and pads them, the
+            mask along with the first; "check" refuses what would need it. What was done is in
+            ``reply.warnings``.
         save_to, cache, replica, timeout_s: as for `create_image`.
 
     Returns:
@@ -138,7 +143,12 @@ def create_image_edit(
         ImgkitError: otherwise as `create_image`.
     """
     request = _request(CreateImageEditRequest, "image", image, locals())
-    wish = Wish(save_to=save_to, use=CacheUse.of(cache, replica), timeout_s=timeout_s)
+    wish = Wish(
+        save_to=save_to,
+        use=CacheUse.of(cache, replica),
+        timeout_s=timeout_s,
+        prepare=prepare_of(prepare),
+    )
     return (yield from carried_out(core, request, wish))
 
 
@@ -155,6 +165,7 @@ def create_image_variation(
     extra_headers: Mapping[str, str | None] | None = None,
     strategy: Literal["auto", "native", "emulate"] = "auto",
     variation_prompt: str | None = None,
+    prepare: Literal["check", "fit"] | None = None,
     save_to: SaveTo = None,
     cache: str | None = None,
     replica: int = 0,
@@ -169,6 +180,7 @@ def create_image_variation(
             variations; "auto": natively, and by an edit where the host is known not to have the operation, or
             answers 404 or 405. ``reply.meta.emulated`` tells which it was.
         variation_prompt: of that edit, instead of imgkit's own; it is in ``reply.meta.emulation_prompt``.
+        prepare: as for `create_image_edit`.
         save_to, cache, replica, timeout_s: as for `create_image`.
 
     Returns:
@@ -187,6 +199,7 @@ def create_image_variation(
         timeout_s=timeout_s,
         strategy=strategy_of(strategy),
         variation_prompt=variation_prompt,
+        prepare=prepare_of(prepare),
     )
     return (yield from carried_out(core, request, wish))
 

@@ -24,6 +24,14 @@ from imgkit.sniff import Format
 
 Prepare: TypeAlias = Literal["check", "fit"]
 
+
+def prepare_of(given: object) -> Prepare | None:
+    """Return a checked choice. Raises InvalidRequestError."""
+    if given is not None and given not in get_args(Prepare):
+        raise InvalidRequestError({"prepare": f"is {str(given)[:40]!r}: give 'check', 'fit' or None"})
+    return given  # type: ignore[return-value]  # checked above
+
+
 ANY_IMAGE = ImageNeeds()
 ANY_MASK = ImageNeeds(formats=frozenset({"png"}), max_bytes=MOST_BYTES)
 

@@ -16,6 +16,7 @@ from imgkit.models import (
     CreateImageVariationRequest,
     field_names,
 )
+from imgkit.preparation import Prepare
 from imgkit.schemas.requests import checked
 from imgkit.single_flight import CacheUse
 
@@ -45,6 +46,7 @@ def varied(
     prompt: str | None,
     use: CacheUse,
     cleanup: ExitStack,
+    prepare: Prepare | None,
 ) -> Flow[Answered]:
     """Return variations of a picture.
 
@@ -56,6 +58,7 @@ def varied(
         prompt: of the edit, `PROMPT` if None.
         use: of the cache.
         cleanup: what the call undoes at its end.
+        prepare: what becomes of the picture.
 
     Raises:
         EndpointRetiredError: "native", and the host is known not to have it; nothing was sent.
@@ -73,13 +76,13 @@ def varied(
     note: tuple[str, ...] = ()
     if strategy == "native" or (strategy == "auto" and gone is None):
         try:
-            return (yield from answered(core, course, request, use, cleanup))
+            return (yield from answered(core, course, request, use, cleanup, prepare))
         except NotFoundError as error:
             if strategy == "native" or error.status not in (404, 405) or error.code == "model_not_found":
                 raise
             note = (f"this server has no variations (HTTP {error.status}), so an edit was asked for one",)
     edit = as_edit(request, prompt or PROMPT)
-    found = yield from answered(core, course, edit, use, cleanup)
+    found = yield from answered(core, course, edit, use, cleanup, prepare)
     response = found.response
     meta = replace(response.meta, emulated=True, emulation_prompt=edit.prompt)
     return replace(found, response=replace(response, meta=meta, warnings=(*note, *response.warnings)))

@@ -177,13 +177,14 @@ def test_an_emoji_prompt_where_the_locale_is_ascii(tmp_path: Path) -> None:
 def test_a_dry_run_shows_the_form_and_touches_nothing(tmp_path: Path) -> None:
     """What would be sent is on stdout with sizes and digests; no key, no file, no request."""
     imgkit("create", "fox", "-o", "fox.png", "--no-sidecar", *SMALL, cwd=tmp_path)
-    data = (tmp_path / "fox.png").read_bytes()
+    imgkit("mask", "--box", "0,0,9,9", "--like", "fox.png", "-o", "mask.png", cwd=tmp_path)
+    data, mask = ((tmp_path / name).read_bytes() for name in ("fox.png", "mask.png"))
 
     def never(handler: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
         raise AssertionError("a dry run has sent something")
 
     with api(never) as base_url:
-        done = imgkit("edit", "fox.png", "fox.png", "a hat", "--mask", "fox.png", "--n", "3", "-o", "new/",
+        done = imgkit("edit", "fox.png", "fox.png", "a hat", "--mask", "mask.png", "--n", "3", "-o", "new/",
                       "--svg", '{"model": "x"}', "--extra-header", "X-Team: a:b", "--organization", "org-42",
                       "--backend", "requests", "--base-url", base_url, "--api-key-file", "-", "--dry-run",
                       cwd=tmp_path, stdin=CANARY.encode() + b"\n")  # fmt: skip
@@ -193,10 +194,11 @@ def test_a_dry_run_shows_the_form_and_touches_nothing(tmp_path: Path) -> None:
     assert text.startswith(f"POST {base_url}/images/edits\n")
     for line in ('prompt = "a hat"', 'n = "3"', 'svg[model] = "x"', "x-team: a:b", "openai-organization: …"):
         assert line in text.splitlines()
-    assert text.count(f"{len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}") == 3
+    assert text.count(f"{len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}") == 2
+    assert text.count(f"{len(mask)} bytes, sha256 {hashlib.sha256(mask).hexdigest()}") == 1
     assert "org-42" not in text
     assert CANARY not in text
-    assert os.listdir(tmp_path) == ["fox.png"]
+    assert sorted(os.listdir(tmp_path)) == ["fox.png", "mask.png"]
 
 
 def test_the_key_goes_to_the_server_and_nowhere_else(tmp_path: Path) -> None:

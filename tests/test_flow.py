@@ -66,14 +66,16 @@ def test_inputs_are_opened_by_need(tmp_path: Any) -> None:
     """Files are opened in `Run` needs, closed when the flow ends, and sent as the form says."""
     path = tmp_path / "a.png"
     path.write_bytes(picture())
-    flow = operations.create_image_edit(core(), [path, picture()], "blue", mask=picture())
-    news: object = None
-    opened = []
-    while isinstance(need := advance(flow, news), Run):
-        news = need.fn()
-        opened.append(news)
+    mask = picture(mode="RGBA", color="#0000")
+    flow = operations.create_image_edit(core(), [path, picture()], "blue", mask=mask)
+    need = advance(flow, None)
+    assert isinstance(need, Run)
+    inputs, warnings = need.fn()
+    opened = list(inputs)
+    need = advance(flow, (inputs, warnings))
     assert isinstance(need, Open)
     assert [one.field for one in opened] == ["image.0", "image.1", "mask"]
+    assert "transparent everywhere" in warnings[0]
     assert [part.name for part in need.request.body.parts] == ["prompt", "image[]", "image[]", "mask"]
     flow.close()
     with pytest.raises(imgkit.InvalidRequestError, match="descriptor"):

@@ -92,10 +92,10 @@ def test_edit_changes_only_where_the_mask_is_transparent() -> None:
 
 
 def test_wrong_masks_are_refused() -> None:
-    """A mask of another size or without alpha is refused as the API refuses it."""
+    """A mask of another size or without alpha is refused before it is sent."""
     with imgkit.ImageService() as service:
         for mask in (picture(size=(8, 9), mode="RGBA"), picture(size=(8, 8))):
-            with pytest.raises(imgkit.BadRequestError, match="mask"):
+            with pytest.raises(imgkit.InvalidRequestError, match="mask"):
                 service.create_image_edit(picture(size=(32, 32)), "a balloon", mask=mask)
 
 

@@ -45,7 +45,7 @@ def test_it_is_what_is_sent() -> None:
 def test_forms_show_files_by_digest() -> None:
     """Files of a form appear as name, type, size and digest, never as bytes."""
     service = imgkit.AsyncImageService("aiohttp", model="m")
-    text = preview(service, "create_image_edit", picture(), "blue", mask=picture(mode="RGBA"))
+    text = preview(service, "create_image_edit", picture(), "blue", mask=picture(mode="RGBA", color="#0000"))
     asyncio.run(service.close())
     assert "image = <image.png, image/png, " in text
     assert "mask = <mask.png, image/png, " in text

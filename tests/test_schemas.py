@@ -216,7 +216,7 @@ def test_request_schema_and_signature_agree(kind: Any, plan: Any) -> None:
     fields = {field.name for field in dataclasses.fields(kind)}
     parameters = set(inspect.signature(plan).parameters) - {"core"}
     assert set(REQUEST_SCHEMAS[kind].fields) == fields
-    how = {"save_to", "timeout_s", "cache", "replica", "strategy", "variation_prompt"}
+    how = {"save_to", "timeout_s", "cache", "replica", "strategy", "variation_prompt", "prepare"}
     assert parameters - how == fields
     described = set((inspect.getdoc(plan) or "").replace(",", " ").replace(":", " ").split())
     assert parameters <= described

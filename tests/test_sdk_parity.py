@@ -198,7 +198,7 @@ def test_cases_are_complete() -> None:
     streams = {"stream", "partial_images"}
     transport = {"self", "extra_headers", "extra_query", "extra_body", "timeout"}
     own = {"self", "save_to", "timeout_s", "cache", "replica", "extra_headers", "extra_body"}
-    own |= {"strategy", "variation_prompt"}
+    own |= {"strategy", "variation_prompt", "prepare"}
     for operation, method in METHODS.items():
         theirs = set(inspect.signature(getattr(openai.resources.Images, method)).parameters) - transport
         ours = set(inspect.signature(getattr(imgkit.ImageService, operation)).parameters) - own

@@ -10,9 +10,11 @@ from datetime import date
 from typing import Any, Literal
 
 from imgkit.catalogue.catalogue import NEAR_DAYS, Catalogue
-from imgkit.catalogue.facts import Grid, Model, Origin, Rule
+from imgkit.catalogue.facts import Grid, InputFacts, Model, Origin, Rule
 from imgkit.errors import ConfigurationError, InvalidRequestError
+from imgkit.inputs import InputFile
 from imgkit.models import ImageRequest, field_names
+from imgkit.providers.base import OpenedInputs
 
 Policy = Literal["raise", "warn", "drop"]
 POLICIES: tuple[Policy, ...] = ("raise", "warn", "drop")
@@ -118,6 +120,40 @@ def findings(
         problem = problem_of(rule, given[rule.field]) if applies(rule, given, catalogue.defaults) else None
         if problem:
             yield Finding(field=rule.field, text=f"{model.id} {problem}", sure=rule.sure, origin=rule.origin)
+
+
+def judged_inputs(inputs: OpenedInputs, model: Model, policy: Policy, today: date) -> list[str]:
+    """Return what the caller should know of input pictures, by what their headers say.
+
+    Raises:
+        InvalidRequestError: what the API would surely refuse, by field. Nothing was sent.
+    """
+    facts = model.inputs
+    if facts is None:
+        return []
+    wrong: dict[str, str] = {}
+    if facts.most_images is not None and len(inputs.image) > facts.most_images:
+        wrong["image"] = f"{model.id} takes at most {facts.most_images} of them, not {len(inputs.image)}"
+    for file in inputs.files:
+        problem = _problem_of_file(file, facts)
+        if problem and file.field not in wrong:
+            wrong[file.field] = f'{model.id} {problem} ({facts.origin}); prepare="fit" makes it fit'
+    if wrong and facts.sure and policy == "raise" and not facts.origin.stale(today):
+        raise InvalidRequestError(wrong)
+    return [f"{field}: {text}" for field, text in wrong.items()]
+
+
+def _problem_of_file(file: InputFile, facts: InputFacts) -> str | None:
+    kind = file.kind
+    overlay = file.field in ("mask", "markup")
+    most = facts.mask_most_bytes if file.field == "mask" else facts.most_bytes
+    if facts.formats and not overlay and kind.format not in facts.formats:
+        return f"takes {_listed(tuple(sorted(facts.formats)), quoted=False)} pictures, not {kind.format}"
+    if most is not None and file.length > most:
+        return f"takes pictures of up to {most} bytes, not {file.length}"
+    if facts.square and not overlay and kind.width != kind.height:
+        return f"takes square pictures, not {kind.width}x{kind.height}"
+    return None
 
 
 def applies(rule: Rule, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:

@@ -70,6 +70,7 @@ class Drawing:
                 click.Argument(["words"], nargs=-1, metavar=self.words, type=click.Path()),
                 *options.request_options(self.request),
                 *(options.variation_options() if self.name == "variation" else ()),
+                *([options.prepare_option()] if self.images != "none" else ()),
                 *options.input_options(prompt=self.prompt),
                 *options.output_options(),
                 *options.cache_options(),

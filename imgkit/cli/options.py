@@ -98,6 +98,16 @@ def cache_options() -> Iterator[Option]:
     )
 
 
+def prepare_option() -> Option:
+    """Return the option for what becomes of input pictures."""
+    return Option(
+        ["--prepare"],
+        section="Picture",
+        type=click.Choice(["check", "fit"]),
+        help="fit: make input pictures fit what the model takes; check: refuse what would need it.",
+    )
+
+
 def variation_options() -> Iterator[Option]:
     """Yield the options that say how variations are made."""
     yield Option(
@@ -286,7 +296,7 @@ def service_names() -> list[str]:
 
 def names() -> dict[str, str]:
     """Return how the library's parameters are written on the command line."""
-    options = [*service_options(), *offline_options(), *variation_options()]
+    options = [*service_options(), *offline_options(), *variation_options(), prepare_option()]
     for kind in REQUESTS:
         options += request_options(kind)
     found = {str(option.name): option.opts[0] for option in options}

@@ -1,0 +1,129 @@
+"""Input pictures by what is known of the model: refused, told of, or made to fit, before anything is sent."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import PIL.Image
+import pytest
+
+import imgkit
+from imgkit.testing.samples import answer, png
+from imgkit.testing.wire_server import Line, WireServer, reply
+from tests.support.official import official
+
+KEY = "sk-test-0123456789"
+SMALL = {
+    "hosts": ["official"],
+    "inputs": {
+        "small": {"formats": ["png"], "most_images": 2, "most_bytes": 3000, "square": True, "sure": True}
+    },
+    "models": [{"id": "small", "operations": ["create_image_edit"], "inputs": "small"}],
+}
+
+
+def encoded(picture: PIL.Image.Image, format: str, **more: Any) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, format, **more)
+    return stream.getvalue()
+
+
+NOISE = PIL.Image.frombytes("RGB", (60, 40), png(1, 60)[:7200].ljust(7200, b"x"))
+GIF = encoded(PIL.Image.new("P", (40, 40)), "GIF")
+
+
+def edit(face: Any, backend: str, image: Any, **more: Any) -> tuple[Any, list[bytes]]:
+    sent: list[bytes] = []
+
+    def script(line: Line) -> None:
+        sent.append(line.body)
+        reply(200, answer())(line)
+
+    policy = more.pop("on_unsupported", "raise")
+    with WireServer(script) as server:
+        settings = {"provider": official(server.base_url), "api_key": KEY, "model": "small", "models": SMALL}
+        call = lambda service: service.create_image_edit(image, "a hat", **more)  # noqa: E731
+        return face.run(call, backend, on_unsupported=policy, **settings), sent
+
+
+@pytest.mark.parametrize(
+    ("image", "field", "problem"),
+    [
+        (GIF, "image", "takes png pictures, not gif"),
+        (encoded(NOISE, "PNG"), "image", "takes pictures of up to 3000 bytes"),
+        ([png(1), encoded(PIL.Image.new("RGB", (8, 9)), "PNG")], "image.1", "takes square pictures, not 8x9"),
+        ([png(1), png(2), png(3)], "image", "takes at most 2 of them, not 3"),
+    ],
+)
+def test_what_the_model_surely_refuses(face: Any, image: Any, field: str, problem: str) -> None:
+    """It is an error that names the field and the way out; with another policy it is sent, and told."""
+    with pytest.raises(imgkit.InvalidRequestError) as caught:
+        edit(face, "requests", image)
+    assert list(caught.value.fields) == [field]
+    assert problem in caught.value.fields[field]
+    got, sent = edit(face, "requests", image, on_unsupported="warn")
+    assert len(sent) == 1
+    assert problem in got.warnings[0]
+
+
+@pytest.mark.parametrize("image", [GIF, encoded(NOISE, "PNG"), encoded(NOISE, "JPEG")])
+def test_made_to_fit(face: Any, http_backend: str, image: bytes) -> None:
+    """Converted, shrunk and padded; what was done is told, and equal calls still make equal bytes."""
+    got, sent = edit(face, http_backend, image, prepare="fit")
+    part = sent[0].partition(b"\x89PNG")[2]
+    made = PIL.Image.open(io.BytesIO(b"\x89PNG" + part.rpartition(b"\r\n--")[0].partition(b"\r\n--")[0]))
+    assert made.width == made.height
+    assert len(part) < 3300
+    assert got.warnings[0].startswith("image: ")
+    assert edit(face, http_backend, image, prepare="fit")[1] == sent
+
+
+def test_checked(face: Any) -> None:
+    """Everything that is wrong is said at once; what fits is sent as it is."""
+    with pytest.raises(imgkit.InvalidRequestError) as caught:
+        edit(face, "aiohttp", encoded(NOISE.convert("CMYK"), "JPEG"), prepare="check")
+    assert "CMYK" in str(caught.value)
+    assert "60x40 pixels, and a square is taken" in str(caught.value)
+    _, sent = edit(face, "aiohttp", png(1), prepare="check")
+    assert png(1) in sent[0]
+    with pytest.raises(imgkit.InvalidRequestError, match="prepare"):
+        edit(face, "requests", png(1), prepare="polish")
+
+
+def test_masks_are_always_looked_at(face: Any, http_backend: str) -> None:
+    """On any host: one that would do nothing costs as much as one that works."""
+    picture = encoded(PIL.Image.new("RGB", (8, 8)), "PNG")
+    opaque = encoded(PIL.Image.new("RGBA", (8, 8), "black"), "PNG")
+    small = encoded(PIL.Image.new("RGBA", (4, 4)), "PNG")
+    with WireServer(reply(200, answer())) as server:
+        for mask, problem in (
+            (picture, "no transparency"),
+            (opaque, "opaque everywhere"),
+            (small, "4x4 pixels"),
+        ):
+            with pytest.raises(imgkit.InvalidRequestError, match=problem) as caught:
+                call = lambda service, mask=mask: service.create_image_edit(picture, "x", mask=mask)  # noqa: E731
+                face.run(call, http_backend, base_url=server.base_url)
+            assert list(caught.value.fields) == ["mask"]
+        assert server.posts == 0
+
+
+def test_a_provider_that_wants_white(face: Any) -> None:
+    """The mask is turned on its way."""
+    sent: list[bytes] = []
+
+    def script(line: Line) -> None:
+        sent.append(line.body)
+        reply(200, answer())(line)
+
+    mask = PIL.Image.new("RGBA", (8, 8), "black")
+    mask.putpixel((1, 1), (0, 0, 0, 0))
+    with WireServer(script) as server:
+        provider = official(server.base_url, mask_polarity="white")
+        call = lambda service: service.create_image_edit(png(1), "x", mask=mask)  # noqa: E731
+        face.run(call, "requests", provider=provider, api_key=KEY, model="m")
+    found = b"\x89PNG" + sent[0].rpartition(b"\x89PNG")[2]
+    turned = PIL.Image.open(io.BytesIO(found)).convert("L")
+    assert turned.getpixel((1, 1)) == 255
+    assert turned.getpixel((2, 2)) == 0
