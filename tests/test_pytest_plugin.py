@@ -77,7 +77,12 @@ def test_another_request_fails_and_tells_what_differs(pytester: pytest.Pytester)
         pytester.makepyfile(test_it=source.replace('"a fox"', '"a wolf"'))
         failed = run(pytester)
         failed.assert_outcomes(passed=1, failed=1)
-        failed.stdout.fnmatch_lines(["*a fox*", "*a wolf*"])
+        failed.stdout.fnmatch_lines(
+            [
+                '*imgkit_body differs: prompt: "a fox" was recorded, "a wolf" is asked for*',
+                "*imgkit: nothing was sent: *--imgkit-record=new_episodes*",
+            ]
+        )
         assert server.posts == 2
 
 
