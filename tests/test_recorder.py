@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import subprocess
 import sys
@@ -170,7 +169,6 @@ def test_a_key_in_an_svg(tmp_path: Path) -> None:
     assert (tmp_path / "c.yaml.refused").is_file()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="folders are not files there either, but errors differ")
 def test_no_room_for_a_cassette(face: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file where the folder should be: the reply arrives, and the recording is in a temporary folder."""
     aside = tmp_path / "aside"
