@@ -81,7 +81,7 @@ def _entry(one: Recorded) -> Iterator[str]:
     )
     for name, value in _said(one).items():
         yield f"<dt>{escape(name)}</dt><dd>{escape(scrub(value, limit=_MOST_CHARACTERS))}</dd>\n"
-    yield f"<dt>sizes</dt><dd>{len(one.body)} bytes sent, {len(one.reply)} bytes received</dd>\n</dl>\n"
+    yield f"<dt>bytes</dt><dd>{len(one.body)} sent, {len(one.reply)} received</dd>\n</dl>\n"
     for what, body, kind in (
         ("sent", one.body, one.content_type),
         ("received", one.reply, one.headers.get("content-type", "")),
