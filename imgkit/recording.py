@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast, runtime_checkable
 
 from imgkit.errors import ImgkitError
-from imgkit.flow import Done, Failed, Flow, Need, Open, Read, Run, advance
+from imgkit.flow import Done, Failed, Flow, Need, Open, Read, Run, Together, advance
 from imgkit.hooktable import guarded, warn
 from imgkit.models import ImagesResponse
 from imgkit.redact import SENSITIVE_HEADERS
@@ -62,7 +62,18 @@ def recorded(flow: Flow[T], recorders: Sequence[Supplied]) -> Flow[T]:
         flow: a plan.
         recorders: each a `Recorder`.
     """
-    tape = _Tape(recorders)
+    problems: list[str] = []
+    try:
+        value = yield from _taped(flow, recorders, problems)
+    except ImgkitError as error:
+        for problem in problems:
+            error.add_note(problem)
+        raise
+    return _told(value, problems)
+
+
+def _taped(flow: Flow[T], recorders: Sequence[Supplied], problems: list[str]) -> Flow[T]:
+    tape = _Tape(recorders, problems)
     news: object = None
     try:
         while True:
@@ -70,7 +81,9 @@ def recorded(flow: Flow[T], recorders: Sequence[Supplied]) -> Flow[T]:
             if isinstance(need, Done | Open):
                 yield from tape.end()
             if isinstance(need, Done):
-                return tape.told(need.value)
+                return need.value
+            if isinstance(need, Together):
+                need = replace(need, flows=tuple(_taped(one, recorders, problems) for one in need.flows))
             try:
                 news = yield need
             except ImgkitError as error:
@@ -81,10 +94,8 @@ def recorded(flow: Flow[T], recorders: Sequence[Supplied]) -> Flow[T]:
                 tape.begin(need.request, news)
             elif isinstance(need, Read):
                 yield from tape.read(news)
-    except ImgkitError as error:
+    except ImgkitError:
         yield from tape.end()
-        for problem in tape.problems:
-            error.add_note(problem)
         raise
     finally:
         flow.close()
@@ -93,8 +104,8 @@ def recorded(flow: Flow[T], recorders: Sequence[Supplied]) -> Flow[T]:
 class _Tape:
     """The answer that is being read."""
 
-    def __init__(self, recorders: Sequence[Supplied]) -> None:
-        self.problems: list[str] = []
+    def __init__(self, recorders: Sequence[Supplied], problems: list[str]) -> None:
+        self._problems = problems
         self._recorders = recorders
         self._request: HttpRequest | None = None
         self._head: Head | None = None
@@ -129,17 +140,18 @@ class _Tape:
             try:
                 yield Run(partial(guarded, one.origin, HOOK, one.thing.record, exchanged))
             except ImgkitError as error:
-                self.problems.append(str(error))
+                self._problems.append(str(error))
 
-    def told(self, value: T) -> T:
-        """Return what a call ends with, and in it what went wrong with its recording."""
-        if not self.problems:
-            return value
-        if isinstance(value, ImagesResponse):
-            return cast(T, replace(value, warnings=(*value.warnings, *self.problems)))
-        for problem in self.problems:  # a picture fetched later has no place for warnings
-            warn(problem)
+
+def _told(value: T, problems: Sequence[str]) -> T:
+    """Return what a call ends with, and in it what went wrong with its recording."""
+    if not problems:
         return value
+    if isinstance(value, ImagesResponse):
+        return cast(T, replace(value, warnings=(*value.warnings, *problems)))
+    for problem in problems:  # a picture fetched later has no place for warnings
+        warn(problem)
+    return value
 
 
 def _unsigned(request: HttpRequest) -> HttpRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import subprocess
 import sys
@@ -217,6 +218,29 @@ def test_many_at_once(tmp_path: Path) -> None:
     found = yaml.safe_load((tmp_path / "c.yaml").read_text())["interactions"]
     assert len(found) == 12
     assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
+
+
+def test_requests_that_run_together(face: Any, tmp_path: Path) -> None:
+    """More pictures than one request may ask for: each request is on the cassette."""
+    path = tmp_path / "c.yaml"
+    options = {"size": "16x16", "n": 14}
+    with WireServer(*[many] * 2) as server:
+        made = face.run(
+            lambda service: service.create_image("a fox", **options),
+            "requests",
+            base_url=server.base_url,
+            plugins=[RecorderPlugin(path)],
+        )
+        assert server.posts == 2
+    again = face.run(lambda service: service.create_image("a fox", **options), fixtures=path)
+    assert len(made) == 14
+    assert sorted(one.data for one in again) == sorted(one.data for one in made)
+
+
+def many(line: Any) -> None:
+    """Answer with as many pictures as are asked for."""
+    count = json.loads(line.body)["n"]
+    reply(200, answer(*(png(count * 100 + number) for number in range(count))))(line)
 
 
 class Notes:
