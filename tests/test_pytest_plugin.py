@@ -140,4 +140,81 @@ def test_it_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
             assert not heavy & set(sys.modules)
         """
     )
-    run(pytester, "-p", "no:recording").assert_outcomes(passed=1)
+    run(pytester).assert_outcomes(passed=1)
+
+
+NAMES = """
+import imgkit, pytest
+
+@pytest.fixture
+def imgkit_settings():
+    return {{"base_url": {base_url!r}}}
+
+def ask(images, prompt):
+    assert images.create_image(prompt)[0].width == 8
+
+class TestOne:
+    @pytest.mark.imgkit_cassette
+    def test_it(self, image_service):
+        ask(image_service, "one")
+
+class TestTwo:
+    class TestInner:
+        @pytest.mark.imgkit_cassette
+        def test_it(self, image_service):
+            ask(image_service, "two")
+
+@pytest.mark.imgkit_cassette
+@pytest.mark.parametrize("words", ["a/b", "a:b", "ä", "a" * 300], ids=str)
+def test_it(image_service, words):
+    ask(image_service, words)
+"""
+
+
+def test_no_two_tests_share_a_cassette(pytester: pytest.Pytester) -> None:
+    """Methods of two classes, and parameters that differ in characters which no file may have."""
+    with WireServer(reply(200, answer(png(1)))) as server:
+        pytester.makepyfile(test_it=NAMES.format(base_url=server.base_url))
+        run(pytester, "--imgkit-record=once").assert_outcomes(passed=6)
+        assert server.posts == 6
+    names = sorted(path.name for path in (pytester.path / "cassettes/test_it").iterdir())
+    assert len(names) == 6
+    assert names[:2] == ["TestOne.test_it.yaml", "TestTwo.TestInner.test_it.yaml"]
+    assert sum(name.startswith("test_it[a-b]-") for name in names) == 2
+    assert all(name.isascii() and len(name) < 200 for name in names)
+    run(pytester, "-n", "2").assert_outcomes(passed=6)
+
+
+OWN_SERVICE = """
+import asyncio, imgkit, pytest
+
+BASE_URL = {base_url!r}
+
+@pytest.fixture
+def imgkit_settings():
+    return {{"base_url": BASE_URL}}
+
+@pytest.mark.imgkit_cassette
+def test_a_service_of_its_own():
+    with imgkit.ImageService("requests", base_url=BASE_URL) as images:
+        assert images.create_image("a fox")[0].width == 8
+
+@pytest.mark.imgkit_cassette(backend="aiohttp")
+def test_both(image_service, async_image_service):
+    async def main():
+        async with async_image_service as images:
+            return await images.create_image("a hen")
+    assert asyncio.run(main())[0].width == image_service.create_image("a cat")[0].width == 8
+"""
+
+
+def test_the_marker_is_enough(pytester: pytest.Pytester) -> None:
+    """A service that a test makes itself sends nothing either; two services share the cassette of a test."""
+    with WireServer(reply(200, answer(png(1)))) as server:
+        pytester.makepyfile(test_it=OWN_SERVICE.format(base_url=server.base_url))
+        run(pytester).assert_outcomes(errors=2)
+        assert server.accepted == 0
+        run(pytester, "--imgkit-record=once").assert_outcomes(passed=2)
+        assert server.posts == 3
+    run(pytester).assert_outcomes(passed=2)
+    assert (pytester.path / "cassettes/test_it/test_both.yaml").read_text().count("method: POST") == 2
