@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from imgkit.cli.run import run as imgkit_command
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, reply
+
+EXAMPLE = Path(__file__).parents[1] / "examples/testing-an-app"
 
 pytest_plugins = ["pytester"]
 
@@ -114,6 +119,13 @@ def test_retries_do_not_wait_on_replay(pytester: pytest.Pytester) -> None:
     began = time.monotonic()
     run(pytester).assert_outcomes(passed=1)
     assert time.monotonic() - began < 30
+
+
+def test_the_example(pytester: pytest.Pytester) -> None:
+    """A project that is to be copied from: its suite replays, and nothing in it is secret."""
+    shutil.copytree(EXAMPLE, pytester.path, dirs_exist_ok=True)
+    run(pytester).assert_outcomes(passed=5)
+    assert imgkit_command(["cassette", "check", str(pytester.path / "tests/cassettes")]) == 0
 
 
 def test_a_wrong_marker(pytester: pytest.Pytester) -> None:
