@@ -1,8 +1,8 @@
 """Suites of 100 recorded tests: imgkit's cassettes beside plain vcrpy and pytest-recording, in time and size.
 
-Run by `make bench`. In each way the same traffic is recorded from a server on loopback, and replayed by pytest
-alone. Counted is the time of the processor, which other work on the machine does not change; a replay
-waits for nothing. The budget is 20 ms a test over plain vcrpy.
+Run by `make bench`. In each way the same traffic is recorded from a server on loopback, and replayed by
+pytest. Counted is the time of the processor, which other work on the machine hardly changes; a replay waits
+for nothing. The budget is 20 ms a test over plain vcrpy.
 """
 
 from __future__ import annotations
