@@ -12,7 +12,12 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("imgkit-httpx", "imgkit-watermark")
+PACKAGES = {
+    "imgkit-httpx": "imgkit-httpx",
+    "imgkit-watermark": "imgkit-watermark",
+    "testing-an-app": "imgkit-posters",
+}
+"""Folders, and the distributions that are made of them."""
 
 
 def run(*command, **more):
@@ -29,7 +34,7 @@ def main():
         run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, *sources)
         venv.create(home, with_pip=False)
         python = home / ("Scripts" if os.name == "nt" else "bin") / "python"
-        wanted = [f"{one}[testing]" for one in PACKAGES]
+        wanted = [f"{one}[testing]" for one in PACKAGES.values()]
         run(*pip, "--python", python, "install", "--find-links", wheels, "pytest-xdist", *wanted)
         imgkit = python.with_name("imgkit")
         listed = subprocess.run(

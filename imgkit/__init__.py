@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from imgkit.errors import UnknownProviderError as UnknownProviderError
     from imgkit.errors import UnreadableReplyError as UnreadableReplyError
     from imgkit.hooks.cache import CachePlugin as CachePlugin
+    from imgkit.hooks.recorder import RecorderPlugin as RecorderPlugin
     from imgkit.hooks.retry import RetryPlugin as RetryPlugin
     from imgkit.hookspecs import hookimpl as hookimpl
     from imgkit.image import Image as Image
@@ -94,6 +95,7 @@ _HOME = {
     "Image": "image",
     "ImageReference": "references",
     "CachePlugin": "hooks.cache",
+    "RecorderPlugin": "hooks.recorder",
     "RetryPlugin": "hooks.retry",
     "hookimpl": "hookspecs",
     "AsyncImageService": "service",

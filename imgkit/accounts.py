@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from imgkit.errors import ImgkitError
-from imgkit.hooktable import Origin, told
+from imgkit.hooktable import Origin, guarded
 
 if TYPE_CHECKING:
     from imgkit.call import Call
@@ -60,7 +60,7 @@ class Account:
         account = cls()
         try:
             for ledger in ledgers:
-                reservation = _guarded(ledger.origin, ledger.thing.reserve, request, call, attempt)
+                reservation = guarded(ledger.origin, HOOK, ledger.thing.reserve, request, call, attempt)
                 account._open.append((ledger.origin, reservation))
         except BaseException:
             account.close()
@@ -118,21 +118,7 @@ class Account:
     def _attempt(self, origin: Origin, method: Callable[..., Any], *arguments: Any) -> Any:
         """Call a method where something may be paid for already: a failure is only told."""
         try:
-            return _guarded(origin, method, *arguments)
+            return guarded(origin, HOOK, method, *arguments)
         except ImgkitError as error:
             self.problems.append(str(error))
             return None
-
-
-def _guarded(origin: Origin, method: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a method of somebody else's; its exceptions name the plugin."""
-    try:
-        return method(*arguments)
-    except ImgkitError as error:
-        if not origin.own:
-            error.add_note(f"raised by the ledger of {origin}")
-        raise
-    except Exception as error:
-        raise origin.error(
-            f" failed in its ledger ({told(error)}): mend it, or {origin.way_out}", hook=HOOK
-        ) from error

@@ -22,6 +22,7 @@ FIELDS = {
     "imgkit_retry_wait": "retry_waits",
     "imgkit_cache": "caches",
     "imgkit_ledger": "ledgers",
+    "imgkit_recorder": "recorders",
     "imgkit_commands": "commands",
     "imgkit_on_event": "observers",
 }

@@ -10,6 +10,7 @@ from imgkit.cache import CacheStore
 from imgkit.hookspecs import ServiceSettings
 from imgkit.hooktable import HookTable, Impl, Origin
 from imgkit.ledger import Ledger
+from imgkit.recording import Recorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +28,13 @@ class Equipment:
     Attributes:
         cache: the `CacheStore`, None where no plugin has one.
         ledgers: each a `Ledger`, in the order in which they are asked.
+        recorders: each a `Recorder`.
         answers: what each hook has answered, so that adding a plugin does not make the others' anew.
     """
 
     cache: Supplied | None = None
     ledgers: tuple[Supplied, ...] = ()
+    recorders: tuple[Supplied, ...] = ()
     answers: Mapping[Impl, Any] = field(default_factory=dict)
 
 
@@ -47,13 +50,16 @@ def equip(table: HookTable, settings: ServiceSettings, before: Equipment | None 
         PluginError: a hook failed, or supplies something else.
     """
     answers: dict[Impl, Any] = {}
-    for impls, kind in ((table.caches, CacheStore), (table.ledgers, Ledger)):
+    kinds = ((table.caches, CacheStore), (table.ledgers, Ledger), (table.recorders, Recorder))
+    for impls, kind in kinds:
         for impl in impls:
             known = before is not None and impl in before.answers
             answer = before.answers[impl] if before and known else impl(settings=settings)
             if answer is not None and not isinstance(answer, kind):
                 raise impl.wrong(f"returned a {type(answer).__name__}, which is no {kind.__name__},")
             answers[impl] = answer
-    stores = [Supplied(one.origin, answers[one]) for one in table.caches if answers[one] is not None]
-    ledgers = [Supplied(one.origin, answers[one]) for one in table.ledgers if answers[one] is not None]
-    return Equipment(stores[0] if stores else None, tuple(ledgers), answers)
+    stores, ledgers, recorders = (
+        tuple(Supplied(one.origin, answers[one]) for one in impls if answers[one] is not None)
+        for impls, _ in kinds
+    )
+    return Equipment(stores[0] if stores else None, ledgers, recorders, answers)

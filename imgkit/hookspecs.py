@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from imgkit.ledger import Ledger
     from imgkit.models import ImageRequest
     from imgkit.providers.base import HostClass
+    from imgkit.recording import Recorder
     from imgkit.wire import HttpRequest
 
 hookspec = pluggy.HookspecMarker("imgkit")
@@ -146,6 +147,15 @@ class Hooks:
     @hookspec
     def imgkit_ledger(self, settings: ServiceSettings) -> Ledger | None:
         """Return what keeps account of calls, or None (collected); asked when a service is built.
+
+        Args:
+            settings: of the service.
+        """
+        raise AssertionError("a specification is not called")
+
+    @hookspec
+    def imgkit_recorder(self, settings: ServiceSettings) -> Recorder | None:
+        """Return what keeps requests and replies, or None (collected); asked when a service is built.
 
         Args:
             settings: of the service.

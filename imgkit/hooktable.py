@@ -180,6 +180,7 @@ class HookTable:
     retry_waits: tuple[Impl, ...] = ()
     caches: tuple[Impl, ...] = ()
     ledgers: tuple[Impl, ...] = ()
+    recorders: tuple[Impl, ...] = ()
     commands: tuple[Impl, ...] = ()
     observers: tuple[Impl, ...] = ()
     warned: set[str] = field(default_factory=set, compare=False)
@@ -276,6 +277,31 @@ OFFERING: dict[type, str] = {BackendSpec: "backends", ProviderSpec: "providers",
 def told(error: BaseException) -> str:
     """Return class and text of somebody else's exception, fit for a message."""
     return f"{type(error).__name__}: {scrub(str(error), limit=200)}"
+
+
+def guarded(origin: Origin, hook: str, method: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a method of what a plugin supplies; its exceptions name the plugin.
+
+    Args:
+        origin: of the plugin.
+        hook: by which it supplies the thing.
+        method: to be called with `arguments`.
+        *arguments: of the method.
+
+    Raises:
+        ImgkitError: what the method raises, as a `PluginError` where it is something else.
+    """
+    kind = hook.removeprefix("imgkit_")
+    try:
+        return method(*arguments)
+    except ImgkitError as error:
+        if not origin.own:
+            error.add_note(f"raised by the {kind} of {origin}")
+        raise
+    except Exception as error:
+        raise origin.error(
+            f" failed in its {kind} ({told(error)}): mend it, or {origin.way_out}", hook=hook
+        ) from error
 
 
 def warn(text: str) -> None:

@@ -14,6 +14,7 @@ from imgkit.core import Core
 from imgkit.drivers import Driver, Watchdog
 from imgkit.errors import NotDownloadedError, ServiceClosedError
 from imgkit.flow import Done, Flow
+from imgkit.recording import recorded
 from imgkit.service_base import ServiceBase
 from imgkit.signatures import dressed, mismatch
 from imgkit.wire import AsyncBackend, Backend
@@ -58,9 +59,11 @@ def awaiting(plan: Plan[P, T]) -> Callable[Concatenate[AsyncImageService, P], Co
 def _flow(plan: Plan[P, T], core: Core, *args: P.args, **kwargs: P.kwargs) -> Flow[T]:
     """Start `plan`. A generator function runs nothing yet, so only its signature can fail here."""
     try:
-        return plan(core, *args, **kwargs)
+        flow = plan(core, *args, **kwargs)
     except TypeError:
         raise mismatch(plan, args, kwargs) from None
+    recorders = core.equipment.recorders
+    return recorded(flow, recorders) if recorders else flow
 
 
 class ImageService(ServiceBase):
@@ -119,7 +122,7 @@ class ImageService(ServiceBase):
                     "the picture is still at its URL, and its service is closed: fetch it with "
                     "service.download(image) of an open service, or ask for it in the reply with save_to=…"
                 )
-            return service._run(operations.fetch_url(service._core, url), None)
+            return service._run(_flow(operations.fetch_url, service._core, url), None)
 
         return fetch
 

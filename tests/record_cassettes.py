@@ -1,15 +1,15 @@
 """Records the cassettes of ``tests/cassettes``: run ``python -m tests.record_cassettes``.
 
-They come from a real HTTP server, a process on loopback, through plain vcrpy and the `requests` backend.
-The port of that server differs each time, so ``before_record_request`` puts `BASE_URL` in its place:
-vcrpy sends the request as it is, and stores, loads and matches what that function makes of it. A replay
-that asks `BASE_URL` itself therefore needs no such function.
+They come from a real HTTP server, a process on loopback, through `imgkit.testing.cassette` and the backend
+`requests`. The port of that server differs each time, so it is asked as a proxy: requests are for `BASE_URL`,
+and so are those of a replay.
 """
 
 from __future__ import annotations
 
 import io
 import platform
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -19,21 +19,14 @@ from typing import Any
 
 import PIL.Image
 import PIL.ImageDraw
-import vcr
-from vcr.record_mode import RecordMode
 
 import imgkit
+from imgkit.testing import cassette
 from tests.support.api_server import running
 
 COMMAND = "python -m tests.record_cassettes"
 FOLDER = Path(__file__).with_name("cassettes")
 BASE_URL = "http://api.imgkit.test/v1"
-MATCH_ON = ("method", "scheme", "host", "port", "path", "query", "body")
-PRIVATE_REQUEST_HEADERS = (
-    "authorization", "api-key", "cookie", "host", "idempotency-key", "openai-organization", "openai-project",
-    "x-client-request-id", "x-request-id",
-)  # fmt: skip
-PRIVATE_REPLY_HEADERS = ("openai-organization", "openai-project", "set-cookie", "x-request-id")
 SIZE = "256x256"
 MODEL = "offline-painter"
 
@@ -61,6 +54,19 @@ def mask() -> bytes:
 
 Ask = Callable[[Any], Any]
 
+
+def by_url(service: Any) -> Any:
+    """Ask for pictures by URL, and fetch them; a coroutine if the service is asynchronous."""
+    options = {"model": MODEL, "size": SIZE, "n": 2, "response_format": "url"}
+    if isinstance(service, imgkit.ImageService):
+        return [service.download(one) for one in service.create_image("a blue boat", **options)]
+
+    async def main() -> list[Any]:
+        return [await service.download(one) for one in await service.create_image("a blue boat", **options)]
+
+    return main()
+
+
 CASSETTES: dict[str, tuple[Ask, ...]] = {
     "create_image": (
         lambda service: service.create_image("a red fox in the snow", model=MODEL, size=SIZE),
@@ -69,6 +75,7 @@ CASSETTES: dict[str, tuple[Ask, ...]] = {
             "a teapot on a green table", model=MODEL, size=SIZE, output_format="jpeg", output_compression=60
         ),
     ),
+    "create_image_by_url": (by_url,),
     "create_image_edit": (
         lambda service: service.create_image_edit(
             base(), 'make it "winter"\n❄', mask=mask(), model=MODEL, size=SIZE
@@ -78,32 +85,19 @@ CASSETTES: dict[str, tuple[Ask, ...]] = {
     "create_image_variation": (
         lambda service: service.create_image_variation(base(), model=MODEL, size=SIZE, n=2),
     ),
+    "refused": (
+        lambda service: service.create_image("(fault: invalid_api_key)", model=MODEL, size=SIZE),
+        lambda service: service.create_image_edit(
+            base(), "(fault: moderation_blocked)", model=MODEL, size=SIZE
+        ),
+    ),
+    "refused_for_now": (
+        lambda service: service.create_image(
+            "a kite (fault once: rate_limit_exceeded)", model=MODEL, size=SIZE
+        ),
+    ),
 }
 """What is recorded: for each cassette the calls in their order. Each takes a service of either kind."""
-
-
-def recorder(base_url: str, mode: RecordMode) -> vcr.VCR:
-    """Return vcrpy, set up for the API at `base_url`, which cassettes know as `BASE_URL`."""
-
-    def at_fixed_origin(request: Any) -> Any:
-        if request.uri.startswith(f"{base_url}/"):
-            request.uri = BASE_URL + request.uri.removeprefix(base_url)
-        return request
-
-    def without_private_headers(response: Any) -> Any:
-        kept = response["headers"].items()
-        response["headers"] = {
-            name: values for name, values in kept if name.lower() not in PRIVATE_REPLY_HEADERS
-        }
-        return response
-
-    return vcr.VCR(
-        record_mode=mode,
-        match_on=MATCH_ON,
-        filter_headers=PRIVATE_REQUEST_HEADERS,
-        before_record_request=at_fixed_origin,
-        before_record_response=without_private_headers,
-    )
 
 
 def header(name: str) -> Iterator[str]:
@@ -112,7 +106,7 @@ def header(name: str) -> Iterator[str]:
     yield f"# Cassette {name}: recorded, never edited by hand."
     yield f"# Record it again: {COMMAND}"
     yield "# Server: python -m tests.support.api_server, imgkit's offline server behind http.server, a"
-    yield f"#   process of its own on loopback. Its origin is replaced by {BASE_URL}."
+    yield f"#   process of its own on loopback, asked as a proxy for {BASE_URL}."
     yield f"# Versions: imgkit {imgkit.__version__}, {versions}, Python {platform.python_version()}"
     yield f"# Recorded: {datetime.now(UTC):%Y-%m-%d}"
 
@@ -122,30 +116,33 @@ def record(folder: Path, *, api_key: str, organization: str, project: str) -> No
     folder.mkdir(parents=True, exist_ok=True)
     with running() as base_url, tempfile.TemporaryDirectory(dir=folder) as draft:
         settings = {
-            "base_url": base_url,
-            "api_key": api_key,
-            "organization": organization,
-            "project": project,
-        }
+            "base_url": BASE_URL, "proxy": base_url.removesuffix("/v1"), "allow_insecure": True,
+            "api_key": api_key, "organization": organization, "project": project,
+        }  # fmt: skip
         for name, calls in CASSETTES.items():
             path = Path(draft, f"{name}.yaml")
             with (
-                recorder(base_url, RecordMode.ONCE).use_cassette(path),
+                cassette(path, record_mode="once"),
                 imgkit.ImageService("requests", provider="openai", **settings) as service,
             ):
                 for call in calls:
-                    call(service)
-        for path in sorted(Path(draft).iterdir()):
-            text = "\n".join([*header(path.stem), path.read_text("ascii")])
-            path.with_suffix(".done").write_text(text, "ascii")
-            path.with_suffix(".done").replace(folder / path.name)
+                    try:
+                        call(service)
+                    except imgkit.ApiError:
+                        assert name == "refused", name
+            path.write_text("\n".join([*header(name), path.read_text("ascii")]), "ascii")
+        for old in folder.glob("*.yaml*"):
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+        for new in sorted(Path(draft).iterdir()):
+            new.rename(folder / new.name)
 
 
 def main() -> None:
     """Record into the repository, with a key that must not turn up there."""
-    record(FOLDER, api_key="sk-not-a-key", organization="org-none", project="proj-none")
-    for path in sorted(FOLDER.glob("*.yaml")):
-        print(f"{path}: {path.stat().st_size} bytes")  # noqa: T201 - a command
+    record(FOLDER, api_key="sk-not-a-key", organization="org-notatall", project="proj_notatall")
+    for path in sorted(FOLDER.rglob("*")):
+        if path.is_file():
+            print(f"{path.relative_to(FOLDER)}: {path.stat().st_size} bytes")  # noqa: T201 - a command
 
 
 if __name__ == "__main__":

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from imgkit.cli.run import run as imgkit_command
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, reply
+
+EXAMPLE = Path(__file__).parents[1] / "examples/testing-an-app"
 
 pytest_plugins = ["pytester"]
 
@@ -77,7 +82,12 @@ def test_another_request_fails_and_tells_what_differs(pytester: pytest.Pytester)
         pytester.makepyfile(test_it=source.replace('"a fox"', '"a wolf"'))
         failed = run(pytester)
         failed.assert_outcomes(passed=1, failed=1)
-        failed.stdout.fnmatch_lines(["*a fox*", "*a wolf*"])
+        failed.stdout.fnmatch_lines(
+            [
+                '*imgkit_body differs: prompt: "a fox" was recorded, "a wolf" is asked for*',
+                "*imgkit: nothing was sent: *--imgkit-record=new_episodes*",
+            ]
+        )
         assert server.posts == 2
 
 
@@ -111,6 +121,13 @@ def test_retries_do_not_wait_on_replay(pytester: pytest.Pytester) -> None:
     assert time.monotonic() - began < 30
 
 
+def test_the_example(pytester: pytest.Pytester) -> None:
+    """A project that is to be copied from: its suite replays, and nothing in it is secret."""
+    shutil.copytree(EXAMPLE, pytester.path, dirs_exist_ok=True)
+    run(pytester).assert_outcomes(passed=5)
+    assert imgkit_command(["cassette", "check", str(pytester.path / "tests/cassettes")]) == 0
+
+
 def test_a_wrong_marker(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
@@ -135,4 +152,81 @@ def test_it_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
             assert not heavy & set(sys.modules)
         """
     )
-    run(pytester, "-p", "no:recording").assert_outcomes(passed=1)
+    run(pytester).assert_outcomes(passed=1)
+
+
+NAMES = """
+import imgkit, pytest
+
+@pytest.fixture
+def imgkit_settings():
+    return {{"base_url": {base_url!r}}}
+
+def ask(images, prompt):
+    assert images.create_image(prompt)[0].width == 8
+
+class TestOne:
+    @pytest.mark.imgkit_cassette
+    def test_it(self, image_service):
+        ask(image_service, "one")
+
+class TestTwo:
+    class TestInner:
+        @pytest.mark.imgkit_cassette
+        def test_it(self, image_service):
+            ask(image_service, "two")
+
+@pytest.mark.imgkit_cassette
+@pytest.mark.parametrize("words", ["a/b", "a:b", "ä", "a" * 300], ids=str)
+def test_it(image_service, words):
+    ask(image_service, words)
+"""
+
+
+def test_no_two_tests_share_a_cassette(pytester: pytest.Pytester) -> None:
+    """Methods of two classes, and parameters that differ in characters which no file may have."""
+    with WireServer(reply(200, answer(png(1)))) as server:
+        pytester.makepyfile(test_it=NAMES.format(base_url=server.base_url))
+        run(pytester, "--imgkit-record=once").assert_outcomes(passed=6)
+        assert server.posts == 6
+    names = sorted(path.name for path in (pytester.path / "cassettes/test_it").iterdir())
+    assert len(names) == 6
+    assert names[:2] == ["TestOne.test_it.yaml", "TestTwo.TestInner.test_it.yaml"]
+    assert sum(name.startswith("test_it[a-b]-") for name in names) == 2
+    assert all(name.isascii() and len(name) < 200 for name in names)
+    run(pytester, "-n", "2").assert_outcomes(passed=6)
+
+
+OWN_SERVICE = """
+import asyncio, imgkit, pytest
+
+BASE_URL = {base_url!r}
+
+@pytest.fixture
+def imgkit_settings():
+    return {{"base_url": BASE_URL}}
+
+@pytest.mark.imgkit_cassette
+def test_a_service_of_its_own():
+    with imgkit.ImageService("requests", base_url=BASE_URL) as images:
+        assert images.create_image("a fox")[0].width == 8
+
+@pytest.mark.imgkit_cassette(backend="aiohttp")
+def test_both(image_service, async_image_service):
+    async def main():
+        async with async_image_service as images:
+            return await images.create_image("a hen")
+    assert asyncio.run(main())[0].width == image_service.create_image("a cat")[0].width == 8
+"""
+
+
+def test_the_marker_is_enough(pytester: pytest.Pytester) -> None:
+    """A service that a test makes itself sends nothing either; two services share the cassette of a test."""
+    with WireServer(reply(200, answer(png(1)))) as server:
+        pytester.makepyfile(test_it=OWN_SERVICE.format(base_url=server.base_url))
+        run(pytester).assert_outcomes(errors=2)
+        assert server.accepted == 0
+        run(pytester, "--imgkit-record=once").assert_outcomes(passed=2)
+        assert server.posts == 3
+    run(pytester).assert_outcomes(passed=2)
+    assert (pytester.path / "cassettes/test_it/test_both.yaml").read_text().count("method: POST") == 2

@@ -1,7 +1,8 @@
 """Pictures of a cassette as files beside it, each once, named by its digest.
 
 In the text of a cassette ``imgkit-file:DIGEST.png`` stands in place of a picture: for a whole body, for the
-content of a part of a form, or for the base64 text of a ``b64_json``.
+content of a part of a form, or for base64 between quotes. Where a body has such words of its own, they get
+a second colon.
 """
 
 from __future__ import annotations
@@ -10,39 +11,44 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Callable
 from pathlib import Path
 
 import pybase64
 
+from imgkit.cassettes.parts import in_parts, substitute
+from imgkit.cassettes.scrubbing import key_like
 from imgkit.errors import ConfigurationError
 from imgkit.sniff import EXTENSIONS, sniff
 
-PLACE = "imgkit-file:"
+PLACE = b"imgkit-file:"
 
-_SMALLEST = 512
-_BASE64 = re.compile(rb'("b64_json"[ \t\r\n]*:[ \t\r\n]*")([A-Za-z0-9+/]{%d,}={0,2})(")' % _SMALLEST)
-_PLACED = re.compile(rb'("b64_json"[ \t\r\n]*:[ \t\r\n]*")imgkit-file:([0-9a-f]{64}\.[a-z]{3,4})(")')
-_WHOLE = re.compile(rb"imgkit-file:([0-9a-f]{64}\.[a-z]{3,4})")
-_BOUNDARY = re.compile(r"multipart/form-data;.*boundary=\"?([^\";,]+)", re.IGNORECASE)
+_NAME = rb"imgkit-file:([0-9a-f]{64}\.[a-z]{3,4})"
+_NAMED = re.compile(_NAME)
+_ENCODED = re.compile(rb'("(?:data:[a-z]+/[a-z0-9.+-]+;base64,)?)' + _NAME + rb'(?=")')
+_REFUSED = ".refused*"
 
 
 class SideFiles:
-    """The folder of one cassette.
+    """The folder of one cassette. Nothing is written before `save`.
 
     Args:
         cassette: path of the cassette; the folder is beside it.
+
+    Attributes:
+        folder: where the pictures are.
+        suspect: the beginning of what looks like a key in something that would have become a file; it
+            stays in the text, for the text to be refused.
     """
 
     def __init__(self, cassette: Path) -> None:
+        self._cassette = cassette
         self.folder = cassette.with_name(cassette.name + ".files")
-        self.used: set[str] = set()
+        self.suspect: str | None = None
+        self._new: dict[str, bytes] = {}
 
     def put_away(self, body: bytes, content_type: str) -> bytes:
-        """Return a body with its pictures in files. Raises OSError."""
-        if len(body) >= _SMALLEST and sniff(body[:1024]) is not None:
-            return self._keep(body)
-        return _in_parts(body, content_type, self._keep_picture, self._keep_encoded)
+        """Return a body with names of files in place of its pictures."""
+        return substitute(_escaped(body, content_type), content_type, self._keep, self._keep)
 
     def put_back(self, body: bytes, content_type: str) -> bytes:
         """Return a body with its pictures in place.
@@ -50,57 +56,62 @@ class SideFiles:
         Raises:
             ConfigurationError: a file is missing, or is not what was recorded.
         """
-        whole = _WHOLE.fullmatch(body)
-        if whole is not None:
-            return self._read(whole.group(1).decode())
-        return _in_parts(body, content_type, self._restore, self._restore_encoded)
+        return self._restore(body) if _NAMED.fullmatch(body) else in_parts(body, content_type, self._restore)
 
-    def drop_unused(self) -> None:
-        """Remove files that the cassette does not name any more. Raises OSError."""
-        if self.folder.is_dir():
-            for path in self.folder.iterdir():
-                if path.name not in self.used:
-                    path.unlink(missing_ok=True)
-            if not self.used:
-                self.folder.rmdir()
+    def save(self, folder: Path | None = None) -> None:
+        """Write the pictures that are new. Raises OSError.
 
-    def _keep(self, data: bytes) -> bytes:
+        Args:
+            folder: where to, instead of beside the cassette.
+        """
+        where = folder or self.folder
+        for name, data in self._new.items():
+            path = where / name
+            if not path.exists():
+                where.mkdir(parents=True, exist_ok=True)
+                write_whole(path, data)
+
+    def unnamed(self, text: bytes) -> list[Path]:
+        """Return the files that neither a text names nor what was refused. Raises OSError."""
+        if not self.folder.is_dir():
+            return []
+        refused = self._cassette.parent.glob(f"{self._cassette.name}{_REFUSED}")
+        texts = [text, *(path.read_bytes() for path in refused if path.is_file())]
+        named = {name.decode() for one in texts for name in _NAMED.findall(one)}
+        return sorted(path for path in self.folder.iterdir() if path.name not in named)
+
+    def drop_unused(self, text: bytes) -> None:
+        """Remove the files that the text of the cassette does not name any more. Raises OSError."""
+        for path in self.unnamed(text):
+            path.unlink(missing_ok=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _keep(self, data: bytes) -> bytes | None:
         kind = sniff(data[:1024])
+        if kind is None or kind.format == "svg":
+            found = key_like(data)
+            if found is not None:
+                self.suspect = found
+                return None
         name = hashlib.sha256(data).hexdigest() + (EXTENSIONS[kind.format][0] if kind else ".bin")
-        self.used.add(name)
-        path = self.folder / name
-        if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, data)
-        return f"{PLACE}{name}".encode()
-
-    def _keep_picture(self, content: bytes) -> bytes:
-        big = len(content) >= _SMALLEST and sniff(content[:1024]) is not None
-        return self._keep(content) if big else content
-
-    def _keep_encoded(self, text: bytes) -> bytes:
-        return _BASE64.sub(self._kept_match, text)
-
-    def _kept_match(self, found: re.Match[bytes]) -> bytes:
-        before, encoded, after = found.groups()
-        try:
-            data = pybase64.b64decode(encoded, validate=True)
-        except ValueError:
-            return found.group()
-        if pybase64.b64encode(data) != encoded:
-            return found.group()  # it must come back byte for byte
-        return before + self._keep(data) + after
+        self._new[name] = data
+        return PLACE + name.encode()
 
     def _restore(self, content: bytes) -> bytes:
-        found = _WHOLE.fullmatch(content)
-        return content if found is None else self._read(found.group(1).decode())
-
-    def _restore_encoded(self, text: bytes) -> bytes:
-        return _PLACED.sub(
-            lambda found: found[1] + pybase64.b64encode(self._read(found[2].decode())) + found[3], text
+        if PLACE not in content:
+            return content
+        whole = _NAMED.fullmatch(content)
+        if whole is not None:
+            return self._read(whole[1].decode())
+        text = _ENCODED.sub(
+            lambda found: found[1] + pybase64.b64encode(self._read(found[2].decode())), content
         )
+        return text.replace(PLACE + b":", PLACE)
 
     def _read(self, name: str) -> bytes:
+        if name in self._new:
+            return self._new[name]
         path = self.folder / name
         try:
             data = path.read_bytes()
@@ -113,25 +124,16 @@ class SideFiles:
             raise ConfigurationError(
                 f"{str(path)!r} is not the picture that was recorded: restore it, or record again"
             )
-        self.used.add(name)
         return data
 
 
-def _in_parts(
-    body: bytes, content_type: str, content: Callable[[bytes], bytes], text: Callable[[bytes], bytes]
-) -> bytes:
-    """Return a body with `content` done to the contents of a form, or `text` to anything else."""
-    boundary = _BOUNDARY.search(content_type)
-    if boundary is None:
-        return text(body)
-    delimiter = b"--" + boundary.group(1).strip().encode()
-    parts = []
-    for part in body.split(delimiter):
-        head, gap, rest = part.partition(b"\r\n\r\n")
-        if gap and rest.endswith(b"\r\n"):
-            part = head + gap + content(rest[:-2]) + b"\r\n"
-        parts.append(part)
-    return delimiter.join(parts)
+def _escaped(body: bytes, content_type: str) -> bytes:
+    """Return a body whose own words cannot be taken for the name of a file."""
+    if PLACE not in body:
+        return body
+    return in_parts(
+        body, content_type, lambda part: part if sniff(part[:1024]) else part.replace(PLACE, PLACE + b":")
+    )
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:

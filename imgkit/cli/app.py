@@ -325,17 +325,23 @@ def _cache_command(name: str, own: list[Option], text: str) -> click.Command:
 def _cassette_group() -> click.Group:
     """Return `imgkit cassette` with what can be done there."""
 
-    def run(name: str, paths: tuple[str, ...]) -> int:
+    def run(name: str, paths: tuple[str, ...], **given: str) -> int:
         from imgkit.cli import cassettes
 
-        code: int = getattr(cassettes, name)(paths)
+        code: int = getattr(cassettes, name)(paths, **given)
         return code
 
+    page = Option(["--output", "-o"], required=True, metavar="FILE", type=click.Path(dir_okay=False),
+                  help="where the page goes; - for standard output.")  # fmt: skip
     kinds = {
         "check": "Refuse cassettes with something like a key, or with Python objects.\n\nFor continuous "
         "integration: ends with 1 if something is wrong. Checked are the files, all of folders, and the "
-        "pictures beside them.",
+        "pictures beside them: none may be missing, changed or left over.",
         "ls": "List what was recorded.",
+        "show": "Make one page of HTML: requests, replies, and their pictures small.\n\nThe page loads "
+        "nothing and runs nothing.",
+        "shrink": "Replace pictures in replies by small ones of the same kind and size in pixels.\n\n"
+        "Pictures in requests stay as they are: a replay is matched by them. Doing it twice changes nothing.",
     }
     return click.Group(
         "cassette",
@@ -347,16 +353,20 @@ def _cassette_group() -> click.Group:
                 context_settings=_SETTINGS,
                 params=[
                     click.Argument(["paths"], nargs=-1, required=True, type=click.Path(exists=True)),
+                    *([page] if name == "show" else []),
                     *options.common_options(),
                 ],
                 callback=partial(run, name),
                 help=text,
                 short_help=text.partition("\n")[0],
-                epilog=_verbatim("Example:", f"  imgkit cassette {name} tests/cassettes"),
+                epilog=_verbatim(
+                    "Example:",
+                    f"  imgkit cassette {name} tests/cassettes{' -o page.html' if name == 'show' else ''}",
+                ),
             )
             for name, text in kinds.items()
         ],
-        help="Look at recorded traffic, and check that no secret is in it.",
+        help="Look at recorded traffic, check that no secret is in it, and make it small.",
         epilog=_verbatim("Example:", "  imgkit cassette check tests/cassettes"),
     )
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from imgkit.cassettes import scrubbing
+from imgkit.cassettes.parts import substitute
 from imgkit.cassettes.reader import body_of, content_type, interactions, paths
-from imgkit.cassettes.side_files import SideFiles
+from imgkit.cassettes.side_files import SideFiles, write_whole
 from imgkit.cli import exits, streams
-from imgkit.errors import ConfigurationError
+from imgkit.errors import ConfigurationError, SaveError
+from imgkit.sniff import sniff
 
 _PROMPT_CHARACTERS = 60
 _PYTHON = re.compile(rb"!!python/[a-z/]+")
@@ -39,6 +41,30 @@ def ls(places: Sequence[str]) -> int:
             request, status = one["request"], one["response"]["status"]["code"]
             lines.append(f"{path}  {request['method']} {request['uri']}  {status}  {_asked(request)}")
     return streams.send_text("".join(f"{line.rstrip()}\n" for line in lines))
+
+
+def show(places: Sequence[str], output: str) -> int:
+    """Write a page that shows the cassettes."""
+    from imgkit.cassettes.page import page
+
+    data = page(_cassettes(places)).encode("utf-8", "backslashreplace")
+    if output == "-":
+        return streams.send(data)
+    try:
+        write_whole(Path(output), data)
+    except OSError as error:
+        raise SaveError(f"{output!r} cannot be written ({error.strerror}): give another --output") from None
+    return streams.send_paths([output])
+
+
+def shrink(places: Sequence[str]) -> int:
+    """Make the pictures of replies small, and tell what that has saved."""
+    from imgkit.cassettes.shrinking import shrink as shrunk
+
+    for path in _cassettes(places):
+        before, after = shrunk(path)
+        streams.tell(f"imgkit: {path}: {before} bytes of pictures in replies, now {after}")
+    return exits.OK
 
 
 def _cassettes(names: Sequence[str]) -> Iterator[Path]:
@@ -71,15 +97,32 @@ def _problems(path: Path) -> Iterator[str]:
             except ConfigurationError as error:
                 yield str(error)
                 continue
-            hidden = scrubbing.key_like(whole)
-            if hidden is not None and hidden != key:
-                yield f"something in a body looks like a key ({hidden})"
+            for inside in _texts(whole, headers):
+                hidden = scrubbing.key_like(inside)
+                if hidden is not None and hidden != key:
+                    yield f"something in a body looks like a key ({hidden})"
+    for left in files.unnamed(text):
+        yield f"{str(left)!r} belongs to nothing that was recorded: remove it"
 
 
 def _private(what: str, side: dict[str, Any], names: frozenset[str]) -> Iterator[str]:
     for name in side.get("headers") or {}:
         if name.lower() in names and name.lower() not in ("x-request-id",):
             yield f"a {what} has the header {name!r}"
+
+
+def _texts(body: bytes, content_type: str) -> Iterator[bytes]:
+    """Yield what can be read of a body: not the bytes of pictures, but drawings, which are text."""
+    inner: list[bytes] = []
+
+    def note(data: bytes) -> bytes | None:
+        kind = sniff(data[:1024])
+        if kind is None or kind.format == "svg":
+            inner.append(data)
+        return None if kind is None else b""
+
+    yield substitute(body, content_type, note, note)
+    yield from inner
 
 
 def _bodies(one: dict[str, Any]) -> Iterator[tuple[bytes, str]]:

@@ -62,6 +62,11 @@ def imgkit_plugins() -> Iterable[PluginSpec]:
             summary="one line a call to the logger imgkit, the wire at DEBUG",
         ),
         PluginSpec(
+            name="recorder",
+            target="imgkit.hooks.recorder:RecorderPlugin",
+            summary="requests and replies on a cassette (IMGKIT_CASSETTE), from any backend",
+        ),
+        PluginSpec(
             name="retry",
             target="imgkit.hooks.retry:RetryPlugin",
             summary="sends again what cannot have been billed; on by default",

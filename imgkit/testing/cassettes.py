@@ -9,27 +9,32 @@ pytest-recording::
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import vcr
 from vcr.cassette import Cassette
+from vcr.errors import CannotOverwriteExistingCassetteException
 from vcr.persisters.filesystem import CassetteNotFoundError
 from vcr.request import Request
 from vcr.serialize import deserialize, serialize
 
 from imgkit.cassettes import scrubbing
-from imgkit.cassettes.side_files import SideFiles, write_whole
-from imgkit.errors import ConfigurationError
+from imgkit.cassettes.meaning import Meaning, differences, fields_of, meaning_of, missing
+from imgkit.cassettes.side_files import SideFiles
+from imgkit.cassettes.writer import commit
 
-MATCH_ON = ("method", "scheme", "host", "port", "path", "query", "body")
+MATCH_ON = ("method", "scheme", "host", "port", "path", "query", "imgkit_body")
 """With the body: calls at once would else get each other's answers."""
 
 
 def vcr_config(**more: Any) -> dict[str, Any]:
     """Return what vcrpy needs for cassettes of image calls.
+
+    It is for ``vcr.use_cassette`` and pytest-recording; a `vcr.VCR` of your own must be told of the matcher
+    first, by `register`.
 
     Args:
         more: further settings of vcrpy; they win.
@@ -44,11 +49,21 @@ def vcr_config(**more: Any) -> dict[str, Any]:
     }
 
 
+def register(recorder: vcr.VCR) -> None:
+    """Make the matcher of bodies known to vcrpy.
+
+    Args:
+        recorder: where `vcr_config` will be used.
+    """
+    recorder.register_matcher(imgkit_body.__name__, imgkit_body)
+
+
 @contextmanager
 def cassette(path: str | Path, **more: Any) -> Iterator[Cassette]:
-    """Use a cassette: ``vcr.use_cassette`` with `vcr_config`, and with care for a cassette that is refused.
+    """Use a cassette: ``vcr.use_cassette`` with `vcr_config`, and with care for what goes wrong.
 
     vcrpy leaves the HTTP libraries patched if saving fails. Here they are as before, and then it is told.
+    A request that is not on the cassette is vcrpy's own error, with the nearest recorded one in a note.
 
     Args:
         path: of the cassette.
@@ -56,12 +71,51 @@ def cassette(path: str | Path, **more: Any) -> Iterator[Cassette]:
 
     Raises:
         ConfigurationError: something that looks like a key is left; where the cassette was put.
+        SaveError: the cassette cannot be written; where it was put.
     """
     keeper = _Keeper()
-    with vcr.use_cassette(str(path), **vcr_config(**{"persister": keeper, **more})) as tape:
-        yield tape
+    try:
+        with vcr.use_cassette(str(path), **vcr_config(**{"persister": keeper, **more})) as tape:
+            yield tape
+    except BaseException as error:
+        explain(error, "Record it with record_mode='new_episodes', or mend the request")
+        if keeper.problem is not None:
+            error.add_note(str(keeper.problem))
+        raise
     if keeper.problem is not None:
         raise keeper.problem
+
+
+def explain(error: BaseException, way_out: str) -> None:
+    """Add to vcrpy's own, long message which recorded request is nearest, and what is different.
+
+    Args:
+        error: whatever ended the use of a cassette.
+        way_out: a sentence for the end.
+    """
+    if isinstance(error, CannotOverwriteExistingCassetteException) and error.failed_request is not None:
+        path = str(error.cassette._path)
+        recorded = [(_meaning(one), path) for one in error.cassette.requests]
+        told = missing(_meaning(error.failed_request), recorded)
+        error.add_note(f"imgkit: nothing was sent: {told}. {way_out}")
+
+
+def imgkit_body(asked: Request, recorded: Request) -> None:
+    """Compare what two bodies say, however they are written: vcrpy's interface of a matcher.
+
+    Args:
+        asked, recorded: the requests.
+
+    Raises:
+        AssertionError: telling field by field what is different.
+    """
+    bodies = _bytes_of(asked), _bytes_of(recorded)
+    kinds = _type(asked.headers), _type(recorded.headers)
+    if bodies[0] == bodies[1] and kinds[0] == kinds[1]:
+        return
+    told = differences(fields_of(kinds[1], bodies[1]), fields_of(kinds[0], bodies[0]))
+    if told:
+        raise AssertionError("\n".join(told))
 
 
 def scrub_request(request: Request) -> Request:
@@ -72,28 +126,18 @@ def scrub_request(request: Request) -> Request:
         if name.lower() not in scrubbing.PRIVATE_REQUEST_HEADERS
     }
     url = scrubbing.scrub_url(request.uri, all_parameters=request.method == "GET")
-    return Request(request.method, url, _bytes_of(request), headers)
+    body = scrubbing.scrub_body(_bytes_of(request), _type(headers))
+    return Request(request.method, url, body, headers)
 
 
 def scrub_response(response: dict[str, Any]) -> dict[str, Any]:
     """Return a reply as it is recorded: no keys, cookies and permissions, and one request id for all."""
-    headers = {
-        name: values
-        for name, values in response["headers"].items()
-        if name.lower() not in scrubbing.PRIVATE_REPLY_HEADERS
-    }
-    for name in headers:
-        if name.lower().endswith("request-id"):
-            headers[name] = [scrubbing.REQUEST_ID]
     body = response["body"].get("string") or b""
     body = body.encode("utf-8") if isinstance(body, str) else body
-    if _is_text(headers):
-        scrubbed = scrubbing.scrub_text(body)
-        if len(scrubbed) != len(body):
-            for name in headers:
-                if name.lower() == "content-length":
-                    headers[name] = [str(len(scrubbed))]
-        body = scrubbed
+    given = response["headers"]
+    flat = {name: values if isinstance(values, str) else ", ".join(values) for name, values in given.items()}
+    kept, body = scrubbing.scrub_reply(flat, body)
+    headers = {name: given[name] if value == flat[name] else [value] for name, value in kept.items()}
     return {**response, "headers": headers, "body": {**response["body"], "string": body}}
 
 
@@ -121,9 +165,9 @@ class Persister:
 
         Raises:
             ConfigurationError: something that looks like a key is left; where the cassette was put.
+            SaveError: it cannot be written; where it was put.
         """
         path = Path(cassette_path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         files = SideFiles(path)
         whole = {
             **cassette_dict,
@@ -133,24 +177,14 @@ class Persister:
             ],
             "responses": [_put_away(one, files) for one in cassette_dict["responses"]],
         }
-        text = serialize(whole, serializer).encode("utf-8")
-        found = scrubbing.key_like(text)
-        if found is not None:
-            aside = path.with_name(f"{path.name}.refused")
-            write_whole(aside, text, 0o600)
-            raise ConfigurationError(
-                f"{str(path)!r} is not written: something in it looks like a key ({found}). It is kept "
-                f"in {str(aside)!r}, for you alone: take the key out, and give it its name"
-            )
-        write_whole(path, text)
-        files.drop_unused()
+        commit(path, serialize(whole, serializer).encode("utf-8"), files)
 
 
 class _Keeper:
     """A persister that tells later what was wrong."""
 
     def __init__(self) -> None:
-        self.problem: ConfigurationError | None = None
+        self.problem: Exception | None = None
 
     def load_cassette(self, cassette_path: str | Path, serializer: Any) -> Any:
         return Persister.load_cassette(cassette_path, serializer)
@@ -160,8 +194,12 @@ class _Keeper:
     ) -> None:
         try:
             Persister.save_cassette(cassette_path, cassette_dict, serializer)
-        except ConfigurationError as error:
+        except Exception as error:
             self.problem = error
+
+
+def _meaning(request: Request) -> Meaning:
+    return meaning_of(request.method, request.uri, _type(request.headers), _bytes_of(request))
 
 
 def _put_away(response: dict[str, Any], files: SideFiles) -> dict[str, Any]:
@@ -181,13 +219,12 @@ def _bytes_of(request: Request) -> bytes:
     return body.read() if hasattr(body, "read") else b"".join(body)
 
 
-def _type(headers: Any) -> str:
+def _type(headers: Mapping[str, Any]) -> str:
     for name, value in headers.items():
         if name.lower() == "content-type":
-            return str(value[0] if isinstance(value, list) else value)
+            value = value[0] if isinstance(value, list) else value
+            return value.decode("latin-1") if isinstance(value, bytes) else str(value)
     return ""
 
 
-def _is_text(headers: Any) -> bool:
-    kind = _type(headers).lower()
-    return not kind or "json" in kind or kind.startswith("text/")
+register(vcr.default_vcr)

@@ -7,14 +7,17 @@ its file; ``--imgkit-record`` records it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+import hashlib
+import re
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from vcr import VCR
+
     from imgkit.service import AsyncImageService, ImageService
 
 MODES = ("none", "once", "new_episodes", "all", "rewrite")
@@ -24,7 +27,10 @@ _DESCRIBED = (
     f"{MARKER}(name=None, backend='requests', record=None): answer from a cassette. name: of the file, that "
     "of the test by default; backend: which sends and replays; record: wins over --imgkit-record."
 )
+_TAPE = "_imgkit_tape"
 _NO_KEY = "replayed-and-never-sent"
+_LONGEST_NAME = 150
+"""Characters of a file's name before its digest and ending: file systems take 255 bytes."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,6 +50,34 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _DESCRIBED)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Put every test with the marker on its cassette, also one that makes a service of its own."""
+    names = getattr(item, "fixturenames", None)
+    if names is not None and item.get_closest_marker(MARKER) is not None and _TAPE not in names:
+        names.append(_TAPE)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_recording_configure(config: pytest.Config, vcr: VCR) -> None:
+    """Let the cassettes of pytest-recording be matched as ours are: its fixture may return `vcr_config`."""
+    from imgkit.testing.cassettes import register
+
+    register(vcr)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Tell for a request that is not on the cassette which one is nearest, and how to record it."""
+    try:
+        return (yield)
+    except Exception as error:
+        if item.get_closest_marker(MARKER) is not None:
+            from imgkit.testing.cassettes import explain
+
+            explain(error, "Record it with --imgkit-record=new_episodes (or rewrite), or mend the request")
+        raise
+
+
 @pytest.fixture
 def imgkit_settings() -> dict[str, Any]:
     """Arguments for the services; override it in a test file or ``conftest.py``."""
@@ -51,69 +85,72 @@ def imgkit_settings() -> dict[str, Any]:
 
 
 @pytest.fixture
-def image_service(request: pytest.FixtureRequest, imgkit_settings: dict[str, Any]) -> Iterator[ImageService]:
-    """An `ImageService`: offline, or on the cassette of the test's marker."""
-    from imgkit.service import ImageService
-
-    with ExitStack() as stack:
-        settings = _settings(request, imgkit_settings, stack)
-        yield stack.enter_context(ImageService(**settings))
-
-
-@pytest.fixture
-def async_image_service(
-    request: pytest.FixtureRequest, imgkit_settings: dict[str, Any]
-) -> Iterator[AsyncImageService]:
-    """An `AsyncImageService` in the same way; the test enters it with ``async with``."""
-    from imgkit.service import AsyncImageService
-
-    with ExitStack() as stack:
-        yield AsyncImageService(**_settings(request, imgkit_settings, stack))
-
-
-def cassette_path(request: pytest.FixtureRequest, name: str | None = None) -> Path:
-    """Return the cassette of a test: ``cassettes/MODULE/TEST.yaml`` beside its file.
-
-    Args:
-        request: of the test.
-        name: instead of the test's own.
-    """
-    path = Path(str(request.node.path))
-    own = "".join(one if one.isalnum() or one in "-_.[]" else "-" for one in name or request.node.name)
-    return path.parent / "cassettes" / path.stem / f"{own.strip('.') or 'cassette'}.yaml"
-
-
-def _settings(request: pytest.FixtureRequest, given: dict[str, Any], stack: ExitStack) -> dict[str, Any]:
-    """Return the arguments of a service, its cassette entered."""
+def _imgkit_tape(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """The arguments of a service as the test's marker has them, on its cassette: one for all services."""
     marker = request.node.get_closest_marker(MARKER)
     if marker is None:
-        return {"backend": "offline", **given}
+        yield {"backend": "offline"}
+        return
     name, backend, record = _marked(*marker.args, **marker.kwargs)
     mode = record or request.config.getoption("--imgkit-record")
     path = cassette_path(request, name)
-    _enter(path, mode, stack)
-    if mode != "none":
-        return {"backend": backend, **given}
-    from imgkit.testing.replay import Unhurried
-
-    # A replay needs no key, and does not wait: what it waited for is on the cassette.
-    return {"backend": backend, "api_key": _NO_KEY, "retry": Unhurried(), **given}
-
-
-def _marked(name: str | None = None, backend: str = "requests", record: str | None = None) -> tuple[Any, ...]:
-    if record is not None and record not in MODES:
-        raise pytest.UsageError(f"{MARKER}: record is one of {', '.join(MODES)}, not {record!r}")
-    return name, backend, record
-
-
-def _enter(path: Path, mode: str, stack: ExitStack) -> None:
-    from imgkit.testing.cassettes import cassette
-
     if mode == "none" and not path.exists():
         pytest.fail(
             f"there is no cassette {path}: record it with --imgkit-record=once, which sends requests and may "
             "cost money",
             pytrace=False,
         )
+    from imgkit.testing.cassettes import cassette
+    from imgkit.testing.replay import Unhurried
+
     rewrite = mode == "rewrite"
-    stack.enter_context(cassette(path, record_mode="all" if rewrite else mode, drop_unused_requests=rewrite))
+    with cassette(path, record_mode="all" if rewrite else mode, drop_unused_requests=rewrite):
+        # A replay needs no key, and does not wait: what it waited for is on the cassette.
+        replayed = {"api_key": _NO_KEY, "retry": Unhurried()} if mode == "none" else {}
+        yield {"backend": backend, **replayed}
+
+
+@pytest.fixture
+def image_service(_imgkit_tape: dict[str, Any], imgkit_settings: dict[str, Any]) -> Iterator[ImageService]:
+    """An `ImageService`: offline, or on the cassette of the test's marker."""
+    from imgkit.service import ImageService
+
+    with ImageService(**{**_imgkit_tape, **imgkit_settings}) as service:
+        yield service
+
+
+@pytest.fixture
+def async_image_service(_imgkit_tape: dict[str, Any], imgkit_settings: dict[str, Any]) -> AsyncImageService:
+    """An `AsyncImageService` in the same way; the test enters it with ``async with``."""
+    from imgkit.service import AsyncImageService
+
+    return AsyncImageService(**{**_imgkit_tape, **imgkit_settings})
+
+
+def cassette_path(request: pytest.FixtureRequest, name: str | None = None) -> Path:
+    """Return the cassette of a test: ``cassettes/MODULE/TEST.yaml`` beside its file, or ``CLASS.TEST.yaml``.
+
+    What is no fit name for a file is changed, and a digest of the real name is added: no two tests share one.
+
+    Args:
+        request: of the test.
+        name: instead of the test's own.
+    """
+    path = Path(str(request.node.path))
+    own = name or ".".join([*(one.__name__ for one in _classes(request.node)), request.node.name])
+    fit = re.sub(r"[^A-Za-z0-9_.\[\]-]", "-", own)[:_LONGEST_NAME]
+    if fit != own or own.startswith("."):
+        fit = f"{fit.strip('.')}-{hashlib.sha256(own.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    return path.parent / "cassettes" / path.stem / f"{fit}.yaml"
+
+
+def _classes(node: pytest.Item) -> Iterator[type]:
+    for parent in node.listchain():
+        if isinstance(parent, pytest.Class):
+            yield parent.obj
+
+
+def _marked(name: str | None = None, backend: str = "requests", record: str | None = None) -> tuple[Any, ...]:
+    if record is not None and record not in MODES:
+        raise pytest.UsageError(f"{MARKER}: record is one of {', '.join(MODES)}, not {record!r}")
+    return name, backend, record

@@ -1,11 +1,17 @@
 """An Images API as a process of its own: the offline server behind the standard library's HTTP server.
 
 ``python -m tests.support.api_server`` takes a free port of the loopback interface, prints its base URL
-and serves until its standard input closes.
+and serves until its standard input closes. As a proxy it answers for any host, so that what is recorded
+through it has the same URLs each time.
+
+A request whose prompt has ``(fault: NAME)`` meets that fault (`imgkit.backends.offline.faults`);
+``(fault once: NAME)``, the first time only. Faults repeat key and organization, as the API does.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 import threading
@@ -16,11 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import imgkit
-from imgkit.backends.offline.server import OfflineServer
+from imgkit.backends.offline.faults import fault_of
+from imgkit.backends.offline.server import OfflineServer, ServerReply
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_S = 10
 """Seconds that the process may take to end."""
+
+FAULT = re.compile(rb"\(fault( once)?: ([a-z_]+)\)")
+
+
+PRIVATE = {"set-cookie": "session=cookie-CANARY; Path=/", "openai-organization": "org-CANARY"}
+"""Headers that are in each reply, and must not be on a cassette."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -41,10 +54,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(411)
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
-        url = f"http://{self.headers.get('host', 'localhost')}{self.path}"
-        reply = self.server.api.answer(self.command, url, headers, self.rfile.read(int(length)))
+        proxied = self.path.startswith("http://")
+        url = self.path if proxied else f"http://{self.headers.get('host', 'localhost')}{self.path}"
+        body = self.rfile.read(int(length))
+        reply = self.server.fault(headers, body) or self.server.api.answer(self.command, url, headers, body)
         self.send_response(reply.status)
-        for name, value in reply.headers.items():
+        for name, value in {**reply.headers, **PRIVATE}.items():
             self.send_header(name, value)
         if self.close_connection:
             self.send_header("connection", "close")
@@ -64,6 +79,20 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.api = OfflineServer()
+        self._met: set[bytes] = set()
+
+    def fault(self, headers: dict[str, str], body: bytes) -> ServerReply | None:
+        """Return the fault that a request asks for, if there is one left for it."""
+        found = FAULT.search(body)
+        if found is None or (found[1] and body in self._met):
+            return None
+        self._met.add(body)
+        fault = fault_of(found[2].decode())
+        said = json.loads(fault.body)
+        who = f"key {headers.get('authorization')}, organization {headers.get('openai-organization')}"
+        said["error"]["message"] += f" ({who})"
+        content = json.dumps(said).encode()
+        return ServerReply(fault.status, {**fault.headers, "content-length": str(len(content))}, content)
 
 
 @contextmanager
