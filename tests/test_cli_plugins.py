@@ -11,7 +11,7 @@ from tests.support.plugin_packages import BACKEND, install
 from tests.test_cli_support import command, environment, imgkit
 
 BLOCK = {"IMGKIT_BLOCK_PLUGINS": "zeta"}
-OWN = ["cache", "logging", "retry", "telemetry"]
+OWN = ["cache", "logging", "recorder", "retry", "telemetry"]
 
 
 def installed(folder: Path) -> dict[str, str]:

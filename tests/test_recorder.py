@@ -311,3 +311,29 @@ def test_wrong_arguments() -> None:
     for given in ({"cassette": 3}, {"cassette": ""}, {"cassette": "c.yaml", "rewrite": "yes"}):
         with pytest.raises(imgkit.ConfigurationError):
             RecorderPlugin(**given)  # type: ignore[arg-type]  # that is the point
+
+
+class Notes:
+    """A recorder of a stranger's own: what was asked, and what the answer was."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, int, int]] = []
+
+    @imgkit.hookimpl
+    def imgkit_recorder(self, settings: Any) -> Any:
+        return self
+
+    def record(self, exchanged: Exchanged) -> None:
+        self.lines.append((exchanged.request.method, exchanged.head.status, len(exchanged.reply)))
+
+
+def test_a_recorder_of_ones_own(face: Any, http_backend: str) -> None:
+    """The hook takes anything that records; it sees errors as well as pictures."""
+    notes = Notes()
+    with WireServer(reply(200, answer()), reply(400, {"error": {"message": "no"}})) as server:
+        settings = {"base_url": server.base_url, "plugins": [notes]}
+        face.run(lambda service: service.create_image("a fox"), http_backend, **settings)
+        with pytest.raises(imgkit.BadRequestError):
+            face.run(lambda service: service.create_image("a fox"), http_backend, **settings)
+    assert [line[:2] for line in notes.lines] == [("POST", 200), ("POST", 400)]
+    assert notes.lines[0][2] == len(json.dumps(answer()))
