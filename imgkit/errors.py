@@ -17,17 +17,24 @@
     │   └── OutcomeUnknownError       it may have been billed (maybe_billed, request_id, spool_path)
     ├── ApiError                      the API answered with an error (status, code, request_id, …)
     │   ├── BadRequestError           400, 413, 422 and their like
-    │   │   └── ModerationBlockedError   refused content (stage, categories)
+    │   │   ├── ModerationBlockedError   refused content (stage, categories)
+    │   │   ├── UnknownParameterError    the model does not know it (param)
+    │   │   └── InvalidImageError        an input picture is not taken
+    │   │       └── UnsupportedMediaTypeError   for its media type
     │   ├── AuthenticationError       401
     │   ├── PermissionDeniedError     403
     │   │   └── OrganizationNotVerifiedError
     │   ├── NotFoundError             404, 405: no such endpoint or model here
-    │   │   └── EndpointRetiredError  the provider has switched it off
+    │   │   ├── EndpointRetiredError  the provider has switched it off
+    │   │   └── ModelNotFoundError    no such model, or not for this key
+    │   │       └── ModelRetiredError    the provider says that it has switched it off
     │   ├── ConflictError             409
     │   ├── RateLimitError            429 (retry_after_s)
-    │   │   └── QuotaExceededError    no credit or spending cap: waiting does not help
+    │   │   └── QuotaExceededError    no credit: waiting does not help
+    │   │       └── BillingLimitError    the account's spending cap is reached
     │   ├── RedirectRefusedError      3xx: API calls follow no redirect
     │   └── ServerError               5xx that the API itself reported
+    ├── BudgetExceededError           your own budget has no room (limit, spent, …); nothing was sent
     ├── FixtureMissingError           no recorded answer (nearest); nothing was sent
     ├── CacheMissError                cache="only", and the cache has no such reply; nothing was sent
     ├── UnreadableReplyError          a reply that no picture can be read from (body is kept)
@@ -49,6 +56,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datetime import date
+    from decimal import Decimal
 
     from imgkit.image import Image
     from imgkit.models import ImagesResponse
@@ -222,6 +230,18 @@ class ModerationBlockedError(BadRequestError):
         self.categories = categories
 
 
+class UnknownParameterError(BadRequestError):
+    """The API, or the model, does not know a parameter; ``param`` names it where the API does."""
+
+
+class InvalidImageError(BadRequestError):
+    """An input picture is not taken: its format, its size, or that it could not be fetched."""
+
+
+class UnsupportedMediaTypeError(InvalidImageError):
+    """An input picture is not taken for its media type."""
+
+
 class AuthenticationError(ApiError):
     """The API key is wrong, revoked or missing (401)."""
 
@@ -251,6 +271,14 @@ class EndpointRetiredError(NotFoundError):
         self.date = date
 
 
+class ModelNotFoundError(NotFoundError):
+    """No such model here, or not for this key. A retired model is often reported like this too."""
+
+
+class ModelRetiredError(ModelNotFoundError):
+    """The provider says that it has switched the model off."""
+
+
 class ConflictError(ApiError):
     """The API reports a conflict (409)."""
 
@@ -260,7 +288,11 @@ class RateLimitError(ApiError):
 
 
 class QuotaExceededError(RateLimitError):
-    """No credit, or the spending cap is reached. Waiting does not help."""
+    """No credit, or a cap is reached. Waiting does not help."""
+
+
+class BillingLimitError(QuotaExceededError):
+    """The account's spending cap is reached: every further call will fail like this one."""
 
 
 class RedirectRefusedError(ApiError):
@@ -269,6 +301,26 @@ class RedirectRefusedError(ApiError):
 
 class ServerError(ApiError):
     """The API itself reports that it failed (5xx with the API's JSON error)."""
+
+
+class BudgetExceededError(ImgkitError):
+    """A budget has no room for the call (see `imgkit.Budget`). Nothing was sent.
+
+    Attributes:
+        limit: of the budget, in USD, as are the others.
+        spent: so far, with what may have been spent by calls whose outcome is not known.
+        reserved: for calls that run.
+        wanted: what the call may cost at most.
+    """
+
+    def __init__(
+        self, message: str, *, limit: Decimal, spent: Decimal, reserved: Decimal, wanted: Decimal
+    ) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.spent = spent
+        self.reserved = reserved
+        self.wanted = wanted
 
 
 class FixtureMissingError(ImgkitError):
