@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from imgkit.errors import ImgkitError
 from imgkit.inputs import InputFile
@@ -127,8 +127,10 @@ def mask_polarity(provider: object) -> MaskPolarity:
 class Provider(Protocol):
     """An API dialect: how an operation becomes a request, and a reply becomes pictures.
 
+    What else one may have is in the protocols below: `OwnCredentials`, `OwnHosts`, `ListsModels`.
+
     Attributes:
-        base_url: the official one.
+        base_url: the official one; "" where each customer has an address of their own.
         env: names of environment variables for "api_key", "base_url", "organization", "project".
         base64_keys: members of a success reply whose values are pictures in base64; they are decoded while
             they arrive.
@@ -169,3 +171,56 @@ class Provider(Protocol):
             body: whatever came.
             secrets: strings that were sent and must not come back in the message.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """A way to show who calls: a header, and where its key is found.
+
+    Attributes:
+        variable: the environment variable that holds the key.
+        header: that carries it, in lower case.
+        scheme: what stands before it, "" for nothing.
+    """
+
+    variable: str
+    header: str = "authorization"
+    scheme: str = "Bearer"
+
+
+@runtime_checkable
+class OwnCredentials(Protocol):
+    """A provider whose key goes elsewhere than to ``Authorization: Bearer``, or that takes one of several.
+
+    Attributes:
+        credentials: in the order in which the environment is asked. ``api_key=`` of a service goes where the
+            key of ``env["api_key"]`` does.
+    """
+
+    credentials: ClassVar[tuple[Credential, ...]]
+
+
+@runtime_checkable
+class OwnHosts(Protocol):
+    """A provider with more official hosts than that of its `base_url`.
+
+    Attributes:
+        official_hosts: names of hosts, such as ``"*.example.com"`` for all below example.com; by https only.
+    """
+
+    official_hosts: ClassVar[tuple[str, ...]]
+
+
+@runtime_checkable
+class ListsModels(Protocol):
+    """A provider with a request that is free and tells whether the key works, for `imgkit doctor --live`."""
+
+    def models_request(self, target: Target) -> HttpRequest:
+        """Return the GET request for the models; its reply is ``{"data": [{"id": …}, …]}``."""
+
+
+def credentials_of(provider: Provider) -> tuple[Credential, ...]:
+    """Return the ways in which a provider can be shown who calls."""
+    if isinstance(provider, OwnCredentials):
+        return provider.credentials
+    return (Credential(variable=provider.env["api_key"]),)

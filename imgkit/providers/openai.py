@@ -99,7 +99,15 @@ class OpenAIProvider:
                 headers.pop(name, None)
             else:
                 headers[name] = value
-        return HttpRequest("POST", target.base_url + PATHS[type(request)], headers, body)
+        return HttpRequest("POST", self.url(request, target), headers, body)
+
+    def url(self, request: ImageRequest, target: Target) -> str:
+        """Return where a request goes; dialects that differ in little else have their own."""
+        return target.base_url + PATHS[type(request)]
+
+    def models_request(self, target: Target) -> HttpRequest:
+        """Return the request for the models, which costs nothing."""
+        return HttpRequest("GET", f"{target.base_url}/models", {"accept": "application/json"})
 
     def decode(self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()) -> Answer:
         """Return the pictures of a reply; whatever is wrong with one never costs another."""
