@@ -11,7 +11,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from imgkit.errors import ConfigurationError
 from imgkit.hookspecs import BackendSpec
-from imgkit.providers.base import HostClass, OwnHosts, Provider, Target
+from imgkit.providers.base import HostClass, Provider, Target
 from imgkit.redact import safe_url
 
 OFFLINE_BASE_URL = "https://offline.imgkit.invalid/v1"
@@ -61,7 +61,7 @@ def _is_official(dialect: Provider, there: tuple[str, str, int]) -> bool:
     if dialect.base_url and there == origin(dialect.base_url):
         return True
     scheme, host, port = there
-    names = dialect.official_hosts if isinstance(dialect, OwnHosts) else ()
+    names: tuple[str, ...] = getattr(dialect, "official_hosts", ())
     return (scheme, port) == ("https", 443) and any(
         host.endswith(name[1:]) if name.startswith("*.") else host == name for name in names
     )

@@ -151,7 +151,14 @@ REFUSED: list[tuple[str, dict[str, Any], str, dict[str, Any], type[imgkit.Imgkit
     ("2025-03-01-preview", {}, "create_image_edit", {}, imgkit.ConfigurationError, "OPENAI_API_VERSION"),
     ("", {}, "create_image", {}, imgkit.ConfigurationError, "needs an api-version"),
     (VERSION, {"model": None}, "create_image", {}, imgkit.MissingModelError, "name of a deployment"),
-    (VERSION, {}, "create_image_variation", {"image": RED}, imgkit.NotFoundError, "create_image_edit"),
+    (
+        VERSION,
+        {},
+        "create_image_variation",
+        {"image": RED, "strategy": "native"},
+        imgkit.EndpointRetiredError,
+        "does not exist at .* An edit with a prompt stands in for it",
+    ),
 ]
 
 
@@ -175,6 +182,21 @@ def test_refused_before_sending(
                 http_backend, provider=AzureProvider(version), **whole,
             )  # fmt: skip
         assert server.accepted == 0
+
+
+def test_variations_are_edits(face: Any, http_backend: str) -> None:
+    """Azure has none, so an edit is asked for one, and no other path is tried before."""
+    with WireServer(reply(200, answer(png(3)))) as server:
+        settings = {
+            "base_url": server.origin,
+            "api_key": KEY,
+            "model": "d",
+            "provider": AzureProvider(VERSION),
+        }
+        got = face.run(lambda images: images.create_image_variation(RED), http_backend, **settings)
+        (line,) = server.lines
+    assert got.meta.emulated
+    assert line.request_line.startswith("POST /openai/deployments/d/images/edits?")
 
 
 @pytest.mark.parametrize("version", [VERSION, "2025-04-01", "2026-01-01-preview", "preview", "latest"])

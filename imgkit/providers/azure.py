@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 from urllib.parse import quote
 
-from imgkit.errors import ConfigurationError, MissingModelError, NotFoundError
-from imgkit.models import CreateImageEditRequest, CreateImageVariationRequest, ImageRequest
+from imgkit.errors import ConfigurationError, MissingModelError
+from imgkit.models import CreateImageEditRequest, ImageRequest
 from imgkit.providers.base import Credential, Target
 from imgkit.providers.openai import PATHS, OpenAIProvider
 from imgkit.wire import HttpRequest
@@ -40,6 +40,7 @@ class AzureProvider(OpenAIProvider):
         "api_key": "AZURE_OPENAI_API_KEY",
         "base_url": "AZURE_OPENAI_ENDPOINT",
     }
+    model_facts: ClassVar[str] = "imgkit.providers:azure.toml"
     credentials: ClassVar[tuple[Credential, ...]] = (  # the token first, as the SDK has it
         Credential(variable="AZURE_OPENAI_AD_TOKEN"),
         Credential(variable="AZURE_OPENAI_API_KEY", header="api-key", scheme=""),
@@ -57,15 +58,9 @@ class AzureProvider(OpenAIProvider):
             raise ConfigurationError(f"api_version (OPENAI_API_VERSION) is a date such as {EDITS_SINCE!r}")
 
     def check(self, request: ImageRequest, target: Target) -> None:
-        """Refuse what Azure does not have, and addresses that are not complete."""
+        """Refuse addresses that are not complete, and edits where they did not exist yet."""
         if target.host_class == "offline":
             return
-        if isinstance(request, CreateImageVariationRequest):
-            raise NotFoundError(
-                "Azure has no variations, so nothing was sent: use create_image_edit with a prompt that asks "
-                "for one.",
-                status=404,
-            )
         if not _deployment(request, target):
             raise MissingModelError("Azure needs the name of a deployment: pass model=… or set IMGKIT_MODEL.")
         if _is_v1(target):

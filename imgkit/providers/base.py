@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 from imgkit.errors import ImgkitError
 from imgkit.inputs import InputFile
@@ -127,8 +127,6 @@ def mask_polarity(provider: object) -> MaskPolarity:
 class Provider(Protocol):
     """An API dialect: how an operation becomes a request, and a reply becomes pictures.
 
-    What else one may have is in the protocols below: `OwnCredentials`, `OwnHosts`, `ListsModels`.
-
     Attributes:
         base_url: the official one; "" where each customer has an address of their own.
         env: names of environment variables for "api_key", "base_url", "organization", "project".
@@ -140,6 +138,13 @@ class Provider(Protocol):
     - ``model_facts: str = ""``: ``"package:file.toml"``, its data about models (`imgkit.catalogue`).
     - ``takes_references: bool = False``: it encodes an `ImageReference` among the inputs of an edit.
     - ``mask_polarity: MaskPolarity = "transparent"``: what of a mask may change, in the masks `encode` gets.
+    - ``credentials: tuple[Credential, ...]``: headers that can carry a key, in the order in which the
+      environment is asked; a bearer token by default. ``api_key=`` of a service is the key of
+      ``env["api_key"]``.
+    - ``official_hosts: tuple[str, ...] = ()``: hosts beside that of `base_url` where the provider itself
+      answers, by https only; ``"*.example.com"`` is all below example.com.
+    - ``models_request(target: Target) -> HttpRequest``: a GET that is free, needs the key, and is answered by
+      ``{"data": [{"id": …}, …]}``, for ``imgkit doctor --live``.
     """
 
     base_url: ClassVar[str]
@@ -188,39 +193,8 @@ class Credential:
     scheme: str = "Bearer"
 
 
-@runtime_checkable
-class OwnCredentials(Protocol):
-    """A provider whose key goes elsewhere than to ``Authorization: Bearer``, or that takes one of several.
-
-    Attributes:
-        credentials: in the order in which the environment is asked. ``api_key=`` of a service goes where the
-            key of ``env["api_key"]`` does.
-    """
-
-    credentials: ClassVar[tuple[Credential, ...]]
-
-
-@runtime_checkable
-class OwnHosts(Protocol):
-    """A provider with more official hosts than that of its `base_url`.
-
-    Attributes:
-        official_hosts: names of hosts, such as ``"*.example.com"`` for all below example.com; by https only.
-    """
-
-    official_hosts: ClassVar[tuple[str, ...]]
-
-
-@runtime_checkable
-class ListsModels(Protocol):
-    """A provider with a request that is free and tells whether the key works, for `imgkit doctor --live`."""
-
-    def models_request(self, target: Target) -> HttpRequest:
-        """Return the GET request for the models; its reply is ``{"data": [{"id": …}, …]}``."""
-
-
 def credentials_of(provider: Provider) -> tuple[Credential, ...]:
     """Return the ways in which a provider can be shown who calls."""
-    if isinstance(provider, OwnCredentials):
-        return provider.credentials
-    return (Credential(variable=provider.env["api_key"]),)
+    bearer = (Credential(variable=provider.env["api_key"]),)
+    found: tuple[Credential, ...] = getattr(provider, "credentials", bearer)
+    return found

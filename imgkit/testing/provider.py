@@ -13,15 +13,7 @@ import imgkit
 from imgkit.errors import ImgkitError
 from imgkit.inputs import open_input
 from imgkit.models import CreateImageRequest, ImageRequest
-from imgkit.providers.base import (
-    Answer,
-    ListsModels,
-    OpenedInputs,
-    OwnHosts,
-    Provider,
-    Target,
-    credentials_of,
-)
+from imgkit.providers.base import Answer, OpenedInputs, Provider, Target, credentials_of
 from imgkit.redact import Secret
 from imgkit.streaming.json_reply import JsonReply
 from imgkit.testing import canary
@@ -121,7 +113,7 @@ class ProviderContract:
     def test_its_hosts(self) -> None:
         """Names of hosts are names, not addresses, and never all hosts there are."""
         provider = self.provider()
-        for name in provider.official_hosts if isinstance(provider, OwnHosts) else ():
+        for name in getattr(provider, "official_hosts", ()):
             labels = name.removeprefix("*.").split(".")
             assert name == name.lower()
             assert len(labels) > 1
@@ -130,9 +122,10 @@ class ProviderContract:
     def test_its_list_of_models(self) -> None:
         """The free request is a GET to where all requests go, without credentials."""
         provider = self.provider()
-        if isinstance(provider, ListsModels):
+        ask = getattr(provider, "models_request", None)
+        if ask is not None:
             target = self.target(provider)
-            request = provider.models_request(target)
+            request = ask(target)
             assert request.method == "GET"
             assert request.url.startswith(target.base_url)
             assert not {one.header for one in credentials_of(provider)} & set(request.headers)
