@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from imgkit.errors import UnknownProviderError as UnknownProviderError
     from imgkit.errors import UnreadableReplyError as UnreadableReplyError
     from imgkit.errors import UnsupportedMediaTypeError as UnsupportedMediaTypeError
+    from imgkit.hooks.budget import Budget as Budget
     from imgkit.hooks.cache import CachePlugin as CachePlugin
     from imgkit.hooks.retry import RetryPlugin as RetryPlugin
     from imgkit.hookspecs import hookimpl as hookimpl
@@ -101,6 +102,7 @@ _HOME = {
     "Estimate": "money",
     "Image": "image",
     "ImageReference": "references",
+    "Budget": "hooks.budget",
     "CachePlugin": "hooks.cache",
     "RetryPlugin": "hooks.retry",
     "hookimpl": "hookspecs",

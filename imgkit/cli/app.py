@@ -73,6 +73,7 @@ class Drawing:
                 *([options.prepare_option()] if self.images != "none" else ()),
                 *options.input_options(prompt=self.prompt),
                 *options.output_options(),
+                *options.budget_options(),
                 *options.cache_options(),
                 *options.service_options(),
                 *options.offline_options(),

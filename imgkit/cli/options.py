@@ -108,6 +108,22 @@ def prepare_option() -> Option:
     )
 
 
+def budget_options() -> Iterator[Option]:
+    """Yield the options that bound what a command may cost."""
+    yield Option(
+        ["--max-cost", "max_cost_usd"],
+        section="Money",
+        metavar="USD",
+        help="send nothing that might make the command cost more.",
+    )
+    yield Option(
+        ["--allow-unknown-price"],
+        section="Money",
+        is_flag=True,
+        help="with --max-cost: make calls whose price is not known, too.",
+    )
+
+
 def variation_options() -> Iterator[Option]:
     """Yield the options that say how variations are made."""
     yield Option(
