@@ -165,10 +165,10 @@ def _plugins(load: bool, as_json: bool) -> int:
     return show(load=load, as_json=as_json)
 
 
-def _doctor() -> int:
+def _doctor(**given: Any) -> int:
     from imgkit.cli.doctor import examine
 
-    return examine()
+    return examine(**given)
 
 
 def _recover(**given: Any) -> int:
@@ -260,12 +260,23 @@ def _others() -> Iterator[click.Command]:
     yield Command(
         "doctor",
         context_settings=_SETTINGS,
-        params=[*options.common_options()],
+        params=[
+            Option(
+                ["--live"],
+                is_flag=True,
+                help="make one free request (GET /models), and tell what it means; with the backend requests "
+                "unless another is named.",
+            ),
+            *options.service_options(),
+            options.key_option(),
+            *options.common_options(),
+        ],
         callback=_doctor,
-        help="Check the installation: versions, backends, where the key comes from, name clashes.\n\n"
-        "Sends nothing; ends with 1 if something is wrong.",
+        help="Check the installation: versions, plugins, backends, where the key comes from, proxies, "
+        "certificates, the clock, name clashes.\n\n"
+        "Sends nothing without --live; ends with 1 if something is wrong.",
         short_help="Check the installation.",
-        epilog=_verbatim("Example:", "  imgkit doctor"),
+        epilog=_verbatim("Examples:", "  imgkit doctor", "  imgkit doctor --live"),
     )
     yield Command(
         "completion",

@@ -234,12 +234,18 @@ def input_options(*, prompt: bool) -> Iterator[Option]:
             metavar="FILE|-",
             help="read the prompt from a file instead, or from standard input.",
         )
-    yield Option(
+    yield key_option()
+
+
+def key_option() -> Option:
+    """Return the option that names a file with the key."""
+    return Option(
         ["--api-key-file"],
         section="Input",
         type=click.Path(),
         metavar="FILE|-",
-        help="read the API key from a file, or from standard input; else OPENAI_API_KEY.",
+        help="read the API key from a file, or from standard input; else the provider's variable, such as "
+        "OPENAI_API_KEY.",
     )
 
 
