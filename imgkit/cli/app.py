@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import click
 
-from imgkit.cli import exits, mask, options, streams, values
+from imgkit.cli import doctor_command, exits, mask, options, streams, values
 from imgkit.cli.commands import Root
 from imgkit.cli.options import Command, Option
 from imgkit.models import (
@@ -165,12 +165,6 @@ def _plugins(load: bool, as_json: bool) -> int:
     return show(load=load, as_json=as_json)
 
 
-def _doctor(**given: Any) -> int:
-    from imgkit.cli.doctor import examine
-
-    return examine(**given)
-
-
 def _recover(**given: Any) -> int:
     from imgkit.cli.recover import recover
 
@@ -257,27 +251,7 @@ def _others() -> Iterator[click.Command]:
         short_help="Make pictures of replies that did not arrive.",
         epilog=_verbatim("Examples:", "  imgkit recover --list", "  imgkit recover -o out/"),
     )
-    yield Command(
-        "doctor",
-        context_settings=_SETTINGS,
-        params=[
-            Option(
-                ["--live"],
-                is_flag=True,
-                help="make one free request (GET /models), and tell what it means; with the backend requests "
-                "unless another is named.",
-            ),
-            *options.service_options(),
-            options.key_option(),
-            *options.common_options(),
-        ],
-        callback=_doctor,
-        help="Check the installation: versions, plugins, backends, where the key comes from, proxies, "
-        "certificates, the clock, name clashes.\n\n"
-        "Sends nothing without --live; ends with 1 if something is wrong.",
-        short_help="Check the installation.",
-        epilog=_verbatim("Examples:", "  imgkit doctor", "  imgkit doctor --live"),
-    )
+    yield doctor_command.command()
     yield Command(
         "completion",
         context_settings=_SETTINGS,
