@@ -23,15 +23,17 @@ from imgkit.testing import ProviderContract, cassette
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import Line, WireServer, reply
 
+from .support.pictures import picture
 from .test_sdk_parity import Arrived, arrived, same
 
 KEY = "0123456789abcdefCANARY0123456789"
 TOKEN = "eyJhbGciCANARY.eyJhdWQiOiJodHRwczovCANARY.c2lnbmF0dXJl"
 VERSION = "2025-04-01-preview"
-RED = png(1)
+RED = picture()
+CLEAR = picture(mode="RGBA", color="#0000")
 CALLS: dict[str, dict[str, Any]] = {
     "create_image": {"prompt": "a fox", "n": 2, "size": "1024x1024"},
-    "create_image_edit": {"image": RED, "prompt": "a hat", "mask": png(2)},
+    "create_image_edit": {"image": RED, "prompt": "a hat", "mask": CLEAR},
 }
 PATHS = {"create_image": "generations", "create_image_edit": "edits"}
 OFFICIAL = "https://res.openai.azure.com"
