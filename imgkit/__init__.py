@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from imgkit.errors import ApiError as ApiError
     from imgkit.errors import AuthenticationError as AuthenticationError
     from imgkit.errors import BadRequestError as BadRequestError
+    from imgkit.errors import BillingLimitError as BillingLimitError
+    from imgkit.errors import BudgetExceededError as BudgetExceededError
     from imgkit.errors import CacheMissError as CacheMissError
     from imgkit.errors import ConfigurationError as ConfigurationError
     from imgkit.errors import ConflictError as ConflictError
@@ -33,10 +35,13 @@ if TYPE_CHECKING:
     from imgkit.errors import EndpointRetiredError as EndpointRetiredError
     from imgkit.errors import FixtureMissingError as FixtureMissingError
     from imgkit.errors import ImgkitError as ImgkitError
+    from imgkit.errors import InvalidImageError as InvalidImageError
     from imgkit.errors import InvalidRequestError as InvalidRequestError
     from imgkit.errors import LinkExpiredError as LinkExpiredError
     from imgkit.errors import MissingKeyError as MissingKeyError
     from imgkit.errors import MissingModelError as MissingModelError
+    from imgkit.errors import ModelNotFoundError as ModelNotFoundError
+    from imgkit.errors import ModelRetiredError as ModelRetiredError
     from imgkit.errors import ModerationBlockedError as ModerationBlockedError
     from imgkit.errors import NotDownloadedError as NotDownloadedError
     from imgkit.errors import NotFoundError as NotFoundError
@@ -53,9 +58,12 @@ if TYPE_CHECKING:
     from imgkit.errors import ServiceClosedError as ServiceClosedError
     from imgkit.errors import TransportError as TransportError
     from imgkit.errors import UnknownBackendError as UnknownBackendError
+    from imgkit.errors import UnknownParameterError as UnknownParameterError
     from imgkit.errors import UnknownPluginError as UnknownPluginError
     from imgkit.errors import UnknownProviderError as UnknownProviderError
     from imgkit.errors import UnreadableReplyError as UnreadableReplyError
+    from imgkit.errors import UnsupportedMediaTypeError as UnsupportedMediaTypeError
+    from imgkit.hooks.budget import Budget as Budget
     from imgkit.hooks.cache import CachePlugin as CachePlugin
     from imgkit.hooks.recorder import RecorderPlugin as RecorderPlugin
     from imgkit.hooks.retry import RetryPlugin as RetryPlugin
@@ -76,14 +84,15 @@ if TYPE_CHECKING:
     from imgkit.service import ImageService as ImageService
 
 _ERRORS = (
-    "ApiError", "AuthenticationError", "BadRequestError", "CacheMissError", "ConfigurationError",
-    "ConflictError", "DownloadBlockedError", "DownloadError", "EmptyResultError", "EndpointRetiredError",
-    "FixtureMissingError", "ImgkitError", "InvalidRequestError", "LinkExpiredError", "MissingKeyError",
-    "MissingModelError", "ModerationBlockedError", "NotDownloadedError", "NotFoundError", "NotSentError",
+    "ApiError", "AuthenticationError", "BadRequestError", "BillingLimitError", "BudgetExceededError",
+    "CacheMissError", "ConfigurationError", "ConflictError", "DownloadBlockedError", "DownloadError",
+    "EmptyResultError", "EndpointRetiredError", "FixtureMissingError", "ImgkitError", "InvalidImageError",
+    "InvalidRequestError", "LinkExpiredError", "MissingKeyError", "MissingModelError", "ModelNotFoundError",
+    "ModelRetiredError", "ModerationBlockedError", "NotDownloadedError", "NotFoundError", "NotSentError",
     "OrganizationNotVerifiedError", "OutcomeUnknownError", "PermissionDeniedError", "PluginError",
     "QuotaExceededError", "RateLimitError", "RedirectRefusedError", "SaveError", "ServerError",
-    "ServiceClosedError", "TransportError", "UnknownBackendError", "UnknownPluginError",
-    "UnknownProviderError", "UnreadableReplyError",
+    "ServiceClosedError", "TransportError", "UnknownBackendError", "UnknownParameterError",
+    "UnknownPluginError", "UnknownProviderError", "UnreadableReplyError", "UnsupportedMediaTypeError",
 )  # fmt: skip
 _HOME = {
     **dict.fromkeys(_ERRORS, "errors"),
@@ -94,6 +103,7 @@ _HOME = {
     "Estimate": "money",
     "Image": "image",
     "ImageReference": "references",
+    "Budget": "hooks.budget",
     "CachePlugin": "hooks.cache",
     "RecorderPlugin": "hooks.recorder",
     "RetryPlugin": "hooks.retry",

@@ -15,14 +15,14 @@ from imgkit.catalogue.pricing import NOTHING, estimate
 from imgkit.catalogue.rules import Policy, policy_of
 from imgkit.equipment import Equipment, equip
 from imgkit.errors import ConfigurationError, UnknownBackendError, UnknownProviderError
-from imgkit.hooks.auth import BearerAuth, check_encrypted
+from imgkit.hooks.auth import ProviderAuth, check_encrypted
 from imgkit.hooks.retry import RetryPlugin
 from imgkit.hookspecs import BackendSpec, ProviderSpec, ServiceSettings
 from imgkit.hooktable import HookTable
 from imgkit.models import ImageRequest
 from imgkit.money import Estimate
 from imgkit.plugins import Members, gather, table_of, wanted
-from imgkit.providers.base import Provider, Target
+from imgkit.providers.base import Provider, Target, credentials_of
 from imgkit.redact import safe_url
 from imgkit.targets import proxy_of, target_of
 from imgkit.wire import AsyncBackend, Backend, BackendOptions
@@ -133,8 +133,10 @@ def build_core(
     spec, load = _backend(named or DEFAULT_BACKEND, table)
     provider_name, dialect = _provider(provider or os.environ.get("IMGKIT_PROVIDER") or "openai", table)
     target = target_of(dialect, spec, given, model)
-    auth = BearerAuth(api_key, dialect.env["api_key"], allow_insecure=allow_insecure)
-    if (api_key is not None or os.environ.get(dialect.env["api_key"])) and not allow_insecure:
+    auth = ProviderAuth(
+        api_key, credentials_of(dialect), dialect.env["api_key"], allow_insecure=allow_insecure
+    )
+    if auth.has_key and not allow_insecure:
         check_encrypted(target.base_url)
     catalogue = Catalogue(provider_name, getattr(dialect, "model_facts", ""), own_facts(models))
     if catalogue.has_own:

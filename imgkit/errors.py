@@ -17,17 +17,24 @@
     │   └── OutcomeUnknownError       it may have been billed (maybe_billed, request_id, spool_path)
     ├── ApiError                      the API answered with an error (status, code, request_id, …)
     │   ├── BadRequestError           400, 413, 422 and their like
-    │   │   └── ModerationBlockedError   refused content (stage, categories)
+    │   │   ├── ModerationBlockedError   refused content (stage, categories)
+    │   │   ├── UnknownParameterError    the model does not know it (param)
+    │   │   └── InvalidImageError        an input picture is not taken
+    │   │       └── UnsupportedMediaTypeError   for its media type
     │   ├── AuthenticationError       401
     │   ├── PermissionDeniedError     403
     │   │   └── OrganizationNotVerifiedError
     │   ├── NotFoundError             404, 405: no such endpoint or model here
-    │   │   └── EndpointRetiredError  the provider has switched it off
+    │   │   ├── EndpointRetiredError  the provider has switched it off
+    │   │   └── ModelNotFoundError    no such model, or not for this key
+    │   │       └── ModelRetiredError    the provider says that it has switched it off
     │   ├── ConflictError             409
     │   ├── RateLimitError            429 (retry_after_s)
-    │   │   └── QuotaExceededError    no credit or spending cap: waiting does not help
+    │   │   └── QuotaExceededError    no credit: waiting does not help
+    │   │       └── BillingLimitError    the account's spending cap is reached
     │   ├── RedirectRefusedError      3xx: API calls follow no redirect
     │   └── ServerError               5xx that the API itself reported
+    ├── BudgetExceededError           your own budget has no room (limit, spent, …); nothing was sent
     ├── FixtureMissingError           no recorded answer (nearest); nothing was sent
     ├── CacheMissError                cache="only", and the cache has no such reply; nothing was sent
     ├── UnreadableReplyError          a reply that no picture can be read from (body is kept)
@@ -45,21 +52,34 @@ No message holds a secret or more than a kilobyte of what a server said.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from imgkit.api_errors import ApiError as ApiError
+from imgkit.api_errors import AuthenticationError as AuthenticationError
+from imgkit.api_errors import BadRequestError as BadRequestError
+from imgkit.api_errors import BillingLimitError as BillingLimitError
+from imgkit.api_errors import ConflictError as ConflictError
+from imgkit.api_errors import EndpointRetiredError as EndpointRetiredError
+from imgkit.api_errors import InvalidImageError as InvalidImageError
+from imgkit.api_errors import ModelNotFoundError as ModelNotFoundError
+from imgkit.api_errors import ModelRetiredError as ModelRetiredError
+from imgkit.api_errors import ModerationBlockedError as ModerationBlockedError
+from imgkit.api_errors import NotFoundError as NotFoundError
+from imgkit.api_errors import OrganizationNotVerifiedError as OrganizationNotVerifiedError
+from imgkit.api_errors import PermissionDeniedError as PermissionDeniedError
+from imgkit.api_errors import QuotaExceededError as QuotaExceededError
+from imgkit.api_errors import RateLimitError as RateLimitError
+from imgkit.api_errors import RedirectRefusedError as RedirectRefusedError
+from imgkit.api_errors import ServerError as ServerError
+from imgkit.api_errors import UnknownParameterError as UnknownParameterError
+from imgkit.api_errors import UnsupportedMediaTypeError as UnsupportedMediaTypeError
+from imgkit.error_root import ImgkitError as ImgkitError
 
 if TYPE_CHECKING:
-    from datetime import date
+    from decimal import Decimal
 
     from imgkit.image import Image
     from imgkit.models import ImagesResponse
-
-
-class ImgkitError(Exception):
-    """The root: `except ImgkitError` catches whatever imgkit raises on purpose."""
-
-    def __reduce__(self) -> Any:
-        # Exceptions are pickled by their positional arguments; ours have keywords too.
-        return _revive, (type(self), self.args, self.__dict__)
 
 
 class ConfigurationError(ImgkitError):
@@ -164,111 +184,24 @@ class OutcomeUnknownError(TransportError):
         self.status = status
 
 
-class ApiError(ImgkitError):
-    """The API answered with an error.
+class BudgetExceededError(ImgkitError):
+    """A budget has no room for the call (see `imgkit.Budget`). Nothing was sent.
 
     Attributes:
-        status: HTTP status.
-        code, type, param: as the API gave them, None where it did not.
-        request_id: value of ``x-request-id``, for the provider's support.
-        retry_after_s: seconds to wait as the server asked, None where it did not.
-        should_retry: what the server's ``x-should-retry`` says, None if it says nothing.
+        limit: of the budget, in USD, as are the others.
+        spent: so far, with what may have been spent by calls whose outcome is not known.
+        reserved: for calls that run.
+        wanted: what the call may cost at most.
     """
 
-    should_retry: bool | None = None
-
     def __init__(
-        self,
-        message: str,
-        *,
-        status: int,
-        code: str | None = None,
-        type: str | None = None,
-        param: str | None = None,
-        request_id: str | None = None,
-        retry_after_s: float | None = None,
+        self, message: str, *, limit: Decimal, spent: Decimal, reserved: Decimal, wanted: Decimal
     ) -> None:
         super().__init__(message)
-        self.status = status
-        self.code = code
-        self.type = type
-        self.param = param
-        self.request_id = request_id
-        self.retry_after_s = retry_after_s
-
-
-class BadRequestError(ApiError):
-    """The API does not accept the request as it is (400, 413, 422 …)."""
-
-
-class ModerationBlockedError(BadRequestError):
-    """The prompt, an input or the result was refused by the provider's safety system.
-
-    Attributes:
-        stage: "input", "output", "unknown", or None where the API did not say.
-        categories: the provider's names of what it found.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        stage: str | None = None,
-        categories: tuple[str, ...] = (),
-        **facts: Any,
-    ) -> None:
-        super().__init__(message, **facts)
-        self.stage = stage
-        self.categories = categories
-
-
-class AuthenticationError(ApiError):
-    """The API key is wrong, revoked or missing (401)."""
-
-
-class PermissionDeniedError(ApiError):
-    """The key is right but not allowed to do this (403)."""
-
-
-class OrganizationNotVerifiedError(PermissionDeniedError):
-    """The organisation must be verified before it may use this model."""
-
-
-class NotFoundError(ApiError):
-    """No such endpoint or model at this address (404, 405)."""
-
-
-class EndpointRetiredError(NotFoundError):
-    """The provider has switched the endpoint off.
-
-    Attributes:
-        status: 0 where nothing was sent, since it is known.
-        date: since when, None where it is not known.
-    """
-
-    def __init__(self, message: str, *, date: date | None = None, **facts: Any) -> None:
-        super().__init__(message, **facts)
-        self.date = date
-
-
-class ConflictError(ApiError):
-    """The API reports a conflict (409)."""
-
-
-class RateLimitError(ApiError):
-    """Too many requests (429); see ``retry_after_s``."""
-
-
-class QuotaExceededError(RateLimitError):
-    """No credit, or the spending cap is reached. Waiting does not help."""
-
-
-class RedirectRefusedError(ApiError):
-    """The API answered with a redirect. A paid request and its key follow none."""
-
-
-class ServerError(ApiError):
-    """The API itself reports that it failed (5xx with the API's JSON error)."""
+        self.limit = limit
+        self.spent = spent
+        self.reserved = reserved
+        self.wanted = wanted
 
 
 class FixtureMissingError(ImgkitError):
@@ -356,9 +289,3 @@ class SaveError(ImgkitError):
         super().__init__(message)
         self.images = images
         self.response = response
-
-
-def _revive(kind: type[ImgkitError], args: tuple[Any, ...], attributes: dict[str, Any]) -> ImgkitError:
-    error = kind.__new__(kind, *args)
-    error.__dict__.update(attributes)
-    return error

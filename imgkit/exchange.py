@@ -141,12 +141,8 @@ def send_once(request: HttpRequest, course: Course) -> Flow[tuple[Head, Answer]]
     """Send `request` with the hooks around it, and read what comes back."""
     table, call = course.table, course.call
     request = table.before_send(request, call)
-    answer = table.authenticate(request, call)
-    if isinstance(answer, TokenNeeded):
-        yield Run(answer.fetch, before_sending=True)
-        answer = answer.sign(request)
-    signed = answer
-    secrets = _secrets_of(signed)
+    signed = yield from with_credentials(request, table, call)
+    secrets = secrets_of(signed)
     account = yield from _reserved(course)
     began = course.clock()
     status: int | None = None
@@ -200,7 +196,16 @@ def _reserved(course: Course) -> Flow[Account]:
     return course.account
 
 
-def _secrets_of(signed: HttpRequest) -> tuple[Secret, ...]:
+def with_credentials(request: HttpRequest, table: HookTable, call: Call) -> Flow[HttpRequest]:
+    """Return a request with the credentials that a plugin has for it."""
+    answer = table.authenticate(request, call)
+    if isinstance(answer, TokenNeeded):
+        yield Run(answer.fetch, before_sending=True)
+        return answer.sign(request)
+    return answer
+
+
+def secrets_of(signed: HttpRequest) -> tuple[Secret, ...]:
     """Return what must not come back in a message: credentials, under whatever header signing put them.
 
     They are wrapped, since tracebacks may show the variables of a frame.

@@ -12,6 +12,7 @@ from imgkit.core import Core
 from imgkit.equipment import Equipment
 from imgkit.errors import ConfigurationError, ImgkitError, MissingKeyError
 from imgkit.flow import Done, Failed, Flow, Open, Run, Together, advance
+from imgkit.providers.base import credentials_of
 from imgkit.redact import safe_headers
 from imgkit.service import AsyncImageService, ImageService
 from imgkit.streaming.multipart import Field, MultipartBody
@@ -50,7 +51,13 @@ def preview(service: ImageService | AsyncImageService, operation: str, /, *args:
     except MissingKeyError:
         unsigned = replace(core, table=replace(core.table, authenticates=()))
         found = _first_request(unsigned, operation, args, kwargs)
-        return _described(*found, {"authorization": "(no key was found)"})
+        return _described(*found, {_key_header(core): "(no key was found)"})
+
+
+def _key_header(core: Core) -> str:
+    """Return the header that ``api_key=`` goes into."""
+    provider = core.provider
+    return next(one.header for one in credentials_of(provider) if one.variable == provider.env["api_key"])
 
 
 def _described(request: HttpRequest, count: int, more: Mapping[str, str] | None = None) -> str:

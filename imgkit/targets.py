@@ -41,15 +41,29 @@ def target_of(
 
     source = "base_url" if given["base_url"] is not None else dialect.env.get("base_url", "base_url")
     url = given["base_url"] if given["base_url"] is not None else setting("base_url")
+    if url is None and not dialect.base_url:
+        raise ConfigurationError(
+            "this provider has no address of its own: pass base_url=…"
+            + (f" or set {dialect.env['base_url']}" if "base_url" in dialect.env else "")
+        )
     base_url = check_base_url(url, source) if url is not None else dialect.base_url
-    official = origin(base_url) == origin(dialect.base_url)
-    host_class: HostClass = "official" if official else "compatible"
+    host_class: HostClass = "official" if _is_official(dialect, origin(base_url)) else "compatible"
     return Target(
         base_url=base_url,
         host_class=host_class,
         organization=_header_safe("organization", setting("organization")),
         project=_header_safe("project", setting("project")),
         model=model,
+    )
+
+
+def _is_official(dialect: Provider, there: tuple[str, str, int]) -> bool:
+    if dialect.base_url and there == origin(dialect.base_url):
+        return True
+    scheme, host, port = there
+    names: tuple[str, ...] = getattr(dialect, "official_hosts", ())
+    return (scheme, port) == ("https", 443) and any(
+        host.endswith(name[1:]) if name.startswith("*.") else host == name for name in names
     )
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from imgkit.answering import Answered, answered
 from imgkit.core import Core
-from imgkit.errors import EndpointRetiredError, InvalidRequestError, NotFoundError
+from imgkit.errors import EndpointRetiredError, InvalidRequestError, ModelNotFoundError, NotFoundError
 from imgkit.exchange import Course
 from imgkit.flow import Flow
 from imgkit.models import (
@@ -78,7 +78,11 @@ def varied(
         try:
             return (yield from answered(core, course, request, use, cleanup, prepare))
         except NotFoundError as error:
-            if strategy == "native" or error.status not in (404, 405) or error.code == "model_not_found":
+            if (
+                strategy == "native"
+                or error.status not in (404, 405)
+                or isinstance(error, ModelNotFoundError)
+            ):
                 raise
             note = (f"this server has no variations (HTTP {error.status}), so an edit was asked for one",)
     edit = as_edit(request, prompt or PROMPT)

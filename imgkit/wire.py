@@ -128,8 +128,8 @@ class Head:
 
     @property
     def request_id(self) -> str | None:
-        """The API's id of the call (`x-request-id`)."""
-        return self.headers.get("x-request-id")
+        """The API's id of the call: `x-request-id`, or Azure's `apim-request-id`."""
+        return self.headers.get("x-request-id") or self.headers.get("apim-request-id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,11 +118,11 @@ def test_odd_inputs_are_edited_at_their_own_size() -> None:
 
 EXPECTED: dict[str, type[Exception]] = {
     "moderation_blocked": imgkit.ModerationBlockedError,
-    "unknown_parameter": imgkit.BadRequestError,
-    "billing_hard_limit_reached": imgkit.QuotaExceededError,
+    "unknown_parameter": imgkit.UnknownParameterError,
+    "billing_hard_limit_reached": imgkit.BillingLimitError,
     "invalid_api_key": imgkit.AuthenticationError,
     "organization_not_verified": imgkit.OrganizationNotVerifiedError,
-    "model_not_found": imgkit.NotFoundError,
+    "model_not_found": imgkit.ModelNotFoundError,
     "rate_limit_exceeded": imgkit.RateLimitError,
     "insufficient_quota": imgkit.QuotaExceededError,
     "server_error": imgkit.ServerError,

@@ -371,7 +371,7 @@ def test_error_beside_pictures() -> None:
 
 
 def test_next_step_of_the_dialect() -> None:
-    """The provider's own advice for a code replaces the general one."""
+    """The advice that belongs to a code replaces the general one."""
     body = b'{"error": {"message": "no", "code": "unknown_parameter", "param": "style"}}'
     error = PROVIDER.error(Head(400, {}), body, ())
-    assert str(error).endswith("This model does not know the parameter: leave it out.")
+    assert str(error).endswith("Leave the parameter out, or name a model that knows it.")

@@ -17,10 +17,10 @@ from tests.support.wire_server import WireServer, reply
 
 
 def test_built_ins_use_the_public_hooks() -> None:
-    """The three backends and the provider come through the hooks that strangers use."""
+    """The backends and the providers come through the hooks that strangers use."""
     table = build_table()
     assert list(table.backend_specs()) == ["aiohttp", "offline", "requests"]
-    assert list(table.provider_specs()) == ["openai"]
+    assert list(table.provider_specs()) == ["azure", "openai"]
 
 
 def test_every_hook_has_its_place_in_the_table() -> None:
@@ -270,7 +270,7 @@ def test_plugins_are_added_and_removed(face: Any) -> None:
 
     def work(service: Any) -> Any:
         own = list(service.plugins)
-        assert own == ["imgkit.hooks.builtin", "imgkit.hooks.auth.BearerAuth"]
+        assert own == ["imgkit.hooks.builtin", "imgkit.hooks.auth.ProviderAuth"]
         service.plugins.add(shout)
         service.plugins.add(marked)
         service.plugins.add("logging")

@@ -13,6 +13,7 @@ import time
 import traceback
 import typing
 import warnings
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -257,6 +258,8 @@ def test_errors_survive_pickling(kind: type[Any]) -> None:
         made = kind("m", status=429, code="c", request_id="r")
     elif issubclass(kind, errors.PluginError):
         made = kind("m", plugin="p", hook="h")
+    elif issubclass(kind, errors.BudgetExceededError):
+        made = kind("m", **dict.fromkeys(("limit", "spent", "reserved", "wanted"), Decimal("0.1")))
     elif issubclass(kind, errors.InvalidRequestError):
         made = kind({"n": "is wrong"})
     else:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import click
 
-from imgkit.cli import exits, mask, options, streams, values
+from imgkit.cli import doctor_command, exits, mask, options, streams, values
 from imgkit.cli.commands import Root
 from imgkit.cli.options import Command, Option
 from imgkit.models import (
@@ -73,6 +73,7 @@ class Drawing:
                 *([options.prepare_option()] if self.images != "none" else ()),
                 *options.input_options(prompt=self.prompt),
                 *options.output_options(),
+                *options.budget_options(),
                 *options.cache_options(),
                 *options.service_options(),
                 *options.offline_options(),
@@ -164,12 +165,6 @@ def _plugins(load: bool, as_json: bool) -> int:
     return show(load=load, as_json=as_json)
 
 
-def _doctor() -> int:
-    from imgkit.cli.doctor import examine
-
-    return examine()
-
-
 def _recover(**given: Any) -> int:
     from imgkit.cli.recover import recover
 
@@ -256,16 +251,7 @@ def _others() -> Iterator[click.Command]:
         short_help="Make pictures of replies that did not arrive.",
         epilog=_verbatim("Examples:", "  imgkit recover --list", "  imgkit recover -o out/"),
     )
-    yield Command(
-        "doctor",
-        context_settings=_SETTINGS,
-        params=[*options.common_options()],
-        callback=_doctor,
-        help="Check the installation: versions, backends, where the key comes from, name clashes.\n\n"
-        "Sends nothing; ends with 1 if something is wrong.",
-        short_help="Check the installation.",
-        epilog=_verbatim("Example:", "  imgkit doctor"),
-    )
+    yield doctor_command.command()
     yield Command(
         "completion",
         context_settings=_SETTINGS,

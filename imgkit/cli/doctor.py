@@ -1,36 +1,21 @@
-"""`imgkit doctor`: what is installed, what would be used, what is wrong. It sends nothing."""
+"""`imgkit doctor`: what is installed and would be used, what is wrong; with ``--live``, what the API says."""
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import zip_longest
-from pkgutil import resolve_name
-from typing import Literal
+from typing import Any, Literal
 
 import imgkit
-from imgkit.cli import backends, clash, streams
-from imgkit.plugins import DISCOVERY, build_table
-from imgkit.redact import Secret, safe_url
+from imgkit.cli import backends, clash, liveness, streams, surroundings
+from imgkit.cli.findings import Finding
+from imgkit.plugins import DISCOVERY
 
 PARTS = ("cli", "painter", "testing")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report.
-
-    Attributes:
-        verdict: "wrong" makes the command fail; a "note" is for the reader to judge.
-        text: what was found, and how to mend it.
-    """
-
-    verdict: Literal["ok", "note", "wrong"]
-    text: str
 
 
 @dataclass(frozen=True)
@@ -42,9 +27,24 @@ class Need:
     part: str | None
 
 
-def examine() -> int:
-    """Print the findings; return 1 if something is wrong."""
-    found = [*_versions(), *_parts(), *_plugins(), *_backends(), *_surroundings(), *_name()]
+def examine(*, live: bool = False, api_key_file: str | None = None, **settings: Any) -> int:
+    """Print the findings; return 1 if something is wrong.
+
+    Args:
+        live: make one free request, too.
+        api_key_file: the key of ``--live`` is in this file.
+        settings: arguments of `ImageService`, as the command line gives them.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    found = [
+        *_versions(),
+        *_parts(),
+        *_plugins(),
+        *_backends(),
+        *surroundings.examined(given),
+        *_name(),
+        *(liveness.examined(given, api_key_file) if live else ()),
+    ]
     wrong = sum(finding.verdict == "wrong" for finding in found)
     lines = [f"{finding.verdict:<5}  {finding.text}" for finding in found]
     lines.append(f"{wrong} to mend" if wrong else "nothing is wrong")
@@ -150,43 +150,6 @@ def _backends() -> Iterator[Finding]:
             yield Finding("ok", f"backend {one.spec.name} loads")
         else:
             yield Finding("wrong", f"backend {one.spec.name} does not load: {one.problem}")
-
-
-def _surroundings() -> Iterator[Finding]:
-    """Yield what the environment would set, secrets by their last characters only."""
-    wanted = os.environ.get("IMGKIT_BACKEND") or "offline"
-    known = build_table().backend_specs()
-    if wanted in known:
-        yield Finding("ok", f"backend used without --backend: {wanted}")
-    else:
-        yield Finding(
-            "wrong", f"IMGKIT_BACKEND is {wanted}; there are {', '.join(known)}: change or unset it"
-        )
-    model = os.environ.get("IMGKIT_MODEL")
-    yield Finding("ok", f"model used without --model: {model or 'none (IMGKIT_MODEL is not set)'}")
-    variables = _provider_variables()
-    if variables is None:
-        yield Finding("wrong", "IMGKIT_PROVIDER names no provider that loads: change or unset it")
-        return
-    variable = variables["api_key"]
-    key = os.environ.get(variable, "").strip()
-    how = f"set ({Secret(key).hint()})" if key else "not set; the offline backend needs none"
-    yield Finding("ok", f"API key: {variable} is {how}")
-    base_url = os.environ.get(variables["base_url"], "").strip()
-    if base_url:
-        yield Finding("ok", f"base URL: {variables['base_url']} is {safe_url(base_url)}")
-    yield Finding("ok", "certificates: those of certifi, unless --ca names others")
-    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
-        yield Finding("note", "HTTPS_PROXY is set; it is used with --use-env-proxy only")
-
-
-def _provider_variables() -> dict[str, str] | None:
-    """Return the names of the provider's environment variables."""
-    spec = build_table().provider_specs().get(os.environ.get("IMGKIT_PROVIDER") or "openai")
-    try:
-        return dict(resolve_name(spec.target).env) if spec else None
-    except Exception:  # a stranger's module
-        return None
 
 
 def _name() -> Iterator[Finding]:

@@ -30,6 +30,8 @@ def draw(
     as_json: bool,
     dry_run: bool,
     api_key_file: str | None,
+    max_cost_usd: str | None,
+    allow_unknown_price: bool,
     secrets: list[str],
     **given: Any,
 ) -> int:
@@ -38,7 +40,8 @@ def draw(
     Args:
         operation: "create_image", "create_image_edit" or "create_image_variation".
         images, prompt: what the command line gives by position.
-        output, force, no_sidecar, as_json, dry_run, api_key_file: the options of these names.
+        output, force, no_sidecar, as_json, dry_run, api_key_file, max_cost_usd, allow_unknown_price: the
+            options of these names.
         secrets: gets what must not appear in a traceback.
         given: the remaining options: arguments of the service, of the operation, and offline knobs.
 
@@ -60,7 +63,9 @@ def draw(
         settings["api_key"] = values.read_key(api_key_file)
         secrets.append(settings["api_key"])
     watcher = Watcher()
-    plugins = [watcher] if chosen.get("cache") is None else [watcher, "cache"]
+    plugins = [watcher, *_budget(max_cost_usd, allow_unknown_price)]
+    if chosen.get("cache") is not None:
+        plugins.append("cache")
     with ImageService(**settings, plugins=plugins) as service:
         if dry_run:
             text = preview(service, operation, **request)
@@ -78,6 +83,21 @@ def draw(
     return exits.PARTLY if reply.errors else exits.OK
 
 
+def _budget(max_cost_usd: str | None, allow_unknown_price: bool) -> list[object]:
+    """Return what keeps the command below its limit."""
+    if max_cost_usd is None:
+        if allow_unknown_price:
+            raise click.UsageError("--allow-unknown-price goes with --max-cost", _context())
+        return []
+    from imgkit.hooks.budget import Budget
+
+    return [Budget(max_cost_usd, allow_unknown=allow_unknown_price)]
+
+
+def _context() -> click.Context | None:
+    return click.get_current_context(silent=True)
+
+
 def _request(operation: str, given: dict[str, Any]) -> ImageRequest:
     kind = next(one for one in options.REQUESTS if one.operation == operation)
     return kind(**{name: value for name, value in given.items() if name in field_names(kind)})
@@ -87,8 +107,7 @@ def _knobs(chosen: dict[str, Any], backend: str | None) -> dict[str, Any]:
     knobs = {name: chosen.pop(name) for name in _KNOBS if name in chosen}
     if knobs and (backend or os.environ.get("IMGKIT_BACKEND") or DEFAULT_BACKEND) != DEFAULT_BACKEND:
         names = " and ".join(options.names()[name] for name in knobs)
-        context = click.get_current_context(silent=True)
-        raise click.UsageError(f"{names}: for the offline backend only", context)
+        raise click.UsageError(f"{names}: for the offline backend only", _context())
     return knobs
 
 

@@ -24,6 +24,7 @@ MEANING = {
     5: "refused by the content policy",
     6: "rejected by the API, an answer without pictures, or nothing in the cache or among the fixtures",
     7: "network, timeout, unknown outcome, server error, unreadable reply, download",
+    8: "over the budget; nothing was sent",
     PARTLY: "partly done: what was paid for is there, but not all of it where you asked",
     STOPPED: "stopped by Ctrl-C",
 }
@@ -45,6 +46,7 @@ OF_ERROR: dict[type[BaseException], int] = {
     errors.UnreadableReplyError: 7,
     errors.DownloadError: 7,
     errors.NotDownloadedError: 7,
+    errors.BudgetExceededError: 8,
     errors.SaveError: PARTLY,
     Stopped: STOPPED,
 }

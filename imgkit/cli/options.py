@@ -108,6 +108,22 @@ def prepare_option() -> Option:
     )
 
 
+def budget_options() -> Iterator[Option]:
+    """Yield the options that bound what a command may cost."""
+    yield Option(
+        ["--max-cost", "max_cost_usd"],
+        section="Money",
+        metavar="USD",
+        help="send nothing that might make the command cost more.",
+    )
+    yield Option(
+        ["--allow-unknown-price"],
+        section="Money",
+        is_flag=True,
+        help="with --max-cost: make calls whose price is not known, too.",
+    )
+
+
 def variation_options() -> Iterator[Option]:
     """Yield the options that say how variations are made."""
     yield Option(
@@ -218,12 +234,18 @@ def input_options(*, prompt: bool) -> Iterator[Option]:
             metavar="FILE|-",
             help="read the prompt from a file instead, or from standard input.",
         )
-    yield Option(
+    yield key_option()
+
+
+def key_option() -> Option:
+    """Return the option that names a file with the key."""
+    return Option(
         ["--api-key-file"],
         section="Input",
         type=click.Path(),
         metavar="FILE|-",
-        help="read the API key from a file, or from standard input; else OPENAI_API_KEY.",
+        help="read the API key from a file, or from standard input; else the provider's variable, such as "
+        "OPENAI_API_KEY.",
     )
 
 

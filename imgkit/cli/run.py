@@ -82,5 +82,6 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _secrets(state: app.State) -> list[str]:
-    # Shorter ones are no keys, and would blank out half of the text.
-    return [text for text in (*state.secrets, os.environ.get("OPENAI_API_KEY", "").strip()) if len(text) >= 8]
+    # Those of any provider. Shorter ones are no keys, and would blank out half of the text.
+    kept = (value.strip() for name, value in os.environ.items() if name.endswith(("_API_KEY", "_TOKEN")))
+    return [text for text in (*state.secrets, *kept) if len(text) >= 8]

@@ -18,6 +18,8 @@ _INSTEAD = {
     "; use save_to=… to fetch at once": "",
     ", or pass an instance": "",
     ", a folder, or an ssl.SSLContext": " or a folder",
+    "Budget(allow_unknown=True)": "--allow-unknown-price",
+    "usd must be": "--max-cost must be",
     "client_options: simulate": "--simulate",
     "client_options: latency_s": "--latency",
 }

@@ -10,7 +10,7 @@ import inspect
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from imgkit.hooks.keys import Asked, FileKey, KeySource, as_secret, cleaned
 from imgkit.hooks.token_cache import TokenCache
 from imgkit.hooks.tokens import Token, TokenNeeded, TokenSource
 from imgkit.hookspecs import hookimpl
+from imgkit.providers.base import Credential
 from imgkit.redact import Secret, safe_url
 from imgkit.wire import HttpRequest
 
@@ -31,13 +32,75 @@ NOT_FOR_KEYS = FRAMING | {"accept", "accept-encoding", "cookie", "user-agent"}
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 
 
-class BearerAuth:
-    """Puts ``Authorization: Bearer …`` on each request to the API.
+class ProviderAuth:
+    """Puts the key on each request to the API, in the header that the provider wants: what comes along.
 
     Args:
         api_key: the key; or a callable that returns it, asked on every sending, quick, since it runs in
             the event loop; or a `KeySource` such as `FileKey` or `KeyringKey`; None to read the
             environment on every sending.
+        credentials: the headers that can carry a key, in the order in which their variables are asked.
+        variable: of which of them `api_key` is the key.
+        allow_insecure: send the key over plain http to hosts other than this machine too.
+        file: path of a file with the key, instead of `api_key`.
+
+    Raises:
+        ConfigurationError: the key holds what a header cannot carry. The message does not show it.
+    """
+
+    def __init__(
+        self,
+        api_key: str | Secret | Callable[[], str] | KeySource | None,
+        credentials: Sequence[Credential],
+        variable: str,
+        *,
+        allow_insecure: bool = False,
+        file: str | os.PathLike[str] | None = None,
+    ) -> None:
+        held = Secret(api_key) if isinstance(api_key, str) else api_key
+        del api_key  # a traceback may show the variables of this frame
+        self._slots = {
+            one.variable: _Slot(_header_name(one.header), one.scheme, allow_insecure) for one in credentials
+        }
+        self._variable = variable
+        self._source = None if held is None and file is None else _source(held, file)
+
+    @property
+    def has_key(self) -> bool:
+        """Whether there is a key, or somebody to ask for one."""
+        return self._source is not None or self._found() is not None
+
+    @hookimpl(trylast=True)
+    def imgkit_authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | TokenNeeded | None:
+        """Return the request with the key; a compatible server is called without if there is none."""
+        if call.host_class == "offline" or any(slot.name in request.headers for slot in self._slots.values()):
+            return None
+        if self._source is not None:
+            return self._slots[self._variable].signed_by(self._source, request, call)
+        if (variable := self._found()) is not None:
+            slot = self._slots[variable]
+            key = cleaned(as_secret(os.environ[variable], variable), variable, slot.scheme or "Bearer")
+            return slot.signed_by(key, request, call)
+        if call.host_class == "compatible":
+            return None
+        raise MissingKeyError(
+            f"{call.base_url} needs an API key: set {' or '.join(self._slots)}, or pass api_key=…; "
+            'or stay offline with backend="offline"'
+        )
+
+    def _found(self) -> str | None:
+        """Return the first variable that is set."""
+        return next((name for name in self._slots if os.environ.get(name, "").strip()), None)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self._slots)})"
+
+
+class BearerAuth(ProviderAuth):
+    """Puts ``Authorization: Bearer …`` on each request to the API.
+
+    Args:
+        api_key: as `ProviderAuth` takes it.
         variable: name of the environment variable, such as "OPENAI_API_KEY".
         allow_insecure: send the key over plain http to hosts other than this machine too.
         file: path of a file with the key, instead of `api_key`.
@@ -54,31 +117,11 @@ class BearerAuth:
         allow_insecure: bool = False,
         file: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._variable = variable
         held = Secret(api_key) if isinstance(api_key, str) else api_key
         del api_key  # a traceback may show the variables of this frame
-        self._source = None if held is None and file is None else _source(held, file)
-        self._slot = _Slot("authorization", "Bearer", allow_insecure)
-
-    @hookimpl(trylast=True)
-    def imgkit_authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | TokenNeeded | None:
-        """Return the request with the key; a compatible server is called without if there is none."""
-        if call.host_class == "offline" or "authorization" in request.headers:
-            return None
-        if self._source is not None:
-            return self._slot.signed_by(self._source, request, call)
-        if os.environ.get(self._variable, "").strip():
-            key = cleaned(as_secret(os.environ[self._variable], self._variable), self._variable)
-            return self._slot.signed_by(key, request, call)
-        if call.host_class == "compatible":
-            return None
-        raise MissingKeyError(
-            f"{call.base_url} needs an API key: set {self._variable}, or pass api_key=…; "
-            'or stay offline with backend="offline"'
+        super().__init__(
+            held, (Credential(variable=variable),), variable, allow_insecure=allow_insecure, file=file
         )
-
-    def __repr__(self) -> str:
-        return f"BearerAuth({self._variable})"
 
 
 class HeaderAuth:

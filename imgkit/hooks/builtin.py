@@ -37,12 +37,17 @@ def imgkit_backends() -> Iterable[BackendSpec]:
 
 @hookimpl
 def imgkit_providers() -> Iterable[ProviderSpec]:
-    """Return the provider."""
+    """Return the providers."""
     return (
         ProviderSpec(
             name="openai",
             target="imgkit.providers.openai:OpenAIProvider",
             summary="OpenAI's Images API, and servers that speak it",
+        ),
+        ProviderSpec(
+            name="azure",
+            target="imgkit.providers.azure:AzureProvider",
+            summary="OpenAI's models at Azure: deployments, api-version, api-key or Entra token",
         ),
     )
 

@@ -38,6 +38,9 @@ OPERATIONS = {
 }
 """``gen_ai.operation.name`` by imgkit's name."""
 
+_SYSTEMS = {"azure": "azure.ai.openai"}
+"""``gen_ai.provider.name`` of providers where it is not imgkit's name."""
+
 DURATION_BUCKETS = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
 TOKEN_BUCKETS = [float(4**power) for power in range(14)]
 """Bucket boundaries as the conventions ask for."""
@@ -124,7 +127,9 @@ class TelemetryPlugin:
         common: Attributes = {
             "gen_ai.operation.name": OPERATIONS[call.operation],
             # The painter speaks a provider's dialect and is none of it: its calls cost nothing.
-            "gen_ai.provider.name": "imgkit.offline" if call.host_class == "offline" else call.provider,
+            "gen_ai.provider.name": "imgkit.offline"
+            if call.host_class == "offline"
+            else _SYSTEMS.get(call.provider, call.provider),
         }
         if call.host_class != "offline":
             common |= _server(call.base_url)

@@ -128,7 +128,7 @@ class Provider(Protocol):
     """An API dialect: how an operation becomes a request, and a reply becomes pictures.
 
     Attributes:
-        base_url: the official one.
+        base_url: the official one; "" where each customer has an address of their own.
         env: names of environment variables for "api_key", "base_url", "organization", "project".
         base64_keys: members of a success reply whose values are pictures in base64; they are decoded while
             they arrive.
@@ -138,6 +138,13 @@ class Provider(Protocol):
     - ``model_facts: str = ""``: ``"package:file.toml"``, its data about models (`imgkit.catalogue`).
     - ``takes_references: bool = False``: it encodes an `ImageReference` among the inputs of an edit.
     - ``mask_polarity: MaskPolarity = "transparent"``: what of a mask may change, in the masks `encode` gets.
+    - ``credentials: tuple[Credential, ...]``: headers that can carry a key, in the order in which the
+      environment is asked; a bearer token by default. ``api_key=`` of a service is the key of
+      ``env["api_key"]``.
+    - ``official_hosts: tuple[str, ...] = ()``: hosts beside that of `base_url` where the provider itself
+      answers, by https only; ``"*.example.com"`` is all below example.com.
+    - ``models_request(target: Target) -> HttpRequest``: a GET that is free, needs the key, and is answered by
+      ``{"data": [{"id": …}, …]}``, for ``imgkit doctor --live``.
     """
 
     base_url: ClassVar[str]
@@ -169,3 +176,25 @@ class Provider(Protocol):
             body: whatever came.
             secrets: strings that were sent and must not come back in the message.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """A way to show who calls: a header, and where its key is found.
+
+    Attributes:
+        variable: the environment variable that holds the key.
+        header: that carries it, in lower case.
+        scheme: what stands before it, "" for nothing.
+    """
+
+    variable: str
+    header: str = "authorization"
+    scheme: str = "Bearer"
+
+
+def credentials_of(provider: Provider) -> tuple[Credential, ...]:
+    """Return the ways in which a provider can be shown who calls."""
+    bearer = (Credential(variable=provider.env["api_key"]),)
+    found: tuple[Credential, ...] = getattr(provider, "credentials", bearer)
+    return found

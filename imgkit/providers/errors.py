@@ -10,24 +10,12 @@ from http import HTTPStatus
 from typing import Any
 
 from imgkit import errors as tree
+from imgkit.providers.error_codes import meaning_of
 from imgkit.redact import Secret, safe_url, scrub
 from imgkit.retry_after import retry_after_s
 from imgkit.streaming.replies import parse_json
 from imgkit.wire import Head
 
-# The meaning of codes: API reference and captures listed 2026-11-23. `type` is no guide: refusals, bad
-# sizes and retired models share one.
-BY_CODE: dict[str, type[tree.ApiError]] = {
-    "moderation_blocked": tree.ModerationBlockedError,
-    "content_policy_violation": tree.ModerationBlockedError,
-    "image_content_policy_violation": tree.ModerationBlockedError,
-    "contentFilter": tree.ModerationBlockedError,
-    "invalid_api_key": tree.AuthenticationError,
-    "insufficient_quota": tree.QuotaExceededError,
-    "billing_hard_limit_reached": tree.QuotaExceededError,
-    "rate_limit_exceeded": tree.RateLimitError,
-    "model_not_found": tree.NotFoundError,
-}
 BY_STATUS: dict[int, type[tree.ApiError]] = {
     400: tree.BadRequestError,
     401: tree.AuthenticationError,
@@ -45,15 +33,22 @@ BY_STATUS: dict[int, type[tree.ApiError]] = {
 NEXT_STEP: dict[type[tree.ImgkitError], str] = {
     tree.BadRequestError: "Change the request as the message says; repeating it as it is will not help.",
     tree.ModerationBlockedError: "Rephrase the prompt or change the input; it is not retried as it is.",
+    tree.UnknownParameterError: "Leave the parameter out, or name a model that knows it.",
+    tree.InvalidImageError: "Change the input picture as the message says.",
+    tree.UnsupportedMediaTypeError: "Convert the input to PNG, JPEG or WebP.",
     tree.AuthenticationError: "Check the API key and its environment variable.",
     tree.PermissionDeniedError: "Ask whoever owns the key for access to this model or endpoint.",
     tree.OrganizationNotVerifiedError: "Verify the organisation in the provider's settings, then wait a "
     "few minutes.",
     tree.NotFoundError: "Check the model's name and base_url: this server has no such model or endpoint.",
+    tree.ModelNotFoundError: "Name a model that this host serves and your project may use: this one may be "
+    "retired.",
+    tree.ModelRetiredError: "Name a newer model.",
     tree.EndpointRetiredError: "The provider has switched it off: use another model or operation.",
     tree.ConflictError: "Try again when the other request is done.",
     tree.RateLimitError: "Wait, then try again more slowly.",
     tree.QuotaExceededError: "Add credit or raise the spending cap; waiting does not help.",
+    tree.BillingLimitError: "Raise the spending cap in the provider's settings; waiting does not help.",
     tree.RedirectRefusedError: "Set base_url to where the API really is.",
     tree.ServerError: "The API reports that it failed; try again later.",
     tree.ApiError: "See the provider's documentation for this status.",
@@ -71,6 +66,7 @@ class ErrorBody:
         message: "" where it says nothing.
         code, type, param: None where they are not given.
         details: the error object, or {}.
+        inner: the error within the error, or {}; its code tells more than the outer one.
         structured: it was JSON of the API's own, not a gateway's page.
     """
 
@@ -79,15 +75,23 @@ class ErrorBody:
     type: str | None = None
     param: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    inner: Mapping[str, Any] = field(default_factory=dict)
     structured: bool = False
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """All codes that it holds, the outer one first."""
+        return tuple(code for code in (self.code, _word(self.inner.get("code"))) if code)
 
 
 def read_error_body(body: bytes) -> ErrorBody:
-    """Read any of the shapes that servers use: OpenAI's, FastAPI's, RFC 9457's, text, HTML, nothing."""
+    """Read any shape in use: OpenAI's, Azure's, Google's, FastAPI's, RFC 9457's, text, HTML, nothing."""
     try:
         value = parse_json(body)
     except ValueError:
         return ErrorBody(_page_text(body))
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and "error" in value[0]:
+        value = value[0]  # Google's servers put the object into a list
     if not isinstance(value, dict):
         return ErrorBody("" if value is None else _plain(value), structured=value is not None)
     error = value.get("error") or value
@@ -101,6 +105,7 @@ def read_error_body(body: bytes) -> ErrorBody:
         type=_word(error.get("type")),
         param=_word(error.get("param")),
         details=error,
+        inner=_inner(error),
         structured=True,
     )
 
@@ -121,7 +126,7 @@ def error_from_reply(
         next_steps: a provider's own advice, by code.
     """
     said = read_error_body(body)
-    kind = _kind(head.status, said)
+    kind, advice = _judged(head.status, said)
     should_retry = _should_retry(head)
     if kind is None:
         unknown = tree.OutcomeUnknownError(
@@ -142,8 +147,8 @@ def error_from_reply(
         "retry_after_s": retry_after_s(head.headers),
     }
     if issubclass(kind, tree.ModerationBlockedError):
-        facts |= _moderation(said.details)
-    advice = (next_steps or {}).get(said.code or "") or NEXT_STEP[kind]
+        facts |= _moderation(said)
+    advice = (next_steps or {}).get(said.code or "") or advice or NEXT_STEP[kind]
     where = f", param {scrub(facts['param'], limit=60)}" if said.param else ""
     code = f", code {scrub(facts['code'], limit=60)}" if said.code else ""
     redirect = issubclass(kind, tree.RedirectRefusedError) and "location" in head.headers
@@ -166,32 +171,46 @@ def _clean(word: str | None, secrets: tuple[Secret | str, ...]) -> str | None:
     return None if word is None else scrub(word, secrets, 120)
 
 
-def _kind(status: int, said: ErrorBody) -> type[tree.ApiError] | None:
-    """Return the class of error, None for an unknown outcome."""
+def _judged(status: int, said: ErrorBody) -> tuple[type[tree.ApiError] | None, str]:
+    """Return the class of error, None for an unknown outcome, and what to do where the code tells that."""
     if status in GAVE_UP or status < 200 or (status >= 500 and not said.structured):
-        return None
-    if said.code in BY_CODE:
-        return BY_CODE[said.code]
-    if status in (401, 403) and "verified" in said.message.lower() and "organi" in said.message.lower():
-        return tree.OrganizationNotVerifiedError
+        return None, ""
+    if meaning := meaning_of(status, said.codes, said.param, said.message):
+        return meaning.error, meaning.next
     if 300 <= status < 400:
-        return tree.RedirectRefusedError
+        return tree.RedirectRefusedError, ""
     if status in BY_STATUS:
-        return BY_STATUS[status]
+        return BY_STATUS[status], ""
     if 500 <= status < 600:
-        return tree.ServerError
-    return tree.BadRequestError if 400 <= status < 500 else tree.ApiError
+        return tree.ServerError, ""
+    return (tree.BadRequestError if 400 <= status < 500 else tree.ApiError), ""
 
 
-def _moderation(details: Mapping[str, Any]) -> dict[str, Any]:
-    found = details.get("moderation_details")
+def _inner(error: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the error within an error as Azure has it, and as LiteLLM passes it on; {} if there is none."""
+    passed_on = error.get("provider_specific_fields")
+    for place in (error, passed_on if isinstance(passed_on, dict) else {}):
+        for name in ("innererror", "inner_error"):
+            if isinstance(found := place.get(name), dict):
+                return found
+    return {}
+
+
+def _moderation(said: ErrorBody) -> dict[str, Any]:
+    """Return what was found and where: as OpenAI tells it, or those of Azure's filters that took effect."""
+    found = said.details.get("moderation_details")
     found = found if isinstance(found, dict) else {}
     categories = found.get("categories")
+    if not isinstance(categories, list):
+        filters = said.inner.get("content_filter_result", said.inner.get("content_filter_results"))
+        categories = [
+            name
+            for name, result in (filters.items() if isinstance(filters, dict) else ())
+            if isinstance(result, dict) and result.get("filtered") is True
+        ]
     return {
         "stage": _word(found.get("moderation_stage")),
-        "categories": tuple(str(name)[:60] for name in categories[:20])
-        if isinstance(categories, list)
-        else (),
+        "categories": tuple(str(name)[:60] for name in categories[:20]),
     }
 
 

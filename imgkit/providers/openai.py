@@ -49,12 +49,6 @@ LONGEST_DATA_URL = 20_971_520
 """Characters of a picture in a JSON edit (API reference of images/edits, 2026-11-23)."""
 
 _NOT_MEMBERS = ("image", "mask", "markup", "extra_body", "extra_headers")
-_NEXT_STEPS = {
-    "unsupported_file_mimetype": "Convert the input to PNG, JPEG or WebP.",
-    "unknown_parameter": "This model does not know the parameter: leave it out.",
-    "model_not_found": "Name a model that this host serves and that your project may use.",
-    "billing_hard_limit_reached": "Raise the spending cap in the provider's settings; waiting does not help.",
-}
 
 
 class OpenAIProvider:
@@ -105,7 +99,15 @@ class OpenAIProvider:
                 headers.pop(name, None)
             else:
                 headers[name] = value
-        return HttpRequest("POST", target.base_url + PATHS[type(request)], headers, body)
+        return HttpRequest("POST", self.url(request, target), headers, body)
+
+    def url(self, request: ImageRequest, target: Target) -> str:
+        """Return where a request goes; dialects that differ in little else have their own."""
+        return target.base_url + PATHS[type(request)]
+
+    def models_request(self, target: Target) -> HttpRequest:
+        """Return the request for the models, which costs nothing."""
+        return HttpRequest("GET", f"{target.base_url}/models", {"accept": "application/json"})
 
     def decode(self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()) -> Answer:
         """Return the pictures of a reply; whatever is wrong with one never costs another."""
@@ -119,7 +121,7 @@ class OpenAIProvider:
             raise _unreadable(head, body, str(error)) from None
         entries = reply.pop("data", None)
         if not entries and reply.get("error"):
-            raise error_from_reply(head, body.raw(), secrets, next_steps=_NEXT_STEPS)
+            raise error_from_reply(head, body.raw(), secrets)
         if entries is not None and not isinstance(entries, list):
             raise _unreadable(head, body, f"data is a JSON {type(entries).__name__}")
         read = REPLY.read(with_text(reply))
@@ -147,7 +149,7 @@ class OpenAIProvider:
 
     def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
         """Return what a reply that is not 2xx means."""
-        return error_from_reply(head, body, secrets, next_steps=_NEXT_STEPS)
+        return error_from_reply(head, body, secrets)
 
 
 def _members(request: ImageRequest, target: Target) -> dict[str, Any]:

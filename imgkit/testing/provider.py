@@ -13,7 +13,7 @@ import imgkit
 from imgkit.errors import ImgkitError
 from imgkit.inputs import open_input
 from imgkit.models import CreateImageRequest, ImageRequest
-from imgkit.providers.base import Answer, OpenedInputs, Provider, Target
+from imgkit.providers.base import Answer, OpenedInputs, Provider, Target, credentials_of
 from imgkit.redact import Secret
 from imgkit.streaming.json_reply import JsonReply
 from imgkit.testing import canary
@@ -66,7 +66,8 @@ class ProviderContract:
 
     def target(self, provider: Provider) -> Target:
         """Return where requests go."""
-        return Target(base_url=provider.base_url, host_class="compatible", model="a-model")
+        base_url = provider.base_url or "https://api.example"
+        return Target(base_url=base_url, host_class="compatible", model="a-model")
 
     def encode(self, request: ImageRequest, cleanup: ExitStack) -> HttpRequest:
         """Return a request as it goes out."""
@@ -90,13 +91,44 @@ class ProviderContract:
     def test_its_description(self) -> None:
         """Address, environment and keys are what the core relies on."""
         provider = self.provider()
-        parts = urlsplit(provider.base_url)
-        assert parts.scheme == "https"
-        assert parts.hostname
-        assert not provider.base_url.endswith("/")
+        if provider.base_url:
+            parts = urlsplit(provider.base_url)
+            assert parts.scheme == "https"
+            assert parts.hostname
+            assert not provider.base_url.endswith("/")
+        else:
+            assert "base_url" in provider.env, "without an address of its own, a variable gives one"
         assert "api_key" in provider.env
         assert all(isinstance(name, str) and name for name in provider.env.values())
         assert all(isinstance(key, str) and key for key in provider.base64_keys)
+
+    def test_its_credentials(self) -> None:
+        """Each has a variable and a header of its own; ``api_key=`` goes with one of them."""
+        provider = self.provider()
+        credentials = credentials_of(provider)
+        assert provider.env["api_key"] in [one.variable for one in credentials]
+        assert len({one.variable for one in credentials}) == len(credentials)
+        assert all(one.header and one.header == one.header.lower() for one in credentials)
+
+    def test_its_hosts(self) -> None:
+        """Names of hosts are names, not addresses, and never all hosts there are."""
+        provider = self.provider()
+        for name in getattr(provider, "official_hosts", ()):
+            labels = name.removeprefix("*.").split(".")
+            assert name == name.lower()
+            assert len(labels) > 1
+            assert all(label and "*" not in label and "/" not in label for label in labels)
+
+    def test_its_list_of_models(self) -> None:
+        """The free request is a GET to where all requests go, without credentials."""
+        provider = self.provider()
+        ask = getattr(provider, "models_request", None)
+        if ask is not None:
+            target = self.target(provider)
+            request = ask(target)
+            assert request.method == "GET"
+            assert request.url.startswith(target.base_url)
+            assert not {one.header for one in credentials_of(provider)} & set(request.headers)
 
     def test_requests(self) -> None:
         """Equal requests are equal bytes, go to the target, and hold no credentials."""
@@ -108,10 +140,11 @@ class ProviderContract:
                 assert len(bodies[0]) == first.body.length
                 assert (first.url, dict(first.headers)) == (second.url, dict(second.headers))
                 assert first.method == "POST"
-                assert first.url.startswith(self.provider().base_url)
+                assert first.url.startswith(self.target(self.provider()).base_url)
                 assert first.body.content_type
                 assert all(name == name.lower() for name in first.headers)
-                assert not {"authorization", "content-length", "content-type"} & set(first.headers)
+                own = {one.header for one in credentials_of(self.provider())}
+                assert not {"authorization", "content-length", "content-type", *own} & set(first.headers)
 
     def test_pictures(self) -> None:
         """Pictures come out byte for byte, whatever their size."""
