@@ -313,7 +313,7 @@ def test_wrong_arguments() -> None:
             RecorderPlugin(**given)  # type: ignore[arg-type]  # that is the point
 
 
-class Notes:
+class Diary:
     """A recorder of a stranger's own: what was asked, and what the answer was."""
 
     def __init__(self) -> None:
@@ -329,11 +329,11 @@ class Notes:
 
 def test_a_recorder_of_ones_own(face: Any, http_backend: str) -> None:
     """The hook takes anything that records; it sees errors as well as pictures."""
-    notes = Notes()
+    diary = Diary()
     with WireServer(reply(200, answer()), reply(400, {"error": {"message": "no"}})) as server:
-        settings = {"base_url": server.base_url, "plugins": [notes]}
+        settings = {"base_url": server.base_url, "plugins": [diary]}
         face.run(lambda service: service.create_image("a fox"), http_backend, **settings)
         with pytest.raises(imgkit.BadRequestError):
             face.run(lambda service: service.create_image("a fox"), http_backend, **settings)
-    assert [line[:2] for line in notes.lines] == [("POST", 200), ("POST", 400)]
-    assert notes.lines[0][2] == len(json.dumps(answer()))
+    assert [line[:2] for line in diary.lines] == [("POST", 200), ("POST", 400)]
+    assert diary.lines[0][2] == len(json.dumps(answer()))
