@@ -38,7 +38,7 @@ bench: $(VENV)/.dev  ## measure against peers, which get an environment of their
 	$(VENV)/peers/bin/python -m pip --quiet --disable-pip-version-check install --editable . requests-cache
 	$(VENV)/peers/bin/python benchmarks/cache.py
 	$(BIN)/python benchmarks/json_reply.py
-	$(BIN)/python benchmarks/hooks.py
+	$(BIN)/python -m benchmarks --write
 	$(BIN)/python benchmarks/cassettes.py
 
 format: $(VENV)/.dev  ## tidy the code

@@ -1,0 +1,125 @@
+"""From figures to the page: budgets first, then everything that was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from benchmarks.harness import Results
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+_PEERS = ("openai", "requests", "urllib3", "aiohttp", "marshmallow", "pluggy", "pybase64")
+Figures = dict[str, dict[str, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What is promised: a figure, and the most that it may be."""
+
+    what: str
+    most: float
+    measure: Callable[[Figures], float]
+    unit: str = ""
+
+
+def _ratio(case: str, figure: str, ours: str, theirs: str, less: str = "") -> Callable[[Figures], float]:
+    def measure(figures: Figures) -> float:
+        values = figures[case][figure]
+        off = values[less] if less else 0.0
+        return (values[ours] - off) / max(values[theirs] - off, 1e-9)
+
+    return measure
+
+
+def _value(case: str, figure: str, side: str, less: str = "") -> Callable[[Figures], float]:
+    return lambda figures: figures[case][figure][side] - (figures[case][figure][less] if less else 0.0)
+
+
+def _budgets() -> Iterator[Budget]:
+    ours = "imgkit, reusing"
+    yield Budget(
+        "`import imgkit` / openai, net", 0.05, _ratio("import", "CPU ms", "imgkit", "openai", "nothing")
+    )
+    yield Budget(
+        "`import imgkit` / pluggy, net", 1.5, _ratio("import", "CPU ms", "imgkit", "pluggy", "nothing")
+    )
+    for peer, most in (("openai", 0.25), ("requests", 1.5)):
+        yield Budget(
+            f"first call / {peer}, net", most, _ratio("first call", "CPU ms", "imgkit", peer, "nothing")
+        )
+    for peer, most in (("openai", 0.55), ("requests", 0.75)):
+        yield Budget(f"CPU of a small call / {peer}", most, _ratio("a small call", "CPU µs", ours, peer))
+    for in_flight, sdk, bare in ((32, 0.18, 1.5), (256, 0.13, 1.3)):
+        case = f"a small call, async, {in_flight} in flight"
+        for peer, most in (("openai", sdk), ("aiohttp", bare)):
+            yield Budget(f"CPU of {case} / {peer}", most, _ratio(case, "CPU µs", ours, peer))
+    for size, most in (("1.4MB", 0.40), ("8MB", 0.25), ("32MB", 0.25)):
+        case = f"a reply of {size} to a file"
+        yield Budget(f"CPU of {case} / openai", most, _ratio(case, "CPU ms", ours, "openai"))
+        yield Budget(f"peak of {case}", 2, _value(case, "peak MiB", ours), "MiB")
+    yield Budget("peak of a reply of 32MB to a file / openai", 0.03,
+                 _ratio("a reply of 32MB to a file", "peak MiB", ours, "openai"))  # fmt: skip
+    case = "500 replies of 1.4 MB at once, to files"
+    yield Budget(f"peak of {case} / openai", 0.10, _ratio(case, "peak MiB", ours, "openai"))
+    case = "an upload of 50 MB"
+    for peer, most in (("openai", 1.0), ("requests", 0.70)):
+        yield Budget(f"CPU of {case} / {peer}", most, _ratio(case, "CPU ms", ours, peer))
+    yield Budget(f"peak of {case}", 1, _value(case, "peak MiB", ours), "MiB")
+    case = "a stream with 3 partial pictures of 1.4 MB"
+    yield Budget(f"first event of {case} / openai", 0.45, _ratio(case, "first event ms", ours, "openai"))
+    yield Budget(f"CPU of {case} / openai", 0.35, _ratio(case, "CPU ms", ours, "openai"))
+    yield Budget(
+        "resident after 20 calls / openai", 0.60, _ratio("resident after 20 calls", "MiB", ours, "openai")
+    )
+    for command, most in (("--version", 2.5), ("--help", 8)):
+        yield Budget(f"`imgkit {command}` / `python -c pass`", most,
+                     _ratio("command", "CPU ms", f"imgkit {command}", "python -c pass"))  # fmt: skip
+    added = _value("plugins, a call without wire", "CPU µs", "3 with every hook", "none")
+    yield Budget("what 3 plugins add to a call", 10, added, "µs")
+
+
+def _machine() -> str:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in _PEERS)
+    return (
+        f"Measured on {time.strftime('%Y-%m-%d')} with {platform.python_implementation()} "
+        f"{platform.python_version()} on {platform.system()}, {cores} cores, {versions}."
+    )
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def tables(results: Results) -> str:
+    """Return the tables as Markdown."""
+    lines = [_machine(), "", "| budget | most | measured | |", "|---|---|---|---|"]
+    for budget in _budgets():
+        try:
+            value = budget.measure(results.figures)
+        except KeyError:
+            continue  # a case that was not run
+        held = "held" if value <= budget.most else "**missed**"
+        lines.append(f"| {budget.what} | {budget.most:g} {budget.unit} | {_number(value)} | {held} |")
+    for case, figures in results.figures.items():
+        sides = list(dict.fromkeys(side for values in figures.values() for side in values))
+        lines += ["", f"| {case} | {' | '.join(figures)} |", f"|---|{'---|' * len(figures)}"]
+        for side in sides:
+            shown = (_number(values[side]) if side in values else "" for values in figures.values())
+            lines.append(f"| {side} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def write(results: Results, page: Path) -> None:
+    """Put the tables between the marks of the page; its prose stays."""
+    text = page.read_text("utf-8")
+    pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    page.write_text(pattern.sub(lambda _: f"{BEGIN}\n{tables(results)}\n{END}", text), "utf-8")

@@ -1,0 +1,171 @@
+"""A server process with canned replies, fast enough not to be what is measured.
+
+The first part of a request's path says which reply it gets: ``/small/v1/images/generations``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from typing import Any, Self
+
+PICTURE_BYTES = {"small": 120, "1.4MB": 1_400_000, "8MB": 8_000_000, "32MB": 32_000_000}
+PARTIALS = 3
+_BLOCK_BYTES = 256 * 1024
+_USAGE = {
+    "total_tokens": 1070, "input_tokens": 14, "output_tokens": 1056,
+    "input_tokens_details": {"text_tokens": 14, "image_tokens": 0},
+}  # fmt: skip
+
+
+def png(size_bytes: int, seed: int = 1) -> bytes:
+    """Return a PNG of about this size; its pixels are noise, stored as they are."""
+    width = max(1, int((size_bytes / 3) ** 0.5))
+    # Rows of one block of noise, turned by a byte each: base64 of it has no pattern, and it is made quickly.
+    noise = zlib.decompress(zlib.compress(os.urandom(3 * width))) if seed else bytes(3 * width)
+    rows = b"".join(
+        b"\0" + noise[turn:] + noise[:turn] for turn in (row % (3 * width) for row in range(width))
+    )
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, width, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows, 0)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def _head(content_type: str, length: int | None) -> bytes:
+    how = f"content-length: {length}" if length is not None else "connection: close"
+    return (
+        f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\n{how}\r\nx-request-id: req_0123456789\r\n"
+        "x-ratelimit-limit-requests: 500\r\nx-ratelimit-remaining-requests: 499\r\n"
+        "openai-processing-ms: 1\r\ndate: Wed, 25 Nov 2026 12:00:00 GMT\r\n\r\n"
+    ).encode()
+
+
+def _json_reply(size_bytes: int) -> bytes:
+    picture = base64.b64encode(png(size_bytes)).decode()
+    body = json.dumps({"created": 1, "data": [{"b64_json": picture}], "usage": _USAGE}).encode()
+    return _head("application/json", len(body)) + body
+
+
+def _stream_reply() -> bytes:
+    picture = base64.b64encode(png(PICTURE_BYTES["1.4MB"])).decode()
+    told = {"b64_json": picture, "created_at": 1, "size": "1024x1024", "quality": "high",
+            "background": "opaque", "output_format": "png"}  # fmt: skip
+    events: list[dict[str, Any]] = [
+        {"type": "image_generation.partial_image", "partial_image_index": index, **told}
+        for index in range(PARTIALS)
+    ]
+    events.append({"type": "image_generation.completed", "usage": _USAGE, **told})
+    text = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events).encode()
+    return _head("text/event-stream", len(text)) + text
+
+
+class _Connection(asyncio.Protocol):
+    """Answers one request after the other; bodies are counted, not kept."""
+
+    def __init__(self, replies: dict[bytes, bytes]) -> None:
+        self._replies = replies
+        self._head = b""
+        self._left = 0  # bytes of a body that are still to come
+        self._reply = b""
+        self._free = asyncio.Event()
+        self._free.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._left:
+            self._body(len(data))
+            return
+        self._head += data
+        end = self._head.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        head, rest = self._head[:end], len(self._head) - end - 4
+        self._head = b""
+        self._reply = self._replies[head.split(b"/", 2)[1]]
+        at = head.lower().find(b"content-length:")
+        self._left = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+        if b"expect: 100" in head.lower():
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._body(rest)
+
+    def _body(self, came: int) -> None:
+        self._left -= came
+        if self._left == 0:
+            if len(self._reply) <= _BLOCK_BYTES:
+                self._transport.write(self._reply)
+            else:  # in blocks: the transport would keep a copy of what the socket does not take at once
+                self._sending = asyncio.ensure_future(self._send(memoryview(self._reply)))
+
+    async def _send(self, reply: memoryview) -> None:
+        for start in range(0, len(reply), _BLOCK_BYTES):
+            await self._free.wait()
+            if self._transport.is_closing():
+                return
+            self._transport.write(reply[start : start + _BLOCK_BYTES])
+
+    def pause_writing(self) -> None:
+        self._free.clear()
+
+    def resume_writing(self) -> None:
+        self._free.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._free.set()
+
+
+async def _serve() -> None:
+    replies = {name.encode(): _json_reply(size) for name, size in PICTURE_BYTES.items()}
+    replies[b"stream"] = _stream_reply()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: _Connection(replies), "127.0.0.1", 0, backlog=1024
+    )
+    print(server.sockets[0].getsockname()[1], flush=True)
+    stop = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # ends with its parent
+    await stop
+
+
+def pin(core: int) -> None:
+    """Keep this process on one core, where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[core % len(cores)]})
+
+
+class Server:
+    """The server as a process on the other core; a context manager."""
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.origin = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+if __name__ == "__main__":
+    pin(1)
+    asyncio.run(_serve())
