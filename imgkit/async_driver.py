@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import nullcontext
 from typing import Any, Generic, TypeVar
 
 from imgkit.drivers import JOIN_S, outcome
@@ -14,6 +15,59 @@ from imgkit.transfer import Transfer
 from imgkit.wire import AsyncBackend, AsyncReply, Head, HttpRequest
 
 T = TypeVar("T")
+
+
+class DeadlinePassed(TimeoutError):
+    """The deadline of a call passed; the timeouts of HTTP libraries are other ones."""
+
+
+class Deadline:
+    """The deadline of a call, for one need after the other: a context manager around what it bounds.
+
+    It is `asyncio.timeout_at` with one timer for the whole call; a timer for each need would be a tenth of
+    what a small call costs.
+
+    Args:
+        after_s: seconds from now. The loop has its own clock; only spans of time pass between clocks.
+    """
+
+    def __init__(self, after_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._at = self._loop.time() + after_s
+        self._timer: asyncio.Handle | None = None
+        self._passed = False
+        self._task: asyncio.Task[Any] | None = None
+        self._cancels = 0  # those that others had asked of the task before
+        self._cancelled = False
+
+    def close(self) -> None:
+        """Forget the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+        assert self._task is not None, "drivers run in tasks"
+        self._cancels = self._task.cancelling()
+        self._cancelled = False
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._at, self._pass)
+        elif self._passed:  # while something ran that it does not bound
+            self._timer = self._loop.call_soon(self._pass)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        task, self._task = self._task, None
+        if not self._cancelled or task is None:
+            return
+        # Somebody else may have cancelled it too; then that is what counts.
+        if task.uncancel() <= self._cancels and kind is asyncio.CancelledError:
+            raise DeadlinePassed from error
+
+    def _pass(self) -> None:
+        self._passed = True
+        if self._task is not None:
+            self._cancelled = True
+            self._task.cancel()
 
 
 class AsyncDriver(Generic[T]):
@@ -36,8 +90,7 @@ class AsyncDriver(Generic[T]):
         self._busy = False
         self._executor = executor
         self._parts: list[AsyncDriver[Any]] = []
-        # The event loop has its own clock; only spans of time pass between the two.
-        self._deadline = asyncio.get_running_loop().time() + transfer.remaining_s()
+        self._deadline = Deadline(transfer.remaining_s())
 
     async def proceed(self) -> Done[T] | Emit:
         """Run the flow up to its end or the next event for the caller."""
@@ -81,6 +134,7 @@ class AsyncDriver(Generic[T]):
         try:
             self._flow.close()
         finally:
+            self._deadline.close()
             self._hang_up()
 
     async def _together(self, flows: tuple[Flow[Any], ...], most: int) -> list[Done[Any] | Failed]:
@@ -108,42 +162,36 @@ class AsyncDriver(Generic[T]):
         if transfer.expired():
             return Failed(transfer.failure(TimeoutError(), unsent=True))
         self._busy = True
-        limit = asyncio.timeout_at(self._deadline)
         try:
-            async with limit:
+            with self._deadline:
                 self._reply = await self._backend.open(request, transfer)
         except Exception as error:
-            return self._outcome(error, limit)
+            return self._outcome(error)
         transfer.request_id = self._reply.head.request_id
         return self._reply.head
 
     async def _read(self) -> bytes | Failed:
         assert self._reply is not None, "a flow reads only what it has opened"
-        limit = asyncio.timeout_at(self._deadline)
         try:
-            async with limit:
+            with self._deadline:
                 chunk = await self._reply.read()
         except Exception as error:
-            return self._outcome(error, limit)
+            return self._outcome(error)
         self._busy = bool(chunk)
         return chunk
 
     async def _run(self, fn: Callable[[], Any], before_sending: bool) -> object:
         """Call `fn` in a thread; the deadline bounds only what comes before money is spent."""
-        limit = asyncio.timeout_at(self._deadline if before_sending else None)
         try:
-            async with limit:
+            with self._deadline if before_sending else nullcontext():
                 return await in_thread(self._executor(), fn)
         except ImgkitError as error:
             return Failed(error)
-        except TimeoutError:
-            if not limit.expired():
-                raise
+        except DeadlinePassed:
             return Failed(NotSentError(f"nothing was sent within {self._transfer.timeout_s:g} s"))
 
-    def _outcome(self, error: Exception, limit: asyncio.Timeout) -> Failed:
-        # An HTTP library's own timeouts are TimeoutErrors too: only `limit` knows of the deadline.
-        if limit.expired() and isinstance(error, TimeoutError):
+    def _outcome(self, error: Exception) -> Failed:
+        if isinstance(error, DeadlinePassed):
             self._transfer.abort()
             return Failed(self._transfer.failure(error))
         return outcome(error, self._backend, self._transfer)

@@ -93,7 +93,9 @@ class Impl:
     def __call__(self, **arguments: object) -> Any:
         """Call the implementation with the arguments it takes; its exceptions name the plugin."""
         try:
-            return self.function(**{name: arguments[name] for name in self.argnames})
+            if len(self.argnames) < len(arguments):
+                arguments = {name: arguments[name] for name in self.argnames}
+            return self.function(**arguments)
         except ImgkitError as error:
             if not self.origin.own:
                 error.add_note(f"raised by {self.origin} in {self.hook}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import marshmallow as ma
@@ -26,21 +27,47 @@ class _LenientSchema(Typed[Any]):
     def read(self, data: Mapping[str, Any]) -> Any:
         values: dict[str, Any] = {}
         extra: dict[str, Any] = {}
-        by_key = {declared.data_key or name: (name, declared) for name, declared in self.fields.items()}
         for key in sorted(data, key=str):
-            name, declared = by_key.get(key, (None, None))
-            if name is None or declared is None:
+            declared = self._by_key.get(key)
+            if declared is None:
                 extra[key] = data[key]
             elif data[key] is not None:
                 try:
-                    values[name] = declared.deserialize(data[key], key, data)
+                    values[declared.name] = declared.deserialize(data[key], key, data)
                 except ma.ValidationError:
                     extra[key] = data[key]
         return self.target(**values, extra=extra)
 
+    @cached_property
+    def _by_key(self) -> dict[str, fields.Field[Any]]:
+        return {declared.data_key or name: declared for name, declared in self.fields.items()}
 
-def _count() -> fields.Integer:
-    return fields.Integer(strict=True, validate=ma.validate.Range(min=0))
+
+class _Exactly(fields.Field[Any]):
+    """A value that JSON has as just this type; marshmallow's own fields convert, at several times the cost.
+
+    Args:
+        kind: int or str.
+        least: the smallest number.
+    """
+
+    def __init__(self, kind: type[int] | type[str], least: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._exact = kind
+        self._least = least
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if type(value) is not self._exact or (self._least is not None and value < self._least):
+            raise ma.ValidationError("Not as expected.")
+        return value
+
+
+def _count() -> _Exactly:
+    return _Exactly(int, least=0)
+
+
+def _text() -> _Exactly:
+    return _Exactly(str)
 
 
 class _Nested(fields.Field[Any]):
@@ -134,19 +161,19 @@ class _UsageSchema(_LenientSchema):
 
 class _ImageSchema(_LenientSchema):
     target = RawImage
-    url = fields.String()
-    revised_prompt = fields.String()
+    url = _text()
+    revised_prompt = _text()
 
 
 class _ReplySchema(_LenientSchema):
     target = RawReply
-    created = fields.Integer(strict=True)
+    created = _Exactly(int)
     usage = _Nested(_UsageSchema())
-    background = fields.String()
-    output_format = fields.String()
-    size = fields.String()
-    quality = fields.String()
-    warnings = fields.List(fields.String())
+    background = _text()
+    output_format = _text()
+    size = _text()
+    quality = _text()
+    warnings = fields.List(_text())
 
 
 IMAGE = _ImageSchema()

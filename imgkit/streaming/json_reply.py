@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Callable
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Any
 
 import pybase64
@@ -86,9 +87,7 @@ class JsonReply:
     def __init__(self, base64_keys: frozenset[str]) -> None:
         self.length = 0
         self._state = _State.BEGINNING if base64_keys else _State.PLAIN
-        names = b"|".join(re.escape(key.encode()) for key in sorted(base64_keys))
-        # A quote inside a string has a backslash before it: this is always a key and the start of its value.
-        self._opening = re.compile(rb'[^\\]"(?:%b)"[ \t\r\n]*:[ \t\r\n]*(\[[ \t\r\n]*)?"' % names)
+        self._opening = _opening(base64_keys)
         self._pending = b""
         self._in_array = False
         self._parts: list[bytes | _Picture] = []
@@ -120,7 +119,7 @@ class JsonReply:
         Raises:
             ValueError: as `parse_json` does.
         """
-        if any(picture.decoder.failed for picture in self._pictures):
+        if not self._pictures or any(picture.decoder.failed for picture in self._pictures):
             return parse_json(self.raw())
         token = secrets.token_hex(16)  # nothing that a server writes can be mistaken for it
         marks: dict[str, _Picture] = {}
@@ -131,8 +130,6 @@ class JsonReply:
             return name.encode()
 
         value = parse_json(self._joined(mark))
-        if not marks:
-            return value
         return swapped(value, lambda one: marks.get(one, one) if isinstance(one, str) else one)
 
     def raw(self) -> bytes:
@@ -255,6 +252,14 @@ _STEPS: dict[_State, Callable[[JsonReply, bytes, int], int | None]] = {
     _State.LEAVING: JsonReply._leaving,
     _State.BETWEEN: JsonReply._between,
 }
+
+
+@lru_cache(maxsize=64)
+def _opening(base64_keys: frozenset[str]) -> re.Pattern[bytes]:
+    """Return what finds a key of a picture, and the start of its value."""
+    names = b"|".join(re.escape(key.encode()) for key in sorted(base64_keys))
+    # A quote inside a string has a backslash before it: this is always a key and the start of its value.
+    return re.compile(rb'[^\\]"(?:%b)"[ \t\r\n]*:[ \t\r\n]*(\[[ \t\r\n]*)?"' % names)
 
 
 def _end_of_string(buffer: bytes, at: int) -> tuple[int, bool]:

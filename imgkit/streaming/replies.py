@@ -30,7 +30,7 @@ def parse_json(body: bytes) -> Any:
             that is too deep, or a number of thousands of digits.
     """
     try:
-        return json.loads(body.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        return _STRICT.decode(body.decode("utf-8-sig"))
     except RecursionError:
         problem = "nested too deeply"
     except UnicodeDecodeError as error:
@@ -86,11 +86,18 @@ def swapped(value: Any, swap: Callable[[Any], Any]) -> Any:
     waiting = [value]
     while waiting:
         container = waiting.pop()
-        if isinstance(container, dict | list):
-            places: Any = list(container.items() if isinstance(container, dict) else enumerate(container))
-            for place, inner in places:
-                container[place] = swap(inner)
-                waiting.append(container[place])
+        if isinstance(container, dict):
+            places: Any = list(container.items())
+        elif isinstance(container, list):
+            places = list(enumerate(container))
+        else:
+            continue
+        for place, inner in places:
+            new = swap(inner)
+            if new is not inner:
+                container[place] = new
+            if isinstance(new, (dict, list)):  # noqa: UP038 - a union would be made anew for each
+                waiting.append(new)
     return value
 
 
@@ -130,3 +137,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+"""Made once: `json.loads` makes one for each call that has hooks."""
