@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -328,8 +328,7 @@ def _pending(impl: Impl, needed: TokenNeeded) -> TokenNeeded:
 def _signed(impl: Impl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:
     """Return a signed request that knows which of its headers are credentials."""
     checked = _headers_only(impl, before, after)
-    added = {name for name, value in checked.headers.items() if before.headers.get(name) != value}
-    return replace(checked, secret_headers=frozenset(added))
+    return replace(checked, secret_headers=frozenset(_changed(before, checked)))
 
 
 def _headers_only(impl: Impl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:
@@ -339,11 +338,18 @@ def _headers_only(impl: Impl, before: HttpRequest, after: HttpRequest | None) ->
         raise impl.wrong(f"returned a {type(after).__name__}")
     if (after.method, after.url, after.body) != (before.method, before.url, before.body):
         raise impl.wrong("returned a request with another method, URL or body")
-    problem = header_problem(after.headers, FRAMING)
-    if problem is None and any(
-        name != name.lower() or value is None for name, value in after.headers.items()
-    ):
+    if not isinstance(after.headers, Mapping):
+        raise impl.wrong(f"returned headers that cannot be sent ({header_problem(after.headers, FRAMING)})")
+    changed = _changed(before, after)
+    problem = header_problem(changed, FRAMING)
+    if problem is None and any(name != name.lower() or value is None for name, value in changed.items()):
         problem = "names must be in lower case, and values text"
     if problem:
         raise impl.wrong(f"returned headers that cannot be sent ({problem})")
     return after
+
+
+def _changed(before: HttpRequest, after: HttpRequest) -> dict[str, str]:
+    """Return the headers that are new in `after`, or another value."""
+    had = before.headers
+    return {name: value for name, value in after.headers.items() if name not in had or had[name] != value}

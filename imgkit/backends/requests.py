@@ -167,6 +167,15 @@ class _Adapter(requests.adapters.HTTPAdapter):
         host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
         return host, {}
 
+    def build_response(self, req: Any, resp: Any) -> requests.Response:
+        """Return the reply without what we never look at: cookies, encoding, headers in another order."""
+        response = requests.Response()
+        response.status_code = resp.status
+        response.headers = resp.headers
+        response.raw = resp
+        response.request = req
+        return response
+
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Leave the context as it is: requests would load certifi's bundle into it on each request."""
 

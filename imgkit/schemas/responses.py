@@ -28,35 +28,37 @@ class _LenientSchema(Typed[Any]):
         values: dict[str, Any] = {}
         extra: dict[str, Any] = {}
         for key in sorted(data, key=str):
-            declared = self._by_key.get(key)
-            if declared is None:
+            name, declared = self._by_key.get(key, (None, None))
+            if name is None or declared is None:
                 extra[key] = data[key]
             elif data[key] is not None:
                 try:
-                    values[declared.name] = declared.deserialize(data[key], key, data)
+                    values[name] = declared.deserialize(data[key], key, data)
                 except ma.ValidationError:
                     extra[key] = data[key]
         return self.target(**values, extra=extra)
 
     @cached_property
-    def _by_key(self) -> dict[str, fields.Field[Any]]:
-        return {declared.data_key or name: declared for name, declared in self.fields.items()}
+    def _by_key(self) -> dict[str, tuple[str, fields.Field[Any]]]:
+        return {declared.data_key or name: (name, declared) for name, declared in self.fields.items()}
 
 
 class _Exactly(fields.Field[Any]):
-    """A value that JSON has as just this type; marshmallow's own fields convert, at several times the cost.
+    """A value that JSON has as just this type, never converted; quick, since each reply has many.
 
     Args:
         kind: int or str.
         least: the smallest number.
     """
 
-    def __init__(self, kind: type[int] | type[str], least: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, kind: type[Any], least: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._exact = kind
         self._least = least
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+    def deserialize(
+        self, value: Any, attr: str | None = None, data: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
         if type(value) is not self._exact or (self._least is not None and value < self._least):
             raise ma.ValidationError("Not as expected.")
         return value
@@ -77,8 +79,10 @@ class _Nested(fields.Field[Any]):
         super().__init__(**kwargs)
         self._schema = schema
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        if not isinstance(value, Mapping):
+    def deserialize(
+        self, value: Any, attr: str | None = None, data: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        if not isinstance(value, dict):
             raise ma.ValidationError("Not an object.")
         return self._schema.read(value)
 
