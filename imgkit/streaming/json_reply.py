@@ -79,13 +79,15 @@ class JsonReply:
 
     Args:
         base64_keys: members whose values, strings or arrays of strings, are pictures in base64.
+        first_picture: number of the first picture in a spool, where others came before this reply.
 
     Attributes:
         length: how many bytes came.
     """
 
-    def __init__(self, base64_keys: frozenset[str]) -> None:
+    def __init__(self, base64_keys: frozenset[str], first_picture: int = 0) -> None:
         self.length = 0
+        self._first_picture = first_picture
         self._state = _State.BEGINNING if base64_keys else _State.PLAIN
         self._opening = _opening(base64_keys)
         self._pending = b""
@@ -93,6 +95,11 @@ class JsonReply:
         self._parts: list[bytes | _Picture] = []
         self._pictures: list[_Picture] = []
         self._news: News = []
+
+    @property
+    def next_picture(self) -> int:
+        """The number of the picture that would come next."""
+        return self._first_picture + len(self._pictures)
 
     def feed(self, chunk: bytes) -> News:
         """Take the next bytes; return what is new for a spool."""
@@ -185,7 +192,7 @@ class JsonReply:
             self._state = _State.LEAVING
             return at
         picture = _Picture(buffer[at : at + begin])
-        self._news.append(("reply", b"imgkit-part-%d" % len(self._pictures)))
+        self._news.append(("reply", b"imgkit-part-%d" % self.next_picture))
         self._pictures.append(picture)
         self._parts.append(picture)
         self._state = _State.TAKING
@@ -233,7 +240,7 @@ class JsonReply:
 
     def _tell(self, picture: _Picture, data: bytes) -> None:
         if data:
-            self._news.append((str(len(self._pictures) - 1), data))
+            self._news.append((str(self.next_picture - 1), data))
         for text in picture.decoder.refused[picture.told :]:
             self._news.append(("raw", text))
         picture.told = len(picture.decoder.refused)
