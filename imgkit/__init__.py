@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from imgkit.errors import SaveError as SaveError
     from imgkit.errors import ServerError as ServerError
     from imgkit.errors import ServiceClosedError as ServiceClosedError
+    from imgkit.errors import StreamError as StreamError
     from imgkit.errors import TransportError as TransportError
     from imgkit.errors import UnknownBackendError as UnknownBackendError
     from imgkit.errors import UnknownParameterError as UnknownParameterError
@@ -82,6 +83,10 @@ if TYPE_CHECKING:
     from imgkit.references import ImageReference as ImageReference
     from imgkit.service import AsyncImageService as AsyncImageService
     from imgkit.service import ImageService as ImageService
+    from imgkit.stream_events import Completed as Completed
+    from imgkit.stream_events import PartialImage as PartialImage
+    from imgkit.streams import AsyncImageStream as AsyncImageStream
+    from imgkit.streams import ImageStream as ImageStream
 
 _ERRORS = (
     "ApiError", "AuthenticationError", "BadRequestError", "BillingLimitError", "BudgetExceededError",
@@ -91,7 +96,7 @@ _ERRORS = (
     "ModelRetiredError", "ModerationBlockedError", "NotDownloadedError", "NotFoundError", "NotSentError",
     "OrganizationNotVerifiedError", "OutcomeUnknownError", "PermissionDeniedError", "PluginError",
     "QuotaExceededError", "RateLimitError", "RedirectRefusedError", "SaveError", "ServerError",
-    "ServiceClosedError", "TransportError", "UnknownBackendError", "UnknownParameterError",
+    "ServiceClosedError", "StreamError", "TransportError", "UnknownBackendError", "UnknownParameterError",
     "UnknownPluginError", "UnknownProviderError", "UnreadableReplyError", "UnsupportedMediaTypeError",
 )  # fmt: skip
 _HOME = {
@@ -110,6 +115,8 @@ _HOME = {
     "hookimpl": "hookspecs",
     "AsyncImageService": "service",
     "ImageService": "service",
+    **dict.fromkeys(("Completed", "PartialImage"), "stream_events"),
+    **dict.fromkeys(("AsyncImageStream", "ImageStream"), "streams"),
 }  # fmt: skip
 _MODULES = ("masks",)
 

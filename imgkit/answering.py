@@ -5,7 +5,8 @@ More pictures than a model makes at once are asked for in several requests, whic
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
@@ -74,22 +75,46 @@ def answered(
     Raises:
         ImgkitError: with what is known of the model in its notes.
     """
-    model = core.catalogue.find(model_of(request, core), core.target.host_class)
-    request, warnings = judged(request, model, core.catalogue, core.on_unsupported, date.today())
-    core.provider.check(request, core.target)
-    try:
-        inputs, told = yield from _opened(core, request, model, prepare, cleanup)
+    request, model, warnings = considered(core, request)
+    with noted(warnings):
+        inputs, told = yield from opened(core, request, model, prepare, cleanup)
         warnings += told
         if course.request is None:
             course.request = request
             course.table.notify(Started(), course.call)
         course.request = request
         found = yield from _in_parts(core, course, request, inputs, use, cleanup)
+    return replace(found, response=replace(found.response, warnings=(*warnings, *found.response.warnings)))
+
+
+def considered(
+    core: Core, request: ImageRequest, more: Mapping[str, Any] | None = None
+) -> tuple[ImageRequest, Model | None, list[str]]:
+    """Return a request as it fits its model and dialect, what is known of that model, and what is to be said.
+
+    Args:
+        core: the service.
+        request: as plugins want it.
+        more: values that are no fields of the request, such as ``stream``.
+
+    Raises:
+        ImgkitError: it does not fit; nothing is sent.
+    """
+    model = core.catalogue.find(model_of(request, core), core.target.host_class)
+    request, warnings = judged(request, model, core.catalogue, core.on_unsupported, date.today(), more)
+    core.provider.check(request, core.target)
+    return request, model, warnings
+
+
+@contextmanager
+def noted(warnings: list[str]) -> Iterator[None]:
+    """Add what is to be said of a request to an error that it ends with."""
+    try:
+        yield
     except ImgkitError as error:
         for warning in warnings:
             error.add_note(warning)
         raise
-    return replace(found, response=replace(found.response, warnings=(*warnings, *found.response.warnings)))
 
 
 def model_of(request: ImageRequest, core: Core) -> str | None:
@@ -201,7 +226,7 @@ def _sent(
     return results.response_of(core, course, request, inputs, fetched, began)
 
 
-def _opened(
+def opened(
     core: Core, request: ImageRequest, model: Model | None, prepare: Prepare | None, cleanup: ExitStack
 ) -> Flow[tuple[OpenedInputs, list[str]]]:
     """Open the pictures of a request and make them ready; those that are still at a URL are fetched first."""
@@ -231,12 +256,12 @@ def _ready(
     here: dict[str, Any], rules: InputRules, prepare: Prepare | None, cleanup: ExitStack
 ) -> tuple[OpenedInputs, list[str]]:
     """Open what is no mere name, and make it ready. May block."""
-    opened = {
+    found = {
         field: one if isinstance(one, ImageReference) else open_file(one, field, cleanup)
         for field, one in here.items()
     }
-    mask, markup = opened.pop("mask", None), opened.pop("markup", None)
-    return prepared(tuple(opened.values()), mask, markup, rules=rules, how=prepare, cleanup=cleanup)
+    mask, markup = found.pop("mask", None), found.pop("markup", None)
+    return prepared(tuple(found.values()), mask, markup, rules=rules, how=prepare, cleanup=cleanup)
 
 
 def _check_reference(core: Core, request: ImageRequest, field: str) -> None:

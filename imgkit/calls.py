@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from os import PathLike
+from typing import TypeAlias
 
 from imgkit import results
-from imgkit.answering import answered
+from imgkit.answering import Answered, answered
 from imgkit.call import Call, Cancelled, Failed, Succeeded
 from imgkit.core import Core, seconds
 from imgkit.errors import ImgkitError
@@ -48,14 +50,34 @@ class Wish:
 
 def carried_out(core: Core, request: ImageRequest, wish: Wish) -> Flow[ImagesResponse]:
     """Run one operation with its events around it."""
-    course = begun(core, request, wish.timeout_s)
+
+    def work(course: Course, cleanup: ExitStack) -> Flow[ImagesResponse]:
+        return _pictures(core, course, request, wish, cleanup)
+
+    return (yield from conducted(begun(core, request, wish.timeout_s), work))
+
+
+Work: TypeAlias = Callable[[Course, ExitStack], Flow[ImagesResponse]]
+
+
+def conducted(course: Course, work: Work) -> Flow[ImagesResponse]:
+    """Do the work of a call with its events around it.
+
+    Args:
+        course: of the call.
+        work: does it; what must be undone at the end goes on the stack that it is given.
+    """
     with ExitStack() as cleanup:
         try:
-            response = yield from _pictures(core, course, request, wish, cleanup)
+            response = yield from work(course, cleanup)
         except ImgkitError as error:
             course.table.notify(Failed(error, shared=course.shared), course.call)
             raise
         except BaseException as error:  # closed from outside, or a bug: all must hear of it
+            if course.delivered is not None and isinstance(error, GeneratorExit):
+                course.account.settle(course.delivered)
+                course.table.notify(Succeeded(course.delivered), course.call)
+                raise
             course.break_off(error)
             course.table.notify(Cancelled(maybe_billed=course.in_doubt), course.call)
             raise
@@ -100,16 +122,26 @@ def prepared(course: Course, request: ImageRequest) -> ImageRequest:
 def _pictures(
     core: Core, course: Course, request: ImageRequest, wish: Wish, cleanup: ExitStack
 ) -> Flow[ImagesResponse]:
-    save_to = wish.save_to
-    plan = save_to if save_to is None or isinstance(save_to, SavePlan) else SavePlan.of(save_to)
-    if plan is not None:
-        yield Run(plan.check, before_sending=True)
+    plan = yield from checked_plan(wish.save_to)
     request = prepared(course, request)
     if isinstance(request, CreateImageVariationRequest):
         how = wish.strategy, wish.variation_prompt
         found = yield from varied(core, course, request, *how, wish.use, cleanup, wish.prepare)
     else:
         found = yield from answered(core, course, request, wish.use, cleanup, wish.prepare)
+    return (yield from handed_over(core, found, plan))
+
+
+def checked_plan(save_to: SaveTo) -> Flow[SavePlan | None]:
+    """Return the plan for ``save_to=``, once it is known that files can be written there."""
+    plan = save_to if save_to is None or isinstance(save_to, SavePlan) else SavePlan.of(save_to)
+    if plan is not None:
+        yield Run(plan.check, before_sending=True)
+    return plan
+
+
+def handed_over(core: Core, found: Answered, plan: SavePlan | None) -> Flow[ImagesResponse]:
+    """Save the pictures if that is wanted, and end the accounts of the requests that brought them."""
     response = found.response
     try:
         if plan is not None:

@@ -39,6 +39,7 @@
     ├── CacheMissError                cache="only", and the cache has no such reply; nothing was sent
     ├── UnreadableReplyError          a reply that no picture can be read from (body is kept)
     ├── EmptyResultError              200 without pictures
+    ├── StreamError                   a stream ended early, or is used wrongly (images, maybe_billed)
     ├── DownloadError                 a result URL could not be fetched
     │   ├── DownloadBlockedError      refused before a byte was sent: scheme, address, origin
     │   └── LinkExpiredError          the URL is no longer served
@@ -163,11 +164,13 @@ class OutcomeUnknownError(TransportError):
         spool_path: where the part that did arrive is kept, if a state folder is set.
         status: the HTTP status where a gateway answered in the API's place.
         body: the part of a reply that did arrive, b"" if none did.
+        images: of a stream: the pictures that did arrive, the last of them perhaps a partial one.
         should_retry: what the server's ``x-should-retry`` says, None if it says nothing.
     """
 
     maybe_billed = True
     body = b""
+    images: tuple[Image, ...] = ()
     should_retry: bool | None = None
 
     def __init__(
@@ -253,6 +256,32 @@ class EmptyResultError(ImgkitError):
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
         super().__init__(message)
+        self.request_id = request_id
+
+
+class StreamError(ImgkitError):
+    """A stream ended before its picture was complete, or it was used in a way that it cannot be.
+
+    Attributes:
+        maybe_billed: whether something was sent that may have been billed.
+        images: the pictures that did arrive, the last of them perhaps a partial one.
+        request_id: the API's id of the call, None where it gave none.
+        spool_path: where what arrived is kept, if a state folder is set.
+    """
+
+    spool_path: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        maybe_billed: bool = False,
+        images: tuple[Image, ...] = (),
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.maybe_billed = maybe_billed
+        self.images = images
         self.request_id = request_id
 
 

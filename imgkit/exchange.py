@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from imgkit.accounts import Account
 from imgkit.call import Call, FirstByte, Outcome, Progress, Retrying, Sent
@@ -50,6 +50,8 @@ class Course:
         shared: what the call ends with came of another call with an equal request.
         account: the last sending in the ledgers; open as long as its pictures have not reached the caller.
         parts: the requests of the call, each with a course of its own; empty where there is only this one.
+        emitted: an event of a stream has reached the caller, so nothing is sent again.
+        delivered: of a stream: all that was asked for, once it has reached the caller.
     """
 
     call: Call
@@ -66,6 +68,8 @@ class Course:
     shared: bool = False
     account: Account = field(default_factory=Account)
     parts: list[Course] = field(default_factory=list)
+    emitted: bool = False
+    delivered: ImagesResponse | None = None
 
     def part(self) -> Course:
         """Return the course of one of several requests of the call."""
@@ -84,8 +88,27 @@ class Course:
             course.account.break_off(error)
 
 
-def exchange(request: HttpRequest, course: Course) -> Flow[tuple[Head, Answer]]:
+def read_answer(head: Head, course: Course, secrets: tuple[Secret, ...]) -> Flow[Answer]:
+    """Read the open reply as a whole."""
+    reply = yield from read_reply(head, course)
+    course.sent = False
+    if not 200 <= head.status < 300:
+        raise course.provider.error(head, reply.raw(), secrets)
+    return course.provider.decode(head, reply, course.target, secrets)
+
+
+Receive: TypeAlias = Callable[[Head, Course, tuple[Secret, ...]], Flow[Answer]]
+
+
+def exchange(
+    request: HttpRequest, course: Course, receive: Receive = read_answer
+) -> Flow[tuple[Head, Answer]]:
     """Send `request` and read what comes back, as often as the retry plugins want it.
+
+    Args:
+        request: without credentials.
+        course: the call.
+        receive: reads the open reply.
 
     Returns:
         The head of the reply and what its body says.
@@ -97,9 +120,9 @@ def exchange(request: HttpRequest, course: Course) -> Flow[tuple[Head, Answer]]:
     met: Counter[str] = Counter()
     while True:
         try:
-            return (yield from send_once(request, course))
+            return (yield from send_once(request, course, receive))
         except ImgkitError as error:
-            kind = kind_of(error)
+            kind = None if course.emitted else kind_of(error)
             if kind is None:
                 raise
             met[kind] += 1
@@ -137,7 +160,9 @@ def kind_of(error: ImgkitError) -> Literal["unsent", "refused", "failed", "unkno
     return None
 
 
-def send_once(request: HttpRequest, course: Course) -> Flow[tuple[Head, Answer]]:
+def send_once(
+    request: HttpRequest, course: Course, receive: Receive = read_answer
+) -> Flow[tuple[Head, Answer]]:
     """Send `request` with the hooks around it, and read what comes back."""
     table, call = course.table, course.call
     request = table.before_send(request, call)
@@ -153,11 +178,9 @@ def send_once(request: HttpRequest, course: Course) -> Flow[tuple[Head, Answer]]
         head = yield Open(signed)
         status = head.status
         table.notify(FirstByte(status, head.headers, course.clock() - began), call)
-        reply = yield from read_reply(head, course)
+        decoded = yield from receive(head, course, secrets)
         course.sent = False
-        if not 200 <= status < 300:
-            raise course.provider.error(head, reply.raw(), secrets)
-        return head, course.provider.decode(head, reply, course.target, secrets)
+        return head, decoded
     except ImgkitError as error:
         course.sent = isinstance(error, OutcomeUnknownError)
         problem = type(error).__name__

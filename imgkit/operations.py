@@ -83,7 +83,7 @@ def create_image(
         CacheMissError: ``cache="only"``, and the cache has no reply; nothing was sent.
         SaveError: the pictures came and could not be written; they are in ``error.response``.
     """
-    request = _request(CreateImageRequest, "prompt", prompt, locals())
+    request = request_of(CreateImageRequest, "prompt", prompt, locals())
     wish = Wish(save_to=save_to, use=CacheUse.of(cache, replica), timeout_s=timeout_s)
     return (yield from carried_out(core, request, wish))
 
@@ -142,7 +142,7 @@ def create_image_edit(
         InvalidRequestError: also for a picture that is missing, empty, cut off or no picture.
         ImgkitError: otherwise as `create_image`.
     """
-    request = _request(CreateImageEditRequest, "image", image, locals())
+    request = request_of(CreateImageEditRequest, "image", image, locals())
     wish = Wish(
         save_to=save_to,
         use=CacheUse.of(cache, replica),
@@ -192,7 +192,7 @@ def create_image_variation(
         NotFoundError: "native", and the server does not have it.
         ImgkitError: otherwise as `create_image`.
     """
-    request = _request(CreateImageVariationRequest, "image", image, locals())
+    request = request_of(CreateImageVariationRequest, "image", image, locals())
     wish = Wish(
         save_to=save_to,
         use=CacheUse.of(cache, replica),
@@ -226,7 +226,7 @@ def fetch_url(core: Core, url: str, *, timeout_s: float | None = None) -> Flow[b
     return (yield from downloading.fetch(core, url))
 
 
-def _request(kind: type[Any], first: str, value: Any, given: Mapping[str, Any]) -> ImageRequest:
+def request_of(kind: type[Any], first: str, value: Any, given: Mapping[str, Any]) -> ImageRequest:
     """Return the checked request that a call's arguments make, or the one that was handed over."""
     names = [name for name in field_names(kind) if name in given]
     if isinstance(value, kind):

@@ -184,7 +184,7 @@ def usage_of(usages: Iterable[Usage | None]) -> Usage | None:
 
 
 def save_all(core: Core, response: ImagesResponse, plan: SavePlan) -> Flow[ImagesResponse]:
-    """Save all pictures of a reply; what cannot be saved never costs what can.
+    """Save the pictures of a reply that are not yet; what cannot be saved never costs what can.
 
     Raises:
         SaveError: with the whole reply, the saved pictures' paths in it.
@@ -193,9 +193,10 @@ def save_all(core: Core, response: ImagesResponse, plan: SavePlan) -> Flow[Image
     problem: ImgkitError | None = None
     for image in response.images:
         try:
-            image = yield from here(core, image)
-            path: Path = yield Run(partial(plan.write, image, len(response.images)))
-            image = replace(image, path=path)
+            if image.path is None:
+                image = yield from here(core, image)
+                path: Path = yield Run(partial(plan.write, image, len(response.images)))
+                image = replace(image, path=path)
         except ImgkitError as error:
             problem = problem or error
         images.append(image)

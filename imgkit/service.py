@@ -9,14 +9,16 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
-from imgkit import operations
+from imgkit import operations, stream_operations
 from imgkit.core import Core
 from imgkit.drivers import Driver, Watchdog
 from imgkit.errors import NotDownloadedError, ServiceClosedError
-from imgkit.flow import Done, Flow
+from imgkit.flow import Done, Emit, Flow
+from imgkit.models import ImagesResponse
 from imgkit.recording import recorded
 from imgkit.service_base import ServiceBase
 from imgkit.signatures import dressed, mismatch
+from imgkit.streams import AsyncImageStream, ImageStream
 from imgkit.wire import AsyncBackend, Backend
 
 if TYPE_CHECKING:
@@ -56,6 +58,30 @@ def awaiting(plan: Plan[P, T]) -> Callable[Concatenate[AsyncImageService, P], Co
     return dressed(method, plan, "AsyncImageService")
 
 
+def streaming(plan: Plan[P, ImagesResponse]) -> Callable[Concatenate[ImageService, P], ImageStream]:
+    """Return a method of `ImageService` that gives the events of `plan`."""
+
+    def method(self: ImageService, /, *args: P.args, **kwargs: P.kwargs) -> ImageStream:
+        flow = _flow(plan, self._core, *args, **kwargs)
+        return ImageStream(flow, lambda flow: self._driver(flow, kwargs.get("timeout_s")))
+
+    return dressed(method, plan, "ImageService", "ImageStream")
+
+
+def async_streaming(
+    plan: Plan[P, ImagesResponse],
+) -> Callable[Concatenate[AsyncImageService, P], AsyncImageStream]:
+    """Return a method of `AsyncImageService` that gives the events of `plan`."""
+
+    def method(self: AsyncImageService, /, *args: P.args, **kwargs: P.kwargs) -> AsyncImageStream:
+        flow = _flow(plan, self._core, *args, **kwargs)
+        return AsyncImageStream(
+            flow, lambda flow: self._driver(flow, kwargs.get("timeout_s")), self._proceed, self._end
+        )
+
+    return dressed(method, plan, "AsyncImageService", "AsyncImageStream")
+
+
 def _flow(plan: Plan[P, T], core: Core, *args: P.args, **kwargs: P.kwargs) -> Flow[T]:
     """Start `plan`. A generator function runs nothing yet, so only its signature can fail here."""
     try:
@@ -75,6 +101,8 @@ class ImageService(ServiceBase):
     create_image = blocking(operations.create_image)
     create_image_edit = blocking(operations.create_image_edit)
     create_image_variation = blocking(operations.create_image_variation)
+    stream_image = streaming(stream_operations.stream_image)
+    stream_image_edit = streaming(stream_operations.stream_image_edit)
     download = blocking(operations.download)
 
     def _connect(self) -> None:
@@ -100,10 +128,13 @@ class ImageService(ServiceBase):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _run(self, flow: Flow[T], timeout_s: object) -> T:
+    def _driver(self, flow: Flow[T], timeout_s: object) -> Driver[T]:
         if self._closed:
             raise ServiceClosedError("this service is closed: make a new one")
-        driver = Driver(flow, self._backend, self._transfer(timeout_s), self._watchdog)
+        return Driver(flow, self._backend, self._transfer(timeout_s), self._watchdog)
+
+    def _run(self, flow: Flow[T], timeout_s: object) -> T:
+        driver = self._driver(flow, timeout_s)
         try:
             end = driver.proceed()
             assert isinstance(end, Done), "only streams emit events"
@@ -143,11 +174,14 @@ class AsyncImageService(ServiceBase):
     create_image = awaiting(operations.create_image)
     create_image_edit = awaiting(operations.create_image_edit)
     create_image_variation = awaiting(operations.create_image_variation)
+    stream_image = async_streaming(stream_operations.stream_image)
+    stream_image_edit = async_streaming(stream_operations.stream_image_edit)
     download = awaiting(operations.download)
 
     def _connect(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._running: set[AsyncDriver[Any]] = set()
+        self._open: set[AsyncDriver[Any]] = set()
+        self._running: set[AsyncDriver[Any]] = set()  # those of them that somebody waits for
         self._pools: dict[str, ThreadPoolExecutor] = {}
         if self._core.face == "sync":
             from imgkit.bridges import ThreadBackend
@@ -168,7 +202,7 @@ class AsyncImageService(ServiceBase):
             import asyncio
 
             self._closed = True
-            for driver in list(self._running):
+            for driver in list(self._open):
                 driver.abort()
             until = time.monotonic() + CLOSING_S
             while self._running and time.monotonic() < until:
@@ -183,7 +217,7 @@ class AsyncImageService(ServiceBase):
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    async def _run(self, flow: Flow[T], timeout_s: object) -> T:
+    def _driver(self, flow: Flow[T], timeout_s: object) -> AsyncDriver[T]:
         import asyncio
 
         from imgkit.async_driver import AsyncDriver
@@ -201,14 +235,28 @@ class AsyncImageService(ServiceBase):
         driver = AsyncDriver(
             flow, self._backend, self._transfer(timeout_s), lambda: self._pool("files", FILE_THREADS)
         )
-        self._running.add(driver)
+        self._open.add(driver)
+        return driver
+
+    async def _run(self, flow: Flow[T], timeout_s: object) -> T:
+        driver = self._driver(flow, timeout_s)
         try:
-            end = await driver.proceed()
+            end = await self._proceed(driver)
             assert isinstance(end, Done), "only streams emit events"
             return end.value
         finally:
+            self._end(driver)
+
+    async def _proceed(self, driver: AsyncDriver[T]) -> Done[T] | Emit:
+        self._running.add(driver)
+        try:
+            return await driver.proceed()
+        finally:
             self._running.discard(driver)
-            driver.close()
+
+    def _end(self, driver: AsyncDriver[Any]) -> None:
+        self._open.discard(driver)
+        driver.close()
 
     def _pool(self, name: str, threads: int) -> Executor:
         """Return a pool of threads. Files have their own: a paid picture must not wait for a slow server."""

@@ -38,12 +38,19 @@ def mismatch(
     return InvalidRequestError(fields)
 
 
-def dressed(method: M, plan: Callable[..., Any], owner: str) -> M:
-    """Give a bound plan the name, signature and description that help() and editors show."""
+def dressed(method: M, plan: Callable[..., Any], owner: str, returns: str | None = None) -> M:
+    """Give a bound plan the name, signature and description that help() and editors show.
+
+    Args:
+        method: the plan, bound.
+        plan: a generator of needs.
+        owner: the service's name.
+        returns: name of what the method returns, where that is not what the plan does.
+    """
     functools.update_wrapper(method, plan)  # keeps the plan as __wrapped__, where type hints resolve
     signature = inspect.signature(plan)
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    annotation = str(signature.return_annotation).removeprefix("Flow[").removesuffix("]")
+    annotation = returns or str(signature.return_annotation).removeprefix("Flow[").removesuffix("]")
     method.__signature__ = signature.replace(  # type: ignore[attr-defined]  # inspect's own protocol
         parameters=[own, *list(signature.parameters.values())[1:]], return_annotation=annotation
     )

@@ -179,7 +179,7 @@ def took_s(line_bytes: int, chunk: bytes) -> float:
 
 
 def test_a_long_line_takes_linear_time_and_no_memory() -> None:
-    """There is no ceiling; 64 MiB in one line cost as much a byte as 4 MiB, and are never there as a whole."""
+    """There is no ceiling; 64 MiB in one line cost as much a byte as 4 MiB, and are never there whole."""
     chunk = b"A" * 65536
     short_s = min(took_s(4 << 20, chunk) for _ in range(3))
     assert min(took_s(64 << 20, chunk) for _ in range(3)) < 16 * short_s * 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from imgkit.errors import ImgkitError
 from imgkit.inputs import InputFile
@@ -94,6 +94,19 @@ class Answer:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialPicture:
+    """A picture as far as it is done, in an event of a stream.
+
+    Attributes:
+        index: 0 for the first, None where the server does not count.
+        data: its bytes.
+    """
+
+    index: int | None = None
+    data: bytes
+
+
 class ReplyBody(Protocol):
     """The body of a success reply.
 
@@ -175,6 +188,44 @@ class Provider(Protocol):
             head: status and headers.
             body: whatever came.
             secrets: strings that were sent and must not come back in the message.
+        """
+
+
+@runtime_checkable
+class StreamingProvider(Protocol):
+    """What a provider has besides `Provider` if its API can send pictures while they are made."""
+
+    base64_keys: ClassVar[frozenset[str]]
+
+    def encode_stream(
+        self, request: ImageRequest, inputs: OpenedInputs, target: Target, partial_images: int | None
+    ) -> HttpRequest:
+        """Return the request for a stream of server-sent events.
+
+        Args:
+            request, inputs, target: as for `Provider.encode`.
+            partial_images: how many partial pictures are wanted, 0 to 3; None where the caller does not say.
+
+        Raises:
+            InvalidRequestError: what is asked for cannot be streamed; nothing is sent.
+        """
+
+    def decode_event(
+        self, head: Head, data: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
+    ) -> PartialPicture | Answer | None:
+        """Return what an event of a stream says.
+
+        Args:
+            head: of the reply.
+            data: what the event holds.
+            target: where the request went.
+            secrets: strings that were sent and must not come back in a message.
+
+        Returns:
+            A partial picture; an answer with the pictures that are complete; None for any other event.
+
+        Raises:
+            ImgkitError: the event is an error, or cannot be read.
         """
 
 

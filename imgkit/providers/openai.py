@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any, ClassVar
-from urllib.parse import urljoin
 
 import pybase64
 
@@ -20,7 +19,6 @@ from imgkit.errors import (
     ImgkitError,
     InvalidRequestError,
     MissingModelError,
-    UnreadableReplyError,
 )
 from imgkit.inputs import InputFile
 from imgkit.models import (
@@ -30,14 +28,16 @@ from imgkit.models import (
     ImageRequest,
     field_names,
 )
-from imgkit.providers.base import Answer, OpenedInputs, Picture, ReplyBody, Target
+from imgkit.providers.base import Answer, OpenedInputs, PartialPicture, Picture, ReplyBody, Target
 from imgkit.providers.errors import error_from_reply
-from imgkit.redact import Secret, scrub
+from imgkit.providers.openai_events import NOT_STREAMED, read_event
+from imgkit.providers.pictures import content_of, unreadable
+from imgkit.redact import Secret
 from imgkit.references import ImageReference
 from imgkit.schemas.responses import IMAGE, REPLY
-from imgkit.sniff import EXTENSIONS, is_complete_bytes, sniff
+from imgkit.sniff import EXTENSIONS
 from imgkit.streaming.multipart import Field, File, MultipartBody
-from imgkit.streaming.replies import decode_base64, decode_data_url, is_data_url, with_text
+from imgkit.streaming.replies import with_text
 from imgkit.wire import Body, BytesBody, Head, HttpRequest
 
 PATHS: dict[type[ImageRequest], str] = {
@@ -78,7 +78,32 @@ class OpenAIProvider:
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the request: JSON for a creation and for references, a form for files."""
-        members = _members(request, target)
+        return self._encoded(request, inputs, target, {}, "application/json")
+
+    def encode_stream(
+        self, request: ImageRequest, inputs: OpenedInputs, target: Target, partial_images: int | None
+    ) -> HttpRequest:
+        """Return the same request with ``stream``, and ``partial_images`` where it is given."""
+        if request.response_format is not None:
+            raise InvalidRequestError({"response_format": "streams carry the pictures: leave it out."})
+        if (form := getattr(request, "output_format", None)) in NOT_STREAMED:
+            raise InvalidRequestError(
+                {"output_format": f"{form} cannot be streamed: use create_image, or another format."}
+            )
+        more: dict[str, Any] = {"stream": True}
+        if partial_images is not None:
+            more["partial_images"] = partial_images
+        return self._encoded(request, inputs, target, more, "text/event-stream")
+
+    def _encoded(
+        self,
+        request: ImageRequest,
+        inputs: OpenedInputs,
+        target: Target,
+        more: Mapping[str, Any],
+        accept: str,
+    ) -> HttpRequest:
+        members = {**_members(request, target), **more}
         body: Body
         if isinstance(request, CreateImageRequest) or inputs.referring:
             members = {**_as_json(inputs), **members}
@@ -89,7 +114,7 @@ class OpenAIProvider:
         else:
             fields = (field for name, value in members.items() for field in _fields(name, value))
             body = MultipartBody((*fields, *_files(inputs)))
-        headers: dict[str, str] = {"accept": "application/json", "accept-encoding": "identity"}
+        headers: dict[str, str] = {"accept": accept, "accept-encoding": "identity"}
         if target.organization:
             headers["openai-organization"] = target.organization
         if target.project:
@@ -118,16 +143,16 @@ class OpenAIProvider:
             if not isinstance(reply, dict):
                 raise ValueError(f"a JSON {type(reply).__name__} instead of an object")
         except ValueError as error:
-            raise _unreadable(head, body, str(error)) from None
+            raise unreadable(head, body, str(error)) from None
         entries = reply.pop("data", None)
         if not entries and reply.get("error"):
             raise error_from_reply(head, body.raw(), secrets)
         if entries is not None and not isinstance(entries, list):
-            raise _unreadable(head, body, f"data is a JSON {type(entries).__name__}")
+            raise unreadable(head, body, f"data is a JSON {type(entries).__name__}")
         read = REPLY.read(with_text(reply))
         pictures, broken, empty = _pictures(entries or [], target)
         if not pictures and broken:
-            raise _unreadable(head, body, "; ".join(broken))
+            raise unreadable(head, body, "; ".join(broken))
         if not pictures:
             raise EmptyResultError(
                 f"HTTP {head.status} without pictures (request id {head.request_id or 'not given'}): it may "
@@ -146,6 +171,12 @@ class OpenAIProvider:
             damaged=bool(broken or empty),
             extra=read.extra,
         )
+
+    def decode_event(
+        self, head: Head, data: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
+    ) -> PartialPicture | Answer | None:
+        """Return what an event says, by its ``type``; what it does not know is passed over."""
+        return read_event(head, data, target, secrets)
 
     def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
         """Return what a reply that is not 2xx means."""
@@ -228,49 +259,10 @@ def _pictures(entries: list[Any], target: Target) -> tuple[list[Picture], list[s
             continue
         encoded = entry.pop("b64_json", None)
         rest = IMAGE.read(with_text(entry))
-        data, url, problems = _content(encoded, rest.url, target)
+        data, url, problems = content_of(encoded, rest.url, target)
         broken += [f"data.{index} {problem}" for problem in problems]
         if data or url:
             pictures.append(Picture(data=data, url=url, revised_prompt=rest.revised_prompt, extra=rest.extra))
         elif not problems:
             empty.append(f"data.{index} holds no picture")
     return pictures, broken, empty
-
-
-def _content(encoded: object, link: str | None, target: Target) -> tuple[bytes | None, str | None, list[str]]:
-    """Return the bytes and the URL of an entry, where they can be read, and what is wrong with it."""
-    data: bytes | None = None
-    url: str | None = None
-    problems: list[str] = []
-    try:
-        data = decode_base64(encoded) if encoded else None
-    except ValueError as error:
-        problems.append(f"holds {error}")
-    try:
-        if link and is_data_url(link):
-            data = data or decode_data_url(link)
-        elif link:
-            url = urljoin(target.base_url + "/", link)
-    except ValueError as error:
-        problems.append(f"has a URL that cannot be read: {error}")
-    if data and (doubt := _doubt(data)):
-        problems.append(doubt)
-    return data or None, url, problems
-
-
-def _doubt(data: bytes) -> str | None:
-    if sniff(data[:1024]) is None:
-        return "is no picture of a known format; its bytes are kept as they came"
-    if not is_complete_bytes(data):
-        return "seems to be cut off; its bytes are kept as they came"
-    return None
-
-
-def _unreadable(head: Head, body: ReplyBody, why: str) -> UnreadableReplyError:
-    return UnreadableReplyError(
-        f"HTTP {head.status}, but no picture can be read from the reply: {scrub(why, limit=200)} "
-        f"({body.length} bytes, request id {head.request_id or 'not given'}). It may have been billed; the "
-        "reply is kept in error.body.",
-        request_id=head.request_id,
-        body=body.raw(),
-    )

@@ -29,8 +29,8 @@ _MOST_AT_ONCE = 10
 """Pictures of one request (API reference, 2026-11-23)."""
 
 _OWN_BODY = {
-    "stream": "create_image and its siblings read one whole reply; leave it out",
-    "partial_images": "partial pictures come only with a stream; leave it out",
+    "stream": "a stream is asked for with stream_image or stream_image_edit: leave it out.",
+    "partial_images": "partial pictures come with stream_image(…, partial_images=2): leave it out.",
 }
 
 

@@ -1,6 +1,6 @@
 """Server-sent events from bytes, fed as they come.
 
-The rules are those of the WHATWG (HTML standard, section 9.2.6, read 2026-11-23). The content of ``data:`` lines
+The rules are those of the WHATWG (HTML standard, section 9.2.6, read 2026-11-23). What ``data:`` lines hold
 is handed on piece by piece, so that a line of 32 MB never exists as a whole; nothing is scanned twice.
 """
 

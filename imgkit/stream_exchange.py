@@ -1,0 +1,122 @@
+"""The open reply to a request for a stream, read while it arrives."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from imgkit.arrivals import Arrivals
+from imgkit.call import Progress
+from imgkit.errors import OutcomeUnknownError, StreamError, UnreadableReplyError
+from imgkit.exchange import Course, read_answer
+from imgkit.flow import Flow, Read, Run
+from imgkit.providers.base import Answer, StreamingProvider
+from imgkit.redact import Secret
+from imgkit.streaming.event_reply import EventReply
+from imgkit.streaming.json_reply import JsonReply
+from imgkit.wire import Head
+
+EVENT_STREAM = "text/event-stream"
+
+
+def read_events(
+    provider: StreamingProvider,
+    arrivals: Arrivals,
+    head: Head,
+    course: Course,
+    secrets: tuple[Secret, ...],
+) -> Flow[Answer]:
+    """Read the open reply to its end, and hand its events on.
+
+    What has arrived is told to the ledgers before the caller gets it. A plain JSON reply is handed on as one
+    event for each picture, since many servers do not stream.
+
+    Returns:
+        All that was said of complete pictures, as one.
+
+    Raises:
+        OutcomeUnknownError: the connection broke before all pictures were complete.
+        StreamError: the stream ended before that.
+        UnreadableReplyError: an event that cannot be read, or is larger than ``course.max_reply_bytes``.
+        ApiError: the API refused, or reports an error in the midst of the stream.
+    """
+    if not 200 <= head.status < 300:
+        return (yield from read_answer(head, course, secrets))
+    says_events = head.headers.get("content-type", "").lower().startswith(EVENT_STREAM)
+    reply = EventReply(provider.base64_keys, says_events=says_events)
+
+    def hand_on(data: JsonReply) -> Flow[None]:
+        found = provider.decode_event(head, data, course.target, secrets)
+        if found is not None:
+            yield from arrivals.take(head, found)
+
+    spools = course.account.spools
+    if spools:
+        yield Run(partial(course.account.begin, head))
+    try:
+        while not reply.done and reply.held <= course.max_reply_bytes and (chunk := (yield Read())):
+            complete = reply.feed(chunk)
+            yield from _kept_on_disk(reply, course, spools)
+            course.table.notify(Progress(reply.length, None), course.call)
+            for data in complete:
+                yield from hand_on(data)
+    except OutcomeUnknownError as error:
+        rest = reply.close()
+        yield from _complete_on_disk(reply, course, spools)
+        if arrivals.enough:
+            arrivals.warn(f"the stream broke behind its last picture ({error})"[:500])
+            return arrivals.answer
+        error.body = rest.raw() if rest is not None else b""
+        error.images = arrivals.images
+        raise
+    rest = reply.close()
+    yield from _complete_on_disk(reply, course, spools)
+    if reply.held > course.max_reply_bytes:
+        raise UnreadableReplyError(
+            f"HTTP {head.status} with an event of over {course.max_reply_bytes} bytes (request id "
+            f"{head.request_id or 'not given'}): the stream was not read to its end and may have been "
+            "billed. Ask for smaller pictures, or raise max_reply_bytes",
+            request_id=head.request_id,
+            body=rest.raw() if rest is not None else b"",
+        )
+    if not reply.is_stream and rest is not None:
+        course.sent = False
+        yield from arrivals.take(head, course.provider.decode(head, rest, course.target, secrets))
+        return arrivals.answer
+    if rest is not None and _is_whole(rest):
+        yield from hand_on(rest)
+    if not arrivals.answer.pictures:
+        raise _ended_early(head, reply, arrivals)
+    if not arrivals.enough:
+        arrivals.warn("the stream ended with fewer pictures than were asked for")
+    return arrivals.answer
+
+
+def _is_whole(data: JsonReply) -> bool:
+    try:
+        data.json()
+    except ValueError:
+        return False
+    return True
+
+
+def _ended_early(head: Head, reply: EventReply, arrivals: Arrivals) -> StreamError:
+    came = f"{reply.count} events" if reply.count else "not one event"
+    return StreamError(
+        f"HTTP {head.status}, but the stream ended before a picture was complete: {came} came (request id "
+        f"{head.request_id or 'not given'}). It may have been billed; error.images has the pictures that did "
+        "arrive. Try create_image, which needs no stream",
+        maybe_billed=True,
+        images=arrivals.images,
+        request_id=head.request_id,
+    )
+
+
+def _kept_on_disk(reply: EventReply, course: Course, spools: bool) -> Flow[None]:
+    news = reply.news()
+    if spools and news:
+        yield Run(partial(course.account.write, news))
+
+
+def _complete_on_disk(reply: EventReply, course: Course, spools: bool) -> Flow[None]:
+    if spools:
+        yield Run(partial(course.account.finish, reply.news()))

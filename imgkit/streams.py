@@ -1,0 +1,188 @@
+"""Streams as callers hold them: context managers over events."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Self, cast
+
+from imgkit.drivers import Driver
+from imgkit.errors import StreamError
+from imgkit.flow import Done, Emit, Flow
+from imgkit.models import ImagesResponse
+from imgkit.stream_events import StreamEvent
+
+if TYPE_CHECKING:
+    from imgkit.async_driver import AsyncDriver
+
+_UNOPENED = "a stream is a context manager: say `{way} images.stream_image(…) as events:` and iterate inside"
+_ENDED = (
+    "this stream is over; if it was read to its end, its reply is in its `response`. Call again for other "
+    "pictures"
+)
+_BUSY = "this stream is being read already: one task or thread at a time"
+
+
+class _Stream:
+    """What both kinds of stream share: where they are, and what is wrong with how they are used."""
+
+    _way: str
+
+    def __init__(self, flow: Flow[ImagesResponse]) -> None:
+        self._flow = flow
+        self._open = False
+        self._over = False
+        self._reading = False
+        self._response: ImagesResponse | None = None
+
+    @property
+    def response(self) -> ImagesResponse:
+        """What the call without a stream would have returned.
+
+        Raises:
+            StreamError: the stream has not been read to its end.
+        """
+        if self._response is None:
+            raise StreamError(
+                "a stream has its response once it has been read to its end: iterate over it until it stops"
+            )
+        return self._response
+
+    def _enter(self) -> None:
+        if self._open or self._over:
+            raise StreamError(_ENDED if self._over else "this stream has been entered already")
+        self._open = True
+
+    def _begin(self) -> None:
+        """Iterating begins, or goes on after a break."""
+        if self._over:
+            raise StreamError(_ENDED)
+        if not self._open:
+            raise StreamError(_UNOPENED.format(way=self._way))
+
+    def _read(self) -> None:
+        """The next event is asked for."""
+        if not self._open and not self._over:
+            raise StreamError(_UNOPENED.format(way=self._way))
+        if self._reading:
+            raise StreamError(_BUSY)
+        self._reading = True
+
+    def _event(self, came: Done[ImagesResponse] | Emit) -> StreamEvent | None:
+        """Return the event, None at the end."""
+        if isinstance(came, Done):
+            self._over = True
+            self._response = came.value
+            return None
+        return cast(StreamEvent, came.event)  # a need may emit anything; plans of streams emit these
+
+    def __repr__(self) -> str:
+        state = "ended" if self._over else "open" if self._open else "not entered"
+        return f"{type(self).__name__}({state})"
+
+
+class ImageStream(_Stream):
+    """The events of a stream under `ImageService`: ``with images.stream_image(…) as events: …``.
+
+    Attributes:
+        response: once it has been read to its end: what the call without a stream would have returned.
+    """
+
+    _way = "with"
+
+    def __init__(
+        self, flow: Flow[ImagesResponse], start: Callable[[Flow[ImagesResponse]], Driver[ImagesResponse]]
+    ) -> None:
+        super().__init__(flow)
+        self._start = start
+        self._driver: Driver[ImagesResponse] | None = None
+
+    def __enter__(self) -> Self:
+        self._enter()
+        self._driver = self._start(self._flow)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        self._begin()
+        return self
+
+    def __next__(self) -> StreamEvent:
+        self._read()
+        try:
+            if self._over or self._driver is None:
+                raise StopIteration
+            event = self._event(self._driver.proceed())
+        except BaseException:
+            self._over = True
+            raise
+        finally:
+            self._reading = False
+        if event is None:
+            raise StopIteration
+        return event
+
+    def close(self) -> None:
+        """Close the connection if the stream has not come to its end. Idempotent."""
+        self._over = True
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            driver.close()
+
+
+class AsyncImageStream(_Stream):
+    """The events of a stream under `AsyncImageService`: ``async with images.stream_image(…) as events: …``.
+
+    Attributes:
+        response: once it has been read to its end: what the call without a stream would have returned.
+    """
+
+    _way = "async with"
+
+    def __init__(
+        self,
+        flow: Flow[ImagesResponse],
+        start: Callable[[Flow[ImagesResponse]], AsyncDriver[ImagesResponse]],
+        proceed: Callable[[AsyncDriver[ImagesResponse]], Awaitable[Done[ImagesResponse] | Emit]],
+        end: Callable[[AsyncDriver[ImagesResponse]], None],
+    ) -> None:
+        super().__init__(flow)
+        self._start = start
+        self._proceed = proceed
+        self._end = end
+        self._driver: AsyncDriver[ImagesResponse] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._enter()
+        self._driver = self._start(self._flow)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def __aiter__(self) -> Self:
+        self._begin()
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        self._read()
+        try:
+            if self._over or self._driver is None:
+                raise StopAsyncIteration
+            event = self._event(await self._proceed(self._driver))
+        except BaseException:
+            self._over = True
+            raise
+        finally:
+            self._reading = False
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def close(self) -> None:
+        """Close the connection if the stream has not come to its end. Idempotent."""
+        self._over = True
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            self._end(driver)
