@@ -10,9 +10,10 @@ from imgkit.errors import ImgkitError, UnknownProviderError
 from imgkit.hookspecs import ProviderSpec
 from imgkit.image import BytesSource, Image, Source, UrlSource
 from imgkit.plugins import build_table, wanted
-from imgkit.providers.base import Answer, Provider, Target
+from imgkit.providers.base import Answer, PartialPicture, Picture, Provider, StreamingProvider, Target
 from imgkit.sniff import is_complete_bytes, sniff
 from imgkit.spool import Left
+from imgkit.streaming.event_reply import EVENT_MARK
 from imgkit.streaming.replies import TakenOut, parse_json, swapped
 from imgkit.wire import Head
 
@@ -44,9 +45,9 @@ def recover(record: Left) -> Recovered:
     Raises:
         OSError: the record cannot be read.
     """
-    parts = record.pictures()
-    answer = _answer(record, parts)
-    found = list(_pictures(answer, parts))
+    read = _read(record)
+    answer = read.answer
+    found = list(_pictures(answer, read.parts))
     images = tuple(
         Image(
             index=index,
@@ -62,7 +63,7 @@ def recover(record: Left) -> Recovered:
         for image in images
         if isinstance(image.source, BytesSource) and not is_complete_bytes(image.data)
     )
-    whole = answer is not None and not damaged and bool(images) and not record.undecoded()
+    whole = read.whole and not damaged and bool(images) and not record.undecoded()
     return Recovered(images, damaged, whole)
 
 
@@ -91,18 +92,61 @@ class _Part(TakenOut):
         return self._data
 
 
-def _answer(record: Left, parts: dict[int, bytes]) -> Answer | None:
-    """Return what the provider reads, None if it cannot."""
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What could be read of a record.
+
+    Attributes:
+        answer: what the provider reads, None if it cannot.
+        parts: pictures that count, also where they are not in the answer.
+        whole: nothing is missing in the text.
+    """
+
+    answer: Answer | None
+    parts: dict[int, bytes]
+    whole: bool
+
+
+def _read(record: Left) -> _Read:
     facts = record.facts
+    parts = record.pictures()
+    text = record.text()
     status = facts.get("status")
     try:
         offer = wanted(build_table(), ProviderSpec, str(facts.get("provider")), UnknownProviderError, "")
         provider: Provider = offer.make()
         target = Target(base_url=str(facts.get("base_url")), host_class="compatible")
         head = Head(status if isinstance(status, int) else 200, {})
-        return provider.decode(head, _KeptReply(record.text(), parts), target)
+        if text.startswith(EVENT_MARK) and isinstance(provider, StreamingProvider):
+            return _read_events(provider, head, target, text, parts)
+        return _Read(provider.decode(head, _KeptReply(text, parts), target), parts, whole=True)
     except ImgkitError:
-        return None
+        return _Read(None, parts, whole=False)
+
+
+def _read_events(
+    provider: StreamingProvider, head: Head, target: Target, text: bytes, parts: dict[int, bytes]
+) -> _Read:
+    """Read a stream: complete pictures, and the last partial one if nothing came of it."""
+    complete: list[Picture] = []
+    partial: Picture | None = None
+    passed = set()
+    created = None
+    for event in text.split(EVENT_MARK)[1:]:
+        try:
+            found = provider.decode_event(head, _KeptReply(event, parts), target)
+        except ImgkitError:
+            continue  # cut off; what had come of its picture is among the parts
+        if isinstance(found, PartialPicture):
+            partial = Picture(data=found.data)
+            passed.add(found.data)
+        elif found is not None and found.pictures:
+            complete += found.pictures
+            created = found.created
+            partial = None
+    pictures = (*complete, *([partial] if partial else []))
+    left = {number: data for number, data in parts.items() if data not in passed}
+    return _Read(Answer(pictures=pictures, created=created), left, whole=bool(complete) and partial is None)
 
 
 def _pictures(

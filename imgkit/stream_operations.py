@@ -149,7 +149,8 @@ def _stream(
     def work(course: Course, cleanup: ExitStack) -> Flow[ImagesResponse]:
         began = course.clock()
         plan = yield from checked_plan(save_to)
-        ready, warnings = considered(core, prepared(course, request))
+        more = {"stream": True, "partial_images": partial_images or 0}
+        ready, warnings = considered(core, prepared(course, request), more)
         _check_count(ready, most_at_once(ready, core))
         with noted(warnings):
             inputs = yield from opened(core, ready, cleanup)

@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from imgkit.call import Call
-from imgkit.errors import EmptyResultError, OutcomeUnknownError, SaveError, UnreadableReplyError
+from imgkit.errors import (
+    EmptyResultError,
+    OutcomeUnknownError,
+    SaveError,
+    StreamError,
+    UnreadableReplyError,
+)
 from imgkit.hookspecs import ServiceSettings, hookimpl
 from imgkit.models import ImageRequest, ImagesResponse, told_parameters
 from imgkit.spool import MAX_AGE_S, MAX_BYTES, Record, Spool
@@ -18,6 +24,7 @@ _WHY = {
     OutcomeUnknownError: "the connection broke in the middle of the reply",
     UnreadableReplyError: "no picture could be read from the reply",
     EmptyResultError: "the reply had no pictures",
+    StreamError: "the stream ended before its picture was complete",
     SaveError: "the pictures could not be saved",
 }
 

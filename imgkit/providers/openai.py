@@ -30,7 +30,7 @@ from imgkit.models import (
 )
 from imgkit.providers.base import Answer, OpenedInputs, PartialPicture, Picture, ReplyBody, Target
 from imgkit.providers.errors import error_from_reply
-from imgkit.providers.openai_events import NOT_STREAMED, read_event
+from imgkit.providers.openai_events import read_event
 from imgkit.providers.pictures import content_of, unreadable
 from imgkit.redact import Secret
 from imgkit.references import ImageReference
@@ -86,10 +86,6 @@ class OpenAIProvider:
         """Return the same request with ``stream``, and ``partial_images`` where it is given."""
         if request.response_format is not None:
             raise InvalidRequestError({"response_format": "streams carry the pictures: leave it out."})
-        if (form := getattr(request, "output_format", None)) in NOT_STREAMED:
-            raise InvalidRequestError(
-                {"output_format": f"{form} cannot be streamed: use create_image, or another format."}
-            )
         more: dict[str, Any] = {"stream": True}
         if partial_images is not None:
             more["partial_images"] = partial_images

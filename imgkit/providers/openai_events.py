@@ -14,9 +14,6 @@ from imgkit.schemas.responses import REPLY
 from imgkit.streaming.replies import with_text
 from imgkit.wire import Head
 
-NOT_STREAMED = ("gif", "svg")
-"""Formats that come whole only (API reference of images/generations, 2026-11-23)."""
-
 _PARTIAL = frozenset({"image_generation.partial_image", "image_edit.partial_image"})
 _COMPLETED = frozenset({"image_generation.completed", "image_edit.completed"})
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import PIL.Image
 
-from imgkit.backends.offline import painter
+from imgkit.backends.offline import event_streams, painter
 from imgkit.backends.offline.forms import FormFile, named_pictures, read_form
 
 KEPT_PICTURES = 64
@@ -31,6 +31,8 @@ FORMATS = ("png", "jpeg", "webp")
 TOKENS_PER_MEGAPIXEL = 1056
 """Output tokens of a 1024x1024 picture of medium quality (gpt-image-1's table), to fill `usage`."""
 
+_EVENTS = {"generations": "image_generation", "edits": "image_edit"}
+_NOT_PAINTED = ("n", "user", "response_format", "stream", "partial_images")
 _SIZE = re.compile(r"([1-9]\d{1,3})x([1-9]\d{1,3})")
 _EDGE_PX = 3840
 _AREA_PX = 3840 * 2160
@@ -76,6 +78,12 @@ class _Order:
         if value not in choices:
             raise _Refused(f"Invalid value: {value!r}. Supported values are: {', '.join(choices)}.", name)
         return str(value)
+
+    def flag(self, name: str) -> bool:
+        value = self.values.get(name)
+        if value not in (None, True, False, "true", "false"):
+            raise _Refused(f"Invalid type for {name!r}: expected a boolean.", name, "invalid_type")
+        return value in (True, "true")
 
     def number(self, name: str, default: int | None, low: int, high: int) -> int | None:
         value = self.values.get(name)
@@ -157,6 +165,18 @@ class OfflineServer:
         if background == "transparent" and output_format == "jpeg":
             raise _Refused("Transparent background is not supported for jpeg.", "background")
         response_format = order.text("response_format", "b64_json", ("url", "b64_json"))
+        stream = order.flag("stream") and order.operation in _EVENTS
+        partial = order.number("partial_images", 0, 0, event_streams.MOST_PARTIAL) or 0
+        if partial and not stream:
+            raise _Refused("'partial_images' is only for streams.", "partial_images")
+        about: dict[str, Any] = {
+            "background": "transparent" if background == "transparent" else "opaque",
+            "output_format": output_format,
+            "size": f"{width}x{height}",
+            "quality": str(order.values.get("quality") or "auto"),
+        }
+        now = int(time.time())
+        events = []
         data = []
         for index in range(count):
             brief = painter.Brief(
@@ -166,18 +186,28 @@ class OfflineServer:
                 seed=hashlib.sha256(f"{order.seed}:{index}".encode()).hexdigest(),
                 transparent=background == "transparent",
             )
-            encoded = painter.encode(draw(brief), output_format, compression, prompt=wanted)
-            if response_format == "url":
+            picture = draw(brief)
+            encoded = painter.encode(picture, output_format, compression, prompt=wanted)
+            if stream:
+                kind = _EVENTS[order.operation]
+                for number, blurred in enumerate(event_streams.blurred(picture, partial)):
+                    shown = painter.encode(blurred, output_format, compression, prompt=wanted)
+                    more = {"created_at": now, **about, "partial_image_index": number}
+                    events.append(event_streams.event(f"{kind}.partial_image", shown, more))
+                usage = _usage(wanted, order, width * height, partial)
+                more = {"created_at": now, **about, "usage": usage}
+                events.append(event_streams.event(f"{kind}.completed", encoded, more))
+            elif response_format == "url":
                 data.append({"url": f"{root}/pictures/{self._keep(encoded)}.{output_format}"})
             else:
                 data.append({"b64_json": base64.b64encode(encoded).decode("ascii")})
+        if stream:
+            headers = {"content-type": "text/event-stream", "x-request-id": _request_id(order.seed)}
+            return ServerReply(200, headers, b"".join(events))
         reply: dict[str, Any] = {
-            "created": int(time.time()),
+            "created": now,
             "data": data,
-            "background": "transparent" if background == "transparent" else "opaque",
-            "output_format": output_format,
-            "size": f"{width}x{height}",
-            "quality": str(order.values.get("quality") or "auto"),
+            **about,
             "usage": _usage(wanted, order, width * height * count),
         }
         if painter.notices():
@@ -223,7 +253,7 @@ def _read(operation: str, headers: Mapping[str, str], body: bytes, seed: str) ->
                 f"Failed to get an image: {error}.", "images", "failed_to_download_image"
             ) from None
     # `n`, `user` and how the pictures come back make no difference to what is painted.
-    plain = {name: value for name, value in values.items() if name not in ("n", "user", "response_format")}
+    plain = {name: value for name, value in values.items() if name not in _NOT_PAINTED}
     digest = hashlib.sha256(f"{seed}|{operation}|{json.dumps(plain, sort_keys=True)}".encode())
     for name in sorted(files):
         for one in files[name]:
@@ -276,10 +306,11 @@ def _open(order: _Order, names: tuple[str, ...], param: str) -> PIL.Image.Image:
     return picture
 
 
-def _usage(prompt: str, order: _Order, pixels: int) -> dict[str, Any]:
+def _usage(prompt: str, order: _Order, pixels: int, partial: int = 0) -> dict[str, Any]:
     text = max(1, len(prompt.encode("utf-8", "replace")) // 4)
     pictures = 256 * sum(len(files) for files in order.files.values())
     output = max(1, pixels * TOKENS_PER_MEGAPIXEL // (1024 * 1024))
+    output += partial * event_streams.PARTIAL_TOKENS
     return {
         "input_tokens": text + pictures,
         "input_tokens_details": {"text_tokens": text, "image_tokens": pictures},
@@ -291,7 +322,11 @@ def _usage(prompt: str, order: _Order, pixels: int) -> dict[str, Any]:
 def _json(status: int, value: Any, seed: str = "") -> ServerReply:
     body = json.dumps(value, separators=(",", ":")).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body))}
-    return ServerReply(status, {**headers, "x-request-id": f"req_offline_{seed[:24] or 'none'}"}, body)
+    return ServerReply(status, {**headers, "x-request-id": _request_id(seed)}, body)
+
+
+def _request_id(seed: str) -> str:
+    return f"req_offline_{seed[:24] or 'none'}"
 
 
 def _error(status: int, message: str, kind: str, param: str | None, code: str | None) -> ServerReply:
