@@ -172,6 +172,8 @@ class AsyncDriver(Generic[T]):
 
     async def _read(self) -> bytes | Failed:
         assert self._reply is not None, "a flow reads only what it has opened"
+        if self._transfer.aborted:  # while nobody read: the caller of a stream was busy
+            return Failed(self._transfer.failure(TimeoutError()))
         try:
             with self._deadline:
                 chunk = await self._reply.read()

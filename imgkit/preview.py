@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from imgkit import operations
+from imgkit import operations, stream_operations
 from imgkit.core import Core
 from imgkit.equipment import Equipment
 from imgkit.errors import ConfigurationError, ImgkitError, MissingKeyError
@@ -20,6 +20,7 @@ from imgkit.wire import HttpRequest
 
 PLANS = {plan.__name__: plan for plan in (
     operations.create_image, operations.create_image_edit, operations.create_image_variation,
+    stream_operations.stream_image, stream_operations.stream_image_edit,
 )}  # fmt: skip
 
 
@@ -30,7 +31,7 @@ def preview(service: ImageService | AsyncImageService, operation: str, /, *args:
 
     Args:
         service: as it would be called; its plugins change the request as they would.
-        operation: "create_image", "create_image_edit" or "create_image_variation".
+        operation: name of the method that would be called, such as "create_image".
         *args: the arguments of the call.
         **kwargs: its keywords.
 

@@ -7,13 +7,17 @@ from typing import assert_type
 
 from imgkit import (
     AsyncImageService,
+    AsyncImageStream,
+    Completed,
     CreateImageEditRequest,
     CreateImageRequest,
     CreateImageVariationRequest,
     Image,
     ImageService,
     ImagesResponse,
+    ImageStream,
     Meta,
+    PartialImage,
     Usage,
 )
 
@@ -38,6 +42,14 @@ def blocking() -> None:
         assert_type(images.create_image_variation("a.png", n=3), ImagesResponse)
         assert_type(images.create_image_variation(CreateImageVariationRequest(image=b"")), ImagesResponse)
         assert_type(images.download(made[0]), Image)
+        assert_type(images.stream_image("a fox", partial_images=2), ImageStream)
+        with images.stream_image_edit("a.png", "blue", mask="m.png") as events:
+            for event in events:
+                assert_type(event, PartialImage | Completed)
+                assert_type(event.image, Image)
+            assert_type(events.response, ImagesResponse)
+        images.stream_image("a fox", partial_images="2")  # type: ignore[arg-type]
+        images.stream_image("a fox", cache="use")  # type: ignore[call-arg]
         images.create_image("a fox", qualty="high")  # type: ignore[call-arg]
         images.create_image("a fox", n="3")  # type: ignore[arg-type]
         images.create_image_edit(7, "blue")  # type: ignore[arg-type]
@@ -50,4 +62,9 @@ async def awaiting() -> None:
         assert_type(await images.create_image_edit("a.png", "blue"), ImagesResponse)
         assert_type(await images.create_image_variation("a.png"), ImagesResponse)
         assert_type(await images.download((await images.create_image("a fox"))[0]), Image)
+        async with images.stream_image("a fox") as events:
+            assert_type(events, AsyncImageStream)
+            async for event in events:
+                assert_type(event, PartialImage | Completed)
+            assert_type(events.response, ImagesResponse)
         await images.create_image("a fox", n="3")  # type: ignore[arg-type]
