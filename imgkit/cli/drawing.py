@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import Any
 
@@ -56,6 +57,7 @@ def draw(
     settings = {name: chosen.pop(name) for name in options.service_names() if name in chosen}
     settings["state_folder"] = state.folder(settings.get("state_folder"))
     settings["client_options"] = _knobs(chosen, settings.get("backend"))
+    method = _method(operation, chosen)
     request = _positional(operation, images, prompt) | chosen
     plan = targets.plan(output, force=force, sidecar=not no_sidecar)
     targets.check_free(output, plan, request)
@@ -68,12 +70,18 @@ def draw(
         plugins.append("cache")
     with ImageService(**settings, plugins=plugins) as service:
         if dry_run:
-            text = preview(service, operation, **request)
+            text = preview(service, method, **request)
             report.show_request(text, service.estimate(_request(operation, request)), as_json=as_json)
             return 0
         try:
-            with watcher.line():
-                reply: ImagesResponse = getattr(service, operation)(**request, save_to=plan)
+            call = getattr(service, method)
+            if method == operation:
+                with watcher.line():
+                    reply: ImagesResponse = call(**request, save_to=plan)
+            else:
+                from imgkit.cli.watching import watch
+
+                reply = watch(call(**request, save_to=plan), plan, watcher)
         except KeyboardInterrupt:
             raise exits.Stopped(_about_money(watcher)) from None
         except ImgkitError as error:
@@ -101,6 +109,26 @@ def _context() -> click.Context | None:
 def _request(operation: str, given: dict[str, Any]) -> ImageRequest:
     kind = next(one for one in options.REQUESTS if one.operation == operation)
     return kind(**{name: value for name, value in given.items() if name in field_names(kind)})
+
+
+def _method(operation: str, chosen: dict[str, Any]) -> str:
+    """Return the method of the service that is meant; options of streams are made its arguments."""
+    if not chosen.pop("stream", False) and "partial_images" not in chosen:
+        return operation
+    from imgkit.cli.watching import DEFAULT_PARTIAL_IMAGES
+
+    chosen.setdefault("partial_images", DEFAULT_PARTIAL_IMAGES)
+    method = operation.replace("create", "stream", 1)
+    known = inspect.signature(getattr(ImageService, method)).parameters
+    wrong = [_written(name) for name in chosen if name not in known]
+    if wrong:
+        context = click.get_current_context(silent=True)
+        raise click.UsageError(f"{' and '.join(wrong)}: not with --stream", context)
+    return method
+
+
+def _written(name: str) -> str:
+    return options.names().get(name, "--" + name.replace("_", "-"))
 
 
 def _knobs(chosen: dict[str, Any], backend: str | None) -> dict[str, Any]:

@@ -81,6 +81,24 @@ def request_options(kind: type[ImageRequest]) -> Iterator[Option]:
             )
 
 
+def stream_options() -> Iterator[Option]:
+    """Yield the options of streams, for the operations that have them."""
+    yield Option(
+        ["--stream"],
+        section="Output",
+        is_flag=True,
+        default=None,
+        help="save partial pictures (NAME.partial-0.png …) while it is made, and show them in the terminal.",
+    )
+    yield Option(
+        ["--partial-images"],
+        section="Output",
+        type=click.IntRange(0, 3),
+        metavar="N",
+        help="how many of them, 2 by default; they cost tokens. Implies --stream.",
+    )
+
+
 def cache_options() -> Iterator[Option]:
     """Yield the options of the cache, which the command uses only when it is asked to."""
     yield Option(
@@ -318,7 +336,8 @@ def service_names() -> list[str]:
 
 def names() -> dict[str, str]:
     """Return how the library's parameters are written on the command line."""
-    options = [*service_options(), *offline_options(), *variation_options(), prepare_option()]
+    options = [*service_options(), *offline_options(), *variation_options(), *stream_options()]
+    options.append(prepare_option())
     for kind in REQUESTS:
         options += request_options(kind)
     found = {str(option.name): option.opts[0] for option in options}

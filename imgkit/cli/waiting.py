@@ -51,7 +51,7 @@ class Watcher:
     @contextmanager
     def line(self) -> Iterator[None]:
         """Show a line with the seconds gone by, if somebody is looking; it is wiped at the end."""
-        if not _moves():
+        if not moves():
             yield
             return
         try:
@@ -77,7 +77,7 @@ class Watcher:
                 self._bar = None
 
 
-def _moves() -> bool:
+def moves() -> bool:
     """Return whether standard error is a terminal that may be drawn on."""
     if sys.stderr is None or os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in ("dumb", ""):
         return False

@@ -10,6 +10,9 @@ from imgkit.errors import ApiError, ImgkitError, InvalidRequestError, TransportE
 # The process ends here, so nothing is "still in memory"; `imgkit.cli.rescue` says where it is instead.
 _INSTEAD = {
     "; the reply is kept in error.body": "",
+    "; error.images has the pictures that did arrive. Try create_image, which needs no stream": (
+        ". Try without --stream"
+    ),
     ". The whole reply is in error.response": "",
     ": the picture is still in image.data; free some space or choose another place, and call image.save "
     "again": "",
