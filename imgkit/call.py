@@ -25,6 +25,7 @@ class Call:
         base_url: where the API is; credentials belong to this origin only.
         host_class: "official", "compatible" or "offline".
         timeout_s: total seconds that the call may take.
+        partial_images: how many partial pictures a stream asks for; None for a call that is no stream.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Call:
     base_url: str
     host_class: HostClass
     timeout_s: float
+    partial_images: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,7 +85,9 @@ def conducted(course: Course, work: Work) -> Flow[ImagesResponse]:
         return response
 
 
-def begun(core: Core, request: ImageRequest, timeout_s: float | None) -> Course:
+def begun(
+    core: Core, request: ImageRequest, timeout_s: float | None, partial_images: int | None = None
+) -> Course:
     """Return the course of a call that begins now. Raises `ConfigurationError` for a time that is none."""
     limit_s = core.limits.timeout_s if timeout_s is None else seconds("timeout_s", timeout_s)
     call = Call(
@@ -96,6 +98,7 @@ def begun(core: Core, request: ImageRequest, timeout_s: float | None) -> Course:
         base_url=core.target.base_url,
         host_class=core.target.host_class,
         timeout_s=limit_s,
+        partial_images=partial_images,
     )
     return Course(
         call=call,

@@ -206,12 +206,14 @@ def state_folder_of(given: str | PathLike[str] | None) -> Path | None:
         raise ConfigurationError(f"state_folder {text[:200]!r} cannot be found: {error}") from None
 
 
-def _estimate(catalogue: Catalogue, target: Target, request: ImageRequest) -> Estimate:
+def _estimate(
+    catalogue: Catalogue, target: Target, request: ImageRequest, partial_images: int = 0
+) -> Estimate:
     """Return what a request may cost where it goes."""
     if target.host_class == "offline":
         return Estimate(low=NOTHING, high=NOTHING, note="offline: nothing is billed")
     named = (request.extra_body or {}).get("model") or request.model or target.model
-    return estimate(request, catalogue.find(named, target.host_class), catalogue)
+    return estimate(request, catalogue.find(named, target.host_class), catalogue, partial_images)
 
 
 def _fixtures(fixtures: object, strict: object, spec: BackendSpec) -> dict[str, object]:

@@ -6,13 +6,13 @@ block; a parameter that is not needed may be left out of the implementation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import pluggy
 
-from imgkit.money import Estimate, unknown_estimate
+from imgkit.money import Estimator, unknown_estimate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,7 +104,8 @@ class ServiceSettings:
         model: used where a request names none.
         timeout_s: total seconds that a call may take.
         state_folder: where imgkit keeps things between processes, None if it is to keep nothing.
-        estimate: returns what a request may cost, all its pictures together.
+        estimate: returns what a request may cost, all its pictures together; its second argument is how many
+            partial pictures are wanted (``call.partial_images``).
     """
 
     backend: str
@@ -114,7 +115,7 @@ class ServiceSettings:
     model: str | None
     timeout_s: float
     state_folder: Path | None
-    estimate: Callable[[ImageRequest], Estimate] = unknown_estimate
+    estimate: Estimator = unknown_estimate
 
 
 class Hooks:

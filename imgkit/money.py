@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from imgkit.models import ImageRequest
@@ -69,6 +69,13 @@ class Estimate:
         return f"{bounds} {self.currency}{dated}"
 
 
-def unknown_estimate(request: ImageRequest) -> Estimate:
+class Estimator(Protocol):
+    """Returns what a request may cost, all its pictures and the partial ones of a stream together."""
+
+    def __call__(self, request: ImageRequest, partial_images: int = 0) -> Estimate:
+        """Return bounds, or that they are not known."""
+
+
+def unknown_estimate(request: ImageRequest, partial_images: int = 0) -> Estimate:
     """Return that nothing is known of what a request costs."""
     return Estimate(note="no prices are known here")

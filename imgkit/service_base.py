@@ -151,11 +151,12 @@ class ServiceBase(ABC):
         """The plugins, to look at, add and remove; a call that runs keeps those it began with."""
         return ServicePlugins(lambda: self._core.members, self._swap, self._swapping)
 
-    def estimate(self, request: ImageRequest | str, /, **fields: Any) -> Estimate:
+    def estimate(self, request: ImageRequest | str, /, *, partial_images: int = 0, **fields: Any) -> Estimate:
         """Return what a call may cost, before it is made; nothing is sent.
 
         Args:
             request: as for the operations; or the prompt of a `create_image`.
+            partial_images: of a stream.
             **fields: further fields of that `create_image`, such as ``n=10, quality="high"``.
 
         Returns:
@@ -170,7 +171,7 @@ class ServiceBase(ABC):
             raise InvalidRequestError(dict.fromkeys(fields, "goes into the request object"))
         kind = type(request)
         made = checked(kind, {name: getattr(request, name) for name in field_names(kind)})
-        return self._core.settings.estimate(made)
+        return self._core.settings.estimate(made, partial_images)
 
     def _swap(self, members: Members, table: HookTable) -> None:
         self._core = self._core.with_plugins(members, table)

@@ -162,7 +162,7 @@ def _stream(
         response = arrivals.response(head)
         return (yield from handed_over(core, Answered(response, ((course, response),)), plan))
 
-    return (yield from conducted(begun(core, request, timeout_s), work))
+    return (yield from conducted(begun(core, request, timeout_s, partial_images or 0), work))
 
 
 def _check_count(request: ImageRequest, most: int | None) -> None:

@@ -76,7 +76,10 @@ def test_json(tmp_path: Path, capsys: Any) -> None:
         (["--stream", "--cache=use"], "--cache: not with --stream"),
         (["--stream", "--response-format=url"], "--response-format: not with --stream"),
         (["--partial-images=4"], "0<=x<=3"),
-        (["--stream", "--output-format=gif"], "--output-format: gif cannot be streamed"),
+        (
+            ["--stream", "--model=gpt-image-2.6-flare", "--output-format=gif", "--backend=requests"],
+            "gif and svg come whole",
+        ),
         (["--stream", '--extra-body={"stream": true}'], "leave it out"),
     ],
 )

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
+import random
 import threading
+import tracemalloc
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -183,8 +187,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"partial_images": -1}, "partial_images: must be"),
     ({"partial_images": True}, "partial_images: must be"),
     ({"partial_images": "2"}, "partial_images: must be"),
-    ({"n": 11}, "n: must be"),
-    ({"output_format": "gif"}, "output_format: gif cannot be streamed"),
+    ({"n": 11}, "n: one stream has at most 10"),
+    ({"n": 0}, "n: must be"),
     ({"extra_body": {"stream": True}}, "stream_image"),
     ({"extra_body": {"partial_images": 1}}, "partial_images=2"),
     ({"prompt": CreateImageRequest(prompt="a fox", response_format="url")}, "response_format: streams carry"),
@@ -201,6 +205,23 @@ def test_wrong_values(face: Face, given: dict[str, Any], said: str) -> None:
         watch(face, lambda one: one.stream_image(prompt, **arguments), "requests", base_url=server.base_url)
     assert said in str(caught.value)
     assert server.accepted == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "said"),
+    [
+        ("gpt-image-2.6-sunburst", {"output_format": "gif"}, "gif and svg come whole"),
+        ("dall-e-3", {}, "GPT image models stream"),
+    ],
+)
+def test_models_that_do_not_stream(model: str, given: dict[str, Any], said: str) -> None:
+    """What is known of a model is told before anything is sent."""
+    with (
+        imgkit.ImageService("requests", model=model, api_key="sk-test") as official,
+        official.stream_image("a fox", **given) as events,
+        pytest.raises(imgkit.InvalidRequestError, match=said),
+    ):
+        next(events)
 
 
 def test_wrong_keywords(service: Any) -> None:
@@ -234,6 +255,48 @@ def test_a_provider_without_streams(face: Face) -> None:
         watch(face, lambda one: one.stream_image("a fox"), provider=Plain())
     with imgkit.ImageService(provider=Plain()) as service:
         assert len(service.create_image("a fox", size="64x64")) == 1
+
+
+def test_what_plugins_and_ledgers_know() -> None:
+    """A call says that it is a stream, and of how many partial pictures; estimates count them."""
+    seen: list[Any] = []
+
+    class Looker:
+        @imgkit.hookimpl
+        def imgkit_on_event(self, event: Any, call: Any) -> None:
+            seen.append(call.partial_images)
+
+    with imgkit.ImageService(plugins=[Looker()]) as offline:
+        offline.create_image("a fox", size="64x64")
+        for wanted in (None, 2):
+            with offline.stream_image("a fox", size="64x64", partial_images=wanted) as events:
+                list(events)
+    assert set(seen) == {None, 0, 2}
+    assert [one for one, _ in itertools.groupby(seen)] == [None, 0, 2]
+    with imgkit.ImageService("requests", model="gpt-image-2", api_key="sk-test") as official:
+        plain = official.estimate("a fox", quality="low", size="1024x1024")
+        more = official.estimate("a fox", quality="low", size="1024x1024", partial_images=2)
+    assert plain.low == more.low
+    assert more.high - plain.high == Decimal(200 * 30) / 1_000_000
+
+
+def test_a_picture_is_never_there_twice(service: Any) -> None:
+    """An event of 8 MB takes the memory of its picture, and little more; its base64 is never there whole."""
+    data = WHOLE[:-12] + random.Random(1).randbytes(8_000_000)
+    stream = completed(data)
+    chunks = [stream[at : at + 65536] for at in range(0, len(stream), 65536)]
+    flow = flow_of(service)
+    advance(flow, None)
+    advance(flow, EVENTS)
+    tracemalloc.start()
+    for one in chunks:
+        need = advance(flow, one)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(need, Emit)
+    assert need.event.image.data == data  # type: ignore[attr-defined]  # a Completed
+    assert peak < len(data) + 2_000_000
+    flow.close()
 
 
 def test_request_objects_and_hooks(service: Any) -> None:

@@ -71,7 +71,10 @@ def draw(
     with ImageService(**settings, plugins=plugins) as service:
         if dry_run:
             text = preview(service, method, **request)
-            report.show_request(text, service.estimate(_request(operation, request)), as_json=as_json)
+            cost = service.estimate(
+                _request(operation, request), partial_images=request.get("partial_images", 0)
+            )
+            report.show_request(text, cost, as_json=as_json)
             return 0
         try:
             call = getattr(service, method)
