@@ -23,12 +23,12 @@ from imgkit.models import (
 )
 from imgkit.providers.base import Provider
 from imgkit.providers.openai import OpenAIProvider
-from imgkit.testing import PluginContract, ProviderContract, WireServer, canary
+from imgkit.testing import PluginContract, StreamingProviderContract, WireServer, canary
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import drop, reply
 
 
-class TestOpenAI(ProviderContract):
+class TestOpenAI(StreamingProviderContract):
     def provider(self) -> Provider:
         return OpenAIProvider()
 
@@ -36,6 +36,13 @@ class TestOpenAI(ProviderContract):
         return json.dumps(
             {**answer(*pictures), "data": answer(*pictures)["data"] if pictures else []}
         ).encode()
+
+    def partial_event(self, picture: bytes, index: int) -> bytes:
+        more = {"partial_image_index": index, "type": "image_edit.partial_image"}
+        return json.dumps({**answer(picture)["data"][0], **more}).encode()
+
+    def complete_event(self, picture: bytes) -> bytes:
+        return json.dumps({"type": "image_edit.completed", **answer(picture)["data"][0]}).encode()
 
     def requests(self) -> list[ImageRequest]:
         return [

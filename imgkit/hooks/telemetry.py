@@ -139,6 +139,7 @@ class TelemetryPlugin:
             attributes={
                 **common,
                 "gen_ai.output.type": "image",
+                **({} if call.partial_images is None else {"gen_ai.request.stream": True}),
                 "imgkit.call.id": call.id,
                 "imgkit.backend": call.backend,
             },

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import date
 from typing import Any, ClassVar
 
@@ -78,28 +79,7 @@ class OpenAIProvider:
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the request: JSON for a creation and for references, a form for files."""
-        return self._encoded(request, inputs, target, {}, "application/json")
-
-    def encode_stream(
-        self, request: ImageRequest, inputs: OpenedInputs, target: Target, partial_images: int | None
-    ) -> HttpRequest:
-        """Return the same request with ``stream``, and ``partial_images`` where it is given."""
-        if request.response_format is not None:
-            raise InvalidRequestError({"response_format": "streams carry the pictures: leave it out."})
-        more: dict[str, Any] = {"stream": True}
-        if partial_images is not None:
-            more["partial_images"] = partial_images
-        return self._encoded(request, inputs, target, more, "text/event-stream")
-
-    def _encoded(
-        self,
-        request: ImageRequest,
-        inputs: OpenedInputs,
-        target: Target,
-        more: Mapping[str, Any],
-        accept: str,
-    ) -> HttpRequest:
-        members = {**_members(request, target), **more}
+        members = _members(request, target)
         body: Body
         if isinstance(request, CreateImageRequest) or inputs.referring:
             members = {**_as_json(inputs), **members}
@@ -110,7 +90,7 @@ class OpenAIProvider:
         else:
             fields = (field for name, value in members.items() for field in _fields(name, value))
             body = MultipartBody((*fields, *_files(inputs)))
-        headers: dict[str, str] = {"accept": accept, "accept-encoding": "identity"}
+        headers: dict[str, str] = {"accept": "application/json", "accept-encoding": "identity"}
         if target.organization:
             headers["openai-organization"] = target.organization
         if target.project:
@@ -129,6 +109,19 @@ class OpenAIProvider:
     def models_request(self, target: Target) -> HttpRequest:
         """Return the request for the models, which costs nothing."""
         return HttpRequest("GET", f"{target.base_url}/models", {"accept": "application/json"})
+
+    def encode_stream(
+        self, request: ImageRequest, inputs: OpenedInputs, target: Target, partial_images: int | None
+    ) -> HttpRequest:
+        """Return what `encode` does, with ``stream``, and with ``partial_images`` where it is given."""
+        if request.response_format is not None:
+            raise InvalidRequestError({"response_format": "streams carry the pictures: leave it out."})
+        more = {} if partial_images is None else {"partial_images": partial_images}
+        asking = replace(request, extra_body={**(request.extra_body or {}), "stream": True, **more})
+        made = self.encode(asking, inputs, target)
+        if "accept" in (request.extra_headers or {}):
+            return made
+        return replace(made, headers={**made.headers, "accept": "text/event-stream"})
 
     def decode(self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()) -> Answer:
         """Return the pictures of a reply; whatever is wrong with one never costs another."""

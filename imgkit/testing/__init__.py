@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from imgkit.testing.cassettes import vcr_config as vcr_config
     from imgkit.testing.plugin import PluginContract as PluginContract
     from imgkit.testing.provider import ProviderContract as ProviderContract
+    from imgkit.testing.provider_streams import StreamingProviderContract as StreamingProviderContract
     from imgkit.testing.wire_server import WireServer as WireServer
 
 _HOME = {
@@ -32,6 +33,7 @@ _HOME = {
     "CacheStoreContract": "cache_store",
     "PluginContract": "plugin",
     "ProviderContract": "provider",
+    "StreamingProviderContract": "provider_streams",
     "WireServer": "wire_server",
     "cassette": "cassettes",
     "vcr_config": "cassettes",
