@@ -339,6 +339,14 @@ def test_events_that_are_passed_over(face: Face) -> None:
     assert seen.kinds == ["Completed"]
 
 
+def test_pictures_of_unknown_formats(face: Face) -> None:
+    """They are handed on as they came; with a complete one a warning says so."""
+    with WireServer(streamed(partial(0, b"a sketch"), completed(b"a painting"))) as server:
+        seen = watch(face, fox, "requests", base_url=server.base_url)
+    assert [one.image.data for one in seen.events] == [b"a sketch", b"a painting"]
+    assert "no picture of a known format" in seen.response.warnings[0]
+
+
 @pytest.mark.parametrize("data", [b"{oops", b"hello", b'{"type": NaN}', b"\xff"])
 def test_an_event_that_is_no_json(face: Face, data: bytes) -> None:
     """It is an error of ours, with what came."""

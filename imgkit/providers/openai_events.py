@@ -38,10 +38,10 @@ def read_event(
         return None
     picture, url, problems = content_of(event.pop("b64_json", None), None, target)
     if kind in _PARTIAL:
-        # One that is broken or empty costs nothing: sharper ones follow.
+        # One without a picture costs nothing: sharper ones follow.
         index = event.get("partial_image_index")
         counted = index if type(index) is int and index >= 0 else None
-        return PartialPicture(index=counted, data=picture) if picture and not problems else None
+        return PartialPicture(index=counted, data=picture) if picture else None
     event = with_text(event)
     if picture is None:
         picture, url, more = content_of(None, str(event.pop("url", None) or ""), target)
