@@ -93,7 +93,7 @@ def test_every_error_class_has_a_code_and_every_code_is_documented(capfd: pytest
     (("create", "fox", "--extra-body", "{"), "this is no JSON"),
     (("create", "fox", "--extra-header", "X-A"), "write NAME:VALUE"),
     (("create", "fox", "--extra-header", "X-A:1", "--extra-header", "x-a:2"), "given twice"),
-    (("create", "fox", "--extra-body", '{"stream": true}'), "--extra-body stream: create_image"),
+    (("create", "fox", "--extra-body", '{"stream": true}'), "--extra-body stream: a stream is asked for"),
     (("create", "fox", "-o", "nowhere/fox.png"), "--output: cannot write in 'nowhere'"),
     (("create", "fox", "-o", "-"), "not written to standard output"),
     (("create", "fox", "-o", "{nonsense}"), "a pattern may hold"),

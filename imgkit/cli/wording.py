@@ -18,6 +18,8 @@ _INSTEAD = {
     "again": "",
     ": try image.data or service.download(image) again before its link expires": "",
     ". The URL is in image.url": "",
+    "with stream_image or stream_image_edit": "with --stream",
+    "with stream_image(…, partial_images=2)": "with --partial-images N",
     "; use save_to=… to fetch at once": "",
     ", or pass an instance": "",
     ", a folder, or an ssl.SSLContext": " or a folder",
