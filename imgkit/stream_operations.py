@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from imgkit.answering import Answered, considered, most_at_once, noted, opened
 from imgkit.arrivals import Arrivals
@@ -23,6 +23,7 @@ from imgkit.models import (
     ImagesResponse,
 )
 from imgkit.operations import request_of
+from imgkit.preparation import Prepare, prepare_of
 from imgkit.providers.base import StreamingProvider
 from imgkit.stream_exchange import read_events
 
@@ -103,6 +104,7 @@ def stream_image_edit(
     user: str | None = None,
     extra_body: Mapping[str, Any] | None = None,
     extra_headers: Mapping[str, str | None] | None = None,
+    prepare: Literal["check", "fit"] | None = None,
     save_to: SaveTo = None,
     timeout_s: float | None = None,
 ) -> Flow[ImagesResponse]:
@@ -113,6 +115,7 @@ def stream_image_edit(
         partial_images: how many partial pictures are wanted, 0 to 3. Fewer may come; they cost tokens.
         model, n, size, quality, background, output_format, output_compression, complexity, safety_identifier,
         user, extra_body, extra_headers: see `CreateImageRequest`; what is None is not sent.
+        prepare: as for `create_image_edit`.
         save_to, timeout_s: as for `stream_image`.
 
     Returns:
@@ -124,7 +127,8 @@ def stream_image_edit(
         ImgkitError: otherwise as `stream_image`.
     """
     request = request_of(CreateImageEditRequest, "image", image, locals())
-    return (yield from _stream(core, request, partial_images, save_to, timeout_s))
+    how = prepare_of(prepare)
+    return (yield from _stream(core, request, partial_images, save_to, timeout_s, how))
 
 
 def _stream(
@@ -133,6 +137,7 @@ def _stream(
     partial_images: int | None,
     save_to: SaveTo,
     timeout_s: float | None,
+    prepare: Prepare | None = None,
 ) -> Flow[ImagesResponse]:
     """Run one operation as a stream."""
     provider = core.provider
@@ -150,14 +155,15 @@ def _stream(
         began = course.clock()
         plan = yield from checked_plan(save_to)
         more = {"stream": True, "partial_images": partial_images or 0}
-        ready, warnings = considered(core, prepared(course, request), more)
+        ready, model, warnings = considered(core, prepared(course, request), more)
         _check_count(ready, most_at_once(ready, core))
         with noted(warnings):
-            inputs = yield from opened(core, ready, cleanup)
+            inputs, told = yield from opened(core, ready, model, prepare, cleanup)
+            warnings += told
             wire_request = provider.encode_stream(ready, inputs, core.target, partial_images)
             course.request = ready
             course.table.notify(Started(), course.call)
-            arrivals = Arrivals(core, course, ready, inputs, plan, began, warnings)
+            arrivals = Arrivals(core, course, ready, inputs, plan, began, tuple(warnings))
             head, _ = yield from exchange(wire_request, course, partial(read_events, provider, arrivals))
         response = arrivals.response(head)
         return (yield from handed_over(core, Answered(response, ((course, response),)), plan))

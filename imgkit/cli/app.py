@@ -61,11 +61,6 @@ class Drawing:
         """Whether it takes a prompt."""
         return "prompt" in self.request.__dataclass_fields__
 
-    @property
-    def streams(self) -> bool:
-        """Whether it can show partial pictures: of all operations, variations cannot be streamed."""
-        return self.prompt
-
     def command(self) -> click.Command:
         """Return it as click has it."""
         return Command(
@@ -78,7 +73,7 @@ class Drawing:
                 *([options.prepare_option()] if self.images != "none" else ()),
                 *options.input_options(prompt=self.prompt),
                 *options.output_options(),
-                *(options.stream_options() if self.streams else ()),
+                *(options.stream_options() if self.prompt else ()),  # variations cannot be streamed
                 *options.budget_options(),
                 *options.cache_options(),
                 *options.service_options(),
