@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -466,11 +467,11 @@ def test_many_threads_on_one_file(tmp_path: Path) -> None:
 
 
 def test_a_ledger_asks_what_a_request_may_cost() -> None:
-    """The estimate is the service's, for the request as it is sent."""
-    asked = []
+    """The estimate is the service's, for the request as it is sent, partial pictures included."""
+    asked: list[Any] = []
 
-    def estimate(request: Any) -> Estimate:
-        asked.append(request)
+    def estimate(request: Any, partial_images: int = 0) -> Estimate:
+        asked.append((request, partial_images))
         return estimated("0.5")
 
     settings: dict[str, Any] = {"backend": "requests", "provider": "openai", "base_url": "https://x",
@@ -478,11 +479,14 @@ def test_a_ledger_asks_what_a_request_may_cost() -> None:
     budget = Budget(1)
     ledger = budget.imgkit_ledger(ServiceSettings(host_class="official", estimate=estimate, **settings))
     assert isinstance(ledger, BudgetLedger)
-    call: Any = None
+    call: Any = SimpleNamespace(partial_images=None)
+    stream: Any = SimpleNamespace(partial_images=2)
     request = CreateImageRequest(prompt="a fox", n=3)
     ledger.reserve(request, call, 1)
-    assert asked == [request]
+    assert asked == [(request, 0)]
     assert budget.reserved == Decimal("0.5")
+    ledger.reserve(request, stream, 1)
+    assert asked[1:] == [(request, 2)]
     assert budget.imgkit_ledger(ServiceSettings(host_class="offline", **settings)) is None
 
 

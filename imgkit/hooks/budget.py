@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from imgkit.call import Call
 from imgkit.errors import BudgetExceededError, ConfigurationError
 from imgkit.hookspecs import ServiceSettings, hookimpl
 from imgkit.models import ImageRequest, ImagesResponse
-from imgkit.money import Cost, Estimate
+from imgkit.money import Cost, Estimate, Estimator
 from imgkit.wire import Head
 
 CURRENCY = "USD"
@@ -142,13 +141,13 @@ class BudgetLedger:
         estimate: returns what a request may cost.
     """
 
-    def __init__(self, budget: Budget, estimate: Callable[[ImageRequest], Estimate]) -> None:
+    def __init__(self, budget: Budget, estimate: Estimator) -> None:
         self._budget = budget
         self._estimate = estimate
 
     def reserve(self, request: ImageRequest, call: Call, attempt: int) -> BudgetReservation:
         """Reserve what one sending may cost; see `Budget.reserve`."""
-        return self._budget.reserve(self._estimate(request))
+        return self._budget.reserve(self._estimate(request, call.partial_images or 0))
 
 
 class BudgetReservation:
