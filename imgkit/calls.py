@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from os import PathLike
 from typing import TypeAlias
 
@@ -21,6 +22,7 @@ from imgkit.models import CreateImageVariationRequest, ImageRequest, ImagesRespo
 from imgkit.preparation import Prepare
 from imgkit.saving import SavePlan
 from imgkit.schemas.requests import checked
+from imgkit.scratch import Scratch
 from imgkit.single_flight import CacheUse
 from imgkit.variations import Strategy, varied
 
@@ -122,10 +124,18 @@ def prepared(course: Course, request: ImageRequest) -> ImageRequest:
     return made
 
 
+def _scratch(plan: SavePlan, cleanup: ExitStack) -> Scratch:
+    scratch = Scratch(plan.folder, digests=plan.needs_digest)
+    cleanup.callback(scratch.close)
+    return scratch
+
+
 def _pictures(
     core: Core, course: Course, request: ImageRequest, wish: Wish, cleanup: ExitStack
 ) -> Flow[ImagesResponse]:
     plan = yield from checked_plan(wish.save_to)
+    if plan is not None:
+        course.scratch = partial(_scratch, plan, cleanup)
     request = prepared(course, request)
     if isinstance(request, CreateImageVariationRequest):
         how = wish.strategy, wish.variation_prompt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from urllib.parse import urljoin, urlsplit
 
@@ -90,18 +91,19 @@ def _picture(core: Core, url: str, head: Head) -> Flow[bytes]:
         )
     if head.status != 200:
         raise DownloadError(f"{safe_url(url)} answered HTTP {head.status}: try again")
-    data = bytearray()
+    data = io.BytesIO()  # not a bytearray: what it returns is its own memory, not a copy
     limit = core.limits.max_download_bytes
     length = head.headers.get("content-length", "")
     too_long = length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > limit)
     while not too_long and (chunk := (yield Read())):
-        data += chunk
-        too_long = len(data) > limit
+        data.write(chunk)
+        too_long = data.tell() > limit
     if too_long:
         raise DownloadError(f"{safe_url(url)} is over {limit} bytes: raise max_download_bytes to fetch it")
-    if length.isascii() and length.isdigit() and len(data) < int(length):
-        raise DownloadError(f"{safe_url(url)} ended after {len(data)} of {length} bytes: try again")
-    if sniff(bytes(data[:1024])) is None:
-        start = scrub(bytes(data[:300]).decode("utf-8", "replace"), limit=200)
+    if length.isascii() and length.isdigit() and data.tell() < int(length):
+        raise DownloadError(f"{safe_url(url)} ended after {data.tell()} of {length} bytes: try again")
+    content = data.getvalue()
+    if sniff(content[:1024]) is None:
+        start = scrub(content[:300].decode("utf-8", "replace"), limit=200)
         raise DownloadError(f"{safe_url(url)} is no picture but {start!r}")
-    return bytes(data)
+    return content

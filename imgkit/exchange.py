@@ -27,7 +27,8 @@ from imgkit.models import Attempt, ImageRequest, ImagesResponse
 from imgkit.plugins import HookTable
 from imgkit.providers.base import Answer, Provider, Target
 from imgkit.redact import SENSITIVE_HEADERS, Secret
-from imgkit.streaming.json_reply import JsonReply
+from imgkit.scratch import Scratch
+from imgkit.streaming.json_reply import InMemory, JsonReply
 from imgkit.wire import Head, HttpRequest
 
 SHORTEST_SECRET = 8
@@ -49,6 +50,7 @@ class Course:
         request: what is asked for, once plugins have had their say.
         shared: what the call ends with came of another call with an equal request.
         account: the last sending in the ledgers; open as long as its pictures have not reached the caller.
+        scratch: makes what takes the pictures of a reply to disk while they arrive; None: to memory.
         parts: the requests of the call, each with a course of its own; empty where there is only this one.
         emitted: an event of a stream has reached the caller, so nothing is sent again.
         delivered: of a stream: all that was asked for, once it has reached the caller.
@@ -67,6 +69,7 @@ class Course:
     request: ImageRequest | None = None
     shared: bool = False
     account: Account = field(default_factory=Account)
+    scratch: Callable[[], Scratch] | None = None
     parts: list[Course] = field(default_factory=list)
     emitted: bool = False
     delivered: ImagesResponse | None = None
@@ -94,7 +97,11 @@ def read_answer(head: Head, course: Course, secrets: tuple[Secret, ...]) -> Flow
     course.sent = False
     if not 200 <= head.status < 300:
         raise course.provider.error(head, reply.raw(), secrets)
-    return course.provider.decode(head, reply, course.target, secrets)
+    decode = partial(course.provider.decode, head, reply, course.target, secrets)
+    if course.scratch is None:
+        return decode()
+    answer: Answer = yield Run(decode)  # which looks at pictures that are on disk
+    return answer
 
 
 Receive: TypeAlias = Callable[[Head, Course, tuple[Secret, ...]], Flow[Answer]]
@@ -251,7 +258,11 @@ def read_reply(head: Head, course: Course) -> Flow[JsonReply]:
     success = 200 <= head.status < 300
     account = course.account
     spools = success and account.spools
-    reply = JsonReply(getattr(course.provider, "base64_keys", frozenset()) if success else frozenset())
+    scratch = course.scratch() if success and course.scratch is not None else None
+    reply = JsonReply(
+        getattr(course.provider, "base64_keys", frozenset()) if success else frozenset(),
+        InMemory if scratch is None else scratch.new,
+    )
     length = head.headers.get("content-length", "")
     expected = int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None
     limit = course.max_reply_bytes
@@ -262,12 +273,16 @@ def read_reply(head: Head, course: Course) -> Flow[JsonReply]:
             news = reply.feed(chunk)
             if spools and news:  # each chunk at once: nobody knows whether there will be another
                 yield Run(partial(account.write, news))
+            if scratch is not None and scratch.due:
+                yield Run(scratch.write)
             course.table.notify(Progress(reply.length, expected), course.call)
     except OutcomeUnknownError as error:
         yield from _closed(reply, account, spools)
         error.body = reply.raw()  # a part of what may be paid for
         raise
     yield from _closed(reply, account, spools)
+    if scratch is not None and scratch.used:
+        yield Run(scratch.write)
     if reply.length <= limit:
         return reply
     raise UnreadableReplyError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from imgkit.errors import NotDownloadedError, UnreadableReplyError
 from imgkit.redact import safe_url
-from imgkit.sniff import Format, Kind, sniff
+from imgkit.sniff import HEAD_BYTES, Format, Kind, sniff
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -23,14 +24,53 @@ THUMBNAIL_PX = 512
 """Longest edge in pixels of what a notebook shows, so that it does not grow by megabytes."""
 
 
+FIRST_BYTES = 64 * 1024
+"""How much of a picture nearly always says what it is."""
+
+
 class Source(Protocol):
     """Where a picture's bytes come from."""
 
     def read(self) -> bytes:
         """Return the whole file. Raises `NotDownloadedError` where it cannot be reached from here."""
 
+    def read_at(self, size: int, position: int) -> bytes:
+        """Return a part of the file; raises as `read` does."""
 
-class BytesSource:
+    @property
+    def length(self) -> int:
+        """Size in bytes; raises as `read` does."""
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the bytes; raises as `read` does."""
+
+
+class _Whole:
+    """What a source can do that has all bytes in memory."""
+
+    __slots__ = ()
+
+    def read(self) -> bytes:
+        """Return the bytes."""
+        raise NotImplementedError
+
+    def read_at(self, size: int, position: int) -> bytes:
+        """Return some of the bytes."""
+        return self.read()[position : position + size]
+
+    @property
+    def length(self) -> int:
+        """How many they are."""
+        return len(self.read())
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the bytes."""
+        return hashlib.sha256(self.read()).hexdigest()
+
+
+class BytesSource(_Whole):
     """Bytes that are here."""
 
     __slots__ = ("_data",)
@@ -43,7 +83,50 @@ class BytesSource:
         return self._data
 
 
-class UrlSource:
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """Bytes in a file that `save_to=` has written; they are read when they are asked for.
+
+    Attributes:
+        path: the file.
+        length: its size in bytes.
+        modified_ns: when it was written.
+        sha256: hexadecimal digest of the bytes.
+    """
+
+    path: Path
+    length: int
+    modified_ns: int
+    sha256: str
+
+    @classmethod
+    def at(cls, path: Path, sha256: str) -> FileSource:
+        """Return the source for a file that is complete. Raises OSError."""
+        found = path.stat()
+        return cls(path.absolute(), found.st_size, found.st_mtime_ns, sha256)
+
+    def read(self) -> bytes:
+        """Return the bytes. Raises `NotDownloadedError` if the file is not as it was written."""
+        return self.read_at(self.length, 0)
+
+    def read_at(self, size: int, position: int) -> bytes:
+        """Return some of the bytes; raises as `read` does."""
+        try:
+            with self.path.open("rb") as stream:
+                now = os.fstat(stream.fileno())
+                if (now.st_size, now.st_mtime_ns) == (self.length, self.modified_ns):
+                    stream.seek(position)
+                    return stream.read(size)
+                problem = "has changed since"
+        except OSError as error:
+            problem = f"cannot be read any more ({error.strerror or error})"
+        raise NotDownloadedError(
+            f"the picture was saved to {str(self.path)!r}, and not kept in memory; that file {problem}. Ask "
+            "without save_to= for pictures in memory, and save them with image.save"
+        )
+
+
+class UrlSource(_Whole):
     """Bytes behind a URL, fetched once, when first asked for.
 
     Args:
@@ -114,8 +197,11 @@ class Image:
     def data(self) -> bytes:
         """The file's bytes, exactly as the server sent them.
 
+        A large picture that `save_to=` has saved is read from its file each time.
+
         Raises:
-            NotDownloadedError: the picture is at a URL and cannot be fetched from here.
+            NotDownloadedError: the picture is at a URL and cannot be fetched from here; or its file is gone,
+                or has changed.
             DownloadError: fetching it failed.
         """
         return self.source.read()
@@ -146,7 +232,7 @@ class Image:
     @property
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of the bytes."""
-        return hashlib.sha256(self.data).hexdigest()
+        return self.source.sha256
 
     def save(
         self, target: str | PathLike[str] = "", *, overwrite: bool = False, sidecar: bool = True
@@ -191,7 +277,11 @@ class Image:
         return picture
 
     def _kind(self) -> Kind | None:
-        return sniff(self.data)
+        head = self.source.read_at(FIRST_BYTES, 0)
+        kind = sniff(head)
+        if kind is not None and kind.width is None and len(head) == FIRST_BYTES:
+            kind = sniff(self.source.read_at(HEAD_BYTES, 0))  # a JPEG with its size behind its metadata
+        return kind
 
     def __repr__(self) -> str:
         if self._is_remote():
@@ -199,7 +289,7 @@ class Image:
         kind = self._kind()
         name = kind.format if kind else "unknown format"
         size = f", {kind.width}x{kind.height}" if kind and kind.width else ""
-        return f"Image(index={self.index}, {name}{size}, {len(self.data)} bytes)"
+        return f"Image(index={self.index}, {name}{size}, {self.source.length} bytes)"
 
     def _is_remote(self) -> bool:
         return isinstance(self.source, UrlSource) and not self.source.here

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from imgkit import download
@@ -19,6 +18,7 @@ from imgkit.models import ImageRequest, ImagesResponse, Meta, Usage, field_names
 from imgkit.money import Cost
 from imgkit.providers.base import Answer, OpenedInputs
 from imgkit.saving import SavePlan
+from imgkit.scratch import ScratchFile
 from imgkit.single_flight import Fetched
 
 
@@ -69,7 +69,7 @@ def response_of(
     about = _about(core, request, inputs, meta, answer)
     images = []
     for index, picture in enumerate(answer.pictures):
-        source: Source = (
+        source = picture.source or (
             BytesSource(picture.data)
             if picture.data is not None
             else UrlSource(picture.url or "", core.fetch)
@@ -183,6 +183,17 @@ def usage_of(usages: Iterable[Usage | None]) -> Usage | None:
     return Usage(**sums, extra=known[0].extra)
 
 
+def _saved(image: Image, plan: SavePlan, count: int) -> Image:
+    path = plan.write(image, count)
+    source = image.source
+    return replace(image, path=path, source=source.saved(path) if isinstance(source, ScratchFile) else source)
+
+
+def _kept_in_memory(source: Source) -> Source:
+    """Return a source that outlives the call; what is not saved is on disk for its time only."""
+    return BytesSource(source.read()) if isinstance(source, ScratchFile) else source
+
+
 def save_all(core: Core, response: ImagesResponse, plan: SavePlan) -> Flow[ImagesResponse]:
     """Save the pictures of a reply that are not yet; what cannot be saved never costs what can.
 
@@ -195,10 +206,10 @@ def save_all(core: Core, response: ImagesResponse, plan: SavePlan) -> Flow[Image
         try:
             if image.path is None:
                 image = yield from here(core, image)
-                path: Path = yield Run(partial(plan.write, image, len(response.images)))
-                image = replace(image, path=path)
+                image = yield Run(partial(_saved, image, plan, len(response.images)))
         except ImgkitError as error:
             problem = problem or error
+            image = replace(image, source=_kept_in_memory(image.source))
         images.append(image)
     saved = replace(response, images=tuple(images))
     if problem is not None:

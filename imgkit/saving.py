@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from imgkit.errors import InvalidRequestError, SaveError
-from imgkit.image import Image
-from imgkit.sniff import EXTENSIONS, Format, sniff
+from imgkit.image import BytesSource, Image, Source
+from imgkit.scratch import ScratchFile
+from imgkit.sniff import EXTENSIONS, Format
 
 PATTERN_FIELDS = ("index", "slug", "ext", "digest", "operation", "model")
 SIDECAR_MARK = "imgkit_sidecar"
@@ -131,13 +133,13 @@ class SavePlan:
             NotDownloadedError, DownloadError: the bytes are not here.
             SaveError: the file could not be written.
         """
-        data = image.data
-        wanted = self._path(image, data, count)
-        story = _story(image, data) if self.sidecar else None
+        digest = image.sha256 if self.needs_digest else ""
+        wanted = self._path(image, digest, count)
+        story = _story(image, digest) if self.sidecar else None
         try:
             if self.make_folder:
                 wanted.parent.mkdir(parents=True, exist_ok=True)
-            return self._publish(wanted, image, data, story)
+            return self._publish(wanted, image, story)
         except OSError as error:
             raise SaveError(
                 f"cannot write {str(wanted)!r} ({error.strerror or error}): the picture is still in "
@@ -145,24 +147,30 @@ class SavePlan:
                 images=(image,),
             ) from None
 
-    def _path(self, image: Image, data: bytes, count: int) -> Path:
+    @property
+    def needs_digest(self) -> bool:
+        """Whether the SHA-256 of each picture goes into a sidecar or a name."""
+        return self.sidecar or "digest" in _fields(self.pattern)
+
+    def _path(self, image: Image, digest: str, count: int) -> Path:
         about = image.about
-        kind = sniff(data)
-        extension = EXTENSIONS[kind.format][0] if kind else ".bin"
+        format = image.format
+        extension = EXTENSIONS[format][0] if format else ".bin"
         name = self.pattern.format(
             index=image.index + 1,
             slug=slug(str(about.get("prompt") or about.get("operation") or "image")),
             ext=extension[1:],
-            digest=image.sha256[:_DIGEST_CHARACTERS],
+            digest=digest[:_DIGEST_CHARACTERS],
             operation=slug(str(about.get("operation") or "image")),
             model=slug(str(about.get("model") or "default")),
         )
-        path = with_extension(self.folder / name, kind.format if kind else None)
+        path = with_extension(self.folder / name, format)
         if count > 1 and "index" not in _fields(self.pattern):
             path = path.with_name(f"{path.stem}-{image.index + 1}{path.suffix}")
         return path
 
-    def _publish(self, wanted: Path, image: Image, data: bytes, story: bytes | None) -> Path:
+    def _publish(self, wanted: Path, image: Image, story: bytes | None) -> Path:
+        picture = image.source
         if self.overwrite:
             if story is not None and not may_replace(sidecar_path(wanted)):
                 raise SaveError(
@@ -170,23 +178,23 @@ class SavePlan:
                     "name, or save with sidecar=False",
                     images=(image,),
                 )
-            _write(wanted, data, os.replace)
+            _write(wanted, picture, os.replace)
             if story is not None:
-                _write(sidecar_path(wanted), story, os.replace)
+                _write(sidecar_path(wanted), BytesSource(story), os.replace)
             return wanted
         for number in range(1, _MOST_NAMES):
             path = wanted if number == 1 else wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
             if os.path.lexists(path) or (story is not None and os.path.lexists(sidecar_path(path))):
                 continue
             try:
-                _write(path, data, _link)
+                _write(path, picture, _link)
             except FileExistsError:
                 continue  # somebody else took the name just now
             try:
                 if story is not None:
-                    _write(sidecar_path(path), story, _link)
+                    _write(sidecar_path(path), BytesSource(story), _link)
             except OSError as error:
-                path.unlink()
+                _take_back(path, picture)
                 if isinstance(error, FileExistsError):
                     continue
                 raise
@@ -251,17 +259,17 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def _story(image: Image, data: bytes) -> bytes:
-    kind = sniff(data)
+def _story(image: Image, digest: str) -> bytes:
+    """Return the sidecar: what made the picture, as JSON."""
     story: Mapping[str, Any] = {
         SIDECAR_MARK: SIDECAR_VERSION,
         **image.about,
         "index": image.index,
         "revised_prompt": image.revised_prompt,
-        "format": kind.format if kind else None,
-        "width_px": kind.width if kind else None,
-        "height_px": kind.height if kind else None,
-        "sha256": image.sha256,
+        "format": image.format,
+        "width_px": image.width,
+        "height_px": image.height,
+        "sha256": digest,
     }
     # ASCII keeps lone surrogates and control characters of a server's prompt as JSON escapes.
     return (json.dumps(story, indent=2, ensure_ascii=True, default=str) + "\n").encode("ascii")
@@ -287,16 +295,18 @@ def write_file(path: Path, data: bytes, *, overwrite: bool) -> None:
         FileExistsError: there is one, and it is not to be replaced.
         OSError, ValueError: it cannot be written, or the path is none.
     """
-    _write(path, data, os.replace if overwrite else _link)
+    _write(path, BytesSource(data), os.replace if overwrite else _link)
 
 
-def _write(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -> None:
+def _write(path: Path, content: Source, publish: Callable[[Path, Path], None]) -> None:
     """Write a whole file under a temporary name, flush it to the disk, then give it its name."""
+    if isinstance(content, ScratchFile) and content.path is not None and _named(path, content, publish):
+        return
     part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.part")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
+            stream.write(content.read())
             stream.flush()
             os.fsync(stream.fileno())
         publish(part, path)
@@ -304,6 +314,31 @@ def _write(path: Path, data: bytes, publish: Callable[[Path, Path], None]) -> No
         if os.path.lexists(part):
             os.unlink(part)
     _sync_folder(path.parent)
+
+
+def _named(path: Path, file: ScratchFile, publish: Callable[[Path, Path], None]) -> bool:
+    """Give its name to a picture that is on disk already; return False if that is on another disk."""
+    hidden = file.sync()
+    try:
+        publish(hidden, path)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            return False
+        raise
+    if not os.path.lexists(hidden):  # moved; a link leaves it there
+        file.moved(path)
+    _sync_folder(path.parent)
+    return True
+
+
+def _take_back(path: Path, content: Source) -> None:
+    """Undo `_write`, so that the picture can be written under another name."""
+    if isinstance(content, ScratchFile) and content.path == path:
+        hidden = path.with_name(f".imgkit-{secrets.token_hex(8)}.part")
+        os.replace(path, hidden)
+        content.moved_back(hidden)
+    else:
+        path.unlink()
 
 
 def _link(part: Path, path: Path) -> None:

@@ -226,6 +226,7 @@ def _make(
 ) -> Flow[Fetched]:
     """Make the entry for all who want it."""
     held = _Held(supplied.thing, lease, course)
+    course.scratch = None  # an entry is made of bytes in memory
     cleanup.callback(_quietly, held.break_off)
     try:
         head, answer = yield from exchange(request, course)

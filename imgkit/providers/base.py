@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from imgkit.errors import ImgkitError
+from imgkit.image import Source
 from imgkit.inputs import InputFile
 from imgkit.models import ImageRequest, Usage
 from imgkit.redact import Secret
@@ -67,9 +68,10 @@ class OpenedInputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """One picture of an answer: its bytes, or the URL where they are."""
+    """One picture of an answer: its bytes, the URL where they are, or what has put them on disk already."""
 
     data: bytes | None = None
+    source: Source | None = None
     url: str | None = None
     revised_prompt: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)

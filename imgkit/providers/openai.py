@@ -248,10 +248,10 @@ def _pictures(entries: list[Any], target: Target) -> tuple[list[Picture], list[s
             continue
         encoded = entry.pop("b64_json", None)
         rest = IMAGE.read(with_text(entry))
-        data, url, problems = content_of(encoded, rest.url, target)
+        content, problems = content_of(encoded, rest.url, target)
         broken += [f"data.{index} {problem}" for problem in problems]
-        if data or url:
-            pictures.append(Picture(data=data, url=url, revised_prompt=rest.revised_prompt, extra=rest.extra))
+        if content:
+            pictures.append(Picture(**content, revised_prompt=rest.revised_prompt, extra=rest.extra))
         elif not problems:
             empty.append(f"data.{index} holds no picture")
     return pictures, broken, empty

@@ -36,22 +36,22 @@ def read_event(
         raise error_from_reply(head, data.raw(), secrets)
     if kind not in _PARTIAL | _COMPLETED:
         return None
-    picture, url, problems = content_of(event.pop("b64_json", None), None, target)
+    content, problems = content_of(event.pop("b64_json", None), None, target)
     if kind in _PARTIAL:
         # One without a picture costs nothing: sharper ones follow.
         index = event.get("partial_image_index")
         counted = index if type(index) is int and index >= 0 else None
-        return PartialPicture(index=counted, data=picture) if picture else None
+        return PartialPicture(index=counted, data=content["data"]) if "data" in content else None
     event = with_text(event)
-    if picture is None:
-        picture, url, more = content_of(None, str(event.pop("url", None) or ""), target)
+    if not content:
+        content, more = content_of(None, str(event.pop("url", None) or ""), target)
         problems += more
-    if picture is None and url is None and problems:
+    if not content and problems:
         raise unreadable(head, data, "; ".join(f"the picture {problem}" for problem in problems))
     # The key is created_at in events, created in whole replies.
     read = REPLY.read({("created" if key == "created_at" else key): value for key, value in event.items()})
     return Answer(
-        pictures=(Picture(data=picture, url=url),) if picture or url else (),
+        pictures=(Picture(**content),) if content else (),
         created=read.created,
         usage=read.usage.flat() if read.usage else None,
         background=read.background,

@@ -2,43 +2,47 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urljoin
 
 from imgkit.errors import UnreadableReplyError
+from imgkit.image import BytesSource, Source
 from imgkit.providers.base import ReplyBody, Target
 from imgkit.redact import scrub
-from imgkit.sniff import is_complete_bytes, sniff
-from imgkit.streaming.replies import decode_base64, decode_data_url, is_data_url
+from imgkit.sniff import is_complete, sniff
+from imgkit.streaming.replies import TakenOut, decode_base64, decode_data_url, is_data_url
 from imgkit.wire import Head
 
 
-def content_of(
-    encoded: object, link: str | None, target: Target
-) -> tuple[bytes | None, str | None, list[str]]:
-    """Return the bytes and the URL of an entry, where they can be read, and what is wrong with it."""
-    data: bytes | None = None
-    url: str | None = None
+def content_of(encoded: object, link: str | None, target: Target) -> tuple[dict[str, Any], list[str]]:
+    """Return what a `Picture` has of an entry's content, where it can be read, and what is wrong with it."""
+    content: dict[str, Any] = {}
     problems: list[str] = []
     try:
-        data = decode_base64(encoded) if encoded else None
+        if isinstance(encoded, TakenOut) and (on_disk := encoded.source()) is not None:
+            content["source"] = on_disk
+        elif encoded and (data := decode_base64(encoded)):
+            content["data"] = data
     except ValueError as error:
         problems.append(f"holds {error}")
     try:
         if link and is_data_url(link):
-            data = data or decode_data_url(link)
+            if not content and (data := decode_data_url(link)):
+                content["data"] = data
         elif link:
-            url = urljoin(target.base_url + "/", link)
+            content["url"] = urljoin(target.base_url + "/", link)
     except ValueError as error:
         problems.append(f"has a URL that cannot be read: {error}")
-    if data and (doubt := _doubt(data)):
+    source = content.get("source") or BytesSource(content.get("data", b""))
+    if source.length and (doubt := _doubt(source)):
         problems.append(doubt)
-    return data or None, url, problems
+    return content, problems
 
 
-def _doubt(data: bytes) -> str | None:
-    if sniff(data[:1024]) is None:
+def _doubt(source: Source) -> str | None:
+    if sniff(source.read_at(1024, 0)) is None:
         return "is no picture of a known format; its bytes are kept as they came"
-    if not is_complete_bytes(data):
+    if not is_complete(source.length, source.read_at):
         return "seems to be cut off; its bytes are kept as they came"
     return None
 

@@ -111,7 +111,7 @@ class EventReply:
 
     def _begin(self) -> _Data:
         self._news.append(("reply", EVENT_MARK))
-        return _Data(self, JsonReply(self._keys, self._pictures))
+        return _Data(self, JsonReply(self._keys, first_picture=self._pictures))
 
     def told(self, news: News, reply: JsonReply) -> None:
         """Take note of what an event has for a spool."""

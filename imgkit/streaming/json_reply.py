@@ -13,12 +13,15 @@ import secrets
 from collections.abc import Callable
 from enum import Enum, auto
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pybase64
 
 from imgkit.streaming.base64_pieces import Base64Decoder
 from imgkit.streaming.replies import TakenOut, is_data_url, parse_json, says_base64, swapped
+
+if TYPE_CHECKING:
+    from imgkit.image import Source
 
 SHORT_BYTES = 1024
 """Strings up to this length stay in the JSON text."""
@@ -47,31 +50,65 @@ class _State(Enum):
     BETWEEN = auto()  # behind an element of an array of pictures
 
 
+class Holder(Protocol):
+    """What takes the bytes of a picture while they arrive; `imgkit.scratch.ScratchFile` is one."""
+
+    def add(self, data: bytes) -> None:
+        """Take the next bytes."""
+
+    def read(self) -> bytes:
+        """Return them all."""
+
+    def source(self) -> Source | None:
+        """Return where they are, None if they are just here."""
+
+
+class InMemory:
+    """A `Holder` in memory: the bytes exist once."""
+
+    def __init__(self) -> None:
+        self._data = io.BytesIO()
+
+    def add(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._data.write(data)
+
+    def read(self) -> bytes:
+        """Return them all; it is the stream's own memory."""
+        return self._data.getvalue()
+
+    def source(self) -> None:
+        """They are here."""
+
+
 class _Picture(TakenOut):
     """A string that is taken out: its bytes, and how it was written."""
 
-    def __init__(self, prefix: bytes) -> None:
+    def __init__(self, prefix: bytes, holder: Holder) -> None:
         self.decoder = Base64Decoder()
         self.told = 0  # how many refused pieces have been told
         self._prefix = prefix
-        self._data = io.BytesIO()
+        self._holder = holder
 
     def feed(self, text: bytes) -> bytes:
         data = self.decoder.feed(text)
-        self._data.write(data)
+        self._holder.add(data)
         return data
 
     def close(self) -> bytes:
         data = self.decoder.close()
-        self._data.write(data)
+        self._holder.add(data)
         return data
 
     def decoded(self) -> bytes:
-        return self._data.getvalue()
+        return self._holder.read()
+
+    def source(self) -> Source | None:
+        return self._holder.source()
 
     def text(self) -> bytes:
         """Return the string's content, encoded anew, as JSON has it."""
-        return self._prefix + pybase64.b64encode(self._data.getbuffer()) + b"".join(self.decoder.refused)
+        return self._prefix + pybase64.b64encode(self._holder.read()) + b"".join(self.decoder.refused)
 
 
 class JsonReply:
@@ -79,14 +116,22 @@ class JsonReply:
 
     Args:
         base64_keys: members whose values, strings or arrays of strings, are pictures in base64.
+        hold: makes what takes the bytes of one picture.
         first_picture: number of the first picture in a spool, where others came before this reply.
 
     Attributes:
         length: how many bytes came.
     """
 
-    def __init__(self, base64_keys: frozenset[str], first_picture: int = 0) -> None:
+    def __init__(
+        self,
+        base64_keys: frozenset[str],
+        hold: Callable[[], Holder] = InMemory,
+        *,
+        first_picture: int = 0,
+    ) -> None:
         self.length = 0
+        self._hold = hold
         self._first_picture = first_picture
         self._state = _State.BEGINNING if base64_keys else _State.PLAIN
         self._opening = _opening(base64_keys)
@@ -191,7 +236,7 @@ class JsonReply:
         if begin is None:
             self._state = _State.LEAVING
             return at
-        picture = _Picture(buffer[at : at + begin])
+        picture = _Picture(buffer[at : at + begin], self._hold())
         self._news.append(("reply", b"imgkit-part-%d" % self.next_picture))
         self._pictures.append(picture)
         self._parts.append(picture)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 import pybase64
 
 from imgkit.streaming.base64_pieces import URL_SAFE
+
+if TYPE_CHECKING:
+    from imgkit.image import Source
 
 
 class TakenOut:
@@ -18,6 +21,10 @@ class TakenOut:
     def decoded(self) -> bytes:
         """Return its bytes."""
         raise NotImplementedError
+
+    def source(self) -> Source | None:
+        """Return where its bytes are if they are on disk already, None if they are in memory."""
+        return None
 
 
 def parse_json(body: bytes) -> Any:

@@ -1,0 +1,196 @@
+"""Pictures on disk while they arrive: hidden files beside where they are to be saved.
+
+So a picture that is to be saved is never in memory as a whole. Its file is written in pieces, in `Run` needs;
+saving gives it its name. What has no name when the call ends is removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+from imgkit.errors import UnreadableReplyError
+from imgkit.image import BytesSource, FileSource, Source
+
+PIECE_BYTES = 128 * 1024
+"""How much waits in memory until it is written. With hundreds of replies at once, this counts."""
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+_MORE = os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)
+
+
+class Scratch:
+    """The files of one reply.
+
+    Args:
+        folder: where the pictures are to be saved; it is there.
+        digests: whether the SHA-256 of each picture will be asked for.
+    """
+
+    def __init__(self, folder: Path, *, digests: bool) -> None:
+        self._folder = folder
+        self._digests = digests
+        self._files: list[ScratchFile] = []
+
+    def new(self) -> ScratchFile:
+        """Return the place of the next picture."""
+        file = ScratchFile(self._folder, digest=self._digests)
+        self._files.append(file)
+        return file
+
+    @property
+    def due(self) -> bool:
+        """Whether there is enough for `write` to be worth while."""
+        return bool(self._files) and self._files[-1].waiting >= PIECE_BYTES
+
+    @property
+    def used(self) -> bool:
+        """Whether anything is on disk."""
+        return any(file.path is not None for file in self._files)
+
+    def write(self) -> None:
+        """Write what waits; a picture of which nothing is on disk stays in memory while it is short."""
+        for file in self._files:
+            if file.path is not None or file.waiting >= PIECE_BYTES:
+                file.write()
+
+    def close(self) -> None:
+        """Remove what nobody has given a name. Idempotent."""
+        for file in self._files:
+            file.discard()
+
+
+class ScratchFile:
+    """One picture while it arrives; see `imgkit.image.Source`.
+
+    Descriptors are not kept open, since hundreds of pictures may arrive at once.
+
+    Attributes:
+        path: the file that it is in, None as long as it is in memory.
+        length: bytes so far.
+        waiting: how many of them are to be written.
+    """
+
+    def __init__(self, folder: Path, *, digest: bool) -> None:
+        self._folder: Path | None = folder
+        self._digest = hashlib.sha256() if digest else None
+        self._pieces: list[bytes] = []
+        self._named = False
+        self.path: Path | None = None
+        self.length = 0
+        self.waiting = 0
+
+    def add(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._pieces.append(data)
+        self.length += len(data)
+        self.waiting += len(data)
+
+    def write(self) -> None:
+        """Write what waits. A disk that takes no more leaves the picture in memory: it may be paid for.
+
+        Raises:
+            UnreadableReplyError: what is on the disk cannot be read again either.
+        """
+        if self._folder is None:
+            return
+        if self._digest is not None:
+            for piece in self._pieces:
+                self._digest.update(piece)
+        written = self.length - self.waiting
+        try:
+            if self.path is None:
+                self.path = self._folder / f".imgkit-{secrets.token_hex(8)}.part"
+                descriptor = os.open(self.path, _NEW, 0o666)
+            else:
+                descriptor = os.open(self.path, _MORE)
+            try:
+                for piece in self._pieces:
+                    view = memoryview(piece)
+                    while view:
+                        view = view[os.write(descriptor, view) :]
+            finally:
+                os.close(descriptor)
+            self._pieces, self.waiting = [], 0
+        except OSError:
+            self._back_to_memory(written)
+
+    def source(self) -> Source | None:
+        """Return this, None if the picture has stayed in memory."""
+        return None if self.path is None else self
+
+    def read(self) -> bytes:
+        """Return the bytes.
+
+        Raises:
+            UnreadableReplyError: they are on the disk, and cannot be read from there.
+        """
+        return self._from_disk(self.length - self.waiting, 0) + b"".join(self._pieces)
+
+    def read_at(self, size: int, position: int) -> bytes:
+        """Return some of the bytes; raises as `read` does."""
+        if self.path is None:
+            return self.read()[position : position + size]
+        return self._from_disk(size, position)
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the bytes."""
+        if self._digest is None or self.path is None:
+            return hashlib.sha256(self.read()).hexdigest()
+        return self._digest.hexdigest()
+
+    def sync(self) -> Path:
+        """Have the disk take the whole file, and return it. Raises OSError."""
+        assert self.path is not None, "it is on disk"
+        descriptor = os.open(self.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return self.path
+
+    def moved(self, path: Path) -> None:
+        """Take note that the file is now at `path`; it stays there."""
+        self.path, self._named = path, True
+
+    def moved_back(self, path: Path) -> None:
+        """Take note that it is a hidden file again, at `path`."""
+        self.path, self._named = path, False
+
+    def saved(self, path: Path) -> Source:
+        """Return the source of a picture that has been saved at `path`."""
+        try:
+            return FileSource.at(path, self.sha256)
+        except OSError:  # somebody has taken it away at once
+            return BytesSource(self.read())
+
+    def discard(self) -> None:
+        """Remove the file, if it has got no name. Idempotent."""
+        if self.path is not None and not self._named:
+            try:
+                self.path.unlink(missing_ok=True)
+            except OSError:
+                return  # hidden, and of no harm
+
+    def _from_disk(self, size: int, position: int) -> bytes:
+        if self.path is None or not size:
+            return b""
+        try:
+            with self.path.open("rb") as stream:
+                stream.seek(position)
+                return stream.read(size)
+        except OSError as error:
+            raise UnreadableReplyError(
+                f"the picture was written to {str(self.path)!r} while it arrived, and cannot be read from "
+                f"there ({error.strerror or error}). It may have been billed",
+                body=b"",
+            ) from None
+
+    def _back_to_memory(self, written: int) -> None:
+        self._pieces = [self._from_disk(written, 0), *self._pieces]
+        self.discard()
+        self._folder = self.path = None
+        self.waiting = 0  # for good
