@@ -153,7 +153,7 @@ def test_what_is_around_it_is_told(
     """Proxies without their passwords, certificates that are not read, and where replies are kept."""
     monkeypatch.setenv("HTTPS_PROXY", "http://user:CANARY@proxy.example:3128")
     monkeypatch.setenv("SSL_CERT_FILE", "/evil.pem")
-    monkeypatch.setenv("SSLKEYLOGFILE", "/tmp/keys")
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
     monkeypatch.setenv("IMGKIT_HOME", str(tmp_path / "not" / "yet"))
     code, lines = examined(capfd)
     assert code == 0
