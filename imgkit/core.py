@@ -142,9 +142,10 @@ def build_core(
     if catalogue.has_own:
         catalogue.listed()  # what it refers to must be there, now and not within a call
     folder = state_folder_of(state_folder)
-    members = gather(
-        [], own=[auth, *_retrier(retry, members), *_logger(members), *_spooler(folder, members)], to=members
-    )
+    knobs = {**(client_options or {}), **_fixtures(fixtures, strict, spec)}
+    replayed = spec.name == DEFAULT_BACKEND and knobs.get("fixtures") is not None
+    retrier = _retrier(retry, members, replayed)
+    members = gather([], own=[auth, *retrier, *_logger(members), *_spooler(folder, members)], to=members)
     checked = _limits(limits)
     settings = ServiceSettings(
         backend=spec.name,
@@ -162,7 +163,7 @@ def build_core(
         ca=ca,
         reuse_connections=bool(reuse_connections),
         max_in_flight=_count("max_in_flight", max_in_flight),
-        client_options={**(client_options or {}), **_fixtures(fixtures, strict, spec)},
+        client_options=knobs,
     )
     return Core(
         backend=load(options),
@@ -226,14 +227,20 @@ def _fixtures(fixtures: object, strict: object, spec: BackendSpec) -> dict[str, 
     return given
 
 
-def _retrier(retry: object, members: Members) -> list[object]:
-    """Return what retries, unless a plugin that was given does."""
+def _retrier(retry: object, members: Members, replayed: bool) -> list[object]:
+    """Return what retries, unless a plugin that was given does; without pauses where answers are recorded."""
     if isinstance(retry, RetryPlugin):
         return [retry]
     if not isinstance(retry, bool):
         raise ConfigurationError(f"retry is True, False or a RetryPlugin, not {retry!r}")
     given = any(isinstance(member.plugin, RetryPlugin) for member in members)
-    return [RetryPlugin()] if retry and not given else []
+    if not retry or given:
+        return []
+    if replayed:
+        from imgkit.hooks.unhurried import Unhurried
+
+        return [Unhurried()]
+    return [RetryPlugin()]
 
 
 def _logger(members: Members) -> list[object]:

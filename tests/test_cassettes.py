@@ -24,9 +24,9 @@ from vcr.errors import CannotOverwriteExistingCassetteException
 
 import imgkit
 from imgkit.cli.run import run
+from imgkit.hooks.unhurried import Unhurried
 from imgkit.testing import cassette
 from imgkit.testing.cassettes import scrub_request
-from imgkit.testing.replay import Unhurried
 from tests.record_cassettes import BASE_URL, CASSETTES, COMMAND, FOLDER, base, record
 from tests.support.api_server import ROOT, running
 from tests.support.pictures import answer, picture
@@ -179,7 +179,7 @@ def test_replay(face: Any, http_backend: str, name: str) -> None:
 @pytest.mark.parametrize("name", CASSETTES)
 def test_replay_without_vcrpy(face: Any, name: str) -> None:
     """The offline backend gives the same, from the same file."""
-    options = {"fixtures": FOLDER / f"{name}.yaml", "retry": Unhurried()}
+    options = {"fixtures": FOLDER / f"{name}.yaml", "retry": True}
     got = face.run(lambda service: in_turn(service, CASSETTES[name]), "offline", **options)
     assert outcomes(got) == recorded(name)
 

@@ -104,10 +104,11 @@ def test_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_retries_in_their_order(tmp_path: Path) -> None:
     """A 429, then the picture: the same on replay, also after another service has added to the cassette."""
     path = tmp_path / "c.yaml"
-    slow = reply(429, {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}, retry_after="0")
+    slow = reply(429, {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}, retry_after="1")
     with WireServer(slow, reply(200, answer(png(1))), reply(200, answer(png(2)))) as server:
         record(path, "requests", server.base_url, ["create"], retry=True)
         record(path, "aiohttp", server.base_url, ["create"])
+    path.write_text(path.read_text().replace("- '1'", "- '100'"))
     with imgkit.ImageService(fixtures=path) as service:
         first = service.create_image("a fox")
         assert [one.status for one in first.meta.attempts] == [429, 200]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal
 
 import click
 
-from imgkit.cli import doctor_command, exits, mask, options, streams, values
+from imgkit.cli import cassette_group, doctor_command, exits, mask, options, streams, values
 from imgkit.cli.commands import Root
 from imgkit.cli.options import Command, Option
 from imgkit.models import (
@@ -233,7 +232,7 @@ def _others() -> Iterator[click.Command]:
         ),
     )
     yield _cache_group()
-    yield _cassette_group()
+    yield cassette_group.group(_SETTINGS, _verbatim)
     yield Command(
         "recover",
         context_settings=_SETTINGS,
@@ -306,55 +305,6 @@ def _cache_command(name: str, own: list[Option], text: str) -> click.Command:
         callback=run,
         help=text,
         epilog=_verbatim("Example:", f"  imgkit cache {name}"),
-    )
-
-
-def _cassette_group() -> click.Group:
-    """Return `imgkit cassette` with what can be done there."""
-
-    def run(name: str, paths: tuple[str, ...], **given: str) -> int:
-        from imgkit.cli import cassettes
-
-        code: int = getattr(cassettes, name)(paths, **given)
-        return code
-
-    page = Option(["--output", "-o"], required=True, metavar="FILE", type=click.Path(dir_okay=False),
-                  help="where the page goes; - for standard output.")  # fmt: skip
-    kinds = {
-        "check": "Refuse cassettes with something like a key, or with Python objects.\n\nFor continuous "
-        "integration: ends with 1 if something is wrong. Checked are the files, all of folders, and the "
-        "pictures beside them: none may be missing, changed or left over.",
-        "ls": "List what was recorded.",
-        "show": "Make one page of HTML: requests, replies, and their pictures small.\n\nThe page loads "
-        "nothing and runs nothing.",
-        "shrink": "Replace pictures in replies by small ones of the same kind and size in pixels.\n\n"
-        "Pictures in requests stay as they are: a replay is matched by them. Doing it twice changes nothing.",
-    }
-    return click.Group(
-        "cassette",
-        context_settings=_SETTINGS,
-        params=[*options.common_options()],
-        commands=[
-            Command(
-                name,
-                context_settings=_SETTINGS,
-                params=[
-                    click.Argument(["paths"], nargs=-1, required=True, type=click.Path(exists=True)),
-                    *([page] if name == "show" else []),
-                    *options.common_options(),
-                ],
-                callback=partial(run, name),
-                help=text,
-                short_help=text.partition("\n")[0],
-                epilog=_verbatim(
-                    "Example:",
-                    f"  imgkit cassette {name} tests/cassettes{' -o page.html' if name == 'show' else ''}",
-                ),
-            )
-            for name, text in kinds.items()
-        ],
-        help="Look at recorded traffic, check that no secret is in it, and make it small.",
-        epilog=_verbatim("Example:", "  imgkit cassette check tests/cassettes"),
     )
 
 

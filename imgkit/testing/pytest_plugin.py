@@ -100,8 +100,8 @@ def _imgkit_tape(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
             "cost money",
             pytrace=False,
         )
+    from imgkit.hooks.unhurried import Unhurried
     from imgkit.testing.cassettes import cassette
-    from imgkit.testing.replay import Unhurried
 
     rewrite = mode == "rewrite"
     with cassette(path, record_mode="all" if rewrite else mode, drop_unused_requests=rewrite):
