@@ -84,3 +84,17 @@ def test_an_edit(face: Face, http_backend: str, tmp_path: Path) -> None:
     for backend, options in ((http_backend, {"base_url": server.base_url}), ("offline", {"fixtures": path})):
         with cassette(path, record_mode="none"):
             assert pictures(watch(face, edit, backend, **options)) == [("Completed", WHOLE)]
+
+
+def test_by_the_recorder(face: Face, http_backend: str, tmp_path: Path) -> None:
+    """Without vcrpy the same: both backends and the offline one play what the recorder has written."""
+    path = tmp_path / "fox.yaml"
+    with WireServer(streamed(partial(0), partial(1, noise(13)), completed())) as server:
+        options = {"base_url": server.base_url, "api_key": KEY, "model": "m"}
+        seen = watch(face, draw, http_backend, plugins=[imgkit.RecorderPlugin(path)], **options)
+    assert pictures(seen) == WANTED
+    assert seen.response.warnings == ()
+    assert pictures(watch(face, draw, fixtures=path, model="m")) == WANTED
+    for backend in ("requests", "aiohttp"):
+        with cassette(path, record_mode="none"):
+            assert pictures(watch(face, draw, backend, **options)) == WANTED
