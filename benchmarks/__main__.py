@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import tempfile
 from pathlib import Path
 
+import imgkit
 from benchmarks import cases_bytes, cases_calls, cases_own, cases_starts, report
 from benchmarks.harness import Results
 from benchmarks.server import Server, pin
@@ -23,6 +25,7 @@ def main() -> None:
     unknown = set(given.cases) - set(CASES)
     if unknown:
         parser.error(f"no case is named {', '.join(sorted(unknown))}")
+    compileall.compile_dir(Path(imgkit.__file__).parent, quiet=1)  # as an installed package is
     with Server() as server, tempfile.TemporaryDirectory(dir=".", prefix=".bench-") as folder:
         pin(0)
         results = Results(given.quick, server.origin, Path(folder).absolute())

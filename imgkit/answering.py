@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imgkit import results
 from imgkit.call import Started
@@ -31,12 +31,14 @@ from imgkit.errors import (
 from imgkit.exchange import Course
 from imgkit.flow import Done, Flow, Run, Together
 from imgkit.image import Image
-from imgkit.inputs import open_file
+from imgkit.inputs import Prepare, open_file
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, ImageRequest, ImagesResponse
-from imgkit.preparation import InputRules, Prepare, prepared
 from imgkit.providers.base import OpenedInputs, mask_polarity
 from imgkit.references import ImageReference
 from imgkit.single_flight import CacheUse, fetch
+
+if TYPE_CHECKING:
+    from imgkit.preparation import InputRules
 
 AT_ONCE = 4
 """Requests of one call that run at the same time."""
@@ -242,6 +244,10 @@ def opened(
             _check_reference(core, request, field)
         here[field] = (yield from results.here(core, one)) if isinstance(one, Image) else one
     facts = None if model is None else model.inputs
+    from imgkit.preparation import (
+        InputRules,  # with all that looks at pixels: only for calls that have inputs
+    )
+
     rules = InputRules.of(facts, mask_polarity(core.provider))
     ready: tuple[OpenedInputs, list[str]] = yield Run(
         partial(_ready, here, rules, prepare, cleanup), before_sending=True
@@ -261,6 +267,8 @@ def _ready(
         for field, one in here.items()
     }
     mask, markup = found.pop("mask", None), found.pop("markup", None)
+    from imgkit.preparation import prepared
+
     return prepared(tuple(found.values()), mask, markup, rules=rules, how=prepare, cleanup=cleanup)
 
 

@@ -18,8 +18,8 @@ from imgkit.core import Core, seconds
 from imgkit.errors import ImgkitError
 from imgkit.exchange import Course, kept, settled
 from imgkit.flow import Flow, Run
+from imgkit.inputs import Prepare
 from imgkit.models import CreateImageVariationRequest, ImageRequest, ImagesResponse, field_names
-from imgkit.preparation import Prepare
 from imgkit.saving import SavePlan
 from imgkit.schemas.requests import checked
 from imgkit.scratch import Scratch

@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import IO, Any, NoReturn
+from typing import IO, Any, Literal, NoReturn, TypeAlias, get_args
 
 from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.image import Image
@@ -38,6 +38,17 @@ _IN_MEMORY_BYTES = 8 * 1024 * 1024
 _SHOWN_CHARACTERS = 200
 _SEEKING = threading.Lock()
 _PNG_MODES = {"I": "I;16", "La": "LA"}
+
+
+Prepare: TypeAlias = Literal["check", "fit"]
+"""What becomes of pictures that may not fit: refused, or changed."""
+
+
+def prepare_of(given: object) -> Prepare | None:
+    """Return a checked choice. Raises InvalidRequestError."""
+    if given is not None and given not in get_args(Prepare):
+        raise InvalidRequestError({"prepare": f"is {str(given)[:40]!r}: give 'check', 'fit' or None"})
+    return given  # type: ignore[return-value]  # checked above
 
 
 class OpenedFile:

@@ -16,6 +16,7 @@ from imgkit.core import Core, seconds
 from imgkit.errors import InvalidRequestError
 from imgkit.flow import Flow
 from imgkit.image import Image
+from imgkit.inputs import prepare_of
 from imgkit.models import (
     CreateImageEditRequest,
     CreateImageRequest,
@@ -25,7 +26,6 @@ from imgkit.models import (
     ImagesResponse,
     field_names,
 )
-from imgkit.preparation import prepare_of
 from imgkit.schemas.requests import checked
 from imgkit.single_flight import CacheUse
 from imgkit.variations import strategy_of

@@ -9,28 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
 from imgkit import fitting
 from imgkit.catalogue.facts import InputFacts
 from imgkit.errors import InvalidRequestError
 from imgkit.fitting import ImageNeeds
-from imgkit.inputs import InputFile, OpenedFile
+from imgkit.inputs import InputFile, OpenedFile, Prepare
 from imgkit.mask_check import MOST_BYTES, check_mask
 from imgkit.mask_pixels import by, converted
 from imgkit.providers.base import MaskPolarity, OpenedInputs
 from imgkit.references import ImageReference
 from imgkit.sniff import Format
-
-Prepare: TypeAlias = Literal["check", "fit"]
-
-
-def prepare_of(given: object) -> Prepare | None:
-    """Return a checked choice. Raises InvalidRequestError."""
-    if given is not None and given not in get_args(Prepare):
-        raise InvalidRequestError({"prepare": f"is {str(given)[:40]!r}: give 'check', 'fit' or None"})
-    return given  # type: ignore[return-value]  # checked above
-
 
 ANY_IMAGE = ImageNeeds()
 ANY_MASK = ImageNeeds(formats=frozenset({"png"}), max_bytes=MOST_BYTES)

@@ -15,6 +15,7 @@ from imgkit.core import Core
 from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.exchange import Course, exchange
 from imgkit.flow import Flow
+from imgkit.inputs import Prepare, prepare_of
 from imgkit.models import (
     CreateImageEditRequest,
     CreateImageRequest,
@@ -23,7 +24,6 @@ from imgkit.models import (
     ImagesResponse,
 )
 from imgkit.operations import request_of
-from imgkit.preparation import Prepare, prepare_of
 from imgkit.providers.base import StreamingProvider
 from imgkit.stream_exchange import read_events
 

@@ -11,12 +11,12 @@ from imgkit.core import Core
 from imgkit.errors import EndpointRetiredError, InvalidRequestError, ModelNotFoundError, NotFoundError
 from imgkit.exchange import Course
 from imgkit.flow import Flow
+from imgkit.inputs import Prepare
 from imgkit.models import (
     CreateImageEditRequest,
     CreateImageVariationRequest,
     field_names,
 )
-from imgkit.preparation import Prepare
 from imgkit.schemas.requests import checked
 from imgkit.single_flight import CacheUse
 

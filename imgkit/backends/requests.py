@@ -148,24 +148,29 @@ class _Adapter(requests.adapters.HTTPAdapter):
     """requests' adapter over connections of our own; it repeats nothing."""
 
     def __init__(self, options: BackendOptions) -> None:
-        self._tls = tls_context(options.ca)
+        self._ca = options.ca
+        if options.ca is not None:  # what is wrong with it is told now
+            tls_context(options.ca)
         super().__init__(
             pool_connections=8, pool_maxsize=options.max_in_flight, max_retries=Retry(0, read=False)
         )
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._tls, **kwargs)
+        super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, ssl_context=self._tls, **kwargs)
+        manager = super().proxy_manager_for(proxy, ssl_context=tls_context(self._ca), **kwargs)
         manager.pool_classes_by_scheme = _POOLS
         return manager
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
-        """Leave the TLS settings to the context; requests would change the caller's own one."""
+        """Leave the TLS settings to the context, which is made for the first connection that needs it.
+
+        requests would change the caller's own one.
+        """
         host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {}
+        return host, {"ssl_context": tls_context(self._ca)} if host["scheme"] == "https" else {}
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:
         """Return the reply without what we never look at: cookies, encoding, headers in another order."""

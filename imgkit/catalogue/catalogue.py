@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from decimal import Decimal
 from functools import cache, cached_property
-from importlib import resources
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -222,6 +220,9 @@ def _origin(one: Mapping[str, Any], layer: Facts) -> Origin:
 @cache
 def shipped(place: str) -> Facts:
     """Return the data of a provider; ``place`` is ``"package:file"``."""
+    import tomllib
+    from importlib import resources
+
     package, _, file = place.partition(":")
     return tomllib.loads(resources.files(package).joinpath(file).read_text("utf-8"))
 
@@ -247,6 +248,8 @@ def own_facts(given: object) -> list[Facts]:
 
 
 def _read(path: Path, where: str) -> Facts:
+    import tomllib
+
     try:
         with path.open("rb") as stream:
             facts = tomllib.load(stream)
