@@ -86,7 +86,7 @@ def answered(
             course.table.notify(Started(), course.call)
         course.request = request
         found = yield from _in_parts(core, course, request, inputs, use, cleanup)
-    return replace(found, response=replace(found.response, warnings=(*warnings, *found.response.warnings)))
+    return found if not warnings else replace(found, response=results.warned(found.response, warnings))
 
 
 def considered(

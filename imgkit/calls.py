@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -93,7 +93,7 @@ def begun(
     """Return the course of a call that begins now. Raises `ConfigurationError` for a time that is none."""
     limit_s = core.limits.timeout_s if timeout_s is None else seconds("timeout_s", timeout_s)
     call = Call(
-        id=uuid.uuid4().hex,
+        id=secrets.token_hex(16),
         operation=request.operation,
         backend=core.backend_name,
         provider=core.provider_name,
@@ -165,5 +165,6 @@ def handed_over(core: Core, found: Answered, plan: SavePlan | None) -> Flow[Imag
         raise
     for part, brought in found.each:
         yield from settled(part, brought)
-        response = replace(response, warnings=(*response.warnings, *part.account.problems))
+        if part.account.problems:
+            response = replace(response, warnings=(*response.warnings, *part.account.problems))
     return response

@@ -112,6 +112,7 @@ class Driver(Generic[T]):
         news: object = None
         while True:
             need: Need | Done[T] = advance(self._flow, news)
+            news = None  # a chunk of a reply is the flow's now
             match need:
                 case Done() | Emit():
                     return need

@@ -271,8 +271,10 @@ def read_reply(head: Head, course: Course) -> Flow[JsonReply]:
     try:
         while reply.length <= limit and (chunk := (yield Read())):
             news = reply.feed(chunk)
+            del chunk  # hundreds of calls may wait for the disk here
             if spools and news:  # each chunk at once: nobody knows whether there will be another
                 yield Run(partial(account.write, news))
+            del news
             if scratch is not None and scratch.due:
                 yield Run(scratch.write)
             course.table.notify(Progress(reply.length, expected), course.call)

@@ -24,6 +24,8 @@ THUMBNAIL_PX = 512
 """Longest edge in pixels of what a notebook shows, so that it does not grow by megabytes."""
 
 
+_BLOCK_BYTES = 256 * 1024
+
 FIRST_BYTES = 64 * 1024
 """How much of a picture nearly always says what it is."""
 
@@ -91,19 +93,29 @@ class FileSource:
         path: the file.
         length: its size in bytes.
         modified_ns: when it was written.
-        sha256: hexadecimal digest of the bytes.
+        known_sha256: hexadecimal digest of the bytes, "" if it is not known yet.
     """
 
     path: Path
     length: int
     modified_ns: int
-    sha256: str
+    known_sha256: str = ""
 
     @classmethod
-    def at(cls, path: Path, sha256: str) -> FileSource:
+    def at(cls, path: Path, sha256: str = "") -> FileSource:
         """Return the source for a file that is complete. Raises OSError."""
         found = path.stat()
         return cls(path.absolute(), found.st_size, found.st_mtime_ns, sha256)
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the bytes; raises as `read` does."""
+        if self.known_sha256:
+            return self.known_sha256
+        digest = hashlib.sha256()
+        for position in range(0, self.length, _BLOCK_BYTES):
+            digest.update(self.read_at(_BLOCK_BYTES, position))
+        return digest.hexdigest()
 
     def read(self) -> bytes:
         """Return the bytes. Raises `NotDownloadedError` if the file is not as it was written."""

@@ -169,6 +169,11 @@ def joined(
     )
 
 
+def warned(response: ImagesResponse, warnings: Iterable[str]) -> ImagesResponse:
+    """Return a response with these warnings before its own."""
+    return replace(response, warnings=(*warnings, *response.warnings))
+
+
 def usage_of(usages: Iterable[Usage | None]) -> Usage | None:
     """Return the sum of what several replies report; a number that one of them lacks is not known."""
     all_of_them = list(usages)

@@ -181,6 +181,7 @@ class SavePlan:
             _write(wanted, picture, os.replace)
             if story is not None:
                 _write(sidecar_path(wanted), BytesSource(story), os.replace)
+            _sync_folder(wanted.parent)
             return wanted
         for number in range(1, _MOST_NAMES):
             path = wanted if number == 1 else wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
@@ -198,6 +199,7 @@ class SavePlan:
                 if isinstance(error, FileExistsError):
                     continue
                 raise
+            _sync_folder(path.parent)
             return path
         raise SaveError(
             f"{_MOST_NAMES} files like {str(wanted)!r} exist: choose another name", images=(image,)
@@ -296,6 +298,7 @@ def write_file(path: Path, data: bytes, *, overwrite: bool) -> None:
         OSError, ValueError: it cannot be written, or the path is none.
     """
     _write(path, BytesSource(data), os.replace if overwrite else _link)
+    _sync_folder(path.parent)
 
 
 def _write(path: Path, content: Source, publish: Callable[[Path, Path], None]) -> None:
@@ -313,7 +316,6 @@ def _write(path: Path, content: Source, publish: Callable[[Path, Path], None]) -
     finally:
         if os.path.lexists(part):
             os.unlink(part)
-    _sync_folder(path.parent)
 
 
 def _named(path: Path, file: ScratchFile, publish: Callable[[Path, Path], None]) -> bool:
@@ -327,7 +329,6 @@ def _named(path: Path, file: ScratchFile, publish: Callable[[Path, Path], None])
         raise
     if not os.path.lexists(hidden):  # moved; a link leaves it there
         file.moved(path)
-    _sync_folder(path.parent)
     return True
 
 

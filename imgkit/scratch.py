@@ -14,9 +14,13 @@ from pathlib import Path
 from imgkit.errors import UnreadableReplyError
 from imgkit.image import BytesSource, FileSource, Source
 
-PIECE_BYTES = 128 * 1024
+MOST_OPEN = 64
+"""So many files are kept open while they are written; hundreds of pictures may arrive at once."""
+
+PIECE_BYTES = 64 * 1024
 """How much waits in memory until it is written. With hundreds of replies at once, this counts."""
 
+_open: set[int] = set()
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _MORE = os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)
 
@@ -65,8 +69,6 @@ class Scratch:
 class ScratchFile:
     """One picture while it arrives; see `imgkit.image.Source`.
 
-    Descriptors are not kept open, since hundreds of pictures may arrive at once.
-
     Attributes:
         path: the file that it is in, None as long as it is in memory.
         length: bytes so far.
@@ -78,6 +80,7 @@ class ScratchFile:
         self._digest = hashlib.sha256() if digest else None
         self._pieces: list[bytes] = []
         self._named = False
+        self._descriptor: int | None = None
         self.path: Path | None = None
         self.length = 0
         self.waiting = 0
@@ -101,21 +104,33 @@ class ScratchFile:
                 self._digest.update(piece)
         written = self.length - self.waiting
         try:
-            if self.path is None:
-                self.path = self._folder / f".imgkit-{secrets.token_hex(8)}.part"
-                descriptor = os.open(self.path, _NEW, 0o666)
-            else:
-                descriptor = os.open(self.path, _MORE)
-            try:
-                for piece in self._pieces:
-                    view = memoryview(piece)
-                    while view:
-                        view = view[os.write(descriptor, view) :]
-            finally:
-                os.close(descriptor)
+            descriptor = self._opened(self._folder)
+            for piece in self._pieces:
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(descriptor, view) :]
             self._pieces, self.waiting = [], 0
+            if len(_open) > MOST_OPEN:
+                self._close()
         except OSError:
             self._back_to_memory(written)
+
+    def _opened(self, folder: Path) -> int:
+        """Return the descriptor to write to. Raises OSError."""
+        if self._descriptor is None:
+            if self.path is None:
+                self.path = folder / f".imgkit-{secrets.token_hex(8)}.part"
+                self._descriptor = os.open(self.path, _NEW, 0o666)
+            else:
+                self._descriptor = os.open(self.path, _MORE)
+            _open.add(self._descriptor)
+        return self._descriptor
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            _open.discard(descriptor)
+            os.close(descriptor)
 
     def source(self) -> Source | None:
         """Return this, None if the picture has stayed in memory."""
@@ -145,11 +160,11 @@ class ScratchFile:
     def sync(self) -> Path:
         """Have the disk take the whole file, and return it. Raises OSError."""
         assert self.path is not None, "it is on disk"
-        descriptor = os.open(self.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        assert self._folder is not None, "it is on disk"
         try:
-            os.fsync(descriptor)
+            os.fsync(self._opened(self._folder))
         finally:
-            os.close(descriptor)
+            self._close()
         return self.path
 
     def moved(self, path: Path) -> None:
@@ -163,12 +178,13 @@ class ScratchFile:
     def saved(self, path: Path) -> Source:
         """Return the source of a picture that has been saved at `path`."""
         try:
-            return FileSource.at(path, self.sha256)
+            return FileSource.at(path, self._digest.hexdigest() if self._digest is not None else "")
         except OSError:  # somebody has taken it away at once
             return BytesSource(self.read())
 
     def discard(self) -> None:
         """Remove the file, if it has got no name. Idempotent."""
+        self._close()
         if self.path is not None and not self._named:
             try:
                 self.path.unlink(missing_ok=True)

@@ -210,8 +210,8 @@ class DiskFull(OSError):
 
 FAILURES = [
     (["fsync"], 1, []),  # the picture
-    (["fsync"], 2, ["a.png", "a.png.json"]),  # its folder: some file systems refuse, and nothing is lost
-    (["fsync"], 3, []),  # the sidecar
+    (["fsync"], 2, []),  # the sidecar
+    (["fsync"], 3, ["a.png", "a.png.json"]),  # their folder: some file systems refuse, and nothing is lost
     (["link", "replace"], 1, []),
     (["link", "replace"], 2, []),
     (["link", "replace"], 3, ["a.png", "a.png.json"]),  # there is no third name to give

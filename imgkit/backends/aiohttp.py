@@ -20,6 +20,10 @@ from imgkit.redact import safe_url
 from imgkit.transfer import Transfer, shut_down
 from imgkit.wire import AsyncReply, BackendOptions, Body, Head, HttpRequest, whole_or_blocks
 
+READ_BYTES = 16 * 1024
+"""What may wait unread of a reply; aiohttp stops reading beyond twice as much. Its own half a megabyte
+counts when hundreds of replies wait for the disk."""
+
 HEAD_LINE_BYTES = 65_536
 """Longest line of a reply's head, as http.client has it; aiohttp's own limit is 8190."""
 
@@ -103,6 +107,7 @@ class AiohttpBackend:
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
+                read_bufsize=READ_BYTES,
                 max_line_size=HEAD_LINE_BYTES,
                 max_field_size=HEAD_LINE_BYTES,
                 skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
