@@ -52,7 +52,7 @@ class Account:
             ledgers: of the service.
             request: what is asked for.
             call: the call.
-            attempt: 1 for the first sending.
+            attempt: number of the sending within the call, from 1 on, also where requests run together.
 
         Raises:
             ImgkitError: a ledger refuses, or fails; what the others had reserved is given up.

@@ -71,7 +71,7 @@ class Sent:
 
     Attributes:
         request: without credentials.
-        attempt: 1 for the first.
+        attempt: number of the sending within the call, from 1 on.
     """
 
     request: HttpRequest

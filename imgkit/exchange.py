@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from typing import Literal, TypeAlias
 
 from imgkit.accounts import Account
@@ -46,6 +47,7 @@ class Course:
         deadline: by the clock.
         clock: monotonic seconds.
         attempts: what was sent.
+        numbers: of the sendings of the call, from 1 on; its parts share them.
         sent: a request is with the backend and its outcome is not known yet.
         request: what is asked for, once plugins have had their say.
         shared: what the call ends with came of another call with an equal request.
@@ -65,6 +67,7 @@ class Course:
     deadline: float
     clock: Callable[[], float]
     attempts: list[Attempt] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
     sent: bool = False
     request: ImageRequest | None = None
     shared: bool = False
@@ -175,11 +178,12 @@ def send_once(
     request = table.before_send(request, call)
     signed = yield from with_credentials(request, table, call)
     secrets = secrets_of(signed)
-    account = yield from _reserved(course)
+    number = next(course.numbers)
+    account = yield from _reserved(course, number)
     began = course.clock()
     status: int | None = None
     problem: str | None = None
-    table.notify(Sent(request, len(course.attempts) + 1), call)
+    table.notify(Sent(request, number), call)
     course.sent = account.sent = True
     try:
         head = yield Open(signed)
@@ -214,13 +218,13 @@ def kept(course: Course, error: ImgkitError, response: ImagesResponse | None = N
         error.add_note(problem)
 
 
-def _reserved(course: Course) -> Flow[Account]:
+def _reserved(course: Course, number: int) -> Flow[Account]:
     """Return the account of the next sending, which is the course's from here on."""
     ledgers = course.equipment.ledgers
     if ledgers:
         assert course.request is not None, "a call is prepared before it is sent"
         course.account = yield Run(
-            partial(Account.reserve, ledgers, course.request, course.call, len(course.attempts) + 1),
+            partial(Account.reserve, ledgers, course.request, course.call, number),
             before_sending=True,
         )
     return course.account

@@ -25,7 +25,7 @@ class Ledger(Protocol):
         Args:
             request: what is asked for.
             call: the call.
-            attempt: 1 for the first sending.
+            attempt: number of the sending within the call, from 1 on, also where requests run together.
 
         Raises:
             ImgkitError: nothing may be sent.

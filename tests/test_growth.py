@@ -89,7 +89,7 @@ def test_nothing_is_kept_of_a_call(colour: str) -> None:
                     images.create_image("a fox")
 
                 return await measured(ask)
-        async with imgkit.AsyncImageService(Answers(), max_in_flight=2, **settings) as more:
+        async with imgkit.AsyncImageService(Answers(), max_in_flight=1, **settings) as more:
 
             async def ask_too() -> None:
                 await more.create_image("a fox")

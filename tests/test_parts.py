@@ -12,6 +12,7 @@ import pytest
 import imgkit
 from imgkit import CachePlugin, ImageService, operations
 from imgkit.flow import Done, Failed, Open, Read, Together, advance
+from imgkit.spool import Spool
 from imgkit.stores.memory import MemoryStore
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import Line, WireServer, drop, reply
@@ -148,6 +149,22 @@ def test_a_bug_breaks_all_off(face: Any) -> None:
     with pytest.raises(ZeroDivisionError):
         face.run(lambda service: service.create_image("a fox", n=30), Odd(), base_url="http://127.0.0.1:1/v1")
     assert not [one for one in threading.enumerate() if one.name.startswith("imgkit-part")]
+
+
+def test_each_part_has_its_record(face: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What several requests have brought, and could not be saved, is all there to be recovered."""
+
+    def no(*args: Any) -> None:
+        raise OSError(13, "Permission denied")
+
+    monkeypatch.setattr("imgkit.saving._link", no)
+    with WireServer(counted) as server, pytest.raises(imgkit.SaveError):
+        settings = {"provider": official(server.base_url), "api_key": KEY, "model": "gpt-image-2"}
+        call = lambda service: service.create_image("a fox", n=25, save_to=tmp_path)  # noqa: E731
+        face.run(call, "requests", state_folder=tmp_path / "state", **settings)
+    left = Spool(tmp_path / "state" / "spool").left()
+    assert sorted(len(json.loads(one.text())["data"]) for one in left) == [5, 10, 10]
+    assert {one.facts["attempt"] for one in left} == {1, 2, 3}
 
 
 def test_by_hand() -> None:
