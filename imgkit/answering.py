@@ -19,6 +19,7 @@ from imgkit.catalogue.rules import judged, judged_inputs, most
 from imgkit.core import Core
 from imgkit.errors import (
     ApiError,
+    BudgetExceededError,
     ConfigurationError,
     ImgkitError,
     InvalidRequestError,
@@ -200,7 +201,7 @@ def _is_final(error: ImgkitError) -> bool:
         isinstance(error, RateLimitError) and not isinstance(error, QuotaExceededError)
     ):
         return False
-    return isinstance(error, ApiError | ConfigurationError | InvalidRequestError)
+    return isinstance(error, ApiError | BudgetExceededError | ConfigurationError | InvalidRequestError)
 
 
 def _worst(errors: list[ImgkitError]) -> ImgkitError:

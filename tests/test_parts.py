@@ -151,6 +151,15 @@ def test_a_bug_breaks_all_off(face: Any) -> None:
     assert not [one for one in threading.enumerate() if one.name.startswith("imgkit-part")]
 
 
+def test_a_budget_ends_the_whole_call(face: Any) -> None:
+    """Once a part has no room in it, no smaller one takes its place: that is not what was asked for."""
+    budget = imgkit.Budget(usd=0.5)
+    with WireServer(counted) as server, pytest.raises(imgkit.BudgetExceededError):
+        ask(face, server, "requests", 101, plugins=[budget], quality="high", size="1024x1024")
+    assert server.posts == 0
+    assert budget.spent == 0
+
+
 def test_each_part_has_its_record(face: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What several requests have brought, and could not be saved, is all there to be recovered."""
 
