@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from imgkit.errors import NotDownloadedError, UnreadableReplyError
 from imgkit.redact import safe_url
-from imgkit.sniff import HEAD_BYTES, Format, Kind, sniff
+from imgkit.sniff import Format, Kind, sniff_file
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -25,9 +25,6 @@ THUMBNAIL_PX = 512
 
 
 _BLOCK_BYTES = 256 * 1024
-
-FIRST_BYTES = 64 * 1024
-"""How much of a picture nearly always says what it is."""
 
 
 class Source(Protocol):
@@ -289,11 +286,7 @@ class Image:
         return picture
 
     def _kind(self) -> Kind | None:
-        head = self.source.read_at(FIRST_BYTES, 0)
-        kind = sniff(head)
-        if kind is not None and kind.width is None and len(head) == FIRST_BYTES:
-            kind = sniff(self.source.read_at(HEAD_BYTES, 0))  # a JPEG with its size behind its metadata
-        return kind
+        return sniff_file(self.source.length, self.source.read_at)[0]
 
     def __repr__(self) -> str:
         if self._is_remote():

@@ -22,7 +22,7 @@ from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.image import Image
 from imgkit.redact import scrub
 from imgkit.references import ImageReference
-from imgkit.sniff import HEAD_BYTES, Kind, ReadAt, is_complete, sniff
+from imgkit.sniff import Kind, ReadAt, is_complete, sniff_file
 from imgkit.streaming.replies import decode_data_url, is_data_url
 from imgkit.wire import BLOCK_BYTES
 
@@ -133,8 +133,7 @@ class InputFile(OpenedFile):
         return file if isinstance(file, cls) else cls(file.field, file.length, file._read_at, file._unchanged)
 
     def _judge(self) -> Kind:
-        head = self._read_at(min(self.length, HEAD_BYTES), 0)
-        kind = sniff(head)
+        kind, head = sniff_file(self.length, self._read_at)
         if kind is None or kind.format not in UPLOAD_FORMATS:
             what = kind.format if kind else _looks_like(head)
             self._refuse(f"is {what}, not a PNG, JPEG, WebP or GIF picture: convert it first")

@@ -27,6 +27,9 @@ EXTENSIONS: dict[Format, tuple[str, ...]] = {
     "gif": (".gif",),
     "svg": (".svg",),
 }
+FIRST_BYTES = 64 * 1024
+"""How much of a picture nearly always says what it is."""
+
 HEAD_BYTES = 1024 * 1024
 """How much of a file `measure` may need: a JPEG carries its size behind its metadata."""
 
@@ -115,6 +118,20 @@ def png_header(read_at: ReadAt) -> PngHeader:
         names.add(head[4:])
         position += 12 + int.from_bytes(head[:4], "big")
     return PngHeader(bits, colour_type, b"tRNS" in names, b"acTL" in names)
+
+
+def sniff_file(length: int, read_at: ReadAt) -> tuple[Kind | None, bytes]:
+    """Return what a file is, and its first bytes; no more is read than that takes.
+
+    Args:
+        length: size of the file in bytes.
+        read_at: see `is_complete`.
+    """
+    head = read_at(min(length, FIRST_BYTES), 0)
+    kind = sniff(head)
+    if kind is not None and kind.width is None and length > FIRST_BYTES:
+        kind = sniff(read_at(min(length, HEAD_BYTES), 0))  # a JPEG with its size behind its metadata
+    return kind, head
 
 
 def is_complete(length: int, read_at: ReadAt) -> bool:
