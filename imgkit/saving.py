@@ -183,10 +183,13 @@ class SavePlan:
                 _write(sidecar_path(wanted), BytesSource(story), os.replace)
             _sync_folder(wanted.parent)
             return wanted
+        stem, suffix = os.path.join(wanted.parent, wanted.stem), wanted.suffix
         for number in range(1, _MOST_NAMES):
-            path = wanted if number == 1 else wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
-            if os.path.lexists(path) or (story is not None and os.path.lexists(sidecar_path(path))):
+            name = str(wanted) if number == 1 else f"{stem}-{number}{suffix}"
+            # As text: among many pictures of one name, most of what saving costs would be paths.
+            if os.path.lexists(name) or (story is not None and os.path.lexists(f"{name}.json")):
                 continue
+            path = Path(name)
             try:
                 _write(path, picture, _link)
             except FileExistsError:
@@ -302,7 +305,10 @@ def write_file(path: Path, data: bytes, *, overwrite: bool) -> None:
 
 
 def _write(path: Path, content: Source, publish: Callable[[Path, Path], None]) -> None:
-    """Write a whole file under a temporary name, flush it to the disk, then give it its name."""
+    """Write a whole file under a temporary name, flush it to the disk, then give it its name.
+
+    The name is safe once `_sync_folder` has run.
+    """
     if isinstance(content, ScratchFile) and content.path is not None and _named(path, content, publish):
         return
     part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.part")
