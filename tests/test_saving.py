@@ -259,6 +259,7 @@ def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 LIMITED = """
 import resource, sys
+sys.dont_write_bytecode = True  # the limit would cut that short, too, for all who import it later
 from imgkit.errors import SaveError
 from imgkit.image import Image
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
