@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
+import tracemalloc
 from collections.abc import Generator
 from typing import Any
 
@@ -195,3 +198,26 @@ def test_unmapped_wire_failure_is_unknown() -> None:
         with imgkit.ImageService(Cut(error), base_url="http://127.0.0.1:1/v1", retry=False) as service:
             with pytest.raises(expected):
                 service.create_image("a fox")
+
+
+def test_nothing_of_a_chunk_is_kept_once_it_is_on_disk(tmp_path: Any) -> None:
+    """With hundreds of replies at once, what each holds while the others have their turn is what counts."""
+    chunk = base64.b64encode(os.urandom(3 << 17))
+    flow = operations.create_image(core(), "a fox", save_to=tmp_path / "fox.png")
+    need, chunks = advance(flow, None), 0
+    while not isinstance(need, Open):
+        assert isinstance(need, Run)
+        need = advance(flow, need.fn())
+    need = advance(flow, Head(200, {}))
+    need = advance(flow, b'{"data":[{"b64_json":"')
+    tracemalloc.start()
+    while chunks < 3:
+        if isinstance(need, Read):
+            assert tracemalloc.get_traced_memory()[0] < len(chunk) // 8
+            chunks += 1
+            need = advance(flow, bytes(bytearray(chunk)))  # a new object, of which only the flow knows
+        else:
+            assert isinstance(need, Run)
+            need = advance(flow, need.fn())
+    tracemalloc.stop()
+    flow.close()
