@@ -92,6 +92,31 @@ def test_estimates_that_are_not_known() -> None:
     assert more.high > less.high
 
 
+@pytest.mark.parametrize(
+    "extra", [{"n": 10}, {"quality": "high"}, {"size": "1536x1024"}, {"prompt": "a fox and a hare" * 9}]
+)
+def test_extra_body_counts_as_it_is_sent(extra: dict[str, Any]) -> None:
+    """What is given beside the fields wins on the wire, so a budget reserves for it."""
+    base: dict[str, Any] = {"prompt": "a fox", "n": 1, "quality": "low", "size": "1024x1024"}
+    given = estimate(CreateImageRequest(**{**base, "extra_body": extra}), MODEL, CATALOGUE)
+    assert given.known
+    assert given == estimate(CreateImageRequest(**{**base, **extra}), MODEL, CATALOGUE)
+
+
+@pytest.mark.parametrize("extra", [{"n": "10"}, {"n": 0}, {"n": True}, {"size": 5}, {"quality": "max"}])
+def test_extra_body_that_nobody_understands_has_no_price(extra: dict[str, Any]) -> None:
+    found = estimate(CreateImageRequest(prompt="x", extra_body=extra), MODEL, CATALOGUE)
+    assert not found.known
+    assert found.note
+
+
+def test_markup_is_a_picture_too() -> None:
+    plain = CreateImageEditRequest(image=b"", prompt="x", quality="low")
+    marked = estimate(dataclasses.replace(plain, markup=b""), MODEL, CATALOGUE)
+    assert marked == estimate(dataclasses.replace(plain, mask=b""), MODEL, CATALOGUE)
+    assert marked != estimate(plain, MODEL, CATALOGUE)
+
+
 def test_a_service_tells_before() -> None:
     """For a request object or a prompt; offline costs nothing, an unknown host is not known."""
     with imgkit.ImageService() as images:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from decimal import Decimal
 
 from imgkit.catalogue.catalogue import Catalogue
@@ -15,6 +16,9 @@ MILLION = Decimal(1_000_000)
 NOTHING = Decimal(0)
 
 _REFERENCE_SIZE = "1024x1024"
+
+_COUNTED = ("prompt", "n", "size", "quality", "output_format")
+"""Fields that a price depends on; those in ``extra_body`` win, as they do in what is sent."""
 
 
 def cost_of(usage: Usage | None, model: Model | None, operation: str) -> Cost:
@@ -84,6 +88,9 @@ def estimate(
     if model is None or model.prices is None or model.tokens is None:
         return Estimate(note="no prices are known for this model on this host")
     prices = model.prices
+    request, problem = _as_sent(request)
+    if problem:
+        return Estimate(note=problem)
     bounds = _output(request, model.tokens)
     if bounds is None:
         return Estimate(note=f"no token counts are known for quality {getattr(request, 'quality', None)!r}")
@@ -102,6 +109,17 @@ def estimate(
     return Estimate(
         low=low, high=high, currency=prices.currency, as_of=prices.origin.as_of, note=model.tokens.note
     )
+
+
+def _as_sent(request: ImageRequest) -> tuple[ImageRequest, str]:
+    """Return a request with what its ``extra_body`` says of its price, and what cannot be read there."""
+    extra = request.extra_body or {}
+    own = {name: extra[name] for name in _COUNTED if name in extra and hasattr(request, name)}
+    for name, value in own.items():
+        fits = type(value) is int and value > 0 if name == "n" else isinstance(value, str)
+        if not fits and value is not None:
+            return request, f"extra_body gives a {name} that is not understood"
+    return (replace(request, **own) if own else request), ""
 
 
 def _output(request: ImageRequest, tokens: Tokens) -> tuple[int, int] | None:
@@ -131,7 +149,9 @@ def _pictures_of(request: ImageRequest) -> int:
         return 0
     image = request.image
     many = len(image) if isinstance(image, list | tuple) else 1
-    return many + (isinstance(request, CreateImageEditRequest) and request.mask is not None)
+    if isinstance(request, CreateImageEditRequest):
+        many += (request.mask is not None) + (request.markup is not None)
+    return many
 
 
 def _amount(prices: Prices, text: int, image: int, output: int) -> Decimal | None:
