@@ -110,6 +110,17 @@ def test_extra_body_that_nobody_understands_has_no_price(extra: dict[str, Any]) 
     assert found.note
 
 
+@pytest.mark.parametrize("output_format", ["gif", "svg"])
+def test_animations_and_drawings_have_no_estimate(output_format: str) -> None:
+    """Tokens of one still picture do not bound them, so a budget must not take them for such."""
+    model = CATALOGUE.find("gpt-image-2.6-flare", "official")
+    for given in ({"output_format": output_format}, {"extra_body": {"output_format": output_format}}):
+        found = estimate(CreateImageRequest(prompt="x", **given), model, CATALOGUE)
+        assert not found.known
+        assert output_format in found.note
+    assert estimate(CreateImageRequest(prompt="x", output_format="webp"), model, CATALOGUE).known
+
+
 def test_markup_is_a_picture_too() -> None:
     plain = CreateImageEditRequest(image=b"", prompt="x", quality="low")
     marked = estimate(dataclasses.replace(plain, markup=b""), MODEL, CATALOGUE)

@@ -206,8 +206,9 @@ def _prices(one: dict[str, Any] | None) -> Prices | None:
 def _tokens(one: dict[str, Any] | None) -> Tokens | None:
     if one is None:
         return None
-    by_quality = {quality: sizes for quality, sizes in one.items() if isinstance(sizes, dict)}
-    return Tokens(by_quality=by_quality, note=one.get("note", ""), origin=one["origin"])
+    not_of = one.get("not_of", {})
+    by_quality = {key: sizes for key, sizes in one.items() if isinstance(sizes, dict) and key != "not_of"}
+    return Tokens(by_quality=by_quality, note=one.get("note", ""), not_of=not_of, origin=one["origin"])
 
 
 def _origin(one: Mapping[str, Any], layer: Facts) -> Origin:

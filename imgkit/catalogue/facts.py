@@ -7,8 +7,8 @@ same form and wins. What no file knows is not judged.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -132,11 +132,13 @@ class Tokens:
     Attributes:
         by_quality: for each quality the tokens by size.
         note: what is doubtful about them.
+        not_of: values of a request's fields for which these counts say nothing.
         origin: date and source.
     """
 
     by_quality: Mapping[str, Mapping[str, int]]
     note: str = ""
+    not_of: Mapping[str, Collection[str]] = field(default_factory=dict)
     origin: Origin = Origin()
 
 

@@ -91,6 +91,9 @@ def estimate(
     request, problem = _as_sent(request)
     if problem:
         return Estimate(note=problem)
+    for name, values in model.tokens.not_of.items():
+        if (value := getattr(request, name, None)) in values:
+            return Estimate(note=f"no token counts are known for {name}={value!r}")
     bounds = _output(request, model.tokens)
     if bounds is None:
         return Estimate(note=f"no token counts are known for quality {getattr(request, 'quality', None)!r}")

@@ -82,6 +82,7 @@ class _Tokens(_Facts):
         unknown = ma.INCLUDE  # one table for each quality
 
     note = fields.String()
+    not_of = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
 
 
 class _Beside(_Facts):
