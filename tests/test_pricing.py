@@ -121,6 +121,40 @@ def test_animations_and_drawings_have_no_estimate(output_format: str) -> None:
     assert estimate(CreateImageRequest(prompt="x", output_format="webp"), model, CATALOGUE).known
 
 
+def _own(medium: Any) -> dict[str, Any]:
+    return {
+        "hosts": ["compatible"],
+        "prices": {"own": {"currency": "USD", "text_in": 5, "image_out": 30}},
+        "tokens": {"own": {"medium": medium}},
+        "models": [{"id": "m", "prices": "own", "tokens": "own"}],
+    }
+
+
+def test_a_size_counts_by_its_area_from_any_size_that_is_known() -> None:
+    settings: dict[str, Any] = {"base_url": "http://127.0.0.1:1/v1", "model": "m"}
+    with imgkit.ImageService("requests", models=_own({"512x512": 300}), **settings) as images:
+        found = images.estimate("x", quality="medium", size="1024x1024")
+    assert found.low is not None
+    assert found.high is not None
+    assert float(found.low) < 1200 * 30 / 1_000_000 < float(found.high) < 0.05
+
+
+@pytest.mark.parametrize("medium", [5, {"512x512": "abc"}, {"512x512": -3}, {"big": 3}, {"0x5": 3}])
+def test_counts_of_ones_own_that_are_none(medium: Any) -> None:
+    """Told by name when the facts are read, not by a builtin error or a price below nothing."""
+    settings: dict[str, Any] = {"base_url": "http://127.0.0.1:1/v1", "model": "m"}
+    with pytest.raises(imgkit.ConfigurationError, match="medium: is a table of tokens by size"):
+        imgkit.ImageService("requests", models=_own(medium), **settings).estimate("x")
+
+
+@pytest.mark.parametrize("price", [float("nan"), float("inf"), -1, True, "5"])
+def test_prices_of_ones_own_that_are_none(price: Any) -> None:
+    facts = _own({"1024x1024": 300})
+    facts["prices"]["own"]["image_out"] = price
+    with pytest.raises(imgkit.ConfigurationError, match="image_out: must be a number from 0 on"):
+        imgkit.ImageService("requests", base_url="http://127.0.0.1:1/v1", models=facts).estimate("x")
+
+
 def test_markup_is_a_picture_too() -> None:
     plain = CreateImageEditRequest(image=b"", prompt="x", quality="low")
     marked = estimate(dataclasses.replace(plain, markup=b""), MODEL, CATALOGUE)

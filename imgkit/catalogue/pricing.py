@@ -142,9 +142,15 @@ def _of_size(by_size: dict[str, int] | object, size: str) -> tuple[int, int]:
     found = re.fullmatch(r"([0-9]+)x([0-9]+)", size)
     if found is None:
         return min(by_size.values()), max(by_size.values())
-    area = int(found[1]) * int(found[2]) / (1024 * 1024)
-    guess = by_size[_REFERENCE_SIZE] * area
-    return int(guess * 0.8), int(guess * 1.25) + 1
+    area = int(found[1]) * int(found[2])
+    known = [_REFERENCE_SIZE] if _REFERENCE_SIZE in by_size else list(by_size)
+    guesses = [by_size[one] * area / _area(one) for one in known]
+    return int(min(guesses) * 0.8), int(max(guesses) * 1.25) + 1
+
+
+def _area(size: str) -> int:
+    width, _, height = size.partition("x")
+    return int(width) * int(height)
 
 
 def _pictures_of(request: ImageRequest) -> int:

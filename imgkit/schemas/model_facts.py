@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import re
+from typing import Any
+
 import marshmallow as ma
 from marshmallow import fields, validate
 
 from imgkit.schemas.base import Typed
+
+_SIZE = re.compile(r"[1-9][0-9]{0,5}x[1-9][0-9]{0,5}")
 
 OPERATIONS = ("create_image", "create_image_edit", "create_image_variation")
 HOSTS = ("official", "compatible", "offline")
@@ -26,7 +32,7 @@ def _number() -> fields.Raw:
 
 
 def _is_number(value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ma.ValidationError("must be a number from 0 on.")
 
 
@@ -83,6 +89,20 @@ class _Tokens(_Facts):
 
     note = fields.String()
     not_of = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
+
+    @ma.validates_schema(skip_on_field_errors=True)
+    def check_counts(self, data: dict[str, Any], **_: Any) -> None:
+        """Refuse tables that no price can be made of."""
+        for quality, by_size in data.items():
+            if quality in self.fields:
+                continue
+            if not isinstance(by_size, dict) or not all(
+                isinstance(size, str) and _SIZE.fullmatch(size) and type(count) is int and count >= 0
+                for size, count in by_size.items()
+            ):
+                raise ma.ValidationError(
+                    'is a table of tokens by size, such as { "1024x1024" = 1056 }', quality
+                )
 
 
 class _Beside(_Facts):
