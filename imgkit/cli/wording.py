@@ -32,7 +32,7 @@ _INSTEAD = {
 
 def message(error: ImgkitError) -> str:
     """Return what an error says, with options in place of Python arguments, a line for each problem."""
-    if isinstance(error, ApiError | TransportError):
+    if isinstance(error, TransportError) or (isinstance(error, ApiError) and error.status):
         return str(error)  # these are the words of a server or a network
     names = options.names()
     if isinstance(error, InvalidRequestError):
