@@ -65,7 +65,7 @@ class Deadline:
 
     def _pass(self) -> None:
         self._passed = True
-        if self._task is not None:
+        if self._task is not None and not self._cancelled:  # timers of earlier needs may be left
             self._cancelled = True
             self._task.cancel()
 
