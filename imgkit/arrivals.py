@@ -104,8 +104,8 @@ class Arrivals:
             try:
                 path = yield Run(partial(self._plan.write, image, max(self._wanted, len(so_far.images))))
                 image = replace(image, path=path)
-            except ImgkitError:
-                pass  # it is tried once more when the stream is over, and then said
+            except ImgkitError as error:  # it is tried once more when the stream is over
+                self.warn(f"a picture could not be saved as soon as it was complete: {error}")
         self._complete.append(image)
         self._partial, self._partials = None, 0
         if self.enough and last and (self._plan is None or all(one.path for one in self._complete)):
