@@ -111,7 +111,7 @@ class HttpRequest:
     ) -> HttpRequest:
         """Return the same request with other headers.
 
-        Each call has some of these made, and `dataclasses.replace` takes four times as long.
+        Each call has some of these made, and `dataclasses.replace` takes longer.
 
         Args:
             headers: all of them, by lower-case name.

@@ -31,7 +31,9 @@ class Typed(ma.Schema, Generic[T]):
         """
         problems: dict[str, str] | None = None
         try:
-            loaded = self._for(data).load(data)
+            loaded = self._for(data).load(
+                data, partial=()
+            )  # of no field; else marshmallow looks for generators
         except ma.ValidationError as error:
             problems = flatten(error.messages)
         if problems is not None:
