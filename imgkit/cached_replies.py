@@ -125,7 +125,7 @@ def _is_json(value: object) -> bool:
 def _without_permissions(extra: Mapping[str, Any]) -> Any:
     """Return a copy of JSON values in which URLs have lost their queries, where signatures are."""
     copied = {name: _copy(value) for name, value in extra.items()}
-    return swapped(copied, lambda one: safe_url(one) if isinstance(one, str) and "://" in one else one)
+    return swapped(copied, str, lambda one: safe_url(one) if "://" in one else one)
 
 
 def _copy(value: Any) -> Any:

@@ -328,7 +328,7 @@ def _pending(impl: Impl, needed: TokenNeeded) -> TokenNeeded:
 def _signed(impl: Impl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:
     """Return a signed request that knows which of its headers are credentials."""
     checked = _headers_only(impl, before, after)
-    return replace(checked, secret_headers=frozenset(_changed(before, checked)))
+    return checked.with_headers(checked.headers, frozenset(_changed(before, checked)))
 
 
 def _headers_only(impl: Impl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:

@@ -228,15 +228,15 @@ def fetch_url(core: Core, url: str, *, timeout_s: float | None = None) -> Flow[b
 
 def request_of(kind: type[Any], first: str, value: Any, given: Mapping[str, Any]) -> ImageRequest:
     """Return the checked request that a call's arguments make, or the one that was handed over."""
-    names = [name for name in field_names(kind) if name in given]
+    names = field_names(kind)
     if isinstance(value, kind):
-        beside = [name for name in names if name != first and given[name] is not None]
+        beside = [name for name in names if name != first and given.get(name) is not None]
         if beside:
             raise InvalidRequestError(
                 dict.fromkeys(beside, "goes into the request object: give the object or keywords, not both")
             )
-        fields = {name: getattr(value, name) for name in field_names(kind)}
+        fields = {name: getattr(value, name) for name in names}
     else:
-        fields = {name: given[name] for name in names}
+        fields = {name: given[name] for name in names if name in given}
     made: ImageRequest = checked(kind, fields)
     return made

@@ -78,7 +78,7 @@ class _KeptReply:
     def json(self) -> Any:
         pictures = {f"{PLACE}{number}": _Part(data) for number, data in self._parts.items()}
         value = parse_json(self._text)
-        return swapped(value, lambda one: pictures.get(one, one) if isinstance(one, str) else one)
+        return swapped(value, str, lambda one: pictures.get(one, one))
 
     def raw(self) -> bytes:
         return self._text

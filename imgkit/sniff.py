@@ -141,10 +141,17 @@ def is_complete(length: int, read_at: ReadAt) -> bool:
         length: size of the file in bytes.
         read_at: returns up to so many bytes from such a position: ``read_at(size, position)``.
     """
-    head = read_at(1024, 0)
-    kind = sniff(head)
-    if kind is None:
-        return False
+    kind = sniff(read_at(1024, 0))
+    return kind is not None and ends(kind, length, read_at)
+
+
+def ends(kind: Kind, length: int, read_at: ReadAt) -> bool:
+    """Return whether a picture of which `sniff` has seen the beginning is there to its end.
+
+    Args:
+        kind: what `sniff` said.
+        length, read_at: as for `is_complete`.
+    """
     if kind.format == "png":
         return _png_ends(length, read_at)
     if kind.format == "jpeg":
@@ -152,7 +159,7 @@ def is_complete(length: int, read_at: ReadAt) -> bool:
     if kind.format == "gif":
         return _gif_ends(read_at)
     if kind.format == "webp":
-        return length >= int.from_bytes(head[4:8], "little") + 8
+        return length >= int.from_bytes(read_at(4, 4), "little") + 8
     tail = read_at(65536, max(0, length - 65536))
     return b"</svg" in tail.lower() or tail.rstrip().endswith(b"/>")
 

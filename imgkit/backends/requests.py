@@ -14,8 +14,12 @@ import socket
 import threading
 import time
 import weakref
+from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import requests
 import requests.adapters
@@ -169,8 +173,12 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
         requests would change the caller's own one.
         """
-        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        host = _host_of(request.url)
         return host, {"ssl_context": tls_context(self._ca)} if host["scheme"] == "https" else {}
+
+    def request_url(self, request: Any, proxies: Any) -> str:
+        """Return the target of the request; without proxies there is nothing to find out for it."""
+        return super().request_url(request, proxies) if proxies else cast(str, request.path_url)
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:
         """Return the reply without what we never look at: cookies, encoding, headers in another order."""
@@ -183,6 +191,15 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Leave the context as it is: requests would load certifi's bundle into it on each request."""
+
+
+@lru_cache(maxsize=64)
+def _host_of(url: str) -> Mapping[str, Any]:
+    """Return scheme, host and port as urllib3's pools take them."""
+    parts = urlsplit(url)
+    return MappingProxyType(
+        {"scheme": parts.scheme.lower(), "host": parts.hostname or "", "port": parts.port}
+    )
 
 
 def _genuine(kind: type) -> Any:

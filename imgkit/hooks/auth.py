@@ -11,7 +11,8 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -277,7 +278,7 @@ class _Slot:
 
     def put(self, key: Secret, request: HttpRequest) -> HttpRequest:
         prefix = f"{self.scheme} " if self.scheme else ""
-        return replace(request, headers={**request.headers, self.name: f"{prefix}{key.reveal()}"})
+        return request.with_headers({**request.headers, self.name: f"{prefix}{key.reveal()}"})
 
 
 class _Pending:
@@ -304,8 +305,7 @@ def check_encrypted(base_url: str) -> None:
     Raises:
         ConfigurationError: saying what to do.
     """
-    parts = urlsplit(base_url)
-    if parts.scheme == "http" and not _LOOPBACK.fullmatch(parts.hostname or ""):
+    if not _is_private(base_url):
         raise ConfigurationError(
             f"base_url {safe_url(base_url)!r} would send the API key unencrypted: use https://, or say "
             "allow_insecure=True for a network that you trust"
@@ -318,11 +318,23 @@ def check_origin(url: str, base_url: str) -> None:
     Raises:
         ConfigurationError: scheme, host or port differ.
     """
-    there, own = urlsplit(url), urlsplit(base_url)
-    if (there.scheme, there.netloc.lower()) != (own.scheme, own.netloc.lower()):
+    if _origin(url) != _origin(base_url):
         raise ConfigurationError(
             f"a request to {safe_url(url)} gets no credentials: they are for {safe_url(base_url)} only"
         )
+
+
+@lru_cache(maxsize=64)  # a service sends to a few URLs, and asks on every sending
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.lower()
+
+
+@lru_cache(maxsize=64)
+def _is_private(base_url: str) -> bool:
+    """Whether nobody else can read what is sent there."""
+    parts = urlsplit(base_url)
+    return parts.scheme != "http" or _LOOPBACK.fullmatch(parts.hostname or "") is not None
 
 
 def _source(key: object, file: str | os.PathLike[str] | None) -> Secret | KeySource:

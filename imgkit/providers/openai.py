@@ -83,10 +83,7 @@ class OpenAIProvider:
         body: Body
         if isinstance(request, CreateImageRequest) or inputs.referring:
             members = {**_as_json(inputs), **members}
-            text = json.dumps(
-                members, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
-            )
-            body = BytesBody(text.encode("utf-8"), "application/json")
+            body = BytesBody(_TO_JSON.encode(members).encode("utf-8"), "application/json")
         else:
             fields = (field for name, value in members.items() for field in _fields(name, value))
             body = MultipartBody((*fields, *_files(inputs)))
@@ -170,6 +167,9 @@ class OpenAIProvider:
     def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
         """Return what a reply that is not 2xx means."""
         return error_from_reply(head, body, secrets)
+
+
+_TO_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
 
 
 def _members(request: ImageRequest, target: Target) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from imgkit.errors import UnreadableReplyError
 from imgkit.image import BytesSource, Source
 from imgkit.providers.base import ReplyBody, Target
 from imgkit.redact import scrub
-from imgkit.sniff import is_complete, sniff
+from imgkit.sniff import ends, sniff
 from imgkit.streaming.replies import TakenOut, decode_base64, decode_data_url, is_data_url
 from imgkit.wire import Head
 
@@ -40,9 +40,10 @@ def content_of(encoded: object, link: str | None, target: Target) -> tuple[dict[
 
 
 def _doubt(source: Source) -> str | None:
-    if sniff(source.read_at(1024, 0)) is None:
+    kind = sniff(source.read_at(1024, 0))
+    if kind is None:
         return "is no picture of a known format; its bytes are kept as they came"
-    if not is_complete(source.length, source.read_at):
+    if not ends(kind, source.length, source.read_at):
         return "seems to be cut off; its bytes are kept as they came"
     return None
 

@@ -31,7 +31,9 @@ class Typed(ma.Schema, Generic[T]):
         """
         problems: dict[str, str] | None = None
         try:
-            loaded = self._for(data).load(data)
+            loaded = self._for(data).load(
+                data, partial=()
+            )  # of no field; else marshmallow looks for generators
         except ma.ValidationError as error:
             problems = flatten(error.messages)
         if problems is not None:
@@ -43,14 +45,19 @@ class Typed(ma.Schema, Generic[T]):
     def _for(self, data: Mapping[str, Any]) -> ma.Schema:
         """Return this schema with only those fields that matter for `data`: it looks at each that it has."""
         subsets: dict[frozenset[str], ma.Schema] = self.__dict__.setdefault("_subsets", {})
-        names = frozenset(
-            name for name, field in self.fields.items() if field.required or (field.data_key or name) in data
-        )
-        if names not in subsets:
+        given = frozenset(data)
+        known = subsets.get(given)
+        if known is None:
             if len(subsets) >= _MOST_SUBSETS:
                 return self
-            subsets[names] = type(self)(only=names)
-        return subsets[names]
+            known = subsets[given] = type(self)(
+                only=[
+                    name
+                    for name, field in self.fields.items()
+                    if field.required or (field.data_key or name) in data
+                ]
+            )
+        return known
 
 
 class SchemaError(Exception):

@@ -182,7 +182,7 @@ class JsonReply:
             return name.encode()
 
         value = parse_json(self._joined(mark))
-        return swapped(value, lambda one: marks.get(one, one) if isinstance(one, str) else one)
+        return swapped(value, str, lambda one: marks.get(one, one))
 
     def raw(self) -> bytes:
         """Return what came; pictures that could be decoded are encoded anew."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import pybase64
@@ -13,6 +13,9 @@ from imgkit.streaming.base64_pieces import URL_SAFE
 
 if TYPE_CHECKING:
     from imgkit.image import Source
+
+
+T = TypeVar("T")
 
 
 class TakenOut:
@@ -78,18 +81,16 @@ def decode_base64(text: object) -> bytes:
 
 def with_text(value: Any) -> Any:
     """Return a JSON value with text in place of what was taken out of it, for where nobody expects that."""
-    return swapped(
-        value,
-        lambda one: pybase64.b64encode(one.decoded()).decode("ascii") if isinstance(one, TakenOut) else one,
-    )
+    return swapped(value, TakenOut, lambda one: pybase64.b64encode(one.decoded()).decode("ascii"))
 
 
-def swapped(value: Any, swap: Callable[[Any], Any]) -> Any:
-    """Return a JSON value with `swap` done to all that is in it; its containers are changed in place.
+def swapped(value: Any, kind: type[T], swap: Callable[[T], Any]) -> Any:
+    """Return a JSON value with `swap` done to all of a kind that is in it; containers are changed in place.
 
     There is no recursion, since replies may be nested deeply.
     """
-    value = swap(value)
+    if isinstance(value, kind):
+        value = swap(value)
     waiting = [value]
     while waiting:
         container = waiting.pop()
@@ -100,11 +101,10 @@ def swapped(value: Any, swap: Callable[[Any], Any]) -> Any:
         else:
             continue
         for place, inner in places:
-            new = swap(inner)
-            if new is not inner:
-                container[place] = new
-            if isinstance(new, (dict, list)):
-                waiting.append(new)
+            if isinstance(inner, kind):
+                container[place] = swap(inner)
+            elif isinstance(inner, (dict, list)):
+                waiting.append(inner)
     return value
 
 
