@@ -85,7 +85,7 @@ def _budgets() -> Iterator[Budget]:
 
 
 def _machine() -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = os.cpu_count() if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in _PEERS)
     return (
         f"Measured on {time.strftime('%Y-%m-%d')} with {platform.python_implementation()} "
