@@ -85,11 +85,10 @@ def _budgets() -> Iterator[Budget]:
 
 
 def _machine() -> str:
-    cores = os.cpu_count() if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in _PEERS)
     return (
         f"Measured on {time.strftime('%Y-%m-%d')} with {platform.python_implementation()} "
-        f"{platform.python_version()} on {platform.system()}, {cores} cores, {versions}."
+        f"{platform.python_version()} on {platform.system()}, {os.cpu_count()} cores, {versions}."
     )
 
 
