@@ -123,10 +123,11 @@ def safe_headers(headers: Mapping[str, str], secret: Container[str] = ()) -> dic
         secret: further names whose values are hidden, whatever they are called.
     """
     return {
-        name: "…" if name in secret or _is_sensitive(name.lower()) else scrub(value, limit=200)
+        name: "…" if name in secret or is_sensitive(name.lower()) else scrub(value, limit=200)
         for name, value in headers.items()
     }
 
 
-def _is_sensitive(name: str) -> bool:
+def is_sensitive(name: str) -> bool:
+    """Return whether a header of this lower-case name is taken for a credential, or for an identity."""
     return name in SENSITIVE_HEADERS or _SENSITIVE_NAME.search(name) is not None

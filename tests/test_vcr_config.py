@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import vcr
 import yaml
 
 import imgkit
-from imgkit.cassettes.scrubbing import key_like, scrub_text, scrub_url
+from imgkit.cassettes.keys import key_like
+from imgkit.cassettes.scrubbing import scrub_text, scrub_url
 from imgkit.cassettes.side_files import SideFiles
+from imgkit.cassettes.writer import dump
+from imgkit.cli.run import run
 from imgkit.testing import canary, cassette, vcr_config
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import Line, WireServer, reply
@@ -195,6 +199,9 @@ def test_recording_anew_leaves_no_old_pictures(tmp_path: Path) -> None:
         ("https://h/x?api-key=SECRET&api-version=1", False, "SECRET", "api-version=1"),
         ("https://h/x", True, "?", "https://h/x"),
         ("https://h/x?a=&b=%20", False, "SECRET", "a=&b=%20"),
+        ("https://h/x?SECRET", True, "SECRET", "https://h/x?scrubbed-"),
+        ("https://me:SECRET@h/x?a=1", False, "SECRET", "https://h/x?a=1"),
+        ("https://h/x?a=1#SECRET", False, "SECRET", "https://h/x?a=1"),
     ],
 )
 def test_urls(url: str, all_parameters: bool, gone: str, stays: str) -> None:
@@ -223,6 +230,66 @@ def test_texts() -> None:
     assert scrub_text(b"key sk-abcdefghijkl.") == b"key sk-scrubbed."
     assert key_like(b"Authorization: Bearer abcdefghijklmnopqrst") == "Bearer…"
     assert key_like(plain) is None
+
+
+@pytest.mark.parametrize(
+    "before", ["", "\n", "\t", "é", "\u2026", "\U0001f98a", "\\", "_", "'", "key=", "/", "\x85", "\u2028"]
+)
+@pytest.mark.parametrize(
+    "key",
+    ["sk-proj-SECRET0123456789", "xai-SECRET0123456789abcdefgh", "AIza" + "SECRETs" * 5, "org-SECRET0123"],
+)
+def test_where_a_key_begins(before: str, key: str) -> None:
+    """Behind whatever it stands, and however JSON and YAML write that, it is a key and is taken out."""
+    for ascii_only in (True, False):
+        text = json.dumps({"note": f"{before}{key}"}, ensure_ascii=ascii_only).encode()
+        scrubbed = scrub_text(text)
+        assert b"SECRET" not in scrubbed
+        assert scrub_text(scrubbed) == scrubbed
+        assert before in json.loads(scrubbed)["note"]
+        if not key.startswith("org-"):
+            assert key_like(text) is not None
+            assert key_like(dump([{"body": text.decode()}])) is not None
+            assert key_like(dump([{"body": f"{before}{key}"}])) is not None
+        assert key_like(dump([{"body": scrubbed.decode()}])) is None
+
+
+def test_words_that_only_end_like_one() -> None:
+    """A key begins a word: prompts keep what they say."""
+    for text in (
+        b"a task-management-board2024 on a desk-organizer-drawer",
+        b"cyborg-anniversary",
+        b"whisk-and-bowl12",
+    ):
+        assert scrub_text(text) == text
+        assert key_like(text) is None
+
+
+ODD = {
+    "x-goog-api-key": "SECRET1", "Ocp-Apim-Subscription-Key": "SECRET2", "helicone-auth": "Bearer SECRET3",
+    "X-Ms-Client-Request-Id": "SECRET4", "x-project": "SECRET5", "X-Access-Token": "SECRET6",
+    "x-from": "https://h/x?sig=SECRET7", "x-note": "sk-SECRET01234567",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "application/octet-stream"])
+def test_headers_and_types_of_strangers(kind: str, tmp_path: Path) -> None:
+    """Whatever a header is called, and however text is labelled; what counts tokens is kept."""
+    path = tmp_path / "c.yaml"
+    sent = {**ODD, "content-type": kind}
+    back = {**ODD, "x-ratelimit-remaining-tokens": "41"}
+    with WireServer(reply(200, b"note=sk-SECRET01234567", content_type=kind, **back)) as server:
+        with cassette(path):
+            requests.post(f"{server.base_url}/x", data=b"key=sk-SECRET01234567", headers=sent, timeout=5)
+        with cassette(path, record_mode="none"):
+            again = requests.post(
+                f"{server.base_url}/x", data=b"key=sk-SECRET01234567", headers=sent, timeout=5
+            )
+    assert again.content == b"note=sk-scrubbed"
+    assert again.headers["x-ratelimit-remaining-tokens"] == "41"
+    assert again.headers["X-Ms-Client-Request-Id"] == "req_scrubbed"
+    assert "SECRET" not in path.read_text()
+    assert run(["cassette", "check", str(path)]) == 0
 
 
 def test_bodies_come_back_byte_for_byte(tmp_path: Path) -> None:

@@ -9,34 +9,44 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote_plus, urlsplit, urlunsplit
 
+from imgkit.cassettes.keys import scrub_keys
 from imgkit.cassettes.parts import in_parts
-from imgkit.redact import SENSITIVE_HEADERS
+from imgkit.redact import is_sensitive
 from imgkit.sniff import sniff
 
 REQUEST_ID = "req_scrubbed"
 
-PRIVATE_REQUEST_HEADERS = SENSITIVE_HEADERS | {
-    "cookie", "idempotency-key", "openai-organization", "openai-project", "x-client-request-id",
-    "x-request-id",
-}  # fmt: skip
-PRIVATE_REPLY_HEADERS = frozenset(
-    {"cf-ray", "cf-cache-status", "openai-organization", "openai-project", "set-cookie", "www-authenticate"}
-)
+_IDENTITY = re.compile(r"organi[sz]ation|project|request-?id|correlation|traceparent|tracestate|^cf-")
+_COUNTS = "x-ratelimit-"
+"""Headers that count tokens, of another kind than credentials."""
 _SECRET_PARAMETERS = re.compile(r"key|token|sig|secret|credential|password|auth", re.IGNORECASE)
 _SCRUBBED = re.compile(r"scrubbed-[0-9a-f]{8}")
 _URL = re.compile(rb'https?:(?:\\?/){2}[^"\s<>?]*\?[^"\s<>]*')
-_IDS = re.compile(rb"\b(org-|proj_|req_)(?!scrubbed\b)[A-Za-z0-9]{8,}\b")
-_KEY = re.compile(rb"\bsk-(?!scrubbed\b)[A-Za-z0-9_-]{8,}")
-_KEY_LIKE = re.compile(
-    rb"\b(?:sk-(?!scrubbed\b)[A-Za-z0-9_-]{16,}|Bearer\s+(?!scrubbed\b)[A-Za-z0-9._~+/-]{16,}|AKIA[0-9A-Z]{16}"
-    rb"|eyJ[A-Za-z0-9_-]{20,}\.[A-Za-z0-9_-]{20,}\.)"
-)
+_USER = re.compile(rb'(https?:(?:\\?/){2})[^"\s<>?/\\@]+@')
+_TEXT = re.compile(r"json|^text/|^multipart/form-data")
+
+
+def is_private(header: str) -> bool:
+    """Return whether a header, of a request or a reply, is a credential or tells who has asked."""
+    name = header.lower()
+    return not name.startswith(_COUNTS) and (is_sensitive(name) or _IDENTITY.search(name) is not None)
+
+
+def scrub_request_headers(headers: Mapping[str, str | bytes]) -> dict[str, str]:
+    """Return the headers of a request that are recorded, without keys and permissions in their values.
+
+    Args:
+        headers: by name, in any case.
+    """
+    return {name: _scrubbed_header(value) for name, value in headers.items() if not is_private(name)}
 
 
 def scrub_url(url: str, *, all_parameters: bool) -> str:
     """Return a URL without secrets: each becomes a short digest, so that different ones stay different.
+
+    Who asks, before the host, and what is for browsers, behind ``#``, are left out.
 
     Args:
         url: of a request, or in a reply.
@@ -44,24 +54,21 @@ def scrub_url(url: str, *, all_parameters: bool) -> str:
             parameters with telling names.
     """
     parts = urlsplit(url)
-    if not parts.query:
-        return url
-    shown = []
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        hidden = all_parameters or _SECRET_PARAMETERS.search(name) is not None
-        shown.append(f"{quote(name, safe='')}={_digest(value) if hidden else quote(value, safe='')}")
-    return urlunsplit(parts._replace(query="&".join(shown)))
+    shown = (_scrubbed_parameter(one, all_parameters) for one in parts.query.split("&") if one)
+    return urlunsplit(
+        parts._replace(netloc=parts.netloc.rpartition("@")[2], query="&".join(shown), fragment="")
+    )
 
 
 def scrub_text(body: bytes) -> bytes:
     """Return text without keys and ids of accounts, its URLs scrubbed as requests for them are."""
-    return _IDS.sub(rb"\1scrubbed", _KEY.sub(b"sk-scrubbed", _URL.sub(_scrubbed_match, body)))
+    return scrub_keys(_USER.sub(rb"\1", _URL.sub(_scrubbed_match, body)))
 
 
 def scrub_body(body: bytes, content_type: str) -> bytes:
     """Return the body of a request or a reply with its text scrubbed; pictures, also in forms, are left."""
     kind = content_type.lower()
-    if kind and not ("json" in kind or kind.startswith(("text/", "multipart/form-data"))):
+    if kind and _TEXT.search(kind) is None and not _is_utf8(body):
         return body
     return in_parts(body, content_type, lambda part: part if sniff(part[:1024]) else scrub_text(part))
 
@@ -73,7 +80,11 @@ def scrub_reply(headers: Mapping[str, str], body: bytes) -> tuple[dict[str, str]
         headers: by name, in any case.
         body: without a content encoding.
     """
-    kept = {name: value for name, value in headers.items() if name.lower() not in PRIVATE_REPLY_HEADERS}
+    kept = {
+        name: value
+        for name, value in headers.items()
+        if not is_private(name) or name.lower().endswith("request-id")
+    }
     kind = next((value for name, value in kept.items() if name.lower() == "content-type"), "")
     scrubbed = scrub_body(body, kind)
     for name, value in kept.items():
@@ -83,13 +94,30 @@ def scrub_reply(headers: Mapping[str, str], body: bytes) -> tuple[dict[str, str]
             kept[name] = scrub_url(value, all_parameters=True)
         elif name.lower() == "content-length" and len(scrubbed) != len(body):
             kept[name] = str(len(scrubbed))
+        else:
+            kept[name] = _scrubbed_header(value)
     return kept, scrubbed
 
 
-def key_like(text: bytes) -> str | None:
-    """Return the beginning of something that looks like a key, None if nothing does."""
-    found = _KEY_LIKE.search(text)
-    return None if found is None else f"{found.group()[:6].decode('ascii', 'replace')}…"
+def _scrubbed_header(value: str | bytes) -> str:
+    raw = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+    return scrub_text(raw).decode("utf-8", "surrogateescape")
+
+
+def _scrubbed_parameter(text: str, all_parameters: bool) -> str:
+    if all_parameters and "=" not in text:
+        return _digest(unquote_plus(text))  # all of it is the permission
+    ((name, value),) = parse_qsl(text, keep_blank_values=True)
+    hidden = all_parameters or _SECRET_PARAMETERS.search(name) is not None
+    return f"{quote(name, safe='')}={_digest(value) if hidden else quote(value, safe='')}"
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _scrubbed_match(found: re.Match[bytes]) -> bytes:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pybase64
 
+from imgkit.cassettes.keys import key_like
 from imgkit.cassettes.parts import in_parts, substitute
-from imgkit.cassettes.scrubbing import key_like
 from imgkit.errors import ConfigurationError
 from imgkit.sniff import EXTENSIONS, sniff
 

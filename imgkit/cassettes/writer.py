@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from imgkit.cassettes import scrubbing
+from imgkit.cassettes.keys import key_like
 from imgkit.cassettes.side_files import SideFiles, write_whole
 from imgkit.errors import ConfigurationError, SaveError
 
@@ -39,13 +40,12 @@ def entry(
     kept, reply = scrubbing.scrub_reply(kept, reply)
     if "content-length" in kept:
         kept["content-length"] = str(len(reply))
-    private = scrubbing.PRIVATE_REQUEST_HEADERS
     sent = scrubbing.scrub_body(body, kind)
     reply_kind = kept.get("content-type", "")
     return {
         "request": {
             "body": text_of(files.put_away(sent, kind)) if body else None,
-            "headers": {name: [value] for name, value in headers.items() if name not in private},
+            "headers": {name: [value] for name, value in scrubbing.scrub_request_headers(headers).items()},
             "method": method,
             "uri": scrubbing.scrub_url(url, all_parameters=method == "GET"),
         },
@@ -89,7 +89,7 @@ def commit(path: Path, text: bytes, files: SideFiles) -> None:
         ConfigurationError: something looks like a key; the text is put aside.
         SaveError: it cannot be written; all is put aside in another folder, if there is one.
     """
-    found = files.suspect or scrubbing.key_like(text)
+    found = files.suspect or key_like(text)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.save()

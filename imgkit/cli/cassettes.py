@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from imgkit.cassettes import scrubbing
+from imgkit.cassettes.keys import key_like
 from imgkit.cassettes.parts import substitute
 from imgkit.cassettes.reader import body_of, content_type, interactions, paths
+from imgkit.cassettes.scrubbing import REQUEST_ID, is_private
 from imgkit.cassettes.side_files import SideFiles, write_whole
 from imgkit.cli import exits, streams
 from imgkit.errors import ConfigurationError, SaveError
@@ -84,13 +85,13 @@ def _problems(path: Path) -> Iterator[str]:
     except ConfigurationError as error:
         yield str(error)
         return
-    key = scrubbing.key_like(text)
+    key = key_like(text)
     if key is not None:
         yield f"something looks like a key ({key})"
     files = SideFiles(path)
     for one in entries:
-        yield from _private("request", one["request"], scrubbing.PRIVATE_REQUEST_HEADERS)
-        yield from _private("reply", one["response"], scrubbing.PRIVATE_REPLY_HEADERS)
+        yield from _private("request", one["request"])
+        yield from _private("reply", one["response"])
         for body, headers in _bodies(one):
             try:
                 whole = files.put_back(body, headers)
@@ -98,16 +99,16 @@ def _problems(path: Path) -> Iterator[str]:
                 yield str(error)
                 continue
             for inside in _texts(whole, headers):
-                hidden = scrubbing.key_like(inside)
+                hidden = key_like(inside)
                 if hidden is not None and hidden != key:
                     yield f"something in a body looks like a key ({hidden})"
     for left in files.unnamed(text):
         yield f"{str(left)!r} belongs to nothing that was recorded: remove it"
 
 
-def _private(what: str, side: dict[str, Any], names: frozenset[str]) -> Iterator[str]:
-    for name in side.get("headers") or {}:
-        if name.lower() in names and name.lower() not in ("x-request-id",):
+def _private(what: str, side: dict[str, Any]) -> Iterator[str]:
+    for name, value in (side.get("headers") or {}).items():
+        if is_private(str(name)) and value not in (REQUEST_ID, [REQUEST_ID]):
             yield f"a {what} has the header {name!r}"
 
 

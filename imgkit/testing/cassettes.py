@@ -120,11 +120,7 @@ def imgkit_body(asked: Request, recorded: Request) -> None:
 
 def scrub_request(request: Request) -> Request:
     """Return a request as it is recorded and compared: as bytes, without credentials and permissions."""
-    headers = {
-        name: value
-        for name, value in request.headers.items()
-        if name.lower() not in scrubbing.PRIVATE_REQUEST_HEADERS
-    }
+    headers = scrubbing.scrub_request_headers(request.headers)
     url = scrubbing.scrub_url(request.uri, all_parameters=request.method == "GET")
     body = scrubbing.scrub_body(_bytes_of(request), _type(headers))
     return Request(request.method, url, body, headers)
