@@ -105,6 +105,36 @@ def test_rewriting(pytester: pytest.Pytester) -> None:
     run(pytester).assert_outcomes(passed=2)
 
 
+SHARED = """
+import pytest
+
+@pytest.fixture
+def imgkit_settings():
+    return {{"base_url": {base_url!r}, "model": "m"}}
+
+@pytest.mark.imgkit_cassette("shared")
+@pytest.mark.parametrize("animal", ["fox", "cat", "hen", "owl", "emu", "yak"])
+def test_it(image_service, animal):
+    assert image_service.create_image("a " + animal)[0].width == 8
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "3")], ids=["in one process", "in three"])
+@pytest.mark.parametrize("mode", ["new_episodes", "rewrite"])
+def test_tests_that_share_a_cassette(mode: str, workers: tuple[str, ...], pytester: pytest.Pytester) -> None:
+    """None loses what another one has recorded and paid for; what nobody asks for any more goes."""
+    with WireServer(reply(200, answer(png(1)))) as server:
+        source = SHARED.format(base_url=server.base_url)
+        pytester.makepyfile(test_it=source.replace('"a "', '"two of "'))
+        run(pytester, "--imgkit-record=new_episodes").assert_outcomes(passed=6)
+        pytester.makepyfile(test_it=source)
+        run(pytester, f"--imgkit-record={mode}", *workers).assert_outcomes(passed=6)
+        assert server.posts == 12
+    run(pytester).assert_outcomes(passed=6)
+    (path,) = pytester.path.glob("cassettes/test_it/*")
+    assert ("two of" in path.read_text()) == (mode == "new_episodes")
+
+
 def test_retries_do_not_wait_on_replay(pytester: pytest.Pytester) -> None:
     """A recorded 429 that asked for seconds is tried again at once."""
     slow = reply(429, {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}, retry_after="1")

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from imgkit.errors import ConfigurationError, SaveError
+from imgkit.errors import ConfigurationError
 from imgkit.hookspecs import ServiceSettings, hookimpl
-from imgkit.locks import FileLock
 from imgkit.recording import Exchanged, Recorder
 
 VARIABLE = "IMGKIT_CASSETTE"
 LONGEST_WAIT_S = 10.0
-_NAP_S = 0.01
 
 
 class RecorderPlugin:
@@ -71,6 +66,7 @@ class CassetteRecorder:
             ConfigurationError: something like a key is in it, or the file is no cassette.
             SaveError: it cannot be written.
         """
+        from imgkit.cassettes.alone import alone
         from imgkit.cassettes.reader import interactions
         from imgkit.cassettes.side_files import SideFiles
         from imgkit.cassettes.writer import commit, dump, entry
@@ -87,31 +83,7 @@ class CassetteRecorder:
             reply_headers=head.headers,
             reply=exchanged.reply,
         )
-        with self._lock, _alone(self._path):
+        with self._lock, alone(self._path, LONGEST_WAIT_S):
             old = interactions(self._path) if self._path.exists() and not self._rewrite else []
             commit(self._path, dump([*old, new]), files)
             self._rewrite = False
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep other processes from the cassette; where no lock can be had, the write says what is wrong."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _acquired(path.with_name(f".{path.name}.lock"))
-    except OSError:
-        lock = None
-    try:
-        yield
-    finally:
-        if lock is not None:
-            lock.release()
-
-
-def _acquired(path: Path) -> FileLock:
-    until = time.monotonic() + LONGEST_WAIT_S
-    while (lock := FileLock.try_acquire(path)) is None:
-        if time.monotonic() > until:
-            raise SaveError(f"{str(path)!r} is held by another process: let it end, and record again")
-        time.sleep(_NAP_S)
-    return lock

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ _DESCRIBED = (
 )
 _TAPE = "_imgkit_tape"
 _NO_KEY = "replayed-and-never-sent"
+_BEGAN = pytest.StashKey[float]()
+_LONGEST_RECORDING_S = 600.0
 _LONGEST_NAME = 150
 """Characters of a file's name before its digest and ending: file systems take 255 bytes."""
 
@@ -47,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
+    config.stash[_BEGAN] = time.time()
     config.addinivalue_line("markers", _DESCRIBED)
 
 
@@ -100,14 +104,20 @@ def _imgkit_tape(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
             "cost money",
             pytrace=False,
         )
+    from imgkit.cassettes.alone import alone
     from imgkit.hooks.unhurried import Unhurried
     from imgkit.testing.cassettes import cassette
 
-    rewrite = mode == "rewrite"
-    with cassette(path, record_mode="all" if rewrite else mode, drop_unused_requests=rewrite):
-        # A replay needs no key, and does not wait: what it waited for is on the cassette.
-        replayed = {"api_key": _NO_KEY, "retry": Unhurried()} if mode == "none" else {}
-        yield {"backend": backend, **replayed}
+    if mode == "none":
+        with cassette(path, record_mode="none"):
+            # A replay needs no key, and does not wait: what it waited for is on the cassette.
+            yield {"backend": backend, "api_key": _NO_KEY, "retry": Unhurried()}
+        return
+    with alone(path, _LONGEST_RECORDING_S):  # tests of other workers may share it
+        rewrite = mode == "rewrite"
+        dropped = rewrite and not _is_of_this_run(path, request.config)
+        with cassette(path, record_mode="all" if rewrite else mode, drop_unused_requests=dropped):
+            yield {"backend": backend}
 
 
 @pytest.fixture
@@ -142,6 +152,11 @@ def cassette_path(request: pytest.FixtureRequest, name: str | None = None) -> Pa
     if fit != own or own.startswith("."):
         fit = f"{fit.strip('.')}-{hashlib.sha256(own.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
     return path.parent / "cassettes" / path.stem / f"{fit}.yaml"
+
+
+def _is_of_this_run(path: Path, config: pytest.Config) -> bool:
+    """Return whether another test of this run has recorded it: all workers begin before the first test."""
+    return path.exists() and path.stat().st_mtime >= config.stash[_BEGAN]
 
 
 def _classes(node: pytest.Item) -> Iterator[type]:
