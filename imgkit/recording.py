@@ -32,7 +32,7 @@ class Exchanged:
     Attributes:
         request: as it was sent, but for its credentials.
         head: status and headers of the answer.
-        reply: the body of the answer, without a content encoding.
+        reply: the body of the answer, without a content encoding; keys that the server repeats are taken out.
     """
 
     request: HttpRequest
@@ -108,11 +108,15 @@ class _Tape:
         self._problems = problems
         self._recorders = recorders
         self._request: HttpRequest | None = None
+        self._keys: frozenset[bytes] = frozenset()
         self._head: Head | None = None
         self._chunks: list[bytes] = []
 
     def begin(self, request: HttpRequest, head: object) -> None:
         assert isinstance(head, Head), "the news of an Open is a Head"
+        from imgkit.cassettes.keys import sent_keys
+
+        self._keys = sent_keys(request.headers, request.secret_headers)
         self._request, self._head, self._chunks = _unsigned(request), head, []
 
     def broke_off(self) -> None:
@@ -134,7 +138,10 @@ class _Tape:
     def _tell(self) -> Flow[None]:
         if self._request is None or self._head is None:
             return
-        exchanged = Exchanged(self._request, self._head, b"".join(self._chunks))
+        from imgkit.cassettes.keys import without
+
+        reply = b"".join(self._chunks)
+        exchanged = Exchanged(self._request, self._head, without(reply, self._keys))
         self._request, self._chunks = None, []
         for one in self._recorders:
             try:

@@ -130,4 +130,9 @@ def safe_headers(headers: Mapping[str, str], secret: Container[str] = ()) -> dic
 
 def is_sensitive(name: str) -> bool:
     """Return whether a header of this lower-case name is taken for a credential, or for an identity."""
-    return name in SENSITIVE_HEADERS or _SENSITIVE_NAME.search(name) is not None
+    return name in SENSITIVE_HEADERS or names_secret(name)
+
+
+def names_secret(name: str) -> bool:
+    """Return whether a lower-case name is one of a credential."""
+    return _SENSITIVE_NAME.search(name) is not None

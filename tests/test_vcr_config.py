@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,25 @@ def test_headers_and_types_of_strangers(kind: str, tmp_path: Path) -> None:
     assert again.headers["X-Ms-Client-Request-Id"] == "req_scrubbed"
     assert "SECRET" not in path.read_text()
     assert run(["cassette", "check", str(path)]) == 0
+
+
+@pytest.mark.parametrize("recorder", ["vcrpy", "plugin"])
+def test_a_key_that_the_server_repeats(recorder: str, http_backend: str, tmp_path: Path) -> None:
+    """The key that was sent is known, though it looks like nothing: a replay tells what the server said."""
+    path = tmp_path / "c.yaml"
+    key = "0123456789abcdef" * 2
+    error = {"error": {"message": f"wrong key {key}, see 0123456789abcdef", "code": "invalid_api_key"}}
+    plugins = [imgkit.RecorderPlugin(path)] if recorder == "plugin" else []
+    with WireServer(reply(401, error)) as server, ExitStack() as stack:
+        if recorder == "vcrpy":
+            stack.enter_context(cassette(path))
+        service = imgkit.ImageService(http_backend, base_url=server.base_url, api_key=key, plugins=plugins)
+        with service, pytest.raises(imgkit.AuthenticationError):
+            service.create_image("a fox")
+    assert key not in path.read_text()
+    with imgkit.ImageService(fixtures=path) as service:
+        with pytest.raises(imgkit.AuthenticationError, match="wrong key scrubbed, see 0123456789abcdef"):
+            service.create_image("a fox")
 
 
 def test_bodies_come_back_byte_for_byte(tmp_path: Path) -> None:

@@ -7,6 +7,12 @@ that ends in one: in ``"\nsk-..."`` the key begins behind the ``n``.
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Iterable, Mapping
+
+from imgkit.redact import names_secret
+
+_SHORTEST_KEY = 16
+"""What is shorter may be a word of the answer, such as the key of a test."""
 
 _BEFORE = (
     rb"(?<![A-Za-z0-9]%s)",
@@ -58,3 +64,27 @@ def key_like(text: bytes) -> str | None:
         if found is not None:
             return f"{found.group()[:6].decode('ascii', 'replace')}…"
     return None
+
+
+def sent_keys(headers: Mapping[str, str | bytes], secret: Container[str] = ()) -> frozenset[bytes]:
+    """Return the keys that a request was sent with, whatever they look like.
+
+    Args:
+        headers: of the request, by name in any case.
+        secret: further names of headers that hold keys, in lower case.
+    """
+    values = (
+        value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+        for name, value in headers.items()
+        if name.lower() in secret or names_secret(name.lower())
+    )
+    words = (value.split()[-1] for value in values if value.strip())  # behind "Bearer", if that is there
+    return frozenset(word for word in words if len(word) >= _SHORTEST_KEY)
+
+
+def without(text: bytes, keys: Iterable[bytes]) -> bytes:
+    """Return what a server has said without the keys that were sent to it."""
+    for key in sorted(keys, key=len, reverse=True):
+        known = scrub_keys(key)
+        text = text.replace(key, b"scrubbed" if known == key else known)
+    return text

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl, quote, unquote_plus, urlsplit, urlunsplit
 
-from imgkit.cassettes.keys import scrub_keys
+from imgkit.cassettes.keys import scrub_keys, without
 from imgkit.cassettes.parts import in_parts
 from imgkit.redact import is_sensitive
 from imgkit.sniff import sniff
@@ -73,12 +73,15 @@ def scrub_body(body: bytes, content_type: str) -> bytes:
     return in_parts(body, content_type, lambda part: part if sniff(part[:1024]) else scrub_text(part))
 
 
-def scrub_reply(headers: Mapping[str, str], body: bytes) -> tuple[dict[str, str], bytes]:
+def scrub_reply(
+    headers: Mapping[str, str], body: bytes, keys: Iterable[bytes] = ()
+) -> tuple[dict[str, str], bytes]:
     """Return a reply as it is recorded: no keys, cookies and permissions, and one request id for all.
 
     Args:
         headers: by name, in any case.
         body: without a content encoding.
+        keys: that the server may have repeated, whatever they look like.
     """
     kept = {
         name: value
@@ -86,7 +89,7 @@ def scrub_reply(headers: Mapping[str, str], body: bytes) -> tuple[dict[str, str]
         if not is_private(name) or name.lower().endswith("request-id")
     }
     kind = next((value for name, value in kept.items() if name.lower() == "content-type"), "")
-    scrubbed = scrub_body(body, kind)
+    scrubbed = scrub_body(without(body, keys), kind)
     for name, value in kept.items():
         if name.lower().endswith("request-id"):
             kept[name] = REQUEST_ID

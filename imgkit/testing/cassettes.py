@@ -9,7 +9,7 @@ pytest-recording::
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from vcr.request import Request
 from vcr.serialize import deserialize, serialize
 
 from imgkit.cassettes import scrubbing
+from imgkit.cassettes.keys import sent_keys
 from imgkit.cassettes.meaning import Meaning, differences, fields_of, meaning_of, missing
 from imgkit.cassettes.side_files import SideFiles
 from imgkit.cassettes.writer import commit
@@ -39,10 +40,11 @@ def vcr_config(**more: Any) -> dict[str, Any]:
     Args:
         more: further settings of vcrpy; they win.
     """
+    scrubber = _Scrubber()
     return {
         "match_on": MATCH_ON,
-        "before_record_request": scrub_request,
-        "before_record_response": scrub_response,
+        "before_record_request": scrubber.request,
+        "before_record_response": scrubber.response,
         "decode_compressed_response": True,
         "persister": Persister,
         **more,
@@ -126,15 +128,34 @@ def scrub_request(request: Request) -> Request:
     return Request(request.method, url, body, headers)
 
 
-def scrub_response(response: dict[str, Any]) -> dict[str, Any]:
-    """Return a reply as it is recorded: no keys, cookies and permissions, and one request id for all."""
+def scrub_response(response: dict[str, Any], keys: Iterable[bytes] = ()) -> dict[str, Any]:
+    """Return a reply as it is recorded: no keys, cookies and permissions, and one request id for all.
+
+    Args:
+        response: as vcrpy has it.
+        keys: further keys that the server may have repeated.
+    """
     body = response["body"].get("string") or b""
     body = body.encode("utf-8") if isinstance(body, str) else body
     given = response["headers"]
     flat = {name: values if isinstance(values, str) else ", ".join(values) for name, values in given.items()}
-    kept, body = scrubbing.scrub_reply(flat, body)
+    kept, body = scrubbing.scrub_reply(flat, body, keys)
     headers = {name: given[name] if value == flat[name] else [value] for name, value in kept.items()}
     return {**response, "headers": headers, "body": {**response["body"], "string": body}}
+
+
+class _Scrubber:
+    """Scrubs requests, and replies also of the keys that the requests were sent with."""
+
+    def __init__(self) -> None:
+        self._keys: frozenset[bytes] = frozenset()
+
+    def request(self, request: Request) -> Request:
+        self._keys |= sent_keys(request.headers)
+        return scrub_request(request)
+
+    def response(self, response: dict[str, Any]) -> dict[str, Any]:
+        return scrub_response(response, self._keys)
 
 
 class Persister:
