@@ -158,18 +158,28 @@ def test_the_example(pytester: pytest.Pytester) -> None:
     assert imgkit_command(["cassette", "check", str(pytester.path / "tests/cassettes")]) == 0
 
 
-def test_a_wrong_marker(pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ('record="sometimes"', "*record is one of none, once*"),
+        (
+            'nmae="fox"',
+            "*UsageError: imgkit_cassette got an unexpected keyword*nmae*: it is imgkit_cassette(name=*",
+        ),
+    ],
+)
+def test_a_wrong_marker(arguments: str, told: str, pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
-        """
+        f"""
         import pytest
 
-        @pytest.mark.imgkit_cassette(record="sometimes")
+        @pytest.mark.imgkit_cassette({arguments})
         def test_it(image_service): ...
         """
     )
     failed = run(pytester)
     failed.assert_outcomes(errors=1)
-    failed.stdout.fnmatch_lines(["*record is one of none, once*"])
+    failed.stdout.fnmatch_lines([told])
 
 
 def test_it_imports_nothing_heavy(pytester: pytest.Pytester) -> None:

@@ -95,7 +95,7 @@ def _imgkit_tape(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     if marker is None:
         yield {"backend": "offline"}
         return
-    name, backend, record = _marked(*marker.args, **marker.kwargs)
+    name, backend, record = _read(marker)
     mode = record or request.config.getoption("--imgkit-record")
     path = cassette_path(request, name)
     if mode == "none" and not path.exists():
@@ -163,6 +163,14 @@ def _classes(node: pytest.Item) -> Iterator[type]:
     for parent in node.listchain():
         if isinstance(parent, pytest.Class):
             yield parent.obj
+
+
+def _read(marker: pytest.Mark) -> tuple[Any, ...]:
+    try:
+        return _marked(*marker.args, **marker.kwargs)
+    except TypeError as error:
+        told = str(error).removeprefix("_marked() ")
+        raise pytest.UsageError(f"{MARKER} {told}: it is {_DESCRIBED}") from None
 
 
 def _marked(name: str | None = None, backend: str = "requests", record: str | None = None) -> tuple[Any, ...]:
