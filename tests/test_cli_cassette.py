@@ -17,6 +17,8 @@ import yaml
 
 import imgkit
 from imgkit.cassettes.shrinking import smaller
+from imgkit.cassettes.side_files import SideFiles
+from imgkit.cassettes.writer import commit, dump
 from imgkit.cli.run import run
 from imgkit.sniff import sniff
 from imgkit.testing import canary, cassette, vcr_config
@@ -79,6 +81,18 @@ def test_what_is_refused(text: str, told: str, capsys: Any) -> None:
     Path("c.yaml").write_text(text)
     assert run(["cassette", "check", "c.yaml"]) == 1
     assert told in capsys.readouterr().err
+
+
+def test_what_was_put_aside(capsys: Any) -> None:
+    """It holds the key for which it was refused: a folder with it must not be shared."""
+    folder = Path("cassettes")
+    with pytest.raises(imgkit.ConfigurationError, match="looks like a key"):
+        commit(folder / "c.yaml", dump([{"note": "AKIA" + "A1" * 8}]), SideFiles(folder / "c.yaml"))
+    assert run(["cassette", "check", str(folder)]) == 1
+    told = capsys.readouterr().err
+    assert "c.yaml.refused: was refused" in told
+    assert "A1A1" not in told
+    assert run(["cassette", "ls", str(folder)]) == 0
 
 
 def test_lost_pictures(capsys: Any) -> None:

@@ -25,7 +25,8 @@ PLACE = b"imgkit-file:"
 _NAME = rb"imgkit-file:([0-9a-f]{64}\.[a-z]{3,4})"
 _NAMED = re.compile(_NAME)
 _ENCODED = re.compile(rb'("(?:data:[a-z]+/[a-z0-9.+-]+;base64,)?)' + _NAME + rb'(?=")')
-_REFUSED = ".refused*"
+REFUSED = ".refused*"
+"""Ends the names of what was put aside, as a pattern."""
 
 
 class SideFiles:
@@ -75,7 +76,7 @@ class SideFiles:
         """Return the files that neither a text names nor what was refused. Raises OSError."""
         if not self.folder.is_dir():
             return []
-        refused = self._cassette.parent.glob(f"{self._cassette.name}{_REFUSED}")
+        refused = self._cassette.parent.glob(f"{self._cassette.name}{REFUSED}")
         texts = [text, *(path.read_bytes() for path in refused if path.is_file())]
         named = {name.decode() for one in texts for name in _NAMED.findall(one)}
         return sorted(path for path in self.folder.iterdir() if path.name not in named)

@@ -12,7 +12,7 @@ from imgkit.cassettes.keys import key_like
 from imgkit.cassettes.parts import substitute
 from imgkit.cassettes.reader import body_of, content_type, interactions, paths
 from imgkit.cassettes.scrubbing import REQUEST_ID, is_private
-from imgkit.cassettes.side_files import SideFiles, write_whole
+from imgkit.cassettes.side_files import REFUSED, SideFiles, write_whole
 from imgkit.cli import exits, streams
 from imgkit.errors import ConfigurationError, SaveError
 from imgkit.sniff import sniff
@@ -30,6 +30,9 @@ def check(places: Sequence[str]) -> int:
         for problem in _problems(path):
             wrong += 1
             streams.tell(f"imgkit: {path}: {problem}")
+    for path in _refused(places):
+        wrong += 1
+        streams.tell(f"imgkit: {path}: was refused, since it holds a key: take that out, or remove the file")
     streams.tell(f"imgkit: {count} cassettes checked, {wrong or 'no'} problems")
     return exits.BUG if wrong else exits.OK
 
@@ -71,6 +74,12 @@ def shrink(places: Sequence[str]) -> int:
 def _cassettes(names: Sequence[str]) -> Iterator[Path]:
     for name in names:
         yield from paths(Path(name))
+
+
+def _refused(names: Sequence[str]) -> Iterator[Path]:
+    """Yield what was put aside in place of a cassette: it must not be shared either."""
+    for name in names:
+        yield from sorted(Path(name).rglob(f"*.y*ml{REFUSED}"))
 
 
 def _problems(path: Path) -> Iterator[str]:
