@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -45,14 +46,14 @@ class Source(Protocol):
         """Hexadecimal SHA-256 of the bytes; raises as `read` does."""
 
 
-class _Whole:
+class _Whole(ABC):
     """What a source can do that has all bytes in memory."""
 
     __slots__ = ()
 
+    @abstractmethod
     def read(self) -> bytes:
         """Return the bytes."""
-        raise NotImplementedError
 
     def read_at(self, size: int, position: int) -> bytes:
         """Return some of the bytes."""

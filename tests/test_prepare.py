@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from typing import Any
 
@@ -9,6 +10,7 @@ import PIL.Image
 import pytest
 
 import imgkit
+from imgkit.catalogue.rules import data_url_length
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import Line, WireServer, reply
 from tests.support.official import official
@@ -62,6 +64,7 @@ def test_what_the_model_surely_refuses(face: Any, image: Any, field: str, proble
         edit(face, "requests", image)
     assert list(caught.value.fields) == [field]
     assert problem in caught.value.fields[field]
+    assert isinstance(image, list) or caught.value.fields[field].count("prepare") == 1
     got, sent = edit(face, "requests", image, on_unsupported="warn")
     assert len(sent) == 1
     assert problem in got.warnings[0]
@@ -127,3 +130,26 @@ def test_a_provider_that_wants_white(face: Any) -> None:
     turned = PIL.Image.open(io.BytesIO(found)).convert("L")
     assert turned.getpixel((1, 1)) == 255
     assert turned.getpixel((2, 2)) == 0
+
+
+def test_a_picture_beside_a_reference_has_a_limit_of_its_own(face: Any) -> None:
+    """It goes as a data: URL, whose length is a fact about the model; as a form the same picture passes."""
+    facts = {
+        "hosts": ["official"],
+        "inputs": {"json": {"data_url_longest": 200, "sure": True}},
+        "models": [{"id": "json", "operations": ["create_image_edit"], "inputs": "json"}],
+    }
+    picture = png(1)
+    encoded_length = len(f"data:image/png;base64,{base64.b64encode(picture).decode()}")
+    assert data_url_length("image/png", len(picture)) == encoded_length > 200
+    reference = imgkit.ImageReference(file_id="file-1")
+    with WireServer(reply(200, answer())) as server:
+        settings = {"provider": official(server.base_url), "api_key": KEY, "model": "json", "models": facts}
+        face.run(lambda service: service.create_image_edit(picture, "a hat"), "requests", **settings)
+        assert server.posts == 1
+        with pytest.raises(imgkit.InvalidRequestError, match="up to 200 characters") as caught:
+            both = [reference, picture]
+            face.run(lambda service: service.create_image_edit(both, "a hat"), "requests", **settings)
+        assert server.posts == 1
+    assert list(caught.value.fields) == ["image.1"]
+    assert "prepare" not in str(caught.value)  # which would not make it short enough

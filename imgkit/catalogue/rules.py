@@ -135,25 +135,36 @@ def judged_inputs(inputs: OpenedInputs, model: Model, policy: Policy, today: dat
     if facts.most_images is not None and len(inputs.image) > facts.most_images:
         wrong["image"] = f"{model.id} takes at most {facts.most_images} of them, not {len(inputs.image)}"
     for file in inputs.files:
-        problem = _problem_of_file(file, facts)
+        problem = _problem_of_file(file, facts, as_json=inputs.referring)
         if problem and file.field not in wrong:
-            wrong[file.field] = f'{model.id} {problem} ({facts.origin}); prepare="fit" makes it fit'
+            wrong[file.field] = f"{model.id} {problem} ({facts.origin})"
     if wrong and facts.sure and policy == "raise" and not facts.origin.stale(today):
         raise InvalidRequestError(wrong)
     return [f"{field}: {text}" for field, text in wrong.items()]
 
 
-def _problem_of_file(file: InputFile, facts: InputFacts) -> str | None:
+def _problem_of_file(file: InputFile, facts: InputFacts, *, as_json: bool) -> str | None:
     kind = file.kind
+    longest = facts.data_url_longest
+    if as_json and longest is not None and data_url_length(kind.media_type, file.length) > longest:
+        return (
+            f"takes data: URLs of up to {longest} characters beside a reference: upload it, and name its id"
+        )
+    fit = '; prepare="fit" makes it fit'
     overlay = file.field in ("mask", "markup")
     most = facts.mask_most_bytes if file.field == "mask" else facts.most_bytes
     if facts.formats and not overlay and kind.format not in facts.formats:
-        return f"takes {_listed(tuple(sorted(facts.formats)), quoted=False)} pictures, not {kind.format}"
+        return f"takes {_listed(tuple(sorted(facts.formats)), quoted=False)} pictures, not {kind.format}{fit}"
     if most is not None and file.length > most:
-        return f"takes pictures of up to {most} bytes, not {file.length}"
+        return f"takes pictures of up to {most} bytes, not {file.length}{fit}"
     if facts.square and not overlay and kind.width != kind.height:
-        return f"takes square pictures, not {kind.width}x{kind.height}"
+        return f"takes square pictures, not {kind.width}x{kind.height}{fit}"
     return None
+
+
+def data_url_length(media_type: str, length: int) -> int:
+    """Return how many characters a picture of so many bytes has as a ``data:`` URL in base64."""
+    return len(f"data:{media_type};base64,") + (length + 2) // 3 * 4
 
 
 def applies(rule: Rule, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:

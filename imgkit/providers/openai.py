@@ -46,9 +46,6 @@ PATHS: dict[type[ImageRequest], str] = {
     CreateImageEditRequest: "/images/edits",
     CreateImageVariationRequest: "/images/variations",
 }
-LONGEST_DATA_URL = 20_971_520
-"""Characters of a picture in a JSON edit (API reference of images/edits, 2026-11-23)."""
-
 _NOT_MEMBERS = ("image", "mask", "markup", "extra_body", "extra_headers")
 
 
@@ -228,13 +225,7 @@ def _named(one: InputFile | ImageReference) -> dict[str, str]:
     if isinstance(one, ImageReference):
         return {"file_id": one.file_id} if one.file_id is not None else {"image_url": one.url or ""}
     encoded = pybase64.b64encode(one.read()).decode("ascii")
-    url = f"data:{one.kind.media_type};base64,{encoded}"
-    if len(url) > LONGEST_DATA_URL:
-        raise InvalidRequestError(
-            {one.field: f"is too large to go beside an ImageReference ({len(url)} characters as a data: URL, "
-             f"{LONGEST_DATA_URL} at most): shrink it, or upload it and name it by its file_id"}
-        )  # fmt: skip
-    return {"image_url": url}
+    return {"image_url": f"data:{one.kind.media_type};base64,{encoded}"}
 
 
 def _pictures(entries: list[Any], target: Target) -> tuple[list[Picture], list[str], list[str]]:
