@@ -16,7 +16,8 @@ import zlib
 from typing import Any, Self
 
 PICTURE_BYTES = {"small": 120, "1.4MB": 1_400_000, "8MB": 8_000_000, "32MB": 32_000_000}
-PARTIALS = 3
+STREAMS = {"stream": ("1.4MB", 3), "stream-small": ("small", 1), "stream-32MB": ("32MB", 1)}
+"""The pictures of each stream, and how many partial ones come before the one that is complete."""
 _BLOCK_BYTES = 256 * 1024
 _USAGE = {
     "total_tokens": 1070, "input_tokens": 14, "output_tokens": 1056,
@@ -58,13 +59,13 @@ def _json_reply(size_bytes: int) -> bytes:
     return _head("application/json", len(body)) + body
 
 
-def _stream_reply() -> bytes:
-    picture = base64.b64encode(png(PICTURE_BYTES["1.4MB"])).decode()
+def _stream_reply(size_bytes: int, partials: int) -> bytes:
+    picture = base64.b64encode(png(size_bytes)).decode()
     told = {"b64_json": picture, "created_at": 1, "size": "1024x1024", "quality": "high",
             "background": "opaque", "output_format": "png"}  # fmt: skip
     events: list[dict[str, Any]] = [
         {"type": "image_generation.partial_image", "partial_image_index": index, **told}
-        for index in range(PARTIALS)
+        for index in range(partials)
     ]
     events.append({"type": "image_generation.completed", "usage": _USAGE, **told})
     text = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events).encode()
@@ -130,7 +131,8 @@ class _Connection(asyncio.Protocol):
 
 async def _serve() -> None:
     replies = {name.encode(): _json_reply(size) for name, size in PICTURE_BYTES.items()}
-    replies[b"stream"] = _stream_reply()
+    for name, (size, partials) in STREAMS.items():
+        replies[name.encode()] = _stream_reply(PICTURE_BYTES[size], partials)
     server = await asyncio.get_running_loop().create_server(
         lambda: _Connection(replies), "127.0.0.1", 0, backlog=1024
     )

@@ -14,6 +14,7 @@ from imgkit.image import Image
 from imgkit.models import ImageRequest, ImagesResponse
 from imgkit.providers.base import Answer, OpenedInputs, PartialPicture, Picture
 from imgkit.saving import SavePlan
+from imgkit.scratch import ScratchFile
 from imgkit.single_flight import Fetched
 from imgkit.stream_events import Completed, PartialImage
 from imgkit.wire import Head
@@ -90,7 +91,10 @@ class Arrivals:
 
     def _take_partial(self, head: Head, found: PartialPicture) -> Flow[None]:
         index = self._partials if found.index is None else found.index
-        (image,) = self._response(head, Answer(pictures=(Picture(data=found.data),))).images
+        if isinstance(found.source, ScratchFile):
+            found.source.lend()
+        picture = Picture(data=found.data, source=found.source)
+        (image,) = self._response(head, Answer(pictures=(picture,))).images
         self._partial = replace(
             image, index=len(self._complete), about={**image.about, "partial_image_index": index}
         )
@@ -102,9 +106,10 @@ class Arrivals:
         image = so_far.images[len(self._complete)]
         if self._plan is not None and image.url is None:  # those at a URL are fetched when the stream is over
             try:
-                path = yield Run(partial(self._plan.write, image, max(self._wanted, len(so_far.images))))
-                image = replace(image, path=path)
+                count = max(self._wanted, len(so_far.images))
+                image = yield Run(partial(results.saved, image, self._plan, count))
             except ImgkitError as error:  # it is tried once more when the stream is over
+                image = yield Run(partial(results.kept_in_memory, image))
                 self.warn(f"a picture could not be saved as soon as it was complete: {error}")
         self._complete.append(image)
         self._partial, self._partials = None, 0

@@ -124,8 +124,9 @@ def prepared(course: Course, request: ImageRequest) -> ImageRequest:
     return made
 
 
-def _scratch(plan: SavePlan, cleanup: ExitStack) -> Scratch:
-    scratch = Scratch(plan.folder, digests=plan.needs_digest)
+def _scratch(plan: SavePlan, call: Call, cleanup: ExitStack) -> Scratch:
+    # Partial pictures need no digest, and most of a stream is such.
+    scratch = Scratch(plan.folder, digests=plan.needs_digest and not call.partial_images)
     cleanup.callback(scratch.close)
     return scratch
 
@@ -133,9 +134,7 @@ def _scratch(plan: SavePlan, cleanup: ExitStack) -> Scratch:
 def _pictures(
     core: Core, course: Course, request: ImageRequest, wish: Wish, cleanup: ExitStack
 ) -> Flow[ImagesResponse]:
-    plan = yield from checked_plan(wish.save_to)
-    if plan is not None:
-        course.scratch = partial(_scratch, plan, cleanup)
+    plan = yield from planned(course, wish.save_to, cleanup)
     request = prepared(course, request)
     if isinstance(request, CreateImageVariationRequest):
         how = wish.strategy, wish.variation_prompt
@@ -145,11 +144,15 @@ def _pictures(
     return (yield from handed_over(core, found, plan))
 
 
-def checked_plan(save_to: SaveTo) -> Flow[SavePlan | None]:
-    """Return the plan for ``save_to=``, once it is known that files can be written there."""
+def planned(course: Course, save_to: SaveTo, cleanup: ExitStack) -> Flow[SavePlan | None]:
+    """Return the plan for ``save_to=``, once it is known that files can be written there.
+
+    Pictures of the call go there while they arrive.
+    """
     plan = save_to if save_to is None or isinstance(save_to, SavePlan) else SavePlan.of(save_to)
     if plan is not None:
         yield Run(plan.check, before_sending=True)
+        course.scratch = partial(_scratch, plan, course.call, cleanup)
     return plan
 
 

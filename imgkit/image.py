@@ -8,7 +8,7 @@ import io
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -44,6 +44,20 @@ class Source(Protocol):
     @property
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of the bytes; raises as `read` does."""
+
+
+def blocks(source: Source) -> Iterator[bytes]:
+    """Yield the bytes of a picture that is on disk, which so is never in memory as a whole."""
+    for position in range(0, source.length, _BLOCK_BYTES):
+        yield source.read_at(_BLOCK_BYTES, position)
+
+
+def sha256_of(source: Source) -> hashlib._Hash:
+    """Return the digest of a picture that is on disk."""
+    digest = hashlib.sha256()
+    for block in blocks(source):
+        digest.update(block)
+    return digest
 
 
 class _Whole(ABC):
@@ -110,10 +124,7 @@ class FileSource:
         """Hexadecimal SHA-256 of the bytes; raises as `read` does."""
         if self.known_sha256:
             return self.known_sha256
-        digest = hashlib.sha256()
-        for position in range(0, self.length, _BLOCK_BYTES):
-            digest.update(self.read_at(_BLOCK_BYTES, position))
-        return digest.hexdigest()
+        return sha256_of(self).hexdigest()
 
     def read(self) -> bytes:
         """Return the bytes. Raises `NotDownloadedError` if the file is not as it was written."""

@@ -13,7 +13,7 @@ from imgkit.core import Core
 from imgkit.errors import ImgkitError, SaveError
 from imgkit.exchange import Course
 from imgkit.flow import Flow, Run
-from imgkit.image import BytesSource, Image, Source, UrlSource
+from imgkit.image import BytesSource, Image, UrlSource
 from imgkit.models import ImageRequest, ImagesResponse, Meta, Usage, field_names, told_parameters
 from imgkit.money import Cost
 from imgkit.providers.base import Answer, OpenedInputs
@@ -188,15 +188,17 @@ def usage_of(usages: Iterable[Usage | None]) -> Usage | None:
     return Usage(**sums, extra=known[0].extra)
 
 
-def _saved(image: Image, plan: SavePlan, count: int) -> Image:
+def saved(image: Image, plan: SavePlan, count: int) -> Image:
+    """Save a picture, and return it as it is read from its file; see `SavePlan.write`."""
     path = plan.write(image, count)
     source = image.source
     return replace(image, path=path, source=source.saved(path) if isinstance(source, ScratchFile) else source)
 
 
-def _kept_in_memory(source: Source) -> Source:
-    """Return a source that outlives the call; what is not saved is on disk for its time only."""
-    return BytesSource(source.read()) if isinstance(source, ScratchFile) else source
+def kept_in_memory(image: Image) -> Image:
+    """Return an image that outlives the call; what is not saved is on disk for its time only."""
+    source = image.source
+    return replace(image, source=BytesSource(source.read())) if isinstance(source, ScratchFile) else image
 
 
 def save_all(core: Core, response: ImagesResponse, plan: SavePlan) -> Flow[ImagesResponse]:
@@ -211,18 +213,18 @@ def save_all(core: Core, response: ImagesResponse, plan: SavePlan) -> Flow[Image
         try:
             if image.path is None:
                 image = yield from here(core, image)
-                image = yield Run(partial(_saved, image, plan, len(response.images)))
+                image = yield Run(partial(saved, image, plan, len(response.images)))
         except ImgkitError as error:
             problem = problem or error
-            image = replace(image, source=_kept_in_memory(image.source))
+            image = kept_in_memory(image)
         images.append(image)
-    saved = replace(response, images=tuple(images))
+    brought = replace(response, images=tuple(images))
     if problem is not None:
         missing = [image for image in images if image.path is None]
         raise SaveError(
             f"{len(missing)} of {len(images)} pictures could not be saved: {problem}. The whole reply is in "
             "error.response",
             images=tuple(missing),
-            response=saved,
+            response=brought,
         ) from problem
-    return saved
+    return brought

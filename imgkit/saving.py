@@ -9,14 +9,14 @@ import re
 import secrets
 import string
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from imgkit.errors import InvalidRequestError, SaveError
-from imgkit.image import BytesSource, Image, Source
+from imgkit.image import BytesSource, FileSource, Image, Source, blocks
 from imgkit.scratch import ScratchFile
 from imgkit.sniff import EXTENSIONS, Format
 
@@ -309,19 +309,28 @@ def _write(path: Path, content: Source, publish: Callable[[Path, Path], None]) -
 
     The name is safe once `_sync_folder` has run.
     """
-    if isinstance(content, ScratchFile) and content.path is not None and _named(path, content, publish):
+    if isinstance(content, ScratchFile) and content.may_be_named and _named(path, content, publish):
         return
     part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.part")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content.read())
+            for piece in _pieces(content):
+                stream.write(piece)
             stream.flush()
             os.fsync(stream.fileno())
         publish(part, path)
     finally:
         if os.path.lexists(part):
             os.unlink(part)
+
+
+def _pieces(content: Source) -> Iterator[bytes]:
+    """Yield what a file is to hold."""
+    if isinstance(content, FileSource | ScratchFile):
+        yield from blocks(content)
+    else:
+        yield content.read()
 
 
 def _named(path: Path, file: ScratchFile, publish: Callable[[Path, Path], None]) -> bool:

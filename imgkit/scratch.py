@@ -1,7 +1,8 @@
 """Pictures on disk while they arrive: hidden files beside where they are to be saved.
 
 So a picture that is to be saved is never in memory as a whole. Its file is written in pieces, in `Run` needs;
-saving gives it its name. What has no name when the call ends is removed.
+saving gives it its name. A file without a name goes as soon as nobody needs it, and at the latest when the
+call ends; a partial picture that its caller still holds then is in memory from there on.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import threading
+from contextlib import suppress
 from pathlib import Path
+from weakref import WeakSet
 
 from imgkit.errors import UnreadableReplyError
-from imgkit.image import BytesSource, FileSource, Source
+from imgkit.image import BytesSource, FileSource, Source, sha256_of
 
 MOST_OPEN = 64
 """So many files are kept open while they are written; hundreds of pictures may arrive at once."""
@@ -26,28 +30,28 @@ _MORE = os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)
 
 
 class Scratch:
-    """The files of one reply.
+    """The files of one reply, as long as somebody needs them.
 
     Args:
         folder: where the pictures are to be saved; it is there.
-        digests: whether the SHA-256 of each picture will be asked for.
+        digests: count the SHA-256 of each picture while it arrives, since it will be asked for.
     """
 
     def __init__(self, folder: Path, *, digests: bool) -> None:
         self._folder = folder
         self._digests = digests
-        self._files: list[ScratchFile] = []
+        self._files: WeakSet[ScratchFile] = WeakSet()
 
     def new(self) -> ScratchFile:
         """Return the place of the next picture."""
         file = ScratchFile(self._folder, digest=self._digests)
-        self._files.append(file)
+        self._files.add(file)
         return file
 
     @property
     def due(self) -> bool:
         """Whether there is enough for `write` to be worth while."""
-        return bool(self._files) and self._files[-1].waiting >= PIECE_BYTES
+        return any(file.waiting >= PIECE_BYTES for file in self._files)
 
     @property
     def used(self) -> bool:
@@ -61,9 +65,9 @@ class Scratch:
                 file.write()
 
     def close(self) -> None:
-        """Remove what nobody has given a name. Idempotent."""
-        for file in self._files:
-            file.discard()
+        """The call ends: remove what nobody has given a name. Idempotent."""
+        for file in list(self._files):
+            file.end()
 
 
 class ScratchFile:
@@ -80,6 +84,9 @@ class ScratchFile:
         self._digest = hashlib.sha256() if digest else None
         self._pieces: list[bytes] = []
         self._named = False
+        self._lent = False
+        self._process = os.getpid()
+        self._lock = threading.Lock()  # a caller may read a partial picture while the call ends
         self._descriptor: int | None = None
         self.path: Path | None = None
         self.length = 0
@@ -132,6 +139,15 @@ class ScratchFile:
             _open.discard(descriptor)
             os.close(descriptor)
 
+    def lend(self) -> None:
+        """The caller gets this, as a partial picture: saving makes another file, and it outlives the call."""
+        self._lent = True
+
+    @property
+    def may_be_named(self) -> bool:
+        """Whether this file itself may become that of the saved picture."""
+        return self.path is not None and not self._lent
+
     def source(self) -> Source | None:
         """Return this, None if the picture has stayed in memory."""
         return None if self.path is None else self
@@ -142,19 +158,26 @@ class ScratchFile:
         Raises:
             UnreadableReplyError: they are on the disk, and cannot be read from there.
         """
-        return self._from_disk(self.length - self.waiting, 0) + b"".join(self._pieces)
+        with self._lock:
+            if self.path is not None:
+                return self._from_disk(self.length - self.waiting, 0) + b"".join(self._pieces)
+            self._pieces = [b"".join(self._pieces)]  # so that it is there once, however often it is read
+            return self._pieces[0]
 
     def read_at(self, size: int, position: int) -> bytes:
         """Return some of the bytes; raises as `read` does."""
-        if self.path is None:
-            return self.read()[position : position + size]
-        return self._from_disk(size, position)
+        with self._lock:
+            if self.path is not None:
+                return self._from_disk(size, position)
+        return self.read()[position : position + size]
 
     @property
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of the bytes."""
-        if self._digest is None or self.path is None:
+        if self.path is None:
             return hashlib.sha256(self.read()).hexdigest()
+        if self._digest is None:
+            self._digest = sha256_of(self)
         return self._digest.hexdigest()
 
     def sync(self) -> Path:
@@ -178,18 +201,35 @@ class ScratchFile:
     def saved(self, path: Path) -> Source:
         """Return the source of a picture that has been saved at `path`."""
         try:
-            return FileSource.at(path, self._digest.hexdigest() if self._digest is not None else "")
+            source = FileSource.at(path, self._digest.hexdigest() if self._digest is not None else "")
         except OSError:  # somebody has taken it away at once
             return BytesSource(self.read())
+        self.discard()
+        self.moved(path)
+        return source
+
+    def end(self) -> None:
+        """The call ends: a partial picture that is still held goes to memory, any other file goes."""
+        with self._lock:
+            if self._lent and self.path is not None:
+                with suppress(UnreadableReplyError):  # as whoever reads it will be told
+                    self._back_to_memory(self.length)
+        self.discard()
 
     def discard(self) -> None:
         """Remove the file, if it has got no name. Idempotent."""
         self._close()
-        if self.path is not None and not self._named:
+        if self.path is not None and not self._named and self._process == os.getpid():
             try:
                 self.path.unlink(missing_ok=True)
             except OSError:
                 return  # hidden, and of no harm
+
+    def __del__(self) -> None:
+        self.discard()
+
+    def __reduce__(self) -> tuple[type[BytesSource], tuple[bytes]]:
+        return BytesSource, (self.read(),)
 
     def _from_disk(self, size: int, position: int) -> bytes:
         if self.path is None or not size:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 from imgkit.arrivals import Arrivals
 from imgkit.call import Progress
@@ -12,10 +14,12 @@ from imgkit.flow import Flow, Read, Run
 from imgkit.providers.base import Answer, StreamingProvider
 from imgkit.redact import Secret
 from imgkit.streaming.event_reply import EventReply
-from imgkit.streaming.json_reply import JsonReply
+from imgkit.streaming.json_reply import InMemory, JsonReply
 from imgkit.wire import Head
 
 EVENT_STREAM = "text/event-stream"
+
+T = TypeVar("T")
 
 
 def read_events(
@@ -42,10 +46,19 @@ def read_events(
     if not 200 <= head.status < 300:
         return (yield from read_answer(head, course, secrets))
     says_events = head.headers.get("content-type", "").lower().startswith(EVENT_STREAM)
-    reply = EventReply(provider.base64_keys, says_events=says_events)
+    scratch = course.scratch() if course.scratch is not None else None
+    hold = InMemory if scratch is None else scratch.new
+    reply = EventReply(provider.base64_keys, hold, says_events=says_events)
+
+    def decoded(decode: Callable[[], T]) -> Flow[T]:
+        if scratch is None or not scratch.used:
+            return decode()
+        yield Run(scratch.write)
+        found: T = yield Run(decode)  # which looks at pictures that are on disk
+        return found
 
     def hand_on(data: JsonReply) -> Flow[None]:
-        found = provider.decode_event(head, data, course.target, secrets)
+        found = yield from decoded(partial(provider.decode_event, head, data, course.target, secrets))
         if found is not None:
             yield from arrivals.take(head, found)
 
@@ -55,7 +68,10 @@ def read_events(
     try:
         while not reply.done and reply.held <= course.max_reply_bytes and (chunk := (yield Read())):
             complete = reply.feed(chunk)
+            del chunk  # it is not needed while the next one is read
             yield from _kept_on_disk(reply, course, spools)
+            if scratch is not None and scratch.due:
+                yield Run(scratch.write)
             course.table.notify(Progress(reply.length, None), course.call)
             for data in complete:
                 yield from hand_on(data)
@@ -80,7 +96,8 @@ def read_events(
         )
     if not reply.is_stream and rest is not None:
         course.sent = False
-        yield from arrivals.take(head, course.provider.decode(head, rest, course.target, secrets))
+        answer = yield from decoded(partial(course.provider.decode, head, rest, course.target, secrets))
+        yield from arrivals.take(head, answer)
         return arrivals.answer
     if rest is not None and _is_whole(rest):
         yield from hand_on(rest)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from imgkit.answering import Answered, considered, most_at_once, noted, opened
 from imgkit.arrivals import Arrivals
 from imgkit.call import Started
-from imgkit.calls import SaveTo, begun, checked_plan, conducted, handed_over, prepared
+from imgkit.calls import SaveTo, begun, conducted, handed_over, planned, prepared
 from imgkit.core import Core
 from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.exchange import Course, exchange
@@ -153,7 +153,7 @@ def _stream(
 
     def work(course: Course, cleanup: ExitStack) -> Flow[ImagesResponse]:
         began = course.clock()
-        plan = yield from checked_plan(save_to)
+        plan = yield from planned(course, save_to, cleanup)
         more = {"stream": True, "partial_images": partial_images or 0}
         ready, model, warnings = considered(core, prepared(course, request), more)
         _check_count(ready, most_at_once(ready, core))

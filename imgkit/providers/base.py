@@ -102,11 +102,12 @@ class PartialPicture:
 
     Attributes:
         index: 0 for the first, None where the server does not count.
-        data: its bytes.
+        data, source: its bytes, or what has put them on disk already.
     """
 
     index: int | None = None
-    data: bytes
+    data: bytes | None = None
+    source: Source | None = None
 
 
 class ReplyBody(Protocol):

@@ -41,7 +41,7 @@ def read_event(
         # One without a picture costs nothing: sharper ones follow.
         index = event.get("partial_image_index")
         counted = index if type(index) is int and index >= 0 else None
-        return PartialPicture(index=counted, data=content["data"]) if "data" in content else None
+        return PartialPicture(index=counted, **content) if content else None
     event = with_text(event)
     if not content:
         content, more = content_of(None, str(event.pop("url", None) or ""), target)

@@ -37,15 +37,19 @@ class Base64Decoder:
             self.refused.append(text)
             return b""
         joined = self._carry + self._escape + text
-        if not self._padding and b"\\" not in joined and b"=" not in joined:
-            whole = len(joined) & ~3
-            try:
-                data = pybase64.b64decode(joined[:whole], validate=True)
-            except ValueError:
-                return self._feed_unclean(joined)
-            self._carry = joined[whole:]
+        if self._padding:
+            return self._feed_unclean(joined)
+        unclean = [at for at in (joined.find(b"\\"), joined.find(b"=")) if at >= 0]
+        whole = min(unclean, default=len(joined)) & ~3
+        try:
+            data = pybase64.b64decode(joined[:whole], validate=True)
+        except ValueError:
+            return self._feed_unclean(joined)
+        self._carry, self._escape = joined[whole:], b""
+        if not unclean:
             return data
-        return self._feed_unclean(joined)
+        self._carry = b""
+        return data + self._feed_unclean(joined[whole:])
 
     def close(self) -> bytes:
         """Return what the last characters decode to."""

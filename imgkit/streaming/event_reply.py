@@ -6,7 +6,9 @@ byte tells: a line of an event stream begins with the name of a field or a colon
 
 from __future__ import annotations
 
-from imgkit.streaming.json_reply import JsonReply, News
+from collections.abc import Callable
+
+from imgkit.streaming.json_reply import Holder, InMemory, JsonReply, News
 from imgkit.streaming.sse import EventParser
 
 EVENT_MARK = b"\x1e"
@@ -24,7 +26,7 @@ class EventReply:
     """The body of a success reply, fed as it comes.
 
     Args:
-        base64_keys: members whose values are pictures in base64; see `imgkit.streaming.json_reply`.
+        base64_keys, hold: as for `JsonReply`.
         says_events: the Content-Type is that of an event stream; it decides where the body is empty.
 
     Attributes:
@@ -34,12 +36,15 @@ class EventReply:
         count: how many events came.
     """
 
-    def __init__(self, base64_keys: frozenset[str], *, says_events: bool) -> None:
+    def __init__(
+        self, base64_keys: frozenset[str], hold: Callable[[], Holder] = InMemory, *, says_events: bool
+    ) -> None:
         self.length = 0
         self.held = 0
         self.done = False
         self.count = 0
         self._keys = base64_keys
+        self._hold = hold
         self._says_events = says_events
         self._first = b""  # blanks, until there is something else
         self._parser: EventParser[_Data] | None = None
@@ -61,7 +66,7 @@ class EventReply:
             if start in _EVENT_STARTS:
                 self._parser = EventParser(self._begin)
             else:
-                self._whole = JsonReply(self._keys)
+                self._whole = JsonReply(self._keys, self._hold)
         if self._whole is not None:
             self._news += self._whole.feed(chunk)
             self.held = self._whole.length
@@ -93,7 +98,7 @@ class EventReply:
             unfinished.close()
             return unfinished.reply
         if self._whole is None and not self._says_events:
-            self._whole = JsonReply(self._keys)
+            self._whole = JsonReply(self._keys, self._hold)
             self._whole.feed(self._first)
         if self._whole is not None:
             self._news += self._whole.close()
@@ -111,7 +116,7 @@ class EventReply:
 
     def _begin(self) -> _Data:
         self._news.append(("reply", EVENT_MARK))
-        return _Data(self, JsonReply(self._keys, first_picture=self._pictures))
+        return _Data(self, JsonReply(self._keys, self._hold, first_picture=self._pictures))
 
     def told(self, news: News, reply: JsonReply) -> None:
         """Take note of what an event has for a spool."""
