@@ -22,6 +22,7 @@ SAVING = (
 IN_MEMORY = ("imgkit", "imgkit, reusing", "openai", "requests")
 UPLOADING = ("imgkit", "imgkit, reusing", "openai", "openai, open file", "requests")
 STREAMING = ("imgkit", "imgkit, reusing", "openai")
+TO_FILES = ("imgkit, reusing", "openai")
 
 
 def run(results: Results) -> None:
@@ -35,6 +36,7 @@ def run(results: Results) -> None:
         _uploads(results, megabytes)
     if hasattr(imgkit.ImageService, "stream_image"):
         _streams(results)
+        _streams_to_files(results)
 
 
 def _replies(results: Results, reply: str) -> None:
@@ -98,3 +100,21 @@ def _streams(results: Results) -> None:
     for side in sides.values():
         side.close()
     results.put(case, "peak MiB", freshly("rise", STREAMING, results, results.rounds(3), "stream", "stream"))
+
+
+def _streams_to_files(results: Results) -> None:
+    sides = {name: SYNC[name](results.url("stream-32MB"), results.folder) for name in TO_FILES}
+
+    def save(side: Any) -> Any:
+        return lambda: side.save_stream(results.folder)
+
+    wall, cpu = interleaved({name: save(side) for name, side in sides.items()}, results.rounds(3))
+    case = "a stream to files, a partial picture of 32 MB and a complete one"
+    results.put(case, "CPU ms", {name: value * 1e3 for name, value in cpu.items()})
+    results.put(case, "ms", {name: value * 1e3 for name, value in wall.items()})
+    for side in sides.values():
+        side.close()
+    for old in results.folder.glob("picture-*"):
+        old.unlink()
+    peaks = freshly("rise", TO_FILES, results, results.rounds(3), "stream-32MB", "save_stream")
+    results.put(case, "peak MiB", peaks)

@@ -36,12 +36,14 @@ def rise(small: Callable[[], object], large: Callable[[], object]) -> float:
 
 
 def sync_rise(side: str, origin: str, folder: Path, reply: str, what: str, path: str = "") -> float:
-    one, big = (SYNC[side](f"{origin}/{name}/v1", folder) for name in ("small", reply))
+    small = "stream-small" if what == "save_stream" else "small"
+    one, big = (SYNC[side](f"{origin}/{name}/v1", folder) for name in (small, reply))
     works: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         "save": (lambda: one.save(folder), lambda: big.save(folder)),
         "create": (one.create, big.create),
         "edit": (lambda: one.edit(Path(path).with_name("small.png")), lambda: one.edit(Path(path))),
         "stream": (one.create, lambda: big.stream(lambda: None)),
+        "save_stream": (lambda: one.save_stream(folder), lambda: big.save_stream(folder)),
     }
     try:
         return rise(*works[what])

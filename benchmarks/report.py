@@ -74,6 +74,9 @@ def _budgets() -> Iterator[Budget]:
     case = "a stream with 3 partial pictures of 1.4 MB"
     yield Budget(f"first event of {case} / openai", 0.45, _ratio(case, "first event ms", ours, "openai"))
     yield Budget(f"CPU of {case} / openai", 0.35, _ratio(case, "CPU ms", ours, "openai"))
+    case = "a stream to files, a partial picture of 32 MB and a complete one"
+    yield Budget(f"CPU of {case} / openai", 0.25, _ratio(case, "CPU ms", ours, "openai"))
+    yield Budget(f"peak of {case}", 2, _value(case, "peak MiB", ours), "MiB")
     yield Budget(
         "resident after 20 calls / openai", 0.60, _ratio("resident after 20 calls", "MiB", ours, "openai")
     )

@@ -1,8 +1,8 @@
 """Who is measured: imgkit, the official SDK, and the bare transports, all asked for the same.
 
 A side is bound to one reply of the server. `create` returns the bytes of a picture, `save` has it in a file,
-`edit` uploads a file, `stream` calls `first` at the first event. The methods of asynchronous sides are
-coroutines.
+`edit` uploads a file, `stream` calls `first` at the first event, `save_stream` has each picture of a stream
+in a file, partial ones too. The methods of asynchronous sides are coroutines.
 """
 
 from __future__ import annotations
@@ -57,6 +57,15 @@ class Imgkit:
                 if not number:
                     first()
                 assert event.image.data
+
+    def save_stream(self, folder: Path) -> None:
+        from imgkit import PartialImage
+
+        saved = folder / "picture-{index}.png"
+        with self.service.stream_image(PROMPT, partial_images=3, save_to=saved) as events:
+            for event in events:
+                if isinstance(event, PartialImage):
+                    event.image.save(_file(folder), sidecar=False)
 
     def close(self) -> None:
         self.service.close()
@@ -119,6 +128,10 @@ class OpenAI:
             if not number:
                 first()
             assert base64.b64decode(event.b64_json)
+
+    def save_stream(self, folder: Path) -> None:
+        for event in self.client.images.generate(prompt=PROMPT, model=MODEL, stream=True, partial_images=3):
+            _file(folder).write_bytes(base64.b64decode(event.b64_json))
 
     def close(self) -> None:
         self.client.close()

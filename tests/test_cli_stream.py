@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from imgkit import Image, errors
+from imgkit import Image, ImageService, errors
 from imgkit.cli import preview
 from imgkit.cli.run import run
 from imgkit.cli.watching import partial_plan
 from imgkit.hooks.spool import spool_in
 from imgkit.saving import SavePlan
+from imgkit.scratch import PIECE_BYTES
 from tests.support.event_streams import HEAD, PARTIAL, WHOLE, chunk, completed, partial, streamed
 from tests.support.pictures import noise, picture
 from tests.support.wire_server import Line, WireServer
@@ -48,6 +49,17 @@ def test_files(tmp_path: Path, capsys: Any) -> None:
     assert "\x1b" not in err
     sizes = {name: Image.from_bytes((tmp_path / name).read_bytes()).width for name in pictures(tmp_path)[:3]}
     assert set(sizes.values()) == {64}
+
+
+def test_files_that_arrive_on_disk(tmp_path: Path) -> None:
+    """Large pictures are never in memory; names and bytes are the same, and nothing else is left."""
+    assert run(["create", "a fox", "--stream", "-o", "fox.png", "--size=512x512"]) == 0
+    assert pictures(tmp_path) == ["fox.partial-0.png", "fox.partial-1.png", "fox.png", "fox.png.json"]
+    with ImageService() as images:
+        with images.stream_image("a fox", size="512x512", partial_images=2) as events:
+            made = [one.image.data for one in events]
+    assert min(map(len, made)) > PIECE_BYTES
+    assert [(tmp_path / name).read_bytes() for name in pictures(tmp_path)[:3]] == made
 
 
 def test_an_edit_and_how_many(tmp_path: Path, capsys: Any) -> None:
