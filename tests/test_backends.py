@@ -40,6 +40,21 @@ def test_small_call(face: Any, http_backend: str) -> None:
     assert KEY not in repr(got)
 
 
+def test_a_small_request_is_one_packet(face: Any, http_backend: str) -> None:
+    """Head and body leave together; a server need not wake up for half a request."""
+    seen: list[bytes] = []
+
+    def read_once(line: Any) -> None:
+        seen.append(line.connection.recv(65536))
+        OK(line)
+
+    with WireServer(read_once, read_first=False) as server:
+        create(face, server, http_backend)
+    assert len(seen) == 1
+    assert seen[0].startswith(b"POST /v1/images/generations HTTP/1.1\r\n")
+    assert seen[0].endswith(b'\r\n\r\n{"prompt":"a fox"}')
+
+
 def test_same_bytes_everywhere(face: Any, http_backend: str) -> None:
     """An edit is the same bytes on every backend and service: here against bytes written down."""
     with WireServer(OK) as server:
