@@ -237,6 +237,6 @@ def request_of(kind: type[Any], first: str, value: Any, given: Mapping[str, Any]
             )
         fields = {name: getattr(value, name) for name in names}
     else:
-        fields = {name: given[name] for name in names if name in given}
+        fields = {name: given.get(name) for name in names}
     made: ImageRequest = checked(kind, fields)
     return made

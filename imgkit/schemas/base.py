@@ -9,7 +9,6 @@ import marshmallow as ma
 
 T = TypeVar("T")
 
-_MOST_SUBSETS = 256
 _MOST_CHARACTERS = 500
 """Longest text about one field: messages repeat the value, which may be anything."""
 
@@ -31,9 +30,7 @@ class Typed(ma.Schema, Generic[T]):
         """
         problems: dict[str, str] | None = None
         try:
-            loaded = self._for(data).load(
-                data, partial=()
-            )  # of no field; else marshmallow looks for generators
+            loaded = self.load(data)
         except ma.ValidationError as error:
             problems = flatten(error.messages)
         if problems is not None:
@@ -41,23 +38,6 @@ class Typed(ma.Schema, Generic[T]):
             # all, and would otherwise travel along as the new error's context.
             raise SchemaError(problems)
         return cast(T, self.target(**loaded))
-
-    def _for(self, data: Mapping[str, Any]) -> ma.Schema:
-        """Return this schema with only those fields that matter for `data`: it looks at each that it has."""
-        subsets: dict[frozenset[str], ma.Schema] = self.__dict__.setdefault("_subsets", {})
-        given = frozenset(data)
-        known = subsets.get(given)
-        if known is None:
-            if len(subsets) >= _MOST_SUBSETS:
-                return self
-            known = subsets[given] = type(self)(
-                only=[
-                    name
-                    for name, field in self.fields.items()
-                    if field.required or (field.data_key or name) in data
-                ]
-            )
-        return known
 
 
 class SchemaError(Exception):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import marshmallow as ma
@@ -104,6 +106,15 @@ class _Picture(fields.Field[Any]):
         return value
 
 
+class _Overlay(_Picture):
+    """A picture that says what a mask could say too."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if data.get("mask") is not None:
+            raise ma.ValidationError("goes without a mask: give one of the two.")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
 class _Pictures(_Picture):
     """One image input or a sequence of them; becomes a tuple."""
 
@@ -163,8 +174,26 @@ class _Headers(fields.Field[Any]):
 
 
 class _RequestSchema(Typed[Any]):
+    """Its rules are its fields' alone: there are none for the whole."""
+
     class Meta:
         unknown = ma.RAISE
+
+    def read(self, data: Mapping[str, Any]) -> Any:
+        """Return `data` as a request, looking at those fields that it has; most requests have a few.
+
+        `load` looks at all that there are, and says what is wrong with them. Raises as `Typed.read` does.
+        """
+        if self._required <= data.keys() <= self.fields.keys():
+            with suppress(ma.ValidationError):  # it is told below, with whatever else is wrong
+                return self.target(
+                    **{name: self.fields[name].deserialize(value, name, data) for name, value in data.items()}
+                )
+        return super().read(data)
+
+    @cached_property
+    def _required(self) -> frozenset[str]:
+        return frozenset(name for name, field in self.fields.items() if field.required)
 
     model = _name()
     n = _whole_number(1, MOST_PICTURES)
@@ -210,13 +239,8 @@ class CreateImageEditSchema(_DrawingSchema):
         "null": "is missing: give the picture to change.",
     })  # fmt: skip
     mask = _Picture(allow_none=True)
-    markup = _Picture(allow_none=True)
+    markup = _Overlay(allow_none=True)
     input_fidelity = _one_of("high", "low")
-
-    @ma.validates_schema
-    def _one_overlay(self, data: Mapping[str, Any], **kwargs: Any) -> None:
-        if data.get("mask") is not None and data.get("markup") is not None:
-            raise ma.ValidationError({"markup": ["goes without a mask: give one of the two."]})
 
 
 class CreateImageVariationSchema(_RequestSchema):
@@ -253,11 +277,7 @@ def checked(kind: type[Any], fields: Mapping[str, Any]) -> Any:
     """
     try:
         return REQUEST_SCHEMAS[kind].read(
-            {
-                name: content
-                for name, content in fields.items()
-                if content is not None or name in ("image", "prompt")
-            }
+            {name: content for name, content in fields.items() if content is not None}
         )
     except SchemaError as error:
         raise InvalidRequestError(error.fields) from None

@@ -27,16 +27,17 @@ class _LenientSchema(Typed[Any]):
     def read(self, data: Mapping[str, Any]) -> Any:
         values: dict[str, Any] = {}
         extra: dict[str, Any] = {}
-        for key in sorted(data, key=str):
-            name, declared = self._by_key.get(key, (None, None))
-            if name is None or declared is None:
-                extra[key] = data[key]
-            elif data[key] is not None:
+        known = self._by_key
+        for key, value in data.items():
+            if key not in known:
+                extra[key] = value
+            elif value is not None:
+                name, declared = known[key]
                 try:
-                    values[name] = declared.deserialize(data[key], key, data)
+                    values[name] = declared.deserialize(value, key, data)
                 except ma.ValidationError:
-                    extra[key] = data[key]
-        return self.target(**values, extra=extra)
+                    extra[key] = value
+        return self.target(**values, extra={key: extra[key] for key in sorted(extra, key=str)})
 
     @cached_property
     def _by_key(self) -> dict[str, tuple[str, fields.Field[Any]]]:
