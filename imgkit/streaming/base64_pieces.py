@@ -31,25 +31,27 @@ class Base64Decoder:
         self._padding = 0
         self.refused: list[bytes] = []
 
-    def feed(self, text: bytes) -> bytes:
-        """Return what the next piece decodes to, as far as it is complete."""
+    def feed(self, text: bytes) -> list[bytes]:
+        """Return what the next piece decodes to, as far as it is complete. Its bulk is not copied first."""
         if self.failed:
             self.refused.append(text)
-            return b""
-        joined = self._carry + self._escape + text
-        if self._padding:
-            return self._feed_unclean(joined)
-        unclean = [at for at in (joined.find(b"\\"), joined.find(b"=")) if at >= 0]
-        whole = min(unclean, default=len(joined)) & ~3
+            return []
+        lead = -len(self._carry) % 4  # completes what was carried along
+        unclean = [at for at in (text.find(b"\\"), text.find(b"=")) if at >= 0]
+        clean = min(unclean, default=len(text))
+        if self._escape or self._padding or clean < min(lead, len(text)):
+            return self._feed_unclean(self._carry + self._escape + text)
+        whole = max(lead, clean - (clean - lead) % 4)
+        first, bulk, rest = self._carry + text[:lead], memoryview(text)[lead:whole], text[whole:]
         try:
-            data = pybase64.b64decode(joined[:whole], validate=True)
+            found = [pybase64.b64decode(one, validate=True) for one in (first, bulk) if len(one) >= 4]
         except ValueError:
-            return self._feed_unclean(joined)
-        self._carry, self._escape = joined[whole:], b""
-        if not unclean:
-            return data
-        self._carry = b""
-        return data + self._feed_unclean(joined[whole:])
+            return self._feed_unclean(self._carry + text)
+        self._carry = first if len(first) in (1, 2, 3) else b""
+        if unclean:
+            return found + self._feed_unclean(rest)
+        self._carry += rest
+        return found
 
     def close(self) -> bytes:
         """Return what the last characters decode to."""
@@ -63,7 +65,7 @@ class Base64Decoder:
         except ValueError:
             return self._fail(written)
 
-    def _feed_unclean(self, joined: bytes) -> bytes:
+    def _feed_unclean(self, joined: bytes) -> list[bytes]:
         cut = _CUT_ESCAPE.search(joined)
         end = cut.start() if cut else len(joined)
         try:
@@ -75,11 +77,11 @@ class Base64Decoder:
             whole = len(content) & ~3
             data = pybase64.b64decode(content[:whole], validate=True)
         except ValueError:  # not UTF-8 and not JSON included
-            return self._fail(self._carry + b"=" * self._padding + joined[len(self._carry) :])
+            return [self._fail(self._carry + b"=" * self._padding + joined[len(self._carry) :])]
         self._padding += len(text) - len(content)
         self._carry = content[whole:].encode("ascii", "replace")
         self._escape = joined[end:]
-        return data
+        return [data]
 
     def _fail(self, joined: bytes) -> bytes:
         """Decode up to the first character that is wrong, and keep the rest as it is."""

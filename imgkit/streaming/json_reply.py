@@ -90,15 +90,16 @@ class _Picture(TakenOut):
         self._prefix = prefix
         self._holder = holder
 
-    def feed(self, text: bytes) -> bytes:
-        data = self.decoder.feed(text)
-        self._holder.add(data)
-        return data
+    def feed(self, text: bytes) -> list[bytes]:
+        return self._held(self.decoder.feed(text))
 
-    def close(self) -> bytes:
-        data = self.decoder.close()
-        self._holder.add(data)
-        return data
+    def close(self) -> list[bytes]:
+        return self._held([self.decoder.close()])
+
+    def _held(self, pieces: list[bytes]) -> list[bytes]:
+        for piece in pieces:
+            self._holder.add(piece)
+        return pieces
 
     def decoded(self) -> bytes:
         return self._holder.read()
@@ -283,9 +284,8 @@ class JsonReply:
             self._parts.append(text)
             self._news.append(("reply", text))
 
-    def _tell(self, picture: _Picture, data: bytes) -> None:
-        if data:
-            self._news.append((str(self.next_picture - 1), data))
+    def _tell(self, picture: _Picture, pieces: list[bytes]) -> None:
+        self._news += [(str(self.next_picture - 1), piece) for piece in pieces if piece]
         for text in picture.decoder.refused[picture.told :]:
             self._news.append(("raw", text))
         picture.told = len(picture.decoder.refused)
