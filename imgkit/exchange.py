@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -127,7 +126,7 @@ def exchange(
         ImgkitError: as the wire, the API or a plugin has it.
     """
     began = course.clock()
-    met: Counter[str] = Counter()
+    met: dict[str, int] = {}
     while True:
         try:
             return (yield from send_once(request, course, receive))
@@ -135,7 +134,7 @@ def exchange(
             kind = None if course.emitted else kind_of(error)
             if kind is None:
                 raise
-            met[kind] += 1
+            met[kind] = met.get(kind, 0) + 1
             elapsed_s = course.clock() - began
             outcome = Outcome(
                 kind=kind,

@@ -327,29 +327,32 @@ def _pending(impl: Impl, needed: TokenNeeded) -> TokenNeeded:
 
 def _signed(impl: Impl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:
     """Return a signed request that knows which of its headers are credentials."""
-    checked = _headers_only(impl, before, after)
-    return checked.with_headers(checked.headers, frozenset(_changed(before, checked)))
+    if after is None:
+        return before
+    secret = frozenset(_changes(impl, before, after))
+    return after.with_headers(after.headers, secret)
 
 
 def _headers_only(impl: Impl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:
     if after is None:
         return before
+    _changes(impl, before, after)
+    return after
+
+
+def _changes(impl: Impl, before: HttpRequest, after: HttpRequest) -> dict[str, str]:
+    """Return the headers that a plugin has set. Raises `PluginError` for more, or what cannot be sent."""
     if type(after) is not type(before):
         raise impl.wrong(f"returned a {type(after).__name__}")
     if (after.method, after.url, after.body) != (before.method, before.url, before.body):
         raise impl.wrong("returned a request with another method, URL or body")
     if not isinstance(after.headers, Mapping):
         raise impl.wrong(f"returned headers that cannot be sent ({header_problem(after.headers, FRAMING)})")
-    changed = _changed(before, after)
+    had = before.headers
+    changed = {name: value for name, value in after.headers.items() if name not in had or had[name] != value}
     problem = header_problem(changed, FRAMING)
     if problem is None and any(name != name.lower() or value is None for name, value in changed.items()):
         problem = "names must be in lower case, and values text"
     if problem:
         raise impl.wrong(f"returned headers that cannot be sent ({problem})")
-    return after
-
-
-def _changed(before: HttpRequest, after: HttpRequest) -> dict[str, str]:
-    """Return the headers that are new in `after`, or another value."""
-    had = before.headers
-    return {name: value for name, value in after.headers.items() if name not in had or had[name] != value}
+    return changed

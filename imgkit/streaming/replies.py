@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -40,7 +41,7 @@ def parse_json(body: bytes) -> Any:
             that is too deep, or a number of thousands of digits.
     """
     try:
-        return _STRICT.decode(body.decode("utf-8-sig"))
+        return _STRICT.decode(body.removeprefix(BOM_UTF8).decode("utf-8"))
     except RecursionError:
         problem = "nested too deeply"
     except UnicodeDecodeError as error:
