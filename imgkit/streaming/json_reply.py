@@ -11,9 +11,8 @@ import io
 import re
 import secrets
 from collections.abc import Callable
-from enum import Enum, auto
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import pybase64
 
@@ -38,16 +37,6 @@ _BEFORE_VALUE = b" \t\r\n\xef\xbb\xbf"
 News = list[tuple[str, bytes]]
 """What is new for a file of its own each: "reply" for the text, "0", "1" … for pictures, "raw" for what
 cannot be decoded."""
-
-
-class _State(Enum):
-    BEGINNING = auto()  # nothing but white space has come
-    PLAIN = auto()  # this is no JSON object or array: only collected
-    AROUND = auto()  # in the text around pictures
-    OPENED = auto()  # in a string that may be a picture, not enough of it has come
-    TAKING = auto()  # in a picture
-    LEAVING = auto()  # in a long string that is none
-    BETWEEN = auto()  # behind an element of an array of pictures
 
 
 class Holder(Protocol):
@@ -134,7 +123,7 @@ class JsonReply:
         self.length = 0
         self._hold = hold
         self._first_picture = first_picture
-        self._state = _State.BEGINNING if base64_keys else _State.PLAIN
+        self._step: Step = JsonReply._beginning if base64_keys else JsonReply._plain
         self._opening = _opening(base64_keys)
         self._pending = b""
         self._in_array = False
@@ -157,11 +146,11 @@ class JsonReply:
     def close(self) -> News:
         """The reply has come to its end; return what is still new for a spool. Idempotent."""
         pending, self._pending = self._pending, b""
-        if self._state is _State.TAKING:
+        if self._step is JsonReply._taking:
             picture = self._pictures[-1]
             self._tell(picture, picture.feed(pending))
             self._tell(picture, picture.close())
-            self._state = _State.PLAIN
+            self._step = JsonReply._plain
         elif pending:
             self._keep(pending)
         return self._told()
@@ -196,23 +185,26 @@ class JsonReply:
         """Go through `buffer`; the step that needs more to go on leaves the rest in ``_pending``."""
         at: int | None = 0
         while at is not None:
-            at = _STEPS[self._state](self, buffer, at)
+            at = self._step(self, buffer, at)
 
     def _beginning(self, buffer: bytes, at: int) -> int | None:
+        """Nothing but white space has come."""
         rest = buffer.lstrip(_BEFORE_VALUE)
         if rest:
-            self._state = _State.AROUND if rest[:1] in b"{[" else _State.PLAIN
+            self._step = JsonReply._around if rest[:1] in b"{[" else JsonReply._plain
             return at
         self._keep(buffer)
         self._pending = b""
         return None
 
     def _plain(self, buffer: bytes, at: int) -> int | None:
+        """This is no JSON object or array: it is only collected."""
         self._keep(buffer[at:])
         self._pending = b""
         return None
 
     def _around(self, buffer: bytes, at: int) -> int | None:
+        """In the text around pictures."""
         found = self._opening.search(buffer, at)
         if found is None:
             keep = max(at, len(buffer) - _LOOK_BACK_BYTES)
@@ -221,30 +213,32 @@ class JsonReply:
             return None
         self._keep(buffer[at : found.end()])
         self._in_array = found.group(1) is not None
-        self._state = _State.OPENED
+        self._step = JsonReply._opened
         return found.end()
 
     def _opened(self, buffer: bytes, at: int) -> int | None:
+        """In a string that may be a picture; not enough of it has come."""
         end, closed = _end_of_string(buffer, at)
         if closed and end - at <= SHORT_BYTES:
             self._keep(buffer[at : end + 1])
-            self._state = _State.BETWEEN if self._in_array else _State.AROUND
+            self._step = JsonReply._between if self._in_array else JsonReply._around
             return end + 1
         if end - at <= SHORT_BYTES:
             self._pending = buffer[at:]
             return None
         begin = _begin_of_base64(buffer[at : at + SHORT_BYTES])
         if begin is None:
-            self._state = _State.LEAVING
+            self._step = JsonReply._leaving
             return at
         picture = _Picture(buffer[at : at + begin], self._hold())
         self._news.append(("reply", b"imgkit-part-%d" % self.next_picture))
         self._pictures.append(picture)
         self._parts.append(picture)
-        self._state = _State.TAKING
+        self._step = JsonReply._taking
         return at + begin
 
     def _taking(self, buffer: bytes, at: int) -> int | None:
+        """In a picture."""
         end, closed = _end_of_string(buffer, at)
         picture = self._pictures[-1]
         self._tell(picture, picture.feed(buffer[at:end]))
@@ -255,6 +249,7 @@ class JsonReply:
         return self._behind(end)
 
     def _leaving(self, buffer: bytes, at: int) -> int | None:
+        """In a long string that is none."""
         end, closed = _end_of_string(buffer, at)
         self._keep(buffer[at:end])
         if closed:
@@ -264,19 +259,20 @@ class JsonReply:
 
     def _behind(self, quote: int) -> int:
         self._keep(b'"')
-        self._state = _State.BETWEEN if self._in_array else _State.AROUND
+        self._step = JsonReply._between if self._in_array else JsonReply._around
         return quote + 1
 
     def _between(self, buffer: bytes, at: int) -> int | None:
+        """Behind an element of an array of pictures."""
         found = _NEXT_ELEMENT.match(buffer, at)
         if found is not None:
             self._keep(buffer[at : found.end()])
-            self._state = _State.OPENED
+            self._step = JsonReply._opened
             return found.end()
         if _MAYBE_NEXT.fullmatch(buffer, at) and len(buffer) - at < _LOOK_BACK_BYTES:
             self._pending = buffer[at:]
             return None
-        self._state = _State.AROUND
+        self._step = JsonReply._around
         return at
 
     def _keep(self, text: bytes) -> None:
@@ -295,15 +291,8 @@ class JsonReply:
         return news
 
 
-_STEPS: dict[_State, Callable[[JsonReply, bytes, int], int | None]] = {
-    _State.BEGINNING: JsonReply._beginning,
-    _State.PLAIN: JsonReply._plain,
-    _State.AROUND: JsonReply._around,
-    _State.OPENED: JsonReply._opened,
-    _State.TAKING: JsonReply._taking,
-    _State.LEAVING: JsonReply._leaving,
-    _State.BETWEEN: JsonReply._between,
-}
+Step: TypeAlias = Callable[[JsonReply, bytes, int], int | None]
+"""Goes through some of a buffer from a place on; returns where to go on, None if that needs more bytes."""
 
 
 @lru_cache(maxsize=64)
