@@ -21,7 +21,7 @@ from imgkit.image import BytesSource, FileSource, Source, sha256_of
 MOST_OPEN = 64
 """So many files are kept open while they are written; hundreds of pictures may arrive at once."""
 
-PIECE_BYTES = 64 * 1024
+PIECE_BYTES = 128 * 1024
 """How much waits in memory until it is written. With hundreds of replies at once, this counts."""
 
 _open: set[int] = set()

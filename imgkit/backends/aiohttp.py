@@ -24,6 +24,10 @@ READ_BYTES = 16 * 1024
 """What may wait unread of a reply; aiohttp stops reading beyond twice as much. Its own half a megabyte
 counts when hundreds of replies wait for the disk."""
 
+RECEIVE_BYTES = 128 * 1024
+"""Most that a transport of asyncio takes from the system at once: half of its own choice, which each of
+hundreds of replies would hold."""
+
 HEAD_LINE_BYTES = 65_536
 """Longest line of a reply's head, as http.client has it; aiohttp's own limit is 8190."""
 
@@ -171,13 +175,16 @@ _abandoned: list[object] = []
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells the transfer when there is a connection: from then on the request may leave.
+    """Tells the transfer when there is a connection, for from then on the request may leave.
 
     aiohttp's traces could tell it too, at a fifth of what a small call costs.
     """
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
         connection = await super().connect(*args, **kwargs)
+        transport: Any = connection.transport
+        if hasattr(transport, "max_size"):  # one of asyncio's own, without TLS
+            transport.max_size = RECEIVE_BYTES
         _sending.get().mark_sent()
         return connection
 
