@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgkit import results
 from imgkit.call import Started
@@ -45,8 +45,7 @@ AT_ONCE = 4
 """Requests of one call that run at the same time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """What a request has got.
 
     Attributes:
@@ -87,7 +86,7 @@ def answered(
             course.table.notify(Started(), course.call)
         course.request = request
         found = yield from _in_parts(core, course, request, inputs, use, cleanup)
-    return found if not warnings else replace(found, response=results.warned(found.response, warnings))
+    return found if not warnings else found._replace(response=results.warned(found.response, warnings))
 
 
 def considered(
@@ -150,7 +149,7 @@ def _in_parts(
     courses = [course.part() for _ in counts]
     halted: list[ImgkitError] = []
     flows = tuple(
-        _part(core, one, replace(request, n=count), inputs, replace(use, part=number), halted)
+        _part(core, one, replace(request, n=count), inputs, use._replace(part=number), halted)
         for number, (one, count) in enumerate(zip(courses, counts, strict=True))
     )
     outcomes = yield Together(flows, min(AT_ONCE, core.options.max_in_flight))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from imgkit.errors import ImgkitError
 from imgkit.models import ImagesResponse, Operation
@@ -60,13 +60,11 @@ class Outcome:
     remaining_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """The request is valid and about to be sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(NamedTuple):
     """A request is handed to the backend.
 
     Attributes:
@@ -78,8 +76,7 @@ class Sent:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class FirstByte:
+class FirstByte(NamedTuple):
     """The head of a reply is there.
 
     Attributes:
@@ -93,8 +90,7 @@ class FirstByte:
     elapsed_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """A part of the reply has arrived.
 
     Attributes:
@@ -106,8 +102,7 @@ class Progress:
     expected_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Retrying:
+class Retrying(NamedTuple):
     """The request will be sent again.
 
     Attributes:
@@ -119,8 +114,7 @@ class Retrying:
     wait_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class CacheHit:
+class CacheHit(NamedTuple):
     """The pictures are in the cache: nothing will be sent.
 
     Attributes:
@@ -132,15 +126,13 @@ class CacheHit:
     age_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Succeeded:
+class Succeeded(NamedTuple):
     """The call has its pictures."""
 
     response: ImagesResponse
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """The call ends with this error.
 
     Attributes:
@@ -153,8 +145,7 @@ class Failed:
     shared: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(NamedTuple):
     """The call was broken off: a cancelled task, Ctrl-C, or a bug.
 
     Attributes:

@@ -6,10 +6,10 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from os import PathLike
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from imgkit import results
 from imgkit.answering import Answered, answered
@@ -29,8 +29,7 @@ from imgkit.variations import Strategy, varied
 SaveTo = str | PathLike[str] | SavePlan | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class Wish(NamedTuple):
     """How a call is to be carried out, beside what it asks for.
 
     Attributes:
@@ -43,7 +42,7 @@ class Wish:
     """
 
     save_to: SaveTo = None
-    use: CacheUse = field(default_factory=CacheUse)
+    use: CacheUse = CacheUse()
     timeout_s: float | None = None
     strategy: Strategy = "auto"
     variation_prompt: str | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from imgkit.catalogue.catalogue import Catalogue, own_facts
 from imgkit.catalogue.pricing import NOTHING, estimate
@@ -32,8 +32,7 @@ LONGEST_S = 7 * 24 * 3600.0
 """Longest duration that is accepted, a week in seconds; more only overflows somebody's clock."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(NamedTuple):
     """What bounds a call.
 
     Attributes:

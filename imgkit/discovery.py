@@ -11,9 +11,8 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from imgkit.errors import PluginError
 from imgkit.hooktable import Impl, Origin, told, warn
@@ -26,8 +25,7 @@ Binder = Callable[[Origin, object], tuple[Impl, ...]]
 Offers = Callable[[tuple[Impl, ...]], frozenset[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """An installed plugin, and what became of it.
 
     Attributes:
@@ -53,8 +51,7 @@ class Found:
         return self.origin.error(f" is {self.state}: {self.reason}")
 
 
-@dataclass(frozen=True, slots=True)
-class Switches:
+class Switches(NamedTuple):
     """Which plugins may be loaded; items are names, or "distribution:name" where two have one name.
 
     Attributes:
@@ -153,7 +150,7 @@ class Discovery:
             self._scanned = self._found()
         switches = Switches.of(self._environment)
         judged = [
-            replace(one, state="blocked", reason=reason) if (reason := switches.reason(one.origin)) else one
+            one._replace(state="blocked", reason=reason) if (reason := switches.reason(one.origin)) else one
             for one in self._scanned
         ]
         return tuple(_of_one_name(one, judged) for one in judged)
@@ -181,7 +178,7 @@ class Discovery:
             own = isinstance(error, PluginError) and error.plugin == one.origin.plugin
             reason = str(error).removeprefix(f"{one.origin}").lstrip(": ") if own else told(error)
             return _broken(one, " ".join(reason.split()))
-        return replace(one, state="loaded", plugin=plugin, impls=impls, offers=offers)
+        return one._replace(state="loaded", plugin=plugin, impls=impls, offers=offers)
 
     def _without_clashes(self, all_: tuple[Found, ...]) -> tuple[Found, ...]:
         taken = self._taken()

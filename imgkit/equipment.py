@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from imgkit.cache import CacheStore
 from imgkit.hookspecs import ServiceSettings
@@ -13,16 +13,14 @@ from imgkit.ledger import Ledger
 from imgkit.recording import Recorder
 
 
-@dataclass(frozen=True, slots=True)
-class Supplied:
+class Supplied(NamedTuple):
     """An object, and the plugin that supplies it."""
 
     origin: Origin
     thing: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Equipment:
+class Equipment(NamedTuple):
     """The objects of one service; a call keeps those it began with.
 
     Attributes:
@@ -35,7 +33,7 @@ class Equipment:
     cache: Supplied | None = None
     ledgers: tuple[Supplied, ...] = ()
     recorders: tuple[Supplied, ...] = ()
-    answers: Mapping[Impl, Any] = field(default_factory=dict)
+    answers: Mapping[Impl, Any] = MappingProxyType({})
 
 
 def equip(table: HookTable, settings: ServiceSettings, before: Equipment | None = None) -> Equipment:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from imgkit.errors import ImgkitError
 from imgkit.wire import HttpRequest
@@ -18,20 +18,17 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Open:
+class Open(NamedTuple):
     """Send this request; the answer is the `imgkit.wire.Head` of the reply."""
 
     request: HttpRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """Read on in the open reply; the answer is a chunk of bytes, b"" at its end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """Call this function, which may block (files, locks); the answer is its result.
 
     Attributes:
@@ -43,22 +40,19 @@ class Run:
     before_sending: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Sleep:
+class Sleep(NamedTuple):
     """Wait this many seconds; there is no answer."""
 
     wait_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(NamedTuple):
     """Hand this event to the caller of a stream; there is no answer."""
 
     event: object
 
 
-@dataclass(frozen=True, slots=True)
-class Together:
+class Together(NamedTuple):
     """Run these flows at the same time; the answer is what came of each, in their order: `Done` or `Failed`.
 
     Attributes:
@@ -81,8 +75,7 @@ class Done(Generic[T]):
     value: T
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """News for a flow: what it needed failed with an error of imgkit's own tree.
 
     Only such errors are thrown into a flow. A bug, Ctrl-C or a cancelled task closes it instead, so

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from imgkit.errors import ConfigurationError, ImgkitError, PluginError
 from imgkit.headers import FRAMING, header_problem
@@ -27,8 +27,7 @@ class PluginWarning(UserWarning):
     """A plugin could not be loaded, or one that only watches has failed; imgkit went on without it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a plugin comes from.
 
     Attributes:
@@ -62,8 +61,7 @@ class Origin:
         return PluginError(f"{self}{text}", plugin=self.plugin, distribution=self.distribution, hook=hook)
 
 
-@dataclass(frozen=True, slots=True)
-class Impl:
+class Impl(NamedTuple):
     """One implementation of one hook.
 
     Attributes:
@@ -321,7 +319,7 @@ def warn(text: str) -> None:
 
 def _pending(impl: Impl, needed: TokenNeeded) -> TokenNeeded:
     """Return what a plugin needs first, with its signing held to the rules of its hook."""
-    sign = replace(impl, function=lambda request: needed.sign(request), argnames=("request",))
+    sign = impl._replace(function=lambda request: needed.sign(request), argnames=("request",))
     return TokenNeeded(needed.fetch, lambda request: _signed(impl, request, sign(request=request)))
 
 

@@ -83,7 +83,7 @@ def _taped(flow: Flow[T], recorders: Sequence[Supplied], problems: list[str]) ->
             if isinstance(need, Done):
                 return need.value
             if isinstance(need, Together):
-                need = replace(need, flows=tuple(_taped(one, recorders, problems) for one in need.flows))
+                need = need._replace(flows=tuple(_taped(one, recorders, problems) for one in need.flows))
             try:
                 news = yield need
             except ImgkitError as error:

@@ -10,9 +10,9 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from imgkit import download
 from imgkit.cache import Busy, CacheStore, Entry, Failure, Hit, Lease
@@ -54,8 +54,7 @@ _DAMAGED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CacheUse:
+class CacheUse(NamedTuple):
     """How one call uses the cache.
 
     Attributes:
@@ -86,8 +85,7 @@ class CacheUse:
         return cls(cache or "use", replica)  # type: ignore[arg-type]  # checked above
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(NamedTuple):
     """What a call has got.
 
     Attributes:

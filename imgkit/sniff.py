@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 Format: TypeAlias = Literal["png", "jpeg", "webp", "gif", "svg"]
 
@@ -44,8 +43,7 @@ _MOST_GIF_BLOCKS = 2_000_000
 _SCAN_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """What was found.
 
     Attributes:
@@ -80,8 +78,7 @@ def sniff(head: bytes) -> Kind | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class PngHeader:
+class PngHeader(NamedTuple):
     """What a PNG says of its pixels before the first one (PNG specification, third edition, 11.2 and 11.3).
 
     Attributes:

@@ -89,7 +89,7 @@ def varied(
     found = yield from answered(core, course, edit, use, cleanup, prepare)
     response = found.response
     meta = replace(response.meta, emulated=True, emulation_prompt=edit.prompt)
-    return replace(found, response=replace(response, meta=meta, warnings=(*note, *response.warnings)))
+    return found._replace(response=replace(response, meta=meta, warnings=(*note, *response.warnings)))
 
 
 def as_edit(request: CreateImageVariationRequest, prompt: str) -> CreateImageEditRequest:

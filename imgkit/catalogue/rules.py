@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from imgkit.catalogue.catalogue import NEAR_DAYS, Catalogue
 from imgkit.catalogue.facts import Grid, InputFacts, Model, Origin, Rule
@@ -26,8 +26,7 @@ _MET_OTHERWISE = ("n",)
 _SIZE = re.compile(r"([0-9]+)x([0-9]+)")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(NamedTuple):
     """What is wrong with one field of a request, as far as is known.
 
     Attributes:

@@ -11,9 +11,8 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 from imgkit.call import Call
@@ -241,8 +240,7 @@ class TokenAuth:
         return f"TokenAuth({self._name})"
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     """A token that is waited for as long as a call may take."""
 
     cache: TokenCache
@@ -252,8 +250,7 @@ class _Waiting:
         return self.cache.get(self.wait_s).value
 
 
-@dataclass(frozen=True, slots=True)
-class _Slot:
+class _Slot(NamedTuple):
     """Where on a request a credential goes."""
 
     name: str

@@ -6,10 +6,10 @@ there too. Pictures never pass through here: their base64 is taken out first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import marshmallow as ma
 from marshmallow import fields
@@ -88,17 +88,18 @@ class _Nested(fields.Field[Any]):
         return self._schema.read(value)
 
 
-@dataclass(frozen=True, slots=True)
-class TokenSplit:
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class TokenSplit(NamedTuple):
     """Tokens of text and of pictures apart."""
 
     text_tokens: int | None = None
     image_tokens: int | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = _NOTHING
 
 
-@dataclass(frozen=True, slots=True)
-class RawUsage:
+class RawUsage(NamedTuple):
     """`usage` as the API nests it."""
 
     total_tokens: int | None = None
@@ -106,7 +107,7 @@ class RawUsage:
     output_tokens: int | None = None
     input_details: TokenSplit = TokenSplit()
     output_details: TokenSplit = TokenSplit()
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = _NOTHING
 
     def flat(self) -> Usage:
         """Return the public form; what is unknown of the details is kept under their own names."""
@@ -126,17 +127,15 @@ class RawUsage:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class RawImage:
+class RawImage(NamedTuple):
     """One entry of `data`, its base64 already taken out."""
 
     url: str | None = None
     revised_prompt: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = _NOTHING
 
 
-@dataclass(frozen=True, slots=True)
-class RawReply:
+class RawReply(NamedTuple):
     """The whole reply, its `data` already taken out."""
 
     created: int | None = None
@@ -145,8 +144,8 @@ class RawReply:
     output_format: str | None = None
     size: str | None = None
     quality: str | None = None
-    warnings: list[str] = field(default_factory=list)
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    extra: Mapping[str, Any] = _NOTHING
 
 
 class _TokenSplitSchema(_LenientSchema):
