@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgkit import results
+from imgkit.cache_use import CacheUse
 from imgkit.call import Started
-from imgkit.catalogue.facts import Model
 from imgkit.catalogue.rules import judged, judged_inputs, most
 from imgkit.core import Core
 from imgkit.errors import (
@@ -30,15 +30,16 @@ from imgkit.errors import (
     ServerError,
 )
 from imgkit.exchange import Course
+from imgkit.fetching import fetch
 from imgkit.flow import Done, Flow, Run, Together
 from imgkit.image import Image
 from imgkit.inputs import Prepare, open_file
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, ImageRequest, ImagesResponse
 from imgkit.providers.base import OpenedInputs, mask_polarity
 from imgkit.references import ImageReference
-from imgkit.single_flight import CacheUse, fetch
 
 if TYPE_CHECKING:
+    from imgkit.catalogue.facts import Model
     from imgkit.preparation import InputRules
 
 AT_ONCE = 4

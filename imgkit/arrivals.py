@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from imgkit import results
+from imgkit.cache_use import Fetched
 from imgkit.core import Core
 from imgkit.errors import ImgkitError
 from imgkit.exchange import Course
@@ -15,7 +16,6 @@ from imgkit.models import ImageRequest, ImagesResponse
 from imgkit.providers.base import Answer, OpenedInputs, PartialPicture, Picture
 from imgkit.saving import SavePlan
 from imgkit.scratch import ScratchFile
-from imgkit.single_flight import Fetched
 from imgkit.stream_events import Completed, PartialImage
 from imgkit.wire import Head
 

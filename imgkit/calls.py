@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 from imgkit import results
 from imgkit.answering import Answered, answered
+from imgkit.cache_use import CacheUse
 from imgkit.call import Call, Cancelled, Failed, Succeeded
 from imgkit.core import Core, seconds
 from imgkit.errors import ImgkitError
@@ -23,7 +24,6 @@ from imgkit.models import CreateImageVariationRequest, ImageRequest, ImagesRespo
 from imgkit.saving import SavePlan
 from imgkit.schemas.requests import checked
 from imgkit.scratch import Scratch
-from imgkit.single_flight import CacheUse
 from imgkit.variations import Strategy, varied
 
 SaveTo = str | PathLike[str] | SavePlan | None

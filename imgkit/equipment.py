@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from imgkit.cache import CacheStore
 from imgkit.hookspecs import ServiceSettings
 from imgkit.hooktable import HookTable, Impl, Origin
-from imgkit.ledger import Ledger
-from imgkit.recording import Recorder
+
+_KINDS = {
+    "imgkit_cache": "imgkit.cache:CacheStore",
+    "imgkit_ledger": "imgkit.ledger:Ledger",
+    "imgkit_recorder": "imgkit.recording:Recorder",
+}
+"""What hooks supply, imported for a plugin that supplies it: most services have none."""
 
 
 class Supplied(NamedTuple):
@@ -48,16 +53,14 @@ def equip(table: HookTable, settings: ServiceSettings, before: Equipment | None 
         PluginError: a hook failed, or supplies something else.
     """
     answers: dict[Impl, Any] = {}
-    kinds = ((table.caches, CacheStore), (table.ledgers, Ledger), (table.recorders, Recorder))
-    for impls, kind in kinds:
-        for impl in impls:
-            known = before is not None and impl in before.answers
-            answer = before.answers[impl] if before and known else impl(settings=settings)
-            if answer is not None and not isinstance(answer, kind):
-                raise impl.wrong(f"returned a {type(answer).__name__}, which is no {kind.__name__},")
-            answers[impl] = answer
+    for impl in (*table.caches, *table.ledgers, *table.recorders):
+        known = before is not None and impl in before.answers
+        answer = before.answers[impl] if before and known else impl(settings=settings)
+        if answer is not None and not isinstance(answer, kind := resolve_name(_KINDS[impl.hook])):
+            raise impl.wrong(f"returned a {type(answer).__name__}, which is no {kind.__name__},")
+        answers[impl] = answer
     stores, ledgers, recorders = (
         tuple(Supplied(one.origin, answers[one]) for one in impls if answers[one] is not None)
-        for impls, _ in kinds
+        for impls in (table.caches, table.ledgers, table.recorders)
     )
     return Equipment(stores[0] if stores else None, ledgers, recorders, answers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from os import PathLike
@@ -303,6 +302,8 @@ class ImagesResponse(Sequence[Image]):
 
 
 def _row_html(images: Sequence[Image]) -> str:
+    import html
+
     cells = []
     for image in images:
         prompt = html.escape(str(image.revised_prompt or image.about.get("prompt") or ""))[:200]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from imgkit import download as downloading
 from imgkit import results
+from imgkit.cache_use import CacheUse
 from imgkit.calls import SaveTo, Wish, carried_out
 from imgkit.core import Core, seconds
 from imgkit.errors import InvalidRequestError
@@ -27,7 +28,6 @@ from imgkit.models import (
     field_names,
 )
 from imgkit.schemas.requests import checked
-from imgkit.single_flight import CacheUse
 from imgkit.variations import strategy_of
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from imgkit import download
+from imgkit.cache_use import Fetched
 from imgkit.catalogue.pricing import NOTHING, cost_of, together
 from imgkit.core import Core
 from imgkit.errors import ImgkitError, SaveError
@@ -19,7 +20,6 @@ from imgkit.money import Cost
 from imgkit.providers.base import Answer, OpenedInputs
 from imgkit.saving import SavePlan
 from imgkit.scratch import ScratchFile
-from imgkit.single_flight import Fetched
 
 
 def here(core: Core, image: Image) -> Flow[Image]:

@@ -15,7 +15,6 @@ from imgkit.drivers import Driver, Watchdog
 from imgkit.errors import NotDownloadedError, ServiceClosedError
 from imgkit.flow import Done, Emit, Flow
 from imgkit.models import ImagesResponse
-from imgkit.recording import recorded
 from imgkit.service_base import ServiceBase
 from imgkit.signatures import dressed, mismatch
 from imgkit.streams import AsyncImageStream, ImageStream
@@ -89,7 +88,11 @@ def _flow(plan: Plan[P, T], core: Core, *args: P.args, **kwargs: P.kwargs) -> Fl
     except TypeError:
         raise mismatch(plan, args, kwargs) from None
     recorders = core.equipment.recorders
-    return recorded(flow, recorders) if recorders else flow
+    if not recorders:
+        return flow
+    from imgkit.recording import recorded
+
+    return recorded(flow, recorders)
 
 
 class ImageService(ServiceBase):

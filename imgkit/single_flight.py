@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from imgkit import download
 from imgkit.cache import Busy, CacheStore, Entry, Failure, Hit, Lease
+from imgkit.cache_use import CacheUse, Fetched
 from imgkit.cached_replies import answer_of, entry_of, error_of, failure_of, is_whole
 from imgkit.call import CacheHit
 from imgkit.core import Core
@@ -24,7 +25,6 @@ from imgkit.errors import (
     CacheMissError,
     ConfigurationError,
     ImgkitError,
-    InvalidRequestError,
     NotSentError,
     OutcomeUnknownError,
     UnreadableReplyError,
@@ -42,7 +42,6 @@ FORMAT = "imgkit-cache-1"
 
 FIRST_POLL_S, LONGEST_POLL_S = 0.01, 0.25
 
-_MODES = ("use", "refresh", "only", "off")
 _NOT_IN_KEY = SENSITIVE_HEADERS | {"openai-organization", "openai-project", "user-agent"}
 _UNKNOWN = (
     "a call with an equal request was broken off after it had been sent: a picture may have been made and "
@@ -54,67 +53,21 @@ _DAMAGED = (
 )
 
 
-class CacheUse(NamedTuple):
-    """How one call uses the cache.
-
-    Attributes:
-        mode: "use"; "refresh": nothing that was there before the call; "only": send nothing; "off".
-        replica: number of a further picture for an equal request, 0 for the first.
-        part: number of a request among the equal ones of one call, 0 for the first.
-    """
-
-    mode: Literal["use", "refresh", "only", "off"] = "use"
-    replica: int = 0
-    part: int = 0
-
-    @property
-    def salt(self) -> str:
-        """What tells equal requests apart."""
-        return f"{self.replica}.{self.part}" if self.part else str(self.replica)
-
-    @classmethod
-    def of(cls, cache: str | None, replica: int) -> CacheUse:
-        """Read the arguments of a call. Raises `InvalidRequestError`."""
-        wrong = {}
-        if cache is not None and cache not in _MODES:
-            wrong["cache"] = f"is {str(cache)[:40]!r}: give one of {', '.join(map(repr, _MODES))}"
-        if type(replica) is not int or replica < 0:
-            wrong["replica"] = "must be a whole number from 0 on"
-        if wrong:
-            raise InvalidRequestError(wrong)
-        return cls(cache or "use", replica)  # type: ignore[arg-type]  # checked above
-
-
-class Fetched(NamedTuple):
-    """What a call has got.
-
-    Attributes:
-        head, answer: of the reply.
-        cached: it came from the cache, or from another call.
-    """
-
-    head: Head
-    answer: Answer
-    cached: bool = False
-
-
-def fetch(
-    core: Core, course: Course, request: HttpRequest, use: CacheUse, cleanup: ExitStack
+def shared(
+    core: Core,
+    course: Course,
+    request: HttpRequest,
+    supplied: Supplied,
+    use: CacheUse,
+    cleanup: ExitStack,
 ) -> Flow[Fetched]:
-    """Return the answer to a request: from the cache if there is one that has it, else from the API.
+    """Return the answer to a request that goes through a cache.
 
     Raises:
         CacheMissError: ``cache="only"``, and it is not there.
         NotSentError: another call was making it for all the time that this one had.
         ImgkitError: what the exchange raises, for this call or for the one that it waited for.
     """
-    supplied = course.equipment.cache
-    if use.mode == "off" or supplied is None:
-        if use.mode == "only":
-            raise ConfigurationError(
-                'cache="only", but this service has no cache: give it one with plugins=["cache"]'
-            )
-        return Fetched(*(yield from exchange(request, course)))
     key = key_of(request, core, use.salt)
     found = yield from _find(supplied, key, use, course)
     if isinstance(found, str):

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Literal
 
 from imgkit.answering import Answered, considered, most_at_once, noted, opened
-from imgkit.arrivals import Arrivals
 from imgkit.call import Started
 from imgkit.calls import SaveTo, begun, conducted, handed_over, planned, prepared
 from imgkit.core import Core
@@ -25,7 +24,6 @@ from imgkit.models import (
 )
 from imgkit.operations import request_of
 from imgkit.providers.base import StreamingProvider
-from imgkit.stream_exchange import read_events
 
 MOST_PARTIAL_IMAGES = 3
 """Partial pictures of one request (API reference of images/generations, 2026-11-23)."""
@@ -150,6 +148,9 @@ def _stream(
     ):
         problem = f"must be a whole number from 0 to {MOST_PARTIAL_IMAGES}."
         raise InvalidRequestError({"partial_images": problem})
+
+    from imgkit.arrivals import Arrivals  # with all that reads events: only for calls that stream
+    from imgkit.stream_exchange import read_events
 
     def work(course: Course, cleanup: ExitStack) -> Flow[ImagesResponse]:
         began = course.clock()

@@ -9,10 +9,10 @@ from imgkit.drivers import Driver
 from imgkit.errors import StreamError
 from imgkit.flow import Done, Emit, Flow
 from imgkit.models import ImagesResponse
-from imgkit.stream_events import StreamEvent
 
 if TYPE_CHECKING:
     from imgkit.async_driver import AsyncDriver
+    from imgkit.stream_events import StreamEvent
 
 _UNOPENED = "a stream is a context manager: say `{way} images.stream_image(…) as events:` and iterate inside"
 _ENDED = (
@@ -73,7 +73,7 @@ class _Stream:
             self._over = True
             self._response = came.value
             return None
-        return cast(StreamEvent, came.event)  # a need may emit anything; plans of streams emit these
+        return cast("StreamEvent", came.event)  # a need may emit anything; plans of streams emit these
 
     def __repr__(self) -> str:
         state = "ended" if self._over else "open" if self._open else "not entered"

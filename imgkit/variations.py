@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from imgkit.answering import Answered, answered
+from imgkit.cache_use import CacheUse
 from imgkit.core import Core
 from imgkit.errors import EndpointRetiredError, InvalidRequestError, ModelNotFoundError, NotFoundError
 from imgkit.exchange import Course
@@ -18,7 +19,6 @@ from imgkit.models import (
     field_names,
 )
 from imgkit.schemas.requests import checked
-from imgkit.single_flight import CacheUse
 
 Strategy = Literal["auto", "native", "emulate"]
 STRATEGIES: tuple[Strategy, ...] = ("auto", "native", "emulate")

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
-from decimal import Decimal
 from functools import cache, cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from imgkit.catalogue.facts import Grid, InputFacts, Model, Origin, Prices, Retired, Rule, Tokens
 from imgkit.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from imgkit.catalogue.facts import Model, Retired
+    from imgkit.catalogue.reading import Reader
 
 VARIABLE = "IMGKIT_MODELS"
 """Names files of the user's own, separated as in PATH."""
 
 NEAR_DAYS = 60
 """A model that is shut down within so many days is told of."""
-
-_NAMED = ("rules", "inputs", "prices", "tokens")
 
 Facts = Mapping[str, Any]
 """The content of a data file."""
@@ -65,16 +65,7 @@ class Catalogue:
 
     def retired(self, operation: str, host_class: str) -> Retired | None:
         """Return what is known of an operation that a class of hosts does not have any more."""
-        for one in self._layered("retired"):
-            if one["operation"] == operation and host_class in one["hosts"]:
-                return Retired(
-                    operation=operation,
-                    hosts=tuple(one["hosts"]),
-                    date=one.get("date"),
-                    instead=one.get("instead", ""),
-                    origin=one["origin"],
-                )
-        return None
+        return self._reader.retired(operation, host_class)
 
     @property
     def as_of(self) -> date | None:
@@ -107,115 +98,15 @@ class Catalogue:
             merged |= layer.get(table, {})
         return merged
 
-    def _layered(self, table: str) -> Iterator[dict[str, Any]]:
-        """Yield the entries of a list, the last file's first, each with its date, source and hosts."""
-        for layer in reversed(self._layers):
-            for one in layer.get(table, ()):
-                yield {"hosts": layer.get("hosts", ["official"]), **one, "origin": _origin(one, layer)}
-
-    @cached_property
-    def _tables(self) -> dict[str, dict[str, Any]]:
-        """What models refer to by name."""
-        tables: dict[str, dict[str, Any]] = {table: {} for table in _NAMED}
-        for layer in self._layers:
-            for table in _NAMED:
-                for name, one in layer.get(table, {}).items():
-                    tables[table][name] = {**one, "origin": _origin(one, layer)}
-        return tables
-
     @cached_property
     def _by_name(self) -> dict[tuple[str, str], Model]:
-        entries: dict[str, dict[str, Any]] = {}
-        for layer in self._layers:
-            for one in layer.get("models", ()):
-                entries[one["id"]] = _entry(one, layer, entries)
-        found: dict[tuple[str, str], Model] = {}
-        for entry in entries.values():
-            model = self._model(entry)
-            found |= {(host, name): model for host in model.hosts for name in (model.id, *model.snapshots)}
-        return found
+        return self._reader.models()
 
-    def _model(self, entry: Mapping[str, Any]) -> Model:
-        return Model(
-            id=entry["id"],
-            snapshots=tuple(entry.get("snapshots", ())),
-            hosts=tuple(entry["hosts"]),
-            operations=tuple(entry.get("operations", ())),
-            rules=tuple(self._rule(name, entry) for name in entry.get("rules", ())),
-            shutdown=entry.get("shutdown"),
-            inputs=_inputs(self._named("inputs", entry)),
-            prices=_prices(self._named("prices", entry)),
-            tokens=_tokens(self._named("tokens", entry)),
-            origin=entry["origin"],
-        )
+    @cached_property
+    def _reader(self) -> Reader:
+        from imgkit.catalogue.reading import Reader
 
-    def _rule(self, name: str, entry: Mapping[str, Any]) -> Rule:
-        one = self._named("rules", entry, name)
-        assert one is not None, "a name was given"
-        fields = {key: one[key] for key in _RULE_KEYS if key in one}
-        grid = Grid(**one["grid"]) if "grid" in one else None
-        when = {field: tuple(values) for field, values in one.get("when", {}).items()}
-        return Rule(
-            name=name,
-            grid=grid,
-            when=when,
-            allowed=tuple(one.get("allowed", ())),
-            origin=one["origin"],
-            **fields,
-        )
-
-    def _named(self, table: str, entry: Mapping[str, Any], name: str | None = None) -> dict[str, Any] | None:
-        name = entry.get(table) if name is None else name
-        if name is None:
-            return None
-        if name not in self._tables[table]:
-            raise ConfigurationError(f"models: {entry['id']!r} names {table}.{name}, which is not there")
-        found: dict[str, Any] = self._tables[table][name]
-        return found
-
-
-def _entry(one: Mapping[str, Any], layer: Facts, known: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return a model with what it has of the model that it is like, or of what an earlier file says of it."""
-    base = dict(known.get(one.get("like", one["id"]), {}))
-    if "like" in one:
-        if not base:
-            raise ConfigurationError(f"models: {one['id']!r} is like {one['like']!r}, which is not known")
-        base.pop("snapshots", None)
-    hosts = one.get("hosts") or layer.get("hosts") or base.get("hosts") or ["official"]
-    return {**base, **one, "hosts": hosts, "origin": _origin(one, layer)}
-
-
-_RULE_KEYS = ("field", "least", "most", "longest", "refused", "why", "sure")
-_PRICE_KEYS = ("text_in", "image_in", "text_out", "image_out")
-
-
-def _inputs(one: dict[str, Any] | None) -> InputFacts | None:
-    if one is None:
-        return None
-    fields = {key: value for key, value in one.items() if key not in ("formats", "source", "as_of")}
-    return InputFacts(formats=frozenset(one.get("formats", ())), **fields)
-
-
-def _prices(one: dict[str, Any] | None) -> Prices | None:
-    if one is None:
-        return None
-    amounts = {key: Decimal(str(one[key])) for key in _PRICE_KEYS if key in one}
-    return Prices(currency=one["currency"], origin=one["origin"], **amounts)
-
-
-def _tokens(one: dict[str, Any] | None) -> Tokens | None:
-    if one is None:
-        return None
-    not_of = one.get("not_of", {})
-    by_quality = {key: sizes for key, sizes in one.items() if isinstance(sizes, dict) and key != "not_of"}
-    return Tokens(by_quality=by_quality, note=one.get("note", ""), not_of=not_of, origin=one["origin"])
-
-
-def _origin(one: Mapping[str, Any], layer: Facts) -> Origin:
-    source = one.get("source", "")
-    return Origin(
-        as_of=one.get("as_of", layer.get("as_of")), source=layer.get("sources", {}).get(source, source)
-    )
+        return Reader(self._layers)
 
 
 @cache

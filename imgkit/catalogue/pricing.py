@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from imgkit.catalogue.catalogue import Catalogue
-from imgkit.catalogue.facts import Model, Prices, Tokens
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, ImageRequest, Usage
 from imgkit.money import Cost, Estimate
+
+if TYPE_CHECKING:
+    from imgkit.catalogue.facts import Model, Prices, Tokens
 
 MILLION = Decimal(1_000_000)
 NOTHING = Decimal(0)

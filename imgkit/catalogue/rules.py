@@ -7,14 +7,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import date
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from imgkit.catalogue.catalogue import NEAR_DAYS, Catalogue
-from imgkit.catalogue.facts import Grid, InputFacts, Model, Origin, Rule
 from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.inputs import InputFile
 from imgkit.models import ImageRequest, field_names
 from imgkit.providers.base import OpenedInputs
+
+if TYPE_CHECKING:
+    from imgkit.catalogue.facts import Grid, InputFacts, Model, Origin, Rule
 
 Policy = Literal["raise", "warn", "drop"]
 POLICIES: tuple[Policy, ...] = ("raise", "warn", "drop")

@@ -7,7 +7,7 @@ same as what that SDK sends: same paths, members, form field names and file byte
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from typing import Any, ClassVar
@@ -30,14 +30,10 @@ from imgkit.models import (
     field_names,
 )
 from imgkit.providers.base import Answer, OpenedInputs, PartialPicture, Picture, ReplyBody, Target
-from imgkit.providers.errors import error_from_reply
-from imgkit.providers.openai_events import read_event
 from imgkit.providers.pictures import content_of, unreadable
 from imgkit.redact import Secret
 from imgkit.references import ImageReference
 from imgkit.schemas.responses import IMAGE, REPLY
-from imgkit.sniff import EXTENSIONS
-from imgkit.streaming.multipart import Field, File, MultipartBody
 from imgkit.streaming.replies import with_text
 from imgkit.wire import Body, BytesBody, Head, HttpRequest
 
@@ -82,8 +78,9 @@ class OpenAIProvider:
             members = {**_as_json(inputs), **members}
             body = BytesBody(_TO_JSON.encode(members).encode("utf-8"), "application/json")
         else:
-            fields = (field for name, value in members.items() for field in _fields(name, value))
-            body = MultipartBody((*fields, *_files(inputs)))
+            from imgkit.providers.openai_forms import form
+
+            body = form(members, inputs)
         headers: dict[str, str] = {"accept": "application/json", "accept-encoding": "identity"}
         if target.organization:
             headers["openai-organization"] = target.organization
@@ -129,6 +126,8 @@ class OpenAIProvider:
             raise unreadable(head, body, str(error)) from None
         entries = reply.pop("data", None)
         if not entries and reply.get("error"):
+            from imgkit.providers.errors import error_from_reply
+
             raise error_from_reply(head, body.raw(), secrets)
         if entries is not None and not isinstance(entries, list):
             raise unreadable(head, body, f"data is a JSON {type(entries).__name__}")
@@ -159,10 +158,14 @@ class OpenAIProvider:
         self, head: Head, data: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
     ) -> PartialPicture | Answer | None:
         """Return what an event says, by its ``type``; what it does not know is passed over."""
+        from imgkit.providers.openai_events import read_event
+
         return read_event(head, data, target, secrets)
 
     def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
         """Return what a reply that is not 2xx means."""
+        from imgkit.providers.errors import error_from_reply
+
         return error_from_reply(head, body, secrets)
 
 
@@ -179,37 +182,6 @@ def _members(request: ImageRequest, target: Target) -> dict[str, Any]:
     if target.model and "model" not in members:
         members["model"] = target.model
     return {**members, **(request.extra_body or {})}
-
-
-def _fields(name: str, value: Any) -> Iterator[Field]:
-    """Yield a member as form fields: ``svg[model]`` for objects, ``name[]`` for arrays, None left out."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _fields(f"{name}[{key}]", inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _fields(f"{name}[]", inner)
-    elif value is not None:
-        yield Field(name, _scalar(value))
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
-
-
-def _files(inputs: OpenedInputs) -> Iterator[File]:
-    """Yield file parts under names of our own: a caller's path is nobody else's business."""
-    name = "image" if len(inputs.image) == 1 else "image[]"
-    assert not inputs.referring, "references go as JSON"
-    for number, one in enumerate((one for one in inputs.image if isinstance(one, InputFile)), 1):
-        extension = EXTENSIONS[one.kind.format][0]
-        filename = f"image{extension}" if len(inputs.image) == 1 else f"image-{number}{extension}"
-        yield File(name, filename, one.kind.media_type, one)
-    for role, extra in (("mask", inputs.mask), ("markup", inputs.markup)):
-        if isinstance(extra, InputFile):
-            yield File(role, role + EXTENSIONS[extra.kind.format][0], extra.kind.media_type, extra)
 
 
 def _as_json(inputs: OpenedInputs) -> dict[str, Any]:
