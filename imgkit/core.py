@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -50,8 +49,7 @@ class Limits(NamedTuple):
     max_download_bytes: int = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, kw_only=True)
-class Core:
+class Core(NamedTuple):
     """A service without its colour: what plans work with."""
 
     backend: Backend | AsyncBackend
@@ -74,7 +72,7 @@ class Core:
     def with_plugins(self, members: Members, table: HookTable) -> Core:
         """Return the same with other plugins. Raises `PluginError` if they supply what does not fit."""
         equipment = equip(table, self.settings, self.equipment)
-        return replace(self, members=members, table=table, equipment=equipment)
+        return self._replace(members=members, table=table, equipment=equipment)
 
     def __repr__(self) -> str:
         return (

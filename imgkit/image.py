@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import os
 import threading
@@ -12,13 +11,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from imgkit.errors import NotDownloadedError, UnreadableReplyError
 from imgkit.redact import safe_url
 from imgkit.sniff import Format, Kind, sniff_file
 
 if TYPE_CHECKING:
+    import hashlib
+
     import PIL.Image
 
 THUMBNAIL_PX = 512
@@ -54,6 +55,8 @@ def blocks(source: Source) -> Iterator[bytes]:
 
 def sha256_of(source: Source) -> hashlib._Hash:
     """Return the digest of a picture that is on disk."""
+    import hashlib
+
     digest = hashlib.sha256()
     for block in blocks(source):
         digest.update(block)
@@ -81,6 +84,8 @@ class _Whole(ABC):
     @property
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of the bytes."""
+        import hashlib
+
         return hashlib.sha256(self.read()).hexdigest()
 
 
@@ -97,8 +102,7 @@ class BytesSource(_Whole):
         return self._data
 
 
-@dataclass(frozen=True, slots=True)
-class FileSource:
+class FileSource(NamedTuple):
     """Bytes in a file that `save_to=` has written; they are read when they are asked for.
 
     Attributes:

@@ -46,11 +46,11 @@ def preview(service: ImageService | AsyncImageService, operation: str, /, *args:
         raise ConfigurationError(f"there is no operation {operation!r}; there are {', '.join(PLANS)}")
     # No observers, no cache and no ledgers: nothing is going to happen.
     quiet = replace(service._core.table, observers=())
-    core = replace(service._core, table=quiet, equipment=Equipment())
+    core = service._core._replace(table=quiet, equipment=Equipment())
     try:
         return _described(*_first_request(core, operation, args, kwargs))
     except MissingKeyError:
-        unsigned = replace(core, table=replace(core.table, authenticates=()))
+        unsigned = core._replace(table=replace(core.table, authenticates=()))
         found = _first_request(unsigned, operation, args, kwargs)
         return _described(*found, {_key_header(core): "(no key was found)"})
 

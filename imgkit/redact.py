@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Mapping
-from hmac import compare_digest
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -65,7 +64,11 @@ class Secret:
         raise TypeError("a Secret is not pickled: hand the key over by its environment variable")
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and compare_digest(_encoded(other), _encoded(self))
+        if not isinstance(other, Secret):
+            return False
+        from hmac import compare_digest
+
+        return compare_digest(_encoded(other), _encoded(self))
 
     def __hash__(self) -> int:
         return hash((Secret, self._value))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import click
 
@@ -35,8 +35,7 @@ class State:
     secrets: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Drawing:
+class Drawing(NamedTuple):
     """A command that makes pictures.
 
     Attributes:
