@@ -251,7 +251,7 @@ def test_the_official_host_needs_a_key() -> None:
         assert isinstance(need, Open)
         assert need.request.url.startswith(f"{OFFICIAL}/openai/deployments/d/images/generations?")
         assert need.request.headers["api-key"] == KEY
-        assert KEY not in f"{need!r}{images!r}{images.plugins!r}{vars(images._core)!r}"
+        assert KEY not in f"{need!r}{images!r}{images.plugins!r}{images._core._asdict()!r}"
     with pytest.raises(imgkit.ConfigurationError, match="unencrypted"):
         imgkit.ImageService("requests", provider="azure", base_url="http://res.example", api_key=KEY)
 

@@ -6,19 +6,19 @@ same form and wins. What no file knows is not judged.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 STALE_DAYS = 180
 """Facts older than this only warn."""
 
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+
+class Origin(NamedTuple):
     """Where a fact is from.
 
     Attributes:
@@ -39,8 +39,7 @@ class Origin:
         return ", ".join(told) or "by your own facts"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grid:
+class Grid(NamedTuple):
     """Which sizes in pixels are possible.
 
     Attributes:
@@ -57,8 +56,7 @@ class Grid:
     most_px: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Rule(NamedTuple):
     """What one field of a request may be.
 
     Attributes:
@@ -77,7 +75,7 @@ class Rule:
 
     name: str
     field: str
-    when: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+    when: Mapping[str, tuple[Any, ...]] = _NONE
     allowed: tuple[Any, ...] = ()
     least: float | None = None
     most: float | None = None
@@ -89,8 +87,7 @@ class Rule:
     origin: Origin = Origin()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputFacts:
+class InputFacts(NamedTuple):
     """What input pictures must be.
 
     Attributes:
@@ -113,8 +110,7 @@ class InputFacts:
     origin: Origin = Origin()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prices:
+class Prices(NamedTuple):
     """Prices per million tokens, in `currency`; None where there is none."""
 
     currency: str
@@ -125,8 +121,7 @@ class Prices:
     origin: Origin = Origin()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tokens:
+class Tokens(NamedTuple):
     """Output tokens of one picture.
 
     Attributes:
@@ -138,12 +133,11 @@ class Tokens:
 
     by_quality: Mapping[str, Mapping[str, int]]
     note: str = ""
-    not_of: Mapping[str, Collection[str]] = field(default_factory=dict)
+    not_of: Mapping[str, Collection[str]] = _NONE
     origin: Origin = Origin()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+class Model(NamedTuple):
     """What is known of a model.
 
     Attributes:
@@ -169,8 +163,7 @@ class Model:
     origin: Origin = Origin()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retired:
+class Retired(NamedTuple):
     """An operation that a provider has switched off, or never had.
 
     Attributes:

@@ -206,8 +206,8 @@ def meaning(rule: Rule) -> str:
     if rule.longest is not None:
         parts.append(f"up to {rule.longest} characters")
     if rule.grid is not None:
-        bounds = {name: getattr(rule.grid, name) for name in rule.grid.__dataclass_fields__}
-        parts.append(", ".join(f"{name} {value}" for name, value in bounds.items() if value is not None))
+        bounds = rule.grid._asdict().items()
+        parts.append(", ".join(f"{name} {value}" for name, value in bounds if value is not None))
     when = " and ".join(f"{name} {_listed(values, quoted=False)}" for name, values in rule.when.items())
     why = f" ({rule.why})" if rule.why else ""
     return "; ".join(parts) + (f" with {when}" if when else "") + why + ("" if rule.sure else "; doubtful")

@@ -9,7 +9,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from imgkit.catalogue.catalogue import Catalogue, own_facts
-from imgkit.catalogue.facts import Model, Origin
+from imgkit.catalogue.facts import Grid, InputFacts, Model, Origin, Prices, Rule
 from imgkit.catalogue.rules import ending, meaning
 from imgkit.cli import exits, streams
 from imgkit.errors import UnknownProviderError
@@ -116,14 +116,13 @@ def _entry(model: Model) -> dict[str, Any]:
     }
 
 
-def _facts(thing: Any) -> dict[str, Any]:
+def _facts(thing: Rule | Prices | InputFacts | Grid) -> dict[str, Any]:
     """Return the fields of a fact as JSON has them, those that are set."""
     told: dict[str, Any] = {}
-    for name in type(thing).__dataclass_fields__:
-        value = getattr(thing, name)
+    for name, value in thing._asdict().items():
         if name == "origin":
             told |= {"as_of": value.as_of and str(value.as_of), "source": value.source}
-        elif hasattr(value, "__dataclass_fields__"):
+        elif isinstance(value, Grid):
             told[name] = _facts(value)
         elif value not in (None, (), {}):
             told[name] = sorted(value) if isinstance(value, frozenset) else value
