@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from imgkit.errors import ImgkitError
 from imgkit.models import ImagesResponse, Operation
@@ -60,11 +60,13 @@ class Outcome:
     remaining_s: float
 
 
-class Started(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Started:
     """The request is valid and about to be sent."""
 
 
-class Sent(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Sent:
     """A request is handed to the backend.
 
     Attributes:
@@ -76,7 +78,8 @@ class Sent(NamedTuple):
     attempt: int
 
 
-class FirstByte(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class FirstByte:
     """The head of a reply is there.
 
     Attributes:
@@ -90,7 +93,8 @@ class FirstByte(NamedTuple):
     elapsed_s: float
 
 
-class Progress(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Progress:
     """A part of the reply has arrived.
 
     Attributes:
@@ -102,7 +106,8 @@ class Progress(NamedTuple):
     expected_bytes: int | None
 
 
-class Retrying(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Retrying:
     """The request will be sent again.
 
     Attributes:
@@ -114,7 +119,8 @@ class Retrying(NamedTuple):
     wait_s: float
 
 
-class CacheHit(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CacheHit:
     """The pictures are in the cache: nothing will be sent.
 
     Attributes:
@@ -126,13 +132,15 @@ class CacheHit(NamedTuple):
     age_s: float
 
 
-class Succeeded(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Succeeded:
     """The call has its pictures."""
 
     response: ImagesResponse
 
 
-class Failed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Failed:
     """The call ends with this error.
 
     Attributes:
@@ -145,7 +153,8 @@ class Failed(NamedTuple):
     shared: bool = False
 
 
-class Cancelled(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Cancelled:
     """The call was broken off: a cancelled task, Ctrl-C, or a bug.
 
     Attributes:

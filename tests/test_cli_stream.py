@@ -53,10 +53,10 @@ def test_files(tmp_path: Path, capsys: Any) -> None:
 
 def test_files_that_arrive_on_disk(tmp_path: Path) -> None:
     """Large pictures are never in memory; names and bytes are the same, and nothing else is left."""
-    assert run(["create", "a fox", "--stream", "-o", "fox.png", "--size=512x512"]) == 0
+    assert run(["create", "a fox", "--stream", "-o", "fox.png", "--size=1024x1024"]) == 0
     assert pictures(tmp_path) == ["fox.partial-0.png", "fox.partial-1.png", "fox.png", "fox.png.json"]
     with ImageService() as images:
-        with images.stream_image("a fox", size="512x512", partial_images=2) as events:
+        with images.stream_image("a fox", size="1024x1024", partial_images=2) as events:
             made = [one.image.data for one in events]
     assert min(map(len, made)) > PIECE_BYTES
     assert [(tmp_path / name).read_bytes() for name in pictures(tmp_path)[:3]] == made
