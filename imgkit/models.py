@@ -164,19 +164,16 @@ def field_names(kind: type[Any]) -> tuple[str, ...]:
 _FIELD_NAMES: dict[type[Any], tuple[str, ...]] = {}
 
 
-def given_fields(request: ImageRequest) -> dict[str, Any]:
-    """Return what is set in a request, by name."""
-    return {
-        name: value for name in field_names(type(request)) if (value := getattr(request, name)) is not None
-    }
-
-
 _NOT_TOLD = ("prompt", "model", "image", "mask", "markup", "extra_headers")
 
 
 def told_parameters(request: ImageRequest) -> dict[str, Any]:
     """Return what was set in a request beside its prompt, model and pictures; headers may hold secrets."""
-    return {name: value for name, value in given_fields(request).items() if name not in _NOT_TOLD}
+    return {
+        name: value
+        for name in field_names(type(request))
+        if name not in _NOT_TOLD and (value := getattr(request, name)) is not None
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,7 +119,7 @@ def _about(
         "request_id": meta.request_id,
         "call_id": meta.call_id,
         "created": answer.created,
-        "usage": {name: getattr(usage, name) for name in field_names(type(usage)) if getattr(usage, name)}
+        "usage": {name: count for name in field_names(Usage) if (count := getattr(usage, name))}
         if usage
         else None,
     }

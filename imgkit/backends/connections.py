@@ -70,6 +70,10 @@ class _Response(http.client.HTTPResponse):
     """
 
     def begin(self) -> None:
+        there = cast(Any, self.fp).peek()
+        if b"\r\n\r\n" in there and there[9:10] != b"1":  # all of it has come, and it is final
+            super().begin()
+            return
         while True:
             stream = self.fp
             self.fp = cast(Any, _WholeHead(stream))
