@@ -307,7 +307,10 @@ class Image:
     def __repr__(self) -> str:
         if self._is_remote():
             return f"Image(index={self.index}, url={safe_url(self.url or '')!r}, not downloaded)"
-        kind = self._kind()
+        try:
+            kind = self._kind()
+        except (NotDownloadedError, UnreadableReplyError):  # in the midst of somebody's message, perhaps
+            return f"Image(index={self.index}, saved to {str(self.path)!r}, which is gone or has changed)"
         name = kind.format if kind else "unknown format"
         size = f", {kind.width}x{kind.height}" if kind and kind.width else ""
         return f"Image(index={self.index}, {name}{size}, {self.source.length} bytes)"
@@ -334,6 +337,6 @@ class Image:
         if not self._is_remote():
             try:
                 bundle["image/png"] = base64.b64encode(self.thumbnail_png()).decode("ascii")
-            except UnreadableReplyError:
-                return bundle  # not for Pillow: the line of text says what it is
+            except (NotDownloadedError, UnreadableReplyError):
+                return bundle  # not for Pillow, or gone: the line of text says what it is
         return bundle

@@ -334,8 +334,10 @@ def _pieces(content: Source) -> Iterator[bytes]:
 
 
 def _named(path: Path, file: ScratchFile, publish: Callable[[Path, Path], None]) -> bool:
-    """Give its name to a picture that is on disk already; return False if that is on another disk."""
+    """Give its name to a picture that is on disk already; return False if it is on another disk, or gone."""
     hidden = file.sync()
+    if hidden is None:
+        return False
     try:
         publish(hidden, path)
     except OSError as error:

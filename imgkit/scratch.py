@@ -25,8 +25,8 @@ PIECE_BYTES = 128 * 1024
 """How much waits in memory until it is written. With hundreds of replies at once, this counts."""
 
 _open: set[int] = set()
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-_MORE = os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+_MORE = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
 
 
 class Scratch:
@@ -180,12 +180,19 @@ class ScratchFile:
             self._digest = sha256_of(self)
         return self._digest.hexdigest()
 
-    def sync(self) -> Path:
-        """Have the disk take the whole file, and return it. Raises OSError."""
-        assert self.path is not None, "it is on disk"
+    def sync(self) -> Path | None:
+        """Have the disk take the whole file, and return it. Raises OSError.
+
+        Somebody may have taken it away, with its folder perhaps: then the picture is in memory again, and the
+        answer is None.
+        """
         assert self._folder is not None, "it is on disk"
         try:
-            os.fsync(self._opened(self._folder))
+            descriptor = self._opened(self._folder)
+            if os.fstat(descriptor).st_nlink == 0:
+                self._back_to_memory(self.length)
+            else:
+                os.fsync(descriptor)
         finally:
             self._close()
         return self.path
@@ -235,6 +242,9 @@ class ScratchFile:
         if self.path is None or not size:
             return b""
         try:
+            # The name may be gone, where an open file can be taken away at all: not on Windows.
+            if self._descriptor is not None and hasattr(os, "pread"):
+                return os.pread(self._descriptor, size, position)
             with self.path.open("rb") as stream:
                 stream.seek(position)
                 return stream.read(size)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from imgkit import scratch
 from imgkit.saving import SavePlan
 from imgkit.scratch import PIECE_BYTES, Scratch
 from imgkit.testing.samples import answer, png
-from imgkit.testing.wire_server import Line, WireServer, reply
+from imgkit.testing.wire_server import Line, WireServer, head, reply
 from tests.support.official import official
 
 BIG = png(1, 500)
@@ -221,3 +222,39 @@ def test_short_pictures_are_never_hidden_files(tmp_path: Path) -> None:
     one.close()
     one.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("pattern", ["fox.png", "{slug}.{ext}"])
+def test_a_folder_that_is_taken_away_while_a_picture_arrives(
+    face: Any, http_backend: str, tmp_path: Path, pattern: str
+) -> None:
+    """The picture is still there: saved where the folder may be made again, else in the error."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    text = json.dumps(answer(BIG)).encode()
+
+    def script(line: Line) -> None:
+        line.send(head(200, {"content-length": str(len(text))}) + text[:600_000])
+        while not hidden(folder):
+            line.wait(0.01)
+        shutil.rmtree(folder)
+        line.send(text[600_000:])
+
+    if "{" in pattern:
+        got = ask(face, http_backend, script, save_to=f"{folder}/{pattern}")
+        assert got[0].path.read_bytes() == BIG
+        return
+    with pytest.raises(imgkit.SaveError) as caught:
+        ask(face, http_backend, script, save_to=folder / pattern)
+    assert caught.value.response is not None
+    assert [one.data for one in caught.value.response] == [BIG]
+    assert [one.data for one in caught.value.images] == [BIG]
+
+
+def test_an_image_whose_file_is_gone_can_be_shown(face: Any, tmp_path: Path) -> None:
+    """It is in the midst of logs, debuggers and notebooks, which must not fail for it."""
+    got = ask(face, "requests", reply(200, answer(BIG)), save_to=tmp_path / "fox.png")
+    got[0].path.unlink()
+    assert repr(got[0]) == f"Image(index=0, saved to '{tmp_path / 'fox.png'}', which is gone or has changed)"
+    assert "which is gone" in repr(got)
+    assert got[0]._repr_mimebundle_() == {"text/plain": repr(got[0])}
