@@ -8,7 +8,7 @@ from concurrent.futures import Executor, Future
 from contextlib import nullcontext
 from typing import Any, Generic, TypeVar
 
-from imgkit.drivers import JOIN_S, outcome
+from imgkit.drivers import CLOSED, JOIN_S, outcome
 from imgkit.errors import ImgkitError, NotSentError, ServiceClosedError
 from imgkit.flow import Done, Emit, Failed, Flow, Need, Open, Read, Run, Sleep, Together, advance
 from imgkit.transfer import Transfer
@@ -29,11 +29,14 @@ class Deadline:
 
     Args:
         after_s: seconds from now. The loop has its own clock; only spans of time pass between clocks.
+
+    Attributes:
+        loop: of the call.
     """
 
     def __init__(self, after_s: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._at = self._loop.time() + after_s
+        self.loop = asyncio.get_running_loop()
+        self._at = self.loop.time() + after_s
         self._timer: asyncio.Handle | None = None
         self._passed = False
         self._task: asyncio.Task[Any] | None = None
@@ -51,9 +54,9 @@ class Deadline:
         self._cancels = self._task.cancelling()
         self._cancelled = False
         if self._timer is None:
-            self._timer = self._loop.call_at(self._at, self._pass)
+            self._timer = self.loop.call_at(self._at, self._pass)
         elif self._passed:  # while something ran that it does not bound
-            self._timer = self._loop.call_soon(self._pass)
+            self._timer = self.loop.call_soon(self._pass)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         task, self._task = self._task, None
@@ -90,6 +93,8 @@ class AsyncDriver(Generic[T]):
         self._busy = False
         self._executor = executor
         self._parts: list[AsyncDriver[Any]] = []
+        self._aborted = False
+        self._pause: asyncio.Future[None] | None = None
         self._deadline = Deadline(transfer.remaining_s())
 
     async def proceed(self) -> Done[T] | Emit:
@@ -108,7 +113,7 @@ class AsyncDriver(Generic[T]):
                 case Run(fn, before_sending):
                     news = await self._run(fn, before_sending)
                 case Sleep(wait_s):
-                    await asyncio.sleep(min(wait_s, self._transfer.remaining_s()))
+                    await self._sleep(min(wait_s, self._transfer.remaining_s()))
                     news = None
                 case Together(flows, most):
                     news = await self._together(flows, most)
@@ -125,10 +130,21 @@ class AsyncDriver(Generic[T]):
             self.close()
 
     def abort(self) -> None:
-        """Break off what is under way, from the outside."""
+        """Break off what is under way, from the outside; nothing is sent any more."""
+        self._aborted = True
         self._transfer.abort()
+        if self._pause is not None and not self._pause.done():
+            self._pause.set_result(None)
         for part in self._parts:
             part.abort()
+
+    def dropped(self, end: Callable[[AsyncDriver[T]], None]) -> None:
+        """Nobody holds the stream of this driver any more: have its loop call `end`. From any thread."""
+        if not self._deadline.loop.is_closed():
+            self._deadline.loop.call_soon_threadsafe(end, self)
+        else:
+            self._reply = None  # it went with the loop
+            self.close()
 
     def close(self) -> None:
         """Undo what the call still holds: its flow and its reply."""
@@ -136,7 +152,7 @@ class AsyncDriver(Generic[T]):
             self._flow.close()
         finally:
             self._deadline.close()
-            self._hang_up()
+            self.hang_up()
 
     async def _together(self, flows: tuple[Flow[Any], ...], most: int) -> list[Done[Any] | Failed]:
         """Run flows as tasks; if one of them meets a bug, or this task is cancelled, all are."""
@@ -157,8 +173,15 @@ class AsyncDriver(Generic[T]):
             await asyncio.gather(*work, return_exceptions=True)
             self._parts = []
 
+    async def _sleep(self, wait_s: float) -> None:
+        self._pause = asyncio.get_running_loop().create_future()
+        if not self._aborted:
+            await asyncio.wait({self._pause}, timeout=wait_s)
+
     async def _open(self, request: HttpRequest) -> Head | Failed:
-        self._hang_up()
+        self.hang_up()
+        if self._aborted:
+            return Failed(ServiceClosedError(CLOSED))
         transfer = self._transfer = self._transfer.anew()
         if transfer.expired():
             return Failed(transfer.failure(TimeoutError(), unsent=True))
@@ -172,9 +195,9 @@ class AsyncDriver(Generic[T]):
         return self._reply.head
 
     async def _read(self) -> bytes | Failed:
-        assert self._reply is not None, "a flow reads only what it has opened"
         if self._transfer.aborted:  # while nobody read: the caller of a stream was busy
             return Failed(self._transfer.failure(TimeoutError()))
+        assert self._reply is not None, "a flow reads only what it has opened"
         try:
             with self._deadline:
                 chunk = await self._reply.read()
@@ -199,7 +222,8 @@ class AsyncDriver(Generic[T]):
             return Failed(self._transfer.failure(error))
         return outcome(error, self._backend, self._transfer)
 
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
+        """Let go of the reply and its connection. Not while somebody waits for it."""
         if self._busy:  # broken off: whatever still blocks or lingers must end
             self._transfer.abort()
             self._busy = False
@@ -218,17 +242,17 @@ async def in_thread(executor: Executor, fn: Callable[[], T], abort: Callable[[],
     try:
         work = executor.submit(fn)
     except RuntimeError:
-        raise ServiceClosedError("this service was closed while the call ran: make a new one") from None
+        raise ServiceClosedError(CLOSED) from None
     waiting = asyncio.wrap_future(work)
     waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # noted, if nobody waits
     try:
         return await asyncio.shield(waiting)
     except asyncio.CancelledError:
         if not work.cancel():  # it runs already
+            work.add_done_callback(_let_go)
             if abort is not None:
                 abort()
             await asyncio.wait({waiting}, timeout=JOIN_S)
-            work.add_done_callback(_let_go)
         raise
 
 

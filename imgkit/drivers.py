@@ -14,6 +14,7 @@ from imgkit.wire import Backend, Head, HttpRequest, Reply
 T = TypeVar("T")
 
 
+CLOSED = "this service was closed while the call ran: make a new one"
 LONGEST_NAP_S = 60.0
 JOIN_S = 2.0
 """How long a call that is broken off waits for its threads to notice, in seconds."""
@@ -37,7 +38,7 @@ class Watchdog:
         """Abort `transfer` at its deadline unless it is released before."""
         with self._wake:
             if self._closed:
-                raise ServiceClosedError("this service was closed while the call ran: make a new one")
+                raise ServiceClosedError(CLOSED)
             self._active.add(transfer)
             if self._thread is None:
                 self._planned = transfer.deadline
@@ -175,9 +176,9 @@ class Driver(Generic[T]):
 
     def _open(self, request: HttpRequest) -> Head | Failed:
         self._hang_up()
-        if self._stop is not None and self._stop.is_set():
-            return Failed(NotSentError("nothing was sent: the call was broken off", permanent=True))
         transfer = self._transfer = self._transfer.anew()
+        if self._stop is not None and self._stop.is_set():  # from here on, `abort` finds this transfer
+            return Failed(NotSentError("nothing was sent: the call was broken off", permanent=True))
         if transfer.expired():
             return Failed(transfer.failure(TimeoutError(), unsent=True))
         self._busy = True
@@ -195,7 +196,7 @@ class Driver(Generic[T]):
             chunk = self._reply.read()
         except Exception as error:
             return outcome(error, self._backend, self._transfer)
-        if self._transfer.aborted:  # a shut-down socket may look like the end of a reply
+        if self._transfer.aborted and not chunk:  # a shut-down socket may look like the end of a reply
             return Failed(self._transfer.failure(TimeoutError()))
         self._busy = bool(chunk)
         return chunk
@@ -214,14 +215,15 @@ class Driver(Generic[T]):
 def outcome(error: Exception, backend: object, transfer: Transfer) -> Failed:
     """Return what a backend's exception means; raise again what is no failure of the wire.
 
-    A bug in a backend, or a test tool that refuses a request, is not dressed up as a network failure.
+    A bug in a backend, or a test tool that refuses a request, is not dressed up as a network failure. What an
+    HTTP library stumbles over while another thread aborts its request is no bug.
     """
     errors: tuple[type[Exception], ...] = getattr(backend, "errors", ())
     unsent: tuple[type[Exception], ...] = getattr(backend, "unsent_errors", ())
     own = _own_cause(error)
     if own is not None:
         return Failed(own)
-    if isinstance(error, errors):
+    if isinstance(error, errors) or transfer.aborted:
         return Failed(transfer.failure(error, unsent=isinstance(error, unsent)))
     error.add_note(
         f"raised by backend {type(backend).__name__}, which does not declare it as a failure of the wire; "

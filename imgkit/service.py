@@ -210,6 +210,8 @@ class AsyncImageService(ServiceBase):
             until = time.monotonic() + CLOSING_S
             while self._running and time.monotonic() < until:
                 await asyncio.sleep(0.01)
+            for driver in self._open - self._running:  # of streams that are between two events
+                driver.hang_up()
             await self._backend.aclose()
             for pool in self._pools.values():
                 pool.shutdown(wait=False, cancel_futures=True)

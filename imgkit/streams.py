@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Self, cast
 
@@ -19,6 +20,7 @@ _ENDED = (
     "this stream is over; if it was read to its end, its reply is in its `response`. Call again for other "
     "pictures"
 )
+_LEFT_OPEN = "{stream} was dropped without being closed, and is closed now: `{way}` does that in time"
 _BUSY = "this stream is being read already: one task or thread at a time"
 
 
@@ -75,6 +77,11 @@ class _Stream:
             return None
         return cast("StreamEvent", came.event)  # a need may emit anything; plans of streams emit these
 
+    def _tell_left_open(self) -> None:
+        warnings.warn(
+            _LEFT_OPEN.format(stream=repr(self), way=self._way), ResourceWarning, stacklevel=3, source=self
+        )
+
     def __repr__(self) -> str:
         state = "ended" if self._over else "open" if self._open else "not entered"
         return f"{type(self).__name__}({state})"
@@ -129,6 +136,11 @@ class ImageStream(_Stream):
         driver, self._driver = self._driver, None
         if driver is not None:
             driver.close()
+
+    def __del__(self) -> None:
+        if self._driver is not None:
+            self._tell_left_open()
+            self.close()
 
 
 class AsyncImageStream(_Stream):
@@ -186,3 +198,8 @@ class AsyncImageStream(_Stream):
         driver, self._driver = self._driver, None
         if driver is not None:
             self._end(driver)
+
+    def __del__(self) -> None:
+        if self._driver is not None:
+            self._tell_left_open()
+            self._driver.dropped(self._end)

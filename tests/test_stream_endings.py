@@ -1,0 +1,270 @@
+"""How streams and calls are ended by others: dropped, closed by another thread, closed with their service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import imgkit
+from imgkit import PartialImage
+from imgkit.drivers import Driver, Watchdog
+from imgkit.flow import Failed, Flow, Open
+from imgkit.hooks.spool import spool_in
+from imgkit.transfer import Transfer
+from imgkit.wire import BytesBody, HttpRequest
+from tests.conftest import Face
+from tests.support.event_streams import HEAD, chunk, completed, partial, then
+from tests.support.wire_server import Line, Script, WireServer, reply
+
+SLOW_DOWN = reply(429, {"error": {"message": "slow down"}}, retry_after="30")
+
+
+class Watcher:
+    """A plugin that keeps the events of calls."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    @imgkit.hookimpl
+    def imgkit_on_event(self, event: Any, call: Any) -> None:
+        self.events.append(event)
+
+
+def half_a_stream(left: threading.Event) -> Script:
+    """Send one event and half of the next; `left` is set when the client hangs up."""
+
+    def script(line: Line) -> None:
+        line.send(HEAD + chunk(partial()) + chunk(completed()[:4000]))
+        line.until_client_leaves()
+        if not line.closing.is_set():
+            left.set()
+
+    return script
+
+
+def test_a_dropped_stream(face: Face, http_backend: str, tmp_path: Path) -> None:
+    """One that nobody closes is closed when nobody holds it any more, and a warning says so."""
+    left = threading.Event()
+    watcher = Watcher()
+
+    def blocking(service: Any) -> None:
+        events = service.stream_image("a fox").__enter__()
+        assert isinstance(next(events), PartialImage)
+        del events
+        gc.collect()
+        assert left.wait(10)
+
+    async def awaiting(service: Any) -> None:
+        events = await service.stream_image("a fox").__aenter__()
+        assert isinstance(await anext(events), PartialImage)
+        del events
+        gc.collect()
+        assert await asyncio.to_thread(left.wait, 10)
+
+    work = blocking if face.colour == "sync" else awaiting
+    with (
+        WireServer(half_a_stream(left)) as server,
+        pytest.warns(ResourceWarning, match="was dropped without"),
+    ):
+        face.run(work, http_backend, base_url=server.base_url, plugins=[watcher], state_folder=tmp_path)
+    assert watcher.events[-1] == imgkit.call.Cancelled(maybe_billed=True)
+    assert [record.why for record in spool_in(tmp_path).left()] == ["the call was broken off"]
+
+
+def test_a_stream_that_outlives_its_loop(http_backend: str) -> None:
+    """Nothing can be closed any more, and nothing fails."""
+    kept: list[Any] = []
+
+    async def main(base_url: str) -> None:
+        async with imgkit.AsyncImageService(http_backend, base_url=base_url) as service:
+            kept.append(await service.stream_image("a fox").__aenter__())
+            await anext(kept[0])
+
+    with WireServer(half_a_stream(threading.Event())) as server:
+        asyncio.run(main(server.base_url))
+        with pytest.warns(ResourceWarning, match="AsyncImageStream"):
+            del kept[0]
+
+
+def test_what_is_closed_or_never_entered_is_silent() -> None:
+    """Only a stream that is open is warned of."""
+    with imgkit.ImageService() as service, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        service.stream_image("a fox")
+        with service.stream_image("a fox", size="64x64") as events:
+            next(events)
+        with service.stream_image("a fox", size="64x64") as events:
+            list(events)
+        del events
+        gc.collect()
+
+
+def test_closed_by_another(face: Face, http_backend: str) -> None:
+    """A thread or task that waits for an event while another closes the stream ends with an error of ours."""
+
+    def blocking(service: Any) -> None:
+        with service.stream_image("a fox") as events:
+            next(events)
+            stop = threading.Timer(0.05, events.close)
+            stop.start()
+            with pytest.raises(imgkit.OutcomeUnknownError, match="aborted"):
+                next(events)
+            stop.join()
+            with pytest.raises(imgkit.StreamError):
+                iter(events)
+
+    async def awaiting(service: Any) -> None:
+        async with service.stream_image("a fox") as events:
+            await anext(events)
+            waiting = asyncio.create_task(anext(events))
+            await asyncio.sleep(0.05)
+            await events.close()
+            with pytest.raises(imgkit.OutcomeUnknownError, match="aborted"):
+                await waiting
+
+    left = threading.Event()
+    with WireServer(half_a_stream(left)) as server:
+        face.run(blocking if face.colour == "sync" else awaiting, http_backend, base_url=server.base_url)
+        assert left.wait(10)
+
+
+def test_a_service_that_is_closed_while_a_call_pauses(http_backend: str) -> None:
+    """The pause before another try ends at once, and nothing more is sent, also by the parts of a call."""
+
+    async def main(base_url: str, count: int) -> list[Any]:
+        service = imgkit.AsyncImageService(http_backend, base_url=base_url)
+        calls = [asyncio.create_task(service.create_image("a fox", n=count))]
+        while server.posts < min(4, count // 10):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        await asyncio.wait_for(service.close(), 1)
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    for count in (10, 60):
+        with WireServer(SLOW_DOWN) as server:
+            (end,) = asyncio.run(main(server.base_url, count))
+            assert isinstance(end, imgkit.ServiceClosedError)
+            assert server.posts == min(4, count // 10)
+
+
+def test_a_picture_that_came_before_the_deadline() -> None:
+    """What has been received when the deadline passes is handed on, though the caller was busy then."""
+    seen: list[str] = []
+
+    with (
+        WireServer(then(partial(), completed())) as server,
+        imgkit.ImageService("requests", base_url=server.base_url) as service,
+        service.stream_image("a fox", timeout_s=0.1) as events,
+    ):
+        for one in events:
+            seen.append(type(one).__name__)
+            while events._driver is not None and not events._driver._transfer.aborted:
+                time.sleep(0.01)
+    assert seen == ["PartialImage", "Completed"]
+
+
+REQUEST = HttpRequest(method="POST", url="http://127.0.0.1:9/v1", headers={}, body=BytesBody(b"{}"))
+
+
+def test_a_part_is_aborted_between_two_transfers() -> None:
+    """Wherever the abort of another thread meets a part that is about to send, nothing is sent."""
+
+    class Racing(Transfer):
+        def anew(self) -> Transfer:
+            stop.set()
+            driver.abort()  # it finds the transfer of the request before
+            return super().anew()
+
+    class Backend:
+        errors: tuple[type[Exception], ...] = ()
+        unsent_errors: tuple[type[Exception], ...] = ()
+
+        def open(self, request: Any, transfer: Any) -> Any:
+            raise AssertionError("sent")
+
+        def close(self) -> None:
+            """Nothing to do."""
+
+    def flow() -> Flow[object]:
+        try:
+            return (yield Open(REQUEST))
+        except imgkit.ImgkitError as error:
+            return Failed(error)
+
+    stop = threading.Event()
+    driver = Driver(flow(), Backend(), Racing(10, 5, 5), Watchdog(), stop)
+    end = driver.result()
+    assert isinstance(end.value.error, imgkit.NotSentError)  # type: ignore[union-attr]
+
+
+def _finish(deadline: Any, task: Any, work: asyncio.Future[None]) -> None:
+    if not work.done():
+        work.set_result(None)
+
+
+STEPS: dict[str, Callable[[Any, asyncio.Task[Any], asyncio.Future[None]], object]] = {
+    "the deadline passes": lambda deadline, task, work: deadline._pass(),
+    "somebody cancels": lambda deadline, task, work: task.cancel(),
+    "the work is done": _finish,
+}
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+@pytest.mark.parametrize("begun_before", [False, True])
+def test_every_order_of_deadline_cancel_and_end(length: int, begun_before: bool) -> None:
+    """A cancel of somebody else is never lost, ours never leaks, and the task can go on afterwards."""
+    from imgkit.async_driver import Deadline, DeadlinePassed
+
+    async def one(order: tuple[str, ...]) -> None:
+        deadline, work = Deadline(1000), asyncio.get_running_loop().create_future()
+        ends: list[str] = []
+
+        async def bounded() -> None:
+            if begun_before:
+                with deadline:
+                    pass
+            try:
+                async with asyncio.timeout(1000):
+                    with deadline:
+                        await work
+                    ends.append("done")
+            except DeadlinePassed:
+                ends.append("deadline")
+            left.append(task.cancelling())
+            await asyncio.sleep(0)
+
+        left: list[int] = []
+        task = asyncio.create_task(bounded())
+        await asyncio.sleep(0)
+        for step in order:
+            if step:
+                STEPS[step](deadline, task, work)
+            else:
+                await asyncio.sleep(0)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait_for(asyncio.shield(task), 5)
+        deadline.close()
+        first = next(step for step in order if step)
+        if "somebody cancels" not in order:
+            assert not task.cancelled(), order
+            assert left == [0], order
+            assert ends == ["deadline" if first == "the deadline passes" else "done"] or len(set(order)) > 1
+        elif first == "somebody cancels":
+            assert task.cancelled(), order
+
+    async def main() -> None:
+        for order in itertools.product(["", *STEPS], repeat=length):
+            if any(order):
+                await one(order)
+
+    asyncio.run(main())
