@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 CLOSED = "this service was closed while the call ran: make a new one"
 LONGEST_NAP_S = 60.0
+SENT_OR_NOT = "whether the request was received is not known"
 JOIN_S = 2.0
 """How long a call that is broken off waits for its threads to notice, in seconds."""
 
@@ -227,7 +228,7 @@ def outcome(error: Exception, backend: object, transfer: Transfer) -> Failed:
         return Failed(transfer.failure(error, unsent=isinstance(error, unsent)))
     error.add_note(
         f"raised by backend {type(backend).__name__}, which does not declare it as a failure of the wire; "
-        "whether the request was received is not known (imgkit)"
+        f"{SENT_OR_NOT} (imgkit)"
     )
     raise error
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from imgkit.cli.exits import exit_code
+from imgkit.cli.run import run
 from imgkit.cli.wording import message
 from imgkit.errors import EndpointRetiredError
+from imgkit.testing.samples import png
 
 
 def test_a_retired_operation_names_the_option() -> None:
@@ -14,3 +21,19 @@ def test_a_retired_operation_names_the_option() -> None:
     assert message(ours) == str(ours).replace('strategy="auto"', "--strategy auto")
     assert message(ours) != str(ours)
     assert message(theirs) == str(theirs)
+    assert (exit_code(ours), exit_code(theirs)) == (2, 6)
+
+
+def test_what_the_official_host_has_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing was sent: that is a matter of usage, told in the command's own words."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789")
+    picture = tmp_path / "fox.png"
+    picture.write_bytes(png(1))
+    assert run(["variation", str(picture), "--strategy", "native", "--backend", "requests"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "nothing was sent. An edit with a prompt stands in for it: --strategy auto or --strategy emulate."
+        in said
+    )

@@ -54,7 +54,12 @@ OF_ERROR: dict[type[BaseException], int] = {
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code of an error: that of its nearest class in the table, else 1."""
+    """Return the exit code of an error: that of its nearest class in the table, else 1.
+
+    What an API is known to refuse is refused without asking it: an `ApiError` with status 0.
+    """
+    if isinstance(error, errors.ApiError) and getattr(error, "status", None) == 0:
+        return USAGE
     return next((OF_ERROR[kind] for kind in type(error).__mro__ if kind in OF_ERROR), BUG)
 
 

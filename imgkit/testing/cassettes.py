@@ -26,6 +26,7 @@ from imgkit.cassettes.keys import sent_keys
 from imgkit.cassettes.meaning import Meaning, differences, fields_of, meaning_of, missing
 from imgkit.cassettes.side_files import SideFiles
 from imgkit.cassettes.writer import commit
+from imgkit.drivers import SENT_OR_NOT
 
 MATCH_ON = ("method", "scheme", "host", "port", "path", "query", "imgkit_body")
 """With the body: calls at once would else get each other's answers."""
@@ -99,6 +100,8 @@ def explain(error: BaseException, way_out: str) -> None:
         path = str(error.cassette._path)
         recorded = [(_meaning(one), path) for one in error.cassette.requests]
         told = missing(_meaning(error.failed_request), recorded)
+        notes = getattr(error, "__notes__", [])
+        notes[:] = [note for note in notes if SENT_OR_NOT not in note]  # here it is known
         error.add_note(f"imgkit: nothing was sent: {told}. {way_out}")
 
 
