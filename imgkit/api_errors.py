@@ -9,6 +9,8 @@ from imgkit.error_root import ImgkitError
 if TYPE_CHECKING:
     from datetime import date
 
+    from imgkit.image import Image
+
 
 class ApiError(ImgkitError):
     """The API answered with an error.
@@ -19,9 +21,15 @@ class ApiError(ImgkitError):
         request_id: value of ``x-request-id``, for the provider's support.
         retry_after_s: seconds to wait as the server asked, None where it did not.
         should_retry: what the server's ``x-should-retry`` says, None if it says nothing.
+        images: of a stream: the pictures that came before the error, the last of them perhaps a partial one.
+        maybe_billed: whether there are any of these.
+        spool_path: of a stream: where what arrived is kept, None if nothing is.
     """
 
     should_retry: bool | None = None
+    images: tuple[Image, ...] = ()
+    maybe_billed = False
+    spool_path: str | None = None
 
     def __init__(
         self,

@@ -230,10 +230,12 @@ class UnreadableReplyError(ImgkitError):
         maybe_billed: always True.
         request_id: the API's id of the call, None where it gave none.
         body: what arrived, so that nothing that was paid for is lost.
+        images: of a stream: the pictures that came before, the last of them perhaps a partial one.
         spool_path: where it is kept, if a state folder is set.
     """
 
     maybe_billed = True
+    images: tuple[Image, ...] = ()
     spool_path: str | None = None
 
     def __init__(self, message: str, *, request_id: str | None = None, body: bytes = b"") -> None:

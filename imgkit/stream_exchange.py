@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 from imgkit.arrivals import Arrivals
 from imgkit.call import Progress
-from imgkit.errors import OutcomeUnknownError, StreamError, UnreadableReplyError
+from imgkit.errors import ApiError, ImgkitError, OutcomeUnknownError, StreamError, UnreadableReplyError
 from imgkit.exchange import Course, read_answer
 from imgkit.flow import Flow, Read, Run
 from imgkit.providers.base import Answer, StreamingProvider
@@ -32,7 +32,8 @@ def read_events(
     """Read the open reply to its end, and hand its events on.
 
     What has arrived is told to the ledgers before the caller gets it. A plain JSON reply is handed on as one
-    event for each picture, since many servers do not stream.
+    event for each picture, since many servers do not stream. Whatever comes behind the last picture that was
+    asked for costs nothing but a warning.
 
     Returns:
         All that was said of complete pictures, as one.
@@ -65,6 +66,7 @@ def read_events(
     spools = course.account.spools
     if spools:
         yield Run(partial(course.account.begin, head))
+    broken: ImgkitError | None = None
     try:
         while not reply.done and reply.held <= course.max_reply_bytes and (chunk := (yield Read())):
             complete = reply.feed(chunk)
@@ -75,40 +77,46 @@ def read_events(
             course.table.notify(Progress(reply.length, None), course.call)
             for data in complete:
                 yield from hand_on(data)
-    except OutcomeUnknownError as error:
-        rest = reply.close()
-        yield from _complete_on_disk(reply, course, spools)
-        if arrivals.enough:
-            arrivals.warn(f"the stream broke behind its last picture ({error})"[:500])
-            return arrivals.answer
-        error.body = rest.raw() if rest is not None else b""
-        error.images = arrivals.images
-        raise
+    except ImgkitError as error:
+        broken = error
     rest = reply.close()
     yield from _complete_on_disk(reply, course, spools)
-    if reply.held > course.max_reply_bytes:
-        raise UnreadableReplyError(
-            f"HTTP {head.status} with an event of over {course.max_reply_bytes} bytes (request id "
-            f"{head.request_id or 'not given'}): the stream was not read to its end and may have been "
-            "billed. Ask for smaller pictures, or raise max_reply_bytes",
-            request_id=head.request_id,
-            body=rest.raw() if rest is not None else b"",
-        )
-    if not reply.is_stream and rest is not None:
+    if broken is None and reply.held > course.max_reply_bytes:
+        broken = _too_large(head, course, rest)
+    if not reply.is_stream and rest is not None and broken is None:
         course.sent = False
         answer = yield from decoded(partial(course.provider.decode, head, rest, course.target, secrets))
         yield from arrivals.take(head, answer)
         return arrivals.answer
-    if rest is not None and _is_whole(rest):
-        yield from hand_on(rest)
-    if not arrivals.answer.pictures:
-        raise _ended_early(head, reply, arrivals)
-    if not arrivals.enough:
-        arrivals.warn("the stream ended with fewer pictures than were asked for")
-    return arrivals.answer
+    if isinstance(broken, OutcomeUnknownError):
+        broken.body = rest.raw() if rest is not None else b""
+    if reply.is_stream and (broken is None or isinstance(broken, OutcomeUnknownError)) and _is_whole(rest):
+        try:
+            yield from hand_on(rest)
+        except ImgkitError as error:
+            broken = error
+    if broken is None and not arrivals.answer.pictures:
+        broken = _ended_early(head, reply)
+    if broken is None:
+        if not arrivals.enough:
+            arrivals.warn("the stream ended with fewer pictures than were asked for")
+        return arrivals.answer
+    if arrivals.enough:
+        arrivals.warn(f"the stream broke behind its last picture ({broken})"[:500])
+        return arrivals.answer
+    if isinstance(broken, ApiError | OutcomeUnknownError | StreamError | UnreadableReplyError):
+        broken.images = arrivals.images
+        broken.maybe_billed = broken.maybe_billed or bool(arrivals.images)
+    try:
+        raise broken
+    finally:
+        del broken  # or it would live as long as this frame, which is in its traceback
 
 
-def _is_whole(data: JsonReply) -> bool:
+def _is_whole(data: JsonReply | None) -> TypeGuard[JsonReply]:
+    """Whether an event lacks nothing but the blank line behind it."""
+    if data is None:
+        return False
     try:
         data.json()
     except ValueError:
@@ -116,14 +124,23 @@ def _is_whole(data: JsonReply) -> bool:
     return True
 
 
-def _ended_early(head: Head, reply: EventReply, arrivals: Arrivals) -> StreamError:
+def _too_large(head: Head, course: Course, rest: JsonReply | None) -> UnreadableReplyError:
+    return UnreadableReplyError(
+        f"HTTP {head.status} with an event of over {course.max_reply_bytes} bytes (request id "
+        f"{head.request_id or 'not given'}): the stream was not read to its end and may have been "
+        "billed. Ask for smaller pictures, or raise max_reply_bytes",
+        request_id=head.request_id,
+        body=rest.raw() if rest is not None else b"",
+    )
+
+
+def _ended_early(head: Head, reply: EventReply) -> StreamError:
     came = f"{reply.count} events" if reply.count else "not one event"
     return StreamError(
         f"HTTP {head.status}, but the stream ended before a picture was complete: {came} came (request id "
         f"{head.request_id or 'not given'}). It may have been billed; error.images has the pictures that did "
         "arrive. Try create_image, which needs no stream",
         maybe_billed=True,
-        images=arrivals.images,
         request_id=head.request_id,
     )
 

@@ -248,6 +248,64 @@ def test_an_error_event(face: Face, http_backend: str, members: Any) -> None:
     assert "boom" in str(error)
     assert error.request_id == "req_s"
     assert seen.kinds == ["PartialImage"]
+    assert [one.data for one in error.images] == [PARTIAL]
+
+
+@pytest.mark.parametrize(("n", "pieces"), [(1, ()), (1, (partial(),)), (2, (partial(), completed()))])
+def test_what_came_before_an_error_event_may_be_billed(
+    face: Face, tmp_path: Path, n: int, pieces: tuple[bytes, ...]
+) -> None:
+    """A budget counts it, the spool keeps it, the error has it; where nothing came, nothing is billed."""
+    budget = imgkit.Budget(1, allow_unknown=True)
+    script = streamed(*pieces, event({"type": "error", "error": {"message": "boom", "code": "server_error"}}))
+    seen = Seen()
+    with WireServer(script) as server, pytest.raises(imgkit.ServerError) as caught:
+        watch(
+            face, lambda service: fox(service, n=n), "requests", base_url=server.base_url,
+            plugins=[budget], state_folder=tmp_path, seen=seen,
+        )  # fmt: skip
+    assert budget.unpriced == bool(pieces)
+    assert caught.value.maybe_billed == bool(pieces)
+    assert [one.data for one in caught.value.images] == ([seen.events[-1].image.data] if pieces else [])
+    left = spool_in(tmp_path).left()
+    assert caught.value.spool_path == (str(left[0].folder) if pieces else None)
+    if pieces:
+        assert left[0].why == "the API reported an error in the midst of the stream"
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        event({"type": "error", "error": {"message": "boom", "code": "server_error"}}),
+        b"data: {oops\n\n",
+        completed(noise(1, 200)),
+        completed()[:3000],
+    ],
+)
+@pytest.mark.parametrize("end", [END, b""])
+def test_nothing_behind_the_last_picture_costs_it(
+    face: Face, tmp_path: Path, behind: bytes, end: bytes
+) -> None:
+    """Errors, garbage, what is too large, a cut: a warning at most, and the call has succeeded."""
+    watcher = Watcher()
+    with WireServer(streamed(partial(), completed(), behind, end=end)) as server:
+        seen = watch(
+            face, fox, "requests", base_url=server.base_url, plugins=[watcher], state_folder=tmp_path,
+            max_reply_bytes=len(completed()) + 500,
+        )  # fmt: skip
+    assert [one.data for one in seen.response] == [WHOLE]
+    assert [one.data for one in watcher.last.response] == [WHOLE]
+    assert all("broke behind its last picture" in warning for warning in seen.response.warnings)
+    assert spool_in(tmp_path).left() == []
+
+
+def test_a_cut_within_the_last_blank_line(face: Face, http_backend: str, tmp_path: Path) -> None:
+    """The picture is whole, and it is paid for: it is handed on."""
+    with WireServer(streamed(partial(), completed()[:-2], end=b"")) as server:
+        seen = watch(face, fox, http_backend, base_url=server.base_url, state_folder=tmp_path)
+    assert seen.kinds == ["PartialImage", "Completed"]
+    assert [one.data for one in seen.response] == [WHOLE]
+    assert spool_in(tmp_path).left() == []
 
 
 def test_a_cut(face: Face, http_backend: str, tmp_path: Path) -> None:

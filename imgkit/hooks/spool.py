@@ -6,6 +6,7 @@ from pathlib import Path
 
 from imgkit.call import Call
 from imgkit.errors import (
+    ApiError,
     EmptyResultError,
     OutcomeUnknownError,
     SaveError,
@@ -26,6 +27,7 @@ _WHY = {
     EmptyResultError: "the reply had no pictures",
     StreamError: "the stream ended before its picture was complete",
     SaveError: "the pictures could not be saved",
+    ApiError: "the API reported an error in the midst of the stream",
 }
 
 
