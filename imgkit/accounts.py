@@ -5,6 +5,7 @@ A ledger may refuse a sending. Once something is paid for, a ledger that fails c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -33,6 +34,7 @@ class Account:
         self.sent = False
         self.problems: list[str] = []
         self._open: list[tuple[Origin, Reservation]] = []
+        self._process: int | None = None  # that reserved; a forked child ends nothing for its parent
 
     @property
     def running(self) -> bool:
@@ -58,6 +60,7 @@ class Account:
             ImgkitError: a ledger refuses, or fails; what the others had reserved is given up.
         """
         account = cls()
+        account._process = os.getpid()
         try:
             for ledger in ledgers:
                 reservation = guarded(ledger.origin, HOOK, ledger.thing.reserve, request, call, attempt)
@@ -113,6 +116,8 @@ class Account:
 
     def _end(self, what: str, *arguments: Any) -> list[Any]:
         ending, self._open = self._open, []
+        if ending and self._process != os.getpid():
+            return []
         return [self._attempt(origin, getattr(one, what), *arguments) for origin, one in ending]
 
     def _attempt(self, origin: Origin, method: Callable[..., Any], *arguments: Any) -> Any:

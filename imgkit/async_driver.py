@@ -138,10 +138,16 @@ class AsyncDriver(Generic[T]):
         for part in self._parts:
             part.abort()
 
-    def dropped(self, end: Callable[[AsyncDriver[T]], None]) -> None:
-        """Nobody holds the stream of this driver any more: have its loop call `end`. From any thread."""
-        if not self._deadline.loop.is_closed():
-            self._deadline.loop.call_soon_threadsafe(end, self)
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the event loop of the call."""
+        return asyncio.get_running_loop() is self._deadline.loop
+
+    def end_from_afar(self, end: Callable[[AsyncDriver[T]], None]) -> None:
+        """Have the event loop of the call `end` this, as soon as it comes to it. From any thread."""
+        loop = self._deadline.loop
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(end, self)
         else:
             self._reply = None  # it went with the loop
             self.close()

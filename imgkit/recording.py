@@ -130,10 +130,8 @@ class _Tape:
             yield from self._tell()
 
     def end(self) -> Flow[None]:
-        """The plan is done with this answer, read or not."""
-        if not self._chunks:
-            yield from self._tell()
-        self._request = None
+        """The plan is done with this answer: as far as it has read it, so far it is needed."""
+        yield from self._tell()
 
     def _tell(self) -> Flow[None]:
         if self._request is None or self._head is None:

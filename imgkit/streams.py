@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Self, cast
@@ -21,6 +22,8 @@ _ENDED = (
     "pictures"
 )
 _LEFT_OPEN = "{stream} was dropped without being closed, and is closed now: `{way}` does that in time"
+_FORKED = "this stream belongs to the process that opened it, and a forked child cannot read it: make another"
+_OTHER_LOOP = "this stream belongs to the event loop that it was opened in: read it there, or make another"
 _BUSY = "this stream is being read already: one task or thread at a time"
 
 
@@ -32,6 +35,7 @@ class _Stream:
     def __init__(self, flow: Flow[ImagesResponse]) -> None:
         self._flow = flow
         self._open = False
+        self._process = 0
         self._over = False
         self._reading = False
         self._response: ImagesResponse | None = None
@@ -53,6 +57,7 @@ class _Stream:
         if self._open or self._over:
             raise StreamError(_ENDED if self._over else "this stream has been entered already")
         self._open = True
+        self._process = os.getpid()
 
     def _begin(self) -> None:
         """Iterating begins, or goes on after a break."""
@@ -65,6 +70,8 @@ class _Stream:
         """The next event is asked for."""
         if not self._open and not self._over:
             raise StreamError(_UNOPENED.format(way=self._way))
+        if self._open and self._process != os.getpid():
+            raise StreamError(_FORKED)
         if self._reading:
             raise StreamError(_BUSY)
         self._reading = True
@@ -178,6 +185,8 @@ class AsyncImageStream(_Stream):
         return self
 
     async def __anext__(self) -> StreamEvent:
+        if self._driver is not None and not self._driver.is_here:
+            raise StreamError(_OTHER_LOOP)
         self._read()
         try:
             if self._over or self._driver is None:
@@ -196,10 +205,14 @@ class AsyncImageStream(_Stream):
         """Close the connection if the stream has not come to its end. Idempotent."""
         self._over = True
         driver, self._driver = self._driver, None
-        if driver is not None:
+        if driver is None:
+            return
+        if driver.is_here:
             self._end(driver)
+        else:
+            driver.end_from_afar(self._end)
 
     def __del__(self) -> None:
         if self._driver is not None:
             self._tell_left_open()
-            self._driver.dropped(self._end)
+            self._driver.end_from_afar(self._end)

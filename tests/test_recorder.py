@@ -24,6 +24,7 @@ from imgkit.testing import canary
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, raw, reply
 from imgkit.wire import BytesBody, Head, HttpRequest
+from tests.support.event_streams import completed, event, partial, streamed
 from tests.test_vcr_config import BIG, CALLS, outcome, play, script
 
 EYJ = "eyJ" + "a" * 30 + "." + "b" * 30 + ".c"
@@ -338,3 +339,24 @@ def test_a_recorder_of_ones_own(face: Any, http_backend: str) -> None:
             face.run(lambda service: service.create_image("a fox"), http_backend, **settings)
     assert [line[:2] for line in diary.lines] == [("POST", 200), ("POST", 400)]
     assert diary.lines[0][2] == len(json.dumps(answer()))
+
+
+@pytest.mark.parametrize(
+    "last", [completed() + b"data: [DONE]\n\n: never read\n\n", event({"type": "error", "message": "boom"})]
+)
+def test_streams_that_end_before_their_connection(http_backend: str, tmp_path: Path, last: bytes) -> None:
+    """``[DONE]`` or an error ends them: they are recorded as far as they were read, and so replayed."""
+    path = tmp_path / "c.yaml"
+
+    def read(**options: Any) -> list[str]:
+        with imgkit.ImageService(**options, retry=False) as service:
+            try:
+                with service.stream_image("a fox") as events:
+                    return [type(one).__name__ for one in events]
+            except imgkit.ApiError as error:
+                return [str(error).partition("boom")[1]]
+
+    with WireServer(streamed(partial(), last)) as server:
+        came = read(backend=http_backend, base_url=server.base_url, plugins=[imgkit.RecorderPlugin(path)])
+    assert came in (["PartialImage", "Completed"], ["boom"])
+    assert read(fixtures=path) == came

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import gc
 import itertools
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -268,3 +270,62 @@ def test_every_order_of_deadline_cancel_and_end(length: int, begun_before: bool)
                 await one(order)
 
     asyncio.run(main())
+
+
+def test_read_in_another_loop(http_backend: str) -> None:
+    """It is refused, whether the loop of the stream runs or is closed, and the stream goes on in its own."""
+    kept: list[Any] = []
+
+    async def elsewhere() -> None:
+        with pytest.raises(imgkit.StreamError, match="belongs to the event loop"):
+            await anext(kept[0])
+
+    async def main(base_url: str) -> None:
+        service = imgkit.AsyncImageService(http_backend, base_url=base_url)
+        kept.append(await service.stream_image("a fox").__aenter__())
+        await anext(kept[0])
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        assert type(await anext(kept[0])).__name__ == "Completed"
+        await service.close()
+
+    async def close() -> None:
+        await kept[0].close()
+
+    with WireServer(then(partial(), completed())) as server:
+        asyncio.run(main(server.base_url))
+        asyncio.run(elsewhere())
+        asyncio.run(close())
+
+
+def test_a_forked_child(http_backend: str, tmp_path: Path) -> None:
+    """It cannot read its parent's stream, and what it does to its copy changes no budget and no record."""
+    program = f"""
+import os, sys
+import imgkit
+from imgkit.hooks.spool import spool_in
+from pathlib import Path
+budget = imgkit.Budget(1, folder={str(tmp_path / "budget")!r}, allow_unknown=True)
+service = imgkit.ImageService(
+    {http_backend!r}, base_url=sys.argv[1], state_folder={str(tmp_path)!r}, plugins=[budget]
+)
+with service, service.stream_image("a fox") as events:
+    next(events)
+    child = os.fork()
+    if not child:
+        try:
+            next(events)
+        except imgkit.StreamError as error:
+            print(error, flush=True)
+        events.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    (record,) = spool_in(Path({str(tmp_path)!r})).left()
+    print(budget.unpriced, record.state, record.facts.get("why"), flush=True)
+    print([type(one).__name__ for one in events], budget.unpriced)
+"""
+    with WireServer(then(partial(), completed())) as server:
+        run = [sys.executable, "-W", "error", "-c", program, server.base_url]
+        done = subprocess.run(run, capture_output=True, text=True, timeout=30)
+    assert done.stderr == ""
+    assert "belongs to the process" in done.stdout
+    assert done.stdout.splitlines()[1:] == ["0 running None", "['Completed'] 1"]
