@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 import imgkit
 from imgkit import Completed, PartialImage
 from imgkit.hooks.spool import spool_in
+from imgkit.hooks.unhurried import Unhurried
 from imgkit.recovery import recover
 from tests.conftest import Face
 from tests.support.event_streams import (
@@ -392,9 +395,44 @@ def test_events_that_are_passed_over(face: Face) -> None:
         {"type": "image_generation.partial_image"},
         {"type": "image_generation.partial_image", "b64_json": "%%%"},
     )  # fmt: skip
-    with WireServer(streamed(*map(event, others), completed())) as server:
+    empty = (b"data\n\n", b"data:\n\n", b"event: ping\ndata: \n\n", b"event: image_generation.completed\n\n")
+    with WireServer(streamed(*map(event, others), *empty, completed(), *empty)) as server:
         seen = watch(face, fox, "requests", base_url=server.base_url)
     assert seen.kinds == ["Completed"]
+    assert seen.response.warnings == ()
+
+
+def test_nothing_is_sent_again_for_a_server_that_asks_for_it(face: Face, http_backend: str) -> None:
+    """``retry:`` and ``id:`` are for readers of news: here another request would be another picture."""
+    script = streamed(b"retry: 1\nid: 7\n\n", partial(), b"retry: 1\nid: 8\ndata:\n\n", end=b"")
+    _, seen = fails(face, imgkit.OutcomeUnknownError, script, http_backend, retry=True)
+    assert seen.kinds == ["PartialImage"]
+
+
+def test_gzip_that_nobody_asked_for(face: Face, http_backend: str) -> None:
+    """It is unpacked however it is cut; what only says that it is gzip is an unknown outcome."""
+    stream = partial() + completed()
+    packed = gzip.compress(stream)
+    start = HEAD.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n")
+    pieces = [packed[at : at + 997] for at in range(0, len(packed), 997)]
+    with WireServer(lambda line: line.send(start + b"".join(map(chunk, pieces)) + END)) as server:
+        seen = watch(face, fox, http_backend, base_url=server.base_url)
+    assert [one.image.data for one in seen.events] == [PARTIAL, WHOLE]
+    lie = lambda line: line.send(start + chunk(stream) + END)  # noqa: E731
+    _, seen = fails(face, imgkit.OutcomeUnknownError, lie, http_backend)
+    assert seen.events == []
+
+
+def test_odd_numbers_of_partial_pictures(face: Face) -> None:
+    """Repeated, out of order, impossible, missing: each is handed on, and numbered where it is not."""
+    numbers = (5, 5, 2, -1, None, "x", True, 1.5, 10**30)
+    members = [
+        {"type": "image_generation.partial_image", "partial_image_index": one, "b64_json": encoded(PARTIAL)}
+        for one in numbers
+    ]
+    with WireServer(streamed(*map(event, members), completed())) as server:
+        seen = watch(face, fox, "requests", base_url=server.base_url)
+    assert [one.index for one in seen.events[:-1]] == [5, 5, 2, 3, 4, 5, 6, 7, 10**30]
 
 
 def test_pictures_of_unknown_formats(face: Face) -> None:
@@ -545,6 +583,44 @@ BROKEN = {
     "silence": lambda line: line.send(HEAD + chunk(partial())),
     "no event": lambda line: line.send(HEAD + END),
 }
+
+
+@pytest.mark.parametrize("how", ["500", "late"])
+def test_no_leak_of_tries(face: Face, http_backend: str, how: str) -> None:
+    """A streaming call that is tried again and again leaves no connection of any try open."""
+    left: list[int] = []
+
+    def script(line: Any) -> None:
+        if how == "500":
+            line.send(head(500, {"content-type": "application/json", "content-length": "5000"}))
+            line.send(json.dumps({"error": {"message": "no", "type": "server_error"}}).encode().ljust(5000))
+        else:
+            line.send(HEAD + chunk(event({"error": {"message": "no", "code": "rate_limit_exceeded"}})))
+        line.until_client_leaves()
+        if not line.closing.is_set():
+            left.append(1)
+
+    def gone() -> bool:
+        until = time.monotonic() + 10
+        while len(left) < server.posts and time.monotonic() < until:
+            time.sleep(0.01)
+        return len(left) == server.posts > 1
+
+    def blocking(service: Any) -> None:
+        with pytest.raises(imgkit.ApiError), fox(service) as events:
+            list(events)
+        assert gone()
+
+    async def awaiting(service: Any) -> None:
+        with pytest.raises(imgkit.ApiError):
+            async with fox(service) as events:
+                async for _ in events:
+                    pass
+        assert await asyncio.to_thread(gone)
+
+    work = blocking if face.colour == "sync" else awaiting
+    with WireServer(script) as server:
+        face.run(work, http_backend, base_url=server.base_url, retry=Unhurried())
 
 
 @pytest.mark.parametrize("how", BROKEN)

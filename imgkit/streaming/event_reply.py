@@ -75,10 +75,12 @@ class EventReply:
         found = []
         for event in self._parser.feed(chunk):
             reply = event.data.reply
-            if reply.length <= _LONGEST_DONE and reply.raw().startswith(DONE):
+            text = reply.raw() if reply.length <= _LONGEST_DONE else None
+            if text is not None and text.startswith(DONE):
                 self.done = True
                 break
-            found.append(reply)
+            if text is None or text.strip():  # some servers keep a connection alive by events without data
+                found.append(reply)
         self.count += len(found)
         unfinished = self._parser.unfinished
         self.held = unfinished.reply.length if unfinished is not None else 0
