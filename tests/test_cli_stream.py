@@ -189,6 +189,35 @@ def test_a_killed_process(tmp_path: Path, capsys: Any) -> None:
     assert len(saved) == 2
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_process_that_is_told_to_end(tmp_path: Path, number: signal.Signals, capsys: Any) -> None:
+    """It breaks the call off as Ctrl-C does, leaves no hidden file, and dies as it would have."""
+
+    def script(line: Line) -> None:
+        line.send(HEAD + chunk(partial()) + chunk(completed(noise(3, 300))[:300_000]))
+        line.until_client_leaves()
+
+    with WireServer(script) as server:
+        process = subprocess.Popen(
+            command("create", "a fox", "--stream", "--backend=requests", f"--base-url={server.base_url}"),
+            cwd=tmp_path,
+            env=environment(IMGKIT_HOME=str(tmp_path / "home"), OPENAI_API_KEY=CANARY),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        end = time.monotonic() + 30
+        while not list(tmp_path.glob(".imgkit-*.part")):
+            assert time.monotonic() < end, "it takes too long"
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=10)
+    assert process.returncode == (130 if number == signal.SIGINT else -number)
+    assert said.endswith("may have been made and billed; what had arrived is kept: `imgkit recover`\n")
+    assert pictures(tmp_path) == ["a-fox.partial-0.png"]
+    (record,) = spool_in(tmp_path / "home").left()
+    assert (record.state, record.why) == ("kept", "the call was broken off")
+
+
 def terminal(*args: str, cwd: Path, **more: str) -> tuple[bytes, bytes]:
     """Run the command with standard error on a terminal; return standard output, and what was drawn."""
     ours, theirs = pty.openpty()

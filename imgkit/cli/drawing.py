@@ -160,7 +160,8 @@ def _make_the_best_of(error: ImgkitError, plan: SavePlan, *, as_json: bool) -> N
 
 def _about_money(watcher: Watcher) -> str:
     if watcher.maybe_billed:
-        return "stopped. The request had been sent, so a picture may have been made and billed"
+        said = "stopped. The request had been sent, so a picture may have been made and billed"
+        return f"{said}; what had arrived is kept: `imgkit recover`" if watcher.arrived else said
     if watcher.sent:
         return "stopped after the reply had come: it may have been billed, and not all of it may be saved"
     return "stopped. Nothing was billed"

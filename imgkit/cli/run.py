@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from imgkit.cli import app, exits, streams
+from imgkit.cli import app, exits, signals, streams
 from imgkit.errors import ImgkitError
 from imgkit.redact import scrub
 
@@ -22,6 +22,11 @@ def run(args: Sequence[str]) -> int:
     Returns:
         The exit code, as `imgkit.cli.exits` has it.
     """
+    with signals.as_interrupts():
+        return _run(args)
+
+
+def _run(args: Sequence[str]) -> int:
     state = app.State(debug=os.environ.get("IMGKIT_DEBUG", "") not in ("", "0"))
     try:
         code = app.build().main(list(args), prog_name="imgkit", standalone_mode=False, obj=state)

@@ -22,11 +22,13 @@ class Watcher:
     Attributes:
         sent: a request that can cost money was handed over.
         maybe_billed: the call was broken off while such a request was under way.
+        arrived: a success reply to it has begun to arrive, so there is something in the spool.
     """
 
     def __init__(self) -> None:
         self.sent = False
         self.maybe_billed = False
+        self.arrived = False
         self._bar: Bar | None = None
         self._task: TaskID | None = None
 
@@ -36,8 +38,10 @@ class Watcher:
         match event:
             case Sent():
                 self.sent = call.host_class != "offline"
+                self.arrived = False
                 self._say(f"waiting for {call.backend}")
-            case FirstByte():
+            case FirstByte(status):
+                self.arrived = self.sent and 200 <= status < 300
                 self._say("receiving")
             case Progress(received, _):
                 self._say(f"receiving, {received / 1e6:.1f} MB")
