@@ -39,7 +39,7 @@ class LoopBackend:
         """See `imgkit.wire.Backend.open`."""
         waiter = _Waiter(self)
         transfer.on_abort(waiter.cancel)
-        reply = _LoopReply(waiter.wait(self._inner.open(request, transfer)), waiter)
+        reply = _LoopReply(waiter.wait(lambda: self._inner.open(request, transfer)), waiter)
         self.replies.add(reply)
         return reply
 
@@ -99,13 +99,9 @@ class _Waiter:
         self._future: concurrent.futures.Future[Any] | None = None
         self._cancelled = False
 
-    def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            loop = self.backend.loop()
-        except ServiceClosedError:
-            work.close()
-            raise
-        future = self._future = asyncio.run_coroutine_threadsafe(work, loop)
+    def wait(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        loop = self.backend.loop()
+        future = self._future = asyncio.run_coroutine_threadsafe(work(), loop)
         if self._cancelled:
             future.cancel()
         try:
@@ -131,7 +127,7 @@ class _LoopReply:
         self._waiter = waiter
 
     def read(self) -> bytes:
-        return self._waiter.wait(self._read())
+        return self._waiter.wait(self._read)
 
     def close(self) -> None:
         self._waiter.backend.call_soon(self._close)  # a backend that is being closed does it itself

@@ -23,7 +23,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_N
 
 
 class FileLock:
-    """An exclusive lock on a file, held by this object until `release` or the end of the process.
+    """An exclusive lock on a file, held by this object as long as it is there, or until `release`.
 
     Two objects exclude each other also within one process. A forked child does not inherit the lock.
 
@@ -33,8 +33,8 @@ class FileLock:
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
-        self.path = path
         self._descriptor: int | None = descriptor
+        self.path = path
         _held.add(self)
 
     @classmethod
@@ -80,10 +80,13 @@ class FileLock:
             os.close(descriptor)
 
     def forget(self) -> None:
-        """In a forked child: let go of the descriptor; the parent keeps the lock."""
+        """Let go of the descriptor. In a forked child the parent keeps the lock."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.forget()
 
 
 def _same_file(descriptor: int, path: Path) -> bool:

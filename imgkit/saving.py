@@ -312,9 +312,8 @@ def _write(path: Path, content: Source, publish: Callable[[Path, Path], None]) -
     if isinstance(content, ScratchFile) and content.may_be_named and _named(path, content, publish):
         return
     part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with open(part, "xb") as stream:
             for piece in _pieces(content):
                 stream.write(piece)
             stream.flush()

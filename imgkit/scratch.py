@@ -79,6 +79,10 @@ class ScratchFile:
         waiting: how many of them are to be written.
     """
 
+    # What `__del__` looks at is there from the first: Ctrl-C may come within `__init__`.
+    path: Path | None = None
+    _descriptor: int | None = None
+
     def __init__(self, folder: Path, *, digest: bool) -> None:
         self._folder: Path | None = folder
         self._digest = hashlib.sha256() if digest else None
@@ -87,8 +91,6 @@ class ScratchFile:
         self._lent = False
         self._process = os.getpid()
         self._lock = threading.Lock()  # a caller may read a partial picture while the call ends
-        self._descriptor: int | None = None
-        self.path: Path | None = None
         self.length = 0
         self.waiting = 0
 

@@ -38,10 +38,10 @@ class Record:
     """
 
     def __init__(self, folder: Path, lock: FileLock, facts: Mapping[str, Any]) -> None:
+        self._open: dict[str, int] = {}
         self.folder = folder
         self._lock = lock
         self._facts = facts
-        self._open: dict[str, int] = {}
 
     def write(self, part: str, data: bytes) -> None:
         """Append to a part: "reply", "raw", or the number of a picture. Raises OSError."""
@@ -76,6 +76,9 @@ class Record:
             _remove(self.folder)
         finally:
             self._lock.release(remove=False)
+
+    def __del__(self) -> None:
+        self._let_go()  # Ctrl-C may have come before anybody could keep or remove it: then it is orphaned
 
     def _let_go(self) -> None:
         descriptors, self._open = self._open, {}

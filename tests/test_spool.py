@@ -265,6 +265,18 @@ def test_a_fork_leaves_the_record_to_its_parent(tmp_path: Path) -> None:
     assert spool.left()[0].state == "kept"
 
 
+def test_a_record_that_is_dropped(tmp_path: Path) -> None:
+    """Ctrl-C may come before anybody could keep it: it is there to recover, and holds no descriptor."""
+    spool = Spool(tmp_path / "spool")
+    before = len(os.listdir("/dev/fd"))
+    one = spool.new("1", {})
+    one.write("reply", b"{")
+    assert spool.left()[0].state == "running"
+    del one
+    assert spool.left()[0].state == "orphaned"
+    assert len(os.listdir("/dev/fd")) == before
+
+
 def test_strange_things_in_the_folder(tmp_path: Path) -> None:
     """Files of others, links and broken records are left alone."""
     spool = Spool(tmp_path / "spool")

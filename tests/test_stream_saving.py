@@ -320,6 +320,11 @@ def test_what_cannot_be_saved(face: Face, tmp_path: Path, monkeypatch: pytest.Mo
     assert error.response[0].data == WHOLE
 
 
+def test_a_file_that_was_not_made_whole() -> None:
+    """Ctrl-C may come within its making; nothing is wrong with its end then."""
+    ScratchFile.__new__(ScratchFile).discard()
+
+
 def test_a_picture_read_while_the_call_ends(tmp_path: Path) -> None:
     """Another thread that reads a partial picture never meets the moment between disk and memory."""
     data = os.urandom(PIECE_BYTES * 4)
