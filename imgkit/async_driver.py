@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, Generic, TypeVar
 
 from imgkit.drivers import CLOSED, JOIN_S, outcome
@@ -175,7 +175,8 @@ class AsyncDriver(Generic[T]):
             return await asyncio.gather(*work)
         finally:
             for one in work:
-                one.cancel()
+                if not one.cancelling():  # a second time would keep it from ending in order
+                    one.cancel()
             await asyncio.gather(*work, return_exceptions=True)
             self._parts = []
 
@@ -258,8 +259,17 @@ async def in_thread(executor: Executor, fn: Callable[[], T], abort: Callable[[],
             work.add_done_callback(_let_go)
             if abort is not None:
                 abort()
-            await asyncio.wait({waiting}, timeout=JOIN_S)
+            await _patiently(waiting)
         raise
+
+
+async def _patiently(waiting: asyncio.Future[Any]) -> None:
+    """Wait for a while, also if the task is cancelled once more: it is being cancelled already."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + JOIN_S
+    while not waiting.done() and loop.time() < until:
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({waiting}, timeout=until - loop.time())
 
 
 def _let_go(work: Future[Any]) -> None:

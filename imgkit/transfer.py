@@ -80,10 +80,12 @@ class Transfer:
         """
         handle = socket.socket(fileno=socket.dup(fileno))  # os.dup knows no sockets on Windows
         with self._lock:
-            self._handles.append(handle)
-            if self.aborted:
-                shut_down(handle)
-                raise TimeoutError("aborted before it was connected")
+            if not self.aborted:
+                self._handles.append(handle)
+                return
+        shut_down(handle)
+        handle.close()
+        raise TimeoutError("aborted before it was connected")
 
     def abort(self) -> None:
         """Stop whatever blocks. Thread-safe, idempotent."""

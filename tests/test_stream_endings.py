@@ -26,7 +26,8 @@ from imgkit.transfer import Transfer
 from imgkit.wire import BytesBody, HttpRequest
 from tests.conftest import Face
 from tests.support.event_streams import HEAD, chunk, completed, partial, then
-from tests.support.wire_server import Line, Script, WireServer, reply
+from tests.support.official import official
+from tests.support.wire_server import Line, Script, WireServer, head, reply
 
 SLOW_DOWN = reply(429, {"error": {"message": "slow down"}}, retry_after="30")
 
@@ -329,3 +330,81 @@ with service, service.stream_image("a fox") as events:
     assert done.stderr == ""
     assert "belongs to the process" in done.stdout
     assert done.stdout.splitlines()[1:] == ["0 running None", "['Completed'] 1"]
+
+
+class SlowLedger:
+    """A plugin whose reservations note what they are told; all but one are slow with the beginning."""
+
+    def __init__(self, quick: int) -> None:
+        self.gate = threading.Event()
+        self.open = threading.Event()
+        self.open.set()
+        self.quick = quick
+        self.told: list[list[str]] = []
+
+    @imgkit.hookimpl
+    def imgkit_ledger(self, settings: Any) -> Any:
+        return self
+
+    def reserve(self, request: Any, call: Any, attempt: int) -> Any:
+        self.told.append([])
+        return SlowReservation(self.open if attempt == self.quick else self.gate, self.told[-1])
+
+
+class SlowReservation:
+    spools = True
+
+    def __init__(self, gate: threading.Event, told: list[str]) -> None:
+        self._gate = gate
+        self._told = told
+
+    def begin(self, head: Any) -> None:
+        self._told.append("begins")
+        assert self._gate.wait(10)
+        self._told.append("has begun")
+
+    def write(self, part: str, data: bytes) -> None:
+        """Nothing to do."""
+
+    def complete(self) -> None:
+        """Nothing to do."""
+
+    def settle(self, response: Any) -> None:
+        self._told.append("settled")
+
+    def keep(self, error: BaseException, response: Any) -> None:
+        self._told.append("kept")
+
+    def close(self) -> None:
+        self._told.append("closed")
+
+
+@pytest.mark.parametrize("cancels", [1, 2])
+@pytest.mark.parametrize("count", [1, 23])
+def test_a_cancelled_call_ends_in_order(http_backend: str, count: int, cancels: int) -> None:
+    """What runs in a thread is waited for before accounts end, also by parts, and if cancelled twice."""
+    ledger = SlowLedger(quick=2)
+
+    async def main(base_url: str) -> None:
+        async with imgkit.AsyncImageService(
+            http_backend, provider=official(base_url), api_key="sk-test-0123456789", model="gpt-image-2",
+            plugins=[ledger], retry=False,
+        ) as service:  # fmt: skip
+            call = asyncio.create_task(service.create_image("a fox", n=count))
+            while sum(one[:1] == ["begins"] for one in ledger.told) < (count + 9) // 10:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
+            for _ in range(cancels):
+                call.cancel()
+                await asyncio.sleep(0.01)
+            ledger.gate.set()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+
+    def half(line: Line) -> None:
+        line.send(head(200, {"content-length": "500"}) + b"{")
+        line.until_client_leaves()
+
+    with WireServer(half) as server:
+        asyncio.run(main(server.base_url))
+    assert ledger.told == [["begins", "has begun", "kept"]] * ((count + 9) // 10)
