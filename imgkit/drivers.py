@@ -106,6 +106,7 @@ class Driver(Generic[T]):
         self._transfer = transfer
         self._reply: Reply | None = None
         self._busy = False
+        self._aborted = False
         self._watchdog = watchdog
         self._stop = stop
 
@@ -145,7 +146,8 @@ class Driver(Generic[T]):
             self.close()
 
     def abort(self) -> None:
-        """Break off the request that is under way, from another thread."""
+        """Break off what is under way, from another thread; nothing is sent any more."""
+        self._aborted = True
         self._transfer.abort()
 
     def close(self) -> None:
@@ -178,7 +180,8 @@ class Driver(Generic[T]):
     def _open(self, request: HttpRequest) -> Head | Failed:
         self._hang_up()
         transfer = self._transfer = self._transfer.anew()
-        if self._stop is not None and self._stop.is_set():  # from here on, `abort` finds this transfer
+        if self._aborted or (self._stop is not None and self._stop.is_set()):
+            # Whoever aborts from here on finds this transfer.
             return Failed(NotSentError("nothing was sent: the call was broken off", permanent=True))
         if transfer.expired():
             return Failed(transfer.failure(TimeoutError(), unsent=True))

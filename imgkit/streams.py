@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Self, cast
@@ -37,7 +38,7 @@ class _Stream:
         self._open = False
         self._process = 0
         self._over = False
-        self._reading = False
+        self._reader = 0  # the thread that waits for an event, 0 if none does
         self._response: ImagesResponse | None = None
 
     @property
@@ -72,9 +73,9 @@ class _Stream:
             raise StreamError(_UNOPENED.format(way=self._way))
         if self._open and self._process != os.getpid():
             raise StreamError(_FORKED)
-        if self._reading:
+        if self._reader:
             raise StreamError(_BUSY)
-        self._reading = True
+        self._reader = threading.get_ident()
 
     def _event(self, came: Done[ImagesResponse] | Emit) -> StreamEvent | None:
         """Return the event, None at the end."""
@@ -108,6 +109,7 @@ class ImageStream(_Stream):
     ) -> None:
         super().__init__(flow)
         self._start = start
+        self._turn = threading.Lock()  # for who reads and who closes
         self._driver: Driver[ImagesResponse] | None = None
 
     def __enter__(self) -> Self:
@@ -123,25 +125,37 @@ class ImageStream(_Stream):
         return self
 
     def __next__(self) -> StreamEvent:
-        self._read()
+        with self._turn:
+            self._read()
+            driver = self._driver
         try:
-            if self._over or self._driver is None:
+            if self._over or driver is None:
                 raise StopIteration
-            event = self._event(self._driver.proceed())
+            event = self._event(driver.proceed())
         except BaseException:
             self._over = True
             raise
         finally:
-            self._reading = False
+            with self._turn:
+                self._reader = 0
+                closed = self._driver is None
+            if closed and driver is not None:
+                driver.close()
         if event is None:
             raise StopIteration
         return event
 
     def close(self) -> None:
-        """Close the connection if the stream has not come to its end. Idempotent."""
+        """Close the connection if the stream has not come to its end. Idempotent; from any thread."""
         self._over = True
-        driver, self._driver = self._driver, None
-        if driver is not None:
+        with self._turn:
+            driver, self._driver = self._driver, None
+            elsewhere = self._reader not in (0, threading.get_ident())
+        if driver is None:
+            return
+        if elsewhere:
+            driver.abort()  # and the thread that reads closes it
+        else:
             driver.close()
 
     def __del__(self) -> None:
@@ -188,15 +202,18 @@ class AsyncImageStream(_Stream):
         if self._driver is not None and not self._driver.is_here:
             raise StreamError(_OTHER_LOOP)
         self._read()
+        driver = self._driver
         try:
-            if self._over or self._driver is None:
+            if self._over or driver is None:
                 raise StopAsyncIteration
-            event = self._event(await self._proceed(self._driver))
+            event = self._event(await self._proceed(driver))
         except BaseException:
             self._over = True
             raise
         finally:
-            self._reading = False
+            self._reader = 0
+            if self._driver is None and driver is not None:
+                self._end(driver)
         if event is None:
             raise StopAsyncIteration
         return event
@@ -207,10 +224,12 @@ class AsyncImageStream(_Stream):
         driver, self._driver = self._driver, None
         if driver is None:
             return
-        if driver.is_here:
-            self._end(driver)
-        else:
+        if not driver.is_here:
             driver.end_from_afar(self._end)
+        elif self._reader:
+            driver.abort()  # and the task that reads ends it
+        else:
+            self._end(driver)
 
     def __del__(self) -> None:
         if self._driver is not None:

@@ -408,3 +408,47 @@ def test_a_cancelled_call_ends_in_order(http_backend: str, count: int, cancels: 
     with WireServer(half) as server:
         asyncio.run(main(server.base_url))
     assert ledger.told == [["begins", "has begun", "kept"]] * ((count + 9) // 10)
+
+
+def test_closed_by_another_while_a_thread_is_at_work(face: Face, http_backend: str) -> None:
+    """Whoever reads ends the stream, in order: what runs is done first, and accounts end after it."""
+    ledger = SlowLedger(quick=0)
+
+    def blocking(service: Any) -> None:
+        ends: list[BaseException] = []
+
+        def read() -> None:
+            try:
+                next(events)
+            except BaseException as error:
+                ends.append(error)
+
+        with service.stream_image("a fox") as events:
+            reader = threading.Thread(target=read)
+            reader.start()
+            while not any(ledger.told):
+                time.sleep(0.01)
+            events.close()
+            assert ledger.told == [["begins"]]
+            ledger.gate.set()
+            reader.join(10)
+        assert all(isinstance(one, imgkit.OutcomeUnknownError) for one in ends)  # or the event that had come
+
+    async def awaiting(service: Any) -> None:
+        async with service.stream_image("a fox") as events:
+            reader = asyncio.create_task(anext(events))
+            while not any(ledger.told):
+                await asyncio.sleep(0.01)
+            await events.close()
+            await asyncio.sleep(0.01)
+            assert ledger.told == [["begins"]]
+            ledger.gate.set()
+            with contextlib.suppress(imgkit.OutcomeUnknownError):
+                await reader
+
+    left = threading.Event()
+    work = blocking if face.colour == "sync" else awaiting
+    with WireServer(half_a_stream(left)) as server:
+        face.run(work, http_backend, base_url=server.base_url, plugins=[ledger])
+        assert left.wait(10)
+    assert ledger.told == [["begins", "has begun", "kept"]]
