@@ -159,23 +159,41 @@ class Driver(Generic[T]):
 
     def _together(self, flows: tuple[Flow[Any], ...], most: int) -> list[Done[Any] | Failed]:
         """Run flows in threads; if one of them meets a bug, or Ctrl-C comes, all are broken off."""
-        from concurrent.futures import ThreadPoolExecutor, wait
+        from concurrent.futures import Future, ThreadPoolExecutor, wait
+        from queue import SimpleQueue
 
         stop = threading.Event()
-        parts = [Driver(flow, self._backend, self._transfer.anew(), self._watchdog, stop) for flow in flows]
+        # Ctrl-C may come while threads are started, which takes a while: all that they do is known before.
+        work: list[tuple[Future[Any], Driver[Any]]] = [
+            (Future(), Driver(flow, self._backend, self._transfer.anew(), self._watchdog, stop))
+            for flow in flows
+        ]
+        todo: SimpleQueue[tuple[Future[Any], Driver[Any]] | None] = SimpleQueue()
+        for one in (*work, *[None] * most):
+            todo.put(one)
+
+        def run() -> None:
+            for future, part in iter(todo.get, None):
+                if future.set_running_or_notify_cancel():
+                    try:
+                        future.set_result(part.result())
+                    except BaseException as error:
+                        future.set_exception(error)
+
         pool = ThreadPoolExecutor(most, "imgkit-part")
-        work = [pool.submit(part.result) for part in parts]
         try:
-            return [one.result() for one in work]
+            for _ in range(min(most, len(work))):
+                pool.submit(run)
+            return [future.result() for future, _ in work]
         except BaseException:
             stop.set()
-            for one, part in zip(work, parts, strict=True):
-                if not one.cancel():
-                    part.abort()
-            wait(work, JOIN_S)
+            running = [(future, part) for future, part in work if not future.cancel()]
+            for _, part in running:
+                part.abort()
+            wait([future for future, _ in running], JOIN_S)
             raise
         finally:
-            pool.shutdown(wait=all(one.done() for one in work))
+            pool.shutdown(wait=all(future.done() for future, _ in work))
 
     def _open(self, request: HttpRequest) -> Head | Failed:
         self._hang_up()

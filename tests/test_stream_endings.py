@@ -452,3 +452,41 @@ def test_closed_by_another_while_a_thread_is_at_work(face: Face, http_backend: s
         face.run(work, http_backend, base_url=server.base_url, plugins=[ledger])
         assert left.wait(10)
     assert ledger.told == [["begins", "has begun", "kept"]]
+
+
+def test_ctrl_c_while_the_threads_of_parts_are_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that run already are broken off and waited for, and the others never send."""
+    ledger = SlowLedger(quick=1)
+    ledger.gate.set()
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name.startswith("imgkit-part"):
+            started.append(thread)
+            if len(started) == 2:
+                while not any("has begun" in one for one in ledger.told):
+                    time.sleep(0.01)
+                raise KeyboardInterrupt
+
+    def half(line: Line) -> None:
+        line.send(head(200, {"content-length": "500"}) + b"{")
+        line.until_client_leaves()
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with (
+        WireServer(half) as server,
+        imgkit.ImageService(
+            "requests", provider=official(server.base_url), api_key="sk-test-0123456789", model="gpt-image-2",
+            plugins=[ledger], retry=False,
+        ) as service,
+    ):  # fmt: skip
+        with pytest.raises(KeyboardInterrupt):
+            service.create_image("a fox", n=43)
+        assert 0 < server.posts <= 2
+        assert ledger.told
+        assert {one[-1] for one in ledger.told} <= {"kept", "settled"}
+        for thread in started:
+            thread.join(10)
+            assert not thread.is_alive()
