@@ -150,11 +150,11 @@ class ImageStream(_Stream):
         self._over = True
         with self._turn:
             driver, self._driver = self._driver, None
-            elsewhere = self._reader not in (0, threading.get_ident())
+            busy = self._reader not in (0, threading.get_ident())
         if driver is None:
             return
-        if elsewhere:
-            driver.abort()  # and the thread that reads closes it
+        if busy or getattr(self._flow, "gi_running", False):  # the latter: a plugin closes it
+            driver.abort()  # and whoever reads closes it
         else:
             driver.close()
 

@@ -332,6 +332,26 @@ with service, service.stream_image("a fox") as events:
     assert done.stdout.splitlines()[1:] == ["0 running None", "['Completed'] 1"]
 
 
+def test_closed_by_a_plugin(http_backend: str) -> None:
+    """An observer may close the stream that it is told of, as the button of a window may."""
+
+    class Closer:
+        @imgkit.hookimpl
+        def imgkit_on_event(self, event: Any, call: Any) -> None:
+            if isinstance(event, imgkit.call.Progress):
+                events.close()
+
+    left = threading.Event()
+    with (
+        WireServer(half_a_stream(left)) as server,
+        imgkit.ImageService(http_backend, base_url=server.base_url, plugins=[Closer()]) as service,
+        service.stream_image("a fox") as events,
+    ):
+        with contextlib.suppress(imgkit.OutcomeUnknownError):
+            list(events)
+        assert left.wait(10)
+
+
 class SlowLedger:
     """A plugin whose reservations note what they are told; all but one are slow with the beginning."""
 

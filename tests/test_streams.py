@@ -388,6 +388,20 @@ def test_json_instead(face: Face, http_backend: str) -> None:
     assert error.body == b"<html>"
 
 
+def test_a_stream_that_nobody_asked_for(face: Face, http_backend: str, tmp_path: Path) -> None:
+    """A call that asks for a plain reply reads no events; what came is kept, and nothing is sent again."""
+    stream = partial() + completed()
+    with WireServer(streamed(stream)) as server, pytest.raises(imgkit.UnreadableReplyError) as caught:
+        face.run(
+            lambda service: service.create_image("a fox"), http_backend,
+            base_url=server.base_url, state_folder=tmp_path, retry=True,
+        )  # fmt: skip
+    assert server.posts == 1
+    assert caught.value.body == stream
+    (record,) = spool_in(tmp_path).left()
+    assert record.undecoded() == stream or record.text() == stream
+
+
 def test_events_that_are_passed_over(face: Face) -> None:
     """Types that nobody knows, none at all, what is no object, partial pictures without a picture."""
     others = (
