@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +68,18 @@ def then(*steps: bytes | Callable[[Line], Any]) -> Script:
             else:
                 line.send(chunk(step))
         line.send(END)
+
+    return script
+
+
+def half_a_stream(left: threading.Event) -> Script:
+    """Send one event and half of the next; `left` is set when the client hangs up."""
+
+    def script(line: Line) -> None:
+        line.send(HEAD + chunk(partial()) + chunk(completed()[:4000]))
+        line.until_client_leaves()
+        if not line.closing.is_set():
+            left.set()
 
     return script
 
