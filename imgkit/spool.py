@@ -13,6 +13,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -184,7 +185,8 @@ class Spool:
         for folder in self._folders():
             facts = _facts(folder)
             if facts is not None:
-                found.append(Left(folder, facts, _state(folder, facts), _size(folder)))
+                with suppress(FileNotFoundError):  # it has just been delivered
+                    found.append(Left(folder, facts, _state(folder, facts), _size(folder)))
         return found
 
     def mark(self, record: Left, paths: list[str]) -> None:
@@ -199,8 +201,9 @@ class Spool:
         """Drop what is too old or too much, and return it. Raises OSError."""
         now, dropped = time.time(), []
         for folder in self._hidden():
-            if now - folder.stat().st_mtime > _UNFINISHED_S:
-                _drop(folder)
+            with suppress(FileNotFoundError):  # it has just got its name
+                if now - folder.stat().st_mtime > _UNFINISHED_S:
+                    _drop(folder)
         records = self.left()
         total = sum(one.size_bytes for one in records)
         for one in records:

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,20 @@ def test_limits(tmp_path: Path) -> None:
     assert not spool.drop(spool.left()[0])
     running.remove()
     assert [path.name.partition("-")[2] for path in spool.folder.iterdir()] == ["4-huge"]
+
+
+def test_many_begin_and_end_at_once(tmp_path: Path) -> None:
+    """A record that gets its name, or goes, while another one is begun is no trouble for that one."""
+
+    def work(worker: int) -> None:
+        for number in range(30):
+            record = Spool(tmp_path / "spool").new(f"{worker}-{number}", {})
+            record.write("reply", b"x")
+            record.keep("a reason") if number % 3 == 0 else record.remove()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
+    assert len(Spool(tmp_path / "spool").left()) == 60
 
 
 def test_a_fork_leaves_the_record_to_its_parent(tmp_path: Path) -> None:
