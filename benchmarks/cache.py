@@ -18,8 +18,8 @@ import requests_cache
 
 import imgkit
 from imgkit import CachePlugin
-from imgkit.cache import Entry, Hit
-from imgkit.stores.folder import FolderStore
+from imgkit.cache.folder import FolderStore
+from imgkit.plugins.protocols import Entry, Hit
 from imgkit.testing.samples import png
 
 PICTURE = png(1, 590)

@@ -12,10 +12,10 @@ from typing import Any
 import imgkit
 from benchmarks.harness import Results, interleaved
 from benchmarks.sides import SYNC
-from imgkit import operations
-from imgkit.flow import Done, Open, Read, Run, advance
+from imgkit.core import operations
+from imgkit.runtime.flow import Done, Open, Read, Run, advance
 from imgkit.testing.samples import answer
-from imgkit.wire import Head
+from imgkit.wire.messages import Head
 
 BODY = json.dumps(answer()).encode()
 HEAD = Head(200, {"x-request-id": "r"})

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from imgkit.sniff import sniff
+from imgkit.images.sniff import sniff
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, reply
 

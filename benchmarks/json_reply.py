@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 
 import pybase64
 
-from imgkit.streaming.json_reply import JsonReply
-from imgkit.streaming.replies import decode_base64
+from imgkit.wire.json_body import JsonReply
+from imgkit.wire.json_values import decode_base64
 
 CHUNK_BYTES = 64 * 1024
 ROUNDS = 9

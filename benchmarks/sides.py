@@ -81,7 +81,7 @@ class ImgkitBare(ImgkitReusing):
     """The same, saving without sidecars (no digest, one file)."""
 
     def save(self, folder: Path) -> None:
-        from imgkit.saving import SavePlan
+        from imgkit.images.saving import SavePlan
 
         self.service.create_image(PROMPT, save_to=SavePlan.of(folder / "picture-{index}.png", sidecar=False))
 

@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from imgkit.backends.offline.glyphs import text_font  # noqa: E402
-from imgkit.backends.offline.painter import Brief, edit, paint, vary  # noqa: E402
+from imgkit.painter.glyphs import text_font  # noqa: E402
+from imgkit.painter.painter import Brief, edit, paint, vary  # noqa: E402
 
 PROMPTS = (
     "A cute baby sea otter",

@@ -13,14 +13,18 @@ from __future__ import annotations
 
 from importlib import import_module as _import_module
 
-TYPE_CHECKING = False  # known to type checkers; importing typing would be most of what `import imgkit` costs
+from imgkit._version import __version__ as __version__
 
-__version__ = "0.1.0"
+TYPE_CHECKING = False  # known to type checkers; importing typing would be most of what `import imgkit` costs
 
 if TYPE_CHECKING:
     from typing import Any
 
     from imgkit import masks as masks
+    from imgkit.default_plugins.budget import Budget as Budget
+    from imgkit.default_plugins.cache import CachePlugin as CachePlugin
+    from imgkit.default_plugins.recorder import RecorderPlugin as RecorderPlugin
+    from imgkit.default_plugins.retry import RetryPlugin as RetryPlugin
     from imgkit.errors import ApiError as ApiError
     from imgkit.errors import AuthenticationError as AuthenticationError
     from imgkit.errors import BadRequestError as BadRequestError
@@ -64,29 +68,25 @@ if TYPE_CHECKING:
     from imgkit.errors import UnknownProviderError as UnknownProviderError
     from imgkit.errors import UnreadableReplyError as UnreadableReplyError
     from imgkit.errors import UnsupportedMediaTypeError as UnsupportedMediaTypeError
-    from imgkit.hooks.budget import Budget as Budget
-    from imgkit.hooks.cache import CachePlugin as CachePlugin
-    from imgkit.hooks.recorder import RecorderPlugin as RecorderPlugin
-    from imgkit.hooks.retry import RetryPlugin as RetryPlugin
-    from imgkit.hookspecs import hookimpl as hookimpl
-    from imgkit.image import Image as Image
+    from imgkit.images.image import Image as Image
+    from imgkit.images.inputs import ImageReference as ImageReference
     from imgkit.models import Attempt as Attempt
+    from imgkit.models import Completed as Completed
+    from imgkit.models import Cost as Cost
     from imgkit.models import CreateImageEditRequest as CreateImageEditRequest
     from imgkit.models import CreateImageRequest as CreateImageRequest
     from imgkit.models import CreateImageVariationRequest as CreateImageVariationRequest
+    from imgkit.models import Estimate as Estimate
     from imgkit.models import ImageInput as ImageInput
     from imgkit.models import ImagesResponse as ImagesResponse
     from imgkit.models import Meta as Meta
+    from imgkit.models import PartialImage as PartialImage
     from imgkit.models import Usage as Usage
-    from imgkit.money import Cost as Cost
-    from imgkit.money import Estimate as Estimate
-    from imgkit.references import ImageReference as ImageReference
+    from imgkit.plugins.hookspecs import hookimpl as hookimpl
+    from imgkit.runtime.streams import AsyncImageStream as AsyncImageStream
+    from imgkit.runtime.streams import ImageStream as ImageStream
     from imgkit.service import AsyncImageService as AsyncImageService
     from imgkit.service import ImageService as ImageService
-    from imgkit.stream_events import Completed as Completed
-    from imgkit.stream_events import PartialImage as PartialImage
-    from imgkit.streams import AsyncImageStream as AsyncImageStream
-    from imgkit.streams import ImageStream as ImageStream
 
 _ERRORS = (
     "ApiError", "AuthenticationError", "BadRequestError", "BillingLimitError", "BudgetExceededError",
@@ -106,17 +106,17 @@ _HOME = {
          "ImageInput", "ImagesResponse", "Meta", "Usage"), "models"),
     "Cost": "money",
     "Estimate": "money",
-    "Image": "image",
-    "ImageReference": "references",
-    "Budget": "hooks.budget",
-    "CachePlugin": "hooks.cache",
-    "RecorderPlugin": "hooks.recorder",
-    "RetryPlugin": "hooks.retry",
-    "hookimpl": "hookspecs",
+    "Image": "images.image",
+    "ImageReference": "images.references",
+    "Budget": "default_plugins.budget",
+    "CachePlugin": "default_plugins.cache",
+    "RecorderPlugin": "default_plugins.recorder",
+    "RetryPlugin": "default_plugins.retry",
+    "hookimpl": "plugins.hookspecs",
     "AsyncImageService": "service",
     "ImageService": "service",
     **dict.fromkeys(("Completed", "PartialImage"), "stream_events"),
-    **dict.fromkeys(("AsyncImageStream", "ImageStream"), "streams"),
+    **dict.fromkeys(("AsyncImageStream", "ImageStream"), "runtime.streams"),
 }  # fmt: skip
 _MODULES = ("masks",)
 

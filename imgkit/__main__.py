@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import imgkit
-from imgkit.cli import streams
+from imgkit.cli import console as streams
 
 NEEDS_CLICK = "the command line needs click: pip install 'imgkit-service[cli]'"
 

@@ -52,35 +52,53 @@ No message holds a secret or more than a kilobyte of what a server said.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-from imgkit.api_errors import ApiError as ApiError
-from imgkit.api_errors import AuthenticationError as AuthenticationError
-from imgkit.api_errors import BadRequestError as BadRequestError
-from imgkit.api_errors import BillingLimitError as BillingLimitError
-from imgkit.api_errors import ConflictError as ConflictError
-from imgkit.api_errors import EndpointRetiredError as EndpointRetiredError
-from imgkit.api_errors import InvalidImageError as InvalidImageError
-from imgkit.api_errors import ModelNotFoundError as ModelNotFoundError
-from imgkit.api_errors import ModelRetiredError as ModelRetiredError
-from imgkit.api_errors import ModerationBlockedError as ModerationBlockedError
-from imgkit.api_errors import NotFoundError as NotFoundError
-from imgkit.api_errors import OrganizationNotVerifiedError as OrganizationNotVerifiedError
-from imgkit.api_errors import PermissionDeniedError as PermissionDeniedError
-from imgkit.api_errors import QuotaExceededError as QuotaExceededError
-from imgkit.api_errors import RateLimitError as RateLimitError
-from imgkit.api_errors import RedirectRefusedError as RedirectRefusedError
-from imgkit.api_errors import ServerError as ServerError
-from imgkit.api_errors import UnknownParameterError as UnknownParameterError
-from imgkit.api_errors import UnsupportedMediaTypeError as UnsupportedMediaTypeError
-from imgkit.error_root import ImgkitError as ImgkitError
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from datetime import date
     from decimal import Decimal
 
-    from imgkit.image import Image
-    from imgkit.models import ImagesResponse
+
+class ReceivedImage(Protocol):
+    """An image that arrived before an error; `imgkit.Image` implements it."""
+
+    @property
+    def index(self) -> int:
+        """Its position among the images of the response, from 0."""
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of the file."""
+
+    def save(
+        self, target: str | PathLike[str] = "", *, overwrite: bool = False, sidecar: bool = True
+    ) -> Path:
+        """Write the file, as `imgkit.Image.save` does."""
+
+
+class ReceivedResponse(Protocol):
+    """A response that an error carries; `imgkit.ImagesResponse` implements it."""
+
+    @property
+    def images(self) -> Sequence[ReceivedImage]:
+        """All images of the response."""
+
+
+class ImgkitError(Exception):
+    """The root: `except ImgkitError` catches whatever imgkit raises on purpose."""
+
+    def __reduce__(self) -> Any:
+        # Exceptions are pickled by their positional arguments; ours have keywords too.
+        return _revive, (type(self), self.args, self.__dict__)
+
+
+def _revive(kind: type[ImgkitError], args: tuple[Any, ...], attributes: dict[str, Any]) -> ImgkitError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 class ConfigurationError(ImgkitError):
@@ -170,7 +188,7 @@ class OutcomeUnknownError(TransportError):
 
     maybe_billed = True
     body = b""
-    images: tuple[Image, ...] = ()
+    images: tuple[ReceivedImage, ...] = ()
     should_retry: bool | None = None
 
     def __init__(
@@ -235,7 +253,7 @@ class UnreadableReplyError(ImgkitError):
     """
 
     maybe_billed = True
-    images: tuple[Image, ...] = ()
+    images: tuple[ReceivedImage, ...] = ()
     spool_path: str | None = None
 
     def __init__(self, message: str, *, request_id: str | None = None, body: bytes = b"") -> None:
@@ -278,7 +296,7 @@ class StreamError(ImgkitError):
         message: str,
         *,
         maybe_billed: bool = False,
-        images: tuple[Image, ...] = (),
+        images: tuple[ReceivedImage, ...] = (),
         request_id: str | None = None,
     ) -> None:
         super().__init__(message)
@@ -315,8 +333,149 @@ class SaveError(ImgkitError):
     spool_path: str | None = None
 
     def __init__(
-        self, message: str, *, images: tuple[Image, ...] = (), response: ImagesResponse | None = None
+        self,
+        message: str,
+        *,
+        images: tuple[ReceivedImage, ...] = (),
+        response: ReceivedResponse | None = None,
     ) -> None:
         super().__init__(message)
         self.images = images
         self.response = response
+
+
+class ApiError(ImgkitError):
+    """The API answered with an error.
+
+    Attributes:
+        status: HTTP status.
+        code, type, param: as the API gave them, None where it did not.
+        request_id: value of ``x-request-id``, for the provider's support.
+        retry_after_s: seconds to wait as the server asked, None where it did not.
+        should_retry: what the server's ``x-should-retry`` says, None if it says nothing.
+        images: of a stream: the pictures that came before the error, the last of them perhaps a partial one.
+        maybe_billed: whether there are any of these.
+        spool_path: of a stream: where what arrived is kept, None if nothing is.
+    """
+
+    should_retry: bool | None = None
+    images: tuple[ReceivedImage, ...] = ()
+    maybe_billed = False
+    spool_path: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str | None = None,
+        type: str | None = None,
+        param: str | None = None,
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.type = type
+        self.param = param
+        self.request_id = request_id
+        self.retry_after_s = retry_after_s
+
+
+class BadRequestError(ApiError):
+    """The API does not accept the request as it is (400, 413, 422 …)."""
+
+
+class ModerationBlockedError(BadRequestError):
+    """The prompt, an input or the result was refused by the provider's safety system.
+
+    Attributes:
+        stage: "input", "output", "unknown", or None where the API did not say.
+        categories: the provider's names of what it found.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stage: str | None = None,
+        categories: tuple[str, ...] = (),
+        **facts: Any,
+    ) -> None:
+        super().__init__(message, **facts)
+        self.stage = stage
+        self.categories = categories
+
+
+class UnknownParameterError(BadRequestError):
+    """The API, or the model, does not know a parameter; ``param`` names it where the API does."""
+
+
+class InvalidImageError(BadRequestError):
+    """An input picture is not taken: its format, its size, or that it could not be fetched."""
+
+
+class UnsupportedMediaTypeError(InvalidImageError):
+    """An input picture is not taken for its media type."""
+
+
+class AuthenticationError(ApiError):
+    """The API key is wrong, revoked or missing (401)."""
+
+
+class PermissionDeniedError(ApiError):
+    """The key is right but not allowed to do this (403)."""
+
+
+class OrganizationNotVerifiedError(PermissionDeniedError):
+    """The organisation must be verified before it may use this model."""
+
+
+class NotFoundError(ApiError):
+    """No such endpoint or model at this address (404, 405)."""
+
+
+class EndpointRetiredError(NotFoundError):
+    """The provider has switched the endpoint off.
+
+    Attributes:
+        status: 0 where nothing was sent, since it is known.
+        date: since when, None where it is not known.
+    """
+
+    def __init__(self, message: str, *, date: date | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.date = date
+
+
+class ModelNotFoundError(NotFoundError):
+    """No such model here, or not for this key. A retired model is often reported like this too."""
+
+
+class ModelRetiredError(ModelNotFoundError):
+    """The provider says that it has switched the model off."""
+
+
+class ConflictError(ApiError):
+    """The API reports a conflict (409)."""
+
+
+class RateLimitError(ApiError):
+    """Too many requests (429); see ``retry_after_s``."""
+
+
+class QuotaExceededError(RateLimitError):
+    """No credit, or a cap is reached. Waiting does not help."""
+
+
+class BillingLimitError(QuotaExceededError):
+    """The account's spending cap is reached: every further call will fail like this one."""
+
+
+class RedirectRefusedError(ApiError):
+    """The API answered with a redirect. A paid request and its key follow none."""
+
+
+class ServerError(ApiError):
+    """The API itself reports that it failed (5xx with the API's JSON error)."""

@@ -21,10 +21,19 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from imgkit import mask_check, pixels
 from imgkit.errors import InvalidRequestError
-from imgkit.inputs import InputFile, check_type, open_input
-from imgkit.mask_pixels import by, check_shape, check_still, inverted, opacity_of, resized, rewritten, wrong
+from imgkit.images import mask_pixels, pixels
+from imgkit.images.inputs import InputFile, check_type, open_input
+from imgkit.images.mask_pixels import (
+    by,
+    check_shape,
+    check_still,
+    inverted,
+    opacity_of,
+    resized,
+    rewritten,
+    wrong,
+)
 from imgkit.models import ImageInput
 
 if TYPE_CHECKING:
@@ -235,7 +244,7 @@ def to_white(mask: ImageInput) -> bytes:
     return pixels.png_bytes(inverted(_opacity(mask, "mask")))
 
 
-def check(mask: ImageInput, image: ImageInput, *, max_bytes: int = mask_check.MOST_BYTES) -> list[str]:
+def check(mask: ImageInput, image: ImageInput, *, max_bytes: int = mask_pixels.MOST_BYTES) -> list[str]:
     """Tell what is wrong with a mask for a picture; what `create_image_edit` would refuse, and what is odd.
 
     Args:
@@ -250,7 +259,7 @@ def check(mask: ImageInput, image: ImageInput, *, max_bytes: int = mask_check.MO
         InvalidRequestError: one of the two cannot be opened at all.
     """
     with ExitStack() as cleanup:
-        found = mask_check.judge(
+        found = mask_pixels.judge(
             _opened(mask, "mask", cleanup), _opened(image, "image", cleanup), max_bytes=max_bytes
         )
     return [*found.problems, *found.doubts]

@@ -4,13 +4,88 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import date
+from decimal import Decimal
 from os import PathLike
 from typing import Any, BinaryIO, ClassVar, Literal, Protocol, TypeAlias, overload
 
 from imgkit.errors import ImgkitError
-from imgkit.image import Image
-from imgkit.money import Cost
-from imgkit.references import ImageReference
+from imgkit.images.image import Image
+from imgkit.images.inputs import ImageReference
+
+HostClass: TypeAlias = Literal["official", "compatible", "offline"]
+"""Whose host answers: the provider's own, another server with its dialect, or no network at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a call has cost, as usage and dated prices tell.
+
+    Attributes:
+        amount: in `currency`; None where it is not known.
+        currency: such as "USD".
+        as_of: date of the prices, None where there are none.
+        note: how it was found, or why it is not known.
+    """
+
+    amount: Decimal | None = None
+    currency: str = "USD"
+    as_of: date | None = None
+    note: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an amount."""
+        return self.amount is not None
+
+    def __str__(self) -> str:
+        if self.amount is None:
+            return f"unknown ({self.note})" if self.note else "unknown"
+        dated = f" (prices of {self.as_of})" if self.as_of else f" ({self.note})" if self.note else ""
+        return f"{self.amount:.4f} {self.currency}{dated}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a call may cost, before it is sent.
+
+    Attributes:
+        low, high: bounds of the amount in `currency`; both None where they are not known.
+        currency: such as "USD".
+        as_of: date of the prices, None where there are none.
+        note: what the bounds rest on, or why there are none.
+    """
+
+    low: Decimal | None = None
+    high: Decimal | None = None
+    currency: str = "USD"
+    as_of: date | None = None
+    note: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Whether there are bounds."""
+        return self.high is not None
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"unknown ({self.note})" if self.note else "unknown"
+        bounds = f"{self.low:.4f}" if self.low == self.high else f"{self.low:.4f} to {self.high:.4f}"
+        dated = f" (prices of {self.as_of})" if self.as_of else ""
+        return f"{bounds} {self.currency}{dated}"
+
+
+class Estimator(Protocol):
+    """Returns what a request may cost, all its pictures and the partial ones of a stream together."""
+
+    def __call__(self, request: ImageRequest, partial_images: int = 0) -> Estimate:
+        """Return bounds, or that they are not known."""
+
+
+def unknown_estimate(request: ImageRequest, partial_images: int = 0) -> Estimate:
+    """Return that nothing is known of what a request costs."""
+    return Estimate(note="no prices are known here")
+
 
 Operation: TypeAlias = Literal["create_image", "create_image_edit", "create_image_variation"]
 
@@ -315,3 +390,43 @@ def _row_html(images: Sequence[Image]) -> str:
             f"<figcaption>{prompt}</figcaption></figure>"
         )
     return "".join(cells)
+
+
+@dataclass(frozen=True, slots=True)
+class PartialImage:
+    """A picture as far as it is done; sharper ones follow.
+
+    Attributes:
+        index: 0 for the first partial picture, as the server counts.
+        image: the picture; its own `index` is that of the picture it becomes.
+    """
+
+    index: int
+    image: Image
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A picture that is done.
+
+    Attributes:
+        image: the picture; with ``save_to=`` its `path` is where it is, unless it came as a URL.
+        usage: tokens, None where the server reports none.
+        created: Unix time in seconds as the server says, None if it does not.
+        background, output_format, size, quality: what the server says it used.
+        extra: keys of the event that imgkit does not know.
+        meta: how it came about; its `attempts` are those before the one that streams.
+    """
+
+    image: Image
+    usage: Usage | None = None
+    created: int | None = None
+    background: str | None = None
+    output_format: str | None = None
+    size: str | None = None
+    quality: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    meta: Meta = field(kw_only=True)
+
+
+StreamEvent: TypeAlias = PartialImage | Completed

@@ -139,3 +139,11 @@ def is_sensitive(name: str) -> bool:
 def names_secret(name: str) -> bool:
     """Return whether a lower-case name is one of a credential."""
     return _SENSITIVE_NAME.search(name) is not None
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return " (did you mean '…'?)" with the known word closest to `word`, "" if none is close."""
+    import difflib
+
+    close = difflib.get_close_matches(word.lower()[:60], list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

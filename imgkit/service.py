@@ -9,22 +9,22 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
-from imgkit import operations, stream_operations
-from imgkit.core import Core
-from imgkit.drivers import Driver, Watchdog
+from imgkit.core import operations
+from imgkit.core.config import Core
 from imgkit.errors import NotDownloadedError, ServiceClosedError
-from imgkit.flow import Done, Emit, Flow
 from imgkit.models import ImagesResponse
+from imgkit.runtime.driver import Driver, Watchdog
+from imgkit.runtime.flow import Done, Emit, Flow
+from imgkit.runtime.streams import AsyncImageStream, ImageStream
 from imgkit.service_base import ServiceBase
 from imgkit.signatures import dressed, mismatch
-from imgkit.streams import AsyncImageStream, ImageStream
-from imgkit.wire import AsyncBackend, Backend
+from imgkit.wire.messages import AsyncBackend, Backend
 
 if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Executor, ThreadPoolExecutor
 
-    from imgkit.async_driver import AsyncDriver
+    from imgkit.runtime.async_driver import AsyncDriver
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -90,7 +90,7 @@ def _flow(plan: Plan[P, T], core: Core, *args: P.args, **kwargs: P.kwargs) -> Fl
     recorders = core.equipment.recorders
     if not recorders:
         return flow
-    from imgkit.recording import recorded
+    from imgkit.core.recording import recorded
 
     return recorded(flow, recorders)
 
@@ -104,14 +104,14 @@ class ImageService(ServiceBase):
     create_image = blocking(operations.create_image)
     create_image_edit = blocking(operations.create_image_edit)
     create_image_variation = blocking(operations.create_image_variation)
-    stream_image = streaming(stream_operations.stream_image)
-    stream_image_edit = streaming(stream_operations.stream_image_edit)
+    stream_image = streaming(operations.stream_image)
+    stream_image_edit = streaming(operations.stream_image_edit)
     download = blocking(operations.download)
 
     def _connect(self) -> None:
         self._watchdog = Watchdog()
         if self._core.face == "async":
-            from imgkit.bridges import LoopBackend
+            from imgkit.runtime.bridges import LoopBackend
 
             self._backend: Backend = LoopBackend(cast(AsyncBackend, self._core.backend))
         else:
@@ -177,8 +177,8 @@ class AsyncImageService(ServiceBase):
     create_image = awaiting(operations.create_image)
     create_image_edit = awaiting(operations.create_image_edit)
     create_image_variation = awaiting(operations.create_image_variation)
-    stream_image = async_streaming(stream_operations.stream_image)
-    stream_image_edit = async_streaming(stream_operations.stream_image_edit)
+    stream_image = async_streaming(operations.stream_image)
+    stream_image_edit = async_streaming(operations.stream_image_edit)
     download = awaiting(operations.download)
 
     def _connect(self) -> None:
@@ -187,7 +187,7 @@ class AsyncImageService(ServiceBase):
         self._running: set[AsyncDriver[Any]] = set()  # those of them that somebody waits for
         self._pools: dict[str, ThreadPoolExecutor] = {}
         if self._core.face == "sync":
-            from imgkit.bridges import ThreadBackend
+            from imgkit.runtime.bridges import ThreadBackend
 
             self._backend: AsyncBackend = ThreadBackend(
                 cast(Backend, self._core.backend),
@@ -225,7 +225,7 @@ class AsyncImageService(ServiceBase):
     def _driver(self, flow: Flow[T], timeout_s: object) -> AsyncDriver[T]:
         import asyncio
 
-        from imgkit.async_driver import AsyncDriver
+        from imgkit.runtime.async_driver import AsyncDriver
 
         loop = asyncio.get_running_loop()
         if self._closed:

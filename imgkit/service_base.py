@@ -9,19 +9,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Never
 
-from imgkit.core import Core, build_core, seconds
+from imgkit.core.config import Core, build_core, seconds
 from imgkit.errors import ConfigurationError, InvalidRequestError
-from imgkit.hooktable import HookTable
-from imgkit.models import CreateImageRequest, ImageRequest, field_names
-from imgkit.money import Estimate
-from imgkit.nearest import nearest
-from imgkit.plugins import Members, ServicePlugins
+from imgkit.models import CreateImageRequest, Estimate, ImageRequest, field_names
+from imgkit.plugins.registry import Members, ServicePlugins
+from imgkit.plugins.table import HookTable
+from imgkit.redact import nearest
 from imgkit.schemas.requests import checked
-from imgkit.transfer import Transfer
-from imgkit.wire import AsyncBackend, Backend
+from imgkit.wire.messages import AsyncBackend, Backend
+from imgkit.wire.transfer import Transfer
 
 if TYPE_CHECKING:
-    from imgkit.hooks.retry import RetryPlugin
+    from imgkit.default_plugins.retry import RetryPlugin
     from imgkit.providers.base import Provider
 
 

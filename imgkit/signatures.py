@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from imgkit.errors import InvalidRequestError
-from imgkit.nearest import nearest
+from imgkit.redact import nearest
 
 M = TypeVar("M", bound=Callable[..., Any])
 

@@ -20,15 +20,16 @@ ROOT = Path(__file__).parent.parent
 HEAVY = ("requests", "aiohttp", "marshmallow", "asyncio", "PIL", "click", "rich", "pluggy", "urllib3")
 
 NOT_FOR_A_FIRST_CALL = (
-    "imgkit.arrivals", "imgkit.async_driver", "imgkit.bridges", "imgkit.cache", "imgkit.cached_replies",
-    "imgkit.cassettes", "imgkit.catalogue.facts", "imgkit.catalogue.reading", "imgkit.cli", "imgkit.fitting",
-    "imgkit.hooks.budget", "imgkit.hooks.cache", "imgkit.hooks.logging", "imgkit.hooks.recorder",
-    "imgkit.hooks.spool", "imgkit.hooks.telemetry", "imgkit.ledger", "imgkit.masks", "imgkit.pixels",
-    "imgkit.preparation", "imgkit.providers.azure", "imgkit.providers.error_codes", "imgkit.providers.errors",
-    "imgkit.providers.openai_events", "imgkit.providers.openai_forms", "imgkit.recording",
-    "imgkit.schemas.model_facts", "imgkit.single_flight", "imgkit.spool", "imgkit.stores",
-    "imgkit.stream_events", "imgkit.stream_exchange", "imgkit.streaming.event_reply",
-    "imgkit.streaming.multipart", "imgkit.streaming.sse", "imgkit.testing",
+    "imgkit.billing.spool", "imgkit.cache", "imgkit.cassettes", "imgkit.catalogue.facts",
+    "imgkit.catalogue.reading", "imgkit.cli", "imgkit.core.cache_entries", "imgkit.core.cached_send",
+    "imgkit.core.inputs", "imgkit.core.recording", "imgkit.core.stream", "imgkit.default_plugins.budget",
+    "imgkit.default_plugins.cache", "imgkit.default_plugins.logging", "imgkit.default_plugins.recorder",
+    "imgkit.default_plugins.spool", "imgkit.default_plugins.telemetry", "imgkit.images.fitting",
+    "imgkit.images.pixels", "imgkit.masks", "imgkit.models", "imgkit.plugins.protocols",
+    "imgkit.providers.azure", "imgkit.providers.error_codes", "imgkit.providers.errors",
+    "imgkit.providers.openai_events", "imgkit.providers.openai_forms", "imgkit.runtime.async_driver",
+    "imgkit.runtime.bridges", "imgkit.schemas.model_facts", "imgkit.testing", "imgkit.wire.event_body",
+    "imgkit.wire.multipart", "imgkit.wire.sse",
 )  # fmt: skip
 """What is there for something else: pictures to edit, streams, caches, accounts, errors, a known model."""
 

@@ -21,8 +21,8 @@ import pytest
 import imgkit
 from imgkit import errors
 from imgkit.errors import ImgkitError
-from imgkit.plugins import PluginWarning
-from imgkit.wire import BackendOptions
+from imgkit.plugins.registry import PluginWarning
+from imgkit.wire.messages import BackendOptions
 from tests.support.pictures import answer, encoded, picture
 from tests.support.wire_server import WireServer, drip, hang, head, raw, reply
 

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgkit.nearest import nearest
-from imgkit.redact import MESSAGE_LIMIT, SENSITIVE_HEADERS, Secret, safe_headers, safe_url, scrub
+from imgkit.redact import MESSAGE_LIMIT, SENSITIVE_HEADERS, Secret, nearest, safe_headers, safe_url, scrub
 
 KEY = "sk-proj-CANARY1234567890abcdef"
 

@@ -18,14 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgkit import inputs
 from imgkit.errors import InvalidRequestError
-from imgkit.inputs import InputFile, check_type, open_input
-from imgkit.sniff import is_complete_bytes
-from imgkit.wire import BLOCK_BYTES
-
-from .support.openings import cleanup, refusal
-from .support.pictures import picture
+from imgkit.images import inputs
+from imgkit.images.inputs import InputFile, check_type, open_input
+from imgkit.images.sniff import is_complete_bytes
+from imgkit.wire.messages import BLOCK_BYTES
+from tests.support.openings import cleanup, refusal
+from tests.support.pictures import picture
 
 PNG = picture("PNG")
 

@@ -7,8 +7,8 @@ import httpx
 
 from imgkit import hookimpl
 from imgkit.backends.sockets import tls_context
-from imgkit.hookspecs import BackendSpec
-from imgkit.wire import Head, whole_or_blocks
+from imgkit.plugins.hookspecs import BackendSpec
+from imgkit.wire.messages import Head, whole_or_blocks
 
 
 class HttpxBackend:

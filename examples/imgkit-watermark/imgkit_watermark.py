@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from imgkit import hookimpl
-from imgkit.hookspecs import PluginSpec
+from imgkit.plugins.hookspecs import PluginSpec
 
 ROOM = "The lower right corner is calm and empty."
 

@@ -11,7 +11,7 @@ import time
 
 import fsspec
 
-from imgkit.cache import Busy, Entry, Failure, Hit, Lease
+from imgkit.plugins.protocols import Busy, Entry, Failure, Hit, Lease
 
 LEASE_S = 900
 

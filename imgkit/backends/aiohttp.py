@@ -15,10 +15,10 @@ import aiohttp
 
 from imgkit.backends.sockets import close_descriptors, tls_context
 from imgkit.errors import DownloadBlockedError
-from imgkit.peers import NOT_PUBLIC, is_public
 from imgkit.redact import safe_url
-from imgkit.transfer import Transfer, shut_down
-from imgkit.wire import AsyncReply, BackendOptions, Body, Head, HttpRequest, whole_or_blocks
+from imgkit.wire.addresses import NOT_PUBLIC, is_public
+from imgkit.wire.messages import AsyncReply, BackendOptions, Body, Head, HttpRequest, whole_or_blocks
+from imgkit.wire.transfer import Transfer, shut_down
 
 READ_BYTES = 16 * 1024
 """What may wait unread of a reply; aiohttp stops reading beyond twice as much. Its own half a megabyte
@@ -33,10 +33,10 @@ HEAD_LINE_BYTES = 65_536
 
 
 class AiohttpBackend:
-    """Sends with aiohttp; see `imgkit.wire.AsyncBackend`.
+    """Sends with aiohttp; see `imgkit.wire.messages.AsyncBackend`.
 
     Args:
-        options: see `imgkit.wire.BackendOptions`.
+        options: see `imgkit.wire.messages.BackendOptions`.
     """
 
     errors = (aiohttp.ClientError, OSError, UnicodeError)  # the last of names that cannot be looked up
@@ -56,7 +56,7 @@ class AiohttpBackend:
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     async def open(self, request: HttpRequest, transfer: Transfer) -> AsyncReply:
-        """See `imgkit.wire.AsyncBackend.open`."""
+        """See `imgkit.wire.messages.AsyncBackend.open`."""
         session = self._session(request.public_peer_only)
         headers = request.wire_headers()
         headers.setdefault("user-agent", "imgkit")

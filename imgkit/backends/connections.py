@@ -20,9 +20,9 @@ import urllib3.connection
 from urllib3.exceptions import NameResolutionError, NewConnectionError
 
 from imgkit.errors import DownloadBlockedError
-from imgkit.peers import NOT_PUBLIC, is_public
 from imgkit.redact import scrub
-from imgkit.transfer import Transfer
+from imgkit.wire.addresses import NOT_PUBLIC, is_public
+from imgkit.wire.transfer import Transfer
 
 SMALL_BODY_BYTES = 16 * 1024
 """Bodies up to this size leave in one packet with their head."""

@@ -22,8 +22,8 @@ from urllib3.util import Retry, Timeout
 
 from imgkit.backends.connections import POOLS, Line, current, sockets
 from imgkit.backends.sockets import close_descriptors, tls_context
-from imgkit.transfer import Transfer
-from imgkit.wire import BackendOptions, Head, HttpRequest, Reply, whole_or_blocks
+from imgkit.wire.messages import BackendOptions, Head, HttpRequest, Reply, whole_or_blocks
+from imgkit.wire.transfer import Transfer
 
 READ_BYTES = 64 * 1024
 """Most that is read at once. From twice as much on, memory allocators give each block back to the system, and
@@ -31,10 +31,10 @@ fault its pages in anew for the next one: a third more CPU for a large reply."""
 
 
 class RequestsBackend:
-    """Sends with requests; see `imgkit.wire.Backend`.
+    """Sends with requests; see `imgkit.wire.messages.Backend`.
 
     Args:
-        options: see `imgkit.wire.BackendOptions`.
+        options: see `imgkit.wire.messages.BackendOptions`.
     """
 
     errors = (requests.RequestException, HTTPError, OSError, http.client.HTTPException)
@@ -48,7 +48,7 @@ class RequestsBackend:
         self._adapter: _Adapter | None = None
 
     def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
-        """See `imgkit.wire.Backend.open`."""
+        """See `imgkit.wire.messages.Backend.open`."""
         prepared = requests.PreparedRequest()
         prepared.method = request.method
         prepared.url = request.url

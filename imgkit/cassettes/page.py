@@ -13,8 +13,8 @@ import pybase64
 from imgkit.cassettes.meaning import fields_of
 from imgkit.cassettes.parts import substitute
 from imgkit.cassettes.reader import Recorded, read
+from imgkit.images.sniff import HEAD_BYTES, sniff
 from imgkit.redact import scrub
-from imgkit.sniff import HEAD_BYTES, sniff
 
 THUMBNAIL_PX = 160
 _MOST_SVG_BYTES = 100_000

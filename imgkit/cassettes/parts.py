@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pybase64
 
-from imgkit.sniff import sniff
+from imgkit.images.sniff import sniff
 
 SMALLEST_BYTES = 512
 """What is smaller stays where it is."""

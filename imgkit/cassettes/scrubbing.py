@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl, quote, unquote_plus, urlsplit, urlunsplit
 
 from imgkit.cassettes.keys import scrub_keys, without
 from imgkit.cassettes.parts import in_parts
+from imgkit.images.sniff import sniff
 from imgkit.redact import is_sensitive
-from imgkit.sniff import sniff
 
 REQUEST_ID = "req_scrubbed"
 

@@ -17,7 +17,7 @@ from imgkit.cassettes.parts import substitute
 from imgkit.cassettes.reader import body_of, content_type, interactions
 from imgkit.cassettes.side_files import SideFiles
 from imgkit.cassettes.writer import commit, dump, text_of
-from imgkit.sniff import HEAD_BYTES, Kind, sniff
+from imgkit.images.sniff import HEAD_BYTES, Kind, sniff
 
 _WORTH = 0.75
 """What is not at least a quarter smaller stays, so that doing it twice changes nothing."""

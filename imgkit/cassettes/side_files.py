@@ -18,7 +18,7 @@ import pybase64
 from imgkit.cassettes.keys import key_like
 from imgkit.cassettes.parts import in_parts, substitute
 from imgkit.errors import ConfigurationError
-from imgkit.sniff import EXTENSIONS, sniff
+from imgkit.images.sniff import EXTENSIONS, sniff
 
 PLACE = b"imgkit-file:"
 

@@ -9,8 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from imgkit.catalogue.catalogue import Catalogue
-from imgkit.models import CreateImageEditRequest, CreateImageRequest, ImageRequest, Usage
-from imgkit.money import Cost, Estimate
+from imgkit.models import Cost, CreateImageEditRequest, CreateImageRequest, Estimate, ImageRequest, Usage
 
 if TYPE_CHECKING:
     from imgkit.catalogue.facts import Model, Prices, Tokens

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from imgkit.catalogue.catalogue import NEAR_DAYS, Catalogue
 from imgkit.errors import ConfigurationError, InvalidRequestError
-from imgkit.inputs import InputFile
+from imgkit.images.inputs import InputFile, OpenedInputs
 from imgkit.models import ImageRequest, field_names
-from imgkit.providers.base import OpenedInputs
 
 if TYPE_CHECKING:
     from imgkit.catalogue.facts import Grid, InputFacts, Model, Origin, Rule

@@ -8,7 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 import click
 
-from imgkit.cli import cassette_group, doctor_command, exits, mask, options, streams, values
+from imgkit.cli import cassette_group, doctor_command, mask, options, values
+from imgkit.cli import console as streams
+from imgkit.cli import exit_codes as exits
 from imgkit.cli.commands import Root
 from imgkit.cli.options import Command, Option
 from imgkit.models import (
@@ -88,7 +90,7 @@ class Drawing(NamedTuple):
         if prompt_file == given["api_key_file"] == "-":
             raise click.UsageError("only one of --prompt-file and --api-key-file can read standard input")
         images, prompt = values.split_words(words, prompt_file, images=self.images, prompt=self.prompt)
-        from imgkit.cli.drawing import draw
+        from imgkit.cli.generate import draw
 
         secrets = click.get_current_context().find_root().obj.secrets
         return draw(self.request.operation, images=images, prompt=prompt, secrets=secrets, **given)
@@ -141,7 +143,7 @@ def _verbatim(*lines: str) -> str:
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from imgkit import __version__
+        from imgkit._version import __version__
 
         ctx.exit(streams.send_text(f"imgkit {__version__}\n"))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from imgkit.cli import streams
+from imgkit.cli import console as streams
 from imgkit.errors import PluginError
-from imgkit.hookspecs import BackendSpec
-from imgkit.hooktable import Offer, told
-from imgkit.plugins import build_table
+from imgkit.plugins.hookspecs import BackendSpec
+from imgkit.plugins.registry import build_table
+from imgkit.plugins.table import Offer, told
 
 
 @dataclass(frozen=True)

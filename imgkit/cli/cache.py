@@ -8,12 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgkit.cli import exits, state, streams
-from imgkit.hooks.cache import cache_folder
-from imgkit.stores.folder import FolderStore
+from imgkit.cache.folder import FolderStore
+from imgkit.cli import console as streams
+from imgkit.cli import exit_codes as exits
+from imgkit.cli import state
+from imgkit.default_plugins.cache import cache_folder
 
 if TYPE_CHECKING:
-    from imgkit.stores.index import Row
+    from imgkit.cache.index import Row
 
 _DAY_S = 24 * 3600.0
 

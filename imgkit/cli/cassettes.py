@@ -13,9 +13,10 @@ from imgkit.cassettes.parts import substitute
 from imgkit.cassettes.reader import body_of, content_type, interactions, paths
 from imgkit.cassettes.scrubbing import REQUEST_ID, is_private
 from imgkit.cassettes.side_files import REFUSED, SideFiles, write_whole
-from imgkit.cli import exits, streams
+from imgkit.cli import console as streams
+from imgkit.cli import exit_codes as exits
 from imgkit.errors import ConfigurationError, SaveError
-from imgkit.sniff import sniff
+from imgkit.images.sniff import sniff
 
 _PROMPT_CHARACTERS = 60
 _PYTHON = re.compile(rb"!!python/[a-z/]+")

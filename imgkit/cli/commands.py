@@ -28,7 +28,7 @@ def offered(group: click.Group) -> dict[str, click.Command]:
         PluginError: a plugin fails, or offers something else.
         ConfigurationError: two offer one name, or one that imgkit has.
     """
-    from imgkit.plugins import build_table
+    from imgkit.plugins.registry import build_table
 
     found: dict[str, tuple[str, click.Command]] = {}
     for impl in build_table().commands:

@@ -11,9 +11,11 @@ from itertools import zip_longest
 from typing import Any, Literal
 
 import imgkit
-from imgkit.cli import backends, clash, liveness, streams, surroundings
-from imgkit.cli.findings import Finding
-from imgkit.plugins import DISCOVERY
+from imgkit.cli import backends, doctor_checks
+from imgkit.cli import console as streams
+from imgkit.cli import doctor_live as liveness
+from imgkit.cli.doctor_checks import Finding
+from imgkit.plugins.registry import DISCOVERY
 
 PARTS = ("cli", "painter", "testing")
 
@@ -41,7 +43,7 @@ def examine(*, live: bool = False, api_key_file: str | None = None, **settings: 
         *_parts(),
         *_plugins(),
         *_backends(),
-        *surroundings.examined(given),
+        *doctor_checks.examined(given),
         *_name(),
         *(liveness.examined(given, api_key_file) if live else ()),
     ]
@@ -55,7 +57,7 @@ def examine(*, live: bool = False, api_key_file: str | None = None, **settings: 
 def needs() -> list[Need]:
     """Return what the installed distribution says that it requires, [] if it is not installed."""
     try:
-        lines = metadata.requires(clash.DISTRIBUTION) or []
+        lines = metadata.requires(doctor_checks.DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         return []
     found = []
@@ -63,7 +65,7 @@ def needs() -> list[Need]:
         requirement, _, marker = line.partition(";")
         whole = re.fullmatch(r"([\w.-]+)(?:\[.*?\])?\s*(.*)", requirement.strip())
         part = re.fullmatch(r"\s*extra\s*==\s*['\"](.+?)['\"]\s*", marker)
-        if whole and whole[1] != clash.DISTRIBUTION and (part or not marker):
+        if whole and whole[1] != doctor_checks.DISTRIBUTION and (part or not marker):
             found.append(Need(whole[1], whole[2].strip("() "), part[1] if part else None))
     return found
 
@@ -109,15 +111,15 @@ def _versions() -> Iterator[Finding]:
     yield Finding("ok", f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
     required = [need for need in needs() if need.part is None]
     if not required:
-        yield Finding("note", f"{clash.DISTRIBUTION} is not installed: what it needs is not known")
+        yield Finding("note", f"{doctor_checks.DISTRIBUTION} is not installed: what it needs is not known")
         return
-    supported = metadata.metadata(clash.DISTRIBUTION)["Requires-Python"] or ""
+    supported = metadata.metadata(doctor_checks.DISTRIBUTION)["Requires-Python"] or ""
     if not satisfies(platform.python_version(), supported):
         yield Finding("wrong", f"Python {platform.python_version()} does not fit {supported}")
     for need in required:
         problem = _judge(need)
         if problem:
-            yield Finding("wrong", f"{problem}: pip install --upgrade {clash.DISTRIBUTION}")
+            yield Finding("wrong", f"{problem}: pip install --upgrade {doctor_checks.DISTRIBUTION}")
         else:
             yield Finding("ok", f"{need.name} {metadata.version(need.name)} ({need.specifier})")
 
@@ -129,7 +131,7 @@ def _parts() -> Iterator[Finding]:
         if not own:
             continue
         if problems:
-            mend = f"pip install '{clash.DISTRIBUTION}[{part}]'"
+            mend = f"pip install '{doctor_checks.DISTRIBUTION}[{part}]'"
             yield Finding("note", f"optional part {part}: {', '.join(problems)}; {mend}")
         else:
             yield Finding("ok", f"optional part {part} is installed")
@@ -153,8 +155,8 @@ def _backends() -> Iterator[Finding]:
 
 
 def _name() -> Iterator[Finding]:
-    found = clash.clashes()
+    found = doctor_checks.clashes()
     for problem in found:
-        yield Finding("wrong", f"{problem}: {clash.MEND}")
+        yield Finding("wrong", f"{problem}: {doctor_checks.MEND}")
     if not found:
-        yield Finding("ok", f"the import name imgkit belongs to {clash.DISTRIBUTION} alone")
+        yield Finding("ok", f"the import name imgkit belongs to {doctor_checks.DISTRIBUTION} alone")

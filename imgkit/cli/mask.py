@@ -10,7 +10,9 @@ from typing import Any, NoReturn
 
 import click
 
-from imgkit.cli import exits, options, streams
+from imgkit.cli import console as streams
+from imgkit.cli import exit_codes as exits
+from imgkit.cli import options
 from imgkit.cli.options import Command, Option
 from imgkit.errors import InvalidRequestError
 
@@ -182,7 +184,7 @@ def _check(mask: str, like: str) -> int:
 
 
 def _write(mask: bytes, output: str, *, force: bool) -> int:
-    from imgkit.saving import write_file
+    from imgkit.images.saving import write_file
 
     path = Path(output)
     if path.suffix.lower() != ".png" or path.is_dir():

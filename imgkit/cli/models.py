@@ -11,10 +11,11 @@ from typing import Any
 from imgkit.catalogue.catalogue import Catalogue, own_facts
 from imgkit.catalogue.facts import Grid, InputFacts, Model, Origin, Prices, Rule
 from imgkit.catalogue.rules import ending, meaning
-from imgkit.cli import exits, streams
+from imgkit.cli import console as streams
+from imgkit.cli import exit_codes as exits
 from imgkit.errors import UnknownProviderError
-from imgkit.nearest import nearest
-from imgkit.plugins import build_table
+from imgkit.plugins.registry import build_table
+from imgkit.redact import nearest
 
 _SHORT = {"create_image": "create", "create_image_edit": "edit", "create_image_variation": "variation"}
 

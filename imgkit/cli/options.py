@@ -11,7 +11,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from imgkit.cli import streams, values
+from imgkit.cli import console as streams
+from imgkit.cli import values
 from imgkit.models import (
     CreateImageEditRequest,
     CreateImageRequest,
@@ -301,7 +302,7 @@ def output_options() -> Iterator[Option]:
 def common_options() -> Iterator[Option]:
     """Yield the options that every command has.
 
-    The help option is our own, so that all of standard output goes through `imgkit.cli.streams`.
+    The help option is our own, so that all of standard output goes through `imgkit.cli.console`.
     """
     yield Option(
         ["-h", "--help"],

@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
-from imgkit import __version__
-from imgkit.binding import bind
-from imgkit.cli import clash, streams
+from imgkit._version import __version__
+from imgkit.cli import console as streams
+from imgkit.cli import doctor_checks as clash
 from imgkit.errors import ImgkitError
-from imgkit.hookspecs import PluginSpec
-from imgkit.hooktable import Impl, Origin
-from imgkit.plugins import DISCOVERY, built_in, table_of
+from imgkit.plugins.binding import bind
+from imgkit.plugins.hookspecs import PluginSpec
+from imgkit.plugins.registry import DISCOVERY, built_in, table_of
+from imgkit.plugins.table import Impl, Origin
 
 
 @dataclass(frozen=True)

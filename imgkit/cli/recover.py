@@ -7,13 +7,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from imgkit.cli import exits, rescue, state, streams, targets
+from imgkit.billing.spool import Left, Spool
+from imgkit.cli import console as streams
+from imgkit.cli import exit_codes as exits
+from imgkit.cli import output_paths as targets
+from imgkit.cli import salvage as rescue
+from imgkit.cli import state
+from imgkit.core.recovery import recover as recovered
+from imgkit.default_plugins.spool import spool_in
 from imgkit.errors import ImgkitError
-from imgkit.hooks.spool import spool_in
-from imgkit.image import UrlSource
-from imgkit.recovery import recover as recovered
-from imgkit.saving import SavePlan
-from imgkit.spool import Left, Spool
+from imgkit.images.saving import SavePlan
+from imgkit.images.sources import UrlSource
 
 
 def recover(

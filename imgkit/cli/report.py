@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from imgkit.cli import streams
-from imgkit.models import ImagesResponse
-from imgkit.money import Cost, Estimate
+from imgkit.cli import console as streams
+from imgkit.models import Cost, Estimate, ImagesResponse
 
 SCHEMA_VERSION = 1
 

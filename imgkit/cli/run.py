@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 import click
 
-from imgkit.cli import app, exits, signals, streams
+from imgkit.cli import app, signals
+from imgkit.cli import console as streams
+from imgkit.cli import exit_codes as exits
 from imgkit.errors import ImgkitError
 from imgkit.redact import scrub
 
@@ -20,7 +22,7 @@ def run(args: Sequence[str]) -> int:
     """Run the command with these arguments.
 
     Returns:
-        The exit code, as `imgkit.cli.exits` has it.
+        The exit code, as `imgkit.cli.exit_codes` has it.
     """
     with signals.as_interrupts():
         return _run(args)
@@ -61,7 +63,7 @@ def _explain(error: BaseException, state: app.State) -> int:
         streams.tell(f"imgkit: {error}")
         return exits.STOPPED
     if isinstance(error, ImgkitError):
-        from imgkit.cli import wording
+        from imgkit.cli import messages as wording
 
         for line in [*wording.message(error).splitlines(), *_notes(error)]:
             streams.tell(f"imgkit: {line}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imgkit.core import state_folder_of
+from imgkit.core.config import state_folder_of
 from imgkit.errors import ConfigurationError
 
 

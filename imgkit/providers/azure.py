@@ -16,7 +16,7 @@ from imgkit.errors import ConfigurationError, MissingModelError
 from imgkit.models import CreateImageEditRequest, ImageRequest
 from imgkit.providers.base import Credential, Target
 from imgkit.providers.openai import PATHS, OpenAIProvider
-from imgkit.wire import HttpRequest
+from imgkit.wire.messages import HttpRequest
 
 EDITS_SINCE = "2025-04-01-preview"
 """The first api-version that has edits; before it they are a 404 (openai-python#2336)."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from imgkit.errors import ImgkitError
-from imgkit.image import Source
-from imgkit.inputs import InputFile
-from imgkit.models import ImageRequest, Usage
+from imgkit.images.inputs import OpenedInputs
+from imgkit.images.sources import Source
+from imgkit.models import HostClass, ImageRequest, Usage
 from imgkit.redact import Secret
-from imgkit.references import ImageReference
-from imgkit.wire import Head, HttpRequest
-
-HostClass: TypeAlias = Literal["official", "compatible", "offline"]
+from imgkit.wire.messages import Head, HttpRequest
 
 MaskPolarity: TypeAlias = Literal["transparent", "white"]
 """Which pixels of a mask may change: transparent ones, or the white ones of a grey picture."""
@@ -37,33 +34,6 @@ class Target:
     organization: str | None = None
     project: str | None = None
     model: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OpenedInputs:
-    """The pictures of a request, opened.
-
-    Attributes:
-        image: in the caller's order; empty for `create_image`.
-        mask, markup: where given.
-    """
-
-    image: tuple[InputFile | ImageReference, ...] = ()
-    mask: InputFile | ImageReference | None = None
-    markup: InputFile | ImageReference | None = None
-
-    def __iter__(self) -> Iterator[InputFile | ImageReference]:
-        yield from (one for one in (*self.image, self.mask, self.markup) if one is not None)
-
-    @property
-    def files(self) -> tuple[InputFile, ...]:
-        """Those that are sent."""
-        return tuple(one for one in self if isinstance(one, InputFile))
-
-    @property
-    def referring(self) -> bool:
-        """Whether any of them is only named."""
-        return any(isinstance(one, ImageReference) for one in self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +91,7 @@ class ReplyBody(Protocol):
 
     def json(self) -> Any:
         """Return its value; what was base64 under one of the provider's `base64_keys` is decoded already, and
-        `imgkit.streaming.replies.decode_base64` returns its bytes.
+        `imgkit.wire.json_values.decode_base64` returns its bytes.
 
         Raises:
             ValueError: not UTF-8, not one JSON value, a key twice in one object, NaN or Infinity.

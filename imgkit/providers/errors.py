@@ -12,9 +12,9 @@ from typing import Any
 from imgkit import errors as tree
 from imgkit.providers.error_codes import meaning_of
 from imgkit.redact import Secret, safe_url, scrub
-from imgkit.retry_after import retry_after_s
-from imgkit.streaming.replies import parse_json
-from imgkit.wire import Head
+from imgkit.wire.headers import retry_after_s
+from imgkit.wire.json_values import parse_json
+from imgkit.wire.messages import Head
 
 BY_STATUS: dict[int, type[tree.ApiError]] = {
     400: tree.BadRequestError,

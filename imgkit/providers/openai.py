@@ -21,7 +21,7 @@ from imgkit.errors import (
     InvalidRequestError,
     MissingModelError,
 )
-from imgkit.inputs import InputFile
+from imgkit.images.inputs import ImageReference, InputFile, OpenedInputs
 from imgkit.models import (
     CreateImageEditRequest,
     CreateImageRequest,
@@ -29,13 +29,12 @@ from imgkit.models import (
     ImageRequest,
     field_names,
 )
-from imgkit.providers.base import Answer, OpenedInputs, PartialPicture, Picture, ReplyBody, Target
+from imgkit.providers.base import Answer, PartialPicture, Picture, ReplyBody, Target
 from imgkit.providers.pictures import content_of, unreadable
 from imgkit.redact import Secret
-from imgkit.references import ImageReference
 from imgkit.schemas.responses import IMAGE, REPLY
-from imgkit.streaming.replies import with_text
-from imgkit.wire import Body, BytesBody, Head, HttpRequest
+from imgkit.wire.json_values import with_text
+from imgkit.wire.messages import Body, BytesBody, Head, HttpRequest
 
 PATHS: dict[type[ImageRequest], str] = {
     CreateImageRequest: "/images/generations",

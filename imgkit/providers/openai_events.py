@@ -11,8 +11,8 @@ from imgkit.providers.errors import error_from_reply
 from imgkit.providers.pictures import content_of, unreadable
 from imgkit.redact import Secret
 from imgkit.schemas.responses import REPLY
-from imgkit.streaming.replies import with_text
-from imgkit.wire import Head
+from imgkit.wire.json_values import with_text
+from imgkit.wire.messages import Head
 
 _PARTIAL = frozenset({"image_generation.partial_image", "image_edit.partial_image"})
 _COMPLETED = frozenset({"image_generation.completed", "image_edit.completed"})

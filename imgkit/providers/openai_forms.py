@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from imgkit.inputs import InputFile
-from imgkit.providers.base import OpenedInputs
-from imgkit.sniff import EXTENSIONS
-from imgkit.streaming.multipart import Field, File, MultipartBody
+from imgkit.images.inputs import InputFile, OpenedInputs
+from imgkit.images.sniff import EXTENSIONS
+from imgkit.wire.multipart import Field, File, MultipartBody
 
 
 def form(members: Mapping[str, Any], inputs: OpenedInputs) -> MultipartBody:

@@ -6,12 +6,12 @@ from typing import Any
 from urllib.parse import urljoin
 
 from imgkit.errors import UnreadableReplyError
-from imgkit.image import BytesSource, Source
+from imgkit.images.sniff import ends, sniff
+from imgkit.images.sources import BytesSource, Source
 from imgkit.providers.base import ReplyBody, Target
 from imgkit.redact import scrub
-from imgkit.sniff import ends, sniff
-from imgkit.streaming.replies import TakenOut, decode_base64, decode_data_url, is_data_url
-from imgkit.wire import Head
+from imgkit.wire.json_values import TakenOut, decode_base64, decode_data_url, is_data_url
+from imgkit.wire.messages import Head
 
 
 def content_of(encoded: object, link: str | None, target: Target) -> tuple[dict[str, Any], list[str]]:

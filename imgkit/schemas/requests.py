@@ -16,9 +16,9 @@ import marshmallow as ma
 from marshmallow import fields, validate
 
 from imgkit.errors import InvalidRequestError
-from imgkit.headers import NOT_FOR_USERS, header_problem
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, CreateImageVariationRequest
 from imgkit.schemas.base import SchemaError, Typed
+from imgkit.wire.headers import NOT_FOR_USERS, header_problem
 
 MOST_IMAGES = 16
 """Input pictures of one edit (API reference of images/edits, 2026-11-23)."""
@@ -98,7 +98,7 @@ class _Picture(fields.Field[Any]):
     """An image input. Only its Python type is looked at here; its bytes are when it is opened."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        from imgkit.inputs import check_type
+        from imgkit.images.inputs import check_type
 
         problem = check_type(value)
         if problem:

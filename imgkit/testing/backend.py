@@ -1,4 +1,4 @@
-"""The contract of a backend: `imgkit.wire.Backend` or `imgkit.wire.AsyncBackend`."""
+"""The contract of a backend: `imgkit.wire.messages.Backend` or `imgkit.wire.messages.AsyncBackend`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import imgkit
 from imgkit.testing import canary
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import Line, Script, WireServer, drip, drop, hang, head, raw, reply, reset
-from imgkit.wire import AsyncBackend, Backend, BackendOptions
+from imgkit.wire.messages import AsyncBackend, Backend, BackendOptions
 
 _HEAD = {"content-type": "application/json", "x-request-id": "req_1", "connection": "close"}
 _CHUNKED = {**_HEAD, "transfer-encoding": "chunked"}

@@ -1,4 +1,4 @@
-"""The contract of a `imgkit.cache.CacheStore`."""
+"""The contract of a `imgkit.plugins.protocols.CacheStore`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from imgkit.cache import Answer, Busy, CacheStore, Entry, Failure, Hit, Lease
+from imgkit.plugins.protocols import Answer, Busy, CacheStore, Entry, Failure, Hit, Lease
 
 KEY, OTHER = "a1" * 32, "b2" * 32
 PICTURES = (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20, b"\xff\xd8\xff" + b"x" * 100)

@@ -26,7 +26,7 @@ from imgkit.cassettes.keys import sent_keys
 from imgkit.cassettes.meaning import Meaning, differences, fields_of, meaning_of, missing
 from imgkit.cassettes.side_files import SideFiles
 from imgkit.cassettes.writer import commit
-from imgkit.drivers import SENT_OR_NOT
+from imgkit.runtime.driver import SENT_OR_NOT
 
 MATCH_ON = ("method", "scheme", "host", "port", "path", "query", "imgkit_body")
 """With the body: calls at once would else get each other's answers."""

@@ -11,14 +11,14 @@ import pytest
 
 import imgkit
 from imgkit.errors import ImgkitError
-from imgkit.inputs import open_input
+from imgkit.images.inputs import OpenedInputs, open_input
 from imgkit.models import CreateImageRequest, ImageRequest
-from imgkit.providers.base import Answer, OpenedInputs, Provider, Target, credentials_of
+from imgkit.providers.base import Answer, Provider, Target, credentials_of
 from imgkit.redact import Secret
-from imgkit.streaming.json_reply import JsonReply
 from imgkit.testing import canary
 from imgkit.testing.samples import png
-from imgkit.wire import Head, HttpRequest
+from imgkit.wire.json_body import JsonReply
+from imgkit.wire.messages import Head, HttpRequest
 
 GARBAGE = (
     b"", b"{", b"null", b"[]", b"3", b'"text"', b"<html>", b"\xff\xfe", b"{}", b'{"data": null}',

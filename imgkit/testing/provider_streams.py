@@ -7,15 +7,15 @@ from contextlib import ExitStack
 import pytest
 
 from imgkit.errors import ImgkitError
-from imgkit.inputs import open_input
+from imgkit.images.inputs import OpenedInputs, open_input
 from imgkit.models import ImageRequest
-from imgkit.providers.base import Answer, OpenedInputs, PartialPicture, StreamingProvider
+from imgkit.providers.base import Answer, PartialPicture, StreamingProvider
 from imgkit.redact import Secret
-from imgkit.streaming.event_reply import EventReply
 from imgkit.testing import canary
 from imgkit.testing.provider import GARBAGE, ProviderContract
 from imgkit.testing.samples import png
-from imgkit.wire import Head, HttpRequest
+from imgkit.wire.event_body import EventReply
+from imgkit.wire.messages import Head, HttpRequest
 
 
 class StreamingProviderContract(ProviderContract):

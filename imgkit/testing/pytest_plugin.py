@@ -105,7 +105,7 @@ def _imgkit_tape(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
             pytrace=False,
         )
     from imgkit.cassettes.alone import alone
-    from imgkit.hooks.unhurried import Unhurried
+    from imgkit.default_plugins.retry import Unhurried
     from imgkit.testing.cassettes import cassette
 
     if mode == "none":

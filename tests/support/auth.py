@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from imgkit.call import Call
-from imgkit.hooks.auth import BearerAuth
-from imgkit.hooks.tokens import TokenNeeded
-from imgkit.providers.base import HostClass
-from imgkit.wire import HttpRequest
+from imgkit.default_plugins.auth import BearerAuth
+from imgkit.models import HostClass
+from imgkit.plugins.events import Call
+from imgkit.plugins.tokens import TokenNeeded
+from imgkit.wire.messages import HttpRequest
 
 KEY = "sk-test-CANARY-1234567890abcdef"
 VARIABLE = "OPENAI_API_KEY"

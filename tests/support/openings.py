@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from imgkit.errors import InvalidRequestError
-from imgkit.inputs import open_input
+from imgkit.images.inputs import open_input
 
 
 @pytest.fixture

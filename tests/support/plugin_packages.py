@@ -16,8 +16,8 @@ def imgkit_prepare(request):
 BACKEND = """
 import json
 from imgkit import hookimpl
-from imgkit.hookspecs import BackendSpec, PluginSpec
-from imgkit.wire import Head
+from imgkit.plugins.hookspecs import BackendSpec, PluginSpec
+from imgkit.wire.messages import Head
 
 PIXEL = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==")
 

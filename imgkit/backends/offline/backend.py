@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from imgkit.backends.offline.faults import Fault, fault_of
 from imgkit.backends.offline.server import OfflineServer, ServerReply
 from imgkit.errors import ConfigurationError, NotSentError
-from imgkit.transfer import Transfer
-from imgkit.wire import BackendOptions, Head, HttpRequest, Reply
+from imgkit.wire.messages import BackendOptions, Head, HttpRequest, Reply
+from imgkit.wire.transfer import Transfer
 
 if TYPE_CHECKING:
     from imgkit.backends.offline.replay import Replay
@@ -21,7 +21,7 @@ KNOBS = frozenset({"fixtures", "latency_s", "seed", "simulate", "strict"})
 
 
 class OfflineBackend:
-    """Answers requests from the inside of the process; see `imgkit.wire.Backend`.
+    """Answers requests from the inside of the process; see `imgkit.wire.messages.Backend`.
 
     Args:
         options: its ``client_options`` may hold
@@ -58,7 +58,7 @@ class OfflineBackend:
         self._server = OfflineServer(self.cache_salt)
 
     def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
-        """See `imgkit.wire.Backend.open`."""
+        """See `imgkit.wire.messages.Backend.open`."""
         fault = self._fault
         if fault is not None and fault.kind == "refused":
             raise NotSentError(

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Literal
 
 from imgkit.errors import ConfigurationError
-from imgkit.nearest import nearest
+from imgkit.redact import nearest
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from imgkit.streaming.replies import decode_data_url, is_data_url
+from imgkit.wire.json_values import decode_data_url, is_data_url
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 
 import PIL.Image
 
-from imgkit.backends.offline import event_streams, painter
+from imgkit.backends.offline import event_streams
 from imgkit.backends.offline.forms import FormFile, named_pictures, read_form
+from imgkit.painter import painter
 
 KEPT_PICTURES = 64
 """How many pictures are kept for their URLs; the oldest expire, as a real server's do."""

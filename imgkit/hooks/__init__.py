@@ -1,1 +1,0 @@
-"""The plugins that imgkit brings along."""

@@ -1,0 +1,190 @@
+"""Any backend under either service: a loop for the asynchronous ones, threads for the blocking ones."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+from imgkit.errors import ServiceClosedError
+from imgkit.runtime.async_driver import in_thread
+from imgkit.runtime.driver import JOIN_S
+from imgkit.wire.messages import AsyncBackend, AsyncReply, Backend, Head, HttpRequest, Reply
+from imgkit.wire.transfer import Transfer
+
+T = TypeVar("T")
+
+
+class Aborted(Exception):
+    """A bridged request was aborted: its deadline passed, or its service was closed."""
+
+
+class LoopBackend:
+    """An asynchronous backend with blocking calls: it runs on one background loop of its own."""
+
+    def __init__(self, inner: AsyncBackend) -> None:
+        self._inner = inner
+        self.errors = (*inner.errors, Aborted)
+        self.unsent_errors = inner.unsent_errors
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self.replies: set[_LoopReply] = set()
+
+    def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
+        """See `imgkit.wire.messages.Backend.open`."""
+        waiter = _Waiter(self)
+        transfer.on_abort(waiter.cancel)
+        reply = _LoopReply(waiter.wait(lambda: self._inner.open(request, transfer)), waiter)
+        self.replies.add(reply)
+        return reply
+
+    def close(self) -> None:
+        """Close the backend, then end the loop and its thread. Idempotent."""
+        with self._lock:
+            self._closed = True
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is None or thread is None:
+            return
+        closing = asyncio.run_coroutine_threadsafe(self._aclose(), loop)
+        concurrent.futures.wait([closing], timeout=JOIN_S)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=JOIN_S)
+
+    async def _aclose(self) -> None:
+        for reply in list(self.replies):  # of calls that were broken off, and have not come to it yet
+            reply.inner.close()
+        await self._inner.aclose()
+
+    def after_fork(self) -> None:
+        """Forget the parent's loop: its thread does not exist here, and its selector is the parent's."""
+        self._lock = threading.Lock()
+        if self._loop is not None:
+            _abandoned.append(self._loop)
+        self._loop = self._thread = None
+        forget = getattr(self._inner, "after_fork", None)
+        if forget is not None:
+            forget()
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop, started when first asked for."""
+        with self._lock:
+            if self._closed:
+                raise ServiceClosedError("this service is closed: make a new one")
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=_run_loop, args=(self._loop,), name="imgkit-loop", daemon=True
+                )
+                self._thread.start()
+            return self._loop
+
+    def call_soon(self, fn: Callable[[], None]) -> None:
+        """Call `fn` on the loop's thread, if the loop still runs."""
+        loop = self._loop
+        if loop is not None and loop.is_running():
+            loop.call_soon_threadsafe(fn)
+
+
+class _Waiter:
+    """Waits in a plain thread for coroutines of one request, which another thread may cancel."""
+
+    def __init__(self, backend: LoopBackend) -> None:
+        self.backend = backend
+        self._future: concurrent.futures.Future[Any] | None = None
+        self._cancelled = False
+
+    def wait(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        loop = self.backend.loop()
+        future = self._future = asyncio.run_coroutine_threadsafe(work(), loop)
+        if self._cancelled:
+            future.cancel()
+        try:
+            result: T = future.result()
+            return result
+        except concurrent.futures.CancelledError:
+            raise Aborted("aborted") from None
+        except BaseException:
+            future.cancel()  # Ctrl-C in this thread: the task must not go on alone
+            concurrent.futures.wait([future], timeout=JOIN_S)
+            raise
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        if self._future is not None:
+            self._future.cancel()
+
+
+class _LoopReply:
+    def __init__(self, inner: AsyncReply, waiter: _Waiter) -> None:
+        self.head: Head = inner.head
+        self.inner = inner
+        self._waiter = waiter
+
+    def read(self) -> bytes:
+        return self._waiter.wait(self._read)
+
+    def close(self) -> None:
+        self._waiter.backend.call_soon(self._close)  # a backend that is being closed does it itself
+
+    def _close(self) -> None:
+        self._waiter.backend.replies.discard(self)
+        self.inner.close()
+
+    async def _read(self) -> bytes:
+        return await self.inner.read()
+
+
+class ThreadBackend:
+    """A blocking backend with coroutines: it runs in threads of the service's executor."""
+
+    def __init__(self, inner: Backend, executor: Callable[[], Executor]) -> None:
+        self._inner = inner
+        self._executor = executor
+        self.errors = inner.errors
+        self.unsent_errors = inner.unsent_errors
+
+    async def open(self, request: HttpRequest, transfer: Transfer) -> AsyncReply:
+        """See `imgkit.wire.messages.AsyncBackend.open`."""
+        reply = await in_thread(self._executor(), lambda: self._inner.open(request, transfer), transfer.abort)
+        return _ThreadReply(reply, self._executor, transfer)
+
+    async def aclose(self) -> None:
+        """Close the backend. Idempotent."""
+        self._inner.close()
+
+
+class _ThreadReply:
+    def __init__(self, inner: Reply, executor: Callable[[], Executor], transfer: Transfer) -> None:
+        self.head: Head = inner.head
+        self._inner = inner
+        self._executor = executor
+        self._transfer = transfer
+
+    async def read(self) -> bytes:
+        return await in_thread(self._executor(), self._inner.read, self._transfer.abort)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+_abandoned: list[object] = []
+"""What a forked child has inherited and must not touch, kept so that no finalizer touches it."""
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        pending = asyncio.all_tasks(loop)
+        for task in pending:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()

@@ -1,0 +1,237 @@
+"""Streams as callers hold them: context managers over events."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Self, cast
+
+from imgkit.errors import StreamError
+from imgkit.models import ImagesResponse
+from imgkit.runtime.driver import Driver
+from imgkit.runtime.flow import Done, Emit, Flow
+
+if TYPE_CHECKING:
+    from imgkit.models import StreamEvent
+    from imgkit.runtime.async_driver import AsyncDriver
+
+_UNOPENED = "a stream is a context manager: say `{way} images.stream_image(…) as events:` and iterate inside"
+_ENDED = (
+    "this stream is over; if it was read to its end, its reply is in its `response`. Call again for other "
+    "pictures"
+)
+_LEFT_OPEN = "{stream} was dropped without being closed, and is closed now: `{way}` does that in time"
+_FORKED = "this stream belongs to the process that opened it, and a forked child cannot read it: make another"
+_OTHER_LOOP = "this stream belongs to the event loop that it was opened in: read it there, or make another"
+_BUSY = "this stream is being read already: one task or thread at a time"
+
+
+class _Stream:
+    """What both kinds of stream share: where they are, and what is wrong with how they are used."""
+
+    _way: str
+
+    def __init__(self, flow: Flow[ImagesResponse]) -> None:
+        self._flow = flow
+        self._open = False
+        self._process = 0
+        self._over = False
+        self._reader = 0  # the thread that waits for an event, 0 if none does
+        self._response: ImagesResponse | None = None
+
+    @property
+    def response(self) -> ImagesResponse:
+        """What the call without a stream would have returned.
+
+        Raises:
+            StreamError: the stream has not been read to its end.
+        """
+        if self._response is None:
+            raise StreamError(
+                "a stream has its response once it has been read to its end: iterate over it until it stops"
+            )
+        return self._response
+
+    def _enter(self) -> None:
+        if self._open or self._over:
+            raise StreamError(_ENDED if self._over else "this stream has been entered already")
+        self._open = True
+        self._process = os.getpid()
+
+    def _begin(self) -> None:
+        """Iterating begins, or goes on after a break."""
+        if self._over:
+            raise StreamError(_ENDED)
+        if not self._open:
+            raise StreamError(_UNOPENED.format(way=self._way))
+
+    def _read(self) -> None:
+        """The next event is asked for."""
+        if not self._open and not self._over:
+            raise StreamError(_UNOPENED.format(way=self._way))
+        if self._open and self._process != os.getpid():
+            raise StreamError(_FORKED)
+        if self._reader:
+            raise StreamError(_BUSY)
+        self._reader = threading.get_ident()
+
+    def _event(self, came: Done[ImagesResponse] | Emit) -> StreamEvent | None:
+        """Return the event, None at the end."""
+        if isinstance(came, Done):
+            self._over = True
+            self._response = came.value
+            return None
+        return cast("StreamEvent", came.event)  # a need may emit anything; plans of streams emit these
+
+    def _tell_left_open(self) -> None:
+        warnings.warn(
+            _LEFT_OPEN.format(stream=repr(self), way=self._way), ResourceWarning, stacklevel=3, source=self
+        )
+
+    def __repr__(self) -> str:
+        state = "ended" if self._over else "open" if self._open else "not entered"
+        return f"{type(self).__name__}({state})"
+
+
+class ImageStream(_Stream):
+    """The events of a stream under `ImageService`: ``with images.stream_image(…) as events: …``.
+
+    Attributes:
+        response: once it has been read to its end: what the call without a stream would have returned.
+    """
+
+    _way = "with"
+
+    def __init__(
+        self, flow: Flow[ImagesResponse], start: Callable[[Flow[ImagesResponse]], Driver[ImagesResponse]]
+    ) -> None:
+        super().__init__(flow)
+        self._start = start
+        self._turn = threading.Lock()  # for who reads and who closes
+        self._driver: Driver[ImagesResponse] | None = None
+
+    def __enter__(self) -> Self:
+        self._enter()
+        self._driver = self._start(self._flow)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        self._begin()
+        return self
+
+    def __next__(self) -> StreamEvent:
+        with self._turn:
+            self._read()
+            driver = self._driver
+        try:
+            if self._over or driver is None:
+                raise StopIteration
+            event = self._event(driver.proceed())
+        except BaseException:
+            self._over = True
+            raise
+        finally:
+            with self._turn:
+                self._reader = 0
+                closed = self._driver is None
+            if closed and driver is not None:
+                driver.close()
+        if event is None:
+            raise StopIteration
+        return event
+
+    def close(self) -> None:
+        """Close the connection if the stream has not come to its end. Idempotent; from any thread."""
+        self._over = True
+        with self._turn:
+            driver, self._driver = self._driver, None
+            busy = self._reader not in (0, threading.get_ident())
+        if driver is None:
+            return
+        if busy or getattr(self._flow, "gi_running", False):  # the latter: a plugin closes it
+            driver.abort()  # and whoever reads closes it
+        else:
+            driver.close()
+
+    def __del__(self) -> None:
+        if self._driver is not None:
+            self._tell_left_open()
+            self.close()
+
+
+class AsyncImageStream(_Stream):
+    """The events of a stream under `AsyncImageService`: ``async with images.stream_image(…) as events: …``.
+
+    Attributes:
+        response: once it has been read to its end: what the call without a stream would have returned.
+    """
+
+    _way = "async with"
+
+    def __init__(
+        self,
+        flow: Flow[ImagesResponse],
+        start: Callable[[Flow[ImagesResponse]], AsyncDriver[ImagesResponse]],
+        proceed: Callable[[AsyncDriver[ImagesResponse]], Awaitable[Done[ImagesResponse] | Emit]],
+        end: Callable[[AsyncDriver[ImagesResponse]], None],
+    ) -> None:
+        super().__init__(flow)
+        self._start = start
+        self._proceed = proceed
+        self._end = end
+        self._driver: AsyncDriver[ImagesResponse] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._enter()
+        self._driver = self._start(self._flow)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def __aiter__(self) -> Self:
+        self._begin()
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        if self._driver is not None and not self._driver.is_here:
+            raise StreamError(_OTHER_LOOP)
+        self._read()
+        driver = self._driver
+        try:
+            if self._over or driver is None:
+                raise StopAsyncIteration
+            event = self._event(await self._proceed(driver))
+        except BaseException:
+            self._over = True
+            raise
+        finally:
+            self._reader = 0
+            if self._driver is None and driver is not None:
+                self._end(driver)
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def close(self) -> None:
+        """Close the connection if the stream has not come to its end. Idempotent."""
+        self._over = True
+        driver, self._driver = self._driver, None
+        if driver is None:
+            return
+        if not driver.is_here:
+            driver.end_from_afar(self._end)
+        elif self._reader:
+            driver.abort()  # and the task that reads ends it
+        else:
+            self._end(driver)
+
+    def __del__(self) -> None:
+        if self._driver is not None:
+            self._tell_left_open()
+            self._driver.end_from_afar(self._end)

@@ -1,1 +1,0 @@
-"""Stores that imgkit brings along; see `imgkit.cache.CacheStore`."""

@@ -1,1 +1,0 @@
-"""Bytes on their way: forms out, base64 and JSON in."""

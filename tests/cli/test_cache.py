@@ -1,0 +1,99 @@
+"""`--cache` and `imgkit cache`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imgkit.cli.run import run
+from tests.cli.support import SMALL, clear
+from tests.support.pictures import answer
+from tests.support.wire_server import WireServer, reply
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clear(monkeypatch, tmp_path)
+    monkeypatch.setenv("IMGKIT_HOME", str(tmp_path / "home"))
+
+
+def test_an_equal_request_is_paid_for_once(capsys: Any, monkeypatch: Any) -> None:
+    """The command makes a new picture each time, unless it is asked to use the cache."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-of-this-test")
+    with WireServer(reply(200, answer())) as server:
+        args = ["create", "a fox", "--backend=requests", f"--base-url={server.base_url}"]
+        assert run([*args, "-o", "a.png", "--cache", "only"]) == 6
+        assert run([*args, "-o", "a.png"]) == 0
+        assert run([*args, "-o", "b.png", "--cache", "use"]) == 0
+        capsys.readouterr()
+        assert run([*args, "-o", "c.png", "--cache", "use", "--json"]) == 0
+        out, told = capsys.readouterr()
+        assert json.loads(out)["cached"] is True
+        assert "from the cache" in told
+        assert server.posts == 2
+        assert run([*args, "-o", "d.png", "--cache", "use", "--replica", "1"]) == 0
+        assert run([*args, "-o", "e.png", "--cache", "refresh"]) == 0
+        assert server.posts == 4
+
+
+def test_look_and_clear(tmp_path: Path, capsys: Any) -> None:
+    for prompt in ("a fox", "a cat"):
+        assert run(["create", prompt, "--cache", "use", *SMALL]) == 0
+    capsys.readouterr()
+
+    assert run(["cache", "ls"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert ["create_image" in line for line in lines] == [True, True]
+    assert "'a fox'" in lines[0]
+    assert run(["cache", "ls", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)["entries"]
+    assert [one["prompt"] for one in entries] == ["a fox", "a cat"]
+
+    assert run(["cache", "stats"]) == 0
+    assert "entries    2" in capsys.readouterr().out
+    assert run(["cache", "stats", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["entries"], facts["folder"]) == (2, str(tmp_path / "home/cache"))
+    assert facts["bytes"] == sum(one["size_bytes"] for one in entries)
+
+    assert run(["cache", "clear", "--older-than", "1"]) == 0
+    assert "0 removed" in capsys.readouterr().err
+    assert run(["cache", "clear"]) == 0
+    assert "2 removed" in capsys.readouterr().err
+    assert run(["cache", "ls"]) == 0
+    assert "nothing is kept" in capsys.readouterr().err
+
+
+def test_verify(tmp_path: Path, capsys: Any) -> None:
+    """Damaged entries are told, removed if asked, and the index is made anew."""
+    for prompt in ("a fox", "a cat"):
+        assert run(["create", prompt, "--cache", "use", *SMALL]) == 0
+    assert run(["cache", "verify"]) == 0
+    assert "2 of 2 entries are whole" in capsys.readouterr().err
+    folder = tmp_path / "home/cache/v1"
+    picture = next((folder / "entries").rglob("*.png"))
+    picture.write_bytes(picture.read_bytes()[:-1])
+    (folder / "index.sqlite3").unlink()
+    assert run(["cache", "verify"]) == 9
+    told = capsys.readouterr().err
+    assert picture.parent.name in told
+    assert "1 of 2" in told
+    stray = folder / "entries/aa/aabb"
+    stray.mkdir(parents=True)
+    (stray / "x.png").write_bytes(b"")
+    assert run(["cache", "verify", "--remove"]) == 0
+    assert "1 stray" in capsys.readouterr().err
+    assert not stray.exists()
+    assert run(["cache", "stats", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["entries"] == 1
+
+
+def test_another_folder(tmp_path: Path, capsys: Any) -> None:
+    assert run(["cache", "stats", "--folder", "elsewhere", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["folder"] == "elsewhere"
+    (tmp_path / "file").write_text("")
+    assert run(["cache", "ls", "--folder", "file"]) == 2
+    assert "another folder" in capsys.readouterr().err

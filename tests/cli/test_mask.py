@@ -1,0 +1,138 @@
+"""`imgkit mask`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imgkit import masks
+from imgkit.cli.run import run
+from tests.cli.support import clear, imgkit
+from tests.support.pictures import picture
+from tests.support.rasters import greys, opened, saved
+
+DRAWING = greys([0, 255, 255], [0, 127, 128])
+BOX = masks.from_box((30, 20), (1, 2, 10, 5))
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clear(monkeypatch, tmp_path)
+    (tmp_path / "drawing.png").write_bytes(saved(DRAWING))
+    (tmp_path / "photo.jpg").write_bytes(picture("JPEG", (30, 20)))
+    (tmp_path / "old.png").write_bytes(BOX)
+
+
+MADE: dict[str, tuple[str, bytes]] = {
+    "white": ("--from-white drawing.png --like photo.jpg", masks.from_white(DRAWING, like=(30, 20))),
+    "black": ("--from-black drawing.png --size 6x4", masks.from_black(DRAWING, like=(6, 4))),
+    "threshold": ("--from-white drawing.png --threshold 127", masks.from_white(DRAWING, threshold=127)),
+    "a box": ("--box 1,2,10,5 --like photo.jpg", BOX),
+    "boxes": (
+        "--box 1,2,10,5 --box 20,2,3,3 --size 30x20",
+        masks.union(BOX, masks.from_box((30, 20), (20, 2, 3, 3))),
+    ),
+    "polygon": (
+        "--polygon 0,0_30,0_0,20 --like photo.jpg",
+        masks.from_polygon((30, 20), [(0, 0), (30, 0), (0, 20)]),
+    ),
+    "inverted": ("--from-mask old.png --invert", masks.invert(BOX)),
+    "soft": ("--from-mask old.png --feather 1.5", masks.feather(BOX, 1.5)),
+    "both": ("--box 1,2,10,5 --like photo.jpg --invert --feather 2", masks.feather(masks.invert(BOX), 2)),
+    "resized": ("--from-mask old.png --size 60x40", masks.resize(BOX, (60, 40))),
+}  # fmt: skip
+
+
+def words(line: str) -> list[str]:
+    return ["mask", *(word.replace("_", " ") for word in line.split())]
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_masks_are_made(kind: str, capsys: Any) -> None:
+    """The path is printed, and the file is what the library makes."""
+    line, wanted = MADE[kind]
+    assert run([*words(line), "-o", "new.png"]) == 0
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("new.png\n", "")
+    assert Path("new.png").read_bytes() == wanted
+    assert sorted(os.listdir()) == ["drawing.png", "new.png", "old.png", "photo.jpg"]
+
+
+def test_nothing_is_replaced_unless_told(capsys: Any) -> None:
+    made = words("--box 1,2,10,5 --like photo.jpg")
+    assert run(made) == 0
+    assert Path("mask.png").read_bytes() == BOX
+    other = words("--box 0,0,1,1 --like photo.jpg")
+    assert run(other) == 2
+    assert "'mask.png' exists: choose another name, or say --force" in capsys.readouterr().err
+    assert Path("mask.png").read_bytes() == BOX
+    assert run([*other, "--force"]) == 0
+    assert Path("mask.png").read_bytes() == masks.from_box((30, 20), (0, 0, 1, 1))
+    assert sorted(os.listdir()) == ["drawing.png", "mask.png", "old.png", "photo.jpg"]
+
+
+REFUSED = {
+    "nothing": ("", "say what it is made of"),
+    "two kinds": ("--from-white drawing.png --box 1,1,1,1", "say what it is made of"),
+    "no size": ("--box 1,1,1,1", "--like PICTURE or --size WxH"),
+    "two sizes": ("--box 1,1,1,1 --size 4x4 --like photo.jpg", "either --like or --size"),
+    "a box of words": ("--box 1,1,one,1 --size 4x4", "write x,y,width,height"),
+    "a box of three": ("--box 1,1,1 --size 4x4", "write x,y,width,height"),
+    "two corners": ("--polygon 1,1_2,2 --size 4x4", "three corners or more"),
+    "size": ("--box 1,1,1,1 --size 4", "write WIDTHxHEIGHT"),
+    "large size": ("--box 1,1,1,1 --size 999999x1", "--like or --size: 999999x1 is no size"),
+    "outside": ("--box 25,1,9,9 --like photo.jpg", "--box: (25, 1, 9, 9) is not inside of 30x20 pixels"),
+    "corner outside": (
+        "--polygon 1,1_2,2_40,3 --like photo.jpg",
+        "--polygon, corner 3: (40.0, 3.0)",
+    ),
+    "missing": ("--from-white missing.png", "--from-white: cannot open 'missing.png'"),
+    "no mask": ("--from-mask photo.jpg", "--from-mask: has no transparency"),
+    "shape": ("--from-black drawing.png --size 20x20", "--from-black: is 3x2 pixels, the picture 20x20"),
+    "wide": ("--from-mask old.png --feather 50", "--feather: is wider than the hole"),
+    "no png": ("--from-mask old.png -o mask.jpg", "--output: 'mask.jpg' is no name for a mask"),
+    "no folder": ("--from-mask old.png -o none/mask.png", "cannot write 'none/mask.png' (No such file"),
+    "check alone": ("--check old.png", "--check goes with --like"),
+    "check and make": ("--check old.png --like photo.jpg --invert", "--check goes with --like"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_refused(kind: str, capsys: Any) -> None:
+    """With the option that is wrong, and what to do; nothing is written."""
+    line, text = REFUSED[kind]
+    assert run(words(line)) == 2
+    told = capsys.readouterr()
+    assert text in told.err
+    assert told.out == ""
+    assert sorted(os.listdir()) == ["drawing.png", "old.png", "photo.jpg"]
+
+
+def test_checking(capsys: Any) -> None:
+    assert run(words("--check old.png --like photo.jpg")) == 0
+    assert "old.png fits photo.jpg" in capsys.readouterr().err
+    assert run(words("--check drawing.png --like photo.jpg")) == 1
+    told = capsys.readouterr()
+    assert "imgkit: drawing.png: has no transparency" in told.err
+    assert "imgkit: drawing.png: is 3x2 pixels, the picture 30x20" in told.err
+    assert told.out == ""
+    assert run(words("--check missing.png --like photo.jpg")) == 2
+
+
+def test_a_mask_into_an_edit(tmp_path: Path) -> None:
+    """From a shell: make a mask, edit with it; outside of it nothing changes."""
+    for line in (
+        ["create", "a fox in the snow", "--size", "96x96", "-o", "fox.png"],
+        ["mask", "--box", "20,30,40,40", "--like", "fox.png", "-o", "hole.png"],
+        ["edit", "fox.png", "a hat", "--mask", "hole.png", "-o", "hat.png"],
+    ):
+        done = imgkit(*line, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    pages = [opened(Path(name).read_bytes()).convert("RGB") for name in ("fox.png", "hat.png")]
+    assert pages[0].tobytes() != pages[1].tobytes()
+    for page in pages:
+        page.paste("black", (20, 30, 60, 70))
+    assert pages[0].tobytes() == pages[1].tobytes()

@@ -1,0 +1,236 @@
+"""Calls and streams broken off while threads are at work: they end in order, and send nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from typing import Any
+
+import pytest
+
+import imgkit
+from imgkit.runtime.driver import Driver, Watchdog
+from imgkit.runtime.flow import Failed, Flow, Open
+from imgkit.wire.messages import BytesBody, HttpRequest
+from imgkit.wire.transfer import Transfer
+from tests.conftest import Face
+from tests.support.event_streams import half_a_stream
+from tests.support.official import official
+from tests.support.wire_server import Line, WireServer, head, reply
+
+SLOW_DOWN = reply(429, {"error": {"message": "slow down"}}, retry_after="30")
+
+
+def test_a_service_that_is_closed_while_a_call_pauses(http_backend: str) -> None:
+    """The pause before another try ends at once, and nothing more is sent, also by the parts of a call."""
+
+    async def main(base_url: str, count: int) -> list[Any]:
+        service = imgkit.AsyncImageService(http_backend, base_url=base_url)
+        calls = [asyncio.create_task(service.create_image("a fox", n=count))]
+        while server.posts < min(4, count // 10):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        await asyncio.wait_for(service.close(), 1)
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    for count in (10, 60):
+        with WireServer(SLOW_DOWN) as server:
+            (end,) = asyncio.run(main(server.base_url, count))
+            assert isinstance(end, imgkit.ServiceClosedError)
+            assert server.posts == min(4, count // 10)
+
+
+REQUEST = HttpRequest(method="POST", url="http://127.0.0.1:9/v1", headers={}, body=BytesBody(b"{}"))
+
+
+def test_a_part_is_aborted_between_two_transfers() -> None:
+    """Wherever the abort of another thread meets a part that is about to send, nothing is sent."""
+
+    class Racing(Transfer):
+        def anew(self) -> Transfer:
+            stop.set()
+            driver.abort()  # it finds the transfer of the request before
+            return super().anew()
+
+    class Backend:
+        errors: tuple[type[Exception], ...] = ()
+        unsent_errors: tuple[type[Exception], ...] = ()
+
+        def open(self, request: Any, transfer: Any) -> Any:
+            raise AssertionError("sent")
+
+        def close(self) -> None:
+            """Nothing to do."""
+
+    def flow() -> Flow[object]:
+        try:
+            return (yield Open(REQUEST))
+        except imgkit.ImgkitError as error:
+            return Failed(error)
+
+    stop = threading.Event()
+    driver = Driver(flow(), Backend(), Racing(10, 5, 5), Watchdog(), stop)
+    end = driver.result()
+    assert isinstance(end.value.error, imgkit.NotSentError)  # type: ignore[union-attr]
+
+
+class SlowLedger:
+    """A plugin whose reservations note what they are told; all but one are slow with the beginning."""
+
+    def __init__(self, quick: int) -> None:
+        self.gate = threading.Event()
+        self.open = threading.Event()
+        self.open.set()
+        self.quick = quick
+        self.told: list[list[str]] = []
+
+    @imgkit.hookimpl
+    def imgkit_ledger(self, settings: Any) -> Any:
+        return self
+
+    def reserve(self, request: Any, call: Any, attempt: int) -> Any:
+        self.told.append([])
+        return SlowReservation(self.open if attempt == self.quick else self.gate, self.told[-1])
+
+
+class SlowReservation:
+    spools = True
+
+    def __init__(self, gate: threading.Event, told: list[str]) -> None:
+        self._gate = gate
+        self._told = told
+
+    def begin(self, head: Any) -> None:
+        self._told.append("begins")
+        assert self._gate.wait(10)
+        self._told.append("has begun")
+
+    def write(self, part: str, data: bytes) -> None:
+        """Nothing to do."""
+
+    def complete(self) -> None:
+        """Nothing to do."""
+
+    def settle(self, response: Any) -> None:
+        self._told.append("settled")
+
+    def keep(self, error: BaseException, response: Any) -> None:
+        self._told.append("kept")
+
+    def close(self) -> None:
+        self._told.append("closed")
+
+
+@pytest.mark.parametrize("cancels", [1, 2])
+@pytest.mark.parametrize("count", [1, 23])
+def test_a_cancelled_call_ends_in_order(http_backend: str, count: int, cancels: int) -> None:
+    """What runs in a thread is waited for before accounts end, also by parts, and if cancelled twice."""
+    ledger = SlowLedger(quick=2)
+
+    async def main(base_url: str) -> None:
+        async with imgkit.AsyncImageService(
+            http_backend, provider=official(base_url), api_key="sk-test-0123456789", model="gpt-image-2",
+            plugins=[ledger], retry=False,
+        ) as service:  # fmt: skip
+            call = asyncio.create_task(service.create_image("a fox", n=count))
+            while sum(one[:1] == ["begins"] for one in ledger.told) < (count + 9) // 10:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
+            for _ in range(cancels):
+                call.cancel()
+                await asyncio.sleep(0.01)
+            ledger.gate.set()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+
+    def half(line: Line) -> None:
+        line.send(head(200, {"content-length": "500"}) + b"{")
+        line.until_client_leaves()
+
+    with WireServer(half) as server:
+        asyncio.run(main(server.base_url))
+    assert ledger.told == [["begins", "has begun", "kept"]] * ((count + 9) // 10)
+
+
+def test_closed_by_another_while_a_thread_is_at_work(face: Face, http_backend: str) -> None:
+    """Whoever reads ends the stream, in order: what runs is done first, and accounts end after it."""
+    ledger = SlowLedger(quick=0)
+
+    def blocking(service: Any) -> None:
+        ends: list[BaseException] = []
+
+        def read() -> None:
+            try:
+                next(events)
+            except BaseException as error:
+                ends.append(error)
+
+        with service.stream_image("a fox") as events:
+            reader = threading.Thread(target=read)
+            reader.start()
+            while not any(ledger.told):
+                time.sleep(0.01)
+            events.close()
+            assert ledger.told == [["begins"]]
+            ledger.gate.set()
+            reader.join(10)
+        assert all(isinstance(one, imgkit.OutcomeUnknownError) for one in ends)  # or the event that had come
+
+    async def awaiting(service: Any) -> None:
+        async with service.stream_image("a fox") as events:
+            reader = asyncio.create_task(anext(events))
+            while not any(ledger.told):
+                await asyncio.sleep(0.01)
+            await events.close()
+            await asyncio.sleep(0.01)
+            assert ledger.told == [["begins"]]
+            ledger.gate.set()
+            with contextlib.suppress(imgkit.OutcomeUnknownError):
+                await reader
+
+    left = threading.Event()
+    work = blocking if face.colour == "sync" else awaiting
+    with WireServer(half_a_stream(left)) as server:
+        face.run(work, http_backend, base_url=server.base_url, plugins=[ledger])
+        assert left.wait(10)
+    assert ledger.told == [["begins", "has begun", "kept"]]
+
+
+def test_ctrl_c_while_the_threads_of_parts_are_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that run already are broken off and waited for, and the others never send."""
+    ledger = SlowLedger(quick=1)
+    ledger.gate.set()
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name.startswith("imgkit-part"):
+            started.append(thread)
+            if len(started) == 2:
+                while not any("has begun" in one for one in ledger.told):
+                    time.sleep(0.01)
+                raise KeyboardInterrupt
+
+    def half(line: Line) -> None:
+        line.send(head(200, {"content-length": "500"}) + b"{")
+        line.until_client_leaves()
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with (
+        WireServer(half) as server,
+        imgkit.ImageService(
+            "requests", provider=official(server.base_url), api_key="sk-test-0123456789", model="gpt-image-2",
+            plugins=[ledger], retry=False,
+        ) as service,
+    ):  # fmt: skip
+        with pytest.raises(KeyboardInterrupt):
+            service.create_image("a fox", n=43)
+        assert 0 < server.posts <= 2
+        assert ledger.told
+        assert {one[-1] for one in ledger.told} <= {"kept", "settled"}
+        for thread in started:
+            thread.join(10)
+            assert not thread.is_alive()

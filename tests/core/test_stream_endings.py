@@ -1,0 +1,215 @@
+"""How streams are ended by others: dropped, closed by another thread or a plugin, read elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import imgkit
+from imgkit import PartialImage
+from imgkit.default_plugins.spool import spool_in
+from tests.conftest import Face
+from tests.support.event_streams import completed, half_a_stream, partial, then
+from tests.support.wire_server import WireServer
+
+
+class Watcher:
+    """A plugin that keeps the events of calls."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    @imgkit.hookimpl
+    def imgkit_on_event(self, event: Any, call: Any) -> None:
+        self.events.append(event)
+
+
+def test_a_dropped_stream(face: Face, http_backend: str, tmp_path: Path) -> None:
+    """One that nobody closes is closed when nobody holds it any more, and a warning says so."""
+    left = threading.Event()
+    watcher = Watcher()
+
+    def blocking(service: Any) -> None:
+        events = service.stream_image("a fox").__enter__()
+        assert isinstance(next(events), PartialImage)
+        del events
+        gc.collect()
+        assert left.wait(10)
+
+    async def awaiting(service: Any) -> None:
+        events = await service.stream_image("a fox").__aenter__()
+        assert isinstance(await anext(events), PartialImage)
+        del events
+        gc.collect()
+        assert await asyncio.to_thread(left.wait, 10)
+
+    work = blocking if face.colour == "sync" else awaiting
+    with (
+        WireServer(half_a_stream(left)) as server,
+        pytest.warns(ResourceWarning, match="was dropped without"),
+    ):
+        face.run(work, http_backend, base_url=server.base_url, plugins=[watcher], state_folder=tmp_path)
+    assert watcher.events[-1] == imgkit.plugins.events.Cancelled(maybe_billed=True)
+    assert [record.why for record in spool_in(tmp_path).left()] == ["the call was broken off"]
+
+
+def test_a_stream_that_outlives_its_loop(http_backend: str) -> None:
+    """Nothing can be closed any more, and nothing fails."""
+    kept: list[Any] = []
+
+    async def main(base_url: str) -> None:
+        async with imgkit.AsyncImageService(http_backend, base_url=base_url) as service:
+            kept.append(await service.stream_image("a fox").__aenter__())
+            await anext(kept[0])
+
+    with WireServer(half_a_stream(threading.Event())) as server:
+        asyncio.run(main(server.base_url))
+        with pytest.warns(ResourceWarning, match="AsyncImageStream"):
+            del kept[0]
+
+
+def test_what_is_closed_or_never_entered_is_silent() -> None:
+    """Only a stream that is open is warned of."""
+    with imgkit.ImageService() as service, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        service.stream_image("a fox")
+        with service.stream_image("a fox", size="64x64") as events:
+            next(events)
+        with service.stream_image("a fox", size="64x64") as events:
+            list(events)
+        del events
+        gc.collect()
+
+
+def test_closed_by_another(face: Face, http_backend: str) -> None:
+    """A thread or task that waits for an event while another closes the stream ends with an error of ours."""
+
+    def blocking(service: Any) -> None:
+        with service.stream_image("a fox") as events:
+            next(events)
+            stop = threading.Timer(0.05, events.close)
+            stop.start()
+            with pytest.raises(imgkit.OutcomeUnknownError, match="aborted"):
+                next(events)
+            stop.join()
+            with pytest.raises(imgkit.StreamError):
+                iter(events)
+
+    async def awaiting(service: Any) -> None:
+        async with service.stream_image("a fox") as events:
+            await anext(events)
+            waiting = asyncio.create_task(anext(events))
+            await asyncio.sleep(0.05)
+            await events.close()
+            with pytest.raises(imgkit.OutcomeUnknownError, match="aborted"):
+                await waiting
+
+    left = threading.Event()
+    with WireServer(half_a_stream(left)) as server:
+        face.run(blocking if face.colour == "sync" else awaiting, http_backend, base_url=server.base_url)
+        assert left.wait(10)
+
+
+def test_a_picture_that_came_before_the_deadline() -> None:
+    """What has been received when the deadline passes is handed on, though the caller was busy then."""
+    seen: list[str] = []
+
+    with (
+        WireServer(then(partial(), completed())) as server,
+        imgkit.ImageService("requests", base_url=server.base_url) as service,
+        service.stream_image("a fox", timeout_s=0.1) as events,
+    ):
+        for one in events:
+            seen.append(type(one).__name__)
+            while events._driver is not None and not events._driver._transfer.aborted:
+                time.sleep(0.01)
+    assert seen == ["PartialImage", "Completed"]
+
+
+def test_read_in_another_loop(http_backend: str) -> None:
+    """It is refused, whether the loop of the stream runs or is closed, and the stream goes on in its own."""
+    kept: list[Any] = []
+
+    async def elsewhere() -> None:
+        with pytest.raises(imgkit.StreamError, match="belongs to the event loop"):
+            await anext(kept[0])
+
+    async def main(base_url: str) -> None:
+        service = imgkit.AsyncImageService(http_backend, base_url=base_url)
+        kept.append(await service.stream_image("a fox").__aenter__())
+        await anext(kept[0])
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        assert type(await anext(kept[0])).__name__ == "Completed"
+        await service.close()
+
+    async def close() -> None:
+        await kept[0].close()
+
+    with WireServer(then(partial(), completed())) as server:
+        asyncio.run(main(server.base_url))
+        asyncio.run(elsewhere())
+        asyncio.run(close())
+
+
+def test_a_forked_child(http_backend: str, tmp_path: Path) -> None:
+    """It cannot read its parent's stream, and what it does to its copy changes no budget and no record."""
+    program = f"""
+import os, sys
+import imgkit
+from imgkit.default_plugins.spool import spool_in
+from pathlib import Path
+budget = imgkit.Budget(1, folder={str(tmp_path / "budget")!r}, allow_unknown=True)
+service = imgkit.ImageService(
+    {http_backend!r}, base_url=sys.argv[1], state_folder={str(tmp_path)!r}, plugins=[budget]
+)
+with service, service.stream_image("a fox") as events:
+    next(events)
+    child = os.fork()
+    if not child:
+        try:
+            next(events)
+        except imgkit.StreamError as error:
+            print(error, flush=True)
+        events.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    (record,) = spool_in(Path({str(tmp_path)!r})).left()
+    print(budget.unpriced, record.state, record.facts.get("why"), flush=True)
+    print([type(one).__name__ for one in events], budget.unpriced)
+"""
+    with WireServer(then(partial(), completed())) as server:
+        run = [sys.executable, "-W", "error", "-c", program, server.base_url]
+        done = subprocess.run(run, capture_output=True, text=True, timeout=30)
+    assert done.stderr == ""
+    assert "belongs to the process" in done.stdout
+    assert done.stdout.splitlines()[1:] == ["0 running None", "['Completed'] 1"]
+
+
+def test_closed_by_a_plugin(http_backend: str) -> None:
+    """An observer may close the stream that it is told of, as the button of a window may."""
+
+    class Closer:
+        @imgkit.hookimpl
+        def imgkit_on_event(self, event: Any, call: Any) -> None:
+            if isinstance(event, imgkit.plugins.events.Progress):
+                events.close()
+
+    left = threading.Event()
+    with (
+        WireServer(half_a_stream(left)) as server,
+        imgkit.ImageService(http_backend, base_url=server.base_url, plugins=[Closer()]) as service,
+        service.stream_image("a fox") as events,
+    ):
+        with contextlib.suppress(imgkit.OutcomeUnknownError):
+            list(events)
+        assert left.wait(10)

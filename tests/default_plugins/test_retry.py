@@ -1,0 +1,280 @@
+"""Retries: what is sent again, after how long, and what never is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+import imgkit
+from imgkit.core import operations
+from imgkit.core.config import Core
+from imgkit.default_plugins.retry import RetryPlugin
+from imgkit.plugins.events import Call, Failed, Outcome, Succeeded
+from imgkit.runtime.flow import Done, Open, Read, Sleep, advance
+from imgkit.runtime.flow import Failed as News
+from imgkit.wire.headers import retry_after_s
+from imgkit.wire.messages import Head
+from tests.support.pictures import answer
+from tests.support.wire_server import WireServer, drop, raw, reply
+
+CALL = Call(
+    id="1", operation="create_image", backend="requests", provider="openai", base_url="http://h/v1",
+    host_class="compatible", timeout_s=600,
+)  # fmt: skip
+
+
+def plugin(**options: Any) -> RetryPlugin:
+    return RetryPlugin(**{"clock": lambda: 0.0, "chance": lambda: 1.0, **options})
+
+
+def core(*plugins: Any) -> Core:
+    service = imgkit.ImageService(
+        "requests", base_url="http://127.0.0.1:1/v1", retry=False, plugins=list(plugins)
+    )
+    service.close()
+    return service._core
+
+
+def outcome(kind: Any, number: int = 1, error: Any = None, **facts: Any) -> Outcome:
+    made = error or imgkit.OutcomeUnknownError("m")
+    values = {"attempts": number, "elapsed_s": 0.0, "remaining_s": 600.0, **facts}
+    return Outcome(kind=kind, error=made, number=number, **values)
+
+
+def refused(**facts: Any) -> imgkit.RateLimitError:
+    return imgkit.RateLimitError("slow", status=429, **facts)
+
+
+def waits(kind: Any, error: Any = None, count: int = 7, **options: Any) -> list[float | None]:
+    """Return what the plugin says to the first failures of one kind."""
+    one = plugin(**options)
+    return [one.imgkit_retry_wait(outcome(kind, number, error), CALL) for number in range(1, count + 1)]
+
+
+def test_unsent() -> None:
+    """What was not sent is tried four times in all, with growing pauses, within thirty seconds."""
+    assert waits("unsent", imgkit.NotSentError("m"), 5) == [0.5, 1.0, 2.0, None, None]
+    late = outcome("unsent", 2, imgkit.NotSentError("m"), elapsed_s=31.0)
+    assert plugin().imgkit_retry_wait(late, CALL) is None
+    assert waits("unsent", imgkit.NotSentError("m", permanent=True), 1) == [None]
+
+
+def test_refused() -> None:
+    """A rate limit is tried five times in all: as the server asks, or 1, 2, 4, 8 seconds."""
+    assert waits("refused", refused(), 6) == [1.0, 2.0, 4.0, 8.0, None, None]
+    assert waits("refused", refused(retry_after_s=20.0), 1) == [pytest.approx(22.0)]
+    assert waits("refused", refused(retry_after_s=120.0), 1) == [pytest.approx(132.0)]
+    assert waits("refused", refused(retry_after_s=120.5), 1) == [None]
+
+
+def test_failed() -> None:
+    """A failure that the API reports is tried twice more, or as often as the user says, or never."""
+    assert waits("failed", count=4) == [0.5, 1.0, None, None]
+    assert waits("failed", count=2, retry_server_errors=0) == [None, None]
+
+
+def test_unknown() -> None:
+    """An unknown outcome is never repeated, unless the user takes the risk: then once."""
+    assert waits("unknown", count=3) == [None, None, None]
+    assert waits("unknown", count=3, on_unknown="retry-once") == [0.5, None, None]
+
+
+def test_jitter() -> None:
+    """Pauses lie between half and the whole of their step, never above eight seconds."""
+    low = waits("unsent", imgkit.NotSentError("m"), 3, chance=lambda: 0.0)
+    assert low == [0.25, 0.5, 1.0]
+    one = plugin(retry_server_errors=5)
+    assert one._backoff(1000) == 8.0
+
+
+def test_the_server_has_the_last_word() -> None:
+    """`x-should-retry: false` ends a call, whatever the failure was."""
+    for kind, error in (("refused", refused()), ("unsent", imgkit.NotSentError("m"))):
+        error.should_retry = False  # type: ignore[union-attr]
+        assert waits(kind, error, 1) == [None]
+
+
+def test_no_wait_beyond_the_deadline() -> None:
+    """A pause that the deadline would cut off is not begun."""
+    soon = outcome("refused", 1, refused(retry_after_s=20.0), remaining_s=10.0)
+    assert plugin().imgkit_retry_wait(soon, CALL) is None
+
+
+def test_budget() -> None:
+    """An outage takes at most a hundred tokens of retries; successes give them back one by one."""
+    one = plugin(on_unknown="retry-once")
+    answers = [one.imgkit_retry_wait(outcome("unknown"), CALL) for _ in range(6)]
+    assert answers == [0.5] * 5 + [None]
+    for _ in range(20):
+        one.imgkit_on_event(Succeeded(None), CALL)  # type: ignore[arg-type]  # its content does not matter
+    assert one.imgkit_retry_wait(outcome("unknown"), CALL) == 0.5
+
+
+def test_breaker() -> None:
+    """After five failures in a minute nothing is sent for half a minute; then one call tries."""
+    now = [0.0]
+    one = plugin(clock=lambda: now[0])
+    failure = Failed(imgkit.ServerError("m", status=500))
+    for _ in range(5):
+        one.imgkit_before_send(None, CALL)  # type: ignore[arg-type]  # not looked at
+        one.imgkit_on_event(failure, CALL)
+    with pytest.raises(imgkit.NotSentError, match="30 s"):
+        one.imgkit_before_send(None, CALL)  # type: ignore[arg-type]
+    now[0] = 31.0
+    one.imgkit_before_send(None, CALL)  # type: ignore[arg-type]
+    with pytest.raises(imgkit.NotSentError):
+        one.imgkit_before_send(None, CALL)  # type: ignore[arg-type]
+    one.imgkit_on_event(Succeeded(None), CALL)  # type: ignore[arg-type]
+    one.imgkit_before_send(None, CALL)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options", [{"on_unknown": "always"}, {"retry_server_errors": -1}, {"retry_server_errors": True}]
+)
+def test_wrong_settings(options: dict[str, Any]) -> None:
+    """Settings that do not exist are refused."""
+    with pytest.raises(imgkit.ConfigurationError):
+        RetryPlugin(**options)
+
+
+def test_a_retried_call_step_by_step() -> None:
+    """The flow asks for a pause and opens the same request again; attempts are recorded."""
+    flow = operations.create_image(core(plugin()), "a fox")
+    first = advance(flow, None)
+    assert isinstance(first, Open)
+    assert advance(flow, News(imgkit.NotSentError("no"))) == Sleep(0.5)
+    again = advance(flow, None)
+    assert isinstance(again, Open)
+    assert again.request == first.request
+    assert advance(flow, Head(429, {"retry-after-ms": "10"})) == Read()
+    pause = advance(flow, b"")
+    assert isinstance(pause, Sleep)
+    assert pause.wait_s == pytest.approx(0.011)
+    assert isinstance(advance(flow, None), Open)
+    advance(flow, Head(200, {}))
+    advance(flow, json.dumps(answer()).encode())
+    end = advance(flow, b"")
+    assert isinstance(end, Done)
+    assert [(one.status, one.error) for one in end.value.meta.attempts] == [
+        (None, "NotSentError"), (429, "RateLimitError"), (200, None),
+    ]  # fmt: skip
+
+
+NEVER: dict[str, tuple[int, Any, dict[str, str]]] = {
+    "quota": (429, {"error": {"code": "insufficient_quota"}}, {"retry-after": "1"}),
+    "billing": (400, {"error": {"code": "billing_hard_limit_reached"}}, {}),
+    "bad request": (400, {"error": {"code": "invalid_value"}}, {"x-should-retry": "true"}),
+    "wrong key": (401, {"error": {"code": "invalid_api_key"}}, {}),
+    "conflict": (409, {"error": {"message": "x"}}, {}),
+    "gateway": (504, None, {}),
+    "timeout of a gateway": (408, None, {}),
+    "another server error": (501, {"error": {"message": "x"}}, {}),
+    "moderation": (400, {"error": {"code": "moderation_blocked"}}, {}),
+}
+
+
+@pytest.mark.parametrize("case", NEVER)
+def test_what_is_never_sent_again(case: str) -> None:
+    """Quota, refusals, wrong requests and gateways that gave up end the call at once."""
+    status, body, headers = NEVER[case]
+    flow = operations.create_image(core(plugin()), "a fox")
+    advance(flow, None)
+    advance(flow, Head(status, headers))
+    advance(flow, json.dumps(body).encode() if body else b"<html>")
+    with pytest.raises(imgkit.ImgkitError):
+        advance(flow, b"")
+
+
+@pytest.mark.parametrize("status", [408, 409, 502, 504])
+def test_the_server_may_widen(status: int) -> None:
+    """`x-should-retry: true` makes 408, 409 and gateway errors failures that are tried again."""
+    flow = operations.create_image(core(plugin()), "a fox")
+    advance(flow, None)
+    advance(flow, Head(status, {"x-should-retry": "true"}))
+    advance(flow, json.dumps({"error": {"message": "x"}}).encode())
+    assert advance(flow, b"") == Sleep(0.5)
+
+
+def test_posts_are_counted(face: Any, http_backend: str) -> None:
+    """Against a server: a rate limit and a reported failure are sent again, a cut connection never."""
+    limited = reply(429, {"error": {"code": "rate_limit_exceeded"}}, retry_after_ms="5")
+    with WireServer(limited, limited, reply(200, answer())) as server:
+        made = face.run(
+            lambda service: service.create_image("a fox"), http_backend, base_url=server.base_url, retry=True
+        )
+    assert server.posts == len(made.meta.attempts) == 3
+    assert len({line.body for line in server.lines}) == 1
+    for script in (drop, raw(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{")):
+        with WireServer(script) as server, pytest.raises(imgkit.OutcomeUnknownError):
+            face.run(
+                lambda service: service.create_image("a fox"),
+                http_backend, base_url=server.base_url, retry=True,
+            )  # fmt: skip
+        assert server.posts == 1
+
+
+def test_sleeps_end_with_the_deadline(face: Any) -> None:
+    """A server that asks for more time than is left is not waited for."""
+    with pytest.raises(imgkit.RateLimitError):
+        face.run(
+            lambda service: service.create_image("a fox", timeout_s=0.5),
+            client_options={"simulate": "rate_limit_exceeded"},
+            retry=True,
+        )
+
+
+NOW = 1696004797
+RETRY_AFTER: list[tuple[dict[str, str], float | None]] = [
+    ({"retry-after": "20"}, 20),
+    ({"retry-after": "1.5"}, 1.5),
+    ({"retry-after": "0"}, None),
+    ({"retry-after": "-10"}, None),
+    ({"retry-after": "nan"}, None),
+    ({"retry-after": "inf"}, None),
+    ({"retry-after": ""}, None),
+    ({"retry-after": "soon"}, None),
+    ({"retry-after": "1, 2"}, None),
+    ({"retry-after": "9" * 400}, None),
+    ({"retry-after": "Fri, 29 Sep 2023 16:26:57 GMT"}, 20),
+    ({"retry-after": "Fri, 29 Sep 2023 16:26:27 GMT"}, None),
+    ({"retry-after": "Fri, 29 Sep 100000 16:26:57 GMT"}, None),
+    ({"retry-after-ms": "1500", "retry-after": "20"}, 1.5),
+    ({"retry-after-ms": "soon", "retry-after": "20"}, 20),
+    ({}, None),
+]
+
+
+@pytest.mark.parametrize(("headers", "expected"), RETRY_AFTER)
+def test_retry_after(headers: dict[str, str], expected: float | None) -> None:
+    """Every form of Retry-After is read, and nonsense is none."""
+    assert retry_after_s(headers, NOW) == expected
+
+
+def test_wrong_answers_of_plugins() -> None:
+    """A plugin that answers with something else than seconds is named."""
+
+    class Odd:
+        @imgkit.hookimpl
+        def imgkit_retry_wait(self) -> Any:
+            return "soon"
+
+    flow = operations.create_image(core(Odd()), "a fox")
+    advance(flow, None)
+    with pytest.raises(imgkit.PluginError, match="Odd"):
+        advance(flow, News(imgkit.NotSentError("no")))
+
+
+def test_a_plugin_may_give_up() -> None:
+    """A plugin that answers with a negative number ends the call before the next is asked."""
+
+    class Impatient:
+        @imgkit.hookimpl
+        def imgkit_retry_wait(self) -> float:
+            return -1.0
+
+    flow = operations.create_image(core(Impatient(), plugin()), "a fox")
+    advance(flow, None)
+    with pytest.raises(imgkit.NotSentError):
+        advance(flow, News(imgkit.NotSentError("no")))

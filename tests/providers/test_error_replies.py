@@ -1,0 +1,549 @@
+"""What an error reply means, whatever server wrote it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgkit import errors as tree
+from imgkit.providers.error_codes import Meaning, as_of, meanings
+from imgkit.providers.errors import BY_STATUS, NEXT_STEP, error_from_reply
+from imgkit.wire.headers import retry_after_s
+from imgkit.wire.messages import Head
+from tests.support.pictures import answer
+from tests.support.wire_server import WireServer, reply
+
+KEY = "sk-proj-CANARY1234567890abcdef"
+STEPS = sorted({*NEXT_STEP.values(), *(one.next for one in meanings() if one.next)})
+
+
+def error(status: int, body: Any = b"", secrets: tuple[str, ...] = (), **headers: str) -> Any:
+    """Return the error of a reply; whatever it is, its message is short, printable and holds no key."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    named = {"x-request-id": "req_7", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    found = error_from_reply(Head(status, named), content, secrets)
+    text = str(found)
+    assert len(text) <= 1024
+    assert "CANARY" not in text
+    assert not any(character < " " and character not in "\n\t" for character in text)
+    assert text.encode()
+    return found
+
+
+def openai(message: Any = "boom", code: Any = None, **members: Any) -> dict[str, Any]:
+    return {
+        "error": {"message": message, "type": "invalid_request_error", "param": None, "code": code, **members}
+    }
+
+
+BY_STATUS_ALONE: list[tuple[int, type[tree.ApiError]]] = [
+    (400, tree.BadRequestError),
+    (401, tree.AuthenticationError),
+    (402, tree.QuotaExceededError),
+    (403, tree.PermissionDeniedError),
+    (404, tree.NotFoundError),
+    (405, tree.NotFoundError),
+    (409, tree.ConflictError),
+    (410, tree.EndpointRetiredError),
+    (413, tree.BadRequestError),
+    (415, tree.BadRequestError),
+    (418, tree.BadRequestError),
+    (422, tree.BadRequestError),
+    (426, tree.BadRequestError),
+    (429, tree.RateLimitError),
+    (300, tree.RedirectRefusedError),
+    (304, tree.RedirectRefusedError),
+]
+SHAPES: list[tuple[Any, str]] = [
+    (openai(), "boom"),
+    ({"error": "boom"}, "boom"),
+    ({"error": ["boom", 5]}, "boom; 5"),
+    ({"error": None, "message": "boom"}, "boom"),
+    ({"message": "boom", "code": None}, "boom"),
+    ({"detail": "boom"}, "boom"),
+    ({"detail": [{"loc": ["body", "prompt"], "msg": "boom", "type": "missing"}]}, "body.prompt: boom"),
+    ({"detail": ["boom", {"msg": "bang"}, {"loc": "x"}, 5]}, "boom; bang; ; 5"),
+    ({"title": "boom", "status": 422, "type": "https://errors.example/x"}, "boom"),
+    ({"title": "Invalid request", "status": 422, "detail": "boom"}, "boom"),
+    ("boom", "boom"),
+    (b"boom", "boom"),
+    (
+        b"<html><head><style>p{}</style><title>boom</title></head><body><!-- x --><p>bang &amp; co</p>",
+        "boom bang & co",
+    ),
+    (b"<script>alert('x')", ""),
+    (b"<html>boom<a href='" + b"x" * 5_000, "boom"),
+    (b"1 < 2 boom", "1 < 2 boom"),
+    (b"", ""),
+    (b"\xff\xfe\x00", "\ufffd\ufffd"),
+    ([], "[]"),
+    ([openai()], "boom"),
+    ([{"error": "boom"}], "boom"),
+    ({"statusCode": 401, "message": "boom"}, "boom"),
+    ({"code": "401", "error": "boom"}, "boom"),
+    (None, ""),
+]
+
+
+@pytest.mark.parametrize(("status", "kind"), BY_STATUS_ALONE)
+@pytest.mark.parametrize(("body", "said"), SHAPES)
+def test_every_shape_under_every_status(status: int, kind: type[tree.ApiError], body: Any, said: str) -> None:
+    """The status decides the class, and message, id and one next step are there in any shape of body."""
+    found = error(status, body)
+    assert type(found) is kind
+    assert (found.status, found.request_id, found.code) == (status, "req_7", None)
+    text = str(found)
+    assert text.startswith(f"HTTP {status}")
+    assert "request id req_7" in text
+    assert f": {said}." in text if said else f"req_7. {NEXT_STEP[kind]}" in text
+    assert text.endswith(NEXT_STEP[kind])
+    assert sum(step in text for step in STEPS) == 1
+
+
+PLAIN = [
+    (code, one)
+    for one in meanings()
+    if not (one.says or one.param or one.statuses)
+    for code in sorted(one.codes)
+]
+
+
+@pytest.mark.parametrize(("code", "meaning"), PLAIN, ids=[code for code, _ in PLAIN])
+@pytest.mark.parametrize("status", [400, 403, 429, 500])
+def test_code_before_status(code: str, meaning: Meaning, status: int) -> None:
+    """A code that is known decides, whatever status and type it came with, and gives the one next step."""
+    found = error(status, openai(code=code, param="prompt"))
+    assert type(found) is meaning.error
+    assert (found.code, found.param, found.type) == (code, "prompt", "invalid_request_error")
+    assert f", code {code}, param prompt" in str(found)
+    assert str(found).endswith(meaning.next or NEXT_STEP[meaning.error])
+    assert sum(step in str(found) for step in STEPS) == 1
+
+
+def test_the_codes_are_dated_data() -> None:
+    """Each fact has its source, no code is told twice without a condition, and what is hearsay says so."""
+    assert as_of().year >= 2026
+    assert all(len(one.source) > 4 and issubclass(one.error, tree.ApiError) for one in meanings())
+    assert len({code for code, _ in PLAIN}) == len(PLAIN)
+    assert {code for one in meanings() if one.unconfirmed for code in one.codes} == {
+        "PermissionDenied", "RateLimitReached", "DeploymentNotFound", "unsupported_parameter",
+        "model_not_found", "invalid_value",
+    }  # fmt: skip
+
+
+IMAGE_CODES = (
+    "invalid_image", "invalid_image_format", "invalid_base64_image", "invalid_image_url", "image_too_large",
+    "image_too_small", "image_parse_error", "image_content_policy_violation", "invalid_image_mode",
+    "image_file_too_large", "unsupported_image_media_type", "empty_image_file", "failed_to_download_image",
+    "image_file_not_found",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("code", IMAGE_CODES)
+def test_codes_about_input_pictures(code: str) -> None:
+    """Each of them has a class that says that it is the picture, and advice of its own."""
+    found = error(400, openai(code=code))
+    assert isinstance(found, tree.InvalidImageError | tree.ModerationBlockedError)
+    assert not str(found).endswith(NEXT_STEP[tree.BadRequestError])
+
+
+MODELS: list[tuple[int, dict[str, Any], type[tree.ApiError]]] = [
+    (404, openai("The model `dall-e-3` does not exist.", "model_not_found"), tree.ModelNotFoundError),
+    (404, openai("The model `x` has been deprecated, learn more", "model_not_found"), tree.ModelRetiredError),
+    (400, openai("The model 'dall-e-2' does not exist.", "invalid_value"), tree.ModelNotFoundError),
+    (400, openai("Invalid value: 'dall-e-2'.", "invalid_value", param="model"), tree.ModelNotFoundError),
+    (400, openai("The model 'x' was shut down.", "invalid_value", param="model"), tree.ModelRetiredError),
+    (400, openai("Invalid value: '1500x1000'.", "invalid_value", param="size"), tree.BadRequestError),
+    (400, openai("Invalid value: '1500x1000'.", "invalid_value"), tree.BadRequestError),
+    (404, openai("The API deployment does not exist.", "DeploymentNotFound"), tree.ModelNotFoundError),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "kind"), MODELS)
+def test_models_that_are_not_there(status: int, body: Any, kind: type[tree.ApiError]) -> None:
+    """The same type and even the same code cover bad sizes and retired models: they are told apart."""
+    found = error(status, {"error": {**body["error"], "type": "image_generation_user_error"}})
+    assert type(found) is kind
+
+
+FILTERS = {"hate": {"filtered": False, "severity": "safe"},
+           "violence": {"filtered": True, "severity": "high"},
+           "jailbreak": {"filtered": False, "detected": True}, "odd": 5}  # fmt: skip
+AZURE: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    (openai(code="contentFilter", innererror={"content_filter_result": FILTERS}), ("violence",)),
+    (openai(code="content_filter", innererror={"content_filter_result": FILTERS}), ("violence",)),
+    (
+        openai(
+            code="content_policy_violation",
+            inner_error={"code": "ResponsibleAIPolicyViolation", "content_filter_results": FILTERS},
+        ),
+        ("violence",),
+    ),
+    (
+        openai(
+            code="400",
+            provider_specific_fields={
+                "innererror": {"code": "ResponsibleAIPolicyViolation", "content_filter_result": FILTERS}
+            },
+        ),
+        ("violence",),
+    ),
+    (openai(code="contentFilter"), ()),
+    (openai(code="contentFilter", innererror={"content_filter_result": [3]}), ()),
+    (openai(code="contentFilter", innererror=3), ()),
+]
+
+
+@pytest.mark.parametrize(("body", "categories"), AZURE)
+def test_azures_filters(body: Any, categories: tuple[str, ...]) -> None:
+    """All of Azure's spellings are a refusal; the categories are the filters that took effect."""
+    found = error(400, body)
+    assert type(found) is tree.ModerationBlockedError
+    assert (found.stage, found.categories) == (None, categories)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("insufficient_quota", tree.QuotaExceededError),
+        ("billing_hard_limit_reached", tree.BillingLimitError),
+        ("rate_limit_exceeded", tree.RateLimitError),
+        (None, tree.RateLimitError),
+    ],
+)
+def test_quota_or_rate(code: str | None, kind: type[tree.ApiError]) -> None:
+    """Only a rate limit is worth waiting for, and the wait that the server asks for is told."""
+    found = error(429, openai(code=code), retry_after="20")
+    assert type(found) is kind
+    assert found.retry_after_s == 20
+    assert "asks to wait 20 s" in str(found)
+    assert ("waiting does not help" in str(found)) == issubclass(kind, tree.QuotaExceededError)
+
+
+VERIFY = "Your organization must be verified to use the model `gpt-image-2`."
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [
+        (403, VERIFY, tree.OrganizationNotVerifiedError),
+        (401, VERIFY, tree.OrganizationNotVerifiedError),
+        (403, "Not in your organization's allowed models.", tree.PermissionDeniedError),
+        (400, VERIFY, tree.BadRequestError),
+    ],
+)
+def test_organisation_not_verified(status: int, message: str, kind: type[tree.ApiError]) -> None:
+    """A missing verification is told apart from a missing permission, for the remedy is another."""
+    found = error(status, openai(message))
+    assert type(found) is kind
+    assert str(found).endswith(NEXT_STEP[kind])
+
+
+MODERATION: list[tuple[Any, str | None, tuple[str, ...]]] = [
+    (
+        {"moderation_stage": "input", "categories": ["violence", "self-harm"]},
+        "input",
+        ("violence", "self-harm"),
+    ),
+    ({"moderation_stage": "output"}, "output", ()),
+    ({"moderation_stage": 5, "categories": {"a": 1}}, "5", ()),
+    ({"moderation_stage": None, "categories": [None, 5, "x" * 100]}, None, ("None", "5", "x" * 60)),
+    ("odd", None, ()),
+    (None, None, ()),
+]
+
+
+@pytest.mark.parametrize(("details", "stage", "categories"), MODERATION)
+def test_moderation(details: Any, stage: str | None, categories: tuple[str, ...]) -> None:
+    """A refusal tells what was refused and why, as far as the API says."""
+    found = error(400, openai(code="moderation_blocked", moderation_details=details))
+    assert isinstance(found, tree.ModerationBlockedError)
+    assert (found.stage, found.categories) == (stage, categories)
+
+
+HTML = b"<html><body><h1>Gateway</h1><hr>nginx</body></html>"
+GATEWAYS = [
+    *(
+        (status, body)
+        for status in (408, 502, 504, 520, 522, 524)
+        for body in (HTML, b"", openai("upstream"))
+    ),
+    *(
+        (status, body)
+        for status in (500, 503, 525, 599, 600, 999)
+        for body in (HTML, b"", b"no", b'{"error": {"mess', b"null")
+    ),
+]
+
+
+@pytest.mark.parametrize(("status", "body"), GATEWAYS)
+def test_gateways(status: int, body: Any) -> None:
+    """Where a gateway answers instead of the API, a picture may have been made: the outcome is unknown."""
+    found = error(status, body)
+    assert type(found) is tree.OutcomeUnknownError
+    assert found.maybe_billed is True
+    assert (found.status, found.request_id) == (status, "req_7")
+    assert "may have been made and billed" in str(found)
+    assert "<" not in str(found)
+
+
+@pytest.mark.parametrize("status", [500, 501, 503, 507, 529])
+@pytest.mark.parametrize("body", [openai(), {"detail": "boom"}, {"error": "boom"}, "boom"])
+def test_the_api_says_that_it_failed(status: int, body: Any) -> None:
+    """A failure in the API's own JSON is its answer, not a lost one."""
+    assert type(error(status, body)) is tree.ServerError
+
+
+REDIRECTS = [
+    ("https://evil.example/v1/x?key=CANARY", "to https://evil.example:"),
+    ("http://user:CANARY@evil.example:8080/CANARY", "to http://evil.example:8080:"),
+    ("//evil.example/CANARY", "to //evil.example:"),
+    ("/v1/elsewhere?token=CANARY", "to another path:"),
+    ("elsewhere", "to another path:"),
+    ("https://[::1", "to another path:"),
+    ("", "to another path:"),
+]
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize(("location", "shown"), REDIRECTS)
+def test_redirects(status: int, location: str, shown: str) -> None:
+    """A redirect is refused; its target's origin is told, and nothing of its path, query or user."""
+    found = error(status, b"moved", location=location)
+    assert type(found) is tree.RedirectRefusedError
+    assert shown.removesuffix(":") + ", request id req_7: moved." in str(found)
+
+
+SECRETS: list[Any] = [
+    openai(f"Incorrect API key provided: {KEY}."),
+    openai("Incorrect API key provided: sk-CANARY*****cdef."),
+    openai(f"Bearer {KEY}", code=f"{KEY}", param=KEY),
+    {"detail": [{"loc": ["header", KEY], "msg": KEY}]},
+    f"<p>{KEY}</p>".encode(),
+    KEY.encode(),
+]
+
+
+@pytest.mark.parametrize("body", SECRETS)
+@pytest.mark.parametrize("status", [401, 500, 502])
+def test_keys_never_come_back(status: int, body: Any) -> None:
+    """A server that repeats the key does not get it into a message, in whatever form."""
+    error(status, body)
+    error(status, body, (KEY, f"Bearer {KEY}"))
+
+
+def test_secrets_of_any_shape() -> None:
+    """What was sent as a credential is taken out even where it does not look like a key."""
+    assert "CANARY" not in str(error(401, openai("bad key: my CANARY key"), ("my CANARY key",)))
+
+
+LARGE: list[Any] = [
+    openai("x" * 10_000_000), openai(["x" * 1_000_000] * 9), openai({"a": "x" * 1_000_000}),
+    openai(code="c" * 9_999), openai(param="p" * 9_999), b"<p>" * 1_000_000, "🦦".encode() * 100_000,
+    {"detail": [{"loc": list(range(9_999))}]},
+    openai("A" * 100_000), openai("\x1b[31mred\x00\u202e"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", LARGE)
+def test_large_and_odd_messages(body: Any) -> None:
+    """A message of megabytes, of base64 or of control characters is cut to what can be read."""
+    assert type(error(400, body)) is tree.BadRequestError
+    error(400, body, x_request_id="r" * 5_000)
+
+
+@pytest.mark.parametrize("depth", [100, 400, 700, 950, 100_000])
+def test_deep_replies(depth: int) -> None:
+    """Deep nesting is shown or not, and crashes neither reader nor message."""
+    inner = b"[" * depth + b"]" * depth
+    for body in (
+        inner,
+        b'{"error": ' + inner + b"}",
+        b'{"detail": [{"loc": [' + inner + b'], "msg": ' + inner + b"}]}",
+    ):
+        assert type(error(400, body)) is tree.BadRequestError
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = [
+    "innererror",
+    "inner_error",
+    "content_filter_result",
+    "provider_specific_fields",
+    "error",
+    "message",
+    "code",
+    "type",
+    "param",
+    "detail",
+    "title",
+    "loc",
+    "msg",
+    "moderation_details",
+]
+OBJECTS = st.dictionaries(
+    st.sampled_from(NAMES), JSON | st.lists(st.dictionaries(st.sampled_from(NAMES), JSON))
+)
+
+
+@given(st.integers(100, 999), OBJECTS | st.fixed_dictionaries({"error": OBJECTS | JSON}) | JSON)
+def test_wrong_types_never_crash(status: int, body: Any) -> None:
+    """Whatever an error body holds in whatever place, it becomes an error of the tree with a next step."""
+    found = error(status, body)
+    assert isinstance(found, tree.ApiError | tree.OutcomeUnknownError)
+    if isinstance(found, tree.ApiError):
+        assert str(found).endswith(tuple(STEPS))
+        assert all(value is None or isinstance(value, str) for value in (found.code, found.type, found.param))
+
+
+def test_every_class_has_a_next_step() -> None:
+    """Each class that a reply can become says what to do next."""
+    assert {one.error for one in meanings()} | {*BY_STATUS.values()} <= set(NEXT_STEP)
+
+
+NOW = 1_696_004_797.0  # Fri, 29 Sep 2023 16:26:37 GMT
+RETRY_AFTER: list[tuple[dict[str, str], float | None]] = [
+    *(({"retry-after": text}, float(text)) for text in ("20", "60", "61", "120", "121", "1.5", "9" * 35)),
+    *(
+        ({"retry-after": text}, None)
+        for text in ("0", "-10", "", " ", "inf", "-inf", "nan", "soon", "1, 2", "9" * 400, "\0", "１０s",
+                     "Fri, 29 Sep 2023 16:26:37 GMT", "Fri, 29 Sep 2023 16:26:27 GMT",
+                     "Sun, 06 Nov 1994 08:49:37 GMT",
+                     "Zun, 29 Sep 2023 16:26:27 GMT", "Fri, 29 Sep 100000 16:26:57 GMT",
+                     "Fri, 99 Sep 2023 16:26:57 GMT", "Fri, 29 Sep 2023 16:26:57 +9999999")
+    ),
+    ({"retry-after": "Fri, 29 Sep 2023 16:26:57 GMT"}, 20),
+    ({"retry-after": "Fri, 29 Sep 2023 16:28:38 GMT"}, 121),
+    ({"retry-after": "Fri, 29 Sep 2023 18:26:57 +0200"}, 20),
+    ({"retry-after": "Fri, 29 Sep 2023 16:26:57"}, 20),
+    ({"retry-after": "Fri, 29 Sep 2023 16:26:57 -0000"}, 20),
+    ({}, None),
+    ({"retry-after-ms": "1500"}, 1.5),
+    ({"retry-after-ms": "1500", "retry-after": "20"}, 1.5),
+    ({"retry-after-ms": "soon", "retry-after": "20"}, 20),
+    ({"retry-after-ms": "120001"}, 120.001),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("headers", "wait_s"), RETRY_AFTER)
+def test_retry_after(headers: dict[str, str], wait_s: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds, milliseconds and dates are read, dates as UTC wherever this runs; nonsense is no wait."""
+    try:
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", "JST-9")
+            time.tzset()
+            assert retry_after_s(headers, NOW) == wait_s
+    finally:
+        time.tzset()
+
+
+DATES = st.from_regex(r"[A-Z][a-z]{2}, \d{1,2} (Jan|Sep|[A-Z][a-z]{2}) \d{1,6} \d\d:\d\d(:\d\d)? ?.{0,6}")
+
+
+@given(st.text(max_size=30) | DATES)
+def test_retry_after_never_raises(text: str) -> None:
+    """No text in the header raises, and every wait is a positive number of seconds."""
+    wait_s = retry_after_s({"retry-after": text, "retry-after-ms": text}, 0.0)
+    assert wait_s is None or 0 < wait_s < float("inf")
+
+
+WIRE_SHAPES: dict[str, Any] = {
+    "openai": openai(),
+    "text in error": {"error": "boom"},
+    "azure": {"error": {"code": "404", "message": "boom"}},
+    "azure gateway": {"statusCode": 401, "message": "boom"},
+    "google": [openai()],
+    "fastapi text": {"detail": "boom"},
+    "fastapi list": {"detail": [{"loc": ["body", "n"], "msg": "boom"}]},
+    "problem": {"title": "Bad", "status": 422, "detail": "boom", "validation": [{"n": "boom"}]},
+    "text": b"boom",
+    "html": b"<html><body><h1>boom</h1></body></html>",
+    "empty": b"",
+    "list": [1, 2],
+    "truncated": b'{"error": {"mess',
+    "odd types": {"error": {"message": None, "code": 5, "param": {"a": 1}, "type": []}},
+}
+WIRE_STATUSES: dict[int, type[tree.ImgkitError]] = {
+    400: tree.BadRequestError, 401: tree.AuthenticationError, 403: tree.PermissionDeniedError,
+    404: tree.NotFoundError, 405: tree.NotFoundError, 413: tree.BadRequestError, 422: tree.BadRequestError,
+    429: tree.RateLimitError, 502: tree.OutcomeUnknownError, 524: tree.OutcomeUnknownError,
+}  # fmt: skip
+
+
+def met(face: Any, backend: str, scripts: list[Any], count: int) -> list[Any]:
+    """Return how as many calls over the wire end as there are, one after the other."""
+    with WireServer(*scripts) as server:
+
+        async def later(images: Any) -> list[Any]:
+            return [
+                (await asyncio.gather(images.create_image("a fox"), return_exceptions=True))[0]
+                for _ in range(count)
+            ]
+
+        def now(images: Any) -> list[Any]:
+            ends: list[Any] = []
+            for _ in range(count):
+                try:
+                    ends.append(images.create_image("a fox"))
+                except Exception as end:
+                    ends.append(end)
+            return ends
+
+        work = now if face.colour == "sync" else later
+        return list(face.run(work, backend, base_url=server.base_url, api_key=KEY, timeout_s=10))
+
+
+@pytest.mark.parametrize("shape", WIRE_SHAPES)
+def test_every_shape_over_the_wire(shape: str, face: Any, http_backend: str) -> None:
+    """Whatever a server answers with, through both libraries and services, it is an error of the tree."""
+    body = WIRE_SHAPES[shape]
+    scripts = [reply(status, body) for status in WIRE_STATUSES]
+    for end, (status, kind) in zip(
+        met(face, http_backend, scripts, len(scripts)), WIRE_STATUSES.items(), strict=True
+    ):
+        assert type(end) is kind, end
+        assert (end.status, end.request_id) == (status, "req_test")
+        assert f"HTTP {status}" in str(end)
+        assert "request id req_test" in str(end)
+        if isinstance(end, tree.ApiError):
+            assert sum(step in str(end) for step in STEPS) == 1
+
+
+def test_every_code_over_the_wire(face: Any, http_backend: str) -> None:
+    """Each code that has a meaning is that error at the caller's end, with code, request id and next step."""
+    scripts = [
+        reply(400, openai(f"No, {KEY}.", code), retry_after="7", x_request_id="", apim_request_id="az_1")
+        for code, _ in PLAIN
+    ]
+    for end, (code, meaning) in zip(met(face, http_backend, scripts, len(PLAIN)), PLAIN, strict=True):
+        assert type(end) is meaning.error
+        assert (end.status, end.code, end.request_id, end.retry_after_s) == (400, code, "az_1", 7)
+        assert "asks to wait 7 s" in str(end)
+        assert KEY not in f"{end!r}{end.args}{end.__cause__!r}{end.__context__!r}"
+
+
+def test_no_pictures_over_the_wire(face: Any, http_backend: str) -> None:
+    """A success without pictures, an error within one, and no JSON at all are three different errors."""
+    bodies = (
+        {"data": []},
+        {"created": 1},
+        {"data": [{"url": None, "b64_json": None}]},
+        openai(code="x"),
+        b"",
+    )
+    kinds = (tree.EmptyResultError,) * 3 + (tree.ApiError, tree.UnreadableReplyError)
+    scripts = [*(reply(200, body) for body in bodies), reply(200, answer())]
+    *ends, last = met(face, http_backend, scripts, len(scripts))
+    assert [type(end) for end in ends] == list(kinds)
+    assert all("req_test" in str(end) for end in ends)
+    assert len(last.images) == 1

@@ -1,0 +1,66 @@
+"""A provider that comes from a plugin: another dialect without a change to the core."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import pytest
+
+import imgkit
+from imgkit.images.inputs import OpenedInputs
+from imgkit.plugins.hookspecs import ProviderSpec, hookimpl
+from imgkit.providers.base import Target
+from imgkit.providers.openai import OpenAIProvider
+from imgkit.wire.messages import HttpRequest
+from tests.support.pictures import answer, picture
+from tests.support.wire_server import WireServer, reply
+
+
+class AcmeProvider(OpenAIProvider):
+    """Acme speaks OpenAI's dialect under another path, and names its own variables."""
+
+    base_url: ClassVar[str] = "https://api.acme.example/v2"
+    env: ClassVar[dict[str, str]] = {"api_key": "ACME_KEY", "base_url": "ACME_URL"}
+
+    def check(self, request: Any, target: Target) -> None:
+        if request.size is not None:
+            raise imgkit.InvalidRequestError({"size": "acme has one size only"})
+
+    def encode(self, request: Any, inputs: OpenedInputs, target: Target) -> HttpRequest:
+        made = super().encode(request, inputs, target)
+        return dataclasses.replace(made, url=made.url.replace("/images/", "/pictures/"))
+
+
+class AcmePlugin:
+    @hookimpl
+    def imgkit_providers(self) -> list[ProviderSpec]:
+        return [ProviderSpec(name="acme", target=f"{__name__}:AcmeProvider")]
+
+
+def test_a_strangers_provider(face: Any, http_backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dialect of a plugin is asked for by name, reads its own variables and applies its own rules."""
+    monkeypatch.setenv("ACME_KEY", "k-acme-0000000000")
+    with WireServer(reply(200, answer())) as server:
+        monkeypatch.setenv("ACME_URL", server.base_url)
+        options = {"provider": "acme", "plugins": [AcmePlugin()]}
+        made = face.run(lambda service: service.create_image("a fox"), http_backend, **options)
+        with pytest.raises(imgkit.InvalidRequestError, match="one size only"):
+            face.run(lambda service: service.create_image("a fox", size="64x64"), http_backend, **options)
+    assert made[0].data == picture()
+    assert made.meta.provider == "acme"
+    (line,) = server.lines
+    assert line.request_line == "POST /v1/pictures/generations HTTP/1.1"
+    assert line.headers["authorization"] == "Bearer k-acme-0000000000"
+
+
+def test_two_providers_of_one_name() -> None:
+    """Two dialects of one name are an error that names both plugins."""
+
+    class Copy:
+        @hookimpl
+        def imgkit_providers(self) -> list[ProviderSpec]:
+            return [ProviderSpec(name="openai", target="x:y")]
+
+    with pytest.raises(imgkit.ConfigurationError, match="Copy"):
+        imgkit.ImageService(plugins=[Copy()])
