@@ -13,7 +13,7 @@ import imgkit
 from benchmarks.harness import Results, interleaved
 from benchmarks.sides import SYNC
 from imgkit.core import operations
-from imgkit.runtime.flow import Done, Open, Read, Run, advance
+from imgkit.runtime.flow import Finished, ReadChunk, RunBlocking, SendRequest, advance
 from imgkit.testing.samples import answer
 from imgkit.wire.messages import Head
 
@@ -49,13 +49,13 @@ def step(core: Any) -> None:
     flow, news, chunks = operations.create_image(core, "a fox"), None, iter((BODY, b""))
     while True:
         match advance(flow, news):
-            case Open():
+            case SendRequest():
                 news = HEAD
-            case Read():
+            case ReadChunk():
                 news = next(chunks)
-            case Run(fn, _):
+            case RunBlocking(fn, _):
                 news = fn()
-            case Done():
+            case Finished():
                 return
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from imgkit.errors import InvalidRequestError
 from imgkit.images import mask_pixels, pixels
-from imgkit.images.inputs import InputFile, check_type, open_input
+from imgkit.images.inputs import ImageFile, check_type, open_input
 from imgkit.images.mask_pixels import (
     by,
     check_shape,
@@ -289,7 +289,7 @@ def _from_grey(picture: ImageInput, like: LikeOrSize | None, threshold: int, *, 
     return rewritten(opaque)
 
 
-def _opened(picture: ImageInput, field: str, cleanup: ExitStack) -> InputFile:
+def _opened(picture: ImageInput, field: str, cleanup: ExitStack) -> ImageFile:
     problem = check_type(picture)
     if problem is not None:
         raise InvalidRequestError({field: problem})

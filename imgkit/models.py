@@ -242,7 +242,7 @@ _FIELD_NAMES: dict[type[Any], tuple[str, ...]] = {}
 _NOT_TOLD = ("prompt", "model", "image", "mask", "markup", "extra_headers")
 
 
-def told_parameters(request: ImageRequest) -> dict[str, Any]:
+def sent_parameters(request: ImageRequest) -> dict[str, Any]:
     """Return what was set in a request beside its prompt, model and pictures; headers may hold secrets."""
     return {
         name: value

@@ -14,10 +14,10 @@ from imgkit.core.config import Core
 from imgkit.errors import NotDownloadedError, ServiceClosedError
 from imgkit.models import ImagesResponse
 from imgkit.runtime.driver import Driver, Watchdog
-from imgkit.runtime.flow import Done, Emit, Flow
+from imgkit.runtime.flow import EmitEvent, Finished, Flow
 from imgkit.runtime.streams import AsyncImageStream, ImageStream
 from imgkit.service_base import ServiceBase
-from imgkit.signatures import dressed, mismatch
+from imgkit.signatures import argument_error, copy_signature
 from imgkit.wire.messages import AsyncBackend, Backend
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def blocking(plan: Plan[P, T]) -> Callable[Concatenate[ImageService, P], T]:
         flow = _flow(plan, self._core, *args, **kwargs)
         return self._run(flow, kwargs.get("timeout_s"))
 
-    return dressed(method, plan, "ImageService")
+    return copy_signature(method, plan, "ImageService")
 
 
 def awaiting(plan: Plan[P, T]) -> Callable[Concatenate[AsyncImageService, P], Coroutine[Any, Any, T]]:
@@ -54,7 +54,7 @@ def awaiting(plan: Plan[P, T]) -> Callable[Concatenate[AsyncImageService, P], Co
         flow = _flow(plan, self._core, *args, **kwargs)
         return await self._run(flow, kwargs.get("timeout_s"))
 
-    return dressed(method, plan, "AsyncImageService")
+    return copy_signature(method, plan, "AsyncImageService")
 
 
 def streaming(plan: Plan[P, ImagesResponse]) -> Callable[Concatenate[ImageService, P], ImageStream]:
@@ -64,7 +64,7 @@ def streaming(plan: Plan[P, ImagesResponse]) -> Callable[Concatenate[ImageServic
         flow = _flow(plan, self._core, *args, **kwargs)
         return ImageStream(flow, lambda flow: self._driver(flow, kwargs.get("timeout_s")))
 
-    return dressed(method, plan, "ImageService", "ImageStream")
+    return copy_signature(method, plan, "ImageService", "ImageStream")
 
 
 def async_streaming(
@@ -78,7 +78,7 @@ def async_streaming(
             flow, lambda flow: self._driver(flow, kwargs.get("timeout_s")), self._proceed, self._end
         )
 
-    return dressed(method, plan, "AsyncImageService", "AsyncImageStream")
+    return copy_signature(method, plan, "AsyncImageService", "AsyncImageStream")
 
 
 def _flow(plan: Plan[P, T], core: Core, *args: P.args, **kwargs: P.kwargs) -> Flow[T]:
@@ -86,13 +86,13 @@ def _flow(plan: Plan[P, T], core: Core, *args: P.args, **kwargs: P.kwargs) -> Fl
     try:
         flow = plan(core, *args, **kwargs)
     except TypeError:
-        raise mismatch(plan, args, kwargs) from None
+        raise argument_error(plan, args, kwargs) from None
     recorders = core.equipment.recorders
     if not recorders:
         return flow
-    from imgkit.core.recording import recorded
+    from imgkit.core.recording import record_traffic
 
-    return recorded(flow, recorders)
+    return record_traffic(flow, recorders)
 
 
 class ImageService(ServiceBase):
@@ -110,7 +110,7 @@ class ImageService(ServiceBase):
 
     def _connect(self) -> None:
         self._watchdog = Watchdog()
-        if self._core.face == "async":
+        if self._core.flavor == "async":
             from imgkit.runtime.bridges import LoopBackend
 
             self._backend: Backend = LoopBackend(cast(AsyncBackend, self._core.backend))
@@ -139,8 +139,8 @@ class ImageService(ServiceBase):
     def _run(self, flow: Flow[T], timeout_s: object) -> T:
         driver = self._driver(flow, timeout_s)
         try:
-            end = driver.proceed()
-            assert isinstance(end, Done), "only streams emit events"
+            end = driver.run_until_event()
+            assert isinstance(end, Finished), "only streams emit events"
             return end.value
         finally:
             driver.close()
@@ -186,7 +186,7 @@ class AsyncImageService(ServiceBase):
         self._open: set[AsyncDriver[Any]] = set()
         self._running: set[AsyncDriver[Any]] = set()  # those of them that somebody waits for
         self._pools: dict[str, ThreadPoolExecutor] = {}
-        if self._core.face == "sync":
+        if self._core.flavor == "sync":
             from imgkit.runtime.bridges import ThreadBackend
 
             self._backend: AsyncBackend = ThreadBackend(
@@ -211,7 +211,7 @@ class AsyncImageService(ServiceBase):
             while self._running and time.monotonic() < until:
                 await asyncio.sleep(0.01)
             for driver in self._open - self._running:  # of streams that are between two events
-                driver.hang_up()
+                driver.close_reply()
             await self._backend.aclose()
             for pool in self._pools.values():
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -247,15 +247,15 @@ class AsyncImageService(ServiceBase):
         driver = self._driver(flow, timeout_s)
         try:
             end = await self._proceed(driver)
-            assert isinstance(end, Done), "only streams emit events"
+            assert isinstance(end, Finished), "only streams emit events"
             return end.value
         finally:
             self._end(driver)
 
-    async def _proceed(self, driver: AsyncDriver[T]) -> Done[T] | Emit:
+    async def _proceed(self, driver: AsyncDriver[T]) -> Finished[T] | EmitEvent:
         self._running.add(driver)
         try:
-            return await driver.proceed()
+            return await driver.run_until_event()
         finally:
             self._running.discard(driver)
 

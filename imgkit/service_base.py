@@ -9,13 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Never
 
-from imgkit.core.config import Core, build_core, seconds
+from imgkit.core.config import Core, build_core, check_seconds
 from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.models import CreateImageRequest, Estimate, ImageRequest, field_names
-from imgkit.plugins.registry import Members, ServicePlugins
+from imgkit.plugins.registry import PluginList, ServicePlugins
 from imgkit.plugins.table import HookTable
 from imgkit.redact import nearest
-from imgkit.schemas.requests import checked
+from imgkit.schemas.requests import validate_request
 from imgkit.wire.messages import AsyncBackend, Backend
 from imgkit.wire.transfer import Transfer
 
@@ -169,10 +169,10 @@ class ServiceBase(ABC):
         elif fields:
             raise InvalidRequestError(dict.fromkeys(fields, "goes into the request object"))
         kind = type(request)
-        made = checked(kind, {name: getattr(request, name) for name in field_names(kind)})
+        made = validate_request(kind, {name: getattr(request, name) for name in field_names(kind)})
         return self._core.settings.estimate(made, partial_images)
 
-    def _swap(self, members: Members, table: HookTable) -> None:
+    def _swap(self, members: PluginList, table: HookTable) -> None:
         self._core = self._core.with_plugins(members, table)
 
     @abstractmethod
@@ -184,7 +184,7 @@ class ServiceBase(ABC):
 
     def _transfer(self, timeout_s: object) -> Transfer:
         limits = self._core.limits
-        total_s = limits.timeout_s if timeout_s is None else seconds("timeout_s", timeout_s)
+        total_s = limits.timeout_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
         return Transfer(total_s, limits.connect_timeout_s, limits.read_timeout_s)
 
     def __repr__(self) -> str:

@@ -13,7 +13,7 @@ from imgkit.redact import nearest
 M = TypeVar("M", bound=Callable[..., Any])
 
 
-def mismatch(
+def argument_error(
     plan: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> InvalidRequestError:
     """Say what is wrong with the arguments of a call, with the nearest real name of each."""
@@ -38,7 +38,7 @@ def mismatch(
     return InvalidRequestError(fields)
 
 
-def dressed(method: M, plan: Callable[..., Any], owner: str, returns: str | None = None) -> M:
+def copy_signature(method: M, plan: Callable[..., Any], owner: str, returns: str | None = None) -> M:
     """Give a bound plan the name, signature and description that help() and editors show.
 
     Args:

@@ -26,13 +26,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
 class Face:
     """One of the two services, driven the same way by a test."""
 
-    def __init__(self, colour: str) -> None:
-        self.colour = colour
+    def __init__(self, flavor: str) -> None:
+        self.flavor = flavor
 
     def run(self, work: Callable[[Any], Any], *args: Any, **options: Any) -> Any:
         """Build a service, let `work` call it (it may return a coroutine), close it."""
         options.setdefault("retry", False)  # tests count what is sent; those of retries ask for them
-        if self.colour == "sync":
+        if self.flavor == "sync":
             with imgkit.ImageService(*args, **options) as service:
                 return work(service)
 
@@ -44,7 +44,7 @@ class Face:
 
 
 @pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest) -> Face:
+def flavor(request: pytest.FixtureRequest) -> Face:
     return Face(request.param)
 
 

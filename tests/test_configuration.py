@@ -76,10 +76,10 @@ def test_missing_key() -> None:
             service.create_image("a fox")
 
 
-def test_a_compatible_server_needs_no_key(http_backend: str, face: Any) -> None:
+def test_a_compatible_server_needs_no_key(http_backend: str, flavor: Any) -> None:
     """A server at a base URL of its own is called without a key if there is none."""
     with WireServer(reply(200, answer())) as server:
-        face.run(lambda service: service.create_image("a fox"), http_backend, base_url=server.base_url)
+        flavor.run(lambda service: service.create_image("a fox"), http_backend, base_url=server.base_url)
     assert "authorization" not in server.lines[0].headers
 
 

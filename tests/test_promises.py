@@ -30,12 +30,12 @@ KEY = "sk-test-CANARY-1234567890abcdef"
 OK = reply(200, answer())
 
 
-def create(face: Any, *args: Any, **options: Any) -> Any:
-    return face.run(lambda service: service.create_image("a fox"), *args, **options)
+def create(flavor: Any, *args: Any, **options: Any) -> Any:
+    return flavor.run(lambda service: service.create_image("a fox"), *args, **options)
 
 
 @pytest.mark.parametrize("interim", [100, 102, 103, 199])
-def test_interim_replies_are_not_the_answer(face: Any, http_backend: str, interim: int) -> None:
+def test_interim_replies_are_not_the_answer(flavor: Any, http_backend: str, interim: int) -> None:
     """Early hints and their like come before the answer, not in its place."""
 
     def script(line: Any) -> None:
@@ -43,7 +43,7 @@ def test_interim_replies_are_not_the_answer(face: Any, http_backend: str, interi
         OK(line)
 
     with WireServer(script) as server:
-        assert create(face, http_backend, base_url=server.base_url)[0].data == picture()
+        assert create(flavor, http_backend, base_url=server.base_url)[0].data == picture()
     assert server.posts == 1
 
 
@@ -59,10 +59,10 @@ class SlowFile:
         return self._blocks.pop(0)
 
 
-def test_nothing_is_sent_after_the_deadline(face: Any, http_backend: str) -> None:
+def test_nothing_is_sent_after_the_deadline(flavor: Any, http_backend: str) -> None:
     """When opening inputs has used up the time, nothing is sent, and the error says so."""
     with WireServer(OK) as server, pytest.raises(imgkit.NotSentError):
-        face.run(
+        flavor.run(
             lambda service: service.create_image_edit(SlowFile(0.05), "blue"),
             http_backend,
             base_url=server.base_url,
@@ -135,11 +135,11 @@ def test_a_queued_call_was_not_sent() -> None:
     assert [line.body for line in server.lines] == [b'{"prompt":"first"}']
 
 
-def test_impossible_host_names(face: Any, http_backend: str, tmp_path: Any) -> None:
+def test_impossible_host_names(flavor: Any, http_backend: str, tmp_path: Any) -> None:
     """A URL with an impossible host costs its own picture only, and no builtin exception escapes."""
     entries = [{"b64_json": encoded()}, {"url": "https://a..b/x.png"}, {"b64_json": encoded()}]
     with WireServer(reply(200, {"data": entries})) as server, pytest.raises(imgkit.SaveError) as caught:
-        face.run(
+        flavor.run(
             lambda service: service.create_image("a fox", save_to=tmp_path),
             http_backend,
             base_url=server.base_url,
@@ -152,7 +152,7 @@ def test_impossible_host_names(face: Any, http_backend: str, tmp_path: Any) -> N
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), ZeroDivisionError("oops")])
-def test_no_observer_costs_a_picture(face: Any, error: BaseException) -> None:
+def test_no_observer_costs_a_picture(flavor: Any, error: BaseException) -> None:
     """An observer that raises or exits, also where warnings are errors, costs nothing but a line."""
 
     class Bad:
@@ -162,11 +162,11 @@ def test_no_observer_costs_a_picture(face: Any, error: BaseException) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made = face.run(lambda service: service.create_image("a fox", size="64x64"), plugins=[Bad()])
+        made = flavor.run(lambda service: service.create_image("a fox", size="64x64"), plugins=[Bad()])
     assert len(made) == 1
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        face.run(lambda service: service.create_image("a fox", size="64x64"), plugins=[Bad()])
+        flavor.run(lambda service: service.create_image("a fox", size="64x64"), plugins=[Bad()])
     assert len([one for one in seen if one.category is PluginWarning]) == 1
 
 
@@ -180,30 +180,30 @@ def test_durations_stay_sane(name: str) -> None:
         service.create_image("a fox", timeout_s=1e10)
 
 
-def test_proxy_password_stays_secret(face: Any, http_backend: str) -> None:
+def test_proxy_password_stays_secret(flavor: Any, http_backend: str) -> None:
     """A proxy that refuses is told without the password that was used for it."""
     with WireServer(raw(b"HTTP/1.1 407 Proxy Auth\r\ncontent-length: 0\r\n\r\n")) as server:
         proxy = server.origin.replace("//", "//user:CANARYPW@")
         with pytest.raises(imgkit.NotSentError) as caught:
-            create(face, http_backend, base_url="https://api.example/v1", proxy=proxy, api_key=KEY)
+            create(flavor, http_backend, base_url="https://api.example/v1", proxy=proxy, api_key=KEY)
     assert "CANARYPW" not in "".join(traceback.format_exception(caught.value))
     assert "CANARYPW" not in repr(BackendOptions(proxy=proxy, client_options={"token": "CANARYPW"}))
 
 
-def test_an_echoed_key_is_nowhere(face: Any, http_backend: str) -> None:
+def test_an_echoed_key_is_nowhere(flavor: Any, http_backend: str) -> None:
     """A server that repeats the key in every field gets it into no attribute, message or frame."""
     error = {"message": KEY, "code": KEY, "type": KEY, "param": KEY}
     with WireServer(reply(429, {"error": error}, x_request_id=KEY)) as server:
         with pytest.raises(imgkit.RateLimitError) as caught:
-            create(face, http_backend, base_url=server.base_url, api_key=KEY)
+            create(flavor, http_backend, base_url=server.base_url, api_key=KEY)
     assert KEY not in f"{caught.value!r}{vars(caught.value)}"
 
 
-def test_no_frame_of_a_failure_shows_the_key(face: Any, http_backend: str) -> None:
+def test_no_frame_of_a_failure_shows_the_key(flavor: Any, http_backend: str) -> None:
     """A traceback that shows local variables shows the key in none of the frames behind the services."""
     with WireServer(reply(429, {"error": {"message": "slow down"}})) as server:
         with pytest.raises(imgkit.RateLimitError) as caught:
-            create(face, http_backend, base_url=server.base_url, api_key=KEY)
+            create(flavor, http_backend, base_url=server.base_url, api_key=KEY)
     told = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
     assert KEY not in told.partition("service.py")[2]  # the frames of this test hold it, as they must
 
@@ -232,11 +232,11 @@ def test_signed_urls_stay_out_of_logs(http_backend: str, caplog: Any) -> None:
     assert "CANARYSIG" not in caplog.text
 
 
-def test_deadline_while_connecting_is_not_sent(face: Any, http_backend: str) -> None:
+def test_deadline_while_connecting_is_not_sent(flavor: Any, http_backend: str) -> None:
     """A deadline that passes within the TLS handshake proves that nothing was sent, on both backends."""
     with WireServer(lambda line: line.until_client_leaves(), read_first=False) as server:
         with pytest.raises(imgkit.NotSentError):
-            create(face, http_backend, base_url=server.base_url.replace("http:", "https:"), timeout_s=0.2)
+            create(flavor, http_backend, base_url=server.base_url.replace("http:", "https:"), timeout_s=0.2)
 
 
 def test_a_proxy_of_the_environment_must_be_one(monkeypatch: Any) -> None:
@@ -307,7 +307,7 @@ def test_unknown_client_options(http_backend: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
-def test_a_callers_context_is_left_alone(face: Any, http_backend: str) -> None:
+def test_a_callers_context_is_left_alone(flavor: Any, http_backend: str) -> None:
     """An ssl.SSLContext is used as it is, and is the same afterwards."""
     import trustme
 
@@ -317,7 +317,7 @@ def test_a_callers_context_is_left_alone(face: Any, http_backend: str) -> None:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     with WireServer(OK, tls=server_side) as server:
-        assert len(create(face, http_backend, base_url=server.base_url, ca=context)) == 1
+        assert len(create(flavor, http_backend, base_url=server.base_url, ca=context)) == 1
     assert context.verify_mode == ssl.CERT_NONE
 
 
@@ -328,15 +328,15 @@ def test_images_are_equal_to_themselves_only() -> None:
     assert len({one, other, one}) == 2
 
 
-def test_a_cut_reply_is_kept(face: Any, http_backend: str) -> None:
+def test_a_cut_reply_is_kept(flavor: Any, http_backend: str) -> None:
     """What arrived of a reply that was cut, or is too large, is in the error."""
     with WireServer(raw(head(200, {"content-length": "100"}) + b'{"data": [')) as server:
         with pytest.raises(imgkit.OutcomeUnknownError) as cut:
-            create(face, http_backend, base_url=server.base_url)
+            create(flavor, http_backend, base_url=server.base_url)
     assert b'{"data": ['.startswith(cut.value.body)  # aiohttp may have noticed the cut first
     assert cut.value.body or http_backend == "aiohttp"
     with WireServer(reply(200, b"x" * 5000)) as server, pytest.raises(imgkit.UnreadableReplyError) as large:
-        create(face, http_backend, base_url=server.base_url, max_reply_bytes=1000)
+        create(flavor, http_backend, base_url=server.base_url, max_reply_bytes=1000)
     assert len(large.value.body) > 1000
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from imgkit.errors import InvalidRequestError
 from imgkit.images import inputs
-from imgkit.images.inputs import InputFile, check_type, open_input
+from imgkit.images.inputs import ImageFile, check_type, open_input
 from imgkit.images.sniff import is_complete_bytes
 from imgkit.wire.messages import BLOCK_BYTES
 from tests.support.openings import cleanup, refusal
@@ -269,5 +269,5 @@ def test_fuzz(data: bytes) -> None:
 def test_short_reads(cleanup: ExitStack) -> None:
     """A source that gives less than was asked for loses nothing."""
     chance = random.Random(1)
-    opened = InputFile("image", len(PNG), lambda size, at: PNG[at : at + min(size, chance.randint(1, 1024))])
+    opened = ImageFile("image", len(PNG), lambda size, at: PNG[at : at + min(size, chance.randint(1, 1024))])
     assert opened.read() == PNG

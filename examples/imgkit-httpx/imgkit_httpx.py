@@ -91,5 +91,7 @@ class AsyncReply(Reply):
 
 @hookimpl
 def imgkit_backends():
-    for name, kind, face in (("httpx", HttpxBackend, "sync"), ("httpx-async", AsyncHttpxBackend, "async")):
-        yield BackendSpec(name=name, target=f"{__name__}:{kind.__name__}", face=face, summary="with httpx")
+    for name, kind, flavor in (("httpx", HttpxBackend, "sync"), ("httpx-async", AsyncHttpxBackend, "async")):
+        yield BackendSpec(
+            name=name, target=f"{__name__}:{kind.__name__}", flavor=flavor, summary="with httpx"
+        )

@@ -161,7 +161,7 @@ class _AiohttpReply:
                 raise
             self._broken = error
         if not chunk and self._transfer is not None:
-            self._transfer.hang_up()  # an upload that the server refused early would linger otherwise
+            self._transfer.shut_down()  # an upload that the server refused early would linger otherwise
         return chunk
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ SEND_GAP_S = 30.0
 """Seconds that one block of an upload may take; urllib3 would apply the connect timeout."""
 
 
-class Line:
+class RequestContext:
     """What a connection must know of the request that it carries."""
 
     def __init__(self, transfer: Transfer, public_only: bool, reuse: bool) -> None:
@@ -44,10 +44,10 @@ class Line:
 class _Current(threading.local):
     """The request that this thread is sending: urllib3 makes connections in the thread that uses them."""
 
-    line: Line | None = None
+    line: RequestContext | None = None
 
 
-current = _Current()
+current_request = _Current()
 sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 """All that are open, for a forked child to close."""
 
@@ -115,7 +115,7 @@ class _Guarded:
     """The head of a request that waits for the beginning of its body."""
 
     def connect(self) -> None:
-        line = current.line
+        line = current_request.line
         try:
             super().connect()  # type: ignore[misc]  # a mix-in of urllib3's connections
         except BaseException:
@@ -126,7 +126,7 @@ class _Guarded:
         self.sock.settimeout(SEND_GAP_S)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        line = current.line
+        line = current_request.line
         if line is not None:
             self.reusable = line.reuse
             if self.sock is not None:  # a kept connection
@@ -155,7 +155,7 @@ class _Guarded:
 
     def _new_conn(self) -> socket.socket:
         """Connect to the first address that answers, all within one timeout, if its peer may be used."""
-        line = current.line
+        line = current_request.line
         deadline = time.monotonic() + float(self.timeout or SEND_GAP_S)
         problem: OSError = OSError("the name has no addresses")
         addresses = self._addresses(deadline)
@@ -254,7 +254,7 @@ class _NoQueries(logging.Filter):
     """Keeps signed URLs out of urllib3's log while it fetches for us."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if current.line is not None:
+        if current_request.line is not None:
             record.msg, record.args = scrub(re.sub(r"\?[^\s\"]*", "?…", record.getMessage()), limit=2000), ()
         return True
 

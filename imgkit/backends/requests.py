@@ -20,7 +20,7 @@ import requests.adapters
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry, Timeout
 
-from imgkit.backends.connections import POOLS, Line, current, sockets
+from imgkit.backends.connections import POOLS, RequestContext, current_request, sockets
 from imgkit.backends.sockets import close_descriptors, tls_context
 from imgkit.wire.messages import BackendOptions, Head, HttpRequest, Reply, whole_or_blocks
 from imgkit.wire.transfer import Transfer
@@ -56,7 +56,9 @@ class RequestsBackend:
         # requests' stubs know no iterable with a length, which it sends block by block.
         prepared.body = cast(Any, whole_or_blocks(request.body)) if request.method == "POST" else None
         proxy = None if request.public_peer_only else self._options.proxy
-        current.line = Line(transfer, request.public_peer_only, self._options.reuse_connections)
+        current_request.line = RequestContext(
+            transfer, request.public_peer_only, self._options.reuse_connections
+        )
         try:
             response = self._get_adapter().send(
                 prepared,
@@ -67,7 +69,7 @@ class RequestsBackend:
                 proxies={"http": proxy, "https": proxy} if proxy else {},
             )
         finally:
-            current.line = None
+            current_request.line = None
         return _RequestsReply(response)
 
     def _headers(self, request: HttpRequest) -> dict[str, str]:

@@ -52,7 +52,7 @@ class Totals:
     unpriced: int
 
 
-class Book:
+class BudgetStore:
     """A book of one budget.
 
     Args:
@@ -195,7 +195,7 @@ def _lost(tables: sqlite3.Connection, amount: int, unpriced: int) -> None:
     )
 
 
-_living: weakref.WeakSet[Book] = weakref.WeakSet()
+_living: weakref.WeakSet[BudgetStore] = weakref.WeakSet()
 
 
 def _after_fork() -> None:

@@ -10,19 +10,19 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from imgkit.errors import ImgkitError
-from imgkit.plugins.table import Origin, guarded
+from imgkit.plugins.table import PluginSource, call_plugin
 
 if TYPE_CHECKING:
     from imgkit.models import ImageRequest, ImagesResponse
     from imgkit.plugins.events import Call
     from imgkit.plugins.protocols import Reservation
-    from imgkit.plugins.resources import Supplied
+    from imgkit.plugins.resources import Resource
     from imgkit.wire.messages import Head
 
 HOOK = "imgkit_ledger"
 
 
-class Account:
+class ReservationGroup:
     """The reservations of one sending. Its methods may block.
 
     Attributes:
@@ -33,7 +33,7 @@ class Account:
     def __init__(self) -> None:
         self.sent = False
         self.problems: list[str] = []
-        self._open: list[tuple[Origin, Reservation]] = []
+        self._open: list[tuple[PluginSource, Reservation]] = []
         self._process: int | None = None  # that reserved; a forked child ends nothing for its parent
 
     @property
@@ -47,7 +47,7 @@ class Account:
         return any(one.spools for _, one in self._open)
 
     @classmethod
-    def reserve(cls, ledgers: Iterable[Supplied], request: ImageRequest, call: Call, attempt: int) -> Self:
+    def reserve(cls, ledgers: Iterable[Resource], request: ImageRequest, call: Call, attempt: int) -> Self:
         """Return the account of one sending.
 
         Args:
@@ -63,7 +63,7 @@ class Account:
         account._process = os.getpid()
         try:
             for ledger in ledgers:
-                reservation = guarded(ledger.origin, HOOK, ledger.thing.reserve, request, call, attempt)
+                reservation = call_plugin(ledger.origin, HOOK, ledger.thing.reserve, request, call, attempt)
                 account._open.append((ledger.origin, reservation))
         except BaseException:
             account.close()
@@ -120,10 +120,10 @@ class Account:
             return []
         return [self._attempt(origin, getattr(one, what), *arguments) for origin, one in ending]
 
-    def _attempt(self, origin: Origin, method: Callable[..., Any], *arguments: Any) -> Any:
+    def _attempt(self, origin: PluginSource, method: Callable[..., Any], *arguments: Any) -> Any:
         """Call a method where something may be paid for already: a failure is only told."""
         try:
-            return guarded(origin, HOOK, method, *arguments)
+            return call_plugin(origin, HOOK, method, *arguments)
         except ImgkitError as error:
             self.problems.append(str(error))
             return None

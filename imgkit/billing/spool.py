@@ -31,7 +31,7 @@ _FLAGS |= getattr(os, "O_BINARY", 0)
 _UNFINISHED_S = 3600.0
 
 
-class Record:
+class SpoolRecord:
     """A record that this process writes. Not for several threads at once.
 
     Attributes:
@@ -88,7 +88,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class SpooledReply:
     """A record that was found.
 
     Attributes:
@@ -153,7 +153,7 @@ class Spool:
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
 
-    def new(self, name: str, facts: Mapping[str, Any]) -> Record:
+    def new(self, name: str, facts: Mapping[str, Any]) -> SpoolRecord:
         """Begin a record. Raises OSError.
 
         Args:
@@ -177,27 +177,27 @@ class Spool:
             lock.release(remove=False)
             raise
         lock.path = folder / _LOCK
-        return Record(folder, lock, facts)
+        return SpoolRecord(folder, lock, facts)
 
-    def left(self) -> list[Left]:
+    def left(self) -> list[SpooledReply]:
         """Return the records, oldest first. Raises OSError."""
         found = []
         for folder in self._folders():
             facts = _facts(folder)
             if facts is not None:
                 with suppress(FileNotFoundError):  # it has just been delivered
-                    found.append(Left(folder, facts, _state(folder, facts), _size(folder)))
+                    found.append(SpooledReply(folder, facts, _state(folder, facts), _size(folder)))
         return found
 
-    def mark(self, record: Left, paths: list[str]) -> None:
+    def mark(self, record: SpooledReply, paths: list[str]) -> None:
         """Note in a record where its pictures have been saved. Raises OSError."""
         _write_file(record.folder / _CALL, {**record.facts, "why": record.why, "recovered_to": paths})
 
-    def drop(self, record: Left) -> bool:
+    def drop(self, record: SpooledReply) -> bool:
         """Remove a record; return False if its process is at it. Raises OSError."""
         return _drop(record.folder)
 
-    def prune(self) -> list[Left]:
+    def prune(self) -> list[SpooledReply]:
         """Drop what is too old or too much, and return it. Raises OSError."""
         now, dropped = time.time(), []
         for folder in self._hidden():
@@ -266,7 +266,7 @@ def _facts(folder: Path) -> Mapping[str, Any] | None:
     return facts if isinstance(facts, dict) and facts.get("imgkit_spool") == VERSION else None
 
 
-def _started(record: Left) -> float:
+def _started(record: SpooledReply) -> float:
     at = record.facts.get("started_at")
     return float(at) if isinstance(at, int | float) else 0.0
 

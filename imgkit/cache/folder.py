@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from imgkit.errors import ConfigurationError
 from imgkit.images.sniff import EXTENSIONS, sniff
 from imgkit.locks import FileLock
-from imgkit.plugins.protocols import Answer, Busy, Entry, Failure, Hit, Lease
+from imgkit.plugins.protocols import Busy, Entry, Failure, Hit, Lease, LeaseResult
 
 if TYPE_CHECKING:
     from imgkit.cache.index import Index, Row
@@ -93,7 +93,7 @@ class FolderStore:
 
         return Index(self._root / "index.sqlite3", self._scan)
 
-    def try_lease(self, key: str, *, newer_than: float | None = None, waited_for: str = "") -> Answer:
+    def try_lease(self, key: str, *, newer_than: float | None = None, waited_for: str = "") -> LeaseResult:
         """Return the entry, or the right to make it, or that somebody is at it. Raises OSError."""
         entry = self.read(key, newer_than=newer_than)
         if entry is not None:

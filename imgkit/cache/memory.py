@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from imgkit.plugins.protocols import Answer, Busy, Entry, Failure, Hit, Lease
+from imgkit.plugins.protocols import Busy, Entry, Failure, Hit, Lease, LeaseResult
 
 MAX_BYTES = 256 * 1024 * 1024
 FAILURES_S = 3600.0
@@ -41,7 +41,7 @@ class MemoryStore:
         self._begin()
         self._entries: OrderedDict[str, Entry] = OrderedDict()
 
-    def try_lease(self, key: str, *, newer_than: float | None = None, waited_for: str = "") -> Answer:
+    def try_lease(self, key: str, *, newer_than: float | None = None, waited_for: str = "") -> LeaseResult:
         """Return the entry, or the right to make it, or that somebody is at it."""
         with self._now():
             entry = self._entries.get(key)

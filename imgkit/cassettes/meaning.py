@@ -19,7 +19,7 @@ _MOST_SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
+class RequestSummary:
     """What a request asks for.
 
     Attributes:
@@ -33,16 +33,16 @@ class Meaning:
     fields: Mapping[str, str]
 
 
-def meaning_of(method: str, url: str, content_type: str, body: bytes) -> Meaning:
+def meaning_of(method: str, url: str, content_type: str, body: bytes) -> RequestSummary:
     """Return what a request asks for, whatever host it goes to and however its body is written.
 
     Args:
         method, url, content_type, body: of the request; scrubbed or not.
     """
     if method == "GET":
-        return Meaning(method, scrub_url(url, all_parameters=True), {})
+        return RequestSummary(method, scrub_url(url, all_parameters=True), {})
     where = "/".join(urlsplit(url).path.rstrip("/").split("/")[-2:])
-    return Meaning(method, where, fields_of(content_type, body))
+    return RequestSummary(method, where, fields_of(content_type, body))
 
 
 def fields_of(content_type: str, body: bytes) -> dict[str, str]:
@@ -73,7 +73,7 @@ def differences(recorded: Mapping[str, str], asked: Mapping[str, str]) -> list[s
     return told if more <= 0 else [*told[:_MOST_SHOWN], f"and {more} more"]
 
 
-def nearest(wanted: Meaning, recorded: Iterable[Meaning]) -> int | None:
+def nearest(wanted: RequestSummary, recorded: Iterable[RequestSummary]) -> int | None:
     """Return the place of what is most like a request, None if nothing is for the same place."""
     best: tuple[int, int] | None = None
     for number, one in enumerate(recorded):
@@ -84,7 +84,7 @@ def nearest(wanted: Meaning, recorded: Iterable[Meaning]) -> int | None:
     return None if best is None else best[1]
 
 
-def missing(wanted: Meaning, recorded: list[tuple[Meaning, str]]) -> str:
+def missing(wanted: RequestSummary, recorded: list[tuple[RequestSummary, str]]) -> str:
     """Return a sentence that says why nothing answers a request, without its end.
 
     Args:

@@ -18,7 +18,7 @@ STALE_DAYS = 180
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
-class Origin(NamedTuple):
+class FactSource(NamedTuple):
     """Where a fact is from.
 
     Attributes:
@@ -84,7 +84,7 @@ class Rule(NamedTuple):
     grid: Grid | None = None
     why: str = ""
     sure: bool = False
-    origin: Origin = Origin()
+    origin: FactSource = FactSource()
 
 
 class InputFacts(NamedTuple):
@@ -107,7 +107,7 @@ class InputFacts(NamedTuple):
     data_url_longest: int | None = None
     square: bool = False
     sure: bool = False
-    origin: Origin = Origin()
+    origin: FactSource = FactSource()
 
 
 class Prices(NamedTuple):
@@ -118,7 +118,7 @@ class Prices(NamedTuple):
     image_in: Decimal | None = None
     text_out: Decimal | None = None
     image_out: Decimal | None = None
-    origin: Origin = Origin()
+    origin: FactSource = FactSource()
 
 
 class Tokens(NamedTuple):
@@ -134,7 +134,7 @@ class Tokens(NamedTuple):
     by_quality: Mapping[str, Mapping[str, int]]
     note: str = ""
     not_of: Mapping[str, Collection[str]] = _NONE
-    origin: Origin = Origin()
+    origin: FactSource = FactSource()
 
 
 class Model(NamedTuple):
@@ -160,7 +160,7 @@ class Model(NamedTuple):
     inputs: InputFacts | None = None
     prices: Prices | None = None
     tokens: Tokens | None = None
-    origin: Origin = Origin()
+    origin: FactSource = FactSource()
 
 
 class Retired(NamedTuple):
@@ -178,4 +178,4 @@ class Retired(NamedTuple):
     hosts: tuple[str, ...]
     date: date | None = None
     instead: str = ""
-    origin: Origin = Origin()
+    origin: FactSource = FactSource()

@@ -23,7 +23,7 @@ _COUNTED = ("prompt", "n", "size", "quality", "output_format")
 """Fields that a price depends on; those in ``extra_body`` win, as they do in what is sent."""
 
 
-def cost_of(usage: Usage | None, model: Model | None, operation: str) -> Cost:
+def compute_cost(usage: Usage | None, model: Model | None, operation: str) -> Cost:
     """Return what a reply has cost.
 
     Args:
@@ -174,7 +174,7 @@ def _amount(prices: Prices, text: int, image: int, output: int) -> Decimal | Non
     return total
 
 
-def together(costs: Iterable[Cost]) -> Cost:
+def sum_costs(costs: Iterable[Cost]) -> Cost:
     """Return the sum of several costs; one that is not known makes it unknown."""
     whole = list(costs)
     if not whole:

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from imgkit.catalogue.catalogue import Facts
-from imgkit.catalogue.facts import Grid, InputFacts, Model, Origin, Prices, Retired, Rule, Tokens
+from imgkit.catalogue.facts import FactSource, Grid, InputFacts, Model, Prices, Retired, Rule, Tokens
 from imgkit.errors import ConfigurationError
 
 _NAMED = ("rules", "inputs", "prices", "tokens")
@@ -142,8 +142,8 @@ def _tokens(one: dict[str, Any] | None) -> Tokens | None:
     return Tokens(by_quality=by_quality, note=one.get("note", ""), not_of=not_of, origin=one["origin"])
 
 
-def _origin(one: Mapping[str, Any], layer: Facts) -> Origin:
+def _origin(one: Mapping[str, Any], layer: Facts) -> FactSource:
     source = one.get("source", "")
-    return Origin(
+    return FactSource(
         as_of=one.get("as_of", layer.get("as_of")), source=layer.get("sources", {}).get(source, source)
     )

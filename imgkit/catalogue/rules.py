@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from imgkit.catalogue.catalogue import NEAR_DAYS, Catalogue
 from imgkit.errors import ConfigurationError, InvalidRequestError
-from imgkit.images.inputs import InputFile, OpenedInputs
+from imgkit.images.inputs import ImageFile, OpenedInputs
 from imgkit.models import ImageRequest, field_names
 
 if TYPE_CHECKING:
-    from imgkit.catalogue.facts import Grid, InputFacts, Model, Origin, Rule
+    from imgkit.catalogue.facts import FactSource, Grid, InputFacts, Model, Rule
 
 Policy = Literal["raise", "warn", "drop"]
 POLICIES: tuple[Policy, ...] = ("raise", "warn", "drop")
@@ -27,7 +27,7 @@ _MET_OTHERWISE = ("n",)
 _SIZE = re.compile(r"([0-9]+)x([0-9]+)")
 
 
-class Finding(NamedTuple):
+class RuleFinding(NamedTuple):
     """What is wrong with one field of a request, as far as is known.
 
     Attributes:
@@ -40,17 +40,17 @@ class Finding(NamedTuple):
     field: str
     text: str
     sure: bool
-    origin: Origin
+    origin: FactSource
 
 
-def policy_of(given: object) -> Policy:
+def parse_policy(given: object) -> Policy:
     """Return a checked policy. Raises ConfigurationError."""
     if given not in POLICIES:
         raise ConfigurationError(f"on_unsupported is one of {', '.join(map(repr, POLICIES))}, not {given!r}")
     return given
 
 
-def judged(
+def check_request(
     request: ImageRequest,
     model: Model | None,
     catalogue: Catalogue,
@@ -74,7 +74,7 @@ def judged(
     """
     if model is None:
         return request, []
-    warnings = [text] if (text := ending(model, catalogue, today)) else []
+    warnings = [text] if (text := shutdown_notice(model, catalogue, today)) else []
     wrong: dict[str, str] = {}
     dropped: dict[str, Any] = {}
     for one in findings(request, model, catalogue, more):
@@ -99,11 +99,11 @@ def judged(
 
 def findings(
     request: ImageRequest, model: Model, catalogue: Catalogue, more: Mapping[str, Any] | None = None
-) -> Iterator[Finding]:
+) -> Iterator[RuleFinding]:
     """Yield what a model would not take of a request."""
     if model.operations and request.operation not in model.operations:
         has = ", ".join(model.operations)
-        yield Finding(
+        yield RuleFinding(
             field="model",
             text=f"{model.id} does not have {request.operation}; it has {has}",
             sure=True,
@@ -117,12 +117,16 @@ def findings(
     for rule in model.rules:
         if rule.field not in given or rule.field in _MET_OTHERWISE:
             continue
-        problem = problem_of(rule, given[rule.field]) if applies(rule, given, catalogue.defaults) else None
+        problem = (
+            explain_violation(rule, given[rule.field]) if applies(rule, given, catalogue.defaults) else None
+        )
         if problem:
-            yield Finding(field=rule.field, text=f"{model.id} {problem}", sure=rule.sure, origin=rule.origin)
+            yield RuleFinding(
+                field=rule.field, text=f"{model.id} {problem}", sure=rule.sure, origin=rule.origin
+            )
 
 
-def judged_inputs(inputs: OpenedInputs, model: Model, policy: Policy, today: date) -> list[str]:
+def check_inputs(inputs: OpenedInputs, model: Model, policy: Policy, today: date) -> list[str]:
     """Return what the caller should know of input pictures, by what their headers say.
 
     Raises:
@@ -143,7 +147,7 @@ def judged_inputs(inputs: OpenedInputs, model: Model, policy: Policy, today: dat
     return [f"{field}: {text}" for field, text in wrong.items()]
 
 
-def _problem_of_file(file: InputFile, facts: InputFacts, *, as_json: bool) -> str | None:
+def _problem_of_file(file: ImageFile, facts: InputFacts, *, as_json: bool) -> str | None:
     kind = file.kind
     longest = facts.data_url_longest
     if as_json and longest is not None and data_url_length(kind.media_type, file.length) > longest:
@@ -172,7 +176,7 @@ def applies(rule: Rule, given: Mapping[str, Any], defaults: Mapping[str, Any]) -
     return all(given.get(name, defaults.get(name)) in values for name, values in rule.when.items())
 
 
-def problem_of(rule: Rule, value: Any) -> str | None:
+def explain_violation(rule: Rule, value: Any) -> str | None:
     """Return what is wrong with a value, as the rest of a sentence about the model; None if nothing is."""
     when = "".join(f" with {name}={' or '.join(map(repr, values))}" for name, values in rule.when.items())
     why = f" ({rule.why})" if rule.why else ""
@@ -193,7 +197,7 @@ def problem_of(rule: Rule, value: Any) -> str | None:
     return None
 
 
-def meaning(rule: Rule) -> str:
+def describe_rule(rule: Rule) -> str:
     """Return what a rule lets a field be, in words."""
     parts = []
     if rule.refused:
@@ -212,7 +216,7 @@ def meaning(rule: Rule) -> str:
     return "; ".join(parts) + (f" with {when}" if when else "") + why + ("" if rule.sure else "; doubtful")
 
 
-def most(field: str, request: ImageRequest, model: Model, catalogue: Catalogue) -> int | None:
+def max_value(field: str, request: ImageRequest, model: Model, catalogue: Catalogue) -> int | None:
     """Return the largest number that a model takes in a field of a request, None where none is known."""
     given = {
         name: value for name in field_names(type(request)) if (value := getattr(request, name)) is not None
@@ -225,7 +229,7 @@ def most(field: str, request: ImageRequest, model: Model, catalogue: Catalogue) 
     return min(bounds, default=None)
 
 
-def ending(model: Model, catalogue: Catalogue, today: date) -> str | None:
+def shutdown_notice(model: Model, catalogue: Catalogue, today: date) -> str | None:
     """Return what there is to say about the end of a model that is past or near, else None."""
     if model.shutdown is None or (model.shutdown - today).days > NEAR_DAYS:
         return None

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from imgkit.cli import console as streams
 from imgkit.errors import PluginError
 from imgkit.plugins.hookspecs import BackendSpec
-from imgkit.plugins.registry import build_table
-from imgkit.plugins.table import Offer, told
+from imgkit.plugins.registry import load_hook_table
+from imgkit.plugins.table import NamedSpec, describe_error
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,9 @@ class Listed:
 
 def listed() -> list[Listed]:
     """Return all backends, each tried."""
-    return [Listed(offer.spec, _problem(offer)) for offer in build_table().offered(BackendSpec).values()]
+    return [
+        Listed(offer.spec, _problem(offer)) for offer in load_hook_table().specs_by_name(BackendSpec).values()
+    ]
 
 
 def show(*, as_json: bool) -> int:
@@ -38,7 +40,7 @@ def show(*, as_json: bool) -> int:
             {
                 "name": one.spec.name,
                 "summary": one.spec.summary,
-                "face": one.spec.face,
+                "flavor": one.spec.flavor,
                 "reaches_network": one.spec.reaches_network,
                 "loads": one.problem is None,
                 "problem": one.problem,
@@ -55,10 +57,10 @@ def show(*, as_json: bool) -> int:
     return streams.send_text("\n".join(lines) + "\n")
 
 
-def _problem(offer: Offer[BackendSpec]) -> str | None:
+def _problem(offer: NamedSpec[BackendSpec]) -> str | None:
     try:
         offer.load()
     except PluginError as error:
         how = f"; {offer.spec.install}" if offer.spec.install else ""
-        return f"{told(error.__cause__ or error)}{how}"
+        return f"{describe_error(error.__cause__ or error)}{how}"
     return None

@@ -28,10 +28,10 @@ def offered(group: click.Group) -> dict[str, click.Command]:
         PluginError: a plugin fails, or offers something else.
         ConfigurationError: two offer one name, or one that imgkit has.
     """
-    from imgkit.plugins.registry import build_table
+    from imgkit.plugins.registry import load_hook_table
 
     found: dict[str, tuple[str, click.Command]] = {}
-    for impl in build_table().commands:
+    for impl in load_hook_table().commands:
         answer = impl(group=group)
         try:
             commands = tuple(answer if answer is not None else ())

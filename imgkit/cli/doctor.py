@@ -138,7 +138,7 @@ def _parts() -> Iterator[Finding]:
 
 
 def _plugins() -> Iterator[Finding]:
-    for one in DISCOVERY.loaded():
+    for one in DISCOVERY.load_installed():
         if one.state == "loaded":
             yield Finding("ok", f"{one.origin} loads")
         else:

@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import imgkit
 from imgkit.cli import state
-from imgkit.default_plugins.keys import as_secret, cleaned
+from imgkit.default_plugins.keys import as_secret, normalize_key
 from imgkit.errors import ConfigurationError, ImgkitError
 from imgkit.plugins.hookspecs import ProviderSpec
-from imgkit.plugins.registry import build_table
-from imgkit.providers.base import Provider, credentials_of
+from imgkit.plugins.registry import load_hook_table
+from imgkit.providers.base import Provider, list_credentials
 from imgkit.redact import safe_url, scrub
 
 
@@ -84,7 +84,7 @@ def clock(now: float, newest: float) -> Finding:
 def _backend(given: Mapping[str, Any]) -> Finding:
     source = "--backend" if given.get("backend") else "IMGKIT_BACKEND"
     wanted = given.get("backend") or os.environ.get("IMGKIT_BACKEND") or "offline"
-    known = build_table().backend_specs()
+    known = load_hook_table().backend_specs()
     if wanted in known:
         return Finding("ok", f"backend used without --backend: {wanted}")
     return Finding("wrong", f"{source} is {wanted}; there are {', '.join(known)}: change or unset it")
@@ -93,7 +93,7 @@ def _backend(given: Mapping[str, Any]) -> Finding:
 def _provider(given: Mapping[str, Any]) -> Provider | Finding:
     source = "--provider" if given.get("provider") else "IMGKIT_PROVIDER"
     wanted = given.get("provider") or os.environ.get("IMGKIT_PROVIDER") or "openai"
-    offer = build_table().offered(ProviderSpec).get(wanted)
+    offer = load_hook_table().specs_by_name(ProviderSpec).get(wanted)
     if offer is None:
         return Finding("wrong", f"{source} names no provider that loads: change or unset it")
     try:
@@ -104,14 +104,15 @@ def _provider(given: Mapping[str, Any]) -> Provider | Finding:
 
 
 def _keys(provider: Provider) -> Iterator[Finding]:
-    for variable in (one.variable for one in credentials_of(provider)):
+    for variable in (one.variable for one in list_credentials(provider)):
         text = os.environ.get(variable, "").strip()
         if not text:
             yield Finding("ok", f"API key: {variable} is not set; the offline backend needs none")
             continue
         try:
             yield Finding(
-                "ok", f"API key: {variable} is set ({cleaned(as_secret(text, variable), variable).hint()})"
+                "ok",
+                f"API key: {variable} is set ({normalize_key(as_secret(text, variable), variable).hint()})",
             )
         except ConfigurationError as error:
             yield Finding("wrong", f"API key: {error}")

@@ -9,12 +9,12 @@ from pkgutil import resolve_name
 from typing import Any
 
 from imgkit.catalogue.catalogue import Catalogue, own_facts
-from imgkit.catalogue.facts import Grid, InputFacts, Model, Origin, Prices, Rule
-from imgkit.catalogue.rules import ending, meaning
+from imgkit.catalogue.facts import FactSource, Grid, InputFacts, Model, Prices, Rule
+from imgkit.catalogue.rules import describe_rule, shutdown_notice
 from imgkit.cli import console as streams
 from imgkit.cli import exit_codes as exits
 from imgkit.errors import UnknownProviderError
-from imgkit.plugins.registry import build_table
+from imgkit.plugins.registry import load_hook_table
 from imgkit.redact import nearest
 
 _SHORT = {"create_image": "create", "create_image_edit": "edit", "create_image_variation": "variation"}
@@ -54,7 +54,7 @@ def show(*, model: str | None, models: str | None, as_json: bool) -> int:
 
 def _catalogue(models: str | None) -> Catalogue:
     name = os.environ.get("IMGKIT_PROVIDER") or "openai"
-    spec = build_table().provider_specs().get(name)
+    spec = load_hook_table().provider_specs().get(name)
     if spec is None:
         raise UnknownProviderError(f"IMGKIT_PROVIDER is {name}, which no plugin offers: change or unset it")
     return Catalogue(name, getattr(resolve_name(spec.target), "model_facts", ""), own_facts(models))
@@ -82,14 +82,14 @@ def _described(model: Model, catalogue: Catalogue, today: date) -> list[str]:
     """Return all that is known of a model as lines, each with the number of its source."""
     sources: dict[str, int] = {}
 
-    def line(name: str, text: str, origin: Origin) -> str:
+    def line(name: str, text: str, origin: FactSource) -> str:
         return f"  {name:<18} {text} [{sources.setdefault(str(origin), len(sources) + 1)}]"
 
     lines = [model.id, line("hosts", ", ".join(model.hosts), model.origin)]
     if model.snapshots:
         lines.append(line("also", ", ".join(model.snapshots), model.origin))
     lines.append(line("operations", ", ".join(model.operations) or "any", model.origin))
-    end = ending(model, catalogue, today)
+    end = shutdown_notice(model, catalogue, today)
     lines += [line("end", end, model.origin)] if end else []
     if model.prices is not None:
         lines.append(line("prices", _prices(model), model.prices.origin))
@@ -98,7 +98,7 @@ def _described(model: Model, catalogue: Catalogue, today: date) -> list[str]:
         formats = ", ".join(sorted(inputs.formats))
         most = f"up to {inputs.most_images} of up to {inputs.most_bytes} bytes"
         lines.append(line("inputs", f"{formats}; {most}", inputs.origin))
-    lines += [line(rule.field, meaning(rule), rule.origin) for rule in model.rules]
+    lines += [line(rule.field, describe_rule(rule), rule.origin) for rule in model.rules]
     return [*lines, *(f"[{number}] {source}" for source, number in sources.items())]
 
 

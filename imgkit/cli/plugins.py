@@ -10,10 +10,10 @@ from imgkit._version import __version__
 from imgkit.cli import console as streams
 from imgkit.cli import doctor_checks as clash
 from imgkit.errors import ImgkitError
-from imgkit.plugins.binding import bind
+from imgkit.plugins.binding import collect_hooks
 from imgkit.plugins.hookspecs import PluginSpec
-from imgkit.plugins.registry import DISCOVERY, built_in, table_of
-from imgkit.plugins.table import Impl, Origin
+from imgkit.plugins.registry import DISCOVERY, build_hook_table, built_in
+from imgkit.plugins.table import HookImpl, PluginSource
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ def _state(one: Listed) -> str:
 
 def _built_in(*, load: bool) -> Iterator[Listed]:
     """Yield what imgkit brings along; an optional part of it may lack what it needs."""
-    for offer in table_of((built_in(),)).offered(PluginSpec).values():
+    for offer in build_hook_table((built_in(),)).specs_by_name(PluginSpec).values():
         own = (offer.spec.name, clash.DISTRIBUTION, __version__)
         if not load:
             yield Listed(*own, "built-in")
             continue
         try:
-            impls = bind(Origin(offer.spec.name), offer.make())
+            impls = collect_hooks(PluginSource(offer.spec.name), offer.make())
         except ImgkitError as error:
             yield Listed(*own, "broken", str(error))
         else:
@@ -76,7 +76,7 @@ def _built_in(*, load: bool) -> Iterator[Listed]:
 
 
 def _installed(*, load: bool) -> Iterator[Listed]:
-    for one in DISCOVERY.loaded() if load else DISCOVERY.listed():
+    for one in DISCOVERY.load_installed() if load else DISCOVERY.list_installed():
         yield Listed(
             one.origin.plugin,
             one.origin.distribution,
@@ -87,5 +87,5 @@ def _installed(*, load: bool) -> Iterator[Listed]:
         )
 
 
-def _hooks(impls: Iterable[Impl]) -> tuple[str, ...]:
+def _hooks(impls: Iterable[HookImpl]) -> tuple[str, ...]:
     return tuple(impl.hook for impl in impls)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from imgkit.billing.spool import Left, Spool
+from imgkit.billing.spool import Spool, SpooledReply
 from imgkit.cli import console as streams
 from imgkit.cli import exit_codes as exits
 from imgkit.cli import output_paths as targets
@@ -52,7 +52,7 @@ def recover(
         raise state.unusable(spool.folder, error) from None
 
 
-def _drop(spool: Spool, records: list[Left], names: tuple[str, ...]) -> int:
+def _drop(spool: Spool, records: list[SpooledReply], names: tuple[str, ...]) -> int:
     there = {one.id: one for one in records}
     missing = [name for name in names if name not in there]
     for name in missing:
@@ -63,7 +63,7 @@ def _drop(spool: Spool, records: list[Left], names: tuple[str, ...]) -> int:
     return exits.USAGE if missing else exits.PARTLY if busy else exits.OK
 
 
-def _list(records: list[Left], *, as_json: bool) -> int:
+def _list(records: list[SpooledReply], *, as_json: bool) -> int:
     if as_json:
         return streams.send_text(_object([_facts(one) for one in records]))
     lines = [
@@ -78,7 +78,7 @@ def _list(records: list[Left], *, as_json: bool) -> int:
     return streams.send_text("".join(f"{line}\n" for line in lines))
 
 
-def _recover(spool: Spool, records: list[Left], plan: SavePlan, *, as_json: bool) -> int:
+def _recover(spool: Spool, records: list[SpooledReply], plan: SavePlan, *, as_json: bool) -> int:
     done: list[dict[str, Any]] = []
     staying = 0
     for record in records:
@@ -106,7 +106,7 @@ def _recover(spool: Spool, records: list[Left], plan: SavePlan, *, as_json: bool
     return exits.PARTLY if staying else exits.OK
 
 
-def _save(record: Left, plan: SavePlan) -> tuple[list[str], str]:
+def _save(record: SpooledReply, plan: SavePlan) -> tuple[list[str], str]:
     """Save the pictures of a record; return their paths, and why it must stay ("" if it need not)."""
     found = recovered(record)
     paths: list[str] = []
@@ -131,7 +131,7 @@ def _save(record: Left, plan: SavePlan) -> tuple[list[str], str]:
     return paths, rest
 
 
-def _facts(one: Left) -> dict[str, Any]:
+def _facts(one: SpooledReply) -> dict[str, Any]:
     names = ("operation", "prompt", "model", "request_id", "call_id", "started_at", "backend", "base_url")
     return {
         "id": one.id,
@@ -148,7 +148,7 @@ def _object(records: list[dict[str, Any]]) -> str:
     return json.dumps({"schema_version": 1, "records": records}) + "\n"
 
 
-def _age(one: Left) -> str:
+def _age(one: SpooledReply) -> str:
     at = one.facts.get("started_at")
     minutes = (time.time() - at) / 60 if isinstance(at, int | float) else 0
     if minutes < 120:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imgkit.core.config import state_folder_of
+from imgkit.core.config import resolve_state_folder
 from imgkit.errors import ConfigurationError
 
 
@@ -17,7 +17,7 @@ def folder(given: str | None = None) -> Path:
     Raises:
         ConfigurationError: not a path.
     """
-    found = state_folder_of(given)
+    found = resolve_state_folder(given)
     if found is not None:
         return found
     from platformdirs import user_state_path

@@ -11,7 +11,7 @@ from imgkit.errors import ImgkitError
 from imgkit.images.sniff import is_complete_bytes
 from imgkit.models import ImageRequest, Usage
 from imgkit.plugins.protocols import Entry, Failure
-from imgkit.providers.base import Answer, Picture
+from imgkit.providers.base import DecodedImage, DecodedImages
 from imgkit.redact import safe_url
 from imgkit.wire.json_values import swapped
 from imgkit.wire.messages import Head
@@ -23,7 +23,9 @@ _SHARED = (
 )
 
 
-def entry_of(request: ImageRequest, model: str | None, head: Head, answer: Answer, now: float) -> Entry:
+def to_entry(
+    request: ImageRequest, model: str | None, head: Head, answer: DecodedImages, now: float
+) -> Entry:
     """Return what is kept of an answer whose pictures are all here.
 
     Args:
@@ -51,7 +53,7 @@ def entry_of(request: ImageRequest, model: str | None, head: Head, answer: Answe
     return Entry(facts, tuple(one.data or b"" for one in answer.pictures), now)
 
 
-def answer_of(entry: Entry) -> tuple[Head, Answer]:
+def from_entry(entry: Entry) -> tuple[Head, DecodedImages]:
     """Return the head and the answer that an entry was made of.
 
     Raises:
@@ -60,11 +62,11 @@ def answer_of(entry: Entry) -> tuple[Head, Answer]:
     facts = entry.facts
     try:
         pictures = tuple(
-            Picture(data=data, revised_prompt=told["revised_prompt"], extra=told["extra"])
+            DecodedImage(data=data, revised_prompt=told["revised_prompt"], extra=told["extra"])
             for data, told in zip(entry.pictures, facts["pictures"], strict=True)
         )
         usage = Usage(**facts["usage"]) if facts["usage"] else None
-        answer = Answer(
+        answer = DecodedImages(
             pictures=pictures,
             usage=usage,
             warnings=tuple(facts["warnings"]),
@@ -77,20 +79,20 @@ def answer_of(entry: Entry) -> tuple[Head, Answer]:
         raise ValueError(f"no entry of imgkit: {error}") from None
 
 
-def is_whole(answer: Answer) -> bool:
+def is_whole(answer: DecodedImages) -> bool:
     """Return whether all pictures are here, and whole: nothing else is worth keeping."""
     return not answer.damaged and all(
         one.data is not None and is_complete_bytes(one.data) for one in answer.pictures
     )
 
 
-def failure_of(error: ImgkitError) -> Failure:
+def to_failure(error: ImgkitError) -> Failure:
     """Return what those who wait for a call are told of its error."""
     facts = {name: value for name, value in vars(error).items() if name not in _NOT_KEPT and _is_json(value)}
     return Failure(type(error).__name__, str(error), facts)
 
 
-def error_of(failure: Failure) -> ImgkitError:
+def from_failure(failure: Failure) -> ImgkitError:
     """Return the error that a failure tells of, with a note that it is another call's."""
     kind = getattr(errors, failure.error, None)
     if not isinstance(kind, type) or not issubclass(kind, ImgkitError):

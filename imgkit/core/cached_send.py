@@ -15,10 +15,10 @@ from functools import partial
 from typing import Any
 
 from imgkit.core import download
-from imgkit.core.cache_entries import answer_of, entry_of, error_of, failure_of, is_whole
+from imgkit.core.cache_entries import from_entry, from_failure, is_whole, to_entry, to_failure
 from imgkit.core.config import Core
 from imgkit.core.context import CacheUse, Fetched
-from imgkit.core.send import Course, exchange
+from imgkit.core.send import CallContext, send_with_retries
 from imgkit.errors import (
     CacheMissError,
     ConfigurationError,
@@ -29,17 +29,17 @@ from imgkit.errors import (
 )
 from imgkit.plugins.events import CacheHit
 from imgkit.plugins.protocols import Busy, CacheStore, Entry, Failure, Hit, Lease
-from imgkit.plugins.resources import Supplied
-from imgkit.plugins.table import told
-from imgkit.providers.base import Answer
+from imgkit.plugins.resources import Resource
+from imgkit.plugins.table import describe_error
+from imgkit.providers.base import DecodedImages
 from imgkit.redact import SENSITIVE_HEADERS
-from imgkit.runtime.flow import Flow, Run, Sleep
+from imgkit.runtime.flow import Flow, RunBlocking, Sleep
 from imgkit.wire.messages import Body, Head, HttpRequest
 from imgkit.wire.multipart import Field, MultipartBody
 
 
 def fetch(
-    core: Core, course: Course, request: HttpRequest, use: CacheUse, cleanup: ExitStack
+    core: Core, course: CallContext, request: HttpRequest, use: CacheUse, cleanup: ExitStack
 ) -> Flow[Fetched]:
     """Return the answer to a request: from the cache if there is one that has it, else from the API.
 
@@ -53,10 +53,10 @@ def fetch(
             raise ConfigurationError(
                 'cache="only", but this service has no cache: give it one with plugins=["cache"]'
             )
-        return Fetched(*(yield from exchange(request, course)))
-    from imgkit.core.cached_send import shared
+        return Fetched(*(yield from send_with_retries(request, course)))
+    from imgkit.core.cached_send import send_through_cache
 
-    return (yield from shared(core, course, request, supplied, use, cleanup))
+    return (yield from send_through_cache(core, course, request, supplied, use, cleanup))
 
 
 FORMAT = "imgkit-cache-1"
@@ -75,11 +75,11 @@ _DAMAGED = (
 )
 
 
-def shared(
+def send_through_cache(
     core: Core,
-    course: Course,
+    course: CallContext,
     request: HttpRequest,
-    supplied: Supplied,
+    supplied: Resource,
     use: CacheUse,
     cleanup: ExitStack,
 ) -> Flow[Fetched]:
@@ -90,26 +90,26 @@ def shared(
         NotSentError: another call was making it for all the time that this one had.
         ImgkitError: what the exchange raises, for this call or for the one that it waited for.
     """
-    key = key_of(request, core, use.salt)
+    key = cache_key(request, core, use.salt)
     found = yield from _find(supplied, key, use, course)
     if isinstance(found, str):
-        head, answer = yield from exchange(request, course)
+        head, answer = yield from send_with_retries(request, course)
         return Fetched(head, replace(answer, warnings=(*answer.warnings, found)))
     if isinstance(found, Lease):
-        return (yield from _make(core, course, request, supplied, found, use, cleanup))
+        return (yield from _fill_cache(core, course, request, supplied, found, use, cleanup))
     entry, (head, answer) = found
     course.table.notify(CacheHit(key, max(0.0, time.time() - entry.created_at)), course.call)
     return Fetched(head, answer, cached=True)
 
 
 def _find(
-    supplied: Supplied, key: str, use: CacheUse, course: Course
-) -> Flow[Lease | tuple[Entry, tuple[Head, Answer]] | str]:
+    supplied: Resource, key: str, use: CacheUse, course: CallContext
+) -> Flow[Lease | tuple[Entry, tuple[Head, DecodedImages]] | str]:
     """Ask the store until it has the entry, or a lease; or return what is wrong with it."""
     newer_than = time.time() if use.mode == "refresh" else None
     waited_for, wait_s = "", FIRST_POLL_S
     while True:
-        answer = yield Run(
+        answer = yield RunBlocking(
             partial(_ask, supplied, key, newer_than, waited_for),
             before_sending=True,
         )
@@ -119,7 +119,7 @@ def _find(
             return answer
         if isinstance(answer, Lease):
             if use.mode == "only":
-                yield Run(answer.close)
+                yield RunBlocking(answer.close)
                 raise CacheMissError(
                     'cache="only", and the cache has no reply to this request: call without cache= to have '
                     "one made"
@@ -127,13 +127,13 @@ def _find(
             return answer
         if isinstance(answer, Hit):
             try:
-                return answer.entry, answer_of(answer.entry)
+                return answer.entry, from_entry(answer.entry)
             except ValueError:
                 newer_than = max(newer_than or 0.0, answer.entry.created_at)  # not as it was written: a miss
                 continue
         if answer.failure is not None:
             course.shared = True
-            raise error_of(answer.failure)
+            raise from_failure(answer.failure)
         waited_for = answer.holder or waited_for
         if course.clock() + wait_s >= course.deadline:
             raise NotSentError(
@@ -144,7 +144,7 @@ def _find(
         wait_s = min(LONGEST_POLL_S, wait_s * 1.5)
 
 
-def _ask(supplied: Supplied, key: str, newer_than: float | None, waited_for: str) -> Hit | Lease | Busy | str:
+def _ask(supplied: Resource, key: str, newer_than: float | None, waited_for: str) -> Hit | Lease | Busy | str:
     """Return what a store says, or what is wrong with it."""
     store: CacheStore = supplied.thing
     try:
@@ -158,10 +158,10 @@ def _ask(supplied: Supplied, key: str, newer_than: float | None, waited_for: str
     return _trouble(supplied, TypeError(f"try_lease returned a {type(answer).__name__}"))
 
 
-class _Held:
+class CacheLease:
     """A lease, and how it ends."""
 
-    def __init__(self, store: CacheStore, lease: Lease, course: Course) -> None:
+    def __init__(self, store: CacheStore, lease: Lease, course: CallContext) -> None:
         self._store = store
         self._lease = lease
         self._course = course
@@ -185,45 +185,47 @@ class _Held:
         """The call ends in its midst: those who wait may go on, unless something may have been paid for."""
         course = self._course
         paid = course.sent or any(attempt.error is None for attempt in course.attempts)
-        self.abandon(failure_of(OutcomeUnknownError(_UNKNOWN)) if paid else None)
+        self.abandon(to_failure(OutcomeUnknownError(_UNKNOWN)) if paid else None)
 
 
-def _make(
+def _fill_cache(
     core: Core,
-    course: Course,
+    course: CallContext,
     request: HttpRequest,
-    supplied: Supplied,
+    supplied: Resource,
     lease: Lease,
     use: CacheUse,
     cleanup: ExitStack,
 ) -> Flow[Fetched]:
     """Make the entry for all who want it."""
-    held = _Held(supplied.thing, lease, course)
+    held = CacheLease(supplied.thing, lease, course)
     course.scratch = None  # an entry is made of bytes in memory
     cleanup.callback(_quietly, held.break_off)
     try:
-        head, answer = yield from exchange(request, course)
+        head, answer = yield from send_with_retries(request, course)
     except ImgkitError as error:
         # Whoever waits has settings of its own, and may have the key that this call lacks.
-        failure = None if isinstance(error, ConfigurationError) else failure_of(error)
-        yield Run(partial(_quietly, held.abandon, failure))
+        failure = None if isinstance(error, ConfigurationError) else to_failure(error)
+        yield RunBlocking(partial(_quietly, held.abandon, failure))
         raise
     troubles: list[str] = []
     answer = yield from _downloaded(core, answer, held, troubles)
     if not troubles:
         if is_whole(answer):
             assert course.request is not None, "a call is prepared before it is sent"
-            entry = entry_of(course.request, core.target.model, head, answer, time.time())
-            problem = yield Run(partial(_attempt, supplied, held.commit, entry))
+            entry = to_entry(course.request, core.target.model, head, answer, time.time())
+            problem = yield RunBlocking(partial(_attempt, supplied, held.commit, entry))
             troubles += [problem] if problem else []
         else:
-            failure = failure_of(UnreadableReplyError(_DAMAGED, request_id=head.request_id))
-            yield Run(partial(_quietly, held.abandon, failure))
+            failure = to_failure(UnreadableReplyError(_DAMAGED, request_id=head.request_id))
+            yield RunBlocking(partial(_quietly, held.abandon, failure))
             troubles.append("the reply is damaged, and was not kept in the cache")
     return Fetched(head, replace(answer, warnings=(*answer.warnings, *troubles)))
 
 
-def _downloaded(core: Core, answer: Answer, held: _Held, troubles: list[str]) -> Flow[Answer]:
+def _downloaded(
+    core: Core, answer: DecodedImages, held: CacheLease, troubles: list[str]
+) -> Flow[DecodedImages]:
     """Return the answer with those pictures here that came as URLs, which soon lead nowhere."""
     pictures = []
     for picture in answer.pictures:
@@ -231,7 +233,7 @@ def _downloaded(core: Core, answer: Answer, held: _Held, troubles: list[str]) ->
             try:
                 picture = replace(picture, data=(yield from download.fetch(core, picture.url or "")))
             except ImgkitError as error:
-                yield Run(partial(_quietly, held.abandon, failure_of(error)))
+                yield RunBlocking(partial(_quietly, held.abandon, to_failure(error)))
                 troubles.append(f"the reply was not kept in the cache: {error}")
         pictures.append(picture)
     return replace(answer, pictures=tuple(pictures))
@@ -245,7 +247,7 @@ def _quietly(end: Callable[..., None], *arguments: Any) -> None:
         return
 
 
-def _attempt(supplied: Supplied, method: Callable[..., None], *arguments: Any) -> str | None:
+def _attempt(supplied: Resource, method: Callable[..., None], *arguments: Any) -> str | None:
     """Call a method of a store; return what is to be told if it fails: the pictures are there even so."""
     try:
         method(*arguments)
@@ -254,11 +256,11 @@ def _attempt(supplied: Supplied, method: Callable[..., None], *arguments: Any) -
     return None
 
 
-def _trouble(supplied: Supplied, error: Exception) -> str:
-    return f"the cache of {supplied.origin} failed, and the call went on without it ({told(error)})"
+def _trouble(supplied: Resource, error: Exception) -> str:
+    return f"the cache of {supplied.origin} failed, and the call went on without it ({describe_error(error)})"
 
 
-def key_of(request: HttpRequest, core: Core, salt: str = "0") -> str:
+def cache_key(request: HttpRequest, core: Core, salt: str = "0") -> str:
     """Return the key of a request: 64 hexadecimal digits, equal for requests that mean the same.
 
     In it are provider, address, host class, what the body says, digests of its files, headers of the caller's

@@ -13,16 +13,16 @@ from urllib.request import getproxies, proxy_bypass
 
 from imgkit.catalogue.catalogue import Catalogue, own_facts
 from imgkit.catalogue.pricing import NOTHING, estimate
-from imgkit.catalogue.rules import Policy, policy_of
+from imgkit.catalogue.rules import Policy, parse_policy
 from imgkit.default_plugins.auth import ProviderAuth, check_encrypted
 from imgkit.default_plugins.retry import RetryPlugin
 from imgkit.errors import ConfigurationError, UnknownBackendError, UnknownProviderError
 from imgkit.models import Estimate, HostClass, ImageRequest
 from imgkit.plugins.hookspecs import BackendSpec, ProviderSpec, ServiceSettings
-from imgkit.plugins.registry import Members, gather, table_of, wanted
-from imgkit.plugins.resources import Equipment, equip
+from imgkit.plugins.registry import PluginList, build_hook_table, find_spec, register_plugins
+from imgkit.plugins.resources import PluginResources, build_resources
 from imgkit.plugins.table import HookTable
-from imgkit.providers.base import Provider, Target, credentials_of
+from imgkit.providers.base import Provider, Target, list_credentials
 from imgkit.redact import safe_url
 from imgkit.wire.messages import AsyncBackend, Backend, BackendOptions
 from imgkit.wire.urls import check_base_url, origin
@@ -55,7 +55,7 @@ class Core(NamedTuple):
 
     backend: Backend | AsyncBackend
     backend_name: str
-    face: str
+    flavor: str
     provider: Provider
     provider_name: str
     target: Target
@@ -65,14 +65,14 @@ class Core(NamedTuple):
     options: BackendOptions
     settings: ServiceSettings
     table: HookTable
-    members: Members
-    equipment: Equipment
+    members: PluginList
+    equipment: PluginResources
     fetches_anywhere: bool
     fetch: Callable[[str], bytes] | None = None
 
-    def with_plugins(self, members: Members, table: HookTable) -> Core:
+    def with_plugins(self, members: PluginList, table: HookTable) -> Core:
         """Return the same with other plugins. Raises `PluginError` if they supply what does not fit."""
-        equipment = equip(table, self.settings, self.equipment)
+        equipment = build_resources(table, self.settings, self.equipment)
         return self._replace(members=members, table=table, equipment=equipment)
 
     def __repr__(self) -> str:
@@ -126,24 +126,26 @@ def build_core(
         raise ConfigurationError("plugins must be a list of plugins")
     if client_options is not None and not isinstance(client_options, Mapping):
         raise ConfigurationError("client_options must be a mapping")
-    members = gather(plugins)
-    table = table_of(members)
+    members = register_plugins(plugins)
+    table = build_hook_table(members)
     spec, load = _backend(named or DEFAULT_BACKEND, table)
     provider_name, dialect = _provider(provider or os.environ.get("IMGKIT_PROVIDER") or "openai", table)
-    target = target_of(dialect, spec, given, model)
+    target = resolve_target(dialect, spec, given, model)
     auth = ProviderAuth(
-        api_key, credentials_of(dialect), dialect.env["api_key"], allow_insecure=allow_insecure
+        api_key, list_credentials(dialect), dialect.env["api_key"], allow_insecure=allow_insecure
     )
     if auth.has_key and not allow_insecure:
         check_encrypted(target.base_url)
     catalogue = Catalogue(provider_name, getattr(dialect, "model_facts", ""), own_facts(models))
     if catalogue.has_own:
         catalogue.listed()  # what it refers to must be there, now and not within a call
-    folder = state_folder_of(state_folder)
+    folder = resolve_state_folder(state_folder)
     knobs = {**(client_options or {}), **_fixtures(fixtures, strict, spec)}
     replayed = spec.name == DEFAULT_BACKEND and knobs.get("fixtures") is not None
     retrier = _retrier(retry, members, replayed)
-    members = gather([], own=[auth, *retrier, *_logger(members), *_spooler(folder, members)], to=members)
+    members = register_plugins(
+        [], own=[auth, *retrier, *_logger(members), *_spooler(folder, members)], to=members
+    )
     checked = _limits(limits)
     settings = ServiceSettings(
         backend=spec.name,
@@ -155,9 +157,9 @@ def build_core(
         state_folder=folder,
         estimate=partial(_estimate, catalogue, target),
     )
-    table = table_of(members)
+    table = build_hook_table(members)
     options = BackendOptions(
-        proxy=proxy_of(proxy, use_env_proxy, target.base_url) if spec.reaches_network else None,
+        proxy=resolve_proxy(proxy, use_env_proxy, target.base_url) if spec.reaches_network else None,
         ca=ca,
         reuse_connections=bool(reuse_connections),
         max_in_flight=_count("max_in_flight", max_in_flight),
@@ -166,18 +168,18 @@ def build_core(
     return Core(
         backend=load(options),
         backend_name=spec.name,
-        face=spec.face,
+        flavor=spec.flavor,
         provider=dialect,
         provider_name=provider_name,
         target=target,
         catalogue=catalogue,
-        on_unsupported=policy_of(on_unsupported),
+        on_unsupported=parse_policy(on_unsupported),
         limits=checked,
         options=options,
         settings=settings,
         table=table,
         members=members,
-        equipment=equip(table, settings),
+        equipment=build_resources(table, settings),
         # Behind a proxy the connected peer is the proxy, so nothing can be said of the real one.
         # A backend that reaches no network may be asked for any URL: it answers by itself.
         fetches_anywhere=(spec.checks_peer and options.proxy is None) or not spec.reaches_network,
@@ -185,7 +187,7 @@ def build_core(
     )
 
 
-def state_folder_of(given: str | PathLike[str] | None) -> Path | None:
+def resolve_state_folder(given: str | PathLike[str] | None) -> Path | None:
     """Return where things are kept between processes: what is given, else ``IMGKIT_HOME``, else nowhere.
 
     Raises:
@@ -225,7 +227,7 @@ def _fixtures(fixtures: object, strict: object, spec: BackendSpec) -> dict[str, 
     return given
 
 
-def _retrier(retry: object, members: Members, replayed: bool) -> list[object]:
+def _retrier(retry: object, members: PluginList, replayed: bool) -> list[object]:
     """Return what retries, unless a plugin that was given does; without pauses where answers are recorded."""
     if isinstance(retry, RetryPlugin):
         return [retry]
@@ -235,13 +237,13 @@ def _retrier(retry: object, members: Members, replayed: bool) -> list[object]:
     if not retry or given:
         return []
     if replayed:
-        from imgkit.default_plugins.retry import Unhurried
+        from imgkit.default_plugins.retry import NoWaitRetry
 
-        return [Unhurried()]
+        return [NoWaitRetry()]
     return [RetryPlugin()]
 
 
-def _logger(members: Members) -> list[object]:
+def _logger(members: PluginList) -> list[object]:
     """Return the logging plugin if the environment asks for it, importing it only then."""
     if not os.environ.get("IMGKIT_LOG"):
         return []
@@ -251,7 +253,7 @@ def _logger(members: Members) -> list[object]:
     return [] if plugin is None else [plugin]
 
 
-def _spooler(state_folder: Path | None, members: Members) -> list[object]:
+def _spooler(state_folder: Path | None, members: PluginList) -> list[object]:
     """Return what keeps replies until they are delivered, unless a plugin that was given does."""
     if state_folder is None:
         return []
@@ -261,7 +263,7 @@ def _spooler(state_folder: Path | None, members: Members) -> list[object]:
     return [] if given else [SpoolPlugin()]
 
 
-def seconds(name: str, value: object) -> float:
+def check_seconds(name: str, value: object) -> float:
     """Return a duration in seconds. Raises `ConfigurationError` unless it is positive and at most a week."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST_S:
         raise ConfigurationError(
@@ -272,7 +274,7 @@ def seconds(name: str, value: object) -> float:
 
 def _limits(values: Mapping[str, Any]) -> Limits:
     checked: dict[str, Any] = {
-        name: seconds(name, value) if name.endswith("_s") else _count(name, value)
+        name: check_seconds(name, value) if name.endswith("_s") else _count(name, value)
         for name, value in values.items()
         if value is not None
     }
@@ -291,15 +293,15 @@ def _backend(
     """Return the spec of a backend, and what makes it: of one by name, or of one that is there already."""
     if not isinstance(named, str):
         instance = named
-        face: Literal["sync", "async"] = "async" if hasattr(named, "aclose") else "sync"
+        flavor: Literal["sync", "async"] = "async" if hasattr(named, "aclose") else "sync"
         if not hasattr(named, "open") or not hasattr(named, "errors"):
             raise ConfigurationError(
                 f"backend: a {type(named).__name__} is neither a name nor a backend (see imgkit.backends)"
             )
         name = getattr(named, "name", type(named).__name__)
         checks = bool(getattr(named, "checks_peer", False))
-        return BackendSpec(name=name, target="", face=face, checks_peer=checks), lambda options: instance
-    offer = wanted(
+        return BackendSpec(name=name, target="", flavor=flavor, checks_peer=checks), lambda options: instance
+    offer = find_spec(
         table, BackendSpec, named, UnknownBackendError,
         "More are plugins: pass an instance, or plugins=[…]",
     )  # fmt: skip
@@ -309,7 +311,7 @@ def _backend(
 def _provider(named: str | Provider, table: HookTable) -> tuple[str, Provider]:
     if not isinstance(named, str):
         return getattr(named, "name", type(named).__name__), named
-    offer = wanted(
+    offer = find_spec(
         table, ProviderSpec, named, UnknownProviderError,
         "Servers that speak OpenAI's dialect need only base_url=…",
     )  # fmt: skip
@@ -321,7 +323,7 @@ OFFLINE_BASE_URL = "https://offline.imgkit.invalid/v1"
 """Where the offline backend answers; the top-level domain .invalid never resolves (RFC 2606)."""
 
 
-def target_of(
+def resolve_target(
     dialect: Provider,
     spec: BackendSpec,
     given: Mapping[str, Any],
@@ -378,7 +380,7 @@ def _header_safe(name: str, value: object) -> str | None:
     return value.strip()
 
 
-def proxy_of(proxy: object, use_env_proxy: bool, base_url: str) -> str | None:
+def resolve_proxy(proxy: object, use_env_proxy: bool, base_url: str) -> str | None:
     """Return the URL of the proxy for a host, None for none; the environment is read only if asked to.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from imgkit.errors import InvalidRequestError
-from imgkit.providers.base import Answer
+from imgkit.providers.base import DecodedImages
 from imgkit.wire.messages import Head
 
 _MODES = ("use", "refresh", "only", "off")
@@ -51,5 +51,5 @@ class Fetched(NamedTuple):
     """
 
     head: Head
-    answer: Answer
+    answer: DecodedImages
     cached: bool = False

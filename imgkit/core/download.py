@@ -10,7 +10,7 @@ from imgkit.core.config import Core
 from imgkit.errors import DownloadBlockedError, DownloadError, LinkExpiredError, TransportError
 from imgkit.images.sniff import sniff
 from imgkit.redact import safe_url, scrub
-from imgkit.runtime.flow import Flow, Open, Read
+from imgkit.runtime.flow import Flow, ReadChunk, SendRequest
 from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.urls import can_be_host, origin
 
@@ -32,9 +32,9 @@ def fetch(core: Core, url: str) -> Flow[bytes]:
         DownloadError: anything else that went wrong.
     """
     for _ in range(MOST_REDIRECTS + 1):
-        request = judged(core, url)
+        request = build_download_request(core, url)
         try:
-            head: Head = yield Open(request)
+            head: Head = yield SendRequest(request)
             if 300 <= head.status < 400 and head.headers.get("location"):
                 url = _next_hop(url, head.headers["location"])
                 continue
@@ -47,7 +47,7 @@ def fetch(core: Core, url: str) -> Flow[bytes]:
     raise DownloadError(f"{safe_url(url)}: more than {MOST_REDIRECTS} redirects")
 
 
-def judged(core: Core, url: str) -> HttpRequest:
+def build_download_request(core: Core, url: str) -> HttpRequest:
     """Return the request for a URL that may be fetched.
 
     Raises:
@@ -95,7 +95,7 @@ def _picture(core: Core, url: str, head: Head) -> Flow[bytes]:
     limit = core.limits.max_download_bytes
     length = head.headers.get("content-length", "")
     too_long = length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > limit)
-    while not too_long and (chunk := (yield Read())):
+    while not too_long and (chunk := (yield ReadChunk())):
         data.write(chunk)
         too_long = data.tell() > limit
     if too_long:

@@ -10,10 +10,10 @@ from typing import Any
 from imgkit.core import operations
 from imgkit.core.config import Core
 from imgkit.errors import ConfigurationError, ImgkitError, MissingKeyError
-from imgkit.plugins.resources import Equipment
-from imgkit.providers.base import credentials_of
+from imgkit.plugins.resources import PluginResources
+from imgkit.providers.base import list_credentials
 from imgkit.redact import safe_headers
-from imgkit.runtime.flow import Done, Failed, Flow, Open, Run, Together, advance
+from imgkit.runtime.flow import EffectFailed, Finished, Flow, RunBlocking, RunParallel, SendRequest, advance
 from imgkit.service import AsyncImageService, ImageService
 from imgkit.wire.messages import HttpRequest
 from imgkit.wire.multipart import Field, MultipartBody
@@ -46,7 +46,7 @@ def preview(service: ImageService | AsyncImageService, operation: str, /, *args:
         raise ConfigurationError(f"there is no operation {operation!r}; there are {', '.join(PLANS)}")
     # No observers, no cache and no ledgers: nothing is going to happen.
     quiet = replace(service._core.table, observers=())
-    core = service._core._replace(table=quiet, equipment=Equipment())
+    core = service._core._replace(table=quiet, equipment=PluginResources())
     try:
         return _described(*_first_request(core, operation, args, kwargs))
     except MissingKeyError:
@@ -58,7 +58,7 @@ def preview(service: ImageService | AsyncImageService, operation: str, /, *args:
 def _key_header(core: Core) -> str:
     """Return the header that ``api_key=`` goes into."""
     provider = core.provider
-    return next(one.header for one in credentials_of(provider) if one.variable == provider.env["api_key"])
+    return next(one.header for one in list_credentials(provider) if one.variable == provider.env["api_key"])
 
 
 def _described(request: HttpRequest, count: int, more: Mapping[str, str] | None = None) -> str:
@@ -78,20 +78,20 @@ def _stepped(flow: Flow[Any]) -> tuple[HttpRequest, int]:
     try:
         while True:
             match advance(flow, news):
-                case Open(request) if request.method == "GET":
+                case SendRequest(request) if request.method == "GET":
                     raise ConfigurationError(
                         "an input is still at its URL: call service.download(image) first"
                     )
-                case Open(request):
+                case SendRequest(request):
                     return request, 1
-                case Run(fn, _):
+                case RunBlocking(fn, _):
                     try:
                         news = fn()
                     except ImgkitError as error:
-                        news = Failed(error)
-                case Together(flows, _):
+                        news = EffectFailed(error)
+                case RunParallel(flows, _):
                     return _stepped(flows[0])[0], len(flows)
-                case Done():
+                case Finished():
                     raise ConfigurationError("the call would send nothing")
                 case need:
                     raise ConfigurationError(f"cannot be shown without sending: {type(need).__name__}")

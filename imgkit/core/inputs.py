@@ -15,8 +15,8 @@ from imgkit.catalogue.facts import InputFacts
 from imgkit.errors import InvalidRequestError
 from imgkit.images import fitting
 from imgkit.images.fitting import ImageNeeds
-from imgkit.images.inputs import ImageReference, InputFile, OpenedFile, OpenedInputs, Prepare
-from imgkit.images.mask_pixels import MOST_BYTES, by, check_mask, converted
+from imgkit.images.inputs import ImageFile, ImageReference, OpenedInputs, Prepare, RawFile
+from imgkit.images.mask_pixels import MOST_BYTES, by, check_mask, convert_polarity
 from imgkit.images.sniff import Format
 from imgkit.providers.base import MaskPolarity
 
@@ -51,10 +51,10 @@ class InputRules:
         )
 
 
-def prepared(
-    images: Sequence[OpenedFile | ImageReference],
-    mask: OpenedFile | ImageReference | None,
-    markup: OpenedFile | ImageReference | None,
+def prepare_inputs(
+    images: Sequence[RawFile | ImageReference],
+    mask: RawFile | ImageReference | None,
+    markup: RawFile | ImageReference | None,
     *,
     rules: InputRules,
     how: Prepare | None,
@@ -76,36 +76,36 @@ def prepared(
         InvalidRequestError: one cannot be sent, or does not fit; nothing was sent.
     """
     told: list[str] = []
-    made: list[InputFile | ImageReference] = []
+    made: list[ImageFile | ImageReference] = []
     ready = mask
     for index, file in enumerate(images):
         if isinstance(file, ImageReference):
             made.append(file)
         elif how == "fit":
-            if index == 0 and isinstance(mask, OpenedFile):
-                one, ready, done = fitting.fitted_pair(file, mask, rules.image, rules.mask, cleanup)
+            if index == 0 and isinstance(mask, RawFile):
+                one, ready, done = fitting.fit_image_and_mask(file, mask, rules.image, rules.mask, cleanup)
             else:
-                one, done = fitting.fitted(file, rules.image, cleanup)
+                one, done = fitting.fit_image(file, rules.image, cleanup)
             made.append(one)
             told += done
         else:
             if how == "check":
                 fitting.check(file, rules.image)
-            made.append(InputFile.of(file))
-    if isinstance(ready, OpenedFile):
-        ready = InputFile.of(ready)
-        first = made[0] if isinstance(made[0], InputFile) else None
+            made.append(ImageFile.of(file))
+    if isinstance(ready, RawFile):
+        ready = ImageFile.of(ready)
+        first = made[0] if isinstance(made[0], ImageFile) else None
         told += check_mask(ready, first, max_bytes=rules.mask.max_bytes)
-        ready = converted(ready, rules.polarity, cleanup)
-    if isinstance(markup, OpenedFile):
+        ready = convert_polarity(ready, rules.polarity, cleanup)
+    if isinstance(markup, RawFile):
         if how == "fit":
             _check_in_place(images[0], made[0], markup)
-        markup = InputFile.of(markup)
+        markup = ImageFile.of(markup)
     return OpenedInputs(tuple(made), ready, markup), told
 
 
 def _check_in_place(
-    before: OpenedFile | ImageReference, after: InputFile | ImageReference, markup: OpenedFile
+    before: RawFile | ImageReference, after: ImageFile | ImageReference, markup: RawFile
 ) -> None:
     """Refuse a markup over a picture whose pixels are elsewhere now."""
     if isinstance(before, ImageReference) or isinstance(after, ImageReference):

@@ -12,24 +12,24 @@ from os import PathLike
 from typing import NamedTuple, TypeAlias
 
 from imgkit.core import responses as results
-from imgkit.core.config import Core, seconds
+from imgkit.core.config import Core, check_seconds
 from imgkit.core.context import CacheUse
-from imgkit.core.pipeline import Answered, answered
-from imgkit.core.send import Course, kept, settled
-from imgkit.core.variations import Strategy, varied
+from imgkit.core.pipeline import DispatchResult, dispatch
+from imgkit.core.send import CallContext, keep_reservations, settle_reservations
+from imgkit.core.variations import Strategy, create_variation
 from imgkit.errors import ImgkitError
 from imgkit.images.inputs import Prepare
-from imgkit.images.part_files import Scratch
+from imgkit.images.part_files import PartFiles
 from imgkit.images.saving import SavePlan
 from imgkit.models import CreateImageVariationRequest, ImageRequest, ImagesResponse, field_names
 from imgkit.plugins.events import Call, Cancelled, Failed, Succeeded
-from imgkit.runtime.flow import Flow, Run
-from imgkit.schemas.requests import checked
+from imgkit.runtime.flow import Flow, RunBlocking
+from imgkit.schemas.requests import validate_request
 
 SaveTo = str | PathLike[str] | SavePlan | None
 
 
-class Wish(NamedTuple):
+class CallOptions(NamedTuple):
     """How a call is to be carried out, beside what it asks for.
 
     Attributes:
@@ -49,19 +49,19 @@ class Wish(NamedTuple):
     prepare: Prepare | None = None
 
 
-def carried_out(core: Core, request: ImageRequest, wish: Wish) -> Flow[ImagesResponse]:
+def run_call(core: Core, request: ImageRequest, wish: CallOptions) -> Flow[ImagesResponse]:
     """Run one operation with its events around it."""
 
-    def work(course: Course, cleanup: ExitStack) -> Flow[ImagesResponse]:
+    def work(course: CallContext, cleanup: ExitStack) -> Flow[ImagesResponse]:
         return _pictures(core, course, request, wish, cleanup)
 
-    return (yield from conducted(begun(core, request, wish.timeout_s), work))
+    return (yield from conducted(start_call(core, request, wish.timeout_s), work))
 
 
-Work: TypeAlias = Callable[[Course, ExitStack], Flow[ImagesResponse]]
+Work: TypeAlias = Callable[[CallContext, ExitStack], Flow[ImagesResponse]]
 
 
-def conducted(course: Course, work: Work) -> Flow[ImagesResponse]:
+def conducted(course: CallContext, work: Work) -> Flow[ImagesResponse]:
     """Do the work of a call with its events around it.
 
     Args:
@@ -86,11 +86,11 @@ def conducted(course: Course, work: Work) -> Flow[ImagesResponse]:
         return response
 
 
-def begun(
+def start_call(
     core: Core, request: ImageRequest, timeout_s: float | None, partial_images: int | None = None
-) -> Course:
+) -> CallContext:
     """Return the course of a call that begins now. Raises `ConfigurationError` for a time that is none."""
-    limit_s = core.limits.timeout_s if timeout_s is None else seconds("timeout_s", timeout_s)
+    limit_s = core.limits.timeout_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
     call = Call(
         id=secrets.token_hex(16),
         operation=request.operation,
@@ -101,7 +101,7 @@ def begun(
         timeout_s=limit_s,
         partial_images=partial_images,
     )
-    return Course(
+    return CallContext(
         call=call,
         table=core.table,
         equipment=core.equipment,
@@ -113,49 +113,49 @@ def begun(
     )
 
 
-def prepared(course: Course, request: ImageRequest) -> ImageRequest:
+def apply_prepare_hooks(course: CallContext, request: ImageRequest) -> ImageRequest:
     """Return the request as plugins want it: they may do what users may, and no more."""
     changed = course.table.prepare(request, course.call)
     if changed is request:
         return request
     kind = type(request)
-    made: ImageRequest = checked(kind, {name: getattr(changed, name) for name in field_names(kind)})
+    made: ImageRequest = validate_request(kind, {name: getattr(changed, name) for name in field_names(kind)})
     return made
 
 
-def _scratch(plan: SavePlan, call: Call, cleanup: ExitStack) -> Scratch:
+def _scratch(plan: SavePlan, call: Call, cleanup: ExitStack) -> PartFiles:
     # Partial pictures need no digest, and most of a stream is such.
-    scratch = Scratch(plan.folder, digests=plan.needs_digest and not call.partial_images)
+    scratch = PartFiles(plan.folder, digests=plan.needs_digest and not call.partial_images)
     cleanup.callback(scratch.close)
     return scratch
 
 
 def _pictures(
-    core: Core, course: Course, request: ImageRequest, wish: Wish, cleanup: ExitStack
+    core: Core, course: CallContext, request: ImageRequest, wish: CallOptions, cleanup: ExitStack
 ) -> Flow[ImagesResponse]:
-    plan = yield from planned(course, wish.save_to, cleanup)
-    request = prepared(course, request)
+    plan = yield from open_save_plan(course, wish.save_to, cleanup)
+    request = apply_prepare_hooks(course, request)
     if isinstance(request, CreateImageVariationRequest):
         how = wish.strategy, wish.variation_prompt
-        found = yield from varied(core, course, request, *how, wish.use, cleanup, wish.prepare)
+        found = yield from create_variation(core, course, request, *how, wish.use, cleanup, wish.prepare)
     else:
-        found = yield from answered(core, course, request, wish.use, cleanup, wish.prepare)
-    return (yield from handed_over(core, found, plan))
+        found = yield from dispatch(core, course, request, wish.use, cleanup, wish.prepare)
+    return (yield from deliver(core, found, plan))
 
 
-def planned(course: Course, save_to: SaveTo, cleanup: ExitStack) -> Flow[SavePlan | None]:
+def open_save_plan(course: CallContext, save_to: SaveTo, cleanup: ExitStack) -> Flow[SavePlan | None]:
     """Return the plan for ``save_to=``, once it is known that files can be written there.
 
     Pictures of the call go there while they arrive.
     """
     plan = save_to if save_to is None or isinstance(save_to, SavePlan) else SavePlan.of(save_to)
     if plan is not None:
-        yield Run(plan.check, before_sending=True)
+        yield RunBlocking(plan.check, before_sending=True)
         course.scratch = partial(_scratch, plan, course.call, cleanup)
     return plan
 
 
-def handed_over(core: Core, found: Answered, plan: SavePlan | None) -> Flow[ImagesResponse]:
+def deliver(core: Core, found: DispatchResult, plan: SavePlan | None) -> Flow[ImagesResponse]:
     """Save the pictures if that is wanted, and end the accounts of the requests that brought them."""
     response = found.response
     try:
@@ -163,10 +163,10 @@ def handed_over(core: Core, found: Answered, plan: SavePlan | None) -> Flow[Imag
             response = yield from results.save_all(core, response, plan)
     except ImgkitError as error:
         for part, brought in found.each:
-            yield from kept(part, error, brought)
+            yield from keep_reservations(part, error, brought)
         raise
     for part, brought in found.each:
-        yield from settled(part, brought)
+        yield from settle_reservations(part, brought)
         if part.account.problems:
             response = replace(response, warnings=(*response.warnings, *part.account.problems))
     return response

@@ -13,15 +13,30 @@ from typing import Any, Literal
 
 from imgkit.core import download as downloading
 from imgkit.core import responses as results
-from imgkit.core.config import Core, seconds
+from imgkit.core.config import Core, check_seconds
 from imgkit.core.context import CacheUse
-from imgkit.core.lifecycle import SaveTo, Wish, begun, carried_out, conducted, handed_over, planned, prepared
-from imgkit.core.pipeline import Answered, considered, most_at_once, noted, opened
-from imgkit.core.send import Course, exchange
-from imgkit.core.variations import strategy_of
+from imgkit.core.lifecycle import (
+    CallOptions,
+    SaveTo,
+    apply_prepare_hooks,
+    conducted,
+    deliver,
+    open_save_plan,
+    run_call,
+    start_call,
+)
+from imgkit.core.pipeline import (
+    DispatchResult,
+    attach_warnings_to_errors,
+    most_at_once,
+    open_inputs,
+    validate_for_model,
+)
+from imgkit.core.send import CallContext, send_with_retries
+from imgkit.core.variations import parse_strategy
 from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.images.image import Image
-from imgkit.images.inputs import Prepare, prepare_of
+from imgkit.images.inputs import Prepare, parse_prepare
 from imgkit.models import (
     CreateImageEditRequest,
     CreateImageRequest,
@@ -34,7 +49,7 @@ from imgkit.models import (
 from imgkit.plugins.events import Started
 from imgkit.providers.base import StreamingProvider
 from imgkit.runtime.flow import Flow
-from imgkit.schemas.requests import checked
+from imgkit.schemas.requests import validate_request
 
 
 def create_image(
@@ -89,9 +104,9 @@ def create_image(
         CacheMissError: ``cache="only"``, and the cache has no reply; nothing was sent.
         SaveError: the pictures came and could not be written; they are in ``error.response``.
     """
-    request = request_of(CreateImageRequest, "prompt", prompt, locals())
-    wish = Wish(save_to=save_to, use=CacheUse.of(cache, replica), timeout_s=timeout_s)
-    return (yield from carried_out(core, request, wish))
+    request = build_request(CreateImageRequest, "prompt", prompt, locals())
+    wish = CallOptions(save_to=save_to, use=CacheUse.of(cache, replica), timeout_s=timeout_s)
+    return (yield from run_call(core, request, wish))
 
 
 def create_image_edit(
@@ -148,14 +163,14 @@ def create_image_edit(
         InvalidRequestError: also for a picture that is missing, empty, cut off or no picture.
         ImgkitError: otherwise as `create_image`.
     """
-    request = request_of(CreateImageEditRequest, "image", image, locals())
-    wish = Wish(
+    request = build_request(CreateImageEditRequest, "image", image, locals())
+    wish = CallOptions(
         save_to=save_to,
         use=CacheUse.of(cache, replica),
         timeout_s=timeout_s,
-        prepare=prepare_of(prepare),
+        prepare=parse_prepare(prepare),
     )
-    return (yield from carried_out(core, request, wish))
+    return (yield from run_call(core, request, wish))
 
 
 def create_image_variation(
@@ -198,16 +213,16 @@ def create_image_variation(
         NotFoundError: "native", and the server does not have it.
         ImgkitError: otherwise as `create_image`.
     """
-    request = request_of(CreateImageVariationRequest, "image", image, locals())
-    wish = Wish(
+    request = build_request(CreateImageVariationRequest, "image", image, locals())
+    wish = CallOptions(
         save_to=save_to,
         use=CacheUse.of(cache, replica),
         timeout_s=timeout_s,
-        strategy=strategy_of(strategy),
+        strategy=parse_strategy(strategy),
         variation_prompt=variation_prompt,
-        prepare=prepare_of(prepare),
+        prepare=parse_prepare(prepare),
     )
-    return (yield from carried_out(core, request, wish))
+    return (yield from run_call(core, request, wish))
 
 
 def download(core: Core, image: Image, *, timeout_s: float | None = None) -> Flow[Image]:
@@ -223,8 +238,8 @@ def download(core: Core, image: Image, *, timeout_s: float | None = None) -> Flo
     if not isinstance(image, Image):
         raise InvalidRequestError({"image": f"is a {type(image).__name__}: give an image of a reply"})
     if timeout_s is not None:
-        seconds("timeout_s", timeout_s)
-    return (yield from results.here(core, image))
+        check_seconds("timeout_s", timeout_s)
+    return (yield from results.ensure_downloaded(core, image))
 
 
 def fetch_url(core: Core, url: str, *, timeout_s: float | None = None) -> Flow[bytes]:
@@ -232,7 +247,7 @@ def fetch_url(core: Core, url: str, *, timeout_s: float | None = None) -> Flow[b
     return (yield from downloading.fetch(core, url))
 
 
-def request_of(kind: type[Any], first: str, value: Any, given: Mapping[str, Any]) -> ImageRequest:
+def build_request(kind: type[Any], first: str, value: Any, given: Mapping[str, Any]) -> ImageRequest:
     """Return the checked request that a call's arguments make, or the one that was handed over."""
     names = field_names(kind)
     if isinstance(value, kind):
@@ -244,7 +259,7 @@ def request_of(kind: type[Any], first: str, value: Any, given: Mapping[str, Any]
         fields = {name: getattr(value, name) for name in names}
     else:
         fields = {name: given.get(name) for name in names}
-    made: ImageRequest = checked(kind, fields)
+    made: ImageRequest = validate_request(kind, fields)
     return made
 
 
@@ -300,7 +315,7 @@ def stream_image(
         UnreadableReplyError, EmptyResultError: it may have been billed.
         SaveError: the pictures came and could not be written; they are in ``error.response``.
     """
-    request = request_of(CreateImageRequest, "prompt", prompt, locals())
+    request = build_request(CreateImageRequest, "prompt", prompt, locals())
     return (yield from _stream(core, request, partial_images, save_to, timeout_s))
 
 
@@ -347,8 +362,8 @@ def stream_image_edit(
         InvalidRequestError: also for a picture that is missing, empty, cut off or no picture.
         ImgkitError: otherwise as `stream_image`.
     """
-    request = request_of(CreateImageEditRequest, "image", image, locals())
-    how = prepare_of(prepare)
+    request = build_request(CreateImageEditRequest, "image", image, locals())
+    how = parse_prepare(prepare)
     return (yield from _stream(core, request, partial_images, save_to, timeout_s, how))
 
 
@@ -373,28 +388,30 @@ def _stream(
         raise InvalidRequestError({"partial_images": problem})
 
     from imgkit.core.stream import (
-        Arrivals,  # with all that reads events: only for calls that stream
+        StreamCollector,  # with all that reads events: only for calls that stream
         read_events,
     )
 
-    def work(course: Course, cleanup: ExitStack) -> Flow[ImagesResponse]:
+    def work(course: CallContext, cleanup: ExitStack) -> Flow[ImagesResponse]:
         began = course.clock()
-        plan = yield from planned(course, save_to, cleanup)
+        plan = yield from open_save_plan(course, save_to, cleanup)
         more = {"stream": True, "partial_images": partial_images or 0}
-        ready, model, warnings = considered(core, prepared(course, request), more)
+        ready, model, warnings = validate_for_model(core, apply_prepare_hooks(course, request), more)
         _check_count(ready, most_at_once(ready, core))
-        with noted(warnings):
-            inputs, told = yield from opened(core, ready, model, prepare, cleanup)
+        with attach_warnings_to_errors(warnings):
+            inputs, told = yield from open_inputs(core, ready, model, prepare, cleanup)
             warnings += told
             wire_request = provider.encode_stream(ready, inputs, core.target, partial_images)
             course.request = ready
             course.table.notify(Started(), course.call)
-            arrivals = Arrivals(core, course, ready, inputs, plan, began, tuple(warnings))
-            head, _ = yield from exchange(wire_request, course, partial(read_events, provider, arrivals))
+            arrivals = StreamCollector(core, course, ready, inputs, plan, began, tuple(warnings))
+            head, _ = yield from send_with_retries(
+                wire_request, course, partial(read_events, provider, arrivals)
+            )
         response = arrivals.response(head)
-        return (yield from handed_over(core, Answered(response, ((course, response),)), plan))
+        return (yield from deliver(core, DispatchResult(response, ((course, response),)), plan))
 
-    return (yield from conducted(begun(core, request, timeout_s, partial_images or 0), work))
+    return (yield from conducted(start_call(core, request, timeout_s, partial_images or 0), work))
 
 
 def _check_count(request: ImageRequest, most: int | None) -> None:

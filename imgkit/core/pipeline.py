@@ -12,12 +12,12 @@ from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from imgkit.catalogue.rules import judged, judged_inputs, most
+from imgkit.catalogue.rules import check_inputs, check_request, max_value
 from imgkit.core import responses as results
 from imgkit.core.cached_send import fetch
 from imgkit.core.config import Core
 from imgkit.core.context import CacheUse
-from imgkit.core.send import Course
+from imgkit.core.send import CallContext
 from imgkit.errors import (
     ApiError,
     BudgetExceededError,
@@ -35,7 +35,7 @@ from imgkit.images.inputs import ImageReference, OpenedInputs, Prepare, open_fil
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, ImageRequest, ImagesResponse
 from imgkit.plugins.events import Started
 from imgkit.providers.base import mask_polarity
-from imgkit.runtime.flow import Done, Flow, Run, Together
+from imgkit.runtime.flow import Finished, Flow, RunBlocking, RunParallel
 
 if TYPE_CHECKING:
     from imgkit.catalogue.facts import Model
@@ -45,7 +45,7 @@ AT_ONCE = 4
 """Requests of one call that run at the same time."""
 
 
-class Answered(NamedTuple):
+class DispatchResult(NamedTuple):
     """What a request has got.
 
     Attributes:
@@ -54,17 +54,17 @@ class Answered(NamedTuple):
     """
 
     response: ImagesResponse
-    each: tuple[tuple[Course, ImagesResponse], ...]
+    each: tuple[tuple[CallContext, ImagesResponse], ...]
 
 
-def answered(
+def dispatch(
     core: Core,
-    course: Course,
+    course: CallContext,
     request: ImageRequest,
     use: CacheUse,
     cleanup: ExitStack,
     prepare: Prepare | None = None,
-) -> Flow[Answered]:
+) -> Flow[DispatchResult]:
     """Send a request and return its pictures.
 
     Args:
@@ -77,19 +77,19 @@ def answered(
     Raises:
         ImgkitError: with what is known of the model in its notes.
     """
-    request, model, warnings = considered(core, request)
-    with noted(warnings):
-        inputs, told = yield from opened(core, request, model, prepare, cleanup)
+    request, model, warnings = validate_for_model(core, request)
+    with attach_warnings_to_errors(warnings):
+        inputs, told = yield from open_inputs(core, request, model, prepare, cleanup)
         warnings += told
         if course.request is None:
             course.request = request
             course.table.notify(Started(), course.call)
         course.request = request
-        found = yield from _in_parts(core, course, request, inputs, use, cleanup)
-    return found if not warnings else found._replace(response=results.warned(found.response, warnings))
+        found = yield from send_split(core, course, request, inputs, use, cleanup)
+    return found if not warnings else found._replace(response=results.with_warnings(found.response, warnings))
 
 
-def considered(
+def validate_for_model(
     core: Core, request: ImageRequest, more: Mapping[str, Any] | None = None
 ) -> tuple[ImageRequest, Model | None, list[str]]:
     """Return a request as it fits its model and dialect, what is known of that model, and what is to be said.
@@ -103,13 +103,13 @@ def considered(
         ImgkitError: it does not fit; nothing is sent.
     """
     model = core.catalogue.find(model_of(request, core), core.target.host_class)
-    request, warnings = judged(request, model, core.catalogue, core.on_unsupported, date.today(), more)
+    request, warnings = check_request(request, model, core.catalogue, core.on_unsupported, date.today(), more)
     core.provider.check(request, core.target)
     return request, model, warnings
 
 
 @contextmanager
-def noted(warnings: list[str]) -> Iterator[None]:
+def attach_warnings_to_errors(warnings: list[str]) -> Iterator[None]:
     """Add what is to be said of a request to an error that it ends with."""
     try:
         yield
@@ -128,39 +128,39 @@ def model_of(request: ImageRequest, core: Core) -> str | None:
 def most_at_once(request: ImageRequest, core: Core) -> int | None:
     """Return how many pictures one request may ask for, None where no limit is known."""
     model = core.catalogue.find(model_of(request, core), core.target.host_class)
-    known = None if model is None else most("n", request, model, core.catalogue)
+    known = None if model is None else max_value("n", request, model, core.catalogue)
     return core.catalogue.most_pictures if known is None else known
 
 
-def _in_parts(
+def send_split(
     core: Core,
-    course: Course,
+    course: CallContext,
     request: ImageRequest,
     inputs: OpenedInputs,
     use: CacheUse,
     cleanup: ExitStack,
-) -> Flow[Answered]:
+) -> Flow[DispatchResult]:
     """Send a request, as several if it asks for more pictures than there are at once."""
     limit = most_at_once(request, core) if (request.n or 1) > 1 else None
     if limit is None or (request.n or 1) <= limit:
         response = yield from _sent(core, course, request, inputs, use, cleanup)
-        return Answered(response, ((course, response),))
+        return DispatchResult(response, ((course, response),))
     counts = _split(request.n or 1, limit)
     courses = [course.part() for _ in counts]
     halted: list[ImgkitError] = []
     flows = tuple(
-        _part(core, one, replace(request, n=count), inputs, use._replace(part=number), halted)
+        _send_part(core, one, replace(request, n=count), inputs, use._replace(part=number), halted)
         for number, (one, count) in enumerate(zip(courses, counts, strict=True))
     )
-    outcomes = yield Together(flows, min(AT_ONCE, core.options.max_in_flight))
+    outcomes = yield RunParallel(flows, min(AT_ONCE, core.options.max_in_flight))
     course.attempts += [attempt for one in courses for attempt in one.attempts]
     each = tuple(
-        (one, out.value) for one, out in zip(courses, outcomes, strict=True) if isinstance(out, Done)
+        (one, out.value) for one, out in zip(courses, outcomes, strict=True) if isinstance(out, Finished)
     )
-    wrong = {number: out.error for number, out in enumerate(outcomes) if not isinstance(out, Done)}
+    wrong = {number: out.error for number, out in enumerate(outcomes) if not isinstance(out, Finished)}
     if not each:
-        raise _worst(list(wrong.values()))
-    return Answered(results.joined([one for _, one in each], wrong, counts, course), each)
+        raise most_serious_error(list(wrong.values()))
+    return DispatchResult(results.merge_responses([one for _, one in each], wrong, counts, course), each)
 
 
 def _split(count: int, limit: int) -> list[int]:
@@ -168,9 +168,9 @@ def _split(count: int, limit: int) -> list[int]:
     return [limit] * whole + ([rest] if rest else [])
 
 
-def _part(
+def _send_part(
     core: Core,
-    course: Course,
+    course: CallContext,
     request: ImageRequest,
     inputs: OpenedInputs,
     use: CacheUse,
@@ -203,7 +203,7 @@ def _is_final(error: ImgkitError) -> bool:
     return isinstance(error, ApiError | BudgetExceededError | ConfigurationError | InvalidRequestError)
 
 
-def _worst(errors: list[ImgkitError]) -> ImgkitError:
+def most_serious_error(errors: list[ImgkitError]) -> ImgkitError:
     """Return the error that a call ends with: one that may have cost money before any other."""
     chosen = next((one for one in errors if getattr(one, "maybe_billed", False)), errors[0])
     others = [one for one in errors if one is not chosen]
@@ -216,7 +216,7 @@ def _worst(errors: list[ImgkitError]) -> ImgkitError:
 
 def _sent(
     core: Core,
-    course: Course,
+    course: CallContext,
     request: ImageRequest,
     inputs: OpenedInputs,
     use: CacheUse,
@@ -225,10 +225,10 @@ def _sent(
     began = course.clock()
     wire_request = core.provider.encode(request, inputs, core.target)
     fetched = yield from fetch(core, course, wire_request, use, cleanup)
-    return results.response_of(core, course, request, inputs, fetched, began)
+    return results.build_response(core, course, request, inputs, fetched, began)
 
 
-def opened(
+def open_inputs(
     core: Core, request: ImageRequest, model: Model | None, prepare: Prepare | None, cleanup: ExitStack
 ) -> Flow[tuple[OpenedInputs, list[str]]]:
     """Open the pictures of a request and make them ready; those that are still at a URL are fetched first."""
@@ -242,23 +242,23 @@ def opened(
     for field, one in wanted:
         if isinstance(one, ImageReference):
             _check_reference(core, request, field)
-        here[field] = (yield from results.here(core, one)) if isinstance(one, Image) else one
+        here[field] = (yield from results.ensure_downloaded(core, one)) if isinstance(one, Image) else one
     facts = None if model is None else model.inputs
     from imgkit.core.inputs import (
         InputRules,  # with all that looks at pixels: only for calls that have inputs
     )
 
     rules = InputRules.of(facts, mask_polarity(core.provider))
-    ready: tuple[OpenedInputs, list[str]] = yield Run(
-        partial(_ready, here, rules, prepare, cleanup), before_sending=True
+    ready: tuple[OpenedInputs, list[str]] = yield RunBlocking(
+        partial(_prepare_inputs, here, rules, prepare, cleanup), before_sending=True
     )
     inputs, told = ready
     if model is not None and facts is not None:
-        told = [*told, *judged_inputs(inputs, model, core.on_unsupported, date.today())]
+        told = [*told, *check_inputs(inputs, model, core.on_unsupported, date.today())]
     return inputs, told
 
 
-def _ready(
+def _prepare_inputs(
     here: dict[str, Any], rules: InputRules, prepare: Prepare | None, cleanup: ExitStack
 ) -> tuple[OpenedInputs, list[str]]:
     """Open what is no mere name, and make it ready. May block."""
@@ -267,9 +267,9 @@ def _ready(
         for field, one in here.items()
     }
     mask, markup = found.pop("mask", None), found.pop("markup", None)
-    from imgkit.core.inputs import prepared
+    from imgkit.core.inputs import prepare_inputs
 
-    return prepared(tuple(found.values()), mask, markup, rules=rules, how=prepare, cleanup=cleanup)
+    return prepare_inputs(tuple(found.values()), mask, markup, rules=rules, how=prepare, cleanup=cleanup)
 
 
 def _check_reference(core: Core, request: ImageRequest, field: str) -> None:

@@ -11,11 +11,11 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from imgkit.core.config import Core
-from imgkit.core.send import secrets_of, with_credentials
+from imgkit.core.send import authenticate, collect_secrets
 from imgkit.errors import ConfigurationError, ImgkitError, UnreadableReplyError
 from imgkit.plugins.events import Call
 from imgkit.redact import Secret, scrub
-from imgkit.runtime.flow import Flow, Open, Read
+from imgkit.runtime.flow import Flow, ReadChunk, SendRequest
 from imgkit.service import ImageService
 from imgkit.wire.json_values import parse_json
 from imgkit.wire.messages import HttpRequest
@@ -85,16 +85,16 @@ def ask(core: Core) -> Flow[Probe]:
         host_class=core.target.host_class,
         timeout_s=core.limits.timeout_s,
     )
-    signed = yield from with_credentials(request, core.table, call)
-    secrets = secrets_of(signed)
+    signed = yield from authenticate(request, core.table, call)
+    secrets = collect_secrets(signed)
     facts: dict[str, Any] = {"url": request.url, "signed": bool(secrets)}
     began, now = time.monotonic(), time.time()
     try:
-        head = yield Open(signed)
+        head = yield SendRequest(signed)
         facts["request_id"] = head.request_id and scrub(head.request_id, secrets, 80)
         facts["clock_ahead_s"] = _ahead_s(head.headers, (now + time.time()) / 2)
         data = bytearray()
-        while chunk := (yield Read()):
+        while chunk := (yield ReadChunk()):
             data += chunk
             if len(data) > LARGEST_BYTES:
                 raise _no_list(head.status, "it is too long")

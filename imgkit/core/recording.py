@@ -14,19 +14,29 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from imgkit.errors import ImgkitError
 from imgkit.models import ImagesResponse
 from imgkit.plugins.protocols import Exchanged
-from imgkit.plugins.table import guarded, warn
+from imgkit.plugins.table import call_plugin, warn
 from imgkit.redact import SENSITIVE_HEADERS
-from imgkit.runtime.flow import Done, Failed, Flow, Need, Open, Read, Run, Together, advance
+from imgkit.runtime.flow import (
+    Effect,
+    EffectFailed,
+    Finished,
+    Flow,
+    ReadChunk,
+    RunBlocking,
+    RunParallel,
+    SendRequest,
+    advance,
+)
 from imgkit.wire.messages import Head, HttpRequest
 
 if TYPE_CHECKING:
-    from imgkit.plugins.resources import Supplied
+    from imgkit.plugins.resources import Resource
 
 T = TypeVar("T")
 HOOK = "imgkit_recorder"
 
 
-def recorded(flow: Flow[T], recorders: Sequence[Supplied]) -> Flow[T]:
+def record_traffic(flow: Flow[T], recorders: Sequence[Resource]) -> Flow[T]:
     """Return the same flow, with recorders told of each answer that arrives whole.
 
     They are told before the plan hears of the end of the answer: until then it is on the books as not
@@ -46,27 +56,27 @@ def recorded(flow: Flow[T], recorders: Sequence[Supplied]) -> Flow[T]:
     return _told(value, problems)
 
 
-def _taped(flow: Flow[T], recorders: Sequence[Supplied], problems: list[str]) -> Flow[T]:
+def _taped(flow: Flow[T], recorders: Sequence[Resource], problems: list[str]) -> Flow[T]:
     tape = _Tape(recorders, problems)
     news: object = None
     try:
         while True:
-            need: Need | Done[T] = advance(flow, news)
-            if isinstance(need, Done | Open):
+            need: Effect | Finished[T] = advance(flow, news)
+            if isinstance(need, Finished | SendRequest):
                 yield from tape.end()
-            if isinstance(need, Done):
+            if isinstance(need, Finished):
                 return need.value
-            if isinstance(need, Together):
+            if isinstance(need, RunParallel):
                 need = need._replace(flows=tuple(_taped(one, recorders, problems) for one in need.flows))
             try:
                 news = yield need
             except ImgkitError as error:
                 tape.broke_off()
-                news = Failed(error)
+                news = EffectFailed(error)
                 continue
-            if isinstance(need, Open):
+            if isinstance(need, SendRequest):
                 tape.begin(need.request, news)
-            elif isinstance(need, Read):
+            elif isinstance(need, ReadChunk):
                 yield from tape.read(news)
     except ImgkitError:
         yield from tape.end()
@@ -78,7 +88,7 @@ def _taped(flow: Flow[T], recorders: Sequence[Supplied], problems: list[str]) ->
 class _Tape:
     """The answer that is being read."""
 
-    def __init__(self, recorders: Sequence[Supplied], problems: list[str]) -> None:
+    def __init__(self, recorders: Sequence[Resource], problems: list[str]) -> None:
         self._problems = problems
         self._recorders = recorders
         self._request: HttpRequest | None = None
@@ -117,7 +127,7 @@ class _Tape:
         self._request, self._chunks = None, []
         for one in self._recorders:
             try:
-                yield Run(partial(guarded, one.origin, HOOK, one.thing.record, exchanged))
+                yield RunBlocking(partial(call_plugin, one.origin, HOOK, one.thing.record, exchanged))
             except ImgkitError as error:
                 self._problems.append(str(error))
 

@@ -6,16 +6,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from imgkit.billing.spool import Left
+from imgkit.billing.spool import SpooledReply
 from imgkit.errors import ImgkitError, UnknownProviderError
 from imgkit.images.image import Image
 from imgkit.images.sniff import is_complete_bytes, sniff
 from imgkit.images.sources import BytesSource, Source, UrlSource
 from imgkit.plugins.hookspecs import ProviderSpec
-from imgkit.plugins.registry import build_table, wanted
-from imgkit.providers.base import Answer, PartialPicture, Picture, Provider, StreamingProvider, Target
+from imgkit.plugins.registry import find_spec, load_hook_table
+from imgkit.providers.base import (
+    DecodedImage,
+    DecodedImages,
+    DecodedPartialImage,
+    Provider,
+    StreamingProvider,
+    Target,
+)
 from imgkit.wire.event_body import EVENT_MARK
-from imgkit.wire.json_values import TakenOut, parse_json, swapped
+from imgkit.wire.json_values import DivertedImage, parse_json, swapped
 from imgkit.wire.messages import Head
 
 PLACE = "imgkit-part-"
@@ -37,7 +44,7 @@ class Recovered:
     whole: bool
 
 
-def recover(record: Left) -> Recovered:
+def recover(record: SpooledReply) -> Recovered:
     """Return the pictures of a record.
 
     Its provider reads it, as it would have then. Where it cannot, each picture that had begun to arrive
@@ -85,7 +92,7 @@ class _KeptReply:
         return self._text
 
 
-class _Part(TakenOut):
+class _Part(DivertedImage):
     def __init__(self, data: bytes) -> None:
         self._data = data
 
@@ -103,18 +110,20 @@ class _Read:
         whole: nothing is missing in the text.
     """
 
-    answer: Answer | None
+    answer: DecodedImages | None
     parts: dict[int, bytes]
     whole: bool
 
 
-def _read(record: Left) -> _Read:
+def _read(record: SpooledReply) -> _Read:
     facts = record.facts
     parts = record.pictures()
     text = record.text()
     status = facts.get("status")
     try:
-        offer = wanted(build_table(), ProviderSpec, str(facts.get("provider")), UnknownProviderError, "")
+        offer = find_spec(
+            load_hook_table(), ProviderSpec, str(facts.get("provider")), UnknownProviderError, ""
+        )
         provider: Provider = offer.make()
         target = Target(base_url=str(facts.get("base_url")), host_class="compatible")
         head = Head(status if isinstance(status, int) else 200, {})
@@ -129,8 +138,8 @@ def _read_events(
     provider: StreamingProvider, head: Head, target: Target, text: bytes, parts: dict[int, bytes]
 ) -> _Read:
     """Read a stream: complete pictures, and the last partial one if nothing came of it."""
-    complete: list[Picture] = []
-    partial: Picture | None = None
+    complete: list[DecodedImage] = []
+    partial: DecodedImage | None = None
     passed = set()
     created = None
     for event in text.split(EVENT_MARK)[1:]:
@@ -138,8 +147,8 @@ def _read_events(
             found = provider.decode_event(head, _KeptReply(event, parts), target)
         except ImgkitError:
             continue  # cut off; what had come of its picture is among the parts
-        if isinstance(found, PartialPicture):
-            partial = Picture(data=found.data)
+        if isinstance(found, DecodedPartialImage):
+            partial = DecodedImage(data=found.data)
             passed.add(found.data)
         elif found is not None and found.pictures:
             complete += found.pictures
@@ -147,11 +156,13 @@ def _read_events(
             partial = None
     pictures = (*complete, *([partial] if partial else []))
     left = {number: data for number, data in parts.items() if data not in passed}
-    return _Read(Answer(pictures=pictures, created=created), left, whole=bool(complete) and partial is None)
+    return _Read(
+        DecodedImages(pictures=pictures, created=created), left, whole=bool(complete) and partial is None
+    )
 
 
 def _pictures(
-    answer: Answer | None, parts: dict[int, bytes]
+    answer: DecodedImages | None, parts: dict[int, bytes]
 ) -> Iterator[tuple[Source, str | None, str | None]]:
     """Yield what the provider has read, and then what it has not."""
     read = set()
@@ -166,7 +177,7 @@ def _pictures(
             yield BytesSource(data), None, None
 
 
-def _about(record: Left, answer: Answer | None) -> dict[str, Any]:
+def _about(record: SpooledReply, answer: DecodedImages | None) -> dict[str, Any]:
     facts = record.facts
     names = ("operation", "prompt", "model", "parameters", "backend", "provider", "request_id", "call_id")
     return {

@@ -7,23 +7,23 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from imgkit.catalogue.pricing import NOTHING, cost_of, together
+from imgkit.catalogue.pricing import NOTHING, compute_cost, sum_costs
 from imgkit.core import download
 from imgkit.core.config import Core
 from imgkit.core.context import Fetched
-from imgkit.core.send import Course
+from imgkit.core.send import CallContext
 from imgkit.errors import ImgkitError, SaveError
 from imgkit.images.image import Image
 from imgkit.images.inputs import OpenedInputs
-from imgkit.images.part_files import ScratchFile
+from imgkit.images.part_files import PartFile
 from imgkit.images.saving import SavePlan
 from imgkit.images.sources import BytesSource, UrlSource
-from imgkit.models import Cost, ImageRequest, ImagesResponse, Meta, Usage, field_names, told_parameters
-from imgkit.providers.base import Answer
-from imgkit.runtime.flow import Flow, Run
+from imgkit.models import Cost, ImageRequest, ImagesResponse, Meta, Usage, field_names, sent_parameters
+from imgkit.providers.base import DecodedImages
+from imgkit.runtime.flow import Flow, RunBlocking
 
 
-def here(core: Core, image: Image) -> Flow[Image]:
+def ensure_downloaded(core: Core, image: Image) -> Flow[Image]:
     """Return the image with its bytes here, fetched if they are still at a URL."""
     if isinstance(image.source, UrlSource) and not image.source.here:
         data = yield from download.fetch(core, image.url or "")
@@ -31,9 +31,9 @@ def here(core: Core, image: Image) -> Flow[Image]:
     return image
 
 
-def response_of(
+def build_response(
     core: Core,
-    course: Course,
+    course: CallContext,
     request: ImageRequest,
     inputs: OpenedInputs,
     fetched: Fetched,
@@ -101,7 +101,7 @@ def response_of(
 
 
 def _about(
-    core: Core, request: ImageRequest, inputs: OpenedInputs, meta: Meta, answer: Answer
+    core: Core, request: ImageRequest, inputs: OpenedInputs, meta: Meta, answer: DecodedImages
 ) -> dict[str, Any]:
     """Return what a sidecar tells: everything that made the picture, and no secret."""
     usage = answer.usage
@@ -109,7 +109,7 @@ def _about(
         "operation": meta.operation,
         "prompt": getattr(request, "prompt", None),
         "model": meta.model,
-        "parameters": told_parameters(request),
+        "parameters": sent_parameters(request),
         "inputs": {
             one.field: {"sha256": one.sha256, "format": one.kind.format, "bytes": one.length}
             for one in inputs.files
@@ -133,11 +133,11 @@ def _cost(core: Core, request: ImageRequest, fetched: Fetched) -> Cost:
         return Cost(amount=NOTHING, note="offline: nothing is billed")
     named = (request.extra_body or {}).get("model") or request.model or core.target.model
     model = core.catalogue.find(named, core.target.host_class)
-    return cost_of(fetched.answer.usage, model, request.operation)
+    return compute_cost(fetched.answer.usage, model, request.operation)
 
 
-def joined(
-    responses: list[ImagesResponse], wrong: Mapping[int, ImgkitError], counts: list[int], course: Course
+def merge_responses(
+    responses: list[ImagesResponse], wrong: Mapping[int, ImgkitError], counts: list[int], course: CallContext
 ) -> ImagesResponse:
     """Return the pictures of several requests of one call as one response.
 
@@ -157,7 +157,7 @@ def joined(
     return replace(
         first_one,
         images=tuple(replace(image, index=index) for index, image in enumerate(images)),
-        usage=usage_of(one.usage for one in responses),
+        usage=sum_usage(one.usage for one in responses),
         meta=replace(
             first_one.meta,
             attempts=tuple(course.attempts),
@@ -165,17 +165,17 @@ def joined(
             cached=all(one.meta.cached for one in responses),
         ),
         warnings=tuple(warnings),
-        cost=together(one.cost for one in responses),
+        cost=sum_costs(one.cost for one in responses),
         errors=tuple(wrong.values()),
     )
 
 
-def warned(response: ImagesResponse, warnings: Iterable[str]) -> ImagesResponse:
+def with_warnings(response: ImagesResponse, warnings: Iterable[str]) -> ImagesResponse:
     """Return a response with these warnings before its own."""
     return replace(response, warnings=(*warnings, *response.warnings))
 
 
-def usage_of(usages: Iterable[Usage | None]) -> Usage | None:
+def sum_usage(usages: Iterable[Usage | None]) -> Usage | None:
     """Return the sum of what several replies report; a number that one of them lacks is not known."""
     all_of_them = list(usages)
     known = [one for one in all_of_them if one is not None]
@@ -189,17 +189,17 @@ def usage_of(usages: Iterable[Usage | None]) -> Usage | None:
     return Usage(**sums, extra=known[0].extra)
 
 
-def saved(image: Image, plan: SavePlan, count: int) -> Image:
+def save_image(image: Image, plan: SavePlan, count: int) -> Image:
     """Save a picture, and return it as it is read from its file; see `SavePlan.write`."""
     path = plan.write(image, count)
     source = image.source
-    return replace(image, path=path, source=source.saved(path) if isinstance(source, ScratchFile) else source)
+    return replace(image, path=path, source=source.saved(path) if isinstance(source, PartFile) else source)
 
 
-def kept_in_memory(image: Image) -> Image:
+def load_into_memory(image: Image) -> Image:
     """Return an image that outlives the call; what is not saved is on disk for its time only."""
     source = image.source
-    return replace(image, source=BytesSource(source.read())) if isinstance(source, ScratchFile) else image
+    return replace(image, source=BytesSource(source.read())) if isinstance(source, PartFile) else image
 
 
 def save_all(core: Core, response: ImagesResponse, plan: SavePlan) -> Flow[ImagesResponse]:
@@ -213,11 +213,11 @@ def save_all(core: Core, response: ImagesResponse, plan: SavePlan) -> Flow[Image
     for image in response.images:
         try:
             if image.path is None:
-                image = yield from here(core, image)
-                image = yield Run(partial(saved, image, plan, len(response.images)))
+                image = yield from ensure_downloaded(core, image)
+                image = yield RunBlocking(partial(save_image, image, plan, len(response.images)))
         except ImgkitError as error:
             problem = problem or error
-            image = kept_in_memory(image)
+            image = load_into_memory(image)
         images.append(image)
     brought = replace(response, images=tuple(images))
     if problem is not None:

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import count
 from typing import Literal, TypeAlias
 
-from imgkit.billing.reservations import Account
+from imgkit.billing.reservations import ReservationGroup
 from imgkit.errors import (
     ConflictError,
     ImgkitError,
@@ -19,15 +19,15 @@ from imgkit.errors import (
     ServerError,
     UnreadableReplyError,
 )
-from imgkit.images.part_files import Scratch
+from imgkit.images.part_files import PartFiles
 from imgkit.models import Attempt, ImageRequest, ImagesResponse
 from imgkit.plugins.events import Call, FirstByte, Outcome, Progress, Retrying, Sent
 from imgkit.plugins.registry import HookTable
-from imgkit.plugins.resources import Equipment
+from imgkit.plugins.resources import PluginResources
 from imgkit.plugins.tokens import TokenNeeded
-from imgkit.providers.base import Answer, Provider, Target
+from imgkit.providers.base import DecodedImages, Provider, Target
 from imgkit.redact import SENSITIVE_HEADERS, Secret
-from imgkit.runtime.flow import Flow, Open, Read, Run, Sleep
+from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, SendRequest, Sleep
 from imgkit.wire.json_body import InMemory, JsonReply
 from imgkit.wire.messages import Head, HttpRequest
 
@@ -35,7 +35,7 @@ SHORTEST_SECRET = 8
 
 
 @dataclass(slots=True)
-class Course:
+class CallContext:
     """What one call works with and what has happened in it so far.
 
     Attributes:
@@ -59,7 +59,7 @@ class Course:
 
     call: Call
     table: HookTable
-    equipment: Equipment
+    equipment: PluginResources
     provider: Provider
     target: Target
     max_reply_bytes: int
@@ -70,15 +70,15 @@ class Course:
     sent: bool = False
     request: ImageRequest | None = None
     shared: bool = False
-    account: Account = field(default_factory=Account)
-    scratch: Callable[[], Scratch] | None = None
-    parts: list[Course] = field(default_factory=list)
+    account: ReservationGroup = field(default_factory=ReservationGroup)
+    scratch: Callable[[], PartFiles] | None = None
+    parts: list[CallContext] = field(default_factory=list)
     emitted: bool = False
     delivered: ImagesResponse | None = None
 
-    def part(self) -> Course:
+    def part(self) -> CallContext:
         """Return the course of one of several requests of the call."""
-        part = replace(self, attempts=[], sent=False, account=Account(), parts=[])
+        part = replace(self, attempts=[], sent=False, account=ReservationGroup(), parts=[])
         self.parts.append(part)
         return part
 
@@ -93,7 +93,7 @@ class Course:
             course.account.break_off(error)
 
 
-def read_answer(head: Head, course: Course, secrets: tuple[Secret, ...]) -> Flow[Answer]:
+def read_response(head: Head, course: CallContext, secrets: tuple[Secret, ...]) -> Flow[DecodedImages]:
     """Read the open reply as a whole."""
     reply = yield from read_reply(head, course)
     course.sent = False
@@ -102,16 +102,16 @@ def read_answer(head: Head, course: Course, secrets: tuple[Secret, ...]) -> Flow
     decode = partial(course.provider.decode, head, reply, course.target, secrets)
     if course.scratch is None:
         return decode()
-    answer: Answer = yield Run(decode)  # which looks at pictures that are on disk
+    answer: DecodedImages = yield RunBlocking(decode)  # which looks at pictures that are on disk
     return answer
 
 
-Receive: TypeAlias = Callable[[Head, Course, tuple[Secret, ...]], Flow[Answer]]
+Receive: TypeAlias = Callable[[Head, CallContext, tuple[Secret, ...]], Flow[DecodedImages]]
 
 
-def exchange(
-    request: HttpRequest, course: Course, receive: Receive = read_answer
-) -> Flow[tuple[Head, Answer]]:
+def send_with_retries(
+    request: HttpRequest, course: CallContext, receive: Receive = read_response
+) -> Flow[tuple[Head, DecodedImages]]:
     """Send `request` and read what comes back, as often as the retry plugins want it.
 
     Args:
@@ -131,7 +131,7 @@ def exchange(
         try:
             return (yield from send_once(request, course, receive))
         except ImgkitError as error:
-            kind = None if course.emitted else kind_of(error)
+            kind = None if course.emitted else classify_failure(error)
             if kind is None:
                 raise
             met[kind] = met.get(kind, 0) + 1
@@ -151,7 +151,7 @@ def exchange(
         yield Sleep(wait_s)
 
 
-def kind_of(error: ImgkitError) -> Literal["unsent", "refused", "failed", "unknown"] | None:
+def classify_failure(error: ImgkitError) -> Literal["unsent", "refused", "failed", "unknown"] | None:
     """Return what a failure means for another try, None where there is nothing to ask.
 
     The server's ``x-should-retry: true`` widens what counts as its own failure, by 408, 409 and 5xx.
@@ -170,22 +170,22 @@ def kind_of(error: ImgkitError) -> Literal["unsent", "refused", "failed", "unkno
 
 
 def send_once(
-    request: HttpRequest, course: Course, receive: Receive = read_answer
-) -> Flow[tuple[Head, Answer]]:
+    request: HttpRequest, course: CallContext, receive: Receive = read_response
+) -> Flow[tuple[Head, DecodedImages]]:
     """Send `request` with the hooks around it, and read what comes back."""
     table, call = course.table, course.call
     request = table.before_send(request, call)
-    signed = yield from with_credentials(request, table, call)
-    secrets = secrets_of(signed)
+    signed = yield from authenticate(request, table, call)
+    secrets = collect_secrets(signed)
     number = next(course.numbers)
-    account = yield from _reserved(course, number)
+    account = yield from _reserve(course, number)
     began = course.clock()
     status: int | None = None
     problem: str | None = None
     table.notify(Sent(request, number), call)
     course.sent = account.sent = True
     try:
-        head = yield Open(signed)
+        head = yield SendRequest(signed)
         status = head.status
         table.notify(FirstByte(status, head.headers, course.clock() - began), call)
         decoded = yield from receive(head, course, secrets)
@@ -195,50 +195,52 @@ def send_once(
         course.sent = isinstance(error, OutcomeUnknownError)
         problem = type(error).__name__
         if getattr(error, "maybe_billed", False):
-            yield from kept(course, error)
+            yield from keep_reservations(course, error)
         else:
-            yield from settled(course, None)
+            yield from settle_reservations(course, None)
         raise
     finally:
         course.attempts.append(Attempt(status, problem, course.clock() - began))
 
 
-def settled(course: Course, response: ImagesResponse | None) -> Flow[None]:
+def settle_reservations(course: CallContext, response: ImagesResponse | None) -> Flow[None]:
     """End the account: the pictures have reached the caller, or (None) nothing can have been billed."""
     if course.account.running:
-        yield Run(partial(course.account.settle, response))
+        yield RunBlocking(partial(course.account.settle, response))
 
 
-def kept(course: Course, error: ImgkitError, response: ImagesResponse | None = None) -> Flow[None]:
+def keep_reservations(
+    course: CallContext, error: ImgkitError, response: ImagesResponse | None = None
+) -> Flow[None]:
     """End the account: what is, or may be, paid for has not reached the caller."""
     if course.account.running:
-        yield Run(partial(course.account.keep, error, response))
+        yield RunBlocking(partial(course.account.keep, error, response))
     for problem in course.account.problems:
         error.add_note(problem)
 
 
-def _reserved(course: Course, number: int) -> Flow[Account]:
+def _reserve(course: CallContext, number: int) -> Flow[ReservationGroup]:
     """Return the account of the next sending, which is the course's from here on."""
     ledgers = course.equipment.ledgers
     if ledgers:
         assert course.request is not None, "a call is prepared before it is sent"
-        course.account = yield Run(
-            partial(Account.reserve, ledgers, course.request, course.call, number),
+        course.account = yield RunBlocking(
+            partial(ReservationGroup.reserve, ledgers, course.request, course.call, number),
             before_sending=True,
         )
     return course.account
 
 
-def with_credentials(request: HttpRequest, table: HookTable, call: Call) -> Flow[HttpRequest]:
+def authenticate(request: HttpRequest, table: HookTable, call: Call) -> Flow[HttpRequest]:
     """Return a request with the credentials that a plugin has for it."""
     answer = table.authenticate(request, call)
     if isinstance(answer, TokenNeeded):
-        yield Run(answer.fetch, before_sending=True)
+        yield RunBlocking(answer.fetch, before_sending=True)
         return answer.sign(request)
     return answer
 
 
-def secrets_of(signed: HttpRequest) -> tuple[Secret, ...]:
+def collect_secrets(signed: HttpRequest) -> tuple[Secret, ...]:
     """Return what must not come back in a message: credentials, under whatever header signing put them.
 
     They are wrapped, since tracebacks may show the variables of a frame.
@@ -252,7 +254,7 @@ def secrets_of(signed: HttpRequest) -> tuple[Secret, ...]:
     )
 
 
-def read_reply(head: Head, course: Course) -> Flow[JsonReply]:
+def read_reply(head: Head, course: CallContext) -> Flow[JsonReply]:
     """Read the open reply to its end; a success reply is told to the ledgers while it arrives.
 
     Raises:
@@ -270,16 +272,16 @@ def read_reply(head: Head, course: Course) -> Flow[JsonReply]:
     expected = int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None
     limit = course.max_reply_bytes
     if spools:
-        yield Run(partial(account.begin, head))
+        yield RunBlocking(partial(account.begin, head))
     try:
-        while reply.length <= limit and (chunk := (yield Read())):
+        while reply.length <= limit and (chunk := (yield ReadChunk())):
             news = reply.feed(chunk)
             del chunk  # hundreds of calls may wait for the disk here
             if spools and news:  # each chunk at once: nobody knows whether there will be another
-                yield Run(partial(account.write, news))
+                yield RunBlocking(partial(account.write, news))
             del news
             if scratch is not None and scratch.due:
-                yield Run(scratch.write)
+                yield RunBlocking(scratch.write)
             course.table.notify(Progress(reply.length, expected), course.call)
     except OutcomeUnknownError as error:
         yield from _closed(reply, account, spools)
@@ -287,7 +289,7 @@ def read_reply(head: Head, course: Course) -> Flow[JsonReply]:
         raise
     yield from _closed(reply, account, spools)
     if scratch is not None and scratch.used:
-        yield Run(scratch.write)
+        yield RunBlocking(scratch.write)
     if reply.length <= limit:
         return reply
     raise UnreadableReplyError(
@@ -299,7 +301,7 @@ def read_reply(head: Head, course: Course) -> Flow[JsonReply]:
     )
 
 
-def _closed(reply: JsonReply, account: Account, spools: bool) -> Flow[None]:
+def _closed(reply: JsonReply, account: ReservationGroup, spools: bool) -> Flow[None]:
     news = reply.close()
     if spools:
-        yield Run(partial(account.finish, news))
+        yield RunBlocking(partial(account.finish, news))

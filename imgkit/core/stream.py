@@ -10,17 +10,17 @@ from typing import TypeGuard, TypeVar
 from imgkit.core import responses as results
 from imgkit.core.config import Core
 from imgkit.core.context import Fetched
-from imgkit.core.send import Course, read_answer
+from imgkit.core.send import CallContext, read_response
 from imgkit.errors import ApiError, ImgkitError, OutcomeUnknownError, StreamError, UnreadableReplyError
 from imgkit.images.image import Image
 from imgkit.images.inputs import OpenedInputs
-from imgkit.images.part_files import ScratchFile
+from imgkit.images.part_files import PartFile
 from imgkit.images.saving import SavePlan
 from imgkit.models import Completed, ImageRequest, ImagesResponse, PartialImage
 from imgkit.plugins.events import Progress
-from imgkit.providers.base import Answer, PartialPicture, Picture, StreamingProvider
+from imgkit.providers.base import DecodedImage, DecodedImages, DecodedPartialImage, StreamingProvider
 from imgkit.redact import Secret
-from imgkit.runtime.flow import Emit, Flow, Read, Run
+from imgkit.runtime.flow import EmitEvent, Flow, ReadChunk, RunBlocking
 from imgkit.wire.event_body import EventReply
 from imgkit.wire.json_body import InMemory, JsonReply
 from imgkit.wire.messages import Head
@@ -32,11 +32,11 @@ T = TypeVar("T")
 
 def read_events(
     provider: StreamingProvider,
-    arrivals: Arrivals,
+    arrivals: StreamCollector,
     head: Head,
-    course: Course,
+    course: CallContext,
     secrets: tuple[Secret, ...],
-) -> Flow[Answer]:
+) -> Flow[DecodedImages]:
     """Read the open reply to its end, and hand its events on.
 
     What has arrived is told to the ledgers before the caller gets it. A plain JSON reply is handed on as one
@@ -53,7 +53,7 @@ def read_events(
         ApiError: the API refused, or reports an error in the midst of the stream.
     """
     if not 200 <= head.status < 300:
-        return (yield from read_answer(head, course, secrets))
+        return (yield from read_response(head, course, secrets))
     says_events = head.headers.get("content-type", "").lower().startswith(EVENT_STREAM)
     scratch = course.scratch() if course.scratch is not None else None
     hold = InMemory if scratch is None else scratch.new
@@ -62,8 +62,8 @@ def read_events(
     def decoded(decode: Callable[[], T]) -> Flow[T]:
         if scratch is None or not scratch.used:
             return decode()
-        yield Run(scratch.write)
-        found: T = yield Run(decode)  # which looks at pictures that are on disk
+        yield RunBlocking(scratch.write)
+        found: T = yield RunBlocking(decode)  # which looks at pictures that are on disk
         return found
 
     def hand_on(data: JsonReply) -> Flow[None]:
@@ -73,15 +73,15 @@ def read_events(
 
     spools = course.account.spools
     if spools:
-        yield Run(partial(course.account.begin, head))
+        yield RunBlocking(partial(course.account.begin, head))
     broken: ImgkitError | None = None
     try:
-        while not reply.done and reply.held <= course.max_reply_bytes and (chunk := (yield Read())):
+        while not reply.done and reply.held <= course.max_reply_bytes and (chunk := (yield ReadChunk())):
             complete = reply.feed(chunk)
             del chunk  # it is not needed while the next one is read
             yield from _kept_on_disk(reply, course, spools)
             if scratch is not None and scratch.due:
-                yield Run(scratch.write)
+                yield RunBlocking(scratch.write)
             course.table.notify(Progress(reply.length, None), course.call)
             for data in complete:
                 yield from hand_on(data)
@@ -132,7 +132,7 @@ def _is_whole(data: JsonReply | None) -> TypeGuard[JsonReply]:
     return True
 
 
-def _too_large(head: Head, course: Course, rest: JsonReply | None) -> UnreadableReplyError:
+def _too_large(head: Head, course: CallContext, rest: JsonReply | None) -> UnreadableReplyError:
     return UnreadableReplyError(
         f"HTTP {head.status} with an event of over {course.max_reply_bytes} bytes (request id "
         f"{head.request_id or 'not given'}): the stream was not read to its end and may have been "
@@ -153,18 +153,18 @@ def _ended_early(head: Head, reply: EventReply) -> StreamError:
     )
 
 
-def _kept_on_disk(reply: EventReply, course: Course, spools: bool) -> Flow[None]:
+def _kept_on_disk(reply: EventReply, course: CallContext, spools: bool) -> Flow[None]:
     news = reply.news()
     if spools and news:
-        yield Run(partial(course.account.write, news))
+        yield RunBlocking(partial(course.account.write, news))
 
 
-def _complete_on_disk(reply: EventReply, course: Course, spools: bool) -> Flow[None]:
+def _complete_on_disk(reply: EventReply, course: CallContext, spools: bool) -> Flow[None]:
     if spools:
-        yield Run(partial(course.account.finish, reply.news()))
+        yield RunBlocking(partial(course.account.finish, reply.news()))
 
 
-class Arrivals:
+class StreamCollector:
     """Hands the events of one call on, and keeps its pictures.
 
     Args:
@@ -181,7 +181,7 @@ class Arrivals:
     def __init__(
         self,
         core: Core,
-        course: Course,
+        course: CallContext,
         request: ImageRequest,
         inputs: OpenedInputs,
         plan: SavePlan | None,
@@ -195,7 +195,7 @@ class Arrivals:
         self._plan = plan
         self._began = began
         self._wanted = request.n or (request.extra_body or {}).get("n") or 1
-        self._answer = Answer(pictures=(), warnings=warnings)
+        self._answer = DecodedImages(pictures=(), warnings=warnings)
         self._complete: list[Image] = []
         self._partial: Image | None = None
         self._partials = 0
@@ -206,7 +206,7 @@ class Arrivals:
         return (*self._complete, *([self._partial] if self._partial else []))
 
     @property
-    def answer(self) -> Answer:
+    def answer(self) -> DecodedImages:
         """All answers, as one."""
         return self._answer
 
@@ -215,9 +215,9 @@ class Arrivals:
         """Whether as many pictures are complete as were asked for."""
         return len(self._complete) >= self._wanted
 
-    def take(self, head: Head, found: PartialPicture | Answer) -> Flow[None]:
+    def take(self, head: Head, found: DecodedPartialImage | DecodedImages) -> Flow[None]:
         """Hand on what an event, or a whole reply, says."""
-        if isinstance(found, PartialPicture):
+        if isinstance(found, DecodedPartialImage):
             yield from self._take_partial(head, found)
             return
         self._add(found)
@@ -233,27 +233,27 @@ class Arrivals:
         """Add a warning to the reply."""
         self._answer = replace(self._answer, warnings=(*self._answer.warnings, text))
 
-    def _take_partial(self, head: Head, found: PartialPicture) -> Flow[None]:
+    def _take_partial(self, head: Head, found: DecodedPartialImage) -> Flow[None]:
         index = self._partials if found.index is None else found.index
-        if isinstance(found.source, ScratchFile):
+        if isinstance(found.source, PartFile):
             found.source.lend()
-        picture = Picture(data=found.data, source=found.source)
-        (image,) = self._response(head, Answer(pictures=(picture,))).images
+        picture = DecodedImage(data=found.data, source=found.source)
+        (image,) = self._response(head, DecodedImages(pictures=(picture,))).images
         self._partial = replace(
             image, index=len(self._complete), about={**image.about, "partial_image_index": index}
         )
         self._partials += 1
         yield from self._emit(PartialImage(index, self._partial))
 
-    def _take_complete(self, head: Head, found: Answer, *, last: bool) -> Flow[None]:
+    def _take_complete(self, head: Head, found: DecodedImages, *, last: bool) -> Flow[None]:
         so_far = self._response(head, self._answer)
         image = so_far.images[len(self._complete)]
         if self._plan is not None and image.url is None:  # those at a URL are fetched when the stream is over
             try:
                 count = max(self._wanted, len(so_far.images))
-                image = yield Run(partial(results.saved, image, self._plan, count))
+                image = yield RunBlocking(partial(results.save_image, image, self._plan, count))
             except ImgkitError as error:  # it is tried once more when the stream is over
-                image = yield Run(partial(results.kept_in_memory, image))
+                image = yield RunBlocking(partial(results.load_into_memory, image))
                 self.warn(f"a picture could not be saved as soon as it was complete: {error}")
         self._complete.append(image)
         self._partial, self._partials = None, 0
@@ -275,9 +275,9 @@ class Arrivals:
 
     def _emit(self, event: PartialImage | Completed) -> Flow[None]:
         self._course.emitted = True
-        yield Emit(event)
+        yield EmitEvent(event)
 
-    def _add(self, found: Answer) -> None:
+    def _add(self, found: DecodedImages) -> None:
         """Merge an answer with those before it; where both say something, the later one counts."""
         before = self._answer
         self._answer = replace(
@@ -292,7 +292,7 @@ class Arrivals:
             extra={**before.extra, **found.extra},
         )
 
-    def _response(self, head: Head, answer: Answer) -> ImagesResponse:
-        return results.response_of(
+    def _response(self, head: Head, answer: DecodedImages) -> ImagesResponse:
+        return results.build_response(
             self._core, self._course, self._request, self._inputs, Fetched(head, answer), self._began
         )

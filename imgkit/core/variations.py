@@ -8,8 +8,8 @@ from typing import Literal
 
 from imgkit.core.config import Core
 from imgkit.core.context import CacheUse
-from imgkit.core.pipeline import Answered, answered
-from imgkit.core.send import Course
+from imgkit.core.pipeline import DispatchResult, dispatch
+from imgkit.core.send import CallContext
 from imgkit.errors import EndpointRetiredError, InvalidRequestError, ModelNotFoundError, NotFoundError
 from imgkit.images.inputs import Prepare
 from imgkit.models import (
@@ -18,7 +18,7 @@ from imgkit.models import (
     field_names,
 )
 from imgkit.runtime.flow import Flow
-from imgkit.schemas.requests import checked
+from imgkit.schemas.requests import validate_request
 
 Strategy = Literal["auto", "native", "emulate"]
 STRATEGIES: tuple[Strategy, ...] = ("auto", "native", "emulate")
@@ -30,7 +30,7 @@ PROMPT = (
 """How an edit is asked for a variation."""
 
 
-def strategy_of(given: object) -> Strategy:
+def parse_strategy(given: object) -> Strategy:
     """Return a checked strategy. Raises InvalidRequestError."""
     if given not in STRATEGIES:
         known = ", ".join(map(repr, STRATEGIES))
@@ -38,16 +38,16 @@ def strategy_of(given: object) -> Strategy:
     return given
 
 
-def varied(
+def create_variation(
     core: Core,
-    course: Course,
+    course: CallContext,
     request: CreateImageVariationRequest,
     strategy: Strategy,
     prompt: str | None,
     use: CacheUse,
     cleanup: ExitStack,
     prepare: Prepare | None,
-) -> Flow[Answered]:
+) -> Flow[DispatchResult]:
     """Return variations of a picture.
 
     Args:
@@ -76,7 +76,7 @@ def varied(
     note: tuple[str, ...] = ()
     if strategy == "native" or (strategy == "auto" and gone is None):
         try:
-            return (yield from answered(core, course, request, use, cleanup, prepare))
+            return (yield from dispatch(core, course, request, use, cleanup, prepare))
         except NotFoundError as error:
             if (
                 strategy == "native"
@@ -85,15 +85,15 @@ def varied(
             ):
                 raise
             note = (f"this server has no variations (HTTP {error.status}), so an edit was asked for one",)
-    edit = as_edit(request, prompt or PROMPT)
-    found = yield from answered(core, course, edit, use, cleanup, prepare)
+    edit = to_edit_request(request, prompt or PROMPT)
+    found = yield from dispatch(core, course, edit, use, cleanup, prepare)
     response = found.response
     meta = replace(response.meta, emulated=True, emulation_prompt=edit.prompt)
     return found._replace(response=replace(response, meta=meta, warnings=(*note, *response.warnings)))
 
 
-def as_edit(request: CreateImageVariationRequest, prompt: str) -> CreateImageEditRequest:
+def to_edit_request(request: CreateImageVariationRequest, prompt: str) -> CreateImageEditRequest:
     """Return the edit that asks for variations. Raises InvalidRequestError for a prompt that is none."""
     shared = {name: getattr(request, name) for name in field_names(type(request))}
-    edit: CreateImageEditRequest = checked(CreateImageEditRequest, {**shared, "prompt": prompt})
+    edit: CreateImageEditRequest = validate_request(CreateImageEditRequest, {**shared, "prompt": prompt})
     return edit

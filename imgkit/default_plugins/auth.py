@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
-from imgkit.default_plugins.keys import Asked, FileKey, KeySource, as_secret, cleaned
+from imgkit.default_plugins.keys import CallableKey, FileKey, KeySource, as_secret, normalize_key
 from imgkit.default_plugins.token_cache import TokenCache
 from imgkit.errors import ConfigurationError, MissingKeyError
 from imgkit.plugins.events import Call
@@ -79,7 +79,7 @@ class ProviderAuth:
             return self._slots[self._variable].signed_by(self._source, request, call)
         if (variable := self._found()) is not None:
             slot = self._slots[variable]
-            key = cleaned(as_secret(os.environ[variable], variable), variable, slot.scheme or "Bearer")
+            key = normalize_key(as_secret(os.environ[variable], variable), variable, slot.scheme or "Bearer")
             return slot.signed_by(key, request, call)
         if call.host_class == "compatible":
             return None
@@ -230,7 +230,7 @@ class TokenAuth:
             kind = type(token).__name__
             del token  # a traceback may show the variables of this frame
             raise ConfigurationError(f"token() of {self._name} returned a {kind} instead of a Token")
-        value = cleaned(token.value, f"the token of {self._name}", self._slot.scheme)
+        value = normalize_key(token.value, f"the token of {self._name}", self._slot.scheme)
         return Token(value, token.expires_at)
 
     def __reduce__(self) -> NoReturn:
@@ -266,7 +266,7 @@ class _Slot(NamedTuple):
         check_origin(request.url, call.base_url)
         if not self.allow_insecure:
             check_encrypted(call.base_url)
-        if isinstance(source, Asked):
+        if isinstance(source, CallableKey):
             source = source.read()
         if isinstance(source, Secret):
             return self.put(source, request)
@@ -341,13 +341,13 @@ def _source(key: object, file: str | os.PathLike[str] | None) -> Secret | KeySou
             raise ConfigurationError("give a key or a file=, not both")
         return FileKey(file)
     if isinstance(key, Secret):
-        return cleaned(key, "api_key")
+        return normalize_key(key, "api_key")
     if inspect.iscoroutinefunction(key):
         raise ConfigurationError("api_key is a coroutine function: give one that returns the key itself")
     if isinstance(key, KeySource):
         return key
     if callable(key):
-        return Asked(key)
+        return CallableKey(key)
     raise ConfigurationError(
         f"api_key is a {type(key).__name__}: give text, a callable that returns it, or a source such as "
         "FileKey"

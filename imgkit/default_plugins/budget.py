@@ -6,7 +6,7 @@ import os
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from pathlib import Path
 
-from imgkit.billing.budget_store import Book, Totals
+from imgkit.billing.budget_store import BudgetStore, Totals
 from imgkit.errors import BudgetExceededError, ConfigurationError
 from imgkit.models import Cost, Estimate, Estimator, ImageRequest, ImagesResponse
 from imgkit.plugins.events import Call
@@ -47,7 +47,7 @@ class Budget:
     ) -> None:
         self._limit = _limit(usd)
         self._allow_unknown = bool(allow_unknown)
-        self._book = Book(_folder(folder))
+        self._book = BudgetStore(_folder(folder))
 
     @property
     def limit(self) -> Decimal:
@@ -154,7 +154,7 @@ class BudgetReservation:
 
     spools = False
 
-    def __init__(self, book: Book, number: int) -> None:
+    def __init__(self, book: BudgetStore, number: int) -> None:
         self._book = book
         self._number: int | None = number
 

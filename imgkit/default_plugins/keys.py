@@ -76,7 +76,7 @@ class FileKey:
             raise ConfigurationError(f"{self} cannot be read ({error.strerror}): see to its rights") from None
         if key is None:
             raise ConfigurationError(f"{self} is not a text of at most {LARGEST_FILE} bytes: it holds no key")
-        key = cleaned(key, str(self))
+        key = normalize_key(key, str(self))
         self._warn_if_open(found)
         self._held = _version(found), key
         return key
@@ -144,7 +144,7 @@ class KeyringKey:
             raise MissingKeyError(
                 f"{self} is not there: store it with 'python -m keyring set {self._service} {self._user}'"
             )
-        return Token(cleaned(as_secret(found, str(self)), str(self)))
+        return Token(normalize_key(as_secret(found, str(self)), str(self)))
 
     def __reduce__(self) -> tuple[type[KeyringKey], tuple[str, str]]:
         return KeyringKey, (self._service, self._user)  # its place, not its content
@@ -156,7 +156,7 @@ class KeyringKey:
         return f"the key of {self._user!r} for {self._service!r} in the keyring"
 
 
-class Asked:
+class CallableKey:
     """A callable that returns a key, asked for each request; it is not shown, pickled or copied.
 
     Args:
@@ -171,7 +171,7 @@ class Asked:
     def read(self) -> Secret:
         """Return what the callable says now."""
         source = "what api_key() returned"
-        return cleaned(as_secret(self._fn(), source), source)
+        return normalize_key(as_secret(self._fn(), source), source)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a callable key is not pickled or copied: hand it over by its environment variable")
@@ -198,7 +198,7 @@ def as_secret(given: object, source: str) -> Secret:
     return secret
 
 
-def cleaned(key: Secret, source: str, scheme: str = "Bearer") -> Secret:
+def normalize_key(key: Secret, source: str, scheme: str = "Bearer") -> Secret:
     """Return a key without the blanks around it and the scheme before it, if a header can carry it.
 
     Args:

@@ -157,7 +157,7 @@ class RetryPlugin:
         return asked_s * (1.0 + self._chance() / 10)
 
 
-class Unhurried(RetryPlugin):
+class NoWaitRetry(RetryPlugin):
     """Retries as ever, without the pauses: a recorded 429 is over when it is replayed."""
 
     @hookimpl(trylast=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imgkit.billing.spool import MAX_AGE_S, MAX_BYTES, Record, Spool
+from imgkit.billing.spool import MAX_AGE_S, MAX_BYTES, Spool, SpoolRecord
 from imgkit.errors import (
     ApiError,
     EmptyResultError,
@@ -13,7 +13,7 @@ from imgkit.errors import (
     StreamError,
     UnreadableReplyError,
 )
-from imgkit.models import ImageRequest, ImagesResponse, told_parameters
+from imgkit.models import ImageRequest, ImagesResponse, sent_parameters
 from imgkit.plugins.events import Call
 from imgkit.plugins.hookspecs import ServiceSettings, hookimpl
 from imgkit.wire.messages import Head
@@ -84,7 +84,7 @@ class SpoolLedger:
             "host_class": call.host_class,
             "prompt": getattr(request, "prompt", None),
             "model": request.model or self._model,
-            "parameters": told_parameters(request),
+            "parameters": sent_parameters(request),
         }
         return SpoolReservation(self._spool, f"{call.id[:12]}-{attempt}", facts)
 
@@ -98,7 +98,7 @@ class SpoolReservation:
         self._spool = spool
         self._name = name
         self._facts = facts
-        self._record: Record | None = None
+        self._record: SpoolRecord | None = None
 
     def begin(self, head: Head) -> None:
         """Begin the record."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgkit.errors import InvalidRequestError
 from imgkit.images import pixels
-from imgkit.images.inputs import InputFile, OpenedFile
+from imgkit.images.inputs import ImageFile, RawFile
 from imgkit.images.mask_pixels import by, opacity_of, reopened, resized, rewritten
 from imgkit.images.pixels import Look
 from imgkit.images.sniff import Format
@@ -69,7 +69,7 @@ class Placement:
         return (self.outer[0] - self.inner[0]) // 2, (self.outer[1] - self.inner[1]) // 2
 
 
-def problems(file: OpenedFile, needs: ImageNeeds) -> list[str]:
+def problems(file: RawFile, needs: ImageNeeds) -> list[str]:
     """Return what is wrong with a picture for a model, and what to do. May block.
 
     Raises:
@@ -78,7 +78,7 @@ def problems(file: OpenedFile, needs: ImageNeeds) -> list[str]:
     return _problems(file, pixels.look(file), needs)
 
 
-def check(file: OpenedFile, needs: ImageNeeds) -> None:
+def check(file: RawFile, needs: ImageNeeds) -> None:
     """Refuse a picture that does not fit; what ``prepare="check"`` does. May block.
 
     Raises:
@@ -89,7 +89,7 @@ def check(file: OpenedFile, needs: ImageNeeds) -> None:
         raise InvalidRequestError({file.field: "; ".join(found) + "."})
 
 
-def fitted(file: OpenedFile, needs: ImageNeeds, cleanup: ExitStack) -> tuple[InputFile, list[str]]:
+def fit_image(file: RawFile, needs: ImageNeeds, cleanup: ExitStack) -> tuple[ImageFile, list[str]]:
     """Return a picture that fits a model; what ``prepare="fit"`` does. May block.
 
     Args:
@@ -108,9 +108,9 @@ def fitted(file: OpenedFile, needs: ImageNeeds, cleanup: ExitStack) -> tuple[Inp
     return made, done
 
 
-def fitted_pair(
-    image: OpenedFile, mask: OpenedFile, needs: ImageNeeds, mask_needs: ImageNeeds, cleanup: ExitStack
-) -> tuple[InputFile, InputFile, list[str]]:
+def fit_image_and_mask(
+    image: RawFile, mask: RawFile, needs: ImageNeeds, mask_needs: ImageNeeds, cleanup: ExitStack
+) -> tuple[ImageFile, ImageFile, list[str]]:
     """Return a picture and its mask so that both fit; what moves in one moves in the other. May block.
 
     Args:
@@ -131,7 +131,7 @@ def fitted_pair(
     size = (seen.width, seen.height)
     stored = pixels.look(image)
     if place == Placement(1, size, size) and not _problems(mask, seen, mask_needs):
-        return made, InputFile.of(mask), done
+        return made, ImageFile.of(mask), done
     opaque = opacity_of(mask)
     if size != stored.shown or stored.shown == (stored.width, stored.height):
         opaque = resized(opaque, (stored.width, stored.height), mask.field)
@@ -146,18 +146,16 @@ def fitted_pair(
     return made, written, [*done, f"{mask.field}: written anew to go with the picture."]
 
 
-def moved(before: OpenedFile, after: InputFile) -> bool:
+def moved(before: RawFile, after: ImageFile) -> bool:
     """Return whether fitting has turned, shrunk or padded a picture, so that its pixels are elsewhere."""
     seen = pixels.look(before)
     return seen.orientation != 1 or (seen.width, seen.height) != (after.kind.width, after.kind.height)
 
 
-def _fitted(
-    file: OpenedFile, needs: ImageNeeds, cleanup: ExitStack
-) -> tuple[InputFile, list[str], Placement]:
+def _fitted(file: RawFile, needs: ImageNeeds, cleanup: ExitStack) -> tuple[ImageFile, list[str], Placement]:
     seen = pixels.look(file)
     if not _problems(file, seen, needs):
-        made = InputFile.of(file)
+        made = ImageFile.of(file)
         size = (seen.width, seen.height)
         return made, [], Placement(1, size, size)
     done = list(_conversions(seen, needs))
@@ -177,7 +175,7 @@ def _fitted(
     return reopened(data, file.field, cleanup), [f"{file.field}: {one}." for one in done], place
 
 
-def _problems(file: OpenedFile, seen: Look, needs: ImageNeeds) -> list[str]:
+def _problems(file: RawFile, seen: Look, needs: ImageNeeds) -> list[str]:
     found = []
     if seen.format.lower() not in needs.formats:
         found.append(f"is {_a(seen.format)}, and {_names(needs)} is taken: convert it, {_FIT}")
@@ -239,7 +237,7 @@ def _scaled(place: Placement, scale: float, shown: tuple[int, int], needs: Image
 
 
 def _small_enough(
-    file: OpenedFile, picture: PIL.Image.Image, place: Placement, seen: Look, needs: ImageNeeds
+    file: RawFile, picture: PIL.Image.Image, place: Placement, seen: Look, needs: ImageNeeds
 ) -> tuple[bytes, Placement, Format]:
     """Encode a picture within the limit: with all its pixels if that can be, else with fewer and fewer."""
     wanted: Format | None = next((one for one in needs.formats if one == seen.format.lower()), None)

@@ -76,14 +76,14 @@ Prepare: TypeAlias = Literal["check", "fit"]
 """What becomes of pictures that may not fit: refused, or changed."""
 
 
-def prepare_of(given: object) -> Prepare | None:
+def parse_prepare(given: object) -> Prepare | None:
     """Return a checked choice. Raises InvalidRequestError."""
     if given is not None and given not in get_args(Prepare):
         raise InvalidRequestError({"prepare": f"is {str(given)[:40]!r}: give 'check', 'fit' or None"})
     return given  # type: ignore[return-value]  # checked above
 
 
-class OpenedFile:
+class RawFile:
     """Bytes that the caller gave, whatever they are.
 
     Attributes:
@@ -137,7 +137,7 @@ class OpenedFile:
         raise InvalidRequestError({self.field: f"{problem}."})
 
 
-class InputFile(OpenedFile):
+class ImageFile(RawFile):
     """A picture that is about to be sent.
 
     Attributes:
@@ -156,7 +156,7 @@ class InputFile(OpenedFile):
         self.kind = self._judge()
 
     @classmethod
-    def of(cls, file: OpenedFile) -> InputFile:
+    def of(cls, file: RawFile) -> ImageFile:
         """Return opened bytes as the picture that they are.
 
         Raises:
@@ -201,7 +201,7 @@ def check_type(value: object) -> str | None:
     )
 
 
-def open_input(value: Any, field: str, cleanup: ExitStack) -> InputFile:
+def open_input(value: Any, field: str, cleanup: ExitStack) -> ImageFile:
     """Open an image input. May block.
 
     Args:
@@ -212,10 +212,10 @@ def open_input(value: Any, field: str, cleanup: ExitStack) -> InputFile:
     Raises:
         InvalidRequestError: missing, not a regular file, unreadable, empty, not a whole picture.
     """
-    return InputFile.of(open_file(value, field, cleanup))
+    return ImageFile.of(open_file(value, field, cleanup))
 
 
-def open_file(value: Any, field: str, cleanup: ExitStack) -> OpenedFile:
+def open_file(value: Any, field: str, cleanup: ExitStack) -> RawFile:
     """Open an image input as `open_input` does, whatever its bytes are: they are not looked at."""
     if isinstance(value, str) and is_data_url(value):
         return _from_bytes(_data_url(value, field), field)
@@ -230,13 +230,13 @@ def open_file(value: Any, field: str, cleanup: ExitStack) -> OpenedFile:
     return _from_stream(value, field, cleanup)
 
 
-def _from_bytes(data: bytes, field: str) -> OpenedFile:
+def _from_bytes(data: bytes, field: str) -> RawFile:
     _check_length(len(data), field)
     view = memoryview(data)
-    return OpenedFile(field, len(data), lambda size, at: bytes(view[at : at + size]))
+    return RawFile(field, len(data), lambda size, at: bytes(view[at : at + size]))
 
 
-def _from_path(path: str | bytes, field: str, cleanup: ExitStack) -> OpenedFile:
+def _from_path(path: str | bytes, field: str, cleanup: ExitStack) -> RawFile:
     shown = _shown(os.fsdecode(path))
     try:
         # O_NONBLOCK: opening a FIFO would otherwise wait for a writer for ever.
@@ -250,7 +250,7 @@ def _from_path(path: str | bytes, field: str, cleanup: ExitStack) -> OpenedFile:
     return _from_descriptor(descriptor, 0, shown, field)
 
 
-def _from_descriptor(descriptor: int, start: int, shown: str, field: str) -> OpenedFile:
+def _from_descriptor(descriptor: int, start: int, shown: str, field: str) -> RawFile:
     before = os.fstat(descriptor)
     if stat.S_ISDIR(before.st_mode):
         raise InvalidRequestError({field: f"{shown} is a folder: give a picture file."})
@@ -270,7 +270,7 @@ def _from_descriptor(descriptor: int, start: int, shown: str, field: str) -> Ope
             before.st_size, before.st_mtime_ns, before.st_ctime_ns,
         )  # fmt: skip
 
-    return OpenedFile(field, before.st_size - start, read_at, unchanged)
+    return RawFile(field, before.st_size - start, read_at, unchanged)
 
 
 def _pread(descriptor: int, size: int, position: int) -> bytes:
@@ -281,7 +281,7 @@ def _pread(descriptor: int, size: int, position: int) -> bytes:
         return os.read(descriptor, size)
 
 
-def _from_stream(stream: IO[Any], field: str, cleanup: ExitStack) -> OpenedFile:
+def _from_stream(stream: IO[Any], field: str, cleanup: ExitStack) -> RawFile:
     """Open a file object at its position, which stays where it is if that can be."""
     try:
         if hasattr(stream, "encoding"):
@@ -306,7 +306,7 @@ def _is_plain_file(stream: IO[Any]) -> bool:
     return type(stream) is io.FileIO or (type(stream) is io.BufferedReader and type(stream.raw) is io.FileIO)
 
 
-def _from_copy(stream: IO[Any], field: str, cleanup: ExitStack) -> OpenedFile:
+def _from_copy(stream: IO[Any], field: str, cleanup: ExitStack) -> RawFile:
     seekable = bool(getattr(stream, "seekable", lambda: False)())
     start = stream.tell() if seekable else 0
     copy = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - closed with the call
@@ -332,7 +332,7 @@ def _from_copy(stream: IO[Any], field: str, cleanup: ExitStack) -> OpenedFile:
             copy.seek(position)
             return copy.read(size)
 
-    return OpenedFile(field, length, read_at)
+    return RawFile(field, length, read_at)
 
 
 def _check_length(length: int, field: str, shown: str = "the picture") -> None:
@@ -421,17 +421,17 @@ class OpenedInputs:
         mask, markup: where given.
     """
 
-    image: tuple[InputFile | ImageReference, ...] = ()
-    mask: InputFile | ImageReference | None = None
-    markup: InputFile | ImageReference | None = None
+    image: tuple[ImageFile | ImageReference, ...] = ()
+    mask: ImageFile | ImageReference | None = None
+    markup: ImageFile | ImageReference | None = None
 
-    def __iter__(self) -> Iterator[InputFile | ImageReference]:
+    def __iter__(self) -> Iterator[ImageFile | ImageReference]:
         yield from (one for one in (*self.image, self.mask, self.markup) if one is not None)
 
     @property
-    def files(self) -> tuple[InputFile, ...]:
+    def files(self) -> tuple[ImageFile, ...]:
         """Those that are sent."""
-        return tuple(one for one in self if isinstance(one, InputFile))
+        return tuple(one for one in self if isinstance(one, ImageFile))
 
     @property
     def referring(self) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.images import pixels
-from imgkit.images.inputs import InputFile, OpenedFile, open_input
+from imgkit.images.inputs import ImageFile, RawFile, open_input
 from imgkit.images.sniff import png_header
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ HOW = (
 _HALF = 128
 
 
-def opacity_of(mask: OpenedFile) -> PIL.Image.Image:
+def opacity_of(mask: RawFile) -> PIL.Image.Image:
     """Return the opacity of a mask.
 
     Raises:
@@ -67,7 +67,7 @@ def rewritten(opaque: PIL.Image.Image) -> bytes:
     return pixels.png_bytes(PIL.Image.merge("RGBA", (black, black, black, opaque)))
 
 
-def converted(mask: InputFile, polarity: str, cleanup: ExitStack) -> InputFile:
+def convert_polarity(mask: ImageFile, polarity: str, cleanup: ExitStack) -> ImageFile:
     """Return an opened mask as an API wants it.
 
     Args:
@@ -88,12 +88,12 @@ def converted(mask: InputFile, polarity: str, cleanup: ExitStack) -> InputFile:
     return reopened(pixels.png_bytes(inverted(opacity_of(mask))), mask.field, cleanup)
 
 
-def reopened(data: bytes, field: str, cleanup: ExitStack) -> InputFile:
+def reopened(data: bytes, field: str, cleanup: ExitStack) -> ImageFile:
     """Return bytes that were made here as an input; large ones wait in a temporary file."""
     return open_input(io.BytesIO(data), field, cleanup)
 
 
-def check_still(file: OpenedFile) -> None:
+def check_still(file: RawFile) -> None:
     """Refuse what is animated."""
     frames = pixels.look(file).frames
     if frames > 1:
@@ -138,7 +138,7 @@ class Judgement:
     doubts: tuple[str, ...] = ()
 
 
-def judge(mask: InputFile, image: InputFile | None, *, max_bytes: int | None = MOST_BYTES) -> Judgement:
+def judge(mask: ImageFile, image: ImageFile | None, *, max_bytes: int | None = MOST_BYTES) -> Judgement:
     """Return what is wrong with a mask for the first picture of a request. Neither is moved nor changed.
 
     Args:
@@ -165,7 +165,7 @@ def judge(mask: InputFile, image: InputFile | None, *, max_bytes: int | None = M
     return Judgement(tuple(problems), tuple(doubts))
 
 
-def check_mask(mask: InputFile, image: InputFile | None, *, max_bytes: int | None = MOST_BYTES) -> list[str]:
+def check_mask(mask: ImageFile, image: ImageFile | None, *, max_bytes: int | None = MOST_BYTES) -> list[str]:
     """Refuse a mask that does not fit the first picture, before it is sent. May block.
 
     Args:
@@ -185,7 +185,7 @@ def check_mask(mask: InputFile, image: InputFile | None, *, max_bytes: int | Non
     return [f"mask: {doubt}." for doubt in found.doubts]
 
 
-def _problems_of_bytes(mask: InputFile, max_bytes: int | None) -> list[str]:
+def _problems_of_bytes(mask: ImageFile, max_bytes: int | None) -> list[str]:
     if mask.kind.format != "png":
         return [f"is a {mask.kind.format}, and a mask is a PNG with transparent parts: {HOW}"]
     header = png_header(mask.read_at)
@@ -202,7 +202,7 @@ def _problems_of_bytes(mask: InputFile, max_bytes: int | None) -> list[str]:
     return problems
 
 
-def _problems_of_size(mask: InputFile, image: InputFile) -> list[str]:
+def _problems_of_size(mask: ImageFile, image: ImageFile) -> list[str]:
     ours, theirs = (mask.kind.width, mask.kind.height), (image.kind.width, image.kind.height)
     if ours == theirs:
         return []

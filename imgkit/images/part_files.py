@@ -16,7 +16,7 @@ from pathlib import Path
 from weakref import WeakSet
 
 from imgkit.errors import UnreadableReplyError
-from imgkit.images.sources import BytesSource, FileSource, Source, sha256_of
+from imgkit.images.sources import BytesSource, FileSource, Source, hash_source
 
 MOST_OPEN = 64
 """So many files are kept open while they are written; hundreds of pictures may arrive at once."""
@@ -29,7 +29,7 @@ _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _MORE = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
 
 
-class Scratch:
+class PartFiles:
     """The files of one reply, as long as somebody needs them.
 
     Args:
@@ -40,11 +40,11 @@ class Scratch:
     def __init__(self, folder: Path, *, digests: bool) -> None:
         self._folder = folder
         self._digests = digests
-        self._files: WeakSet[ScratchFile] = WeakSet()
+        self._files: WeakSet[PartFile] = WeakSet()
 
-    def new(self) -> ScratchFile:
+    def new(self) -> PartFile:
         """Return the place of the next picture."""
-        file = ScratchFile(self._folder, digest=self._digests)
+        file = PartFile(self._folder, digest=self._digests)
         self._files.add(file)
         return file
 
@@ -70,7 +70,7 @@ class Scratch:
             file.end()
 
 
-class ScratchFile:
+class PartFile:
     """One picture while it arrives; see `imgkit.images.image.Source`.
 
     Attributes:
@@ -179,7 +179,7 @@ class ScratchFile:
         if self.path is None:
             return hashlib.sha256(self.read()).hexdigest()
         if self._digest is None:
-            self._digest = sha256_of(self)
+            self._digest = hash_source(self)
         return self._digest.hexdigest()
 
     def sync(self) -> Path | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from imgkit.errors import ImgkitError, InvalidRequestError
-from imgkit.images.inputs import UPLOAD_FORMATS, OpenedFile
+from imgkit.images.inputs import UPLOAD_FORMATS, RawFile
 from imgkit.images.sniff import HEAD_BYTES, png_header, sniff
 from imgkit.redact import scrub
 
@@ -58,7 +58,7 @@ class Look:
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
-def look(file: OpenedFile) -> Look:
+def look(file: RawFile) -> Look:
     """Return what the header of a picture says.
 
     Raises:
@@ -73,7 +73,7 @@ def look(file: OpenedFile) -> Look:
     return _with_picture(file, read)
 
 
-def plain(file: OpenedFile) -> PIL.Image.Image:
+def plain(file: RawFile) -> PIL.Image.Image:
     """Return the first frame of a picture, as stored, with 8 bits per channel: L, RGB or RGBA.
 
     A colour profile that fits is in its ``info``. CMYK becomes sRGB, by its own profile if it has one.
@@ -84,7 +84,7 @@ def plain(file: OpenedFile) -> PIL.Image.Image:
     return _with_picture(file, lambda picture: _plain(file, picture))
 
 
-def opacity(file: OpenedFile) -> PIL.Image.Image | None:
+def opacity(file: RawFile) -> PIL.Image.Image | None:
     """Return how opaque each pixel is, as an "L" picture (0: transparent), None without transparency.
 
     Raises:
@@ -93,7 +93,7 @@ def opacity(file: OpenedFile) -> PIL.Image.Image | None:
     return _with_picture(file, lambda picture: _opacity(file, picture))
 
 
-def grey(file: OpenedFile, backdrop: int) -> PIL.Image.Image:
+def grey(file: RawFile, backdrop: int) -> PIL.Image.Image:
     """Return a picture as greys of 8 bits, its transparent parts over a grey of this value."""
 
     def convert(picture: PIL.Image.Image) -> PIL.Image.Image:
@@ -132,7 +132,7 @@ def _extremes(band: PIL.Image.Image) -> tuple[int, int]:
     return int(low), int(high)  # type: ignore[arg-type]  # of one band, these are numbers
 
 
-def _plain(file: OpenedFile, picture: PIL.Image.Image) -> PIL.Image.Image:
+def _plain(file: RawFile, picture: PIL.Image.Image) -> PIL.Image.Image:
     profile = picture.info.get("icc_profile") or b""
     opaque = _opacity(file, picture)
     whole = _eight_bits(picture)
@@ -176,7 +176,7 @@ def _eight_bits(picture: PIL.Image.Image) -> PIL.Image.Image:
     return wide.point([value >> 8 for value in range(0x10000)], "L")
 
 
-def _opacity(file: OpenedFile, picture: PIL.Image.Image) -> PIL.Image.Image | None:
+def _opacity(file: RawFile, picture: PIL.Image.Image) -> PIL.Image.Image | None:
     if not picture.has_transparency_data:
         return None
     key, bits = picture.info.get("transparency"), _bits(file, picture)
@@ -203,13 +203,13 @@ def _orientation(picture: PIL.Image.Image) -> int:
     return found if found in range(1, 9) else 1
 
 
-def _bits(file: OpenedFile, picture: PIL.Image.Image) -> int:
+def _bits(file: RawFile, picture: PIL.Image.Image) -> int:
     if picture.format == "PNG":
         return png_header(file.read_at).bits
     return {"1": 1, "I": 32, "F": 32}.get(picture.mode, 16 if picture.mode.startswith("I;16") else 8)
 
 
-def _with_picture(file: OpenedFile, work: Callable[[PIL.Image.Image], T]) -> T:
+def _with_picture(file: RawFile, work: Callable[[PIL.Image.Image], T]) -> T:
     import PIL.Image
 
     kind = sniff(file.read_at(HEAD_BYTES, 0))
@@ -235,7 +235,7 @@ def _with_picture(file: OpenedFile, work: Callable[[PIL.Image.Image], T]) -> T:
         ) from None
 
 
-def _bounded(file: OpenedFile, width: int, height: int) -> None:
+def _bounded(file: RawFile, width: int, height: int) -> None:
     if width * height > MOST_DECODED_PIXELS:
         raise InvalidRequestError(
             {file.field: f"is {width}x{height} pixels, too many to be decoded here (at most "

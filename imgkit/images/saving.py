@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from imgkit.errors import InvalidRequestError, ReceivedImage, SaveError
-from imgkit.images.part_files import ScratchFile
+from imgkit.images.part_files import PartFile
 from imgkit.images.sniff import EXTENSIONS, Format
 from imgkit.images.sources import BytesSource, FileSource, Source, blocks
 
@@ -167,7 +167,7 @@ class SavePlan:
         """
         digest = image.sha256 if self.needs_digest else ""
         wanted = self._path(image, digest, count)
-        story = _story(image, digest) if self.sidecar else None
+        story = sidecar_json(image, digest) if self.sidecar else None
         try:
             if self.make_folder:
                 wanted.parent.mkdir(parents=True, exist_ok=True)
@@ -296,7 +296,7 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def _story(image: SavableImage, digest: str) -> bytes:
+def sidecar_json(image: SavableImage, digest: str) -> bytes:
     """Return the sidecar: what made the picture, as JSON."""
     story: Mapping[str, Any] = {
         SIDECAR_MARK: SIDECAR_VERSION,
@@ -341,7 +341,7 @@ def _write(path: Path, content: Source, publish: Callable[[Path, Path], None]) -
 
     The name is safe once `_sync_folder` has run.
     """
-    if isinstance(content, ScratchFile) and content.may_be_named and _named(path, content, publish):
+    if isinstance(content, PartFile) and content.may_be_named and _named(path, content, publish):
         return
     part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.part")
     try:
@@ -358,13 +358,13 @@ def _write(path: Path, content: Source, publish: Callable[[Path, Path], None]) -
 
 def _pieces(content: Source) -> Iterator[bytes]:
     """Yield what a file is to hold."""
-    if isinstance(content, FileSource | ScratchFile):
+    if isinstance(content, FileSource | PartFile):
         yield from blocks(content)
     else:
         yield content.read()
 
 
-def _named(path: Path, file: ScratchFile, publish: Callable[[Path, Path], None]) -> bool:
+def _named(path: Path, file: PartFile, publish: Callable[[Path, Path], None]) -> bool:
     """Give its name to a picture that is on disk already; return False if it is on another disk, or gone."""
     hidden = file.sync()
     if hidden is None:
@@ -382,7 +382,7 @@ def _named(path: Path, file: ScratchFile, publish: Callable[[Path, Path], None])
 
 def _take_back(path: Path, content: Source) -> None:
     """Undo `_write`, so that the picture can be written under another name."""
-    if isinstance(content, ScratchFile) and content.path == path:
+    if isinstance(content, PartFile) and content.path == path:
         hidden = path.with_name(f".imgkit-{secrets.token_hex(8)}.part")
         os.replace(path, hidden)
         content.moved_back(hidden)

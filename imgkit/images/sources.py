@@ -25,7 +25,7 @@ def blocks(source: Source) -> Iterator[bytes]:
         yield source.read_at(_BLOCK_BYTES, position)
 
 
-def sha256_of(source: Source) -> hashlib._Hash:
+def hash_source(source: Source) -> hashlib._Hash:
     """Return the digest of a picture that is on disk."""
     import hashlib
 
@@ -100,7 +100,7 @@ class FileSource(NamedTuple):
         """Hexadecimal SHA-256 of the bytes; raises as `read` does."""
         if self.known_sha256:
             return self.known_sha256
-        return sha256_of(self).hexdigest()
+        return hash_source(self).hexdigest()
 
     def read(self) -> bytes:
         """Return the bytes. Raises `NotDownloadedError` if the file is not as it was written."""

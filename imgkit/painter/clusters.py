@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image, ImageChops
 
-from imgkit.painter.lexicon import Entry, language
+from imgkit.painter.lexicon import LexiconEntry, language
 from imgkit.painter.prompts import Figure
 from imgkit.painter.sprites import sprite
 
@@ -49,7 +49,7 @@ def _behind(front: Image.Image, back: Image.Image, at: tuple[int, int]) -> Image
     return _together(back, front, (-at[0], -at[1]))
 
 
-def _on(picture: Image.Image, entry: Entry, other: Figure, size: int) -> Image.Image:
+def _on(picture: Image.Image, entry: LexiconEntry, other: Figure, size: int) -> Image.Image:
     below = sprite(other, size * max(95, min(150, other.entry.size)) // 100)
     x = (below.width - picture.width) // 2
     if other.entry.kind == "thing":
@@ -57,13 +57,13 @@ def _on(picture: Image.Image, entry: Entry, other: Figure, size: int) -> Image.I
     return _behind(below, picture, (x, below.height * 34 // 100 - picture.height))
 
 
-def _in(picture: Image.Image, entry: Entry, other: Figure, size: int) -> Image.Image:
+def _in(picture: Image.Image, entry: LexiconEntry, other: Figure, size: int) -> Image.Image:
     around = sprite(other, size * 130 // 100)
     at = ((around.width - picture.width) // 2, around.height * 46 // 100 - picture.height)
     return _behind(around, picture, at)
 
 
-def _head_of(picture: Image.Image, entry: Entry) -> tuple[int, int, int]:
+def _head_of(picture: Image.Image, entry: LexiconEntry) -> tuple[int, int, int]:
     """Return the middle of the top of a head, and how wide the head is, all in pixels."""
     if entry.kind in ("person", "face"):
         return picture.width // 2, 0, picture.width
@@ -75,7 +75,7 @@ def _head_of(picture: Image.Image, entry: Entry) -> tuple[int, int, int]:
     return middle, 0, picture.width * 56 // 100
 
 
-def _wear(picture: Image.Image, entry: Entry, other: Figure, size: int) -> Image.Image:
+def _wear(picture: Image.Image, entry: LexiconEntry, other: Figure, size: int) -> Image.Image:
     middle, top, wide = _head_of(picture, entry)
     if other.entry.at == "head":
         piece = sprite(other, max(8, wide * 88 // 100))
@@ -89,7 +89,7 @@ def _wear(picture: Image.Image, entry: Entry, other: Figure, size: int) -> Image
     )
 
 
-def _hold(picture: Image.Image, entry: Entry, other: Figure, size: int) -> Image.Image:
+def _hold(picture: Image.Image, entry: LexiconEntry, other: Figure, size: int) -> Image.Image:
     piece = sprite(other, size * (66 if other.entry.kind == "instrument" else 52) // 100)
     return _together(
         picture,
@@ -101,7 +101,7 @@ def _hold(picture: Image.Image, entry: Entry, other: Figure, size: int) -> Image
     )
 
 
-def _of(picture: Image.Image, entry: Entry, other: Figure, size: int) -> Image.Image:
+def _of(picture: Image.Image, entry: LexiconEntry, other: Figure, size: int) -> Image.Image:
     many = min(7, max(3, other.count))
     piece = sprite(other, size * 44 // 100)
     wide, left = picture.width, 0
@@ -116,7 +116,7 @@ def _of(picture: Image.Image, entry: Entry, other: Figure, size: int) -> Image.I
     return picture
 
 
-def _top_of(picture: Image.Image, entry: Entry) -> int:
+def _top_of(picture: Image.Image, entry: LexiconEntry) -> int:
     rim: int = picture.info.get("rim", picture.height * entry.rim // 100)
     return rim
 

@@ -15,7 +15,7 @@ Phrase = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LexiconEntry:
     """One thing that can be painted, and how it looks when the prompt says no more than its name."""
 
     name: str
@@ -43,7 +43,7 @@ class Entry:
 class Language:
     """Everything that is not a noun: counts, colours, sizes, links, settings."""
 
-    nouns: dict[Phrase, Entry]
+    nouns: dict[Phrase, LexiconEntry]
     numbers: dict[str, int]
     sizes: dict[str, int]
     colours: dict[str, Colour]
@@ -72,9 +72,9 @@ def _band(value: list[Any] | None) -> tuple[Colour, int] | None:
     return None if value is None else (parse(value[0]), int(value[1]))
 
 
-def _entry(key: str, family: dict[str, Any], member: dict[str, Any]) -> Entry:
+def _entry(key: str, family: dict[str, Any], member: dict[str, Any]) -> LexiconEntry:
     both = {**family, **member}
-    return Entry(
+    return LexiconEntry(
         name=_words(both["names"])[0],
         art=both.get("art", key),
         kind=both["kind"],
@@ -106,7 +106,7 @@ def _entry(key: str, family: dict[str, Any], member: dict[str, Any]) -> Entry:
 @lru_cache(maxsize=1)
 def language() -> Language:
     """Return the vocabulary; the files are read at the first call."""
-    nouns: dict[Phrase, Entry] = {}
+    nouns: dict[Phrase, LexiconEntry] = {}
     for name in WORD_FILES:
         for family in _load(f"words_{name}")["family"]:
             shared = {key: value for key, value in family.items() if key != "members"}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from imgkit.painter.lexicon import Entry, Phrase, language, singulars
+from imgkit.painter.lexicon import LexiconEntry, Phrase, language, singulars
 from imgkit.painter.palette import Colour, mix
 
 MOST_WORDS = 600
@@ -21,7 +21,7 @@ _TOKEN = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s]")
 class Figure:
     """One mention in the prompt: a thing, its number and looks, and what is joined to it."""
 
-    entry: Entry
+    entry: LexiconEntry
     count: int = 1
     colours: tuple[Colour, ...] = ()
     scale: int = 100
@@ -82,7 +82,7 @@ def _longest(table: dict[Phrase, object], words: Sequence[str], at: int) -> int:
     return 0
 
 
-def find_noun(words: Sequence[str], at: int = 0) -> tuple[Entry, int, bool] | None:
+def find_noun(words: Sequence[str], at: int = 0) -> tuple[LexiconEntry, int, bool] | None:
     """Find the longest noun that starts at a word.
 
     Parameters:
@@ -223,7 +223,7 @@ class _Reader:
         before = self.words[self.at - 1] if self.at else ""
         return mix(colour, *self.known.shades[before]) if before in self.known.shades else colour
 
-    def _noun(self, entry: Entry, length: int, plural: bool) -> int:
+    def _noun(self, entry: LexiconEntry, length: int, plural: bool) -> int:
         words, end = self.words, self.at + length
         if self.last is not None and " ".join(words[self.at : end]) in self.known.parts and self.links:
             self.pending, self.links = _Pending(), ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image, ImageChops
 
 from imgkit.painter import drawings, glyphs
-from imgkit.painter.lexicon import Entry
+from imgkit.painter.lexicon import LexiconEntry
 from imgkit.painter.palette import WHITE, Colour, ink_for, luma, mix
 from imgkit.painter.prompts import Figure
 
@@ -53,7 +53,7 @@ def sprite(figure: Figure, size: int, mirrored: bool = False) -> Image.Image:
     return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else picture
 
 
-def _coloured(entry: Entry, size: int, fill: Colour, second: Colour, ink: Colour) -> Image.Image:
+def _coloured(entry: LexiconEntry, size: int, fill: Colour, second: Colour, ink: Colour) -> Image.Image:
     shape = glyphs.shape(entry.art, size)
     width, height = shape.ink.size
     picture = Image.new("RGBA", (width, height), (*ink, 0))

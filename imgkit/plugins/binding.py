@@ -9,7 +9,7 @@ from typing import Any
 import pluggy
 
 from imgkit.plugins import hookspecs
-from imgkit.plugins.table import HookTable, Impl, Origin
+from imgkit.plugins.table import HookImpl, HookTable, PluginSource
 from imgkit.redact import nearest
 
 FIELDS = {
@@ -31,7 +31,7 @@ FIELDS = {
 _COLLECTING = ("imgkit_backends", "imgkit_providers", "imgkit_plugins", "imgkit_commands")
 
 
-def bind(origin: Origin, plugin: object) -> tuple[Impl, ...]:
+def collect_hooks(origin: PluginSource, plugin: object) -> tuple[HookImpl, ...]:
     """Return the hooks of a plugin, bound and checked.
 
     Args:
@@ -49,13 +49,13 @@ def bind(origin: Origin, plugin: object) -> tuple[Impl, ...]:
     except pluggy.PluginValidationError as error:
         raise origin.error(f": {error}") from error
     return tuple(
-        Impl(origin, hook, one.function, tuple(one.argnames), one.trylast - one.tryfirst)
+        HookImpl(origin, hook, one.function, tuple(one.argnames), one.trylast - one.tryfirst)
         for hook in FIELDS
         for one in getattr(manager.hook, hook).get_hookimpls()
     )
 
 
-def freeze(impls: Iterable[Impl]) -> HookTable:
+def build_table(impls: Iterable[HookImpl]) -> HookTable:
     """Return the table of these implementations, asked in this order but for `Impl.rank`."""
     ranked = sorted(impls, key=lambda impl: impl.rank)
     places: dict[str, Any] = {
@@ -64,7 +64,7 @@ def freeze(impls: Iterable[Impl]) -> HookTable:
     return HookTable(**places)
 
 
-def _check_hooks(origin: Origin, plugin: object) -> None:
+def _check_hooks(origin: PluginSource, plugin: object) -> None:
     """Refuse what pluggy would take without a word."""
     names = dir(plugin if inspect.ismodule(plugin) else type(plugin))
     functions = {name: getattr(plugin, name, None) for name in names if name.startswith("imgkit_")}

@@ -15,17 +15,17 @@ from importlib import metadata
 from typing import Literal, NamedTuple
 
 from imgkit.errors import PluginError
-from imgkit.plugins.table import Impl, Origin, told, warn
+from imgkit.plugins.table import HookImpl, PluginSource, describe_error, warn
 
 GROUP = "imgkit"
 ALLOW, BLOCK = "IMGKIT_PLUGINS", "IMGKIT_BLOCK_PLUGINS"
 
 State = Literal["installed", "loaded", "blocked", "broken"]
-Binder = Callable[[Origin, object], tuple[Impl, ...]]
-Offers = Callable[[tuple[Impl, ...]], frozenset[str]]
+Binder = Callable[[PluginSource, object], tuple[HookImpl, ...]]
+Offers = Callable[[tuple[HookImpl, ...]], frozenset[str]]
 
 
-class Found(NamedTuple):
+class InstalledPlugin(NamedTuple):
     """An installed plugin, and what became of it.
 
     Attributes:
@@ -38,12 +38,12 @@ class Found(NamedTuple):
         offers: what can be asked for by name because of it, such as "backend 'acme'".
     """
 
-    origin: Origin
+    origin: PluginSource
     entry: metadata.EntryPoint
     state: State = "installed"
     reason: str = ""
     plugin: object = None
-    impls: tuple[Impl, ...] = ()
+    impls: tuple[HookImpl, ...] = ()
     offers: frozenset[str] = frozenset()
 
     def problem(self) -> PluginError:
@@ -68,7 +68,7 @@ class Switches(NamedTuple):
         allowed = environment.get(ALLOW)
         return cls(None if allowed is None else _items(allowed), _items(environment.get(BLOCK, "")))
 
-    def reason(self, origin: Origin) -> str:
+    def reason(self, origin: PluginSource) -> str:
         """Return why a plugin must not be imported, "" if it may."""
         if _named(origin, self.blocked):
             return f"by {BLOCK}"
@@ -76,7 +76,7 @@ class Switches(NamedTuple):
             return f"it is not in {ALLOW}"
         return ""
 
-    def unknown(self, origins: Iterable[Origin]) -> dict[str, list[str]]:
+    def unknown(self, origins: Iterable[PluginSource]) -> dict[str, list[str]]:
         """Return the items that name no installed plugin, by variable."""
         known = list(origins)
         said = {ALLOW: self.allowed or (), BLOCK: self.blocked}
@@ -111,20 +111,20 @@ class Discovery:
         self._scan = scan
         self._environment = environment
         self.after_fork()
-        self._scanned: tuple[Found, ...] | None = None
-        self._loaded: tuple[Found, ...] | None = None
+        self._scanned: tuple[InstalledPlugin, ...] | None = None
+        self._loaded: tuple[InstalledPlugin, ...] | None = None
 
     def after_fork(self) -> None:
         """Forget a lock that a thread of the parent held."""
         self._lock = threading.RLock()
         self._loading = False
 
-    def listed(self) -> tuple[Found, ...]:
+    def list_installed(self) -> tuple[InstalledPlugin, ...]:
         """Return the installed plugins as far as they are known; this imports none of them."""
         with self._lock:
             return self._loaded if self._loaded is not None else self._judged()
 
-    def loaded(self) -> tuple[Found, ...]:
+    def load_installed(self) -> tuple[InstalledPlugin, ...]:
         """Return the installed plugins; the first time, those that may be are imported.
 
         What is wrong with one is in its `Found.reason`, and warned of once. A plugin that builds a
@@ -144,7 +144,7 @@ class Discovery:
                 self._warn(self._loaded)
             return self._loaded
 
-    def _judged(self) -> tuple[Found, ...]:
+    def _judged(self) -> tuple[InstalledPlugin, ...]:
         """Return what is installed, with what must not be imported marked as such."""
         if self._scanned is None:
             self._scanned = self._found()
@@ -155,16 +155,16 @@ class Discovery:
         ]
         return tuple(_of_one_name(one, judged) for one in judged)
 
-    def _found(self) -> tuple[Found, ...]:
+    def _found(self) -> tuple[InstalledPlugin, ...]:
         try:
             entries = list(self._scan())
         except Exception as error:  # one damaged installation would otherwise stop all of imgkit
-            warn(f"the installed plugins cannot be found out ({told(error)}); see `pip check`")
+            warn(f"the installed plugins cannot be found out ({describe_error(error)}); see `pip check`")
             return ()
         found = {(one.origin, one.entry.value): one for one in map(_of_entry, entries)}
         return tuple(sorted(found.values(), key=lambda one: (one.origin.plugin, one.origin.distribution)))
 
-    def _load(self, one: Found) -> Found:
+    def _load(self, one: InstalledPlugin) -> InstalledPlugin:
         if one.state != "installed":
             return one
         try:
@@ -176,14 +176,14 @@ class Discovery:
             raise
         except BaseException as error:  # whatever a stranger does, sys.exit included
             own = isinstance(error, PluginError) and error.plugin == one.origin.plugin
-            reason = str(error).removeprefix(f"{one.origin}").lstrip(": ") if own else told(error)
+            reason = str(error).removeprefix(f"{one.origin}").lstrip(": ") if own else describe_error(error)
             return _broken(one, " ".join(reason.split()))
         return one._replace(state="loaded", plugin=plugin, impls=impls, offers=offers)
 
-    def _without_clashes(self, all_: tuple[Found, ...]) -> tuple[Found, ...]:
+    def _without_clashes(self, all_: tuple[InstalledPlugin, ...]) -> tuple[InstalledPlugin, ...]:
         taken = self._taken()
 
-        def checked(one: Found) -> Found:
+        def checked(one: InstalledPlugin) -> InstalledPlugin:
             for offer in sorted(one.offers):
                 if offer in taken:
                     return _broken(one, f"it offers the {offer}, which imgkit has itself")
@@ -198,7 +198,7 @@ class Discovery:
 
         return tuple(map(checked, all_))
 
-    def _warn(self, found: Iterable[Found]) -> None:
+    def _warn(self, found: Iterable[InstalledPlugin]) -> None:
         for one in found:
             if one.state == "broken":
                 warn(f"{one.origin} is left out: {one.reason}")
@@ -207,14 +207,16 @@ class Discovery:
             warn(f"{variable} names what is not installed here: {', '.join(items)}")
 
 
-def _of_entry(entry: metadata.EntryPoint) -> Found:
+def _of_entry(entry: metadata.EntryPoint) -> InstalledPlugin:
     distribution = entry.dist
     name = distribution.name if distribution is not None else ""
     version = distribution.version if distribution is not None else ""
-    return Found(Origin(entry.name, name or "unknown", version or "of unknown version"), entry)
+    return InstalledPlugin(
+        PluginSource(entry.name, name or "unknown", version or "of unknown version"), entry
+    )
 
 
-def _of_one_name(one: Found, all_: Iterable[Found]) -> Found:
+def _of_one_name(one: InstalledPlugin, all_: Iterable[InstalledPlugin]) -> InstalledPlugin:
     """Mark a plugin as broken if another that may be loaded has its name."""
     name = one.origin.plugin
     same = [other for other in all_ if other.origin.plugin == name and other.state == "installed"]
@@ -226,19 +228,19 @@ def _of_one_name(one: Found, all_: Iterable[Found]) -> Found:
     )
 
 
-def _broken(one: Found, reason: str) -> Found:
-    return Found(one.origin, one.entry, "broken", reason)
+def _broken(one: InstalledPlugin, reason: str) -> InstalledPlugin:
+    return InstalledPlugin(one.origin, one.entry, "broken", reason)
 
 
 def _items(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
-def _item(origin: Origin) -> str:
+def _item(origin: PluginSource) -> str:
     return f"{origin.distribution}:{origin.plugin}"
 
 
-def _named(origin: Origin, items: Iterable[str]) -> bool:
+def _named(origin: PluginSource, items: Iterable[str]) -> bool:
     for item in items:
         distribution, colon, name = item.rpartition(":")
         if name == origin.plugin and (not colon or _plain(distribution) == _plain(origin.distribution)):

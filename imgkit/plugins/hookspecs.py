@@ -37,7 +37,7 @@ class BackendSpec:
         name: such as "requests".
         target: ``"module:Class"``, imported when a service is built with it. The class takes a
             `imgkit.wire.messages.BackendOptions` and implements `Backend` or `AsyncBackend`.
-        face: "sync" for a `Backend`, "async" for an `AsyncBackend`.
+        flavor: "sync" for a `Backend`, "async" for an `AsyncBackend`.
         reaches_network: False for one that answers by itself: it needs no key and costs nothing.
         checks_peer: it refuses peers as `HttpRequest.public_peer_only` asks; otherwise result URLs
             are fetched from the API's own origin only.
@@ -47,7 +47,7 @@ class BackendSpec:
 
     name: str
     target: str
-    face: Literal["sync", "async"]
+    flavor: Literal["sync", "async"]
     reaches_network: bool = True
     checks_peer: bool = False
     summary: str = ""

@@ -85,7 +85,7 @@ class Busy:
     failure: Failure | None = None
 
 
-Answer: TypeAlias = Hit | Lease | Busy
+LeaseResult: TypeAlias = Hit | Lease | Busy
 
 
 @runtime_checkable
@@ -96,7 +96,7 @@ class CacheStore(Protocol):
     them too.
     """
 
-    def try_lease(self, key: str, *, newer_than: float | None = None, waited_for: str = "") -> Answer:
+    def try_lease(self, key: str, *, newer_than: float | None = None, waited_for: str = "") -> LeaseResult:
         """Return the entry of `key`, or the right to make it, or that somebody else is at it.
 
         An entry that is not whole, or does not have its digests, is none. The lease of a holder that has

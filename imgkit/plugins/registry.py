@@ -16,11 +16,11 @@ from functools import cache
 from importlib import import_module
 
 from imgkit.errors import ConfigurationError, ImgkitError, UnknownPluginError
-from imgkit.plugins.binding import bind, freeze
+from imgkit.plugins.binding import build_table, collect_hooks
 from imgkit.plugins.discovery import Discovery
 from imgkit.plugins.hookspecs import BackendSpec, PluginSpec, ProviderSpec
+from imgkit.plugins.table import HookImpl, NamedSpec, PluginSource, Spec, describe_error
 from imgkit.plugins.table import HookTable as HookTable
-from imgkit.plugins.table import Impl, Offer, Origin, Spec, told
 from imgkit.plugins.table import PluginWarning as PluginWarning
 from imgkit.redact import nearest
 
@@ -30,7 +30,7 @@ BUILT_IN = "imgkit.default_plugins.builtin"
 _KINDS = {BackendSpec: "backend", ProviderSpec: "provider", PluginSpec: "plugin"}
 
 
-class Rank(IntEnum):
+class PluginPriority(IntEnum):
     """Who is asked before whom."""
 
     GIVEN = 0
@@ -39,7 +39,7 @@ class Rank(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Member:
+class RegisteredPlugin:
     """A plugin in its place.
 
     Attributes:
@@ -49,10 +49,10 @@ class Member:
         rank: who brought it.
     """
 
-    origin: Origin
+    origin: PluginSource
     plugin: object
-    impls: tuple[Impl, ...]
-    rank: Rank
+    impls: tuple[HookImpl, ...]
+    rank: PluginPriority
 
     @property
     def name(self) -> str:
@@ -60,15 +60,17 @@ class Member:
         return self.origin.plugin
 
 
-Members = tuple[Member, ...]
+PluginList = tuple[RegisteredPlugin, ...]
 
 
-def standard() -> Members:
+def standard() -> PluginList:
     """Return the members of every service: the installed plugins, and what imgkit brings along."""
     return (*_installed(), built_in())
 
 
-def gather(plugins: Iterable[object], *, own: Iterable[object] = (), to: Members | None = None) -> Members:
+def register_plugins(
+    plugins: Iterable[object], *, own: Iterable[object] = (), to: PluginList | None = None
+) -> PluginList:
     """Return the members of a service in the order in which they are asked.
 
     Args:
@@ -82,7 +84,7 @@ def gather(plugins: Iterable[object], *, own: Iterable[object] = (), to: Members
         ConfigurationError: one is given twice, or two offer something by the same name.
     """
     members = standard() if to is None else to
-    for rank, group in ((Rank.GIVEN, plugins), (Rank.OWN, own)):
+    for rank, group in ((PluginPriority.GIVEN, plugins), (PluginPriority.OWN, own)):
         for plugin in group:
             member = _member(plugin, members, rank)
             others = [one for one in members if one.rank <= member.rank]
@@ -90,21 +92,21 @@ def gather(plugins: Iterable[object], *, own: Iterable[object] = (), to: Members
     return members
 
 
-def table_of(members: Members) -> HookTable:
+def build_hook_table(members: PluginList) -> HookTable:
     """Return the frozen table of these members. Raises `ConfigurationError` if their offers clash."""
-    table = freeze(impl for member in members for impl in member.impls)
+    table = build_table(impl for member in members for impl in member.impls)
     _offered(table)
     return table
 
 
-def build_table(plugins: Sequence[object] = ()) -> HookTable:
+def load_hook_table(plugins: Sequence[object] = ()) -> HookTable:
     """Return the table of a service with these plugins. Raises what `gather` and `table_of` raise."""
-    return table_of(gather(plugins))
+    return build_hook_table(register_plugins(plugins))
 
 
-def wanted(
+def find_spec(
     table: HookTable, kind: type[Spec], name: str, unknown: type[ConfigurationError], hint: str
-) -> Offer[Spec]:
+) -> NamedSpec[Spec]:
     """Return what is offered by a name.
 
     Args:
@@ -118,10 +120,10 @@ def wanted(
         PluginError: an installed plugin has this name, and is blocked or broken.
         ConfigurationError: of the class `unknown`, with the nearest real name and those that exist.
     """
-    offers = table.offered(kind)
+    offers = table.specs_by_name(kind)
     if name in offers:
         return offers[name]
-    idle = [one for one in DISCOVERY.loaded() if one.state != "loaded"]
+    idle = [one for one in DISCOVERY.load_installed() if one.state != "loaded"]
     for one in idle:
         if one.origin.plugin == name:
             raise one.problem()
@@ -144,8 +146,8 @@ class ServicePlugins:
 
     def __init__(
         self,
-        read: Callable[[], Members],
-        swap: Callable[[Members, HookTable], None],
+        read: Callable[[], PluginList],
+        swap: Callable[[PluginList, HookTable], None],
         lock: threading.Lock,
     ) -> None:
         self._read, self._swap, self._lock = read, swap, lock
@@ -160,8 +162,8 @@ class ServicePlugins:
             ConfigurationError: it is unknown, unfit, or there already. Nothing has changed then.
         """
         with self._lock:
-            members = gather([plugin], to=self._read())
-            self._swap(members, table_of(members))
+            members = register_plugins([plugin], to=self._read())
+            self._swap(members, build_hook_table(members))
 
     def remove(self, plugin: object) -> None:
         """Remove a plugin.
@@ -186,7 +188,7 @@ class ServicePlugins:
             if gone[0].name == BUILT_IN:
                 raise ConfigurationError(f"{BUILT_IN} holds what imgkit itself offers, and stays")
             members = tuple(one for one in members if one is not gone[0])
-            self._swap(members, table_of(members))
+            self._swap(members, build_hook_table(members))
 
     def __iter__(self) -> Iterator[str]:
         return iter([one.name for one in self._read()])
@@ -201,7 +203,7 @@ class ServicePlugins:
         return f"<plugins: {', '.join(self)}>"
 
 
-def _member(plugin: object, members: Members, rank: Rank) -> Member:
+def _member(plugin: object, members: PluginList, rank: PluginPriority) -> RegisteredPlugin:
     """Return a plugin, as a caller gives it, as a member beside others."""
     if isinstance(plugin, str):
         return _by_name(plugin, members)
@@ -210,25 +212,25 @@ def _member(plugin: object, members: Members, rank: Rank) -> Member:
     for one in members:
         if one.plugin is plugin:
             raise one.origin.error(" is there already: give it once")
-    origin = Origin(_free(_name_of(plugin), members))
-    return Member(origin, plugin, bind(origin, plugin), rank)
+    origin = PluginSource(_free(_name_of(plugin), members))
+    return RegisteredPlugin(origin, plugin, collect_hooks(origin, plugin), rank)
 
 
-def _by_name(name: str, members: Members) -> Member:
+def _by_name(name: str, members: PluginList) -> RegisteredPlugin:
     """Return the plugin that a name stands for: one that is offered, or an installed one that was removed."""
-    base = table_of(standard())
-    offers = base.offered(PluginSpec)
+    base = build_hook_table(standard())
+    offers = base.specs_by_name(PluginSpec)
     for one in members:
         # An installed plugin may well have the name of what it offers.
-        if one.name == name and (one.rank is Rank.GIVEN or name not in offers):
+        if one.name == name and (one.rank is PluginPriority.GIVEN or name not in offers):
             raise one.origin.error(" is there already: name it once")
     for one in _installed():
         if one.name == name and name not in offers:
             return one
-    offer = wanted(base, PluginSpec, name, UnknownPluginError, "Others are given as objects.")
-    origin = Origin(_free(name, members), offer.origin.distribution, offer.origin.version)
+    offer = find_spec(base, PluginSpec, name, UnknownPluginError, "Others are given as objects.")
+    origin = PluginSource(_free(name, members), offer.origin.distribution, offer.origin.version)
     plugin = offer.make()
-    return Member(origin, plugin, bind(origin, plugin), Rank.GIVEN)
+    return RegisteredPlugin(origin, plugin, collect_hooks(origin, plugin), PluginPriority.GIVEN)
 
 
 def _made(kind: type) -> object:
@@ -237,12 +239,12 @@ def _made(kind: type) -> object:
     except ImgkitError:
         raise
     except Exception as error:
-        raise Origin(_name_of(kind)).error(
-            f" cannot be made without arguments ({told(error)}): give an instance"
+        raise PluginSource(_name_of(kind)).error(
+            f" cannot be made without arguments ({describe_error(error)}): give an instance"
         ) from error
 
 
-def _is(member: Member, plugin: object) -> bool:
+def _is(member: RegisteredPlugin, plugin: object) -> bool:
     return member.name == plugin if isinstance(plugin, str) else member.plugin is plugin
 
 
@@ -253,7 +255,7 @@ def _name_of(plugin: object) -> str:
     return name if isinstance(name, str) else _name_of(type(plugin))
 
 
-def _free(name: str, members: Members) -> str:
+def _free(name: str, members: PluginList) -> str:
     """Return the name, with a number where it is taken: two instances of one class may both be there."""
     taken = {one.name for one in members}
     number, free = 1, name
@@ -264,16 +266,16 @@ def _free(name: str, members: Members) -> str:
 
 
 @cache
-def built_in() -> Member:
+def built_in() -> RegisteredPlugin:
     """Return the member that registers what imgkit brings along."""
-    origin, module = Origin(BUILT_IN), import_module(BUILT_IN)
-    return Member(origin, module, bind(origin, module), Rank.OWN)
+    origin, module = PluginSource(BUILT_IN), import_module(BUILT_IN)
+    return RegisteredPlugin(origin, module, collect_hooks(origin, module), PluginPriority.OWN)
 
 
-def _installed() -> Members:
+def _installed() -> PluginList:
     return tuple(
-        Member(one.origin, one.plugin, one.impls, Rank.INSTALLED)
-        for one in DISCOVERY.loaded()
+        RegisteredPlugin(one.origin, one.plugin, one.impls, PluginPriority.INSTALLED)
+        for one in DISCOVERY.load_installed()
         if one.state == "loaded"
     )
 
@@ -288,11 +290,11 @@ def _offered(table: HookTable) -> frozenset[str]:
     return frozenset(f"{kind} {name!r}" for kind, names in named.items() for name in names)
 
 
-def _offers(impls: Iterable[Impl]) -> frozenset[str]:
-    return _offered(freeze(impls))
+def _offers(impls: Iterable[HookImpl]) -> frozenset[str]:
+    return _offered(build_table(impls))
 
 
-DISCOVERY = Discovery(bind, _offers, lambda: _offers(built_in().impls))
+DISCOVERY = Discovery(collect_hooks, _offers, lambda: _offers(built_in().impls))
 """The installed plugins of this process."""
 
 if hasattr(os, "register_at_fork"):

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from imgkit.plugins.hookspecs import ServiceSettings
-from imgkit.plugins.table import HookTable, Impl, Origin
+from imgkit.plugins.table import HookImpl, HookTable, PluginSource
 
 _KINDS = {
     "imgkit_cache": "imgkit.plugins.protocols:CacheStore",
@@ -18,14 +18,14 @@ _KINDS = {
 """What hooks supply, imported for a plugin that supplies it: most services have none."""
 
 
-class Supplied(NamedTuple):
+class Resource(NamedTuple):
     """An object, and the plugin that supplies it."""
 
-    origin: Origin
+    origin: PluginSource
     thing: Any
 
 
-class Equipment(NamedTuple):
+class PluginResources(NamedTuple):
     """The objects of one service; a call keeps those it began with.
 
     Attributes:
@@ -35,13 +35,15 @@ class Equipment(NamedTuple):
         answers: what each hook has answered, so that adding a plugin does not make the others' anew.
     """
 
-    cache: Supplied | None = None
-    ledgers: tuple[Supplied, ...] = ()
-    recorders: tuple[Supplied, ...] = ()
-    answers: Mapping[Impl, Any] = MappingProxyType({})
+    cache: Resource | None = None
+    ledgers: tuple[Resource, ...] = ()
+    recorders: tuple[Resource, ...] = ()
+    answers: Mapping[HookImpl, Any] = MappingProxyType({})
 
 
-def equip(table: HookTable, settings: ServiceSettings, before: Equipment | None = None) -> Equipment:
+def build_resources(
+    table: HookTable, settings: ServiceSettings, before: PluginResources | None = None
+) -> PluginResources:
     """Return what the plugins of a table supply.
 
     Args:
@@ -52,7 +54,7 @@ def equip(table: HookTable, settings: ServiceSettings, before: Equipment | None 
     Raises:
         PluginError: a hook failed, or supplies something else.
     """
-    answers: dict[Impl, Any] = {}
+    answers: dict[HookImpl, Any] = {}
     for impl in (*table.caches, *table.ledgers, *table.recorders):
         known = before is not None and impl in before.answers
         answer = before.answers[impl] if before and known else impl(settings=settings)
@@ -60,7 +62,7 @@ def equip(table: HookTable, settings: ServiceSettings, before: Equipment | None 
             raise impl.wrong(f"returned a {type(answer).__name__}, which is no {kind.__name__},")
         answers[impl] = answer
     stores, ledgers, recorders = (
-        tuple(Supplied(one.origin, answers[one]) for one in impls if answers[one] is not None)
+        tuple(Resource(one.origin, answers[one]) for one in impls if answers[one] is not None)
         for impls in (table.caches, table.ledgers, table.recorders)
     )
-    return Equipment(stores[0] if stores else None, ledgers, recorders, answers)
+    return PluginResources(stores[0] if stores else None, ledgers, recorders, answers)

@@ -27,7 +27,7 @@ class PluginWarning(UserWarning):
     """A plugin could not be loaded, or one that only watches has failed; imgkit went on without it."""
 
 
-class Origin(NamedTuple):
+class PluginSource(NamedTuple):
     """Where a plugin comes from.
 
     Attributes:
@@ -61,7 +61,7 @@ class Origin(NamedTuple):
         return PluginError(f"{self}{text}", plugin=self.plugin, distribution=self.distribution, hook=hook)
 
 
-class Impl(NamedTuple):
+class HookImpl(NamedTuple):
     """One implementation of one hook.
 
     Attributes:
@@ -72,7 +72,7 @@ class Impl(NamedTuple):
         rank: -1 for ``tryfirst``, 1 for ``trylast``, else 0.
     """
 
-    origin: Origin
+    origin: PluginSource
     hook: str
     function: Callable[..., Any]
     argnames: tuple[str, ...]
@@ -100,7 +100,7 @@ class Impl(NamedTuple):
             raise
         except (Exception, SystemExit) as error:
             raise self.origin.error(
-                f" failed in {self.hook} ({told(error)}): mend it, or {self.origin.way_out}",
+                f" failed in {self.hook} ({describe_error(error)}): mend it, or {self.origin.way_out}",
                 hook=self.hook,
             ) from error
 
@@ -124,11 +124,11 @@ class Impl(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Offer(Generic[Spec]):
+class NamedSpec(Generic[Spec]):
     """Something that can be asked for by name, and who offers it."""
 
     spec: Spec
-    origin: Origin
+    origin: PluginSource
 
     def load(self) -> Any:
         """Import and return what the spec names.
@@ -139,7 +139,9 @@ class Offer(Generic[Spec]):
         try:
             return resolve_name(self.spec.target)
         except (Exception, SystemExit) as error:
-            raise self.problem(f"cannot be loaded from {self.spec.target} ({told(error)})") from error
+            raise self.problem(
+                f"cannot be loaded from {self.spec.target} ({describe_error(error)})"
+            ) from error
 
     def make(self) -> Any:
         """Load what the spec names, and call it without arguments.
@@ -153,7 +155,7 @@ class Offer(Generic[Spec]):
         except ImgkitError:
             raise
         except (Exception, SystemExit) as error:
-            raise self.problem(f"cannot be made ({told(error)})") from error
+            raise self.problem(f"cannot be made ({describe_error(error)})") from error
 
     def problem(self, what: str) -> PluginError:
         """Return the error that says what is wrong with it, and how to get what it needs."""
@@ -171,18 +173,18 @@ class Offer(Generic[Spec]):
 class HookTable:
     """The hook implementations of a service, in calling order. A call keeps the table it began with."""
 
-    backends: tuple[Impl, ...] = ()
-    providers: tuple[Impl, ...] = ()
-    plugins: tuple[Impl, ...] = ()
-    prepares: tuple[Impl, ...] = ()
-    before_sends: tuple[Impl, ...] = ()
-    authenticates: tuple[Impl, ...] = ()
-    retry_waits: tuple[Impl, ...] = ()
-    caches: tuple[Impl, ...] = ()
-    ledgers: tuple[Impl, ...] = ()
-    recorders: tuple[Impl, ...] = ()
-    commands: tuple[Impl, ...] = ()
-    observers: tuple[Impl, ...] = ()
+    backends: tuple[HookImpl, ...] = ()
+    providers: tuple[HookImpl, ...] = ()
+    plugins: tuple[HookImpl, ...] = ()
+    prepares: tuple[HookImpl, ...] = ()
+    before_sends: tuple[HookImpl, ...] = ()
+    authenticates: tuple[HookImpl, ...] = ()
+    retry_waits: tuple[HookImpl, ...] = ()
+    caches: tuple[HookImpl, ...] = ()
+    ledgers: tuple[HookImpl, ...] = ()
+    recorders: tuple[HookImpl, ...] = ()
+    commands: tuple[HookImpl, ...] = ()
+    observers: tuple[HookImpl, ...] = ()
     warned: set[str] = field(default_factory=set, compare=False)
 
     def prepare(self, request: ImageRequest, call: Call) -> ImageRequest:
@@ -235,7 +237,7 @@ class HookTable:
                     self.warned.add(impl.plugin)
                     warn(f"an observer failed, and is not heard of again: {error}")
 
-    def offered(self, kind: type[Spec]) -> dict[str, Offer[Spec]]:
+    def specs_by_name(self, kind: type[Spec]) -> dict[str, NamedSpec[Spec]]:
         """Return what can be asked for by name: backends, providers or plugins.
 
         Args:
@@ -245,8 +247,8 @@ class HookTable:
             ConfigurationError: two have one name.
             PluginError: a plugin offers something else.
         """
-        impls: tuple[Impl, ...] = getattr(self, OFFERING[kind])
-        found: dict[str, Offer[Spec]] = {}
+        impls: tuple[HookImpl, ...] = getattr(self, OFFERING[kind])
+        found: dict[str, NamedSpec[Spec]] = {}
         for impl in impls:
             for spec in impl.offers(kind):
                 if spec.name in found:
@@ -254,32 +256,32 @@ class HookTable:
                         f"{found[spec.name].origin} and {impl.origin} both offer {spec.name!r}: "
                         "leave one of them out"
                     )
-                found[spec.name] = Offer(spec, impl.origin)
+                found[spec.name] = NamedSpec(spec, impl.origin)
         return dict(sorted(found.items()))
 
     def backend_specs(self) -> dict[str, BackendSpec]:
         """Return the backends by name. Raises `ConfigurationError` if two have one name."""
-        return {name: offer.spec for name, offer in self.offered(BackendSpec).items()}
+        return {name: offer.spec for name, offer in self.specs_by_name(BackendSpec).items()}
 
     def provider_specs(self) -> dict[str, ProviderSpec]:
         """Return the providers by name. Raises `ConfigurationError` if two have one name."""
-        return {name: offer.spec for name, offer in self.offered(ProviderSpec).items()}
+        return {name: offer.spec for name, offer in self.specs_by_name(ProviderSpec).items()}
 
     def plugin_specs(self) -> dict[str, PluginSpec]:
         """Return the plugins by name. Raises `ConfigurationError` if two have one name."""
-        return {name: offer.spec for name, offer in self.offered(PluginSpec).items()}
+        return {name: offer.spec for name, offer in self.specs_by_name(PluginSpec).items()}
 
 
 OFFERING: dict[type, str] = {BackendSpec: "backends", ProviderSpec: "providers", PluginSpec: "plugins"}
 """What plugins offer by name, and where the table has the hooks that say so."""
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return class and text of somebody else's exception, fit for a message."""
     return f"{type(error).__name__}: {scrub(str(error), limit=200)}"
 
 
-def guarded(origin: Origin, hook: str, method: Callable[..., Any], *arguments: Any) -> Any:
+def call_plugin(origin: PluginSource, hook: str, method: Callable[..., Any], *arguments: Any) -> Any:
     """Call a method of what a plugin supplies; its exceptions name the plugin.
 
     Args:
@@ -300,7 +302,7 @@ def guarded(origin: Origin, hook: str, method: Callable[..., Any], *arguments: A
         raise
     except Exception as error:
         raise origin.error(
-            f" failed in its {kind} ({told(error)}): mend it, or {origin.way_out}", hook=hook
+            f" failed in its {kind} ({describe_error(error)}): mend it, or {origin.way_out}", hook=hook
         ) from error
 
 
@@ -317,13 +319,13 @@ def warn(text: str) -> None:
         logging.getLogger("imgkit").warning(text)
 
 
-def _pending(impl: Impl, needed: TokenNeeded) -> TokenNeeded:
+def _pending(impl: HookImpl, needed: TokenNeeded) -> TokenNeeded:
     """Return what a plugin needs first, with its signing held to the rules of its hook."""
     sign = impl._replace(function=lambda request: needed.sign(request), argnames=("request",))
     return TokenNeeded(needed.fetch, lambda request: _signed(impl, request, sign(request=request)))
 
 
-def _signed(impl: Impl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:
+def _signed(impl: HookImpl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:
     """Return a signed request that knows which of its headers are credentials."""
     if after is None:
         return before
@@ -331,14 +333,14 @@ def _signed(impl: Impl, before: HttpRequest, after: HttpRequest | None) -> HttpR
     return after.with_headers(after.headers, secret)
 
 
-def _headers_only(impl: Impl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:
+def _headers_only(impl: HookImpl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:
     if after is None:
         return before
     _changes(impl, before, after)
     return after
 
 
-def _changes(impl: Impl, before: HttpRequest, after: HttpRequest) -> dict[str, str]:
+def _changes(impl: HookImpl, before: HttpRequest, after: HttpRequest) -> dict[str, str]:
     """Return the headers that a plugin has set. Raises `PluginError` for more, or what cannot be sent."""
     if type(after) is not type(before):
         raise impl.wrong(f"returned a {type(after).__name__}")

@@ -1,1 +1,85 @@
-"""API dialects: how an operation becomes a request, and a reply becomes pictures."""
+"""The door for provider authors: the provider protocol, its values, and the bundled dialects.
+
+A provider turns an operation into an HTTP request and a response into images. It does no I/O.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from imgkit.images.inputs import ImageFile as ImageFile
+    from imgkit.images.inputs import ImageReference as ImageReference
+    from imgkit.images.inputs import OpenedInputs as OpenedInputs
+    from imgkit.models import ImageRequest as ImageRequest
+    from imgkit.models import Usage as Usage
+    from imgkit.providers.azure import AzureProvider as AzureProvider
+    from imgkit.providers.base import Credential as Credential
+    from imgkit.providers.base import DecodedImage as DecodedImage
+    from imgkit.providers.base import DecodedImages as DecodedImages
+    from imgkit.providers.base import DecodedPartialImage as DecodedPartialImage
+    from imgkit.providers.base import MaskPolarity as MaskPolarity
+    from imgkit.providers.base import Provider as Provider
+    from imgkit.providers.base import ReplyBody as ReplyBody
+    from imgkit.providers.base import StreamingProvider as StreamingProvider
+    from imgkit.providers.base import Target as Target
+    from imgkit.providers.errors import error_from_reply as error_from_reply
+    from imgkit.providers.openai import OpenAIProvider as OpenAIProvider
+    from imgkit.redact import Secret as Secret
+    from imgkit.wire.json_values import decode_base64 as decode_base64
+    from imgkit.wire.messages import BytesBody as BytesBody
+    from imgkit.wire.messages import Head as Head
+    from imgkit.wire.messages import HttpRequest as HttpRequest
+    from imgkit.wire.multipart import Field as Field
+    from imgkit.wire.multipart import File as File
+    from imgkit.wire.multipart import MultipartBody as MultipartBody
+
+_EXPORTS = {
+    "imgkit.images.inputs": (
+        "ImageFile",
+        "ImageReference",
+        "OpenedInputs",
+    ),
+    "imgkit.models": (
+        "ImageRequest",
+        "Usage",
+    ),
+    "imgkit.providers.azure": ("AzureProvider",),
+    "imgkit.providers.base": (
+        "Credential",
+        "DecodedImage",
+        "DecodedImages",
+        "DecodedPartialImage",
+        "MaskPolarity",
+        "Provider",
+        "ReplyBody",
+        "StreamingProvider",
+        "Target",
+    ),
+    "imgkit.providers.errors": ("error_from_reply",),
+    "imgkit.providers.openai": ("OpenAIProvider",),
+    "imgkit.redact": ("Secret",),
+    "imgkit.wire.json_values": ("decode_base64",),
+    "imgkit.wire.messages": (
+        "BytesBody",
+        "Head",
+        "HttpRequest",
+    ),
+    "imgkit.wire.multipart": (
+        "Field",
+        "File",
+        "MultipartBody",
+    ),
+}
+_HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(_import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

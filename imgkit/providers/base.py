@@ -37,7 +37,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class DecodedImage:
     """One picture of an answer: its bytes, the URL where they are, or what has put them on disk already."""
 
     data: bytes | None = None
@@ -48,13 +48,13 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class DecodedImages:
     """What a success reply says; the core makes an `ImagesResponse` of it.
 
     A reply is damaged if some of its pictures could not be read; `warnings` say which.
     """
 
-    pictures: tuple[Picture, ...]
+    pictures: tuple[DecodedImage, ...]
     created: int | None = None
     usage: Usage | None = None
     background: str | None = None
@@ -67,7 +67,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartialPicture:
+class DecodedPartialImage:
     """A picture as far as it is done, in an event of a stream.
 
     Attributes:
@@ -147,7 +147,9 @@ class Provider(Protocol):
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the request as it goes over the wire, without credentials."""
 
-    def decode(self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()) -> Answer:
+    def decode(
+        self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
+    ) -> DecodedImages:
         """Return what a 2xx reply says.
 
         Raises:
@@ -185,7 +187,7 @@ class StreamingProvider(Protocol):
 
     def decode_event(
         self, head: Head, data: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
-    ) -> PartialPicture | Answer | None:
+    ) -> DecodedPartialImage | DecodedImages | None:
         """Return what an event of a stream says.
 
         Args:
@@ -217,7 +219,7 @@ class Credential:
     scheme: str = "Bearer"
 
 
-def credentials_of(provider: Provider) -> tuple[Credential, ...]:
+def list_credentials(provider: Provider) -> tuple[Credential, ...]:
     """Return the ways in which a provider can be shown who calls."""
     bearer = (Credential(variable=provider.env["api_key"]),)
     found: tuple[Credential, ...] = getattr(provider, "credentials", bearer)

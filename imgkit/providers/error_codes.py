@@ -15,7 +15,7 @@ from imgkit import errors as tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Meaning:
+class ErrorMeaning:
     """What some error replies mean. A condition that is empty fits any of them.
 
     Attributes:
@@ -48,7 +48,7 @@ class Meaning:
         )
 
 
-def meaning_of(status: int, codes: Iterable[str], param: str | None, message: str) -> Meaning | None:
+def meaning_of(status: int, codes: Iterable[str], param: str | None, message: str) -> ErrorMeaning | None:
     """Return what a reply means, None where the data has nothing on it.
 
     Args:
@@ -62,10 +62,10 @@ def meaning_of(status: int, codes: Iterable[str], param: str | None, message: st
 
 
 @cache
-def meanings() -> tuple[Meaning, ...]:
+def meanings() -> tuple[ErrorMeaning, ...]:
     """Return the data, in the order in which it is asked."""
     return tuple(
-        Meaning(
+        ErrorMeaning(
             error=getattr(tree, entry["error"]),
             source=entry["source"],
             codes=frozenset(entry.get("codes", ())),

@@ -21,7 +21,7 @@ from imgkit.errors import (
     InvalidRequestError,
     MissingModelError,
 )
-from imgkit.images.inputs import ImageReference, InputFile, OpenedInputs
+from imgkit.images.inputs import ImageFile, ImageReference, OpenedInputs
 from imgkit.models import (
     CreateImageEditRequest,
     CreateImageRequest,
@@ -29,7 +29,7 @@ from imgkit.models import (
     ImageRequest,
     field_names,
 )
-from imgkit.providers.base import Answer, PartialPicture, Picture, ReplyBody, Target
+from imgkit.providers.base import DecodedImage, DecodedImages, DecodedPartialImage, ReplyBody, Target
 from imgkit.providers.pictures import content_of, unreadable
 from imgkit.redact import Secret
 from imgkit.schemas.responses import IMAGE, REPLY
@@ -113,7 +113,9 @@ class OpenAIProvider:
             return made
         return replace(made, headers={**made.headers, "accept": "text/event-stream"})
 
-    def decode(self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()) -> Answer:
+    def decode(
+        self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
+    ) -> DecodedImages:
         """Return the pictures of a reply; whatever is wrong with one never costs another."""
         try:
             if head.status in (204, 205, 206):
@@ -140,7 +142,7 @@ class OpenAIProvider:
                 "have been billed. Try another prompt, or ask the provider with the request id.",
                 request_id=head.request_id,
             )
-        return Answer(
+        return DecodedImages(
             pictures=tuple(pictures),
             created=read.created,
             usage=read.usage.flat() if read.usage else None,
@@ -155,7 +157,7 @@ class OpenAIProvider:
 
     def decode_event(
         self, head: Head, data: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
-    ) -> PartialPicture | Answer | None:
+    ) -> DecodedPartialImage | DecodedImages | None:
         """Return what an event says, by its ``type``; what it does not know is passed over."""
         from imgkit.providers.openai_events import read_event
 
@@ -192,16 +194,16 @@ def _as_json(inputs: OpenedInputs) -> dict[str, Any]:
     return found
 
 
-def _named(one: InputFile | ImageReference) -> dict[str, str]:
+def _named(one: ImageFile | ImageReference) -> dict[str, str]:
     if isinstance(one, ImageReference):
         return {"file_id": one.file_id} if one.file_id is not None else {"image_url": one.url or ""}
     encoded = pybase64.b64encode(one.read()).decode("ascii")
     return {"image_url": f"data:{one.kind.media_type};base64,{encoded}"}
 
 
-def _pictures(entries: list[Any], target: Target) -> tuple[list[Picture], list[str], list[str]]:
+def _pictures(entries: list[Any], target: Target) -> tuple[list[DecodedImage], list[str], list[str]]:
     """Return the pictures, what is wrong with entries, and which entries hold nothing."""
-    pictures: list[Picture] = []
+    pictures: list[DecodedImage] = []
     broken: list[str] = []
     empty: list[str] = []
     for index, entry in enumerate(entries):
@@ -213,7 +215,7 @@ def _pictures(entries: list[Any], target: Target) -> tuple[list[Picture], list[s
         content, problems = content_of(encoded, rest.url, target)
         broken += [f"data.{index} {problem}" for problem in problems]
         if content:
-            pictures.append(Picture(**content, revised_prompt=rest.revised_prompt, extra=rest.extra))
+            pictures.append(DecodedImage(**content, revised_prompt=rest.revised_prompt, extra=rest.extra))
         elif not problems:
             empty.append(f"data.{index} holds no picture")
     return pictures, broken, empty

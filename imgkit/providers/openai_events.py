@@ -6,7 +6,7 @@ Source: openai-python 3.54.0 (2026-11-17) and the API reference, read 2026-11-23
 
 from __future__ import annotations
 
-from imgkit.providers.base import Answer, PartialPicture, Picture, ReplyBody, Target
+from imgkit.providers.base import DecodedImage, DecodedImages, DecodedPartialImage, ReplyBody, Target
 from imgkit.providers.errors import error_from_reply
 from imgkit.providers.pictures import content_of, unreadable
 from imgkit.redact import Secret
@@ -23,7 +23,7 @@ def read_event(
     data: ReplyBody,
     target: Target,
     secrets: tuple[Secret, ...],
-) -> PartialPicture | Answer | None:
+) -> DecodedPartialImage | DecodedImages | None:
     """Return what an event says; see `imgkit.providers.base.StreamingProvider.decode_event`."""
     try:
         event = data.json()
@@ -41,7 +41,7 @@ def read_event(
         # One without a picture costs nothing: sharper ones follow.
         index = event.get("partial_image_index")
         counted = index if type(index) is int and index >= 0 else None
-        return PartialPicture(index=counted, **content) if content else None
+        return DecodedPartialImage(index=counted, **content) if content else None
     event = with_text(event)
     if not content:
         content, more = content_of(None, str(event.pop("url", None) or ""), target)
@@ -50,8 +50,8 @@ def read_event(
         raise unreadable(head, data, "; ".join(f"the picture {problem}" for problem in problems))
     # The key is created_at in events, created in whole replies.
     read = REPLY.read({("created" if key == "created_at" else key): value for key, value in event.items()})
-    return Answer(
-        pictures=(Picture(**content),) if content else (),
+    return DecodedImages(
+        pictures=(DecodedImage(**content),) if content else (),
         created=read.created,
         usage=read.usage.flat() if read.usage else None,
         background=read.background,

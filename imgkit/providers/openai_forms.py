@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from imgkit.images.inputs import InputFile, OpenedInputs
+from imgkit.images.inputs import ImageFile, OpenedInputs
 from imgkit.images.sniff import EXTENSIONS
 from imgkit.wire.multipart import Field, File, MultipartBody
 
@@ -46,10 +46,10 @@ def _files(inputs: OpenedInputs) -> Iterator[File]:
     """Yield file parts under names of our own: a caller's path is nobody else's business."""
     name = "image" if len(inputs.image) == 1 else "image[]"
     assert not inputs.referring, "references go as JSON"
-    for number, one in enumerate((one for one in inputs.image if isinstance(one, InputFile)), 1):
+    for number, one in enumerate((one for one in inputs.image if isinstance(one, ImageFile)), 1):
         extension = EXTENSIONS[one.kind.format][0]
         filename = f"image{extension}" if len(inputs.image) == 1 else f"image-{number}{extension}"
         yield File(name, filename, one.kind.media_type, one)
     for role, extra in (("mask", inputs.mask), ("markup", inputs.markup)):
-        if isinstance(extra, InputFile):
+        if isinstance(extra, ImageFile):
             yield File(role, role + EXTENSIONS[extra.kind.format][0], extra.kind.media_type, extra)

@@ -10,7 +10,7 @@ from imgkit.images.sniff import ends, sniff
 from imgkit.images.sources import BytesSource, Source
 from imgkit.providers.base import ReplyBody, Target
 from imgkit.redact import scrub
-from imgkit.wire.json_values import TakenOut, decode_base64, decode_data_url, is_data_url
+from imgkit.wire.json_values import DivertedImage, decode_base64, decode_data_url, is_data_url
 from imgkit.wire.messages import Head
 
 
@@ -19,7 +19,7 @@ def content_of(encoded: object, link: str | None, target: Target) -> tuple[dict[
     content: dict[str, Any] = {}
     problems: list[str] = []
     try:
-        if isinstance(encoded, TakenOut) and (on_disk := encoded.source()) is not None:
+        if isinstance(encoded, DivertedImage) and (on_disk := encoded.source()) is not None:
             content["source"] = on_disk
         elif encoded and (data := decode_base64(encoded)):
             content["data"] = data

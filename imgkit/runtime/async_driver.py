@@ -10,7 +10,19 @@ from typing import Any, Generic, TypeVar
 
 from imgkit.errors import ImgkitError, NotSentError, ServiceClosedError
 from imgkit.runtime.driver import CLOSED, JOIN_S, outcome
-from imgkit.runtime.flow import Done, Emit, Failed, Flow, Need, Open, Read, Run, Sleep, Together, advance
+from imgkit.runtime.flow import (
+    Effect,
+    EffectFailed,
+    EmitEvent,
+    Finished,
+    Flow,
+    ReadChunk,
+    RunBlocking,
+    RunParallel,
+    SendRequest,
+    Sleep,
+    advance,
+)
 from imgkit.wire.messages import AsyncBackend, AsyncReply, Head, HttpRequest
 from imgkit.wire.transfer import Transfer
 
@@ -97,35 +109,35 @@ class AsyncDriver(Generic[T]):
         self._pause: asyncio.Future[None] | None = None
         self._deadline = Deadline(transfer.remaining_s())
 
-    async def proceed(self) -> Done[T] | Emit:
+    async def run_until_event(self) -> Finished[T] | EmitEvent:
         """Run the flow up to its end or the next event for the caller."""
         news: object = None
         while True:
-            need: Need | Done[T] = advance(self._flow, news)
+            need: Effect | Finished[T] = advance(self._flow, news)
             news = None  # a chunk of a reply is the flow's now
             match need:
-                case Done() | Emit():
+                case Finished() | EmitEvent():
                     return need
-                case Open(request):
+                case SendRequest(request):
                     news = await self._open(request)
-                case Read():
+                case ReadChunk():
                     news = await self._read()
-                case Run(fn, before_sending):
+                case RunBlocking(fn, before_sending):
                     news = await self._run(fn, before_sending)
                 case Sleep(wait_s):
                     await self._sleep(min(wait_s, self._transfer.remaining_s()))
                     news = None
-                case Together(flows, most):
+                case RunParallel(flows, most):
                     news = await self._together(flows, most)
 
-    async def result(self) -> Done[T] | Failed:
+    async def run_to_end(self) -> Finished[T] | EffectFailed:
         """Run the flow to its end, as a part of another; whatever is no error of ours is raised."""
         try:
-            end = await self.proceed()
-            assert isinstance(end, Done), "parts of a call emit nothing"
+            end = await self.run_until_event()
+            assert isinstance(end, Finished), "parts of a call emit nothing"
             return end
         except ImgkitError as error:
-            return Failed(error)
+            return EffectFailed(error)
         finally:
             self.close()
 
@@ -143,7 +155,7 @@ class AsyncDriver(Generic[T]):
         """Whether this is the event loop of the call."""
         return asyncio.get_running_loop() is self._deadline.loop
 
-    def end_from_afar(self, end: Callable[[AsyncDriver[T]], None]) -> None:
+    def close_threadsafe(self, end: Callable[[AsyncDriver[T]], None]) -> None:
         """Have the event loop of the call `end` this, as soon as it comes to it. From any thread."""
         loop = self._deadline.loop
         if not loop.is_closed():
@@ -158,16 +170,19 @@ class AsyncDriver(Generic[T]):
             self._flow.close()
         finally:
             self._deadline.close()
-            self.hang_up()
+            self.close_reply()
 
-    async def _together(self, flows: tuple[Flow[Any], ...], most: int) -> list[Done[Any] | Failed]:
+    async def _together(self, flows: tuple[Flow[Any], ...], most: int) -> list[Finished[Any] | EffectFailed]:
         """Run flows as tasks; if one of them meets a bug, or this task is cancelled, all are."""
         room = asyncio.Semaphore(most)
-        parts = [AsyncDriver(flow, self._backend, self._transfer.anew(), self._executor) for flow in flows]
+        parts = [
+            AsyncDriver(flow, self._backend, self._transfer.for_next_request(), self._executor)
+            for flow in flows
+        ]
 
-        async def run(part: AsyncDriver[Any]) -> Done[Any] | Failed:
+        async def run(part: AsyncDriver[Any]) -> Finished[Any] | EffectFailed:
             async with room:
-                return await part.result()
+                return await part.run_to_end()
 
         self._parts = parts
         work = [asyncio.create_task(run(part)) for part in parts]
@@ -185,13 +200,13 @@ class AsyncDriver(Generic[T]):
         if not self._aborted:
             await asyncio.wait({self._pause}, timeout=wait_s)
 
-    async def _open(self, request: HttpRequest) -> Head | Failed:
-        self.hang_up()
+    async def _open(self, request: HttpRequest) -> Head | EffectFailed:
+        self.close_reply()
         if self._aborted:
-            return Failed(ServiceClosedError(CLOSED))
-        transfer = self._transfer = self._transfer.anew()
+            return EffectFailed(ServiceClosedError(CLOSED))
+        transfer = self._transfer = self._transfer.for_next_request()
         if transfer.expired():
-            return Failed(transfer.failure(TimeoutError(), unsent=True))
+            return EffectFailed(transfer.to_error(TimeoutError(), unsent=True))
         self._busy = True
         try:
             with self._deadline:
@@ -201,9 +216,9 @@ class AsyncDriver(Generic[T]):
         transfer.request_id = self._reply.head.request_id
         return self._reply.head
 
-    async def _read(self) -> bytes | Failed:
+    async def _read(self) -> bytes | EffectFailed:
         if self._transfer.aborted:  # while nobody read: the caller of a stream was busy
-            return Failed(self._transfer.failure(TimeoutError()))
+            return EffectFailed(self._transfer.to_error(TimeoutError()))
         assert self._reply is not None, "a flow reads only what it has opened"
         try:
             with self._deadline:
@@ -219,17 +234,17 @@ class AsyncDriver(Generic[T]):
             with self._deadline if before_sending else nullcontext():
                 return await in_thread(self._executor(), fn)
         except ImgkitError as error:
-            return Failed(error)
+            return EffectFailed(error)
         except DeadlinePassed:
-            return Failed(NotSentError(f"nothing was sent within {self._transfer.timeout_s:g} s"))
+            return EffectFailed(NotSentError(f"nothing was sent within {self._transfer.timeout_s:g} s"))
 
-    def _outcome(self, error: Exception) -> Failed:
+    def _outcome(self, error: Exception) -> EffectFailed:
         if isinstance(error, DeadlinePassed):
             self._transfer.abort()
-            return Failed(self._transfer.failure(error))
+            return EffectFailed(self._transfer.to_error(error))
         return outcome(error, self._backend, self._transfer)
 
-    def hang_up(self) -> None:
+    def close_reply(self) -> None:
         """Let go of the reply and its connection. Not while somebody waits for it."""
         if self._busy:  # broken off: whatever still blocks or lingers must end
             self._transfer.abort()

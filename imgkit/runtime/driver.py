@@ -7,7 +7,19 @@ import time
 from typing import Any, Generic, TypeVar
 
 from imgkit.errors import ImgkitError, NotSentError, ServiceClosedError
-from imgkit.runtime.flow import Done, Emit, Failed, Flow, Need, Open, Read, Run, Sleep, Together, advance
+from imgkit.runtime.flow import (
+    Effect,
+    EffectFailed,
+    EmitEvent,
+    Finished,
+    Flow,
+    ReadChunk,
+    RunBlocking,
+    RunParallel,
+    SendRequest,
+    Sleep,
+    advance,
+)
 from imgkit.wire.messages import Backend, Head, HttpRequest, Reply
 from imgkit.wire.transfer import Transfer
 
@@ -56,7 +68,7 @@ class Watchdog:
     def after_fork(self) -> None:
         """In a forked child: begin anew. The lock may have been taken by a thread that is not here."""
         for transfer in self._active:
-            transfer.abandon()
+            transfer.close_after_fork()
         self._active = set()
         self._wake = threading.Condition()
         self._thread = None
@@ -110,38 +122,38 @@ class Driver(Generic[T]):
         self._watchdog = watchdog
         self._stop = stop
 
-    def proceed(self) -> Done[T] | Emit:
+    def run_until_event(self) -> Finished[T] | EmitEvent:
         """Run the flow up to its end or the next event for the caller."""
         news: object = None
         while True:
-            need: Need | Done[T] = advance(self._flow, news)
+            need: Effect | Finished[T] = advance(self._flow, news)
             news = None  # a chunk of a reply is the flow's now
             match need:
-                case Done() | Emit():
+                case Finished() | EmitEvent():
                     return need
-                case Open(request):
+                case SendRequest(request):
                     news = self._open(request)
-                case Read():
+                case ReadChunk():
                     news = self._read()
-                case Run(fn, _):
+                case RunBlocking(fn, _):
                     try:
                         news = fn()
                     except ImgkitError as error:
-                        news = Failed(error)
+                        news = EffectFailed(error)
                 case Sleep(wait_s):
                     (self._stop.wait if self._stop else time.sleep)(min(wait_s, self._transfer.remaining_s()))
                     news = None
-                case Together(flows, most):
+                case RunParallel(flows, most):
                     news = self._together(flows, most)
 
-    def result(self) -> Done[T] | Failed:
+    def run_to_end(self) -> Finished[T] | EffectFailed:
         """Run the flow to its end, as a part of another; whatever is no error of ours is raised."""
         try:
-            end = self.proceed()
-            assert isinstance(end, Done), "parts of a call emit nothing"
+            end = self.run_until_event()
+            assert isinstance(end, Finished), "parts of a call emit nothing"
             return end
         except ImgkitError as error:
-            return Failed(error)
+            return EffectFailed(error)
         finally:
             self.close()
 
@@ -155,9 +167,9 @@ class Driver(Generic[T]):
         try:
             self._flow.close()
         finally:
-            self._hang_up()
+            self._close_reply()
 
-    def _together(self, flows: tuple[Flow[Any], ...], most: int) -> list[Done[Any] | Failed]:
+    def _together(self, flows: tuple[Flow[Any], ...], most: int) -> list[Finished[Any] | EffectFailed]:
         """Run flows in threads; if one of them meets a bug, or Ctrl-C comes, all are broken off."""
         from concurrent.futures import Future, ThreadPoolExecutor, wait
         from queue import SimpleQueue
@@ -165,7 +177,7 @@ class Driver(Generic[T]):
         stop = threading.Event()
         # Ctrl-C may come while threads are started, which takes a while: all that they do is known before.
         work: list[tuple[Future[Any], Driver[Any]]] = [
-            (Future(), Driver(flow, self._backend, self._transfer.anew(), self._watchdog, stop))
+            (Future(), Driver(flow, self._backend, self._transfer.for_next_request(), self._watchdog, stop))
             for flow in flows
         ]
         todo: SimpleQueue[tuple[Future[Any], Driver[Any]] | None] = SimpleQueue()
@@ -176,7 +188,7 @@ class Driver(Generic[T]):
             for future, part in iter(todo.get, None):
                 if future.set_running_or_notify_cancel():
                     try:
-                        future.set_result(part.result())
+                        future.set_result(part.run_to_end())
                     except BaseException as error:
                         future.set_exception(error)
 
@@ -195,14 +207,14 @@ class Driver(Generic[T]):
         finally:
             pool.shutdown(wait=all(future.done() for future, _ in work))
 
-    def _open(self, request: HttpRequest) -> Head | Failed:
-        self._hang_up()
-        transfer = self._transfer = self._transfer.anew()
+    def _open(self, request: HttpRequest) -> Head | EffectFailed:
+        self._close_reply()
+        transfer = self._transfer = self._transfer.for_next_request()
         if self._aborted or (self._stop is not None and self._stop.is_set()):
             # Whoever aborts from here on finds this transfer.
-            return Failed(NotSentError("nothing was sent: the call was broken off", permanent=True))
+            return EffectFailed(NotSentError("nothing was sent: the call was broken off", permanent=True))
         if transfer.expired():
-            return Failed(transfer.failure(TimeoutError(), unsent=True))
+            return EffectFailed(transfer.to_error(TimeoutError(), unsent=True))
         self._busy = True
         try:
             self._watchdog.watch(transfer)
@@ -212,18 +224,18 @@ class Driver(Generic[T]):
         transfer.request_id = self._reply.head.request_id
         return self._reply.head
 
-    def _read(self) -> bytes | Failed:
+    def _read(self) -> bytes | EffectFailed:
         assert self._reply is not None, "a flow reads only what it has opened"
         try:
             chunk = self._reply.read()
         except Exception as error:
             return outcome(error, self._backend, self._transfer)
         if self._transfer.aborted and not chunk:  # a shut-down socket may look like the end of a reply
-            return Failed(self._transfer.failure(TimeoutError()))
+            return EffectFailed(self._transfer.to_error(TimeoutError()))
         self._busy = bool(chunk)
         return chunk
 
-    def _hang_up(self) -> None:
+    def _close_reply(self) -> None:
         if self._busy:  # broken off: whatever still blocks or lingers must end
             self._transfer.abort()
             self._busy = False
@@ -234,7 +246,7 @@ class Driver(Generic[T]):
         self._transfer.release()
 
 
-def outcome(error: Exception, backend: object, transfer: Transfer) -> Failed:
+def outcome(error: Exception, backend: object, transfer: Transfer) -> EffectFailed:
     """Return what a backend's exception means; raise again what is no failure of the wire.
 
     A bug in a backend, or a test tool that refuses a request, is not dressed up as a network failure. What an
@@ -244,9 +256,9 @@ def outcome(error: Exception, backend: object, transfer: Transfer) -> Failed:
     unsent: tuple[type[Exception], ...] = getattr(backend, "unsent_errors", ())
     own = _own_cause(error)
     if own is not None:
-        return Failed(own)
+        return EffectFailed(own)
     if isinstance(error, errors) or transfer.aborted:
-        return Failed(transfer.failure(error, unsent=isinstance(error, unsent)))
+        return EffectFailed(transfer.to_error(error, unsent=isinstance(error, unsent)))
     error.add_note(
         f"raised by backend {type(backend).__name__}, which does not declare it as a failure of the wire; "
         f"{SENT_OR_NOT} (imgkit)"

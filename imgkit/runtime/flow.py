@@ -18,17 +18,17 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Open(NamedTuple):
+class SendRequest(NamedTuple):
     """Send this request; the answer is the `imgkit.wire.messages.Head` of the reply."""
 
     request: HttpRequest
 
 
-class Read(NamedTuple):
+class ReadChunk(NamedTuple):
     """Read on in the open reply; the answer is a chunk of bytes, b"" at its end."""
 
 
-class Run(NamedTuple):
+class RunBlocking(NamedTuple):
     """Call this function, which may block (files, locks); the answer is its result.
 
     Attributes:
@@ -46,13 +46,13 @@ class Sleep(NamedTuple):
     wait_s: float
 
 
-class Emit(NamedTuple):
+class EmitEvent(NamedTuple):
     """Hand this event to the caller of a stream; there is no answer."""
 
     event: object
 
 
-class Together(NamedTuple):
+class RunParallel(NamedTuple):
     """Run these flows at the same time; the answer is what came of each, in their order: `Done` or `Failed`.
 
     Attributes:
@@ -64,18 +64,18 @@ class Together(NamedTuple):
     most: int
 
 
-Need: TypeAlias = Open | Read | Run | Sleep | Emit | Together
-Flow: TypeAlias = Generator[Need, Any, T_co]
+Effect: TypeAlias = SendRequest | ReadChunk | RunBlocking | Sleep | EmitEvent | RunParallel
+Flow: TypeAlias = Generator[Effect, Any, T_co]
 
 
 @dataclass(frozen=True, slots=True)
-class Done(Generic[T]):
+class Finished(Generic[T]):
     """The flow has ended with this value."""
 
     value: T
 
 
-class Failed(NamedTuple):
+class EffectFailed(NamedTuple):
     """News for a flow: what it needed failed with an error of imgkit's own tree.
 
     Only such errors are thrown into a flow. A bug, Ctrl-C or a cancelled task closes it instead, so
@@ -85,7 +85,7 @@ class Failed(NamedTuple):
     error: ImgkitError
 
 
-def advance(flow: Flow[T], news: object) -> Need | Done[T]:
+def advance(flow: Flow[T], news: object) -> Effect | Finished[T]:
     """Tell `flow` what came of its last need and return the next one, or its end.
 
     Args:
@@ -96,8 +96,8 @@ def advance(flow: Flow[T], news: object) -> Need | Done[T]:
         ImgkitError: what the flow itself raises.
     """
     try:
-        if isinstance(news, Failed):
+        if isinstance(news, EffectFailed):
             return flow.throw(news.error)
         return flow.send(news)
     except StopIteration as stop:
-        return Done(stop.value)
+        return Finished(stop.value)

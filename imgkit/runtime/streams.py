@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, cast
 from imgkit.errors import StreamError
 from imgkit.models import ImagesResponse
 from imgkit.runtime.driver import Driver
-from imgkit.runtime.flow import Done, Emit, Flow
+from imgkit.runtime.flow import EmitEvent, Finished, Flow
 
 if TYPE_CHECKING:
     from imgkit.models import StreamEvent
@@ -77,9 +77,9 @@ class _Stream:
             raise StreamError(_BUSY)
         self._reader = threading.get_ident()
 
-    def _event(self, came: Done[ImagesResponse] | Emit) -> StreamEvent | None:
+    def _event(self, came: Finished[ImagesResponse] | EmitEvent) -> StreamEvent | None:
         """Return the event, None at the end."""
-        if isinstance(came, Done):
+        if isinstance(came, Finished):
             self._over = True
             self._response = came.value
             return None
@@ -131,7 +131,7 @@ class ImageStream(_Stream):
         try:
             if self._over or driver is None:
                 raise StopIteration
-            event = self._event(driver.proceed())
+            event = self._event(driver.run_until_event())
         except BaseException:
             self._over = True
             raise
@@ -177,7 +177,7 @@ class AsyncImageStream(_Stream):
         self,
         flow: Flow[ImagesResponse],
         start: Callable[[Flow[ImagesResponse]], AsyncDriver[ImagesResponse]],
-        proceed: Callable[[AsyncDriver[ImagesResponse]], Awaitable[Done[ImagesResponse] | Emit]],
+        proceed: Callable[[AsyncDriver[ImagesResponse]], Awaitable[Finished[ImagesResponse] | EmitEvent]],
         end: Callable[[AsyncDriver[ImagesResponse]], None],
     ) -> None:
         super().__init__(flow)
@@ -225,7 +225,7 @@ class AsyncImageStream(_Stream):
         if driver is None:
             return
         if not driver.is_here:
-            driver.end_from_afar(self._end)
+            driver.close_threadsafe(self._end)
         elif self._reader:
             driver.abort()  # and the task that reads ends it
         else:
@@ -234,4 +234,4 @@ class AsyncImageStream(_Stream):
     def __del__(self) -> None:
         if self._driver is not None:
             self._tell_left_open()
-            self._driver.end_from_afar(self._end)
+            self._driver.close_threadsafe(self._end)

@@ -265,7 +265,7 @@ REQUEST_SCHEMAS: dict[type[Any], Typed[Any]] = {
 }
 
 
-def checked(kind: type[Any], fields: Mapping[str, Any]) -> Any:
+def validate_request(kind: type[Any], fields: Mapping[str, Any]) -> Any:
     """Return a checked and normalised request.
 
     Args:

@@ -1,14 +1,16 @@
-"""Tests that imgkit offers to others: contracts for what plugins supply, and a server that fails as told.
+"""The door for tests: contracts for plugins, a fault server, cassettes.
 
-Each contract is a class of tests for pytest. Subclass it in a test file, say what is to be tested, and get
-the whole suite::
+Each contract is a class of pytest tests. Subclass it, name the object under test, and pytest runs the whole
+suite::
 
     from imgkit.testing import CacheStoreContract
 
 
-    class TestMine(CacheStoreContract):
+    class TestMyStore(CacheStoreContract):
         def store(self, folder):
             return MyStore(folder)
+
+The library itself imports nothing from this room.
 """
 
 from __future__ import annotations
@@ -26,27 +28,40 @@ if TYPE_CHECKING:
     from imgkit.testing.plugin import PluginContract as PluginContract
     from imgkit.testing.provider import ProviderContract as ProviderContract
     from imgkit.testing.provider_streams import StreamingProviderContract as StreamingProviderContract
+    from imgkit.testing.samples import answer as answer
+    from imgkit.testing.samples import png as png
     from imgkit.testing.wire_server import WireServer as WireServer
+    from imgkit.testing.wire_server import reply as reply
 
-_HOME = {
-    "BackendContract": "backend",
-    "CacheStoreContract": "cache_store",
-    "PluginContract": "plugin",
-    "ProviderContract": "provider",
-    "StreamingProviderContract": "provider_streams",
-    "WireServer": "wire_server",
-    "cassette": "cassettes",
-    "vcr_config": "cassettes",
+_EXPORTS = {
+    "imgkit.testing.backend": ("BackendContract",),
+    "imgkit.testing.cache_store": ("CacheStoreContract",),
+    "imgkit.testing.cassettes": (
+        "cassette",
+        "vcr_config",
+    ),
+    "imgkit.testing.plugin": ("PluginContract",),
+    "imgkit.testing.provider": ("ProviderContract",),
+    "imgkit.testing.provider_streams": ("StreamingProviderContract",),
+    "imgkit.testing.samples": (
+        "answer",
+        "png",
+    ),
+    "imgkit.testing.wire_server": (
+        "WireServer",
+        "reply",
+    ),
 }
+_HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
 
-__all__ = sorted(_HOME)
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'imgkit.testing' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(_import_module(f"imgkit.testing.{_HOME[name]}"), name)
+        return getattr(_import_module(_HOMES[name]), name)
     except ModuleNotFoundError as error:
         if error.name not in ("pytest", "vcr"):
             raise

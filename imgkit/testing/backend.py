@@ -67,7 +67,7 @@ class BackendContract:
     capabilities: ClassVar[frozenset[str]] = frozenset()
 
     @pytest.fixture(params=["sync", "async"])
-    def face(self, request: pytest.FixtureRequest) -> str:
+    def flavor(self, request: pytest.FixtureRequest) -> str:
         """The colour of the service."""
         return str(request.param)
 
@@ -82,7 +82,7 @@ class BackendContract:
 
     def run(
         self,
-        face: str,
+        flavor: str,
         base_url: str,
         *calls: Callable[[Any], Any],
         options: BackendOptions | None = None,
@@ -93,7 +93,7 @@ class BackendContract:
             "backend": self.backend(options or BackendOptions()), "base_url": base_url,
             "api_key": canary.KEY, "timeout_s": 10, "retry": False, **settings,
         }  # fmt: skip
-        if face == "sync":
+        if flavor == "sync":
             with imgkit.ImageService(**given) as service:
                 return [call(service) for call in calls]
 
@@ -103,16 +103,16 @@ class BackendContract:
 
         return asyncio.run(main())
 
-    def create(self, face: str, server: WireServer, prompt: str = "a fox", **settings: Any) -> Any:
+    def create(self, flavor: str, server: WireServer, prompt: str = "a fox", **settings: Any) -> Any:
         """Make one call."""
-        (made,) = self.run(face, server.base_url, lambda service: service.create_image(prompt), **settings)
+        (made,) = self.run(flavor, server.base_url, lambda service: service.create_image(prompt), **settings)
         return made
 
-    def test_a_call(self, face: str, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_call(self, flavor: str, caplog: pytest.LogCaptureFixture) -> None:
         """A request goes out as it is, and nothing is added that changes its meaning."""
         caplog.set_level(logging.DEBUG)
         with WireServer(reply(200, answer(png(1)))) as server:
-            made = self.create(face, server)
+            made = self.create(flavor, server)
         (line,) = server.lines
         assert line.request_line == "POST /v1/images/generations HTTP/1.1"
         assert line.body == b'{"prompt":"a fox"}'
@@ -126,73 +126,73 @@ class BackendContract:
         assert made.meta.request_id == "req_test"
         assert canary.found_in(made, repr(made.meta), records=caplog.records) == []
 
-    def test_headers_are_by_lower_case_name(self, face: str) -> None:
+    def test_headers_are_by_lower_case_name(self, flavor: str) -> None:
         """However the server writes them."""
         body = json.dumps(answer()).encode()
         whole = head(200, {"X-Request-ID": "req_9", "Content-Length": str(len(body))}) + body
         with WireServer(raw(whole)) as server:
-            assert self.create(face, server).meta.request_id == "req_9"
+            assert self.create(flavor, server).meta.request_id == "req_9"
 
     @pytest.mark.parametrize("fault", FAULTS)
-    def test_faults(self, face: str, fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    def test_faults(self, flavor: str, fault: str, caplog: pytest.LogCaptureFixture) -> None:
         """Each is the right class of error after exactly one POST, and shows no key."""
         caplog.set_level(logging.DEBUG)
         script, expected = FAULTS[fault]
         with WireServer(script) as server:
             with pytest.raises(imgkit.ImgkitError) as caught:
-                self.create(face, server)
+                self.create(flavor, server)
             assert isinstance(caught.value, expected), f"{type(caught.value).__name__}: {caught.value}"
             assert (server.posts, server.accepted) == (1, 1)
             server.assert_consumed()
         assert canary.found_in(caught.value, records=caplog.records) == []
 
     @pytest.mark.parametrize("slow", SLOW)
-    def test_the_deadline(self, face: str, slow: str) -> None:
+    def test_the_deadline(self, flavor: str, slow: str) -> None:
         """The total deadline ends a call at any stage, however slowly something still comes."""
         began = time.monotonic()
         with WireServer(SLOW[slow]) as server:
             with pytest.raises(UNKNOWN):
-                self.create(face, server, timeout_s=0.3)
+                self.create(flavor, server, timeout_s=0.3)
             assert time.monotonic() - began < 4
             assert server.posts == 1
 
-    def test_the_read_timeout(self, face: str) -> None:
+    def test_the_read_timeout(self, flavor: str) -> None:
         """Silence ends a call long before its deadline."""
         began = time.monotonic()
         with WireServer(hang) as server, pytest.raises(UNKNOWN):
-            self.create(face, server, read_timeout_s=0.2)
+            self.create(flavor, server, read_timeout_s=0.2)
         assert time.monotonic() - began < 4
 
-    def test_nobody_listens(self, face: str) -> None:
+    def test_nobody_listens(self, flavor: str) -> None:
         """Nothing was sent, and that is known."""
         self.needs("unsent")
         with WireServer(drop) as server:
             pass
         with pytest.raises(imgkit.NotSentError):
-            self.create(face, server)
+            self.create(flavor, server)
 
-    def test_a_name_that_does_not_exist(self, face: str) -> None:
+    def test_a_name_that_does_not_exist(self, flavor: str) -> None:
         """Nothing was sent, and that is known."""
         self.needs("unsent")
         with pytest.raises(imgkit.NotSentError):
-            self.run(face, "https://nowhere.invalid/v1", lambda service: service.create_image("a fox"))
+            self.run(flavor, "https://nowhere.invalid/v1", lambda service: service.create_image("a fox"))
 
-    def test_no_redirects(self, face: str) -> None:
+    def test_no_redirects(self, flavor: str) -> None:
         """A paid request and its key follow none."""
         with WireServer(reply(200, answer())) as other:
             moved = reply(308, b"", location=f"{other.base_url}/images/generations")
             with WireServer(moved) as server, pytest.raises(imgkit.RedirectRefusedError):
-                self.create(face, server)
+                self.create(flavor, server)
             assert other.accepted == 0
 
-    def test_no_cookies(self, face: str) -> None:
+    def test_no_cookies(self, flavor: str) -> None:
         """What a server wants to be remembered is forgotten."""
         with WireServer(reply(200, answer(), set_cookie="a=b; Path=/")) as server:
             call = lambda service: service.create_image("a fox")  # noqa: E731
-            self.run(face, server.base_url, call, call)
+            self.run(flavor, server.base_url, call, call)
             assert ["cookie" in line.headers for line in server.lines] == [False, False]
 
-    def test_the_environment(self, face: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_the_environment(self, flavor: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """Its proxies, passwords and certificates change nothing."""
         netrc = tmp_path / "netrc"
         netrc.write_text("machine 127.0.0.1 login u password p\n")
@@ -202,15 +202,15 @@ class BackendContract:
         for name, value in (("NETRC", str(netrc)), ("SSL_CERT_FILE", "/nonexistent"), ("NO_PROXY", "")):
             monkeypatch.setenv(name, value)
         with WireServer(reply(200, answer())) as server:
-            self.create(face, server)
+            self.create(flavor, server)
         assert server.lines[0].headers["authorization"] == f"Bearer {canary.KEY}"
 
-    def test_megabytes(self, face: str) -> None:
+    def test_megabytes(self, flavor: str) -> None:
         """Large pictures go out with a known length, and come back byte for byte."""
         big = png(2, 1100)
         with WireServer(reply(200, answer(big))) as server:
             (made,) = self.run(
-                face, server.base_url, lambda service: service.create_image_edit(big, "a hat"), timeout_s=30
+                flavor, server.base_url, lambda service: service.create_image_edit(big, "a hat"), timeout_s=30
             )
         (line,) = server.lines
         assert int(line.headers["content-length"]) == len(line.body)
@@ -218,7 +218,7 @@ class BackendContract:
         assert big in line.body
         assert made[0].data == big
 
-    def test_what_arrives_is_read(self, face: str) -> None:
+    def test_what_arrives_is_read(self, flavor: str) -> None:
         """A part of a reply is handed on when it comes, not when there is more of it."""
         body = json.dumps(answer()).encode()
         seen = threading.Event()
@@ -235,9 +235,9 @@ class BackendContract:
             line.send(body[10:])
 
         with WireServer(script) as server:
-            assert self.create(face, server, plugins=[Sees()])[0].data == png()
+            assert self.create(flavor, server, plugins=[Sees()])[0].data == png()
 
-    def test_many_at_once(self, face: str) -> None:
+    def test_many_at_once(self, flavor: str) -> None:
         """Calls at once do not mix."""
 
         def script(line: Line) -> None:
@@ -246,7 +246,7 @@ class BackendContract:
 
         with WireServer(script) as server:
             given = {"backend": self.backend(BackendOptions()), "base_url": server.base_url, "retry": False}
-            if face == "sync":
+            if flavor == "sync":
                 made: dict[int, bytes] = {}
                 with imgkit.ImageService(**cast(Any, given)) as service:
                     threads = [
@@ -292,7 +292,7 @@ class BackendContract:
         with WireServer(script) as server:
             asyncio.run(asyncio.wait_for(main(server), 10))
 
-    def test_connections(self, face: str) -> None:
+    def test_connections(self, flavor: str) -> None:
         """Each request has a connection of its own, unless they are to be reused."""
 
         def keep(line: Line) -> None:
@@ -304,22 +304,22 @@ class BackendContract:
 
         call = lambda service: service.create_image("a fox")  # noqa: E731
         with WireServer(keep) as server:
-            self.run(face, server.base_url, call, call)
+            self.run(flavor, server.base_url, call, call)
             assert server.accepted == 2
         if "reuse" in self.capabilities:
             with WireServer(keep) as server:
-                self.run(face, server.base_url, call, call, options=BackendOptions(reuse_connections=True))
+                self.run(flavor, server.base_url, call, call, options=BackendOptions(reuse_connections=True))
                 assert server.accepted == 1
 
-    def test_a_proxy(self, face: str) -> None:
+    def test_a_proxy(self, flavor: str) -> None:
         """One that is given gets the request, in absolute form."""
         self.needs("proxy")
         with WireServer(reply(200, answer())) as proxy:
             options = BackendOptions(proxy=proxy.origin)
-            self.run(face, "http://127.0.0.1:1/v1", lambda s: s.create_image("a fox"), options=options)
+            self.run(flavor, "http://127.0.0.1:1/v1", lambda s: s.create_image("a fox"), options=options)
         assert proxy.lines[0].request_line == "POST http://127.0.0.1:1/v1/images/generations HTTP/1.1"
 
-    def test_an_early_refusal(self, face: str) -> None:
+    def test_an_early_refusal(self, flavor: str) -> None:
         """An answer in the midst of an upload counts, and the rest of the upload does not."""
         self.needs("early refusal")
 
@@ -329,9 +329,9 @@ class BackendContract:
             line.until_client_leaves()
 
         with WireServer(refuse, read_first=False) as server, pytest.raises(imgkit.AuthenticationError):
-            self.run(face, server.base_url, lambda s: s.create_image_edit(png(3, 1700), "x"), timeout_s=30)
+            self.run(flavor, server.base_url, lambda s: s.create_image_edit(png(3, 1700), "x"), timeout_s=30)
 
-    def test_closing_twice(self, face: str) -> None:
+    def test_closing_twice(self, flavor: str) -> None:
         """Closing is idempotent, also of a backend that was never used."""
         backend = self.backend(BackendOptions())
         for _ in range(2):

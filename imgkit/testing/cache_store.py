@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from imgkit.plugins.protocols import Answer, Busy, CacheStore, Entry, Failure, Hit, Lease
+from imgkit.plugins.protocols import Busy, CacheStore, Entry, Failure, Hit, Lease, LeaseResult
 
 KEY, OTHER = "a1" * 32, "b2" * 32
 PICTURES = (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20, b"\xff\xd8\xff" + b"x" * 100)
@@ -26,19 +26,19 @@ def entry(*, created_at: float | None = None, pictures: tuple[bytes, ...] = PICT
     return Entry(FACTS, pictures, time.time() if created_at is None else created_at)
 
 
-def leased(answer: Answer) -> Lease:
+def leased(answer: LeaseResult) -> Lease:
     """Return the lease that an answer must be."""
     assert isinstance(answer, Lease), f"expected a Lease, got {answer!r}"
     return answer
 
 
-def hit(answer: Answer) -> Entry:
+def hit(answer: LeaseResult) -> Entry:
     """Return the entry of the hit that an answer must be."""
     assert isinstance(answer, Hit), f"expected a Hit, got {answer!r}"
     return answer.entry
 
 
-def busy(answer: Answer) -> Busy:
+def busy(answer: LeaseResult) -> Busy:
     """Return the answer, which must be that somebody is at it."""
     assert isinstance(answer, Busy), f"expected a Busy, got {answer!r}"
     return answer
@@ -156,7 +156,7 @@ class CacheStoreContract:
     def test_threads(self, tmp_path: Path) -> None:
         """Of many threads that ask at once, one gets the lease."""
         store = self.store(tmp_path)
-        answers: list[Answer] = []
+        answers: list[LeaseResult] = []
         start = threading.Barrier(8)
 
         def ask() -> None:

@@ -23,7 +23,7 @@ from vcr.serialize import deserialize, serialize
 
 from imgkit.cassettes import scrubbing
 from imgkit.cassettes.keys import sent_keys
-from imgkit.cassettes.meaning import Meaning, differences, fields_of, meaning_of, missing
+from imgkit.cassettes.meaning import RequestSummary, differences, fields_of, meaning_of, missing
 from imgkit.cassettes.side_files import SideFiles
 from imgkit.cassettes.writer import commit
 from imgkit.runtime.driver import SENT_OR_NOT
@@ -218,7 +218,7 @@ class _Keeper:
             self.problem = error
 
 
-def _meaning(request: Request) -> Meaning:
+def _meaning(request: Request) -> RequestSummary:
     return meaning_of(request.method, request.uri, _type(request.headers), _bytes_of(request))
 
 

@@ -46,11 +46,11 @@ class PluginContract:
         raise NotImplementedError("a contract is told what to test")
 
     @pytest.fixture(params=["sync", "async"])
-    def face(self, request: pytest.FixtureRequest) -> str:
+    def flavor(self, request: pytest.FixtureRequest) -> str:
         """The colour of the service."""
         return str(request.param)
 
-    def call(self, face: str, server: WireServer, plugin: object, folder: Path | None = None) -> Any:
+    def call(self, flavor: str, server: WireServer, plugin: object, folder: Path | None = None) -> Any:
         """Make one call with the plugin; return the reply, or the error.
 
         With a folder, it is where replies are spooled and cached.
@@ -62,7 +62,7 @@ class PluginContract:
         if folder is not None:
             given["plugins"].append(imgkit.CachePlugin(folder=folder / "cache-of-the-test"))
         try:
-            if face == "sync":
+            if flavor == "sync":
                 with imgkit.ImageService("requests", **given) as service:
                     return service.create_image("a fox")
 
@@ -91,12 +91,12 @@ class PluginContract:
             assert plugin not in service.plugins
 
     @pytest.mark.parametrize("ending", ENDINGS)
-    def test_calls_end_as_without_it(self, face: str, ending: str, tmp_path: Path) -> None:
+    def test_calls_end_as_without_it(self, flavor: str, ending: str, tmp_path: Path) -> None:
         """It changes neither how a call ends, nor how often something is sent, nor a byte of the pictures."""
         with WireServer(ENDINGS[ending]) as server:
-            bare = self.call(face, server, _Nothing())
+            bare = self.call(flavor, server, _Nothing())
         with WireServer(ENDINGS[ending]) as server:
-            made = self.call(face, server, self.plugin(tmp_path))
+            made = self.call(flavor, server, self.plugin(tmp_path))
             assert self.repeats or server.posts == 1
         assert type(made) is type(bare), made
         if isinstance(made, imgkit.ImagesResponse):
@@ -104,7 +104,7 @@ class PluginContract:
 
     @pytest.mark.parametrize("ending", ENDINGS)
     def test_no_secret_leaves(
-        self, face: str, ending: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+        self, flavor: str, ending: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Not in logs, reprs, errors, pickles, warnings, the cache, the spool, or other files."""
         caplog.set_level(logging.DEBUG)
@@ -112,7 +112,7 @@ class PluginContract:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             with WireServer(ENDINGS[ending]) as server:
-                made = self.call(face, server, plugin, tmp_path)
+                made = self.call(flavor, server, plugin, tmp_path)
         own = [
             record for record in caplog.records if record.name.startswith("imgkit") or not _of_others(record)
         ]

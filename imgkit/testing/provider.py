@@ -13,7 +13,7 @@ import imgkit
 from imgkit.errors import ImgkitError
 from imgkit.images.inputs import OpenedInputs, open_input
 from imgkit.models import CreateImageRequest, ImageRequest
-from imgkit.providers.base import Answer, Provider, Target, credentials_of
+from imgkit.providers.base import DecodedImages, Provider, Target, list_credentials
 from imgkit.redact import Secret
 from imgkit.testing import canary
 from imgkit.testing.samples import png
@@ -79,7 +79,7 @@ class ProviderContract:
         provider.check(request, target)
         return provider.encode(request, inputs, target)
 
-    def decode(self, body: bytes, status: int = 200) -> Answer:
+    def decode(self, body: bytes, status: int = 200) -> DecodedImages:
         """Return what a success reply says."""
         provider = self.provider()
         reply = JsonReply(provider.base64_keys)
@@ -105,7 +105,7 @@ class ProviderContract:
     def test_its_credentials(self) -> None:
         """Each has a variable and a header of its own; ``api_key=`` goes with one of them."""
         provider = self.provider()
-        credentials = credentials_of(provider)
+        credentials = list_credentials(provider)
         assert provider.env["api_key"] in [one.variable for one in credentials]
         assert len({one.variable for one in credentials}) == len(credentials)
         assert all(one.header and one.header == one.header.lower() for one in credentials)
@@ -128,7 +128,7 @@ class ProviderContract:
             request = ask(target)
             assert request.method == "GET"
             assert request.url.startswith(target.base_url)
-            assert not {one.header for one in credentials_of(provider)} & set(request.headers)
+            assert not {one.header for one in list_credentials(provider)} & set(request.headers)
 
     def test_requests(self) -> None:
         """Equal requests are equal bytes, go to the target, and hold no credentials."""
@@ -143,7 +143,7 @@ class ProviderContract:
                 assert first.url.startswith(self.target(self.provider()).base_url)
                 assert first.body.content_type
                 assert all(name == name.lower() for name in first.headers)
-                own = {one.header for one in credentials_of(self.provider())}
+                own = {one.header for one in list_credentials(self.provider())}
                 assert not {"authorization", "content-length", "content-type", *own} & set(first.headers)
 
     def test_pictures(self) -> None:

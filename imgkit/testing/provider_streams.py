@@ -9,7 +9,7 @@ import pytest
 from imgkit.errors import ImgkitError
 from imgkit.images.inputs import OpenedInputs, open_input
 from imgkit.models import ImageRequest
-from imgkit.providers.base import Answer, PartialPicture, StreamingProvider
+from imgkit.providers.base import DecodedImages, DecodedPartialImage, StreamingProvider
 from imgkit.redact import Secret
 from imgkit.testing import canary
 from imgkit.testing.provider import GARBAGE, ProviderContract
@@ -46,7 +46,7 @@ class StreamingProviderContract(ProviderContract):
         inputs = OpenedInputs(tuple(open_input(one, "image", cleanup) for one in images))
         return self.streaming().encode_stream(request, inputs, self.target(self.provider()), wanted)
 
-    def read(self, data: bytes) -> PartialPicture | Answer | None:
+    def read(self, data: bytes) -> DecodedPartialImage | DecodedImages | None:
         """Return what an event with this data says."""
         provider = self.streaming()
         reply = EventReply(provider.base64_keys, says_events=True)
@@ -77,11 +77,11 @@ class StreamingProviderContract(ProviderContract):
         """Pictures come out byte for byte, whatever their size."""
         for picture in (png(1), png(2, 64)):
             found = self.read(self.partial_event(picture, 1))
-            assert isinstance(found, PartialPicture)
+            assert isinstance(found, DecodedPartialImage)
             assert found.data == picture
             assert found.index in (1, None)
             whole = self.read(self.complete_event(picture))
-            assert isinstance(whole, Answer)
+            assert isinstance(whole, DecodedImages)
             assert [one.data for one in whole.pictures] == [picture]
 
     def test_events_that_hold_no_picture(self) -> None:
@@ -93,7 +93,7 @@ class StreamingProviderContract(ProviderContract):
                 except ImgkitError as error:
                     self.fit(error)
                 else:
-                    assert found is None or (isinstance(found, Answer) and not found.pictures)
+                    assert found is None or (isinstance(found, DecodedImages) and not found.pictures)
 
     def test_events_that_are_cut(self) -> None:
         """A part of an event is an error: never a picture with wrong bytes."""

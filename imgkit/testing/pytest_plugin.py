@@ -105,13 +105,13 @@ def _imgkit_tape(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
             pytrace=False,
         )
     from imgkit.cassettes.alone import alone
-    from imgkit.default_plugins.retry import Unhurried
+    from imgkit.default_plugins.retry import NoWaitRetry
     from imgkit.testing.cassettes import cassette
 
     if mode == "none":
         with cassette(path, record_mode="none"):
             # A replay needs no key, and does not wait: what it waited for is on the cassette.
-            yield {"backend": backend, "api_key": _NO_KEY, "retry": Unhurried()}
+            yield {"backend": backend, "api_key": _NO_KEY, "retry": NoWaitRetry()}
         return
     with alone(path, _LONGEST_RECORDING_S):  # tests of other workers may share it
         rewrite = mode == "rewrite"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from imgkit.wire.json_body import Holder, InMemory, JsonReply, News
+from imgkit.wire.json_body import ByteSink, InMemory, JsonReply, SpoolChunks
 from imgkit.wire.sse import EventParser
 
 EVENT_MARK = b"\x1e"
@@ -37,7 +37,7 @@ class EventReply:
     """
 
     def __init__(
-        self, base64_keys: frozenset[str], hold: Callable[[], Holder] = InMemory, *, says_events: bool
+        self, base64_keys: frozenset[str], hold: Callable[[], ByteSink] = InMemory, *, says_events: bool
     ) -> None:
         self.length = 0
         self.held = 0
@@ -49,7 +49,7 @@ class EventReply:
         self._first = b""  # blanks, until there is something else
         self._parser: EventParser[_Data] | None = None
         self._whole: JsonReply | None = None
-        self._news: News = []
+        self._news: SpoolChunks = []
         self._pictures = 0  # of the events that are complete
 
     def feed(self, chunk: bytes) -> list[JsonReply]:
@@ -111,7 +111,7 @@ class EventReply:
         """Whether these are events, as far as is known."""
         return self._parser is not None or (self._whole is None and self._says_events)
 
-    def news(self) -> News:
+    def news(self) -> SpoolChunks:
         """Return what is new for a spool; each event's text has `EVENT_MARK` before it."""
         news, self._news = self._news, []
         return news
@@ -120,7 +120,7 @@ class EventReply:
         self._news.append(("reply", EVENT_MARK))
         return _Data(self, JsonReply(self._keys, self._hold, first_picture=self._pictures))
 
-    def told(self, news: News, reply: JsonReply) -> None:
+    def told(self, news: SpoolChunks, reply: JsonReply) -> None:
         """Take note of what an event has for a spool."""
         self._news += news
         self._pictures = reply.next_picture

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias
 import pybase64
 
 from imgkit.wire.base64_stream import Base64Decoder
-from imgkit.wire.json_values import Source, TakenOut, is_data_url, parse_json, says_base64, swapped
+from imgkit.wire.json_values import DivertedImage, Source, is_data_url, parse_json, says_base64, swapped
 
 SHORT_BYTES = 1024
 """Strings up to this length stay in the JSON text."""
@@ -31,12 +31,12 @@ _NEXT_ELEMENT = re.compile(rb'[ \t\r\n]*,[ \t\r\n]*"')
 _MAYBE_NEXT = re.compile(rb"[ \t\r\n]*,?[ \t\r\n]*")
 _BEFORE_VALUE = b" \t\r\n\xef\xbb\xbf"
 
-News = list[tuple[str, bytes]]
+SpoolChunks = list[tuple[str, bytes]]
 """What is new for a file of its own each: "reply" for the text, "0", "1" … for pictures, "raw" for what
 cannot be decoded."""
 
 
-class Holder(Protocol):
+class ByteSink(Protocol):
     """What takes the bytes of a picture while they arrive; `imgkit.images.part_files.ScratchFile` is one."""
 
     def add(self, data: bytes) -> None:
@@ -67,10 +67,10 @@ class InMemory:
         """They are here."""
 
 
-class _Picture(TakenOut):
+class _Picture(DivertedImage):
     """A string that is taken out: its bytes, and how it was written."""
 
-    def __init__(self, prefix: bytes, holder: Holder) -> None:
+    def __init__(self, prefix: bytes, holder: ByteSink) -> None:
         self.decoder = Base64Decoder()
         self.told = 0  # how many refused pieces have been told
         self._prefix = prefix
@@ -113,7 +113,7 @@ class JsonReply:
     def __init__(
         self,
         base64_keys: frozenset[str],
-        hold: Callable[[], Holder] = InMemory,
+        hold: Callable[[], ByteSink] = InMemory,
         *,
         first_picture: int = 0,
     ) -> None:
@@ -126,21 +126,21 @@ class JsonReply:
         self._in_array = False
         self._parts: list[bytes | _Picture] = []
         self._pictures: list[_Picture] = []
-        self._news: News = []
+        self._news: SpoolChunks = []
 
     @property
     def next_picture(self) -> int:
         """The number of the picture that would come next."""
         return self._first_picture + len(self._pictures)
 
-    def feed(self, chunk: bytes) -> News:
+    def feed(self, chunk: bytes) -> SpoolChunks:
         """Take the next bytes; return what is new for a spool."""
         self.length += len(chunk)
         for start in range(0, len(chunk), _SLICE_BYTES):
             self._take(self._pending + chunk[start : start + _SLICE_BYTES])
         return self._told()
 
-    def close(self) -> News:
+    def close(self) -> SpoolChunks:
         """The reply has come to its end; return what is still new for a spool. Idempotent."""
         pending, self._pending = self._pending, b""
         if self._step is JsonReply._taking:
@@ -283,7 +283,7 @@ class JsonReply:
             self._news.append(("raw", text))
         picture.told = len(picture.decoder.refused)
 
-    def _told(self) -> News:
+    def _told(self) -> SpoolChunks:
         news, self._news = self._news, []
         return news
 

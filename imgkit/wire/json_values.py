@@ -33,7 +33,7 @@ class Source(Protocol):
         """Hexadecimal SHA-256 of the bytes; raises as `read` does."""
 
 
-class TakenOut:
+class DivertedImage:
     """A long base64 string of a reply, decoded while it arrived."""
 
     def decoded(self) -> bytes:
@@ -75,7 +75,7 @@ def decode_base64(text: object) -> bytes:
     Raises:
         ValueError: not text, or not base64.
     """
-    if isinstance(text, TakenOut):
+    if isinstance(text, DivertedImage):
         return text.decoded()
     if not isinstance(text, str):
         raise ValueError(f"base64 of type {type(text).__name__}")
@@ -96,7 +96,7 @@ def decode_base64(text: object) -> bytes:
 
 def with_text(value: Any) -> Any:
     """Return a JSON value with text in place of what was taken out of it, for where nobody expects that."""
-    return swapped(value, TakenOut, lambda one: pybase64.b64encode(one.decoded()).decode("ascii"))
+    return swapped(value, DivertedImage, lambda one: pybase64.b64encode(one.decoded()).decode("ascii"))
 
 
 def swapped(value: Any, kind: type[T], swap: Callable[[T], Any]) -> Any:

@@ -38,7 +38,7 @@ class Transfer:
         self.aborted = False
         self.request_id: str | None = None
 
-    def anew(self) -> Transfer:
+    def for_next_request(self) -> Transfer:
         """Return a transfer for the next request of the same call: same deadline, clean record."""
         fresh = Transfer(self.timeout_s, self._connect_timeout_s, self.read_timeout_s)
         fresh.deadline = self.deadline
@@ -102,7 +102,7 @@ class Transfer:
             except Exception as error:  # a backend's fault; the other calls must keep their watchdog
                 warnings.warn(f"aborting a request failed ({describe(error)})", RuntimeWarning, stacklevel=2)
 
-    def hang_up(self) -> None:
+    def shut_down(self) -> None:
         """Shut the connection of a request that is over, whatever of it still lingers."""
         with self._lock:
             for handle in self._handles:
@@ -112,15 +112,15 @@ class Transfer:
         """Let go of what was watched; called once when the reply is done with."""
         with self._lock:
             self._aborts.clear()
-            self.abandon()
+            self.close_after_fork()
             self._handles.clear()
 
-    def abandon(self) -> None:
+    def close_after_fork(self) -> None:
         """Close the duplicates; in a forked child the parent's transfer goes on without them."""
         for handle in self._handles:
             handle.close()
 
-    def failure(self, cause: BaseException, *, unsent: bool = False) -> TransportError:
+    def to_error(self, cause: BaseException, *, unsent: bool = False) -> TransportError:
         """Return what `cause` means for the caller and for money.
 
         Args:

@@ -17,15 +17,15 @@ OK = reply(200, answer())
 JSON_HEAD = {"content-type": "application/json", "x-request-id": "req_1", "connection": "close"}
 
 
-def create(face: Any, server: WireServer, backend: str, **options: Any) -> Any:
+def create(flavor: Any, server: WireServer, backend: str, **options: Any) -> Any:
     settings = {"backend": backend, "base_url": server.base_url, "api_key": KEY, **options}
-    return face.run(lambda service: service.create_image("a fox"), **settings)
+    return flavor.run(lambda service: service.create_image("a fox"), **settings)
 
 
-def test_small_call(face: Any, http_backend: str) -> None:
+def test_small_call(flavor: Any, http_backend: str) -> None:
     """A call goes out as canonical JSON with the key, and its picture comes back."""
     with WireServer(OK) as server:
-        got = create(face, server, http_backend)
+        got = create(flavor, server, http_backend)
     (line,) = server.lines
     assert line.request_line == "POST /v1/images/generations HTTP/1.1"
     assert line.body == b'{"prompt":"a fox"}'
@@ -40,7 +40,7 @@ def test_small_call(face: Any, http_backend: str) -> None:
     assert KEY not in repr(got)
 
 
-def test_a_small_request_is_one_packet(face: Any, http_backend: str) -> None:
+def test_a_small_request_is_one_packet(flavor: Any, http_backend: str) -> None:
     """Head and body leave together; a server need not wake up for half a request."""
     seen: list[bytes] = []
 
@@ -49,17 +49,17 @@ def test_a_small_request_is_one_packet(face: Any, http_backend: str) -> None:
         OK(line)
 
     with WireServer(read_once, read_first=False) as server:
-        create(face, server, http_backend)
+        create(flavor, server, http_backend)
     assert len(seen) == 1
     assert seen[0].startswith(b"POST /v1/images/generations HTTP/1.1\r\n")
     assert seen[0].endswith(b'\r\n\r\n{"prompt":"a fox"}')
 
 
-def test_same_bytes_everywhere(face: Any, http_backend: str) -> None:
+def test_same_bytes_everywhere(flavor: Any, http_backend: str) -> None:
     """An edit is the same bytes on every backend and service: here against bytes written down."""
     with WireServer(OK) as server:
         settings = {"backend": http_backend, "base_url": server.base_url}
-        face.run(lambda service: service.create_image_edit(picture(), "blue", n=2), **settings)
+        flavor.run(lambda service: service.create_image_edit(picture(), "blue", n=2), **settings)
     body = server.lines[0].body
     boundary = server.lines[0].headers["content-type"].partition("boundary=")[2]
     assert len(boundary) == 64
@@ -76,14 +76,14 @@ def test_same_bytes_everywhere(face: Any, http_backend: str) -> None:
     )
 
 
-def test_large_upload_and_reply(face: Any, http_backend: str, tmp_path: Any) -> None:
+def test_large_upload_and_reply(flavor: Any, http_backend: str, tmp_path: Any) -> None:
     """Megabytes go out block by block with a known length, and come back untouched."""
     big = picture("PNG", (8, 8))[:-12] + b"\0\x30\0\0junk" + b"j" * 0x300000 + b"\0\0\0\0" + picture()[-12:]
     path = tmp_path / "big.png"
     path.write_bytes(big)
     with WireServer(reply(200, {"data": [{"b64_json": encoded(big)}]})) as server:
         settings = {"backend": http_backend, "base_url": server.base_url}
-        got = face.run(lambda service: service.create_image_edit(path, "blue"), **settings)
+        got = flavor.run(lambda service: service.create_image_edit(path, "blue"), **settings)
     line = server.lines[0]
     assert int(line.headers["content-length"]) == len(line.body)
     assert "transfer-encoding" not in line.headers
@@ -120,11 +120,11 @@ FAULTS: dict[str, tuple[Script, type[Exception]]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_fault(face: Any, http_backend: str, fault: str) -> None:
+def test_fault(flavor: Any, http_backend: str, fault: str) -> None:
     """Each fault gives its own class of error on both backends, exactly one POST, and shows no key."""
     script, expected = FAULTS[fault]
     with WireServer(script) as server, pytest.raises(expected) as caught:
-        create(face, server, http_backend)
+        create(flavor, server, http_backend)
     assert type(caught.value) is expected
     assert server.posts == 1
     assert server.accepted == 1
@@ -143,24 +143,24 @@ SLOW: dict[str, Script] = {
 
 
 @pytest.mark.parametrize("slow", SLOW)
-def test_deadline_bounds_the_call(face: Any, http_backend: str, slow: str) -> None:
+def test_deadline_bounds_the_call(flavor: Any, http_backend: str, slow: str) -> None:
     """No drip of bytes outlives the total deadline, at any stage; the outcome is unknown."""
     began = time.monotonic()
     with WireServer(SLOW[slow]) as server, pytest.raises(imgkit.OutcomeUnknownError, match=r"within 0\.3 s"):
-        create(face, server, http_backend, timeout_s=0.3)
+        create(flavor, server, http_backend, timeout_s=0.3)
     assert 0.25 < time.monotonic() - began < 3
     assert server.posts == 1
 
 
-def test_read_gap(face: Any, http_backend: str) -> None:
+def test_read_gap(flavor: Any, http_backend: str) -> None:
     """Silence longer than the read timeout ends a call long before its deadline."""
     began = time.monotonic()
     with WireServer(hang) as server, pytest.raises(imgkit.OutcomeUnknownError):
-        create(face, server, http_backend, read_timeout_s=0.2)
+        create(flavor, server, http_backend, read_timeout_s=0.2)
     assert time.monotonic() - began < 3
 
 
-def test_stalled_upload(face: Any, http_backend: str, tmp_path: Any) -> None:
+def test_stalled_upload(flavor: Any, http_backend: str, tmp_path: Any) -> None:
     """A server that does not read the upload does not outlive the deadline either."""
     path = tmp_path / "big.png"
     path.write_bytes(picture()[:-12] + b"\x02\0\0\0junk" + b"j" * 0x2000000 + b"\0\0\0\0" + picture()[-12:])
@@ -168,26 +168,26 @@ def test_stalled_upload(face: Any, http_backend: str, tmp_path: Any) -> None:
         settings = {"backend": http_backend, "base_url": server.base_url, "timeout_s": 0.5}
         began = time.monotonic()
         with pytest.raises(imgkit.OutcomeUnknownError):
-            face.run(lambda service: service.create_image_edit(path, "blue"), **settings)
+            flavor.run(lambda service: service.create_image_edit(path, "blue"), **settings)
         assert time.monotonic() - began < 3
 
 
-def test_refused_connection_is_not_sent(face: Any, http_backend: str) -> None:
+def test_refused_connection_is_not_sent(flavor: Any, http_backend: str) -> None:
     """Nobody listening means that nothing was sent."""
     with WireServer(OK) as server:
         pass
     with pytest.raises(imgkit.NotSentError, match="nothing was billed"):
-        create(face, server, http_backend)
+        create(flavor, server, http_backend)
 
 
-def test_unknown_host_is_not_sent(face: Any, http_backend: str) -> None:
+def test_unknown_host_is_not_sent(flavor: Any, http_backend: str) -> None:
     """A name that does not resolve means that nothing was sent."""
     settings = {"backend": http_backend, "base_url": "https://nowhere.invalid/v1", "api_key": KEY}
     with pytest.raises(imgkit.NotSentError):
-        face.run(lambda service: service.create_image("a fox"), **settings)
+        flavor.run(lambda service: service.create_image("a fox"), **settings)
 
 
-def test_connect_timeout_is_not_sent(face: Any, http_backend: str) -> None:
+def test_connect_timeout_is_not_sent(flavor: Any, http_backend: str) -> None:
     """A host that takes no connections is not sent anything within the connect timeout."""
     import socket
 
@@ -205,12 +205,12 @@ def test_connect_timeout_is_not_sent(face: Any, http_backend: str) -> None:
             "connect_timeout_s": 0.3,
         }
         with pytest.raises(imgkit.NotSentError):
-            face.run(lambda service: service.create_image("a fox"), **settings)
+            flavor.run(lambda service: service.create_image("a fox"), **settings)
         for one in queue:
             one.close()
 
 
-def test_reply_cap(face: Any, http_backend: str) -> None:
+def test_reply_cap(flavor: Any, http_backend: str) -> None:
     """A reply beyond the limit is not read on, with and without an announced length."""
     for headers in ({"content-length": "1000000"}, {}):
         script = drip(b"", head(200, {**JSON_HEAD, **headers}) + b" " * 300_000)
@@ -218,10 +218,10 @@ def test_reply_cap(face: Any, http_backend: str) -> None:
             WireServer(script) as server,
             pytest.raises(imgkit.UnreadableReplyError, match="over 100000 bytes"),
         ):
-            create(face, server, http_backend, max_reply_bytes=100_000)
+            create(flavor, server, http_backend, max_reply_bytes=100_000)
 
 
-def test_connections_are_reused_only_on_request(face: Any, http_backend: str) -> None:
+def test_connections_are_reused_only_on_request(flavor: Any, http_backend: str) -> None:
     """Each paid request has its own connection, unless the user asks for reuse."""
 
     def keep(line: Any) -> None:
@@ -243,11 +243,11 @@ def test_connections_are_reused_only_on_request(face: Any, http_backend: str) ->
     BODY = json.dumps(answer()).encode()
     for reuse, connections in ((False, 2), (True, 1)):
         with WireServer(keep) as server:
-            face.run(two_sync, backend=http_backend, base_url=server.base_url, reuse_connections=reuse)
+            flavor.run(two_sync, backend=http_backend, base_url=server.base_url, reuse_connections=reuse)
         assert server.accepted == connections
 
 
-def test_environment_is_not_trusted(face: Any, http_backend: str, monkeypatch: Any, tmp_path: Any) -> None:
+def test_environment_is_not_trusted(flavor: Any, http_backend: str, monkeypatch: Any, tmp_path: Any) -> None:
     """Proxies and netrc of the environment change nothing unless the user opts in."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login u password p\n")
@@ -257,21 +257,21 @@ def test_environment_is_not_trusted(face: Any, http_backend: str, monkeypatch: A
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
     with WireServer(OK) as server:
-        create(face, server, http_backend)
+        create(flavor, server, http_backend)
     assert server.lines[0].headers["authorization"] == f"Bearer {KEY}"
     with WireServer(OK) as server, pytest.raises(imgkit.TransportError):
-        create(face, server, http_backend, use_env_proxy=True)
+        create(flavor, server, http_backend, use_env_proxy=True)
 
 
-def test_explicit_proxy(face: Any, http_backend: str) -> None:
+def test_explicit_proxy(flavor: Any, http_backend: str) -> None:
     """A proxy that is given gets the request, in absolute form."""
     with WireServer(OK) as proxy:
         settings = {"backend": http_backend, "base_url": "http://127.0.0.1:1/v1", "proxy": proxy.origin}
-        face.run(lambda service: service.create_image("a fox"), **settings)
+        flavor.run(lambda service: service.create_image("a fox"), **settings)
     assert proxy.lines[0].request_line == "POST http://127.0.0.1:1/v1/images/generations HTTP/1.1"
 
 
-def test_early_refusal_during_upload(face: Any, http_backend: str, tmp_path: Any) -> None:
+def test_early_refusal_during_upload(flavor: Any, http_backend: str, tmp_path: Any) -> None:
     """A refusal that comes before the upload is through counts as a refusal, not as unknown."""
     path = tmp_path / "big.png"
     path.write_bytes(picture()[:-12] + b"\0\x80\0\0junk" + b"j" * 0x800000 + b"\0\0\0\0" + picture()[-12:])
@@ -283,4 +283,4 @@ def test_early_refusal_during_upload(face: Any, http_backend: str, tmp_path: Any
 
     with WireServer(refuse, read_first=False) as server, pytest.raises(imgkit.AuthenticationError):
         settings = {"backend": http_backend, "base_url": server.base_url}
-        face.run(lambda service: service.create_image_edit(path, "blue"), **settings)
+        flavor.run(lambda service: service.create_image_edit(path, "blue"), **settings)

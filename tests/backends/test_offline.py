@@ -19,15 +19,15 @@ def png_of(image: Any) -> PIL.Image.Image:
     return opened
 
 
-def test_same_request_same_picture(face: Any) -> None:
+def test_same_request_same_picture(flavor: Any) -> None:
     """Equal requests give equal pictures; prompt, parameters, seed and index make a difference."""
     work = lambda service: service.create_image("a red fox", size="256x256", n=2)  # noqa: E731
-    first, again = face.run(work), face.run(work)
+    first, again = flavor.run(work), flavor.run(work)
     assert [image.sha256 for image in first] == [image.sha256 for image in again]
     assert first[0].sha256 != first[1].sha256
-    seeded = face.run(work, client_options={"seed": 7})
+    seeded = flavor.run(work, client_options={"seed": 7})
     assert seeded[0].sha256 != first[0].sha256
-    blue = face.run(lambda service: service.create_image("a blue fox", size="256x256"))
+    blue = flavor.run(lambda service: service.create_image("a blue fox", size="256x256"))
     assert blue[0].sha256 != first[0].sha256
 
 
@@ -143,10 +143,10 @@ def test_all_faults_are_expected() -> None:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_simulated_faults(face: Any, name: str) -> None:
+def test_simulated_faults(flavor: Any, name: str) -> None:
     """Each named fault ends in its own class of error, under both services."""
     with pytest.raises(EXPECTED[name]) as caught:
-        face.run(
+        flavor.run(
             lambda service: service.create_image("a fox", size="256x256"),
             timeout_s=0.3 if name == "timeout" else 30,
             client_options={"simulate": name},
@@ -175,11 +175,11 @@ def test_unknown_knobs(options: dict[str, Any]) -> None:
         imgkit.ImageService(client_options=options)
 
 
-def test_latency_is_bounded_by_the_deadline(face: Any) -> None:
+def test_latency_is_bounded_by_the_deadline(flavor: Any) -> None:
     """Latency delays an answer, and the deadline ends it as it ends a slow server."""
     began = time.monotonic()
     with pytest.raises(imgkit.OutcomeUnknownError):
-        face.run(
+        flavor.run(
             lambda service: service.create_image("a fox"), timeout_s=0.2, client_options={"latency_s": 30}
         )
     assert time.monotonic() - began < 3

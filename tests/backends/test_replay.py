@@ -33,11 +33,11 @@ def test_the_same_answers(recorder: str, tmp_path: Path) -> None:
     assert offline(tmp_path, ["edit"]) == [recorded["edit"]]
 
 
-def test_under_the_asynchronous_service(face: Any, tmp_path: Path) -> None:
+def test_under_the_asynchronous_service(flavor: Any, tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     with WireServer(script) as server:
         play(path, "requests", server.base_url, ["create"], "all")
-    made = face.run(lambda service: service.create_image("a fox"), client_options={"fixtures": str(path)})
+    made = flavor.run(lambda service: service.create_image("a fox"), client_options={"fixtures": str(path)})
     assert made.meta.backend == "offline"
     assert made[0].width == 8
 

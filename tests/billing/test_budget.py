@@ -56,9 +56,11 @@ def amounts(budget: Budget) -> tuple[Decimal, Decimal, Decimal, int]:
     return budget.spent, budget.reserved, budget.unknown, budget.unpriced
 
 
-def paid(face: Any, server: WireServer, backend: str, budget: Budget, asked: Any = ASKED, **more: Any) -> Any:
+def paid(
+    flavor: Any, server: WireServer, backend: str, budget: Budget, asked: Any = ASKED, **more: Any
+) -> Any:
     settings = {"provider": official(server.base_url), "api_key": "sk-test", "model": "gpt-image-2", **more}
-    return face.run(lambda images: images.create_image(**asked), backend, plugins=[budget], **settings)
+    return flavor.run(lambda images: images.create_image(**asked), backend, plugins=[budget], **settings)
 
 
 @pytest.fixture(params=["memory", "folder"])
@@ -219,22 +221,22 @@ def test_never_above_the_limit(steps: list[tuple[str, int, int]]) -> None:
 # In services
 
 
-def test_a_call_is_reserved_and_settled(face: Any, http_backend: str, place: Path | None) -> None:
+def test_a_call_is_reserved_and_settled(flavor: Any, http_backend: str, place: Path | None) -> None:
     """What the usage of the reply says is spent, and the rest of the reservation is free again."""
     budget = Budget(5, place)
     with WireServer(reply(200, PAID)) as server:
-        made = paid(face, server, http_backend, budget)
+        made = paid(flavor, server, http_backend, budget)
     assert made.cost.amount == COST
     assert amounts(budget) == (COST, 0, 0, 0)
 
 
-def test_it_stops_before_the_next_paid_call(face: Any, http_backend: str) -> None:
+def test_it_stops_before_the_next_paid_call(flavor: Any, http_backend: str) -> None:
     """The first call fits, the second would not: no connection is opened for it."""
     budget = Budget("0.06")
     with WireServer(reply(200, PAID)) as server:
-        paid(face, server, http_backend, budget)
+        paid(flavor, server, http_backend, budget)
         with pytest.raises(imgkit.BudgetExceededError, match="no room"):
-            paid(face, server, http_backend, budget)
+            paid(flavor, server, http_backend, budget)
         assert server.accepted == 1
     assert budget.spent == COST
 
@@ -246,49 +248,49 @@ def test_it_stops_before_the_next_paid_call(face: Any, http_backend: str) -> Non
      (reply(500, {"error": {"message": "no"}}), False)],
     ids=["drop", "504", "empty", "unreadable", "400", "429", "500"],
 )  # fmt: skip
-def test_how_failures_end(face: Any, http_backend: str, script: Any, lost: bool) -> None:
+def test_how_failures_end(flavor: Any, http_backend: str, script: Any, lost: bool) -> None:
     """What may have been billed counts in full; what the API refused costs nothing."""
     budget = Budget(5)
     with WireServer(script) as server, pytest.raises(imgkit.ImgkitError):
-        paid(face, server, http_backend, budget)
+        paid(flavor, server, http_backend, budget)
     assert (budget.spent > COST) is lost
     assert budget.unknown == budget.spent
     assert budget.reserved == 0
 
 
-def test_what_was_not_sent_costs_nothing(face: Any, http_backend: str) -> None:
+def test_what_was_not_sent_costs_nothing(flavor: Any, http_backend: str) -> None:
     budget = Budget(5)
     with WireServer(drop) as server:
         pass
     with pytest.raises(imgkit.NotSentError):
-        paid(face, server, http_backend, budget)
+        paid(flavor, server, http_backend, budget)
     assert amounts(budget) == (0, 0, 0, 0)
 
 
-def test_retries_are_reserved_one_by_one(face: Any, http_backend: str) -> None:
+def test_retries_are_reserved_one_by_one(flavor: Any, http_backend: str) -> None:
     """A refusal gives its reservation back before the next try, so the budget has room for it."""
     slow = reply(429, {"error": {"message": "slow"}}, retry_after="0.01")
     budget = Budget("0.06")
     with WireServer(slow, slow, reply(200, PAID)) as server:
-        paid(face, server, http_backend, budget, retry=True)
+        paid(flavor, server, http_backend, budget, retry=True)
         assert server.posts == 3
     assert budget.spent == COST
 
 
-def test_prices_that_are_not_known(face: Any, http_backend: str) -> None:
+def test_prices_that_are_not_known(flavor: Any, http_backend: str) -> None:
     """Refused before anything is sent; allowed, they are counted."""
     with WireServer(reply(200, PAID)) as server:
         with pytest.raises(imgkit.ConfigurationError, match="allow_unknown"):
-            paid(face, server, http_backend, Budget(5), UNKNOWN)
+            paid(flavor, server, http_backend, Budget(5), UNKNOWN)
         assert server.accepted == 0
         budget = Budget(5, allow_unknown=True)
-        paid(face, server, http_backend, budget, UNKNOWN)
+        paid(flavor, server, http_backend, budget, UNKNOWN)
     assert amounts(budget) == (0, 0, 0, 1)
 
 
-def test_offline_costs_nothing(face: Any) -> None:
+def test_offline_costs_nothing(flavor: Any) -> None:
     budget = Budget("0.000001")
-    face.run(lambda images: images.create_image("a fox", size="64x64"), plugins=[budget])
+    flavor.run(lambda images: images.create_image("a fox", size="64x64"), plugins=[budget])
     assert amounts(budget) == (0, 0, 0, 0)
 
 

@@ -62,28 +62,28 @@ class Book:
         self._note("close")
 
 
-def create(face: Any, server: WireServer, backend: str, *books: Book, **call: Any) -> Any:
+def create(flavor: Any, server: WireServer, backend: str, *books: Book, **call: Any) -> Any:
     retry = call.pop("retry", False)
     settings = {**SETTINGS, "base_url": server.base_url, "plugins": list(books), "retry": retry}
-    return face.run(lambda service: service.create_image("a fox", **call), backend, **settings)
+    return flavor.run(lambda service: service.create_image("a fox", **call), backend, **settings)
 
 
-def test_the_course_of_a_call(face: Any, http_backend: str) -> None:
+def test_the_course_of_a_call(flavor: Any, http_backend: str) -> None:
     book, other = Book(), Book(spools=False)
     with WireServer(reply(200, answer(2))) as server:
-        create(face, server, http_backend, book, other)
+        create(flavor, server, http_backend, book, other)
     assert book.told == [("reserve", 1), ("begin", 200), ("complete",), ("settle", 2)]
     assert other.told == [("reserve", 1), ("settle", 2)]
     assert set(book.parts) == {"reply"}  # pictures this small stay in the text
     with WireServer(reply(200, {"data": [{"b64_json": encoded(noise(1))}]})) as server:
-        create(face, server, http_backend, book)
+        create(flavor, server, http_backend, book)
     assert book.parts["0"] == noise(1)
 
 
-def test_each_sending_has_its_reservation(face: Any, http_backend: str) -> None:
+def test_each_sending_has_its_reservation(flavor: Any, http_backend: str) -> None:
     book = Book()
     with WireServer(RATE, RATE, reply(200, answer())) as server:
-        create(face, server, http_backend, book, retry=True)
+        create(flavor, server, http_backend, book, retry=True)
     assert [one for one in book.told if one[0] in ("reserve", "settle")] == [
         ("reserve", 1), ("settle", None), ("reserve", 2), ("settle", None), ("reserve", 3), ("settle", 1),
     ]  # fmt: skip
@@ -101,25 +101,25 @@ def test_each_sending_has_its_reservation(face: Any, http_backend: str) -> None:
     ],
     ids=["400", "500", "drop", "504", "empty", "unreadable"],
 )
-def test_how_failures_end(face: Any, http_backend: str, script: Any, end: Any) -> None:
+def test_how_failures_end(flavor: Any, http_backend: str, script: Any, end: Any) -> None:
     book = Book()
     with WireServer(script) as server, pytest.raises(imgkit.ImgkitError) as caught:
-        create(face, server, http_backend, book)
+        create(flavor, server, http_backend, book)
     assert book.told[-1] == end
     if end[0] == "keep":
         assert caught.value.spool_path == "/kept/here"  # type: ignore[attr-defined]
 
 
-def test_what_was_not_sent_is_settled(face: Any, http_backend: str) -> None:
+def test_what_was_not_sent_is_settled(flavor: Any, http_backend: str) -> None:
     book = Book()
     with WireServer(drop) as server:
         pass
     with pytest.raises(imgkit.NotSentError):
-        create(face, server, http_backend, book)
+        create(flavor, server, http_backend, book)
     assert book.told == [("reserve", 1), ("settle", None)]
 
 
-def test_pictures_that_are_not_saved(face: Any, http_backend: str, tmp_path: Path) -> None:
+def test_pictures_that_are_not_saved(flavor: Any, http_backend: str, tmp_path: Path) -> None:
     from imgkit.images.saving import SavePlan
 
     class Full(SavePlan):
@@ -128,12 +128,12 @@ def test_pictures_that_are_not_saved(face: Any, http_backend: str, tmp_path: Pat
 
     book = Book()
     with WireServer(reply(200, answer())) as server, pytest.raises(imgkit.SaveError) as caught:
-        create(face, server, http_backend, book, save_to=Full(tmp_path, "x", True))
+        create(flavor, server, http_backend, book, save_to=Full(tmp_path, "x", True))
     assert book.told[-1] == ("keep", "SaveError", 1)
     assert caught.value.spool_path == "/kept/here"
 
 
-def test_a_ledger_may_refuse(face: Any, http_backend: str) -> None:
+def test_a_ledger_may_refuse(flavor: Any, http_backend: str) -> None:
     """Nothing is sent then, and what another one had reserved is given up."""
 
     class Refuses(Book):
@@ -143,24 +143,24 @@ def test_a_ledger_may_refuse(face: Any, http_backend: str) -> None:
     first = Book()
     with WireServer(reply(200, answer())) as server:
         with pytest.raises(imgkit.ConfigurationError, match="no money left"):
-            create(face, server, http_backend, first, Refuses())
+            create(flavor, server, http_backend, first, Refuses())
         assert server.accepted == 0
     assert first.told == [("reserve", 1), ("close",)]
 
 
 @pytest.mark.parametrize("wrong", ["begin", "write", "complete", "settle"])
-def test_a_ledger_that_fails_costs_no_picture(face: Any, http_backend: str, wrong: str) -> None:
+def test_a_ledger_that_fails_costs_no_picture(flavor: Any, http_backend: str, wrong: str) -> None:
     with WireServer(reply(200, answer())) as server:
-        made = create(face, server, http_backend, Book(wrong=wrong))
+        made = create(flavor, server, http_backend, Book(wrong=wrong))
     assert made[0].data == picture()
     assert "the book is full" in made.warnings[0]
     assert "Book" in made.warnings[0]
 
 
-def test_a_ledger_that_fails_before_anything_is_sent(face: Any, http_backend: str) -> None:
+def test_a_ledger_that_fails_before_anything_is_sent(flavor: Any, http_backend: str) -> None:
     with WireServer(reply(200, answer())) as server:
         with pytest.raises(imgkit.PluginError, match="the book is full"):
-            create(face, server, http_backend, Book(wrong="reserve"))
+            create(flavor, server, http_backend, Book(wrong="reserve"))
         assert server.accepted == 0
 
 
@@ -192,7 +192,7 @@ def test_something_that_is_no_ledger() -> None:
         imgkit.ImageService(plugins=[Wrong()])
 
 
-def test_a_ledger_that_is_added_later(face: Any, http_backend: str) -> None:
+def test_a_ledger_that_is_added_later(flavor: Any, http_backend: str) -> None:
     """Adding a plugin asks the others not again what they supply."""
     asked = []
 

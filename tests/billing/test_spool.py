@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import imgkit
-from imgkit.billing.spool import Left, Spool
+from imgkit.billing.spool import Spool, SpooledReply
 from imgkit.core.recovery import recover
 from imgkit.default_plugins.spool import SpoolPlugin, spool_in
 from tests.support.pictures import encoded, picture
@@ -28,13 +28,13 @@ BIG = {
 
 
 def create(
-    face: Any, server: WireServer, backend: str, home: Path, *, call: Any = None, **options: Any
+    flavor: Any, server: WireServer, backend: str, home: Path, *, call: Any = None, **options: Any
 ) -> Any:
     settings = {"base_url": server.base_url, "api_key": KEY, "state_folder": home, "timeout_s": 5, **options}
-    return face.run(lambda service: service.create_image("a fox", **call or {}), backend, **settings)
+    return flavor.run(lambda service: service.create_image("a fox", **call or {}), backend, **settings)
 
 
-def left(home: Path) -> list[Left]:
+def left(home: Path) -> list[SpooledReply]:
     return spool_in(home).left()
 
 
@@ -42,7 +42,7 @@ def files(home: Path) -> list[Path]:
     return [path for path in home.rglob("*") if path.is_file()]
 
 
-def test_nothing_is_left_of_a_delivered_reply(face: Any, http_backend: str, tmp_path: Path) -> None:
+def test_nothing_is_left_of_a_delivered_reply(flavor: Any, http_backend: str, tmp_path: Path) -> None:
     """While a reply arrives it is on disk, private; afterwards nothing is."""
     seen: list[list[Path]] = []
 
@@ -55,8 +55,8 @@ def test_nothing_is_left_of_a_delivered_reply(face: Any, http_backend: str, tmp_
                 assert all(stat.S_IMODE(path.parent.stat().st_mode) == 0o700 for path in seen[-1])
 
     with WireServer(reply(200, BIG)) as server:
-        found = create(face, server, http_backend, tmp_path)
-        create(face, server, http_backend, tmp_path, call={"save_to": tmp_path / "out/"})
+        found = create(flavor, server, http_backend, tmp_path)
+        create(flavor, server, http_backend, tmp_path, call={"save_to": tmp_path / "out/"})
     assert [image.data for image in found] == [FIRST, SECOND]
     assert found.warnings == ()
     assert not [path for path in files(tmp_path) if "spool" in path.parts]
@@ -89,14 +89,14 @@ def imgkit_provider() -> Any:
     return OpenAIProvider
 
 
-def test_a_cut_reply_is_kept(face: Any, http_backend: str, tmp_path: Path) -> None:
+def test_a_cut_reply_is_kept(flavor: Any, http_backend: str, tmp_path: Path) -> None:
     """What arrived before the connection broke is in the record that the error names."""
     body = json.dumps(BIG).encode()
     cut = body[: len(body) - len(encoded(SECOND)) // 2]
     headers = {"content-length": str(len(body)), "x-request-id": "req_cut"}
     with WireServer(lambda line: line.send(head(200, headers) + cut)) as server:
         with pytest.raises(imgkit.OutcomeUnknownError) as caught:
-            create(face, server, http_backend, tmp_path)
+            create(flavor, server, http_backend, tmp_path)
         assert server.posts == 1
     (record,) = left(tmp_path)
     assert caught.value.spool_path == str(record.folder)
@@ -110,12 +110,12 @@ def test_a_cut_reply_is_kept(face: Any, http_backend: str, tmp_path: Path) -> No
     assert not any(KEY.encode() in path.read_bytes() for path in files(tmp_path))
 
 
-def test_an_unreadable_reply_is_kept_and_named(face: Any, http_backend: str, tmp_path: Path) -> None:
+def test_an_unreadable_reply_is_kept_and_named(flavor: Any, http_backend: str, tmp_path: Path) -> None:
     broken = json.dumps(
         {"data": [{"b64_json": encoded(FIRST)[:2000] + "!" + encoded(FIRST)[2000:]}]}
     ).encode()
     with WireServer(reply(200, broken)) as server, pytest.raises(imgkit.UnreadableReplyError) as caught:
-        create(face, server, http_backend, tmp_path)
+        create(flavor, server, http_backend, tmp_path)
     (record,) = left(tmp_path)
     assert caught.value.spool_path == str(record.folder)
     assert caught.value.body == broken
@@ -124,28 +124,28 @@ def test_an_unreadable_reply_is_kept_and_named(face: Any, http_backend: str, tmp
     assert not recover(record).whole
 
 
-def test_a_reply_without_pictures_is_kept(face: Any, http_backend: str, tmp_path: Path) -> None:
+def test_a_reply_without_pictures_is_kept(flavor: Any, http_backend: str, tmp_path: Path) -> None:
     with WireServer(reply(200, {"data": []})) as server, pytest.raises(imgkit.EmptyResultError) as caught:
-        create(face, server, http_backend, tmp_path)
+        create(flavor, server, http_backend, tmp_path)
     (record,) = left(tmp_path)
     assert caught.value.spool_path == str(record.folder)
     assert json.loads(record.text()) == {"data": []}
 
 
 @pytest.mark.parametrize("status", [400, 429, 500])
-def test_what_costs_nothing_is_not_kept(face: Any, http_backend: str, tmp_path: Path, status: int) -> None:
+def test_what_costs_nothing_is_not_kept(flavor: Any, http_backend: str, tmp_path: Path, status: int) -> None:
     with WireServer(reply(status, {"error": {"message": "no", "code": "x"}})) as server:
         with pytest.raises(imgkit.ApiError):
-            create(face, server, http_backend, tmp_path)
+            create(flavor, server, http_backend, tmp_path)
     with WireServer(reply(200, {"error": {"message": "no"}})) as server, pytest.raises(imgkit.ApiError):
-        create(face, server, http_backend, tmp_path)
+        create(flavor, server, http_backend, tmp_path)
     with WireServer(drop) as server, pytest.raises(imgkit.OutcomeUnknownError) as caught:
-        create(face, server, http_backend, tmp_path)
+        create(flavor, server, http_backend, tmp_path)
     assert caught.value.spool_path is None
     assert files(tmp_path) == []
 
 
-def test_pictures_that_cannot_be_saved_are_kept(face: Any, http_backend: str, tmp_path: Path) -> None:
+def test_pictures_that_cannot_be_saved_are_kept(flavor: Any, http_backend: str, tmp_path: Path) -> None:
     """The disk is full, or the folder gone, just after the money was spent."""
 
     class Full(imgkit_plan()):  # type: ignore[misc]  # a class made at run time
@@ -154,7 +154,7 @@ def test_pictures_that_cannot_be_saved_are_kept(face: Any, http_backend: str, tm
 
     plan = Full(tmp_path, "x", True)
     with WireServer(reply(200, BIG)) as server, pytest.raises(imgkit.SaveError) as caught:
-        create(face, server, http_backend, tmp_path, call={"save_to": plan})
+        create(flavor, server, http_backend, tmp_path, call={"save_to": plan})
     (record,) = left(tmp_path)
     assert caught.value.spool_path == str(record.folder)
     found = recover(record)
@@ -194,28 +194,28 @@ def test_breaking_off_keeps_what_came(tmp_path: Path) -> None:
     assert record.pictures()[0] == FIRST
 
 
-def test_no_state_folder_no_files(face: Any, http_backend: str, tmp_path: Path, monkeypatch: Any) -> None:
+def test_no_state_folder_no_files(flavor: Any, http_backend: str, tmp_path: Path, monkeypatch: Any) -> None:
     """Without a state folder nothing is written; IMGKIT_HOME is one; offline pictures cost nothing."""
     broken = reply(200, {"data": []})
     with WireServer(broken) as server, pytest.raises(imgkit.EmptyResultError):
-        create(face, server, http_backend, tmp_path, state_folder=None)
+        create(flavor, server, http_backend, tmp_path, state_folder=None)
     monkeypatch.setenv("IMGKIT_HOME", str(tmp_path / "home"))
-    face.run(lambda service: service.create_image("a fox", size="64x64"))
+    flavor.run(lambda service: service.create_image("a fox", size="64x64"))
     assert files(tmp_path) == []
     with WireServer(broken) as server, pytest.raises(imgkit.EmptyResultError):
-        create(face, server, http_backend, tmp_path, state_folder=None)
+        create(flavor, server, http_backend, tmp_path, state_folder=None)
     assert len(left(tmp_path / "home")) == 1
 
 
-def test_a_state_folder_that_cannot_be_written(face: Any, http_backend: str, tmp_path: Path) -> None:
+def test_a_state_folder_that_cannot_be_written(flavor: Any, http_backend: str, tmp_path: Path) -> None:
     """It is said, and costs no picture."""
     (tmp_path / "file").write_text("")
     with WireServer(reply(200, BIG)) as server:
-        found = create(face, server, http_backend, tmp_path / "file")
+        found = create(flavor, server, http_backend, tmp_path / "file")
     assert [image.data for image in found] == [FIRST, SECOND]
     assert any("state_folder" in warning for warning in found.warnings)
     with WireServer(reply(200, {"data": []})) as server, pytest.raises(imgkit.EmptyResultError) as caught:
-        create(face, server, http_backend, tmp_path / "file")
+        create(flavor, server, http_backend, tmp_path / "file")
     assert caught.value.spool_path is None
     assert any("state_folder" in note for note in caught.value.__notes__)
 

@@ -12,7 +12,7 @@ import imgkit
 from imgkit import CachePlugin
 from imgkit.cache.folder import FolderStore
 from imgkit.cache.memory import MemoryStore
-from imgkit.core.cache_entries import error_of, failure_of
+from imgkit.core.cache_entries import from_failure, to_failure
 from imgkit.plugins.events import CacheHit, Sent, Succeeded
 from imgkit.plugins.protocols import Failure
 from tests.support.pictures import answer, encoded, noise, picture
@@ -38,9 +38,9 @@ def store(request: Any, tmp_path: Path) -> Any:
     return MemoryStore() if request.param == "memory" else FolderStore(tmp_path / "cache")
 
 
-def gathered(face: Any, calls: list[Any]) -> Any:
+def gathered(flavor: Any, calls: list[Any]) -> Any:
     """Return work that does calls one after the other, under either service."""
-    if face.colour == "sync":
+    if flavor.flavor == "sync":
         return lambda service: [call(service) for call in calls]
 
     async def work(service: Any) -> list[Any]:
@@ -49,25 +49,25 @@ def gathered(face: Any, calls: list[Any]) -> Any:
     return work
 
 
-def run(face: Any, server: WireServer, backend: str, store: Any, *calls: Any, **options: Any) -> Any:
+def run(flavor: Any, server: WireServer, backend: str, store: Any, *calls: Any, **options: Any) -> Any:
     settings = {
         "base_url": server.base_url, "api_key": KEY, "timeout_s": 10, "plugins": [CachePlugin(store)],
         **options,
     }  # fmt: skip
-    return face.run(gathered(face, list(calls)), backend, **settings)
+    return flavor.run(gathered(flavor, list(calls)), backend, **settings)
 
 
 def create(prompt: str = "a fox", **more: Any) -> Any:
     return lambda service: service.create_image(prompt, **more)
 
 
-def test_an_equal_request_is_paid_for_once(face: Any, http_backend: str, store: Any) -> None:
+def test_an_equal_request_is_paid_for_once(flavor: Any, http_backend: str, store: Any) -> None:
     spy = Spy()
     body = {**answer(2), "usage": {"total_tokens": 5}, "background": "opaque", "new": {"x": [1]}}
     body["data"][0] |= {"revised_prompt": "a red fox", "seed": 7}  # type: ignore[index]
     with WireServer(reply(200, body)) as server:
         first, second = run(
-            face, server, http_backend, store, create(), create(), plugins=[CachePlugin(store), spy]
+            flavor, server, http_backend, store, create(), create(), plugins=[CachePlugin(store), spy]
         )
         assert server.posts == 1
     assert [one.data for one in second] == [one.data for one in first] == [picture()] * 2
@@ -83,18 +83,18 @@ def test_an_equal_request_is_paid_for_once(face: Any, http_backend: str, store: 
     assert 0 <= hit.age_s < 60
 
 
-def test_what_makes_another_request(face: Any, http_backend: str, store: Any) -> None:
+def test_what_makes_another_request(flavor: Any, http_backend: str, store: Any) -> None:
     with WireServer(reply(200, answer())) as server:
         calls = [create(), create("a cat"), create(size="64x64"), create(replica=1),
                  create(extra_headers={"x-a": "b"}), create(extra_body={"new": 1}), create(n=1)]  # fmt: skip
-        replies = run(face, server, http_backend, store, *calls, *calls)
+        replies = run(flavor, server, http_backend, store, *calls, *calls)
         assert server.posts == len(calls)
         assert [one.meta.cached for one in replies] == [False] * 7 + [True] * 7
-        run(face, server, http_backend, store, create(), base_url=server.origin + "/v2")
+        run(flavor, server, http_backend, store, create(), base_url=server.origin + "/v2")
         assert server.posts == 8
 
 
-def test_what_makes_no_other_request(face: Any, http_backend: str, store: Any, tmp_path: Path) -> None:
+def test_what_makes_no_other_request(flavor: Any, http_backend: str, store: Any, tmp_path: Path) -> None:
     """Keys, organisations, and names of files are not what is asked for."""
     (tmp_path / "a.png").write_bytes(picture())
     (tmp_path / "b.png").write_bytes(picture())
@@ -103,26 +103,26 @@ def test_what_makes_no_other_request(face: Any, http_backend: str, store: Any, t
         return lambda service: service.create_image_edit(image, "add a hat")
 
     with WireServer(reply(200, answer())) as server:
-        run(face, server, http_backend, store, create(), edit(tmp_path / "a.png"))
+        run(flavor, server, http_backend, store, create(), edit(tmp_path / "a.png"))
         run(
-            face, server, http_backend, store,
+            flavor, server, http_backend, store,
             create(), edit(tmp_path / "b.png"), edit(picture()),
             create(extra_headers={"x-api-key": "other-key"}),
             api_key="sk-another-key-of-mine", organization="org", project="p",
         )  # fmt: skip
         assert server.posts == 2
-        run(face, server, http_backend, store, edit(picture("PNG", (9, 9))))
+        run(flavor, server, http_backend, store, edit(picture("PNG", (9, 9))))
         assert server.posts == 3
 
 
-def test_a_hit_needs_no_key(face: Any, http_backend: str, store: Any) -> None:
+def test_a_hit_needs_no_key(flavor: Any, http_backend: str, store: Any) -> None:
     with WireServer(reply(200, answer())) as server:
-        run(face, server, http_backend, store, create())
-        run(face, server, http_backend, store, create(), api_key=None, base_url=server.base_url)
+        run(flavor, server, http_backend, store, create())
+        run(flavor, server, http_backend, store, create(), api_key=None, base_url=server.base_url)
         assert server.posts == 1
 
 
-def test_after_prepare(face: Any, http_backend: str, store: Any) -> None:
+def test_after_prepare(flavor: Any, http_backend: str, store: Any) -> None:
     """The key is that of the request as plugins have made it."""
     from dataclasses import replace
 
@@ -133,7 +133,7 @@ def test_after_prepare(face: Any, http_backend: str, store: Any) -> None:
 
     with WireServer(reply(200, answer())) as server:
         run(
-            face,
+            flavor,
             server,
             http_backend,
             store,
@@ -144,7 +144,7 @@ def test_after_prepare(face: Any, http_backend: str, store: Any) -> None:
         assert server.posts == 1
 
 
-def test_refresh_only_off(face: Any, http_backend: str, store: Any) -> None:
+def test_refresh_only_off(flavor: Any, http_backend: str, store: Any) -> None:
     colours = iter(["red", "green", "blue", "white"])
 
     def script(line: Line) -> None:
@@ -153,55 +153,55 @@ def test_refresh_only_off(face: Any, http_backend: str, store: Any) -> None:
 
     with WireServer(script) as server:
         made = run(
-            face, server, http_backend, store,
+            flavor, server, http_backend, store,
             create(), create(cache="refresh"), create(cache="only"), create(cache="off"), create(cache="use"),
         )  # fmt: skip
         assert server.posts == 3
-        red, green, blue = (picture("PNG", (8, 8), colour) for colour in ("red", "green", "blue"))
+        red, green, blue = (picture("PNG", (8, 8), flavor) for flavor in ("red", "green", "blue"))
         assert [one[0].data for one in made] == [red, green, green, blue, green]
         with pytest.raises(imgkit.CacheMissError, match="has no reply"):
-            run(face, server, http_backend, store, create("a cat", cache="only"))
-        run(face, server, http_backend, store, create("a cat"))  # nobody holds its lease
+            run(flavor, server, http_backend, store, create("a cat", cache="only"))
+        run(flavor, server, http_backend, store, create("a cat"))  # nobody holds its lease
         assert server.posts == 4
 
 
 @pytest.mark.parametrize(
     "wrong", [{"cache": "yes"}, {"cache": 3}, {"replica": -1}, {"replica": True}, {"replica": "1"}]
 )
-def test_wrong_arguments(face: Any, wrong: Any) -> None:
+def test_wrong_arguments(flavor: Any, wrong: Any) -> None:
     with pytest.raises(imgkit.InvalidRequestError) as caught:
-        face.run(lambda service: service.create_image("a fox", **wrong))
+        flavor.run(lambda service: service.create_image("a fox", **wrong))
     assert list(caught.value.fields) == list(wrong)
 
 
-def test_only_without_a_cache(face: Any) -> None:
+def test_only_without_a_cache(flavor: Any) -> None:
     with pytest.raises(imgkit.ConfigurationError, match=r'plugins=\["cache"\]'):
-        face.run(lambda service: service.create_image("a fox", cache="only"))
+        flavor.run(lambda service: service.create_image("a fox", cache="only"))
 
 
-def test_failures_are_not_kept(face: Any, http_backend: str, store: Any) -> None:
+def test_failures_are_not_kept(flavor: Any, http_backend: str, store: Any) -> None:
     scripts = [reply(500, {"error": {"message": "x"}}), drop, reply(200, b"{}"), reply(200, answer())]
     with WireServer(*scripts) as server:
         for kind in (imgkit.ServerError, imgkit.OutcomeUnknownError, imgkit.EmptyResultError):
             with pytest.raises(kind) as caught:
-                run(face, server, http_backend, store, create())
+                run(flavor, server, http_backend, store, create())
             assert not getattr(caught.value, "__notes__", [])
-        (made,) = run(face, server, http_backend, store, create())
+        (made,) = run(flavor, server, http_backend, store, create())
         assert not made.meta.cached
         assert server.posts == 4
 
 
-def test_damaged_replies_are_not_kept(face: Any, http_backend: str, store: Any) -> None:
+def test_damaged_replies_are_not_kept(flavor: Any, http_backend: str, store: Any) -> None:
     cut = {"data": [{"b64_json": encoded(noise(1)[:-50])}]}
     half = {"data": [{"b64_json": encoded()}, {"b64_json": "!!!!"}]}
     with WireServer(reply(200, cut), reply(200, half), reply(200, answer())) as server:
-        replies = run(face, server, http_backend, store, create(), create(), create(), create())
+        replies = run(flavor, server, http_backend, store, create(), create(), create(), create())
         assert server.posts == 3
     assert [one.meta.cached for one in replies] == [False, False, False, True]
     assert ["not kept" in " ".join(one.warnings) for one in replies] == [True, True, False, False]
 
 
-def test_pictures_at_urls_are_kept_once_they_are_here(face: Any, http_backend: str, tmp_path: Path) -> None:
+def test_pictures_at_urls_are_kept_once_they_are_here(flavor: Any, http_backend: str, tmp_path: Path) -> None:
     """Signed URLs do not go into the cache, nor into what comes out of it."""
     store = FolderStore(tmp_path / "cache")
 
@@ -213,7 +213,7 @@ def test_pictures_at_urls_are_kept_once_they_are_here(face: Any, http_backend: s
             reply(200, {"data": [{"url": link, "more": link}]})(line)
 
     with WireServer(script) as server:
-        first, second = run(face, server, http_backend, store, create(), create())
+        first, second = run(flavor, server, http_backend, store, create(), create())
         assert len(server.lines) == 2
     assert first[0].data == second[0].data == picture()
     assert "SECRET" in (first[0].url or "")
@@ -223,7 +223,7 @@ def test_pictures_at_urls_are_kept_once_they_are_here(face: Any, http_backend: s
     assert KEY.encode() not in everything
 
 
-def test_pictures_that_cannot_be_fetched(face: Any, http_backend: str, store: Any) -> None:
+def test_pictures_that_cannot_be_fetched(flavor: Any, http_backend: str, store: Any) -> None:
     """The caller has the URL, and is told; nothing is kept."""
 
     def script(line: Line) -> None:
@@ -233,10 +233,10 @@ def test_pictures_that_cannot_be_fetched(face: Any, http_backend: str, store: An
             reply(200, {"data": [{"url": f"{server.origin}/x.png"}]})(line)
 
     with WireServer(script) as server:
-        (made,) = run(face, server, http_backend, store, create())
+        (made,) = run(flavor, server, http_backend, store, create())
         assert made[0].url == f"{server.origin}/x.png"
         assert "not kept in the cache" in made.warnings[0]
-        run(face, server, http_backend, store, create())
+        run(flavor, server, http_backend, store, create())
         assert server.posts == 2
 
 
@@ -261,19 +261,19 @@ class Broken:
 
 
 @pytest.mark.parametrize("wrong", [("try_lease",), ("commit",), ("abandon", "commit")])
-def test_a_cache_that_fails_costs_no_picture(face: Any, http_backend: str, wrong: tuple[str, ...]) -> None:
+def test_a_cache_that_fails_costs_no_picture(flavor: Any, http_backend: str, wrong: tuple[str, ...]) -> None:
     with WireServer(reply(200, answer())) as server:
-        (made,) = run(face, server, http_backend, Broken(*wrong), create())
+        (made,) = run(flavor, server, http_backend, Broken(*wrong), create())
         assert made[0].data == picture()
         assert "the store is gone" in made.warnings[0]
     with WireServer(drop) as server, pytest.raises(imgkit.OutcomeUnknownError):
-        run(face, server, http_backend, Broken("abandon"), create())
+        run(flavor, server, http_backend, Broken("abandon"), create())
 
 
-def test_only_with_a_cache_that_fails(face: Any, http_backend: str) -> None:
+def test_only_with_a_cache_that_fails(flavor: Any, http_backend: str) -> None:
     with WireServer(drop) as server:
         with pytest.raises(imgkit.CacheMissError, match="the store is gone"):
-            run(face, server, http_backend, Broken("try_lease"), create(cache="only"))
+            run(flavor, server, http_backend, Broken("try_lease"), create(cache="only"))
         assert server.accepted == 0
 
 
@@ -343,8 +343,8 @@ def test_a_preview_asks_no_cache(store: Any) -> None:
 ], ids=lambda error: type(error).__name__)  # fmt: skip
 def test_errors_of_others(error: Any) -> None:
     """An error comes back as it was, but for what had arrived, and says whose it is."""
-    failure = failure_of(error)
-    again = error_of(Failure(**json.loads(json.dumps(vars_of(failure)))))
+    failure = to_failure(error)
+    again = from_failure(Failure(**json.loads(json.dumps(vars_of(failure)))))
     assert type(again) is type(error)
     assert str(again) == str(error)
     expected = {**vars(error), **({"body": b""} if hasattr(error, "body") and error.body else {})}
@@ -359,5 +359,5 @@ def vars_of(failure: Failure) -> dict[str, Any]:
 
 
 def test_an_unknown_error() -> None:
-    assert type(error_of(Failure("NoSuchError", "m"))) is imgkit.ImgkitError
-    assert type(error_of(Failure("Any", "m"))) is imgkit.ImgkitError
+    assert type(from_failure(Failure("NoSuchError", "m"))) is imgkit.ImgkitError
+    assert type(from_failure(Failure("Any", "m"))) is imgkit.ImgkitError

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 import imgkit
 from imgkit.catalogue.catalogue import NEAR_DAYS, Catalogue, shipped
 from imgkit.catalogue.facts import STALE_DAYS, Grid, Model, Rule
-from imgkit.catalogue.rules import applies, ending, fits, judged, meaning, nearest_size, problem_of
+from imgkit.catalogue.rules import (
+    applies,
+    check_request,
+    describe_rule,
+    explain_violation,
+    fits,
+    nearest_size,
+    shutdown_notice,
+)
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, CreateImageVariationRequest, field_names
 from imgkit.providers.openai import OpenAIProvider
 from imgkit.schemas.model_facts import MODEL_FACTS
@@ -59,7 +67,7 @@ def request_with(name: str, value: Any, model: Model) -> Any:
 
 
 def judge(request: Any, model: Model | None, policy: Any = "raise", today: date = TODAY) -> Any:
-    return judged(request, model, CATALOGUE, policy, today)
+    return check_request(request, model, CATALOGUE, policy, today)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +86,7 @@ def test_every_model_and_parameter(model: Model, name: str, value: Any) -> None:
         for rule in model.rules
         if rule.field == name and applies(rule, given, CATALOGUE.defaults) and breaks(rule, value)
     ]
-    others = [one for one in (ending(model, CATALOGUE, TODAY),) if one]
+    others = [one for one in (shutdown_notice(model, CATALOGUE, TODAY),) if one]
     if any(rule.sure for rule in broken):
         with pytest.raises(imgkit.InvalidRequestError) as caught:
             judge(request, model)
@@ -199,7 +207,7 @@ def test_the_data_file_is_whole() -> None:
     for model in MODELS:
         assert model.origin.as_of == READ
         for rule in model.rules:
-            assert meaning(rule)
+            assert describe_rule(rule)
             fields = {*field_names(CreateImageRequest), *field_names(CreateImageEditRequest)}
             assert rule.field in fields | {"stream", "partial_images"}
 
@@ -268,7 +276,7 @@ def test_a_wrong_file(tmp_path: Path, text: str, problem: str) -> None:
         imgkit.ImageService(models=tmp_path / "nothing.toml")
 
 
-def test_policies_over_the_wire(face: Any, http_backend: str) -> None:
+def test_policies_over_the_wire(flavor: Any, http_backend: str) -> None:
     """Raise sends nothing, drop leaves the field out, warn sends it; the reply has the warnings."""
     sent = []
 
@@ -285,7 +293,7 @@ def test_policies_over_the_wire(face: Any, http_backend: str) -> None:
                 "model": "gpt-image-2",
             }
             call = lambda service: service.create_image("x", response_format="url")  # noqa: E731
-            return face.run(call, http_backend, on_unsupported=policy, **settings)
+            return flavor.run(call, http_backend, on_unsupported=policy, **settings)
 
         with pytest.raises(imgkit.InvalidRequestError):
             ask("raise")
@@ -298,7 +306,7 @@ def test_policies_over_the_wire(face: Any, http_backend: str) -> None:
         imgkit.ImageService(on_unsupported="ignore")  # type: ignore[arg-type]
 
 
-def test_a_failed_call_tells_of_its_model(face: Any) -> None:
+def test_a_failed_call_tells_of_its_model(flavor: Any) -> None:
     """What would have been a warning is a note on the error."""
     error = {"error": {"message": "The model does not exist", "code": "model_not_found"}}
     with WireServer(reply(404, error)) as server:
@@ -308,7 +316,7 @@ def test_a_failed_call_tells_of_its_model(face: Any) -> None:
             "model": "gpt-image-1",
         }
         with pytest.raises(imgkit.NotFoundError) as caught:
-            face.run(lambda service: service.create_image("x"), "requests", **settings)
+            flavor.run(lambda service: service.create_image("x"), "requests", **settings)
     assert "was shut down on 2026-10-23" in caught.value.__notes__[0]
 
 
@@ -316,5 +324,5 @@ def test_variations_of_the_variation() -> None:
     """The fields of variations that edits lack would be lost in emulation: there are none."""
     assert set(field_names(CreateImageVariationRequest)) <= set(field_names(CreateImageEditRequest))
     assert dataclasses.is_dataclass(CreateImageVariationRequest)
-    assert problem_of(Rule(name="r", field="n", most=3), 4) is not None
+    assert explain_violation(Rule(name="r", field="n", most=3), 4) is not None
     assert png()

@@ -10,7 +10,7 @@ import pytest
 
 import imgkit
 from imgkit.catalogue.catalogue import Catalogue
-from imgkit.catalogue.pricing import cost_of, estimate, together
+from imgkit.catalogue.pricing import compute_cost, estimate, sum_costs
 from imgkit.models import Cost, CreateImageEditRequest, CreateImageRequest, Usage
 from imgkit.providers.openai import OpenAIProvider
 
@@ -39,7 +39,7 @@ MEDIUM = Usage(
 )
 def test_cost(usage: Usage | None, operation: str, amount: str | None) -> None:
     """Text and pictures count apart; output without details is pictures; what is not known has no amount."""
-    cost = cost_of(usage, MODEL, operation)
+    cost = compute_cost(usage, MODEL, operation)
     assert cost.known is (amount is not None)
     if amount is None:
         assert cost.note
@@ -51,16 +51,16 @@ def test_cost(usage: Usage | None, operation: str, amount: str | None) -> None:
 
 
 def test_no_prices() -> None:
-    assert not cost_of(MEDIUM, None, "create_image").known
-    assert not cost_of(MEDIUM, CATALOGUE.find("dall-e-2", "official"), "create_image").known
+    assert not compute_cost(MEDIUM, None, "create_image").known
+    assert not compute_cost(MEDIUM, CATALOGUE.find("dall-e-2", "official"), "create_image").known
 
 
 def test_sums() -> None:
     """One part that is not known makes the whole unknown."""
-    known = cost_of(MEDIUM, MODEL, "create_image")
-    assert together([known, known]).amount == 2 * known.amount  # type: ignore[operator]
-    assert not together([known, Cost(note="who knows")]).known
-    assert not together([]).known
+    known = compute_cost(MEDIUM, MODEL, "create_image")
+    assert sum_costs([known, known]).amount == 2 * known.amount  # type: ignore[operator]
+    assert not sum_costs([known, Cost(note="who knows")]).known
+    assert not sum_costs([]).known
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import imgkit as package
 from imgkit.cli import clash, doctor, surroundings
 from imgkit.cli.run import run
 from imgkit.plugins.hookspecs import BackendSpec, hookimpl
-from imgkit.plugins.registry import build_table
+from imgkit.plugins.registry import load_hook_table
 from imgkit.testing.wire_server import Script, WireServer, drop, reply
 from tests.cli.support import CANARY, clear, imgkit
 
@@ -31,7 +31,9 @@ class Broken:
 
     @hookimpl
     def imgkit_backends(self) -> list[BackendSpec]:
-        return [BackendSpec(name="broken", target="no_such_module:It", face="sync", install="pip install x")]
+        return [
+            BackendSpec(name="broken", target="no_such_module:It", flavor="sync", install="pip install x")
+        ]
 
 
 def examined(capfd: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
@@ -114,7 +116,7 @@ def test_settings_that_cannot_work_are_wrong(
 ) -> None:
     """A backend or provider that does not exist, and one that does not load, fail the command."""
     for module in ("imgkit.cli.backends", "imgkit.cli.doctor_checks"):
-        monkeypatch.setattr(f"{module}.build_table", lambda: build_table([Broken()]))
+        monkeypatch.setattr(f"{module}.build_table", lambda: load_hook_table([Broken()]))
     monkeypatch.setenv("IMGKIT_BACKEND", "requsts")
     monkeypatch.setenv("IMGKIT_PROVIDER", "nobody")
     code, lines = examined(capfd)

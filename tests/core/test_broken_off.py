@@ -12,7 +12,7 @@ import pytest
 
 import imgkit
 from imgkit.runtime.driver import Driver, Watchdog
-from imgkit.runtime.flow import Failed, Flow, Open
+from imgkit.runtime.flow import EffectFailed, Flow, SendRequest
 from imgkit.wire.messages import BytesBody, HttpRequest
 from imgkit.wire.transfer import Transfer
 from tests.conftest import Face
@@ -52,7 +52,7 @@ def test_a_part_is_aborted_between_two_transfers() -> None:
         def anew(self) -> Transfer:
             stop.set()
             driver.abort()  # it finds the transfer of the request before
-            return super().anew()
+            return super().for_next_request()
 
     class Backend:
         errors: tuple[type[Exception], ...] = ()
@@ -66,13 +66,13 @@ def test_a_part_is_aborted_between_two_transfers() -> None:
 
     def flow() -> Flow[object]:
         try:
-            return (yield Open(REQUEST))
+            return (yield SendRequest(REQUEST))
         except imgkit.ImgkitError as error:
-            return Failed(error)
+            return EffectFailed(error)
 
     stop = threading.Event()
     driver = Driver(flow(), Backend(), Racing(10, 5, 5), Watchdog(), stop)
-    end = driver.result()
+    end = driver.run_to_end()
     assert isinstance(end.value.error, imgkit.NotSentError)  # type: ignore[union-attr]
 
 
@@ -154,7 +154,7 @@ def test_a_cancelled_call_ends_in_order(http_backend: str, count: int, cancels: 
     assert ledger.told == [["begins", "has begun", "kept"]] * ((count + 9) // 10)
 
 
-def test_closed_by_another_while_a_thread_is_at_work(face: Face, http_backend: str) -> None:
+def test_closed_by_another_while_a_thread_is_at_work(flavor: Face, http_backend: str) -> None:
     """Whoever reads ends the stream, in order: what runs is done first, and accounts end after it."""
     ledger = SlowLedger(quick=0)
 
@@ -191,9 +191,9 @@ def test_closed_by_another_while_a_thread_is_at_work(face: Face, http_backend: s
                 await reader
 
     left = threading.Event()
-    work = blocking if face.colour == "sync" else awaiting
+    work = blocking if flavor.flavor == "sync" else awaiting
     with WireServer(half_a_stream(left)) as server:
-        face.run(work, http_backend, base_url=server.base_url, plugins=[ledger])
+        flavor.run(work, http_backend, base_url=server.base_url, plugins=[ledger])
         assert left.wait(10)
     assert ledger.told == [["begins", "has begun", "kept"]]
 

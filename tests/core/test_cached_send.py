@@ -20,7 +20,7 @@ from imgkit.cache.folder import FolderStore
 from imgkit.cache.memory import MemoryStore
 from imgkit.core import operations
 from imgkit.plugins.events import Failed
-from imgkit.runtime.flow import Done, Run, Sleep, advance
+from imgkit.runtime.flow import Finished, RunBlocking, Sleep, advance
 from tests.support.pictures import answer, picture
 from tests.support.wire_server import Line, Script, WireServer, drop, reply
 
@@ -234,7 +234,7 @@ def test_a_dead_holder_frees_its_lease(tmp_path: Path) -> None:
         assert server.posts == 2
 
 
-def test_a_waiter_has_a_deadline(face: Any, http_backend: str, store: Any) -> None:
+def test_a_waiter_has_a_deadline(flavor: Any, http_backend: str, store: Any) -> None:
     """It gives up in time, has sent nothing, and leaves the holder alone."""
     gate = Gate(reply(200, answer()))
     with WireServer(gate) as server:
@@ -246,7 +246,7 @@ def test_a_waiter_has_a_deadline(face: Any, http_backend: str, store: Any) -> No
             assert gate.asked.wait(20)
             began = time.monotonic()
             with pytest.raises(imgkit.NotSentError, match="another call"):
-                face.run(lambda one: one.create_image("a fox", timeout_s=0.2), http_backend, **settings)
+                flavor.run(lambda one: one.create_image("a fox", timeout_s=0.2), http_backend, **settings)
             assert time.monotonic() - began < 5
             gate.open.set()
             thread.join(20)
@@ -310,7 +310,7 @@ def test_step_by_step(store: Any) -> None:
 def run_files(flow: Any, news: Any = None) -> Any:
     """Advance a flow to its next need that is not a function to run."""
     need = advance(flow, news)
-    while isinstance(need, Run):
+    while isinstance(need, RunBlocking):
         need = advance(flow, need.fn())
-    assert not isinstance(need, Done)
+    assert not isinstance(need, Finished)
     return need

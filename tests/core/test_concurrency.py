@@ -149,7 +149,7 @@ def test_one_loop_each() -> None:
     asyncio.run(service.close())
 
 
-def test_closing(face: Any, http_backend: str) -> None:
+def test_closing(flavor: Any, http_backend: str) -> None:
     """Closing twice is fine, using it afterwards is an error, and nothing is left unclosed."""
 
     async def later(service: Any) -> None:
@@ -170,7 +170,7 @@ def test_closing(face: Any, http_backend: str) -> None:
         return None
 
     with WireServer(reply(200, answer())) as server:
-        face.run(work, backend=http_backend, base_url=server.base_url)
+        flavor.run(work, backend=http_backend, base_url=server.base_url)
     gc.collect()  # an unclosed socket or session would warn here, and warnings are errors
 
 

@@ -25,7 +25,7 @@ def png(data: bytes = b"") -> Script:
     return reply(200, data or picture(), content_type="image/png")
 
 
-def fetched(face: Any, backend: str, server: WireServer, **options: Any) -> bytes:
+def fetched(flavor: Any, backend: str, server: WireServer, **options: Any) -> bytes:
     """Create one picture and fetch it, under either service."""
 
     async def later(service: Any) -> bytes:
@@ -38,17 +38,17 @@ def fetched(face: Any, backend: str, server: WireServer, **options: Any) -> byte
         return later(service)
 
     settings = {"backend": backend, "base_url": server.base_url, "api_key": KEY, **options}
-    data: bytes = face.run(work, **settings)
+    data: bytes = flavor.run(work, **settings)
     return data
 
 
-def test_same_origin(face: Any, http_backend: str) -> None:
+def test_same_origin(flavor: Any, http_backend: str) -> None:
     """A URL of the API's own origin is fetched, relative ones too, without the key."""
     for url in ("/files/1.png", "{origin}/files/1.png"):
         server = WireServer(lambda line: None)
         server._scripts = [pictures(url.format(origin=server.origin)), png()]
         with server:
-            assert fetched(face, http_backend, server) == picture()
+            assert fetched(flavor, http_backend, server) == picture()
         get = server.lines[1]
         assert get.request_line == "GET /files/1.png HTTP/1.1"
         assert KEY not in get.head.decode()
@@ -79,19 +79,19 @@ BLOCKED = [
 
 
 @pytest.mark.parametrize("url", BLOCKED)
-def test_foreign_addresses_get_no_byte(face: Any, http_backend: str, url: str) -> None:
+def test_foreign_addresses_get_no_byte(flavor: Any, http_backend: str, url: str) -> None:
     """A result URL into the caller's own network is refused before a byte is sent there."""
     with WireServer(png(), read_first=False) as inside:
         with (
             WireServer(pictures(url.format(port=inside.port))) as server,
             pytest.raises(imgkit.DownloadError) as caught,
         ):
-            fetched(face, http_backend, server)
+            fetched(flavor, http_backend, server)
         assert inside.accepted == 0
     assert "user:pw" not in str(caught.value)
 
 
-def test_every_redirect_is_judged(face: Any, http_backend: str) -> None:
+def test_every_redirect_is_judged(flavor: Any, http_backend: str) -> None:
     """A redirect into the own network, or one too many, is refused; three of the same origin are followed."""
     with WireServer(png(), read_first=False) as inside:
         jump = reply(302, b"", location=f"https://127.0.0.1:{inside.port}/secret")
@@ -99,16 +99,16 @@ def test_every_redirect_is_judged(face: Any, http_backend: str) -> None:
             WireServer(pictures("/a.png"), jump) as server,
             pytest.raises(imgkit.DownloadBlockedError),
         ):
-            fetched(face, http_backend, server)
+            fetched(flavor, http_backend, server)
         assert inside.accepted == 0
     hop = reply(302, b"", location="/next.png")
     with WireServer(pictures("/a.png"), hop, hop, hop, png()) as server:
-        assert fetched(face, http_backend, server) == picture()
+        assert fetched(flavor, http_backend, server) == picture()
     with (
         WireServer(pictures("/a.png"), hop) as server,
         pytest.raises(imgkit.DownloadError, match="more than 3 redirects"),
     ):
-        fetched(face, http_backend, server)
+        fetched(flavor, http_backend, server)
     assert len(server.lines) == 5
 
 
@@ -128,16 +128,16 @@ BAD_REPLIES: dict[str, tuple[Script, type[Exception]]] = {
 
 
 @pytest.mark.parametrize("case", BAD_REPLIES)
-def test_what_is_no_picture(face: Any, http_backend: str, case: str) -> None:
+def test_what_is_no_picture(flavor: Any, http_backend: str, case: str) -> None:
     """An expired link, a page, an endless or slow file each end as a DownloadError that names the URL."""
     script, expected = BAD_REPLIES[case]
     with WireServer(pictures("/a.png?sig=CANARY"), script) as server, pytest.raises(expected) as caught:
-        fetched(face, http_backend, server, max_download_bytes=100_000, timeout_s=0.5)
+        fetched(flavor, http_backend, server, max_download_bytes=100_000, timeout_s=0.5)
     assert "/a.png" in str(caught.value)
     assert "CANARY" not in str(caught.value)
 
 
-def test_offline_urls(face: Any) -> None:
+def test_offline_urls(flavor: Any) -> None:
     """The offline backend's URLs are fetched as those of a server are, and expire with it."""
 
     async def later(service: Any) -> bytes:
@@ -153,7 +153,7 @@ def test_offline_urls(face: Any) -> None:
             return made[0].data
         return later(service)
 
-    assert face.run(work).startswith(b"\x89PNG")
+    assert flavor.run(work).startswith(b"\x89PNG")
 
 
 def test_after_close_and_after_pickle() -> None:
@@ -169,17 +169,17 @@ def test_after_close_and_after_pickle() -> None:
         made[1].data  # noqa: B018
 
 
-def test_save_to_fetches(face: Any, tmp_path: Any) -> None:
+def test_save_to_fetches(flavor: Any, tmp_path: Any) -> None:
     """With save_to= pictures at URLs are fetched and written within the call."""
     work = lambda service: service.create_image(  # noqa: E731
         "a fox", response_format="url", size="256x256", n=2, save_to=tmp_path
     )
-    made = face.run(work)
+    made = flavor.run(work)
     assert [image.path.name for image in made] == ["a-fox-1.png", "a-fox-2.png"]
     assert all(image.path.read_bytes() == image.data for image in made)
 
 
-def test_tls(face: Any, http_backend: str, tmp_path: Any) -> None:
+def test_tls(flavor: Any, http_backend: str, tmp_path: Any) -> None:
     """A certificate is trusted through ca= only; an unknown one is not sent anything."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -190,18 +190,18 @@ def test_tls(face: Any, http_backend: str, tmp_path: Any) -> None:
 
     with WireServer(reply(200, answer()), tls=context) as server:
         settings = {"backend": http_backend, "base_url": server.base_url, "api_key": KEY}
-        made = face.run(lambda service: service.create_image("a fox"), ca=bundle, **settings)
+        made = flavor.run(lambda service: service.create_image("a fox"), ca=bundle, **settings)
         assert made[0].data == picture()
         with pytest.raises(imgkit.NotSentError):
-            face.run(lambda service: service.create_image("a fox"), **settings)
+            flavor.run(lambda service: service.create_image("a fox"), **settings)
     assert server.posts == 1
 
 
-def test_stalled_tls_handshake(face: Any, http_backend: str) -> None:
+def test_stalled_tls_handshake(flavor: Any, http_backend: str) -> None:
     """A handshake that never comes is a failure to connect: nothing was sent."""
     silent = lambda line: line.until_client_leaves()  # noqa: E731
     with WireServer(silent, read_first=False) as server, pytest.raises(imgkit.NotSentError):
-        face.run(
+        flavor.run(
             lambda service: service.create_image("a fox"),
             backend=http_backend,
             base_url=server.base_url.replace("http:", "https:"),
@@ -209,7 +209,7 @@ def test_stalled_tls_handshake(face: Any, http_backend: str) -> None:
         )
 
 
-def test_proxy_means_own_origin_only(face: Any, http_backend: str) -> None:
+def test_proxy_means_own_origin_only(flavor: Any, http_backend: str) -> None:
     """Behind a proxy the peer cannot be judged, so only the API's own origin is fetched from."""
     with WireServer(pictures("https://elsewhere.example/x.png")) as proxy:
         settings = {"backend": http_backend, "base_url": "http://127.0.0.1:1/v1", "proxy": proxy.origin}
@@ -224,11 +224,11 @@ def test_proxy_means_own_origin_only(face: Any, http_backend: str) -> None:
             return later(service)
 
         with pytest.raises(imgkit.DownloadBlockedError, match="own origin only"):
-            face.run(work, **settings)
+            flavor.run(work, **settings)
     assert len(proxy.lines) == 1
 
 
-def test_public_address_is_dialled(monkeypatch: Any, face: Any, http_backend: str) -> None:
+def test_public_address_is_dialled(monkeypatch: Any, flavor: Any, http_backend: str) -> None:
     """A name is judged by the address it resolves to, whatever it is called."""
     import socket
 
@@ -243,10 +243,10 @@ def test_public_address_is_dialled(monkeypatch: Any, face: Any, http_backend: st
         WireServer(pictures("https://cdn.example/x.png")) as server,
         pytest.raises(imgkit.DownloadBlockedError, match="public internet"),
     ):
-        fetched(face, http_backend, server)
+        fetched(flavor, http_backend, server)
 
 
-def test_input_at_a_url(face: Any) -> None:
+def test_input_at_a_url(flavor: Any) -> None:
     """A picture that is still at its URL is fetched before it is sent as an input."""
 
     async def later(service: Any) -> Any:
@@ -259,4 +259,4 @@ def test_input_at_a_url(face: Any) -> None:
             return service.create_image_variation(made[0])
         return later(service)
 
-    assert face.run(work)[0].width == 256
+    assert flavor.run(work)[0].width == 256

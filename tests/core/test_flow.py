@@ -14,7 +14,15 @@ import pytest
 import imgkit
 from imgkit.core import operations
 from imgkit.core.config import Core
-from imgkit.runtime.flow import Done, Emit, Failed, Open, Read, Run, advance
+from imgkit.runtime.flow import (
+    EffectFailed,
+    EmitEvent,
+    Finished,
+    ReadChunk,
+    RunBlocking,
+    SendRequest,
+    advance,
+)
 from imgkit.wire.messages import Head
 from tests.support.pictures import answer, picture
 
@@ -49,15 +57,15 @@ def test_a_call_step_by_step() -> None:
     watch = Watch()
     flow = operations.create_image(core(plugins=[watch]), "a fox", n=1)
     need = advance(flow, None)
-    assert isinstance(need, Open)
+    assert isinstance(need, SendRequest)
     assert need.request.url == "http://127.0.0.1:1/v1/images/generations"
     assert b"".join(need.request.body.blocks()) == b'{"n":1,"prompt":"a fox"}'
-    assert advance(flow, HEAD) == Read()
+    assert advance(flow, HEAD) == ReadChunk()
     body = json.dumps(answer()).encode()
-    assert advance(flow, body[:10]) == Read()
-    assert advance(flow, body[10:]) == Read()
+    assert advance(flow, body[:10]) == ReadChunk()
+    assert advance(flow, body[10:]) == ReadChunk()
     end = advance(flow, b"")
-    assert isinstance(end, Done)
+    assert isinstance(end, Finished)
     assert end.value[0].data == picture()
     assert end.value.meta.request_id == "req_1"
     assert end.value.meta.rate_limits == {"limit-requests": "5"}
@@ -72,11 +80,11 @@ def test_inputs_are_opened_by_need(tmp_path: Any) -> None:
     mask = picture(mode="RGBA", color="#0000")
     flow = operations.create_image_edit(core(), [path, picture()], "blue", mask=mask)
     need = advance(flow, None)
-    assert isinstance(need, Run)
+    assert isinstance(need, RunBlocking)
     inputs, warnings = need.fn()
     opened = list(inputs)
     need = advance(flow, (inputs, warnings))
-    assert isinstance(need, Open)
+    assert isinstance(need, SendRequest)
     assert [one.field for one in opened] == ["image.0", "image.1", "mask"]
     assert "transparent everywhere" in warnings[0]
     assert [part.name for part in need.request.body.parts] == ["prompt", "image[]", "image[]", "mask"]
@@ -91,7 +99,7 @@ def test_failures_of_the_wire_are_thrown_in() -> None:
     flow = operations.create_image(core(plugins=[watch]), "a fox")
     advance(flow, None)
     with pytest.raises(imgkit.NotSentError):
-        advance(flow, Failed(imgkit.NotSentError("no")))
+        advance(flow, EffectFailed(imgkit.NotSentError("no")))
     assert watch.names == ["Started", "Sent", "Failed"]
 
 
@@ -101,7 +109,7 @@ def test_breaking_off(steps: int, billed: bool) -> None:
     watch = Watch()
     flow = operations.create_image_edit(core(plugins=[watch]), picture(), "blue")
     need = advance(flow, None)
-    assert isinstance(need, Run)
+    assert isinstance(need, RunBlocking)
     for step in range(steps):
         advance(flow, need.fn() if step == 0 else HEAD)
     flow.close()
@@ -113,28 +121,28 @@ def test_save_target_is_checked_before_sending(tmp_path: Any) -> None:
     """The first need of a call with save_to= is the check of its target, which can end it unsent."""
     flow = operations.create_image(core(), "a fox", save_to=tmp_path / "missing" / "fox.png")
     need = advance(flow, None)
-    assert isinstance(need, Run)
+    assert isinstance(need, RunBlocking)
     with pytest.raises(imgkit.InvalidRequestError, match="save_to") as caught:
         need.fn()
     with pytest.raises(imgkit.InvalidRequestError):
-        advance(flow, Failed(caught.value))
+        advance(flow, EffectFailed(caught.value))
 
 
 def test_a_failed_save_keeps_the_paid_reply(tmp_path: Any) -> None:
     """When writing fails after paying, the error carries the whole reply."""
     flow = operations.create_image(core(), "a fox", save_to=tmp_path / "fox.png")
     need = advance(flow, None)
-    assert isinstance(need, Run)
+    assert isinstance(need, RunBlocking)
     advance(flow, need.fn())
     advance(flow, HEAD)
     advance(flow, json.dumps(answer(2)).encode())
     need = advance(flow, b"")
     for _ in ("decode", "save the first"):
-        assert isinstance(need, Run)
+        assert isinstance(need, RunBlocking)
         first = need.fn()
         need = advance(flow, first)
     with pytest.raises(imgkit.SaveError) as caught:
-        advance(flow, Failed(imgkit.SaveError("disk full")))
+        advance(flow, EffectFailed(imgkit.SaveError("disk full")))
     assert caught.value.response is not None
     assert [image.data for image in caught.value.response] == [picture(), picture()]
     assert caught.value.response[0].path == first.path == tmp_path / "fox-1.png"
@@ -145,11 +153,11 @@ def test_advance_tells_a_result_from_a_stray_stop() -> None:
     """A StopIteration raised inside a flow is a bug of the flow, not its result."""
 
     def flow() -> Generator[Any, Any, int]:
-        yield Emit("x")
+        yield EmitEvent("x")
         raise StopIteration(7)
 
     steps = flow()
-    assert advance(steps, None) == Emit("x")
+    assert advance(steps, None) == EmitEvent("x")
     with pytest.raises(RuntimeError):
         advance(steps, None)
 
@@ -205,19 +213,19 @@ def test_nothing_of_a_chunk_is_kept_once_it_is_on_disk(tmp_path: Any) -> None:
     chunk = base64.b64encode(os.urandom(3 << 17))
     flow = operations.create_image(core(), "a fox", save_to=tmp_path / "fox.png")
     need, chunks = advance(flow, None), 0
-    while not isinstance(need, Open):
-        assert isinstance(need, Run)
+    while not isinstance(need, SendRequest):
+        assert isinstance(need, RunBlocking)
         need = advance(flow, need.fn())
     need = advance(flow, Head(200, {}))
     need = advance(flow, b'{"data":[{"b64_json":"')
     tracemalloc.start()
     while chunks < 3:
-        if isinstance(need, Read):
+        if isinstance(need, ReadChunk):
             assert tracemalloc.get_traced_memory()[0] < len(chunk) // 8
             chunks += 1
             need = advance(flow, bytes(bytearray(chunk)))  # a new object, of which only the flow knows
         else:
-            assert isinstance(need, Run)
+            assert isinstance(need, RunBlocking)
             need = advance(flow, need.fn())
     tracemalloc.stop()
     flow.close()

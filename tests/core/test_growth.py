@@ -100,13 +100,13 @@ async def measured(ask: Any, often: int) -> tuple[Held, Held]:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("colour", ["sync", "async"])
-def test_nothing_is_kept_of_a_call(colour: str) -> None:
+@pytest.mark.parametrize("flavor", ["sync", "async"])
+def test_nothing_is_kept_of_a_call(flavor: str) -> None:
     """Objects, memory and threads stay what they were, errors included."""
     settings: dict[str, Any] = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "retry": True}
 
     async def main() -> Any:
-        if colour == "sync":
+        if flavor == "sync":
             with imgkit.ImageService(Answers(), **settings) as images:
 
                 async def ask() -> None:
@@ -124,15 +124,15 @@ def test_nothing_is_kept_of_a_call(colour: str) -> None:
 
 
 @pytest.mark.parametrize("saving", [False, True])
-@pytest.mark.parametrize("colour", ["sync", "async"])
-def test_nothing_is_kept_of_a_stream(colour: str, saving: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("flavor", ["sync", "async"])
+def test_nothing_is_kept_of_a_stream(flavor: str, saving: bool, tmp_path: Path) -> None:
     """So it is whether it is read to its end, left early, ends too soon or is refused; to files as well."""
     settings: dict[str, Any] = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "retry": True}
     wish = {"save_to": SavePlan.of(tmp_path / "fox.png", overwrite=True)} if saving else {}
     turns = itertools.cycle((1, 2, 9))
 
     async def main() -> Any:
-        if colour == "sync":
+        if flavor == "sync":
             with imgkit.ImageService(Answers(), **settings) as images:
 
                 async def ask() -> None:

@@ -14,7 +14,7 @@ from imgkit import CachePlugin, ImageService
 from imgkit.billing.spool import Spool
 from imgkit.cache.memory import MemoryStore
 from imgkit.core import operations
-from imgkit.runtime.flow import Done, Failed, Open, Read, Together, advance
+from imgkit.runtime.flow import EffectFailed, Finished, ReadChunk, RunParallel, SendRequest, advance
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import Line, WireServer, drop, reply
 from imgkit.wire.messages import Head
@@ -31,13 +31,13 @@ def counted(line: Line) -> None:
     reply(200, {**answer(*[png(number) for number in range(count)]), "usage": usage})(line)
 
 
-def ask(face: Any, server: WireServer, backend: str, n: int, **more: Any) -> Any:
+def ask(flavor: Any, server: WireServer, backend: str, n: int, **more: Any) -> Any:
     options = {name: more.pop(name) for name in ("plugins", "retry") if name in more}
     settings = {"provider": official(server.base_url), "api_key": KEY, "model": "gpt-image-2", **options}
-    return face.run(lambda service: service.create_image("a fox", n=n, **more), backend, **settings)
+    return flavor.run(lambda service: service.create_image("a fox", n=n, **more), backend, **settings)
 
 
-def test_25_of_10(face: Any, http_backend: str) -> None:
+def test_25_of_10(flavor: Any, http_backend: str) -> None:
     """Three requests, their pictures in order under one result, with sums of usage and cost."""
     counts = []
 
@@ -46,7 +46,7 @@ def test_25_of_10(face: Any, http_backend: str) -> None:
         counted(line)
 
     with WireServer(script) as server:
-        got = ask(face, server, http_backend, 25)
+        got = ask(flavor, server, http_backend, 25)
     assert sorted(counts) == [5, 10, 10]
     assert [image.data for image in got] == [png(n) for n in (*range(10), *range(10), *range(5))]
     assert [image.index for image in got] == list(range(25))
@@ -56,22 +56,22 @@ def test_25_of_10(face: Any, http_backend: str) -> None:
     assert got.errors == ()
 
 
-def test_within_the_limit_it_is_one_request(face: Any) -> None:
+def test_within_the_limit_it_is_one_request(flavor: Any) -> None:
     with WireServer(counted) as server:
-        assert len(ask(face, server, "requests", 10)) == 10
+        assert len(ask(flavor, server, "requests", 10)) == 10
         assert server.posts == 1
 
 
-def test_one_at_a_time_models(face: Any) -> None:
+def test_one_at_a_time_models(flavor: Any) -> None:
     """The limit is the model's: an svg comes alone."""
     with WireServer(counted) as server:
         settings = {"provider": official(server.base_url), "api_key": KEY, "model": "gpt-image-2.6-flare"}
         call = lambda service: service.create_image("a fox", n=3, output_format="svg")  # noqa: E731
-        assert len(face.run(call, "aiohttp", **settings)) == 3
+        assert len(flavor.run(call, "aiohttp", **settings)) == 3
         assert server.posts == 3
 
 
-def test_no_more_than_four_at_once(face: Any, http_backend: str) -> None:
+def test_no_more_than_four_at_once(flavor: Any, http_backend: str) -> None:
     """They run together, but not all at once."""
     lock, running, most = threading.Lock(), [0], [0]
 
@@ -85,11 +85,11 @@ def test_no_more_than_four_at_once(face: Any, http_backend: str) -> None:
         counted(line)
 
     with WireServer(script) as server:
-        assert len(ask(face, server, http_backend, 100)) == 100
+        assert len(ask(flavor, server, http_backend, 100)) == 100
     assert 2 <= most[0] <= 4
 
 
-def test_partial_failure(face: Any, http_backend: str, tmp_path: Path) -> None:
+def test_partial_failure(flavor: Any, http_backend: str, tmp_path: Path) -> None:
     """What came is returned and saved; what did not is told, with its class."""
     seen: list[int] = []
 
@@ -98,7 +98,7 @@ def test_partial_failure(face: Any, http_backend: str, tmp_path: Path) -> None:
         (drop if json.loads(line.body)["n"] == 5 else counted)(line)
 
     with WireServer(script) as server:
-        got = ask(face, server, http_backend, 25, save_to=tmp_path / "{index}.png")
+        got = ask(flavor, server, http_backend, 25, save_to=tmp_path / "{index}.png")
         assert server.posts == 3
     assert len(got) == 20
     assert [type(error) for error in got.errors] == [imgkit.OutcomeUnknownError]
@@ -106,27 +106,27 @@ def test_partial_failure(face: Any, http_backend: str, tmp_path: Path) -> None:
     assert sorted(int(path.stem) for path in tmp_path.glob("*.png")) == list(range(1, 21))
 
 
-def test_all_fail(face: Any) -> None:
+def test_all_fail(flavor: Any) -> None:
     """The error that may have cost money is raised before others; nothing is sent after a final one."""
     refusal = reply(401, {"error": {"message": "bad key", "code": "invalid_api_key"}})
     with WireServer(refusal) as server:
         with pytest.raises(imgkit.AuthenticationError) as caught:
-            ask(face, server, "requests", 100)
+            ask(flavor, server, "requests", 100)
         assert 1 <= server.posts <= 4
     assert "9 more requests" in caught.value.__notes__[0]
     with WireServer(reply(500, {"error": {"message": "no"}}), drop) as server:
         with pytest.raises(imgkit.OutcomeUnknownError):
-            ask(face, server, "requests", 20)
+            ask(flavor, server, "requests", 20)
 
 
-def test_equal_parts_are_not_one_cache_entry(face: Any, http_backend: str) -> None:
+def test_equal_parts_are_not_one_cache_entry(flavor: Any, http_backend: str) -> None:
     """Two requests for ten are two; the same call again is answered by the cache, ten alone by it too."""
     cache = CachePlugin(MemoryStore())
     with WireServer(counted) as server:
-        first = ask(face, server, http_backend, 20, plugins=[cache])
+        first = ask(flavor, server, http_backend, 20, plugins=[cache])
         assert server.posts == 2
-        again = ask(face, server, http_backend, 20, plugins=[cache])
-        ten = ask(face, server, http_backend, 10, plugins=[cache])
+        again = ask(flavor, server, http_backend, 20, plugins=[cache])
+        ten = ask(flavor, server, http_backend, 10, plugins=[cache])
         assert server.posts == 2
     assert [one.data for one in again] == [one.data for one in first]
     assert again.meta.cached
@@ -134,7 +134,7 @@ def test_equal_parts_are_not_one_cache_entry(face: Any, http_backend: str) -> No
     assert ten.meta.cached
 
 
-def test_a_bug_breaks_all_off(face: Any) -> None:
+def test_a_bug_breaks_all_off(flavor: Any) -> None:
     """An exception that is no error of imgkit's ends the call, and leaves nothing running."""
 
     class Odd:
@@ -148,20 +148,22 @@ def test_a_bug_breaks_all_off(face: Any) -> None:
         def close(self) -> None: ...
 
     with pytest.raises(ZeroDivisionError):
-        face.run(lambda service: service.create_image("a fox", n=30), Odd(), base_url="http://127.0.0.1:1/v1")
+        flavor.run(
+            lambda service: service.create_image("a fox", n=30), Odd(), base_url="http://127.0.0.1:1/v1"
+        )
     assert not [one for one in threading.enumerate() if one.name.startswith("imgkit-part")]
 
 
-def test_a_budget_ends_the_whole_call(face: Any) -> None:
+def test_a_budget_ends_the_whole_call(flavor: Any) -> None:
     """Once a part has no room in it, no smaller one takes its place: that is not what was asked for."""
     budget = imgkit.Budget(usd=0.5)
     with WireServer(counted) as server, pytest.raises(imgkit.BudgetExceededError):
-        ask(face, server, "requests", 101, plugins=[budget], quality="high", size="1024x1024")
+        ask(flavor, server, "requests", 101, plugins=[budget], quality="high", size="1024x1024")
     assert server.posts == 0
     assert budget.spent == 0
 
 
-def test_each_part_has_its_record(face: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_part_has_its_record(flavor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What several requests have brought, and could not be saved, is all there to be recovered."""
 
     def no(*args: Any) -> None:
@@ -171,7 +173,7 @@ def test_each_part_has_its_record(face: Any, tmp_path: Path, monkeypatch: pytest
     with WireServer(counted) as server, pytest.raises(imgkit.SaveError):
         settings = {"provider": official(server.base_url), "api_key": KEY, "model": "gpt-image-2"}
         call = lambda service: service.create_image("a fox", n=25, save_to=tmp_path)  # noqa: E731
-        face.run(call, "requests", state_folder=tmp_path / "state", **settings)
+        flavor.run(call, "requests", state_folder=tmp_path / "state", **settings)
     left = Spool(tmp_path / "state" / "spool").left()
     assert sorted(len(json.loads(one.text())["data"]) for one in left) == [5, 10, 10]
     assert {one.facts["attempt"] for one in left} == {1, 2, 3}
@@ -182,22 +184,22 @@ def test_by_hand() -> None:
     with ImageService("requests", base_url="http://127.0.0.1:1/v1") as service:
         flow = operations.create_image(service._core, "a fox", n=12)
         need = advance(flow, None)
-        assert isinstance(need, Together)
+        assert isinstance(need, RunParallel)
         outcomes: list[Any] = []
         for part in need.flows:
             opened = advance(part, None)
-            assert isinstance(opened, Open)
+            assert isinstance(opened, SendRequest)
             if not outcomes:
-                assert advance(part, Head(200, {})) == Read()
-                assert advance(part, json.dumps(answer()).encode()) == Read()
+                assert advance(part, Head(200, {})) == ReadChunk()
+                assert advance(part, json.dumps(answer()).encode()) == ReadChunk()
                 end = advance(part, b"")
-                assert isinstance(end, Done)
+                assert isinstance(end, Finished)
                 outcomes.append(end)
             else:
                 with pytest.raises(imgkit.NotSentError) as caught:
-                    advance(part, Failed(imgkit.NotSentError("no", permanent=True)))
-                outcomes.append(Failed(caught.value))
+                    advance(part, EffectFailed(imgkit.NotSentError("no", permanent=True)))
+                outcomes.append(EffectFailed(caught.value))
         end = advance(flow, outcomes)
-        assert isinstance(end, Done)
+        assert isinstance(end, Finished)
         assert len(end.value) == 1
         assert len(end.value.errors) == 1

@@ -9,10 +9,10 @@ import pytest
 
 from imgkit import masks
 from imgkit.catalogue.facts import InputFacts
-from imgkit.core.inputs import InputRules, prepared
+from imgkit.core.inputs import InputRules, prepare_inputs
 from imgkit.errors import InvalidRequestError
 from imgkit.images.fitting import ImageNeeds
-from imgkit.images.inputs import ImageReference, InputFile, OpenedInputs, open_file
+from imgkit.images.inputs import ImageFile, ImageReference, OpenedInputs, open_file
 from imgkit.providers.base import mask_polarity
 from tests.support.openings import cleanup
 from tests.support.pictures import picture
@@ -35,7 +35,7 @@ def prepare(
 ) -> tuple[OpenedInputs, list[str]]:  # fmt: skip
     files = [opened(one, f"image.{index}", cleanup) for index, one in enumerate(images)]
     others = [opened(one, field, cleanup) for field, one in (("mask", mask), ("markup", markup))]
-    return prepared(files, *others, rules=rules, how=how, cleanup=cleanup)
+    return prepare_inputs(files, *others, rules=rules, how=how, cleanup=cleanup)
 
 
 def test_as_they_are(cleanup: ExitStack) -> None:
@@ -118,7 +118,7 @@ def test_what_is_only_named(how: Any, cleanup: ExitStack) -> None:
     there = ImageReference(file_id="file-1")
     ready, told = prepare([there, picture()], cleanup, mask=HOLE, markup=picture(mode="RGBA"), how=how)
     assert ready.image[0] is there
-    assert isinstance(ready.mask, InputFile)
+    assert isinstance(ready.mask, ImageFile)
     assert (ready.mask.read(), told) == (HOLE, [])
     with pytest.raises(InvalidRequestError, match="no transparency"):
         prepare([there], cleanup, mask=picture(), how=how)

@@ -14,13 +14,13 @@ import yaml
 
 import imgkit
 from imgkit.cli.run import run
-from imgkit.core.recording import recorded
+from imgkit.core.recording import record_traffic
 from imgkit.default_plugins.recorder import RecorderPlugin
 from imgkit.errors import NotSentError
 from imgkit.plugins.protocols import Exchanged
-from imgkit.plugins.resources import Supplied
-from imgkit.plugins.table import Origin, PluginWarning
-from imgkit.runtime.flow import Done, Failed, Open, Read, Run, advance
+from imgkit.plugins.resources import Resource
+from imgkit.plugins.table import PluginSource, PluginWarning
+from imgkit.runtime.flow import EffectFailed, Finished, ReadChunk, RunBlocking, SendRequest, advance
 from imgkit.testing import canary
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, raw, reply
@@ -84,11 +84,11 @@ def test_the_same_file_as_vcrpy_writes(tmp_path: Path) -> None:
     assert len({tuple(sorted(one.name for one in folder.iterdir())) for folder in folders}) == 1
 
 
-def test_both_services_and_any_backend(face: Any, tmp_path: Path) -> None:
+def test_both_services_and_any_backend(flavor: Any, tmp_path: Path) -> None:
     """The offline backend stands for a stranger's: it has nothing to do with HTTP."""
     path = tmp_path / "c.yaml"
     plugins = [RecorderPlugin(path)]
-    made = face.run(lambda service: service.create_image("a fox", size="64x64"), plugins=plugins)
+    made = flavor.run(lambda service: service.create_image("a fox", size="64x64"), plugins=plugins)
     assert made.warnings == ()
     with imgkit.ImageService(fixtures=path) as service:
         assert service.create_image("a fox", size="64x64")[0].data == made[0].data
@@ -173,7 +173,7 @@ def test_a_key_in_an_svg(tmp_path: Path) -> None:
     assert (tmp_path / "c.yaml.refused").is_file()
 
 
-def test_no_room_for_a_cassette(face: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_a_cassette(flavor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file where the folder should be: the reply arrives, and the recording is in a temporary folder."""
     aside = tmp_path / "aside"
     aside.mkdir()
@@ -181,7 +181,7 @@ def test_no_room_for_a_cassette(face: Any, tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "file").write_text("")
     path = tmp_path / "file/c.yaml"
     with WireServer(reply(200, answer(BIG))) as server:
-        made = face.run(
+        made = flavor.run(
             lambda service: service.create_image("a fox"),
             "requests",
             base_url=server.base_url,
@@ -223,19 +223,19 @@ def test_many_at_once(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
 
 
-def test_requests_that_run_together(face: Any, tmp_path: Path) -> None:
+def test_requests_that_run_together(flavor: Any, tmp_path: Path) -> None:
     """More pictures than one request may ask for: each request is on the cassette."""
     path = tmp_path / "c.yaml"
     options = {"size": "16x16", "n": 14}
     with WireServer(*[many] * 2) as server:
-        made = face.run(
+        made = flavor.run(
             lambda service: service.create_image("a fox", **options),
             "requests",
             base_url=server.base_url,
             plugins=[RecorderPlugin(path)],
         )
         assert server.posts == 2
-    again = face.run(lambda service: service.create_image("a fox", **options), fixtures=path)
+    again = flavor.run(lambda service: service.create_image("a fox", **options), fixtures=path)
     assert len(made) == 14
     assert sorted(one.data for one in again) == sorted(one.data for one in made)
 
@@ -266,21 +266,21 @@ def steps(recorder: Notes, *news: Any) -> Any:
     """Run a plan of two requests, of which only the second is read."""
 
     def plan() -> Any:
-        yield Open(REQUEST)
-        yield Open(REQUEST)
-        while chunk := (yield Read()):
+        yield SendRequest(REQUEST)
+        yield SendRequest(REQUEST)
+        while chunk := (yield ReadChunk()):
             assert chunk
         return "made"
 
-    flow = recorded(plan(), [Supplied(Origin("p"), recorder)])
+    flow = record_traffic(plan(), [Resource(PluginSource("p"), recorder)])
     given = iter(news)
     need = advance(flow, None)
-    while not isinstance(need, Done):
-        if isinstance(need, Run):
+    while not isinstance(need, Finished):
+        if isinstance(need, RunBlocking):
             try:
                 need = advance(flow, need.fn())
             except imgkit.ImgkitError as error:
-                need = advance(flow, Failed(error))
+                need = advance(flow, EffectFailed(error))
         else:
             need = advance(flow, next(given))
     return need.value
@@ -297,7 +297,7 @@ def test_step_by_step() -> None:
 def test_a_failure_of_the_wire_reaches_the_plan() -> None:
     notes = Notes()
     with pytest.raises(NotSentError) as caught:
-        steps(notes, Head(302, {}), Failed(NotSentError("no")))
+        steps(notes, Head(302, {}), EffectFailed(NotSentError("no")))
     assert [one.head.status for one in notes.heard] == [302]
     assert not hasattr(caught.value, "__notes__")
 
@@ -330,14 +330,14 @@ class Diary:
         self.lines.append((exchanged.request.method, exchanged.head.status, len(exchanged.reply)))
 
 
-def test_a_recorder_of_ones_own(face: Any, http_backend: str) -> None:
+def test_a_recorder_of_ones_own(flavor: Any, http_backend: str) -> None:
     """The hook takes anything that records; it sees errors as well as pictures."""
     diary = Diary()
     with WireServer(reply(200, answer()), reply(400, {"error": {"message": "no"}})) as server:
         settings = {"base_url": server.base_url, "plugins": [diary]}
-        face.run(lambda service: service.create_image("a fox"), http_backend, **settings)
+        flavor.run(lambda service: service.create_image("a fox"), http_backend, **settings)
         with pytest.raises(imgkit.BadRequestError):
-            face.run(lambda service: service.create_image("a fox"), http_backend, **settings)
+            flavor.run(lambda service: service.create_image("a fox"), http_backend, **settings)
     assert [line[:2] for line in diary.lines] == [("POST", 200), ("POST", 400)]
     assert diary.lines[0][2] == len(json.dumps(answer()))
 

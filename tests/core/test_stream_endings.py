@@ -34,7 +34,7 @@ class Watcher:
         self.events.append(event)
 
 
-def test_a_dropped_stream(face: Face, http_backend: str, tmp_path: Path) -> None:
+def test_a_dropped_stream(flavor: Face, http_backend: str, tmp_path: Path) -> None:
     """One that nobody closes is closed when nobody holds it any more, and a warning says so."""
     left = threading.Event()
     watcher = Watcher()
@@ -53,12 +53,12 @@ def test_a_dropped_stream(face: Face, http_backend: str, tmp_path: Path) -> None
         gc.collect()
         assert await asyncio.to_thread(left.wait, 10)
 
-    work = blocking if face.colour == "sync" else awaiting
+    work = blocking if flavor.flavor == "sync" else awaiting
     with (
         WireServer(half_a_stream(left)) as server,
         pytest.warns(ResourceWarning, match="was dropped without"),
     ):
-        face.run(work, http_backend, base_url=server.base_url, plugins=[watcher], state_folder=tmp_path)
+        flavor.run(work, http_backend, base_url=server.base_url, plugins=[watcher], state_folder=tmp_path)
     assert watcher.events[-1] == imgkit.plugins.events.Cancelled(maybe_billed=True)
     assert [record.why for record in spool_in(tmp_path).left()] == ["the call was broken off"]
 
@@ -91,7 +91,7 @@ def test_what_is_closed_or_never_entered_is_silent() -> None:
         gc.collect()
 
 
-def test_closed_by_another(face: Face, http_backend: str) -> None:
+def test_closed_by_another(flavor: Face, http_backend: str) -> None:
     """A thread or task that waits for an event while another closes the stream ends with an error of ours."""
 
     def blocking(service: Any) -> None:
@@ -116,7 +116,7 @@ def test_closed_by_another(face: Face, http_backend: str) -> None:
 
     left = threading.Event()
     with WireServer(half_a_stream(left)) as server:
-        face.run(blocking if face.colour == "sync" else awaiting, http_backend, base_url=server.base_url)
+        flavor.run(blocking if flavor.flavor == "sync" else awaiting, http_backend, base_url=server.base_url)
         assert left.wait(10)
 
 

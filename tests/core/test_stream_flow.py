@@ -17,7 +17,7 @@ import imgkit
 from imgkit import CreateImageRequest, PartialImage, RetryPlugin
 from imgkit.core import operations
 from imgkit.providers.openai import OpenAIProvider
-from imgkit.runtime.flow import Done, Emit, Failed, Open, Read, Sleep, advance
+from imgkit.runtime.flow import EffectFailed, EmitEvent, Finished, ReadChunk, SendRequest, Sleep, advance
 from imgkit.wire.messages import Head
 from tests.conftest import Face
 from tests.support.event_streams import WHOLE, completed, event, partial, streamed, watch
@@ -42,22 +42,22 @@ def service() -> Any:
 def test_before_the_first_event_it_is_tried_again(service: Any) -> None:
     """What was not sent, was refused, or was told by an event to be refused, is sent again."""
     flow = flow_of(service)
-    assert isinstance(advance(flow, None), Open)
-    assert isinstance(advance(flow, Failed(imgkit.NotSentError("no"))), Sleep)
-    assert isinstance(advance(flow, None), Open)
-    assert advance(flow, EVENTS) == Read()
+    assert isinstance(advance(flow, None), SendRequest)
+    assert isinstance(advance(flow, EffectFailed(imgkit.NotSentError("no"))), Sleep)
+    assert isinstance(advance(flow, None), SendRequest)
+    assert advance(flow, EVENTS) == ReadChunk()
     assert isinstance(advance(flow, LIMITED), Sleep)
-    assert isinstance(advance(flow, None), Open)
-    assert advance(flow, EVENTS) == Read()
-    assert isinstance(advance(flow, Failed(imgkit.OutcomeUnknownError("cut"))), Sleep)
-    assert isinstance(advance(flow, None), Open)
-    assert advance(flow, EVENTS) == Read()
-    assert isinstance(advance(flow, partial()), Emit)
-    assert advance(flow, None) == Read()
-    assert isinstance(advance(flow, completed()), Emit)
-    assert advance(flow, None) == Read()
+    assert isinstance(advance(flow, None), SendRequest)
+    assert advance(flow, EVENTS) == ReadChunk()
+    assert isinstance(advance(flow, EffectFailed(imgkit.OutcomeUnknownError("cut"))), Sleep)
+    assert isinstance(advance(flow, None), SendRequest)
+    assert advance(flow, EVENTS) == ReadChunk()
+    assert isinstance(advance(flow, partial()), EmitEvent)
+    assert advance(flow, None) == ReadChunk()
+    assert isinstance(advance(flow, completed()), EmitEvent)
+    assert advance(flow, None) == ReadChunk()
     end = advance(flow, b"")
-    assert isinstance(end, Done)
+    assert isinstance(end, Finished)
     assert [one.error for one in end.value.meta.attempts] == [
         "NotSentError", "RateLimitError", "OutcomeUnknownError", None,
     ]  # fmt: skip
@@ -68,19 +68,19 @@ def test_before_the_first_event_it_is_tried_again(service: Any) -> None:
     [
         (LIMITED, imgkit.RateLimitError),
         (event({"error": {"message": "no", "code": "server_error"}}), imgkit.ServerError),
-        (Failed(imgkit.OutcomeUnknownError("cut")), imgkit.OutcomeUnknownError),
-        (Failed(imgkit.NotSentError("a liar")), imgkit.NotSentError),
+        (EffectFailed(imgkit.OutcomeUnknownError("cut")), imgkit.OutcomeUnknownError),
+        (EffectFailed(imgkit.NotSentError("a liar")), imgkit.NotSentError),
     ],
 )
 def test_after_the_first_event_it_is_not(service: Any, news: Any, error: type[Exception]) -> None:
     """Whatever ends it then, nothing is sent again."""
     flow = flow_of(service)
-    assert isinstance(advance(flow, None), Open)
-    assert advance(flow, EVENTS) == Read()
+    assert isinstance(advance(flow, None), SendRequest)
+    assert advance(flow, EVENTS) == ReadChunk()
     need = advance(flow, partial())
-    assert isinstance(need, Emit)
+    assert isinstance(need, EmitEvent)
     assert isinstance(need.event, PartialImage)
-    assert advance(flow, None) == Read()
+    assert advance(flow, None) == ReadChunk()
     with pytest.raises(error):
         advance(flow, news)
 
@@ -92,15 +92,15 @@ def test_several_events_in_one_chunk(service: Any) -> None:
     advance(flow, EVENTS)
     need = advance(flow, partial(0) + partial(1) + completed())
     kinds = []
-    while isinstance(need, Emit):
+    while isinstance(need, EmitEvent):
         kinds.append(type(need.event).__name__)
         need = advance(flow, None)
     assert kinds == ["PartialImage", "PartialImage", "Completed"]
-    assert need == Read()
+    assert need == ReadChunk()
     flow.close()
 
 
-def test_nothing_is_sent_before_it_is_asked_for(face: Face) -> None:
+def test_nothing_is_sent_before_it_is_asked_for(flavor: Face) -> None:
     """Neither the call nor its context sends anything; the first event does."""
     with WireServer(streamed(completed())) as server:
 
@@ -114,7 +114,7 @@ def test_nothing_is_sent_before_it_is_asked_for(face: Face) -> None:
             async with service.stream_image("a fox") as events:
                 assert repr(events) == "AsyncImageStream(open)"
 
-        face.run(blocking if face.colour == "sync" else awaiting, "requests", base_url=server.base_url)
+        flavor.run(blocking if flavor.flavor == "sync" else awaiting, "requests", base_url=server.base_url)
         assert server.accepted == 0
 
 
@@ -198,12 +198,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("given", "said"), WRONG)
-def test_wrong_values(face: Face, given: dict[str, Any], said: str) -> None:
+def test_wrong_values(flavor: Face, given: dict[str, Any], said: str) -> None:
     """They are refused before anything is sent."""
     arguments = {"prompt": "a fox", **given}
     prompt = arguments.pop("prompt")
     with WireServer(streamed(completed())) as server, pytest.raises(imgkit.InvalidRequestError) as caught:
-        watch(face, lambda one: one.stream_image(prompt, **arguments), "requests", base_url=server.base_url)
+        watch(flavor, lambda one: one.stream_image(prompt, **arguments), "requests", base_url=server.base_url)
     assert said in str(caught.value)
     assert server.accepted == 0
 
@@ -250,10 +250,10 @@ class Plain:
             setattr(self, name, getattr(inner, name))
 
 
-def test_a_provider_without_streams(face: Face) -> None:
+def test_a_provider_without_streams(flavor: Face) -> None:
     """It says so, and sends nothing; a plain call works."""
     with pytest.raises(imgkit.ConfigurationError, match="provider plain does not stream: use create_image"):
-        watch(face, lambda one: one.stream_image("a fox"), provider=Plain())
+        watch(flavor, lambda one: one.stream_image("a fox"), provider=Plain())
     with imgkit.ImageService(provider=Plain()) as service:
         assert len(service.create_image("a fox", size="64x64")) == 1
 
@@ -294,7 +294,7 @@ def test_a_picture_is_never_there_twice(service: Any) -> None:
         need = advance(flow, one)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert isinstance(need, Emit)
+    assert isinstance(need, EmitEvent)
     assert need.event.image.data == data  # type: ignore[attr-defined]  # a Completed
     assert peak < len(data) + 2_000_000
     flow.close()
@@ -315,7 +315,7 @@ def test_request_objects_and_hooks(service: Any) -> None:
     request = imgkit.CreateImageEditRequest(image=picture(), prompt="blue")
     flow = operations.stream_image_edit(service._core, request)
     need = advance(flow, None)
-    while not isinstance(need, Open):
+    while not isinstance(need, SendRequest):
         need = advance(flow, need.fn())  # type: ignore[union-attr]  # a Run
     assert need.request.url.endswith("/images/edits")
     flow.close()

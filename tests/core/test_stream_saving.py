@@ -24,7 +24,7 @@ from imgkit import Completed, PartialImage
 from imgkit.core.recovery import recover
 from imgkit.default_plugins.spool import spool_in
 from imgkit.images import part_files as scratch
-from imgkit.images.part_files import PIECE_BYTES, Scratch, ScratchFile
+from imgkit.images.part_files import PIECE_BYTES, PartFile, PartFiles
 from imgkit.testing.samples import png
 from tests.conftest import Face
 from tests.support.event_streams import HEAD, Seen, completed, event, partial, streamed, then, watch
@@ -44,10 +44,10 @@ def hidden(folder: Path) -> list[str]:
 
 
 def is_on_disk(image: imgkit.Image) -> bool:
-    return isinstance(image.source, ScratchFile) and image.source.path is not None
+    return isinstance(image.source, PartFile) and image.source.path is not None
 
 
-def test_saved_while_it_arrives(face: Face, http_backend: str, tmp_path: Path) -> None:
+def test_saved_while_it_arrives(flavor: Face, http_backend: str, tmp_path: Path) -> None:
     """Each picture is on disk when its event comes, the complete one under its name."""
     found: list[Any] = []
 
@@ -59,7 +59,7 @@ def test_saved_while_it_arrives(face: Face, http_backend: str, tmp_path: Path) -
         found.append((one.image.data, one.image.format, one.image.width, one.image.sha256))
 
     with WireServer(streamed(partial(0, SKETCH), partial(1, SHARPER), completed(WHOLE))) as server:
-        seen = watch(face, fox(tmp_path), http_backend, base_url=server.base_url, see=look)
+        seen = watch(flavor, fox(tmp_path), http_backend, base_url=server.base_url, see=look)
     pictures = (SKETCH, SHARPER, WHOLE)
     assert found == [(data, "png", 250, hashlib.sha256(data).hexdigest()) for data in pictures]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fox.png", "fox.png.json"]
@@ -71,7 +71,7 @@ def test_saved_while_it_arrives(face: Face, http_backend: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_partial_pictures_are_the_caller_s_to_save(face: Face, tmp_path: Path, overwrite: bool) -> None:
+def test_partial_pictures_are_the_caller_s_to_save(flavor: Face, tmp_path: Path, overwrite: bool) -> None:
     """As often as they like; what becomes of the file they saved is nothing to the event."""
     paths: list[Path] = []
 
@@ -86,7 +86,7 @@ def test_partial_pictures_are_the_caller_s_to_save(face: Face, tmp_path: Path, o
             assert paths[1].read_bytes() == one.image.data == SKETCH
 
     with WireServer(streamed(partial(0, SKETCH), completed(WHOLE))) as server:
-        seen = watch(face, fox(tmp_path), "requests", base_url=server.base_url, see=look)
+        seen = watch(flavor, fox(tmp_path), "requests", base_url=server.base_url, see=look)
     assert [path.exists() for path in paths] == [True, True]
     assert seen.events[0].image.data == SKETCH
     assert hidden(tmp_path) == []
@@ -110,7 +110,7 @@ def test_what_nobody_holds_is_gone_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("partials", [0, 1])
-def test_memory_stays_flat(face: Face, tmp_path: Path, partials: int) -> None:
+def test_memory_stays_flat(flavor: Face, tmp_path: Path, partials: int) -> None:
     """Whatever the size of its pictures, what Python holds while a stream is saved is under 2 MiB."""
     data = png()[:-12] + os.urandom(24 << 20) + png()[-12:]
     text = base64.b64encode(data)
@@ -153,8 +153,8 @@ def test_memory_stays_flat(face: Face, tmp_path: Path, partials: int) -> None:
                 del one
 
     with WireServer(script) as server:  # it is in this process: what it holds was there before
-        work, backend = (blocking, "requests") if face.colour == "sync" else (awaiting, "aiohttp")
-        face.run(work, backend, base_url=server.base_url, plugins=[Peak()])
+        work, backend = (blocking, "requests") if flavor.flavor == "sync" else (awaiting, "aiohttp")
+        flavor.run(work, backend, base_url=server.base_url, plugins=[Peak()])
     names = ["fox.png", *(["fox.partial-0.png"] if partials else [])]
     for name in names:
         assert (tmp_path / name).stat().st_size == len(data)
@@ -163,11 +163,11 @@ def test_memory_stays_flat(face: Face, tmp_path: Path, partials: int) -> None:
     assert 0 < Peak.peak < (2 << 20) + (1 << 17) * 3, Peak.peak
 
 
-def test_leaving_early(face: Face, http_backend: str, tmp_path: Path) -> None:
+def test_leaving_early(flavor: Face, http_backend: str, tmp_path: Path) -> None:
     """In the midst of the next picture: no file stays, and the picture that one left with is there."""
     script = then(partial(0, SKETCH), completed(WHOLE)[:200_000], lambda line: line.until_client_leaves())
     with WireServer(script) as server:
-        seen = watch(face, fox(tmp_path), http_backend, base_url=server.base_url, see=lambda one: True)
+        seen = watch(flavor, fox(tmp_path), http_backend, base_url=server.base_url, see=lambda one: True)
     assert seen.events[0].image.data == SKETCH
     assert list(tmp_path.iterdir()) == []
 
@@ -215,21 +215,23 @@ def test_a_cancelled_task(http_backend: str, tmp_path: Path) -> None:
     assert WHOLE.startswith(second.data)
 
 
-def broken(face: Face, kind: type[Exception], script: Any, folder: Path, backend: str) -> tuple[Any, Seen]:
+def broken(flavor: Face, kind: type[Exception], script: Any, folder: Path, backend: str) -> tuple[Any, Seen]:
     """Return the error that a stream ends with, and what came before; nothing is left in the folder."""
     seen = Seen()
     (folder / "out").mkdir()
     options: dict[str, Any] = {"state_folder": folder / "state", "seen": seen}
     with WireServer(script) as server, pytest.raises(kind) as caught:
-        watch(face, fox(folder / "out"), backend, base_url=server.base_url, **options)
+        watch(flavor, fox(folder / "out"), backend, base_url=server.base_url, **options)
     assert list((folder / "out").iterdir()) == []
     return caught.value, seen
 
 
-def test_a_cut(face: Face, http_backend: str, tmp_path: Path) -> None:
+def test_a_cut(flavor: Face, http_backend: str, tmp_path: Path) -> None:
     """What did arrive is in the error and in the spool, as if nothing had been on the way to a file."""
     pieces = (partial(0, SKETCH), partial(1, SHARPER), completed(WHOLE)[:200_000])
-    error, seen = broken(face, imgkit.OutcomeUnknownError, streamed(*pieces, end=b""), tmp_path, http_backend)
+    error, seen = broken(
+        flavor, imgkit.OutcomeUnknownError, streamed(*pieces, end=b""), tmp_path, http_backend
+    )
     assert [one.image.data for one in seen.events] == [SKETCH, SHARPER]
     assert [one.data for one in error.images] == [SHARPER]
     assert pickle.loads(pickle.dumps(error)).images[0].data == SHARPER
@@ -242,45 +244,45 @@ def test_a_cut(face: Face, http_backend: str, tmp_path: Path) -> None:
     assert len(found.images[1].data) > 140_000
 
 
-def test_an_error_event(face: Face, tmp_path: Path) -> None:
+def test_an_error_event(flavor: Face, tmp_path: Path) -> None:
     """No file stays, and partial pictures that were kept are there."""
     script = streamed(partial(0, SKETCH), event({"type": "error", "code": "server_error", "message": "boom"}))
-    error, seen = broken(face, imgkit.ApiError, script, tmp_path, "requests")
+    error, seen = broken(flavor, imgkit.ApiError, script, tmp_path, "requests")
     assert "boom" in str(error)
     assert seen.events[0].image.data == SKETCH
 
 
-def test_no_complete_picture(face: Face, tmp_path: Path) -> None:
+def test_no_complete_picture(flavor: Face, tmp_path: Path) -> None:
     """The error has the last partial picture, though its file is gone."""
-    error, _ = broken(face, imgkit.StreamError, streamed(partial(0, SKETCH)), tmp_path, "requests")
+    error, _ = broken(flavor, imgkit.StreamError, streamed(partial(0, SKETCH)), tmp_path, "requests")
     assert [one.data for one in error.images] == [SKETCH]
     (record,) = spool_in(tmp_path / "state").left()
     assert [one.data for one in recover(record).images] == [SKETCH]
 
 
-def test_broken_base64(face: Face, tmp_path: Path) -> None:
+def test_broken_base64(flavor: Face, tmp_path: Path) -> None:
     """It is told as if it had been read whole, and not saved."""
     members = {"type": "image_generation.completed", "b64_json": encoded(WHOLE)[:-9] + "*" * 9}
-    error, _ = broken(face, imgkit.UnreadableReplyError, streamed(event(members)), tmp_path, "requests")
+    error, _ = broken(flavor, imgkit.UnreadableReplyError, streamed(event(members)), tmp_path, "requests")
     assert "broken base64" in str(error)
     assert json.loads(error.body) == members
 
 
-def test_several_at_once(face: Face, tmp_path: Path) -> None:
+def test_several_at_once(flavor: Face, tmp_path: Path) -> None:
     """Events that come in one piece share nothing."""
     pieces = b"".join((partial(0, SKETCH), completed(WHOLE), partial(0, SHARPER), completed(SKETCH)))
     with WireServer(streamed(pieces)) as server:
-        seen = watch(face, fox(tmp_path, n=2), "aiohttp", base_url=server.base_url)
+        seen = watch(flavor, fox(tmp_path, n=2), "aiohttp", base_url=server.base_url)
     assert [one.image.data for one in seen.events] == [SKETCH, WHOLE, SHARPER, SKETCH]
     assert [one.path.read_bytes() for one in seen.response] == [WHOLE, SKETCH]
     assert hidden(tmp_path) == []
 
 
-def test_json_instead(face: Face, tmp_path: Path) -> None:
+def test_json_instead(flavor: Face, tmp_path: Path) -> None:
     """The pictures of a plain reply go to disk too."""
     body = {"data": [{"b64_json": encoded(SKETCH)}, {"b64_json": encoded(WHOLE)}]}
     with WireServer(reply(200, body)) as server:
-        seen = watch(face, fox(tmp_path, n=2), "requests", base_url=server.base_url)
+        seen = watch(flavor, fox(tmp_path, n=2), "requests", base_url=server.base_url)
     assert seen.kinds == ["Completed", "Completed"]
     assert [one.image.path.read_bytes() for one in seen.events] == [SKETCH, WHOLE]
     assert hidden(tmp_path) == []
@@ -288,7 +290,7 @@ def test_json_instead(face: Face, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", [0, 1, 3, 5])
 def test_a_full_disk_leaves_pictures_in_memory(
-    face: Face, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+    flavor: Face, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     """Whenever the disk is full, all events come with their bytes."""
     calls = []
@@ -302,42 +304,42 @@ def test_a_full_disk_leaves_pictures_in_memory(
 
     monkeypatch.setattr(scratch.os, "write", full)
     with WireServer(streamed(partial(0, SKETCH), completed(WHOLE))) as server:
-        seen = watch(face, fox(tmp_path), "requests", base_url=server.base_url)
+        seen = watch(flavor, fox(tmp_path), "requests", base_url=server.base_url)
     assert len(calls) > at
     assert [one.image.data for one in seen.events] == [SKETCH, WHOLE]
     assert (tmp_path / "fox.png").read_bytes() == WHOLE
     assert hidden(tmp_path) == []
 
 
-def test_what_cannot_be_saved(face: Face, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_saved(flavor: Face, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It reaches the caller in memory, and the error at the end has it too."""
 
     def no(*args: Any) -> None:
         raise OSError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr("imgkit.images.saving._link", no)
-    error, seen = broken(face, imgkit.SaveError, streamed(completed(WHOLE)), tmp_path, "requests")
+    error, seen = broken(flavor, imgkit.SaveError, streamed(completed(WHOLE)), tmp_path, "requests")
     assert (seen.events[0].image.path, seen.events[0].image.data) == (None, WHOLE)
     assert error.response[0].data == WHOLE
 
 
 def test_a_file_that_was_not_made_whole() -> None:
     """Ctrl-C may come within its making; nothing is wrong with its end then."""
-    ScratchFile.__new__(ScratchFile).discard()
+    PartFile.__new__(PartFile).discard()
 
 
 def test_a_picture_read_while_the_call_ends(tmp_path: Path) -> None:
     """Another thread that reads a partial picture never meets the moment between disk and memory."""
     data = os.urandom(PIECE_BYTES * 4)
     for _ in range(20):
-        held = Scratch(tmp_path, digests=False)
+        held = PartFiles(tmp_path, digests=False)
         file = held.new()
         file.add(data)
         held.write()
         file.lend()
         wrong: list[object] = []
 
-        def read(file: ScratchFile = file, wrong: list[object] = wrong) -> None:
+        def read(file: PartFile = file, wrong: list[object] = wrong) -> None:
             try:
                 wrong += [1 for _ in range(20) if file.read() != data or file.read_at(9, 7) != data[7:16]]
             except imgkit.ImgkitError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import imgkit
-from imgkit.runtime.flow import Done, Emit, Open, Read, Run, advance
+from imgkit.runtime.flow import EmitEvent, Finished, ReadChunk, RunBlocking, SendRequest, advance
 from imgkit.testing.samples import png
 from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.transfer import Transfer
@@ -124,17 +124,17 @@ def test_left_at_every_step(tmp_path: Path, count: int) -> None:
         need = advance(flow, None)
         for _ in range(steps):
             match need:
-                case Open():
+                case SendRequest():
                     news = HEAD
-                case Read():
+                case ReadChunk():
                     news = stream[place : place + 100_000]
                     place += 100_000
-                case Run(fn, _):
+                case RunBlocking(fn, _):
                     news = fn()
-                case Emit():
+                case EmitEvent():
                     news = None
             need = advance(flow, news)
-            if isinstance(need, Done):
+            if isinstance(need, Finished):
                 break
         flow.close()
         service.close()
@@ -143,6 +143,6 @@ def test_left_at_every_step(tmp_path: Path, count: int) -> None:
         ends = [event for event in told.events if event in ("Succeeded", "Failed", "Cancelled")]
         assert ends == ["Succeeded" if told.accounts[1:] == [f"settled for {count}"] else "Cancelled"]
         assert list(folder.glob(".*")) == []
-        if isinstance(need, Done):
+        if isinstance(need, Finished):
             break
-    assert seen == {Open, Read, Run, Emit, Done}
+    assert seen == {SendRequest, ReadChunk, RunBlocking, EmitEvent, Finished}

@@ -16,7 +16,7 @@ import pytest
 import imgkit
 from imgkit import Completed, PartialImage
 from imgkit.core.recovery import recover
-from imgkit.default_plugins.retry import Unhurried
+from imgkit.default_plugins.retry import NoWaitRetry
 from imgkit.default_plugins.spool import spool_in
 from tests.conftest import Face
 from tests.support.event_streams import (
@@ -56,18 +56,18 @@ def fox(service: Any, **more: Any) -> Any:
     return service.stream_image("a fox", **more)
 
 
-def fails(face: Face, kind: type[Exception], script: Any, backend: str, **options: Any) -> tuple[Any, Seen]:
+def fails(flavor: Face, kind: type[Exception], script: Any, backend: str, **options: Any) -> tuple[Any, Seen]:
     """Return the error that a stream ends with, and what came before."""
     seen = Seen()
     with WireServer(script) as server, pytest.raises(kind) as caught:
-        watch(face, fox, backend, base_url=server.base_url, seen=seen, **options)
+        watch(flavor, fox, backend, base_url=server.base_url, seen=seen, **options)
     assert server.posts == 1
     return caught.value, seen
 
 
-def test_offline(face: Face) -> None:
+def test_offline(flavor: Face) -> None:
     """The default backend streams too: partial pictures get sharper, the last one is that of create_image."""
-    seen = watch(face, lambda service: fox(service, size="64x64", partial_images=3))
+    seen = watch(flavor, lambda service: fox(service, size="64x64", partial_images=3))
     assert seen.kinds == ["PartialImage"] * 3 + ["Completed"]
     assert [one.index for one in seen.events[:3]] == [0, 1, 2]
     whole = seen.events[3].image
@@ -84,15 +84,15 @@ def test_offline(face: Face) -> None:
         for one in seen.events[:3]
     ]
     assert distances[0] > distances[1] > distances[2] > 0
-    edited = watch(face, lambda service: service.stream_image_edit(whole, "with a hat", partial_images=1))
+    edited = watch(flavor, lambda service: service.stream_image_edit(whole, "with a hat", partial_images=1))
     assert edited.kinds == ["PartialImage", "Completed"]
 
 
-def test_both_backends(face: Face, http_backend: str) -> None:
+def test_both_backends(flavor: Face, http_backend: str) -> None:
     """What goes out, and what comes in."""
     with WireServer(streamed(partial(), completed() + event("[DONE]")[:6] + b"[DONE]\n\n")) as server:
         seen = watch(
-            face,
+            flavor,
             lambda service: fox(service, partial_images=2, quality="low"),
             http_backend,
             base_url=server.base_url,
@@ -115,11 +115,11 @@ def test_both_backends(face: Face, http_backend: str) -> None:
     assert seen.response.created == 5
 
 
-def test_an_edit(face: Face, http_backend: str) -> None:
+def test_an_edit(flavor: Face, http_backend: str) -> None:
     """An edit is a form, with the same members as fields; its events have names of their own."""
     with WireServer(streamed(partial(kind="image_edit"), completed(kind="image_edit"))) as server:
         seen = watch(
-            face,
+            flavor,
             lambda service: service.stream_image_edit(picture(), "a hat", partial_images=0),
             http_backend,
             base_url=server.base_url,
@@ -130,7 +130,7 @@ def test_an_edit(face: Face, http_backend: str) -> None:
     assert b'name="partial_images"\r\n\r\n0\r\n' in body
 
 
-def test_events_come_when_they_are_sent(face: Face, http_backend: str) -> None:
+def test_events_come_when_they_are_sent(flavor: Face, http_backend: str) -> None:
     """Each event reaches the caller before the server sends the next one."""
     gate = threading.Semaphore(0)
 
@@ -139,20 +139,20 @@ def test_events_come_when_they_are_sent(face: Face, http_backend: str) -> None:
 
     script = then(partial(0), wait, b": still here\n\n", partial(1), wait, completed(), wait)
     with WireServer(script) as server:
-        seen = watch(face, fox, http_backend, base_url=server.base_url, see=lambda one: gate.release())
+        seen = watch(flavor, fox, http_backend, base_url=server.base_url, see=lambda one: gate.release())
     assert seen.kinds == ["PartialImage", "PartialImage", "Completed"]
 
 
-def test_any_cuts_of_the_transport(face: Face, http_backend: str) -> None:
+def test_any_cuts_of_the_transport(flavor: Face, http_backend: str) -> None:
     """One byte a chunk, CRLF, a BOM, keep-alive comments: the same events."""
     stream = (b"\xef\xbb\xbf: hi\n\n" + partial() + completed()).replace(b"\n", b"\r\n")
     with WireServer(streamed(*(stream[at : at + 1] for at in range(len(stream))))) as server:
-        seen = watch(face, fox, http_backend, base_url=server.base_url)
+        seen = watch(flavor, fox, http_backend, base_url=server.base_url)
     assert [one.image.data for one in seen.events] == [PARTIAL, WHOLE]
 
 
 @pytest.mark.parametrize("reuse", [False, True])
-def test_leaving_early(face: Face, http_backend: str, reuse: bool) -> None:
+def test_leaving_early(flavor: Face, http_backend: str, reuse: bool) -> None:
     """The connection is closed at once, and not used again; observers hear that it may be billed."""
     left = threading.Event()
     watcher = Watcher()
@@ -181,8 +181,8 @@ def test_leaving_early(face: Face, http_backend: str, reuse: bool) -> None:
             async with fox(service) as events:
                 await anext(events)
 
-        work = blocking if face.colour == "sync" else awaiting
-        face.run(work, http_backend, base_url=server.base_url, reuse_connections=reuse, plugins=[watcher])
+        work = blocking if flavor.flavor == "sync" else awaiting
+        flavor.run(work, http_backend, base_url=server.base_url, reuse_connections=reuse, plugins=[watcher])
         assert server.accepted == 2
 
 
@@ -219,12 +219,12 @@ def test_a_cancelled_task(http_backend: str) -> None:
         asyncio.run(main(server.base_url))
 
 
-def test_leaving_with_the_last_picture(face: Face, http_backend: str, tmp_path: Path) -> None:
+def test_leaving_with_the_last_picture(flavor: Face, http_backend: str, tmp_path: Path) -> None:
     """Whoever leaves with all that was asked for has it: nothing is kept, and the call has succeeded."""
     watcher = Watcher()
     with WireServer(then(completed(), lambda line: line.until_client_leaves())) as server:
         watch(
-            face,
+            flavor,
             fox,
             http_backend,
             base_url=server.base_url,
@@ -244,10 +244,10 @@ def test_leaving_with_the_last_picture(face: Face, http_backend: str, tmp_path: 
         {"type": "error", "error": {"message": "boom", "code": "moderation_blocked"}},
     ],
 )
-def test_an_error_event(face: Face, http_backend: str, members: Any) -> None:
+def test_an_error_event(flavor: Face, http_backend: str, members: Any) -> None:
     """It is the error that it would be as a reply, and ends the stream; nothing is sent again."""
     script = streamed(partial(), event(members, "error"), completed())
-    error, seen = fails(face, imgkit.ModerationBlockedError, script, http_backend)
+    error, seen = fails(flavor, imgkit.ModerationBlockedError, script, http_backend)
     assert "boom" in str(error)
     assert error.request_id == "req_s"
     assert seen.kinds == ["PartialImage"]
@@ -256,7 +256,7 @@ def test_an_error_event(face: Face, http_backend: str, members: Any) -> None:
 
 @pytest.mark.parametrize(("n", "pieces"), [(1, ()), (1, (partial(),)), (2, (partial(), completed()))])
 def test_what_came_before_an_error_event_may_be_billed(
-    face: Face, tmp_path: Path, n: int, pieces: tuple[bytes, ...]
+    flavor: Face, tmp_path: Path, n: int, pieces: tuple[bytes, ...]
 ) -> None:
     """A budget counts it, the spool keeps it, the error has it; where nothing came, nothing is billed."""
     budget = imgkit.Budget(1, allow_unknown=True)
@@ -264,7 +264,7 @@ def test_what_came_before_an_error_event_may_be_billed(
     seen = Seen()
     with WireServer(script) as server, pytest.raises(imgkit.ServerError) as caught:
         watch(
-            face, lambda service: fox(service, n=n), "requests", base_url=server.base_url,
+            flavor, lambda service: fox(service, n=n), "requests", base_url=server.base_url,
             plugins=[budget], state_folder=tmp_path, seen=seen,
         )  # fmt: skip
     assert budget.unpriced == bool(pieces)
@@ -287,13 +287,13 @@ def test_what_came_before_an_error_event_may_be_billed(
 )
 @pytest.mark.parametrize("end", [END, b""])
 def test_nothing_behind_the_last_picture_costs_it(
-    face: Face, tmp_path: Path, behind: bytes, end: bytes
+    flavor: Face, tmp_path: Path, behind: bytes, end: bytes
 ) -> None:
     """Errors, garbage, what is too large, a cut: a warning at most, and the call has succeeded."""
     watcher = Watcher()
     with WireServer(streamed(partial(), completed(), behind, end=end)) as server:
         seen = watch(
-            face, fox, "requests", base_url=server.base_url, plugins=[watcher], state_folder=tmp_path,
+            flavor, fox, "requests", base_url=server.base_url, plugins=[watcher], state_folder=tmp_path,
             max_reply_bytes=len(completed()) + 500,
         )  # fmt: skip
     assert [one.data for one in seen.response] == [WHOLE]
@@ -302,20 +302,20 @@ def test_nothing_behind_the_last_picture_costs_it(
     assert spool_in(tmp_path).left() == []
 
 
-def test_a_cut_within_the_last_blank_line(face: Face, http_backend: str, tmp_path: Path) -> None:
+def test_a_cut_within_the_last_blank_line(flavor: Face, http_backend: str, tmp_path: Path) -> None:
     """The picture is whole, and it is paid for: it is handed on."""
     with WireServer(streamed(partial(), completed()[:-2], end=b"")) as server:
-        seen = watch(face, fox, http_backend, base_url=server.base_url, state_folder=tmp_path)
+        seen = watch(flavor, fox, http_backend, base_url=server.base_url, state_folder=tmp_path)
     assert seen.kinds == ["PartialImage", "Completed"]
     assert [one.data for one in seen.response] == [WHOLE]
     assert spool_in(tmp_path).left() == []
 
 
-def test_a_cut(face: Face, http_backend: str, tmp_path: Path) -> None:
+def test_a_cut(flavor: Face, http_backend: str, tmp_path: Path) -> None:
     """A cut stream is an unknown outcome; what did arrive is in the error and in the spool."""
     pieces = (partial(), partial(1, noise(13)), completed()[:4000])
     error, seen = fails(
-        face, imgkit.OutcomeUnknownError, streamed(*pieces, end=b""), http_backend, state_folder=tmp_path
+        flavor, imgkit.OutcomeUnknownError, streamed(*pieces, end=b""), http_backend, state_folder=tmp_path
     )
     assert seen.kinds == ["PartialImage", "PartialImage"]
     assert [one.data for one in error.images] == [noise(13)]
@@ -330,10 +330,10 @@ def test_a_cut(face: Face, http_backend: str, tmp_path: Path) -> None:
     assert not found.whole
 
 
-def test_a_cut_behind_the_last_picture(face: Face, http_backend: str, tmp_path: Path) -> None:
+def test_a_cut_behind_the_last_picture(flavor: Face, http_backend: str, tmp_path: Path) -> None:
     """All that was asked for is here: a warning, and nothing is kept."""
     with WireServer(streamed(completed(), end=b"")) as server:
-        seen = watch(face, fox, http_backend, base_url=server.base_url, state_folder=tmp_path)
+        seen = watch(flavor, fox, http_backend, base_url=server.base_url, state_folder=tmp_path)
     assert seen.kinds == ["Completed"]
     assert "broke behind its last picture" in seen.response.warnings[0]
     assert spool_in(tmp_path).left() == []
@@ -351,10 +351,10 @@ def test_a_cut_behind_the_last_picture(face: Face, http_backend: str, tmp_path: 
     ],
 )
 def test_no_picture_at_the_end(
-    face: Face, tmp_path: Path, pieces: tuple[bytes, ...], came: str, images: int
+    flavor: Face, tmp_path: Path, pieces: tuple[bytes, ...], came: str, images: int
 ) -> None:
     """A stream that ends without a complete picture is an error, never a silent end."""
-    error, seen = fails(face, imgkit.StreamError, streamed(*pieces), "requests", state_folder=tmp_path)
+    error, seen = fails(flavor, imgkit.StreamError, streamed(*pieces), "requests", state_folder=tmp_path)
     assert came in str(error)
     assert error.maybe_billed
     assert error.request_id == "req_s"
@@ -365,34 +365,34 @@ def test_no_picture_at_the_end(
     assert [one.data for one in recover(record).images][:images] == [PARTIAL][:images]
 
 
-def test_the_last_blank_line_is_missing(face: Face, http_backend: str) -> None:
+def test_the_last_blank_line_is_missing(flavor: Face, http_backend: str) -> None:
     """A picture that is whole counts, though the standard would drop its event: it is paid for."""
     with WireServer(streamed(completed()[:-2])) as server:
-        seen = watch(face, fox, http_backend, base_url=server.base_url)
+        seen = watch(flavor, fox, http_backend, base_url=server.base_url)
     assert [one.data for one in seen.response] == [WHOLE]
 
 
-def test_json_instead(face: Face, http_backend: str) -> None:
+def test_json_instead(flavor: Face, http_backend: str) -> None:
     """Many servers do not stream: each picture of their reply is an event."""
     body = {"created": 7, "data": [{"b64_json": encoded(PARTIAL)}, {"b64_json": encoded(WHOLE)}]}
     for kind in ("application/json", "text/event-stream"):
         with WireServer(reply(200, body, content_type=kind)) as server:
-            seen = watch(face, lambda service: fox(service, n=2), http_backend, base_url=server.base_url)
+            seen = watch(flavor, lambda service: fox(service, n=2), http_backend, base_url=server.base_url)
         assert seen.kinds == ["Completed", "Completed"]
         assert [one.image.data for one in seen.events] == [PARTIAL, WHOLE]
         assert [one.image.index for one in seen.events] == [0, 1]
         assert seen.response.created == 7
-    error, seen = fails(face, imgkit.EmptyResultError, reply(200, {"data": []}), http_backend)
+    error, seen = fails(flavor, imgkit.EmptyResultError, reply(200, {"data": []}), http_backend)
     assert seen.events == []
-    error, seen = fails(face, imgkit.UnreadableReplyError, reply(200, b"<html>"), http_backend)
+    error, seen = fails(flavor, imgkit.UnreadableReplyError, reply(200, b"<html>"), http_backend)
     assert error.body == b"<html>"
 
 
-def test_a_stream_that_nobody_asked_for(face: Face, http_backend: str, tmp_path: Path) -> None:
+def test_a_stream_that_nobody_asked_for(flavor: Face, http_backend: str, tmp_path: Path) -> None:
     """A call that asks for a plain reply reads no events; what came is kept, and nothing is sent again."""
     stream = partial() + completed()
     with WireServer(streamed(stream)) as server, pytest.raises(imgkit.UnreadableReplyError) as caught:
-        face.run(
+        flavor.run(
             lambda service: service.create_image("a fox"), http_backend,
             base_url=server.base_url, state_folder=tmp_path, retry=True,
         )  # fmt: skip
@@ -402,7 +402,7 @@ def test_a_stream_that_nobody_asked_for(face: Face, http_backend: str, tmp_path:
     assert record.undecoded() == stream or record.text() == stream
 
 
-def test_events_that_are_passed_over(face: Face) -> None:
+def test_events_that_are_passed_over(flavor: Face) -> None:
     """Types that nobody knows, none at all, what is no object, partial pictures without a picture."""
     others = (
         {"type": "image_generation.telemetry", "x": 1}, {"x": 1}, [], 3, {"type": 5},
@@ -411,33 +411,33 @@ def test_events_that_are_passed_over(face: Face) -> None:
     )  # fmt: skip
     empty = (b"data\n\n", b"data:\n\n", b"event: ping\ndata: \n\n", b"event: image_generation.completed\n\n")
     with WireServer(streamed(*map(event, others), *empty, completed(), *empty)) as server:
-        seen = watch(face, fox, "requests", base_url=server.base_url)
+        seen = watch(flavor, fox, "requests", base_url=server.base_url)
     assert seen.kinds == ["Completed"]
     assert seen.response.warnings == ()
 
 
-def test_nothing_is_sent_again_for_a_server_that_asks_for_it(face: Face, http_backend: str) -> None:
+def test_nothing_is_sent_again_for_a_server_that_asks_for_it(flavor: Face, http_backend: str) -> None:
     """``retry:`` and ``id:`` are for readers of news: here another request would be another picture."""
     script = streamed(b"retry: 1\nid: 7\n\n", partial(), b"retry: 1\nid: 8\ndata:\n\n", end=b"")
-    _, seen = fails(face, imgkit.OutcomeUnknownError, script, http_backend, retry=True)
+    _, seen = fails(flavor, imgkit.OutcomeUnknownError, script, http_backend, retry=True)
     assert seen.kinds == ["PartialImage"]
 
 
-def test_gzip_that_nobody_asked_for(face: Face, http_backend: str) -> None:
+def test_gzip_that_nobody_asked_for(flavor: Face, http_backend: str) -> None:
     """It is unpacked however it is cut; what only says that it is gzip is an unknown outcome."""
     stream = partial() + completed()
     packed = gzip.compress(stream)
     start = HEAD.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n")
     pieces = [packed[at : at + 997] for at in range(0, len(packed), 997)]
     with WireServer(lambda line: line.send(start + b"".join(map(chunk, pieces)) + END)) as server:
-        seen = watch(face, fox, http_backend, base_url=server.base_url)
+        seen = watch(flavor, fox, http_backend, base_url=server.base_url)
     assert [one.image.data for one in seen.events] == [PARTIAL, WHOLE]
     lie = lambda line: line.send(start + chunk(stream) + END)  # noqa: E731
-    _, seen = fails(face, imgkit.OutcomeUnknownError, lie, http_backend)
+    _, seen = fails(flavor, imgkit.OutcomeUnknownError, lie, http_backend)
     assert seen.events == []
 
 
-def test_odd_numbers_of_partial_pictures(face: Face) -> None:
+def test_odd_numbers_of_partial_pictures(flavor: Face) -> None:
     """Repeated, out of order, impossible, missing: each is handed on, and numbered where it is not."""
     numbers = (5, 5, 2, -1, None, "x", True, 1.5, 10**30)
     members = [
@@ -445,61 +445,63 @@ def test_odd_numbers_of_partial_pictures(face: Face) -> None:
         for one in numbers
     ]
     with WireServer(streamed(*map(event, members), completed())) as server:
-        seen = watch(face, fox, "requests", base_url=server.base_url)
+        seen = watch(flavor, fox, "requests", base_url=server.base_url)
     assert [one.index for one in seen.events[:-1]] == [5, 5, 2, 3, 4, 5, 6, 7, 10**30]
 
 
-def test_pictures_of_unknown_formats(face: Face) -> None:
+def test_pictures_of_unknown_formats(flavor: Face) -> None:
     """They are handed on as they came; with a complete one a warning says so."""
     with WireServer(streamed(partial(0, b"a sketch"), completed(b"a painting"))) as server:
-        seen = watch(face, fox, "requests", base_url=server.base_url)
+        seen = watch(flavor, fox, "requests", base_url=server.base_url)
     assert [one.image.data for one in seen.events] == [b"a sketch", b"a painting"]
     assert "no picture of a known format" in seen.response.warnings[0]
 
 
 @pytest.mark.parametrize("data", [b"{oops", b"hello", b'{"type": NaN}', b"\xff"])
-def test_an_event_that_is_no_json(face: Face, data: bytes) -> None:
+def test_an_event_that_is_no_json(flavor: Face, data: bytes) -> None:
     """It is an error of ours, with what came."""
     script = streamed(partial(), b"data: " + data + b"\n\n", completed())
-    error, seen = fails(face, imgkit.UnreadableReplyError, script, "requests")
+    error, seen = fails(flavor, imgkit.UnreadableReplyError, script, "requests")
     assert seen.kinds == ["PartialImage"]
     assert error.body == data
 
 
-def test_an_event_that_is_too_large(face: Face) -> None:
+def test_an_event_that_is_too_large(flavor: Face) -> None:
     """An event is bounded as a reply is; the stream as a whole is not."""
     small = len(partial()) + 500
     with WireServer(streamed(partial(0), partial(1), completed(PARTIAL))) as server:
-        assert len(watch(face, fox, "requests", base_url=server.base_url, max_reply_bytes=small).events) == 3
+        assert (
+            len(watch(flavor, fox, "requests", base_url=server.base_url, max_reply_bytes=small).events) == 3
+        )
     error, seen = fails(
-        face, imgkit.UnreadableReplyError, streamed(partial(), completed(noise(1, 200))), "requests",
+        flavor, imgkit.UnreadableReplyError, streamed(partial(), completed(noise(1, 200))), "requests",
         max_reply_bytes=small,
     )  # fmt: skip
     assert "max_reply_bytes" in str(error)
     assert seen.kinds == ["PartialImage"]
 
 
-def test_comments_keep_a_stream_alive(face: Face, http_backend: str) -> None:
+def test_comments_keep_a_stream_alive(flavor: Face, http_backend: str) -> None:
     """The read timeout is for silence: comments end it. The deadline holds all the same."""
     comments = [step for _ in range(20) for step in (b": wait\n\n", lambda line: line.wait(0.04))]
     with WireServer(then(*comments, completed())) as server:
-        seen = watch(face, fox, http_backend, base_url=server.base_url, read_timeout_s=0.5)
+        seen = watch(flavor, fox, http_backend, base_url=server.base_url, read_timeout_s=0.5)
     assert seen.kinds == ["Completed"]
     comment = chunk(b": wait\n\n")
     with WireServer(drip(comment * 100, HEAD)) as server, pytest.raises(imgkit.OutcomeUnknownError) as caught:
-        watch(face, fox, http_backend, base_url=server.base_url, timeout_s=0.3)
+        watch(flavor, fox, http_backend, base_url=server.base_url, timeout_s=0.3)
     assert "within 0.3 s" in str(caught.value)
 
 
-def test_refusals(face: Face, http_backend: str) -> None:
+def test_refusals(flavor: Face, http_backend: str) -> None:
     """A reply that is not 2xx is what it always is."""
     no = reply(429, {"error": {"message": "slow", "code": "insufficient_quota"}})
-    error, seen = fails(face, imgkit.QuotaExceededError, no, http_backend)
+    error, seen = fails(flavor, imgkit.QuotaExceededError, no, http_backend)
     assert error.status == 429
     assert seen.events == []
 
 
-def test_saving(face: Face, tmp_path: Path) -> None:
+def test_saving(flavor: Face, tmp_path: Path) -> None:
     """Complete pictures are on disk when their events come; partial ones are not saved."""
     found: list[bytes] = []
 
@@ -512,21 +514,21 @@ def test_saving(face: Face, tmp_path: Path) -> None:
 
     with WireServer(streamed(partial(), completed())) as server:
         seen = watch(
-            face, lambda service: fox(service, save_to=tmp_path / "fox.png"), "requests",
+            flavor, lambda service: fox(service, save_to=tmp_path / "fox.png"), "requests",
             base_url=server.base_url, see=look,
         )  # fmt: skip
     assert found == [WHOLE]
     assert seen.response[0].path == tmp_path / "fox.png"
 
 
-def test_saving_that_fails(face: Face, tmp_path: Path) -> None:
+def test_saving_that_fails(flavor: Face, tmp_path: Path) -> None:
     """The picture reaches the caller all the same, and the error at the end has the whole reply."""
     folder = tmp_path / "out"
     folder.mkdir()
     seen = Seen()
     with WireServer(streamed(partial(), completed())) as server, pytest.raises(imgkit.SaveError) as caught:
         watch(
-            face, lambda service: fox(service, save_to=folder / "fox.png"), "requests",
+            flavor, lambda service: fox(service, save_to=folder / "fox.png"), "requests",
             base_url=server.base_url, state_folder=tmp_path / "state", seen=seen,
             see=lambda one: shutil.rmtree(folder, ignore_errors=True),
         )  # fmt: skip
@@ -539,20 +541,20 @@ def test_saving_that_fails(face: Face, tmp_path: Path) -> None:
     assert recover(record).whole
 
 
-def test_pictures_at_urls(face: Face, http_backend: str, tmp_path: Path) -> None:
+def test_pictures_at_urls(flavor: Face, http_backend: str, tmp_path: Path) -> None:
     """A server may send a URL at the end: it is fetched when the stream is over."""
     members = {"type": "image_generation.completed", "url": "/v1/files/1.png"}
     served = reply(200, WHOLE, content_type="image/png")
     with WireServer(streamed(event(members)), served) as server:
         seen = watch(
-            face, lambda service: fox(service, save_to=tmp_path / "fox.png"), http_backend,
+            flavor, lambda service: fox(service, save_to=tmp_path / "fox.png"), http_backend,
             base_url=server.base_url,
         )  # fmt: skip
     assert seen.kinds == ["Completed"]
     assert seen.response[0].path.read_bytes() == WHOLE
 
 
-def test_a_service_that_is_closed(face: Face, http_backend: str) -> None:
+def test_a_service_that_is_closed(flavor: Face, http_backend: str) -> None:
     """A stream that is open when its service is closed ends with an error, and nothing hangs."""
     with WireServer(then(partial(), lambda line: line.until_client_leaves())) as server:
 
@@ -575,18 +577,18 @@ def test_a_service_that_is_closed(face: Face, http_backend: str) -> None:
                 async with fox(service):
                     pass
 
-        face.run(blocking if face.colour == "sync" else awaiting, http_backend, base_url=server.base_url)
+        flavor.run(blocking if flavor.flavor == "sync" else awaiting, http_backend, base_url=server.base_url)
 
 
-def test_more_than_one_picture(face: Face) -> None:
+def test_more_than_one_picture(flavor: Face) -> None:
     """Partial pictures belong to the picture that comes next."""
     script = streamed(partial(0), completed(), partial(0, noise(13)), completed(noise(14), usage=None))
     with WireServer(script) as server:
-        seen = watch(face, lambda service: fox(service, n=2), "requests", base_url=server.base_url)
+        seen = watch(flavor, lambda service: fox(service, n=2), "requests", base_url=server.base_url)
     assert [one.image.index for one in seen.events] == [0, 0, 1, 1]
     assert [one.data for one in seen.response] == [WHOLE, noise(14)]
     with WireServer(streamed(completed())) as server:
-        seen = watch(face, lambda service: fox(service, n=2), "requests", base_url=server.base_url)
+        seen = watch(flavor, lambda service: fox(service, n=2), "requests", base_url=server.base_url)
     assert "fewer pictures" in seen.response.warnings[0]
 
 
@@ -600,7 +602,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", ["500", "late"])
-def test_no_leak_of_tries(face: Face, http_backend: str, how: str) -> None:
+def test_no_leak_of_tries(flavor: Face, http_backend: str, how: str) -> None:
     """A streaming call that is tried again and again leaves no connection of any try open."""
     left: list[int] = []
 
@@ -632,13 +634,13 @@ def test_no_leak_of_tries(face: Face, http_backend: str, how: str) -> None:
                     pass
         assert await asyncio.to_thread(gone)
 
-    work = blocking if face.colour == "sync" else awaiting
+    work = blocking if flavor.flavor == "sync" else awaiting
     with WireServer(script) as server:
-        face.run(work, http_backend, base_url=server.base_url, retry=Unhurried())
+        flavor.run(work, http_backend, base_url=server.base_url, retry=NoWaitRetry())
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_no_leak(face: Face, http_backend: str, how: str) -> None:
+def test_no_leak(flavor: Face, http_backend: str, how: str) -> None:
     """However a streaming call fails, its connection is closed then, not when the service is."""
     left = threading.Event()
 
@@ -660,6 +662,6 @@ def test_no_leak(face: Face, http_backend: str, how: str) -> None:
                     pass
         assert await asyncio.to_thread(left.wait, 10)
 
-    work = blocking if face.colour == "sync" else awaiting
+    work = blocking if flavor.flavor == "sync" else awaiting
     with WireServer(script) as server:
-        face.run(work, http_backend, base_url=server.base_url, timeout_s=0.3)
+        flavor.run(work, http_backend, base_url=server.base_url, timeout_s=0.3)

@@ -334,24 +334,24 @@ def auth(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     return request.param(tmp_path)
 
 
-def test_each_plugin_signs(face: Any, http_backend: str, auth: Any) -> None:
+def test_each_plugin_signs(flavor: Any, http_backend: str, auth: Any) -> None:
     """Each plugin gets its key onto the wire, under both services and both backends, in one header."""
     with WireServer(reply(200, answer())) as server:
         settings = {"base_url": server.base_url, "plugins": [auth]}
-        face.run(lambda service: service.create_image("a fox"), http_backend, **settings)
+        flavor.run(lambda service: service.create_image("a fox"), http_backend, **settings)
         (line,) = server.lines
         carrying = [value for value in line.headers.values() if KEY in value]
         assert carrying in ([KEY], [f"Bearer {KEY}"])
         assert KEY not in line.request_line + line.body.decode()
 
 
-def test_no_key_across_a_redirect(face: Any, http_backend: str, auth: Any) -> None:
+def test_no_key_across_a_redirect(flavor: Any, http_backend: str, auth: Any) -> None:
     """A redirect to another server is refused, and that server gets nothing at all."""
     with WireServer(reply(200, answer())) as other:
         with WireServer(reply(307, b"", location=f"{other.base_url}/images/generations")) as server:
             settings = {"base_url": server.base_url, "plugins": [auth]}
             with pytest.raises(imgkit.RedirectRefusedError) as caught:
-                face.run(lambda service: service.create_image("a fox"), http_backend, **settings)
+                flavor.run(lambda service: service.create_image("a fox"), http_backend, **settings)
             assert server.posts == 1
         assert other.accepted == 0
     assert "CANARY" not in str(caught.value)
@@ -378,13 +378,13 @@ def test_an_echoed_key(auth: Any) -> None:
     assert "CANARY" not in f"{caught.value!r} {caught.value} {vars(caught.value)}"
 
 
-def test_canary(face: Any, http_backend: str, auth: Any, caplog: Any) -> None:
+def test_canary(flavor: Any, http_backend: str, auth: Any, caplog: Any) -> None:
     """No repr, attribute, pickle, JSON, log or frame of a failing call shows the key."""
     caplog.set_level(logging.DEBUG)
     with WireServer(reply(401, {"error": {"message": "bad key"}})) as server:
         settings = {"base_url": server.base_url, "plugins": [auth]}
         with pytest.raises(imgkit.AuthenticationError) as caught:
-            face.run(lambda service: service.create_image("a fox"), http_backend, **settings)
+            flavor.run(lambda service: service.create_image("a fox"), http_backend, **settings)
         assert KEY.encode() in server.lines[0].head
     shown = f"{caught.value!r} {vars(caught.value)} {auth!r} {auth} {vars(auth)} {caplog.text}"
     assert "CANARY" not in shown + frames(caught.value) + repr([vars(one) for one in caplog.records])

@@ -78,9 +78,9 @@ def tidy() -> Iterator[logging.Logger]:
     logger.setLevel(level)
 
 
-def test_one_line_a_call_offline(face: Any, at_info: pytest.LogCaptureFixture) -> None:
+def test_one_line_a_call_offline(flavor: Any, at_info: pytest.LogCaptureFixture) -> None:
     """At INFO a call of either service is one line, and its facts are on the record."""
-    reply = face.run(
+    reply = flavor.run(
         lambda one: one.create_image("secret otter", size="256x256", n=2), plugins=[LoggingPlugin]
     )
     (line,) = lines(at_info)
@@ -99,12 +99,12 @@ def test_one_line_a_call_offline(face: Any, at_info: pytest.LogCaptureFixture) -
 
 
 def test_http_calls_tell_model_status_and_request_id(
-    face: Any, http_backend: str, at_info: pytest.LogCaptureFixture
+    flavor: Any, http_backend: str, at_info: pytest.LogCaptureFixture
 ) -> None:
     """What the request asked for and what the reply said is in the line, for both HTTP backends."""
     with WireServer(reply(200, answer())) as server:
         options = {"base_url": server.base_url, "model": "gpt-x", "plugins": [LoggingPlugin()]}
-        face.run(lambda one: one.create_image("a fox"), http_backend, **options)
+        flavor.run(lambda one: one.create_image("a fox"), http_backend, **options)
     told = facts(lines(at_info)[0])
     assert len(lines(at_info)) == 1
     assert told["imgkit_backend"] == http_backend
@@ -113,13 +113,13 @@ def test_http_calls_tell_model_status_and_request_id(
     assert 0 < told["imgkit_seconds"] < 10
 
 
-def test_a_failure_is_a_warning(face: Any, http_backend: str, at_info: pytest.LogCaptureFixture) -> None:
+def test_a_failure_is_a_warning(flavor: Any, http_backend: str, at_info: pytest.LogCaptureFixture) -> None:
     """A refused call is one WARNING with the error's class and message, on one line, without a traceback."""
     body = {"error": {"message": "no such\nsize", "code": "bad"}}
     with WireServer(reply(400, body)) as server:
         options = {"base_url": server.base_url, "model": "gpt-x", "plugins": [LoggingPlugin()]}
         with pytest.raises(imgkit.BadRequestError):
-            face.run(lambda one: one.create_image("a fox"), http_backend, **options)
+            flavor.run(lambda one: one.create_image("a fox"), http_backend, **options)
     (line,) = lines(at_info)
     told = facts(line)
     assert (line.levelname, line.exc_info, told["imgkit_event"]) == ("WARNING", None, "failed")
@@ -129,7 +129,7 @@ def test_a_failure_is_a_warning(face: Any, http_backend: str, at_info: pytest.Lo
     assert "\n" not in line.getMessage()
 
 
-def test_a_call_that_was_never_sent_is_told_too(face: Any, at_info: pytest.LogCaptureFixture) -> None:
+def test_a_call_that_was_never_sent_is_told_too(flavor: Any, at_info: pytest.LogCaptureFixture) -> None:
     """A request that a plugin spoils before anything is sent ends in one WARNING with 0 attempts."""
 
     class Spoil:
@@ -138,7 +138,7 @@ def test_a_call_that_was_never_sent_is_told_too(face: Any, at_info: pytest.LogCa
             raise imgkit.InvalidRequestError({"prompt": "not today"})
 
     with pytest.raises(imgkit.InvalidRequestError):
-        face.run(lambda one: one.create_image("a fox"), plugins=[LoggingPlugin(), Spoil()])
+        flavor.run(lambda one: one.create_image("a fox"), plugins=[LoggingPlugin(), Spoil()])
     (line,) = lines(at_info)
     assert (facts(line)["imgkit_attempts"], facts(line)["imgkit_seconds"]) == (0, None)
     assert "InvalidRequestError: prompt: not today" in line.getMessage()
@@ -170,11 +170,11 @@ def test_a_cancelled_call(http_backend: str, at_info: pytest.LogCaptureFixture) 
     assert plugin._running == {}
 
 
-def test_the_wire_at_debug(face: Any, http_backend: str, at_debug: pytest.LogCaptureFixture) -> None:
+def test_the_wire_at_debug(flavor: Any, http_backend: str, at_debug: pytest.LogCaptureFixture) -> None:
     """At DEBUG the request line, headers, body, the reply's head and its progress are told."""
     with WireServer(reply(200, answer())) as server:
         options = {"base_url": server.base_url, "plugins": [LoggingPlugin()]}
-        face.run(lambda one: one.create_image("fox " * 100, n=2), http_backend, **options)
+        flavor.run(lambda one: one.create_image("fox " * 100, n=2), http_backend, **options)
         sent, length = f"> POST {server.base_url}/images/generations (attempt 1)", len(server.lines[0].body)
     by_event = {facts(line)["imgkit_event"]: line for line in lines(at_debug, logging.DEBUG)}
     assert list(by_event) == ["sent", "first_byte", "progress", "succeeded"]
@@ -189,10 +189,10 @@ def test_the_wire_at_debug(face: Any, http_backend: str, at_debug: pytest.LogCap
     assert by_event["progress"].getMessage().endswith(f"< {size} of {size} bytes")
 
 
-def test_forms_show_fields_and_sizes(face: Any, at_debug: pytest.LogCaptureFixture) -> None:
+def test_forms_show_fields_and_sizes(flavor: Any, at_debug: pytest.LogCaptureFixture) -> None:
     """Of a form the fields are shown, and of its pictures only that they count in its size."""
     image = picture(size=(64, 64))
-    face.run(lambda one: one.create_image_edit(image, "a hat", size="256x256"), plugins=[LoggingPlugin()])
+    flavor.run(lambda one: one.create_image_edit(image, "a hat", size="256x256"), plugins=[LoggingPlugin()])
     sent = next(line for line in lines(at_debug, logging.DEBUG) if facts(line)["imgkit_event"] == "sent")
     assert facts(sent)["imgkit_body"] == {"prompt": "a hat", "size": "256x256"}
     assert facts(sent)["imgkit_body_bytes"] > len(image)
@@ -200,7 +200,7 @@ def test_forms_show_fields_and_sizes(face: Any, at_debug: pytest.LogCaptureFixtu
 
 @pytest.mark.parametrize("status", [200, 400])
 def test_no_secret_in_any_record(
-    face: Any, http_backend: str, status: int, at_debug: pytest.LogCaptureFixture
+    flavor: Any, http_backend: str, status: int, at_debug: pytest.LogCaptureFixture
 ) -> None:
     """Key, organisation, cookie, signature and picture are in no part of any record, whatever is echoed."""
     message = f"key {KEY} of {ORGANIZATION} for {SIGNED} with {BASE64}"
@@ -220,7 +220,7 @@ def test_no_secret_in_any_record(
         options: dict[str, Any] = {"api_key": KEY, "organization": ORGANIZATION}
         options["plugins"] = [LoggingPlugin(), Biscuit()]
         try:
-            face.run(work, http_backend, base_url=server.base_url, **options)
+            flavor.run(work, http_backend, base_url=server.base_url, **options)
         except imgkit.BadRequestError:
             assert status == 400
         assert KEY in server.lines[0].head.decode()
@@ -236,9 +236,9 @@ def test_no_secret_in_any_record(
     assert "characters of base64" in repr([vars(line) for line in records])
 
 
-def test_every_fact_is_json(face: Any, at_debug: pytest.LogCaptureFixture) -> None:
+def test_every_fact_is_json(flavor: Any, at_debug: pytest.LogCaptureFixture) -> None:
     """The facts of every record survive JSON as they are."""
-    face.run(lambda one: one.create_image("a \x07 fox", size="256x256"), plugins=[LoggingPlugin()])
+    flavor.run(lambda one: one.create_image("a \x07 fox", size="256x256"), plugins=[LoggingPlugin()])
     records = lines(at_debug, logging.DEBUG)
     assert len(records) >= 4
     for line in records:
@@ -263,18 +263,18 @@ def test_the_page_lists_every_fact(http_backend: str, at_debug: pytest.LogCaptur
         assert {f"imgkit_{name}" for name in re.findall(r"`(\w+)`", row)} == facts(line).keys() - everywhere
 
 
-def test_concurrent_calls_are_told_apart(face: Any, at_debug: pytest.LogCaptureFixture) -> None:
+def test_concurrent_calls_are_told_apart(flavor: Any, at_debug: pytest.LogCaptureFixture) -> None:
     """Of calls that run at once, each has its own events under its own id."""
     plugin = LoggingPlugin()
     prompts = [f"fox {index}" for index in range(6)]
 
     def work(one: Any) -> Any:
-        if face.colour == "async":
+        if flavor.flavor == "async":
             return asyncio.gather(*[one.create_image(prompt, size="256x256") for prompt in prompts])
         with ThreadPoolExecutor(6) as pool:
             return list(pool.map(lambda prompt: one.create_image(prompt, size="256x256"), prompts))
 
-    face.run(work, plugins=[plugin])
+    flavor.run(work, plugins=[plugin])
     by_call: dict[str, Any] = {}
     for line in lines(at_debug, logging.DEBUG):
         by_call.setdefault(facts(line)["imgkit_call_id"], []).append(line)

@@ -12,8 +12,8 @@ from imgkit.core import operations
 from imgkit.core.config import Core
 from imgkit.default_plugins.retry import RetryPlugin
 from imgkit.plugins.events import Call, Failed, Outcome, Succeeded
-from imgkit.runtime.flow import Done, Open, Read, Sleep, advance
-from imgkit.runtime.flow import Failed as News
+from imgkit.runtime.flow import EffectFailed as News
+from imgkit.runtime.flow import Finished, ReadChunk, SendRequest, Sleep, advance
 from imgkit.wire.headers import retry_after_s
 from imgkit.wire.messages import Head
 from tests.support.pictures import answer
@@ -143,20 +143,20 @@ def test_a_retried_call_step_by_step() -> None:
     """The flow asks for a pause and opens the same request again; attempts are recorded."""
     flow = operations.create_image(core(plugin()), "a fox")
     first = advance(flow, None)
-    assert isinstance(first, Open)
+    assert isinstance(first, SendRequest)
     assert advance(flow, News(imgkit.NotSentError("no"))) == Sleep(0.5)
     again = advance(flow, None)
-    assert isinstance(again, Open)
+    assert isinstance(again, SendRequest)
     assert again.request == first.request
-    assert advance(flow, Head(429, {"retry-after-ms": "10"})) == Read()
+    assert advance(flow, Head(429, {"retry-after-ms": "10"})) == ReadChunk()
     pause = advance(flow, b"")
     assert isinstance(pause, Sleep)
     assert pause.wait_s == pytest.approx(0.011)
-    assert isinstance(advance(flow, None), Open)
+    assert isinstance(advance(flow, None), SendRequest)
     advance(flow, Head(200, {}))
     advance(flow, json.dumps(answer()).encode())
     end = advance(flow, b"")
-    assert isinstance(end, Done)
+    assert isinstance(end, Finished)
     assert [(one.status, one.error) for one in end.value.meta.attempts] == [
         (None, "NotSentError"), (429, "RateLimitError"), (200, None),
     ]  # fmt: skip
@@ -197,28 +197,28 @@ def test_the_server_may_widen(status: int) -> None:
     assert advance(flow, b"") == Sleep(0.5)
 
 
-def test_posts_are_counted(face: Any, http_backend: str) -> None:
+def test_posts_are_counted(flavor: Any, http_backend: str) -> None:
     """Against a server: a rate limit and a reported failure are sent again, a cut connection never."""
     limited = reply(429, {"error": {"code": "rate_limit_exceeded"}}, retry_after_ms="5")
     with WireServer(limited, limited, reply(200, answer())) as server:
-        made = face.run(
+        made = flavor.run(
             lambda service: service.create_image("a fox"), http_backend, base_url=server.base_url, retry=True
         )
     assert server.posts == len(made.meta.attempts) == 3
     assert len({line.body for line in server.lines}) == 1
     for script in (drop, raw(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{")):
         with WireServer(script) as server, pytest.raises(imgkit.OutcomeUnknownError):
-            face.run(
+            flavor.run(
                 lambda service: service.create_image("a fox"),
                 http_backend, base_url=server.base_url, retry=True,
             )  # fmt: skip
         assert server.posts == 1
 
 
-def test_sleeps_end_with_the_deadline(face: Any) -> None:
+def test_sleeps_end_with_the_deadline(flavor: Any) -> None:
     """A server that asks for more time than is left is not waited for."""
     with pytest.raises(imgkit.RateLimitError):
-        face.run(
+        flavor.run(
             lambda service: service.create_image("a fox", timeout_s=0.5),
             client_options={"simulate": "rate_limit_exceeded"},
             retry=True,

@@ -79,12 +79,14 @@ def collected() -> Collected:
     return Collected()
 
 
-def test_a_span_has_the_names_of_the_conventions(face: Any, http_backend: str, collected: Collected) -> None:
+def test_a_span_has_the_names_of_the_conventions(
+    flavor: Any, http_backend: str, collected: Collected
+) -> None:
     """A call is one CLIENT span with exactly these attributes, whichever service and backend."""
     body = {**answer(2), "usage": USAGE, "model": "gpt-x-2026"}
     with WireServer(reply(200, body)) as server:
         options = {"base_url": server.base_url, "model": "gpt-x", "plugins": [collected.plugin()]}
-        made = face.run(lambda one: one.create_image("a fox", n=2), http_backend, **options)
+        made = flavor.run(lambda one: one.create_image("a fox", n=2), http_backend, **options)
     span = collected.span()
     assert (span.name, span.kind) == ("image_generation gpt-x", SpanKind.CLIENT)
     assert span.status.status_code is StatusCode.UNSET
@@ -110,11 +112,11 @@ def test_a_span_has_the_names_of_the_conventions(face: Any, http_backend: str, c
     }
 
 
-def test_metrics(face: Any, collected: Collected) -> None:
+def test_metrics(flavor: Any, collected: Collected) -> None:
     """Duration and tokens are histograms with the conventions' names, units and attributes."""
     with WireServer(reply(200, {**answer(), "usage": USAGE})) as server:
         options = {"base_url": server.base_url, "model": "gpt-x", "plugins": [collected.plugin()]}
-        face.run(lambda one: one.create_image("a fox"), "requests", **options)
+        flavor.run(lambda one: one.create_image("a fox"), "requests", **options)
     points = collected.points()
     assert set(points) == {"gen_ai.client.operation.duration s", "gen_ai.client.token.usage {token}"}
     common = {
@@ -133,7 +135,7 @@ def test_metrics(face: Any, collected: Collected) -> None:
     assert tokens["input"].explicit_bounds[-1] == 67108864
 
 
-def test_offline_calls_are_not_a_providers(face: Any, collected: Collected) -> None:
+def test_offline_calls_are_not_a_providers(flavor: Any, collected: Collected) -> None:
     """What the painter drew names neither a provider that bills nor a server; each operation has its name."""
     image = picture(size=(64, 64))
 
@@ -142,12 +144,12 @@ def test_offline_calls_are_not_a_providers(face: Any, collected: Collected) -> N
         await one.create_image_variation(image, size="256x256")
 
     def work(one: Any) -> Any:
-        if face.colour == "async":
+        if flavor.flavor == "async":
             return both(one)
         one.create_image_edit(image, "a hat", size="256x256", n=2)
         return one.create_image_variation(image, size="256x256")
 
-    face.run(work, plugins=[collected.plugin()])
+    flavor.run(work, plugins=[collected.plugin()])
     edit, variation = [dict(span.attributes or {}) for span in collected.spans()]
     assert [span.name for span in collected.spans()] == ["image_edit", "image_variation"]
     assert edit["gen_ai.provider.name"] == variation["gen_ai.provider.name"] == "imgkit.offline"
@@ -156,12 +158,12 @@ def test_offline_calls_are_not_a_providers(face: Any, collected: Collected) -> N
     assert "gen_ai.request.choice.count" not in variation
 
 
-def test_failures(face: Any, http_backend: str, collected: Collected) -> None:
+def test_failures(flavor: Any, http_backend: str, collected: Collected) -> None:
     """A failed call's span and duration have its error class, and the span the error's words."""
     with WireServer(reply(400, {"error": {"message": f"bad\nsize {KEY}"}})) as server:
         options = {"base_url": server.base_url, "model": "gpt-x", "plugins": [collected.plugin()]}
         with pytest.raises(imgkit.BadRequestError):
-            face.run(lambda one: one.create_image("a fox"), http_backend, **options)
+            flavor.run(lambda one: one.create_image("a fox"), http_backend, **options)
     span = collected.span()
     assert span.status.status_code is StatusCode.ERROR
     assert "bad size …" in (span.status.description or "")
@@ -196,7 +198,7 @@ def test_cancelled_calls_leave_no_span_open(http_backend: str, collected: Collec
     assert plugin._running == {}
 
 
-def test_spans_nest_under_the_callers(face: Any, collected: Collected) -> None:
+def test_spans_nest_under_the_callers(flavor: Any, collected: Collected) -> None:
     """Of concurrent calls, each span is a child of the one that is current where its call is made."""
     plugin, tracer = collected.plugin(), collected.tracers.get_tracer("test")
 
@@ -209,7 +211,7 @@ def test_spans_nest_under_the_callers(face: Any, collected: Collected) -> None:
             await service.create_image(f"fox {number}", size="256x256", n=number)
 
     def work(service: Any) -> Any:
-        if face.colour == "async":
+        if flavor.flavor == "async":
             return asyncio.gather(*[one_task(service, number) for number in range(1, 6)])
         threads = [threading.Thread(target=one_call, args=(service, number)) for number in range(1, 6)]
         for thread in threads:
@@ -218,7 +220,7 @@ def test_spans_nest_under_the_callers(face: Any, collected: Collected) -> None:
             thread.join()
         return None
 
-    face.run(work, plugins=[plugin])
+    flavor.run(work, plugins=[plugin])
     parents = {one.context.span_id: one.name for one in collected.spans() if one.name.startswith("parent")}
     children = [one for one in collected.spans() if not one.name.startswith("parent")]
     assert len(parents) == len(children) == 5
@@ -231,7 +233,7 @@ def test_spans_nest_under_the_callers(face: Any, collected: Collected) -> None:
 
 @pytest.mark.parametrize("status", [200, 400])
 def test_no_secret_in_spans_or_metrics(
-    face: Any, http_backend: str, status: int, collected: Collected
+    flavor: Any, http_backend: str, status: int, collected: Collected
 ) -> None:
     """Key, organisation, cookie, signature and picture are in no span and no metric, content captured."""
 
@@ -250,7 +252,7 @@ def test_no_secret_in_spans_or_metrics(
         options: dict[str, Any] = {"api_key": KEY, "organization": ORGANIZATION, "base_url": server.base_url}
         options["plugins"] = [collected.plugin(capture_content=True), Biscuit()]
         try:
-            face.run(lambda one: one.create_image(f"{SIGNED} {BASE64} {KEY}"), http_backend, **options)
+            flavor.run(lambda one: one.create_image(f"{SIGNED} {BASE64} {KEY}"), http_backend, **options)
         except imgkit.BadRequestError:
             assert status == 400
         assert KEY in server.lines[0].head.decode()

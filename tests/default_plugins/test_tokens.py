@@ -113,8 +113,8 @@ def test_other_header_and_scheme() -> None:
         assert needed.sign(REQUEST).headers == {**REQUEST.headers, "x-access-token": shown}
 
 
-@pytest.mark.parametrize("colour", ["threads", "tasks"])
-def test_single_flight(colour: str) -> None:
+@pytest.mark.parametrize("flavor", ["threads", "tasks"])
+def test_single_flight(flavor: str) -> None:
     """Fifty calls that need a token at once fetch one, under either service, and all of them send it."""
     source = Counting()
     source.go_on.clear()
@@ -134,7 +134,7 @@ def test_single_flight(colour: str) -> None:
     auth._cache = Cache()  # type: ignore[assignment]
 
     # The asynchronous service has fewer threads; whoever finds none free comes later.
-    together = MANY if colour == "threads" else 4
+    together = MANY if flavor == "threads" else 4
 
     def let_go() -> None:
         for _ in range(together):
@@ -145,7 +145,7 @@ def test_single_flight(colour: str) -> None:
     gate.start()
     with WireServer(reply(200, answer())) as server:
         settings: Any = {"backend": "requests", "base_url": server.base_url, "plugins": [auth]}
-        if colour == "threads":
+        if flavor == "threads":
             with imgkit.ImageService(**settings) as service, ThreadPoolExecutor(MANY) as pool:
                 list(pool.map(lambda _: service.create_image("a fox", timeout_s=10), range(MANY)))
         else:

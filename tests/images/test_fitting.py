@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgkit.errors import InvalidRequestError
-from imgkit.images.fitting import ImageNeeds, check, fitted, problems
-from imgkit.images.inputs import InputFile, open_file
+from imgkit.images.fitting import ImageNeeds, check, fit_image, problems
+from imgkit.images.inputs import ImageFile, open_file
 from imgkit.images.sniff import Format
 from tests.support.openings import cleanup
 from tests.support.pictures import noise
@@ -44,11 +44,11 @@ PNG_ONLY = ImageNeeds(formats=frozenset({"png"}))
 SQUARE = ImageNeeds(formats=frozenset({"png"}), square=True)
 
 
-def fit(data: Any, needs: ImageNeeds, cleanup: ExitStack) -> tuple[InputFile, list[str]]:
+def fit(data: Any, needs: ImageNeeds, cleanup: ExitStack) -> tuple[ImageFile, list[str]]:
     """Make a picture fit; what comes out has no problem left, and is the same each time."""
-    made, done = fitted(open_file(data, "image", cleanup), needs, cleanup)
+    made, done = fit_image(open_file(data, "image", cleanup), needs, cleanup)
     assert problems(made, needs) == []
-    again, _ = fitted(open_file(data, "image", cleanup), needs, cleanup)
+    again, _ = fit_image(open_file(data, "image", cleanup), needs, cleanup)
     assert again.sha256 == made.sha256
     return made, done
 
@@ -80,8 +80,8 @@ def test_what_fits_is_left_alone(kind: str, cleanup: ExitStack) -> None:
 
 def test_a_file_that_fits_is_not_read_into_memory_again(tmp_path: Path, cleanup: ExitStack) -> None:
     (tmp_path / "a.png").write_bytes(saved(two()))
-    file = InputFile.of(open_file(tmp_path / "a.png", "image", cleanup))
-    made, _ = fitted(file, ANY, cleanup)
+    file = ImageFile.of(open_file(tmp_path / "a.png", "image", cleanup))
+    made, _ = fit_image(file, ANY, cleanup)
     assert made is file
 
 
@@ -326,7 +326,7 @@ HOPELESS: dict[str, tuple[Callable[[], bytes], str]] = {
 def test_what_cannot_be_made_to_fit(kind: str, cleanup: ExitStack) -> None:
     """Whatever it is, the error is ours and names the field."""
     make, text = HOPELESS[kind]
-    fields = refusal(lambda: fitted(open_file(make(), "image.2", cleanup), SQUARE, cleanup))
+    fields = refusal(lambda: fit_image(open_file(make(), "image.2", cleanup), SQUARE, cleanup))
     assert list(fields) == ["image.2"]
     assert text in fields["image.2"]
 
@@ -339,7 +339,7 @@ def test_more_pixels_than_the_format_holds(cleanup: ExitStack) -> None:
 
 def test_too_small_a_limit(cleanup: ExitStack) -> None:
     needs = ImageNeeds(formats=frozenset({"png"}), max_bytes=20)
-    fields = refusal(lambda: fitted(open_file(noise(1), "image", cleanup), needs, cleanup))
+    fields = refusal(lambda: fit_image(open_file(noise(1), "image", cleanup), needs, cleanup))
     assert "cannot be written as PNG of 20 bytes" in fields["image"]
 
 
@@ -378,7 +378,7 @@ def test_what_is_made_is_closed_with_the_call() -> None:
     """It is opened like any other input: large pictures wait in a temporary file, gone with the call."""
     closed: list[bool] = []
     with ExitStack() as call:
-        made, _ = fitted(open_file(saved(two(), "BMP"), "image", call), ANY, call)
+        made, _ = fit_image(open_file(saved(two(), "BMP"), "image", call), ANY, call)
         call.callback(lambda: closed.append(made.read() != b""))
     assert closed == [True]
     with pytest.raises(ValueError, match="closed"):
@@ -388,7 +388,7 @@ def test_what_is_made_is_closed_with_the_call() -> None:
 def test_the_caller_keeps_the_position(cleanup: ExitStack) -> None:
     stream = io.BytesIO(b"12345" + saved(two(), "BMP"))
     stream.seek(5)
-    fitted(open_file(stream, "image", cleanup), ANY, cleanup)
+    fit_image(open_file(stream, "image", cleanup), ANY, cleanup)
     assert stream.tell() == 5
 
 
@@ -398,4 +398,4 @@ def test_a_changed_file_is_refused(tmp_path: Path, cleanup: ExitStack) -> None:
     file = open_file(path, "image", cleanup)
     path.write_bytes(saved(two(), "BMP") + b"more")
     with pytest.raises(InvalidRequestError, match="changed"):
-        fitted(file, ANY, cleanup)
+        fit_image(file, ANY, cleanup)

@@ -9,8 +9,8 @@ import PIL.Image
 import pytest
 
 from imgkit import masks
-from imgkit.images.fitting import ImageNeeds, fitted_pair
-from imgkit.images.inputs import InputFile, open_file
+from imgkit.images.fitting import ImageNeeds, fit_image_and_mask
+from imgkit.images.inputs import ImageFile, open_file
 from tests.support.openings import cleanup
 from tests.support.pictures import noise, picture
 from tests.support.rasters import (
@@ -34,8 +34,8 @@ SQUARE = ImageNeeds(formats=frozenset({"png"}), square=True)
 
 def pair(
     image: Any, mask: Any, cleanup: ExitStack, needs: ImageNeeds = ANY, mask_needs: ImageNeeds = PNG_ONLY
-) -> tuple[InputFile, InputFile, list[str]]:
-    made, changed, done = fitted_pair(
+) -> tuple[ImageFile, ImageFile, list[str]]:
+    made, changed, done = fit_image_and_mask(
         open_file(image, "image", cleanup), open_file(mask, "mask", cleanup), needs, mask_needs, cleanup
     )
     assert (made.kind.width, made.kind.height) == (changed.kind.width, changed.kind.height)

@@ -12,7 +12,7 @@ import pytest
 from imgkit import masks
 from imgkit.errors import ConfigurationError
 from imgkit.images.inputs import open_input
-from imgkit.images.mask_pixels import check_mask, converted
+from imgkit.images.mask_pixels import check_mask, convert_polarity
 from tests.support.openings import cleanup
 from tests.support.pictures import noise, picture
 from tests.support.rasters import bomb, hole, opened, refusal, saved
@@ -98,8 +98,8 @@ def test_the_limit_can_be_given(cleanup: ExitStack) -> None:
 def test_polarity(cleanup: ExitStack) -> None:
     """A mask goes as it is to who wants it transparent, and white where it may change to who wants that."""
     mask = open_input(HOLED, "mask", cleanup)
-    assert converted(mask, "transparent", cleanup) is mask
-    white = converted(mask, "white", cleanup)
+    assert convert_polarity(mask, "transparent", cleanup) is mask
+    white = convert_polarity(mask, "white", cleanup)
     assert white.read() == masks.to_white(HOLED)
     assert (white.field, white.kind, white.length) == ("mask", mask.kind, len(white.read()))
     assert hole(HOLED) == {
@@ -107,4 +107,4 @@ def test_polarity(cleanup: ExitStack) -> None:
     }
     assert masks.from_white(white.read()) == HOLED
     with pytest.raises(ConfigurationError, match="'transparent' or 'white'"):
-        converted(mask, "pink", cleanup)
+        convert_polarity(mask, "pink", cleanup)

@@ -17,7 +17,7 @@ import pytest
 
 import imgkit
 from imgkit.images import part_files as scratch
-from imgkit.images.part_files import PIECE_BYTES, Scratch
+from imgkit.images.part_files import PIECE_BYTES, PartFiles
 from imgkit.images.saving import SavePlan
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import Line, WireServer, head, reply
@@ -27,20 +27,22 @@ BIG = png(1, 500)
 """750 kB of noise."""
 
 
-def ask(face: Any, backend: str, *script: Any, **more: Any) -> Any:
+def ask(flavor: Any, backend: str, *script: Any, **more: Any) -> Any:
     with WireServer(*script) as server:
         call = lambda service: service.create_image("a fox", **more)  # noqa: E731
-        return face.run(call, backend, base_url=server.base_url)
+        return flavor.run(call, backend, base_url=server.base_url)
 
 
 def hidden(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob(".*")]
 
 
-def test_saved_whole(face: Any, http_backend: str, tmp_path: Path) -> None:
+def test_saved_whole(flavor: Any, http_backend: str, tmp_path: Path) -> None:
     """Several pictures, large and small, are what the server sent; their sidecars have their digests."""
     pictures = [BIG, png(2), png(3, 500)]
-    got = ask(face, http_backend, reply(200, answer(*pictures)), save_to=tmp_path / "{index}-{digest}.{ext}")
+    got = ask(
+        flavor, http_backend, reply(200, answer(*pictures)), save_to=tmp_path / "{index}-{digest}.{ext}"
+    )
     for image, data in zip(got, pictures, strict=True):
         assert image.path.read_bytes() == data == image.data
         assert image.path.name.endswith(f"-{image.sha256[:12]}.png")
@@ -50,9 +52,9 @@ def test_saved_whole(face: Any, http_backend: str, tmp_path: Path) -> None:
     assert hidden(tmp_path) == []
 
 
-def test_never_over_another_file(face: Any, tmp_path: Path) -> None:
+def test_never_over_another_file(flavor: Any, tmp_path: Path) -> None:
     (tmp_path / "fox.png").write_bytes(b"mine")
-    got = ask(face, "requests", reply(200, answer(BIG)), save_to=tmp_path / "fox.png")
+    got = ask(flavor, "requests", reply(200, answer(BIG)), save_to=tmp_path / "fox.png")
     assert got[0].path.name == "fox-2.png"
     assert (tmp_path / "fox.png").read_bytes() == b"mine"
 
@@ -101,7 +103,7 @@ def test_memory_stays_flat(tmp_path: Path, picture_mib: int, sidecar: bool) -> N
 
 @pytest.mark.parametrize("at", [0, 1, 3])
 def test_a_full_disk_leaves_the_picture_in_memory(
-    face: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+    flavor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     """It may be paid for: it is kept there, and saved if there is room again, or in the error."""
     calls = []
@@ -114,14 +116,14 @@ def test_a_full_disk_leaves_the_picture_in_memory(
         return write(descriptor, data)
 
     monkeypatch.setattr(scratch.os, "write", full)
-    got = ask(face, "requests", reply(200, answer(BIG)), save_to=tmp_path / "fox.png")
+    got = ask(flavor, "requests", reply(200, answer(BIG)), save_to=tmp_path / "fox.png")
     assert calls
     assert got[0].data == BIG == got[0].path.read_bytes()
     assert hidden(tmp_path) == []
 
 
 def test_what_cannot_be_saved_is_in_the_error(
-    face: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flavor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its file is gone with the call; its bytes are not."""
 
@@ -130,13 +132,13 @@ def test_what_cannot_be_saved_is_in_the_error(
 
     monkeypatch.setattr("imgkit.images.saving._link", no)
     with pytest.raises(imgkit.SaveError) as caught:
-        ask(face, "requests", reply(200, answer(BIG)), save_to=tmp_path / "fox.png")
+        ask(flavor, "requests", reply(200, answer(BIG)), save_to=tmp_path / "fox.png")
     assert caught.value.response is not None
     assert caught.value.response[0].data == BIG
     assert hidden(tmp_path) == []
 
 
-def test_cut_replies_leave_nothing_behind(face: Any, http_backend: str, tmp_path: Path) -> None:
+def test_cut_replies_leave_nothing_behind(flavor: Any, http_backend: str, tmp_path: Path) -> None:
     """What arrived is in the error, and no hidden file stays."""
     text = json.dumps(answer(BIG)).encode()
 
@@ -144,7 +146,7 @@ def test_cut_replies_leave_nothing_behind(face: Any, http_backend: str, tmp_path
         line.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text) + text[:500_000])
 
     with pytest.raises(imgkit.OutcomeUnknownError) as caught:
-        ask(face, http_backend, script, save_to=tmp_path / "fox.png")
+        ask(flavor, http_backend, script, save_to=tmp_path / "fox.png")
     assert len(caught.value.body) > 400_000
     assert list(tmp_path.iterdir()) == []
 
@@ -152,18 +154,18 @@ def test_cut_replies_leave_nothing_behind(face: Any, http_backend: str, tmp_path
 @pytest.mark.parametrize(
     "spoil", [lambda text: text + "!", lambda text: text[: len(text) // 2] + "*" + text[9:]]
 )
-def test_broken_base64(face: Any, tmp_path: Path, spoil: Any) -> None:
+def test_broken_base64(flavor: Any, tmp_path: Path, spoil: Any) -> None:
     """It is told as if it had been read whole."""
     body = {"data": [{"b64_json": spoil(base64.b64encode(BIG).decode())}]}
     with pytest.raises(imgkit.UnreadableReplyError, match="broken base64") as caught:
-        ask(face, "requests", reply(200, body), save_to=tmp_path / "fox.png")
+        ask(flavor, "requests", reply(200, body), save_to=tmp_path / "fox.png")
     assert json.loads(caught.value.body) == body
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_saved_file_that_is_gone_or_changed(face: Any, tmp_path: Path) -> None:
+def test_a_saved_file_that_is_gone_or_changed(flavor: Any, tmp_path: Path) -> None:
     """The picture is not in memory: that is said, and what to do instead."""
-    got = ask(face, "requests", reply(200, answer(BIG, png(3, 500))), save_to=tmp_path / "{index}.png")
+    got = ask(flavor, "requests", reply(200, answer(BIG, png(3, 500))), save_to=tmp_path / "{index}.png")
     got[0].path.unlink()
     got[1].path.write_bytes(b"something else")
     for image in got:
@@ -171,7 +173,7 @@ def test_a_saved_file_that_is_gone_or_changed(face: Any, tmp_path: Path) -> None
             image.data  # noqa: B018
 
 
-def test_parts_of_a_call(face: Any, tmp_path: Path) -> None:
+def test_parts_of_a_call(flavor: Any, tmp_path: Path) -> None:
     """Requests that run together share no file."""
 
     def script(line: Line) -> None:
@@ -185,7 +187,7 @@ def test_parts_of_a_call(face: Any, tmp_path: Path) -> None:
             "model": "gpt-image-2",
         }
         call = lambda service: service.create_image("a fox", n=13, save_to=tmp_path)  # noqa: E731
-        got = face.run(call, "aiohttp", **settings)
+        got = flavor.run(call, "aiohttp", **settings)
     wanted = [
         *(png(1000 + number, 300) for number in range(10)),
         *(png(300 + number, 300) for number in range(3)),
@@ -194,20 +196,20 @@ def test_parts_of_a_call(face: Any, tmp_path: Path) -> None:
     assert hidden(tmp_path) == []
 
 
-def test_with_a_spool_and_a_cache(face: Any, tmp_path: Path) -> None:
+def test_with_a_spool_and_a_cache(flavor: Any, tmp_path: Path) -> None:
     """A reply that is spooled or cached is saved all the same."""
     with WireServer(reply(200, answer(BIG))) as server:
         for number in range(2):
             call = lambda service, n=number: service.create_image("a fox", save_to=tmp_path / f"{n}.png")  # noqa: E731
             more: dict[str, Any] = {"state_folder": tmp_path / "state", "plugins": ["cache"]}
-            got = face.run(call, "requests", base_url=server.base_url, **more)
+            got = flavor.run(call, "requests", base_url=server.base_url, **more)
             assert got[0].path.read_bytes() == BIG
         assert server.posts == 1
 
 
 def test_short_pictures_are_never_hidden_files(tmp_path: Path) -> None:
     """What is less than a piece waits in memory."""
-    one = Scratch(tmp_path, digests=True)
+    one = PartFiles(tmp_path, digests=True)
     file = one.new()
     file.add(b"x" * (PIECE_BYTES - 1))
     assert not one.due
@@ -226,7 +228,7 @@ def test_short_pictures_are_never_hidden_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pattern", ["fox.png", "{slug}.{ext}"])
 def test_a_folder_that_is_taken_away_while_a_picture_arrives(
-    face: Any, http_backend: str, tmp_path: Path, pattern: str
+    flavor: Any, http_backend: str, tmp_path: Path, pattern: str
 ) -> None:
     """The picture is still there: saved where the folder may be made again, else in the error."""
     folder = tmp_path / "out"
@@ -241,19 +243,19 @@ def test_a_folder_that_is_taken_away_while_a_picture_arrives(
         line.send(text[600_000:])
 
     if "{" in pattern:
-        got = ask(face, http_backend, script, save_to=f"{folder}/{pattern}")
+        got = ask(flavor, http_backend, script, save_to=f"{folder}/{pattern}")
         assert got[0].path.read_bytes() == BIG
         return
     with pytest.raises(imgkit.SaveError) as caught:
-        ask(face, http_backend, script, save_to=folder / pattern)
+        ask(flavor, http_backend, script, save_to=folder / pattern)
     assert caught.value.response is not None
     assert [one.data for one in caught.value.response] == [BIG]
     assert [one.data for one in caught.value.images] == [BIG]
 
 
-def test_an_image_whose_file_is_gone_can_be_shown(face: Any, tmp_path: Path) -> None:
+def test_an_image_whose_file_is_gone_can_be_shown(flavor: Any, tmp_path: Path) -> None:
     """It is in the midst of logs, debuggers and notebooks, which must not fail for it."""
-    got = ask(face, "requests", reply(200, answer(BIG)), save_to=tmp_path / "fox.png")
+    got = ask(flavor, "requests", reply(200, answer(BIG)), save_to=tmp_path / "fox.png")
     got[0].path.unlink()
     assert repr(got[0]) == f"Image(index=0, saved to '{tmp_path / 'fox.png'}', which is gone or has changed)"
     assert "which is gone" in repr(got)

@@ -35,7 +35,7 @@ NOISE = PIL.Image.frombytes("RGB", (60, 40), png(1, 60)[:7200].ljust(7200, b"x")
 GIF = encoded(PIL.Image.new("P", (40, 40)), "GIF")
 
 
-def edit(face: Any, backend: str, image: Any, **more: Any) -> tuple[Any, list[bytes]]:
+def edit(flavor: Any, backend: str, image: Any, **more: Any) -> tuple[Any, list[bytes]]:
     sent: list[bytes] = []
 
     def script(line: Line) -> None:
@@ -46,7 +46,7 @@ def edit(face: Any, backend: str, image: Any, **more: Any) -> tuple[Any, list[by
     with WireServer(script) as server:
         settings = {"provider": official(server.base_url), "api_key": KEY, "model": "small", "models": SMALL}
         call = lambda service: service.create_image_edit(image, "a hat", **more)  # noqa: E731
-        return face.run(call, backend, on_unsupported=policy, **settings), sent
+        return flavor.run(call, backend, on_unsupported=policy, **settings), sent
 
 
 @pytest.mark.parametrize(
@@ -58,43 +58,43 @@ def edit(face: Any, backend: str, image: Any, **more: Any) -> tuple[Any, list[by
         ([png(1), png(2), png(3)], "image", "takes at most 2 of them, not 3"),
     ],
 )
-def test_what_the_model_surely_refuses(face: Any, image: Any, field: str, problem: str) -> None:
+def test_what_the_model_surely_refuses(flavor: Any, image: Any, field: str, problem: str) -> None:
     """It is an error that names the field and the way out; with another policy it is sent, and told."""
     with pytest.raises(imgkit.InvalidRequestError) as caught:
-        edit(face, "requests", image)
+        edit(flavor, "requests", image)
     assert list(caught.value.fields) == [field]
     assert problem in caught.value.fields[field]
     assert isinstance(image, list) or caught.value.fields[field].count("prepare") == 1
-    got, sent = edit(face, "requests", image, on_unsupported="warn")
+    got, sent = edit(flavor, "requests", image, on_unsupported="warn")
     assert len(sent) == 1
     assert problem in got.warnings[0]
 
 
 @pytest.mark.parametrize("image", [GIF, encoded(NOISE, "PNG"), encoded(NOISE, "JPEG")])
-def test_made_to_fit(face: Any, http_backend: str, image: bytes) -> None:
+def test_made_to_fit(flavor: Any, http_backend: str, image: bytes) -> None:
     """Converted, shrunk and padded; what was done is told, and equal calls still make equal bytes."""
-    got, sent = edit(face, http_backend, image, prepare="fit")
+    got, sent = edit(flavor, http_backend, image, prepare="fit")
     part = sent[0].partition(b"\x89PNG")[2]
     made = PIL.Image.open(io.BytesIO(b"\x89PNG" + part.rpartition(b"\r\n--")[0].partition(b"\r\n--")[0]))
     assert made.width == made.height
     assert len(part) < 3300
     assert got.warnings[0].startswith("image: ")
-    assert edit(face, http_backend, image, prepare="fit")[1] == sent
+    assert edit(flavor, http_backend, image, prepare="fit")[1] == sent
 
 
-def test_checked(face: Any) -> None:
+def test_checked(flavor: Any) -> None:
     """Everything that is wrong is said at once; what fits is sent as it is."""
     with pytest.raises(imgkit.InvalidRequestError) as caught:
-        edit(face, "aiohttp", encoded(NOISE.convert("CMYK"), "JPEG"), prepare="check")
+        edit(flavor, "aiohttp", encoded(NOISE.convert("CMYK"), "JPEG"), prepare="check")
     assert "CMYK" in str(caught.value)
     assert "60x40 pixels, and a square is taken" in str(caught.value)
-    _, sent = edit(face, "aiohttp", png(1), prepare="check")
+    _, sent = edit(flavor, "aiohttp", png(1), prepare="check")
     assert png(1) in sent[0]
     with pytest.raises(imgkit.InvalidRequestError, match="prepare"):
-        edit(face, "requests", png(1), prepare="polish")
+        edit(flavor, "requests", png(1), prepare="polish")
 
 
-def test_masks_are_always_looked_at(face: Any, http_backend: str) -> None:
+def test_masks_are_always_looked_at(flavor: Any, http_backend: str) -> None:
     """On any host: one that would do nothing costs as much as one that works."""
     picture = encoded(PIL.Image.new("RGB", (8, 8)), "PNG")
     opaque = encoded(PIL.Image.new("RGBA", (8, 8), "black"), "PNG")
@@ -107,12 +107,12 @@ def test_masks_are_always_looked_at(face: Any, http_backend: str) -> None:
         ):
             with pytest.raises(imgkit.InvalidRequestError, match=problem) as caught:
                 call = lambda service, mask=mask: service.create_image_edit(picture, "x", mask=mask)  # noqa: E731
-                face.run(call, http_backend, base_url=server.base_url)
+                flavor.run(call, http_backend, base_url=server.base_url)
             assert list(caught.value.fields) == ["mask"]
         assert server.posts == 0
 
 
-def test_a_provider_that_wants_white(face: Any) -> None:
+def test_a_provider_that_wants_white(flavor: Any) -> None:
     """The mask is turned on its way."""
     sent: list[bytes] = []
 
@@ -125,14 +125,14 @@ def test_a_provider_that_wants_white(face: Any) -> None:
     with WireServer(script) as server:
         provider = official(server.base_url, mask_polarity="white")
         call = lambda service: service.create_image_edit(png(1), "x", mask=mask)  # noqa: E731
-        face.run(call, "requests", provider=provider, api_key=KEY, model="m")
+        flavor.run(call, "requests", provider=provider, api_key=KEY, model="m")
     found = b"\x89PNG" + sent[0].rpartition(b"\x89PNG")[2]
     turned = PIL.Image.open(io.BytesIO(found)).convert("L")
     assert turned.getpixel((1, 1)) == 255
     assert turned.getpixel((2, 2)) == 0
 
 
-def test_a_picture_beside_a_reference_has_a_limit_of_its_own(face: Any) -> None:
+def test_a_picture_beside_a_reference_has_a_limit_of_its_own(flavor: Any) -> None:
     """It goes as a data: URL, whose length is a fact about the model; as a form the same picture passes."""
     facts = {
         "hosts": ["official"],
@@ -145,11 +145,11 @@ def test_a_picture_beside_a_reference_has_a_limit_of_its_own(face: Any) -> None:
     reference = imgkit.ImageReference(file_id="file-1")
     with WireServer(reply(200, answer())) as server:
         settings = {"provider": official(server.base_url), "api_key": KEY, "model": "json", "models": facts}
-        face.run(lambda service: service.create_image_edit(picture, "a hat"), "requests", **settings)
+        flavor.run(lambda service: service.create_image_edit(picture, "a hat"), "requests", **settings)
         assert server.posts == 1
         with pytest.raises(imgkit.InvalidRequestError, match="up to 200 characters") as caught:
             both = [reference, picture]
-            face.run(lambda service: service.create_image_edit(both, "a hat"), "requests", **settings)
+            flavor.run(lambda service: service.create_image_edit(both, "a hat"), "requests", **settings)
         assert server.posts == 1
     assert list(caught.value.fields) == ["image.1"]
     assert "prepare" not in str(caught.value)  # which would not make it short enough

@@ -18,7 +18,7 @@ PICTURE = png(3)
 DATA_URL = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"
 
 
-def edit(face: Any, backend: str, image: Any, **more: Any) -> Any:
+def edit(flavor: Any, backend: str, image: Any, **more: Any) -> Any:
     sent: list[Line] = []
 
     def script(line: Line) -> None:
@@ -27,20 +27,20 @@ def edit(face: Any, backend: str, image: Any, **more: Any) -> Any:
 
     with WireServer(script) as server:
         call = lambda service: service.create_image_edit(image, "a hat", **more)  # noqa: E731
-        face.run(call, backend, base_url=server.base_url, model="m")
+        flavor.run(call, backend, base_url=server.base_url, model="m")
     (line,) = sent
     assert line.headers["content-type"] == "application/json"
     return json.loads(line.body)
 
 
-def test_named_pictures_go_as_json(face: Any, http_backend: str) -> None:
+def test_named_pictures_go_as_json(flavor: Any, http_backend: str) -> None:
     """By id or URL as they are; what is here goes along as a data: URL, the mask too."""
     images = [
         ImageReference(file_id="file-1"),
         ImageReference(url="https://cdn.example/fox.png?x=1"),
         PICTURE,
     ]
-    body = edit(face, http_backend, images, mask=ImageReference(file_id="file-2"), size="1024x1024")
+    body = edit(flavor, http_backend, images, mask=ImageReference(file_id="file-2"), size="1024x1024")
     assert body == {
         "images": [
             {"file_id": "file-1"},
@@ -54,9 +54,9 @@ def test_named_pictures_go_as_json(face: Any, http_backend: str) -> None:
     }
 
 
-def test_equal_calls_make_equal_bytes(face: Any) -> None:
+def test_equal_calls_make_equal_bytes(flavor: Any) -> None:
     images = [ImageReference(file_id="file-1"), PICTURE]
-    assert edit(face, "requests", images) == edit(face, "aiohttp", images)
+    assert edit(flavor, "requests", images) == edit(flavor, "aiohttp", images)
 
 
 @pytest.mark.parametrize(
@@ -69,33 +69,33 @@ def test_equal_calls_make_equal_bytes(face: Any) -> None:
         (ImageReference(file_id=" "), "not empty"),
     ],
 )
-def test_references_that_name_nothing(face: Any, reference: ImageReference, problem: str) -> None:
+def test_references_that_name_nothing(flavor: Any, reference: ImageReference, problem: str) -> None:
     with pytest.raises(imgkit.InvalidRequestError, match=problem) as caught:
-        face.run(lambda service: service.create_image_edit(reference, "a hat"))
+        flavor.run(lambda service: service.create_image_edit(reference, "a hat"))
     assert list(caught.value.fields) == ["image"]
 
 
-def test_where_they_cannot_go(face: Any) -> None:
+def test_where_they_cannot_go(flavor: Any) -> None:
     """A variation is a form; another provider may know no references."""
     with pytest.raises(imgkit.InvalidRequestError, match="does not take"):
-        face.run(
+        flavor.run(
             lambda service: service.create_image_variation(ImageReference(file_id="x"), strategy="native")
         )
     plain = official("http://127.0.0.1:1/v1", takes_references=False)
     with pytest.raises(imgkit.InvalidRequestError, match="provider openai does not take"):
         call = lambda service: service.create_image_edit([PICTURE, ImageReference(file_id="x")], "a hat")  # noqa: E731
-        face.run(call, "requests", provider=plain, model="m", api_key="sk-test-0123456789")
+        flavor.run(call, "requests", provider=plain, model="m", api_key="sk-test-0123456789")
 
 
-def test_offline_reads_what_is_here_and_says_what_is_not(face: Any) -> None:
+def test_offline_reads_what_is_here_and_says_what_is_not(flavor: Any) -> None:
     """The painter takes data: URLs in JSON, and fetches nothing."""
     with pytest.raises(imgkit.BadRequestError, match="nothing is fetched") as caught:
-        face.run(lambda service: service.create_image_edit(ImageReference(file_id="file-1"), "a hat"))
+        flavor.run(lambda service: service.create_image_edit(ImageReference(file_id="file-1"), "a hat"))
     assert caught.value.code == "failed_to_download_image"
     members = {"images": [{"image_url": DATA_URL}], "size": "64x64"}
     reference = ImageReference(file_id="replaced")
     call = lambda service: service.create_image_edit(reference, "a hat", extra_body=members)  # noqa: E731
-    assert face.run(call)[0].width == 64
+    assert flavor.run(call)[0].width == 64
 
 
 def test_no_permission_is_shown() -> None:

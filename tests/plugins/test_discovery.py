@@ -94,7 +94,7 @@ BROKEN = {
     "lacks": ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
     "misspelt": (GOOD.replace("imgkit_prepare", "imgkit_prepair"), "there is no hook 'imgkit_prepair'"),
     "coroutine": (GOOD.replace("def ", "async def "), "imgkit_prepare is a coroutine"),
-    "argument": (GOOD.replace("(request)", "(request, colour)"), "colour"),
+    "argument": (GOOD.replace("(request)", "(request, flavor)"), "flavor"),
     "collecting": (
         "import imgkit\n@imgkit.hookimpl\ndef imgkit_backends():\n    return [7]\n",
         "returned a int instead of a BackendSpec",

@@ -11,14 +11,14 @@ import pytest
 
 import imgkit
 from imgkit.plugins.hookspecs import BackendSpec, Hooks, PluginSpec, hookimpl
-from imgkit.plugins.registry import HookTable, PluginWarning, build_table
+from imgkit.plugins.registry import HookTable, PluginWarning, load_hook_table
 from tests.support.pictures import answer
 from tests.support.wire_server import WireServer, reply
 
 
 def test_built_ins_use_the_public_hooks() -> None:
     """The backends and the providers come through the hooks that strangers use."""
-    table = build_table()
+    table = load_hook_table()
     assert list(table.backend_specs()) == ["aiohttp", "offline", "requests"]
     assert list(table.provider_specs()) == ["azure", "openai"]
 
@@ -45,12 +45,12 @@ class Exclaim:
         return dataclasses.replace(request, headers={**request.headers, "x-trace": "1"})
 
 
-def test_requests_are_changed_in_order(face: Any, http_backend: str) -> None:
+def test_requests_are_changed_in_order(flavor: Any, http_backend: str) -> None:
     """Plugins change the request one after the other, in the order given; headers too."""
     with WireServer(reply(200, answer())) as server:
         for plugins in ([Shout(), Exclaim], [Exclaim(), Shout]):
             options = {"backend": http_backend, "base_url": server.base_url, "plugins": plugins}
-            face.run(lambda service: service.create_image("a fox"), **options)
+            flavor.run(lambda service: service.create_image("a fox"), **options)
     assert [line.body for line in server.lines] == [
         b'{"prompt":"A FOX! (create_image)"}',
         b'{"prompt":"A FOX! (CREATE_IMAGE)"}',
@@ -171,7 +171,7 @@ async def _coroutine(request: Any) -> None: ...
 UNFIT: dict[str, tuple[str, Any, str]] = {
     "misspelt": ("imgkit_prepair", hookimpl(lambda request: None), "no hook 'imgkit_prepair'"),
     "coroutine": ("imgkit_prepare", hookimpl(_coroutine), "coroutine"),
-    "unknown argument": ("imgkit_prepare", hookimpl(lambda request, colour: None), "colour"),
+    "unknown argument": ("imgkit_prepare", hookimpl(lambda request, flavor: None), "flavor"),
     "not marked": ("imgkit_prepare", lambda request: None, "hookimpl"),
 }
 
@@ -219,14 +219,14 @@ class MemoryReply:
 
 def memory_plugin(name: str = "memory") -> types.ModuleType:
     module = types.ModuleType(f"acme_{name}")
-    spec = BackendSpec(name=name, target=f"{__name__}:Memory", face="sync", reaches_network=False)
+    spec = BackendSpec(name=name, target=f"{__name__}:Memory", flavor="sync", reaches_network=False)
     module.imgkit_backends = hookimpl(lambda: [spec])  # type: ignore[attr-defined]  # a made-up module
     return module
 
 
-def test_a_strangers_backend(face: Any) -> None:
+def test_a_strangers_backend(flavor: Any) -> None:
     """A backend of a plugin is asked for by name, gets its options, and works under both services."""
-    made = face.run(
+    made = flavor.run(
         lambda service: service.create_image("a fox"),
         "memory",
         plugins=[memory_plugin()],
@@ -264,7 +264,7 @@ def test_a_changed_request_is_checked_again() -> None:
             service.create_image("a fox")
 
 
-def test_plugins_are_added_and_removed(face: Any) -> None:
+def test_plugins_are_added_and_removed(flavor: Any) -> None:
     """`service.plugins` lists names in the order asked, and swaps plugins in and out by object or name."""
     shout, marked = Shout(), memory_plugin()
 
@@ -283,7 +283,7 @@ def test_plugins_are_added_and_removed(face: Any) -> None:
         service.plugins.remove(marked)
         return service.create_image("a fox", size="64x64")
 
-    assert face.run(work)[0].about["prompt"] == "A FOX"
+    assert flavor.run(work)[0].about["prompt"] == "A FOX"
 
 
 def test_adding_and_removing_refuse_clearly() -> None:
@@ -357,7 +357,7 @@ def test_a_class_that_cannot_be_made_is_named() -> None:
     """A class that needs arguments is refused with its name and the reason."""
 
     class Needs:
-        def __init__(self, colour: str) -> None: ...
+        def __init__(self, flavor: str) -> None: ...
 
     with pytest.raises(
         imgkit.PluginError, match=r"Needs' cannot be made without arguments \(TypeError.*colour"

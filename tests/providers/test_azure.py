@@ -16,9 +16,9 @@ from imgkit.default_plugins.auth import TokenAuth
 from imgkit.models import CreateImageRequest, ImageRequest
 from imgkit.plugins.tokens import Token
 from imgkit.providers.azure import AzureProvider
-from imgkit.providers.base import Credential, Target, credentials_of
+from imgkit.providers.base import Credential, Target, list_credentials
 from imgkit.providers.openai import OpenAIProvider
-from imgkit.runtime.flow import Open, advance
+from imgkit.runtime.flow import SendRequest, advance
 from imgkit.testing import ProviderContract, cassette
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import Line, WireServer, reply
@@ -39,13 +39,13 @@ OFFICIAL = "https://res.openai.azure.com"
 
 
 def sent(
-    face: Any, backend: str, operation: str, root: str = "", version: str | None = VERSION, **settings: Any
+    flavor: Any, backend: str, operation: str, root: str = "", version: str | None = VERSION, **settings: Any
 ) -> Line:
     """Return the one request of a call."""
     with WireServer(reply(200, answer(png(3)))) as server:
         whole = {"model": "my draw", "base_url": server.origin + root, "api_key": KEY, **settings}
         provider = whole.pop("provider", None) or AzureProvider(version)
-        got = face.run(
+        got = flavor.run(
             lambda images: getattr(images, operation)(**CALLS[operation]), backend, provider=provider, **whole
         )
         assert got[0].data == png(3)
@@ -65,9 +65,9 @@ def sent_by_sdk(operation: str, **settings: Any) -> Arrived:
 
 
 @pytest.mark.parametrize("operation", CALLS)
-def test_deployments(face: Any, http_backend: str, operation: str) -> None:
+def test_deployments(flavor: Any, http_backend: str, operation: str) -> None:
     """The layout with a deployment in the path: exact path, query and header, and the same as the SDK's."""
-    line = sent(face, http_backend, operation)
+    line = sent(flavor, http_backend, operation)
     assert line.request_line == (
         f"POST /openai/deployments/my%20draw/images/{PATHS[operation]}?api-version={VERSION} HTTP/1.1"
     )
@@ -77,20 +77,20 @@ def test_deployments(face: Any, http_backend: str, operation: str) -> None:
 
 
 @pytest.mark.parametrize("operation", CALLS)
-def test_the_newer_layout(face: Any, http_backend: str, operation: str, monkeypatch: Any) -> None:
+def test_the_newer_layout(flavor: Any, http_backend: str, operation: str, monkeypatch: Any) -> None:
     """The deployment is in the body only; the environment's api-version is another layout's."""
     monkeypatch.setenv("OPENAI_API_VERSION", VERSION)
-    line = sent(face, http_backend, operation, "/openai/v1", version=None)
+    line = sent(flavor, http_backend, operation, "/openai/v1", version=None)
     assert line.request_line == f"POST /openai/v1/images/{PATHS[operation]} HTTP/1.1"
     assert line.headers["api-key"] == KEY
     found = arrived(line)
     model = json.loads(found.members)["model"] if found.members else found.parts["model"][0]
     assert model == "my draw"
-    line = sent(face, http_backend, operation, "/openai/v1/", version="preview")
+    line = sent(flavor, http_backend, operation, "/openai/v1/", version="preview")
     assert line.request_line == f"POST /openai/v1/images/{PATHS[operation]}?api-version=preview HTTP/1.1"
 
 
-def test_all_from_the_environment(face: Any, http_backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_from_the_environment(flavor: Any, http_backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The variables of the SDK, and its order: a token before a key; and no organisation of OpenAI's."""
     monkeypatch.setenv("OPENAI_API_VERSION", VERSION)
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
@@ -102,7 +102,7 @@ def test_all_from_the_environment(face: Any, http_backend: str, monkeypatch: pyt
         with WireServer(reply(200, answer(png(3)))) as server:
             monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", server.origin)
             work = lambda images: images.create_image(**CALLS["create_image"])  # noqa: E731
-            face.run(work, http_backend, **{**nothing, "model": "my draw"})
+            flavor.run(work, http_backend, **{**nothing, "model": "my draw"})
         (line,) = server.lines
         sdk = sent_by_sdk("create_image")
         assert sdk.headers.pop("openai-organization") == "org-of-openai"  # nobody's business at Azure
@@ -118,24 +118,24 @@ def test_all_from_the_environment(face: Any, http_backend: str, monkeypatch: pyt
     assert not {"api-key", "openai-organization"} & set(line.headers)
 
 
-def test_tokens_of_a_source(face: Any, http_backend: str) -> None:
+def test_tokens_of_a_source(flavor: Any, http_backend: str) -> None:
     """A plugin that fetches tokens comes before the key of the service."""
 
     class Entra:
         def token(self) -> Token:
             return Token(TOKEN)
 
-    line = sent(face, http_backend, "create_image", plugins=[TokenAuth(Entra())])
+    line = sent(flavor, http_backend, "create_image", plugins=[TokenAuth(Entra())])
     assert line.headers["authorization"] == f"Bearer {TOKEN}"
     assert "api-key" not in line.headers
 
 
-def test_a_deployment_per_call(face: Any, http_backend: str) -> None:
+def test_a_deployment_per_call(flavor: Any, http_backend: str) -> None:
     """A call may name another deployment, whose name cannot leave its place in the path."""
     with WireServer(reply(200, answer(png(3)))) as server:
         work = lambda images: images.create_image("a fox", model="a/../b?c#d")  # noqa: E731
         provider = AzureProvider(VERSION)
-        face.run(work, http_backend, provider=provider, base_url=server.origin + "/openai", api_key=KEY)
+        flavor.run(work, http_backend, provider=provider, base_url=server.origin + "/openai", api_key=KEY)
         path = server.lines[0].request_line.split()[1]
     assert path == f"/openai/deployments/a%2F..%2Fb%3Fc%23d/images/generations?api-version={VERSION}"
 
@@ -165,7 +165,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, dict[str, Any], type[imgkit.Imgkit
 
 @pytest.mark.parametrize(("version", "settings", "operation", "arguments", "kind", "said"), REFUSED)
 def test_refused_before_sending(
-    face: Any,
+    flavor: Any,
     http_backend: str,
     version: str,
     settings: Any,
@@ -178,14 +178,14 @@ def test_refused_before_sending(
     with WireServer(reply(200, answer(png(3)))) as server:
         whole = {"model": "draw", "base_url": server.origin, "api_key": KEY, **settings}
         with pytest.raises(kind, match=said):
-            face.run(
+            flavor.run(
                 lambda images: getattr(images, operation)(**(arguments or CALLS[operation])),
                 http_backend, provider=AzureProvider(version), **whole,
             )  # fmt: skip
         assert server.accepted == 0
 
 
-def test_variations_are_edits(face: Any, http_backend: str) -> None:
+def test_variations_are_edits(flavor: Any, http_backend: str) -> None:
     """Azure has none, so an edit is asked for one, and no other path is tried before."""
     with WireServer(reply(200, answer(png(3)))) as server:
         settings = {
@@ -194,7 +194,7 @@ def test_variations_are_edits(face: Any, http_backend: str) -> None:
             "model": "d",
             "provider": AzureProvider(VERSION),
         }
-        got = face.run(lambda images: images.create_image_variation(RED), http_backend, **settings)
+        got = flavor.run(lambda images: images.create_image_variation(RED), http_backend, **settings)
         (line,) = server.lines
     assert got.meta.emulated
     assert line.request_line.startswith("POST /openai/deployments/d/images/edits?")
@@ -247,7 +247,7 @@ def test_the_official_host_needs_a_key() -> None:
     settings: dict[str, Any] = {"base_url": OFFICIAL, "model": "d", "api_key": lambda: KEY}
     with imgkit.ImageService("requests", provider=AzureProvider(VERSION), **settings) as images:
         need = advance(operations.create_image(images._core, "a fox"), None)
-        assert isinstance(need, Open)
+        assert isinstance(need, SendRequest)
         assert need.request.url.startswith(f"{OFFICIAL}/openai/deployments/d/images/generations?")
         assert need.request.headers["api-key"] == KEY
         assert KEY not in f"{need!r}{images!r}{images.plugins!r}{images._core._asdict()!r}"
@@ -255,16 +255,16 @@ def test_the_official_host_needs_a_key() -> None:
         imgkit.ImageService("requests", provider="azure", base_url="http://res.example", api_key=KEY)
 
 
-def test_offline_needs_nothing(face: Any) -> None:
+def test_offline_needs_nothing(flavor: Any) -> None:
     """The painter speaks this dialect too: no key, no address, no deployment; variations as well."""
 
     def work(images: Any) -> Any:
         return images.create_image_variation(png(1, 64))
 
-    assert face.run(work, provider="azure")[0].format == "png"
+    assert flavor.run(work, provider="azure")[0].format == "png"
 
 
-def test_refusals_name_the_filters(face: Any, http_backend: str) -> None:
+def test_refusals_name_the_filters(flavor: Any, http_backend: str) -> None:
     """Azure's own error shapes come out as classes, with its own id of the call, and without the key."""
     filters = {"violence": {"filtered": True, "severity": "high"}, "hate": {"filtered": False}}
     blocked = {"error": {
@@ -273,7 +273,7 @@ def test_refusals_name_the_filters(face: Any, http_backend: str) -> None:
     }}  # fmt: skip
     with WireServer(reply(400, blocked, x_request_id="", apim_request_id="az_1")) as server:
         with pytest.raises(imgkit.ModerationBlockedError) as caught:
-            face.run(
+            flavor.run(
                 lambda images: images.create_image("a fox"), http_backend,
                 provider=AzureProvider(VERSION), base_url=server.origin, api_key=KEY, model="d",
             )  # fmt: skip
@@ -303,8 +303,8 @@ def test_on_a_cassette(http_backend: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_credentials_of_providers() -> None:
     """A provider that says nothing of credentials has one key, as a bearer token."""
-    assert credentials_of(OpenAIProvider()) == (Credential(variable="OPENAI_API_KEY"),)
-    assert [one.header for one in credentials_of(AzureProvider(VERSION))] == ["authorization", "api-key"]
+    assert list_credentials(OpenAIProvider()) == (Credential(variable="OPENAI_API_KEY"),)
+    assert [one.header for one in list_credentials(AzureProvider(VERSION))] == ["authorization", "api-key"]
 
 
 def test_it_is_short() -> None:

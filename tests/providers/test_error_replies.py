@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgkit import errors as tree
-from imgkit.providers.error_codes import Meaning, as_of, meanings
+from imgkit.providers.error_codes import ErrorMeaning, as_of, meanings
 from imgkit.providers.errors import BY_STATUS, NEXT_STEP, error_from_reply
 from imgkit.wire.headers import retry_after_s
 from imgkit.wire.messages import Head
@@ -116,7 +116,7 @@ PLAIN = [
 
 @pytest.mark.parametrize(("code", "meaning"), PLAIN, ids=[code for code, _ in PLAIN])
 @pytest.mark.parametrize("status", [400, 403, 429, 500])
-def test_code_before_status(code: str, meaning: Meaning, status: int) -> None:
+def test_code_before_status(code: str, meaning: ErrorMeaning, status: int) -> None:
     """A code that is known decides, whatever status and type it came with, and gives the one next step."""
     found = error(status, openai(code=code, param="prompt"))
     assert type(found) is meaning.error
@@ -480,7 +480,7 @@ WIRE_STATUSES: dict[int, type[tree.ImgkitError]] = {
 }  # fmt: skip
 
 
-def met(face: Any, backend: str, scripts: list[Any], count: int) -> list[Any]:
+def met(flavor: Any, backend: str, scripts: list[Any], count: int) -> list[Any]:
     """Return how as many calls over the wire end as there are, one after the other."""
     with WireServer(*scripts) as server:
 
@@ -499,17 +499,17 @@ def met(face: Any, backend: str, scripts: list[Any], count: int) -> list[Any]:
                     ends.append(end)
             return ends
 
-        work = now if face.colour == "sync" else later
-        return list(face.run(work, backend, base_url=server.base_url, api_key=KEY, timeout_s=10))
+        work = now if flavor.flavor == "sync" else later
+        return list(flavor.run(work, backend, base_url=server.base_url, api_key=KEY, timeout_s=10))
 
 
 @pytest.mark.parametrize("shape", WIRE_SHAPES)
-def test_every_shape_over_the_wire(shape: str, face: Any, http_backend: str) -> None:
+def test_every_shape_over_the_wire(shape: str, flavor: Any, http_backend: str) -> None:
     """Whatever a server answers with, through both libraries and services, it is an error of the tree."""
     body = WIRE_SHAPES[shape]
     scripts = [reply(status, body) for status in WIRE_STATUSES]
     for end, (status, kind) in zip(
-        met(face, http_backend, scripts, len(scripts)), WIRE_STATUSES.items(), strict=True
+        met(flavor, http_backend, scripts, len(scripts)), WIRE_STATUSES.items(), strict=True
     ):
         assert type(end) is kind, end
         assert (end.status, end.request_id) == (status, "req_test")
@@ -519,20 +519,20 @@ def test_every_shape_over_the_wire(shape: str, face: Any, http_backend: str) -> 
             assert sum(step in str(end) for step in STEPS) == 1
 
 
-def test_every_code_over_the_wire(face: Any, http_backend: str) -> None:
+def test_every_code_over_the_wire(flavor: Any, http_backend: str) -> None:
     """Each code that has a meaning is that error at the caller's end, with code, request id and next step."""
     scripts = [
         reply(400, openai(f"No, {KEY}.", code), retry_after="7", x_request_id="", apim_request_id="az_1")
         for code, _ in PLAIN
     ]
-    for end, (code, meaning) in zip(met(face, http_backend, scripts, len(PLAIN)), PLAIN, strict=True):
+    for end, (code, meaning) in zip(met(flavor, http_backend, scripts, len(PLAIN)), PLAIN, strict=True):
         assert type(end) is meaning.error
         assert (end.status, end.code, end.request_id, end.retry_after_s) == (400, code, "az_1", 7)
         assert "asks to wait 7 s" in str(end)
         assert KEY not in f"{end!r}{end.args}{end.__cause__!r}{end.__context__!r}"
 
 
-def test_no_pictures_over_the_wire(face: Any, http_backend: str) -> None:
+def test_no_pictures_over_the_wire(flavor: Any, http_backend: str) -> None:
     """A success without pictures, an error within one, and no JSON at all are three different errors."""
     bodies = (
         {"data": []},
@@ -543,7 +543,7 @@ def test_no_pictures_over_the_wire(face: Any, http_backend: str) -> None:
     )
     kinds = (tree.EmptyResultError,) * 3 + (tree.ApiError, tree.UnreadableReplyError)
     scripts = [*(reply(200, body) for body in bodies), reply(200, answer())]
-    *ends, last = met(face, http_backend, scripts, len(scripts))
+    *ends, last = met(flavor, http_backend, scripts, len(scripts))
     assert [type(end) for end in ends] == list(kinds)
     assert all("req_test" in str(end) for end in ends)
     assert len(last.images) == 1

@@ -28,7 +28,7 @@ from imgkit.models import (
     ImageRequest,
     Usage,
 )
-from imgkit.providers.base import Answer, Target
+from imgkit.providers.base import DecodedImages, Target
 from imgkit.providers.openai import OpenAIProvider
 from imgkit.wire.json_body import JsonReply
 from imgkit.wire.messages import Head, HttpRequest
@@ -73,7 +73,7 @@ def edit(*pictures: bytes, overlays: dict[str, bytes] | None = None, **members: 
     return PROVIDER.encode(request, OpenedInputs(image, **over), TARGET)
 
 
-def decode(reply: Any, head: Head = HEAD) -> Answer:
+def decode(reply: Any, head: Head = HEAD) -> DecodedImages:
     body = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
     reply = JsonReply(PROVIDER.base64_keys)
     reply.feed(body)

@@ -110,11 +110,11 @@ def sent_by_sdk(operation: str, arguments: dict[str, Any], path: str = "/v1", **
 
 
 def sent_by_imgkit(
-    face: Any, backend: str, operation: str, arguments: dict[str, Any], path: str = "/v1", **account: Any
+    flavor: Any, backend: str, operation: str, arguments: dict[str, Any], path: str = "/v1", **account: Any
 ) -> Arrived:
     with WireServer(reply(200, answer())) as server:
         settings = {"base_url": server.origin + path, **(account or ACCOUNT)}
-        got = face.run(lambda service: getattr(service, operation)(**arguments), backend, **settings)
+        got = flavor.run(lambda service: getattr(service, operation)(**arguments), backend, **settings)
         assert got[0].data == picture()
     (line,) = server.lines
     return arrived(line)
@@ -185,10 +185,10 @@ def by_sdk(case: str) -> Arrived:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_same_meaning(face: Any, http_backend: str, case: str) -> None:
+def test_same_meaning(flavor: Any, http_backend: str, case: str) -> None:
     """What imgkit sends for a call means the same as what the SDK sends for it."""
     operation, arguments = CASES[case]
-    ours, sdk = sent_by_imgkit(face, http_backend, operation, arguments), by_sdk(case)
+    ours, sdk = sent_by_imgkit(flavor, http_backend, operation, arguments), by_sdk(case)
     same(ours, sdk)
     assert ours.headers["authorization"] == f"Bearer {KEY}"
 
@@ -207,14 +207,14 @@ def test_cases_are_complete() -> None:
         assert ours <= tried
 
 
-def test_files_are_the_callers_bytes(face: Any, http_backend: str) -> None:
+def test_files_are_the_callers_bytes(flavor: Any, http_backend: str) -> None:
     """Each picture arrives under its field name with its own bytes, its sniffed type and a neutral name."""
     for case, fields in {
         "edit, several": {"image[]": [BLUE, JPEG, RED, BLUE], "mask": [CLEAR]},
         "edit, markup": {"image": [RED], "markup": [CLEAR]},
         "variation, all": {"image": [JPEG]},
     }.items():
-        ours = sent_by_imgkit(face, http_backend, *CASES[case])
+        ours = sent_by_imgkit(flavor, http_backend, *CASES[case])
         pictures = [one for parts in fields.values() for one in parts]
         assert {name: parts for name, parts in ours.parts.items() if isinstance(parts[0], bytes)} == fields
         assert ours.media_types == ["image/jpeg" if one == JPEG else "image/png" for one in pictures]
@@ -225,10 +225,10 @@ def test_files_are_the_callers_bytes(face: Any, http_backend: str) -> None:
 
 @pytest.mark.parametrize("operation", METHODS)
 @pytest.mark.parametrize("path", ["/v1", "/v1/", "", "/", "/a/b%20c/v1", "/a/b%20c/v1/"])
-def test_same_path(face: Any, http_backend: str, operation: str, path: str) -> None:
+def test_same_path(flavor: Any, http_backend: str, operation: str, path: str) -> None:
     """Any base URL, with a slash at its end and without, leads both to the same path."""
     arguments = {"create_image": {"prompt": "a"}, "create_image_edit": EDIT}.get(operation, {"image": RED})
-    ours = sent_by_imgkit(face, http_backend, operation, arguments, path)
+    ours = sent_by_imgkit(flavor, http_backend, operation, arguments, path)
     same(ours, sent_by_sdk(operation, arguments, path))
     assert " /" in ours.request_line
     assert "//" not in ours.request_line.partition(" HTTP/")[0]
@@ -243,9 +243,9 @@ ACCOUNTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("account", ACCOUNTS)
-def test_same_account(face: Any, http_backend: str, account: str) -> None:
+def test_same_account(flavor: Any, http_backend: str, account: str) -> None:
     """Key, organization and project travel in the same headers, and not at all when they are not given."""
-    ours = sent_by_imgkit(face, http_backend, *CASES["edit, few"], **ACCOUNTS[account])
+    ours = sent_by_imgkit(flavor, http_backend, *CASES["edit, few"], **ACCOUNTS[account])
     same(ours, sent_by_sdk(*CASES["edit, few"], **ACCOUNTS[account]))
     assert ours.headers["authorization"] == f"Bearer {KEY}"
     assert ("openai-organization" in ours.headers) == (account == "organization")
@@ -253,35 +253,35 @@ def test_same_account(face: Any, http_backend: str, account: str) -> None:
 
 
 def test_same_account_of_the_environment(
-    face: Any, http_backend: str, monkeypatch: pytest.MonkeyPatch
+    flavor: Any, http_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both read key, organization and project from the same variables."""
     for name, value in (("API_KEY", KEY), ("ORG_ID", "org-e"), ("PROJECT_ID", "proj-e")):
         monkeypatch.setenv(f"OPENAI_{name}", value)
     nothing: dict[str, Any] = {"api_key": None}
-    ours = sent_by_imgkit(face, http_backend, *CASES["create, few"], **nothing)
+    ours = sent_by_imgkit(flavor, http_backend, *CASES["create, few"], **nothing)
     same(ours, sent_by_sdk(*CASES["create, few"], **nothing))
     assert ours.headers["openai-organization"] == "org-e"
     assert ours.headers["openai-project"] == "proj-e"
 
 
-def test_header_taken_away(face: Any, http_backend: str) -> None:
+def test_header_taken_away(flavor: Any, http_backend: str) -> None:
     """A header can be left out: with None here, with omit in the SDK."""
     taken: Callable[[Any], dict[str, Any]] = lambda nothing: {  # noqa: E731 - two of a kind
         "prompt": "a fox",
         "extra_headers": {"OpenAI-Organization": nothing},
     }
-    ours = sent_by_imgkit(face, http_backend, "create_image", taken(None))
+    ours = sent_by_imgkit(flavor, http_backend, "create_image", taken(None))
     same(ours, sent_by_sdk("create_image", taken(openai.Omit())))
     assert "openai-organization" not in ours.headers
 
 
-def test_allowed_differences_of_arguments(face: Any, http_backend: str) -> None:
+def test_allowed_differences_of_arguments(flavor: Any, http_backend: str) -> None:
     """The three calls that the table lets differ do differ, just so: else the table is out of date."""
 
     def both(operation: str, **arguments: Any) -> tuple[Arrived, Arrived]:
         return (
-            sent_by_imgkit(face, http_backend, operation, arguments),
+            sent_by_imgkit(flavor, http_backend, operation, arguments),
             sent_by_sdk(operation, arguments),
         )
 

@@ -38,15 +38,15 @@ class AcmePlugin:
         return [ProviderSpec(name="acme", target=f"{__name__}:AcmeProvider")]
 
 
-def test_a_strangers_provider(face: Any, http_backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_strangers_provider(flavor: Any, http_backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dialect of a plugin is asked for by name, reads its own variables and applies its own rules."""
     monkeypatch.setenv("ACME_KEY", "k-acme-0000000000")
     with WireServer(reply(200, answer())) as server:
         monkeypatch.setenv("ACME_URL", server.base_url)
         options = {"provider": "acme", "plugins": [AcmePlugin()]}
-        made = face.run(lambda service: service.create_image("a fox"), http_backend, **options)
+        made = flavor.run(lambda service: service.create_image("a fox"), http_backend, **options)
         with pytest.raises(imgkit.InvalidRequestError, match="one size only"):
-            face.run(lambda service: service.create_image("a fox", size="64x64"), http_backend, **options)
+            flavor.run(lambda service: service.create_image("a fox", size="64x64"), http_backend, **options)
     assert made[0].data == picture()
     assert made.meta.provider == "acme"
     (line,) = server.lines

@@ -97,7 +97,7 @@ class Seen:
 
 
 def watch(
-    face: Face,
+    flavor: Face,
     call: Callable[[Any], Any],
     *args: Any,
     see: Callable[[Any], object] = lambda one: None,
@@ -125,5 +125,5 @@ def watch(
             found.response = events.response
         return found
 
-    result: Seen = face.run(blocking if face.colour == "sync" else awaiting, *args, **options)
+    result: Seen = flavor.run(blocking if flavor.flavor == "sync" else awaiting, *args, **options)
     return result

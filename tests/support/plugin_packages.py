@@ -47,7 +47,7 @@ class Style:
 
 @hookimpl
 def imgkit_backends():
-    return [BackendSpec(name="{name}-memory", target="{module}:Memory", face="sync", reaches_network=False)]
+    return [BackendSpec(name="{name}-memory", target="{module}:Memory", flavor="sync", reaches_network=False)]
 
 @hookimpl
 def imgkit_plugins():

@@ -24,7 +24,7 @@ from vcr.errors import CannotOverwriteExistingCassetteException
 
 import imgkit
 from imgkit.cli.run import run
-from imgkit.default_plugins.retry import Unhurried
+from imgkit.default_plugins.retry import NoWaitRetry
 from imgkit.testing import cassette
 from imgkit.testing.cassettes import scrub_request
 from tests.record_cassettes import BASE_URL, CASSETTES, COMMAND, FOLDER, base, record
@@ -159,12 +159,12 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("name", CASSETTES)
-def test_replay(face: Any, http_backend: str, name: str) -> None:
+def test_replay(flavor: Any, http_backend: str, name: str) -> None:
     """Recorded through one backend, a cassette gives its own bytes on each backend under each service."""
     path = FOLDER / f"{name}.yaml"
     with replay(path) as tape:
-        got = face.run(
-            lambda service: in_turn(service, CASSETTES[name]), http_backend, retry=Unhurried(), **SETTINGS
+        got = flavor.run(
+            lambda service: in_turn(service, CASSETTES[name]), http_backend, retry=NoWaitRetry(), **SETTINGS
         )
         assert tape.all_played
         assert tape.play_count == len(interactions(path))
@@ -177,15 +177,15 @@ def test_replay(face: Any, http_backend: str, name: str) -> None:
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("name", CASSETTES)
-def test_replay_without_vcrpy(face: Any, name: str) -> None:
+def test_replay_without_vcrpy(flavor: Any, name: str) -> None:
     """The offline backend gives the same, from the same file."""
     options = {"fixtures": FOLDER / f"{name}.yaml", "retry": True}
-    got = face.run(lambda service: in_turn(service, CASSETTES[name]), "offline", **options)
+    got = flavor.run(lambda service: in_turn(service, CASSETTES[name]), "offline", **options)
     assert outcomes(got) == recorded(name)
 
 
 @pytest.mark.usefixtures("offline")
-def test_replay_over_https(face: Any, http_backend: str) -> None:
+def test_replay_over_https(flavor: Any, http_backend: str) -> None:
     """A cassette stands in for an https server too."""
 
     def plain(request: Any) -> Any:
@@ -195,26 +195,26 @@ def test_replay_over_https(face: Any, http_backend: str) -> None:
     settings = {"base_url": BASE_URL.replace("http:", "https:"), "api_key": KEY}
     path = FOLDER / "create_image_edit.yaml"
     with replay(path, before_record_request=plain) as tape:
-        got = face.run(lambda service: in_turn(service, CASSETTES[path.stem]), http_backend, **settings)
+        got = flavor.run(lambda service: in_turn(service, CASSETTES[path.stem]), http_backend, **settings)
         assert tape.all_played
     assert outcomes(got) == recorded(path.stem)
 
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("name", ["create_image", "create_image_edit"])
-def test_another_order(face: Any, http_backend: str, name: str) -> None:
+def test_another_order(flavor: Any, http_backend: str, name: str) -> None:
     """Calls in another order than the recorded one each get the answer to their own request."""
     with replay(FOLDER / f"{name}.yaml"):
-        got = face.run(lambda service: in_turn(service, CASSETTES[name][::-1]), http_backend, **SETTINGS)
+        got = flavor.run(lambda service: in_turn(service, CASSETTES[name][::-1]), http_backend, **SETTINGS)
     assert outcomes(got) == recorded(name)[::-1]
 
 
 @pytest.mark.usefixtures("offline")
-def test_at_once(face: Any, http_backend: str, eager_threads: None) -> None:
+def test_at_once(flavor: Any, http_backend: str, eager_threads: None) -> None:
     """Calls at the same time all come from the cassette, and each gets its own answer."""
     calls = [*CASSETTES["create_image"][::-1] * 5]
     with replay(FOLDER / "create_image.yaml", allow_playback_repeats=True) as tape:
-        got = face.run(lambda service: at_once(service, calls), http_backend, **SETTINGS)
+        got = flavor.run(lambda service: at_once(service, calls), http_backend, **SETTINGS)
         assert tape.play_count == len(calls)
     assert outcomes(got) == recorded("create_image")[::-1] * 5
 
@@ -232,35 +232,38 @@ MISSES: dict[str, Any] = {
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("miss", MISSES)
 @pytest.mark.parametrize("name", CASSETTES)
-def test_miss(face: Any, http_backend: str, name: str, miss: str) -> None:
+def test_miss(flavor: Any, http_backend: str, name: str, miss: str) -> None:
     """A request that is not on the cassette gives vcrpy's own exception, unwrapped, and harms no other."""
     path = FOLDER / f"{name}.yaml"
     with replay(path) as tape:
         with pytest.raises(CannotOverwriteExistingCassetteException) as caught:
-            face.run(lambda service: in_turn(service, [MISSES[miss]]), http_backend, **SETTINGS)
+            flavor.run(lambda service: in_turn(service, [MISSES[miss]]), http_backend, **SETTINGS)
         assert type(caught.value) is CannotOverwriteExistingCassetteException
         assert caught.value.cassette is tape
         assert caught.value.failed_request.uri.startswith(BASE_URL)
         assert tape.play_count == 0
-        got = face.run(
-            lambda service: in_turn(service, CASSETTES[name][:1]), http_backend, retry=Unhurried(), **SETTINGS
+        got = flavor.run(
+            lambda service: in_turn(service, CASSETTES[name][:1]),
+            http_backend,
+            retry=NoWaitRetry(),
+            **SETTINGS,
         )
     assert outcomes(got) == recorded(name)[:1]
 
 
 @pytest.mark.usefixtures("offline")
-def test_second_identical_call_is_a_miss(face: Any, http_backend: str) -> None:
+def test_second_identical_call_is_a_miss(flavor: Any, http_backend: str) -> None:
     """Each recorded answer is given once, so a request that goes out twice by mistake is noticed."""
     call = CASSETTES["create_image_variation"][0]
     with (
         replay(FOLDER / "create_image_variation.yaml"),
         pytest.raises(CannotOverwriteExistingCassetteException),
     ):
-        face.run(lambda service: in_turn(service, [call, call]), http_backend, **SETTINGS)
+        flavor.run(lambda service: in_turn(service, [call, call]), http_backend, **SETTINGS)
 
 
 @pytest.mark.parametrize("reuse", [False, True], ids=["single use", "reused connections"])
-def test_service_older_than_the_cassette(face: Any, http_backend: str, reuse: bool) -> None:
+def test_service_older_than_the_cassette(flavor: Any, http_backend: str, reuse: bool) -> None:
     """A service that is in use already is intercepted within a cassette, and real before and after."""
     calls = CASSETTES["create_image"]
     with WireServer(reply(200, answer())) as server, ExitStack() as stack:
@@ -281,7 +284,7 @@ def test_service_older_than_the_cassette(face: Any, http_backend: str, reuse: bo
 
         steps = [calls[0], posts, insert, *calls, posts, eject, calls[0], posts]
         settings = {"base_url": server.base_url, "api_key": KEY, "reuse_connections": reuse}
-        got = face.run(lambda service: in_turn(service, steps), http_backend, **settings)
+        got = flavor.run(lambda service: in_turn(service, steps), http_backend, **settings)
     before, one, _, *inside, still_one, _, after, two = got
     assert (one, still_one, two) == (1, 1, 2)
     assert outcomes([before, after]) == [[picture()], [picture()]]

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgkit.wire.json_body import SHORT_BYTES, JsonReply
-from imgkit.wire.json_values import TakenOut, decode_base64, parse_json, with_text
+from imgkit.wire.json_values import DivertedImage, decode_base64, parse_json, with_text
 
 KEYS = frozenset({"b64_json", "images"})
 LONG = random.Random(7).randbytes(3001)
@@ -52,7 +52,7 @@ def same(body: bytes, reply: JsonReply) -> None:
 
 
 def alike(found: Any, expected: Any) -> bool:
-    if isinstance(found, TakenOut):
+    if isinstance(found, DivertedImage):
         return decode_base64(found) == decode_base64(expected)
     if isinstance(found, dict) and isinstance(expected, dict):
         return list(found) == list(expected) and all(alike(found[key], expected[key]) for key in found)
