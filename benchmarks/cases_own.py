@@ -12,7 +12,7 @@ from typing import Any
 import imgkit
 from benchmarks.harness import Results, interleaved
 from benchmarks.sides import SYNC
-from imgkit.core import operations
+from imgkit.core.operations import OperationFlows
 from imgkit.runtime.flow import Finished, ReadChunk, RunBlocking, SendRequest, advance
 from imgkit.testing.samples import answer
 from imgkit.wire.messages import Head
@@ -46,7 +46,7 @@ class Elsewhere:
 
 def step(core: Any) -> None:
     """Run one call by hand: no wire, no threads, so that only our own code is measured."""
-    flow, news, chunks = operations.create_image(core, "a fox"), None, iter((BODY, b""))
+    flow, news, chunks = OperationFlows(core).create_image("a fox"), None, iter((BODY, b""))
     while True:
         match advance(flow, news):
             case SendRequest():

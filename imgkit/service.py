@@ -1,4 +1,4 @@
-"""What users hold: `ImageService` and `AsyncImageService`, two faces of the same plans."""
+"""The services that users hold: `ImageService` blocks, `AsyncImageService` awaits. The core is one."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from collections.abc import Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from imgkit.core import operations
-from imgkit.core.config import Core
+from imgkit.core.download import fetch_image
+from imgkit.core.probe import Probe, probe_host
+from imgkit.core.signatures import with_result_types
 from imgkit.errors import NotDownloadedError, ServiceClosedError
+from imgkit.images.image import Image
 from imgkit.models import ImagesResponse
 from imgkit.runtime.driver import Driver, Watchdog
 from imgkit.runtime.flow import EmitEvent, Finished, Flow
 from imgkit.runtime.streams import AsyncImageStream, ImageStream
 from imgkit.service_base import ServiceBase
-from imgkit.signatures import argument_error, copy_signature
 from imgkit.wire.messages import AsyncBackend, Backend
 
 if TYPE_CHECKING:
@@ -26,87 +27,27 @@ if TYPE_CHECKING:
 
     from imgkit.runtime.async_driver import AsyncDriver
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
-CLOSING_S = 2.0
-"""Seconds that `close` gives to calls that it breaks off."""
+CLOSE_TIMEOUT_S = 2.0
+"""Seconds that `close` gives to calls that it aborts."""
 
 FILE_THREADS = 8
-
-Plan = Callable[Concatenate[Core, P], Flow[T]]
-
-
-def blocking(plan: Plan[P, T]) -> Callable[Concatenate[ImageService, P], T]:
-    """Return a method of `ImageService` that runs `plan`."""
-
-    def method(self: ImageService, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        flow = _flow(plan, self._core, *args, **kwargs)
-        return self._run(flow, kwargs.get("timeout_s"))
-
-    return copy_signature(method, plan, "ImageService")
+"""Threads for files. They are not shared with backends: an image must not wait for a slow server."""
 
 
-def awaiting(plan: Plan[P, T]) -> Callable[Concatenate[AsyncImageService, P], Coroutine[Any, Any, T]]:
-    """Return a method of `AsyncImageService` that runs `plan`."""
+@with_result_types({"ResponseT": "ImagesResponse", "StreamT": "ImageStream", "ImageT": "Image"})
+class ImageService(ServiceBase[ImagesResponse, ImageStream, Image]):
+    """Creates, edits and varies images with blocking calls, from any number of threads.
 
-    async def method(self: AsyncImageService, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        flow = _flow(plan, self._core, *args, **kwargs)
-        return await self._run(flow, kwargs.get("timeout_s"))
-
-    return copy_signature(method, plan, "AsyncImageService")
-
-
-def streaming(plan: Plan[P, ImagesResponse]) -> Callable[Concatenate[ImageService, P], ImageStream]:
-    """Return a method of `ImageService` that gives the events of `plan`."""
-
-    def method(self: ImageService, /, *args: P.args, **kwargs: P.kwargs) -> ImageStream:
-        flow = _flow(plan, self._core, *args, **kwargs)
-        return ImageStream(flow, lambda flow: self._driver(flow, kwargs.get("timeout_s")))
-
-    return copy_signature(method, plan, "ImageService", "ImageStream")
-
-
-def async_streaming(
-    plan: Plan[P, ImagesResponse],
-) -> Callable[Concatenate[AsyncImageService, P], AsyncImageStream]:
-    """Return a method of `AsyncImageService` that gives the events of `plan`."""
-
-    def method(self: AsyncImageService, /, *args: P.args, **kwargs: P.kwargs) -> AsyncImageStream:
-        flow = _flow(plan, self._core, *args, **kwargs)
-        return AsyncImageStream(
-            flow, lambda flow: self._driver(flow, kwargs.get("timeout_s")), self._proceed, self._end
-        )
-
-    return copy_signature(method, plan, "AsyncImageService", "AsyncImageStream")
-
-
-def _flow(plan: Plan[P, T], core: Core, *args: P.args, **kwargs: P.kwargs) -> Flow[T]:
-    """Start `plan`. A generator function runs nothing yet, so only its signature can fail here."""
-    try:
-        flow = plan(core, *args, **kwargs)
-    except TypeError:
-        raise argument_error(plan, args, kwargs) from None
-    recorders = core.equipment.recorders
-    if not recorders:
-        return flow
-    from imgkit.core.recording import record_traffic
-
-    return record_traffic(flow, recorders)
-
-
-class ImageService(ServiceBase):
-    """Creates, edits and varies images with blocking calls; from any number of threads at once.
+    >>> from imgkit import ImageService
+    >>> with ImageService() as images:                 # offline: no key, no network, no cost
+    ...     response = images.create_image("A cute baby sea otter", size="256x256")
+    >>> response[0].width
+    256
 
     Use it as a context manager, or `close` it. Any backend works, an asynchronous one too.
     """
-
-    create_image = blocking(operations.create_image)
-    create_image_edit = blocking(operations.create_image_edit)
-    create_image_variation = blocking(operations.create_image_variation)
-    stream_image = streaming(operations.stream_image)
-    stream_image_edit = streaming(operations.stream_image_edit)
-    download = blocking(operations.download)
 
     def _connect(self) -> None:
         self._watchdog = Watchdog()
@@ -116,12 +57,29 @@ class ImageService(ServiceBase):
             self._backend: Backend = LoopBackend(cast(AsyncBackend, self._core.backend))
         else:
             self._backend = cast(Backend, self._core.backend)
-        # Also for those who never close: at the latest when the interpreter ends.
-        self._finalizer = weakref.finalize(self, _shut, self._backend, self._watchdog)
-        _living.add(self)
+        # A service that nobody closes is closed when the interpreter ends.
+        self._finalizer = weakref.finalize(self, _close_backend, self._backend, self._watchdog)
+        _open_services.add(self)
+
+    def list_models(self) -> Probe:
+        """Ask the host for its models with one free request.
+
+        >>> from imgkit import ConfigurationError, ImageService
+        >>> with ImageService() as images:
+        ...     [model.id for model in images.list_models().models][:1]
+        ['imgkit-painter']
+
+        Returns:
+            The models, and facts about key, organization and clock. ``problem`` holds an error of the
+            wire or of the API.
+
+        Raises:
+            ConfigurationError: the provider has no such request, or no key; nothing was sent.
+        """
+        return self._run_flow(probe_host(self._core), None)
 
     def close(self) -> None:
-        """Close all connections. Idempotent; the service cannot be used afterwards."""
+        """Close all connections. Idempotent. The service cannot be used afterwards."""
         self._closed = True
         self._finalizer()
 
@@ -131,13 +89,8 @@ class ImageService(ServiceBase):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _driver(self, flow: Flow[T], timeout_s: object) -> Driver[T]:
-        if self._closed:
-            raise ServiceClosedError("this service is closed: make a new one")
-        return Driver(flow, self._backend, self._transfer(timeout_s), self._watchdog)
-
-    def _run(self, flow: Flow[T], timeout_s: object) -> T:
-        driver = self._driver(flow, timeout_s)
+    def _run_flow(self, flow: Flow[T], timeout_s: object) -> T:
+        driver = self._new_driver(flow, timeout_s)
         try:
             end = driver.run_until_event()
             assert isinstance(end, Finished), "only streams emit events"
@@ -145,76 +98,105 @@ class ImageService(ServiceBase):
         finally:
             driver.close()
 
-    def _fetcher(self) -> Callable[[str], bytes]:
-        # Weak, so that a kept picture does not keep the service and its connections.
-        alive = weakref.ref(self)
+    def _run_download(self, flow: Flow[Image], timeout_s: object) -> Image:
+        return self._run_flow(flow, timeout_s)
+
+    def _open_stream(self, flow: Flow[ImagesResponse], timeout_s: object) -> ImageStream:
+        return ImageStream(flow, lambda flow: self._new_driver(flow, timeout_s))
+
+    def _new_driver(self, flow: Flow[T], timeout_s: object) -> Driver[T]:
+        if self._closed:
+            raise ServiceClosedError("this service is closed: make a new one")
+        return Driver(self._record(flow), self._backend, self._new_transfer(timeout_s), self._watchdog)
+
+    def _make_fetcher(self) -> Callable[[str], bytes]:
+        # A weak reference: an image that outlives its service does not keep the connections open.
+        service_ref = weakref.ref(self)
 
         def fetch(url: str) -> bytes:
-            service = alive()
+            service = service_ref()
             if service is None or service._closed:
                 raise NotDownloadedError(
                     "the picture is still at its URL, and its service is closed: fetch it with "
                     "service.download(image) of an open service, or ask for it in the reply with save_to=…"
                 )
-            return service._run(_flow(operations.fetch_url, service._core, url), None)
+            return service._run_flow(fetch_image(service._core, url), None)
 
         return fetch
 
     def _after_fork(self) -> None:
-        self._swapping = threading.Lock()
+        self._swap_lock = threading.Lock()
         self._watchdog.after_fork()
         forget = getattr(self._backend, "after_fork", None)
         if forget is not None:
             forget()
 
 
-class AsyncImageService(ServiceBase):
-    """Creates, edits and varies images with coroutines; from any number of tasks of one event loop.
+class PendingCall(Coroutine[Any, Any, T]):
+    """The type of an `AsyncImageService` call: a coroutine, spelled so that editors see its result."""
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait for the result."""
+        raise AssertionError("a type for signatures, never an object")
+
+
+@with_result_types(
+    {"ResponseT": "ImagesResponse", "StreamT": "AsyncImageStream", "ImageT": "Image"}, is_async=True
+)
+class AsyncImageService(ServiceBase["PendingCall[ImagesResponse]", AsyncImageStream, "PendingCall[Image]"]):
+    """Creates, edits and varies images with coroutines, from any number of tasks of one event loop.
+
+    >>> import asyncio
+    >>> from imgkit import AsyncImageService
+    >>> async def main():
+    ...     async with AsyncImageService() as images:
+    ...         response = await images.create_image("A cute baby sea otter", size="256x256")
+    ...         return response[0].width
+    >>> asyncio.run(main())
+    256
 
     Use it as an asynchronous context manager, or await `close`. Any backend works, a blocking one too.
     """
 
-    create_image = awaiting(operations.create_image)
-    create_image_edit = awaiting(operations.create_image_edit)
-    create_image_variation = awaiting(operations.create_image_variation)
-    stream_image = async_streaming(operations.stream_image)
-    stream_image_edit = async_streaming(operations.stream_image_edit)
-    download = awaiting(operations.download)
-
     def _connect(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._open: set[AsyncDriver[Any]] = set()
-        self._running: set[AsyncDriver[Any]] = set()  # those of them that somebody waits for
+        self._drivers: set[AsyncDriver[Any]] = set()
+        self._awaited_drivers: set[AsyncDriver[Any]] = set()
         self._pools: dict[str, ThreadPoolExecutor] = {}
         if self._core.flavor == "sync":
             from imgkit.runtime.bridges import ThreadBackend
 
             self._backend: AsyncBackend = ThreadBackend(
                 cast(Backend, self._core.backend),
-                lambda: self._pool("wire", self._core.options.max_in_flight),
+                lambda: self._thread_pool("wire", self._core.options.max_in_flight),
             )
         else:
             self._backend = cast(AsyncBackend, self._core.backend)
 
+    async def list_models(self) -> Probe:
+        """Ask the host for its models with one free request; see `ImageService.list_models`."""
+        return await self._run_in_task(probe_host(self._core), None)
+
     async def close(self) -> None:
-        """Close all connections. Idempotent; the service cannot be used afterwards.
+        """Close all connections. Idempotent. The service cannot be used afterwards.
 
-        Calls that still run are broken off, and end with an error that says what may have been billed.
+        Running calls are aborted. Their errors say whether they may have been billed.
         """
-        if not self._closed:
-            import asyncio
+        if self._closed:
+            return
+        import asyncio
 
-            self._closed = True
-            for driver in list(self._open):
-                driver.abort()
-            until = time.monotonic() + CLOSING_S
-            while self._running and time.monotonic() < until:
-                await asyncio.sleep(0.01)
-            for driver in self._open - self._running:  # of streams that are between two events
-                driver.close_reply()
-            await self._backend.aclose()
-            for pool in self._pools.values():
-                pool.shutdown(wait=False, cancel_futures=True)
+        self._closed = True
+        for driver in list(self._drivers):
+            driver.abort()
+        until = time.monotonic() + CLOSE_TIMEOUT_S
+        while self._awaited_drivers and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        for driver in self._drivers - self._awaited_drivers:  # streams between two events
+            driver.close_reply()
+        await self._backend.aclose()
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def __aenter__(self) -> Self:
         return self
@@ -222,7 +204,30 @@ class AsyncImageService(ServiceBase):
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    def _driver(self, flow: Flow[T], timeout_s: object) -> AsyncDriver[T]:
+    def _run_flow(self, flow: Flow[T], timeout_s: object) -> PendingCall[T]:
+        return cast("PendingCall[T]", self._run_in_task(flow, timeout_s))
+
+    async def _run_in_task(self, flow: Flow[T], timeout_s: object) -> T:
+        driver = self._new_driver(flow, timeout_s)
+        try:
+            end = await self._run_until_event(driver)
+            assert isinstance(end, Finished), "only streams emit events"
+            return end.value
+        finally:
+            self._close_driver(driver)
+
+    def _run_download(self, flow: Flow[Image], timeout_s: object) -> PendingCall[Image]:
+        return self._run_flow(flow, timeout_s)
+
+    def _open_stream(self, flow: Flow[ImagesResponse], timeout_s: object) -> AsyncImageStream:
+        return AsyncImageStream(
+            flow,
+            lambda flow: self._new_driver(flow, timeout_s),
+            self._run_until_event,
+            self._close_driver,
+        )
+
+    def _new_driver(self, flow: Flow[T], timeout_s: object) -> AsyncDriver[T]:
         import asyncio
 
         from imgkit.runtime.async_driver import AsyncDriver
@@ -230,41 +235,34 @@ class AsyncImageService(ServiceBase):
         loop = asyncio.get_running_loop()
         if self._closed:
             raise ServiceClosedError("this service is closed: make a new one")
-        if self._loop is not loop:
-            if self._loop is not None:
-                raise ServiceClosedError(
-                    "this AsyncImageService belongs to another event loop: make one inside each asyncio.run, "
-                    "or use ImageService"
-                )
+        if self._loop is None:
             self._loop = loop
+        elif self._loop is not loop:
+            raise ServiceClosedError(
+                "this AsyncImageService belongs to another event loop: make one inside each asyncio.run, "
+                "or use ImageService"
+            )
         driver = AsyncDriver(
-            flow, self._backend, self._transfer(timeout_s), lambda: self._pool("files", FILE_THREADS)
+            self._record(flow),
+            self._backend,
+            self._new_transfer(timeout_s),
+            lambda: self._thread_pool("files", FILE_THREADS),
         )
-        self._open.add(driver)
+        self._drivers.add(driver)
         return driver
 
-    async def _run(self, flow: Flow[T], timeout_s: object) -> T:
-        driver = self._driver(flow, timeout_s)
-        try:
-            end = await self._proceed(driver)
-            assert isinstance(end, Finished), "only streams emit events"
-            return end.value
-        finally:
-            self._end(driver)
-
-    async def _proceed(self, driver: AsyncDriver[T]) -> Finished[T] | EmitEvent:
-        self._running.add(driver)
+    async def _run_until_event(self, driver: AsyncDriver[T]) -> Finished[T] | EmitEvent:
+        self._awaited_drivers.add(driver)
         try:
             return await driver.run_until_event()
         finally:
-            self._running.discard(driver)
+            self._awaited_drivers.discard(driver)
 
-    def _end(self, driver: AsyncDriver[Any]) -> None:
-        self._open.discard(driver)
+    def _close_driver(self, driver: AsyncDriver[Any]) -> None:
+        self._drivers.discard(driver)
         driver.close()
 
-    def _pool(self, name: str, threads: int) -> Executor:
-        """Return a pool of threads. Files have their own: a paid picture must not wait for a slow server."""
+    def _thread_pool(self, name: str, threads: int) -> Executor:
         if name not in self._pools:
             from concurrent.futures import ThreadPoolExecutor
 
@@ -272,16 +270,16 @@ class AsyncImageService(ServiceBase):
         return self._pools[name]
 
 
-def _shut(backend: Backend, watchdog: Watchdog) -> None:
+def _close_backend(backend: Backend, watchdog: Watchdog) -> None:
     watchdog.close()
     backend.close()
 
 
-_living: weakref.WeakSet[ImageService] = weakref.WeakSet()
+_open_services: weakref.WeakSet[ImageService] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for service in list(_living):
+    for service in list(_open_services):
         service._after_fork()
 
 

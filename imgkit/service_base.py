@@ -1,33 +1,38 @@
-"""What the two services share: how they are built, and what needs no I/O."""
+"""The common part of both services: construction, default plugins, and methods without I/O."""
 
 from __future__ import annotations
 
-import inspect
 import os
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Never
 
-from imgkit.core.config import Core, build_core, check_seconds
+from imgkit.core.config import ServiceConfig, check_seconds
+from imgkit.core.core import Setup, build_core
+from imgkit.core.operations import ImageOperations, ImageT, ResponseT, StreamT
+from imgkit.default_plugins.auth import ProviderAuth, check_encrypted
+from imgkit.default_plugins.retry import NoWaitRetry, RetryPlugin
 from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.models import CreateImageRequest, Estimate, ImageRequest, field_names
 from imgkit.plugins.registry import PluginList, ServicePlugins
 from imgkit.plugins.table import HookTable
+from imgkit.providers.base import list_credentials
 from imgkit.redact import nearest
+from imgkit.runtime.flow import Flow
 from imgkit.schemas.requests import validate_request
-from imgkit.wire.messages import AsyncBackend, Backend
 from imgkit.wire.transfer import Transfer
 
 if TYPE_CHECKING:
-    from imgkit.default_plugins.retry import RetryPlugin
     from imgkit.providers.base import Provider
+    from imgkit.wire.messages import AsyncBackend, Backend
 
 
-class ServiceBase(ABC):
-    """What the two services share: how they are built."""
+_ARGUMENTS = field_names(ServiceConfig)
 
-    _core: Core
+
+class ServiceBase(ImageOperations[ResponseT, StreamT, ImageT]):
+    """The common part of `ImageService` and `AsyncImageService`."""
 
     def __init__(
         self,
@@ -60,129 +65,143 @@ class ServiceBase(ABC):
         client_options: Mapping[str, Any] | None = None,
         **unknown: Never,
     ) -> None:
-        """Build a service; nothing is sent, and no key is needed before the first call.
+        """Build a service. Nothing is sent, and the first call is the first to need a key.
+
+        >>> from imgkit import ImageService
+        >>> ImageService("offline", model="gpt-image-2")
+        ImageService(backend='offline', provider='openai', base_url='https://offline.imgkit.invalid/v1', \
+model='gpt-image-2')
 
         Args:
             backend: "offline" (the default: no key, no network, no cost), "requests", "aiohttp", the
-                name of another that a plugin offers, or an instance; else ``IMGKIT_BACKEND``.
+                name of a plugin's backend, or an instance; else ``IMGKIT_BACKEND``.
             provider: the API's dialect, "openai" by default; else ``IMGKIT_PROVIDER``.
-            api_key: the key, or a callable that is asked on each sending; else ``OPENAI_API_KEY``.
+            api_key: the key, or a callable that returns it for each attempt; else ``OPENAI_API_KEY``.
             base_url: root of the API, such as ``http://localhost:8000/v1``; else ``OPENAI_BASE_URL``.
-            organization: sent along where it is set; else ``OPENAI_ORG_ID``.
-            project: the same; else ``OPENAI_PROJECT_ID``.
-            model: used where a call names none; else ``IMGKIT_MODEL``. The official host needs one.
+            organization: organization to bill; else ``OPENAI_ORG_ID``.
+            project: project to bill; else ``OPENAI_PROJECT_ID``.
+            model: model of calls that name none; else ``IMGKIT_MODEL``. The official host needs one.
             timeout_s: seconds for a whole call, 600 by default.
             connect_timeout_s: seconds for one connection, 5 by default.
             read_timeout_s: longest silence in seconds, 300 by default.
-            max_reply_bytes: largest reply read, 128 MiB by default.
-            max_download_bytes: largest picture fetched from a URL, 64 MiB by default.
-            proxy: URL of a proxy; the environment's proxies are not used unless `use_env_proxy`.
+            max_reply_bytes: largest reply in bytes, 128 MiB by default.
+            max_download_bytes: largest image fetched from a URL in bytes, 64 MiB by default.
+            proxy: URL of a proxy. The environment's proxies need `use_env_proxy`.
             ca: PEM file or folder, or `ssl.SSLContext`; certifi's bundle by default.
             use_env_proxy: read ``HTTPS_PROXY`` and its siblings, for the API only.
-            reuse_connections: keep connections open between paid requests. It saves a handshake; a
-                connection that dies just then leaves the outcome of a request unknown.
-            allow_insecure: send a key over plain http to a host that is not this machine.
-            max_in_flight: most requests at once where the backend needs a thread for each.
-            retry: repeat what was not sent, what the API refused for now, and what it reports as its own
-                failure; never what may have been billed. False, or a `RetryPlugin` with settings of its own.
-            plugins: instances, classes or modules with hooks, or names such as "logging"; asked in this
-                order, before those that are installed and those of imgkit.
-            state_folder: where imgkit keeps what must outlive the process, such as replies that could not be
-                delivered; else ``IMGKIT_HOME``; else nothing is kept.
-            models: facts about models of your own, above those that come along: a TOML file or a mapping in
-                its form (``docs/models-masks-errors-money.md``); beside the files of ``IMGKIT_MODELS``.
-            on_unsupported: what the model is known not to take: "raise" before anything is sent (what is
-                doubtful only warns), "warn" in ``reply.warnings`` and send it, or "drop" it and warn.
-            fixtures: with the offline backend: a cassette, or a folder of them, to answer from.
-            strict: with fixtures: what is not among them is a `FixtureMissingError`; False to paint it.
-            client_options: what only the backend understands; for "offline": ``latency_s``,
-                ``simulate``, ``seed``.
-            **unknown: any other keyword is refused, with the nearest real name.
+            reuse_connections: keep connections open between paid requests. It saves a handshake. If an
+                idle connection dies at that moment, the outcome of a request is unknown.
+            allow_insecure: send a key over plain http to another machine.
+            max_in_flight: most requests at once on a backend that needs a thread for each.
+            retry: repeat attempts that were not sent, that the API refused for now, or that it reports
+                as its own failure; never one that may be billed. False disables it; a `RetryPlugin`
+                brings its own settings.
+            plugins: instances, classes or modules with hooks, or names such as "logging". imgkit asks
+                them in this order, before installed plugins and its own.
+            state_folder: folder for data that outlives the process, such as undelivered replies; else
+                ``IMGKIT_HOME``; else imgkit keeps nothing.
+            models: your own facts about models, which override the bundled ones: a TOML file or a
+                mapping of its form (``docs/models-masks-errors-money.md``). ``IMGKIT_MODELS`` adds files.
+            on_unsupported: treatment of values that the model is known not to take. "raise" refuses
+                the call before anything is sent (doubtful values only warn), "warn" sends them and adds
+                to ``response.warnings``, "drop" leaves them out and warns.
+            fixtures: for the offline backend: a cassette, or a folder of cassettes, to answer from.
+            strict: with fixtures, a request without a recording is a `FixtureMissingError`; False
+                paints it.
+            client_options: options of the backend; for "offline": ``latency_s``, ``simulate``,
+                ``seed``.
+            **unknown: refused, with the nearest real name.
 
         Raises:
-            ConfigurationError: naming the argument, and what to do.
+            ConfigurationError: an argument is wrong; the message names it and a remedy.
         """
+        arguments = {name: value for name, value in locals().items() if name in _ARGUMENTS}
         if unknown:
-            known = inspect.signature(ServiceBase.__init__).parameters
-            raise ConfigurationError(
-                "; ".join(
-                    f"{name} is no argument of {type(self).__name__}{nearest(name, known)}"
-                    for name in unknown
-                )
+            problems = (
+                f"{name} is no argument of {type(self).__name__}{nearest(name, _ARGUMENTS)}"
+                for name in unknown
             )
+            raise ConfigurationError("; ".join(problems))
         self._closed = False
-        self._swapping = threading.Lock()
-        self._core = build_core(
-            backend=backend,
-            provider=provider,
-            api_key=api_key,
-            base_url=base_url,
-            organization=organization,
-            project=project,
-            model=model,
-            limits={
-                "timeout_s": timeout_s,
-                "connect_timeout_s": connect_timeout_s,
-                "read_timeout_s": read_timeout_s,
-                "max_reply_bytes": max_reply_bytes,
-                "max_download_bytes": max_download_bytes,
-            },
-            proxy=proxy,
-            ca=ca,
-            use_env_proxy=use_env_proxy,
-            reuse_connections=reuse_connections,
-            allow_insecure=allow_insecure,
-            max_in_flight=max_in_flight,
-            retry=retry,
-            plugins=plugins,
-            state_folder=state_folder,
-            models=models,
-            on_unsupported=on_unsupported,
-            fixtures=fixtures,
-            strict=strict,
-            client_options=client_options,
-            fetch=self._fetcher(),
-        )
+        self._swap_lock = threading.Lock()
+        self._core = build_core(ServiceConfig(**arguments), list_default_plugins, self._make_fetcher())
         self._connect()
 
     @property
     def plugins(self) -> ServicePlugins:
-        """The plugins, to look at, add and remove; a call that runs keeps those it began with."""
-        return ServicePlugins(lambda: self._core.members, self._swap, self._swapping)
+        """The plugins, to look at, add and remove. A running call keeps those it started with."""
+        return ServicePlugins(lambda: self._core.members, self._swap_plugins, self._swap_lock)
 
     def estimate(self, request: ImageRequest | str, /, *, partial_images: int = 0, **fields: Any) -> Estimate:
-        """Return what a call may cost, before it is made; nothing is sent.
+        """Return the bounds of a call's cost. Nothing is sent.
+
+        >>> from imgkit import ImageService
+        >>> str(ImageService().estimate("a fox", n=10).high)
+        '0'
 
         Args:
-            request: as for the operations; or the prompt of a `create_image`.
-            partial_images: of a stream.
-            **fields: further fields of that `create_image`, such as ``n=10, quality="high"``.
+            request: a request, or the prompt of a `create_image`.
+            partial_images: number of partial images of a stream.
+            **fields: other fields of that `create_image`, such as ``n=10, quality="high"``.
 
         Returns:
-            Bounds by dated prices and token counts, or that they are not known.
+            Bounds from dated prices and token counts, or unknown bounds.
 
         Raises:
             InvalidRequestError: the request is wrong.
         """
         if isinstance(request, str):
-            request = CreateImageRequest(prompt=request, **_known_fields(fields))
+            request = CreateImageRequest(prompt=request, **_check_field_names(fields))
         elif fields:
             raise InvalidRequestError(dict.fromkeys(fields, "goes into the request object"))
         kind = type(request)
-        made = validate_request(kind, {name: getattr(request, name) for name in field_names(kind)})
-        return self._core.settings.estimate(made, partial_images)
+        valid = validate_request(kind, {name: getattr(request, name) for name in field_names(kind)})
+        return self._core.settings.estimate(valid, partial_images)
 
-    def _swap(self, members: PluginList, table: HookTable) -> None:
+    def dry_run(self, operation: str, /, *args: Any, **kwargs: Any) -> str:
+        """Return the request that a call would send, as text. Nothing is sent, and no key is needed.
+
+        >>> from imgkit import ImageService
+        >>> print(ImageService().dry_run("create_image", "a fox", n=2).splitlines()[0])
+        POST https://offline.imgkit.invalid/v1/images/generations
+
+        Args:
+            operation: name of the method, such as "create_image" or "stream_image".
+            *args, **kwargs: the arguments of the call.
+
+        Returns:
+            Method, URL and headers with credentials as "…", then the body: JSON, or the parts of a
+            form with the size and digest of each file.
+
+        Raises:
+            ConfigurationError: there is no such operation, or the call would send nothing.
+            ImgkitError: as the call itself would raise it before sending.
+        """
+        from imgkit.core.dry_run import describe_call
+
+        return describe_call(self._core, operation, args, kwargs)
+
+    def _swap_plugins(self, members: PluginList, table: HookTable) -> None:
         self._core = self._core.with_plugins(members, table)
 
     @abstractmethod
     def _connect(self) -> None:
-        """Give the backend the colour of this service."""
+        """Make the backend usable under this service."""
 
-    def _fetcher(self) -> Callable[[str], bytes] | None:
+    def _make_fetcher(self) -> Callable[[str], bytes] | None:
+        """Return a function that fetches the bytes behind a URL, if this service can block."""
         return None
 
-    def _transfer(self, timeout_s: object) -> Transfer:
+    def _record(self, flow: Flow[Any]) -> Flow[Any]:
+        """Return a flow whose traffic the recorders see, if there are any."""
+        recorders = self._core.resources.recorders
+        if not recorders:
+            return flow
+        from imgkit.core.recording import record_traffic
+
+        return record_traffic(flow, recorders)
+
+    def _new_transfer(self, timeout_s: object) -> Transfer:
         limits = self._core.limits
         total_s = limits.timeout_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
         return Transfer(total_s, limits.connect_timeout_s, limits.read_timeout_s)
@@ -191,11 +210,65 @@ class ServiceBase(ABC):
         return f"{type(self).__name__}({self._core!r}{', closed' if self._closed else ''})"
 
 
-def _known_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+def list_default_plugins(setup: Setup) -> list[object]:
+    """Return the plugins that imgkit adds to a service: auth, retry, logging and spool.
+
+    A plugin of the caller takes the place of a default one of its kind.
+
+    Raises:
+        ConfigurationError: the key or ``retry`` is wrong, or a key would travel unencrypted.
+    """
+    config, provider = setup.config, setup.provider
+    auth = ProviderAuth(
+        config.api_key,
+        list_credentials(provider),
+        provider.env["api_key"],
+        allow_insecure=config.allow_insecure,
+    )
+    if auth.has_key and not config.allow_insecure:
+        check_encrypted(setup.target.base_url)
+    return [auth, *_retry_plugins(setup), *_logging_plugins(setup), *_spool_plugins(setup)]
+
+
+def _has_plugin(setup: Setup, kind: type[object]) -> bool:
+    return any(isinstance(member.plugin, kind) for member in setup.plugins)
+
+
+def _retry_plugins(setup: Setup) -> list[object]:
+    retry = setup.config.retry
+    if isinstance(retry, RetryPlugin):
+        return [retry]
+    if not isinstance(retry, bool):
+        raise ConfigurationError(f"retry is True, False or a RetryPlugin, not {retry!r}")
+    if not retry or _has_plugin(setup, RetryPlugin):
+        return []
+    return [NoWaitRetry() if setup.is_replay else RetryPlugin()]
+
+
+def _logging_plugins(setup: Setup) -> list[object]:
+    """Return the logging plugin if the environment asks for it, and import it only then."""
+    if not os.environ.get("IMGKIT_LOG"):
+        return []
+    from imgkit.default_plugins.logging import from_environment
+
+    plugin = from_environment([member.plugin for member in setup.plugins])
+    return [] if plugin is None else [plugin]
+
+
+def _spool_plugins(setup: Setup) -> list[object]:
+    """Return the plugin that keeps replies until they are delivered, if there is a state folder."""
+    if setup.state_folder is None:
+        return []
+    from imgkit.default_plugins.spool import SpoolPlugin
+
+    return [] if _has_plugin(setup, SpoolPlugin) else [SpoolPlugin()]
+
+
+def _check_field_names(fields: Mapping[str, Any]) -> dict[str, Any]:
     known = field_names(CreateImageRequest)
-    wrong = {
+    problems = {
         name: f"is no field of create_image{nearest(name, known)}" for name in fields if name not in known
     }
-    if wrong:
-        raise InvalidRequestError(wrong)
+    if problems:
+        raise InvalidRequestError(problems)
     return dict(fields)

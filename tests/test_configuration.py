@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import imgkit
-from imgkit.core.config import Core
+from imgkit.core.core import Core
 from tests.support.pictures import answer
 from tests.support.wire_server import WireServer, reply
 

@@ -25,7 +25,7 @@ NOT_FOR_A_FIRST_CALL = (
     "imgkit.core.inputs", "imgkit.core.recording", "imgkit.core.stream", "imgkit.default_plugins.budget",
     "imgkit.default_plugins.cache", "imgkit.default_plugins.logging", "imgkit.default_plugins.recorder",
     "imgkit.default_plugins.spool", "imgkit.default_plugins.telemetry", "imgkit.images.fitting",
-    "imgkit.images.pixels", "imgkit.masks", "imgkit.models", "imgkit.plugins.protocols",
+    "imgkit.images.pixels", "imgkit.masks", "imgkit.plugins.protocols",
     "imgkit.providers.azure", "imgkit.providers.error_codes", "imgkit.providers.errors",
     "imgkit.providers.openai_events", "imgkit.providers.openai_forms", "imgkit.runtime.async_driver",
     "imgkit.runtime.bridges", "imgkit.schemas.model_facts", "imgkit.testing", "imgkit.wire.event_body",

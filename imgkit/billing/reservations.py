@@ -1,6 +1,6 @@
-"""One sending in all the ledgers of a service, as one.
+"""The ledger reservations of one attempt, as a group.
 
-A ledger may refuse a sending. Once something is paid for, a ledger that fails costs a warning and no picture.
+A ledger may refuse an attempt. After sending, a ledger that fails costs a warning and no image.
 """
 
 from __future__ import annotations
@@ -23,107 +23,110 @@ HOOK = "imgkit_ledger"
 
 
 class ReservationGroup:
-    """The reservations of one sending. Its methods may block.
+    """The reservations of one attempt in all ledgers of a service. Its methods may block.
 
     Attributes:
-        sent: the request is, or has been, with the backend.
-        problems: what ledgers failed at since then, for the caller to know.
+        sent: the backend has, or had, the request.
+        problems: failures of ledgers after sending, for warnings.
     """
 
     def __init__(self) -> None:
         self.sent = False
         self.problems: list[str] = []
         self._open: list[tuple[PluginSource, Reservation]] = []
-        self._process: int | None = None  # that reserved; a forked child ends nothing for its parent
+        self._process: int | None = None  # a forked child ends nothing for its parent
 
     @property
-    def running(self) -> bool:
-        """Whether there are reservations that have not ended."""
+    def is_open(self) -> bool:
+        """Whether a reservation has not ended."""
         return bool(self._open)
 
     @property
-    def spools(self) -> bool:
-        """Whether any of them wants to be told what arrives."""
-        return any(one.spools for _, one in self._open)
+    def wants_chunks(self) -> bool:
+        """Whether a reservation keeps the chunks of a reply."""
+        return any(reservation.spools for _, reservation in self._open)
 
     @classmethod
     def reserve(cls, ledgers: Iterable[Resource], request: ImageRequest, call: Call, attempt: int) -> Self:
-        """Return the account of one sending.
+        """Reserve an attempt in all ledgers.
 
         Args:
-            ledgers: of the service.
-            request: what is asked for.
+            ledgers: the ledgers of the service.
+            request: the request after the `prepare` hooks.
             call: the call.
-            attempt: number of the sending within the call, from 1 on, also where requests run together.
+            attempt: number of the attempt within the call, from 1 on; parallel attempts share the count.
 
         Raises:
-            ImgkitError: a ledger refuses, or fails; what the others had reserved is given up.
+            ImgkitError: a ledger refused or failed; the reservations made so far are closed.
         """
-        account = cls()
-        account._process = os.getpid()
+        group = cls()
+        group._process = os.getpid()
         try:
             for ledger in ledgers:
                 reservation = call_plugin(ledger.origin, HOOK, ledger.thing.reserve, request, call, attempt)
-                account._open.append((ledger.origin, reservation))
+                group._open.append((ledger.origin, reservation))
         except BaseException:
-            account.close()
+            group.close()
             raise
-        return account
+        return group
 
     def begin(self, head: Head) -> None:
-        """A success reply begins to arrive."""
+        """Record that a 2xx reply begins to arrive."""
         self._tell_spools("begin", head)
 
-    def write(self, news: Sequence[tuple[str, bytes]]) -> None:
-        """Keep what has arrived, as `imgkit.wire.json_body` tells it."""
-        for part, data in news:
+    def write(self, chunks: Sequence[tuple[str, bytes]]) -> None:
+        """Keep chunks of a reply: each is the name of its part, and its bytes."""
+        for part, data in chunks:
             self._tell_spools("write", part, data)
 
-    def finish(self, news: Sequence[tuple[str, bytes]]) -> None:
-        """The last of the reply has arrived."""
-        self.write(news)
+    def finish(self, chunks: Sequence[tuple[str, bytes]]) -> None:
+        """Keep the last chunks of a reply and record its end."""
+        self.write(chunks)
         self._tell_spools("complete")
 
     def settle(self, response: ImagesResponse | None) -> None:
-        """The pictures have reached the caller, or (None) nothing can have been billed."""
+        """End the reservations: the caller has the images, or (None) the attempt cannot be billed."""
         self._end("settle", response)
 
     def keep(self, error: BaseException, response: ImagesResponse | None = None) -> None:
-        """Something was, or may have been, paid for and has not reached the caller.
+        """End the reservations of an attempt that may be billed but was not delivered.
 
-        Where it is kept is said in ``error.spool_path`` and in a note.
+        ``error.spool_path`` and a note name the place where the reply is kept.
         """
         paths = [path for path in self._end("keep", error, response) if path]
         if paths and hasattr(error, "spool_path"):
             error.spool_path = paths[0]
             error.add_note(f"what arrived is kept in {paths[0]}: `imgkit recover` makes pictures of it")
 
-    def break_off(self, error: BaseException) -> None:
-        """The call ends in its midst; quick, and silent if it has ended before."""
+    def abort(self, error: BaseException) -> None:
+        """End the reservations of an interrupted call. Quick; does nothing after another end."""
         if self.sent:
             self.keep(error)
         else:
             self.close()
 
     def close(self) -> None:
-        """Nothing was sent, and nothing will be."""
+        """Give up reservations for which nothing was sent."""
         self._end("close")
 
-    def _tell_spools(self, what: str, *arguments: Any) -> None:
-        for origin, reservation in self._open:
+    def _tell_spools(self, method: str, *arguments: Any) -> None:
+        for source, reservation in self._open:
             if reservation.spools:
-                self._attempt(origin, getattr(reservation, what), *arguments)
+                self._call_ledger(source, getattr(reservation, method), *arguments)
 
-    def _end(self, what: str, *arguments: Any) -> list[Any]:
+    def _end(self, method: str, *arguments: Any) -> list[Any]:
         ending, self._open = self._open, []
         if ending and self._process != os.getpid():
             return []
-        return [self._attempt(origin, getattr(one, what), *arguments) for origin, one in ending]
+        return [
+            self._call_ledger(source, getattr(reservation, method), *arguments)
+            for source, reservation in ending
+        ]
 
-    def _attempt(self, origin: PluginSource, method: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a method where something may be paid for already: a failure is only told."""
+    def _call_ledger(self, source: PluginSource, method: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a ledger after sending: its failure becomes a problem, since the images may be paid for."""
         try:
-            return call_plugin(origin, HOOK, method, *arguments)
+            return call_plugin(source, HOOK, method, *arguments)
         except ImgkitError as error:
             self.problems.append(str(error))
             return None

@@ -10,8 +10,8 @@ from typing import Any
 from imgkit.cli import messages as wording
 from imgkit.cli import values
 from imgkit.cli.doctor_checks import Finding
-from imgkit.core.config import DEFAULT_BACKEND
-from imgkit.core.probe import ListedModel, Probe, probe
+from imgkit.core.core import DEFAULT_BACKEND
+from imgkit.core.probe import ListedModel, Probe
 from imgkit.errors import (
     ImgkitError,
     NotFoundError,
@@ -49,7 +49,7 @@ def examined(given: Mapping[str, Any], api_key_file: str | None) -> Iterator[Fin
         with ImageService(**{**settings, "retry": False}) as service:
             target = service._core.target
             known = {model.id for model in service._core.catalogue.listed()}
-            found = probe(service)
+            found = service.list_models()
     except ImgkitError as error:
         yield Finding("wrong", f"live: nothing was sent: {wording.message(error)}")
         return

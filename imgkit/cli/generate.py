@@ -14,8 +14,7 @@ from imgkit.cli import options, report, state, values
 from imgkit.cli import output_paths as targets
 from imgkit.cli import salvage as rescue
 from imgkit.cli.progress import Watcher
-from imgkit.core.config import DEFAULT_BACKEND
-from imgkit.core.dry_run import preview
+from imgkit.core.core import DEFAULT_BACKEND
 from imgkit.errors import ImgkitError, SaveError
 from imgkit.images.saving import SavePlan
 from imgkit.models import ImageRequest, ImagesResponse, field_names
@@ -74,7 +73,7 @@ def draw(
         plugins.append("cache")
     with ImageService(**settings, plugins=plugins) as service:
         if dry_run:
-            text = preview(service, method, **request)
+            text = service.dry_run(method, **request)
             cost = service.estimate(
                 _request(operation, request), partial_images=request.get("partial_images", 0)
             )

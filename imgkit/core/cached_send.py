@@ -1,24 +1,22 @@
-"""A call through a cache: found there, waited for, or made by one caller for all.
+"""Single flight: a request goes through the cache, and concurrent identical calls share one request.
 
-Equal requests that run at once, in one process or in several, are paid for once. Whoever comes second waits
-for the first one, and shares what came of it: the pictures, or the error.
+The first caller gets a lease and sends the request. The others, in this process or in another, wait and
+share the result: the images, or the error.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
-from imgkit.core import download
 from imgkit.core.cache_entries import from_entry, from_failure, is_whole, to_entry, to_failure
-from imgkit.core.config import Core
-from imgkit.core.context import CacheUse, Fetched
-from imgkit.core.send import CallContext, send_with_retries
+from imgkit.core.context import CallContext, FetchedImages
+from imgkit.core.core import Core
+from imgkit.core.download import fetch_image
+from imgkit.core.send import send_with_retries
 from imgkit.errors import (
     CacheMissError,
     ConfigurationError,
@@ -33,39 +31,17 @@ from imgkit.plugins.resources import Resource
 from imgkit.plugins.table import describe_error
 from imgkit.providers.base import DecodedImages
 from imgkit.redact import SENSITIVE_HEADERS
-from imgkit.runtime.flow import Flow, RunBlocking, Sleep
-from imgkit.wire.messages import Body, Head, HttpRequest
+from imgkit.runtime.flow import Flow, run_blocking, sleep
+from imgkit.wire.messages import Body, HttpRequest
 from imgkit.wire.multipart import Field, MultipartBody
 
-
-def fetch(
-    core: Core, course: CallContext, request: HttpRequest, use: CacheUse, cleanup: ExitStack
-) -> Flow[Fetched]:
-    """Return the answer to a request: from the cache if there is one that has it, else from the API.
-
-    Raises:
-        ConfigurationError: ``cache="only"``, and there is no cache.
-        ImgkitError: what the cache or the exchange raises.
-    """
-    supplied = course.equipment.cache
-    if use.mode == "off" or supplied is None:
-        if use.mode == "only":
-            raise ConfigurationError(
-                'cache="only", but this service has no cache: give it one with plugins=["cache"]'
-            )
-        return Fetched(*(yield from send_with_retries(request, course)))
-    from imgkit.core.cached_send import send_through_cache
-
-    return (yield from send_through_cache(core, course, request, supplied, use, cleanup))
-
-
 FORMAT = "imgkit-cache-1"
-"""Part of every key: other rules make other keys."""
+"""Part of every key: a change of the rules changes all keys."""
 
-FIRST_POLL_S, LONGEST_POLL_S = 0.01, 0.25
+FIRST_POLL_S, MAX_POLL_S = 0.01, 0.25
 
 _NOT_IN_KEY = SENSITIVE_HEADERS | {"openai-organization", "openai-project", "user-agent"}
-_UNKNOWN = (
+_INTERRUPTED = (
     "a call with an equal request was broken off after it had been sent: a picture may have been made and "
     "billed. Calling again pays for another one"
 )
@@ -75,205 +51,216 @@ _DAMAGED = (
 )
 
 
-def send_through_cache(
-    core: Core,
-    course: CallContext,
-    request: HttpRequest,
-    supplied: Resource,
-    use: CacheUse,
-    cleanup: ExitStack,
-) -> Flow[Fetched]:
-    """Return the answer to a request that goes through a cache.
+class StoreFailed(Exception):
+    """The cache store raised an error or broke its protocol. The message says so for a warning."""
+
+
+def send_through_cache(context: CallContext, request: HttpRequest, cache: Resource) -> Flow[FetchedImages]:
+    """Return the images of a request from the cache, from a concurrent call, or from the API.
+
+    A store that fails costs a warning: the request is sent without it.
 
     Raises:
-        CacheMissError: ``cache="only"``, and it is not there.
-        NotSentError: another call was making it for all the time that this one had.
-        ImgkitError: what the exchange raises, for this call or for the one that it waited for.
+        CacheMissError: ``cache="only"``, and the cache has no entry.
+        NotSentError: a concurrent identical call was still running at this call's deadline.
+        ImgkitError: the failure of the request, of this call or of the one that it waited for.
     """
-    key = cache_key(request, core, use.salt)
-    found = yield from _find(supplied, key, use, course)
-    if isinstance(found, str):
-        head, answer = yield from send_with_retries(request, course)
-        return Fetched(head, replace(answer, warnings=(*answer.warnings, found)))
-    if isinstance(found, Lease):
-        return (yield from _fill_cache(core, course, request, supplied, found, use, cleanup))
-    entry, (head, answer) = found
-    course.table.notify(CacheHit(key, max(0.0, time.time() - entry.created_at)), course.call)
-    return Fetched(head, answer, cached=True)
+    key = cache_key(request, context.core, context.cache_use.salt)
+    try:
+        found = yield from _find_entry_or_lease(context, cache, key)
+    except StoreFailed as error:
+        if context.cache_use.mode == "only":
+            raise CacheMissError(
+                f"{error}. Nothing was sent: mend the cache, or call without cache="
+            ) from None
+        fetched = yield from send_with_retries(context, request)
+        return _with_warnings(fetched, [str(error)])
+    if isinstance(found, FetchedImages):
+        return found
+    return (yield from _fill_cache(context, request, CacheLease(context, cache, found)))
 
 
-def _find(
-    supplied: Resource, key: str, use: CacheUse, course: CallContext
-) -> Flow[Lease | tuple[Entry, tuple[Head, DecodedImages]] | str]:
-    """Ask the store until it has the entry, or a lease; or return what is wrong with it."""
-    newer_than = time.time() if use.mode == "refresh" else None
+def _find_entry_or_lease(context: CallContext, cache: Resource, key: str) -> Flow[Lease | FetchedImages]:
+    """Ask the store until it has the entry or grants a lease.
+
+    Raises:
+        StoreFailed: the store raised an error.
+        ImgkitError: as `send_through_cache`.
+    """
+    mode = context.cache_use.mode
+    newer_than = time.time() if mode == "refresh" else None
     waited_for, wait_s = "", FIRST_POLL_S
     while True:
-        answer = yield RunBlocking(
-            partial(_ask, supplied, key, newer_than, waited_for),
-            before_sending=True,
-        )
-        if isinstance(answer, str):
-            if use.mode == "only":
-                raise CacheMissError(f"{answer}. Nothing was sent: mend the cache, or call without cache=")
-            return answer
+        ask = partial(_try_lease, cache, key, newer_than, waited_for)
+        answer = yield from run_blocking(ask, before_sending=True)
+        if isinstance(answer, StoreFailed):
+            raise answer
         if isinstance(answer, Lease):
-            if use.mode == "only":
-                yield RunBlocking(answer.close)
+            if mode == "only":
+                yield from run_blocking(answer.close)
                 raise CacheMissError(
                     'cache="only", and the cache has no reply to this request: call without cache= to have '
                     "one made"
                 )
             return answer
         if isinstance(answer, Hit):
+            entry = answer.entry
             try:
-                return answer.entry, from_entry(answer.entry)
+                head, decoded = from_entry(entry)
             except ValueError:
-                newer_than = max(newer_than or 0.0, answer.entry.created_at)  # not as it was written: a miss
+                newer_than = max(newer_than or 0.0, entry.created_at)  # an unreadable entry is a miss
                 continue
+            age_s = max(0.0, time.time() - entry.created_at)
+            context.core.table.notify(CacheHit(key, age_s), context.call)
+            return FetchedImages(head, decoded, cached=True)
         if answer.failure is not None:
-            course.shared = True
+            context.shared = True
             raise from_failure(answer.failure)
         waited_for = answer.holder or waited_for
-        if course.clock() + wait_s >= course.deadline:
+        if time.monotonic() + wait_s >= context.deadline:
             raise NotSentError(
-                f"another call with an equal request was still running after {course.call.timeout_s:g} s; "
+                f"another call with an equal request was still running after {context.call.timeout_s:g} s; "
                 "this one sent nothing: call again, or with a longer timeout_s"
             )
-        yield Sleep(wait_s)
-        wait_s = min(LONGEST_POLL_S, wait_s * 1.5)
+        yield from sleep(wait_s)
+        wait_s = min(MAX_POLL_S, wait_s * 1.5)
 
 
-def _ask(supplied: Resource, key: str, newer_than: float | None, waited_for: str) -> Hit | Lease | Busy | str:
-    """Return what a store says, or what is wrong with it."""
-    store: CacheStore = supplied.thing
+def _try_lease(
+    cache: Resource, key: str, newer_than: float | None, waited_for: str
+) -> Hit | Lease | Busy | StoreFailed:
+    """Ask the store once. Its failure is returned: only errors of imgkit's own tree enter a flow."""
+    store: CacheStore = cache.thing
     try:
         answer = store.try_lease(key, newer_than=newer_than, waited_for=waited_for)
     except ImgkitError:
         raise
     except Exception as error:
-        return _trouble(supplied, error)
+        return StoreFailed(_describe_store_failure(cache, error))
     if isinstance(answer, Hit | Lease | Busy):
         return answer
-    return _trouble(supplied, TypeError(f"try_lease returned a {type(answer).__name__}"))
+    broken = TypeError(f"try_lease returned a {type(answer).__name__}")
+    return StoreFailed(_describe_store_failure(cache, broken))
 
 
 class CacheLease:
-    """A lease, and how it ends."""
+    """The lease of a call on a cache entry. Its methods may block.
 
-    def __init__(self, store: CacheStore, lease: Lease, course: CallContext) -> None:
-        self._store = store
+    Args:
+        context: the call that holds the lease.
+        cache: the store.
+        lease: as the store granted it.
+    """
+
+    def __init__(self, context: CallContext, cache: Resource, lease: Lease) -> None:
+        self._context = context
+        self._cache = cache
+        self._store: CacheStore = cache.thing
         self._lease = lease
-        self._course = course
         self._ended = False
 
-    def commit(self, entry: Entry) -> None:
-        """Keep the entry."""
+    def commit(self, entry: Entry) -> str | None:
+        """Store the entry and end the lease. Return a warning if the store fails: the images are here."""
         self._ended = True
         try:
-            self._store.commit(self._lease, entry)
-        finally:
-            self._store.abandon(self._lease)  # nothing if it was committed
+            try:
+                self._store.commit(self._lease, entry)
+            finally:
+                self._store.abandon(self._lease)  # does nothing after a successful commit
+        except Exception as error:
+            return _describe_store_failure(self._cache, error)
+        return None
 
     def abandon(self, failure: Failure | None) -> None:
-        """End the lease without an entry."""
-        if not self._ended:
-            self._ended = True
+        """End the lease without an entry. A store that fails leaves it to end with the process.
+
+        Args:
+            failure: the error that waiting callers get; None lets the next of them send the request.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        try:
             self._store.abandon(self._lease, failure)
+        except Exception:  # the call has an error of its own to tell
+            return
 
-    def break_off(self) -> None:
-        """The call ends in its midst: those who wait may go on, unless something may have been paid for."""
-        course = self._course
-        paid = course.sent or any(attempt.error is None for attempt in course.attempts)
-        self.abandon(to_failure(OutcomeUnknownError(_UNKNOWN)) if paid else None)
+    def abort(self) -> None:
+        """End the lease of an interrupted call. Waiting callers may go on unless it may have been billed."""
+        context = self._context
+        billed = context.in_flight or any(attempt.error is None for attempt in context.attempts)
+        self.abandon(to_failure(OutcomeUnknownError(_INTERRUPTED)) if billed else None)
 
 
-def _fill_cache(
-    core: Core,
-    course: CallContext,
-    request: HttpRequest,
-    supplied: Resource,
-    lease: Lease,
-    use: CacheUse,
-    cleanup: ExitStack,
-) -> Flow[Fetched]:
-    """Make the entry for all who want it."""
-    held = CacheLease(supplied.thing, lease, course)
-    course.scratch = None  # an entry is made of bytes in memory
-    cleanup.callback(_quietly, held.break_off)
+def _fill_cache(context: CallContext, request: HttpRequest, lease: CacheLease) -> Flow[FetchedImages]:
+    """Send a request and store its images for all callers that wait for the lease."""
+    context.new_part_files = None  # an entry is made of bytes in memory
+    context.cleanup.callback(lease.abort)
     try:
-        head, answer = yield from send_with_retries(request, course)
+        fetched = yield from send_with_retries(context, request)
     except ImgkitError as error:
-        # Whoever waits has settings of its own, and may have the key that this call lacks.
+        # A waiting caller has settings of its own, and may have the key that this call lacks.
         failure = None if isinstance(error, ConfigurationError) else to_failure(error)
-        yield RunBlocking(partial(_quietly, held.abandon, failure))
+        yield from run_blocking(partial(lease.abandon, failure))
         raise
-    troubles: list[str] = []
-    answer = yield from _downloaded(core, answer, held, troubles)
-    if not troubles:
-        if is_whole(answer):
-            assert course.request is not None, "a call is prepared before it is sent"
-            entry = to_entry(course.request, core.target.model, head, answer, time.time())
-            problem = yield RunBlocking(partial(_attempt, supplied, held.commit, entry))
-            troubles += [problem] if problem else []
-        else:
-            failure = to_failure(UnreadableReplyError(_DAMAGED, request_id=head.request_id))
-            yield RunBlocking(partial(_quietly, held.abandon, failure))
-            troubles.append("the reply is damaged, and was not kept in the cache")
-    return Fetched(head, replace(answer, warnings=(*answer.warnings, *troubles)))
+    head = fetched.head
+    decoded, download_error = yield from _download_all(context.core, fetched.decoded)
+    if download_error is not None:
+        yield from run_blocking(partial(lease.abandon, to_failure(download_error)))
+        warning: str | None = f"the reply was not kept in the cache: {download_error}"
+    elif is_whole(decoded):
+        assert context.request is not None, "the pipeline sets the request before it sends"
+        entry = to_entry(context.request, context.core.target.model, head, decoded, time.time())
+        warning = yield from run_blocking(partial(lease.commit, entry))
+    else:
+        failure = to_failure(UnreadableReplyError(_DAMAGED, request_id=head.request_id))
+        yield from run_blocking(partial(lease.abandon, failure))
+        warning = "the reply is damaged, and was not kept in the cache"
+    return _with_warnings(FetchedImages(head, decoded), [warning] if warning else [])
 
 
-def _downloaded(
-    core: Core, answer: DecodedImages, held: CacheLease, troubles: list[str]
-) -> Flow[DecodedImages]:
-    """Return the answer with those pictures here that came as URLs, which soon lead nowhere."""
-    pictures = []
-    for picture in answer.pictures:
-        if picture.data is None and not troubles:
+def _download_all(core: Core, decoded: DecodedImages) -> Flow[tuple[DecodedImages, ImgkitError | None]]:
+    """Fetch the bytes of images at URLs, up to the first failure: the cache keeps no URL.
+
+    Returns:
+        The images, and the failure if there was one.
+    """
+    images = list(decoded.pictures)
+    failure: ImgkitError | None = None
+    for index, image in enumerate(images):
+        if image.data is None:
             try:
-                picture = replace(picture, data=(yield from download.fetch(core, picture.url or "")))
+                data = yield from fetch_image(core, image.url or "")
             except ImgkitError as error:
-                yield RunBlocking(partial(_quietly, held.abandon, to_failure(error)))
-                troubles.append(f"the reply was not kept in the cache: {error}")
-        pictures.append(picture)
-    return replace(answer, pictures=tuple(pictures))
+                failure = error
+                break
+            images[index] = replace(image, data=data)
+    return replace(decoded, pictures=tuple(images)), failure
 
 
-def _quietly(end: Callable[..., None], *arguments: Any) -> None:
-    """End a lease where the call has an error of its own to tell; the lease then ends with the process."""
-    try:
-        end(*arguments)
-    except Exception:
-        return
+def _with_warnings(fetched: FetchedImages, warnings: list[str]) -> FetchedImages:
+    decoded = replace(fetched.decoded, warnings=(*fetched.decoded.warnings, *warnings))
+    return fetched._replace(decoded=decoded)
 
 
-def _attempt(supplied: Resource, method: Callable[..., None], *arguments: Any) -> str | None:
-    """Call a method of a store; return what is to be told if it fails: the pictures are there even so."""
-    try:
-        method(*arguments)
-    except Exception as error:
-        return _trouble(supplied, error)
-    return None
-
-
-def _trouble(supplied: Resource, error: Exception) -> str:
-    return f"the cache of {supplied.origin} failed, and the call went on without it ({describe_error(error)})"
+def _describe_store_failure(cache: Resource, error: Exception) -> str:
+    return f"the cache of {cache.origin} failed, and the call went on without it ({describe_error(error)})"
 
 
 def cache_key(request: HttpRequest, core: Core, salt: str = "0") -> str:
-    """Return the key of a request: 64 hexadecimal digits, equal for requests that mean the same.
+    """Return the key of a request: 64 hexadecimal digits, equal for requests with the same meaning.
 
-    In it are provider, address, host class, what the body says, digests of its files, headers of the caller's
-    own, and the replica. Not in it are credentials, organisation, file names, and how a form is delimited.
+    The key covers provider, address, host class, body, digests of files, the caller's own headers and
+    the replica. It does not cover credentials, organization, file names and the boundary of a form.
     """
     digest = hashlib.sha256()
-    for text in _meaning(request, core, salt):
+    for text in _key_parts(request, core, salt):
         encoded = text.encode("utf-8", "surrogatepass")
         digest.update(b"%d:" % len(encoded) + encoded)  # lengths keep neighbours apart
     return digest.hexdigest()
 
 
-def _meaning(request: HttpRequest, core: Core, salt: str) -> Iterator[str]:
+def _key_parts(request: HttpRequest, core: Core, salt: str) -> Iterator[str]:
     yield from (FORMAT, core.provider_name, core.target.base_url, core.target.host_class, salt)
     yield str(getattr(core.backend, "cache_salt", ""))
     yield from (request.method, request.url)
@@ -287,10 +274,10 @@ def _meaning(request: HttpRequest, core: Core, salt: str) -> Iterator[str]:
             else:
                 yield from ("file", part.name, part.media_type, part.content.sha256)
     else:
-        yield from ("body", request.body.content_type, _digest(request.body))
+        yield from ("body", request.body.content_type, _hash_body(request.body))
 
 
-def _digest(body: Body) -> str:
+def _hash_body(body: Body) -> str:
     digest = hashlib.sha256()
     for block in body.blocks():
         digest.update(block)

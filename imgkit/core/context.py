@@ -1,55 +1,237 @@
-"""How one call uses the cache, and what it gets from there or from the API."""
+"""The context of a call: its options, its state, and how it uses the cache."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
+from os import PathLike
+from typing import Any, Literal, NamedTuple
 
+from imgkit.billing.reservations import ReservationGroup
+from imgkit.core.config import check_seconds
+from imgkit.core.core import Core
 from imgkit.errors import InvalidRequestError
+from imgkit.images.inputs import Prepare, parse_prepare
+from imgkit.images.part_files import PartFiles
+from imgkit.images.saving import SavePlan
+from imgkit.models import Attempt, ImageRequest, ImagesResponse
+from imgkit.plugins.events import Call
 from imgkit.providers.base import DecodedImages
 from imgkit.wire.messages import Head
 
-_MODES = ("use", "refresh", "only", "off")
+SaveTo = str | PathLike[str] | SavePlan | None
+Strategy = Literal["auto", "native", "emulate"]
+CacheMode = Literal["use", "refresh", "only", "off"]
+
+_STRATEGIES: tuple[Strategy, ...] = ("auto", "native", "emulate")
+_CACHE_MODES: tuple[CacheMode, ...] = ("use", "refresh", "only", "off")
 
 
 class CacheUse(NamedTuple):
-    """How one call uses the cache.
+    """How a call uses the cache.
 
     Attributes:
-        mode: "use"; "refresh": nothing that was there before the call; "only": send nothing; "off".
-        replica: number of a further picture for an equal request, 0 for the first.
-        part: number of a request among the equal ones of one call, 0 for the first.
+        mode: "use" reads and writes; "refresh" ignores entries from before the call; "only" sends
+            nothing; "off" bypasses the cache.
+        replica: number of an additional image for an equal request, 0 for the first.
+        part: number of this request among the equal requests of one call, 0 for the first.
     """
 
-    mode: Literal["use", "refresh", "only", "off"] = "use"
+    mode: CacheMode = "use"
     replica: int = 0
     part: int = 0
 
     @property
     def salt(self) -> str:
-        """What tells equal requests apart."""
+        """Text that tells equal requests apart in the cache key."""
         return f"{self.replica}.{self.part}" if self.part else str(self.replica)
 
-    @classmethod
-    def of(cls, cache: str | None, replica: int) -> CacheUse:
-        """Read the arguments of a call. Raises `InvalidRequestError`."""
-        wrong = {}
-        if cache is not None and cache not in _MODES:
-            wrong["cache"] = f"is {str(cache)[:40]!r}: give one of {', '.join(map(repr, _MODES))}"
-        if type(replica) is not int or replica < 0:
-            wrong["replica"] = "must be a whole number from 0 on"
-        if wrong:
-            raise InvalidRequestError(wrong)
-        return cls(cache or "use", replica)  # type: ignore[arg-type]  # checked above
 
-
-class Fetched(NamedTuple):
-    """What a call has got.
+class CallOptions(NamedTuple):
+    """Arguments of an operation that say how to carry it out.
 
     Attributes:
-        head, answer: of the reply.
-        cached: it came from the cache, or from another call.
+        save_to: file, folder or pattern for the images, None to keep them in memory.
+        cache: use of the cache.
+        timeout_s: seconds that the call may take, None for the service's limit.
+        strategy: way to create variations.
+        variation_prompt: prompt of the edit that emulates a variation, None for the default.
+        prepare: treatment of input images, None to send them unchanged.
+    """
+
+    save_to: SaveTo = None
+    cache: CacheUse = CacheUse()
+    timeout_s: float | None = None
+    strategy: Strategy = "auto"
+    variation_prompt: str | None = None
+    prepare: Prepare | None = None
+
+
+def parse_options(arguments: Mapping[str, Any]) -> CallOptions:
+    """Return the options among the arguments of an operation.
+
+    Args:
+        arguments: all arguments by name. Missing ones keep their default.
+
+    Raises:
+        InvalidRequestError: an option has an unknown value; names every such option.
+    """
+    cache, replica = arguments.get("cache"), arguments.get("replica", 0)
+    strategy = arguments.get("strategy", "auto")
+    problems = {}
+    if cache is not None and cache not in _CACHE_MODES:
+        problems["cache"] = _describe_choice(cache, _CACHE_MODES)
+    if type(replica) is not int or replica < 0:
+        problems["replica"] = "must be a whole number from 0 on"
+    if problems:
+        raise InvalidRequestError(problems)
+    if strategy not in _STRATEGIES:
+        raise InvalidRequestError({"strategy": _describe_choice(strategy, _STRATEGIES)})
+    return CallOptions(
+        save_to=arguments.get("save_to"),
+        cache=CacheUse(cache or "use", replica),
+        timeout_s=arguments.get("timeout_s"),
+        strategy=strategy,
+        variation_prompt=arguments.get("variation_prompt"),
+        prepare=parse_prepare(arguments.get("prepare")),
+    )
+
+
+def _describe_choice(given: object, choices: tuple[str, ...]) -> str:
+    return f"is {str(given)[:40]!r}: give one of {', '.join(map(repr, choices))}"
+
+
+class FetchedImages(NamedTuple):
+    """A decoded reply and its source.
+
+    Attributes:
+        head: status and headers of the reply.
+        decoded: its images and values.
+        cached: whether it came from the cache or from a concurrent call.
     """
 
     head: Head
-    answer: DecodedImages
+    decoded: DecodedImages
     cached: bool = False
+
+
+@dataclass(slots=True)
+class CallContext:
+    """The state of a call, or of one of its parts.
+
+    Attributes:
+        core: the service's parts when the call started; plugins added later do not join it.
+        call: the call as plugins see it.
+        options: how to carry it out.
+        deadline: end of the call in monotonic seconds.
+        cleanup: callbacks that undo what the call holds; they run when it ends. Synchronous and quick.
+        cache_use: use of the cache; parts of a split call have one each.
+        attempts: finished attempts.
+        attempt_numbers: counts attempts from 1 on; the parts of a call share it.
+        in_flight: a request is with the backend and its outcome is not known yet.
+        request: the request after the `prepare` hooks and the model's rules.
+        shared: the result was produced by a concurrent identical call.
+        reservations: ledger reservations of the latest attempt; closed when the caller has the images.
+        new_part_files: makes the part files of a reply for ``save_to=``; None keeps images in memory.
+        parts: contexts of a split call, empty for a single request.
+        emitted: a stream event has reached the caller, so nothing is sent again.
+        response: the response that the caller has, or will have when the call ends.
+    """
+
+    core: Core
+    call: Call
+    options: CallOptions
+    deadline: float
+    cleanup: ExitStack
+    cache_use: CacheUse
+    attempts: list[Attempt] = field(default_factory=list)
+    attempt_numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    in_flight: bool = False
+    request: ImageRequest | None = None
+    shared: bool = False
+    reservations: ReservationGroup = field(default_factory=ReservationGroup)
+    new_part_files: Callable[[], PartFiles] | None = None
+    parts: list[CallContext] = field(default_factory=list)
+    emitted: bool = False
+    response: ImagesResponse | None = None
+
+    @property
+    def maybe_billed(self) -> bool:
+        """Whether the outcome of a request of this call, or of a part, is unknown."""
+        return self.in_flight or any(part.in_flight for part in self.parts)
+
+    def add_part(self, number: int) -> CallContext:
+        """Add and return the context of one request of a split call.
+
+        Args:
+            number: position among the parts, from 0.
+        """
+        part = replace(
+            self,
+            attempts=[],
+            in_flight=False,
+            reservations=ReservationGroup(),
+            parts=[],
+            cleanup=ExitStack(),
+            cache_use=self.cache_use._replace(part=number),
+        )
+        self.parts.append(part)
+        return part
+
+    def part_files_in(self, plan: SavePlan) -> None:
+        """Send the image bytes of replies to part files in the folder of `plan` while they arrive."""
+        # Partial images need no digest, and most of a stream is partial images.
+        digests = plan.needs_digest and not self.call.partial_images
+        self.new_part_files = partial(_open_part_files, plan.folder, digests, self.cleanup)
+
+    def abort_reservations(self, error: BaseException) -> None:
+        """End the reservations of an interrupted call and of its parts. Quick."""
+        for context in (self, *self.parts):
+            context.reservations.abort(error)
+
+
+def _open_part_files(folder: Any, digests: bool, cleanup: ExitStack) -> PartFiles:
+    part_files = PartFiles(folder, digests=digests)
+    cleanup.callback(part_files.close)
+    return part_files
+
+
+def start_call(
+    core: Core, request: ImageRequest, options: CallOptions, partial_images: int | None = None
+) -> CallContext:
+    """Return the context of a call that starts now.
+
+    Args:
+        core: parts of the service.
+        request: the validated request.
+        options: how to carry it out.
+        partial_images: partial images per image of a stream, None for a call that is no stream.
+
+    Raises:
+        ConfigurationError: the timeout is not a valid number of seconds.
+    """
+    timeout_s = options.timeout_s
+    limit_s = core.limits.timeout_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
+    call = Call(
+        id=secrets.token_hex(16),
+        operation=request.operation,
+        backend=core.backend_name,
+        provider=core.provider_name,
+        base_url=core.target.base_url,
+        host_class=core.target.host_class,
+        timeout_s=limit_s,
+        partial_images=partial_images,
+    )
+    return CallContext(
+        core=core,
+        call=call,
+        options=options,
+        deadline=time.monotonic() + limit_s,
+        cleanup=ExitStack(),
+        cache_use=options.cache,
+    )

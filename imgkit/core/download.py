@@ -6,7 +6,7 @@ import io
 import re
 from urllib.parse import urljoin, urlsplit
 
-from imgkit.core.config import Core
+from imgkit.core.core import Core
 from imgkit.errors import DownloadBlockedError, DownloadError, LinkExpiredError, TransportError
 from imgkit.images.sniff import sniff
 from imgkit.redact import safe_url, scrub
@@ -19,7 +19,7 @@ _GONE = (403, 404, 410)
 _HEADERS = {"accept": "image/*", "accept-encoding": "identity"}
 
 
-def fetch(core: Core, url: str) -> Flow[bytes]:
+def fetch_image(core: Core, url: str) -> Flow[bytes]:
     """Return the picture at `url`.
 
     Fetched are https URLs whose connected peer is globally routable, and URLs of the API's own

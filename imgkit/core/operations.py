@@ -1,422 +1,403 @@
-"""The plans of the operations: what happens between the user's call and the pictures.
+"""The operations: signatures and documentation, written once for both services.
 
-Each plan is a generator of needs (see `imgkit.runtime.flow`). `imgkit.service` binds them to the synchronous
-and the asynchronous service, so signatures, descriptions and behaviour of the two cannot drift apart.
+A method makes the flow of its call. `imgkit.service` runs it: blocking, or in the caller's task.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
-from imgkit.core import download as downloading
-from imgkit.core import responses as results
-from imgkit.core.config import Core, check_seconds
-from imgkit.core.context import CacheUse
-from imgkit.core.lifecycle import (
-    CallOptions,
-    SaveTo,
-    apply_prepare_hooks,
-    conducted,
-    deliver,
-    open_save_plan,
-    run_call,
-    start_call,
-)
-from imgkit.core.pipeline import (
-    DispatchResult,
-    attach_warnings_to_errors,
-    most_at_once,
-    open_inputs,
-    validate_for_model,
-)
-from imgkit.core.send import CallContext, send_with_retries
-from imgkit.core.variations import parse_strategy
-from imgkit.errors import ConfigurationError, InvalidRequestError
+from imgkit.core.config import check_seconds
+from imgkit.core.context import SaveTo
+from imgkit.core.core import Core
+from imgkit.core.lifecycle import run_call
+from imgkit.core.responses import ensure_downloaded
+from imgkit.core.signatures import operation
+from imgkit.errors import InvalidRequestError
 from imgkit.images.image import Image
-from imgkit.images.inputs import Prepare, parse_prepare
 from imgkit.models import (
     CreateImageEditRequest,
     CreateImageRequest,
     CreateImageVariationRequest,
     ImageInput,
-    ImageRequest,
     ImagesResponse,
-    field_names,
 )
-from imgkit.plugins.events import Started
-from imgkit.providers.base import StreamingProvider
 from imgkit.runtime.flow import Flow
-from imgkit.schemas.requests import validate_request
+
+ResponseT = TypeVar("ResponseT")
+StreamT = TypeVar("StreamT")
+ImageT = TypeVar("ImageT")
 
 
-def create_image(
-    core: Core,
-    prompt: str | CreateImageRequest,
-    *,
-    model: str | None = None,
-    n: int | None = None,
-    size: str | None = None,
-    quality: str | None = None,
-    background: str | None = None,
-    output_format: str | None = None,
-    output_compression: int | None = None,
-    moderation: str | None = None,
-    response_format: str | None = None,
-    style: str | None = None,
-    complexity: str | None = None,
-    frame_count: int | None = None,
-    frame_duration_ms: int | None = None,
-    svg: Mapping[str, Any] | None = None,
-    safety_identifier: str | None = None,
-    user: str | None = None,
-    extra_body: Mapping[str, Any] | None = None,
-    extra_headers: Mapping[str, str | None] | None = None,
-    save_to: SaveTo = None,
-    cache: str | None = None,
-    replica: int = 0,
-    timeout_s: float | None = None,
-) -> Flow[ImagesResponse]:
-    """Create pictures from a prompt.
+class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
+    """The operations of a service.
 
-    Args:
-        prompt: what to draw; or a whole `CreateImageRequest`, which goes alone.
-        model, n, size, quality, background, output_format, output_compression, moderation,
-        response_format, style, complexity, frame_count, frame_duration_ms, svg, safety_identifier,
-        user, extra_body, extra_headers: see `CreateImageRequest`; what is None is not sent.
-        save_to: file, folder, or pattern such as ``"out/{index}-{slug}.{ext}"`` to save the pictures
-            to; checked before anything is sent, never overwrites.
-        cache: with a cache among the plugins: "use" it (the default), "refresh" what it has, "only" (send
-            nothing), or "off".
-        replica: number of a further picture for an equal request; 0 is the first.
-        timeout_s: seconds that this call may take in all; the service's if None.
-
-    Returns:
-        The pictures and how they came about.
-
-    Raises:
-        InvalidRequestError, ConfigurationError: nothing was sent.
-        NotSentError: nothing can have been billed.
-        OutcomeUnknownError, UnreadableReplyError, EmptyResultError: it may have been billed.
-        ApiError: the API refused or failed.
-        CacheMissError: ``cache="only"``, and the cache has no reply; nothing was sent.
-        SaveError: the pictures came and could not be written; they are in ``error.response``.
+    The type variables are what callers get: an `ImagesResponse` or an awaitable of it, and so on.
     """
-    request = build_request(CreateImageRequest, "prompt", prompt, locals())
-    wish = CallOptions(save_to=save_to, use=CacheUse.of(cache, replica), timeout_s=timeout_s)
-    return (yield from run_call(core, request, wish))
+
+    _core: Core
+
+    @abstractmethod
+    def _run_flow(self, flow: Flow[ImagesResponse], timeout_s: object) -> ResponseT:
+        """Run the flow of a call."""
+
+    @abstractmethod
+    def _open_stream(self, flow: Flow[ImagesResponse], timeout_s: object) -> StreamT:
+        """Return the events of a flow as a context manager."""
+
+    @abstractmethod
+    def _run_download(self, flow: Flow[Image], timeout_s: object) -> ImageT:
+        """Run the flow of a download."""
+
+    @operation
+    def create_image(
+        self,
+        prompt: str | CreateImageRequest,
+        *,
+        model: str | None = None,
+        n: int | None = None,
+        size: str | None = None,
+        quality: str | None = None,
+        background: str | None = None,
+        output_format: str | None = None,
+        output_compression: int | None = None,
+        moderation: str | None = None,
+        response_format: str | None = None,
+        style: str | None = None,
+        complexity: str | None = None,
+        frame_count: int | None = None,
+        frame_duration_ms: int | None = None,
+        svg: Mapping[str, Any] | None = None,
+        safety_identifier: str | None = None,
+        user: str | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        extra_headers: Mapping[str, str | None] | None = None,
+        save_to: SaveTo = None,
+        cache: str | None = None,
+        replica: int = 0,
+        timeout_s: float | None = None,
+    ) -> ResponseT:
+        """Create images from a prompt.
+
+        >>> from imgkit import ImageService
+        >>> with ImageService() as images:
+        ...     response = images.create_image("A cute baby sea otter", size="256x256", n=2)
+        >>> len(response), response[0].width
+        (2, 256)
+
+        Under `AsyncImageService`, await it.
+
+        Args:
+            prompt: description of the images, or a `CreateImageRequest`, which excludes other fields.
+            model, n, size, quality, background, output_format, output_compression, moderation,
+                response_format, style, complexity, frame_count, frame_duration_ms, svg,
+                safety_identifier, user, extra_body, extra_headers: fields of `CreateImageRequest`.
+                A field that is None is not sent.
+            save_to: file, folder, or pattern such as ``"out/{index}-{slug}.{ext}"`` for the images.
+                It is checked before anything is sent; existing files are never overwritten.
+            cache: with a cache plugin, "use" (the default) reads and writes entries, "refresh"
+                replaces them, "only" sends nothing, "off" bypasses the cache.
+            replica: number of an additional image for an equal request, 0 for the first.
+            timeout_s: seconds that the whole call may take, None for the service's limit.
+
+        Returns:
+            An `ImagesResponse`: the images, their cost, and how they came about.
+
+        Raises:
+            InvalidRequestError, ConfigurationError: nothing was sent.
+            NotSentError: nothing can have been billed.
+            OutcomeUnknownError, UnreadableReplyError, EmptyResultError: the call may have been billed.
+            ApiError: the API refused the request or failed.
+            CacheMissError: ``cache="only"``, and the cache has no entry; nothing was sent.
+            SaveError: the images arrived but could not be saved; they are in ``error.response``.
+        """
+        return self._run_flow(run_call(self._core, CreateImageRequest, prompt, locals()), timeout_s)
+
+    @operation
+    def create_image_edit(
+        self,
+        image: ImageInput | Sequence[ImageInput] | CreateImageEditRequest,
+        prompt: str | None = None,
+        *,
+        mask: ImageInput | None = None,
+        markup: ImageInput | None = None,
+        model: str | None = None,
+        n: int | None = None,
+        size: str | None = None,
+        quality: str | None = None,
+        background: str | None = None,
+        output_format: str | None = None,
+        output_compression: int | None = None,
+        input_fidelity: str | None = None,
+        response_format: str | None = None,
+        complexity: str | None = None,
+        frame_count: int | None = None,
+        frame_duration_ms: int | None = None,
+        svg: Mapping[str, Any] | None = None,
+        safety_identifier: str | None = None,
+        user: str | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        extra_headers: Mapping[str, str | None] | None = None,
+        prepare: Literal["check", "fit"] | None = None,
+        save_to: SaveTo = None,
+        cache: str | None = None,
+        replica: int = 0,
+        timeout_s: float | None = None,
+    ) -> ResponseT:
+        """Edit images as a prompt says.
+
+        >>> from imgkit import ImageService
+        >>> with ImageService() as images:
+        ...     otter = images.create_image("A cute baby sea otter", size="256x256")
+        ...     beret = images.create_image_edit(otter[0], "wearing a beret")
+        >>> beret.meta.operation
+        'create_image_edit'
+
+        Args:
+            image: the image to edit, or up to 16: paths, bytes, open binary files, Pillow images,
+                images of earlier responses, ``data:`` URLs; or a `CreateImageEditRequest`.
+            prompt: the change; required unless a request object is given.
+            mask: PNG with the size of the first image; the transparent area is edited.
+            markup: transparent PNG drawn over the first image to show the change; excludes `mask`.
+            input_fidelity: "high" or "low".
+            model, n, size, quality, background, output_format, output_compression, response_format,
+                complexity, frame_count, frame_duration_ms, svg, safety_identifier, user, extra_body,
+                extra_headers: fields of `CreateImageRequest`.
+            prepare: "fit" makes inputs fit the model: it converts, rotates, shrinks and pads them, and
+                the mask along with the first. "check" refuses inputs that do not fit.
+                ``response.warnings`` lists the changes.
+            save_to, cache, replica, timeout_s: as for `create_image`.
+
+        Returns:
+            An `ImagesResponse`: the images, their cost, and how they came about.
+
+        Raises:
+            InvalidRequestError: also for an input that is missing, empty, truncated or no image.
+            ImgkitError: otherwise as `create_image`.
+        """
+        return self._run_flow(run_call(self._core, CreateImageEditRequest, image, locals()), timeout_s)
+
+    @operation
+    def create_image_variation(
+        self,
+        image: ImageInput | CreateImageVariationRequest,
+        *,
+        model: str | None = None,
+        n: int | None = None,
+        size: str | None = None,
+        response_format: str | None = None,
+        user: str | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        extra_headers: Mapping[str, str | None] | None = None,
+        strategy: Literal["auto", "native", "emulate"] = "auto",
+        variation_prompt: str | None = None,
+        prepare: Literal["check", "fit"] | None = None,
+        save_to: SaveTo = None,
+        cache: str | None = None,
+        replica: int = 0,
+        timeout_s: float | None = None,
+    ) -> ResponseT:
+        """Create variations of an image.
+
+        >>> from imgkit import ImageService
+        >>> with ImageService() as images:
+        ...     otter = images.create_image("A cute baby sea otter", size="256x256")
+        ...     three = images.create_image_variation(otter[0], n=3)
+        >>> len(three), three.meta.emulated
+        (3, False)
+
+        Args:
+            image: the image to vary, as for `create_image_edit`; or a `CreateImageVariationRequest`.
+            model, n, size, response_format, user, extra_body, extra_headers: fields of
+                `CreateImageRequest`.
+            strategy: "native" uses the server's own operation. "emulate" asks for an edit with a prompt
+                for variations. "auto" is native, and emulates where the host lacks the operation or
+                answers 404 or 405. ``response.meta.emulated`` tells which one it was.
+            variation_prompt: prompt of the emulating edit, None for imgkit's own.
+            prepare: as for `create_image_edit`.
+            save_to, cache, replica, timeout_s: as for `create_image`.
+
+        Returns:
+            An `ImagesResponse`: the images, their cost, and how they came about.
+
+        Raises:
+            InvalidRequestError: also for an input that is missing, empty, truncated or no image.
+            EndpointRetiredError: "native", and the host is known to lack the operation; nothing was
+                sent.
+            NotFoundError: "native", and the server lacks the operation.
+            ImgkitError: otherwise as `create_image`.
+        """
+        return self._run_flow(run_call(self._core, CreateImageVariationRequest, image, locals()), timeout_s)
+
+    @operation
+    def stream_image(
+        self,
+        prompt: str | CreateImageRequest,
+        *,
+        partial_images: int | None = None,
+        model: str | None = None,
+        n: int | None = None,
+        size: str | None = None,
+        quality: str | None = None,
+        background: str | None = None,
+        output_format: str | None = None,
+        output_compression: int | None = None,
+        moderation: str | None = None,
+        complexity: str | None = None,
+        safety_identifier: str | None = None,
+        user: str | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        extra_headers: Mapping[str, str | None] | None = None,
+        save_to: SaveTo = None,
+        timeout_s: float | None = None,
+    ) -> StreamT:
+        """Create images from a prompt and receive partial images while the server draws.
+
+        >>> from imgkit import Completed, ImageService, PartialImage
+        >>> with ImageService() as images:
+        ...     with images.stream_image("a fox", size="256x256", partial_images=2) as events:
+        ...         kinds = [type(event).__name__ for event in events]
+        >>> kinds
+        ['PartialImage', 'PartialImage', 'Completed']
+
+        The result is a context manager over events (``async with`` and ``async for`` under
+        `AsyncImageService`). The first request for an event sends the call; leaving the context closes
+        the connection.
+
+        Args:
+            prompt: description of the images, or a `CreateImageRequest`, which excludes other fields.
+            partial_images: number of partial images, 0 to 3. The server may send fewer; they cost
+                tokens.
+            model, n, size, quality, background, output_format, output_compression, moderation,
+                complexity, safety_identifier, user, extra_body, extra_headers: fields of
+                `CreateImageRequest`.
+            save_to: as for `create_image`. A complete image is saved before its event.
+            timeout_s: seconds that the whole stream may take, pauses of its caller included; None for
+                the service's limit.
+
+        Returns:
+            `PartialImage` and `Completed` events. The stream's ``response`` is what `create_image`
+            would return.
+
+        Raises:
+            InvalidRequestError, ConfigurationError: nothing was sent.
+            NotSentError: nothing can have been billed.
+            OutcomeUnknownError: the connection broke and the call may have been billed;
+                ``error.images`` has the images that arrived.
+            StreamError: the stream ended before an image was complete, or was used without ``with``.
+            ApiError: the API refused the request, or failed during the stream.
+            UnreadableReplyError, EmptyResultError: the call may have been billed.
+            SaveError: the images arrived but could not be saved; they are in ``error.response``.
+        """
+        from imgkit.core.stream import run_stream  # only streams load the code that reads events
+
+        return self._open_stream(run_stream(self._core, CreateImageRequest, prompt, locals()), timeout_s)
+
+    @operation
+    def stream_image_edit(
+        self,
+        image: ImageInput | Sequence[ImageInput] | CreateImageEditRequest,
+        prompt: str | None = None,
+        *,
+        mask: ImageInput | None = None,
+        markup: ImageInput | None = None,
+        partial_images: int | None = None,
+        model: str | None = None,
+        n: int | None = None,
+        size: str | None = None,
+        quality: str | None = None,
+        background: str | None = None,
+        output_format: str | None = None,
+        output_compression: int | None = None,
+        input_fidelity: str | None = None,
+        complexity: str | None = None,
+        safety_identifier: str | None = None,
+        user: str | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        extra_headers: Mapping[str, str | None] | None = None,
+        prepare: Literal["check", "fit"] | None = None,
+        save_to: SaveTo = None,
+        timeout_s: float | None = None,
+    ) -> StreamT:
+        """Edit images and receive partial images while the server draws.
+
+        >>> from imgkit import ImageService
+        >>> with ImageService() as images:
+        ...     otter = images.create_image("A cute baby sea otter", size="256x256")
+        ...     with images.stream_image_edit(otter[0], "wearing a beret") as events:
+        ...         last = list(events)[-1]
+        >>> last.image.format
+        'png'
+
+        Args:
+            image, prompt, mask, markup, input_fidelity: as for `create_image_edit`.
+            partial_images: number of partial images, 0 to 3. The server may send fewer; they cost
+                tokens.
+            model, n, size, quality, background, output_format, output_compression, complexity,
+                safety_identifier, user, extra_body, extra_headers: fields of `CreateImageRequest`.
+                A field that is None is not sent.
+            prepare: as for `create_image_edit`.
+            save_to, timeout_s: as for `stream_image`.
+
+        Returns:
+            `PartialImage` and `Completed` events. The stream's ``response`` is what
+            `create_image_edit` would return.
+
+        Raises:
+            InvalidRequestError: also for an input that is missing, empty, truncated or no image.
+            ImgkitError: otherwise as `stream_image`.
+        """
+        from imgkit.core.stream import run_stream  # only streams load the code that reads events
+
+        return self._open_stream(run_stream(self._core, CreateImageEditRequest, image, locals()), timeout_s)
+
+    @operation
+    def download(self, image: Image, *, timeout_s: float | None = None) -> ImageT:
+        """Return an image with its bytes, fetched from its URL if necessary.
+
+        >>> from imgkit import ImageService
+        >>> with ImageService() as images:
+        ...     otter = images.create_image("A cute baby sea otter", response_format="url")
+        ...     image = images.download(otter[0])
+        >>> len(image.data) > 1000
+        True
+
+        Args:
+            image: an image of a response of this service.
+            timeout_s: seconds that the download may take, None for the service's limit.
+
+        Raises:
+            DownloadError: the URL was refused, has expired, or could not be fetched; it is in
+                ``image.url``.
+        """
+        return self._run_download(_download(self._core, image, timeout_s), timeout_s)
 
 
-def create_image_edit(
-    core: Core,
-    image: ImageInput | Sequence[ImageInput] | CreateImageEditRequest,
-    prompt: str | None = None,
-    *,
-    mask: ImageInput | None = None,
-    markup: ImageInput | None = None,
-    model: str | None = None,
-    n: int | None = None,
-    size: str | None = None,
-    quality: str | None = None,
-    background: str | None = None,
-    output_format: str | None = None,
-    output_compression: int | None = None,
-    input_fidelity: str | None = None,
-    response_format: str | None = None,
-    complexity: str | None = None,
-    frame_count: int | None = None,
-    frame_duration_ms: int | None = None,
-    svg: Mapping[str, Any] | None = None,
-    safety_identifier: str | None = None,
-    user: str | None = None,
-    extra_body: Mapping[str, Any] | None = None,
-    extra_headers: Mapping[str, str | None] | None = None,
-    prepare: Literal["check", "fit"] | None = None,
-    save_to: SaveTo = None,
-    cache: str | None = None,
-    replica: int = 0,
-    timeout_s: float | None = None,
-) -> Flow[ImagesResponse]:
-    """Change pictures as a prompt says.
-
-    Args:
-        image: the picture to change, or up to 16: paths, bytes, open binary files, PIL images,
-            images of earlier replies, ``data:`` URLs; or a whole `CreateImageEditRequest`.
-        prompt: what to change; required unless a request object is given.
-        mask: PNG of the first picture's size; it is changed where the mask is transparent.
-        markup: transparent PNG that shows what is meant; not with `mask`.
-        input_fidelity: "high" or "low".
-        model, n, size, quality, background, output_format, output_compression, response_format,
-        complexity, frame_count, frame_duration_ms, svg, safety_identifier, user, extra_body,
-        extra_headers: see `CreateImageRequest`.
-        prepare: "fit" makes pictures fit what the model takes: converts, turns, shrinks and pads them, the
-            mask along with the first; "check" refuses what would need it. What was done is in
-            ``reply.warnings``.
-        save_to, cache, replica, timeout_s: as for `create_image`.
-
-    Returns:
-        The pictures and how they came about.
-
-    Raises:
-        InvalidRequestError: also for a picture that is missing, empty, cut off or no picture.
-        ImgkitError: otherwise as `create_image`.
-    """
-    request = build_request(CreateImageEditRequest, "image", image, locals())
-    wish = CallOptions(
-        save_to=save_to,
-        use=CacheUse.of(cache, replica),
-        timeout_s=timeout_s,
-        prepare=parse_prepare(prepare),
-    )
-    return (yield from run_call(core, request, wish))
-
-
-def create_image_variation(
-    core: Core,
-    image: ImageInput | CreateImageVariationRequest,
-    *,
-    model: str | None = None,
-    n: int | None = None,
-    size: str | None = None,
-    response_format: str | None = None,
-    user: str | None = None,
-    extra_body: Mapping[str, Any] | None = None,
-    extra_headers: Mapping[str, str | None] | None = None,
-    strategy: Literal["auto", "native", "emulate"] = "auto",
-    variation_prompt: str | None = None,
-    prepare: Literal["check", "fit"] | None = None,
-    save_to: SaveTo = None,
-    cache: str | None = None,
-    replica: int = 0,
-    timeout_s: float | None = None,
-) -> Flow[ImagesResponse]:
-    """Make variations of a picture.
-
-    Args:
-        image: the picture to vary, as for `create_image_edit`; or a `CreateImageVariationRequest`.
-        model, n, size, response_format, user, extra_body, extra_headers: see `CreateImageRequest`.
-        strategy: "native": by the server's own operation; "emulate": by an edit with a prompt that asks for
-            variations; "auto": natively, and by an edit where the host is known not to have the operation, or
-            answers 404 or 405. ``reply.meta.emulated`` tells which it was.
-        variation_prompt: of that edit, instead of imgkit's own; it is in ``reply.meta.emulation_prompt``.
-        prepare: as for `create_image_edit`.
-        save_to, cache, replica, timeout_s: as for `create_image`.
-
-    Returns:
-        The pictures and how they came about.
-
-    Raises:
-        InvalidRequestError: also for a picture that is missing, empty, cut off or no picture.
-        EndpointRetiredError: "native", and the host is known not to have the operation; nothing was sent.
-        NotFoundError: "native", and the server does not have it.
-        ImgkitError: otherwise as `create_image`.
-    """
-    request = build_request(CreateImageVariationRequest, "image", image, locals())
-    wish = CallOptions(
-        save_to=save_to,
-        use=CacheUse.of(cache, replica),
-        timeout_s=timeout_s,
-        strategy=parse_strategy(strategy),
-        variation_prompt=variation_prompt,
-        prepare=parse_prepare(prepare),
-    )
-    return (yield from run_call(core, request, wish))
-
-
-def download(core: Core, image: Image, *, timeout_s: float | None = None) -> Flow[Image]:
-    """Return the image with its bytes here, fetched from its URL if they are not yet.
-
-    Args:
-        image: of a reply of this service.
-        timeout_s: seconds that fetching may take; the service's if None.
-
-    Raises:
-        DownloadError: blocked, expired, or failed; the URL is in ``image.url``.
-    """
+def _download(core: Core, image: Image, timeout_s: float | None) -> Flow[Image]:
     if not isinstance(image, Image):
         raise InvalidRequestError({"image": f"is a {type(image).__name__}: give an image of a reply"})
     if timeout_s is not None:
         check_seconds("timeout_s", timeout_s)
-    return (yield from results.ensure_downloaded(core, image))
+    return (yield from ensure_downloaded(core, image))
 
 
-def fetch_url(core: Core, url: str, *, timeout_s: float | None = None) -> Flow[bytes]:
-    """Return the bytes behind a result URL; what ``image.data`` runs under the synchronous service."""
-    return (yield from downloading.fetch(core, url))
-
-
-def build_request(kind: type[Any], first: str, value: Any, given: Mapping[str, Any]) -> ImageRequest:
-    """Return the checked request that a call's arguments make, or the one that was handed over."""
-    names = field_names(kind)
-    if isinstance(value, kind):
-        beside = [name for name in names if name != first and given.get(name) is not None]
-        if beside:
-            raise InvalidRequestError(
-                dict.fromkeys(beside, "goes into the request object: give the object or keywords, not both")
-            )
-        fields = {name: getattr(value, name) for name in names}
-    else:
-        fields = {name: given.get(name) for name in names}
-    made: ImageRequest = validate_request(kind, fields)
-    return made
-
-
-MOST_PARTIAL_IMAGES = 3
-"""Partial pictures of one request (API reference of images/generations, 2026-11-23)."""
-
-
-def stream_image(
-    core: Core,
-    prompt: str | CreateImageRequest,
-    *,
-    partial_images: int | None = None,
-    model: str | None = None,
-    n: int | None = None,
-    size: str | None = None,
-    quality: str | None = None,
-    background: str | None = None,
-    output_format: str | None = None,
-    output_compression: int | None = None,
-    moderation: str | None = None,
-    complexity: str | None = None,
-    safety_identifier: str | None = None,
-    user: str | None = None,
-    extra_body: Mapping[str, Any] | None = None,
-    extra_headers: Mapping[str, str | None] | None = None,
-    save_to: SaveTo = None,
-    timeout_s: float | None = None,
-) -> Flow[ImagesResponse]:
-    """Create pictures from a prompt, and get partial ones while they are made.
-
-    The result is a context manager over events: ``with images.stream_image(…) as events:`` and then ``for
-    event in events:`` (``async with`` and ``async for`` under `AsyncImageService`). Nothing is sent before
-    the first event is asked for; leaving the context closes the connection.
+class OperationFlows(ImageOperations[Flow[ImagesResponse], Flow[ImagesResponse], Flow[Image]]):
+    """The operations as bare flows, for dry runs and for tests that step a call by hand.
 
     Args:
-        prompt: what to draw; or a whole `CreateImageRequest`, which goes alone.
-        partial_images: how many partial pictures are wanted, 0 to 3. Fewer may come; they cost tokens.
-        model, n, size, quality, background, output_format, output_compression, moderation, complexity,
-        safety_identifier, user, extra_body, extra_headers: see `CreateImageRequest`.
-        save_to: as for `create_image`: where complete pictures are saved, before their events come.
-        timeout_s: seconds that the stream may take in all, what its caller does included; the service's if
-            None.
-
-    Returns:
-        `PartialImage` and `Completed` events; what `create_image` would return is their stream's `response`.
-
-    Raises:
-        InvalidRequestError, ConfigurationError: nothing was sent.
-        NotSentError: nothing can have been billed.
-        OutcomeUnknownError: the stream was cut and may have been billed; pictures so far are in its `images`.
-        StreamError: the stream ended before a picture was complete; or it is not used as a context manager.
-        ApiError: the API refused, or failed in the midst of the stream.
-        UnreadableReplyError, EmptyResultError: it may have been billed.
-        SaveError: the pictures came and could not be written; they are in ``error.response``.
+        core: parts of a service.
     """
-    request = build_request(CreateImageRequest, "prompt", prompt, locals())
-    return (yield from _stream(core, request, partial_images, save_to, timeout_s))
 
+    def __init__(self, core: Core) -> None:
+        self._core = core
 
-def stream_image_edit(
-    core: Core,
-    image: ImageInput | Sequence[ImageInput] | CreateImageEditRequest,
-    prompt: str | None = None,
-    *,
-    mask: ImageInput | None = None,
-    markup: ImageInput | None = None,
-    partial_images: int | None = None,
-    model: str | None = None,
-    n: int | None = None,
-    size: str | None = None,
-    quality: str | None = None,
-    background: str | None = None,
-    output_format: str | None = None,
-    output_compression: int | None = None,
-    input_fidelity: str | None = None,
-    complexity: str | None = None,
-    safety_identifier: str | None = None,
-    user: str | None = None,
-    extra_body: Mapping[str, Any] | None = None,
-    extra_headers: Mapping[str, str | None] | None = None,
-    prepare: Literal["check", "fit"] | None = None,
-    save_to: SaveTo = None,
-    timeout_s: float | None = None,
-) -> Flow[ImagesResponse]:
-    """Change pictures as a prompt says, and get partial ones while they are made.
+    def _run_flow(self, flow: Flow[ImagesResponse], timeout_s: object) -> Flow[ImagesResponse]:
+        return flow
 
-    Args:
-        image, prompt, mask, markup, input_fidelity: as for `create_image_edit`.
-        partial_images: how many partial pictures are wanted, 0 to 3. Fewer may come; they cost tokens.
-        model, n, size, quality, background, output_format, output_compression, complexity, safety_identifier,
-        user, extra_body, extra_headers: see `CreateImageRequest`; what is None is not sent.
-        prepare: as for `create_image_edit`.
-        save_to, timeout_s: as for `stream_image`.
+    def _open_stream(self, flow: Flow[ImagesResponse], timeout_s: object) -> Flow[ImagesResponse]:
+        return flow
 
-    Returns:
-        `PartialImage` and `Completed` events; what `create_image_edit` would return is their stream's
-        `response`.
-
-    Raises:
-        InvalidRequestError: also for a picture that is missing, empty, cut off or no picture.
-        ImgkitError: otherwise as `stream_image`.
-    """
-    request = build_request(CreateImageEditRequest, "image", image, locals())
-    how = parse_prepare(prepare)
-    return (yield from _stream(core, request, partial_images, save_to, timeout_s, how))
-
-
-def _stream(
-    core: Core,
-    request: ImageRequest,
-    partial_images: int | None,
-    save_to: SaveTo,
-    timeout_s: float | None,
-    prepare: Prepare | None = None,
-) -> Flow[ImagesResponse]:
-    """Run one operation as a stream."""
-    provider = core.provider
-    if not isinstance(provider, StreamingProvider):
-        raise ConfigurationError(
-            f"provider {core.provider_name} does not stream: use {request.operation}, or another provider"
-        )
-    if partial_images is not None and (
-        type(partial_images) is not int or not 0 <= partial_images <= MOST_PARTIAL_IMAGES
-    ):
-        problem = f"must be a whole number from 0 to {MOST_PARTIAL_IMAGES}."
-        raise InvalidRequestError({"partial_images": problem})
-
-    from imgkit.core.stream import (
-        StreamCollector,  # with all that reads events: only for calls that stream
-        read_events,
-    )
-
-    def work(course: CallContext, cleanup: ExitStack) -> Flow[ImagesResponse]:
-        began = course.clock()
-        plan = yield from open_save_plan(course, save_to, cleanup)
-        more = {"stream": True, "partial_images": partial_images or 0}
-        ready, model, warnings = validate_for_model(core, apply_prepare_hooks(course, request), more)
-        _check_count(ready, most_at_once(ready, core))
-        with attach_warnings_to_errors(warnings):
-            inputs, told = yield from open_inputs(core, ready, model, prepare, cleanup)
-            warnings += told
-            wire_request = provider.encode_stream(ready, inputs, core.target, partial_images)
-            course.request = ready
-            course.table.notify(Started(), course.call)
-            arrivals = StreamCollector(core, course, ready, inputs, plan, began, tuple(warnings))
-            head, _ = yield from send_with_retries(
-                wire_request, course, partial(read_events, provider, arrivals)
-            )
-        response = arrivals.response(head)
-        return (yield from deliver(core, DispatchResult(response, ((course, response),)), plan))
-
-    return (yield from conducted(start_call(core, request, timeout_s, partial_images or 0), work))
-
-
-def _check_count(request: ImageRequest, most: int | None) -> None:
-    """Refuse more pictures than one request may ask for: a stream is one request."""
-    if most is not None and (request.n or 1) > most:
-        raise InvalidRequestError(
-            {"n": f"one stream has at most {most}: ask for fewer, or use {request.operation}."}
-        )
+    def _run_download(self, flow: Flow[Image], timeout_s: object) -> Flow[Image]:
+        return flow

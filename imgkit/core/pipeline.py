@@ -1,10 +1,11 @@
-"""From a checked request to its answer: judged by what is known of the model, its pictures opened, sent.
+"""The pipeline of a request: validate it for its model, open its inputs, send it, decode the response.
 
-More pictures than a model makes at once are asked for in several requests, which run at the same time.
+A request for more images than the model makes at once is split into several, which run concurrently.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -13,11 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgkit.catalogue.rules import check_inputs, check_request, max_value
-from imgkit.core import responses as results
-from imgkit.core.cached_send import fetch
-from imgkit.core.config import Core
-from imgkit.core.context import CacheUse
-from imgkit.core.send import CallContext
+from imgkit.core.context import CallContext, FetchedImages
+from imgkit.core.core import Core
+from imgkit.core.responses import build_response, ensure_downloaded, merge_responses, with_warnings
+from imgkit.core.send import send_with_retries
 from imgkit.errors import (
     ApiError,
     BudgetExceededError,
@@ -35,82 +35,80 @@ from imgkit.images.inputs import ImageReference, OpenedInputs, Prepare, open_fil
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, ImageRequest, ImagesResponse
 from imgkit.plugins.events import Started
 from imgkit.providers.base import mask_polarity
-from imgkit.runtime.flow import Finished, Flow, RunBlocking, RunParallel
+from imgkit.runtime.flow import Finished, Flow, run_blocking, run_parallel
+from imgkit.wire.messages import HttpRequest
 
 if TYPE_CHECKING:
     from imgkit.catalogue.facts import Model
     from imgkit.core.inputs import InputRules
 
-AT_ONCE = 4
+MAX_PARALLEL_PARTS = 4
 """Requests of one call that run at the same time."""
 
 
 class DispatchResult(NamedTuple):
-    """What a request has got.
+    """The response to a request, and the parts that produced it.
 
     Attributes:
-        response: all its pictures.
-        each: the courses of the requests that were needed, and what each of them has brought.
+        response: all images.
+        parts: contexts of the requests that succeeded, each with its own response.
     """
 
     response: ImagesResponse
-    each: tuple[tuple[CallContext, ImagesResponse], ...]
+    parts: tuple[tuple[CallContext, ImagesResponse], ...]
 
 
-def dispatch(
-    core: Core,
-    course: CallContext,
-    request: ImageRequest,
-    use: CacheUse,
-    cleanup: ExitStack,
-    prepare: Prepare | None = None,
-) -> Flow[DispatchResult]:
-    """Send a request and return its pictures.
+def dispatch(context: CallContext, request: ImageRequest) -> Flow[DispatchResult]:
+    """Send a request and return its images, from the cache if it has them.
 
     Args:
-        core, course: the service, and the call.
-        request: checked.
-        use: of the cache.
-        cleanup: what the call undoes at its end.
-        prepare: what becomes of input pictures.
+        context: the call.
+        request: the request after the `prepare` hooks.
 
     Raises:
-        ImgkitError: with what is known of the model in its notes.
+        ImgkitError: the request failed; notes hold the warnings about it.
     """
+    core = context.core
     request, model, warnings = validate_for_model(core, request)
     with attach_warnings_to_errors(warnings):
-        inputs, told = yield from open_inputs(core, request, model, prepare, cleanup)
-        warnings += told
-        if course.request is None:
-            course.request = request
-            course.table.notify(Started(), course.call)
-        course.request = request
-        found = yield from send_split(core, course, request, inputs, use, cleanup)
-    return found if not warnings else found._replace(response=results.with_warnings(found.response, warnings))
+        inputs, input_warnings = yield from open_inputs(context, request, model)
+        warnings += input_warnings
+        start_request(context, request)
+        limit = max_images_per_request(core, request) if (request.n or 1) > 1 else None
+        if limit is not None and (request.n or 1) > limit:
+            result = yield from send_split(context, request, inputs, limit)
+        else:
+            started = time.monotonic()
+            fetched = yield from fetch_images(context, core.provider.encode(request, inputs, core.target))
+            response = build_response(context, request, inputs, fetched, started)
+            result = DispatchResult(response, ((context, response),))
+    return result._replace(response=with_warnings(result.response, warnings)) if warnings else result
 
 
 def validate_for_model(
-    core: Core, request: ImageRequest, more: Mapping[str, Any] | None = None
+    core: Core, request: ImageRequest, stream_values: Mapping[str, Any] | None = None
 ) -> tuple[ImageRequest, Model | None, list[str]]:
-    """Return a request as it fits its model and dialect, what is known of that model, and what is to be said.
+    """Validate the request against the model's rules; return it, the model's data and the warnings.
 
     Args:
-        core: the service.
-        request: as plugins want it.
-        more: values that are no fields of the request, such as ``stream``.
+        core: parts of the service.
+        request: the request after the `prepare` hooks.
+        stream_values: values of a stream that are no fields of the request, such as ``stream``.
 
     Raises:
-        ImgkitError: it does not fit; nothing is sent.
+        ImgkitError: the model or the provider refuses the request; nothing was sent.
     """
-    model = core.catalogue.find(model_of(request, core), core.target.host_class)
-    request, warnings = check_request(request, model, core.catalogue, core.on_unsupported, date.today(), more)
+    model = core.catalogue.find(find_model_name(core, request), core.target.host_class)
+    request, warnings = check_request(
+        request, model, core.catalogue, core.on_unsupported, date.today(), stream_values
+    )
     core.provider.check(request, core.target)
     return request, model, warnings
 
 
 @contextmanager
 def attach_warnings_to_errors(warnings: list[str]) -> Iterator[None]:
-    """Add what is to be said of a request to an error that it ends with."""
+    """Add the warnings about a request to the error that ends it, as notes."""
     try:
         yield
     except ImgkitError as error:
@@ -119,94 +117,116 @@ def attach_warnings_to_errors(warnings: list[str]) -> Iterator[None]:
         raise
 
 
-def model_of(request: ImageRequest, core: Core) -> str | None:
-    """Return the name of the model that a request goes to, None where the server chooses."""
-    named = (request.extra_body or {}).get("model") or request.model or core.target.model
-    return named if isinstance(named, str) else None
+def find_model_name(core: Core, request: ImageRequest) -> str | None:
+    """Return the name of the model that a request is sent to, None if the server chooses."""
+    name = (request.extra_body or {}).get("model") or request.model or core.target.model
+    return name if isinstance(name, str) else None
 
 
-def most_at_once(request: ImageRequest, core: Core) -> int | None:
-    """Return how many pictures one request may ask for, None where no limit is known."""
-    model = core.catalogue.find(model_of(request, core), core.target.host_class)
-    known = None if model is None else max_value("n", request, model, core.catalogue)
-    return core.catalogue.most_pictures if known is None else known
+def max_images_per_request(core: Core, request: ImageRequest) -> int | None:
+    """Return the largest number of images that one request may ask for, None without a known limit."""
+    model = core.catalogue.find(find_model_name(core, request), core.target.host_class)
+    limit = None if model is None else max_value("n", request, model, core.catalogue)
+    return core.catalogue.most_pictures if limit is None else limit
+
+
+def start_request(context: CallContext, request: ImageRequest) -> None:
+    """Record the request that is about to be sent; tell observers about the first of a call."""
+    is_first = context.request is None
+    context.request = request
+    if is_first:
+        context.core.table.notify(Started(), context.call)
+
+
+def fetch_images(context: CallContext, request: HttpRequest) -> Flow[FetchedImages]:
+    """Return the flow that gets the images of a request: through the cache, or straight from the API.
+
+    Raises:
+        ConfigurationError: the call asks for the cache only, and the service has none.
+    """
+    mode = context.cache_use.mode
+    if mode != "off" and context.core.resources.cache is not None:
+        from imgkit.core.cached_send import send_through_cache
+
+        return send_through_cache(context, request, context.core.resources.cache)
+    if mode == "only":
+        raise ConfigurationError(
+            'cache="only", but this service has no cache: give it one with plugins=["cache"]'
+        )
+    return send_with_retries(context, request)
 
 
 def send_split(
-    core: Core,
-    course: CallContext,
-    request: ImageRequest,
-    inputs: OpenedInputs,
-    use: CacheUse,
-    cleanup: ExitStack,
+    context: CallContext, request: ImageRequest, inputs: OpenedInputs, limit: int
 ) -> Flow[DispatchResult]:
-    """Send a request, as several if it asks for more pictures than there are at once."""
-    limit = most_at_once(request, core) if (request.n or 1) > 1 else None
-    if limit is None or (request.n or 1) <= limit:
-        response = yield from _sent(core, course, request, inputs, use, cleanup)
-        return DispatchResult(response, ((course, response),))
-    counts = _split(request.n or 1, limit)
-    courses = [course.part() for _ in counts]
-    halted: list[ImgkitError] = []
+    """Split a request into several of at most `limit` images and send them concurrently.
+
+    Raises:
+        ImgkitError: no part succeeded; the most serious of their errors.
+    """
+    whole, rest = divmod(request.n or 1, limit)
+    counts = [limit] * whole + ([rest] if rest else [])
+    fatal: list[ImgkitError] = []
+    parts = [context.add_part(number) for number in range(len(counts))]
     flows = tuple(
-        _send_part(core, one, replace(request, n=count), inputs, use._replace(part=number), halted)
-        for number, (one, count) in enumerate(zip(courses, counts, strict=True))
+        _send_part(part, replace(request, n=count), inputs, fatal)
+        for part, count in zip(parts, counts, strict=True)
     )
-    outcomes = yield RunParallel(flows, min(AT_ONCE, core.options.max_in_flight))
-    course.attempts += [attempt for one in courses for attempt in one.attempts]
-    each = tuple(
-        (one, out.value) for one, out in zip(courses, outcomes, strict=True) if isinstance(out, Finished)
+    ends = yield from run_parallel(flows, min(MAX_PARALLEL_PARTS, context.core.options.max_in_flight))
+    context.attempts += [attempt for part in parts for attempt in part.attempts]
+    succeeded = tuple(
+        (part, end.value) for part, end in zip(parts, ends, strict=True) if isinstance(end, Finished)
     )
-    wrong = {number: out.error for number, out in enumerate(outcomes) if not isinstance(out, Finished)}
-    if not each:
-        raise most_serious_error(list(wrong.values()))
-    return DispatchResult(results.merge_responses([one for _, one in each], wrong, counts, course), each)
-
-
-def _split(count: int, limit: int) -> list[int]:
-    whole, rest = divmod(count, limit)
-    return [limit] * whole + ([rest] if rest else [])
+    errors = {number: end.error for number, end in enumerate(ends) if not isinstance(end, Finished)}
+    if not succeeded:
+        raise most_serious_error(list(errors.values()))
+    responses = [response for _, response in succeeded]
+    return DispatchResult(merge_responses(responses, errors, counts, context), succeeded)
 
 
 def _send_part(
-    core: Core,
-    course: CallContext,
-    request: ImageRequest,
-    inputs: OpenedInputs,
-    use: CacheUse,
-    halted: list[ImgkitError],
+    part: CallContext, request: ImageRequest, inputs: OpenedInputs, fatal: list[ImgkitError]
 ) -> Flow[ImagesResponse]:
-    """Send one of several requests, unless another has shown that there is no use in it."""
-    if halted:
+    """Send one request of a split call, unless another part has shown that it must fail.
+
+    Args:
+        part: context of the part.
+        request: its request.
+        inputs: the opened inputs of the call.
+        fatal: errors that any equal request would meet; shared by the parts.
+    """
+    if fatal:
         raise NotSentError(
-            f"nothing was sent for this part of the call: another ended with {type(halted[0]).__name__}",
+            f"nothing was sent for this part of the call: another ended with {type(fatal[0]).__name__}",
             permanent=True,
         )
-    with ExitStack() as cleanup:
+    core, started = part.core, time.monotonic()
+    part.request = request
+    with part.cleanup:
         try:
-            course.request = request
-            return (yield from _sent(core, course, request, inputs, use, cleanup))
+            fetched = yield from fetch_images(part, core.provider.encode(request, inputs, core.target))
         except ImgkitError as error:
-            if _is_final(error):
-                halted.append(error)
+            if is_fatal(error):
+                fatal.append(error)
             raise
+    return build_response(part, request, inputs, fetched, started)
 
 
-def _is_final(error: ImgkitError) -> bool:
-    """Whether an equal request would meet the same error: then nothing more of the call is sent."""
+def is_fatal(error: ImgkitError) -> bool:
+    """Return whether an equal request would meet the same error, so that no part needs to be sent."""
     if isinstance(error, ModerationBlockedError):
         return error.stage == "input"
-    if isinstance(error, ServerError) or (
-        isinstance(error, RateLimitError) and not isinstance(error, QuotaExceededError)
-    ):
+    if isinstance(error, QuotaExceededError):
+        return True
+    if isinstance(error, ServerError | RateLimitError):
         return False
     return isinstance(error, ApiError | BudgetExceededError | ConfigurationError | InvalidRequestError)
 
 
 def most_serious_error(errors: list[ImgkitError]) -> ImgkitError:
-    """Return the error that a call ends with: one that may have cost money before any other."""
-    chosen = next((one for one in errors if getattr(one, "maybe_billed", False)), errors[0])
-    others = [one for one in errors if one is not chosen]
+    """Return the error of a call whose parts all failed: the first that may be billed, or the first."""
+    chosen = next((error for error in errors if getattr(error, "maybe_billed", False)), errors[0])
+    others = [error for error in errors if error is not chosen]
     if others:
         chosen.add_note(
             f"{len(others)} more requests of this call ended without pictures, such as: {others[0]}"
@@ -214,68 +234,68 @@ def most_serious_error(errors: list[ImgkitError]) -> ImgkitError:
     return chosen
 
 
-def _sent(
-    core: Core,
-    course: CallContext,
-    request: ImageRequest,
-    inputs: OpenedInputs,
-    use: CacheUse,
-    cleanup: ExitStack,
-) -> Flow[ImagesResponse]:
-    began = course.clock()
-    wire_request = core.provider.encode(request, inputs, core.target)
-    fetched = yield from fetch(core, course, wire_request, use, cleanup)
-    return results.build_response(core, course, request, inputs, fetched, began)
-
-
 def open_inputs(
-    core: Core, request: ImageRequest, model: Model | None, prepare: Prepare | None, cleanup: ExitStack
+    context: CallContext, request: ImageRequest, model: Model | None
 ) -> Flow[tuple[OpenedInputs, list[str]]]:
-    """Open the pictures of a request and make them ready; those that are still at a URL are fetched first."""
+    """Open the input images of a request and prepare them for the model.
+
+    Images that are still at a URL are fetched first.
+
+    Returns:
+        The inputs, and warnings about them.
+
+    Raises:
+        InvalidRequestError: an input cannot be read or does not fit; nothing was sent.
+    """
     if isinstance(request, CreateImageRequest):
         return OpenedInputs(), []
-    listed = request.image if isinstance(request.image, tuple) else (request.image,)
-    wanted = [("image" if len(listed) == 1 else f"image.{index}", one) for index, one in enumerate(listed)]
-    if isinstance(request, CreateImageEditRequest):
-        wanted += [(name, one) for name in ("mask", "markup") if (one := getattr(request, name)) is not None]
-    here: dict[str, Any] = {}
-    for field, one in wanted:
-        if isinstance(one, ImageReference):
+    core = context.core
+    sources: dict[str, Any] = {}
+    for field, source in _input_fields(request):
+        if isinstance(source, ImageReference):
             _check_reference(core, request, field)
-        here[field] = (yield from results.ensure_downloaded(core, one)) if isinstance(one, Image) else one
-    facts = None if model is None else model.inputs
-    from imgkit.core.inputs import (
-        InputRules,  # with all that looks at pixels: only for calls that have inputs
-    )
+        elif isinstance(source, Image):
+            source = yield from ensure_downloaded(core, source)
+        sources[field] = source
+    from imgkit.core.inputs import InputRules  # loads the code that looks at pixels
 
+    facts = None if model is None else model.inputs
     rules = InputRules.of(facts, mask_polarity(core.provider))
-    ready: tuple[OpenedInputs, list[str]] = yield RunBlocking(
-        partial(_prepare_inputs, here, rules, prepare, cleanup), before_sending=True
-    )
-    inputs, told = ready
+    prepare = partial(_prepare_inputs, sources, rules, context.options.prepare, context.cleanup)
+    inputs, warnings = yield from run_blocking(prepare, before_sending=True)
     if model is not None and facts is not None:
-        told = [*told, *check_inputs(inputs, model, core.on_unsupported, date.today())]
-    return inputs, told
+        warnings = [*warnings, *check_inputs(inputs, model, core.on_unsupported, date.today())]
+    return inputs, warnings
+
+
+def _input_fields(request: Any) -> Iterator[tuple[str, Any]]:
+    images = request.image if isinstance(request.image, tuple) else (request.image,)
+    for index, image in enumerate(images):
+        yield ("image" if len(images) == 1 else f"image.{index}"), image
+    if isinstance(request, CreateImageEditRequest):
+        for name in ("mask", "markup"):
+            if (image := getattr(request, name)) is not None:
+                yield name, image
 
 
 def _prepare_inputs(
-    here: dict[str, Any], rules: InputRules, prepare: Prepare | None, cleanup: ExitStack
+    sources: dict[str, Any], rules: InputRules, prepare: Prepare | None, cleanup: ExitStack
 ) -> tuple[OpenedInputs, list[str]]:
-    """Open what is no mere name, and make it ready. May block."""
-    found = {
-        field: one if isinstance(one, ImageReference) else open_file(one, field, cleanup)
-        for field, one in here.items()
-    }
-    mask, markup = found.pop("mask", None), found.pop("markup", None)
+    """Open every input that is more than a reference, and prepare them all. May block."""
     from imgkit.core.inputs import prepare_inputs
 
-    return prepare_inputs(tuple(found.values()), mask, markup, rules=rules, how=prepare, cleanup=cleanup)
+    opened = {
+        field: source if isinstance(source, ImageReference) else open_file(source, field, cleanup)
+        for field, source in sources.items()
+    }
+    mask, markup = opened.pop("mask", None), opened.pop("markup", None)
+    return prepare_inputs(tuple(opened.values()), mask, markup, rules=rules, how=prepare, cleanup=cleanup)
 
 
 def _check_reference(core: Core, request: ImageRequest, field: str) -> None:
-    if not isinstance(request, CreateImageEditRequest) or not getattr(
-        core.provider, "takes_references", False
-    ):
+    """Refuse an `ImageReference` where the operation or the provider takes none."""
+    takes = isinstance(request, CreateImageEditRequest) and getattr(core.provider, "takes_references", False)
+    if not takes:
         what = f"{request.operation} of provider {core.provider_name}"
         raise InvalidRequestError(
             {field: f"is an ImageReference, which {what} does not take: give the picture"}

@@ -10,13 +10,12 @@ from datetime import date
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from imgkit.core.config import Core
+from imgkit.core.core import Core
 from imgkit.core.send import authenticate, collect_secrets
 from imgkit.errors import ConfigurationError, ImgkitError, UnreadableReplyError
 from imgkit.plugins.events import Call
 from imgkit.redact import Secret, scrub
-from imgkit.runtime.flow import Flow, ReadChunk, SendRequest
-from imgkit.service import ImageService
+from imgkit.runtime.flow import Flow, read_chunk, send_request
 from imgkit.wire.json_values import parse_json
 from imgkit.wire.messages import HttpRequest
 
@@ -61,17 +60,16 @@ class Probe:
     problem: ImgkitError | None = None
 
 
-def probe(service: ImageService) -> Probe:
-    """Ask the service's host for its models. Nothing is billed, and nothing is sent twice.
+def probe_host(core: Core) -> Flow[Probe]:
+    """Ask the host for its models. The request is free and sent once.
+
+    Returns:
+        The facts of the reply; an error of the wire or of the API is in ``problem``.
 
     Raises:
-        ConfigurationError: the provider has no such request, or no key where one is needed; nothing was sent.
+        ConfigurationError: the provider has no such request, or no key where one is needed; nothing was
+            sent.
     """
-    return service._run(ask(service._core), None)
-
-
-def ask(core: Core) -> Flow[Probe]:
-    """Return what `GET /models` tells; what the wire or the API has against it is in ``problem``."""
     models_request = getattr(core.provider, "models_request", None)
     if models_request is None:
         raise ConfigurationError(f"provider {core.provider_name} has no free request to ask")
@@ -90,11 +88,11 @@ def ask(core: Core) -> Flow[Probe]:
     facts: dict[str, Any] = {"url": request.url, "signed": bool(secrets)}
     began, now = time.monotonic(), time.time()
     try:
-        head = yield SendRequest(signed)
+        head = yield from send_request(signed)
         facts["request_id"] = head.request_id and scrub(head.request_id, secrets, 80)
         facts["clock_ahead_s"] = _ahead_s(head.headers, (now + time.time()) / 2)
         data = bytearray()
-        while chunk := (yield ReadChunk()):
+        while chunk := (yield from read_chunk()):
             data += chunk
             if len(data) > LARGEST_BYTES:
                 raise _no_list(head.status, "it is too long")

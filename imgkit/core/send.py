@@ -1,14 +1,18 @@
-"""One sending of a request, with the hooks around it."""
+"""Attempts: send a request with the hooks around it, read the response, and retry as plugins ask.
+
+A ledger reservation begins and ends in `send_once`, but for a delivered response: its reservation
+stays open until `imgkit.core.lifecycle.deliver` has saved the images.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Callable
 from functools import partial
-from itertools import count
 from typing import Literal, TypeAlias
 
 from imgkit.billing.reservations import ReservationGroup
+from imgkit.core.context import CallContext, FetchedImages
 from imgkit.errors import (
     ConflictError,
     ImgkitError,
@@ -19,142 +23,65 @@ from imgkit.errors import (
     ServerError,
     UnreadableReplyError,
 )
-from imgkit.images.part_files import PartFiles
-from imgkit.models import Attempt, ImageRequest, ImagesResponse
+from imgkit.models import Attempt, ImagesResponse
 from imgkit.plugins.events import Call, FirstByte, Outcome, Progress, Retrying, Sent
-from imgkit.plugins.registry import HookTable
-from imgkit.plugins.resources import PluginResources
+from imgkit.plugins.table import HookTable
 from imgkit.plugins.tokens import TokenNeeded
-from imgkit.providers.base import DecodedImages, Provider, Target
+from imgkit.providers.base import DecodedImages
 from imgkit.redact import SENSITIVE_HEADERS, Secret
-from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, SendRequest, Sleep
+from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, run_blocking, send_request, sleep
 from imgkit.wire.json_body import InMemory, JsonReply
 from imgkit.wire.messages import Head, HttpRequest
 
-SHORTEST_SECRET = 8
+MIN_SECRET_LENGTH = 8
+"""Shorter credentials are not scrubbed from messages: they would blank out half of the text."""
 
-
-@dataclass(slots=True)
-class CallContext:
-    """What one call works with and what has happened in it so far.
-
-    Attributes:
-        call: the call, as plugins see it.
-        table, equipment: the plugins it began with, and what they supply.
-        provider, target: the dialect, and where requests go.
-        max_reply_bytes: largest reply that is read.
-        deadline: by the clock.
-        clock: monotonic seconds.
-        attempts: what was sent.
-        numbers: of the sendings of the call, from 1 on; its parts share them.
-        sent: a request is with the backend and its outcome is not known yet.
-        request: what is asked for, once plugins have had their say.
-        shared: what the call ends with came of another call with an equal request.
-        account: the last sending in the ledgers; open as long as its pictures have not reached the caller.
-        scratch: makes what takes the pictures of a reply to disk while they arrive; None: to memory.
-        parts: the requests of the call, each with a course of its own; empty where there is only this one.
-        emitted: an event of a stream has reached the caller, so nothing is sent again.
-        delivered: of a stream: all that was asked for, once it has reached the caller.
-    """
-
-    call: Call
-    table: HookTable
-    equipment: PluginResources
-    provider: Provider
-    target: Target
-    max_reply_bytes: int
-    deadline: float
-    clock: Callable[[], float]
-    attempts: list[Attempt] = field(default_factory=list)
-    numbers: Iterator[int] = field(default_factory=lambda: count(1))
-    sent: bool = False
-    request: ImageRequest | None = None
-    shared: bool = False
-    account: ReservationGroup = field(default_factory=ReservationGroup)
-    scratch: Callable[[], PartFiles] | None = None
-    parts: list[CallContext] = field(default_factory=list)
-    emitted: bool = False
-    delivered: ImagesResponse | None = None
-
-    def part(self) -> CallContext:
-        """Return the course of one of several requests of the call."""
-        part = replace(self, attempts=[], sent=False, account=ReservationGroup(), parts=[])
-        self.parts.append(part)
-        return part
-
-    @property
-    def in_doubt(self) -> bool:
-        """Whether a request is with the backend whose outcome is not known."""
-        return self.sent or any(part.sent for part in self.parts)
-
-    def break_off(self, error: BaseException) -> None:
-        """The call ends in its midst: what is reserved ends too. Quick."""
-        for course in (self, *self.parts):
-            course.account.break_off(error)
-
-
-def read_response(head: Head, course: CallContext, secrets: tuple[Secret, ...]) -> Flow[DecodedImages]:
-    """Read the open reply as a whole."""
-    reply = yield from read_reply(head, course)
-    course.sent = False
-    if not 200 <= head.status < 300:
-        raise course.provider.error(head, reply.raw(), secrets)
-    decode = partial(course.provider.decode, head, reply, course.target, secrets)
-    if course.scratch is None:
-        return decode()
-    answer: DecodedImages = yield RunBlocking(decode)  # which looks at pictures that are on disk
-    return answer
-
-
-Receive: TypeAlias = Callable[[Head, CallContext, tuple[Secret, ...]], Flow[DecodedImages]]
+FailureKind: TypeAlias = Literal["unsent", "refused", "failed", "unknown"]
 
 
 def send_with_retries(
-    request: HttpRequest, course: CallContext, receive: Receive = read_response
-) -> Flow[tuple[Head, DecodedImages]]:
-    """Send `request` and read what comes back, as often as the retry plugins want it.
+    context: CallContext, request: HttpRequest, read: ReplyReader | None = None
+) -> Flow[FetchedImages]:
+    """Send a request and read its response, again and again while the retry plugins ask for it.
 
     Args:
+        context: the call.
         request: without credentials.
-        course: the call.
-        receive: reads the open reply.
-
-    Returns:
-        The head of the reply and what its body says.
+        read: reads the open reply; `read_response` by default.
 
     Raises:
-        ImgkitError: as the wire, the API or a plugin has it.
+        ImgkitError: the failure of the last attempt.
     """
-    began = course.clock()
-    met: dict[str, int] = {}
+    started = time.monotonic()
+    failures: dict[str, int] = {}
     while True:
         try:
-            return (yield from send_once(request, course, receive))
+            return (yield from send_once(context, request, read or read_response))
         except ImgkitError as error:
-            kind = None if course.emitted else classify_failure(error)
+            kind = None if context.emitted else classify_failure(error)
             if kind is None:
                 raise
-            met[kind] = met.get(kind, 0) + 1
-            elapsed_s = course.clock() - began
+            failures[kind] = failures.get(kind, 0) + 1
+            now = time.monotonic()
             outcome = Outcome(
                 kind=kind,
                 error=error,
-                number=met[kind],
-                attempts=len(course.attempts),
-                elapsed_s=elapsed_s,
-                remaining_s=course.deadline - course.clock(),
+                number=failures[kind],
+                attempts=len(context.attempts),
+                elapsed_s=now - started,
+                remaining_s=context.deadline - now,
             )
-            wait_s = course.table.retry_wait(outcome, course.call)
+            wait_s = context.core.table.retry_wait(outcome, context.call)
             if wait_s is None or wait_s >= outcome.remaining_s:
                 raise
-        course.table.notify(Retrying(outcome, wait_s), course.call)
-        yield Sleep(wait_s)
+        context.core.table.notify(Retrying(outcome, wait_s), context.call)
+        yield from sleep(wait_s)
 
 
-def classify_failure(error: ImgkitError) -> Literal["unsent", "refused", "failed", "unknown"] | None:
-    """Return what a failure means for another try, None where there is nothing to ask.
+def classify_failure(error: ImgkitError) -> FailureKind | None:
+    """Return the kind of a failed attempt, None for a failure that no plugin may retry.
 
-    The server's ``x-should-retry: true`` widens what counts as its own failure, by 408, 409 and 5xx.
+    The server's ``x-should-retry: true`` marks a 408, 409 or 5xx as its own failure.
     """
     if isinstance(error, NotSentError):
         return "unsent"
@@ -169,127 +96,153 @@ def classify_failure(error: ImgkitError) -> Literal["unsent", "refused", "failed
     return None
 
 
-def send_once(
-    request: HttpRequest, course: CallContext, receive: Receive = read_response
-) -> Flow[tuple[Head, DecodedImages]]:
-    """Send `request` with the hooks around it, and read what comes back."""
-    table, call = course.table, course.call
+def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> Flow[FetchedImages]:
+    """Make one attempt: hooks, credentials, reservation, request, response.
+
+    Raises:
+        ImgkitError: the attempt failed; its reservation is settled, or kept if it may be billed.
+    """
+    table, call = context.core.table, context.call
     request = table.before_send(request, call)
     signed = yield from authenticate(request, table, call)
     secrets = collect_secrets(signed)
-    number = next(course.numbers)
-    account = yield from _reserve(course, number)
-    began = course.clock()
+    number = next(context.attempt_numbers)
+    ledgers = context.core.resources.ledgers
+    if ledgers:
+        assert context.request is not None, "the pipeline sets the request before it sends"
+        reserve = partial(ReservationGroup.reserve, ledgers, context.request, call, number)
+        context.reservations = yield from run_blocking(reserve, before_sending=True)
+    started = time.monotonic()
     status: int | None = None
-    problem: str | None = None
+    error_name: str | None = None
     table.notify(Sent(request, number), call)
-    course.sent = account.sent = True
+    context.in_flight = context.reservations.sent = True
     try:
-        head = yield SendRequest(signed)
+        head = yield from send_request(signed)
         status = head.status
-        table.notify(FirstByte(status, head.headers, course.clock() - began), call)
-        decoded = yield from receive(head, course, secrets)
-        course.sent = False
-        return head, decoded
+        table.notify(FirstByte(status, head.headers, time.monotonic() - started), call)
+        decoded = yield from read(context, head, secrets)
+        context.in_flight = False
+        return FetchedImages(head, decoded)
     except ImgkitError as error:
-        course.sent = isinstance(error, OutcomeUnknownError)
-        problem = type(error).__name__
+        context.in_flight = isinstance(error, OutcomeUnknownError)
+        error_name = type(error).__name__
         if getattr(error, "maybe_billed", False):
-            yield from keep_reservations(course, error)
+            yield from keep_reservations(context, error)
         else:
-            yield from settle_reservations(course, None)
+            yield from settle_reservations(context, None)
         raise
     finally:
-        course.attempts.append(Attempt(status, problem, course.clock() - began))
+        context.attempts.append(Attempt(status, error_name, time.monotonic() - started))
 
 
-def settle_reservations(course: CallContext, response: ImagesResponse | None) -> Flow[None]:
-    """End the account: the pictures have reached the caller, or (None) nothing can have been billed."""
-    if course.account.running:
-        yield RunBlocking(partial(course.account.settle, response))
+def settle_reservations(context: CallContext, response: ImagesResponse | None) -> Flow[None]:
+    """Settle the reservations of the latest attempt.
+
+    Args:
+        context: the call.
+        response: the delivered images; None for an attempt that cannot be billed.
+    """
+    if context.reservations.is_open:
+        yield RunBlocking(partial(context.reservations.settle, response))
 
 
 def keep_reservations(
-    course: CallContext, error: ImgkitError, response: ImagesResponse | None = None
+    context: CallContext, error: ImgkitError, response: ImagesResponse | None = None
 ) -> Flow[None]:
-    """End the account: what is, or may be, paid for has not reached the caller."""
-    if course.account.running:
-        yield RunBlocking(partial(course.account.keep, error, response))
-    for problem in course.account.problems:
+    """Keep the reservations of an attempt that may be billed but was not delivered.
+
+    Args:
+        context: the call.
+        error: the end of the call; it gets the failures of ledgers as notes.
+        response: the response, if it could be read.
+    """
+    if context.reservations.is_open:
+        yield RunBlocking(partial(context.reservations.keep, error, response))
+    for problem in context.reservations.problems:
         error.add_note(problem)
 
 
-def _reserve(course: CallContext, number: int) -> Flow[ReservationGroup]:
-    """Return the account of the next sending, which is the course's from here on."""
-    ledgers = course.equipment.ledgers
-    if ledgers:
-        assert course.request is not None, "a call is prepared before it is sent"
-        course.account = yield RunBlocking(
-            partial(ReservationGroup.reserve, ledgers, course.request, course.call, number),
-            before_sending=True,
-        )
-    return course.account
-
-
 def authenticate(request: HttpRequest, table: HookTable, call: Call) -> Flow[HttpRequest]:
-    """Return a request with the credentials that a plugin has for it."""
-    answer = table.authenticate(request, call)
-    if isinstance(answer, TokenNeeded):
-        yield RunBlocking(answer.fetch, before_sending=True)
-        return answer.sign(request)
-    return answer
+    """Return the request with the credentials that a plugin adds, after fetching a token if needed.
+
+    Raises:
+        ImgkitError: no credentials, or the token could not be fetched; nothing was sent.
+    """
+    signed = table.authenticate(request, call)
+    if isinstance(signed, TokenNeeded):
+        yield from run_blocking(signed.fetch, before_sending=True)
+        return signed.sign(request)
+    return signed
 
 
 def collect_secrets(signed: HttpRequest) -> tuple[Secret, ...]:
-    """Return what must not come back in a message: credentials, under whatever header signing put them.
-
-    They are wrapped, since tracebacks may show the variables of a frame.
-    """
+    """Return the credentials in a request's headers, wrapped because tracebacks show frame variables."""
     return tuple(
         Secret(secret)
         for name, value in signed.headers.items()
         if name in SENSITIVE_HEADERS or name in signed.secret_headers
         for secret in (value, value.rpartition(" ")[2])
-        if len(secret) >= SHORTEST_SECRET  # a shorter one would blank out half of a message
+        if len(secret) >= MIN_SECRET_LENGTH
     )
 
 
-def read_reply(head: Head, course: CallContext) -> Flow[JsonReply]:
-    """Read the open reply to its end; a success reply is told to the ledgers while it arrives.
+def read_response(context: CallContext, head: Head, secrets: tuple[Secret, ...]) -> Flow[DecodedImages]:
+    """Read the open reply to its end and decode it.
 
     Raises:
-        UnreadableReplyError: larger than ``course.max_reply_bytes``.
+        ImgkitError: an error reply, or a success reply without readable images.
     """
-    success = 200 <= head.status < 300
-    account = course.account
-    spools = success and account.spools
-    scratch = course.scratch() if success and course.scratch is not None else None
+    core = context.core
+    reply = yield from read_body(context, head)
+    context.in_flight = False
+    if not 200 <= head.status < 300:
+        raise core.provider.error(head, reply.raw(), secrets)
+    decode = partial(core.provider.decode, head, reply, core.target, secrets)
+    # Decoding looks at the images; with part files they are on disk, so it may block.
+    return decode() if context.new_part_files is None else (yield from run_blocking(decode))
+
+
+ReplyReader: TypeAlias = Callable[[CallContext, Head, tuple[Secret, ...]], Flow[DecodedImages]]
+
+
+def read_body(context: CallContext, head: Head) -> Flow[JsonReply]:
+    """Read the open reply to its end.
+
+    Each chunk of a 2xx body goes to the ledgers as it arrives: nobody knows whether another will come.
+
+    Raises:
+        UnreadableReplyError: the reply exceeds the service's ``max_reply_bytes``.
+        OutcomeUnknownError: the connection broke; ``error.body`` has the chunks that arrived.
+    """
+    core, reservations = context.core, context.reservations
+    is_success = 200 <= head.status < 300
+    spools = is_success and reservations.wants_chunks
+    part_files = context.new_part_files() if is_success and context.new_part_files is not None else None
     reply = JsonReply(
-        getattr(course.provider, "base64_keys", frozenset()) if success else frozenset(),
-        InMemory if scratch is None else scratch.new,
+        core.provider.base64_keys if is_success else frozenset(),
+        InMemory if part_files is None else part_files.new,
     )
-    length = head.headers.get("content-length", "")
-    expected = int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None
-    limit = course.max_reply_bytes
+    expected, limit = content_length(head), core.limits.max_reply_bytes
     if spools:
-        yield RunBlocking(partial(account.begin, head))
+        yield RunBlocking(partial(reservations.begin, head))
     try:
         while reply.length <= limit and (chunk := (yield ReadChunk())):
-            news = reply.feed(chunk)
+            spooled = reply.feed(chunk)
             del chunk  # hundreds of calls may wait for the disk here
-            if spools and news:  # each chunk at once: nobody knows whether there will be another
-                yield RunBlocking(partial(account.write, news))
-            del news
-            if scratch is not None and scratch.due:
-                yield RunBlocking(scratch.write)
-            course.table.notify(Progress(reply.length, expected), course.call)
+            if spools and spooled:
+                yield RunBlocking(partial(reservations.write, spooled))
+            del spooled
+            if part_files is not None and part_files.due:
+                yield RunBlocking(part_files.write)
+            core.table.notify(Progress(reply.length, expected), context.call)
     except OutcomeUnknownError as error:
-        yield from _closed(reply, account, spools)
-        error.body = reply.raw()  # a part of what may be paid for
+        yield from _close_body(reply, reservations, spools)
+        error.body = reply.raw()
         raise
-    yield from _closed(reply, account, spools)
-    if scratch is not None and scratch.used:
-        yield RunBlocking(scratch.write)
+    yield from _close_body(reply, reservations, spools)
+    if part_files is not None and part_files.used:
+        yield RunBlocking(part_files.write)
     if reply.length <= limit:
         return reply
     raise UnreadableReplyError(
@@ -301,7 +254,13 @@ def read_reply(head: Head, course: CallContext) -> Flow[JsonReply]:
     )
 
 
-def _closed(reply: JsonReply, account: ReservationGroup, spools: bool) -> Flow[None]:
-    news = reply.close()
+def _close_body(reply: JsonReply, reservations: ReservationGroup, spools: bool) -> Flow[None]:
+    rest = reply.close()
     if spools:
-        yield RunBlocking(partial(account.finish, news))
+        yield RunBlocking(partial(reservations.finish, rest))
+
+
+def content_length(head: Head) -> int | None:
+    """Return the Content-Length of a reply in bytes, None if it is missing or no number."""
+    length = head.headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None

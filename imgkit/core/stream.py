@@ -1,298 +1,309 @@
-"""What has arrived of a stream: partial pictures, complete ones, and the reply that they make."""
+"""Streams: a call whose images and partial images reach the caller while the server makes them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TypeGuard, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
-from imgkit.core import responses as results
-from imgkit.core.config import Core
-from imgkit.core.context import Fetched
-from imgkit.core.send import CallContext, read_response
-from imgkit.errors import ApiError, ImgkitError, OutcomeUnknownError, StreamError, UnreadableReplyError
-from imgkit.images.image import Image
-from imgkit.images.inputs import OpenedInputs
-from imgkit.images.part_files import PartFile
-from imgkit.images.saving import SavePlan
-from imgkit.models import Completed, ImageRequest, ImagesResponse, PartialImage
+from imgkit.core.context import CallContext, parse_options, start_call
+from imgkit.core.core import Core
+from imgkit.core.lifecycle import apply_prepare_hooks, build_request, call_events, deliver, open_save_plan
+from imgkit.core.pipeline import (
+    DispatchResult,
+    attach_warnings_to_errors,
+    max_images_per_request,
+    open_inputs,
+    start_request,
+    validate_for_model,
+)
+from imgkit.core.send import read_response, send_with_retries
+from imgkit.core.stream_collector import StreamCollector
+from imgkit.errors import (
+    ApiError,
+    ConfigurationError,
+    ImgkitError,
+    InvalidRequestError,
+    OutcomeUnknownError,
+    StreamError,
+    UnreadableReplyError,
+)
+from imgkit.images.part_files import PartFiles
+from imgkit.models import ImageRequest, ImagesResponse
 from imgkit.plugins.events import Progress
-from imgkit.providers.base import DecodedImage, DecodedImages, DecodedPartialImage, StreamingProvider
+from imgkit.providers.base import DecodedImages, StreamingProvider
 from imgkit.redact import Secret
-from imgkit.runtime.flow import EmitEvent, Flow, ReadChunk, RunBlocking
+from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, run_blocking
 from imgkit.wire.event_body import EventReply
 from imgkit.wire.json_body import InMemory, JsonReply
 from imgkit.wire.messages import Head
 
 EVENT_STREAM = "text/event-stream"
 
+MAX_PARTIAL_IMAGES = 3
+"""Partial images of one image (API reference of images/generations, 2026-11-23)."""
+
 T = TypeVar("T")
+
+
+def run_stream(
+    core: Core, kind: type[ImageRequest], value: object, arguments: Mapping[str, Any]
+) -> Flow[ImagesResponse]:
+    """Carry out one operation as a stream: emit `PartialImage` and `Completed` events.
+
+    Args:
+        core: parts of the service.
+        kind: class of the request.
+        value: the first argument of the operation: a request, or the value of its first field.
+        arguments: all arguments of the operation by name.
+
+    Returns:
+        The response that the call without a stream would return.
+
+    Raises:
+        ImgkitError: as `imgkit.ImageService.stream_image` documents it.
+    """
+    request = build_request(kind, value, arguments)
+    options = parse_options(arguments)
+    provider, partial_images = core.provider, arguments.get("partial_images")
+    if not isinstance(provider, StreamingProvider):
+        raise ConfigurationError(
+            f"provider {core.provider_name} does not stream: use {request.operation}, or another provider"
+        )
+    _check_partial_images(partial_images)
+    context = start_call(core, request, options, partial_images or 0)
+    with call_events(context):
+        started = time.monotonic()
+        plan = yield from open_save_plan(context)
+        stream_values = {"stream": True, "partial_images": partial_images or 0}
+        request = apply_prepare_hooks(context, request)
+        request, model, warnings = validate_for_model(core, request, stream_values)
+        _check_count(request, max_images_per_request(core, request))
+        with attach_warnings_to_errors(warnings):
+            inputs, input_warnings = yield from open_inputs(context, request, model)
+            warnings += input_warnings
+            wire_request = provider.encode_stream(request, inputs, core.target, partial_images)
+            start_request(context, request)
+            collector = StreamCollector(context, request, inputs, plan, started, tuple(warnings))
+            read = partial(read_events, provider, collector)
+            head = (yield from send_with_retries(context, wire_request, read)).head
+        response = collector.build_response(head)
+        result = DispatchResult(response, ((context, response),))
+        response = context.response = yield from deliver(context, result, plan)
+    return response
+
+
+def _check_partial_images(partial_images: object) -> None:
+    if partial_images is not None and (
+        type(partial_images) is not int or not 0 <= partial_images <= MAX_PARTIAL_IMAGES
+    ):
+        problem = f"must be a whole number from 0 to {MAX_PARTIAL_IMAGES}."
+        raise InvalidRequestError({"partial_images": problem})
+
+
+def _check_count(request: ImageRequest, limit: int | None) -> None:
+    """Refuse more images than one request may ask for: a stream is one request."""
+    if limit is not None and (request.n or 1) > limit:
+        raise InvalidRequestError(
+            {"n": f"one stream has at most {limit}: ask for fewer, or use {request.operation}."}
+        )
 
 
 def read_events(
     provider: StreamingProvider,
-    arrivals: StreamCollector,
+    collector: StreamCollector,
+    context: CallContext,
     head: Head,
-    course: CallContext,
     secrets: tuple[Secret, ...],
 ) -> Flow[DecodedImages]:
-    """Read the open reply to its end, and hand its events on.
+    """Read the open reply to its end and hand its events on.
 
-    What has arrived is told to the ledgers before the caller gets it. A plain JSON reply is handed on as one
-    event for each picture, since many servers do not stream. Whatever comes behind the last picture that was
-    asked for costs nothing but a warning.
-
-    Returns:
-        All that was said of complete pictures, as one.
-
-    Raises:
-        OutcomeUnknownError: the connection broke before all pictures were complete.
-        StreamError: the stream ended before that.
-        UnreadableReplyError: an event that cannot be read, or is larger than ``course.max_reply_bytes``.
-        ApiError: the API refused, or reports an error in the midst of the stream.
-    """
-    if not 200 <= head.status < 300:
-        return (yield from read_response(head, course, secrets))
-    says_events = head.headers.get("content-type", "").lower().startswith(EVENT_STREAM)
-    scratch = course.scratch() if course.scratch is not None else None
-    hold = InMemory if scratch is None else scratch.new
-    reply = EventReply(provider.base64_keys, hold, says_events=says_events)
-
-    def decoded(decode: Callable[[], T]) -> Flow[T]:
-        if scratch is None or not scratch.used:
-            return decode()
-        yield RunBlocking(scratch.write)
-        found: T = yield RunBlocking(decode)  # which looks at pictures that are on disk
-        return found
-
-    def hand_on(data: JsonReply) -> Flow[None]:
-        found = yield from decoded(partial(provider.decode_event, head, data, course.target, secrets))
-        if found is not None:
-            yield from arrivals.take(head, found)
-
-    spools = course.account.spools
-    if spools:
-        yield RunBlocking(partial(course.account.begin, head))
-    broken: ImgkitError | None = None
-    try:
-        while not reply.done and reply.held <= course.max_reply_bytes and (chunk := (yield ReadChunk())):
-            complete = reply.feed(chunk)
-            del chunk  # it is not needed while the next one is read
-            yield from _kept_on_disk(reply, course, spools)
-            if scratch is not None and scratch.due:
-                yield RunBlocking(scratch.write)
-            course.table.notify(Progress(reply.length, None), course.call)
-            for data in complete:
-                yield from hand_on(data)
-    except ImgkitError as error:
-        broken = error
-    rest = reply.close()
-    yield from _complete_on_disk(reply, course, spools)
-    if broken is None and reply.held > course.max_reply_bytes:
-        broken = _too_large(head, course, rest)
-    if not reply.is_stream and rest is not None and broken is None:
-        course.sent = False
-        answer = yield from decoded(partial(course.provider.decode, head, rest, course.target, secrets))
-        yield from arrivals.take(head, answer)
-        return arrivals.answer
-    if isinstance(broken, OutcomeUnknownError):
-        broken.body = rest.raw() if rest is not None else b""
-    if reply.is_stream and (broken is None or isinstance(broken, OutcomeUnknownError)) and _is_whole(rest):
-        try:
-            yield from hand_on(rest)
-        except ImgkitError as error:
-            broken = error
-    if broken is None and not arrivals.answer.pictures:
-        broken = _ended_early(head, reply)
-    if broken is None:
-        if not arrivals.enough:
-            arrivals.warn("the stream ended with fewer pictures than were asked for")
-        return arrivals.answer
-    if arrivals.enough:
-        arrivals.warn(f"the stream broke behind its last picture ({broken})"[:500])
-        return arrivals.answer
-    if isinstance(broken, ApiError | OutcomeUnknownError | StreamError | UnreadableReplyError):
-        broken.images = arrivals.images
-        broken.maybe_billed = broken.maybe_billed or bool(arrivals.images)
-    try:
-        raise broken
-    finally:
-        del broken  # or it would live as long as this frame, which is in its traceback
-
-
-def _is_whole(data: JsonReply | None) -> TypeGuard[JsonReply]:
-    """Whether an event lacks nothing but the blank line behind it."""
-    if data is None:
-        return False
-    try:
-        data.json()
-    except ValueError:
-        return False
-    return True
-
-
-def _too_large(head: Head, course: CallContext, rest: JsonReply | None) -> UnreadableReplyError:
-    return UnreadableReplyError(
-        f"HTTP {head.status} with an event of over {course.max_reply_bytes} bytes (request id "
-        f"{head.request_id or 'not given'}): the stream was not read to its end and may have been "
-        "billed. Ask for smaller pictures, or raise max_reply_bytes",
-        request_id=head.request_id,
-        body=rest.raw() if rest is not None else b"",
-    )
-
-
-def _ended_early(head: Head, reply: EventReply) -> StreamError:
-    came = f"{reply.count} events" if reply.count else "not one event"
-    return StreamError(
-        f"HTTP {head.status}, but the stream ended before a picture was complete: {came} came (request id "
-        f"{head.request_id or 'not given'}). It may have been billed; error.images has the pictures that did "
-        "arrive. Try create_image, which needs no stream",
-        maybe_billed=True,
-        request_id=head.request_id,
-    )
-
-
-def _kept_on_disk(reply: EventReply, course: CallContext, spools: bool) -> Flow[None]:
-    news = reply.news()
-    if spools and news:
-        yield RunBlocking(partial(course.account.write, news))
-
-
-def _complete_on_disk(reply: EventReply, course: CallContext, spools: bool) -> Flow[None]:
-    if spools:
-        yield RunBlocking(partial(course.account.finish, reply.news()))
-
-
-class StreamCollector:
-    """Hands the events of one call on, and keeps its pictures.
+    Ledgers get each event before the caller. A plain JSON reply becomes one event per image, since many
+    servers do not stream. A failure after the last image costs a warning.
 
     Args:
-        core, course: the service and the call.
-        request, inputs: as they were prepared.
-        plan: where complete pictures are saved, before their events are handed on.
-        began: when the call began, by the course's clock.
-        warnings: what is to be said of the request.
+        provider: the dialect.
+        collector: receives the events.
+        context: the call.
+        head: status and headers of the reply.
+        secrets: credentials that must not appear in messages.
 
-    Attributes:
-        images: the complete pictures, and the last partial one of the picture that is being made.
+    Returns:
+        All complete images, merged.
+
+    Raises:
+        OutcomeUnknownError: the connection broke before all images were complete.
+        StreamError: the stream ended before an image was complete.
+        UnreadableReplyError: an event is not readable, or exceeds ``max_reply_bytes``.
+        ApiError: the API refused, or reported an error inside the stream.
     """
+    if not 200 <= head.status < 300:
+        return (yield from read_response(context, head, secrets))
+    reader = _EventReader(provider, collector, context, head, secrets)
+    error = yield from reader.read_to_end()
+    if error is None and reader.is_plain_reply:
+        yield from reader.handle_plain_reply()
+        return collector.decoded
+    error = yield from reader.handle_last_event(error)
+    if collector.is_complete:
+        if error is not None:
+            collector.warn(f"the stream broke behind its last picture ({error})"[:500])
+        return collector.decoded
+    if error is None and not collector.decoded.pictures:
+        error = reader.ended_early_error()
+    if error is None:
+        collector.warn("the stream ended with fewer pictures than were asked for")
+        return collector.decoded
+    _attach_images(error, collector)
+    try:
+        raise error
+    finally:
+        del error  # its traceback holds this frame, which would hold it
+
+
+def _attach_images(error: ImgkitError, collector: StreamCollector) -> None:
+    """Attach the images that arrived to the error that ends their stream: they may be billed."""
+    if isinstance(error, ApiError | OutcomeUnknownError | StreamError | UnreadableReplyError):
+        error.images = collector.images
+        error.maybe_billed = error.maybe_billed or bool(collector.images)
+
+
+class _EventReader:
+    """Reads one open reply of a stream, and classifies its end."""
 
     def __init__(
         self,
-        core: Core,
-        course: CallContext,
-        request: ImageRequest,
-        inputs: OpenedInputs,
-        plan: SavePlan | None,
-        began: float,
-        warnings: tuple[str, ...] = (),
+        provider: StreamingProvider,
+        collector: StreamCollector,
+        context: CallContext,
+        head: Head,
+        secrets: tuple[Secret, ...],
     ) -> None:
-        self._core = core
-        self._course = course
-        self._request = request
-        self._inputs = inputs
-        self._plan = plan
-        self._began = began
-        self._wanted = request.n or (request.extra_body or {}).get("n") or 1
-        self._answer = DecodedImages(pictures=(), warnings=warnings)
-        self._complete: list[Image] = []
-        self._partial: Image | None = None
-        self._partials = 0
-
-    @property
-    def images(self) -> tuple[Image, ...]:
-        """See the class."""
-        return (*self._complete, *([self._partial] if self._partial else []))
-
-    @property
-    def answer(self) -> DecodedImages:
-        """All answers, as one."""
-        return self._answer
-
-    @property
-    def enough(self) -> bool:
-        """Whether as many pictures are complete as were asked for."""
-        return len(self._complete) >= self._wanted
-
-    def take(self, head: Head, found: DecodedPartialImage | DecodedImages) -> Flow[None]:
-        """Hand on what an event, or a whole reply, says."""
-        if isinstance(found, DecodedPartialImage):
-            yield from self._take_partial(head, found)
-            return
-        self._add(found)
-        for number in range(len(found.pictures)):
-            yield from self._take_complete(head, found, last=number == len(found.pictures) - 1)
-
-    def response(self, head: Head) -> ImagesResponse:
-        """Return the reply as far as it has come."""
-        whole = self._response(head, self._answer)
-        return replace(whole, images=tuple(self._complete))
-
-    def warn(self, text: str) -> None:
-        """Add a warning to the reply."""
-        self._answer = replace(self._answer, warnings=(*self._answer.warnings, text))
-
-    def _take_partial(self, head: Head, found: DecodedPartialImage) -> Flow[None]:
-        index = self._partials if found.index is None else found.index
-        if isinstance(found.source, PartFile):
-            found.source.lend()
-        picture = DecodedImage(data=found.data, source=found.source)
-        (image,) = self._response(head, DecodedImages(pictures=(picture,))).images
-        self._partial = replace(
-            image, index=len(self._complete), about={**image.about, "partial_image_index": index}
+        self._provider = provider
+        self._collector = collector
+        self._context = context
+        self._head = head
+        self._secrets = secrets
+        self._spools = context.reservations.wants_chunks
+        self._rest: JsonReply | None = None
+        self._part_files: PartFiles | None = context.new_part_files() if context.new_part_files else None
+        self._reply = EventReply(
+            provider.base64_keys,
+            InMemory if self._part_files is None else self._part_files.new,
+            says_events=head.headers.get("content-type", "").lower().startswith(EVENT_STREAM),
         )
-        self._partials += 1
-        yield from self._emit(PartialImage(index, self._partial))
 
-    def _take_complete(self, head: Head, found: DecodedImages, *, last: bool) -> Flow[None]:
-        so_far = self._response(head, self._answer)
-        image = so_far.images[len(self._complete)]
-        if self._plan is not None and image.url is None:  # those at a URL are fetched when the stream is over
+    @property
+    def is_plain_reply(self) -> bool:
+        """Whether the server answered with one JSON value in place of events."""
+        return not self._reply.is_stream and self._rest is not None
+
+    def read_to_end(self) -> Flow[ImgkitError | None]:
+        """Read the reply, hand on its complete events, and return the error that ended it, if any."""
+        context, reply = self._context, self._reply
+        if self._spools:
+            yield RunBlocking(partial(context.reservations.begin, self._head))
+        error: ImgkitError | None = None
+        try:
+            yield from self._read_chunks()
+        except ImgkitError as caught:
+            error = caught
+        self._rest = reply.close()
+        if self._spools:
+            yield RunBlocking(partial(context.reservations.finish, reply.news()))
+        if error is None and reply.held > context.core.limits.max_reply_bytes:
+            return self._too_large_error()
+        return error
+
+    def _read_chunks(self) -> Flow[None]:
+        context, reply, part_files = self._context, self._reply, self._part_files
+        limit = context.core.limits.max_reply_bytes
+        while not reply.done and reply.held <= limit and (chunk := (yield ReadChunk())):
+            events = reply.feed(chunk)
+            del chunk  # it is not needed while the next chunk is read
+            spooled = reply.news()
+            if self._spools and spooled:
+                yield RunBlocking(partial(context.reservations.write, spooled))
+            del spooled
+            if part_files is not None and part_files.due:
+                yield RunBlocking(part_files.write)
+            context.core.table.notify(Progress(reply.length, None), context.call)
+            for event in events:
+                yield from self._hand_on(event)
+
+    def handle_plain_reply(self) -> Flow[None]:
+        """Hand on the images of a plain JSON reply."""
+        assert self._rest is not None, "is_plain_reply says so"
+        core = self._context.core
+        self._context.in_flight = False
+        decode = partial(core.provider.decode, self._head, self._rest, core.target, self._secrets)
+        yield from self._collector.handle(self._head, (yield from self._decode(decode)))
+
+    def handle_last_event(self, error: ImgkitError | None) -> Flow[ImgkitError | None]:
+        """Hand on an event that lacks only its end.
+
+        Args:
+            error: the error that ended the stream, None if the server ended it.
+
+        Returns:
+            The error that ends the stream now.
+        """
+        rest = self._rest
+        is_cut = isinstance(error, OutcomeUnknownError)
+        if isinstance(error, OutcomeUnknownError):
+            error.body = rest.raw() if rest is not None else b""
+        if self._reply.is_stream and (error is None or is_cut) and _is_whole_event(rest):
             try:
-                count = max(self._wanted, len(so_far.images))
-                image = yield RunBlocking(partial(results.save_image, image, self._plan, count))
-            except ImgkitError as error:  # it is tried once more when the stream is over
-                image = yield RunBlocking(partial(results.load_into_memory, image))
-                self.warn(f"a picture could not be saved as soon as it was complete: {error}")
-        self._complete.append(image)
-        self._partial, self._partials = None, 0
-        if self.enough and last and (self._plan is None or all(one.path for one in self._complete)):
-            self._course.delivered = self.response(head)
-        yield from self._emit(
-            Completed(
-                image,
-                usage=found.usage,
-                created=found.created,
-                background=found.background,
-                output_format=found.output_format,
-                size=found.size,
-                quality=found.quality,
-                extra=found.extra,
-                meta=so_far.meta,
-            )
+                yield from self._hand_on(rest)
+            except ImgkitError as event_error:
+                return event_error
+        return error
+
+    def ended_early_error(self) -> StreamError:
+        """Return the error for a stream that the server ended before an image was complete."""
+        count = self._reply.count
+        came = f"{count} events" if count else "not one event"
+        return StreamError(
+            f"HTTP {self._head.status}, but the stream ended before a picture was complete: {came} came "
+            f"(request id {self._head.request_id or 'not given'}). It may have been billed; error.images has "
+            "the pictures that did arrive. Try create_image, which needs no stream",
+            maybe_billed=True,
+            request_id=self._head.request_id,
         )
 
-    def _emit(self, event: PartialImage | Completed) -> Flow[None]:
-        self._course.emitted = True
-        yield EmitEvent(event)
+    def _hand_on(self, event: JsonReply) -> Flow[None]:
+        decode = partial(
+            self._provider.decode_event, self._head, event, self._context.core.target, self._secrets
+        )
+        decoded = yield from self._decode(decode)
+        if decoded is not None:
+            yield from self._collector.handle(self._head, decoded)
 
-    def _add(self, found: DecodedImages) -> None:
-        """Merge an answer with those before it; where both say something, the later one counts."""
-        before = self._answer
-        self._answer = replace(
-            before,
-            **{
-                name: value if (value := getattr(found, name)) is not None else getattr(before, name)
-                for name in ("created", "usage", "background", "output_format", "size", "quality")
-            },
-            pictures=(*before.pictures, *found.pictures),
-            warnings=(*before.warnings, *found.warnings),
-            damaged=before.damaged or found.damaged,
-            extra={**before.extra, **found.extra},
+    def _decode(self, decode: Callable[[], T]) -> Flow[T]:
+        """Decode where it may block if part files hold the images: decoding looks at them."""
+        if self._part_files is None or not self._part_files.used:
+            return decode()
+        yield RunBlocking(self._part_files.write)
+        return (yield from run_blocking(decode))
+
+    def _too_large_error(self) -> UnreadableReplyError:
+        limit = self._context.core.limits.max_reply_bytes
+        return UnreadableReplyError(
+            f"HTTP {self._head.status} with an event of over {limit} bytes (request id "
+            f"{self._head.request_id or 'not given'}): the stream was not read to its end and may have been "
+            "billed. Ask for smaller pictures, or raise max_reply_bytes",
+            request_id=self._head.request_id,
+            body=self._rest.raw() if self._rest is not None else b"",
         )
 
-    def _response(self, head: Head, answer: DecodedImages) -> ImagesResponse:
-        return results.build_response(
-            self._core, self._course, self._request, self._inputs, Fetched(head, answer), self._began
-        )
+
+def _is_whole_event(event: JsonReply | None) -> TypeGuard[JsonReply]:
+    """Return whether an event lacks nothing but the blank line behind it."""
+    if event is None:
+        return False
+    try:
+        event.json()
+    except ValueError:
+        return False
+    return True

@@ -73,6 +73,10 @@ class BytesSource(_Whole):
         """Return the bytes."""
         return self._data
 
+    def read_at(self, size: int, position: int) -> bytes:
+        """Return `size` bytes from `position` on."""
+        return self._data[position : position + size]
+
 
 class FileSource(NamedTuple):
     """Bytes in a file that `save_to=` has written; they are read when they are asked for.

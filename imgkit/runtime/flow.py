@@ -1,8 +1,18 @@
-"""The conversation between the core and whoever does its I/O.
+"""Flows: generators that do no I/O, and the effects by which they ask a driver for it.
 
-The course of a call is a generator that does no I/O. It yields *needs* and is sent what came of
-them, so the same course runs under threads, under an event loop, or by hand in a test. `advance` is
-the only place that touches ``send``, ``throw`` and ``StopIteration``.
+The course of a call is a flow. It yields effects and receives their results, so the same code runs
+under threads, under an event loop, or by hand in a test. `advance` is the only function that touches
+``send``, ``throw`` and ``StopIteration``.
+
+>>> from imgkit.runtime.flow import Finished, Sleep, advance, sleep
+>>> def nap():
+...     yield from sleep(0.5)
+...     return "awake"
+>>> flow = nap()
+>>> advance(flow, None)
+Sleep(wait_s=0.5)
+>>> advance(flow, None)
+Finished(value='awake')
 """
 
 from __future__ import annotations
@@ -12,28 +22,28 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from imgkit.errors import ImgkitError
-from imgkit.wire.messages import HttpRequest
+from imgkit.wire.messages import Head, HttpRequest
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
 class SendRequest(NamedTuple):
-    """Send this request; the answer is the `imgkit.wire.messages.Head` of the reply."""
+    """Send this request. The result is the `imgkit.backends.Head` of the reply."""
 
     request: HttpRequest
 
 
 class ReadChunk(NamedTuple):
-    """Read on in the open reply; the answer is a chunk of bytes, b"" at its end."""
+    """Read the next chunk of the open reply. The result is bytes, b"" at the end."""
 
 
 class RunBlocking(NamedTuple):
-    """Call this function, which may block (files, locks); the answer is its result.
+    """Call a function that may block, such as file access. The result is its return value.
 
     Attributes:
         fn: the function.
-        before_sending: nothing is spent yet, so the deadline may cut it off where that can be done.
+        before_sending: nothing is spent yet, so the deadline may interrupt it.
     """
 
     fn: Callable[[], Any]
@@ -41,27 +51,27 @@ class RunBlocking(NamedTuple):
 
 
 class Sleep(NamedTuple):
-    """Wait this many seconds; there is no answer."""
+    """Wait this many seconds. There is no result."""
 
     wait_s: float
 
 
 class EmitEvent(NamedTuple):
-    """Hand this event to the caller of a stream; there is no answer."""
+    """Hand this event to the caller of a stream. There is no result."""
 
     event: object
 
 
 class RunParallel(NamedTuple):
-    """Run these flows at the same time; the answer is what came of each, in their order: `Done` or `Failed`.
+    """Run flows concurrently. The result lists a `Finished` or an `EffectFailed` for each, in order.
 
     Attributes:
-        flows: not started; none of them emits events.
-        most: how many of them run at once.
+        flows: generators that have not started and emit no events.
+        limit: number of flows that run at the same time.
     """
 
     flows: tuple[Generator[Any, Any, Any], ...]
-    most: int
+    limit: int
 
 
 Effect: TypeAlias = SendRequest | ReadChunk | RunBlocking | Sleep | EmitEvent | RunParallel
@@ -70,34 +80,85 @@ Flow: TypeAlias = Generator[Effect, Any, T_co]
 
 @dataclass(frozen=True, slots=True)
 class Finished(Generic[T]):
-    """The flow has ended with this value."""
+    """The end of a flow, with its return value."""
 
     value: T
 
 
 class EffectFailed(NamedTuple):
-    """News for a flow: what it needed failed with an error of imgkit's own tree.
+    """The failure of an effect, to be raised inside the flow.
 
-    Only such errors are thrown into a flow. A bug, Ctrl-C or a cancelled task closes it instead, so
-    that a retry can never mistake one of them for a failure of the wire.
+    Only errors of imgkit's own tree are thrown into a flow. A bug, Ctrl-C or a cancelled task closes
+    the flow instead. So a retry can never mistake one of them for a failure of the wire.
     """
 
     error: ImgkitError
 
 
-def advance(flow: Flow[T], news: object) -> Effect | Finished[T]:
-    """Tell `flow` what came of its last need and return the next one, or its end.
+def advance(flow: Flow[T], result: object) -> Effect | Finished[T]:
+    """Resume a flow and return its next effect, or its end.
 
     Args:
-        flow: a generator of needs.
-        news: the answer; None to start; `Failed` to throw its error at the need.
+        flow: a generator of effects.
+        result: the result of its last effect; None to start; `EffectFailed` to raise an error in it.
 
     Raises:
-        ImgkitError: what the flow itself raises.
+        ImgkitError: the flow ended with this error.
     """
     try:
-        if isinstance(news, EffectFailed):
-            return flow.throw(news.error)
-        return flow.send(news)
+        if isinstance(result, EffectFailed):
+            return flow.throw(result.error)
+        return flow.send(result)
     except StopIteration as stop:
         return Finished(stop.value)
+
+
+def send_request(request: HttpRequest) -> Flow[Head]:
+    """Send a request and return the head of its reply.
+
+    Raises:
+        TransportError: the backend failed; the class tells whether the request may have been received.
+    """
+    head: Head = yield SendRequest(request)
+    return head
+
+
+def read_chunk() -> Flow[bytes]:
+    """Return the next chunk of the open reply, b"" at its end.
+
+    Raises:
+        OutcomeUnknownError: the connection broke.
+    """
+    chunk: bytes = yield ReadChunk()
+    return chunk
+
+
+def run_blocking(fn: Callable[[], T], *, before_sending: bool = False) -> Flow[T]:
+    """Call a function where it may block and return its result.
+
+    Args:
+        fn: the function.
+        before_sending: nothing is spent yet, so the deadline may interrupt it.
+
+    Raises:
+        ImgkitError: the function raised it, or the deadline passed.
+    """
+    result: T = yield RunBlocking(fn, before_sending)
+    return result
+
+
+def sleep(wait_s: float) -> Flow[None]:
+    """Wait for `wait_s` seconds."""
+    yield Sleep(wait_s)
+
+
+def run_parallel(flows: tuple[Flow[T], ...], limit: int) -> Flow[list[Finished[T] | EffectFailed]]:
+    """Run flows concurrently, at most `limit` at a time, and return their ends in order."""
+    ends: list[Finished[T] | EffectFailed] = yield RunParallel(flows, limit)
+    return ends
+
+
+def fail(error: ImgkitError) -> Flow[Any]:
+    """Return a flow that raises `error` when it starts."""
+    raise error
+    yield  # makes this function a generator

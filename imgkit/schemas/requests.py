@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import marshmallow as ma
 from marshmallow import fields, validate
@@ -19,6 +19,8 @@ from imgkit.errors import InvalidRequestError
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, CreateImageVariationRequest
 from imgkit.schemas.base import SchemaError, Typed
 from imgkit.wire.headers import NOT_FOR_USERS, header_problem
+
+RequestT = TypeVar("RequestT")
 
 MOST_IMAGES = 16
 """Input pictures of one edit (API reference of images/edits, 2026-11-23)."""
@@ -265,7 +267,7 @@ REQUEST_SCHEMAS: dict[type[Any], Typed[Any]] = {
 }
 
 
-def validate_request(kind: type[Any], fields: Mapping[str, Any]) -> Any:
+def validate_request(kind: type[RequestT], fields: Mapping[str, Any]) -> RequestT:
     """Return a checked and normalised request.
 
     Args:
@@ -275,9 +277,9 @@ def validate_request(kind: type[Any], fields: Mapping[str, Any]) -> Any:
     Raises:
         InvalidRequestError: what is wrong with it, by field.
     """
+    given = {name: content for name, content in fields.items() if content is not None}
     try:
-        return REQUEST_SCHEMAS[kind].read(
-            {name: content for name, content in fields.items() if content is not None}
-        )
+        request: RequestT = REQUEST_SCHEMAS[kind].read(given)
     except SchemaError as error:
         raise InvalidRequestError(error.fields) from None
+    return request

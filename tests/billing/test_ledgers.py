@@ -204,5 +204,5 @@ def test_a_ledger_that_is_added_later(flavor: Any, http_backend: str) -> None:
 
     with imgkit.ImageService("requests", base_url="http://127.0.0.1:1/v1", plugins=[Counts()]) as service:
         service.plugins.add(Book())
-        assert len(service._core.equipment.ledgers) == 2
+        assert len(service._core.resources.ledgers) == 2
     assert len(asked) == 1

@@ -323,12 +323,11 @@ def test_plugins_added_later(store: Any) -> None:
 
 
 def test_a_preview_asks_no_cache(store: Any) -> None:
-    from imgkit.core.dry_run import preview
 
     with imgkit.ImageService(plugins=[CachePlugin(store)]) as service:
         service.create_image("a fox", size="64x64")
-        assert "POST" in preview(service, "create_image", "a fox", size="64x64")
-        assert "POST" in preview(service, "create_image", "a cat", size="64x64", cache="only")
+        assert "POST" in service.dry_run("create_image", "a fox", size="64x64")
+        assert "POST" in service.dry_run("create_image", "a cat", size="64x64", cache="only")
         assert service.create_image("a cat", size="64x64", timeout_s=5).meta.cached is False
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from imgkit.cli import app, options, values
 from imgkit.cli.run import run
-from imgkit.core import operations
+from imgkit.core.operations import ImageOperations
 from imgkit.service import ImageService
 from tests.cli.support import SMALL, clear
 
@@ -50,7 +50,7 @@ def commands() -> dict[str, click.Command]:
 def test_every_parameter_of_an_operation_has_its_option(drawing: app.Drawing) -> None:
     """A parameter that the library gains is on the command line without a line of code there."""
     params = {param.name for param in commands()[drawing.name].params}
-    plan = getattr(operations, drawing.request.operation)
+    plan = getattr(ImageOperations, drawing.request.operation)
     wanted = set(inspect.signature(plan).parameters) - {"core", "image", "prompt", "save_to"}
     assert wanted <= params
     assert {field.name for field in fields(drawing.request)} <= wanted | {"image", "prompt"}

@@ -49,7 +49,7 @@ def test_a_part_is_aborted_between_two_transfers() -> None:
     """Wherever the abort of another thread meets a part that is about to send, nothing is sent."""
 
     class Racing(Transfer):
-        def anew(self) -> Transfer:
+        def for_next_request(self) -> Transfer:
             stop.set()
             driver.abort()  # it finds the transfer of the request before
             return super().for_next_request()

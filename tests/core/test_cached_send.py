@@ -18,7 +18,7 @@ import imgkit
 from imgkit import CachePlugin
 from imgkit.cache.folder import FolderStore
 from imgkit.cache.memory import MemoryStore
-from imgkit.core import operations
+from imgkit.core.operations import OperationFlows
 from imgkit.plugins.events import Failed
 from imgkit.runtime.flow import Finished, RunBlocking, Sleep, advance
 from tests.support.pictures import answer, picture
@@ -286,9 +286,9 @@ def test_step_by_step(store: Any) -> None:
     )
     core = service._core
     service.close()
-    holder, waiter = (operations.create_image(core, "a fox") for _ in range(2))
+    holder, waiter = (OperationFlows(core).create_image("a fox") for _ in range(2))
     need = run_files(holder)
-    assert type(need).__name__ == "Open"
+    assert type(need).__name__ == "SendRequest"
     naps = []
     news: Any = None
     for _ in range(20):
@@ -302,8 +302,8 @@ def test_step_by_step(store: Any) -> None:
     holder.close()  # it had handed its request over: nobody knows what came of it
     with pytest.raises(imgkit.OutcomeUnknownError, match="broken off"):
         run_files(waiter)
-    third = operations.create_image(core, "a fox")
-    assert type(run_files(third)).__name__ == "Open"
+    third = OperationFlows(core).create_image("a fox")
+    assert type(run_files(third)).__name__ == "SendRequest"
     third.close()
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 import imgkit
-from imgkit.core.dry_run import preview
 from imgkit.default_plugins.auth import HeaderAuth
 from tests.support.pictures import picture
 from tests.support.wire_server import WireServer, reply
@@ -26,7 +25,7 @@ def test_it_is_what_is_sent() -> None:
             "organization": "org-CANARY",
         }
         with imgkit.ImageService("requests", **options) as service:
-            text = preview(service, "create_image", "a føx", n=2)
+            text = service.dry_run("create_image", "a føx", n=2)
             assert server.accepted == 0
             with pytest.raises(imgkit.ServerError):
                 service.create_image("a føx", n=2)
@@ -45,7 +44,7 @@ def test_it_is_what_is_sent() -> None:
 def test_forms_show_files_by_digest() -> None:
     """Files of a form appear as name, type, size and digest, never as bytes."""
     service = imgkit.AsyncImageService("aiohttp", model="m")
-    text = preview(service, "create_image_edit", picture(), "blue", mask=picture(mode="RGBA", color="#0000"))
+    text = service.dry_run("create_image_edit", picture(), "blue", mask=picture(mode="RGBA", color="#0000"))
     asyncio.run(service.close())
     assert "image = <image.png, image/png, " in text
     assert "mask = <mask.png, image/png, " in text
@@ -55,20 +54,20 @@ def test_forms_show_files_by_digest() -> None:
 def test_without_a_key() -> None:
     """No key is needed to look; the text says that none was found."""
     with imgkit.ImageService("requests", model="m") as service:
-        assert "authorization: (no key was found)" in preview(service, "create_image", "a fox")
+        assert "authorization: (no key was found)" in service.dry_run("create_image", "a fox")
 
 
 def test_what_is_wrong_is_wrong_here_too() -> None:
     """Errors before sending come out; unknown operations and inputs at URLs are told."""
     with imgkit.ImageService("requests") as service:
         with pytest.raises(imgkit.MissingModelError):
-            preview(service, "create_image", "a fox")
+            service.dry_run("create_image", "a fox")
         with pytest.raises(imgkit.ConfigurationError, match="no operation"):
-            preview(service, "paint", "a fox")
+            service.dry_run("paint", "a fox")
     with imgkit.ImageService() as service:
         made = service.create_image("a fox", response_format="url", size="256x256")
         with pytest.raises(imgkit.ConfigurationError, match="download"):
-            preview(service, "create_image_variation", made[0])
+            service.dry_run("create_image_variation", made[0])
 
 
 def test_a_credential_of_any_name_is_hidden() -> None:
@@ -89,7 +88,7 @@ def test_a_credential_of_any_name_is_hidden() -> None:
 
     options: dict[str, Any] = {"base_url": "http://127.0.0.1:1/v1", "plugins": [vault], "retry": False}
     with imgkit.ImageService(Keep(), **options) as service:
-        text = preview(service, "create_image", "a fox")
+        text = service.dry_run("create_image", "a fox")
         with pytest.raises(imgkit.OutcomeUnknownError):
             service.create_image("a fox")
     assert "x-vault: …" in text

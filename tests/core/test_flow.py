@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import imgkit
-from imgkit.core import operations
-from imgkit.core.config import Core
+from imgkit.core.core import Core
+from imgkit.core.operations import OperationFlows
 from imgkit.runtime.flow import (
     EffectFailed,
     EmitEvent,
@@ -55,7 +55,7 @@ class Watch:
 def test_a_call_step_by_step() -> None:
     """A creation opens one request, reads to the end, and is done."""
     watch = Watch()
-    flow = operations.create_image(core(plugins=[watch]), "a fox", n=1)
+    flow = OperationFlows(core(plugins=[watch])).create_image("a fox", n=1)
     need = advance(flow, None)
     assert isinstance(need, SendRequest)
     assert need.request.url == "http://127.0.0.1:1/v1/images/generations"
@@ -78,7 +78,7 @@ def test_inputs_are_opened_by_need(tmp_path: Any) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(picture())
     mask = picture(mode="RGBA", color="#0000")
-    flow = operations.create_image_edit(core(), [path, picture()], "blue", mask=mask)
+    flow = OperationFlows(core()).create_image_edit([path, picture()], "blue", mask=mask)
     need = advance(flow, None)
     assert isinstance(need, RunBlocking)
     inputs, warnings = need.fn()
@@ -96,7 +96,7 @@ def test_inputs_are_opened_by_need(tmp_path: Any) -> None:
 def test_failures_of_the_wire_are_thrown_in() -> None:
     """A transport error reaches the plan at its need, is noted as an attempt, and comes out."""
     watch = Watch()
-    flow = operations.create_image(core(plugins=[watch]), "a fox")
+    flow = OperationFlows(core(plugins=[watch])).create_image("a fox")
     advance(flow, None)
     with pytest.raises(imgkit.NotSentError):
         advance(flow, EffectFailed(imgkit.NotSentError("no")))
@@ -107,7 +107,7 @@ def test_failures_of_the_wire_are_thrown_in() -> None:
 def test_breaking_off(steps: int, billed: bool) -> None:
     """A flow that is closed after sending says that it may have been billed; before, that it was not."""
     watch = Watch()
-    flow = operations.create_image_edit(core(plugins=[watch]), picture(), "blue")
+    flow = OperationFlows(core(plugins=[watch])).create_image_edit(picture(), "blue")
     need = advance(flow, None)
     assert isinstance(need, RunBlocking)
     for step in range(steps):
@@ -119,7 +119,7 @@ def test_breaking_off(steps: int, billed: bool) -> None:
 
 def test_save_target_is_checked_before_sending(tmp_path: Any) -> None:
     """The first need of a call with save_to= is the check of its target, which can end it unsent."""
-    flow = operations.create_image(core(), "a fox", save_to=tmp_path / "missing" / "fox.png")
+    flow = OperationFlows(core()).create_image("a fox", save_to=tmp_path / "missing" / "fox.png")
     need = advance(flow, None)
     assert isinstance(need, RunBlocking)
     with pytest.raises(imgkit.InvalidRequestError, match="save_to") as caught:
@@ -130,7 +130,7 @@ def test_save_target_is_checked_before_sending(tmp_path: Any) -> None:
 
 def test_a_failed_save_keeps_the_paid_reply(tmp_path: Any) -> None:
     """When writing fails after paying, the error carries the whole reply."""
-    flow = operations.create_image(core(), "a fox", save_to=tmp_path / "fox.png")
+    flow = OperationFlows(core()).create_image("a fox", save_to=tmp_path / "fox.png")
     need = advance(flow, None)
     assert isinstance(need, RunBlocking)
     advance(flow, need.fn())
@@ -211,7 +211,7 @@ def test_unmapped_wire_failure_is_unknown() -> None:
 def test_nothing_of_a_chunk_is_kept_once_it_is_on_disk(tmp_path: Any) -> None:
     """With hundreds of replies at once, what each holds while the others have their turn is what counts."""
     chunk = base64.b64encode(os.urandom(3 << 17))
-    flow = operations.create_image(core(), "a fox", save_to=tmp_path / "fox.png")
+    flow = OperationFlows(core()).create_image("a fox", save_to=tmp_path / "fox.png")
     need, chunks = advance(flow, None), 0
     while not isinstance(need, SendRequest):
         assert isinstance(need, RunBlocking)

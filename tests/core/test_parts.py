@@ -13,7 +13,7 @@ import imgkit
 from imgkit import CachePlugin, ImageService
 from imgkit.billing.spool import Spool
 from imgkit.cache.memory import MemoryStore
-from imgkit.core import operations
+from imgkit.core.operations import OperationFlows
 from imgkit.runtime.flow import EffectFailed, Finished, ReadChunk, RunParallel, SendRequest, advance
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import Line, WireServer, drop, reply
@@ -182,7 +182,7 @@ def test_each_part_has_its_record(flavor: Any, tmp_path: Path, monkeypatch: pyte
 def test_by_hand() -> None:
     """The plan asks for its parts as flows, which are stepped like any other."""
     with ImageService("requests", base_url="http://127.0.0.1:1/v1") as service:
-        flow = operations.create_image(service._core, "a fox", n=12)
+        flow = OperationFlows(service._core).create_image("a fox", n=12)
         need = advance(flow, None)
         assert isinstance(need, RunParallel)
         outcomes: list[Any] = []

@@ -15,7 +15,7 @@ import pytest
 
 import imgkit
 from imgkit import CreateImageRequest, PartialImage, RetryPlugin
-from imgkit.core import operations
+from imgkit.core.operations import OperationFlows
 from imgkit.providers.openai import OpenAIProvider
 from imgkit.runtime.flow import EffectFailed, EmitEvent, Finished, ReadChunk, SendRequest, Sleep, advance
 from imgkit.wire.messages import Head
@@ -29,7 +29,7 @@ LIMITED = event({"error": {"message": "slow down", "code": "rate_limit_exceeded"
 
 
 def flow_of(service: Any, **more: Any) -> Any:
-    return operations.stream_image(service._core, "a fox", **more)
+    return OperationFlows(service._core).stream_image("a fox", **more)
 
 
 @pytest.fixture
@@ -313,7 +313,7 @@ def test_request_objects_and_hooks(service: Any) -> None:
             assert len(list(events)) == 2
         assert events.response[1].about["prompt"] == "a fox, twice"
     request = imgkit.CreateImageEditRequest(image=picture(), prompt="blue")
-    flow = operations.stream_image_edit(service._core, request)
+    flow = OperationFlows(service._core).stream_image_edit(request)
     need = advance(flow, None)
     while not isinstance(need, SendRequest):
         need = advance(flow, need.fn())  # type: ignore[union-attr]  # a Run
@@ -339,10 +339,8 @@ def test_the_methods_are_alike() -> None:
 
 def test_preview() -> None:
     """What would be sent can be looked at."""
-    from imgkit.core.dry_run import preview
-
     with imgkit.ImageService() as service:
-        shown = preview(service, "stream_image", "a fox", partial_images=1)
+        shown = service.dry_run("stream_image", "a fox", partial_images=1)
     assert "accept: text/event-stream" in shown
     assert '"partial_images":1' in shown
 

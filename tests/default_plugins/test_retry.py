@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import imgkit
-from imgkit.core import operations
-from imgkit.core.config import Core
+from imgkit.core.core import Core
+from imgkit.core.operations import OperationFlows
 from imgkit.default_plugins.retry import RetryPlugin
 from imgkit.plugins.events import Call, Failed, Outcome, Succeeded
 from imgkit.runtime.flow import EffectFailed as News
@@ -141,7 +141,7 @@ def test_wrong_settings(options: dict[str, Any]) -> None:
 
 def test_a_retried_call_step_by_step() -> None:
     """The flow asks for a pause and opens the same request again; attempts are recorded."""
-    flow = operations.create_image(core(plugin()), "a fox")
+    flow = OperationFlows(core(plugin())).create_image("a fox")
     first = advance(flow, None)
     assert isinstance(first, SendRequest)
     assert advance(flow, News(imgkit.NotSentError("no"))) == Sleep(0.5)
@@ -179,7 +179,7 @@ NEVER: dict[str, tuple[int, Any, dict[str, str]]] = {
 def test_what_is_never_sent_again(case: str) -> None:
     """Quota, refusals, wrong requests and gateways that gave up end the call at once."""
     status, body, headers = NEVER[case]
-    flow = operations.create_image(core(plugin()), "a fox")
+    flow = OperationFlows(core(plugin())).create_image("a fox")
     advance(flow, None)
     advance(flow, Head(status, headers))
     advance(flow, json.dumps(body).encode() if body else b"<html>")
@@ -190,7 +190,7 @@ def test_what_is_never_sent_again(case: str) -> None:
 @pytest.mark.parametrize("status", [408, 409, 502, 504])
 def test_the_server_may_widen(status: int) -> None:
     """`x-should-retry: true` makes 408, 409 and gateway errors failures that are tried again."""
-    flow = operations.create_image(core(plugin()), "a fox")
+    flow = OperationFlows(core(plugin())).create_image("a fox")
     advance(flow, None)
     advance(flow, Head(status, {"x-should-retry": "true"}))
     advance(flow, json.dumps({"error": {"message": "x"}}).encode())
@@ -260,7 +260,7 @@ def test_wrong_answers_of_plugins() -> None:
         def imgkit_retry_wait(self) -> Any:
             return "soon"
 
-    flow = operations.create_image(core(Odd()), "a fox")
+    flow = OperationFlows(core(Odd())).create_image("a fox")
     advance(flow, None)
     with pytest.raises(imgkit.PluginError, match="Odd"):
         advance(flow, News(imgkit.NotSentError("no")))
@@ -274,7 +274,7 @@ def test_a_plugin_may_give_up() -> None:
         def imgkit_retry_wait(self) -> float:
             return -1.0
 
-    flow = operations.create_image(core(Impatient(), plugin()), "a fox")
+    flow = OperationFlows(core(Impatient(), plugin())).create_image("a fox")
     advance(flow, None)
     with pytest.raises(imgkit.NotSentError):
         advance(flow, News(imgkit.NotSentError("no")))

@@ -360,7 +360,7 @@ def test_a_class_that_cannot_be_made_is_named() -> None:
         def __init__(self, flavor: str) -> None: ...
 
     with pytest.raises(
-        imgkit.PluginError, match=r"Needs' cannot be made without arguments \(TypeError.*colour"
+        imgkit.PluginError, match=r"Needs' cannot be made without arguments \(TypeError.*flavor"
     ):
         imgkit.ImageService(plugins=[Needs])
 

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 import imgkit
-from imgkit.core import operations
+from imgkit.core.operations import OperationFlows
 from imgkit.default_plugins.auth import TokenAuth
 from imgkit.models import CreateImageRequest, ImageRequest
 from imgkit.plugins.tokens import Token
@@ -241,12 +241,12 @@ def test_the_official_host_needs_a_key() -> None:
     with imgkit.ImageService(
         "requests", provider=AzureProvider(VERSION), base_url=OFFICIAL, model="d"
     ) as images:
-        flow = operations.create_image(images._core, "a fox")
+        flow = OperationFlows(images._core).create_image("a fox")
         with pytest.raises(imgkit.MissingKeyError, match="AZURE_OPENAI_AD_TOKEN or AZURE_OPENAI_API_KEY"):
             advance(flow, None)
     settings: dict[str, Any] = {"base_url": OFFICIAL, "model": "d", "api_key": lambda: KEY}
     with imgkit.ImageService("requests", provider=AzureProvider(VERSION), **settings) as images:
-        need = advance(operations.create_image(images._core, "a fox"), None)
+        need = advance(OperationFlows(images._core).create_image("a fox"), None)
         assert isinstance(need, SendRequest)
         assert need.request.url.startswith(f"{OFFICIAL}/openai/deployments/d/images/generations?")
         assert need.request.headers["api-key"] == KEY

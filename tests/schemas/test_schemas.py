@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgkit.core import operations
+from imgkit.core.operations import ImageOperations
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, CreateImageVariationRequest, Usage
 from imgkit.schemas.base import SchemaError, flatten
 from imgkit.schemas.requests import CREATE_IMAGE, CREATE_IMAGE_EDIT, CREATE_IMAGE_VARIATION, REQUEST_SCHEMAS
@@ -204,9 +204,9 @@ def test_flatten() -> None:
 
 
 PLANS = [
-    (CreateImageRequest, operations.create_image),
-    (CreateImageEditRequest, operations.create_image_edit),
-    (CreateImageVariationRequest, operations.create_image_variation),
+    (CreateImageRequest, ImageOperations.create_image),
+    (CreateImageEditRequest, ImageOperations.create_image_edit),
+    (CreateImageVariationRequest, ImageOperations.create_image_variation),
 ]
 
 
@@ -214,7 +214,7 @@ PLANS = [
 def test_request_schema_and_signature_agree(kind: Any, plan: Any) -> None:
     """A field is in the dataclass, its schema, and the operation's signature and description, or in none."""
     fields = {field.name for field in dataclasses.fields(kind)}
-    parameters = set(inspect.signature(plan).parameters) - {"core"}
+    parameters = set(inspect.signature(plan).parameters) - {"self"}
     assert set(REQUEST_SCHEMAS[kind].fields) == fields
     how = {"save_to", "timeout_s", "cache", "replica", "strategy", "variation_prompt", "prepare"}
     assert parameters - how == fields

@@ -1,0 +1,247 @@
+"""The parts of a service: backend, provider, catalogue and plugins, found by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from imgkit.catalogue.catalogue import Catalogue, own_facts
+from imgkit.catalogue.pricing import NOTHING, estimate
+from imgkit.catalogue.rules import Policy, parse_policy
+from imgkit.core.config import (
+    Limits,
+    ServiceConfig,
+    check_count,
+    parse_limits,
+    resolve_proxy,
+    resolve_state_folder,
+    resolve_target,
+)
+from imgkit.errors import ConfigurationError, UnknownBackendError, UnknownProviderError
+from imgkit.models import Estimate, ImageRequest
+from imgkit.plugins.hookspecs import BackendSpec, ProviderSpec, ServiceSettings
+from imgkit.plugins.registry import PluginList, build_hook_table, find_spec, register_plugins
+from imgkit.plugins.resources import PluginResources, build_resources
+from imgkit.plugins.table import HookTable
+from imgkit.providers.base import Provider, Target
+from imgkit.redact import safe_url
+from imgkit.wire.messages import AsyncBackend, Backend, BackendOptions
+
+DEFAULT_BACKEND = "offline"
+
+
+class Setup(NamedTuple):
+    """The parts of a service that decide which default plugins it gets.
+
+    Attributes:
+        config: the arguments of the service.
+        provider, target: the provider, and where requests go.
+        plugins: the plugins so far.
+        state_folder: folder for data that outlives the process, None for none.
+        is_replay: the backend answers from recordings.
+    """
+
+    config: ServiceConfig
+    provider: Provider
+    target: Target
+    plugins: PluginList
+    state_folder: Path | None
+    is_replay: bool
+
+
+class Core(NamedTuple):
+    """The parts of a service that do not depend on sync or async.
+
+    Attributes:
+        backend, backend_name: the transport.
+        flavor: "sync" or "async", the kind of the backend.
+        provider, provider_name: the provider.
+        target: where requests go.
+        catalogue: data about models.
+        on_unsupported: treatment of values that a model does not take.
+        limits: bounds of a call.
+        options: options of the backend.
+        settings: the service as plugins see it.
+        table: hooks of all plugins.
+        members: the plugins.
+        resources: blocking resources that the plugins provide.
+        fetches_anywhere: result URLs outside the API's origin may be fetched.
+        fetch: fetches the bytes behind a URL for ``image.data``; None under the async service.
+    """
+
+    backend: Backend | AsyncBackend
+    backend_name: str
+    flavor: str
+    provider: Provider
+    provider_name: str
+    target: Target
+    catalogue: Catalogue
+    on_unsupported: Policy
+    limits: Limits
+    options: BackendOptions
+    settings: ServiceSettings
+    table: HookTable
+    members: PluginList
+    resources: PluginResources
+    fetches_anywhere: bool
+    fetch: Callable[[str], bytes] | None = None
+
+    def with_plugins(self, members: PluginList, table: HookTable) -> Core:
+        """Return a copy with other plugins.
+
+        Raises:
+            PluginError: a plugin provides a resource that does not fit its protocol.
+        """
+        resources = build_resources(table, self.settings, self.resources)
+        return self._replace(members=members, table=table, resources=resources)
+
+    def __repr__(self) -> str:
+        return (
+            f"backend={self.backend_name!r}, provider={self.provider_name!r}, "
+            f"base_url={safe_url(self.target.base_url)!r}, model={self.target.model!r}"
+        )
+
+
+def build_core(
+    config: ServiceConfig,
+    list_default_plugins: Callable[[Setup], Sequence[object]],
+    fetch: Callable[[str], bytes] | None,
+) -> Core:
+    """Check the arguments of a service and find its parts. Nothing is sent and no loop runs.
+
+    Args:
+        config: the arguments.
+        list_default_plugins: returns the plugins that imgkit itself adds.
+        fetch: see `Core`.
+
+    Raises:
+        ConfigurationError: an argument or a variable is wrong; the message names it and a remedy.
+    """
+    _check_default_backend(config)
+    if isinstance(config.plugins, str) or not isinstance(config.plugins, Iterable):
+        raise ConfigurationError("plugins must be a list of plugins")
+    if config.client_options is not None and not isinstance(config.client_options, Mapping):
+        raise ConfigurationError("client_options must be a mapping")
+    members = register_plugins(config.plugins)
+    table = build_hook_table(members)
+    spec, load_backend = _find_backend(_backend_argument(config) or DEFAULT_BACKEND, table)
+    provider_name, provider = _find_provider(
+        config.provider or os.environ.get("IMGKIT_PROVIDER") or "openai", table
+    )
+    target = resolve_target(provider, spec, config)
+    state_folder = resolve_state_folder(config.state_folder)
+    client_options = {**(config.client_options or {}), **_offline_options(config, spec)}
+    is_replay = spec.name == DEFAULT_BACKEND and client_options.get("fixtures") is not None
+    defaults = list_default_plugins(Setup(config, provider, target, members, state_folder, is_replay))
+    catalogue = Catalogue(provider_name, getattr(provider, "model_facts", ""), own_facts(config.models))
+    if catalogue.has_own:
+        catalogue.listed()  # a missing file is an error now, not within a call
+    members = register_plugins([], own=defaults, to=members)
+    limits = parse_limits(config)
+    settings = ServiceSettings(
+        backend=spec.name,
+        provider=provider_name,
+        base_url=target.base_url,
+        host_class=target.host_class,
+        model=target.model,
+        timeout_s=limits.timeout_s,
+        state_folder=state_folder,
+        estimate=partial(_estimate, catalogue, target),
+    )
+    table = build_hook_table(members)
+    options = BackendOptions(
+        proxy=resolve_proxy(config, target.base_url) if spec.reaches_network else None,
+        ca=config.ca,
+        reuse_connections=bool(config.reuse_connections),
+        max_in_flight=check_count("max_in_flight", config.max_in_flight),
+        client_options=client_options,
+    )
+    return Core(
+        backend=load_backend(options),
+        backend_name=spec.name,
+        flavor=spec.flavor,
+        provider=provider,
+        provider_name=provider_name,
+        target=target,
+        catalogue=catalogue,
+        on_unsupported=parse_policy(config.on_unsupported),
+        limits=limits,
+        options=options,
+        settings=settings,
+        table=table,
+        members=members,
+        resources=build_resources(table, settings),
+        # Behind a proxy the connected peer is the proxy, so nobody can check the real one.
+        # A backend that reaches no network answers any URL by itself.
+        fetches_anywhere=(spec.checks_peer and options.proxy is None) or not spec.reaches_network,
+        fetch=fetch,
+    )
+
+
+def _backend_argument(config: ServiceConfig) -> str | Backend | AsyncBackend | None:
+    return config.backend if config.backend is not None else os.environ.get("IMGKIT_BACKEND") or None
+
+
+def _check_default_backend(config: ServiceConfig) -> None:
+    """Refuse arguments that only a real API needs beside the default backend, which sends nothing."""
+    if _backend_argument(config) is not None:
+        return
+    for name in ("api_key", "base_url", "organization", "project"):
+        if getattr(config, name) is not None:
+            raise ConfigurationError(
+                f"{name} is given, but the default backend is {DEFAULT_BACKEND!r}, which sends nothing: "
+                'say backend="requests" or backend="aiohttp" to reach the API'
+            )
+
+
+def _estimate(
+    catalogue: Catalogue, target: Target, request: ImageRequest, partial_images: int = 0
+) -> Estimate:
+    """Return the bounds of a request's cost at its target."""
+    if target.host_class == "offline":
+        return Estimate(low=NOTHING, high=NOTHING, note="offline: nothing is billed")
+    named = (request.extra_body or {}).get("model") or request.model or target.model
+    return estimate(request, catalogue.find(named, target.host_class), catalogue, partial_images)
+
+
+def _offline_options(config: ServiceConfig, spec: BackendSpec) -> dict[str, object]:
+    """Return the arguments of the service that are options of the offline backend."""
+    options: dict[str, object] = {} if config.fixtures is None else {"fixtures": config.fixtures}
+    if config.strict is not True:
+        options["strict"] = config.strict
+    if options and spec.name != DEFAULT_BACKEND:
+        raise ConfigurationError(f"{' and '.join(options)}: for the {DEFAULT_BACKEND} backend only")
+    return options
+
+
+def _find_backend(
+    named: str | Backend | AsyncBackend, table: HookTable
+) -> tuple[BackendSpec, Callable[[BackendOptions], Backend | AsyncBackend]]:
+    """Return the spec of a backend and its factory. An instance is its own factory's result."""
+    if isinstance(named, str):
+        hint = "More are plugins: pass an instance, or plugins=[…]"
+        found = find_spec(table, BackendSpec, named, UnknownBackendError, hint)
+        return found.spec, lambda options: found.load()(options)
+    instance = named
+    if not hasattr(named, "open") or not hasattr(named, "errors"):
+        raise ConfigurationError(
+            f"backend: a {type(named).__name__} is neither a name nor a backend (see imgkit.backends)"
+        )
+    spec = BackendSpec(
+        name=getattr(named, "name", type(named).__name__),
+        target="",
+        flavor="async" if hasattr(named, "aclose") else "sync",
+        checks_peer=bool(getattr(named, "checks_peer", False)),
+    )
+    return spec, lambda options: instance
+
+
+def _find_provider(named: str | Provider, table: HookTable) -> tuple[str, Provider]:
+    if not isinstance(named, str):
+        return getattr(named, "name", type(named).__name__), named
+    hint = "Servers that speak OpenAI's provider need only base_url=…"
+    provider: Provider = find_spec(table, ProviderSpec, named, UnknownProviderError, hint).make()
+    return named, provider

@@ -1,0 +1,101 @@
+"""Signatures of the operations: errors for wrong arguments, and concrete types for `help` and editors."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from imgkit.errors import InvalidRequestError
+from imgkit.redact import nearest
+from imgkit.runtime.flow import fail
+
+MethodT = TypeVar("MethodT", bound=Callable[..., Any])
+ServiceT = TypeVar("ServiceT", bound=type[Any])
+
+
+def operation(method: MethodT) -> MethodT:
+    """Turn the `TypeError` for wrong arguments of a method into an `InvalidRequestError`.
+
+    The error is raised where the call's other errors are: by an awaited call, when it is awaited.
+    """
+
+    @functools.wraps(method)
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except TypeError as error:
+            if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+                raise  # raised inside the method
+        return self._run_flow(fail(argument_error(method, args, kwargs)), None)
+
+    return call  # type: ignore[return-value]  # it has the signature of the method
+
+
+def with_result_types(
+    results: Mapping[str, str], *, is_async: bool = False
+) -> Callable[[ServiceT], ServiceT]:
+    """Return a class decorator that gives a service's operations their concrete result types at run time.
+
+    Type checkers derive them from the type variables. `help`, `inspect` and mock libraries cannot.
+
+    Args:
+        results: names of the result types, by the name of their type variable.
+        is_async: make the operations that are no streams coroutine functions.
+    """
+
+    def decorate(service: ServiceT) -> ServiceT:
+        for name in dir(service):
+            method: Any = getattr(getattr(service, name), "__wrapped__", None)
+            variable: str = getattr(method, "__annotations__", {}).get("return", "")
+            if variable in results:
+                bound = operation(method) if variable == "StreamT" or not is_async else _as_coroutine(method)
+                bound.__qualname__ = f"{service.__name__}.{name}"
+                bound.__module__ = "imgkit"
+                bound.__annotations__ = {**method.__annotations__, "return": results[variable]}
+                bound.__signature__ = inspect.signature(method).replace(return_annotation=results[variable])
+                setattr(service, name, bound)
+        return service
+
+    return decorate
+
+
+def _as_coroutine(method: Callable[..., Any]) -> Any:
+    call = operation(method)
+
+    @functools.wraps(method)
+    async def await_call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return await call(self, *args, **kwargs)
+
+    return await_call
+
+
+def argument_error(
+    method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> InvalidRequestError:
+    """Return the error for arguments that do not fit a method, with the nearest real name of each.
+
+    Args:
+        method: the method, unbound.
+        args: positional arguments without ``self``.
+        kwargs: keyword arguments.
+    """
+    parameters = list(inspect.signature(method).parameters.values())[1:]
+    known = [parameter.name for parameter in parameters]
+    fields = {
+        name: f"{method.__name__} has no such parameter{nearest(name, known)}; "
+        "what a server has beyond imgkit goes into extra_body={…}"
+        for name in kwargs
+        if name not in known
+    }
+    if not fields:
+        required = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+        missing = [name for name in required[len(args) :] if name not in kwargs]
+        fields = dict.fromkeys(missing, "is missing")
+    if not fields:
+        repeated = [name for name in known[: len(args)] if name in kwargs]
+        fields = dict.fromkeys(repeated, "is given twice, by position and by name")
+    if not fields:
+        fields = {"arguments": f"{method.__name__} takes {known[0]} and then keywords, such as {known[-1]}=…"}
+    return InvalidRequestError(fields)
