@@ -36,17 +36,17 @@ def offered(group: click.Group) -> dict[str, click.Command]:
         try:
             commands = tuple(answer if answer is not None else ())
         except TypeError:
-            raise impl.wrong(f"returned a {type(answer).__name__}") from None
+            raise impl.result_error(f"returned a {type(answer).__name__}") from None
         for command in commands:
             if not isinstance(command, click.Command) or not command.name:
-                raise impl.wrong(
+                raise impl.result_error(
                     f"returned a {type(command).__name__} instead of a click.Command with a name"
                 )
             other = "imgkit itself" if command.name in group.commands else found.get(command.name, ("",))[0]
             if other:
                 raise ConfigurationError(
                     f"{other} and {impl.origin} both offer the command {command.name!r}: "
-                    f"{impl.origin.way_out}"
+                    f"{impl.origin.removal_hint}"
                 )
             # imgkit has an option --help of its own, and contexts inherit that click's is off.
             command.context_settings.setdefault("help_option_names", ["--help"])

@@ -12,7 +12,7 @@ from imgkit.cli import doctor_checks as clash
 from imgkit.errors import ImgkitError
 from imgkit.plugins.binding import collect_hooks
 from imgkit.plugins.hookspecs import PluginSpec
-from imgkit.plugins.registry import DISCOVERY, build_hook_table, built_in
+from imgkit.plugins.registry import DISCOVERY, build_hook_table, built_in_plugin
 from imgkit.plugins.table import HookImpl, PluginSource
 
 
@@ -62,7 +62,7 @@ def _state(one: Listed) -> str:
 
 def _built_in(*, load: bool) -> Iterator[Listed]:
     """Yield what imgkit brings along; an optional part of it may lack what it needs."""
-    for offer in build_hook_table((built_in(),)).specs_by_name(PluginSpec).values():
+    for offer in build_hook_table((built_in_plugin(),)).specs_by_name(PluginSpec).values():
         own = (offer.spec.name, clash.DISTRIBUTION, __version__)
         if not load:
             yield Listed(*own, "built-in")

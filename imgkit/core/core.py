@@ -222,7 +222,7 @@ def _find_backend(
 ) -> tuple[BackendSpec, Callable[[BackendOptions], Backend | AsyncBackend]]:
     """Return the spec of a backend and its factory. An instance is its own factory's result."""
     if isinstance(named, str):
-        hint = "More are plugins: pass an instance, or plugins=[…]"
+        hint = "Install a plugin that provides it, or pass an instance."
         found = find_spec(table, BackendSpec, named, UnknownBackendError, hint)
         return found.spec, lambda options: found.load()(options)
     instance = named
@@ -242,6 +242,6 @@ def _find_backend(
 def _find_provider(named: str | Provider, table: HookTable) -> tuple[str, Provider]:
     if not isinstance(named, str):
         return getattr(named, "name", type(named).__name__), named
-    hint = "Servers that speak OpenAI's provider need only base_url=…"
+    hint = "Servers that speak OpenAI's dialect need only base_url=…."
     provider: Provider = find_spec(table, ProviderSpec, named, UnknownProviderError, hint).make()
     return named, provider

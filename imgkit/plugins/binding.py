@@ -1,4 +1,4 @@
-"""From plugins to a table: their hooks found, checked, bound, and put in order."""
+"""Binding: check the hooks of a plugin, collect them, and put them in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imgkit.plugins import hookspecs
 from imgkit.plugins.table import HookImpl, HookTable, PluginSource
 from imgkit.redact import nearest
 
-FIELDS = {
+TABLE_FIELDS = {
     "imgkit_backends": "backends",
     "imgkit_providers": "providers",
     "imgkit_plugins": "plugins",
@@ -26,20 +26,20 @@ FIELDS = {
     "imgkit_commands": "commands",
     "imgkit_on_event": "observers",
 }
-"""The hooks, and where the table has their implementations."""
+"""Fields of `HookTable`, by the hook whose implementations they hold."""
 
 _COLLECTING = ("imgkit_backends", "imgkit_providers", "imgkit_plugins", "imgkit_commands")
 
 
 def collect_hooks(origin: PluginSource, plugin: object) -> tuple[HookImpl, ...]:
-    """Return the hooks of a plugin, bound and checked.
+    """Return the hook implementations of a plugin after checking them.
 
     Args:
-        origin: whom errors name.
+        origin: source of the plugin, for errors.
         plugin: an instance or a module.
 
     Raises:
-        PluginError: a misspelt hook, a coroutine, a wrapper, a wrong parameter.
+        PluginError: a hook is misspelt, a coroutine or a wrapper, or has a wrong parameter.
     """
     _check_hooks(origin, plugin)
     manager = pluggy.PluginManager("imgkit")
@@ -49,23 +49,23 @@ def collect_hooks(origin: PluginSource, plugin: object) -> tuple[HookImpl, ...]:
     except pluggy.PluginValidationError as error:
         raise origin.error(f": {error}") from error
     return tuple(
-        HookImpl(origin, hook, one.function, tuple(one.argnames), one.trylast - one.tryfirst)
-        for hook in FIELDS
-        for one in getattr(manager.hook, hook).get_hookimpls()
+        HookImpl(origin, hook, impl.function, tuple(impl.argnames), impl.trylast - impl.tryfirst)
+        for hook in TABLE_FIELDS
+        for impl in getattr(manager.hook, hook).get_hookimpls()
     )
 
 
 def build_table(impls: Iterable[HookImpl]) -> HookTable:
-    """Return the table of these implementations, asked in this order but for `Impl.rank`."""
+    """Return the table of implementations: by `HookImpl.rank`, then in the given order."""
     ranked = sorted(impls, key=lambda impl: impl.rank)
-    places: dict[str, Any] = {
-        place: tuple(impl for impl in ranked if impl.hook == hook) for hook, place in FIELDS.items()
+    fields: dict[str, Any] = {
+        field: tuple(impl for impl in ranked if impl.hook == hook) for hook, field in TABLE_FIELDS.items()
     }
-    return HookTable(**places)
+    return HookTable(**fields)
 
 
 def _check_hooks(origin: PluginSource, plugin: object) -> None:
-    """Refuse what pluggy would take without a word."""
+    """Refuse mistakes that pluggy accepts in silence."""
     names = dir(plugin if inspect.ismodule(plugin) else type(plugin))
     functions = {name: getattr(plugin, name, None) for name in names if name.startswith("imgkit_")}
     for name, function in functions.items():
@@ -74,9 +74,10 @@ def _check_hooks(origin: PluginSource, plugin: object) -> None:
         marks = getattr(function, "imgkit_impl", None)
         if marks is None:
             raise origin.error(f": {name} is not marked: put @imgkit.hookimpl above it")
-        if name not in FIELDS:
+        if name not in TABLE_FIELDS:
             raise origin.error(
-                f": there is no hook {name!r}{nearest(name, FIELDS)}; there are {', '.join(FIELDS)}"
+                f": there is no hook {name!r}{nearest(name, TABLE_FIELDS)}; "
+                f"there are {', '.join(TABLE_FIELDS)}"
             )
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise origin.error(f": {name} is a coroutine, and hooks are synchronous")

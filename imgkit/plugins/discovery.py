@@ -1,8 +1,7 @@
-"""The plugins that are installed: found by their entry points, filtered, imported once a process.
+"""Installed plugins: found by their entry points, filtered, and imported once per process.
 
-A distribution has a plugin if it has an entry point in the group "imgkit", whose value names a module or
-an object with hooks. Finding imports nothing; only what is neither blocked nor left out is imported, when
-the first service is built.
+An entry point of the group "imgkit" names a module or an object with hooks. Listing imports nothing. The
+first service imports every plugin that the environment does not block.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ ALLOW, BLOCK = "IMGKIT_PLUGINS", "IMGKIT_BLOCK_PLUGINS"
 
 State = Literal["installed", "loaded", "blocked", "broken"]
 Binder = Callable[[PluginSource, object], tuple[HookImpl, ...]]
-Offers = Callable[[tuple[HookImpl, ...]], frozenset[str]]
+SpecLister = Callable[[tuple[HookImpl, ...]], frozenset[str]]
 
 
 class InstalledPlugin(NamedTuple):
-    """An installed plugin, and what became of it.
+    """An installed plugin and its state.
 
     Attributes:
         origin: its name, distribution and version.
-        entry: the entry point.
-        state: "installed" if nothing has imported it yet.
-        reason: why it is blocked or broken.
-        plugin: the imported object; None unless loaded.
-        impls: its hooks.
-        offers: what can be asked for by name because of it, such as "backend 'acme'".
+        entry: its entry point.
+        state: "installed" before the first import.
+        reason: the reason why it is blocked or broken.
+        plugin: the imported object, None unless loaded.
+        impls: its hook implementations.
+        specs: the specs that it adds, such as "backend 'acme'".
     """
 
     origin: PluginSource
@@ -44,70 +43,74 @@ class InstalledPlugin(NamedTuple):
     reason: str = ""
     plugin: object = None
     impls: tuple[HookImpl, ...] = ()
-    offers: frozenset[str] = frozenset()
+    specs: frozenset[str] = frozenset()
 
-    def problem(self) -> PluginError:
-        """Return the error for somebody who needs this plugin."""
+    def unusable_error(self) -> PluginError:
+        """Return the error for a caller that asks for this plugin."""
         return self.origin.error(f" is {self.state}: {self.reason}")
 
 
 class Switches(NamedTuple):
-    """Which plugins may be loaded; items are names, or "distribution:name" where two have one name.
+    """The plugins that the environment allows and blocks.
+
+    An item is a plugin's name, or "distribution:name" to tell two of the same name apart.
 
     Attributes:
-        allowed: all others are blocked; None if nothing is said.
-        blocked: these in any case.
+        allowed: the only plugins to load, None for all.
+        blocked: plugins that are never loaded.
     """
 
     allowed: tuple[str, ...] | None
     blocked: tuple[str, ...]
 
     @classmethod
-    def of(cls, environment: Mapping[str, str]) -> Switches:
-        """Return what the environment says; an allow-list that is set but empty allows nothing."""
+    def from_environment(cls, environment: Mapping[str, str]) -> Switches:
+        """Return the switches in an environment. An empty allow-list allows nothing."""
         allowed = environment.get(ALLOW)
-        return cls(None if allowed is None else _items(allowed), _items(environment.get(BLOCK, "")))
+        return cls(
+            None if allowed is None else _split_items(allowed), _split_items(environment.get(BLOCK, ""))
+        )
 
-    def reason(self, origin: PluginSource) -> str:
-        """Return why a plugin must not be imported, "" if it may."""
-        if _named(origin, self.blocked):
+    def block_reason(self, origin: PluginSource) -> str:
+        """Return the reason not to import a plugin, "" for none."""
+        if _is_named(origin, self.blocked):
             return f"by {BLOCK}"
-        if self.allowed is not None and not _named(origin, self.allowed):
+        if self.allowed is not None and not _is_named(origin, self.allowed):
             return f"it is not in {ALLOW}"
         return ""
 
-    def unknown(self, origins: Iterable[PluginSource]) -> dict[str, list[str]]:
+    def find_unknown(self, origins: Iterable[PluginSource]) -> dict[str, list[str]]:
         """Return the items that name no installed plugin, by variable."""
         known = list(origins)
-        said = {ALLOW: self.allowed or (), BLOCK: self.blocked}
+        variables = {ALLOW: self.allowed or (), BLOCK: self.blocked}
         return {
-            variable: strangers
-            for variable, items in said.items()
-            if (strangers := [item for item in items if not any(_named(one, (item,)) for one in known)])
+            variable: unknown
+            for variable, items in variables.items()
+            if (unknown := [item for item in items if not any(_is_named(o, (item,)) for o in known)])
         }
 
 
 class Discovery:
-    """What is installed, and what of it is loaded. Safe to use from many threads.
+    """The installed plugins of a process. Safe to use from many threads.
 
     Args:
-        bind: returns the hooks of an imported plugin; its `PluginError` makes the plugin a broken one.
-        offers: returns what they offer by name; two plugins that offer the same are both broken.
-        taken: returns what imgkit itself offers.
+        bind: returns the hooks of an imported plugin; a `PluginError` marks the plugin as broken.
+        list_specs: returns the specs among hooks; two plugins with the same spec are both broken.
+        list_own_specs: returns imgkit's own specs.
         scan: returns the entry points.
-        environment: where the switches are read, when plugins are loaded or listed.
+        environment: holds the switches; read whenever plugins are listed or loaded.
     """
 
     def __init__(
         self,
         bind: Binder,
-        offers: Offers,
-        taken: Callable[[], frozenset[str]],
+        list_specs: SpecLister,
+        list_own_specs: Callable[[], frozenset[str]],
         *,
         scan: Callable[[], Iterable[metadata.EntryPoint]] = lambda: metadata.entry_points(group=GROUP),
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        self._bind, self._offers, self._taken = bind, offers, taken
+        self._bind, self._list_specs, self._list_own_specs = bind, list_specs, list_own_specs
         self._scan = scan
         self._environment = environment
         self.after_fork()
@@ -115,20 +118,20 @@ class Discovery:
         self._loaded: tuple[InstalledPlugin, ...] | None = None
 
     def after_fork(self) -> None:
-        """Forget a lock that a thread of the parent held."""
+        """Replace the lock in a forked child: a thread of the parent may hold it."""
         self._lock = threading.RLock()
         self._loading = False
 
     def list_installed(self) -> tuple[InstalledPlugin, ...]:
-        """Return the installed plugins as far as they are known; this imports none of them."""
+        """Return the installed plugins without importing any."""
         with self._lock:
-            return self._loaded if self._loaded is not None else self._judged()
+            return self._loaded if self._loaded is not None else self._apply_switches()
 
     def load_installed(self) -> tuple[InstalledPlugin, ...]:
-        """Return the installed plugins; the first time, those that may be are imported.
+        """Return the installed plugins; the first call imports those that are not blocked.
 
-        What is wrong with one is in its `Found.reason`, and warned of once. A plugin that builds a
-        service while it is imported gets that service without installed plugins.
+        A broken plugin has its `InstalledPlugin.reason` and costs one warning. A plugin that builds a
+        service during its own import gets a service without installed plugins.
         """
         if self._loaded is not None:
             return self._loaded
@@ -138,76 +141,81 @@ class Discovery:
             if self._loaded is None:
                 self._loading = True
                 try:
-                    self._loaded = self._without_clashes(tuple(map(self._load, self._judged())))
+                    loaded = tuple(map(self._load, self._apply_switches()))
+                    self._loaded = self._break_clashes(loaded)
                 finally:
                     self._loading = False
-                self._warn(self._loaded)
+                self._warn_about(self._loaded)
             return self._loaded
 
-    def _judged(self) -> tuple[InstalledPlugin, ...]:
-        """Return what is installed, with what must not be imported marked as such."""
+    def _apply_switches(self) -> tuple[InstalledPlugin, ...]:
+        """Return the installed plugins with blocked ones and name clashes marked."""
         if self._scanned is None:
-            self._scanned = self._found()
-        switches = Switches.of(self._environment)
-        judged = [
-            one._replace(state="blocked", reason=reason) if (reason := switches.reason(one.origin)) else one
-            for one in self._scanned
-        ]
-        return tuple(_of_one_name(one, judged) for one in judged)
+            self._scanned = self._scan_entries()
+        switches = Switches.from_environment(self._environment)
+        plugins = []
+        for plugin in self._scanned:
+            reason = switches.block_reason(plugin.origin)
+            plugins.append(plugin._replace(state="blocked", reason=reason) if reason else plugin)
+        return tuple(_break_name_clash(plugin, plugins) for plugin in plugins)
 
-    def _found(self) -> tuple[InstalledPlugin, ...]:
+    def _scan_entries(self) -> tuple[InstalledPlugin, ...]:
         try:
             entries = list(self._scan())
-        except Exception as error:  # one damaged installation would otherwise stop all of imgkit
-            warn(f"the installed plugins cannot be found out ({describe_error(error)}); see `pip check`")
+        except Exception as error:  # a damaged installation must not stop imgkit
+            warn(f"Cannot list the installed plugins ({describe_error(error)}). Run `pip check`.")
             return ()
-        found = {(one.origin, one.entry.value): one for one in map(_of_entry, entries)}
-        return tuple(sorted(found.values(), key=lambda one: (one.origin.plugin, one.origin.distribution)))
+        found = {(plugin.origin, plugin.entry.value): plugin for plugin in map(_from_entry, entries)}
+        return tuple(sorted(found.values(), key=lambda it: (it.origin.plugin, it.origin.distribution)))
 
-    def _load(self, one: InstalledPlugin) -> InstalledPlugin:
-        if one.state != "installed":
-            return one
+    def _load(self, plugin: InstalledPlugin) -> InstalledPlugin:
+        if plugin.state != "installed":
+            return plugin
+        origin = plugin.origin
         try:
-            plugin = one.entry.load()
-            plugin = plugin() if isinstance(plugin, type) else plugin
-            impls = self._bind(one.origin, plugin)
-            offers = self._offers(impls)
+            loaded = plugin.entry.load()
+            loaded = loaded() if isinstance(loaded, type) else loaded
+            impls = self._bind(origin, loaded)
+            specs = self._list_specs(impls)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # whatever a stranger does, sys.exit included
-            own = isinstance(error, PluginError) and error.plugin == one.origin.plugin
-            reason = str(error).removeprefix(f"{one.origin}").lstrip(": ") if own else describe_error(error)
-            return _broken(one, " ".join(reason.split()))
-        return one._replace(state="loaded", plugin=plugin, impls=impls, offers=offers)
+        except BaseException as error:  # a foreign import may do anything, sys.exit included
+            if isinstance(error, PluginError) and error.plugin == origin.plugin:
+                reason = str(error).removeprefix(str(origin)).lstrip(": ")
+            else:
+                reason = describe_error(error)
+            return _mark_broken(plugin, " ".join(reason.split()))
+        return plugin._replace(state="loaded", plugin=loaded, impls=impls, specs=specs)
 
-    def _without_clashes(self, all_: tuple[InstalledPlugin, ...]) -> tuple[InstalledPlugin, ...]:
-        taken = self._taken()
+    def _break_clashes(self, plugins: tuple[InstalledPlugin, ...]) -> tuple[InstalledPlugin, ...]:
+        """Return the plugins; those with a spec of imgkit or of another plugin are marked as broken."""
+        own_specs = self._list_own_specs()
 
-        def checked(one: InstalledPlugin) -> InstalledPlugin:
-            for offer in sorted(one.offers):
-                if offer in taken:
-                    return _broken(one, f"it offers the {offer}, which imgkit has itself")
-                for other in all_:
-                    if other is not one and offer in other.offers:
-                        return _broken(
-                            one,
-                            f"{one.origin} and {other.origin} both offer the {offer}: "
-                            f"block one with {BLOCK}={_item(other.origin)}",
+        def check(plugin: InstalledPlugin) -> InstalledPlugin:
+            for spec in sorted(plugin.specs):
+                if spec in own_specs:
+                    return _mark_broken(plugin, f"it offers the {spec}, which imgkit has itself")
+                for other in plugins:
+                    if other is not plugin and spec in other.specs:
+                        return _mark_broken(
+                            plugin,
+                            f"{plugin.origin} and {other.origin} both offer the {spec}: "
+                            f"block one with {BLOCK}={_format_item(other.origin)}",
                         )
-            return one
+            return plugin
 
-        return tuple(map(checked, all_))
+        return tuple(map(check, plugins))
 
-    def _warn(self, found: Iterable[InstalledPlugin]) -> None:
-        for one in found:
-            if one.state == "broken":
-                warn(f"{one.origin} is left out: {one.reason}")
-        switches = Switches.of(self._environment)
-        for variable, items in switches.unknown(one.origin for one in found).items():
-            warn(f"{variable} names what is not installed here: {', '.join(items)}")
+    def _warn_about(self, plugins: Iterable[InstalledPlugin]) -> None:
+        for plugin in plugins:
+            if plugin.state == "broken":
+                warn(f"{plugin.origin} is left out: {plugin.reason}")
+        switches = Switches.from_environment(self._environment)
+        for variable, items in switches.find_unknown(plugin.origin for plugin in plugins).items():
+            warn(f"{variable} names plugins that are not installed: {', '.join(items)}")
 
 
-def _of_entry(entry: metadata.EntryPoint) -> InstalledPlugin:
+def _from_entry(entry: metadata.EntryPoint) -> InstalledPlugin:
     distribution = entry.dist
     name = distribution.name if distribution is not None else ""
     version = distribution.version if distribution is not None else ""
@@ -216,38 +224,39 @@ def _of_entry(entry: metadata.EntryPoint) -> InstalledPlugin:
     )
 
 
-def _of_one_name(one: InstalledPlugin, all_: Iterable[InstalledPlugin]) -> InstalledPlugin:
-    """Mark a plugin as broken if another that may be loaded has its name."""
-    name = one.origin.plugin
-    same = [other for other in all_ if other.origin.plugin == name and other.state == "installed"]
-    if one.state != "installed" or len(same) < 2:
-        return one
+def _break_name_clash(plugin: InstalledPlugin, plugins: Iterable[InstalledPlugin]) -> InstalledPlugin:
+    """Return the plugin, marked as broken if another that may be loaded has the same name."""
+    name = plugin.origin.plugin
+    same = [other for other in plugins if other.origin.plugin == name and other.state == "installed"]
+    if plugin.state != "installed" or len(same) < 2:
+        return plugin
     owners = " and ".join(f"{other.origin.distribution} {other.origin.version}" for other in same)
-    return _broken(
-        one, f"{owners} both have a plugin of this name: block one with {BLOCK}={_item(same[-1].origin)}"
-    )
+    item = _format_item(same[-1].origin)
+    return _mark_broken(plugin, f"{owners} both have a plugin of this name: block one with {BLOCK}={item}")
 
 
-def _broken(one: InstalledPlugin, reason: str) -> InstalledPlugin:
-    return InstalledPlugin(one.origin, one.entry, "broken", reason)
+def _mark_broken(plugin: InstalledPlugin, reason: str) -> InstalledPlugin:
+    return InstalledPlugin(plugin.origin, plugin.entry, "broken", reason)
 
 
-def _items(text: str) -> tuple[str, ...]:
+def _split_items(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
-def _item(origin: PluginSource) -> str:
+def _format_item(origin: PluginSource) -> str:
     return f"{origin.distribution}:{origin.plugin}"
 
 
-def _named(origin: PluginSource, items: Iterable[str]) -> bool:
+def _is_named(origin: PluginSource, items: Iterable[str]) -> bool:
     for item in items:
         distribution, colon, name = item.rpartition(":")
-        if name == origin.plugin and (not colon or _plain(distribution) == _plain(origin.distribution)):
+        if name != origin.plugin:
+            continue
+        if not colon or _normalize_name(distribution) == _normalize_name(origin.distribution):
             return True
     return False
 
 
-def _plain(distribution: str) -> str:
+def _normalize_name(distribution: str) -> str:
     """Return the name of a distribution as package indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", distribution).lower()

@@ -1,8 +1,8 @@
-"""The plugins of a service: who is among them, in which order they are asked, how they are swapped.
+"""The registry: the plugins of a service and their order.
 
-Asked first are those given to the service, in the order given; then those that are installed
-(`imgkit.plugins.discovery`), by name; then those that imgkit brings along. ``tryfirst`` and ``trylast`` of
-pluggy move an implementation before or behind all others.
+imgkit asks the plugins of the service first, in the given order; then the installed ones
+(`imgkit.plugins.discovery`), by name; then its own. pluggy's ``tryfirst`` and ``trylast`` move an
+implementation before or behind all others.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from imgkit.plugins.table import PluginWarning as PluginWarning
 from imgkit.redact import nearest
 
 BUILT_IN = "imgkit.default_plugins.builtin"
-"""The module that registers what imgkit brings along, through the hooks that strangers use."""
+"""The module that registers imgkit's own backends, providers and plugins, through public hooks."""
 
-_KINDS = {BackendSpec: "backend", ProviderSpec: "provider", PluginSpec: "plugin"}
+_KIND_NAMES = {BackendSpec: "backend", ProviderSpec: "provider", PluginSpec: "plugin"}
 
 
 class PluginPriority(IntEnum):
-    """Who is asked before whom."""
+    """The order of plugins by their provenance: lower ones are asked first."""
 
     GIVEN = 0
     INSTALLED = 1
@@ -40,13 +40,13 @@ class PluginPriority(IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegisteredPlugin:
-    """A plugin in its place.
+    """A plugin of a service.
 
     Attributes:
-        origin: the name it is registered by, and its distribution.
+        origin: its registered name and its distribution.
         plugin: the instance or module.
-        impls: its hooks.
-        rank: who brought it.
+        impls: its hook implementations.
+        rank: its provenance.
     """
 
     origin: PluginSource
@@ -56,91 +56,101 @@ class RegisteredPlugin:
 
     @property
     def name(self) -> str:
-        """The name it is registered by."""
+        """The registered name."""
         return self.origin.plugin
 
 
 PluginList = tuple[RegisteredPlugin, ...]
 
 
-def standard() -> PluginList:
-    """Return the members of every service: the installed plugins, and what imgkit brings along."""
-    return (*_installed(), built_in())
+def standard_plugins() -> PluginList:
+    """Return the plugins of every service: the installed ones, and imgkit's own."""
+    return (*_installed_plugins(), built_in_plugin())
 
 
 def register_plugins(
     plugins: Iterable[object], *, own: Iterable[object] = (), to: PluginList | None = None
 ) -> PluginList:
-    """Return the members of a service in the order in which they are asked.
+    """Return the plugins of a service in calling order.
 
     Args:
-        plugins: instances, classes (called without arguments), modules, or names of plugins.
+        plugins: instances, classes (called without arguments), modules, or names.
         own: instances that imgkit adds.
-        to: the members that are there already; `standard` ones by default.
+        to: the plugins so far, `standard_plugins` by default.
 
     Raises:
-        UnknownPluginError: no plugin is known by a name.
-        PluginError: one cannot be loaded, or does not fit its hooks.
-        ConfigurationError: one is given twice, or two offer something by the same name.
+        UnknownPluginError: there is no plugin of a name.
+        PluginError: a plugin cannot be loaded, or does not fit its hooks.
+        ConfigurationError: a plugin is given twice, or two add a spec of the same name.
     """
-    members = standard() if to is None else to
+    registered = standard_plugins() if to is None else to
     for rank, group in ((PluginPriority.GIVEN, plugins), (PluginPriority.OWN, own)):
         for plugin in group:
-            member = _member(plugin, members, rank)
-            others = [one for one in members if one.rank <= member.rank]
-            members = (*others, member, *members[len(others) :])
-    return members
+            added = _register(plugin, registered, rank)
+            before = [other for other in registered if other.rank <= added.rank]
+            registered = (*before, added, *registered[len(before) :])
+    return registered
 
 
-def build_hook_table(members: PluginList) -> HookTable:
-    """Return the frozen table of these members. Raises `ConfigurationError` if their offers clash."""
-    table = build_table(impl for member in members for impl in member.impls)
-    _offered(table)
+def build_hook_table(plugins: PluginList) -> HookTable:
+    """Return the hook table of plugins. Raises `ConfigurationError` if two add the same spec."""
+    table = build_table(impl for plugin in plugins for impl in plugin.impls)
+    _list_specs(table)
     return table
 
 
 def load_hook_table(plugins: Sequence[object] = ()) -> HookTable:
-    """Return the table of a service with these plugins. Raises what `gather` and `table_of` raise."""
+    """Return the hook table of a service with these plugins.
+
+    Raises:
+        ConfigurationError: as `register_plugins` and `build_hook_table`.
+    """
     return build_hook_table(register_plugins(plugins))
 
 
 def find_spec(
     table: HookTable, kind: type[Spec], name: str, unknown: type[ConfigurationError], hint: str
 ) -> NamedSpec[Spec]:
-    """Return what is offered by a name.
+    """Return the spec of a name.
 
     Args:
-        table: where it is looked up.
+        table: the hook table to search.
         kind: `BackendSpec`, `ProviderSpec` or `PluginSpec`.
-        name: as the caller has it.
-        unknown: the error for a name that nobody offers.
+        name: the name that the caller gave.
+        unknown: class of the error for an unknown name.
         hint: a sentence for the end of that error.
 
     Raises:
-        PluginError: an installed plugin has this name, and is blocked or broken.
-        ConfigurationError: of the class `unknown`, with the nearest real name and those that exist.
+        PluginError: an installed plugin of this name is blocked or broken.
+        ConfigurationError: the name is unknown; the message has the nearest name and all names.
     """
-    offers = table.specs_by_name(kind)
-    if name in offers:
-        return offers[name]
-    idle = [one for one in DISCOVERY.load_installed() if one.state != "loaded"]
-    for one in idle:
-        if one.origin.plugin == name:
-            raise one.problem()
-    text = f"there is no {_KINDS[kind]} {name[:60]!r}{nearest(name, offers)}. There are: {', '.join(offers)}."
-    notes: list[str] = [f"{one.origin} is {one.state} ({one.reason})." for one in idle]
+    specs = table.specs_by_name(kind)
+    if name in specs:
+        return specs[name]
+    unusable = [plugin for plugin in DISCOVERY.load_installed() if plugin.state != "loaded"]
+    for plugin in unusable:
+        if plugin.origin.plugin == name:
+            raise plugin.unusable_error()
+    text = f"Unknown {_KIND_NAMES[kind]} {name[:60]!r}{nearest(name, specs)}. Available: {', '.join(specs)}."
+    notes: list[str] = [f"{plugin.origin} is {plugin.state} ({plugin.reason})." for plugin in unusable]
     raise unknown(" ".join(part for part in (text, hint, *notes) if part))
 
 
 class ServicePlugins:
-    """The plugins of one service, by name, in the order in which they are asked.
+    """The plugins of one service, by name, in calling order.
 
-    Adding and removing swap in a new table; a call that runs keeps the one it began with. All methods
-    may be used from any thread.
+    >>> from imgkit import ImageService
+    >>> service = ImageService(plugins=["logging"])
+    >>> "logging" in service.plugins
+    True
+    >>> service.plugins.remove("logging")
+
+    `add` and `remove` swap in a new hook table; a running call keeps the table that it started with. All
+    methods are safe to use from any thread.
 
     Args:
-        read: returns the members.
-        swap: replaces members and table.
+        read: returns the plugins.
+        swap: replaces plugins and hook table.
         lock: held while they are replaced.
     """
 
@@ -153,48 +163,49 @@ class ServicePlugins:
         self._read, self._swap, self._lock = read, swap, lock
 
     def add(self, plugin: object) -> None:
-        """Add a plugin, behind those that were given before it.
+        """Add a plugin behind those that the service was given before.
 
         Args:
             plugin: an instance, a class, a module or a name, as in ``plugins=[…]``.
 
         Raises:
-            ConfigurationError: it is unknown, unfit, or there already. Nothing has changed then.
+            ConfigurationError: the plugin is unknown, does not fit its hooks, or is there already;
+                nothing has changed.
         """
         with self._lock:
-            members = register_plugins([plugin], to=self._read())
-            self._swap(members, build_hook_table(members))
+            plugins = register_plugins([plugin], to=self._read())
+            self._swap(plugins, build_hook_table(plugins))
 
     def remove(self, plugin: object) -> None:
         """Remove a plugin.
 
         Args:
-            plugin: the object that was added, or the name that iteration shows.
+            plugin: the added object, or a name as iteration shows it.
 
         Raises:
-            UnknownPluginError: it is not there.
-            ConfigurationError: imgkit cannot do without it.
+            UnknownPluginError: the service has no such plugin.
+            ConfigurationError: imgkit cannot work without it.
         """
         with self._lock:
-            members = self._read()
-            gone = [one for one in members if _is(one, plugin)]
-            if not gone:
-                names = [one.name for one in members]
-                said = plugin if isinstance(plugin, str) else _name_of(plugin)
+            plugins = self._read()
+            matches = [registered for registered in plugins if _is_same(registered, plugin)]
+            if not matches:
+                names = [registered.name for registered in plugins]
+                wanted = plugin if isinstance(plugin, str) else _default_name(plugin)
                 raise UnknownPluginError(
-                    f"this service has no plugin {said[:80]!r}{nearest(said, names)}. "
-                    f"It has: {', '.join(names)}"
+                    f"This service has no plugin {wanted[:80]!r}{nearest(wanted, names)}. "
+                    f"It has: {', '.join(names)}."
                 )
-            if gone[0].name == BUILT_IN:
-                raise ConfigurationError(f"{BUILT_IN} holds what imgkit itself offers, and stays")
-            members = tuple(one for one in members if one is not gone[0])
-            self._swap(members, build_hook_table(members))
+            if matches[0].name == BUILT_IN:
+                raise ConfigurationError(f"{BUILT_IN} registers imgkit's own parts and cannot be removed.")
+            plugins = tuple(registered for registered in plugins if registered is not matches[0])
+            self._swap(plugins, build_hook_table(plugins))
 
     def __iter__(self) -> Iterator[str]:
-        return iter([one.name for one in self._read()])
+        return iter([registered.name for registered in self._read()])
 
     def __contains__(self, plugin: object) -> bool:
-        return any(_is(one, plugin) for one in self._read())
+        return any(_is_same(registered, plugin) for registered in self._read())
 
     def __len__(self) -> int:
         return len(self._read())
@@ -203,61 +214,61 @@ class ServicePlugins:
         return f"<plugins: {', '.join(self)}>"
 
 
-def _member(plugin: object, members: PluginList, rank: PluginPriority) -> RegisteredPlugin:
-    """Return a plugin, as a caller gives it, as a member beside others."""
+def _register(plugin: object, registered: PluginList, rank: PluginPriority) -> RegisteredPlugin:
+    """Return a caller's plugin with its hooks, ready to stand beside the registered ones."""
     if isinstance(plugin, str):
-        return _by_name(plugin, members)
+        return _register_by_name(plugin, registered)
     if isinstance(plugin, type):
-        plugin = _made(plugin)
-    for one in members:
-        if one.plugin is plugin:
-            raise one.origin.error(" is there already: give it once")
-    origin = PluginSource(_free(_name_of(plugin), members))
+        plugin = _instantiate(plugin)
+    for other in registered:
+        if other.plugin is plugin:
+            raise other.origin.error(" is there already: give it once")
+    origin = PluginSource(_free_name(_default_name(plugin), registered))
     return RegisteredPlugin(origin, plugin, collect_hooks(origin, plugin), rank)
 
 
-def _by_name(name: str, members: PluginList) -> RegisteredPlugin:
-    """Return the plugin that a name stands for: one that is offered, or an installed one that was removed."""
-    base = build_hook_table(standard())
-    offers = base.specs_by_name(PluginSpec)
-    for one in members:
-        # An installed plugin may well have the name of what it offers.
-        if one.name == name and (one.rank is PluginPriority.GIVEN or name not in offers):
-            raise one.origin.error(" is there already: name it once")
-    for one in _installed():
-        if one.name == name and name not in offers:
-            return one
-    offer = find_spec(base, PluginSpec, name, UnknownPluginError, "Others are given as objects.")
-    origin = PluginSource(_free(name, members), offer.origin.distribution, offer.origin.version)
-    plugin = offer.make()
+def _register_by_name(name: str, registered: PluginList) -> RegisteredPlugin:
+    """Return the plugin of a name: from a spec, or an installed plugin that was removed."""
+    table = build_hook_table(standard_plugins())
+    specs = table.specs_by_name(PluginSpec)
+    for other in registered:
+        # An installed plugin may have the name of its own spec.
+        if other.name == name and (other.rank is PluginPriority.GIVEN or name not in specs):
+            raise other.origin.error(" is there already: name it once")
+    for installed in _installed_plugins():
+        if installed.name == name and name not in specs:
+            return installed
+    found = find_spec(table, PluginSpec, name, UnknownPluginError, "Give any other plugin as an object.")
+    origin = PluginSource(_free_name(name, registered), found.origin.distribution, found.origin.version)
+    plugin = found.make()
     return RegisteredPlugin(origin, plugin, collect_hooks(origin, plugin), PluginPriority.GIVEN)
 
 
-def _made(kind: type) -> object:
+def _instantiate(kind: type) -> object:
     try:
         return kind()
     except ImgkitError:
         raise
     except Exception as error:
-        raise PluginSource(_name_of(kind)).error(
+        raise PluginSource(_default_name(kind)).error(
             f" cannot be made without arguments ({describe_error(error)}): give an instance"
         ) from error
 
 
-def _is(member: RegisteredPlugin, plugin: object) -> bool:
-    return member.name == plugin if isinstance(plugin, str) else member.plugin is plugin
+def _is_same(registered: RegisteredPlugin, plugin: object) -> bool:
+    return registered.name == plugin if isinstance(plugin, str) else registered.plugin is plugin
 
 
-def _name_of(plugin: object) -> str:
+def _default_name(plugin: object) -> str:
     if isinstance(plugin, type):
         return f"{plugin.__module__}.{plugin.__qualname__}"
     name = getattr(plugin, "__name__", None)
-    return name if isinstance(name, str) else _name_of(type(plugin))
+    return name if isinstance(name, str) else _default_name(type(plugin))
 
 
-def _free(name: str, members: PluginList) -> str:
-    """Return the name, with a number where it is taken: two instances of one class may both be there."""
-    taken = {one.name for one in members}
+def _free_name(name: str, registered: PluginList) -> str:
+    """Return the name, with a number if it is taken: two instances of one class may coexist."""
+    taken = {other.name for other in registered}
     number, free = 1, name
     while free in taken:
         number += 1
@@ -266,35 +277,35 @@ def _free(name: str, members: PluginList) -> str:
 
 
 @cache
-def built_in() -> RegisteredPlugin:
-    """Return the member that registers what imgkit brings along."""
+def built_in_plugin() -> RegisteredPlugin:
+    """Return the plugin that registers imgkit's own parts."""
     origin, module = PluginSource(BUILT_IN), import_module(BUILT_IN)
     return RegisteredPlugin(origin, module, collect_hooks(origin, module), PluginPriority.OWN)
 
 
-def _installed() -> PluginList:
+def _installed_plugins() -> PluginList:
     return tuple(
-        RegisteredPlugin(one.origin, one.plugin, one.impls, PluginPriority.INSTALLED)
-        for one in DISCOVERY.load_installed()
-        if one.state == "loaded"
+        RegisteredPlugin(installed.origin, installed.plugin, installed.impls, PluginPriority.INSTALLED)
+        for installed in DISCOVERY.load_installed()
+        if installed.state == "loaded"
     )
 
 
-def _offered(table: HookTable) -> frozenset[str]:
-    """Return what plugins offer by name, each said with its kind. Raises as `HookTable.offered` does."""
-    named: dict[str, Iterable[str]] = {
+def _list_specs(table: HookTable) -> frozenset[str]:
+    """Return the kinds and names of all specs. Raises as `HookTable.specs_by_name`."""
+    specs: dict[str, Iterable[str]] = {
         "backend": table.backend_specs(),
         "provider": table.provider_specs(),
         "plugin": table.plugin_specs(),
     }
-    return frozenset(f"{kind} {name!r}" for kind, names in named.items() for name in names)
+    return frozenset(f"{kind} {name!r}" for kind, names in specs.items() for name in names)
 
 
-def _offers(impls: Iterable[HookImpl]) -> frozenset[str]:
-    return _offered(build_table(impls))
+def _list_impl_specs(impls: Iterable[HookImpl]) -> frozenset[str]:
+    return _list_specs(build_table(impls))
 
 
-DISCOVERY = Discovery(collect_hooks, _offers, lambda: _offers(built_in().impls))
+DISCOVERY = Discovery(collect_hooks, _list_impl_specs, lambda: _list_impl_specs(built_in_plugin().impls))
 """The installed plugins of this process."""
 
 if hasattr(os, "register_at_fork"):

@@ -1,4 +1,4 @@
-"""What plugins supply to a service: the objects behind hooks whose work may block."""
+"""Blocking resources that plugins provide: cache store, ledgers, recorders."""
 
 from __future__ import annotations
 
@@ -10,59 +10,59 @@ from typing import Any, NamedTuple
 from imgkit.plugins.hookspecs import ServiceSettings
 from imgkit.plugins.table import HookImpl, HookTable, PluginSource
 
-_KINDS = {
+_PROTOCOLS = {
     "imgkit_cache": "imgkit.plugins.protocols:CacheStore",
     "imgkit_ledger": "imgkit.plugins.protocols:Ledger",
     "imgkit_recorder": "imgkit.plugins.protocols:Recorder",
 }
-"""What hooks supply, imported for a plugin that supplies it: most services have none."""
+"""Protocols of the resources, by hook. They load only for a plugin that provides one."""
 
 
 class Resource(NamedTuple):
-    """An object, and the plugin that supplies it."""
+    """An object, and the source of the plugin that provides it."""
 
     origin: PluginSource
     thing: Any
 
 
 class PluginResources(NamedTuple):
-    """The objects of one service; a call keeps those it began with.
+    """The resources of one service. A call keeps those that it started with.
 
     Attributes:
-        cache: the `CacheStore`, None where no plugin has one.
-        ledgers: each a `Ledger`, in the order in which they are asked.
+        cache: the `CacheStore`, None without a cache plugin.
+        ledgers: each a `Ledger`, in calling order.
         recorders: each a `Recorder`.
-        answers: what each hook has answered, so that adding a plugin does not make the others' anew.
+        results: hook results by implementation, reused when a plugin is added.
     """
 
     cache: Resource | None = None
     ledgers: tuple[Resource, ...] = ()
     recorders: tuple[Resource, ...] = ()
-    answers: Mapping[HookImpl, Any] = MappingProxyType({})
+    results: Mapping[HookImpl, Any] = MappingProxyType({})
 
 
 def build_resources(
     table: HookTable, settings: ServiceSettings, before: PluginResources | None = None
 ) -> PluginResources:
-    """Return what the plugins of a table supply.
+    """Return the resources that the plugins of a table provide.
 
     Args:
-        table: of the service.
-        settings: handed to the hooks.
-        before: what there was with other plugins; answers of those that stayed are kept.
+        table: the hooks of the service.
+        settings: the service, for the hooks.
+        before: the resources so far; results of plugins that stay are reused.
 
     Raises:
-        PluginError: a hook failed, or supplies something else.
+        PluginError: a hook failed, or returned an object without the protocol.
     """
-    answers: dict[HookImpl, Any] = {}
+    results: dict[HookImpl, Any] = {}
     for impl in (*table.caches, *table.ledgers, *table.recorders):
-        known = before is not None and impl in before.answers
-        answer = before.answers[impl] if before and known else impl(settings=settings)
-        if answer is not None and not isinstance(answer, kind := resolve_name(_KINDS[impl.hook])):
-            raise impl.wrong(f"returned a {type(answer).__name__}, which is no {kind.__name__},")
-        answers[impl] = answer
+        is_known = before is not None and impl in before.results
+        result = before.results[impl] if before and is_known else impl(settings=settings)
+        if result is not None and not isinstance(result, protocol := resolve_name(_PROTOCOLS[impl.hook])):
+            raise impl.result_error(f"returned a {type(result).__name__}, which is no {protocol.__name__},")
+        results[impl] = result
     stores, ledgers, recorders = (
-        tuple(Resource(one.origin, answers[one]) for one in impls if answers[one] is not None)
+        tuple(Resource(impl.origin, results[impl]) for impl in impls if results[impl] is not None)
         for impls in (table.caches, table.ledgers, table.recorders)
     )
-    return PluginResources(stores[0] if stores else None, ledgers, recorders, answers)
+    return PluginResources(stores[0] if stores else None, ledgers, recorders, results)

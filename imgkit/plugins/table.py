@@ -1,4 +1,8 @@
-"""The hooks of a service's plugins, frozen into the table that calls are made with."""
+"""The hook table: the hook implementations of a service's plugins, in calling order.
+
+imgkit uses a pluggy manager only to check and collect implementations. It orders and calls them by this
+table: a call keeps the table it started with, and a failure names its plugin.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +28,16 @@ Spec = TypeVar("Spec", BackendSpec, ProviderSpec, PluginSpec)
 
 
 class PluginWarning(UserWarning):
-    """A plugin could not be loaded, or one that only watches has failed; imgkit went on without it."""
+    """A plugin failed to load, or an observer raised; it was skipped."""
 
 
 class PluginSource(NamedTuple):
-    """Where a plugin comes from.
+    """The source of a plugin.
 
     Attributes:
-        plugin: its registered name.
-        distribution: the installed distribution that brings it along, "" where none does.
-        version: of the distribution.
+        plugin: the plugin's registered name.
+        distribution: the distribution that installed it, "" for none.
+        version: the distribution's version.
     """
 
     plugin: str
@@ -41,13 +45,13 @@ class PluginSource(NamedTuple):
     version: str = ""
 
     @property
-    def own(self) -> bool:
-        """Whether it is a part of imgkit itself."""
+    def is_own(self) -> bool:
+        """Whether the plugin is a part of imgkit."""
         return not self.distribution and self.plugin.startswith("imgkit.")
 
     @property
-    def way_out(self) -> str:
-        """How to do without the plugin."""
+    def removal_hint(self) -> str:
+        """The way to do without the plugin, for messages."""
         if self.distribution:
             return f"block it with IMGKIT_BLOCK_PLUGINS={self.plugin}"
         return "leave it out of plugins=[…]"
@@ -57,7 +61,7 @@ class PluginSource(NamedTuple):
         return f"plugin {self.plugin!r}{whence}"
 
     def error(self, text: str, *, hook: str = "") -> PluginError:
-        """Return an error that names the plugin and its distribution, also in its message."""
+        """Return a `PluginError` whose message starts with the plugin and its distribution."""
         return PluginError(f"{self}{text}", plugin=self.plugin, distribution=self.distribution, hook=hook)
 
 
@@ -65,10 +69,10 @@ class HookImpl(NamedTuple):
     """One implementation of one hook.
 
     Attributes:
-        origin: the plugin that it belongs to.
+        origin: the source of its plugin.
         hook: the hook's name.
         function: the bound implementation.
-        argnames: the parameters that it takes.
+        argnames: names of its parameters.
         rank: -1 for ``tryfirst``, 1 for ``trylast``, else 0.
     """
 
@@ -85,66 +89,75 @@ class HookImpl(NamedTuple):
 
     @property
     def distribution(self) -> str:
-        """The distribution that the plugin came with, "" where none did."""
+        """The distribution that installed the plugin, "" for none."""
         return self.origin.distribution
 
     def __call__(self, **arguments: object) -> Any:
-        """Call the implementation with the arguments it takes; its exceptions name the plugin."""
+        """Call the implementation with the arguments that it takes.
+
+        Raises:
+            ImgkitError: raised by the plugin; a note names a plugin that is not imgkit's.
+            PluginError: the plugin raised any other exception.
+        """
         try:
             if len(self.argnames) < len(arguments):
                 arguments = {name: arguments[name] for name in self.argnames}
             return self.function(**arguments)
         except ImgkitError as error:
-            if not self.origin.own:
+            if not self.origin.is_own:
                 error.add_note(f"raised by {self.origin} in {self.hook}")
             raise
         except (Exception, SystemExit) as error:
             raise self.origin.error(
-                f" failed in {self.hook} ({describe_error(error)}): mend it, or {self.origin.way_out}",
+                f" failed in {self.hook} ({describe_error(error)}): mend it, or {self.origin.removal_hint}",
                 hook=self.hook,
             ) from error
 
-    def offers(self, kind: type[Spec]) -> tuple[Spec, ...]:
-        """Return what a collecting hook offers. Raises `PluginError` if that is something else."""
+    def collect_specs(self, kind: type[Spec]) -> tuple[Spec, ...]:
+        """Return the specs of a collecting hook.
+
+        Raises:
+            PluginError: the hook returned anything else.
+        """
         answer = self()
         try:
             specs = tuple(answer if answer is not None else ())
         except TypeError:
-            raise self.wrong(f"returned a {type(answer).__name__}") from None
+            raise self.result_error(f"returned a {type(answer).__name__}") from None
         for spec in specs:
             if not isinstance(spec, kind):
-                raise self.wrong(f"returned a {type(spec).__name__} instead of a {kind.__name__}")
+                raise self.result_error(f"returned a {type(spec).__name__} instead of a {kind.__name__}")
         return specs
 
-    def wrong(self, what: str) -> PluginError:
-        """Return the error for an answer that the hook does not allow."""
+    def result_error(self, problem: str) -> PluginError:
+        """Return the error for a result that the hook does not allow."""
         return self.origin.error(
-            f" {what} from {self.hook}: see its description in imgkit.plugins.hookspecs", hook=self.hook
+            f" {problem} from {self.hook}: see its description in imgkit.plugins.hookspecs", hook=self.hook
         )
 
 
 @dataclass(frozen=True, slots=True)
 class NamedSpec(Generic[Spec]):
-    """Something that can be asked for by name, and who offers it."""
+    """A spec that users select by name, and the source of its plugin."""
 
     spec: Spec
     origin: PluginSource
 
     def load(self) -> Any:
-        """Import and return what the spec names.
+        """Import and return the target of the spec.
 
         Raises:
-            PluginError: the import fails, in whatever way; how to get what is missing.
+            PluginError: the import fails; the message says how to install what is missing.
         """
         try:
             return resolve_name(self.spec.target)
         except (Exception, SystemExit) as error:
-            raise self.problem(
+            raise self.load_error(
                 f"cannot be loaded from {self.spec.target} ({describe_error(error)})"
             ) from error
 
     def make(self) -> Any:
-        """Load what the spec names, and call it without arguments.
+        """Load the target of the spec and call it without arguments.
 
         Raises:
             PluginError: the import or the call fails.
@@ -155,23 +168,23 @@ class NamedSpec(Generic[Spec]):
         except ImgkitError:
             raise
         except (Exception, SystemExit) as error:
-            raise self.problem(f"cannot be made ({describe_error(error)})") from error
+            raise self.load_error(f"cannot be made ({describe_error(error)})") from error
 
-    def problem(self, what: str) -> PluginError:
-        """Return the error that says what is wrong with it, and how to get what it needs."""
-        how = f" ({self.spec.install})" if self.spec.install else ""
-        named = repr(self.spec.name)
-        by = "" if self.origin.own else f" of {self.origin}"
+    def load_error(self, problem: str) -> PluginError:
+        """Return the error for a target that cannot be used, with the way to install it."""
+        command = f" ({self.spec.install})" if self.spec.install else ""
+        is_own = self.origin.is_own
+        owner = "" if is_own else f" of {self.origin}"
         return PluginError(
-            f"{named}{by} {what}: install what is missing{how}",
-            plugin=self.spec.name if self.origin.own else self.origin.plugin,
+            f"{self.spec.name!r}{owner} {problem}: install what is missing{command}",
+            plugin=self.spec.name if is_own else self.origin.plugin,
             distribution=self.origin.distribution,
         )
 
 
 @dataclass(frozen=True)
 class HookTable:
-    """The hook implementations of a service, in calling order. A call keeps the table it began with."""
+    """The hook implementations of a service, in calling order."""
 
     backends: tuple[HookImpl, ...] = ()
     providers: tuple[HookImpl, ...] = ()
@@ -188,69 +201,69 @@ class HookTable:
     warned: set[str] = field(default_factory=set, compare=False)
 
     def prepare(self, request: ImageRequest, call: Call) -> ImageRequest:
-        """Fold `imgkit_prepare` over the request."""
+        """Return the request after all `imgkit_prepare` hooks; each gets the result of the one before."""
         for impl in self.prepares:
             changed = impl(request=request, call=call)
             if changed is not None:
                 if type(changed) is not type(request):
-                    raise impl.wrong(f"returned a {type(changed).__name__}")
+                    raise impl.result_error(f"returned a {type(changed).__name__}")
                 request = changed
         return request
 
     def before_send(self, request: HttpRequest, call: Call) -> HttpRequest:
-        """Fold `imgkit_before_send` over the request."""
+        """Return the request after all `imgkit_before_send` hooks; each gets the result of the one before."""
         for impl in self.before_sends:
-            request = _headers_only(impl, request, impl(request=request, call=call))
+            request = _with_new_headers(impl, request, impl(request=request, call=call))
         return request
 
     def authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | TokenNeeded:
-        """Return the request as the first plugin that answers signs it; unchanged if none does.
+        """Return the request with the credentials of the first plugin that has some, or unchanged.
 
-        Where signing must wait for something that may block, what to run first comes back instead.
+        A plugin that must fetch a token first returns `TokenNeeded` instead.
         """
         for impl in self.authenticates:
-            answer = impl(request=request, call=call)
-            if isinstance(answer, TokenNeeded):
-                return _pending(impl, answer)
-            if answer is not None:
-                return _signed(impl, request, answer)
+            signed = impl(request=request, call=call)
+            if isinstance(signed, TokenNeeded):
+                return _guard_token(impl, signed)
+            if signed is not None:
+                return _mark_credentials(impl, request, signed)
         return request
 
     def retry_wait(self, outcome: Outcome, call: Call) -> float | None:
-        """Return the seconds to wait before another try, None to end the call with its failure."""
+        """Return the seconds to wait before the next attempt, None to end the call with its failure."""
         for impl in self.retry_waits:
             wait_s = impl(outcome=outcome, call=call)
             if wait_s is None:
                 continue
             if isinstance(wait_s, bool) or not isinstance(wait_s, int | float) or wait_s != wait_s:
-                raise impl.wrong(f"returned a {type(wait_s).__name__}")
+                raise impl.result_error(f"returned a {type(wait_s).__name__}")
             return float(wait_s) if wait_s >= 0 else None
         return None
 
     def notify(self, event: Event, call: Call) -> None:
-        """Tell all observers; one that fails is warned of once, and costs nothing else."""
+        """Tell all observers. An observer that fails costs one warning."""
         for impl in self.observers:
             try:
                 impl(event=event, call=call)
             except ImgkitError as error:
                 if impl.plugin not in self.warned:
                     self.warned.add(impl.plugin)
-                    warn(f"an observer failed, and is not heard of again: {error}")
+                    warn(f"an observer failed, and further failures of it are not reported: {error}")
 
     def specs_by_name(self, kind: type[Spec]) -> dict[str, NamedSpec[Spec]]:
-        """Return what can be asked for by name: backends, providers or plugins.
+        """Return the specs of a kind by name, sorted.
 
         Args:
             kind: `BackendSpec`, `ProviderSpec` or `PluginSpec`.
 
         Raises:
-            ConfigurationError: two have one name.
-            PluginError: a plugin offers something else.
+            ConfigurationError: two specs have the same name.
+            PluginError: a hook returned anything else.
         """
-        impls: tuple[HookImpl, ...] = getattr(self, OFFERING[kind])
+        impls: tuple[HookImpl, ...] = getattr(self, SPEC_HOOKS[kind])
         found: dict[str, NamedSpec[Spec]] = {}
         for impl in impls:
-            for spec in impl.offers(kind):
+            for spec in impl.collect_specs(kind):
                 if spec.name in found:
                     raise ConfigurationError(
                         f"{found[spec.name].origin} and {impl.origin} both offer {spec.name!r}: "
@@ -260,99 +273,106 @@ class HookTable:
         return dict(sorted(found.items()))
 
     def backend_specs(self) -> dict[str, BackendSpec]:
-        """Return the backends by name. Raises `ConfigurationError` if two have one name."""
+        """Return the backends by name. Raises `ConfigurationError` if two have the same name."""
         return {name: offer.spec for name, offer in self.specs_by_name(BackendSpec).items()}
 
     def provider_specs(self) -> dict[str, ProviderSpec]:
-        """Return the providers by name. Raises `ConfigurationError` if two have one name."""
+        """Return the providers by name. Raises `ConfigurationError` if two have the same name."""
         return {name: offer.spec for name, offer in self.specs_by_name(ProviderSpec).items()}
 
     def plugin_specs(self) -> dict[str, PluginSpec]:
-        """Return the plugins by name. Raises `ConfigurationError` if two have one name."""
+        """Return the plugins by name. Raises `ConfigurationError` if two have the same name."""
         return {name: offer.spec for name, offer in self.specs_by_name(PluginSpec).items()}
 
 
-OFFERING: dict[type, str] = {BackendSpec: "backends", ProviderSpec: "providers", PluginSpec: "plugins"}
-"""What plugins offer by name, and where the table has the hooks that say so."""
+SPEC_HOOKS: dict[type, str] = {BackendSpec: "backends", ProviderSpec: "providers", PluginSpec: "plugins"}
+"""Fields of the table with the hooks that return specs, by the kind of spec."""
 
 
 def describe_error(error: BaseException) -> str:
-    """Return class and text of somebody else's exception, fit for a message."""
+    """Return the class and the scrubbed text of a foreign exception, for a message."""
     return f"{type(error).__name__}: {scrub(str(error), limit=200)}"
 
 
 def call_plugin(origin: PluginSource, hook: str, method: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a method of what a plugin supplies; its exceptions name the plugin.
+    """Call a method of a plugin's resource.
 
     Args:
-        origin: of the plugin.
-        hook: by which it supplies the thing.
-        method: to be called with `arguments`.
-        *arguments: of the method.
+        origin: source of the plugin.
+        hook: the hook that returned the resource.
+        method: the method.
+        *arguments: its arguments.
 
     Raises:
-        ImgkitError: what the method raises, as a `PluginError` where it is something else.
+        ImgkitError: raised by the method; a note names a plugin that is not imgkit's.
+        PluginError: the method raised any other exception.
     """
     kind = hook.removeprefix("imgkit_")
     try:
         return method(*arguments)
     except ImgkitError as error:
-        if not origin.own:
+        if not origin.is_own:
             error.add_note(f"raised by the {kind} of {origin}")
         raise
     except Exception as error:
         raise origin.error(
-            f" failed in its {kind} ({describe_error(error)}): mend it, or {origin.way_out}", hook=hook
+            f" failed in its {kind} ({describe_error(error)}): mend it, or {origin.removal_hint}", hook=hook
         ) from error
 
 
 def warn(text: str) -> None:
-    """Warn of a plugin; where warnings are errors, log it instead.
+    """Issue a `PluginWarning`, or log it where warnings are errors.
 
     Args:
-        text: what happened.
+        text: the message.
     """
     try:
         warnings.warn(text, PluginWarning, stacklevel=3)
     except PluginWarning:
-        # Warnings are errors here; even so a picture that is paid for comes first.
+        # An image that may be paid for comes before a strict warning filter.
         logging.getLogger("imgkit").warning(text)
 
 
-def _pending(impl: HookImpl, needed: TokenNeeded) -> TokenNeeded:
-    """Return what a plugin needs first, with its signing held to the rules of its hook."""
+def _guard_token(impl: HookImpl, needed: TokenNeeded) -> TokenNeeded:
+    """Return the `TokenNeeded` of a plugin with a `sign` that is held to the rules of the hook."""
     sign = impl._replace(function=lambda request: needed.sign(request), argnames=("request",))
-    return TokenNeeded(needed.fetch, lambda request: _signed(impl, request, sign(request=request)))
+    return TokenNeeded(needed.fetch, lambda request: _mark_credentials(impl, request, sign(request=request)))
 
 
-def _signed(impl: HookImpl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:
-    """Return a signed request that knows which of its headers are credentials."""
+def _mark_credentials(impl: HookImpl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:
+    """Return the signed request with its new headers marked as secret."""
     if after is None:
         return before
-    secret = frozenset(_changes(impl, before, after))
+    secret = frozenset(_changed_headers(impl, before, after))
     return after.with_headers(after.headers, secret)
 
 
-def _headers_only(impl: HookImpl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:
+def _with_new_headers(impl: HookImpl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:
     if after is None:
         return before
-    _changes(impl, before, after)
+    _changed_headers(impl, before, after)
     return after
 
 
-def _changes(impl: HookImpl, before: HttpRequest, after: HttpRequest) -> dict[str, str]:
-    """Return the headers that a plugin has set. Raises `PluginError` for more, or what cannot be sent."""
+def _changed_headers(impl: HookImpl, before: HttpRequest, after: HttpRequest) -> dict[str, str]:
+    """Return the headers that a plugin has set.
+
+    Raises:
+        PluginError: it changed anything else, or set a header that cannot be sent.
+    """
     if type(after) is not type(before):
-        raise impl.wrong(f"returned a {type(after).__name__}")
+        raise impl.result_error(f"returned a {type(after).__name__}")
     if (after.method, after.url, after.body) != (before.method, before.url, before.body):
-        raise impl.wrong("returned a request with another method, URL or body")
+        raise impl.result_error("returned a request with another method, URL or body")
     if not isinstance(after.headers, Mapping):
-        raise impl.wrong(f"returned headers that cannot be sent ({header_problem(after.headers, FRAMING)})")
+        raise impl.result_error(
+            f"returned headers that cannot be sent ({header_problem(after.headers, FRAMING)})"
+        )
     had = before.headers
     changed = {name: value for name, value in after.headers.items() if name not in had or had[name] != value}
     problem = header_problem(changed, FRAMING)
     if problem is None and any(name != name.lower() or value is None for name, value in changed.items()):
         problem = "names must be in lower case, and values text"
     if problem:
-        raise impl.wrong(f"returned headers that cannot be sent ({problem})")
+        raise impl.result_error(f"returned headers that cannot be sent ({problem})")
     return changed

@@ -1,4 +1,4 @@
-"""Tokens that expire: what one is, who fetches it, and how a hook says that it needs one."""
+"""Tokens that expire, their sources, and the way for a hook to ask for one."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from imgkit.redact import Secret
 if TYPE_CHECKING:
     from imgkit.wire.messages import HttpRequest
 
-_LATEST = 1e11
-"""Later than any real expiry in Unix seconds; milliseconds of today are above it."""
+_MAX_EXPIRY_S = 1e11
+"""Later than any real expiry in Unix seconds. Times in milliseconds exceed it."""
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class Token:
-    """A credential and when it ends.
+    """A credential and its expiry.
+
+    >>> from imgkit.plugins import Token
+    >>> Token("eyJ0eXAi...", expires_at=1_800_000_000.0).expires_at
+    1800000000.0
 
     Attributes:
-        value: the token itself; text is wrapped.
-        expires_at: when it ends, in Unix seconds; None for never.
+        value: the token; plain text is wrapped in a `Secret`.
+        expires_at: the expiry in Unix seconds, None for never.
 
     Raises:
-        ConfigurationError: `expires_at` is not such a number.
+        ConfigurationError: `value` is no text, or `expires_at` is no Unix time in seconds.
     """
 
     value: Secret
@@ -47,24 +51,30 @@ class Token:
 
 @runtime_checkable
 class TokenSource(Protocol):
-    """Fetches tokens: from an identity provider, a metadata server, a vault."""
+    """A source of tokens: an identity provider, a metadata server, a vault.
+
+    >>> from imgkit.plugins import Token
+    >>> class Vault:
+    ...     def token(self):
+    ...         return Token("secret", expires_at=None)
+    """
 
     def token(self) -> Token:
-        """Return a token that is good now.
+        """Return a valid token.
 
-        Called in a thread where it may block, by one caller at a time. Give whatever it waits for a
-        timeout. An error of imgkit's own tree reaches the callers as it is, another one as the cause of
-        a `ConfigurationError`; neither is remembered.
+        imgkit calls it where it may block, one caller at a time. Use timeouts for network requests. An
+        `ImgkitError` reaches the callers unchanged; any other exception becomes the cause of a
+        `ConfigurationError`. imgkit caches neither.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class TokenNeeded:
-    """What `imgkit_authenticate` returns if it cannot sign before something that may block has run.
+    """The result of `imgkit_authenticate` if signing needs a token that may take time to fetch.
 
     Attributes:
-        fetch: gets what is missing; called where it may block. Its result is not used.
-        sign: returns the request with credentials; called after `fetch`, and does not block.
+        fetch: fetches the token; called where it may block. Its result is not used.
+        sign: returns the request with credentials; called after `fetch`. It does not block.
     """
 
     fetch: Callable[[], object]
@@ -74,4 +84,4 @@ class TokenNeeded:
 def _is_time(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value) and value < _LATEST
+    return math.isfinite(value) and value < _MAX_EXPIRY_S

@@ -100,7 +100,7 @@ def test_every_error_class_has_a_code_and_every_code_is_documented(capfd: pytest
     (("create", "fox", "-o", "-"), "not written to standard output"),
     (("create", "fox", "-o", "{nonsense}"), "a pattern may hold"),
     (("create", "fox", "--base-url", "http://localhost/v1"), "--base-url is given, but the default backend"),
-    (("create", "fox", "--backend", "nope"), "there is no backend 'nope'"),
+    (("create", "fox", "--backend", "nope"), "Unknown backend 'nope'"),
     (("create", "fox", "--backend", "requests", "--latency", "1"), "--latency: for the offline backend only"),
     (("create", "fox", "--timeout", "nan"), "--timeout must be a positive number"),
     (("create", "fox", "--backend", "requests", "--base-url", "https://127.0.0.1:9", "--ca", "/nowhere"),

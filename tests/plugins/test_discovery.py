@@ -174,7 +174,7 @@ def test_backends_and_plugins_by_name(tmp_path: Path) -> None:
     kind, *_, text = refusal("imgkit.ImageService(plugins=['acme-stile'])", tmp_path)
     assert kind == "UnknownPluginError"
     assert "did you mean 'acme-style'?" in text
-    assert "There are: acme-style, cache, logging, recorder, retry, telemetry." in text
+    assert "Available: acme-style, cache, logging, recorder, retry, telemetry." in text
 
 
 def test_a_hook_that_fails_names_the_distribution(tmp_path: Path) -> None:
