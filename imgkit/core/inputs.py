@@ -1,7 +1,7 @@
-"""The pictures of a request between being opened and being encoded.
+"""Input images of a request: prepared between opening and encoding.
 
-A mask is always looked at, since one that does nothing costs as much as one that works. The pictures are
-judged or changed where the caller says so (``prepare="check"`` or ``"fit"``).
+Masks are always checked: a mask without effect costs as much as a useful one. Images are checked or changed
+only if the caller asks for it (``prepare="check"`` or ``"fit"``).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ ANY_MASK = ImageNeeds(formats=frozenset({"png"}), max_bytes=MOST_BYTES)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputRules:
-    """What a model takes as pictures.
+    """The rules of a model for its input images.
 
     Attributes:
-        image: of each picture; the default where nothing is known of the model.
-        mask: of a mask.
-        polarity: which pixels of a mask may change, as the provider's API has it.
+        image: rules for each image; the default for an unknown model.
+        mask: rules for a mask.
+        polarity: which pixels of a mask the API edits.
     """
 
     image: ImageNeeds = ANY_IMAGE
@@ -39,11 +39,11 @@ class InputRules:
     polarity: MaskPolarity = "transparent"
 
     @classmethod
-    def of(cls, facts: InputFacts | None, polarity: MaskPolarity) -> InputRules:
-        """Return what is known of a model as rules; a limit that is not known is none."""
+    def from_facts(cls, facts: InputFacts | None, polarity: MaskPolarity) -> InputRules:
+        """Return the rules of a model's facts. An unknown limit is no limit."""
         if facts is None:
             return cls(mask=replace(ANY_MASK, max_bytes=None), polarity=polarity)
-        formats = frozenset(one for one in get_args(Format) if one in facts.formats) or ANY_IMAGE.formats
+        formats = frozenset(name for name in get_args(Format) if name in facts.formats) or ANY_IMAGE.formats
         return cls(
             image=ImageNeeds(formats=formats, max_bytes=facts.most_bytes, square=facts.square),
             mask=replace(ANY_MASK, max_bytes=facts.mask_most_bytes),
@@ -60,54 +60,59 @@ def prepare_inputs(
     how: Prepare | None,
     cleanup: ExitStack,
 ) -> tuple[OpenedInputs, list[str]]:
-    """Return the pictures of a request as they are to be sent. May block.
+    """Return the input images as they will be sent. May block.
 
     Args:
-        images: in the caller's order, the mask is for the first. What is only named is left alone.
-        mask, markup: where given.
-        rules: what the model takes.
-        how: "check" refuses what does not fit, "fit" changes it, None sends pictures as they are.
-        cleanup: gets what is to be closed when the call is over.
+        images: in the caller's order; the mask belongs to the first. References stay as they are.
+        mask, markup: None without one.
+        rules: the model's rules.
+        how: "check" refuses images that do not fit, "fit" changes them, None sends them unchanged.
+        cleanup: gets the files to close at the end of the call.
 
     Returns:
-        The pictures, and warnings for the reply: what was done, and what is odd.
+        The inputs, and warnings about changes and doubtful masks.
 
     Raises:
-        InvalidRequestError: one cannot be sent, or does not fit; nothing was sent.
+        InvalidRequestError: an image cannot be sent or does not fit; nothing was sent.
     """
-    told: list[str] = []
-    made: list[ImageFile | ImageReference] = []
-    ready = mask
+    warnings: list[str] = []
+    prepared: list[ImageFile | ImageReference] = []
+    raw_mask = mask
     for index, file in enumerate(images):
         if isinstance(file, ImageReference):
-            made.append(file)
+            prepared.append(file)
         elif how == "fit":
             if index == 0 and isinstance(mask, RawFile):
-                one, ready, done = fitting.fit_image_and_mask(file, mask, rules.image, rules.mask, cleanup)
+                fitted, raw_mask, changes = fitting.fit_image_and_mask(
+                    file, mask, rules.image, rules.mask, cleanup
+                )
             else:
-                one, done = fitting.fit_image(file, rules.image, cleanup)
-            made.append(one)
-            told += done
+                fitted, changes = fitting.fit_image(file, rules.image, cleanup)
+            prepared.append(fitted)
+            warnings += changes
         else:
             if how == "check":
                 fitting.check(file, rules.image)
-            made.append(ImageFile.of(file))
-    if isinstance(ready, RawFile):
-        ready = ImageFile.of(ready)
-        first = made[0] if isinstance(made[0], ImageFile) else None
-        told += check_mask(ready, first, max_bytes=rules.mask.max_bytes)
-        ready = convert_polarity(ready, rules.polarity, cleanup)
+            prepared.append(ImageFile.of(file))
+    ready_mask: ImageFile | ImageReference | None = None
+    if isinstance(raw_mask, RawFile):
+        mask_file = ImageFile.of(raw_mask)
+        first = prepared[0] if isinstance(prepared[0], ImageFile) else None
+        warnings += check_mask(mask_file, first, max_bytes=rules.mask.max_bytes)
+        ready_mask = convert_polarity(mask_file, rules.polarity, cleanup)
+    else:
+        ready_mask = raw_mask
     if isinstance(markup, RawFile):
         if how == "fit":
-            _check_in_place(images[0], made[0], markup)
+            _check_markup(images[0], prepared[0], markup)
         markup = ImageFile.of(markup)
-    return OpenedInputs(tuple(made), ready, markup), told
+    return OpenedInputs(tuple(prepared), ready_mask, markup), warnings
 
 
-def _check_in_place(
+def _check_markup(
     before: RawFile | ImageReference, after: ImageFile | ImageReference, markup: RawFile
 ) -> None:
-    """Refuse a markup over a picture whose pixels are elsewhere now."""
+    """Refuse a markup over an image whose pixels have moved."""
     if isinstance(before, ImageReference) or isinstance(after, ImageReference):
         return
     if fitting.moved(before, after):

@@ -260,7 +260,7 @@ def open_inputs(
     from imgkit.core.inputs import InputRules  # loads the code that looks at pixels
 
     facts = None if model is None else model.inputs
-    rules = InputRules.of(facts, mask_polarity(core.provider))
+    rules = InputRules.from_facts(facts, mask_polarity(core.provider))
     prepare = partial(_prepare_inputs, sources, rules, context.options.prepare, context.cleanup)
     inputs, warnings = yield from run_blocking(prepare, before_sending=True)
     if model is not None and facts is not None:

@@ -1,7 +1,7 @@
-"""What goes over the wire, told to recorders: a flow around a flow.
+"""Recording: a flow around the flow of a call that gives its traffic to the recorders.
 
-Whatever the service's colour and its backend, a call asks for the same needs; so whoever stands between a
-plan and its driver sees each request and each reply once, and can have its own blocking work run as a need.
+Every service and backend carries out the same effects. So a flow between a call and its driver sees every
+request and reply once, and recorders may block like any other effect.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from imgkit.runtime.flow import (
     Finished,
     Flow,
     ReadChunk,
-    RunBlocking,
     RunParallel,
     SendRequest,
     advance,
+    run_blocking,
 )
 from imgkit.wire.messages import Head, HttpRequest
 
@@ -37,56 +37,58 @@ HOOK = "imgkit_recorder"
 
 
 def record_traffic(flow: Flow[T], recorders: Sequence[Resource]) -> Flow[T]:
-    """Return the same flow, with recorders told of each answer that arrives whole.
+    """Return the flow of a call, with recorders that get each complete reply.
 
-    They are told before the plan hears of the end of the answer: until then it is on the books as not
-    delivered. An answer of which only the head is read, such as a redirect, is told without its body.
+    They get it before the call sees its end: until then the reply counts as not delivered. A reply whose
+    body the call does not read, such as a redirect, is recorded without its body.
 
     Args:
-        flow: a plan.
-        recorders: each a `Recorder`.
+        flow: the flow of a call.
+        recorders: resources that each hold a `Recorder`.
     """
     problems: list[str] = []
     try:
-        value = yield from _taped(flow, recorders, problems)
+        value = yield from _tap(flow, recorders, problems)
     except ImgkitError as error:
         for problem in problems:
             error.add_note(problem)
         raise
-    return _told(value, problems)
+    return _attach_problems(value, problems)
 
 
-def _taped(flow: Flow[T], recorders: Sequence[Resource], problems: list[str]) -> Flow[T]:
+def _tap(flow: Flow[T], recorders: Sequence[Resource], problems: list[str]) -> Flow[T]:
     tape = _Tape(recorders, problems)
-    news: object = None
+    result: object = None
     try:
         while True:
-            need: Effect | Finished[T] = advance(flow, news)
-            if isinstance(need, Finished | SendRequest):
-                yield from tape.end()
-            if isinstance(need, Finished):
-                return need.value
-            if isinstance(need, RunParallel):
-                need = need._replace(flows=tuple(_taped(one, recorders, problems) for one in need.flows))
+            effect: Effect | Finished[T] = advance(flow, result)
+            if isinstance(effect, Finished | SendRequest):
+                yield from tape.finish()
+            if isinstance(effect, Finished):
+                return effect.value
+            if isinstance(effect, RunParallel):
+                effect = effect._replace(
+                    flows=tuple(_tap(part, recorders, problems) for part in effect.flows)
+                )
             try:
-                news = yield need
+                result = yield effect
             except ImgkitError as error:
-                tape.broke_off()
-                news = EffectFailed(error)
+                tape.discard()
+                result = EffectFailed(error)
                 continue
-            if isinstance(need, SendRequest):
-                tape.begin(need.request, news)
-            elif isinstance(need, ReadChunk):
-                yield from tape.read(news)
+            if isinstance(effect, SendRequest):
+                tape.start(effect.request, result)
+            elif isinstance(effect, ReadChunk):
+                yield from tape.add(result)
     except ImgkitError:
-        yield from tape.end()
+        yield from tape.finish()
         raise
     finally:
         flow.close()
 
 
 class _Tape:
-    """The answer that is being read."""
+    """The reply that is being read."""
 
     def __init__(self, recorders: Sequence[Resource], problems: list[str]) -> None:
         self._problems = problems
@@ -96,28 +98,28 @@ class _Tape:
         self._head: Head | None = None
         self._chunks: list[bytes] = []
 
-    def begin(self, request: HttpRequest, head: object) -> None:
-        assert isinstance(head, Head), "the news of an Open is a Head"
+    def start(self, request: HttpRequest, head: object) -> None:
+        """Start a reply."""
+        assert isinstance(head, Head), "the result of SendRequest is a Head"
         from imgkit.cassettes.keys import sent_keys
 
         self._keys = sent_keys(request.headers, request.secret_headers)
-        self._request, self._head, self._chunks = _unsigned(request), head, []
+        self._request, self._head, self._chunks = _without_credentials(request), head, []
 
-    def broke_off(self) -> None:
+    def discard(self) -> None:
+        """Forget a reply that broke off."""
         self._request = None
 
-    def read(self, chunk: object) -> Flow[None]:
-        assert isinstance(chunk, bytes), "the news of a Read are bytes"
+    def add(self, chunk: object) -> Flow[None]:
+        """Add a chunk; an empty one ends the reply."""
+        assert isinstance(chunk, bytes), "the result of ReadChunk is bytes"
         if chunk:
             self._chunks.append(chunk)
         else:
-            yield from self._tell()
+            yield from self.finish()
 
-    def end(self) -> Flow[None]:
-        """The plan is done with this answer: as far as it has read it, so far it is needed."""
-        yield from self._tell()
-
-    def _tell(self) -> Flow[None]:
+    def finish(self) -> Flow[None]:
+        """Give the part of the reply that the call has read to the recorders."""
         if self._request is None or self._head is None:
             return
         from imgkit.cassettes.keys import without
@@ -125,25 +127,26 @@ class _Tape:
         reply = b"".join(self._chunks)
         exchanged = Exchanged(self._request, self._head, without(reply, self._keys))
         self._request, self._chunks = None, []
-        for one in self._recorders:
+        for recorder in self._recorders:
+            record = partial(call_plugin, recorder.origin, HOOK, recorder.thing.record, exchanged)
             try:
-                yield RunBlocking(partial(call_plugin, one.origin, HOOK, one.thing.record, exchanged))
+                yield from run_blocking(record)
             except ImgkitError as error:
                 self._problems.append(str(error))
 
 
-def _told(value: T, problems: Sequence[str]) -> T:
-    """Return what a call ends with, and in it what went wrong with its recording."""
+def _attach_problems(value: T, problems: Sequence[str]) -> T:
+    """Return the result of a call with the failures of its recorders as warnings."""
     if not problems:
         return value
     if isinstance(value, ImagesResponse):
         return cast(T, replace(value, warnings=(*value.warnings, *problems)))
-    for problem in problems:  # a picture fetched later has no place for warnings
+    for problem in problems:  # a downloaded image has no place for warnings
         warn(problem)
     return value
 
 
-def _unsigned(request: HttpRequest) -> HttpRequest:
+def _without_credentials(request: HttpRequest) -> HttpRequest:
     private = request.secret_headers | SENSITIVE_HEADERS
-    kept = {name: value for name, value in request.headers.items() if name not in private}
-    return replace(request, headers=kept, secret_headers=frozenset())
+    headers = {name: value for name, value in request.headers.items() if name not in private}
+    return replace(request, headers=headers, secret_headers=frozenset())

@@ -1,4 +1,4 @@
-"""From a record of the spool back to pictures."""
+"""Recovery: images from a reply that the spool kept."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from imgkit.wire.event_body import EVENT_MARK
 from imgkit.wire.json_values import DivertedImage, parse_json, swapped
 from imgkit.wire.messages import Head
 
-PLACE = "imgkit-part-"
-"""How the text of a record says where a picture was."""
+PLACEHOLDER = "imgkit-part-"
+"""Prefix of the text that stands for an image in a spooled reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What a record holds.
+    """The images of a spooled reply.
 
     Attributes:
-        images: pictures, those that were cut off too.
-        damaged: indexes of those that are not whole.
-        whole: the reply could be read to its end, and all of it is in `images`.
+        images: the images, truncated ones included.
+        damaged: indexes of truncated images.
+        whole: the reply is complete, and `images` holds all of it.
     """
 
     images: tuple[Image, ...]
@@ -45,23 +45,21 @@ class Recovered:
 
 
 def recover(record: SpooledReply) -> Recovered:
-    """Return the pictures of a record.
+    """Return the images of a spooled reply.
 
-    Its provider reads it, as it would have then. Where it cannot, each picture that had begun to arrive
-    counts.
+    The provider of the call decodes it. If it cannot, every image counts that began to arrive.
 
     Raises:
         OSError: the record cannot be read.
     """
-    read = _read(record)
-    answer = read.answer
-    found = list(_pictures(answer, read.parts))
+    reply = _decode_record(record)
+    found = list(_iterate_images(reply.decoded, reply.parts))
     images = tuple(
         Image(
             index=index,
             url=url,
             revised_prompt=prompt,
-            about=_about(record, answer),
+            about=_sidecar_facts(record, reply.decoded),
             source=source,
         )
         for index, (source, url, prompt) in enumerate(found)
@@ -71,12 +69,12 @@ def recover(record: SpooledReply) -> Recovered:
         for image in images
         if isinstance(image.source, BytesSource) and not is_complete_bytes(image.data)
     )
-    whole = read.whole and not damaged and bool(images) and not record.undecoded()
+    whole = reply.whole and not damaged and bool(images) and not record.undecoded()
     return Recovered(images, damaged, whole)
 
 
-class _KeptReply:
-    """A record as a `ReplyBody`."""
+class _SpooledBody:
+    """The text of a spooled reply, or of one of its events, as a `ReplyBody`."""
 
     def __init__(self, text: bytes, parts: dict[int, bytes]) -> None:
         self._text = text
@@ -84,15 +82,14 @@ class _KeptReply:
         self.length = len(text) + sum(map(len, parts.values()))
 
     def json(self) -> Any:
-        pictures = {f"{PLACE}{number}": _Part(data) for number, data in self._parts.items()}
-        value = parse_json(self._text)
-        return swapped(value, str, lambda one: pictures.get(one, one))
+        images = {f"{PLACEHOLDER}{number}": _SpooledImage(data) for number, data in self._parts.items()}
+        return swapped(parse_json(self._text), str, lambda text: images.get(text, text))
 
     def raw(self) -> bytes:
         return self._text
 
 
-class _Part(DivertedImage):
+class _SpooledImage(DivertedImage):
     def __init__(self, data: bytes) -> None:
         self._data = data
 
@@ -101,88 +98,82 @@ class _Part(DivertedImage):
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """What could be read of a record.
+class _DecodedRecord:
+    """The readable content of a record.
 
     Attributes:
-        answer: what the provider reads, None if it cannot.
-        parts: pictures that count, also where they are not in the answer.
-        whole: nothing is missing in the text.
+        decoded: the provider's result, None if it could not decode the reply.
+        parts: bytes of images by number, also of those that `decoded` lacks.
+        whole: the text is complete.
     """
 
-    answer: DecodedImages | None
+    decoded: DecodedImages | None
     parts: dict[int, bytes]
     whole: bool
 
 
-def _read(record: SpooledReply) -> _Read:
-    facts = record.facts
-    parts = record.pictures()
-    text = record.text()
-    status = facts.get("status")
+def _decode_record(record: SpooledReply) -> _DecodedRecord:
+    facts, parts, text = record.facts, record.pictures(), record.text()
+    status, name = facts.get("status"), str(facts.get("provider"))
     try:
-        offer = find_spec(
-            load_hook_table(), ProviderSpec, str(facts.get("provider")), UnknownProviderError, ""
-        )
-        provider: Provider = offer.make()
+        provider: Provider = find_spec(load_hook_table(), ProviderSpec, name, UnknownProviderError, "").make()
         target = Target(base_url=str(facts.get("base_url")), host_class="compatible")
         head = Head(status if isinstance(status, int) else 200, {})
         if text.startswith(EVENT_MARK) and isinstance(provider, StreamingProvider):
-            return _read_events(provider, head, target, text, parts)
-        return _Read(provider.decode(head, _KeptReply(text, parts), target), parts, whole=True)
+            return _decode_events(provider, head, target, text, parts)
+        return _DecodedRecord(provider.decode(head, _SpooledBody(text, parts), target), parts, whole=True)
     except ImgkitError:
-        return _Read(None, parts, whole=False)
+        return _DecodedRecord(None, parts, whole=False)
 
 
-def _read_events(
+def _decode_events(
     provider: StreamingProvider, head: Head, target: Target, text: bytes, parts: dict[int, bytes]
-) -> _Read:
-    """Read a stream: complete pictures, and the last partial one if nothing came of it."""
+) -> _DecodedRecord:
+    """Decode a stream: its complete images, and the last partial image of an unfinished one."""
     complete: list[DecodedImage] = []
     partial: DecodedImage | None = None
-    passed = set()
+    superseded = set()
     created = None
     for event in text.split(EVENT_MARK)[1:]:
         try:
-            found = provider.decode_event(head, _KeptReply(event, parts), target)
+            decoded = provider.decode_event(head, _SpooledBody(event, parts), target)
         except ImgkitError:
-            continue  # cut off; what had come of its picture is among the parts
-        if isinstance(found, DecodedPartialImage):
-            partial = DecodedImage(data=found.data)
-            passed.add(found.data)
-        elif found is not None and found.pictures:
-            complete += found.pictures
-            created = found.created
+            continue  # truncated; its image is among the parts
+        if isinstance(decoded, DecodedPartialImage):
+            partial = DecodedImage(data=decoded.data)
+            superseded.add(decoded.data)
+        elif decoded is not None and decoded.pictures:
+            complete += decoded.pictures
+            created = decoded.created
             partial = None
-    pictures = (*complete, *([partial] if partial else []))
-    left = {number: data for number, data in parts.items() if data not in passed}
-    return _Read(
-        DecodedImages(pictures=pictures, created=created), left, whole=bool(complete) and partial is None
-    )
+    images = (*complete, *([partial] if partial else []))
+    remaining = {number: data for number, data in parts.items() if data not in superseded}
+    whole = bool(complete) and partial is None
+    return _DecodedRecord(DecodedImages(pictures=images, created=created), remaining, whole)
 
 
-def _pictures(
-    answer: DecodedImages | None, parts: dict[int, bytes]
+def _iterate_images(
+    decoded: DecodedImages | None, parts: dict[int, bytes]
 ) -> Iterator[tuple[Source, str | None, str | None]]:
-    """Yield what the provider has read, and then what it has not."""
-    read = set()
-    for picture in answer.pictures if answer else ():
-        if picture.data is not None:
-            read.add(picture.data)
-            yield BytesSource(picture.data), picture.url, picture.revised_prompt
+    """Yield source, URL and revised prompt of the decoded images, then of images that only parts have."""
+    seen = set()
+    for image in decoded.pictures if decoded else ():
+        if image.data is not None:
+            seen.add(image.data)
+            yield BytesSource(image.data), image.url, image.revised_prompt
         else:
-            yield UrlSource(picture.url or "", None), picture.url, picture.revised_prompt
+            yield UrlSource(image.url or "", None), image.url, image.revised_prompt
     for data in parts.values():
-        if data not in read and sniff(data[:1024]) is not None:
+        if data not in seen and sniff(data[:1024]) is not None:
             yield BytesSource(data), None, None
 
 
-def _about(record: SpooledReply, answer: DecodedImages | None) -> dict[str, Any]:
+def _sidecar_facts(record: SpooledReply, decoded: DecodedImages | None) -> dict[str, Any]:
     facts = record.facts
     names = ("operation", "prompt", "model", "parameters", "backend", "provider", "request_id", "call_id")
     return {
         **{name: facts.get(name) for name in names},
         "offline": False,
-        "created": answer.created if answer else None,
+        "created": decoded.created if decoded else None,
         "recovered": True,
     }

@@ -1,4 +1,4 @@
-"""One use of an operation, as plugins see it, and what happens in its course."""
+"""Calls and their events, as plugins see them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A call, without any secret in it.
+    """One use of an operation. It holds no secret.
 
     Attributes:
-        id: imgkit's own id of the call, the same in all its events.
+        id: imgkit's own id of the call, equal in all its events.
         operation: "create_image", "create_image_edit" or "create_image_variation".
-        backend, provider: names of what the service was built with.
-        base_url: where the API is; credentials belong to this origin only.
+        backend, provider: their names.
+        base_url: root of the API. Credentials belong to its origin only.
         host_class: "official", "compatible" or "offline".
-        timeout_s: total seconds that the call may take.
-        partial_images: how many partial pictures a stream asks for; None for a call that is no stream.
+        timeout_s: seconds that the whole call may take.
+        partial_images: number of partial images of a stream, None for a call without a stream.
     """
 
     id: str
@@ -40,16 +40,16 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What is known of a sending that failed.
+    """The outcome of a failed attempt.
 
     Attributes:
-        kind: "unsent" (nothing left), "refused" (the API answered before doing anything), "failed" (the
-            API itself reports that it failed), or "unknown" (a picture may have been made and billed).
-        error: what the call would end with.
-        number: how many times a failure of this kind has been met in this call, this one included.
-        attempts: how many times the request has been sent, or tried to be.
-        elapsed_s: seconds since the first of them.
-        remaining_s: seconds left until the call's deadline.
+        kind: "unsent" (no byte left), "refused" (the API declined to start), "failed" (the API reports its
+            own failure), or "unknown" (an image may have been made and billed).
+        error: the error that would end the call.
+        number: number of failures of this kind in this call, this one included.
+        attempts: number of attempts so far.
+        elapsed_s: seconds since the first attempt.
+        remaining_s: seconds until the call's deadline.
     """
 
     kind: Literal["unsent", "refused", "failed", "unknown"]
@@ -62,16 +62,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The request is valid and about to be sent."""
+    """The request is valid, and imgkit is about to send it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A request is handed to the backend.
+    """The backend gets a request.
 
     Attributes:
-        request: without credentials.
-        attempt: number of the sending within the call, from 1 on.
+        request: the request without credentials.
+        attempt: number of the attempt within the call, from 1 on.
     """
 
     request: HttpRequest
@@ -80,12 +80,12 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class FirstByte:
-    """The head of a reply is there.
+    """The head of a reply has arrived.
 
     Attributes:
         status: HTTP status.
         headers: by lower-case name.
-        elapsed_s: seconds since the request was handed over.
+        elapsed_s: seconds since `Sent`.
     """
 
     status: int
@@ -98,8 +98,8 @@ class Progress:
     """A part of the reply has arrived.
 
     Attributes:
-        received_bytes: so far.
-        expected_bytes: by Content-Length, None if the server does not say.
+        received_bytes: bytes received so far.
+        expected_bytes: the Content-Length, None without that header.
     """
 
     received_bytes: int
@@ -108,11 +108,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """The request will be sent again.
+    """imgkit will send the request again.
 
     Attributes:
-        outcome: of the sending before.
-        wait_s: seconds until then.
+        outcome: outcome of the failed attempt.
+        wait_s: seconds until the next attempt.
     """
 
     outcome: Outcome
@@ -121,11 +121,11 @@ class Retrying:
 
 @dataclass(frozen=True, slots=True)
 class CacheHit:
-    """The pictures are in the cache: nothing will be sent.
+    """The cache has the images; nothing is sent.
 
     Attributes:
-        key: of the entry, 64 hexadecimal digits.
-        age_s: seconds since it was made.
+        key: key of the entry, 64 hexadecimal digits.
+        age_s: age of the entry in seconds.
     """
 
     key: str
@@ -134,19 +134,18 @@ class CacheHit:
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """The call has its pictures."""
+    """The call has its images."""
 
     response: ImagesResponse
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The call ends with this error.
+    """The call ends with an error.
 
     Attributes:
-        error: what the caller gets.
-        shared: it is that of another call with an equal request, which this one waited for; this one has
-            sent nothing.
+        error: the error that the caller gets.
+        shared: the error was produced by a concurrent identical call; this call sent nothing.
     """
 
     error: Exception
@@ -155,10 +154,10 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """The call was broken off: a cancelled task, Ctrl-C, or a bug.
+    """The call was interrupted: by a cancelled task, Ctrl-C, or a bug.
 
     Attributes:
-        maybe_billed: a request had been handed to the backend, and its outcome is unknown.
+        maybe_billed: the backend has a request whose outcome is unknown.
     """
 
     maybe_billed: bool

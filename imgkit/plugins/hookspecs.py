@@ -1,7 +1,17 @@
-"""What a plugin may implement.
+"""The hooks that a plugin may implement.
 
 A plugin is any object or module with functions marked by `hookimpl`. Hooks are synchronous and never
-block; a parameter that is not needed may be left out of the implementation.
+block. An implementation may leave out parameters that it does not use.
+
+>>> from imgkit import ImageService, hookimpl
+>>> from dataclasses import replace
+>>> class HouseStyle:
+...     @hookimpl
+...     def imgkit_prepare(self, request):
+...         return replace(request, prompt=f"{request.prompt}, watercolor")
+>>> with ImageService(plugins=[HouseStyle]) as images:
+...     images.create_image("a fox", size="64x64")[0].about["prompt"]
+'a fox, watercolor'
 """
 
 from __future__ import annotations
@@ -31,18 +41,22 @@ hookimpl = pluggy.HookimplMarker("imgkit")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendSpec:
-    """A backend that can be asked for by name.
+    """A backend that users select by name.
+
+    >>> from imgkit.plugins import BackendSpec
+    >>> BackendSpec(name="acme", target="acme_http:AcmeBackend", flavor="sync").reaches_network
+    True
 
     Attributes:
         name: such as "requests".
-        target: ``"module:Class"``, imported when a service is built with it. The class takes a
-            `imgkit.wire.messages.BackendOptions` and implements `Backend` or `AsyncBackend`.
+        target: ``"module:Class"``, imported when a service is built with it. The class takes an
+            `imgkit.backends.BackendOptions` and implements `Backend` or `AsyncBackend`.
         flavor: "sync" for a `Backend`, "async" for an `AsyncBackend`.
-        reaches_network: False for one that answers by itself: it needs no key and costs nothing.
-        checks_peer: it refuses peers as `HttpRequest.public_peer_only` asks; otherwise result URLs
+        reaches_network: False for a backend that answers by itself: it needs no key and costs nothing.
+        checks_peer: it refuses peers as `HttpRequest.public_peer_only` asks. Without that, result URLs
             are fetched from the API's own origin only.
         summary: one line for listings.
-        install: how to get what it needs, for the message when its import fails.
+        install: command that installs its requirements, for the error of a failed import.
     """
 
     name: str
@@ -56,14 +70,18 @@ class BackendSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSpec:
-    """A provider that can be asked for by name.
+    """A provider that users select by name.
+
+    >>> from imgkit.plugins import ProviderSpec
+    >>> ProviderSpec(name="acme", target="acme_images:AcmeProvider").name
+    'acme'
 
     Attributes:
         name: such as "openai".
-        target: ``"module:Class"``, imported when a service is built with it. The class takes nothing
-            and implements `imgkit.providers.base.Provider`.
+        target: ``"module:Class"``, imported when a service is built with it. The class takes no arguments
+            and implements `imgkit.providers.Provider`.
         summary: one line for listings.
-        install: how to get what it needs.
+        install: command that installs its requirements.
     """
 
     name: str
@@ -74,14 +92,18 @@ class ProviderSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginSpec:
-    """A plugin that can be asked for by name: ``plugins=["logging"]``.
+    """A plugin that users select by name: ``plugins=["logging"]``.
+
+    >>> from imgkit.plugins import PluginSpec
+    >>> PluginSpec(name="house-style", target="acme_style:HouseStyle").name
+    'house-style'
 
     Attributes:
         name: such as "logging".
-        target: ``"module:Class"`` or ``"module:function"``, imported and called without arguments when
-            a service is built with it; what it returns is the plugin.
+        target: ``"module:Class"`` or ``"module:function"``, imported and called without arguments when a
+            service is built with it. The result is the plugin.
         summary: one line for listings.
-        install: how to get what it needs.
+        install: command that installs its requirements.
     """
 
     name: str
@@ -92,17 +114,17 @@ class PluginSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
-    """What a service is built with, as far as plugins that keep something need to know. No secret in it.
+    """The settings of a service that plugins with resources need. It holds no secret.
 
     Attributes:
         backend, provider: their names.
-        base_url: where the API is.
+        base_url: root of the API.
         host_class: "official", "compatible" or "offline".
-        model: used where a request names none.
-        timeout_s: total seconds that a call may take.
-        state_folder: where imgkit keeps things between processes, None if it is to keep nothing.
-        estimate: returns what a request may cost, all its pictures together; its second argument is how many
-            partial pictures are wanted (``call.partial_images``).
+        model: model of requests that name none.
+        timeout_s: seconds that a whole call may take.
+        state_folder: folder for data that outlives the process, None to keep nothing.
+        estimate: returns the bounds of a request's cost, for all its images. The second argument is the
+            number of partial images (``call.partial_images``).
     """
 
     backend: str
@@ -116,55 +138,55 @@ class ServiceSettings:
 
 
 class Hooks:
-    """The hooks, one method each. Collecting ones are called when plugins are loaded."""
+    """The hooks, one method each. Collecting hooks are called when plugins are loaded."""
 
     @hookspec
     def imgkit_backends(self) -> Iterable[BackendSpec]:
-        """Return the backends that the plugin offers (collected from all plugins)."""
+        """Return the backends of the plugin. Collected from all plugins."""
         raise AssertionError("a specification is not called")
 
     @hookspec
     def imgkit_providers(self) -> Iterable[ProviderSpec]:
-        """Return the providers that the plugin offers (collected from all plugins)."""
+        """Return the providers of the plugin. Collected from all plugins."""
         raise AssertionError("a specification is not called")
 
     @hookspec
     def imgkit_plugins(self) -> Iterable[PluginSpec]:
-        """Return the plugins that can be asked for by name (collected from all plugins)."""
+        """Return plugins that users select by name. Collected from all plugins."""
         raise AssertionError("a specification is not called")
 
     @hookspec
     def imgkit_cache(self, settings: ServiceSettings) -> CacheStore | None:
-        """Return where replies are kept, or None (the first answer counts); asked when a service is built.
+        """Return the store of the cache, or None. The first result counts; called per service.
 
         Args:
-            settings: of the service.
+            settings: the settings of the service.
         """
         raise AssertionError("a specification is not called")
 
     @hookspec
     def imgkit_ledger(self, settings: ServiceSettings) -> Ledger | None:
-        """Return what keeps account of calls, or None (collected); asked when a service is built.
+        """Return a ledger of calls, or None. Collected from all plugins; called per service.
 
         Args:
-            settings: of the service.
+            settings: the settings of the service.
         """
         raise AssertionError("a specification is not called")
 
     @hookspec
     def imgkit_recorder(self, settings: ServiceSettings) -> Recorder | None:
-        """Return what keeps requests and replies, or None (collected); asked when a service is built.
+        """Return a recorder of requests and replies, or None. Collected; called per service.
 
         Args:
-            settings: of the service.
+            settings: the settings of the service.
         """
         raise AssertionError("a specification is not called")
 
     @hookspec
     def imgkit_commands(self, group: click.Group) -> Iterable[click.Command]:
-        """Return commands to be added to `imgkit` (collected from the installed plugins).
+        """Return commands for the command line. Collected from the installed plugins.
 
-        Called when the command line is given a command that is not imgkit's own.
+        The command line calls it for a command that is not its own.
 
         Args:
             group: the command `imgkit`.
@@ -173,17 +195,17 @@ class Hooks:
 
     @hookspec
     def imgkit_prepare(self, request: ImageRequest, call: Call) -> ImageRequest | None:
-        """Return a changed request, or None to leave it (each plugin gets what the last one made).
+        """Return a changed request, or None to leave it. Each plugin gets the result of the one before.
 
         Args:
-            request: checked and normalised; frozen, so change it with `dataclasses.replace`.
+            request: validated, normalized and frozen; change it with `dataclasses.replace`.
             call: the call.
         """
         raise AssertionError("a specification is not called")
 
     @hookspec
     def imgkit_before_send(self, request: HttpRequest, call: Call) -> HttpRequest | None:
-        """Return the request with other headers, or None to leave it; nothing else may change.
+        """Return the request with other headers, or None to leave it. Nothing else may change.
 
         Args:
             request: complete but for credentials; change it with `dataclasses.replace`.
@@ -193,36 +215,36 @@ class Hooks:
 
     @hookspec
     def imgkit_authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | TokenNeeded | None:
-        """Return the request with credentials among its headers, or None (the first answer counts).
+        """Return the request with credentials in its headers, or None. The first result counts.
 
-        Called for requests to the origin of ``call.base_url`` only, last of all, on each sending. A plugin
-        that must wait for a token first returns a `TokenNeeded`.
+        imgkit calls it last, for every attempt, and only for requests to the origin of
+        ``call.base_url``. A plugin that must fetch a token first returns a `TokenNeeded`.
 
         Args:
-            request: what will be sent.
+            request: the request as it will be sent.
             call: the call.
         """
         raise AssertionError("a specification is not called")
 
     @hookspec
     def imgkit_retry_wait(self, outcome: Outcome, call: Call) -> float | None:
-        """Return the seconds to wait before the request is sent again, or None (the first answer counts).
+        """Return the seconds to wait before the next attempt, or None. The first result counts.
 
-        Called after each failure of a sending. A negative number means: give up, and ask nobody else.
-        If no plugin answers, the call ends with the failure.
+        imgkit calls it after every failed attempt. A negative number ends the call and asks no further
+        plugin. Without a result the call ends with the failure.
 
         Args:
-            outcome: what is known of the failure, above all whether it may have been billed.
+            outcome: the failed attempt, above all whether it may have been billed.
             call: the call.
         """
         raise AssertionError("a specification is not called")
 
     @hookspec
     def imgkit_on_event(self, event: Event, call: Call) -> None:
-        """Look at what happens. An observer that fails costs one warning, never a picture.
+        """Observe an event. An observer that fails costs one warning, never an image.
 
         Args:
-            event: one of the classes of `imgkit.plugins.events`.
+            event: an instance of one of the event classes in `imgkit.plugins`.
             call: the call.
         """
         raise AssertionError("a specification is not called")

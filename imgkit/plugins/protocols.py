@@ -1,7 +1,8 @@
-"""What a cache of replies is: the words, and the protocol that a store implements.
+"""The protocols of blocking resources: cache stores, ledgers, recorders.
 
-A store keeps entries by key and lets one caller at a time make the entry of a key (*single flight*). How a
-call uses it is in `imgkit.core.cached_send`; stores that imgkit brings along are in `imgkit.cache`.
+A cache store keeps entries by key and grants a lease to one caller at a time (*single flight*). A ledger
+reserves every attempt before it is sent: a budget or a spool. A recorder keeps requests and replies.
+imgkit calls all of them where they may block.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is kept of one reply.
+    """A cache entry: one reply.
 
     Attributes:
-        facts: JSON values: everything but the pictures; no secret, no URL.
-        pictures: the files, as the server sent them.
+        facts: JSON values of the reply without its images; no secret, no URL.
+        pictures: the image files, as the server sent them.
         created_at: Unix time in seconds.
     """
 
@@ -33,12 +34,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How the holder of a lease ended without an entry, for those who waited for it.
+    """The error of a lease's holder, for the callers that waited for the lease.
 
     Attributes:
         error: name of the class in `imgkit.errors`.
-        message: of the error; no secret in it.
-        facts: its attributes, as far as they are JSON values.
+        message: message of the error; it holds no secret.
+        facts: those attributes of the error that are JSON values.
     """
 
     error: str
@@ -48,19 +49,19 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """The entry is there, whole."""
+    """The store has the whole entry."""
 
     entry: Entry
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The caller, and nobody else, is to make the entry: then `CacheStore.commit`, or `CacheStore.abandon`.
+    """The exclusive right to make an entry. It ends with `CacheStore.commit` or `CacheStore.abandon`.
 
     Attributes:
-        key: of the entry.
+        key: key of the entry.
         holder: an id that no other lease ever has.
-        store: which gave it.
+        store: the store that granted the lease.
     """
 
     key: str
@@ -68,17 +69,17 @@ class Lease:
     store: CacheStore = field(repr=False, compare=False)
 
     def close(self) -> None:
-        """Give the lease back without a word. Idempotent, and nothing after a commit."""
+        """Give the lease back without a failure. Idempotent; does nothing after a commit."""
         self.store.abandon(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Somebody else is making the entry: ask again after a while, with ``waited_for=holder``.
+    """Another caller has the lease. Ask again after a pause, with ``waited_for=holder``.
 
     Attributes:
-        holder: id of that lease, "" where it cannot be told just now.
-        failure: the lease that the caller waited for has ended so, without an entry.
+        holder: id of that lease, "" if the store cannot tell it now.
+        failure: the failure that ended the lease that the caller waited for.
     """
 
     holder: str
@@ -90,112 +91,121 @@ LeaseResult: TypeAlias = Hit | Lease | Busy
 
 @runtime_checkable
 class CacheStore(Protocol):
-    """Where entries are kept. Methods may block for as long as a file takes, never for a lease of another.
+    """A store of cache entries. Methods may block for file access, never for the lease of another caller.
 
-    They are called from any thread. A store that is used by several processes keeps its promises between
-    them too.
+    imgkit calls them from any thread. A store for several processes keeps its promises across them.
+
+    >>> from imgkit import MemoryStore
+    >>> from imgkit.plugins import CacheStore
+    >>> isinstance(MemoryStore(), CacheStore)
+    True
     """
 
     def try_lease(self, key: str, *, newer_than: float | None = None, waited_for: str = "") -> LeaseResult:
-        """Return the entry of `key`, or the right to make it, or that somebody else is at it.
+        """Return the entry of a key, a lease to make it, or `Busy` while another caller has the lease.
 
-        An entry that is not whole, or does not have its digests, is none. The lease of a holder that has
-        died is free.
+        A truncated entry, or one without its digests, counts as missing. The lease of a dead process is
+        free.
 
         Args:
             key: 64 hexadecimal digits.
-            newer_than: entries created at or before this Unix time in seconds do not count.
-            waited_for: the `Busy.holder` of this caller's previous question. If that lease was abandoned
-                with a failure, the answer is ``Busy(waited_for, failure)`` for at least a minute, whatever
-                has happened since, unless there is an entry now.
+            newer_than: ignore entries created at or before this Unix time in seconds.
+            waited_for: the `Busy.holder` of the caller's previous call. If that lease was abandoned with a
+                failure, and there is no entry, the result is ``Busy(waited_for, failure)`` for at least a
+                minute, whatever has happened since.
         """
 
     def commit(self, lease: Lease, entry: Entry) -> None:
-        """Keep the entry in place of any older one, and end the lease."""
+        """Store the entry in place of an older one, and end the lease."""
 
     def abandon(self, lease: Lease, failure: Failure | None = None) -> None:
-        """End the lease without an entry. Idempotent; nothing after `commit`. Quick, since it may run while
-        a call is being broken off.
+        """End the lease without an entry. Idempotent; does nothing after `commit`.
+
+        Quick, since it may run while a call is being interrupted.
 
         Args:
-            lease: as `try_lease` gave it.
-            failure: what those who wait are told; None if they may go on as if nothing had been.
+            lease: the lease from `try_lease`.
+            failure: the failure for waiting callers; None lets the next of them have the lease.
         """
 
 
 @runtime_checkable
 class Ledger(Protocol):
-    """Keeps account of the calls of a service: a spool of replies, a budget."""
+    """Keeps account of the attempts of a service: a budget, or a spool of replies.
+
+    A reservation precedes every attempt. `Reservation.settle` ends it after delivery, or if nothing can have
+    been billed. `Reservation.keep` ends it if an image may be paid for but was not delivered.
+    """
 
     def reserve(self, request: ImageRequest, call: Call, attempt: int) -> Reservation:
-        """Return a reservation for one sending.
+        """Reserve one attempt.
 
         Args:
-            request: what is asked for.
+            request: the request after the `prepare` hooks.
             call: the call.
-            attempt: number of the sending within the call, from 1 on, also where requests run together.
+            attempt: number of the attempt within the call, from 1 on; parallel requests share the count.
 
         Raises:
-            ImgkitError: nothing may be sent.
+            ImgkitError: the ledger refuses the attempt; nothing is sent.
         """
 
 
 class Reservation(Protocol):
-    """One sending, in one ledger. Methods are called in this order, from one thread at a time.
+    """One attempt in one ledger. imgkit calls the methods in this order, one thread at a time.
 
     Attributes:
-        spools: whether it wants to be told what arrives (`begin`, `write`, `complete`).
+        spools: whether it keeps the reply (`begin`, `write`, `complete`).
     """
 
     spools: bool
 
     def begin(self, head: Head) -> None:
-        """A success reply begins to arrive.
+        """Record that a 2xx reply begins to arrive.
 
         Args:
             head: its status and headers.
         """
 
     def write(self, part: str, data: bytes) -> None:
-        """Keep what has arrived, behind what this part has already.
+        """Append bytes to a part of the reply.
 
         Args:
-            part: "reply" for the text around the pictures, "0", "1" … for the decoded bytes of a picture,
-                "raw" for the text from a point on that cannot be decoded.
+            part: "reply" for the text around the images; "0", "1" … for the decoded bytes of an image;
+                "raw" for text behind a point that cannot be decoded.
             data: the bytes.
         """
 
     def complete(self) -> None:
-        """No more of the reply will come. From here on it must survive whatever happens to the process."""
+        """Record the end of the reply. From now on it must survive the death of the process."""
 
     def settle(self, response: ImagesResponse | None) -> None:
-        """The pictures have reached the caller, or (None) nothing can have been billed. Idempotent."""
+        """End the reservation after delivery, or (None) if nothing can have been billed. Idempotent."""
 
     def keep(self, error: BaseException, response: ImagesResponse | None) -> str | None:
-        """Something was, or may have been, paid for and has not reached the caller. Idempotent.
+        """End the reservation of an attempt that may be billed but was not delivered. Idempotent.
 
-        Quick, since it may run while a call is being broken off.
+        Quick, since it may run while a call is being interrupted.
 
         Args:
-            error: how the call ends.
-            response: the reply where it could be read.
+            error: the error or interruption that ends the call.
+            response: the response, if it could be read.
 
         Returns:
-            The path where it is kept, None if there is nothing.
+            The path of the kept reply, None for none.
         """
 
     def close(self) -> None:
-        """Give up a reservation that was neither settled nor kept: nothing was sent. Idempotent."""
+        """Give up a reservation for which nothing was sent. Idempotent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchanged:
-    """A request and its answer.
+    """A request and its reply.
 
     Attributes:
-        request: as it was sent, but for its credentials.
-        head: status and headers of the answer.
-        reply: the body of the answer, without a content encoding; keys that the server repeats are taken out.
+        request: the request without credentials.
+        head: status and headers of the reply.
+        reply: body of the reply, without a content encoding and without keys that the server repeated.
     """
 
     request: HttpRequest
@@ -205,10 +215,10 @@ class Exchanged:
 
 @runtime_checkable
 class Recorder(Protocol):
-    """Keeps what goes over the wire. It may block; it is called from several threads."""
+    """Keeps requests and replies. It may block; imgkit calls it from several threads."""
 
     def record(self, exchanged: Exchanged) -> None:
-        """Keep a request and its answer; a failure costs a warning and no reply.
+        """Keep a request and its reply. A failure costs a warning, never the reply.
 
         Args:
             exchanged: both, complete.

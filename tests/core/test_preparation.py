@@ -129,10 +129,10 @@ def test_what_is_only_named(how: Any, cleanup: ExitStack) -> None:
 def test_rules_of_facts() -> None:
     """What is known of a model is what is judged; nothing is made up where nothing is known."""
     facts = InputFacts(formats=frozenset({"png", "tiff"}), most_bytes=9, mask_most_bytes=5, square=True)
-    rules = InputRules.of(facts, "white")
+    rules = InputRules.from_facts(facts, "white")
     assert rules.image == ImageNeeds(formats=frozenset({"png"}), max_bytes=9, square=True)
     assert (rules.mask.max_bytes, rules.mask.formats, rules.polarity) == (5, {"png"}, "white")
-    unknown = InputRules.of(None, "transparent")
+    unknown = InputRules.from_facts(None, "transparent")
     assert (unknown.image, unknown.mask.max_bytes) == (ImageNeeds(), None)
 
 
