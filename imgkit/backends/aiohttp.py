@@ -1,4 +1,4 @@
-"""The `aiohttp` backend."""
+"""The `aiohttp` backend: asynchronous HTTP with aiohttp, and proof of not-sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from imgkit.backends.sockets import close_descriptors, tls_context
+from imgkit.backends.sockets import close_inherited_sockets, tls_context
 from imgkit.errors import DownloadBlockedError
 from imgkit.redact import safe_url
 from imgkit.wire.addresses import NOT_PUBLIC, is_public
@@ -21,25 +21,40 @@ from imgkit.wire.messages import AsyncReply, BackendOptions, Body, Head, HttpReq
 from imgkit.wire.transfer import Transfer, shut_down
 
 READ_BYTES = 16 * 1024
-"""What may wait unread of a reply; aiohttp stops reading beyond twice as much. Its own half a megabyte
-counts when hundreds of replies wait for the disk."""
+"""Size of the read buffer per response; aiohttp stops reading at twice this size.
+
+aiohttp's default of half a megabyte matters when hundreds of responses wait for the disk.
+"""
 
 RECEIVE_BYTES = 128 * 1024
-"""Most that a transport of asyncio takes from the system at once: half of its own choice, which each of
-hundreds of replies would hold."""
+"""Maximum bytes that an asyncio transport takes from the system at once: half of its default.
+
+Hundreds of concurrent responses hold a buffer each.
+"""
 
 HEAD_LINE_BYTES = 65_536
-"""Longest line of a reply's head, as http.client has it; aiohttp's own limit is 8190."""
+"""Maximum length of a line in a response's head, as in http.client; aiohttp's default is 8190."""
 
 
 class AiohttpBackend:
-    """Sends with aiohttp; see `imgkit.wire.messages.AsyncBackend`.
+    """An `AsyncBackend` that sends with aiohttp; see `imgkit.wire.messages.AsyncBackend`.
+
+    Example:
+        >>> from imgkit import AsyncImageService
+        >>> async def open_service() -> None:
+        ...     async with AsyncImageService(backend="aiohttp", api_key="sk-example"):
+        ...         pass
+        >>> asyncio.run(open_service())
 
     Args:
-        options: see `imgkit.wire.messages.BackendOptions`.
+        options: proxy, certificates and reuse of connections; no ``client_options`` exist.
+
+    Raises:
+        ConfigurationError: ``client_options`` is not empty.
     """
 
-    errors = (aiohttp.ClientError, OSError, UnicodeError)  # the last of names that cannot be looked up
+    # UnicodeError: a host name that cannot be encoded.
+    errors = (aiohttp.ClientError, OSError, UnicodeError)
     unsent_errors = (
         aiohttp.ClientConnectorError,
         aiohttp.ConnectionTimeoutError,
@@ -56,24 +71,26 @@ class AiohttpBackend:
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     async def open(self, request: HttpRequest, transfer: Transfer) -> AsyncReply:
-        """See `imgkit.wire.messages.AsyncBackend.open`."""
-        session = self._session(request.public_peer_only)
+        """Send a request and return the open response; see `imgkit.wire.messages.AsyncBackend.open`."""
+        session = self._get_session(request.public_peer_only)
         headers = request.wire_headers()
         headers.setdefault("user-agent", "imgkit")
-        transfer.mark_unsent()  # until there is a connection to send it on
-        _sending.set(transfer)
+        # Nothing can leave before there is a connection.
+        transfer.mark_unsent()
+        _current_transfer.set(transfer)
         try:
             response = await session.request(
                 request.method,
                 request.url,
                 headers=headers,
-                data=_payload(request.body) if request.method == "POST" else None,
+                data=_to_payload(request.body) if request.method == "POST" else None,
                 allow_redirects=False,
                 proxy=None if request.public_peer_only else self._options.proxy,
-                timeout=_timeout(transfer.connect_timeout_s(), transfer.read_timeout_s),
+                timeout=_build_timeout(transfer.connect_timeout_s(), transfer.read_timeout_s),
             )
         except aiohttp.ClientConnectorError as error:
-            if NOT_PUBLIC in str(error):  # aiohttp may have merged the refusals of several addresses
+            # aiohttp may merge the refusals of several addresses.
+            if NOT_PUBLIC in str(error):
                 raise DownloadBlockedError(f"{safe_url(request.url)} is not fetched: {NOT_PUBLIC}") from None
             raise
         return _AiohttpReply(response, None if self._options.reuse_connections else transfer)
@@ -83,29 +100,30 @@ class AiohttpBackend:
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             await session.close()
-        for left in list(self._sockets):
-            shut_down(left)
-        for _ in range(_MOST_TURNS):  # a transport notices in one of the next turns of the loop
-            if all(left.fileno() < 0 for left in self._sockets):
+        for sock in list(self._sockets):
+            shut_down(sock)
+        # The transports notice within the next turns of the loop.
+        for _ in range(_MAX_LOOP_TURNS):
+            if all(sock.fileno() < 0 for sock in self._sockets):
                 break
             await asyncio.sleep(0)
 
     def after_fork(self) -> None:
-        """In a forked child: close the inherited descriptors, and nothing more."""
-        close_descriptors(self._sockets)
+        """Close the inherited descriptors in a forked child, without a word to their peers."""
+        close_inherited_sockets(self._sockets)
         for session in self._sessions.values():
-            _abandoned.append(session.connector)
+            _abandoned_connectors.append(session.connector)
             session.detach()
         self._sessions = {}
 
-    def _session(self, public_only: bool) -> aiohttp.ClientSession:
-        """Return the session for result URLs of strangers, or the one for the API."""
+    def _get_session(self, public_only: bool) -> aiohttp.ClientSession:
+        """Return the session for the API, or the session for untrusted result URLs."""
         if public_only not in self._sessions:
             connector = _Connector(
                 ssl=tls_context(self._options.ca),
                 limit=0,
                 force_close=not self._options.reuse_connections,
-                socket_factory=self._public_socket if public_only else self._socket,
+                socket_factory=self._open_public_socket if public_only else self._open_socket,
             )
             self._sessions[public_only] = aiohttp.ClientSession(
                 connector=connector,
@@ -118,29 +136,41 @@ class AiohttpBackend:
             )
         return self._sessions[public_only]
 
-    def _socket(self, address: tuple[object, ...]) -> socket.socket:
+    def _open_socket(self, address: tuple[object, ...]) -> socket.socket:
+        """Open a socket and let the transfer watch it."""
         family, kind, protocol = address[:3]
-        made = socket.socket(family, kind, protocol)  # type: ignore[arg-type]  # aiohttp's tuple, loosely typed
-        made.setblocking(False)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._sockets.add(made)
-        # A cancelled upload leaves its transport waiting for the peer to read on; not so a shut-down socket.
-        _sending.get().watch_socket(made.fileno())
-        return made
+        sock = socket.socket(family, kind, protocol)  # type: ignore[arg-type]  # aiohttp's tuple, loosely typed
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._sockets.add(sock)
+        # A cancelled upload leaves its transport waiting for the peer, unless the socket is shut down.
+        _current_transfer.get().watch_socket(sock.fileno())
+        return sock
 
-    def _public_socket(self, address: tuple[object, ...]) -> socket.socket:
-        """Make a socket for an address of the public internet; aiohttp connects it to just that address."""
+    def _open_public_socket(self, address: tuple[object, ...]) -> socket.socket:
+        """Open a socket for an address of the public internet; aiohttp connects it to this address.
+
+        Raises:
+            OSError: the address is not public.
+        """
         host = address[4][0]  # type: ignore[index]  # a socket address: (host, port, …)
         if not is_public(str(host)):
             raise OSError(errno.EACCES, NOT_PUBLIC)
-        return self._socket(address)
+        return self._open_socket(address)
 
 
 class _AiohttpReply:
+    """An open response of aiohttp; see `imgkit.wire.messages.AsyncReply`.
+
+    Args:
+        response: the response.
+        transfer: shut down at the end of the body; None keeps the connection for reuse.
+    """
+
     def __init__(self, response: aiohttp.ClientResponse, transfer: Transfer | None) -> None:
         self._response = response
         self._transfer = transfer
-        self._broken: Exception | None = None
+        self._read_error: Exception | None = None
         headers: dict[str, str] = {}
         for name, value in response.headers.items():
             name = name.lower()
@@ -148,60 +178,70 @@ class _AiohttpReply:
         self.head = Head(response.status, headers)
 
     async def read(self) -> bytes:
-        if self._broken is not None:
-            raise self._broken
+        """Return the next chunk as soon as it arrives; b"" at the end.
+
+        Bytes that arrived before a failure are returned first; the next call raises the failure.
+        """
+        if self._read_error is not None:
+            raise self._read_error
         content = self._response.content
         try:
             chunk = await content.readany()
         except Exception as error:
-            # aiohttp raises at once and forgets what had arrived before, which may be paid for.
-            content.set_exception(None)  # type: ignore[arg-type]  # else its buffer cannot be read
+            # aiohttp raises at once and drops the bytes before the failure, which may be billed.
+            content.set_exception(None)  # type: ignore[arg-type]  # unlocks its buffer
             chunk = content.read_nowait()
             if not chunk:
                 raise
-            self._broken = error
+            self._read_error = error
         if not chunk and self._transfer is not None:
-            self._transfer.shut_down()  # an upload that the server refused early would linger otherwise
+            # Otherwise an upload that the server rejected early lingers.
+            self._transfer.shut_down()
         return chunk
 
     def close(self) -> None:
+        """Discard the rest of the response and close its connection."""
         self._response.close()
 
 
-_MOST_TURNS = 100
+_MAX_LOOP_TURNS = 100
+"""Maximum turns of the event loop to wait for transports to close."""
 
-_sending: ContextVar[Transfer] = ContextVar("imgkit_sending")
-_abandoned: list[object] = []
+_current_transfer: ContextVar[Transfer] = ContextVar("imgkit_sending")
+_abandoned_connectors: list[object] = []
+"""Connectors of the parent process, kept alive so that a forked child does not close their connections."""
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells the transfer when there is a connection, for from then on the request may leave.
+    """A connector that marks the transfer as sent once a connection exists.
 
-    aiohttp's traces could tell it too, at a fifth of what a small call costs.
+    aiohttp's traces offer the same signal, at a fifth of the cost of a small call.
     """
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        """Connect, and mark the transfer: from now on the request may leave."""
         connection = await super().connect(*args, **kwargs)
         transport: Any = connection.transport
-        if hasattr(transport, "max_size"):  # one of asyncio's own, without TLS
+        # Only asyncio's transports without TLS have this limit.
+        if hasattr(transport, "max_size"):
             transport.max_size = RECEIVE_BYTES
-        _sending.get().mark_sent()
+        _current_transfer.get().mark_sent()
         return connection
 
 
 @lru_cache(maxsize=8)
-def _timeout(connect_s: float, read_s: float) -> aiohttp.ClientTimeout:
+def _build_timeout(connect_s: float, read_s: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=connect_s, sock_read=read_s)
 
 
-def _payload(body: Body) -> bytes | AsyncIterator[bytes]:
-    """Return a small body whole; aiohttp takes large ones as an asynchronous iterable."""
+def _to_payload(body: Body) -> bytes | AsyncIterator[bytes]:
+    """Return a small body as bytes, a large body as the asynchronous iterable that aiohttp accepts."""
     content = whole_or_blocks(body)
     if isinstance(content, bytes):
         return content
 
-    async def blocks() -> AsyncIterator[bytes]:
+    async def read_blocks() -> AsyncIterator[bytes]:
         for block in body.blocks():
             yield block
 
-    return blocks()
+    return read_blocks()

@@ -1,6 +1,6 @@
-"""Connections of urllib3 that are watched: a deadline can end them, and their peer is judged first.
+"""Watched connections for urllib3: a deadline can end them, and their peer is checked first.
 
-What they must know of the request that they carry lies in `current`, for each thread.
+`current_request` holds the context of the request that a thread is sending.
 """
 
 from __future__ import annotations
@@ -25,15 +25,21 @@ from imgkit.wire.addresses import NOT_PUBLIC, is_public
 from imgkit.wire.transfer import Transfer
 
 SMALL_BODY_BYTES = 16 * 1024
-"""Bodies up to this size leave in one packet with their head."""
+"""Maximum size of a body that leaves in the same packet as its head."""
 
-INTERIM = frozenset(range(102, 200))
+INTERIM_STATUSES = frozenset(range(102, 200))
 SEND_GAP_S = 30.0
-"""Seconds that one block of an upload may take; urllib3 would apply the connect timeout."""
+"""Maximum seconds per block of an upload; urllib3 would apply the connect timeout."""
 
 
 class RequestContext:
-    """What a connection must know of the request that it carries."""
+    """Context of a request, read by the connection that carries it.
+
+    Args:
+        transfer: the transfer to watch and to mark.
+        public_only: whether to refuse peers outside the public internet.
+        reuse: whether the connection may carry further requests.
+    """
 
     def __init__(self, transfer: Transfer, public_only: bool, reuse: bool) -> None:
         self.transfer = transfer
@@ -41,69 +47,83 @@ class RequestContext:
         self.reuse = reuse
 
 
-class _Current(threading.local):
-    """The request that this thread is sending: urllib3 makes connections in the thread that uses them."""
+class _CurrentRequest(threading.local):
+    """Context of the request that this thread is sending; urllib3 connects in the same thread."""
 
-    line: RequestContext | None = None
+    context: RequestContext | None = None
 
 
-current_request = _Current()
-sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-"""All that are open, for a forked child to close."""
+current_request = _CurrentRequest()
+open_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+"""All open sockets, for a forked child to close."""
 
 _recorder_lock = threading.RLock()
 
 
-def _genuine(kind: type) -> Any:
-    """Return urllib3's own class, also while a recorder has put a subclass in its place."""
-    return next(base for base in kind.__mro__ if base.__module__ == "urllib3.connection")
+def _find_original_class(subclass: type) -> Any:
+    """Return urllib3's own class, even while a recorder has replaced it by a subclass."""
+    return next(base for base in subclass.__mro__ if base.__module__ == "urllib3.connection")
 
 
-_HTTP = _genuine(urllib3.connection.HTTPConnection)
-_HTTPS = _genuine(urllib3.connection.HTTPSConnection)
+_HTTP = _find_original_class(urllib3.connection.HTTPConnection)
+_HTTPS = _find_original_class(urllib3.connection.HTTPSConnection)
 
 
-class _Response(http.client.HTTPResponse):
-    """A reply whose head must be whole, and final.
+class _StrictResponse(http.client.HTTPResponse):
+    """A response that requires a complete, final head.
 
-    http.client takes half a head for an empty reply, and 103 (early hints) for the answer.
+    http.client accepts half a head as an empty response, and 103 (early hints) as a final status.
     """
 
     def begin(self) -> None:
-        there = cast(Any, self.fp).peek()
-        if b"\r\n\r\n" in there and there[9:10] != b"1":  # all of it has come, and it is final
+        """Read heads until a final status.
+
+        Raises:
+            RemoteDisconnected: the connection was closed within a head.
+        """
+        buffered = cast(Any, self.fp).peek()
+        is_complete = b"\r\n\r\n" in buffered
+        if is_complete and buffered[9:10] != b"1":
             super().begin()
             return
         while True:
             stream = self.fp
-            self.fp = cast(Any, _WholeHead(stream))
+            self.fp = cast(Any, _HeadReader(stream))
             try:
                 super().begin()
             finally:
-                if isinstance(self.fp, _WholeHead) or self.status in INTERIM:
+                if isinstance(self.fp, _HeadReader) or self.status in INTERIM_STATUSES:
                     self.fp = stream
-            if self.status not in INTERIM:
+            if self.status not in INTERIM_STATUSES:
                 return
-            self.headers = cast(Any, None)  # what makes `begin` read on
+            # Without headers, `begin` reads the next head.
+            self.headers = cast(Any, None)
 
 
-class _WholeHead:
+class _HeadReader:
+    """A stream that raises `RemoteDisconnected` when it ends within a line."""
+
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self.close = stream.close
         self.flush = stream.flush
 
     def readline(self, limit: int = -1) -> bytes:
+        """Return the next line of the head.
+
+        Raises:
+            RemoteDisconnected: the stream ended within the line.
+        """
         line: bytes = self._stream.readline(limit)
         if not line.endswith(b"\n") and len(line) < limit:
-            raise http.client.RemoteDisconnected("the connection was closed within the head of the reply")
+            raise http.client.RemoteDisconnected("The connection was closed within the head of the response.")
         return line
 
 
-class _Guarded:
-    """What both kinds of connection add to urllib3's own."""
+class _ConnectionMixin:
+    """The additions to urllib3's connections, for HTTP and HTTPS alike."""
 
-    response_class = _Response
+    response_class = _StrictResponse
     sock: Any
     _dns_host: str
     host: str
@@ -112,36 +132,39 @@ class _Guarded:
     socket_options: Any
     reusable = True
     _head: bytes | None = None
-    """The head of a request that waits for the beginning of its body."""
+    """Head of a request, held back until the body starts."""
 
     def connect(self) -> None:
-        line = current_request.line
+        """Connect the socket. A failure proves that no byte of the request has left."""
+        context = current_request.context
         try:
             super().connect()  # type: ignore[misc]  # a mix-in of urllib3's connections
         except BaseException:
-            if line is not None:
-                line.transfer.mark_unsent()
+            if context is not None:
+                context.transfer.mark_unsent()
             raise
-        sockets.add(self.sock)
+        open_sockets.add(self.sock)
         self.sock.settimeout(SEND_GAP_S)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        line = current_request.line
-        if line is not None:
-            self.reusable = line.reuse
-            if self.sock is not None:  # a kept connection
-                line.transfer.watch_socket(self.sock.fileno())
+        """Send a request, and watch the socket of a reused connection."""
+        context = current_request.context
+        if context is not None:
+            self.reusable = context.reuse
+            if self.sock is not None:  # a reused connection
+                context.transfer.watch_socket(self.sock.fileno())
                 self.sock.settimeout(SEND_GAP_S)
         self._head = b""
         try:
             super().request(*args, **kwargs)  # type: ignore[misc]  # a mix-in of urllib3's connections
         finally:
             head, self._head = self._head, None
-        if head:  # a request without a body
+        # A request without a body has not called `send` a second time.
+        if head:
             self.send(head)
 
     def send(self, data: Any) -> None:
-        """Send a head together with a small body, as one packet: http.client would send each by itself."""
+        """Send a head and a small body as a single packet; http.client would send them separately."""
         head = self._head
         if head == b"":
             self._head = data
@@ -154,113 +177,130 @@ class _Guarded:
         super().send(data)  # type: ignore[misc]  # a mix-in of urllib3's connections
 
     def _new_conn(self) -> socket.socket:
-        """Connect to the first address that answers, all within one timeout, if its peer may be used."""
-        line = current_request.line
+        """Connect to the first address that accepts, within a single timeout.
+
+        Raises:
+            DownloadBlockedError: the request requires a public peer, and an address is not public.
+            NewConnectionError: no address accepted.
+        """
+        context = current_request.context
         deadline = time.monotonic() + float(self.timeout or SEND_GAP_S)
-        problem: OSError = OSError("the name has no addresses")
-        addresses = self._addresses(deadline)
-        for number, (family, kind, protocol, _, address) in enumerate(addresses):
-            if line is not None and line.public_only and not is_public(str(address[0])):
-                line.transfer.mark_unsent()
+        last_error: OSError = OSError("the name has no addresses")
+        addresses = self._resolve_host(deadline)
+        for index, (family, kind, protocol, _, address) in enumerate(addresses):
+            if context is not None and context.public_only and not is_public(str(address[0])):
+                context.transfer.mark_unsent()
                 raise DownloadBlockedError(f"{self.host} is not fetched: {NOT_PUBLIC}")
             sock = socket.socket(family, kind, protocol)
             try:
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                if line is not None:
-                    line.transfer.watch_socket(sock.fileno())
-                # An address that does not answer leaves time for the next one.
-                left_s = (deadline - time.monotonic()) / (len(addresses) - number)
-                sock.settimeout(max(0.001, left_s))
+                if context is not None:
+                    context.transfer.watch_socket(sock.fileno())
+                # Each address gets an equal share of the remaining time.
+                share_s = (deadline - time.monotonic()) / (len(addresses) - index)
+                sock.settimeout(max(0.001, share_s))
                 sock.connect(address)
                 return sock
             except OSError as error:
                 sock.close()
-                problem = error
-        raise NewConnectionError(cast(Any, self), f"no connection to {self.host}: {problem}")
+                last_error = error
+        raise NewConnectionError(cast(Any, self), f"No connection to {self.host}: {last_error}")
 
-    def _addresses(self, deadline: float) -> list[Any]:
-        """Look the host up, in a thread where that may block: the resolver has no timeout of its own."""
+    def _resolve_host(self, deadline: float) -> list[Any]:
+        """Return the addresses of the host.
+
+        A host name is looked up in a separate thread, because the resolver has no timeout.
+
+        Args:
+            deadline: monotonic time in seconds.
+
+        Raises:
+            NameResolutionError: the name is unknown, or the name server did not answer in time.
+        """
         host = self._dns_host.strip("[]")
         try:
             socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
             return socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
         except OSError:
-            found: list[Any] = []
+            results: list[Any] = []
 
         def look_up() -> None:
             try:
-                found.append(socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM))
+                results.append(socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM))
             except (OSError, UnicodeError) as error:
-                found.append(error)
+                results.append(error)
 
         thread = threading.Thread(target=look_up, name="imgkit-resolver", daemon=True)
         thread.start()
         thread.join(max(0.001, deadline - time.monotonic()))
-        answer = found[0] if found else socket.gaierror(socket.EAI_AGAIN, "the name server does not answer")
-        if isinstance(answer, Exception):
+        no_answer = socket.gaierror(socket.EAI_AGAIN, "the name server does not answer")
+        result = results[0] if results else no_answer
+        if isinstance(result, Exception):
             raise NameResolutionError(
                 self.host,
                 cast(Any, self),
-                answer if isinstance(answer, socket.gaierror) else socket.gaierror(str(answer)),
+                result if isinstance(result, socket.gaierror) else socket.gaierror(str(result)),
             )
-        return cast("list[Any]", answer)
+        return cast("list[Any]", result)
 
 
-class _GuardedHttp(_Guarded, _HTTP):  # type: ignore[misc,valid-type]  # the base is found at run time
-    """A plain connection."""
+class _HttpConnection(_ConnectionMixin, _HTTP):  # type: ignore[misc,valid-type]  # the base is found at run time
+    """A watched connection without TLS."""
 
 
-class _GuardedHttps(_Guarded, _HTTPS):  # type: ignore[misc,valid-type]  # the base is found at run time
-    """A TLS connection."""
+class _HttpsConnection(_ConnectionMixin, _HTTPS):  # type: ignore[misc,valid-type]  # the base is found at run time
+    """A watched connection with TLS."""
 
 
 class _PoolMixin:
-    """Keeps no connection open that is not to be used again, whatever the server thinks of it."""
+    """A pool that closes connections without reuse, even if the server would keep them."""
 
     def urlopen(self, *args: Any, **kwargs: Any) -> Any:
-        # Now and then vcrpy puts urllib3's classes back for a moment, and for all threads: a request that
-        # another thread makes just then would reach the network. So under it they go one at a time.
-        recorded = hasattr(urllib3.HTTPConnectionPool._get_conn, "__wrapped__")
-        with _recorder_lock if recorded else nullcontext():
+        # vcrpy restores urllib3's classes for short moments, in all threads. A concurrent request
+        # would then reach the network, so a recorder serializes the requests.
+        """Send a request; under a recorder, requests take turns."""
+        is_recorded = hasattr(urllib3.HTTPConnectionPool._get_conn, "__wrapped__")
+        with _recorder_lock if is_recorded else nullcontext():
             return super().urlopen(*args, **kwargs)  # type: ignore[misc]  # a mix-in of urllib3's pools
 
     def _put_conn(self, conn: Any) -> None:
+        """Return a connection to the pool, closed if it is not reusable."""
         if not getattr(conn, "reusable", True):
-            conn.close()  # it connects anew when it is taken from the pool
+            conn.close()  # the pool reconnects it on its next use
         super()._put_conn(conn)  # type: ignore[misc]  # a mix-in of urllib3's pools
 
 
 class _HttpPool(_PoolMixin, urllib3.HTTPConnectionPool):
-    """Makes guarded connections, except while a recorder (vcrpy) has put its own in urllib3's place."""
+    """A pool of watched connections; a recorder (vcrpy) may replace their class."""
 
     @property
     def ConnectionCls(self) -> Any:  # type: ignore[override]  # noqa: N802 - urllib3's name
-        usual = urllib3.HTTPConnectionPool.ConnectionCls
-        return _GuardedHttp if usual is _HTTP else usual
+        current = urllib3.HTTPConnectionPool.ConnectionCls
+        return _HttpConnection if current is _HTTP else current
 
 
 class _HttpsPool(_PoolMixin, urllib3.HTTPSConnectionPool):
-    """The same over TLS."""
+    """A pool of watched connections with TLS."""
 
     @property
     def ConnectionCls(self) -> Any:  # type: ignore[override]  # noqa: N802 - urllib3's name
-        usual = urllib3.HTTPSConnectionPool.ConnectionCls
-        return _GuardedHttps if usual is _HTTPS else usual
+        current = urllib3.HTTPSConnectionPool.ConnectionCls
+        return _HttpsConnection if current is _HTTPS else current
 
 
-class _NoQueries(logging.Filter):
-    """Keeps signed URLs out of urllib3's log while it fetches for us."""
+class _QueryFilter(logging.Filter):
+    """Removes the queries of signed URLs from urllib3's log records of this thread's request."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if current_request.line is not None:
+        if current_request.context is not None:
             record.msg, record.args = scrub(re.sub(r"\?[^\s\"]*", "?…", record.getMessage()), limit=2000), ()
         return True
 
 
 for _name in ("urllib3.connectionpool", "urllib3.connection"):
-    logging.getLogger(_name).addFilter(_NoQueries())
+    logging.getLogger(_name).addFilter(_QueryFilter())
 
-POOLS: dict[str, Any] = {"http": _HttpPool, "https": _HttpsPool}
-"""What urllib3 makes connections with, by scheme."""
+POOL_CLASSES: dict[str, Any] = {"http": _HttpPool, "https": _HttpsPool}
+"""urllib3's pool classes, by scheme."""

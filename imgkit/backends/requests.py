@@ -1,8 +1,8 @@
-"""The `requests` backend.
+"""The `requests` backend: HTTP with requests' adapter on top of watched urllib3 connections.
 
-It uses requests' adapter and urllib3's pools, and takes over what they leave to chance: every
-connection is known (so a deadline can end it, a forked child can drop it, its peer can be judged
-before a byte is sent), and a failure to connect is kept apart from everything that follows.
+requests and urllib3 leave three things to chance, which this backend controls. Every connection is
+known, so that a deadline can end it and a forked child can drop it. A peer is checked before a byte
+is sent. A failure to connect is distinguished from every later failure.
 """
 
 from __future__ import annotations
@@ -20,21 +20,30 @@ import requests.adapters
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry, Timeout
 
-from imgkit.backends.connections import POOLS, RequestContext, current_request, sockets
-from imgkit.backends.sockets import close_descriptors, tls_context
+from imgkit.backends.connections import POOL_CLASSES, RequestContext, current_request, open_sockets
+from imgkit.backends.sockets import close_inherited_sockets, tls_context
 from imgkit.wire.messages import BackendOptions, Head, HttpRequest, Reply, whole_or_blocks
 from imgkit.wire.transfer import Transfer
 
 READ_BYTES = 64 * 1024
-"""Most that is read at once. From twice as much on, memory allocators give each block back to the system, and
-fault its pages in anew for the next one: a third more CPU for a large reply."""
+"""Maximum bytes per read. At twice this size, memory allocators return each block to the system
+and fault its pages in again, which costs a third more CPU for a large response.
+"""
 
 
 class RequestsBackend:
-    """Sends with requests; see `imgkit.wire.messages.Backend`.
+    """A `Backend` that sends with requests; see `imgkit.wire.messages.Backend`.
 
     Args:
-        options: see `imgkit.wire.messages.BackendOptions`.
+        options: connection settings; this backend has no ``client_options``.
+
+    Raises:
+        ConfigurationError: a client option is unknown.
+
+    Example:
+        >>> from imgkit import ImageService
+        >>> with ImageService(backend="requests", api_key="sk-example", reuse_connections=True):
+        ...     pass
     """
 
     errors = (requests.RequestException, HTTPError, OSError, http.client.HTTPException)
@@ -48,15 +57,15 @@ class RequestsBackend:
         self._adapter: _Adapter | None = None
 
     def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
-        """See `imgkit.wire.messages.Backend.open`."""
+        """Send a request and return the open response; see `imgkit.wire.messages.Backend.open`."""
         prepared = requests.PreparedRequest()
         prepared.method = request.method
         prepared.url = request.url
-        prepared.headers = cast(Any, self._headers(request))
-        # requests' stubs know no iterable with a length, which it sends block by block.
+        prepared.headers = cast(Any, self._build_headers(request))
+        # requests sends an iterable with a length block by block, but its stubs do not say so.
         prepared.body = cast(Any, whole_or_blocks(request.body)) if request.method == "POST" else None
         proxy = None if request.public_peer_only else self._options.proxy
-        current_request.line = RequestContext(
+        current_request.context = RequestContext(
             transfer, request.public_peer_only, self._options.reuse_connections
         )
         try:
@@ -69,11 +78,11 @@ class RequestsBackend:
                 proxies={"http": proxy, "https": proxy} if proxy else {},
             )
         finally:
-            current_request.line = None
+            current_request.context = None
         return _RequestsReply(response)
 
-    def _headers(self, request: HttpRequest) -> dict[str, str]:
-        headers = _Headers(request.wire_headers())
+    def _build_headers(self, request: HttpRequest) -> dict[str, str]:
+        headers = _LowerCaseHeaders(request.wire_headers())
         headers.setdefault("user-agent", "imgkit")
         if not self._options.reuse_connections:
             headers["connection"] = "close"
@@ -87,11 +96,11 @@ class RequestsBackend:
             adapter.close()
 
     def after_fork(self) -> None:
-        """In a forked child: close the inherited descriptors, and nothing more."""
+        """Close the inherited descriptors in a forked child, without a word to their peers."""
         self._lock = threading.Lock()
         if self._adapter is not None:
-            close_descriptors(sockets)
-            _abandoned.append(self._adapter)
+            close_inherited_sockets(open_sockets)
+            _abandoned_adapters.append(self._adapter)
             self._adapter = None
 
     def _get_adapter(self) -> _Adapter:
@@ -101,43 +110,49 @@ class RequestsBackend:
             return self._adapter
 
 
-class _Headers(dict[str, str]):
-    """Headers by lower-case name, as requests' adapter takes them; its own kind costs ten times as much."""
+class _LowerCaseHeaders(dict[str, str]):
+    """Headers by lower-case name for requests' adapter; requests' own class is ten times slower."""
 
     def __contains__(self, name: object) -> bool:
         return super().__contains__(str(name).lower())
 
 
 class _RequestsReply:
+    """An open response of requests; see `imgkit.wire.messages.Reply`."""
+
     def __init__(self, response: requests.Response) -> None:
         self._response = response
         self._raw = response.raw
         headers = {name.lower(): value for name, value in response.headers.items()}
         self.head = Head(response.status_code, headers)
-        # Where it is to decode, urllib3 copies even what is not encoded.
+        # When decoding is enabled, urllib3 copies even bodies without an encoding.
         self._raw.decode_content = "content-encoding" in headers
 
     def read(self) -> bytes:
-        # read1 returns what is there; read would wait until the whole buffer is full.
+        # read1 returns the available bytes; read would wait until its buffer is full.
+        """Return the next chunk as soon as it arrives; b"" at the end."""
         chunk: bytes = self._raw.read1(READ_BYTES)
         if not chunk:
             self._raw.release_conn()
         return chunk
 
     def close(self) -> None:
+        """Discard the rest of the response and close its connection."""
         self._raw.close()
         self._raw.release_conn()
 
 
-_abandoned: list[object] = []
+_abandoned_adapters: list[object] = []
+"""Adapters of the parent process, kept alive so that a forked child does not close their connections."""
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    """requests' adapter over connections of our own; it repeats nothing."""
+    """requests' adapter on top of watched connections; it never retries."""
 
     def __init__(self, options: BackendOptions) -> None:
         self._ca = options.ca
-        if options.ca is not None:  # what is wrong with it is told now
+        # Report an unusable `ca` now, not at the first connection.
+        if options.ca is not None:
             tls_context(options.ca)
         super().__init__(
             pool_connections=8, pool_maxsize=options.max_in_flight, max_retries=Retry(0, read=False)
@@ -145,36 +160,36 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = POOLS
+        self.poolmanager.pool_classes_by_scheme = POOL_CLASSES
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, ssl_context=tls_context(self._ca), **kwargs)
-        manager.pool_classes_by_scheme = POOLS
+        manager.pool_classes_by_scheme = POOL_CLASSES
         return manager
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
-        """Leave the TLS settings to the context, which is made for the first connection that needs it.
+        """Return host and TLS context of a request, and leave the caller's context unchanged.
 
-        requests would change the caller's own one.
+        The context is created for the first HTTPS connection.
         """
-        host = _host_of(request.url)
+        host = _parse_host(request.url)
         return host, {"ssl_context": tls_context(self._ca)} if host["scheme"] == "https" else {}
 
     def get_connection_with_tls_context(
         self, request: Any, verify: Any, proxies: Any = None, cert: Any = None
     ) -> Any:
-        """Return the pool for the request; without proxies there is none to choose for it."""
+        """Return the connection pool for a request."""
         if proxies:
             return super().get_connection_with_tls_context(request, verify, proxies, cert)
-        host, more = self.build_connection_pool_key_attributes(request, verify, cert)
-        return self.poolmanager.connection_from_host(**host, pool_kwargs=more)
+        host, pool_options = self.build_connection_pool_key_attributes(request, verify, cert)
+        return self.poolmanager.connection_from_host(**host, pool_kwargs=pool_options)
 
     def request_url(self, request: Any, proxies: Any) -> str:
-        """Return the target of the request."""
-        return super().request_url(request, proxies) if proxies else _path_of(request.url)
+        """Return the request target."""
+        return super().request_url(request, proxies) if proxies else _request_target(request.url)
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:
-        """Return the reply without what we never look at: cookies, encoding, headers in another order."""
+        """Build the response without unused parts: cookies, encoding, sorted headers."""
         response = requests.Response()
         response.status_code = resp.status
         response.headers = resp.headers
@@ -183,12 +198,12 @@ class _Adapter(requests.adapters.HTTPAdapter):
         return response
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Leave the context as it is: requests would load certifi's bundle into it on each request."""
+        """Leave the TLS context unchanged; requests would load certifi's bundle on each request."""
 
 
 @lru_cache(maxsize=64)
-def _host_of(url: str) -> Mapping[str, Any]:
-    """Return scheme, host and port as urllib3's pools take them."""
+def _parse_host(url: str) -> Mapping[str, Any]:
+    """Return scheme, host and port of a URL for urllib3's pools."""
     parts = urlsplit(url)
     return MappingProxyType(
         {"scheme": parts.scheme.lower(), "host": parts.hostname or "", "port": parts.port}
@@ -196,7 +211,7 @@ def _host_of(url: str) -> Mapping[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def _path_of(url: str) -> str:
-    """Return path and query as they stand in a request."""
+def _request_target(url: str) -> str:
+    """Return path and query of a URL."""
     parts = urlsplit(url)
     return f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"

@@ -1,4 +1,4 @@
-"""What both HTTP backends need of sockets: TLS settings made once, and descriptors after a fork."""
+"""TLS settings that both HTTP backends share, and sockets that a forked child inherits."""
 
 from __future__ import annotations
 
@@ -15,30 +15,36 @@ from imgkit.errors import ConfigurationError
 
 
 def tls_context(ca: Any) -> ssl.SSLContext:
-    """Return a context that checks certificates.
+    """Return a TLS context that verifies certificates.
+
+    Equal paths share a context. Neither ``SSL_CERT_FILE`` nor ``SSLKEYLOGFILE`` is read.
 
     Args:
-        ca: a PEM file or folder, an `ssl.SSLContext` to use as it is, or None for certifi's bundle.
-            Neither ``SSL_CERT_FILE`` nor ``SSLKEYLOGFILE`` is read.
+        ca: a PEM file or folder, an `ssl.SSLContext` to return unchanged, or None for certifi's
+            bundle.
 
     Raises:
-        ConfigurationError: no certificates there.
+        ConfigurationError: the file or folder has no readable certificates.
+
+    Example:
+        >>> tls_context(None).verify_mode
+        <VerifyMode.CERT_REQUIRED: 2>
     """
     if isinstance(ca, ssl.SSLContext):
         return ca
     try:
-        return _context(certifi.where() if ca is None else os.fspath(ca))
+        return _load_context(certifi.where() if ca is None else os.fspath(ca))
     except (OSError, TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"ca: no certificates can be read from {str(ca)[:200]!r} ({type(error).__name__}): give a PEM "
-            "file, a folder, or an ssl.SSLContext"
+            f"ca: no certificates can be read from {str(ca)[:200]!r} ({type(error).__name__}). "
+            "Give a PEM file, a folder, or an ssl.SSLContext."
         ) from None
 
 
 @cache
-def _context(path: str) -> ssl.SSLContext:
-    # Not ssl.create_default_context: that one reads the environment. Making one takes tens of
-    # milliseconds, and it can be shared.
+def _load_context(path: str) -> ssl.SSLContext:
+    # Not ssl.create_default_context, which reads the environment. Loading takes tens of
+    # milliseconds, so the context is shared.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if os.path.isdir(path):
         context.load_verify_locations(capath=path)
@@ -47,10 +53,13 @@ def _context(path: str) -> ssl.SSLContext:
     return context
 
 
-def close_descriptors(sockets: Iterable[socket.socket]) -> None:
-    """In a forked child: close inherited sockets without a word to their peers, who talk to the parent."""
-    for known in list(sockets):
+def close_inherited_sockets(sockets: Iterable[socket.socket]) -> None:
+    """Close the descriptors of inherited sockets in a forked child.
+
+    The connections stay up: their peers still talk to the parent process.
+    """
+    for inherited in list(sockets):
         try:
-            os.close(known.detach())
+            os.close(inherited.detach())
         except OSError:
             continue  # closed before the fork

@@ -1,4 +1,4 @@
-"""Strokes of the scenery: gradients, smooth hills, soft discs. Whole numbers only."""
+"""Brush strokes of the scenery: gradients, smooth hills, soft discs. Whole numbers only."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from PIL import Image, ImageDraw
 
 from imgkit.painter.palette import Colour
 
-FINE = 4
-"""How many times finer than the picture the edges of hills are drawn, downwards only."""
+SUBPIXELS = 4
+"""Vertical subpixels per pixel in the outlines of hills."""
 
 
-def gradient(size: tuple[int, int], stops: Sequence[Colour]) -> Image.Image:
-    """Paint colours from top to bottom, blending from each to the next.
+def paint_gradient(size: tuple[int, int], stops: Sequence[Colour]) -> Image.Image:
+    """Paint a vertical gradient.
 
-    Parameters:
+    Args:
         size: width and height in pixels.
-        stops: two colours or more, evenly spaced.
+        stops: two colours or more, evenly spaced from top to bottom.
 
     Returns:
-        An RGB picture whose rows are of one colour each, which compresses very well.
+        An RGB image. Each row has a single colour, which compresses very well.
     """
     _width, height = size
     column = bytearray()
@@ -30,23 +30,23 @@ def gradient(size: tuple[int, int], stops: Sequence[Colour]) -> Image.Image:
         place = y * spans * 1000 // max(1, height - 1)
         index = min(spans - 1, place // 1000)
         part = place - index * 1000
-        one, other = stops[index], stops[index + 1]
-        column += bytes((a * (1000 - part) + b * part) // 1000 for a, b in zip(one, other, strict=True))
+        upper, lower = stops[index], stops[index + 1]
+        column += bytes((a * (1000 - part) + b * part) // 1000 for a, b in zip(upper, lower, strict=True))
     return Image.frombytes("RGB", (1, height), bytes(column)).resize(size, Image.Resampling.NEAREST)
 
 
-def ridge(width: int, top: int, bottom: int, bumps: int, rng: random.Random) -> list[tuple[int, int]]:
-    """Invent the outline of a range of hills.
+def build_ridge(width: int, top: int, bottom: int, bumps: int, rng: random.Random) -> list[tuple[int, int]]:
+    """Build a random outline of a range of hills.
 
-    Parameters:
+    Args:
         width: pixels across.
-        top: the highest y in pixels it may reach.
-        bottom: the lowest y.
-        bumps: about how many hills.
-        rng: where the chance comes from.
+        top: smallest y in pixels.
+        bottom: largest y in pixels.
+        bumps: approximate number of hills.
+        rng: the source of randomness.
 
     Returns:
-        Points from the left edge to the right one; y is in `FINE`-ths of a pixel.
+        Points from the left edge to the right edge; x in pixels, y in subpixels (`SUBPIXELS`).
     """
     count = max(2, bumps * 2)
     marks = [
@@ -60,48 +60,48 @@ def ridge(width: int, top: int, bottom: int, bumps: int, rng: random.Random) -> 
         index = min(count - 1, place // 1000)
         part = place - index * 1000
         ease = part * part * (3000 - 2 * part) // 1_000_000
-        points.append((x, (marks[index] * (1000 - ease) + marks[index + 1] * ease) * FINE // 1000))
+        points.append((x, (marks[index] * (1000 - ease) + marks[index + 1] * ease) * SUBPIXELS // 1000))
     return points
 
 
-def land(page: Image.Image, outline: Sequence[tuple[int, int]], colours: Sequence[Colour]) -> None:
+def paint_land(page: Image.Image, outline: Sequence[tuple[int, int]], colours: Sequence[Colour]) -> None:
     """Paint everything below an outline, in place.
 
-    Parameters:
-        page: the RGB picture.
-        outline: points with y in `FINE`-ths of a pixel, from left to right.
-        colours: from the top of the land to the bottom of the picture.
+    Args:
+        page: an RGB image.
+        outline: points from left to right; x in pixels, y in subpixels (`SUBPIXELS`).
+        colours: from the top of the land to the bottom of the image.
     """
-    top = max(0, min(y for _, y in outline) // FINE)
-    low = min(page.height, max(y for _, y in outline) // FINE + 2)
+    top = max(0, min(y for _, y in outline) // SUBPIXELS)
+    low = min(page.height, max(y for _, y in outline) // SUBPIXELS + 2)
     if low <= top:
         return
-    # Only the band with the edge needs a mask; what is below it is painted whole.
-    mask = Image.new("L", (page.width, (low - top) * FINE))
-    shifted = [(x, y - top * FINE) for x, y in outline]
-    below = mask.height + FINE
+    # Only the band around the edge needs a mask; the area below is painted whole.
+    mask = Image.new("L", (page.width, (low - top) * SUBPIXELS))
+    shifted = [(x, y - top * SUBPIXELS) for x, y in outline]
+    below = mask.height + SUBPIXELS
     ImageDraw.Draw(mask).polygon([(0, below), *shifted, (page.width, below)], fill=255)
-    edge = mask.reduce((1, FINE))
+    edge = mask.reduce((1, SUBPIXELS))
     if len(colours) == 1:
         page.paste(colours[0], (0, top, page.width, low), edge)
         page.paste(colours[0], (0, low, page.width, page.height))
         return
-    paint = gradient((page.width, page.height - top), colours)
+    paint = paint_gradient((page.width, page.height - top), colours)
     page.paste(paint.crop((0, 0, page.width, low - top)), (0, top), edge)
     page.paste(paint.crop((0, low - top, page.width, paint.height)), (0, low))
 
 
-def polygons(
+def paint_polygons(
     page: Image.Image,
     shapes: Iterable[tuple[Sequence[tuple[int, int]], Colour]],
     box: tuple[int, int, int, int],
 ) -> None:
     """Paint polygons with smooth edges, in place.
 
-    Parameters:
-        page: the RGB picture.
-        shapes: corner points in pixels of the page, and a colour, each.
-        box: left, top, right and bottom of all of them together, pixels.
+    Args:
+        page: an RGB image.
+        shapes: pairs of corner points, in pixels of the page, and a colour.
+        box: left, top, right and bottom of the bounding box of all polygons, in pixels.
     """
     left, top, right, bottom = (
         max(0, box[0]),
@@ -120,11 +120,11 @@ def polygons(
     page.paste(large.reduce(2), (left, top))
 
 
-def disc(page: Image.Image, centre: tuple[int, int], radius: int, colour: Colour) -> None:
+def paint_disc(page: Image.Image, centre: tuple[int, int], radius: int, colour: Colour) -> None:
     """Paint a filled circle with a smooth edge, in place.
 
-    Parameters:
-        page: the picture.
+    Args:
+        page: an RGB or RGBA image.
         centre: x and y in pixels.
         radius: in pixels.
         colour: of the circle.
@@ -136,35 +136,37 @@ def disc(page: Image.Image, centre: tuple[int, int], radius: int, colour: Colour
     page.paste(colour, (centre[0] - side // 2, centre[1] - side // 2), mask.reduce(fine))
 
 
-_GLOW = Image.radial_gradient("L").point([255 - min(255, value * 14 // 10) for value in range(256)])
+_GLOW_MASK = Image.radial_gradient("L").point([255 - min(255, value * 14 // 10) for value in range(256)])
 
 
-def glow(
+def paint_glow(
     page: Image.Image, centre: tuple[int, int], reach: tuple[int, int], colour: Colour, strength: int
 ) -> None:
     """Paint a soft spot of light or shadow, in place.
 
-    Parameters:
-        page: an RGB picture.
+    Args:
+        page: an RGB image.
         centre: x and y in pixels.
-        reach: half its width and half its height in pixels.
+        reach: half the width and half the height, in pixels.
         colour: of the light.
         strength: percent at the centre.
     """
     width, height = max(1, reach[0] * 2), max(1, reach[1] * 2)
-    soft = _GLOW.resize((width, height), Image.Resampling.BILINEAR).point(
+    soft = _GLOW_MASK.resize((width, height), Image.Resampling.BILINEAR).point(
         [value * strength // 100 for value in range(256)]
     )
     page.paste(colour, (centre[0] - width // 2, centre[1] - height // 2), soft)
 
 
-def shadow(page: Image.Image, centre: tuple[int, int], reach: tuple[int, int], strength: int = 46) -> None:
-    """Paint the soft shadow of something that stands there, in place.
+def paint_shadow(
+    page: Image.Image, centre: tuple[int, int], reach: tuple[int, int], strength: int = 46
+) -> None:
+    """Paint the soft shadow of a standing figure, in place.
 
-    Parameters:
-        page: an RGB picture.
+    Args:
+        page: an RGB image.
         centre: x and y in pixels.
-        reach: half its width and half its height in pixels.
+        reach: half the width and half the height, in pixels.
         strength: percent at the centre.
     """
-    glow(page, centre, reach, (24, 22, 44), strength)
+    paint_glow(page, centre, reach, (24, 22, 44), strength)

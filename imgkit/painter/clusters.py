@@ -1,41 +1,41 @@
-"""Things that belong together: a rider on a horse, a hat on a head, fruit in a bowl."""
+"""Clusters of figures: a rider on a horse, a hat on a head, fruit in a bowl."""
 
 from __future__ import annotations
 
 from PIL import Image, ImageChops
 
-from imgkit.painter.lexicon import LexiconEntry, language
+from imgkit.painter.lexicon import LexiconEntry, load_language
 from imgkit.painter.prompts import Figure
-from imgkit.painter.sprites import sprite
+from imgkit.painter.sprites import paint_sprite
 
-SHARE = {"on": 58, "in": 78, "wear": 84, "hold": 82, "of": 74}
-"""How much of the room, in percent, is left to the main thing when something is joined to it."""
+SHARE_PERCENT = {"on": 58, "in": 78, "wear": 84, "hold": 82, "of": 74}
+"""Share of the space, in percent, that a figure keeps beside an attachment, by link."""
 
 
-def cluster(figure: Figure, size: int, mirrored: bool = False) -> Image.Image:
-    """Paint a figure with everything that is joined to it.
+def paint_cluster(figure: Figure, size: int, mirrored: bool = False) -> Image.Image:
+    """Paint a figure with its attachments.
 
-    Parameters:
-        figure: what to paint.
-        size: pixels of the longer side, about.
-        mirrored: whether all of it looks the other way.
+    Args:
+        figure: the figure to paint.
+        size: approximate length of the longer side, in pixels.
+        mirrored: whether to flip the cluster left to right.
 
     Returns:
-        An RGBA picture cut to its edges.
+        An RGBA image, cropped to its edges.
     """
-    joined = list(figure.joined)
+    attachments = list(figure.attachments)
     if figure.entry.tool:
-        joined.append(("hold", Figure(language().nouns[(figure.entry.tool,)])))
-    for link, other in joined[:4]:
-        size = size * (72 if link == "on" and other.entry.kind == "thing" else SHARE[link]) // 100
-    picture = sprite(figure, size)
-    for link, other in joined[:4]:
-        picture = _JOIN[link](picture, figure.entry, other, size)
-    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else picture
+        attachments.append(("hold", Figure(load_language().nouns[(figure.entry.tool,)])))
+    for link, other in attachments[:4]:
+        size = size * (72 if link == "on" and other.entry.kind == "thing" else SHARE_PERCENT[link]) // 100
+    image = paint_sprite(figure, size)
+    for link, other in attachments[:4]:
+        image = _ATTACHERS[link](image, figure.entry, other, size)
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image
 
 
-def _together(lower: Image.Image, upper: Image.Image, at: tuple[int, int]) -> Image.Image:
-    """Lay `upper` over `lower` with its corner at a point of `lower`, on a page large enough for both."""
+def _lay_over(lower: Image.Image, upper: Image.Image, at: tuple[int, int]) -> Image.Image:
+    """Lay `upper` over `lower`, with its corner at a point of `lower`; enlarge the page to hold both."""
     left, top = min(0, at[0]), min(0, at[1])
     right, bottom = max(lower.width, at[0] + upper.width), max(lower.height, at[1] + upper.height)
     page = Image.new("RGBA", (right - left, bottom - top), (0, 0, 0, 0))
@@ -44,101 +44,107 @@ def _together(lower: Image.Image, upper: Image.Image, at: tuple[int, int]) -> Im
     return page
 
 
-def _behind(front: Image.Image, back: Image.Image, at: tuple[int, int]) -> Image.Image:
-    """Lay `back` under `front` with its corner at a point of `front`."""
-    return _together(back, front, (-at[0], -at[1]))
+def _lay_under(front: Image.Image, back: Image.Image, at: tuple[int, int]) -> Image.Image:
+    """Lay `back` under `front`, with its corner at a point of `front`."""
+    return _lay_over(back, front, (-at[0], -at[1]))
 
 
-def _on(picture: Image.Image, entry: LexiconEntry, other: Figure, size: int) -> Image.Image:
-    below = sprite(other, size * max(95, min(150, other.entry.size)) // 100)
-    x = (below.width - picture.width) // 2
+def _attach_below(image: Image.Image, entry: LexiconEntry, other: Figure, size: int) -> Image.Image:
+    """Set the figure on another: a rider on a horse, a vase on a table."""
+    below = paint_sprite(other, size * max(95, min(150, other.entry.size)) // 100)
+    x = (below.width - image.width) // 2
     if other.entry.kind == "thing":
-        return _together(below, picture, (x, below.height * 14 // 100 - picture.height))
-    return _behind(below, picture, (x, below.height * 34 // 100 - picture.height))
+        return _lay_over(below, image, (x, below.height * 14 // 100 - image.height))
+    return _lay_under(below, image, (x, below.height * 34 // 100 - image.height))
 
 
-def _in(picture: Image.Image, entry: LexiconEntry, other: Figure, size: int) -> Image.Image:
-    around = sprite(other, size * 130 // 100)
-    at = ((around.width - picture.width) // 2, around.height * 46 // 100 - picture.height)
-    return _behind(around, picture, at)
+def _attach_around(image: Image.Image, entry: LexiconEntry, other: Figure, size: int) -> Image.Image:
+    """Set the figure into another: a cat into a box."""
+    around = paint_sprite(other, size * 130 // 100)
+    at = ((around.width - image.width) // 2, around.height * 46 // 100 - image.height)
+    return _lay_under(around, image, at)
 
 
-def _head_of(picture: Image.Image, entry: LexiconEntry) -> tuple[int, int, int]:
-    """Return the middle of the top of a head, and how wide the head is, all in pixels."""
+def _find_head(image: Image.Image, entry: LexiconEntry) -> tuple[int, int, int]:
+    """Return the centre of the top of a head (x and y) and the width of the head, in pixels."""
     if entry.kind in ("person", "face"):
-        return picture.width // 2, 0, picture.width
-    middle = picture.width * entry.head // 100
+        return image.width // 2, 0, image.width
+    middle = image.width * entry.head // 100
     if not middle:
-        strip = picture.getchannel("A").crop((0, 0, picture.width, max(1, picture.height // 8)))
-        edges = strip.getbbox() or (0, 0, picture.width, 1)
+        strip = image.getchannel("A").crop((0, 0, image.width, max(1, image.height // 8)))
+        edges = strip.getbbox() or (0, 0, image.width, 1)
         middle = (edges[0] + edges[2]) // 2
-    return middle, 0, picture.width * 56 // 100
+    return middle, 0, image.width * 56 // 100
 
 
-def _wear(picture: Image.Image, entry: LexiconEntry, other: Figure, size: int) -> Image.Image:
-    middle, top, wide = _head_of(picture, entry)
+def _attach_clothes(image: Image.Image, entry: LexiconEntry, other: Figure, size: int) -> Image.Image:
+    """Put clothes on the figure: a hat on its head, glasses on its face, a scarf around its neck."""
+    middle, top, wide = _find_head(image, entry)
     if other.entry.at == "head":
-        piece = sprite(other, max(8, wide * 88 // 100))
-        return _together(picture, piece, (middle - piece.width // 2, top - piece.height * 62 // 100))
-    piece = sprite(other, max(8, wide * 62 // 100))
+        piece = paint_sprite(other, max(8, wide * 88 // 100))
+        return _lay_over(image, piece, (middle - piece.width // 2, top - piece.height * 62 // 100))
+    piece = paint_sprite(other, max(8, wide * 62 // 100))
     down = 34 if other.entry.at == "face" else 78
     if entry.kind not in ("person", "face"):
         down = down * 62 // 100
-    return _together(
-        picture, piece, (middle - piece.width // 2, picture.height * down // 100 - piece.height // 2)
+    return _lay_over(
+        image, piece, (middle - piece.width // 2, image.height * down // 100 - piece.height // 2)
     )
 
 
-def _hold(picture: Image.Image, entry: LexiconEntry, other: Figure, size: int) -> Image.Image:
-    piece = sprite(other, size * (66 if other.entry.kind == "instrument" else 52) // 100)
-    return _together(
-        picture,
+def _attach_tool(image: Image.Image, entry: LexiconEntry, other: Figure, size: int) -> Image.Image:
+    """Put a tool or an instrument into the hands of the figure."""
+    piece = paint_sprite(other, size * (66 if other.entry.kind == "instrument" else 52) // 100)
+    return _lay_over(
+        image,
         piece,
         (
-            picture.width * (34 if other.entry.kind == "instrument" else 62) // 100,
-            picture.height * 94 // 100 - piece.height,
+            image.width * (34 if other.entry.kind == "instrument" else 62) // 100,
+            image.height * 94 // 100 - piece.height,
         ),
     )
 
 
-def _of(picture: Image.Image, entry: LexiconEntry, other: Figure, size: int) -> Image.Image:
-    many = min(7, max(3, other.count))
-    piece = sprite(other, size * 44 // 100)
-    wide, left = picture.width, 0
-    for index in range(many):
-        share = (index * 2 + 1) * 100 // (many * 2)
+def _attach_contents(image: Image.Image, entry: LexiconEntry, other: Figure, size: int) -> Image.Image:
+    """Fill a container: a bowl with apples, a vase with roses."""
+    count = min(7, max(3, other.count))
+    piece = paint_sprite(other, size * 44 // 100)
+    wide, left = image.width, 0
+    for index in range(count):
+        share = (index * 2 + 1) * 100 // (count * 2)
         x = wide * (14 + share * 72 // 100) // 100 - piece.width // 2
         lift = 62 + (18 if index % 2 else 0)
         lift += 26 if other.entry.kind == "flower" else 0
-        inside = _top_of(picture, entry)
-        picture = _keep(picture, piece, (left + x, inside - piece.height * lift // 100), inside)
+        rim = _find_rim(image, entry)
+        image = _lay_in_container(image, piece, (left + x, rim - piece.height * lift // 100), rim)
         left += max(0, -left - x)
-    return picture
+    return image
 
 
-def _top_of(picture: Image.Image, entry: LexiconEntry) -> int:
-    rim: int = picture.info.get("rim", picture.height * entry.rim // 100)
+def _find_rim(image: Image.Image, entry: LexiconEntry) -> int:
+    """Return the y of a container's rim, in pixels."""
+    rim: int = image.info.get("rim", image.height * entry.rim // 100)
     return rim
 
 
-def _keep(front: Image.Image, back: Image.Image, at: tuple[int, int], inside: int) -> Image.Image:
-    """Lay `back` under `front`, remembering where the container's rim is on the larger page."""
-    page = _behind(front, back, at)
-    page.info["rim"] = inside + max(0, -at[1])
+def _lay_in_container(front: Image.Image, back: Image.Image, at: tuple[int, int], rim: int) -> Image.Image:
+    """Lay `back` under `front`, and store the new y of the container's rim in the image."""
+    page = _lay_under(front, back, at)
+    page.info["rim"] = rim + max(0, -at[1])
     return page
 
 
-def rim(picture: Image.Image, width: int) -> Image.Image:
-    """Grow the outline of a cut-out, for a pale edge on dark or busy grounds.
+def build_outline_mask(image: Image.Image, width: int) -> Image.Image:
+    """Build a mask of a cut-out's outline, for a pale edge on a dark or busy ground.
 
-    Parameters:
-        picture: the RGBA cut-out.
-        width: by how many pixels.
+    Args:
+        image: the RGBA cut-out.
+        width: width of the edge in pixels.
 
     Returns:
         An L mask that is larger by `width` on every side.
     """
-    alpha = picture.getchannel("A")
+    alpha = image.getchannel("A")
     page = Image.new("L", (alpha.width + 2 * width, alpha.height + 2 * width))
     for dx, dy in ((0, 1), (2, 1), (1, 0), (1, 2), (0, 0), (2, 0), (0, 2), (2, 2)):
         inset = width * 3 // 10 if dx != 1 and dy != 1 else 0
@@ -150,4 +156,10 @@ def rim(picture: Image.Image, width: int) -> Image.Image:
     return page
 
 
-_JOIN = {"on": _on, "in": _in, "wear": _wear, "hold": _hold, "of": _of}
+_ATTACHERS = {
+    "on": _attach_below,
+    "in": _attach_around,
+    "wear": _attach_clothes,
+    "hold": _attach_tool,
+    "of": _attach_contents,
+}

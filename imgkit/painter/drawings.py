@@ -1,4 +1,4 @@
-"""The painter's own simple drawings: things no emoji shows, and stand-ins when the fonts are missing."""
+"""Simple drawings: things without an emoji, and stand-ins for missing fonts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from imgkit.painter.palette import WHITE, Colour, mix, parse
+from imgkit.painter.palette import WHITE, Colour, mix, parse_colour
 
-STROKE = 34
-"""Width of the outlines, in thousandths of the drawing's side; about that of the glyphs."""
+STROKE_PER_MILLE = 34
+"""Width of the outlines, in thousandths of the drawing's side; similar to that of the glyphs."""
 
 STAND_INS = {
     "animal": "animal", "bird": "bird", "fish": "fish", "insect": "insect", "person": "person",
@@ -22,35 +22,38 @@ STAND_INS = {
 
 
 @lru_cache(maxsize=1)
-def _drawings() -> dict[str, Any]:
+def _load_drawings() -> dict[str, Any]:
     source = importlib.resources.files(__package__ or "imgkit.painter") / "drawings.toml"
     return tomllib.loads(source.read_text(encoding="utf-8"))
 
 
-def has(name: str) -> bool:
-    """Return whether there is a drawing of this name."""
-    return name in _drawings()
+def has_drawing(name: str) -> bool:
+    """Return whether a drawing of this name exists."""
+    return name in _load_drawings()
 
 
-def stand_in(kind: str) -> str:
-    """Return the drawing that shows any thing of a kind, for want of a better one."""
+def find_stand_in(kind: str) -> str:
+    """Return the name of the drawing that represents a kind of thing."""
     return STAND_INS.get(kind, "thing")
 
 
-def draw(name: str, size: int, fill: Colour, second: Colour, ink: Colour) -> Image.Image:
-    """Draw one of the drawings.
+def render_drawing(name: str, size: int, fill: Colour, second: Colour, ink: Colour) -> Image.Image:
+    """Render a drawing.
 
-    Parameters:
-        name: one for which `has` is true.
-        size: pixels of the longer side.
-        fill: its main colour.
-        second: its other colour.
-        ink: the colour of its outlines.
+    Args:
+        name: the name of the drawing; see `has_drawing`.
+        size: length of the longer side, in pixels.
+        fill: the main colour.
+        second: the second colour.
+        ink: the colour of the outlines.
 
     Returns:
-        An RGBA picture cut to the drawing's edges.
+        An RGBA image, cropped to the drawing's edges.
+
+    Raises:
+        ValueError: the data file uses an unknown shape.
     """
-    plan = _drawings()[name]
+    plan = _load_drawings()[name]
     scale = 3 if size <= 220 else 2
     side = size * scale
     page = Image.new("RGBA", (side, side), (*ink, 0))
@@ -59,22 +62,35 @@ def draw(name: str, size: int, fill: Colour, second: Colour, ink: Colour) -> Ima
         "fill": fill, "second": second, "ink": ink, "light": mix(fill, WHITE, 55),
         "dark": mix(fill, (40, 20, 50), 30), "white": WHITE, "none": None,
     }  # fmt: skip
-    stroke = max(1, side * STROKE // 1000)
+    stroke = max(1, side * STROKE_PER_MILLE // 1000)
     for shape, colour, *numbers in plan["shapes"]:
-        paint = colours[colour] if colour in colours else parse(colour)
-        _stroke(pencil, shape, [number * (side - 1) // 100 for number in numbers], paint, ink, stroke)
+        paint = colours[colour] if colour in colours else parse_colour(colour)
+        _draw_shape(pencil, shape, [number * (side - 1) // 100 for number in numbers], paint, ink, stroke)
     edges = page.getbbox(alpha_only=True) or (0, 0, side, side)
-    picture = page.crop(edges)
-    longer = max(picture.size)
-    return picture.resize(
-        (max(1, picture.width * size // longer), max(1, picture.height * size // longer)),
+    image = page.crop(edges)
+    longer = max(image.size)
+    return image.resize(
+        (max(1, image.width * size // longer), max(1, image.height * size // longer)),
         Image.Resampling.BOX if longer == side else Image.Resampling.BICUBIC,
     )
 
 
-def _stroke(
+def _draw_shape(
     pencil: ImageDraw.ImageDraw, shape: str, at: list[int], paint: Colour | None, ink: Colour, width: int
 ) -> None:
+    """Draw a shape of a drawing.
+
+    Args:
+        pencil: draws on the page.
+        shape: "ellipse", "dot", "box", "patch", "poly", "line", "arc" or "bow".
+        at: coordinates in pixels, x and y in turn.
+        paint: the fill; None for none.
+        ink: the colour of the outline.
+        width: of the outline, in pixels.
+
+    Raises:
+        ValueError: the shape is unknown.
+    """
     points = list(zip(at[::2], at[1::2], strict=False))
     if shape == "ellipse":
         pencil.ellipse(at, fill=paint, outline=ink, width=width)
@@ -86,18 +102,19 @@ def _stroke(
         pencil.polygon(points, fill=paint)
     elif shape == "poly":
         pencil.polygon(points, fill=paint)
-        _line(pencil, [*points, points[0]], ink, width)
+        _draw_line(pencil, [*points, points[0]], ink, width)
     elif shape == "line":
-        _line(pencil, points, paint or ink, width)
+        _draw_line(pencil, points, paint or ink, width)
     elif shape == "arc":
         pencil.arc(at, 0, 180, fill=paint or ink, width=width)
     elif shape == "bow":
         pencil.arc(at, 180, 360, fill=paint or ink, width=width)
     else:
-        raise ValueError(f"a drawing uses the unknown shape {shape!r}")
+        raise ValueError(f"A drawing uses the unknown shape {shape!r}.")
 
 
-def _line(pencil: ImageDraw.ImageDraw, points: list[tuple[int, int]], ink: Colour, width: int) -> None:
+def _draw_line(pencil: ImageDraw.ImageDraw, points: list[tuple[int, int]], ink: Colour, width: int) -> None:
+    """Draw a line with round ends and corners."""
     pencil.line(points, fill=ink, width=width)
     half = width // 2
     for x, y in points:

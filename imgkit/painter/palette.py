@@ -1,4 +1,4 @@
-"""Colour arithmetic of the painter: whole numbers in, whole numbers out, so every machine agrees."""
+"""Colour arithmetic in whole numbers, so that every machine paints equal pixels."""
 
 from __future__ import annotations
 
@@ -11,69 +11,77 @@ WHITE: Colour = (255, 255, 255)
 NIGHT: Colour = (18, 20, 38)
 
 
-def parse(text: str) -> Colour:
-    """Read a colour as the data files write it.
+def parse_colour(text: str) -> Colour:
+    """Parse a colour of the data files.
 
-    Parameters:
+    Args:
         text: six hexadecimal digits, with or without a leading ``#``.
 
     Returns:
-        Red, green and blue, 0..255 each.
+        Red, green and blue, 0 to 255 each.
 
     Raises:
-        ValueError: the text is no such colour.
+        ValueError: the text is not a colour.
+
+    Example:
+        >>> parse_colour("#d9342b")
+        (217, 52, 43)
     """
     digits = text.removeprefix("#")
     if len(digits) != 6:
-        raise ValueError(f"a colour is six hexadecimal digits, not {text!r}")
+        raise ValueError(f"Invalid colour {text!r}. Expected six hexadecimal digits.")
     value = int(digits, 16)
     return value >> 16, value >> 8 & 255, value & 255
 
 
-def mix(one: Colour, other: Colour, percent: int) -> Colour:
+def mix(start: Colour, end: Colour, percent: int) -> Colour:
     """Blend two colours.
 
-    Parameters:
-        one: the colour at 0 percent.
-        other: the colour at 100 percent.
-        percent: how much of ``other`` is in the result.
+    Args:
+        start: the colour at 0 percent.
+        end: the colour at 100 percent.
+        percent: share of `end` in the result.
 
     Returns:
         The blend.
+
+    Example:
+        >>> mix((0, 0, 0), (200, 100, 0), 50)
+        (100, 50, 0)
     """
-    red, green, blue = ((a * (100 - percent) + b * percent) // 100 for a, b in zip(one, other, strict=True))
+    red, green, blue = ((a * (100 - percent) + b * percent) // 100 for a, b in zip(start, end, strict=True))
     return red, green, blue
 
 
 def luma(colour: Colour) -> int:
-    """Return how bright a colour looks, 0 (black) to 255 (white)."""
+    """Return the perceived brightness of a colour, 0 (black) to 255 (white)."""
     red, green, blue = colour
     return (299 * red + 587 * green + 114 * blue) // 1000
 
 
-def ink_for(fill: Colour) -> Colour:
-    """Choose the colour of the line art drawn on a fill.
+def choose_ink(fill: Colour) -> Colour:
+    """Choose the colour of the lines on a fill.
 
-    A dark fill takes pale lines: dark ones would drown in it.
+    A dark fill gets pale lines, because dark lines would be invisible on it.
 
-    Parameters:
+    Args:
         fill: the colour under the lines.
 
     Returns:
-        A shade of the same colour that stands out.
+        A contrasting shade of the same colour.
     """
     if luma(fill) < 74:
         return mix(fill, (196, 202, 224), 58)
     return mix(fill, (30, 20, 34), 78)
 
 
-def turn(colour: Colour, degrees: int, lighter: int = 0) -> Colour:
-    """Turn a colour's hue and change its lightness.
+def shift_hue(colour: Colour, degrees: int, lighter: int = 0) -> Colour:
+    """Rotate the hue of a colour and change its lightness.
 
-    Parameters:
-        colour: where to start.
-        degrees: how far round the colour circle, may be negative.
-        lighter: percent points of lightness to add, may be negative.
+    Args:
+        colour: the colour to change.
+        degrees: rotation around the colour circle; may be negative.
+        lighter: percentage points of lightness to add; may be negative.
 
     Returns:
         The changed colour.
@@ -85,20 +93,20 @@ def turn(colour: Colour, degrees: int, lighter: int = 0) -> Colour:
 
 
 def from_hue(degrees: int, saturation: int, lightness: int) -> Colour:
-    """Make a colour from its hue in degrees and its saturation and lightness in percent."""
+    """Return the colour with a hue in degrees, and saturation and lightness in percent."""
     red, green, blue = colorsys.hls_to_rgb(degrees % 360 / 360, lightness / 100, saturation / 100)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def tinted(colour: Colour, rng: random.Random, spread: int = 7) -> Colour:
-    """Vary a colour by a few degrees and points, as two painters would mix it.
+def vary_colour(colour: Colour, rng: random.Random, spread: int = 7) -> Colour:
+    """Vary a colour at random by a few degrees of hue and a few points of lightness.
 
-    Parameters:
-        colour: the colour meant.
-        rng: where the chance comes from.
-        spread: the most degrees of hue to turn; the lightness moves about half as far.
+    Args:
+        colour: the colour to vary.
+        rng: the source of randomness.
+        spread: maximum rotation of the hue in degrees; the lightness changes about half as much.
 
     Returns:
-        A colour of the same family.
+        A similar colour.
     """
-    return turn(colour, rng.randint(-spread, spread), rng.randint(-spread // 2, spread // 2))
+    return shift_hue(colour, rng.randint(-spread, spread), rng.randint(-spread // 2, spread // 2))

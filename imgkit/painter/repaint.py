@@ -1,4 +1,4 @@
-"""Working on a picture that is there already: what an edit adds, how a stranger's picture is varied."""
+"""Changes to an existing image: additions of an edit, and variations without a known prompt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from imgkit.painter import brushes, clusters, lettering, scenery
 from imgkit.painter.palette import WHITE, Colour, mix
 from imgkit.painter.prompts import Figure, Scene
 
-VEILS: dict[str, tuple[Colour, int]] = {
+TIME_VEILS: dict[str, tuple[Colour, int]] = {
     "night": ((14, 20, 66), 52),
     "sunset": ((250, 120, 60), 34),
     "dawn": ((255, 190, 170), 30),
@@ -18,76 +18,77 @@ VEILS: dict[str, tuple[Colour, int]] = {
     "autumn": ((226, 140, 50), 28),
     "day": ((255, 250, 220), 22),
 }
-"""What a time of day does to a finished picture: a colour, and its share in percent."""
+"""Veil that a time of day lays over a finished image: a colour, and its opacity in percent."""
 
 
-def lossless(picture: Image.Image) -> Image.Image:
-    """Copy a picture into a mode that can be painted on.
+def to_paintable(image: Image.Image) -> Image.Image:
+    """Copy an image into a mode that the brushes can paint on.
 
-    Parameters:
-        picture: a picture of any mode.
+    Args:
+        image: an image of any mode.
 
     Returns:
-        RGB, or RGBA if the picture can be transparent.
+        An RGB image, or RGBA if the mode of the image allows transparency.
     """
-    transparent = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
-    page = picture.convert("RGBA" if transparent else "RGB")
-    return page.copy() if page is picture else page
+    transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+    page = image.convert("RGBA" if transparent else "RGB")
+    return page.copy() if page is image else page
 
 
-def hole(mask: Image.Image) -> Image.Image:
-    """Return where a mask asks for new paint: white where its alpha is below one half."""
+def extract_hole(mask: Image.Image) -> Image.Image:
+    """Return the hole of a mask as an L mask, white where the alpha of the mask is below 128."""
     if not mask.has_transparency_data:
         return Image.new("L", mask.size)
     return mask.convert("RGBA").getchannel("A").point([255 if value < 128 else 0 for value in range(256)])
 
 
-def surroundings(page: Image.Image, area: tuple[int, int, int, int], rng: random.Random) -> Image.Image:
-    """Paint a ground for a hole that suits what lies around it, but can be told from it.
+def paint_surroundings(page: Image.Image, area: tuple[int, int, int, int], rng: random.Random) -> Image.Image:
+    """Paint the ground of a hole, similar to its surroundings but distinguishable.
 
-    Parameters:
-        page: the picture with the hole.
-        area: left, top, right and bottom of the hole's box in pixels.
-        rng: where the chance comes from.
+    Args:
+        page: the image with the hole.
+        area: left, top, right and bottom of the hole's bounding box, in pixels.
+        rng: the source of randomness.
 
     Returns:
-        An RGB picture as large as the box.
+        An RGB image of the box's size.
     """
     left, top, right, bottom = area
     edge = max(2, (bottom - top) // 12)
-    above = _mean(page, (left, max(0, top - edge), right, max(1, top)))
-    below = _mean(page, (left, min(page.height - 1, bottom), right, min(page.height, bottom + edge)))
+    above = _mean_colour(page, (left, max(0, top - edge), right, max(1, top)))
+    below = _mean_colour(page, (left, min(page.height - 1, bottom), right, min(page.height, bottom + edge)))
     tones = []
     for tone in (above, below):
         aim = WHITE if sum(tone) < 420 else (70, 96, 150)
         tones.append(mix(tone, aim, rng.randint(30, 38)))
-    patch = brushes.gradient((right - left, bottom - top), tones)
+    patch = brushes.paint_gradient((right - left, bottom - top), tones)
     size = patch.size
-    brushes.glow(patch, (size[0] // 2, size[1] // 2), (size[0] * 6 // 10, size[1] * 6 // 10), WHITE, 38)
+    brushes.paint_glow(patch, (size[0] // 2, size[1] // 2), (size[0] * 6 // 10, size[1] * 6 // 10), WHITE, 38)
     return patch
 
 
-def _mean(page: Image.Image, box: tuple[int, int, int, int]) -> Colour:
+def _mean_colour(page: Image.Image, box: tuple[int, int, int, int]) -> Colour:
+    """Return the mean colour of a box, at least a pixel large."""
     box = (box[0], box[1], max(box[2], box[0] + 1), max(box[3], box[1] + 1))
     red, green, blue = (round(value) for value in ImageStat.Stat(page.convert("RGB").crop(box)).mean)
     return red, green, blue
 
 
-def add(page: Image.Image, scene: Scene, prompt: str, rng: random.Random) -> None:
-    """Add what a prompt names to a picture, in place.
+def apply_prompt(page: Image.Image, scene: Scene, prompt: str, rng: random.Random) -> None:
+    """Add the things in a prompt to an image, in place.
 
-    Things to wear go to the upper middle, other things below; without a thing, the time of day, the
-    weather or a colour changes the whole picture; failing that the prompt is written on it.
+    Clothes go to the upper middle, other things below. Without a thing, the time of day, the weather
+    or a colour changes the whole image. Without these, the prompt becomes a caption.
 
-    Parameters:
+    Args:
         page: RGB or RGBA.
-        scene: the prompt as understood.
+        scene: the parsed prompt.
         prompt: the prompt itself.
-        rng: where the chance comes from.
+        rng: the source of randomness.
     """
-    figures = _flat(scene.figures)
+    figures = _list_new_figures(scene.figures)
     if not figures:
-        _retouch(page, scene, prompt, rng)
+        _retouch_image(page, scene, prompt, rng)
         return
     width, height = page.size
     side = min(width, height)
@@ -106,60 +107,63 @@ def add(page: Image.Image, scene: Scene, prompt: str, rng: random.Random) -> Non
             size = side * {"head": 40, "face": 32, "neck": 30}[figure.entry.at] // 100
         size = size * 2 // (count + 1)
         for index in range(count):
-            cut = clusters.cluster(figure, size, rng.random() < 0.5)
+            cut_out = clusters.paint_cluster(figure, size, rng.random() < 0.5)
             shift = (2 * index - count + 1) * size // 2
-            left = min(max(0, width * x // 100 + shift - cut.width // 2), max(0, width - cut.width))
-            _stick(page, cut, (left, max(0, height * y // 100 - cut.height)))
+            left = min(max(0, width * x // 100 + shift - cut_out.width // 2), max(0, width - cut_out.width))
+            _paste_sticker(page, cut_out, (left, max(0, height * y // 100 - cut_out.height)))
 
 
-def _flat(figures: list[Figure]) -> list[Figure]:
-    """List the things of an edit; of "a cat wearing a hat" only the hat is new."""
-    wearables = [other for figure in figures for link, other in figure.joined if link == "wear"]
+def _list_new_figures(figures: list[Figure]) -> list[Figure]:
+    """Return the figures that an edit adds; of "a cat wearing a hat" only the hat."""
+    wearables = [other for figure in figures for link, other in figure.attachments if link == "wear"]
     return wearables or figures[:5]
 
 
-def _stick(page: Image.Image, cut: Image.Image, at: tuple[int, int]) -> None:
-    width = max(1, max(cut.size) // 70)
-    page.paste((255, 255, 255), (at[0] - width, at[1] - width), clusters.rim(cut, width))
-    page.paste(cut, at, cut)
+def _paste_sticker(page: Image.Image, cut_out: Image.Image, at: tuple[int, int]) -> None:
+    """Paste a cut-out with a white edge."""
+    width = max(1, max(cut_out.size) // 70)
+    page.paste((255, 255, 255), (at[0] - width, at[1] - width), clusters.build_outline_mask(cut_out, width))
+    page.paste(cut_out, at, cut_out)
     if page.mode == "RGBA":
         solid = Image.new("L", page.size)
-        solid.paste(clusters.rim(cut, width), (at[0] - width, at[1] - width))
+        solid.paste(clusters.build_outline_mask(cut_out, width), (at[0] - width, at[1] - width))
         page.putalpha(ImageChops.lighter(page.getchannel("A"), solid))
 
 
-def _retouch(page: Image.Image, scene: Scene, prompt: str, rng: random.Random) -> None:
+def _retouch_image(page: Image.Image, scene: Scene, prompt: str, rng: random.Random) -> None:
+    """Change the mood of the whole image: time of day, weather or colour; otherwise write a caption."""
     done = False
-    if scene.time in VEILS:
-        colour, percent = VEILS[scene.time]
-        _veil(page, colour, percent)
+    if scene.time in TIME_VEILS:
+        colour, percent = TIME_VEILS[scene.time]
+        _paint_veil(page, colour, percent)
         done = True
     if scene.weather or scene.place == "snow":
-        scenery.weather(page, scenery.Setting("meadow", "day", scene.weather or "snow"), rng)
+        scenery.paint_weather(page, scenery.Setting("meadow", "day", scene.weather or "snow"), rng)
         done = True
     if scene.colours and not done:
-        _veil(page, scene.colours[0], 42)
+        _paint_veil(page, scene.colours[0], 42)
         done = True
     if not done:
-        lettering.caption(page, prompt)
+        lettering.write_caption(page, prompt)
 
 
-def _veil(page: Image.Image, colour: Colour, percent: int) -> None:
+def _paint_veil(page: Image.Image, colour: Colour, percent: int) -> None:
+    """Blend a colour over the whole image."""
     page.paste(colour, (0, 0, *page.size), Image.new("L", page.size, 255 * percent // 100))
 
 
-def transformed(picture: Image.Image, size: tuple[int, int], rng: random.Random) -> Image.Image:
-    """Vary a stranger's picture: cropped, perhaps mirrored, its hue and tone moved a little.
+def transform_image(image: Image.Image, size: tuple[int, int], rng: random.Random) -> Image.Image:
+    """Vary an image of unknown content: crop it, perhaps mirror it, shift its hue and lightness.
 
-    Parameters:
-        picture: RGB or RGBA.
-        size: width and height of the result in pixels.
-        rng: where the chance comes from.
+    Args:
+        image: RGB or RGBA.
+        size: width and height of the result, in pixels.
+        rng: the source of randomness.
 
     Returns:
-        A picture of the same mode.
+        An image of the same mode.
     """
-    page = ImageOps.fit(picture, size, Image.Resampling.LANCZOS) if picture.size != size else picture
+    page = ImageOps.fit(image, size, Image.Resampling.LANCZOS) if image.size != size else image
     width, height = size
     keep = rng.randint(72, 92)
     wide, tall = max(1, width * keep // 100), max(1, height * keep // 100)
@@ -180,10 +184,10 @@ def transformed(picture: Image.Image, size: tuple[int, int], rng: random.Random)
     return toned
 
 
-def stroke_of_foam(width: int, height: int) -> Image.Image:
-    """Draw a rounded stroke of foam.
+def build_foam_mask(width: int, height: int) -> Image.Image:
+    """Build the mask of a rounded stroke of foam.
 
-    Parameters:
+    Args:
         width: pixels across.
         height: pixels down.
 

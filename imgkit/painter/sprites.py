@@ -1,4 +1,4 @@
-"""One thing as a cut-out picture: its shape coloured in, shaded, and the line art on top."""
+"""Sprites: edge-outs of single figures, filled with colour, shaded and outlined."""
 
 from __future__ import annotations
 
@@ -6,86 +6,87 @@ from PIL import Image, ImageChops
 
 from imgkit.painter import drawings, glyphs
 from imgkit.painter.lexicon import LexiconEntry
-from imgkit.painter.palette import WHITE, Colour, ink_for, luma, mix
+from imgkit.painter.palette import WHITE, Colour, choose_ink, luma, mix
 from imgkit.painter.prompts import Figure
 
-_SLOPE = Image.linear_gradient("L")
+_SLOPE_MASK = Image.linear_gradient("L")
 
 
-def _colours(figure: Figure) -> tuple[Colour, Colour, Colour]:
-    """Return the colours of a figure's body, details and lines, the prompt's own colours first."""
+def _choose_colours(figure: Figure) -> tuple[Colour, Colour, Colour]:
+    """Return the colours of a figure's body, details and lines; the prompt's colours come first."""
     entry = figure.entry
     if not figure.colours:
         fill = entry.fill
-        return fill, entry.second or mix(fill, WHITE, 62), entry.ink or ink_for(fill)
-    wanted = figure.colours[0]
+        return fill, entry.second or mix(fill, WHITE, 62), entry.ink or choose_ink(fill)
+    main = figure.colours[0]
     extra = figure.colours[1] if len(figure.colours) > 1 else None
     if entry.solid:
-        ink = wanted if luma(wanted) < 215 else mix(wanted, (120, 130, 150), 32)
-        return extra or mix(wanted, WHITE, 68), extra or mix(wanted, WHITE, 76), ink
-    same = entry.second == entry.fill
-    second = extra or (wanted if same else entry.second or mix(wanted, WHITE, 55))
-    if wanted == entry.second and not extra:
-        second = mix(wanted, WHITE, 60)
-    return wanted, second, ink_for(wanted)
+        ink = main if luma(main) < 215 else mix(main, (120, 130, 150), 32)
+        return extra or mix(main, WHITE, 68), extra or mix(main, WHITE, 76), ink
+    is_plain = entry.second == entry.fill
+    second = extra or (main if is_plain else entry.second or mix(main, WHITE, 55))
+    if main == entry.second and not extra:
+        second = mix(main, WHITE, 60)
+    return main, second, choose_ink(main)
 
 
-def sprite(figure: Figure, size: int, mirrored: bool = False) -> Image.Image:
-    """Paint one copy of a figure, without what is joined to it.
+def paint_sprite(figure: Figure, size: int, mirrored: bool = False) -> Image.Image:
+    """Paint a copy of a figure without its attachments.
 
-    Parameters:
-        figure: what to paint and in which colours.
-        size: pixels of the longer side.
-        mirrored: whether it looks the other way.
+    Args:
+        figure: the figure with its colours.
+        size: length of the longer side, in pixels.
+        mirrored: whether to flip it left to right.
 
     Returns:
-        An RGBA picture cut to the figure's edges.
+        An RGBA image, cropped to the figure's edges.
     """
     size = max(6, size)
     entry = figure.entry
-    fill, second, ink = _colours(figure)
-    if drawings.has(entry.art):
-        picture = drawings.draw(entry.art, size, fill, second, ink)
+    fill, second, ink = _choose_colours(figure)
+    if drawings.has_drawing(entry.art):
+        image = drawings.render_drawing(entry.art, size, fill, second, ink)
     elif glyphs.has_glyph(entry.art):
-        picture = _coloured(entry, size, fill, second, ink)
+        image = _paint_glyph(entry, size, fill, second, ink)
     else:
-        picture = drawings.draw(drawings.stand_in(entry.kind), size, fill, second, ink)
-    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else picture
+        image = drawings.render_drawing(drawings.find_stand_in(entry.kind), size, fill, second, ink)
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image
 
 
-def _coloured(entry: LexiconEntry, size: int, fill: Colour, second: Colour, ink: Colour) -> Image.Image:
-    shape = glyphs.shape(entry.art, size)
+def _paint_glyph(entry: LexiconEntry, size: int, fill: Colour, second: Colour, ink: Colour) -> Image.Image:
+    """Paint the glyph of an entry: fill, details, shading and lines."""
+    shape = glyphs.draw_glyph_masks(entry.art, size)
     width, height = shape.ink.size
-    picture = Image.new("RGBA", (width, height), (*ink, 0))
+    image = Image.new("RGBA", (width, height), (*ink, 0))
     paint = Image.new("RGB", (width, height), fill)
     for band, upper in ((entry.top, True), (entry.foot, False)):
         if band is not None:
-            cut = height * band[1] // 100
-            paint.paste(band[0], (0, 0, width, cut) if upper else (0, cut, width, height))
+            edge = height * band[1] // 100
+            paint.paste(band[0], (0, 0, width, edge) if upper else (0, edge, width, height))
     if (entry.foot is None and entry.top is None) or entry.second != entry.fill:
         paint.paste(second, (0, 0), shape.details)
-    shade(paint, shape.body)
+    add_shading(paint, shape.body)
     paint.paste(ink, (0, 0), shape.ink)
-    picture.paste(paint, (0, 0))
-    picture.putalpha(ImageChops.lighter(shape.ink, shape.body))
-    return picture
+    image.paste(paint, (0, 0))
+    image.putalpha(ImageChops.lighter(shape.ink, shape.body))
+    return image
 
 
-def shade(paint: Image.Image, body: Image.Image) -> None:
-    """Give a flat colouring some depth, in place.
+def add_shading(paint: Image.Image, body: Image.Image) -> None:
+    """Add shading to a flat colouring, in place.
 
-    Parameters:
+    Args:
         paint: the RGB colouring.
-        body: a mask of equal size, white where the thing is.
+        body: an L mask of equal size, white where the figure is.
     """
     width, height = paint.size
     step = max(1, min(width, height) // 16)
-    # The rim away from the light: where the shape is, but its copy moved towards the light is not.
+    # The shaded rim is the body minus a copy of the body shifted towards the light.
     moved = Image.new("L", body.size)
     moved.paste(body, (-step, -step))
     rim = ImageChops.subtract(body, moved).point([value * 56 // 255 for value in range(256)])
     paint.paste((46, 22, 58), (0, 0), rim)
-    slope = _SLOPE.resize((width, height)).point([value * 40 // 255 for value in range(256)])
+    slope = _SLOPE_MASK.resize((width, height)).point([value * 40 // 255 for value in range(256)])
     paint.paste((46, 22, 58), (0, 0), slope)
-    glow = _SLOPE.transpose(Image.Transpose.FLIP_TOP_BOTTOM).resize((width, height))
+    glow = _SLOPE_MASK.transpose(Image.Transpose.FLIP_TOP_BOTTOM).resize((width, height))
     paint.paste(WHITE, (0, 0), glow.point([max(0, value - 110) * 46 // 145 for value in range(256)]))

@@ -10,22 +10,23 @@ import pytest
 
 import imgkit
 from tests.support.pictures import answer, encoded, picture
-from tests.support.wire_server import Script, WireServer, drip, drop, hang, head, raw, reply, reset
+from tests.support.wire_server import Line, Script, WireServer, drip, drop, hang, head, raw, reply, reset
 
 KEY = "sk-test-CANARY-1234567890abcdef"
 OK = reply(200, answer())
 JSON_HEAD = {"content-type": "application/json", "x-request-id": "req_1", "connection": "close"}
 
 
-def create(flavor: Any, server: WireServer, backend: str, **options: Any) -> Any:
+def create_image(flavor: Any, server: WireServer, backend: str, **options: Any) -> Any:
+    """Create an image over HTTP."""
     settings = {"backend": backend, "base_url": server.base_url, "api_key": KEY, **options}
     return flavor.run(lambda service: service.create_image("a fox"), **settings)
 
 
-def test_small_call(flavor: Any, http_backend: str) -> None:
-    """A call goes out as canonical JSON with the key, and its picture comes back."""
+def test_call_sends_canonical_json(flavor: Any, http_backend: str) -> None:
+    """Sends canonical JSON with the key, and returns the image of the response."""
     with WireServer(OK) as server:
-        got = create(flavor, server, http_backend)
+        images = create_image(flavor, server, http_backend)
     (line,) = server.lines
     assert line.request_line == "POST /v1/images/generations HTTP/1.1"
     assert line.body == b'{"prompt":"a fox"}'
@@ -34,29 +35,29 @@ def test_small_call(flavor: Any, http_backend: str) -> None:
     assert line.headers["content-type"] == "application/json"
     assert line.headers["connection"] == "close"
     assert "cookie" not in line.headers
-    assert got[0].data == picture()
-    assert got.meta.request_id == "req_test"
-    assert got.meta.backend == http_backend
-    assert KEY not in repr(got)
+    assert images[0].data == picture()
+    assert images.meta.request_id == "req_test"
+    assert images.meta.backend == http_backend
+    assert KEY not in repr(images)
 
 
-def test_a_small_request_is_one_packet(flavor: Any, http_backend: str) -> None:
-    """Head and body leave together; a server need not wake up for half a request."""
-    seen: list[bytes] = []
+def test_small_request_is_a_single_packet(flavor: Any, http_backend: str) -> None:
+    """Sends head and body together, so a server never wakes up for half a request."""
+    packets: list[bytes] = []
 
-    def read_once(line: Any) -> None:
-        seen.append(line.connection.recv(65536))
+    def respond_after_first_packet(line: Any) -> None:
+        packets.append(line.connection.recv(65536))
         OK(line)
 
-    with WireServer(read_once, read_first=False) as server:
-        create(flavor, server, http_backend)
-    assert len(seen) == 1
-    assert seen[0].startswith(b"POST /v1/images/generations HTTP/1.1\r\n")
-    assert seen[0].endswith(b'\r\n\r\n{"prompt":"a fox"}')
+    with WireServer(respond_after_first_packet, read_first=False) as server:
+        create_image(flavor, server, http_backend)
+    assert len(packets) == 1
+    assert packets[0].startswith(b"POST /v1/images/generations HTTP/1.1\r\n")
+    assert packets[0].endswith(b'\r\n\r\n{"prompt":"a fox"}')
 
 
-def test_same_bytes_everywhere(flavor: Any, http_backend: str) -> None:
-    """An edit is the same bytes on every backend and service: here against bytes written down."""
+def test_equal_bytes_on_every_backend(flavor: Any, http_backend: str) -> None:
+    """Sends an edit as the same bytes on every backend and service."""
     with WireServer(OK) as server:
         settings = {"backend": http_backend, "base_url": server.base_url}
         flavor.run(lambda service: service.create_image_edit(picture(), "blue", n=2), **settings)
@@ -76,19 +77,19 @@ def test_same_bytes_everywhere(flavor: Any, http_backend: str) -> None:
     )
 
 
-def test_large_upload_and_reply(flavor: Any, http_backend: str, tmp_path: Any) -> None:
-    """Megabytes go out block by block with a known length, and come back untouched."""
+def test_large_upload_and_response(flavor: Any, http_backend: str, tmp_path: Any) -> None:
+    """Sends megabytes block by block with a known length, and returns megabytes unchanged."""
     big = picture("PNG", (8, 8))[:-12] + b"\0\x30\0\0junk" + b"j" * 0x300000 + b"\0\0\0\0" + picture()[-12:]
     path = tmp_path / "big.png"
     path.write_bytes(big)
     with WireServer(reply(200, {"data": [{"b64_json": encoded(big)}]})) as server:
         settings = {"backend": http_backend, "base_url": server.base_url}
-        got = flavor.run(lambda service: service.create_image_edit(path, "blue"), **settings)
+        images = flavor.run(lambda service: service.create_image_edit(path, "blue"), **settings)
     line = server.lines[0]
     assert int(line.headers["content-length"]) == len(line.body)
     assert "transfer-encoding" not in line.headers
     assert big in line.body
-    assert got[0].data == big
+    assert images[0].data == big
 
 
 FAULTS: dict[str, tuple[Script, type[Exception]]] = {
@@ -106,7 +107,7 @@ FAULTS: dict[str, tuple[Script, type[Exception]]] = {
     "no last chunk": (
         raw(head(200, {**JSON_HEAD, "transfer-encoding": "chunked"}) + b'2\r\n{}\r\n'),
         imgkit.OutcomeUnknownError),
-    "gzip that is none": (
+    "invalid gzip": (
         reply(200, answer(), content_encoding="gzip"), imgkit.OutcomeUnknownError),
     "cut without a length": (raw(head(200, JSON_HEAD) + b'{"data"'), imgkit.UnreadableReplyError),
     "empty body": (reply(200, b""), imgkit.UnreadableReplyError),
@@ -120,18 +121,18 @@ FAULTS: dict[str, tuple[Script, type[Exception]]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_fault(flavor: Any, http_backend: str, fault: str) -> None:
-    """Each fault gives its own class of error on both backends, exactly one POST, and shows no key."""
+def test_faults(flavor: Any, http_backend: str, fault: str) -> None:
+    """Maps each fault to its error class on both backends, after exactly one POST, without the key."""
     script, expected = FAULTS[fault]
     with WireServer(script) as server, pytest.raises(expected) as caught:
-        create(flavor, server, http_backend)
+        create_image(flavor, server, http_backend)
     assert type(caught.value) is expected
     assert server.posts == 1
     assert server.accepted == 1
-    trace: BaseException | None = caught.value
-    while trace is not None:
-        assert KEY not in f"{trace!r}{trace}{trace.args!r}{vars(trace)!r}"
-        trace = trace.__cause__ or (None if trace.__suppress_context__ else trace.__context__)
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert KEY not in f"{error!r}{error}{error.args!r}{vars(error)!r}"
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 SLOW: dict[str, Script] = {
@@ -144,27 +145,31 @@ SLOW: dict[str, Script] = {
 
 @pytest.mark.parametrize("slow", SLOW)
 def test_deadline_bounds_the_call(flavor: Any, http_backend: str, slow: str) -> None:
-    """No drip of bytes outlives the total deadline, at any stage; the outcome is unknown."""
+    """Ends a call at the total deadline at every stage; the outcome is unknown."""
     began = time.monotonic()
     with WireServer(SLOW[slow]) as server, pytest.raises(imgkit.OutcomeUnknownError, match=r"within 0\.3 s"):
-        create(flavor, server, http_backend, timeout_s=0.3)
+        create_image(flavor, server, http_backend, timeout_s=0.3)
     assert 0.25 < time.monotonic() - began < 3
     assert server.posts == 1
 
 
-def test_read_gap(flavor: Any, http_backend: str) -> None:
-    """Silence longer than the read timeout ends a call long before its deadline."""
+def test_read_timeout(flavor: Any, http_backend: str) -> None:
+    """Ends a call after a silence of `read_timeout_s`, long before the deadline."""
     began = time.monotonic()
     with WireServer(hang) as server, pytest.raises(imgkit.OutcomeUnknownError):
-        create(flavor, server, http_backend, read_timeout_s=0.2)
+        create_image(flavor, server, http_backend, read_timeout_s=0.2)
     assert time.monotonic() - began < 3
 
 
 def test_stalled_upload(flavor: Any, http_backend: str, tmp_path: Any) -> None:
-    """A server that does not read the upload does not outlive the deadline either."""
+    """Ends a call at the deadline when the server does not read the upload."""
     path = tmp_path / "big.png"
     path.write_bytes(picture()[:-12] + b"\x02\0\0\0junk" + b"j" * 0x2000000 + b"\0\0\0\0" + picture()[-12:])
-    with WireServer(lambda line: line.closing.wait(20) and None, read_first=False) as server:
+
+    def never_read(line: Line) -> None:
+        line.closing.wait(20)
+
+    with WireServer(never_read, read_first=False) as server:
         settings = {"backend": http_backend, "base_url": server.base_url, "timeout_s": 0.5}
         began = time.monotonic()
         with pytest.raises(imgkit.OutcomeUnknownError):
@@ -173,22 +178,22 @@ def test_stalled_upload(flavor: Any, http_backend: str, tmp_path: Any) -> None:
 
 
 def test_refused_connection_is_not_sent(flavor: Any, http_backend: str) -> None:
-    """Nobody listening means that nothing was sent."""
+    """Raises NotSentError when no server listens."""
     with WireServer(OK) as server:
         pass
     with pytest.raises(imgkit.NotSentError, match="nothing was billed"):
-        create(flavor, server, http_backend)
+        create_image(flavor, server, http_backend)
 
 
 def test_unknown_host_is_not_sent(flavor: Any, http_backend: str) -> None:
-    """A name that does not resolve means that nothing was sent."""
+    """Raises NotSentError when the host name does not resolve."""
     settings = {"backend": http_backend, "base_url": "https://nowhere.invalid/v1", "api_key": KEY}
     with pytest.raises(imgkit.NotSentError):
         flavor.run(lambda service: service.create_image("a fox"), **settings)
 
 
 def test_connect_timeout_is_not_sent(flavor: Any, http_backend: str) -> None:
-    """A host that takes no connections is not sent anything within the connect timeout."""
+    """Raises NotSentError when the host accepts no connection within the connect timeout."""
     import socket
 
     with socket.socket() as listener:
@@ -196,9 +201,10 @@ def test_connect_timeout_is_not_sent(flavor: Any, http_backend: str) -> None:
         listener.listen(0)
         port = listener.getsockname()[1]
         queue = [socket.socket() for _ in range(4)]
-        for one in queue:  # fill the backlog, so that the next connection gets no answer
-            one.setblocking(False)
-            one.connect_ex(("127.0.0.1", port))
+        # Fill the backlog: the next connection gets no response.
+        for pending in queue:
+            pending.setblocking(False)
+            pending.connect_ex(("127.0.0.1", port))
         settings = {
             "backend": http_backend,
             "base_url": f"http://127.0.0.1:{port}/v1",
@@ -206,49 +212,51 @@ def test_connect_timeout_is_not_sent(flavor: Any, http_backend: str) -> None:
         }
         with pytest.raises(imgkit.NotSentError):
             flavor.run(lambda service: service.create_image("a fox"), **settings)
-        for one in queue:
-            one.close()
+        for pending in queue:
+            pending.close()
 
 
-def test_reply_cap(flavor: Any, http_backend: str) -> None:
-    """A reply beyond the limit is not read on, with and without an announced length."""
+def test_response_size_limit(flavor: Any, http_backend: str) -> None:
+    """Stops reading a response beyond `max_reply_bytes`, with and without an announced length."""
     for headers in ({"content-length": "1000000"}, {}):
         script = drip(b"", head(200, {**JSON_HEAD, **headers}) + b" " * 300_000)
         with (
             WireServer(script) as server,
             pytest.raises(imgkit.UnreadableReplyError, match="over 100000 bytes"),
         ):
-            create(flavor, server, http_backend, max_reply_bytes=100_000)
+            create_image(flavor, server, http_backend, max_reply_bytes=100_000)
 
 
 def test_connections_are_reused_only_on_request(flavor: Any, http_backend: str) -> None:
-    """Each paid request has its own connection, unless the user asks for reuse."""
+    """Opens a connection per paid request, unless `reuse_connections` is set."""
 
-    def keep(line: Any) -> None:
+    def serve_until_closed(line: Any) -> None:
         while True:
             line.send(head(200, {"content-length": str(len(BODY))}) + BODY)
             if not line.read_request():
                 return
 
-    async def two(service: Any) -> None:
+    async def create_two(service: Any) -> None:
         await service.create_image("a")
         await service.create_image("b")
 
-    def two_sync(service: Any) -> Any:
+    def create_two_in_either(service: Any) -> Any:
         if isinstance(service, imgkit.ImageService):
             service.create_image("a")
             return service.create_image("b")
-        return two(service)
+        return create_two(service)
 
     BODY = json.dumps(answer()).encode()
     for reuse, connections in ((False, 2), (True, 1)):
-        with WireServer(keep) as server:
-            flavor.run(two_sync, backend=http_backend, base_url=server.base_url, reuse_connections=reuse)
+        with WireServer(serve_until_closed) as server:
+            flavor.run(
+                create_two_in_either, backend=http_backend, base_url=server.base_url, reuse_connections=reuse
+            )
         assert server.accepted == connections
 
 
 def test_environment_is_not_trusted(flavor: Any, http_backend: str, monkeypatch: Any, tmp_path: Any) -> None:
-    """Proxies and netrc of the environment change nothing unless the user opts in."""
+    """Ignores proxies and netrc of the environment, unless `use_env_proxy` is set."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login u password p\n")
     netrc.chmod(0o600)
@@ -257,30 +265,30 @@ def test_environment_is_not_trusted(flavor: Any, http_backend: str, monkeypatch:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
     with WireServer(OK) as server:
-        create(flavor, server, http_backend)
+        create_image(flavor, server, http_backend)
     assert server.lines[0].headers["authorization"] == f"Bearer {KEY}"
     with WireServer(OK) as server, pytest.raises(imgkit.TransportError):
-        create(flavor, server, http_backend, use_env_proxy=True)
+        create_image(flavor, server, http_backend, use_env_proxy=True)
 
 
 def test_explicit_proxy(flavor: Any, http_backend: str) -> None:
-    """A proxy that is given gets the request, in absolute form."""
+    """Sends the request in absolute form to a given proxy."""
     with WireServer(OK) as proxy:
         settings = {"backend": http_backend, "base_url": "http://127.0.0.1:1/v1", "proxy": proxy.origin}
         flavor.run(lambda service: service.create_image("a fox"), **settings)
     assert proxy.lines[0].request_line == "POST http://127.0.0.1:1/v1/images/generations HTTP/1.1"
 
 
-def test_early_refusal_during_upload(flavor: Any, http_backend: str, tmp_path: Any) -> None:
-    """A refusal that comes before the upload is through counts as a refusal, not as unknown."""
+def test_early_error_during_upload(flavor: Any, http_backend: str, tmp_path: Any) -> None:
+    """Returns the server's error when it arrives before the end of the upload."""
     path = tmp_path / "big.png"
     path.write_bytes(picture()[:-12] + b"\0\x80\0\0junk" + b"j" * 0x800000 + b"\0\0\0\0" + picture()[-12:])
 
-    def refuse(line: Any) -> None:
+    def reject_early(line: Any) -> None:
         line.connection.recv(1000)
         reply(401, {"error": {"message": "no", "code": "invalid_api_key"}})(line)
         line.until_client_leaves()
 
-    with WireServer(refuse, read_first=False) as server, pytest.raises(imgkit.AuthenticationError):
+    with WireServer(reject_early, read_first=False) as server, pytest.raises(imgkit.AuthenticationError):
         settings = {"backend": http_backend, "base_url": server.base_url}
         flavor.run(lambda service: service.create_image_edit(path, "blue"), **settings)

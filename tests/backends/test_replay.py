@@ -1,4 +1,4 @@
-"""Fixtures: the offline backend answers from cassettes, as the server did, without vcrpy."""
+"""Fixtures: the offline backend replays cassettes without vcrpy."""
 
 from __future__ import annotations
 
@@ -14,35 +14,40 @@ from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, reply
 from tests.testing.test_vcr_config import CALLS, outcome, play, script
 
-OURS = Path(__file__).parents[1] / "cassettes"
+CASSETTES = Path(__file__).parents[1] / "cassettes"
 
 
-def offline(path: Path, names: Any, **knobs: Any) -> list[Any]:
-    with imgkit.ImageService(client_options={"fixtures": path, **knobs}, retry=False) as service:
+def replay_calls(path: Path, names: Any, **options: Any) -> list[Any]:
+    """Return the outcomes of calls that the fixtures answer."""
+    with imgkit.ImageService(client_options={"fixtures": path, **options}, retry=False) as service:
         return [outcome(service, name) for name in names]
 
 
 @pytest.mark.parametrize("recorder", ["requests", "aiohttp"])
-def test_the_same_answers(recorder: str, tmp_path: Path) -> None:
-    """Pictures in JSON, in URLs, edits of megabytes, and errors; in another order than recorded."""
+def test_replay_equals_the_recording(recorder: str, tmp_path: Path) -> None:
+    """Replays JSON images, URLs, edits of megabytes and errors, in any order."""
     path = tmp_path / "c.yaml"
     with WireServer(script) as server:
         recorded = dict(zip(CALLS, play(path, recorder, server.base_url, CALLS, "all"), strict=True))
     names = list(reversed(CALLS))
-    assert offline(path, names) == [recorded[name] for name in names]
-    assert offline(tmp_path, ["edit"]) == [recorded["edit"]]
+    assert replay_calls(path, names) == [recorded[name] for name in names]
+    assert replay_calls(tmp_path, ["edit"]) == [recorded["edit"]]
 
 
 def test_under_the_asynchronous_service(flavor: Any, tmp_path: Path) -> None:
+    """Replays under the asynchronous service."""
     path = tmp_path / "c.yaml"
     with WireServer(script) as server:
         play(path, "requests", server.base_url, ["create"], "all")
-    made = flavor.run(lambda service: service.create_image("a fox"), client_options={"fixtures": str(path)})
-    assert made.meta.backend == "offline"
-    assert made[0].width == 8
+    response = flavor.run(
+        lambda service: service.create_image("a fox"), client_options={"fixtures": str(path)}
+    )
+    assert response.meta.backend == "offline"
+    assert response[0].width == 8
 
 
 def test_without_vcrpy(tmp_path: Path) -> None:
+    """Replays in a process without vcrpy, and imports no HTTP library."""
     path = tmp_path / "c.yaml"
     with WireServer(script) as server:
         play(path, "requests", server.base_url, ["create"], "all")
@@ -51,27 +56,28 @@ def test_without_vcrpy(tmp_path: Path) -> None:
         f"s = imgkit.ImageService(client_options={{'fixtures': {str(path)!r}}}); "
         "print(s.create_image('a fox')[0].width, 'requests' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
-    assert done.stdout == "8 False\n", done.stderr
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    assert process.stdout == "8 False\n", process.stderr
 
 
-def test_equal_requests_in_their_order(tmp_path: Path) -> None:
+def test_equal_requests_replay_in_order(tmp_path: Path) -> None:
+    """Replays equal requests in the order of their recording, each once."""
     path = tmp_path / "c.yaml"
     with WireServer(*(reply(200, answer(png(number))) for number in range(3))) as server:
         play(path, "requests", server.base_url, ["create"] * 3, "all")
-    assert offline(path, ["create"] * 3) == [[png(number)] for number in range(3)]
+    assert replay_calls(path, ["create"] * 3) == [[png(number)] for number in range(3)]
     with pytest.raises(imgkit.FixtureMissingError, match="recorded 3 times") as caught:
-        offline(path, ["create"] * 4)
+        replay_calls(path, ["create"] * 4)
     assert str(path) in (caught.value.nearest or "")
 
 
-def test_a_miss_names_the_nearest(tmp_path: Path) -> None:
-    """And what is different; with strict=False it is painted."""
+def test_missing_fixture_names_the_nearest(tmp_path: Path) -> None:
+    """Names the nearest recording and the differences; strict=False paints instead."""
     path = tmp_path / "c.yaml"
     with WireServer(script) as server:
         play(path, "requests", server.base_url, ["create", "edit"], "all")
-    knobs = {"fixtures": path}
-    with imgkit.ImageService(client_options=knobs) as service:
+    options = {"fixtures": path}
+    with imgkit.ImageService(client_options=options) as service:
         with pytest.raises(
             imgkit.FixtureMissingError, match='prompt: "a fox" was recorded, "a wolf"'
         ) as caught:
@@ -84,35 +90,39 @@ def test_a_miss_names_the_nearest(tmp_path: Path) -> None:
         ) as caught:
             service.create_image_variation(png(9))
         assert caught.value.nearest is None
-    with imgkit.ImageService(client_options={**knobs, "strict": False}) as service:
+    with imgkit.ImageService(client_options={**options, "strict": False}) as service:
         assert service.create_image("a wolf", size="64x64")[0].width == 64
         assert service.create_image("a fox")[0].width == 8
 
 
-def test_our_own_cassettes() -> None:
-    with imgkit.ImageService(client_options={"fixtures": OURS}, model="offline-painter") as service:
-        made = service.create_image("a red fox in the snow", size="256x256")
-        assert made[0].width == 256
+def test_repository_cassettes() -> None:
+    """Replays the cassettes of the repository."""
+    with imgkit.ImageService(client_options={"fixtures": CASSETTES}, model="offline-painter") as service:
+        response = service.create_image("a red fox in the snow", size="256x256")
+        assert response[0].width == 256
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(None, "no fixtures"), ("x: [", "no cassette"), ("interactions: 3", "no cassette")]
+    ("content", "problem"),
+    [(None, "no fixtures"), ("x: [", "no cassette"), ("interactions: 3", "no cassette")],
 )
-def test_what_is_no_fixture(content: str | None, told: str, tmp_path: Path) -> None:
+def test_unreadable_fixtures(content: str | None, problem: str, tmp_path: Path) -> None:
+    """Reports a missing or invalid cassette when the service is created."""
     path = tmp_path / "c.yaml"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(imgkit.ConfigurationError, match=told):
+    with pytest.raises(imgkit.ConfigurationError, match=problem):
         imgkit.ImageService(client_options={"fixtures": path})
 
 
-@pytest.mark.parametrize("knobs", [{"fixtures": 3}, {"strict": "yes"}])
-def test_wrong_knobs(knobs: Any) -> None:
-    with pytest.raises(imgkit.ConfigurationError, match=next(iter(knobs))):
-        imgkit.ImageService(client_options=knobs)
+@pytest.mark.parametrize("options", [{"fixtures": 3}, {"strict": "yes"}])
+def test_invalid_options(options: Any) -> None:
+    """Reports an invalid fixture option when the service is created."""
+    with pytest.raises(imgkit.ConfigurationError, match=next(iter(options))):
+        imgkit.ImageService(client_options=options)
 
 
-BY_HAND = """
+HAND_WRITTEN = """
 interactions:
 - request:
     method: POST
@@ -126,20 +136,20 @@ interactions:
 """
 
 
-def test_a_cassette_that_is_edited_by_hand(tmp_path: Path) -> None:
-    """Text may be written as text, and headers as plain values."""
+def test_hand_written_cassette(tmp_path: Path) -> None:
+    """Accepts bodies as text and headers as plain values."""
     path = tmp_path / "c.yaml"
-    path.write_text(BY_HAND)
+    path.write_text(HAND_WRITTEN)
     with imgkit.ImageService(client_options={"fixtures": path}) as service:
         with pytest.raises(imgkit.BadRequestError) as caught:
             service.create_image("x")
     assert caught.value.code == "c"
 
 
-def test_as_arguments_of_the_service(tmp_path: Path) -> None:
-    """They are for the offline backend, which is the default."""
+def test_fixtures_as_service_arguments(tmp_path: Path) -> None:
+    """`fixtures` and `strict` work with the default backend and are rejected with others."""
     path = tmp_path / "c.yaml"
-    path.write_text(BY_HAND)
+    path.write_text(HAND_WRITTEN)
     with imgkit.ImageService(backend="offline", fixtures=path, strict=True) as service:
         with pytest.raises(imgkit.BadRequestError):
             service.create_image("x")
@@ -147,6 +157,6 @@ def test_as_arguments_of_the_service(tmp_path: Path) -> None:
             service.create_image("y")
     with imgkit.ImageService(fixtures=path, strict=False) as service:
         assert service.create_image("y", size="64x64")[0].width == 64
-    for given in ({"fixtures": path}, {"strict": False}):
+    for arguments in ({"fixtures": path}, {"strict": False}):
         with pytest.raises(imgkit.ConfigurationError, match="offline"):
-            imgkit.ImageService("requests", **given)  # type: ignore[arg-type]  # keywords of several types
+            imgkit.ImageService("requests", **arguments)

@@ -1,19 +1,19 @@
-"""What the painter understands of a prompt."""
+"""Prompt parsing of the offline painter."""
 
 from __future__ import annotations
 
 import pytest
 
 from imgkit.painter import drawings, glyphs, lexicon, palette, places, scenery
-from imgkit.painter.prompts import Figure, read
+from imgkit.painter.prompts import Figure, parse_prompt
 
-RED, BLUE, BLACK = (palette.parse(code) for code in ("#d9342b", "#3a74d0", "#2c2b34"))
-WHITE = palette.parse("#fbfbf8")
+RED, BLUE, BLACK = (palette.parse_colour(code) for code in ("#d9342b", "#3a74d0", "#2c2b34"))
+WHITE = palette.parse_colour("#fbfbf8")
 
 
-def seen(prompt: str) -> list[tuple[str, int]]:
-    """Return the things in a prompt with their numbers."""
-    return [(figure.entry.name, figure.count) for figure in read(prompt).figures]
+def parse_counts(prompt: str) -> list[tuple[str, int]]:
+    """Return names and counts of the figures in a prompt."""
+    return [(figure.entry.name, figure.count) for figure in parse_prompt(prompt).figures]
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def seen(prompt: str) -> list[tuple[str, int]]:
     ],
 )
 def test_counts(prompt: str, expected: list[tuple[str, int]]) -> None:
-    """Every thing is found once, with the number that the prompt gives it."""
-    assert seen(prompt) == expected
+    """Each thing is found once, with the number in the prompt."""
+    assert parse_counts(prompt) == expected
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_counts(prompt: str, expected: list[tuple[str, int]]) -> None:
     ],
 )
 def test_plurals(plural: str, name: str) -> None:
-    """A plural means several of its singular, however English forms it."""
-    ((found, count),) = seen(f"{plural} at noon")
-    assert found == name
+    """A plural means three of its singular, whatever its English form."""
+    ((singular, count),) = parse_counts(f"{plural} at noon")
+    assert singular == name
     assert count == 3
 
 
@@ -87,44 +87,44 @@ def test_plurals(plural: str, name: str) -> None:
     ],
 )
 def test_longest_name_wins(prompt: str, expected: str) -> None:
-    """A name of two words is not taken for one of its words."""
-    assert seen(f"a {prompt}") == [(expected, 1)]
+    """A name of two words is not parsed as a single word."""
+    assert parse_counts(f"a {prompt}") == [(expected, 1)]
 
 
 def test_colours_belong_to_their_nouns() -> None:
-    """Each colour word colours the noun that follows it, and only that one."""
-    bird, hat, car = read("a blue bird, a black hat and a red car").figures
+    """Each colour word colours its noun and no other."""
+    bird, hat, car = parse_prompt("a blue bird, a black hat and a red car").figures
     assert (bird.colours, hat.colours, car.colours) == ((BLUE,), (BLACK,), (RED,))
-    (cat,) = read("a black and white cat").figures
+    (cat,) = parse_prompt("a black and white cat").figures
     assert cat.colours == (BLACK, WHITE)
-    (house,) = read("a house painted blue").figures
+    (house,) = parse_prompt("a house painted blue").figures
     assert house.colours == (BLUE,)
-    (light,) = read("a light blue car").figures
+    (light,) = parse_prompt("a light blue car").figures
     assert palette.luma(light.colours[0]) > palette.luma(BLUE) + 40
-    first, second = read("a red balloon and a dog").figures
+    first, second = parse_prompt("a red balloon and a dog").figures
     assert (first.colours, second.colours) == ((RED,), ())
 
 
 def test_orange_is_a_colour_or_a_fruit() -> None:
-    """The word orange before a noun is a colour, alone it is a fruit."""
-    (cat,) = read("an orange tabby cat").figures
+    """The word "orange" is a colour before a noun, and a fruit alone."""
+    (cat,) = parse_prompt("an orange tabby cat").figures
     assert cat.entry.kind == "animal"
     assert cat.colours
-    assert seen("three oranges") == [("orange", 3)]
+    assert parse_counts("three oranges") == [("orange", 3)]
 
 
 def test_sizes() -> None:
-    """Size words scale their noun; "baby" and "giant" are sizes before a noun and beings alone."""
-    small, large = read("a tiny elephant and a giant mouse").figures
+    """Size words scale their noun; "baby" and "giant" are sizes before a noun and nouns alone."""
+    small, large = parse_prompt("a tiny elephant and a giant mouse").figures
     assert small.scale < 60
     assert large.scale > 150
-    assert seen("a giant mouse") == [("mouse", 1)]
-    assert seen("a baby") == [("baby", 1)]
+    assert parse_counts("a giant mouse") == [("mouse", 1)]
+    assert parse_counts("a baby") == [("baby", 1)]
 
 
-def joined(figure: Figure) -> list[tuple[str, str]]:
-    """Return what is joined to a figure."""
-    return [(link, other.entry.name) for link, other in figure.joined]
+def list_attachments(figure: Figure) -> list[tuple[str, str]]:
+    """Return links and names of a figure's attachments."""
+    return [(link, other.entry.name) for link, other in figure.attachments]
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ def joined(figure: Figure) -> list[tuple[str, str]]:
     ],
 )
 def test_links(prompt: str, expected: list[tuple[str, str]]) -> None:
-    """Riding, holding, wearing and holding inside join one thing to the other."""
-    assert joined(read(prompt).figures[0]) == expected
+    """Riding, holding, wearing and containing attach a figure to another."""
+    assert list_attachments(parse_prompt(prompt).figures[0]) == expected
 
 
 @pytest.mark.parametrize(
@@ -158,40 +158,40 @@ def test_links(prompt: str, expected: list[tuple[str, str]]) -> None:
     ],
 )
 def test_settings(prompt: str, place: str, time: str, weather: str) -> None:
-    """Place, time of day and weather are read independently."""
-    scene = read(prompt)
+    """Place, time of day and weather are parsed independently."""
+    scene = parse_prompt(prompt)
     assert (scene.place, scene.time, scene.weather) == (place, time, weather)
 
 
-def test_things_bring_their_home() -> None:
-    """Without a place in the prompt, a thing is painted where it lives."""
-    assert read("a whale").home == "sea"
-    assert read("a camel").home == "desert"
-    assert read("an apple").home == "room"
-    assert read("a dog").home == "meadow"
+def test_figures_bring_their_home() -> None:
+    """Without a place in the prompt, a figure brings its home."""
+    assert parse_prompt("a whale").home == "sea"
+    assert parse_prompt("a camel").home == "desert"
+    assert parse_prompt("an apple").home == "room"
+    assert parse_prompt("a dog").home == "meadow"
 
 
 def test_unknown_words_are_not_recognised() -> None:
-    """A prompt without a known word says so, and keeps its colours."""
-    scene = read("purple xyzzy")
+    """A prompt without a known word is not recognised, and keeps its colours."""
+    scene = parse_prompt("purple xyzzy")
     assert not scene.recognised
-    assert scene.colours == [palette.parse("#7d3fa8")]
+    assert scene.colours == [palette.parse_colour("#7d3fa8")]
 
 
 def test_every_entry_can_be_painted() -> None:
-    """Each entry of the data files has a glyph or a drawing, a place to be and a tool that exists."""
-    known = lexicon.language()
+    """Each vocabulary entry has a glyph or a drawing, a valid home and an existing tool."""
+    known = lexicon.load_language()
     assert len(known.nouns) > 1500
     for entry in known.nouns.values():
-        assert drawings.has(entry.art) or glyphs.has_glyph(entry.art), entry
-        assert drawings.has(drawings.stand_in(entry.kind)), entry
-        assert not entry.home or entry.home in places.PLACES, entry
+        assert drawings.has_drawing(entry.art) or glyphs.has_glyph(entry.art), entry
+        assert drawings.has_drawing(drawings.find_stand_in(entry.kind)), entry
+        assert not entry.home or entry.home in places.PLACE_PAINTERS, entry
         assert not entry.tool or (entry.tool,) in known.nouns, entry
 
 
 def test_every_setting_has_a_painter() -> None:
-    """Each place and time in the word list has its colours and its painter."""
-    for axis, name in lexicon.language().settings.values():
+    """Each place in the vocabulary has its colours and its painter."""
+    for axis, name in lexicon.load_language().settings.values():
         if axis == "places":
-            assert scenery.horizon(scenery.Setting(name), 100) > 0
-            assert name in places.PLACES
+            assert scenery.find_horizon(scenery.Setting(name), 100) > 0
+            assert name in places.PLACE_PAINTERS

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import imgkit
-from imgkit.backends.offline.faults import fault_of
-from imgkit.backends.offline.server import OfflineServer, ServerReply
+from imgkit.backends.offline.faults import find_fault
+from imgkit.backends.offline.server import OfflineServer, ServerResponse
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_S = 10
@@ -57,7 +57,9 @@ class Handler(BaseHTTPRequestHandler):
         proxied = self.path.startswith("http://")
         url = self.path if proxied else f"http://{self.headers.get('host', 'localhost')}{self.path}"
         body = self.rfile.read(int(length))
-        reply = self.server.fault(headers, body) or self.server.api.answer(self.command, url, headers, body)
+        reply = self.server.fault(headers, body) or self.server.api.handle_request(
+            self.command, url, headers, body
+        )
         self.send_response(reply.status)
         for name, value in {**reply.headers, **PRIVATE}.items():
             self.send_header(name, value)
@@ -81,18 +83,18 @@ class Server(ThreadingHTTPServer):
         self.api = OfflineServer()
         self._met: set[bytes] = set()
 
-    def fault(self, headers: dict[str, str], body: bytes) -> ServerReply | None:
+    def fault(self, headers: dict[str, str], body: bytes) -> ServerResponse | None:
         """Return the fault that a request asks for, if there is one left for it."""
         found = FAULT.search(body)
         if found is None or (found[1] and body in self._met):
             return None
         self._met.add(body)
-        fault = fault_of(found[2].decode())
+        fault = find_fault(found[2].decode())
         said = json.loads(fault.body)
         who = f"key {headers.get('authorization')}, organization {headers.get('openai-organization')}"
         said["error"]["message"] += f" ({who})"
         content = json.dumps(said).encode()
-        return ServerReply(fault.status, {**fault.headers, "content-length": str(len(content))}, content)
+        return ServerResponse(fault.status, {**fault.headers, "content-length": str(len(content))}, content)
 
 
 @contextmanager

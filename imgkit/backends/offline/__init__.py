@@ -1,4 +1,7 @@
-"""The backend that needs no network: it answers as the Images API would, with pictures of its own."""
+"""The offline backend: an Images API inside the process, without network, key or cost.
+
+It speaks the backend protocol only; the painting itself lives in `imgkit.painter`.
+"""
 
 from imgkit.backends.offline.backend import OfflineBackend
 

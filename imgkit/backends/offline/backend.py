@@ -1,4 +1,4 @@
-"""The offline backend: bytes in, bytes out, as from a server."""
+"""The offline backend: it answers from fixtures, simulated faults or the offline server."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgkit.backends.offline.faults import Fault, fault_of
-from imgkit.backends.offline.server import OfflineServer, ServerReply
+from imgkit.backends.offline.faults import Fault, find_fault
+from imgkit.backends.offline.server import OfflineServer, ServerResponse
 from imgkit.errors import ConfigurationError, NotSentError
 from imgkit.wire.messages import BackendOptions, Head, HttpRequest, Reply
 from imgkit.wire.transfer import Transfer
@@ -17,52 +17,65 @@ if TYPE_CHECKING:
     from imgkit.backends.offline.replay import Replay
 
 CHUNK_BYTES = 64 * 1024
-KNOBS = frozenset({"fixtures", "latency_s", "seed", "simulate", "strict"})
+CLIENT_OPTIONS = frozenset({"fixtures", "latency_s", "seed", "simulate", "strict"})
 
 
 class OfflineBackend:
-    """Answers requests from the inside of the process; see `imgkit.wire.messages.Backend`.
+    """A `Backend` that answers inside the process; see `imgkit.wire.messages.Backend`.
 
     Args:
-        options: its ``client_options`` may hold
+        options: its ``client_options`` may contain
 
-            - ``seed``: a number or text that changes all pictures,
-            - ``latency_s``: seconds to wait before answering,
-            - ``fixtures``: a cassette or a folder of them to answer from (`imgkit.backends.offline.replay`),
-            - ``strict``: False to paint what is not among the fixtures, instead of a `FixtureMissingError`,
-            - ``simulate``: an HTTP status or a named fault (`imgkit.backends.offline.faults`) that every
-              request meets.
+            - ``seed``: a number or text; another seed changes every image,
+            - ``latency_s``: delay of each response in seconds, 0 to 3600,
+            - ``fixtures``: path of a cassette or a folder of cassettes to replay
+              (`imgkit.backends.offline.replay`),
+            - ``strict``: True raises `FixtureMissingError` for a request without a fixture, False
+              paints it,
+            - ``simulate``: an HTTP status or a named fault for every request
+              (`imgkit.backends.offline.faults`).
 
     Raises:
-        ConfigurationError: an unknown or impossible option.
+        ConfigurationError: an option is unknown or invalid.
+
+    Example:
+        >>> from imgkit import ImageService
+        >>> with ImageService(backend="offline", client_options={"seed": 7}) as images:
+        ...     images.create_image("a red fox", size="64x64")[0].width
+        64
     """
 
     errors = (ConnectionError, TimeoutError)
     unsent_errors = ()
 
     def __init__(self, options: BackendOptions) -> None:
-        options.refuse_unknown("offline", KNOBS)
+        options.refuse_unknown("offline", CLIENT_OPTIONS)
         given = options.client_options
         latency = given.get("latency_s", 0.0)
         if isinstance(latency, bool) or not isinstance(latency, int | float) or not 0 <= latency <= 3600:
-            raise ConfigurationError(f"client_options: latency_s must be 0 to 3600 seconds, not {latency!r}")
+            raise ConfigurationError(f"client_options: latency_s must be 0 to 3600 seconds, not {latency!r}.")
         self._latency_s = float(latency)
         simulate = given.get("simulate")
-        self._fault: Fault | None = fault_of(simulate) if simulate is not None else None
-        self._replay = _replay(given.get("fixtures"))
+        self._fault: Fault | None = find_fault(simulate) if simulate is not None else None
+        self._replay = _open_replay(given.get("fixtures"))
         self._strict = given.get("strict", True)
         if not isinstance(self._strict, bool):
-            raise ConfigurationError(f"client_options: strict must be True or False, not {self._strict!r}")
-        # Part of the keys of a cache: other seeds draw other pictures.
+            raise ConfigurationError(f"client_options: strict must be True or False, not {self._strict!r}.")
+        # The salt is part of cache keys, because another seed paints other images.
         self.cache_salt = str(given.get("seed", ""))
         self._server = OfflineServer(self.cache_salt)
 
     def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
-        """See `imgkit.wire.messages.Backend.open`."""
+        """Answer a request; see `imgkit.wire.messages.Backend.open`.
+
+        Raises:
+            NotSentError: the simulated fault is a refused connection.
+            FixtureMissingError: no fixture matches, and ``strict`` is True.
+        """
         fault = self._fault
         if fault is not None and fault.kind == "refused":
             raise NotSentError(
-                "could not connect: simulated refusal. Nothing was sent, so nothing was billed."
+                "Could not connect: simulated refusal. Nothing was sent, so nothing was billed."
             )
         content = b"".join(request.body.blocks())
         self._wait(self._latency_s, transfer)
@@ -72,53 +85,75 @@ class OfflineBackend:
         if fault is not None and fault.kind == "cut":
             raise ConnectionResetError("simulated: connection closed after the request")
         if fault is not None and fault.kind == "reply":
-            answer = ServerReply(fault.status, {**fault.headers}, fault.body)
+            response = ServerResponse(fault.status, {**fault.headers}, fault.body)
         else:
-            answer = self._recorded(request, content) or self._server.answer(
+            response = self._find_fixture(request, content) or self._server.handle_request(
                 request.method, request.url, request.wire_headers(), content
             )
-        return _OfflineReply(answer, cut=fault is not None and fault.kind == "half_body")
+        return _OfflineReply(response, cut=fault is not None and fault.kind == "half_body")
 
-    def _recorded(self, request: HttpRequest, content: bytes) -> ServerReply | None:
+    def _find_fixture(self, request: HttpRequest, content: bytes) -> ServerResponse | None:
+        """Return the recorded response to a request; None asks the server to paint."""
         if self._replay is None:
             return None
-        asked = (request.method, request.url, request.body.content_type, content)
-        answer = self._replay.answer(*asked)
-        if answer is None and self._strict:
-            raise self._replay.missing(*asked)
-        return answer
+        arguments = (request.method, request.url, request.body.content_type, content)
+        response = self._replay.find_response(*arguments)
+        if response is None and self._strict:
+            raise self._replay.build_missing_error(*arguments)
+        return response
 
     def close(self) -> None:
-        """Forget the pictures that were kept for URLs. Idempotent."""
-        self._server.forget()
+        """Drop the images behind result URLs. Idempotent."""
+        self._server.clear_images()
 
     def _wait(self, wait_s: float, transfer: Transfer) -> None:
+        """Wait; raise `TimeoutError` if the transfer is aborted meanwhile."""
         if wait_s > 0:
-            woken = threading.Event()
-            transfer.on_abort(woken.set)
-            if woken.wait(wait_s):
+            aborted = threading.Event()
+            transfer.on_abort(aborted.set)
+            if aborted.wait(wait_s):
                 raise TimeoutError("aborted")
 
 
-def _replay(fixtures: object) -> Replay | None:
+def _open_replay(fixtures: object) -> Replay | None:
+    """Return the replay of the fixtures; None without fixtures.
+
+    Raises:
+        ConfigurationError: the value is not a path, or a cassette cannot be read.
+    """
     if fixtures is None:
         return None
     if not isinstance(fixtures, str | os.PathLike):
-        raise ConfigurationError("client_options: fixtures must be the path of a cassette or of a folder")
+        raise ConfigurationError(
+            f"client_options: fixtures must be the path of a cassette or of a folder, not {fixtures!r}."
+        )
+    # Loaded on demand: most services have no fixtures.
     from imgkit.backends.offline.replay import Replay
 
     return Replay(Path(fixtures))
 
 
 class _OfflineReply:
-    def __init__(self, answer: ServerReply, *, cut: bool) -> None:
-        self.head = Head(answer.status, answer.headers)
-        self._body = answer.body
+    """An open response; see `imgkit.wire.messages.Reply`.
+
+    Args:
+        response: the complete response.
+        cut: whether the connection breaks in the middle of the body.
+    """
+
+    def __init__(self, response: ServerResponse, *, cut: bool) -> None:
+        self.head = Head(response.status, response.headers)
+        self._body = response.body
         self._position = 0
-        self._end = len(answer.body) // 2 if cut else len(answer.body)
+        self._end = len(response.body) // 2 if cut else len(response.body)
         self._cut = cut
 
     def read(self) -> bytes:
+        """Return the next chunk; b"" at the end.
+
+        Raises:
+            ConnectionResetError: the simulated fault cuts the body here.
+        """
         chunk = self._body[self._position : min(self._position + CHUNK_BYTES, self._end)]
         self._position += len(chunk)
         if not chunk and self._cut:
@@ -126,4 +161,5 @@ class _OfflineReply:
         return chunk
 
     def close(self) -> None:
+        """Discard the rest of the response."""
         self._body = b""

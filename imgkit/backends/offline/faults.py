@@ -1,4 +1,4 @@
-"""What can go wrong, on demand: the knob ``simulate=`` of the offline backend."""
+"""Simulated faults: the client option ``simulate`` of the offline backend."""
 
 from __future__ import annotations
 
@@ -17,9 +17,16 @@ class Fault:
     """A fault that every request meets.
 
     Attributes:
-        kind: "reply" is answered with the fields below; "refused" before anything is sent; "silence"
-            until the deadline; "cut" after the request; "half_body" within the reply.
-        status, headers, body: of the reply.
+        kind: "reply" answers with the fields below; "refused" fails before anything is sent; "silence"
+            waits until the deadline; "cut" closes the connection after the request; "half_body" closes
+            it within the body.
+        status: HTTP status of the response.
+        headers: headers of the response, by lower-case name.
+        body: body of the response.
+
+    Example:
+        >>> find_fault("rate_limit_exceeded").status
+        429
     """
 
     kind: Literal["reply", "refused", "silence", "cut", "half_body"]
@@ -28,7 +35,8 @@ class Fault:
     body: bytes = b""
 
 
-def _api_error(status: int, message: str, code: str | None, type: str, **more: object) -> Fault:
+def _build_api_fault(status: int, message: str, code: str | None, type: str, **more: object) -> Fault:
+    """Return a fault that answers with an error of the API."""
     error = {"message": message, "type": type, "param": None, "code": code, **more}
     headers = {"content-type": "application/json", "x-request-id": "req_offline_simulated"}
     if status == 429 and code == "rate_limit_exceeded":
@@ -36,34 +44,34 @@ def _api_error(status: int, message: str, code: str | None, type: str, **more: o
     return Fault("reply", status, headers, json.dumps({"error": error}).encode())
 
 
-# Shapes as the API sends them (captures and reference, 2026-11-23).
-NAMED: dict[str, Fault] = {
-    "moderation_blocked": _api_error(
+# Bodies in the shape of the API's (captures and reference, 2026-11-23).
+FAULTS_BY_NAME: dict[str, Fault] = {
+    "moderation_blocked": _build_api_fault(
         400, "Your request was rejected by the safety system.", "moderation_blocked",
         "image_generation_user_error",
         moderation_details={"moderation_stage": "input", "categories": ["simulated"]},
     ),
-    "unknown_parameter": _api_error(
+    "unknown_parameter": _build_api_fault(
         400, "Unknown parameter: 'simulated'.", "unknown_parameter", "invalid_request_error"
     ),
-    "billing_hard_limit_reached": _api_error(
+    "billing_hard_limit_reached": _build_api_fault(
         400, "Billing hard limit has been reached.", "billing_hard_limit_reached", "invalid_request_error"
     ),
-    "invalid_api_key": _api_error(
+    "invalid_api_key": _build_api_fault(
         401, "Incorrect API key provided.", "invalid_api_key", "invalid_request_error"
     ),
-    "organization_not_verified": _api_error(
+    "organization_not_verified": _build_api_fault(
         403, "Your organization must be verified to use this model.", None, "invalid_request_error"
     ),
-    "model_not_found": _api_error(
+    "model_not_found": _build_api_fault(
         404, "The model does not exist or you do not have access to it.", "model_not_found",
         "invalid_request_error",
     ),
-    "rate_limit_exceeded": _api_error(429, "Rate limit reached.", "rate_limit_exceeded", "requests"),
-    "insufficient_quota": _api_error(
+    "rate_limit_exceeded": _build_api_fault(429, "Rate limit reached.", "rate_limit_exceeded", "requests"),
+    "insufficient_quota": _build_api_fault(
         429, "You exceeded your current quota.", "insufficient_quota", "insufficient_quota"
     ),
-    "server_error": _api_error(500, "The server had an error.", "server_error", "server_error"),
+    "server_error": _build_api_fault(500, "The server had an error.", "server_error", "server_error"),
     "bad_gateway": Fault(
         "reply", 502, {"content-type": "text/html"}, b"<html><h1>502 Bad Gateway</h1></html>"
     ),
@@ -76,32 +84,41 @@ NAMED: dict[str, Fault] = {
     "timeout": Fault("silence"),
 }  # fmt: skip
 
-BY_STATUS = {
+FAULT_NAMES_BY_STATUS = {
     401: "invalid_api_key", 403: "organization_not_verified", 404: "model_not_found",
     429: "rate_limit_exceeded", 500: "server_error", 502: "bad_gateway",
 }  # fmt: skip
 
 
-def fault_of(wanted: object) -> Fault:
-    """Return the fault for a status (400 to 599, as number or text) or a name.
+def find_fault(simulate: object) -> Fault:
+    """Return the fault for a name or an HTTP status.
+
+    Args:
+        simulate: a name in `FAULTS_BY_NAME`, or a status from 400 to 599 as a number or text.
 
     Raises:
-        ConfigurationError: with the names that exist.
+        ConfigurationError: the fault does not exist; the message lists the faults.
+
+    Example:
+        >>> find_fault("connection_cut").kind
+        'cut'
+        >>> find_fault(503).status
+        503
     """
-    name = str(wanted)
-    if isinstance(wanted, bool) or not isinstance(wanted, int | str):
+    name = str(simulate)
+    if isinstance(simulate, bool) or not isinstance(simulate, int | str):
         name = ""
-    if name in NAMED:
-        return NAMED[name]
+    if name in FAULTS_BY_NAME:
+        return FAULTS_BY_NAME[name]
     if name.isascii() and name.isdigit() and 400 <= int(name) <= 599:
         status = int(name)
-        if status in BY_STATUS:
-            return NAMED[BY_STATUS[status]]
-        known = [one.value for one in HTTPStatus]
-        phrase = HTTPStatus(status).phrase if status in known else f"Status {status}"
+        if status in FAULT_NAMES_BY_STATUS:
+            return FAULTS_BY_NAME[FAULT_NAMES_BY_STATUS[status]]
+        is_registered = status in [known.value for known in HTTPStatus]
+        phrase = HTTPStatus(status).phrase if is_registered else f"Status {status}"
         kind = "server_error" if status >= 500 else "invalid_request_error"
-        return _api_error(status, f"Simulated: {phrase}.", None, kind)
+        return _build_api_fault(status, f"Simulated: {phrase}.", None, kind)
     raise ConfigurationError(
-        f"client_options: simulate is an HTTP status from 400 to 599 or one of {', '.join(NAMED)}, not "
-        f"{wanted!r}{nearest(name, NAMED)}"
+        f"client_options: simulate is an HTTP status from 400 to 599 or a fault, not {simulate!r}"
+        f"{nearest(name, FAULTS_BY_NAME)}. Available faults: {', '.join(FAULTS_BY_NAME)}."
     )

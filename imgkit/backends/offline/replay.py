@@ -1,54 +1,78 @@
-"""Answers from cassettes: what was recorded once, without a network and without vcrpy."""
+"""Fixtures: recorded responses from cassettes, without a network and without vcrpy."""
 
 from __future__ import annotations
 
 import threading
 from pathlib import Path
 
-from imgkit.backends.offline.server import ServerReply
+from imgkit.backends.offline.server import ServerResponse
 from imgkit.cassettes.meaning import meaning_of, missing, nearest
 from imgkit.cassettes.reader import read
 from imgkit.errors import FixtureMissingError
 
-_FRAMING = frozenset({"content-encoding", "content-length", "transfer-encoding", "connection"})
+_FRAMING_HEADERS = frozenset({"content-encoding", "content-length", "transfer-encoding", "connection"})
 
 
 class Replay:
-    """Recorded answers. Each is given once; equal requests get theirs in the order of their recording.
+    """The recordings of cassettes. Each is replayed once; equal requests get theirs in order.
 
     Args:
-        fixtures: a cassette, or a folder of them.
+        fixtures: a cassette, or a folder of cassettes.
 
     Raises:
-        ConfigurationError: they cannot be read.
+        ConfigurationError: a cassette cannot be read.
+
+    Example:
+        ::
+
+            from imgkit import ImageService
+
+            with ImageService(backend="offline", fixtures="otter.yaml") as images:
+                otter = images.create_image("A cute baby sea otter")
     """
 
     def __init__(self, fixtures: Path) -> None:
-        self._recorded = [
-            (meaning_of(one.method, one.url, one.content_type, one.body), one) for one in read(fixtures)
+        self._recordings = [
+            (meaning_of(entry.method, entry.url, entry.content_type, entry.body), entry)
+            for entry in read(fixtures)
         ]
-        self._given: set[int] = set()
+        self._replayed: set[int] = set()
         self._lock = threading.Lock()
 
-    def answer(self, method: str, url: str, content_type: str, body: bytes) -> ServerReply | None:
-        """Return the recorded answer to a request, None if there is none left."""
+    def find_response(self, method: str, url: str, content_type: str, body: bytes) -> ServerResponse | None:
+        """Return the recorded response to a request and mark it as replayed; None if none is left.
+
+        Args:
+            method: "GET" or "POST".
+            url: absolute URL.
+            content_type: value of the header, or "".
+            body: the complete body.
+        """
         wanted = meaning_of(method, url, content_type, body)
         with self._lock:
-            for number, (meaning, one) in enumerate(self._recorded):
-                if meaning == wanted and number not in self._given:
-                    self._given.add(number)
-                    # The body is on the cassette as text: how it was packed on the wire is over.
-                    headers = {name: value for name, value in one.headers.items() if name not in _FRAMING}
-                    return ServerReply(one.status, headers, one.reply)
+            for index, (summary, entry) in enumerate(self._recordings):
+                if summary == wanted and index not in self._replayed:
+                    self._replayed.add(index)
+                    # The cassette stores the decoded body, so headers about its framing are wrong.
+                    headers = {
+                        name: value for name, value in entry.headers.items() if name not in _FRAMING_HEADERS
+                    }
+                    return ServerResponse(entry.status, headers, entry.reply)
         return None
 
-    def missing(self, method: str, url: str, content_type: str, body: bytes) -> FixtureMissingError:
-        """Return the error that names the nearest recorded request, and what is different."""
+    def build_missing_error(
+        self, method: str, url: str, content_type: str, body: bytes
+    ) -> FixtureMissingError:
+        """Return the error for a request without a recording; it names the nearest recorded request.
+
+        Args:
+            method, url, content_type, body: as for `find_response`.
+        """
         wanted = meaning_of(method, url, content_type, body)
-        told = missing(wanted, [(meaning, str(one.path)) for meaning, one in self._recorded])
-        place = nearest(wanted, (meaning for meaning, _ in self._recorded))
-        one = None if place is None else self._recorded[place][1]
+        problem = missing(wanted, [(summary, str(entry.path)) for summary, entry in self._recordings])
+        index = nearest(wanted, (summary for summary, _ in self._recordings))
+        entry = None if index is None else self._recordings[index][1]
         return FixtureMissingError(
-            f"{told}. Record it, or give strict=False",
-            nearest=None if one is None else f"{one.method} {one.url} in {one.path}",
+            f"{problem}. Record it or pass strict=False.",
+            nearest=None if entry is None else f"{entry.method} {entry.url} in {entry.path}",
         )
