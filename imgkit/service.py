@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from imgkit.core.download import fetch_image
-from imgkit.core.probe import Probe, probe_host
+from imgkit.core.probe import ListedModel, Probe, list_models, probe_host
 from imgkit.core.signatures import with_result_types
 from imgkit.errors import NotDownloadedError, ServiceClosedError
 from imgkit.images.image import Image
@@ -61,20 +61,25 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image]):
         self._finalizer = weakref.finalize(self, _close_backend, self._backend, self._watchdog)
         _open_services.add(self)
 
-    def list_models(self) -> Probe:
-        """Ask the host for its models with one free request.
+    def list_models(self) -> tuple[ListedModel, ...]:
+        """Return the models that the host lists, in its order. The request is free.
 
-        >>> from imgkit import ConfigurationError, ImageService
+        >>> from imgkit import ImageService
         >>> with ImageService() as images:
-        ...     [model.id for model in images.list_models().models][:1]
+        ...     [model.id for model in images.list_models()]
         ['imgkit-painter']
 
-        Returns:
-            The models, and facts about key, organization and clock. ``problem`` holds an error of the
-            wire or of the API.
+        Raises:
+            ConfigurationError: the provider has no such request, or there is no key; nothing was sent.
+            ImgkitError: the API or the wire failed.
+        """
+        return self._run_flow(list_models(self._core), None)
+
+    def probe(self) -> Probe:
+        """Ask the host for its models and return all that the reply tells: key, clock, models, problem.
 
         Raises:
-            ConfigurationError: the provider has no such request, or no key; nothing was sent.
+            ConfigurationError: the provider has no such request, or there is no key; nothing was sent.
         """
         return self._run_flow(probe_host(self._core), None)
 
@@ -173,8 +178,12 @@ class AsyncImageService(ServiceBase["PendingCall[ImagesResponse]", AsyncImageStr
         else:
             self._backend = cast(AsyncBackend, self._core.backend)
 
-    async def list_models(self) -> Probe:
-        """Ask the host for its models with one free request; see `ImageService.list_models`."""
+    async def list_models(self) -> tuple[ListedModel, ...]:
+        """Return the models that the host lists; see `ImageService.list_models`."""
+        return await self._run_in_task(list_models(self._core), None)
+
+    async def probe(self) -> Probe:
+        """Ask the host for its models; see `ImageService.probe`."""
         return await self._run_in_task(probe_host(self._core), None)
 
     async def close(self) -> None:

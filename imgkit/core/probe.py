@@ -1,4 +1,4 @@
-"""One free request that tells whether a key works, and which models the host lists."""
+"""The probe: one free request that tells whether a key works, and which models the host lists."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from imgkit.runtime.flow import Flow, read_chunk, send_request
 from imgkit.wire.json_values import parse_json
 from imgkit.wire.messages import HttpRequest
 
-LARGEST_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 4 * 1024 * 1024
+"""Largest list of models that is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedModel:
-    """A model as the host lists it.
+    """A model in the list of a host.
 
     Attributes:
         id: its name.
-        shutdown: when it is switched off, None where the host does not say.
+        shutdown: date of its shutdown, None if the host does not tell.
     """
 
     id: str
@@ -37,17 +38,17 @@ class ListedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """What one free request has told.
+    """The result of a probe.
 
     Attributes:
-        url: that was asked.
+        url: URL of the request.
         signed: the request carried a key.
-        elapsed_s: seconds until the whole reply was there.
+        elapsed_s: seconds until the end of the reply.
         request_id: the API's id of the request.
-        organization: that the key belongs to, as the API says; not shown by repr.
-        clock_ahead_s: seconds by which the clock here is ahead of the server's, None if that told no time.
-        models: in the host's order.
-        problem: the error that it ended with, None if it succeeded.
+        organization: organization of the key, as the API tells it; repr hides it.
+        clock_ahead_s: seconds by which the local clock is ahead of the server's, None without a date.
+        models: the models in the host's order.
+        problem: the error of the wire or of the API, None after success.
     """
 
     url: str
@@ -58,6 +59,19 @@ class Probe:
     clock_ahead_s: float | None = None
     models: tuple[ListedModel, ...] = ()
     problem: ImgkitError | None = None
+
+
+def list_models(core: Core) -> Flow[tuple[ListedModel, ...]]:
+    """Return the models that the host lists, in its order.
+
+    Raises:
+        ConfigurationError: as `probe_host`.
+        ImgkitError: the problem of the probe.
+    """
+    probe = yield from probe_host(core)
+    if probe.problem is not None:
+        raise probe.problem
+    return probe.models
 
 
 def probe_host(core: Core) -> Flow[Probe]:
@@ -76,7 +90,7 @@ def probe_host(core: Core) -> Flow[Probe]:
     request: HttpRequest = models_request(core.target)
     call = Call(
         id=uuid.uuid4().hex,
-        operation="create_image",  # what the key is for; no observer is told of this
+        operation="create_image",  # the key is for this; no observer sees the call
         backend=core.backend_name,
         provider=core.provider_name,
         base_url=core.target.base_url,
@@ -86,57 +100,57 @@ def probe_host(core: Core) -> Flow[Probe]:
     signed = yield from authenticate(request, core.table, call)
     secrets = collect_secrets(signed)
     facts: dict[str, Any] = {"url": request.url, "signed": bool(secrets)}
-    began, now = time.monotonic(), time.time()
+    started, now = time.monotonic(), time.time()
     try:
         head = yield from send_request(signed)
         facts["request_id"] = head.request_id and scrub(head.request_id, secrets, 80)
-        facts["clock_ahead_s"] = _ahead_s(head.headers, (now + time.time()) / 2)
+        facts["clock_ahead_s"] = _clock_ahead_s(head.headers, (now + time.time()) / 2)
         data = bytearray()
         while chunk := (yield from read_chunk()):
             data += chunk
-            if len(data) > LARGEST_BYTES:
-                raise _no_list(head.status, "it is too long")
-        facts["elapsed_s"] = time.monotonic() - began
+            if len(data) > MAX_BYTES:
+                raise _no_list_error(head.status, "it is too long")
+        facts["elapsed_s"] = time.monotonic() - started
         if not 200 <= head.status < 300:
             raise core.provider.error(head, bytes(data), secrets)
-        named = head.headers.get("openai-organization")
-        facts["organization"] = Secret(named) if named else None
-        facts["models"] = _models(head.status, bytes(data))
+        organization = head.headers.get("openai-organization")
+        facts["organization"] = Secret(organization) if organization else None
+        facts["models"] = _parse_models(head.status, bytes(data))
     except ImgkitError as error:
         facts["problem"] = error
     return Probe(**facts)
 
 
-def _models(status: int, data: bytes) -> tuple[ListedModel, ...]:
+def _parse_models(status: int, data: bytes) -> tuple[ListedModel, ...]:
     try:
         reply = parse_json(data)
     except ValueError as error:
-        raise _no_list(status, scrub(str(error), limit=200)) from None
+        raise _no_list_error(status, scrub(str(error), limit=200)) from None
     entries = reply.get("data") if isinstance(reply, dict) else None
     if not isinstance(entries, list):
-        raise _no_list(status, "it has no data")
+        raise _no_list_error(status, "it has no data")
     return tuple(
-        ListedModel(id=scrub(one["id"], limit=100), shutdown=_date(one.get("shutdown_date")))
-        for one in entries
-        if isinstance(one, dict) and isinstance(one.get("id"), str)
+        ListedModel(id=scrub(entry["id"], limit=100), shutdown=_parse_date(entry.get("shutdown_date")))
+        for entry in entries
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str)
     )
 
 
-def _no_list(status: int, why: str) -> UnreadableReplyError:
+def _no_list_error(status: int, reason: str) -> UnreadableReplyError:
     return UnreadableReplyError(
-        f"HTTP {status}, but the reply is no list of models: {why}. Is base_url right?"
+        f"HTTP {status}, but the reply is no list of models: {reason}. Check base_url."
     )
 
 
-def _date(text: object) -> date | None:
+def _parse_date(text: object) -> date | None:
     try:
         return date.fromisoformat(text) if isinstance(text, str) else None
     except ValueError:
         return None
 
 
-def _ahead_s(headers: Mapping[str, str], now: float) -> float | None:
-    """Return by how much this machine's clock is ahead of a reply's Date, which has whole seconds."""
+def _clock_ahead_s(headers: Mapping[str, str], now: float) -> float | None:
+    """Return the seconds by which the local clock is ahead of a reply's Date, which has whole seconds."""
     try:
         return now - (parsedate_to_datetime(headers["date"]).timestamp() + 0.5)
     except (KeyError, ValueError, TypeError, OverflowError):

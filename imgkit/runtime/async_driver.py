@@ -1,4 +1,4 @@
-"""The asynchronous driver: runs a flow as a part of the caller's task."""
+"""The asynchronous driver: runs a flow in the caller's task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import nullcontext, suppress
 from typing import Any, Generic, TypeVar
 
 from imgkit.errors import ImgkitError, NotSentError, ServiceClosedError
-from imgkit.runtime.driver import CLOSED, JOIN_S, outcome
+from imgkit.runtime.driver import CLOSED, JOIN_TIMEOUT_S, to_failure
 from imgkit.runtime.flow import (
     Effect,
     EffectFailed,
@@ -30,20 +30,20 @@ T = TypeVar("T")
 
 
 class DeadlinePassed(TimeoutError):
-    """The deadline of a call passed; the timeouts of HTTP libraries are other ones."""
+    """The deadline of a call has passed. Timeouts of HTTP libraries have other classes."""
 
 
 class Deadline:
-    """The deadline of a call, for one need after the other: a context manager around what it bounds.
+    """The deadline of a call: a context manager around each effect that it bounds.
 
-    It is `asyncio.timeout_at` with one timer for the whole call; a timer for each need would be a tenth of
-    what a small call costs.
+    It works like `asyncio.timeout_at` with one timer for the whole call. A timer per effect would add a
+    tenth to the cost of a small call.
 
     Args:
-        after_s: seconds from now. The loop has its own clock; only spans of time pass between clocks.
+        after_s: seconds from now. The loop has a clock of its own, so only durations are comparable.
 
     Attributes:
-        loop: of the call.
+        loop: the event loop of the call.
     """
 
     def __init__(self, after_s: float) -> None:
@@ -52,47 +52,47 @@ class Deadline:
         self._timer: asyncio.Handle | None = None
         self._passed = False
         self._task: asyncio.Task[Any] | None = None
-        self._cancels = 0  # those that others had asked of the task before
+        self._earlier_cancels = 0  # cancellations that others had asked for
         self._cancelled = False
 
     def close(self) -> None:
-        """Forget the timer."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
 
     def __enter__(self) -> None:
         self._task = asyncio.current_task()
         assert self._task is not None, "drivers run in tasks"
-        self._cancels = self._task.cancelling()
+        self._earlier_cancels = self._task.cancelling()
         self._cancelled = False
         if self._timer is None:
             self._timer = self.loop.call_at(self._at, self._pass)
-        elif self._passed:  # while something ran that it does not bound
+        elif self._passed:  # during an effect that the deadline does not bound
             self._timer = self.loop.call_soon(self._pass)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         task, self._task = self._task, None
         if not self._cancelled or task is None:
             return
-        # Somebody else may have cancelled it too; then that is what counts.
-        if task.uncancel() <= self._cancels and kind is asyncio.CancelledError:
+        # A cancellation by somebody else wins.
+        if task.uncancel() <= self._earlier_cancels and kind is asyncio.CancelledError:
             raise DeadlinePassed from error
 
     def _pass(self) -> None:
         self._passed = True
-        if self._task is not None and not self._cancelled:  # timers of earlier needs may be left
+        if self._task is not None and not self._cancelled:  # a timer of an earlier effect may fire late
             self._cancelled = True
             self._task.cancel()
 
 
 class AsyncDriver(Generic[T]):
-    """One call under the asynchronous service; see `imgkit.runtime.driver.Driver`.
+    """Runs one flow under the asynchronous service; see `imgkit.runtime.driver.Driver`.
 
     Args:
-        flow: the plan, not started.
+        flow: a flow that has not started.
         backend: sends the requests.
-        transfer: deadline of the call, not yet used.
-        executor: returns where to run what may block.
+        transfer: an unused transfer with the call's deadline.
+        executor: returns the executor for functions that may block.
     """
 
     def __init__(
@@ -110,28 +110,28 @@ class AsyncDriver(Generic[T]):
         self._deadline = Deadline(transfer.remaining_s())
 
     async def run_until_event(self) -> Finished[T] | EmitEvent:
-        """Run the flow up to its end or the next event for the caller."""
-        news: object = None
+        """Run the flow up to its end or its next event for the caller."""
+        result: object = None
         while True:
-            need: Effect | Finished[T] = advance(self._flow, news)
-            news = None  # a chunk of a reply is the flow's now
-            match need:
+            effect: Effect | Finished[T] = advance(self._flow, result)
+            result = None  # do not keep a chunk that the flow may drop
+            match effect:
                 case Finished() | EmitEvent():
-                    return need
+                    return effect
                 case SendRequest(request):
-                    news = await self._open(request)
+                    result = await self._open(request)
                 case ReadChunk():
-                    news = await self._read()
+                    result = await self._read()
                 case RunBlocking(fn, before_sending):
-                    news = await self._run(fn, before_sending)
+                    result = await self._run(fn, before_sending)
                 case Sleep(wait_s):
                     await self._sleep(min(wait_s, self._transfer.remaining_s()))
-                    news = None
-                case RunParallel(flows, most):
-                    news = await self._together(flows, most)
+                    result = None
+                case RunParallel(flows, limit):
+                    result = await self._run_parallel(flows, limit)
 
     async def run_to_end(self) -> Finished[T] | EffectFailed:
-        """Run the flow to its end, as a part of another; whatever is no error of ours is raised."""
+        """Run the flow of a part to its end. An exception outside imgkit's own tree is raised."""
         try:
             end = await self.run_until_event()
             assert isinstance(end, Finished), "parts of a call emit nothing"
@@ -142,7 +142,7 @@ class AsyncDriver(Generic[T]):
             self.close()
 
     def abort(self) -> None:
-        """Break off what is under way, from the outside; nothing is sent any more."""
+        """Interrupt the flow from outside. Nothing more is sent."""
         self._aborted = True
         self._transfer.abort()
         if self._pause is not None and not self._pause.done():
@@ -151,31 +151,33 @@ class AsyncDriver(Generic[T]):
             part.abort()
 
     @property
-    def is_here(self) -> bool:
-        """Whether this is the event loop of the call."""
+    def is_in_loop(self) -> bool:
+        """Whether the running event loop is the loop of the call."""
         return asyncio.get_running_loop() is self._deadline.loop
 
     def close_threadsafe(self, end: Callable[[AsyncDriver[T]], None]) -> None:
-        """Have the event loop of the call `end` this, as soon as it comes to it. From any thread."""
+        """Schedule `end` in the event loop of the call. Safe to call from any thread."""
         loop = self._deadline.loop
         if not loop.is_closed():
             loop.call_soon_threadsafe(end, self)
         else:
-            self._reply = None  # it went with the loop
+            self._reply = None  # it died with the loop
             self.close()
 
     def close(self) -> None:
-        """Undo what the call still holds: its flow and its reply."""
+        """Close the flow and its reply."""
         try:
             self._flow.close()
         finally:
             self._deadline.close()
             self.close_reply()
 
-    async def _together(self, flows: tuple[Flow[Any], ...], most: int) -> list[Finished[Any] | EffectFailed]:
-        """Run flows as tasks; if one of them meets a bug, or this task is cancelled, all are."""
-        room = asyncio.Semaphore(most)
-        parts = [
+    async def _run_parallel(
+        self, flows: tuple[Flow[Any], ...], limit: int
+    ) -> list[Finished[Any] | EffectFailed]:
+        """Run flows as tasks. A bug in one of them, or a cancellation of this task, cancels all."""
+        room = asyncio.Semaphore(limit)
+        parts: list[AsyncDriver[Any]] = [
             AsyncDriver(flow, self._backend, self._transfer.for_next_request(), self._executor)
             for flow in flows
         ]
@@ -189,9 +191,9 @@ class AsyncDriver(Generic[T]):
         try:
             return await asyncio.gather(*work)
         finally:
-            for one in work:
-                if not one.cancelling():  # a second time would keep it from ending in order
-                    one.cancel()
+            for task in work:
+                if not task.cancelling():  # a second cancellation would interrupt its cleanup
+                    task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
             self._parts = []
 
@@ -212,24 +214,24 @@ class AsyncDriver(Generic[T]):
             with self._deadline:
                 self._reply = await self._backend.open(request, transfer)
         except Exception as error:
-            return self._outcome(error)
+            return self._to_failure(error)
         transfer.request_id = self._reply.head.request_id
         return self._reply.head
 
     async def _read(self) -> bytes | EffectFailed:
-        if self._transfer.aborted:  # while nobody read: the caller of a stream was busy
+        if self._transfer.aborted:  # while the caller of a stream was busy
             return EffectFailed(self._transfer.to_error(TimeoutError()))
-        assert self._reply is not None, "a flow reads only what it has opened"
+        assert self._reply is not None, "a flow reads after it has sent a request"
         try:
             with self._deadline:
                 chunk = await self._reply.read()
         except Exception as error:
-            return self._outcome(error)
+            return self._to_failure(error)
         self._busy = bool(chunk)
         return chunk
 
     async def _run(self, fn: Callable[[], Any], before_sending: bool) -> object:
-        """Call `fn` in a thread; the deadline bounds only what comes before money is spent."""
+        """Call `fn` in a thread. The deadline bounds only functions that run before anything is sent."""
         try:
             with self._deadline if before_sending else nullcontext():
                 return await in_thread(self._executor(), fn)
@@ -238,15 +240,15 @@ class AsyncDriver(Generic[T]):
         except DeadlinePassed:
             return EffectFailed(NotSentError(f"nothing was sent within {self._transfer.timeout_s:g} s"))
 
-    def _outcome(self, error: Exception) -> EffectFailed:
+    def _to_failure(self, error: Exception) -> EffectFailed:
         if isinstance(error, DeadlinePassed):
             self._transfer.abort()
             return EffectFailed(self._transfer.to_error(error))
-        return outcome(error, self._backend, self._transfer)
+        return to_failure(error, self._backend, self._transfer)
 
     def close_reply(self) -> None:
-        """Let go of the reply and its connection. Not while somebody waits for it."""
-        if self._busy:  # broken off: whatever still blocks or lingers must end
+        """Close the reply and its connection. Not while a task reads it."""
+        if self._busy:  # interrupted: end whatever still blocks
             self._transfer.abort()
             self._busy = False
         if self._reply is not None:
@@ -256,7 +258,12 @@ class AsyncDriver(Generic[T]):
 
 
 async def in_thread(executor: Executor, fn: Callable[[], T], abort: Callable[[], None] | None = None) -> T:
-    """Run `fn` in a thread. When cancelled, `abort` it, and give the thread a moment to end.
+    """Run `fn` in a thread. A cancellation aborts it and waits a moment for the thread to end.
+
+    Args:
+        executor: runs the thread.
+        fn: the function.
+        abort: interrupts the function from another thread, None if it cannot be interrupted.
 
     Raises:
         ServiceClosedError: the executor is shut down.
@@ -266,28 +273,29 @@ async def in_thread(executor: Executor, fn: Callable[[], T], abort: Callable[[],
     except RuntimeError:
         raise ServiceClosedError(CLOSED) from None
     waiting = asyncio.wrap_future(work)
-    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # noted, if nobody waits
+    # Retrieve the exception, so that asyncio does not warn about it.
+    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
         return await asyncio.shield(waiting)
     except asyncio.CancelledError:
-        if not work.cancel():  # it runs already
-            work.add_done_callback(_let_go)
+        if not work.cancel():  # it is running
+            work.add_done_callback(_close_result)
             if abort is not None:
                 abort()
-            await _patiently(waiting)
+            await _join(waiting)
         raise
 
 
-async def _patiently(waiting: asyncio.Future[Any]) -> None:
-    """Wait for a while, also if the task is cancelled once more: it is being cancelled already."""
+async def _join(waiting: asyncio.Future[Any]) -> None:
+    """Wait for up to `JOIN_TIMEOUT_S`, through further cancellations of a task that is being cancelled."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + JOIN_S
+    until = loop.time() + JOIN_TIMEOUT_S
     while not waiting.done() and loop.time() < until:
         with suppress(asyncio.CancelledError):
             await asyncio.wait({waiting}, timeout=until - loop.time())
 
 
-def _let_go(work: Future[Any]) -> None:
-    """Close what nobody waits for any more, and take note of its exception."""
+def _close_result(work: Future[Any]) -> None:
+    """Close a result that nobody waits for, and retrieve its exception."""
     if work.exception() is None and hasattr(work.result(), "close"):
         work.result().close()

@@ -1,4 +1,4 @@
-"""Any backend under either service: a loop for the asynchronous ones, threads for the blocking ones."""
+"""Bridges: an asynchronous backend with blocking calls, and a blocking backend with coroutines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from imgkit.errors import ServiceClosedError
 from imgkit.runtime.async_driver import in_thread
-from imgkit.runtime.driver import JOIN_S
+from imgkit.runtime.driver import JOIN_TIMEOUT_S
 from imgkit.wire.messages import AsyncBackend, AsyncReply, Backend, Head, HttpRequest, Reply
 from imgkit.wire.transfer import Transfer
 
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class Aborted(Exception):
-    """A bridged request was aborted: its deadline passed, or its service was closed."""
+    """A bridged request was aborted: by its deadline, or because its service was closed."""
 
 
 class LoopBackend:
-    """An asynchronous backend with blocking calls: it runs on one background loop of its own."""
+    """An asynchronous backend with blocking calls, which runs on a background loop of its own."""
 
     def __init__(self, inner: AsyncBackend) -> None:
         self._inner = inner
@@ -52,27 +52,27 @@ class LoopBackend:
         if loop is None or thread is None:
             return
         closing = asyncio.run_coroutine_threadsafe(self._aclose(), loop)
-        concurrent.futures.wait([closing], timeout=JOIN_S)
+        concurrent.futures.wait([closing], timeout=JOIN_TIMEOUT_S)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(timeout=JOIN_S)
+        thread.join(timeout=JOIN_TIMEOUT_S)
 
     async def _aclose(self) -> None:
-        for reply in list(self.replies):  # of calls that were broken off, and have not come to it yet
+        for reply in list(self.replies):  # interrupted calls may not have closed theirs yet
             reply.inner.close()
         await self._inner.aclose()
 
     def after_fork(self) -> None:
-        """Forget the parent's loop: its thread does not exist here, and its selector is the parent's."""
+        """Forget the parent's loop in a forked child: its thread is not here, and its selector is shared."""
         self._lock = threading.Lock()
         if self._loop is not None:
-            _abandoned.append(self._loop)
+            _inherited_loops.append(self._loop)
         self._loop = self._thread = None
         forget = getattr(self._inner, "after_fork", None)
         if forget is not None:
             forget()
 
     def loop(self) -> asyncio.AbstractEventLoop:
-        """Return the loop, started when first asked for."""
+        """Return the loop. The first call starts it."""
         with self._lock:
             if self._closed:
                 raise ServiceClosedError("this service is closed: make a new one")
@@ -92,7 +92,7 @@ class LoopBackend:
 
 
 class _Waiter:
-    """Waits in a plain thread for coroutines of one request, which another thread may cancel."""
+    """Waits in a plain thread for the coroutines of one request. Another thread may cancel it."""
 
     def __init__(self, backend: LoopBackend) -> None:
         self.backend = backend
@@ -110,8 +110,8 @@ class _Waiter:
         except concurrent.futures.CancelledError:
             raise Aborted("aborted") from None
         except BaseException:
-            future.cancel()  # Ctrl-C in this thread: the task must not go on alone
-            concurrent.futures.wait([future], timeout=JOIN_S)
+            future.cancel()  # after Ctrl-C in this thread, the task must not go on alone
+            concurrent.futures.wait([future], timeout=JOIN_TIMEOUT_S)
             raise
 
     def cancel(self) -> None:
@@ -130,7 +130,7 @@ class _LoopReply:
         return self._waiter.wait(self._read)
 
     def close(self) -> None:
-        self._waiter.backend.call_soon(self._close)  # a backend that is being closed does it itself
+        self._waiter.backend.call_soon(self._close)  # a closing backend closes its replies itself
 
     def _close(self) -> None:
         self._waiter.backend.replies.discard(self)
@@ -141,7 +141,7 @@ class _LoopReply:
 
 
 class ThreadBackend:
-    """A blocking backend with coroutines: it runs in threads of the service's executor."""
+    """A blocking backend with coroutines, which runs in threads of the service's executor."""
 
     def __init__(self, inner: Backend, executor: Callable[[], Executor]) -> None:
         self._inner = inner
@@ -173,8 +173,8 @@ class _ThreadReply:
         self._inner.close()
 
 
-_abandoned: list[object] = []
-"""What a forked child has inherited and must not touch, kept so that no finalizer touches it."""
+_inherited_loops: list[object] = []
+"""Loops of the parent process. A forked child keeps them so that no finalizer closes them."""
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:

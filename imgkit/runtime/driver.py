@@ -1,4 +1,4 @@
-"""The blocking driver: runs a flow in the caller's thread."""
+"""The blocking driver: runs a flow in the caller's thread, and the watchdog that enforces deadlines."""
 
 from __future__ import annotations
 
@@ -27,46 +27,52 @@ T = TypeVar("T")
 
 
 CLOSED = "this service was closed while the call ran: make a new one"
-LONGEST_NAP_S = 60.0
 SENT_OR_NOT = "whether the request was received is not known"
-JOIN_S = 2.0
-"""How long a call that is broken off waits for its threads to notice, in seconds."""
+MAX_NAP_S = 60.0
+"""Longest sleep of the watchdog in seconds."""
+
+JOIN_TIMEOUT_S = 2.0
+"""Seconds that an interrupted call waits for its threads."""
 
 
 class Watchdog:
-    """One thread per service that aborts transfers at their deadline, wherever they block.
+    """The thread of a service that aborts transfers at their deadline, wherever they block.
 
-    The thread starts with the first transfer and sleeps until the earliest deadline; a call costs it
-    two set operations, not a timer.
+    The thread starts with the first transfer and sleeps until the earliest deadline. A call costs two set
+    operations and no timer.
     """
 
     def __init__(self) -> None:
         self._active: set[Transfer] = set()
         self._wake = threading.Condition()
-        self._planned = 0.0
+        self._wake_at = 0.0
         self._thread: threading.Thread | None = None
         self._closed = False
 
     def watch(self, transfer: Transfer) -> None:
-        """Abort `transfer` at its deadline unless it is released before."""
+        """Abort a transfer at its deadline, unless it is released before.
+
+        Raises:
+            ServiceClosedError: the service is closed.
+        """
         with self._wake:
             if self._closed:
                 raise ServiceClosedError(CLOSED)
             self._active.add(transfer)
             if self._thread is None:
-                self._planned = transfer.deadline
+                self._wake_at = transfer.deadline
                 self._thread = threading.Thread(target=self._run, name="imgkit-watchdog", daemon=True)
                 self._thread.start()
-            elif transfer.deadline < self._planned:
+            elif transfer.deadline < self._wake_at:
                 self._wake.notify()
 
     def release(self, transfer: Transfer) -> None:
-        """Forget `transfer`."""
+        """Stop watching a transfer."""
         with self._wake:
             self._active.discard(transfer)
 
     def after_fork(self) -> None:
-        """In a forked child: begin anew. The lock may have been taken by a thread that is not here."""
+        """Start over in a forked child: a thread that exists only in the parent may hold the lock."""
         for transfer in self._active:
             transfer.close_after_fork()
         self._active = set()
@@ -74,7 +80,7 @@ class Watchdog:
         self._thread = None
 
     def close(self) -> None:
-        """Abort what still runs, and end the thread."""
+        """Abort all transfers and end the thread."""
         with self._wake:
             self._closed = True
             running, self._active = self._active, set()
@@ -86,23 +92,24 @@ class Watchdog:
         with self._wake:
             while not self._closed:
                 now = time.monotonic()
-                late = [transfer for transfer in self._active if transfer.deadline <= now]
-                self._active.difference_update(late)
-                for transfer in late:
+                expired = [transfer for transfer in self._active if transfer.deadline <= now]
+                self._active.difference_update(expired)
+                for transfer in expired:
                     transfer.abort()
-                self._planned = min([now + LONGEST_NAP_S, *(one.deadline for one in self._active)])
-                self._wake.wait(max(0.0, self._planned - now))
+                deadlines = (transfer.deadline for transfer in self._active)
+                self._wake_at = min([now + MAX_NAP_S, *deadlines])
+                self._wake.wait(max(0.0, self._wake_at - now))
 
 
 class Driver(Generic[T]):
-    """One call under the synchronous service.
+    """Runs one flow under the synchronous service.
 
     Args:
-        flow: the plan, not started.
+        flow: a flow that has not started.
         backend: sends the requests.
-        transfer: deadline of the call, not yet used.
-        watchdog: aborts at that deadline.
-        stop: set when the call that this one is a part of is broken off.
+        transfer: an unused transfer with the call's deadline.
+        watchdog: aborts transfers at that deadline.
+        stop: set when the call is interrupted of which this flow is a part.
     """
 
     def __init__(
@@ -123,31 +130,31 @@ class Driver(Generic[T]):
         self._stop = stop
 
     def run_until_event(self) -> Finished[T] | EmitEvent:
-        """Run the flow up to its end or the next event for the caller."""
-        news: object = None
+        """Run the flow up to its end or its next event for the caller."""
+        result: object = None
         while True:
-            need: Effect | Finished[T] = advance(self._flow, news)
-            news = None  # a chunk of a reply is the flow's now
-            match need:
+            effect: Effect | Finished[T] = advance(self._flow, result)
+            result = None  # do not keep a chunk that the flow may drop
+            match effect:
                 case Finished() | EmitEvent():
-                    return need
+                    return effect
                 case SendRequest(request):
-                    news = self._open(request)
+                    result = self._open(request)
                 case ReadChunk():
-                    news = self._read()
+                    result = self._read()
                 case RunBlocking(fn, _):
                     try:
-                        news = fn()
+                        result = fn()
                     except ImgkitError as error:
-                        news = EffectFailed(error)
+                        result = EffectFailed(error)
                 case Sleep(wait_s):
                     (self._stop.wait if self._stop else time.sleep)(min(wait_s, self._transfer.remaining_s()))
-                    news = None
-                case RunParallel(flows, most):
-                    news = self._together(flows, most)
+                    result = None
+                case RunParallel(flows, limit):
+                    result = self._run_parallel(flows, limit)
 
     def run_to_end(self) -> Finished[T] | EffectFailed:
-        """Run the flow to its end, as a part of another; whatever is no error of ours is raised."""
+        """Run the flow of a part to its end. An exception outside imgkit's own tree is raised."""
         try:
             end = self.run_until_event()
             assert isinstance(end, Finished), "parts of a call emit nothing"
@@ -158,31 +165,31 @@ class Driver(Generic[T]):
             self.close()
 
     def abort(self) -> None:
-        """Break off what is under way, from another thread; nothing is sent any more."""
+        """Interrupt the flow from another thread. Nothing more is sent."""
         self._aborted = True
         self._transfer.abort()
 
     def close(self) -> None:
-        """Undo what the call still holds: its flow, its reply, its place with the watchdog."""
+        """Close the flow and its reply, and release the transfer."""
         try:
             self._flow.close()
         finally:
             self._close_reply()
 
-    def _together(self, flows: tuple[Flow[Any], ...], most: int) -> list[Finished[Any] | EffectFailed]:
-        """Run flows in threads; if one of them meets a bug, or Ctrl-C comes, all are broken off."""
+    def _run_parallel(self, flows: tuple[Flow[Any], ...], limit: int) -> list[Finished[Any] | EffectFailed]:
+        """Run flows in threads. A bug in one of them, or Ctrl-C, interrupts all."""
         from concurrent.futures import Future, ThreadPoolExecutor, wait
         from queue import SimpleQueue
 
         stop = threading.Event()
-        # Ctrl-C may come while threads are started, which takes a while: all that they do is known before.
+        # Ctrl-C may come while threads start. So all their work is known before the first one does.
         work: list[tuple[Future[Any], Driver[Any]]] = [
             (Future(), Driver(flow, self._backend, self._transfer.for_next_request(), self._watchdog, stop))
             for flow in flows
         ]
         todo: SimpleQueue[tuple[Future[Any], Driver[Any]] | None] = SimpleQueue()
-        for one in (*work, *[None] * most):
-            todo.put(one)
+        for item in (*work, *[None] * limit):
+            todo.put(item)
 
         def run() -> None:
             for future, part in iter(todo.get, None):
@@ -192,9 +199,9 @@ class Driver(Generic[T]):
                     except BaseException as error:
                         future.set_exception(error)
 
-        pool = ThreadPoolExecutor(most, "imgkit-part")
+        pool = ThreadPoolExecutor(limit, "imgkit-part")
         try:
-            for _ in range(min(most, len(work))):
+            for _ in range(min(limit, len(work))):
                 pool.submit(run)
             return [future.result() for future, _ in work]
         except BaseException:
@@ -202,7 +209,7 @@ class Driver(Generic[T]):
             running = [(future, part) for future, part in work if not future.cancel()]
             for _, part in running:
                 part.abort()
-            wait([future for future, _ in running], JOIN_S)
+            wait([future for future, _ in running], JOIN_TIMEOUT_S)
             raise
         finally:
             pool.shutdown(wait=all(future.done() for future, _ in work))
@@ -211,8 +218,8 @@ class Driver(Generic[T]):
         self._close_reply()
         transfer = self._transfer = self._transfer.for_next_request()
         if self._aborted or (self._stop is not None and self._stop.is_set()):
-            # Whoever aborts from here on finds this transfer.
-            return EffectFailed(NotSentError("nothing was sent: the call was broken off", permanent=True))
+            # An abort from here on finds this transfer.
+            return EffectFailed(NotSentError("nothing was sent: the call was interrupted", permanent=True))
         if transfer.expired():
             return EffectFailed(transfer.to_error(TimeoutError(), unsent=True))
         self._busy = True
@@ -220,23 +227,23 @@ class Driver(Generic[T]):
             self._watchdog.watch(transfer)
             self._reply = self._backend.open(request, transfer)
         except Exception as error:
-            return outcome(error, self._backend, transfer)
+            return to_failure(error, self._backend, transfer)
         transfer.request_id = self._reply.head.request_id
         return self._reply.head
 
     def _read(self) -> bytes | EffectFailed:
-        assert self._reply is not None, "a flow reads only what it has opened"
+        assert self._reply is not None, "a flow reads after it has sent a request"
         try:
             chunk = self._reply.read()
         except Exception as error:
-            return outcome(error, self._backend, self._transfer)
-        if self._transfer.aborted and not chunk:  # a shut-down socket may look like the end of a reply
+            return to_failure(error, self._backend, self._transfer)
+        if self._transfer.aborted and not chunk:  # a shut-down socket looks like the end of a reply
             return EffectFailed(self._transfer.to_error(TimeoutError()))
         self._busy = bool(chunk)
         return chunk
 
     def _close_reply(self) -> None:
-        if self._busy:  # broken off: whatever still blocks or lingers must end
+        if self._busy:  # interrupted: end whatever still blocks
             self._transfer.abort()
             self._busy = False
         if self._reply is not None:
@@ -246,17 +253,22 @@ class Driver(Generic[T]):
         self._transfer.release()
 
 
-def outcome(error: Exception, backend: object, transfer: Transfer) -> EffectFailed:
-    """Return what a backend's exception means; raise again what is no failure of the wire.
+def to_failure(error: Exception, backend: object, transfer: Transfer) -> EffectFailed:
+    """Return the failure that a backend's exception means, or raise the exception again.
 
-    A bug in a backend, or a test tool that refuses a request, is not dressed up as a network failure. What an
-    HTTP library stumbles over while another thread aborts its request is no bug.
+    A bug in a backend, or a test tool that refuses a request, is no failure of the wire. While another
+    thread aborts the request, any exception of an HTTP library is one.
+
+    Args:
+        error: the exception.
+        backend: the backend that raised it.
+        transfer: the transfer of the request.
     """
     errors: tuple[type[Exception], ...] = getattr(backend, "errors", ())
     unsent: tuple[type[Exception], ...] = getattr(backend, "unsent_errors", ())
-    own = _own_cause(error)
-    if own is not None:
-        return EffectFailed(own)
+    own_error = _find_own_cause(error)
+    if own_error is not None:
+        return EffectFailed(own_error)
     if isinstance(error, errors) or transfer.aborted:
         return EffectFailed(transfer.to_error(error, unsent=isinstance(error, unsent)))
     error.add_note(
@@ -266,8 +278,8 @@ def outcome(error: Exception, backend: object, transfer: Transfer) -> EffectFail
     raise error
 
 
-def _own_cause(error: BaseException) -> ImgkitError | None:
-    """Return the error of ours that an HTTP library has wrapped: a body that could not be read, say."""
+def _find_own_cause(error: BaseException) -> ImgkitError | None:
+    """Return the imgkit error that an HTTP library has wrapped, such as one about an unreadable body."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ImgkitError):

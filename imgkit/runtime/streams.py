@@ -1,4 +1,4 @@
-"""Streams as callers hold them: context managers over events."""
+"""Streams as their callers hold them: context managers over events."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BUSY = "this stream is being read already: one task or thread at a time"
 
 
 class _Stream:
-    """What both kinds of stream share: where they are, and what is wrong with how they are used."""
+    """The common part of both streams: their state, and the errors for wrong use."""
 
     _way: str
 
@@ -38,12 +38,12 @@ class _Stream:
         self._open = False
         self._process = 0
         self._over = False
-        self._reader = 0  # the thread that waits for an event, 0 if none does
+        self._reader = 0  # id of the thread that waits for an event, 0 for none
         self._response: ImagesResponse | None = None
 
     @property
     def response(self) -> ImagesResponse:
-        """What the call without a stream would have returned.
+        """The response that the call without a stream would return.
 
         Raises:
             StreamError: the stream has not been read to its end.
@@ -60,15 +60,15 @@ class _Stream:
         self._open = True
         self._process = os.getpid()
 
-    def _begin(self) -> None:
-        """Iterating begins, or goes on after a break."""
+    def _check_iteration(self) -> None:
+        """Check that iteration may start or go on."""
         if self._over:
             raise StreamError(_ENDED)
         if not self._open:
             raise StreamError(_UNOPENED.format(way=self._way))
 
-    def _read(self) -> None:
-        """The next event is asked for."""
+    def _start_reading(self) -> None:
+        """Check that this thread may read the next event, and mark it as the reader."""
         if not self._open and not self._over:
             raise StreamError(_UNOPENED.format(way=self._way))
         if self._open and self._process != os.getpid():
@@ -77,15 +77,15 @@ class _Stream:
             raise StreamError(_BUSY)
         self._reader = threading.get_ident()
 
-    def _event(self, came: Finished[ImagesResponse] | EmitEvent) -> StreamEvent | None:
-        """Return the event, None at the end."""
-        if isinstance(came, Finished):
+    def _unwrap(self, step: Finished[ImagesResponse] | EmitEvent) -> StreamEvent | None:
+        """Return the event of a step, None at the end of the stream."""
+        if isinstance(step, Finished):
             self._over = True
-            self._response = came.value
+            self._response = step.value
             return None
-        return cast("StreamEvent", came.event)  # a need may emit anything; plans of streams emit these
+        return cast("StreamEvent", step.event)  # the flow of a stream emits nothing else
 
-    def _tell_left_open(self) -> None:
+    def _warn_left_open(self) -> None:
         warnings.warn(
             _LEFT_OPEN.format(stream=repr(self), way=self._way), ResourceWarning, stacklevel=3, source=self
         )
@@ -96,10 +96,19 @@ class _Stream:
 
 
 class ImageStream(_Stream):
-    """The events of a stream under `ImageService`: ``with images.stream_image(…) as events: …``.
+    """The events of a stream under `ImageService`, as a context manager.
+
+    >>> from imgkit import ImageService
+    >>> with ImageService() as images:
+    ...     with images.stream_image("a fox", size="64x64") as events:
+    ...         for event in events:
+    ...             print(type(event).__name__)
+    ...     print(events.response[0].format)
+    Completed
+    png
 
     Attributes:
-        response: once it has been read to its end: what the call without a stream would have returned.
+        response: after the last event, the response that the call without a stream would return.
     """
 
     _way = "with"
@@ -109,7 +118,7 @@ class ImageStream(_Stream):
     ) -> None:
         super().__init__(flow)
         self._start = start
-        self._turn = threading.Lock()  # for who reads and who closes
+        self._lock = threading.Lock()  # one thread may close what another reads
         self._driver: Driver[ImagesResponse] | None = None
 
     def __enter__(self) -> Self:
@@ -121,22 +130,22 @@ class ImageStream(_Stream):
         self.close()
 
     def __iter__(self) -> Self:
-        self._begin()
+        self._check_iteration()
         return self
 
     def __next__(self) -> StreamEvent:
-        with self._turn:
-            self._read()
+        with self._lock:
+            self._start_reading()
             driver = self._driver
         try:
             if self._over or driver is None:
                 raise StopIteration
-            event = self._event(driver.run_until_event())
+            event = self._unwrap(driver.run_until_event())
         except BaseException:
             self._over = True
             raise
         finally:
-            with self._turn:
+            with self._lock:
                 self._reader = 0
                 closed = self._driver is None
             if closed and driver is not None:
@@ -146,29 +155,39 @@ class ImageStream(_Stream):
         return event
 
     def close(self) -> None:
-        """Close the connection if the stream has not come to its end. Idempotent; from any thread."""
+        """Close the connection of an unfinished stream. Idempotent. Safe to call from any thread."""
         self._over = True
-        with self._turn:
+        with self._lock:
             driver, self._driver = self._driver, None
             busy = self._reader not in (0, threading.get_ident())
         if driver is None:
             return
-        if busy or getattr(self._flow, "gi_running", False):  # the latter: a plugin closes it
-            driver.abort()  # and whoever reads closes it
+        if busy or getattr(self._flow, "gi_running", False):  # the latter if a plugin closes it
+            driver.abort()  # the reading thread closes it
         else:
             driver.close()
 
     def __del__(self) -> None:
         if self._driver is not None:
-            self._tell_left_open()
+            self._warn_left_open()
             self.close()
 
 
 class AsyncImageStream(_Stream):
-    """The events of a stream under `AsyncImageService`: ``async with images.stream_image(…) as events: …``.
+    """The events of a stream under `AsyncImageService`, as an asynchronous context manager.
+
+    >>> import asyncio
+    >>> from imgkit import AsyncImageService
+    >>> async def main():
+    ...     async with AsyncImageService() as images:
+    ...         async with images.stream_image("a fox", size="64x64") as events:
+    ...             async for event in events:
+    ...                 print(type(event).__name__)
+    >>> asyncio.run(main())
+    Completed
 
     Attributes:
-        response: once it has been read to its end: what the call without a stream would have returned.
+        response: after the last event, the response that the call without a stream would return.
     """
 
     _way = "async with"
@@ -177,13 +196,15 @@ class AsyncImageStream(_Stream):
         self,
         flow: Flow[ImagesResponse],
         start: Callable[[Flow[ImagesResponse]], AsyncDriver[ImagesResponse]],
-        proceed: Callable[[AsyncDriver[ImagesResponse]], Awaitable[Finished[ImagesResponse] | EmitEvent]],
-        end: Callable[[AsyncDriver[ImagesResponse]], None],
+        run_until_event: Callable[
+            [AsyncDriver[ImagesResponse]], Awaitable[Finished[ImagesResponse] | EmitEvent]
+        ],
+        close_driver: Callable[[AsyncDriver[ImagesResponse]], None],
     ) -> None:
         super().__init__(flow)
         self._start = start
-        self._proceed = proceed
-        self._end = end
+        self._run_until_event = run_until_event
+        self._close_driver = close_driver
         self._driver: AsyncDriver[ImagesResponse] | None = None
 
     async def __aenter__(self) -> Self:
@@ -195,43 +216,43 @@ class AsyncImageStream(_Stream):
         await self.close()
 
     def __aiter__(self) -> Self:
-        self._begin()
+        self._check_iteration()
         return self
 
     async def __anext__(self) -> StreamEvent:
-        if self._driver is not None and not self._driver.is_here:
+        if self._driver is not None and not self._driver.is_in_loop:
             raise StreamError(_OTHER_LOOP)
-        self._read()
+        self._start_reading()
         driver = self._driver
         try:
             if self._over or driver is None:
                 raise StopAsyncIteration
-            event = self._event(await self._proceed(driver))
+            event = self._unwrap(await self._run_until_event(driver))
         except BaseException:
             self._over = True
             raise
         finally:
             self._reader = 0
             if self._driver is None and driver is not None:
-                self._end(driver)
+                self._close_driver(driver)
         if event is None:
             raise StopAsyncIteration
         return event
 
     async def close(self) -> None:
-        """Close the connection if the stream has not come to its end. Idempotent."""
+        """Close the connection of an unfinished stream. Idempotent."""
         self._over = True
         driver, self._driver = self._driver, None
         if driver is None:
             return
-        if not driver.is_here:
-            driver.close_threadsafe(self._end)
+        if not driver.is_in_loop:
+            driver.close_threadsafe(self._close_driver)
         elif self._reader:
-            driver.abort()  # and the task that reads ends it
+            driver.abort()  # the reading task closes it
         else:
-            self._end(driver)
+            self._close_driver(driver)
 
     def __del__(self) -> None:
         if self._driver is not None:
-            self._tell_left_open()
-            self._driver.close_threadsafe(self._end)
+            self._warn_left_open()
+            self._driver.close_threadsafe(self._close_driver)
