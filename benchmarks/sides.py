@@ -83,7 +83,9 @@ class ImgkitBare(ImgkitReusing):
     def save(self, folder: Path) -> None:
         from imgkit.images.saving import SavePlan
 
-        self.service.create_image(PROMPT, save_to=SavePlan.of(folder / "picture-{index}.png", sidecar=False))
+        self.service.create_image(
+            PROMPT, save_to=SavePlan.from_target(folder / "picture-{index}.png", sidecar=False)
+        )
 
 
 class ImgkitSpooling(ImgkitReusing):

@@ -1,17 +1,17 @@
-"""Masks: which pixels of a picture may change.
+"""Masks mark the pixels of an image that an edit may change.
 
-A mask is a PNG of the picture's size. Its *transparent* pixels are what may change, its opaque ones stay, as
-OpenAI's Images API has it (API reference of ``POST /images/edits``, read 2026-11-23). A provider whose API
-wants white for what may change declares so, and the mask is converted on its way.
+A mask is a PNG of the image's size. An edit may change its *transparent* pixels and keeps the opaque pixels,
+as in OpenAI's Images API (API reference of ``POST /images/edits``, read 2026-11-23). If a provider's API
+marks the changeable pixels with white, imgkit converts the mask before sending it.
 
 >>> from imgkit import masks
 >>> hole = masks.from_box((64, 48), (8, 8, 32, 16))
 >>> masks.check(hole, masks.from_box((64, 48), (0, 0, 1, 1)))
 []
 
-Wherever a picture is taken, it may be what `imgkit.ImageInput` names: a path, bytes, an open binary file, a
-Pillow image, an image of a reply, a ``data:`` URL. Sizes and positions are those of the stored pixels: an
-orientation in EXIF is not applied.
+Every function takes an image as `imgkit.ImageInput`: a path, bytes, an open binary file, a Pillow image, an
+image of a response, or a ``data:`` URL. Sizes and positions refer to the stored pixels, before the EXIF
+orientation.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from imgkit.errors import InvalidRequestError
 from imgkit.images import mask_pixels, pixels
-from imgkit.images.inputs import ImageFile, check_type, open_input
+from imgkit.images.inputs import ImageFile, find_type_problem, open_input
 from imgkit.images.mask_pixels import (
-    by,
     check_shape,
     check_still,
-    inverted,
-    opacity_of,
-    resized,
-    rewritten,
-    wrong,
+    decode_mask,
+    encode_mask,
+    field_error,
+    format_size,
+    invert_opacity,
+    resize_opacity,
 )
 from imgkit.models import ImageInput
 
@@ -40,41 +40,49 @@ if TYPE_CHECKING:
     import PIL.Image
 
 LikeOrSize: TypeAlias = ImageInput | tuple[int, int]
-"""A picture whose size is meant, or width and height in pixels."""
+"""An image whose size counts, or width and height in pixels."""
 
 __all__ = [
     "LikeOrSize", "check", "feather", "from_black", "from_box", "from_polygon", "from_white", "invert",
     "resize", "to_white", "union",
 ]  # fmt: skip
 
-_LONGEST_EDGE = 65_535
-_MOST_POINTS = 10_000
-_WIDEST_RADIUS = 1_000
+_MAX_EDGE_PX = 65_535
+_MAX_POINTS = 10_000
+_MAX_RADIUS_PX = 1_000
 
 
 def from_white(picture: ImageInput, *, like: LikeOrSize | None = None, threshold: int = 128) -> bytes:
-    """Make a mask of a picture in which white is what may change.
+    """Make a mask from a drawing whose white pixels may change.
+
+    >>> from PIL import Image
+    >>> len(from_white(Image.new("L", (64, 48), "white"))) > 0
+    True
 
     Args:
-        picture: black and white, or greys, or colours taken as greys; what is transparent in it stays.
-        like: the picture that the mask is for, or its size; the mask is brought to that size.
+        picture: a drawing in black and white, greys, or colours (taken as greys). Transparent pixels stay.
+        like: the image of the mask, or its size; the mask is scaled to that size.
         threshold: the darkest grey that counts as white, 1 to 255.
 
     Returns:
         The bytes of a PNG.
 
     Raises:
-        InvalidRequestError: not a picture, animated, of another shape than `like`, nothing is white.
+        InvalidRequestError: no image, animated, of another shape than `like`, or without white pixels.
     """
     return _from_grey(picture, like, threshold, white=True)
 
 
 def from_black(picture: ImageInput, *, like: LikeOrSize | None = None, threshold: int = 128) -> bytes:
-    """Make a mask of a picture in which black is what may change.
+    """Make a mask from a drawing whose black pixels may change.
+
+    >>> from PIL import Image
+    >>> len(from_black(Image.new("L", (64, 48), "black"), like=(128, 96))) > 0
+    True
 
     Args:
         picture: as for `from_white`.
-        like: the picture that the mask is for, or its size; the mask is brought to that size.
+        like: the image of the mask, or its size; the mask is scaled to that size.
         threshold: the darkest grey that does *not* count as black, 1 to 255.
 
     Returns:
@@ -89,267 +97,292 @@ def from_black(picture: ImageInput, *, like: LikeOrSize | None = None, threshold
 def from_box(like_or_size: LikeOrSize, box: tuple[int, int, int, int]) -> bytes:
     """Make a mask whose hole is a box.
 
+    >>> check(from_box((64, 48), (8, 8, 32, 16)), from_box((64, 48), (0, 0, 1, 1)))
+    []
+
     Args:
-        like_or_size: the picture that the mask is for, or its width and height in pixels.
-        box: x, y, width, height in pixels; x and y are those of its upper left pixel.
+        like_or_size: the image of the mask, or its width and height in pixels.
+        box: x, y, width, height in pixels; x and y are the position of its upper left pixel.
 
     Returns:
         The bytes of a PNG.
 
     Raises:
-        InvalidRequestError: the box is empty, or not inside the picture.
+        InvalidRequestError: the box is empty, or not inside the image.
     """
     import PIL.Image
 
-    width, height = _size(like_or_size, "like_or_size")
-    numbers = _whole_numbers(box, "box", 4, "x, y, width, height")
-    left, top, across, down = numbers
-    if across < 1 or down < 1:
-        raise wrong("box", "is empty: its width and height are at least 1")
-    if left < 0 or top < 0 or left + across > width or top + down > height:
-        raise wrong(
-            "box", f"{tuple(numbers)} is not inside of {width}x{height} pixels: give x, y, width, height"
+    width, height = _parse_size(like_or_size, "like_or_size")
+    numbers = _parse_whole_numbers(box, "box", 4, "x, y, width, height")
+    left, top, box_width, box_height = numbers
+    if box_width < 1 or box_height < 1:
+        raise field_error("box", "The box is empty. Its width and height must be at least 1.")
+    if left < 0 or top < 0 or left + box_width > width or top + box_height > height:
+        raise field_error(
+            "box", f"{tuple(numbers)} is not inside of {width}x{height} pixels. Pass x, y, width, height."
         )
-    opaque = PIL.Image.new("L", (width, height), pixels.OPAQUE)
-    opaque.paste(0, (left, top, left + across, top + down))
-    return rewritten(opaque)
+    opacity = PIL.Image.new("L", (width, height), pixels.OPAQUE)
+    opacity.paste(0, (left, top, left + box_width, top + box_height))
+    return encode_mask(opacity)
 
 
 def from_polygon(like_or_size: LikeOrSize, points: Sequence[tuple[float, float]]) -> bytes:
     """Make a mask whose hole is a polygon.
 
+    >>> triangle = from_polygon((64, 48), [(8, 8), (56, 8), (32, 40)])
+
     Args:
-        like_or_size: the picture that the mask is for, or its width and height in pixels.
-        points: x and y of each corner in pixels, from 0 to the picture's width and height; a pixel is in
-            if its middle is. Where lines cross, what is enclosed twice is out.
+        like_or_size: the image of the mask, or its width and height in pixels.
+        points: x and y of each corner in pixels, from 0 to the image's width and height. A pixel belongs to
+            the hole if its centre does. Areas that crossing lines enclose twice do not belong to it.
 
     Returns:
         The bytes of a PNG.
 
     Raises:
-        InvalidRequestError: fewer than three points, one outside of the picture, or no pixel enclosed.
+        InvalidRequestError: fewer than three points, a point outside of the image, or no pixel enclosed.
     """
     import PIL.Image
 
-    width, height = _size(like_or_size, "like_or_size")
-    corners = _corners(points, width, height)
+    width, height = _parse_size(like_or_size, "like_or_size")
+    corners = _parse_corners(points, width, height)
     rows = [bytearray(b"\xff" * width) for _ in range(height)]
     enclosed = False
-    for y, crossings in enumerate(_crossings(corners, height)):
+    for y, crossings in enumerate(_find_crossings(corners, height)):
         for start, end in zip(crossings[::2], crossings[1::2], strict=True):
             left, right = math.ceil(start - 0.5), math.ceil(end - 0.5)
             rows[y][left:right] = bytes(right - left)
             enclosed |= right > left
     if not enclosed:
-        raise wrong("points", "enclose no pixel: give the corners of an area, in order")
-    return rewritten(PIL.Image.frombytes("L", (width, height), b"".join(rows)))
+        raise field_error("points", "The points enclose no pixel. Pass the corners of an area in order.")
+    return encode_mask(PIL.Image.frombytes("L", (width, height), b"".join(rows)))
 
 
 def union(*masks: ImageInput) -> bytes:
-    """Make a mask with the holes of all: a pixel may change if one of them lets it.
+    """Make a mask with the holes of all masks: a pixel may change if any mask permits it.
+
+    >>> both = union(from_box((64, 48), (0, 0, 8, 8)), from_box((64, 48), (8, 8, 8, 8)))
 
     Args:
-        masks: one or more, all of one size.
+        masks: at least one mask; all of the same size.
 
     Returns:
         The bytes of a PNG.
 
     Raises:
-        InvalidRequestError: none given, one is no mask, or their sizes differ.
+        InvalidRequestError: no masks, an image without transparency, or different sizes.
     """
     from PIL import ImageChops
 
     if not masks:
-        raise wrong("masks", "give at least one")
-    whole: PIL.Image.Image | None = None
-    for index, mask in enumerate(masks):
-        opaque = _opacity(mask, f"masks.{index}")
-        if whole is not None and whole.size != opaque.size:
-            raise wrong(
+        raise field_error("masks", "There is no mask. Pass at least one.")
+    combined = _decode_mask(masks[0], "masks.0")
+    for index, mask in enumerate(masks[1:], 1):
+        opacity = _decode_mask(mask, f"masks.{index}")
+        if combined.size != opacity.size:
+            raise field_error(
                 f"masks.{index}",
-                f"is {by(*opaque.size)} pixels, the first one {by(*whole.size)}: bring them to one size "
-                "with imgkit.masks.resize",
+                f"The mask has {format_size(*opacity.size)} pixels, the first mask "
+                f"{format_size(*combined.size)}. Resize the masks with imgkit.masks.resize.",
             )
-        whole = opaque if whole is None else ImageChops.darker(whole, opaque)
-    assert whole is not None, "there is at least one"
-    return rewritten(whole)
+        combined = ImageChops.darker(combined, opacity)
+    return encode_mask(combined)
 
 
 def invert(mask: ImageInput) -> bytes:
-    """Make a mask that lets change what `mask` keeps, and the other way round.
+    """Make a mask with hole and rest exchanged.
+
+    >>> outside = invert(from_box((64, 48), (8, 8, 32, 16)))
 
     Args:
-        mask: a picture with transparency.
+        mask: an image with transparency.
 
     Returns:
         The bytes of a PNG.
 
     Raises:
-        InvalidRequestError: it is no mask.
+        InvalidRequestError: the image has no transparency.
     """
-    return rewritten(inverted(_opacity(mask, "mask")))
+    return encode_mask(invert_opacity(_decode_mask(mask, "mask")))
 
 
 def feather(mask: ImageInput, radius_px: float) -> bytes:
-    """Make the edges of a mask soft, so that what is new blends into what stays.
+    """Make the edges of a mask soft, to blend the new pixels into the kept pixels.
+
+    >>> soft = feather(from_box((64, 48), (8, 8, 32, 16)), radius_px=2)
 
     Args:
-        mask: a picture with transparency.
+        mask: an image with transparency.
         radius_px: standard deviation of the Gaussian blur, in pixels; over 0, at most 1000.
 
     Returns:
         The bytes of a PNG.
 
     Raises:
-        InvalidRequestError: it is no mask, or the radius is so wide that nothing could change any more.
+        InvalidRequestError: the image has no transparency, or the radius is so wide that the hole vanishes.
     """
     from PIL import ImageFilter
 
-    if not _is_number(radius_px) or not 0 < radius_px <= _WIDEST_RADIUS:
-        raise wrong("radius_px", f"is a number of pixels over 0, at most {_WIDEST_RADIUS}")
-    soft = _opacity(mask, "mask").filter(ImageFilter.GaussianBlur(radius_px))
-    if pixels.hides_all(soft):
-        raise wrong("radius_px", "is wider than the hole, of which nothing would be left: make it smaller")
-    return rewritten(soft)
+    if not _is_number(radius_px) or not 0 < radius_px <= _MAX_RADIUS_PX:
+        raise field_error("radius_px", f"Must be a number of pixels over 0, at most {_MAX_RADIUS_PX}.")
+    soft = _decode_mask(mask, "mask").filter(ImageFilter.GaussianBlur(radius_px))
+    if pixels.is_opaque(soft):
+        raise field_error(
+            "radius_px", "The radius is wider than the hole, which would vanish. Reduce the radius."
+        )
+    return encode_mask(soft)
 
 
 def resize(mask: ImageInput, like_or_size: LikeOrSize) -> bytes:
-    """Bring a mask to the size of a picture of the same shape.
+    """Scale a mask to the size of an image of the same shape.
+
+    >>> large = resize(from_box((64, 48), (8, 8, 32, 16)), (128, 96))
 
     Args:
-        mask: a picture with transparency. Hard edges stay hard.
-        like_or_size: the picture that the mask is for, or its width and height in pixels.
+        mask: an image with transparency. Hard edges stay hard.
+        like_or_size: the image of the mask, or its width and height in pixels.
 
     Returns:
         The bytes of a PNG.
 
     Raises:
-        InvalidRequestError: it is no mask, the picture has another shape, or the hole would be lost.
+        InvalidRequestError: the mask has no transparency, the image has another shape, or the hole vanishes.
     """
-    return rewritten(resized(_opacity(mask, "mask"), _size(like_or_size, "like_or_size"), "mask"))
+    return encode_mask(
+        resize_opacity(_decode_mask(mask, "mask"), _parse_size(like_or_size, "like_or_size"), "mask")
+    )
 
 
 def to_white(mask: ImageInput) -> bytes:
-    """Return a mask as a grey picture in which white is what may change, as some other APIs have it.
+    """Return a mask as a grey image whose white pixels may change, as some other APIs require.
+
+    >>> white = to_white(from_box((64, 48), (8, 8, 32, 16)))
 
     Args:
-        mask: a picture with transparency.
+        mask: an image with transparency.
 
     Returns:
         The bytes of a PNG without transparency.
 
     Raises:
-        InvalidRequestError: it is no mask.
+        InvalidRequestError: the image has no transparency.
     """
-    return pixels.png_bytes(inverted(_opacity(mask, "mask")))
+    return pixels.encode_png(invert_opacity(_decode_mask(mask, "mask")))
 
 
-def check(mask: ImageInput, image: ImageInput, *, max_bytes: int = mask_pixels.MOST_BYTES) -> list[str]:
-    """Tell what is wrong with a mask for a picture; what `create_image_edit` would refuse, and what is odd.
+def check(mask: ImageInput, image: ImageInput, *, max_bytes: int = mask_pixels.MAX_MASK_BYTES) -> list[str]:
+    """Return the problems of a mask for an image: reasons for a rejection by `create_image_edit`, and doubts.
+
+    >>> whole = from_box((8, 8), (0, 0, 8, 8))
+    >>> check(whole, whole)[0][:40]
+    'The mask is transparent everywhere, so t'
 
     Args:
         mask: the mask.
-        image: the picture that it is for.
-        max_bytes: what the API takes, 4 MB by default.
+        image: the image of the mask.
+        max_bytes: the API's limit, 4 MB by default.
 
     Returns:
-        What is wrong, in words that name what to do; empty if nothing is.
+        The problems, as sentences with remedies; empty if there are none.
 
     Raises:
-        InvalidRequestError: one of the two cannot be opened at all.
+        InvalidRequestError: the mask or the image cannot be opened.
     """
     with ExitStack() as cleanup:
-        found = mask_pixels.judge(
-            _opened(mask, "mask", cleanup), _opened(image, "image", cleanup), max_bytes=max_bytes
+        report = mask_pixels.examine_mask(
+            _open(mask, "mask", cleanup), _open(image, "image", cleanup), max_bytes=max_bytes
         )
-    return [*found.problems, *found.doubts]
+    return [*report.problems, *report.doubts]
 
 
 def _from_grey(picture: ImageInput, like: LikeOrSize | None, threshold: int, *, white: bool) -> bytes:
     import PIL.Image
 
     if type(threshold) is not int or not 1 <= threshold <= 255:
-        raise wrong("threshold", "is a whole number from 1 to 255")
+        raise field_error("threshold", "Must be a whole number from 1 to 255.")
     with ExitStack() as cleanup:
-        file = _opened(picture, "picture", cleanup)
+        file = _open(picture, "picture", cleanup)
         check_still(file)
-        grey = pixels.grey(file, backdrop=0 if white else 255)
-    size = grey.size if like is None else _size(like, "like")
+        grey = pixels.decode_grey(file, backdrop=0 if white else 255)
+    size = grey.size if like is None else _parse_size(like, "like")
     if grey.size != size:
         check_shape(grey.size, size, "picture")
         grey = grey.resize(size, PIL.Image.Resampling.BOX)
-    opaque = grey.point([pixels.OPAQUE * ((value < threshold) == white) for value in range(256)])
-    if pixels.hides_all(opaque):
+    opacity = grey.point([pixels.OPAQUE * ((value < threshold) == white) for value in range(256)])
+    if pixels.is_opaque(opacity):
         colour, other = ("white", "from_black") if white else ("black", "from_white")
-        raise wrong(
+        raise field_error(
             "picture",
-            f"has nothing {colour} (threshold {threshold}), so nothing could change: paint {colour} what "
-            f"may, or use imgkit.masks.{other}",
+            f"The drawing has no {colour} pixels (threshold {threshold}), so nothing could change. Paint the "
+            f"changeable parts {colour}, or use imgkit.masks.{other}.",
         )
-    return rewritten(opaque)
+    return encode_mask(opacity)
 
 
-def _opened(picture: ImageInput, field: str, cleanup: ExitStack) -> ImageFile:
-    problem = check_type(picture)
+def _open(picture: ImageInput, field: str, cleanup: ExitStack) -> ImageFile:
+    problem = find_type_problem(picture)
     if problem is not None:
         raise InvalidRequestError({field: problem})
     return open_input(picture, field, cleanup)
 
 
-def _opacity(mask: ImageInput, field: str) -> PIL.Image.Image:
+def _decode_mask(mask: ImageInput, field: str) -> PIL.Image.Image:
     with ExitStack() as cleanup:
-        return opacity_of(_opened(mask, field, cleanup))
+        return decode_mask(_open(mask, field, cleanup))
 
 
-def _size(value: Any, field: str) -> tuple[int, int]:
-    """Return the size that is meant, in pixels."""
+def _parse_size(value: Any, field: str) -> tuple[int, int]:
+    """Return the size of an image, or the given size, in pixels."""
     if isinstance(value, tuple):
-        width, height = _whole_numbers(value, field, 2, "width, height")
+        width, height = _parse_whole_numbers(value, field, 2, "width, height")
     else:
         with ExitStack() as cleanup:
-            kind = _opened(value, field, cleanup).kind
+            kind = _open(value, field, cleanup).kind
         width, height = kind.width or 0, kind.height or 0
-    if not (1 <= width <= _LONGEST_EDGE and 1 <= height <= _LONGEST_EDGE):
-        raise wrong(field, f"{by(width, height)} is no size: give 1 to {_LONGEST_EDGE} pixels each way")
-    if width * height > pixels.MOST_DECODED_PIXELS:
-        raise wrong(
-            field, f"{by(width, height)} is over {pixels.MOST_DECODED_PIXELS} pixels: shrink it first"
+    if not (1 <= width <= _MAX_EDGE_PX and 1 <= height <= _MAX_EDGE_PX):
+        raise field_error(
+            field,
+            f"{format_size(width, height)} is not a size. Pass 1 to {_MAX_EDGE_PX} pixels for each side.",
+        )
+    if width * height > pixels.MAX_DECODED_PIXELS:
+        raise field_error(
+            field,
+            f"{format_size(width, height)} is over {pixels.MAX_DECODED_PIXELS} pixels. Shrink it first.",
         )
     return width, height
 
 
-def _whole_numbers(value: Any, field: str, count: int, names: str) -> list[int]:
+def _parse_whole_numbers(value: Any, field: str, count: int, names: str) -> list[int]:
     numbers = list(value) if isinstance(value, tuple | list) else []
     if len(numbers) != count or any(type(number) is not int for number in numbers):
-        raise wrong(field, f"is {count} whole numbers: {names}, in pixels")
+        raise field_error(field, f"Must be {count} whole numbers: {names}, in pixels.")
     return numbers
 
 
-def _corners(points: Any, width: int, height: int) -> list[tuple[float, float]]:
-    given = list(points) if isinstance(points, Iterable) and not isinstance(points, str | bytes) else []
-    if not 3 <= len(given) <= _MOST_POINTS:
-        raise wrong(
-            "points", f"are 3 to {_MOST_POINTS} corners, each (x, y) in pixels; {len(given)} are given"
-        )
-    for index, point in enumerate(given):
+def _parse_corners(points: Any, width: int, height: int) -> list[tuple[float, float]]:
+    corners = list(points) if isinstance(points, Iterable) and not isinstance(points, str | bytes) else []
+    if not 3 <= len(corners) <= _MAX_POINTS:
+        raise field_error("points", f"Pass 3 to {_MAX_POINTS} corners (x, y) in pixels, not {len(corners)}.")
+    for index, point in enumerate(corners):
         if not isinstance(point, tuple | list) or len(point) != 2 or not all(map(_is_number, point)):
-            raise wrong(f"points.{index}", "is two numbers: x, y, in pixels")
+            raise field_error(f"points.{index}", "Must be two numbers: x, y, in pixels.")
         if not (0 <= point[0] <= width and 0 <= point[1] <= height):
-            raise wrong(
-                f"points.{index}", f"({point[0]}, {point[1]}) is outside of {by(width, height)} pixels"
+            raise field_error(
+                f"points.{index}",
+                f"({point[0]}, {point[1]}) is outside of {format_size(width, height)} pixels.",
             )
-    return [(float(x), float(y)) for x, y in given]
+    return [(float(x), float(y)) for x, y in corners]
 
 
-def _crossings(corners: list[tuple[float, float]], height: int) -> list[list[float]]:
-    """Return, for the middle of each row of pixels, where the lines cross it, from left to right."""
-    found: list[list[float]] = [[] for _ in range(height)]
+def _find_crossings(corners: list[tuple[float, float]], height: int) -> list[list[float]]:
+    """Return the sorted x positions at which the lines cross the centre of each pixel row."""
+    rows: list[list[float]] = [[] for _ in range(height)]
     for (x1, y1), (x2, y2) in zip(corners, corners[1:] + corners[:1], strict=True):
         if y1 > y2:
             x1, y1, x2, y2 = x2, y2, x1, y1
         for row in range(math.ceil(y1 - 0.5), math.ceil(y2 - 0.5)):
-            found[row].append(x1 + (row + 0.5 - y1) * (x2 - x1) / (y2 - y1))
-    return [sorted(row) for row in found]
+            rows[row].append(x1 + (row + 0.5 - y1) * (x2 - x1) / (y2 - y1))
+    return [sorted(row) for row in rows]
 
 
 def _is_number(value: object) -> bool:

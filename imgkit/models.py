@@ -1,4 +1,4 @@
-"""The values that go in and come out: requests, replies, usage. Frozen, and free of any I/O."""
+"""Requests, responses, usage, costs and stream events: frozen values without any I/O."""
 
 from __future__ import annotations
 
@@ -13,114 +13,48 @@ from imgkit.errors import ImgkitError
 from imgkit.images.image import Image
 from imgkit.images.inputs import ImageReference
 
+# --- Inputs and requests ---------------------------------------------------------------------
+
 HostClass: TypeAlias = Literal["official", "compatible", "offline"]
-"""Whose host answers: the provider's own, another server with its dialect, or no network at all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """What a call has cost, as usage and dated prices tell.
-
-    Attributes:
-        amount: in `currency`; None where it is not known.
-        currency: such as "USD".
-        as_of: date of the prices, None where there are none.
-        note: how it was found, or why it is not known.
-    """
-
-    amount: Decimal | None = None
-    currency: str = "USD"
-    as_of: date | None = None
-    note: str = ""
-
-    @property
-    def known(self) -> bool:
-        """Whether there is an amount."""
-        return self.amount is not None
-
-    def __str__(self) -> str:
-        if self.amount is None:
-            return f"unknown ({self.note})" if self.note else "unknown"
-        dated = f" (prices of {self.as_of})" if self.as_of else f" ({self.note})" if self.note else ""
-        return f"{self.amount:.4f} {self.currency}{dated}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """What a call may cost, before it is sent.
-
-    Attributes:
-        low, high: bounds of the amount in `currency`; both None where they are not known.
-        currency: such as "USD".
-        as_of: date of the prices, None where there are none.
-        note: what the bounds rest on, or why there are none.
-    """
-
-    low: Decimal | None = None
-    high: Decimal | None = None
-    currency: str = "USD"
-    as_of: date | None = None
-    note: str = ""
-
-    @property
-    def known(self) -> bool:
-        """Whether there are bounds."""
-        return self.high is not None
-
-    def __str__(self) -> str:
-        if self.low is None or self.high is None:
-            return f"unknown ({self.note})" if self.note else "unknown"
-        bounds = f"{self.low:.4f}" if self.low == self.high else f"{self.low:.4f} to {self.high:.4f}"
-        dated = f" (prices of {self.as_of})" if self.as_of else ""
-        return f"{bounds} {self.currency}{dated}"
-
-
-class Estimator(Protocol):
-    """Returns what a request may cost, all its pictures and the partial ones of a stream together."""
-
-    def __call__(self, request: ImageRequest, partial_images: int = 0) -> Estimate:
-        """Return bounds, or that they are not known."""
-
-
-def unknown_estimate(request: ImageRequest, partial_images: int = 0) -> Estimate:
-    """Return that nothing is known of what a request costs."""
-    return Estimate(note="no prices are known here")
-
+"""Class of the answering host: the provider's own, another server with its dialect, or no network."""
 
 Operation: TypeAlias = Literal["create_image", "create_image_edit", "create_image_variation"]
 
 
 class PilImage(Protocol):
-    """A `PIL.Image.Image`, known by its shape, so that Pillow need not be imported for it."""
+    """The shape of a `PIL.Image.Image`; type checkers need no Pillow for it."""
 
     @property
     def mode(self) -> str:
-        """How its pixels are kept, such as "RGB"."""
+        """The pixel mode, such as "RGB"."""
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
 
     def convert(self, mode: Any) -> Any:
-        """Return it with pixels of another mode."""
+        """Return a copy in another pixel mode."""
 
 
 ImageInput: TypeAlias = str | PathLike[str] | bytes | BinaryIO | PilImage | Image | ImageReference
-"""A picture given to an edit or a variation: a path, bytes, an open binary file, a Pillow image, an
-image of an earlier reply, a ``data:`` URL; for edits also a picture that the API has or fetches itself."""
+"""An image given to an edit or a variation: a path, bytes, an open binary file, a Pillow image, an image
+of an earlier response or a ``data:`` URL. Edits also accept an `ImageReference`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateImageRequest:
-    """What `create_image` asks for; a field that is None is not sent.
+    """The parameters of `create_image`. imgkit does not send a field that is None.
+
+    >>> CreateImageRequest(prompt="a red fox", size="1024x1024").n is None
+    True
 
     The fields and their values are those of ``POST /images/generations`` (openai-python 3.54.0, read
-    2026-11-23). Which model takes which of them is the provider's business.
+    2026-11-23). The provider decides which model accepts which field.
 
     Attributes:
-        prompt: what to draw.
-        model: which model draws; the service's `model` if None.
-        n: how many pictures; more than the model makes at once are asked for in several requests.
+        prompt: description of the image.
+        model: name of the model; the service's `model` if None.
+        n: number of images. imgkit splits a number above the model's limit into several requests.
         size: ``"1024x1024"`` (width x height in pixels) or ``"auto"``.
         quality: "low", "medium", "high", "xhigh", "max", "auto", "standard" or "hd".
         background: "transparent", "opaque" or "auto".
@@ -130,13 +64,13 @@ class CreateImageRequest:
         response_format: "url" or "b64_json"; GPT image models refuse the field.
         style: "vivid" or "natural".
         complexity: "low", "medium" or "high".
-        frame_count: pictures of an animated gif, 2 to 16.
-        frame_duration_ms: how long each is shown, in milliseconds, up to 655350.
+        frame_count: frames of an animated gif, 2 to 16.
+        frame_duration_ms: duration of each frame in milliseconds, up to 655350.
         svg: options of the svg format, such as ``{"model": …, "reasoning": {"effort": "low"}}``.
         safety_identifier: your stable, anonymous id of the end user.
-        user: the older name of the same.
-        extra_body: further members of the body, sent as they are; they win over the others.
-        extra_headers: further headers; a header of None is left out.
+        user: the older name of `safety_identifier`.
+        extra_body: further members of the body, sent unchanged; they override the other fields.
+        extra_headers: further headers; imgkit omits a header whose value is None.
     """
 
     operation: ClassVar[Operation] = "create_image"
@@ -164,17 +98,20 @@ class CreateImageRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateImageEditRequest:
-    """What `create_image_edit` asks for; a field that is None is not sent.
+    """The parameters of `create_image_edit`. imgkit does not send a field that is None.
+
+    >>> CreateImageEditRequest(image="fox.png", prompt="a blue hat").mask is None
+    True
 
     The fields are those of the multipart form of ``POST /images/edits`` (openai-python 3.54.0, read
-    2026-11-23); those that `CreateImageRequest` has too mean the same.
+    2026-11-23). `CreateImageRequest` describes the fields that both requests have.
 
     Attributes:
-        image: the picture to change, or up to 16 of them.
-        prompt: what to change.
-        mask: PNG of the first picture's size; it is changed where the mask is transparent.
-        markup: transparent PNG drawn over the first picture to show what is meant; not with `mask`.
-        input_fidelity: "high" or "low": how closely the inputs are kept.
+        image: the image to change, or up to 16 images.
+        prompt: description of the change.
+        mask: PNG of the first image's size; the model repaints its transparent pixels.
+        markup: transparent PNG drawn over the first image to show the change; excludes `mask`.
+        input_fidelity: "high" or "low": how closely the model follows the input images.
     """
 
     operation: ClassVar[Operation] = "create_image_edit"
@@ -204,13 +141,16 @@ class CreateImageEditRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateImageVariationRequest:
-    """What `create_image_variation` asks for; a field that is None is not sent.
+    """The parameters of `create_image_variation`. imgkit does not send a field that is None.
 
-    The fields are those of ``POST /images/variations`` (openai-python 3.54.0, read 2026-11-23), which
-    OpenAI has retired and compatible servers still have.
+    >>> CreateImageVariationRequest(image="fox.png", n=2).operation
+    'create_image_variation'
+
+    The fields are those of ``POST /images/variations`` (openai-python 3.54.0, read 2026-11-23). OpenAI has
+    retired this endpoint; compatible servers still offer it.
 
     Attributes:
-        image: the picture to vary.
+        image: the image to vary.
         model, n, size, response_format, user, extra_body, extra_headers: as in `CreateImageRequest`.
     """
 
@@ -228,38 +168,136 @@ class CreateImageVariationRequest:
 
 ImageRequest: TypeAlias = CreateImageRequest | CreateImageEditRequest | CreateImageVariationRequest
 
+_CONTENT_FIELDS = ("prompt", "model", "image", "mask", "markup", "extra_headers")
+_field_names_by_class: dict[type[Any], tuple[str, ...]] = {}
+
 
 def field_names(kind: type[Any]) -> tuple[str, ...]:
-    """Return the names of a dataclass's fields, in their order."""
-    if kind not in _FIELD_NAMES:
-        _FIELD_NAMES[kind] = tuple(field.name for field in fields(kind))
-    return _FIELD_NAMES[kind]
-
-
-_FIELD_NAMES: dict[type[Any], tuple[str, ...]] = {}
-
-
-_NOT_TOLD = ("prompt", "model", "image", "mask", "markup", "extra_headers")
+    """Return the field names of a dataclass in declaration order, cached per class."""
+    if kind not in _field_names_by_class:
+        _field_names_by_class[kind] = tuple(field.name for field in fields(kind))
+    return _field_names_by_class[kind]
 
 
 def sent_parameters(request: ImageRequest) -> dict[str, Any]:
-    """Return what was set in a request beside its prompt, model and pictures; headers may hold secrets."""
+    """Return the set parameters of a request, without prompt, model, images and headers.
+
+    Headers are left out because they may hold secrets.
+    """
     return {
         name: value
         for name in field_names(type(request))
-        if name not in _NOT_TOLD and (value := getattr(request, name)) is not None
+        if name not in _CONTENT_FIELDS and (value := getattr(request, name)) is not None
     }
+
+
+# --- Costs -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """The cost of a finished call, computed from usage and dated prices.
+
+    >>> str(Cost(amount=Decimal("0.04"), note="fixed price"))
+    '0.0400 USD (fixed price)'
+    >>> Cost().known
+    False
+
+    Attributes:
+        amount: amount in `currency`; None if unknown.
+        currency: ISO 4217 code, such as "USD".
+        as_of: date of the prices; None without prices.
+        note: source of the amount, or the reason why it is unknown.
+    """
+
+    amount: Decimal | None = None
+    currency: str = "USD"
+    as_of: date | None = None
+    note: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an amount."""
+        return self.amount is not None
+
+    def __str__(self) -> str:
+        if self.amount is None:
+            return _format_unknown(self.note)
+        source = f" (prices of {self.as_of})" if self.as_of else f" ({self.note})" if self.note else ""
+        return f"{self.amount:.4f} {self.currency}{source}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Bounds of the cost of a call, computed before it is sent.
+
+    >>> str(Estimate(low=Decimal("0.01"), high=Decimal("0.04")))
+    '0.0100 to 0.0400 USD'
+
+    Attributes:
+        low, high: bounds of the amount in `currency`; both None if unknown.
+        currency: ISO 4217 code, such as "USD".
+        as_of: date of the prices; None without prices.
+        note: basis of the bounds, or the reason why there are none.
+    """
+
+    low: Decimal | None = None
+    high: Decimal | None = None
+    currency: str = "USD"
+    as_of: date | None = None
+    note: str = ""
+
+    @property
+    def known(self) -> bool:
+        """Whether there are bounds."""
+        return self.high is not None
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return _format_unknown(self.note)
+        bounds = f"{self.low:.4f}" if self.low == self.high else f"{self.low:.4f} to {self.high:.4f}"
+        source = f" (prices of {self.as_of})" if self.as_of else ""
+        return f"{bounds} {self.currency}{source}"
+
+
+def _format_unknown(note: str) -> str:
+    return f"unknown ({note})" if note else "unknown"
+
+
+class Estimator(Protocol):
+    """A callable that estimates the cost of a request, with all images and partial images of a stream.
+
+    >>> def flat_rate(request, partial_images=0):
+    ...     price = Decimal("0.04") * (request.n or 1)
+    ...     return Estimate(low=price, high=price)
+    >>> flat_rate(CreateImageRequest(prompt="a fox", n=2)).high
+    Decimal('0.08')
+    """
+
+    def __call__(self, request: ImageRequest, partial_images: int = 0) -> Estimate:
+        """Return the bounds, or an `Estimate` without bounds if they are unknown."""
+
+
+def unknown_estimate(request: ImageRequest, partial_images: int = 0) -> Estimate:
+    """Return an estimate without bounds: the default `Estimator`."""
+    return Estimate(note="no prices are known here")
+
+
+# --- Responses -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens as the server counted them; None where it did not say.
+    """Token counts as the server reports them; None for a count that it does not report.
+
+    >>> Usage(total_tokens=1100, input_tokens=44).output_tokens is None
+    True
 
     Attributes:
-        total_tokens, input_tokens, output_tokens: as in the reply.
-        input_text_tokens, input_image_tokens: the input tokens apart.
-        output_text_tokens, output_image_tokens: the output tokens apart, often not given.
-        extra: further keys as they came.
+        total_tokens, input_tokens, output_tokens: as in the response.
+        input_text_tokens, input_image_tokens: the input tokens by kind.
+        output_text_tokens, output_image_tokens: the output tokens by kind; many servers omit them.
+        extra: unknown keys of the response, unchanged.
     """
 
     total_tokens: int | None = None
@@ -274,12 +312,15 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One sending of a call.
+    """An HTTP request of a call, finished or failed.
+
+    >>> Attempt(status=429, error="RateLimitError", elapsed_s=0.2).error
+    'RateLimitError'
 
     Attributes:
-        status: HTTP status of the answer, None if none came.
-        error: name of the error class it ended with, None if it succeeded.
-        elapsed_s: seconds from opening to the end of the answer.
+        status: HTTP status of the response; None without a response.
+        error: class name of the error; None on success.
+        elapsed_s: seconds from opening the connection to the end of the response.
     """
 
     status: int | None
@@ -289,21 +330,24 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meta:
-    """How a reply came about.
+    """The origin of a response: service, attempts and timing.
+
+    >>> Meta(operation="create_image", call_id="c1", backend="offline", provider="openai").cached
+    False
 
     Attributes:
         operation: "create_image", "create_image_edit" or "create_image_variation".
         call_id: imgkit's own id of the call, as in logs and events.
-        backend, provider: their names; backend "offline" means that no model drew the pictures.
-        model: the model asked for, None if none was named.
+        backend, provider: their names. The backend "offline" uses no model.
+        model: the requested model; None if the request named none.
         status: HTTP status.
         request_id: the API's id of the call.
-        attempts: what was sent, in order.
-        elapsed_s: seconds from the first to the last byte of work, sleeps included.
-        cached: the pictures came from a cache; nothing was sent.
-        emulated: a variation that was made by an edit.
+        attempts: the HTTP requests, in order.
+        elapsed_s: seconds from the start to the end of the call, pauses included.
+        cached: True if the images came from a cache and imgkit sent nothing.
+        emulated: True if imgkit emulated a variation by an edit.
         emulation_prompt: the prompt of that edit.
-        rate_limits: the reply's ``x-ratelimit-…`` headers, by the name behind that prefix.
+        rate_limits: the response's ``x-ratelimit-…`` headers, by the part of the name after that prefix.
     """
 
     operation: Operation
@@ -323,18 +367,24 @@ class Meta:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImagesResponse(Sequence[Image]):
-    """The pictures of a call; also a sequence of them.
+    """The images of a call. It is also a sequence of them.
+
+    >>> from imgkit import ImageService
+    >>> with ImageService() as service:
+    ...     response = service.create_image("a red fox", n=2, size="64x64")
+    >>> len(response), response[0].width
+    (2, 64)
 
     Attributes:
-        images: the pictures, in the server's order.
-        created: Unix time in seconds as the server says, None if it does not.
-        usage: tokens, None where the server reports none.
-        meta: how the reply came about.
-        warnings: what the caller should know and what did not stop the call.
-        cost: what it has cost, as usage and dated prices tell, or that it is not known.
-        errors: where several requests were needed, how those ended that gave no pictures.
-        background, output_format, size, quality: what the server says it used.
-        extra: keys of the reply that imgkit does not know, sorted by name.
+        images: the images, in the server's order.
+        created: Unix time in seconds as the server reports it, else None.
+        usage: token counts; None if the server reports none.
+        meta: service, attempts and timing of the call.
+        warnings: notices about problems that did not stop the call.
+        cost: cost from usage and dated prices, or an unknown cost.
+        errors: errors of the requests that failed, if imgkit split the call into several.
+        background, output_format, size, quality: the values that the server reports.
+        extra: response keys that imgkit does not know, sorted by name.
     """
 
     images: tuple[Image, ...]
@@ -352,7 +402,7 @@ class ImagesResponse(Sequence[Image]):
 
     @property
     def data(self) -> tuple[Image, ...]:
-        """The same as `images`: the API's own name for them."""
+        """The images under the API's own name for them."""
         return self.images
 
     def __len__(self) -> int:
@@ -368,37 +418,43 @@ class ImagesResponse(Sequence[Image]):
     def __getitem__(self, index: int | slice) -> Image | tuple[Image, ...]:
         return self.images[index]
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """Show the pictures in a row as the last line of a notebook cell."""
-        return {"text/plain": repr(self), "text/html": _row_html(self.images)}
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """Return a row of thumbnails for a notebook cell."""
+        return {"text/plain": repr(self), "text/html": _format_html_row(self.images)}
 
 
-def _row_html(images: Sequence[Image]) -> str:
+def _format_html_row(images: Sequence[Image]) -> str:
     import html
 
     cells = []
     for image in images:
         prompt = html.escape(str(image.revised_prompt or image.about.get("prompt") or ""))[:200]
-        shown = image._repr_mimebundle_().get("image/png")
-        picture = (
-            f'<img style="max-width:256px" alt="{prompt}" src="data:image/png;base64,{shown}">'
-            if shown
+        thumbnail = image._repr_mimebundle_().get("image/png")
+        content = (
+            f'<img style="max-width:256px" alt="{prompt}" src="data:image/png;base64,{thumbnail}">'
+            if thumbnail
             else f"<code>{html.escape(repr(image))}</code>"
         )
         cells.append(
-            f"<figure style='display:inline-block;margin:4px'>{picture}"
+            f"<figure style='display:inline-block;margin:4px'>{content}"
             f"<figcaption>{prompt}</figcaption></figure>"
         )
     return "".join(cells)
 
 
+# --- Stream events ---------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class PartialImage:
-    """A picture as far as it is done; sharper ones follow.
+    """An unfinished image of a stream; sharper versions follow.
+
+    >>> PartialImage(0, Image.from_bytes(b"", index=1)).image.index
+    1
 
     Attributes:
-        index: 0 for the first partial picture, as the server counts.
-        image: the picture; its own `index` is that of the picture it becomes.
+        index: number of the partial image in the server's count, from 0.
+        image: the partial image; its own `index` is the index of the finished image.
     """
 
     index: int
@@ -407,15 +463,19 @@ class PartialImage:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A picture that is done.
+    """A finished image of a stream.
+
+    >>> meta = Meta(operation="create_image", call_id="c1", backend="offline", provider="openai")
+    >>> Completed(Image.from_bytes(b""), meta=meta).usage is None
+    True
 
     Attributes:
-        image: the picture; with ``save_to=`` its `path` is where it is, unless it came as a URL.
-        usage: tokens, None where the server reports none.
-        created: Unix time in seconds as the server says, None if it does not.
-        background, output_format, size, quality: what the server says it used.
-        extra: keys of the event that imgkit does not know.
-        meta: how it came about; its `attempts` are those before the one that streams.
+        image: the image. With ``save_to=`` its `path` is the saved file, unless it came as a URL.
+        usage: token counts; None if the server reports none.
+        created: Unix time in seconds as the server reports it, else None.
+        background, output_format, size, quality: the values that the server reports.
+        extra: event keys that imgkit does not know.
+        meta: service, attempts and timing of the call; `attempts` ends before the streaming attempt.
     """
 
     image: Image

@@ -195,7 +195,7 @@ def test_arguments_of_a_call() -> None:
             (lambda: service.create_image("a", qualty="high"), "qualty: .*did you mean 'quality'"),
             (lambda: service.create_image(), "prompt: is missing"),
             (lambda: service.create_image_edit(), "image: is missing"),
-            (lambda: service.create_image_edit("a.png"), "prompt: is missing"),
+            (lambda: service.create_image_edit("a.png"), "prompt: The prompt is missing"),
             (lambda: service.create_image("a", "b"), "takes prompt and then keywords"),
             (lambda: service.create_image("a", prompt="b"), "prompt: is given twice"),
             (lambda: service.create_image(imgkit.CreateImageRequest(prompt="a"), n=2), "n: goes into"),

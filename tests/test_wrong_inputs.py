@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from imgkit.errors import InvalidRequestError
 from imgkit.images import inputs
-from imgkit.images.inputs import ImageFile, check_type, open_input
+from imgkit.images.inputs import ImageFile, find_type_problem, open_input
 from imgkit.images.sniff import is_complete_bytes
 from imgkit.wire.messages import BLOCK_BYTES
 from tests.support.openings import cleanup, refusal
@@ -65,7 +65,7 @@ WRONG_STREAMS: list[tuple[Callable[[Path], Any], str]] = [
     (lambda folder: io.BytesIO(), "is empty"),
     (lambda folder: io.BufferedReader(io.BytesIO()), "is empty"),
     (lambda folder: Raises(), "failed (RuntimeError: "),
-    (lambda folder: GivesText(), "gives str, not bytes"),
+    (lambda folder: GivesText(), "returns str, not bytes"),
     (lambda folder: io.FileIO("/dev/zero"), "not a regular file"),
 ]
 
@@ -96,7 +96,7 @@ def test_position_is_restored_when_reading_fails(cleanup: ExitStack) -> None:
 
 def test_endless_stream(monkeypatch: pytest.MonkeyPatch, cleanup: ExitStack) -> None:
     """A stream that never ends is read up to the limit and no further."""
-    monkeypatch.setattr(inputs, "MOST_BYTES", 1_000_000)
+    monkeypatch.setattr(inputs, "MAX_INPUT_BYTES", 1_000_000)
     asked = []
 
     class Endless:
@@ -121,14 +121,14 @@ WRONG_FILES = [
     (b"BM\x46\0\0\0" + bytes(60), "is BMP, not"),
     (b"BM, no picture: words", "is text"),
     (b"\0\0\0\x18ftypheic" + bytes(60), "is HEIC, not"),
-    (PNG[:-5], "is a png picture that is cut off"),
-    (picture("JPEG")[:-2], "is a jpeg picture that is cut off"),
-    (picture("WEBP")[:-2], "is a webp picture that is cut off"),
-    (picture("GIF")[:-1], "is a gif picture that is cut off"),
+    (PNG[:-5], "is a png image that is cut off"),
+    (picture("JPEG")[:-2], "is a jpeg image that is cut off"),
+    (picture("WEBP")[:-2], "is a webp image that is cut off"),
+    (picture("GIF")[:-1], "is a gif image that is cut off"),
     (PNG[:16] + struct.pack(">II", 0, 5) + PNG[24:], "0x5 pixels"),
     (PNG[:16] + struct.pack(">II", 50_000, 50_000) + PNG[24:], "claims 50000x50000"),
     (PNG[:16] + struct.pack(">II", 2**31 - 1, 1) + PNG[24:], "claims 2147483647x1"),
-    (b"\xff\xd8\xff\xd9", "broken jpeg header"),
+    (b"\xff\xd8\xff\xd9", "jpeg header is broken"),
 ]
 
 
@@ -182,9 +182,9 @@ def test_unreadable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cleanup: Ex
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", fail)
-        assert "cannot open" in refusal(path, cleanup)
+        assert "Cannot open" in refusal(path, cleanup)
     monkeypatch.setattr(os, "pread", fail)
-    assert "cannot read" in refusal(path, cleanup)
+    assert "Cannot read" in refusal(path, cleanup)
 
 
 TYPES = [
@@ -196,7 +196,7 @@ TYPES = [
 @pytest.mark.parametrize(("value", "problem"), TYPES)
 def test_wrong_types(value: Any, problem: str) -> None:
     """What can be no picture is known by its type, before anything is opened."""
-    assert problem in (check_type(value) or "")
+    assert problem in (find_type_problem(value) or "")
 
 
 def grow(path: Path) -> None:

@@ -153,10 +153,10 @@ def _read(path: Path, where: str) -> Facts:
 
 def _checked(facts: Mapping[str, Any], where: str) -> Facts:
     from imgkit.schemas.base import SchemaError
-    from imgkit.schemas.model_facts import MODEL_FACTS
+    from imgkit.schemas.model_facts import MODEL_FACTS_SCHEMA
 
     try:
-        MODEL_FACTS.read(facts)
+        MODEL_FACTS_SCHEMA.read(facts)
     except SchemaError as error:
         raise ConfigurationError(f"{where}: {error}") from None
     return dict(facts)

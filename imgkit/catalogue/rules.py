@@ -139,7 +139,7 @@ def check_inputs(inputs: OpenedInputs, model: Model, policy: Policy, today: date
     if facts.most_images is not None and len(inputs.image) > facts.most_images:
         wrong["image"] = f"{model.id} takes at most {facts.most_images} of them, not {len(inputs.image)}"
     for file in inputs.files:
-        problem = _problem_of_file(file, facts, as_json=inputs.referring)
+        problem = _problem_of_file(file, facts, as_json=inputs.has_references)
         if problem and file.field not in wrong:
             wrong[file.field] = f"{model.id} {problem} ({facts.origin})"
     if wrong and facts.sure and policy == "raise" and not facts.origin.stale(today):

@@ -14,12 +14,12 @@ _INSTEAD = {
         ". Try without --stream"
     ),
     ". The whole reply is in error.response": "",
-    ": the picture is still in image.data; free some space or choose another place, and call image.save "
-    "again": "",
+    " The image is still in image.data. Free some space or choose another place, and call image.save "
+    "again.": "",
     ": try image.data or service.download(image) again before its link expires": "",
     ". The URL is in image.url": "",
-    "with stream_image or stream_image_edit": "with --stream",
-    "with stream_image(…, partial_images=2)": "with --partial-images N",
+    "Call stream_image or stream_image_edit for a stream.": "Use --stream.",
+    "Call stream_image(…, partial_images=2).": "Use --partial-images N.",
     "; use save_to=… to fetch at once": "",
     ", or pass an instance": "",
     ", a folder, or an ssl.SSLContext": " or a folder",

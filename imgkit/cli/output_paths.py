@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from imgkit.errors import InvalidRequestError
-from imgkit.images.saving import SavePlan, may_replace, sidecar_path, with_extension
+from imgkit.images.saving import SavePlan, with_extension
+from imgkit.images.sidecars import can_replace, sidecar_path
 from imgkit.images.sniff import EXTENSIONS, Format
 
 
@@ -15,7 +16,7 @@ def plan(output: str | None, *, force: bool, sidecar: bool) -> SavePlan:
     """Return the plan for ``--output``: the current folder and a name made from the prompt without it."""
     if output == "-":
         raise InvalidRequestError({"save_to": "pictures are not written to standard output: give a file"})
-    return SavePlan.of(output or "", overwrite=force, sidecar=sidecar)
+    return SavePlan.from_target(output or "", overwrite=force, sidecar=sidecar)
 
 
 def check_free(output: str | None, wanted: SavePlan, request: dict[str, Any]) -> None:
@@ -33,7 +34,7 @@ def check_free(output: str | None, wanted: SavePlan, request: dict[str, Any]) ->
         if wanted.overwrite:
             if path.is_dir():
                 _refuse(f"{str(path)!r} is a folder: end it with a slash to write into it")
-            if wanted.sidecar and not may_replace(beside):
+            if wanted.sidecar and not can_replace(beside):
                 _refuse(
                     f"{str(beside)!r} exists and is not a sidecar of imgkit: choose another name, or say "
                     "--no-sidecar"

@@ -56,7 +56,7 @@ def keep_url(image: Image, folder: Path) -> Path | None:
 
 def _picture(image: Image) -> tuple[str, bytes, str]:
     number = f"picture {image.index + 1}"
-    if isinstance(image.source, UrlSource) and not image.source.here:
+    if isinstance(image.source, UrlSource) and not image.source.is_fetched:
         # Not fetched again: that has just failed, and may take minutes. The URL itself can be a
         # permission to read, so it goes into a private file and not into a message.
         return f"the URL of {number}", f"{image.url}\n".encode(), ".url.txt"

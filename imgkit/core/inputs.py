@@ -16,12 +16,12 @@ from imgkit.errors import InvalidRequestError
 from imgkit.images import fitting
 from imgkit.images.fitting import ImageNeeds
 from imgkit.images.inputs import ImageFile, ImageReference, OpenedInputs, Prepare, RawFile
-from imgkit.images.mask_pixels import MOST_BYTES, by, check_mask, convert_polarity
+from imgkit.images.mask_pixels import MAX_MASK_BYTES, check_mask, convert_polarity, format_size
 from imgkit.images.sniff import Format
 from imgkit.providers.base import MaskPolarity
 
 ANY_IMAGE = ImageNeeds()
-ANY_MASK = ImageNeeds(formats=frozenset({"png"}), max_bytes=MOST_BYTES)
+ANY_MASK = ImageNeeds(formats=frozenset({"png"}), max_bytes=MAX_MASK_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +92,11 @@ def prepare_inputs(
             warnings += changes
         else:
             if how == "check":
-                fitting.check(file, rules.image)
-            prepared.append(ImageFile.of(file))
+                fitting.check_fit(file, rules.image)
+            prepared.append(ImageFile.from_raw(file))
     ready_mask: ImageFile | ImageReference | None = None
     if isinstance(raw_mask, RawFile):
-        mask_file = ImageFile.of(raw_mask)
+        mask_file = ImageFile.from_raw(raw_mask)
         first = prepared[0] if isinstance(prepared[0], ImageFile) else None
         warnings += check_mask(mask_file, first, max_bytes=rules.mask.max_bytes)
         ready_mask = convert_polarity(mask_file, rules.polarity, cleanup)
@@ -105,7 +105,7 @@ def prepare_inputs(
     if isinstance(markup, RawFile):
         if how == "fit":
             _check_markup(images[0], prepared[0], markup)
-        markup = ImageFile.of(markup)
+        markup = ImageFile.from_raw(markup)
     return OpenedInputs(tuple(prepared), ready_mask, markup), warnings
 
 
@@ -115,8 +115,8 @@ def _check_markup(
     """Refuse a markup over an image whose pixels have moved."""
     if isinstance(before, ImageReference) or isinstance(after, ImageReference):
         return
-    if fitting.moved(before, after):
-        size = by(after.kind.width or 0, after.kind.height or 0)
+    if fitting.has_moved_pixels(before, after):
+        size = format_size(after.kind.width or 0, after.kind.height or 0)
         raise InvalidRequestError(
             {markup.field: f"is drawn over the picture as it was, which has been made to fit ({size} pixels "
              "now): make the picture fit first, and draw over that."}

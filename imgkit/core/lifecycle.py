@@ -116,7 +116,7 @@ def open_save_plan(context: CallContext) -> Flow[SavePlan | None]:
     save_to = context.options.save_to
     if save_to is None:
         return None
-    plan = save_to if isinstance(save_to, SavePlan) else SavePlan.of(save_to)
+    plan = save_to if isinstance(save_to, SavePlan) else SavePlan.from_target(save_to)
     yield from run_blocking(plan.check, before_sending=True)
     context.part_files_in(plan)
     return plan

@@ -190,7 +190,7 @@ def ensure_downloaded(core: Core, image: Image) -> Flow[Image]:
     Raises:
         DownloadError: the URL was refused, has expired, or could not be fetched.
     """
-    if isinstance(image.source, UrlSource) and not image.source.here:
+    if isinstance(image.source, UrlSource) and not image.source.is_fetched:
         data = yield from fetch_image(core, image.url or "")
         return replace(image, source=BytesSource(data))
     return image
@@ -200,7 +200,9 @@ def save_image(image: Image, plan: SavePlan, count: int) -> Image:
     """Save an image and return it with its path, to be read from its file; see `SavePlan.write`."""
     path = plan.write(image, count)
     source = image.source
-    return replace(image, path=path, source=source.saved(path) if isinstance(source, PartFile) else source)
+    return replace(
+        image, path=path, source=source.finish_saving(path) if isinstance(source, PartFile) else source
+    )
 
 
 def load_into_memory(image: Image) -> Image:

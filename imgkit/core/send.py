@@ -221,7 +221,7 @@ def read_body(context: CallContext, head: Head) -> Flow[JsonReply]:
     part_files = context.new_part_files() if is_success and context.new_part_files is not None else None
     reply = JsonReply(
         core.provider.base64_keys if is_success else frozenset(),
-        InMemory if part_files is None else part_files.new,
+        InMemory if part_files is None else part_files.new_file,
     )
     expected, limit = content_length(head), core.limits.max_reply_bytes
     if spools:
@@ -233,7 +233,7 @@ def read_body(context: CallContext, head: Head) -> Flow[JsonReply]:
             if spools and spooled:
                 yield RunBlocking(partial(reservations.write, spooled))
             del spooled
-            if part_files is not None and part_files.due:
+            if part_files is not None and part_files.should_flush:
                 yield RunBlocking(part_files.write)
             core.table.notify(Progress(reply.length, expected), context.call)
     except OutcomeUnknownError as error:
@@ -241,7 +241,7 @@ def read_body(context: CallContext, head: Head) -> Flow[JsonReply]:
         error.body = reply.raw()
         raise
     yield from _close_body(reply, reservations, spools)
-    if part_files is not None and part_files.used:
+    if part_files is not None and part_files.on_disk:
         yield RunBlocking(part_files.write)
     if reply.length <= limit:
         return reply

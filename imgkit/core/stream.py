@@ -190,7 +190,7 @@ class _EventReader:
         self._part_files: PartFiles | None = context.new_part_files() if context.new_part_files else None
         self._reply = EventReply(
             provider.base64_keys,
-            InMemory if self._part_files is None else self._part_files.new,
+            InMemory if self._part_files is None else self._part_files.new_file,
             says_events=head.headers.get("content-type", "").lower().startswith(EVENT_STREAM),
         )
 
@@ -226,7 +226,7 @@ class _EventReader:
             if self._spools and spooled:
                 yield RunBlocking(partial(context.reservations.write, spooled))
             del spooled
-            if part_files is not None and part_files.due:
+            if part_files is not None and part_files.should_flush:
                 yield RunBlocking(part_files.write)
             context.core.table.notify(Progress(reply.length, None), context.call)
             for event in events:
@@ -282,7 +282,7 @@ class _EventReader:
 
     def _decode(self, decode: Callable[[], T]) -> Flow[T]:
         """Decode where it may block if part files hold the images: decoding looks at them."""
-        if self._part_files is None or not self._part_files.used:
+        if self._part_files is None or not self._part_files.on_disk:
             return decode()
         yield RunBlocking(self._part_files.write)
         return (yield from run_blocking(decode))

@@ -84,7 +84,7 @@ class StreamCollector:
     def _handle_partial(self, head: Head, decoded: DecodedPartialImage) -> Flow[None]:
         index = self._partial_count if decoded.index is None else decoded.index
         if isinstance(decoded.source, PartFile):
-            decoded.source.lend()
+            decoded.source.share()
         decoded_image = DecodedImage(data=decoded.data, source=decoded.source)
         (image,) = self._build(head, DecodedImages(pictures=(decoded_image,))).images
         self._partial = replace(

@@ -1,4 +1,4 @@
-"""One picture: values, and an opaque source of its bytes."""
+"""An image of a response: metadata and an opaque source of its bytes."""
 
 from __future__ import annotations
 
@@ -19,20 +19,27 @@ if TYPE_CHECKING:
     import PIL.Image
 
 THUMBNAIL_PX = 512
-"""Longest edge in pixels of what a notebook shows, so that it does not grow by megabytes."""
+"""Longest edge in pixels of a notebook's thumbnail. It keeps notebooks small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
 class Image:
-    """A picture of a reply.
+    """An image of a response.
+
+    >>> from imgkit import ImageService
+    >>> with ImageService() as service:
+    ...     image = service.create_image("a red fox", size="64x32")[0]
+    >>> image.format, image.width, image.height
+    ('png', 64, 32)
 
     Attributes:
-        index: its place among the pictures of the reply, from 0.
-        url: where the server keeps it, None if it came inside the reply.
-        revised_prompt: the prompt as the model rewrote it, where the server says so.
+        index: position in the response, from 0.
+        url: the server's URL of the image; None if the response body contained it.
+        revised_prompt: the prompt as the model rewrote it, if the server reports it.
         path: the file that `save_to=` wrote, else None.
-        extra: keys of the reply's entry that imgkit does not know, as they came.
-        about: what a sidecar tells of it: operation, prompt, parameters, backend, ids, usage.
+        extra: unknown keys of the response's entry, unchanged.
+        about: facts for the sidecar: operation, prompt, parameters, backend, ids, usage.
+        source: access to the bytes, in memory, on disk or behind the URL.
     """
 
     index: int = 0
@@ -45,42 +52,46 @@ class Image:
 
     @classmethod
     def from_bytes(cls, data: bytes, **values: Any) -> Image:
-        """Return an image of these bytes; `values` are the other attributes."""
+        """Return an image with these bytes; `values` are the other attributes.
+
+        >>> Image.from_bytes(b"GIF89a", index=2).format
+        'gif'
+        """
         return cls(source=BytesSource(data), **values)
 
     @property
     def data(self) -> bytes:
         """The file's bytes, exactly as the server sent them.
 
-        A large picture that `save_to=` has saved is read from its file each time.
+        If `save_to=` has saved a large image, each access reads its file.
 
         Raises:
-            NotDownloadedError: the picture is at a URL and cannot be fetched from here; or its file is gone,
-                or has changed.
-            DownloadError: fetching it failed.
+            NotDownloadedError: the image is at a URL that only the service can fetch; or its file has
+                changed or is gone.
+            DownloadError: the download failed.
         """
         return self.source.read()
 
     @property
     def b64_json(self) -> str:
-        """The bytes as base64 text, encoded anew each time."""
+        """The bytes as base64 text; each access encodes them again."""
         return base64.b64encode(self.data).decode("ascii")
 
     @property
     def format(self) -> Format | None:
-        """What the bytes are: "png", "jpeg", "webp", "gif", "svg"; None if none of these."""
+        """The file format by the bytes: "png", "jpeg", "webp", "gif" or "svg"; None if unknown."""
         kind = self._kind()
         return kind.format if kind else None
 
     @property
     def width(self) -> int | None:
-        """Width in pixels, None where the bytes do not say."""
+        """Width in pixels; None if the header does not contain it."""
         kind = self._kind()
         return kind.width if kind else None
 
     @property
     def height(self) -> int | None:
-        """Height in pixels, None where the bytes do not say."""
+        """Height in pixels; None if the header does not contain it."""
         kind = self._kind()
         return kind.height if kind else None
 
@@ -92,44 +103,44 @@ class Image:
     def save(
         self, target: str | PathLike[str] = "", *, overwrite: bool = False, sidecar: bool = True
     ) -> Path:
-        """Write the bytes to a file, untouched, with a JSON sidecar beside it.
+        """Write the unchanged bytes to a file, with a JSON sidecar beside it.
 
         Args:
             target: a file, a folder, or a pattern such as ``"out/{index}-{slug}.{ext}"``; the
-                current folder if empty. The extension follows the bytes, not the name.
-            overwrite: replace what is there. Otherwise the next free name is taken
+                current folder if empty. The bytes determine the extension.
+            overwrite: replace an existing file. Otherwise imgkit takes the next free name
                 (``otter-2.png``).
             sidecar: write ``NAME.json`` with prompt, parameters, model, backend and digest.
 
         Returns:
-            The path that was written.
+            The path of the written file.
 
         Raises:
-            NotDownloadedError, DownloadError: the bytes are not here and could not be fetched.
-            SaveError: the file could not be written; the picture is still in memory.
+            NotDownloadedError, DownloadError: the bytes are unavailable.
+            SaveError: the file could not be written; the image is still in memory.
         """
         from imgkit.images.saving import SavePlan
 
-        return SavePlan.of(target, overwrite=overwrite, sidecar=sidecar).write(self, count=1)
+        return SavePlan.from_target(target, overwrite=overwrite, sidecar=sidecar).write(self, count=1)
 
     def to_pil(self) -> PIL.Image.Image:
-        """Return the picture as a `PIL.Image.Image`, decoded.
+        """Return the decoded image as a `PIL.Image.Image`.
 
         Raises:
-            UnreadableReplyError: Pillow cannot read the bytes (SVG, or not a picture).
+            UnreadableReplyError: Pillow cannot read the bytes (an SVG, or no image).
         """
         import PIL.Image
 
         try:
-            picture = PIL.Image.open(io.BytesIO(self.data), formats=["PNG", "JPEG", "WEBP", "GIF"])
-            picture.load()
+            decoded = PIL.Image.open(io.BytesIO(self.data), formats=["PNG", "JPEG", "WEBP", "GIF"])
+            decoded.load()
         except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
             raise UnreadableReplyError(
-                f"Pillow cannot read this picture ({self.format or 'unknown format'}): "
+                f"Pillow cannot read this image ({self.format or 'unknown format'}): "
                 f"{type(error).__name__}. Its bytes are in image.data.",
                 body=self.data,
             ) from None
-        return picture
+        return decoded
 
     def _kind(self) -> Kind | None:
         return sniff_file(self.source.length, self.source.read_at)[0]
@@ -139,34 +150,39 @@ class Image:
             return f"Image(index={self.index}, url={safe_url(self.url or '')!r}, not downloaded)"
         try:
             kind = self._kind()
-        except (NotDownloadedError, UnreadableReplyError):  # in the midst of somebody's message, perhaps
+        except (NotDownloadedError, UnreadableReplyError):
+            # A repr must not fail: logs, debuggers and error messages contain it.
             return f"Image(index={self.index}, saved to {str(self.path)!r}, which is gone or has changed)"
         name = kind.format if kind else "unknown format"
         size = f", {kind.width}x{kind.height}" if kind and kind.width else ""
         return f"Image(index={self.index}, {name}{size}, {self.source.length} bytes)"
 
     def _is_remote(self) -> bool:
-        return isinstance(self.source, UrlSource) and not self.source.here
+        return isinstance(self.source, UrlSource) and not self.source.is_fetched
 
     def thumbnail_png(self, size_px: int = THUMBNAIL_PX) -> bytes:
-        """Return a PNG of the picture with no edge longer than `size_px` pixels."""
+        """Return a PNG of the image whose longest edge is at most `size_px` pixels.
+
+        Raises:
+            UnreadableReplyError: as `to_pil`.
+        """
         import PIL.Image
 
-        picture = self.to_pil()
-        if max(picture.size) > size_px:
-            picture.thumbnail((size_px, size_px), PIL.Image.Resampling.LANCZOS)
-        if picture.mode not in ("RGB", "RGBA", "L"):
-            picture = picture.convert("RGBA")
+        thumbnail = self.to_pil()
+        if max(thumbnail.size) > size_px:
+            thumbnail.thumbnail((size_px, size_px), PIL.Image.Resampling.LANCZOS)
+        if thumbnail.mode not in ("RGB", "RGBA", "L"):
+            thumbnail = thumbnail.convert("RGBA")
         stream = io.BytesIO()
-        picture.save(stream, "PNG")
+        thumbnail.save(stream, "PNG")
         return stream.getvalue()
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """Show the picture itself as the last line of a notebook cell."""
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """Return a thumbnail for a notebook cell."""
         bundle = {"text/plain": repr(self)}
         if not self._is_remote():
             try:
                 bundle["image/png"] = base64.b64encode(self.thumbnail_png()).decode("ascii")
             except (NotDownloadedError, UnreadableReplyError):
-                return bundle  # not for Pillow, or gone: the line of text says what it is
+                return bundle  # the text line describes the image
         return bundle

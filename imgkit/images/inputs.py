@@ -1,8 +1,7 @@
-"""Pictures that the caller gives: opened once, judged by their bytes, sent block by block.
+"""Image inputs of a call: opened once, validated by their bytes, sent block by block.
 
-Opening happens in a `Run` need, since any of it may block. What comes out is an `InputFile`: its
-digest is known, it can be read again and again from the same bytes, and it never moves a file
-position that belongs to the caller.
+Opening may block, so the core runs it as a `RunBlocking` effect. The result is an `ImageFile`: its digest is
+known, it can be read repeatedly, and it never moves a file position of the caller.
 """
 
 from __future__ import annotations
@@ -21,22 +20,54 @@ from typing import IO, Any, Literal, NoReturn, TypeAlias, get_args
 
 from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.images.image import Image
-from imgkit.images.sniff import Kind, ReadAt, is_complete, sniff_file
+from imgkit.images.sniff import Kind, ReadAt, guess_unsupported_format, is_complete, sniff_file
 from imgkit.redact import safe_url, scrub
 from imgkit.wire.json_values import decode_data_url, is_data_url
 from imgkit.wire.messages import BLOCK_BYTES
 
+MAX_INPUT_BYTES = 256 * 1024 * 1024
+"""Largest input in bytes. It is above the limit of every known server and stops only runaway inputs."""
+
+MAX_INPUT_PIXELS = 500_000_000
+"""Largest input in pixels by its header. A larger header is a decompression bomb."""
+
+UPLOAD_FORMATS = ("png", "jpeg", "webp", "gif")
+
+_MAX_EDGE_PX = 65_535
+_IN_MEMORY_BYTES = 8 * 1024 * 1024
+_QUOTED_CHARACTERS = 200
+_PNG_MODES = {"I": "I;16", "La": "LA"}
+_SEEK_LOCK = threading.Lock()
+
+Prepare: TypeAlias = Literal["check", "fit"]
+"""Treatment of images that may not fit the model: "check" rejects them, "fit" changes them."""
+
+
+def parse_prepare(value: object) -> Prepare | None:
+    """Return the validated `prepare` argument of a call. Raises InvalidRequestError."""
+    if value is not None and value not in get_args(Prepare):
+        raise InvalidRequestError(
+            {"prepare": f"{str(value)[:40]!r} is not a choice. Pass 'check', 'fit' or None."}
+        )
+    return value  # type: ignore[return-value]  # checked above
+
+
+# --- Types -----------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageReference:
-    """An input of an edit that is not uploaded: exactly one of the two is given.
+    """An input of an edit that imgkit does not upload. Pass either a `url` or a `file_id`.
 
-    The edit then goes as JSON (API reference of images/edits, read 2026-11-23); other inputs of the same edit
-    go along as ``data:`` URLs.
+    >>> ImageReference(file_id="file-123")
+    ImageReference(file_id='file-123')
+
+    imgkit sends an edit with references as JSON (API reference of images/edits, read 2026-11-23), and its
+    other inputs as ``data:`` URLs.
 
     Attributes:
         url: an https URL that the API fetches.
-        file_id: id of a file that was uploaded to the API before.
+        file_id: id of a file that you have uploaded to the API.
     """
 
     url: str | None = None
@@ -44,381 +75,136 @@ class ImageReference:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with it, None if nothing is."""
+        """The reason why the reference is invalid; None if it is valid."""
         if (self.url is None) == (self.file_id is None):
-            return "needs a url or a file_id, and not both."
+            return "The reference needs a url or a file_id, and not both."
         if self.url is not None and not (isinstance(self.url, str) and self.url.startswith("https://")):
-            return "needs an https:// URL: other pictures are given as they are."
+            return "The reference needs an https:// URL. Pass any other image itself."
         if self.file_id is not None and not (isinstance(self.file_id, str) and self.file_id.strip()):
-            return "needs a file_id that is not empty."
+            return "The reference needs a file_id that is not empty."
         return None
 
     def __repr__(self) -> str:
-        named = f"file_id={self.file_id!r}" if self.url is None else f"url={safe_url(str(self.url))!r}"
-        return f"ImageReference({named})"
-
-
-MOST_BYTES = 256 * 1024 * 1024
-"""Largest input in bytes; above the limit of every known server, so only runaway inputs meet it."""
-
-MOST_PIXELS = 500_000_000
-"""Largest input in pixels, by its header: more is a decompression bomb, not a picture."""
-
-UPLOAD_FORMATS = ("png", "jpeg", "webp", "gif")
-
-_IN_MEMORY_BYTES = 8 * 1024 * 1024
-_SHOWN_CHARACTERS = 200
-_SEEKING = threading.Lock()
-_PNG_MODES = {"I": "I;16", "La": "LA"}
-
-
-Prepare: TypeAlias = Literal["check", "fit"]
-"""What becomes of pictures that may not fit: refused, or changed."""
-
-
-def parse_prepare(given: object) -> Prepare | None:
-    """Return a checked choice. Raises InvalidRequestError."""
-    if given is not None and given not in get_args(Prepare):
-        raise InvalidRequestError({"prepare": f"is {str(given)[:40]!r}: give 'check', 'fit' or None"})
-    return given  # type: ignore[return-value]  # checked above
+        argument = f"file_id={self.file_id!r}" if self.url is None else f"url={safe_url(str(self.url))!r}"
+        return f"ImageReference({argument})"
 
 
 class RawFile:
-    """Bytes that the caller gave, whatever they are.
+    """An opened input of any format.
 
     Attributes:
-        field: where it stands in the request, such as "image" or "image.1"; named in errors.
+        field: path in the request, such as "image" or "image.1", for error messages.
         length: size in bytes.
     """
 
     def __init__(
-        self, field: str, length: int, read_at: ReadAt, unchanged: Callable[[], bool] = lambda: True
+        self, field: str, length: int, read_at: ReadAt, is_unchanged: Callable[[], bool] = lambda: True
     ) -> None:
         self.field = field
         self.length = length
         self._read_at = read_at
-        self._unchanged = unchanged
+        self._is_unchanged = is_unchanged
 
     def read_at(self, size: int, position: int) -> bytes:
-        """Return up to `size` bytes from `position` on; nobody's file position is moved."""
+        """Return up to `size` bytes from `position` on, without moving a file position."""
         return self._read_at(size, position)
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the bytes from the beginning.
 
         Raises:
-            InvalidRequestError: the file has changed since it was opened. The last block is held
-                back until that is known, so a changed file never goes out whole.
+            InvalidRequestError: the file has changed since it was opened. The iterator holds the last
+                block back until that check, so a changed file is never sent whole.
         """
         last = b""
-        for block in self._raw_blocks():
+        for block in self._iterate_blocks():
             if last:
                 yield last
             last = block
-        if not self._unchanged():
-            self._refuse("changed while it was being sent: nothing complete was sent; try again")
+        if not self._is_unchanged():
+            self._reject("The file changed during the upload. imgkit sent no complete request. Try again.")
         if last:
             yield last
 
     def read(self) -> bytes:
-        """Return the whole file."""
+        """Return the whole file; raises as `blocks` does."""
         return b"".join(self.blocks())
 
-    def _raw_blocks(self) -> Iterator[bytes]:
+    def _iterate_blocks(self) -> Iterator[bytes]:
         position = 0
         while position < self.length:
             block = self._read_at(min(BLOCK_BYTES, self.length - position), position)
             if not block:
-                self._refuse("became shorter while it was being read: nothing was sent; try again")
+                self._reject("The file became shorter during reading. Nothing was sent. Try again.")
             position += len(block)
             yield block
 
-    def _refuse(self, problem: str) -> NoReturn:
-        raise InvalidRequestError({self.field: f"{problem}."})
+    def _reject(self, problem: str) -> NoReturn:
+        raise InvalidRequestError({self.field: problem})
 
 
 class ImageFile(RawFile):
-    """A picture that is about to be sent.
+    """An opened image that an API may accept: a complete PNG, JPEG, WebP or GIF.
+
+    >>> with ExitStack() as cleanup:
+    ...     opened = open_input("data:;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAACAgQBADs=", "image", cleanup)
+    >>> opened.kind
+    Kind(format='gif', width=1, height=1)
 
     Attributes:
-        kind: format and size, read from its bytes.
+        kind: format and size by its bytes.
         sha256: hexadecimal digest of its bytes.
     """
 
     def __init__(
-        self, field: str, length: int, read_at: ReadAt, unchanged: Callable[[], bool] = lambda: True
+        self, field: str, length: int, read_at: ReadAt, is_unchanged: Callable[[], bool] = lambda: True
     ) -> None:
-        super().__init__(field, length, read_at, unchanged)
+        super().__init__(field, length, read_at, is_unchanged)
         digest = hashlib.sha256()
-        for block in self._raw_blocks():
+        for block in self._iterate_blocks():
             digest.update(block)
         self.sha256 = digest.hexdigest()
-        self.kind = self._judge()
+        self.kind = self._validate()
 
     @classmethod
-    def of(cls, file: RawFile) -> ImageFile:
-        """Return opened bytes as the picture that they are.
+    def from_raw(cls, file: RawFile) -> ImageFile:
+        """Return an opened input as an image.
 
         Raises:
-            InvalidRequestError: they are none that could be sent as it is.
+            InvalidRequestError: the bytes are not an image that can be uploaded.
         """
-        return file if isinstance(file, cls) else cls(file.field, file.length, file._read_at, file._unchanged)
+        if isinstance(file, cls):
+            return file
+        return cls(file.field, file.length, file._read_at, file._is_unchanged)
 
-    def _judge(self) -> Kind:
+    def _validate(self) -> Kind:
         kind, head = sniff_file(self.length, self._read_at)
         if kind is None or kind.format not in UPLOAD_FORMATS:
-            what = kind.format if kind else _looks_like(head)
-            self._refuse(f"is {what}, not a PNG, JPEG, WebP or GIF picture: convert it first")
+            name = kind.format if kind else guess_unsupported_format(head)
+            self._reject(f"The file is {name}, not a PNG, JPEG, WebP or GIF image. Convert it.")
         if kind.width == 0 or kind.height == 0:
-            self._refuse(f"is a picture of {kind.width}x{kind.height} pixels: give one that shows something")
+            self._reject(f"The image has {kind.width}x{kind.height} pixels. Pass an image with pixels.")
         if kind.width is None or kind.height is None:
-            self._refuse(f"has a broken {kind.format} header: its size cannot be read; open and save it anew")
-        if kind.width * kind.height > MOST_PIXELS or max(kind.width, kind.height) > 65_535:
-            self._refuse(f"claims {kind.width}x{kind.height} pixels: shrink it first")
-        if not is_complete(self.length, self._read_at):
-            self._refuse(f"is a {kind.format} picture that is cut off: get the whole file")
-        return kind
-
-
-def check_type(value: object) -> str | None:
-    """Return why `value` can be no image input, None if its type is one. Looks at no bytes."""
-    if isinstance(value, str):
-        if re.match(r"https?://", value, re.IGNORECASE):
-            return (
-                "is a URL, and imgkit does not fetch pictures to send: download it, and give the file; or "
-                "let the API fetch it, with ImageReference(url=…)."
+            self._reject(
+                f"The {kind.format} header is broken and has no readable size. Open and save it again."
             )
-        return "is an empty path." if not value else None
-    if isinstance(value, bytes | bytearray | memoryview | os.PathLike | Image):
-        return None
-    if isinstance(value, ImageReference):
-        return value.problem
-    if hasattr(value, "read") or _is_pil(value):
-        return None
-    return (
-        f"is of type {type(value).__name__}: give a path, bytes, an open binary file, a PIL image, an "
-        "image of an earlier reply, or a data: URL."
-    )
-
-
-def open_input(value: Any, field: str, cleanup: ExitStack) -> ImageFile:
-    """Open an image input. May block.
-
-    Args:
-        value: one that `check_type` accepts.
-        field: its place in the request, for errors.
-        cleanup: gets the descriptors and temporary files to close.
-
-    Raises:
-        InvalidRequestError: missing, not a regular file, unreadable, empty, not a whole picture.
-    """
-    return ImageFile.of(open_file(value, field, cleanup))
-
-
-def open_file(value: Any, field: str, cleanup: ExitStack) -> RawFile:
-    """Open an image input as `open_input` does, whatever its bytes are: they are not looked at."""
-    if isinstance(value, str) and is_data_url(value):
-        return _from_bytes(_data_url(value, field), field)
-    if isinstance(value, str | os.PathLike):
-        return _from_path(os.fspath(value), field, cleanup)
-    if isinstance(value, bytes | bytearray | memoryview):
-        return _from_bytes(bytes(value), field)
-    if isinstance(value, Image):
-        return _from_bytes(value.data, field)
-    if _is_pil(value):
-        return _from_bytes(_encode_pil(value, field), field)
-    return _from_stream(value, field, cleanup)
-
-
-def _from_bytes(data: bytes, field: str) -> RawFile:
-    _check_length(len(data), field)
-    view = memoryview(data)
-    return RawFile(field, len(data), lambda size, at: bytes(view[at : at + size]))
-
-
-def _from_path(path: str | bytes, field: str, cleanup: ExitStack) -> RawFile:
-    shown = _shown(os.fsdecode(path))
-    try:
-        # O_NONBLOCK: opening a FIFO would otherwise wait for a writer for ever.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-        flags |= getattr(os, "O_BINARY", 0)
-        descriptor = os.open(path, flags)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InvalidRequestError({field: f"cannot open {shown}: {_said(reason)}. Check the path."}) from None
-    cleanup.callback(os.close, descriptor)
-    return _from_descriptor(descriptor, 0, shown, field)
-
-
-def _from_descriptor(descriptor: int, start: int, shown: str, field: str) -> RawFile:
-    before = os.fstat(descriptor)
-    if stat.S_ISDIR(before.st_mode):
-        raise InvalidRequestError({field: f"{shown} is a folder: give a picture file."})
-    if not stat.S_ISREG(before.st_mode):
-        raise InvalidRequestError({field: f"{shown} is not a regular file: give a picture file."})
-    _check_length(before.st_size - start, field, shown)
-
-    def read_at(size: int, position: int) -> bytes:
-        try:
-            return _pread(descriptor, size, start + position)
-        except OSError as error:
-            raise InvalidRequestError({field: f"cannot read {shown}: {error.strerror}."}) from None
-
-    def unchanged() -> bool:
-        now = os.fstat(descriptor)
-        return (now.st_size, now.st_mtime_ns, now.st_ctime_ns) == (
-            before.st_size, before.st_mtime_ns, before.st_ctime_ns,
-        )  # fmt: skip
-
-    return RawFile(field, before.st_size - start, read_at, unchanged)
-
-
-def _pread(descriptor: int, size: int, position: int) -> bytes:
-    if hasattr(os, "pread"):
-        return os.pread(descriptor, size, position)
-    with _SEEKING:  # Windows; the descriptor is then our own
-        os.lseek(descriptor, position, os.SEEK_SET)
-        return os.read(descriptor, size)
-
-
-def _from_stream(stream: IO[Any], field: str, cleanup: ExitStack) -> RawFile:
-    """Open a file object at its position, which stays where it is if that can be."""
-    try:
-        if hasattr(stream, "encoding"):
-            raise InvalidRequestError({field: "is open as text: open it with mode 'rb'."})
-        if _is_plain_file(stream) and hasattr(os, "pread") and stream.seekable():
-            descriptor = os.dup(stream.fileno())  # the caller may close theirs while this is being sent
-            cleanup.callback(os.close, descriptor)
-            shown = f"the file {_shown(str(stream.name))}"
-            return _from_descriptor(descriptor, stream.tell(), shown, field)
-        return _from_copy(stream, field, cleanup)
-    except ImgkitError:
-        raise
-    except Exception as error:
-        # The object is the caller's: whatever it raises is the input's fault, not a bug of ours.
-        raise InvalidRequestError(
-            {field: f"the file object failed ({type(error).__name__}: {_said(error)}). Is it still open?"}
-        ) from None
-
-
-def _is_plain_file(stream: IO[Any]) -> bool:
-    """Return whether its descriptor gives its bytes; that of a GzipFile, say, gives the packed ones."""
-    return type(stream) is io.FileIO or (type(stream) is io.BufferedReader and type(stream.raw) is io.FileIO)
-
-
-def _from_copy(stream: IO[Any], field: str, cleanup: ExitStack) -> RawFile:
-    seekable = bool(getattr(stream, "seekable", lambda: False)())
-    start = stream.tell() if seekable else 0
-    copy = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - closed with the call
-    cleanup.callback(copy.close)
-    length = 0
-    try:
-        while block := stream.read(BLOCK_BYTES):
-            if not isinstance(block, bytes | bytearray | memoryview):
-                raise InvalidRequestError({field: f"its read() gives {type(block).__name__}, not bytes."})
-            length += len(block)
-            if length > MOST_BYTES:
-                break
-            copy.write(block)
-    finally:
-        if seekable:
-            stream.seek(start)
-    _check_length(length, field, "the file object, from its position on,")
-
-    reading = threading.Lock()  # the requests of one call send it at the same time
-
-    def read_at(size: int, position: int) -> bytes:
-        with reading:
-            copy.seek(position)
-            return copy.read(size)
-
-    return RawFile(field, length, read_at)
-
-
-def _check_length(length: int, field: str, shown: str = "the picture") -> None:
-    if length <= 0:
-        raise InvalidRequestError({field: f"{shown} is empty (0 bytes): give a picture."})
-    if length > MOST_BYTES:
-        raise InvalidRequestError({field: f"{shown} is over {MOST_BYTES} bytes: shrink it first."})
-
-
-def _data_url(text: str, field: str) -> bytes:
-    try:
-        return decode_data_url(text)
-    except ValueError as error:
-        raise InvalidRequestError({field: f"is a data: URL that cannot be read: {_said(error)}."}) from None
-
-
-def _is_pil(value: object) -> bool:
-    # Without importing Pillow: whoever has such an image has imported it.
-    return any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(value).__mro__)
-
-
-def _encode_pil(picture: Any, field: str) -> bytes:
-    if 0 in picture.size:
-        raise InvalidRequestError({field: f"is a PIL image of {picture.width}x{picture.height} pixels."})
-    stream = io.BytesIO()
-    try:
-        if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B"):
-            other = "RGBA" if picture.has_transparency_data else "RGB"
-            picture = picture.convert(_PNG_MODES.get(picture.mode, other))
-        picture.save(stream, "PNG", compress_level=1)
-    except Exception as error:
-        raise InvalidRequestError(
-            {field: f"the PIL image cannot be written as PNG ({type(error).__name__}: {_said(error)})."}
-        ) from None
-    return stream.getvalue()
-
-
-def _shown(name: str) -> str:
-    return repr(name if len(name) <= _SHOWN_CHARACTERS else name[:_SHOWN_CHARACTERS] + "…")
-
-
-def _said(error: object) -> str:
-    return scrub(str(error), limit=_SHOWN_CHARACTERS).rstrip(".")
-
-
-_OTHER_FORMATS = {
-    b"II*\0": "TIFF", b"MM\0*": "TIFF", b"\0\0\1\0": "an icon (ICO)",
-    b"\0\0\0\x0cjP  ": "JPEG 2000", b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL ": "JPEG XL",
-    b"8BPS": "Photoshop",
-}  # fmt: skip
-_BRANDS = {
-    b"avif": "AVIF",
-    b"avis": "AVIF",
-    b"heic": "HEIC",
-    b"heix": "HEIC",
-    b"mif1": "HEIF",
-    b"msf1": "HEIF",
-}
-
-
-def _looks_like(head: bytes) -> str:
-    if head[4:8] == b"ftyp" and head[8:12] in _BRANDS:
-        return _BRANDS[head[8:12]]
-    if head.startswith(b"BM") and head[6:10] == bytes(4):
-        return "BMP"
-    for start, name in _OTHER_FORMATS.items():
-        if head.startswith(start):
-            return name
-    if head.startswith(b"%PDF"):
-        return "a PDF"
-    if head.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
-        return "PostScript"
-    if head[:1024].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return "HTML"
-    if b"\0" not in head[:1024]:
-        return "text"
-    return "something else"
+        if kind.width * kind.height > MAX_INPUT_PIXELS or max(kind.width, kind.height) > _MAX_EDGE_PX:
+            self._reject(f"The header claims {kind.width}x{kind.height} pixels. Shrink the image.")
+        if not is_complete(self.length, self._read_at):
+            self._reject(f"The file is a {kind.format} image that is cut off. Get the complete file.")
+        return kind
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedInputs:
-    """The pictures of a request, opened.
+    """The opened images of a request.
+
+    >>> list(OpenedInputs(mask=ImageReference(file_id="file-123")))
+    [ImageReference(file_id='file-123')]
 
     Attributes:
         image: in the caller's order; empty for `create_image`.
-        mask, markup: where given.
+        mask, markup: None if the request has none.
     """
 
     image: tuple[ImageFile | ImageReference, ...] = ()
@@ -426,14 +212,214 @@ class OpenedInputs:
     markup: ImageFile | ImageReference | None = None
 
     def __iter__(self) -> Iterator[ImageFile | ImageReference]:
-        yield from (one for one in (*self.image, self.mask, self.markup) if one is not None)
+        yield from (opened for opened in (*self.image, self.mask, self.markup) if opened is not None)
 
     @property
     def files(self) -> tuple[ImageFile, ...]:
-        """Those that are sent."""
-        return tuple(one for one in self if isinstance(one, ImageFile))
+        """The inputs to upload."""
+        return tuple(opened for opened in self if isinstance(opened, ImageFile))
 
     @property
-    def referring(self) -> bool:
-        """Whether any of them is only named."""
-        return any(isinstance(one, ImageReference) for one in self)
+    def has_references(self) -> bool:
+        """Whether an input is an `ImageReference`."""
+        return any(isinstance(opened, ImageReference) for opened in self)
+
+
+# --- Opening ---------------------------------------------------------------------------------
+
+
+def find_type_problem(value: object) -> str | None:
+    """Return why the type of `value` is no image input; None if it is one. Reads no bytes."""
+    if isinstance(value, str):
+        if re.match(r"https?://", value, re.IGNORECASE):
+            return (
+                "The value is a URL, and imgkit does not fetch inputs. Download it and pass the file, "
+                "or let the API fetch it with ImageReference(url=…)."
+            )
+        return "The value is an empty path. Pass the path of an image." if not value else None
+    if isinstance(value, bytes | bytearray | memoryview | os.PathLike | Image):
+        return None
+    if isinstance(value, ImageReference):
+        return value.problem
+    if hasattr(value, "read") or _is_pil(value):
+        return None
+    return (
+        f"The value is of type {type(value).__name__}. Pass a path, bytes, an open binary file, a PIL image, "
+        "an image of an earlier response, or a data: URL."
+    )
+
+
+def open_input(value: Any, field: str, cleanup: ExitStack) -> ImageFile:
+    """Open an image input and validate its bytes. May block.
+
+    Args:
+        value: an input without a `find_type_problem`.
+        field: its path in the request, for error messages.
+        cleanup: receives the descriptors and temporary files to close.
+
+    Raises:
+        InvalidRequestError: missing, not a regular file, unreadable, empty, or not a complete image.
+    """
+    return ImageFile.from_raw(open_file(value, field, cleanup))
+
+
+def open_file(value: Any, field: str, cleanup: ExitStack) -> RawFile:
+    """Open an image input like `open_input`, without validating its bytes. May block."""
+    if isinstance(value, str) and is_data_url(value):
+        return _open_bytes(_decode_data_url(value, field), field)
+    if isinstance(value, str | os.PathLike):
+        return _open_path(os.fspath(value), field, cleanup)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _open_bytes(bytes(value), field)
+    if isinstance(value, Image):
+        return _open_bytes(value.data, field)
+    if _is_pil(value):
+        return _open_bytes(_encode_pil(value, field), field)
+    return _open_stream(value, field, cleanup)
+
+
+def _open_bytes(data: bytes, field: str) -> RawFile:
+    _check_length(len(data), field)
+    view = memoryview(data)
+    return RawFile(field, len(data), lambda size, position: bytes(view[position : position + size]))
+
+
+def _decode_data_url(text: str, field: str) -> bytes:
+    try:
+        return decode_data_url(text)
+    except ValueError as error:
+        raise InvalidRequestError({field: f"The data: URL cannot be read: {_scrub_error(error)}."}) from None
+
+
+def _open_path(path: str | bytes, field: str, cleanup: ExitStack) -> RawFile:
+    quoted = _quote(os.fsdecode(path))
+    try:
+        # O_NONBLOCK: opening a FIFO would otherwise wait for a writer for ever.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+        flags |= getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags)
+    except (OSError, ValueError) as error:
+        reason = _scrub_error(getattr(error, "strerror", None) or error)
+        raise InvalidRequestError({field: f"Cannot open {quoted}: {reason}. Check the path."}) from None
+    cleanup.callback(os.close, descriptor)
+    return _open_descriptor(descriptor, 0, quoted, field)
+
+
+def _open_descriptor(descriptor: int, start: int, quoted: str, field: str) -> RawFile:
+    before = os.fstat(descriptor)
+    if stat.S_ISDIR(before.st_mode):
+        raise InvalidRequestError({field: f"{quoted} is a folder. Pass an image file."})
+    if not stat.S_ISREG(before.st_mode):
+        raise InvalidRequestError({field: f"{quoted} is not a regular file. Pass an image file."})
+    _check_length(before.st_size - start, field, quoted)
+
+    def read_at(size: int, position: int) -> bytes:
+        try:
+            return _read_descriptor(descriptor, size, start + position)
+        except OSError as error:
+            raise InvalidRequestError({field: f"Cannot read {quoted}: {error.strerror}."}) from None
+
+    def is_unchanged() -> bool:
+        now = os.fstat(descriptor)
+        return (now.st_size, now.st_mtime_ns, now.st_ctime_ns) == (
+            before.st_size, before.st_mtime_ns, before.st_ctime_ns,
+        )  # fmt: skip
+
+    return RawFile(field, before.st_size - start, read_at, is_unchanged)
+
+
+def _read_descriptor(descriptor: int, size: int, position: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, position)
+    with _SEEK_LOCK:  # Windows; the descriptor is then our own
+        os.lseek(descriptor, position, os.SEEK_SET)
+        return os.read(descriptor, size)
+
+
+def _open_stream(stream: IO[Any], field: str, cleanup: ExitStack) -> RawFile:
+    """Open a file object at its position and leave the position there if possible."""
+    try:
+        if hasattr(stream, "encoding"):
+            raise InvalidRequestError({field: "The file is open as text. Open it with mode 'rb'."})
+        if _is_plain_file(stream) and hasattr(os, "pread") and stream.seekable():
+            # The caller may close the own descriptor during the upload.
+            descriptor = os.dup(stream.fileno())
+            cleanup.callback(os.close, descriptor)
+            quoted = f"The file {_quote(str(stream.name))}"
+            return _open_descriptor(descriptor, stream.tell(), quoted, field)
+        return _copy_stream(stream, field, cleanup)
+    except ImgkitError:
+        raise
+    except Exception as error:
+        # The object is the caller's: every exception it raises is an invalid input, not a bug of imgkit.
+        reason = f"{type(error).__name__}: {_scrub_error(error)}"
+        raise InvalidRequestError({field: f"The file object failed ({reason}). Is it still open?"}) from None
+
+
+def _is_plain_file(stream: IO[Any]) -> bool:
+    """Return whether the descriptor reads the stream's bytes. A GzipFile's reads compressed bytes."""
+    return type(stream) is io.FileIO or (type(stream) is io.BufferedReader and type(stream.raw) is io.FileIO)
+
+
+def _copy_stream(stream: IO[Any], field: str, cleanup: ExitStack) -> RawFile:
+    is_seekable = bool(getattr(stream, "seekable", lambda: False)())
+    start = stream.tell() if is_seekable else 0
+    copy = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - closed with the call
+    cleanup.callback(copy.close)
+    length = 0
+    try:
+        while block := stream.read(BLOCK_BYTES):
+            if not isinstance(block, bytes | bytearray | memoryview):
+                raise InvalidRequestError({field: f"read() returns {type(block).__name__}, not bytes."})
+            length += len(block)
+            if length > MAX_INPUT_BYTES:
+                break
+            copy.write(block)
+    finally:
+        if is_seekable:
+            stream.seek(start)
+    _check_length(length, field, "The file object, from its position on,")
+
+    lock = threading.Lock()  # the requests of a call read it concurrently
+
+    def read_at(size: int, position: int) -> bytes:
+        with lock:
+            copy.seek(position)
+            return copy.read(size)
+
+    return RawFile(field, length, read_at)
+
+
+def _is_pil(value: object) -> bool:
+    # By name: a caller with such an image has imported Pillow, so imgkit need not.
+    return any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(value).__mro__)
+
+
+def _encode_pil(image: Any, field: str) -> bytes:
+    if 0 in image.size:
+        raise InvalidRequestError({field: f"The PIL image has {image.width}x{image.height} pixels."})
+    stream = io.BytesIO()
+    try:
+        if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B"):
+            default = "RGBA" if image.has_transparency_data else "RGB"
+            image = image.convert(_PNG_MODES.get(image.mode, default))
+        image.save(stream, "PNG", compress_level=1)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {_scrub_error(error)}"
+        raise InvalidRequestError({field: f"The PIL image cannot be written as PNG ({reason})."}) from None
+    return stream.getvalue()
+
+
+def _check_length(length: int, field: str, subject: str = "The image") -> None:
+    if length <= 0:
+        raise InvalidRequestError({field: f"{subject} is empty (0 bytes). Pass an image."})
+    if length > MAX_INPUT_BYTES:
+        raise InvalidRequestError({field: f"{subject} is over {MAX_INPUT_BYTES} bytes. Shrink the image."})
+
+
+def _quote(name: str) -> str:
+    return repr(name if len(name) <= _QUOTED_CHARACTERS else name[:_QUOTED_CHARACTERS] + "…")
+
+
+def _scrub_error(error: object) -> str:
+    return scrub(str(error), limit=_QUOTED_CHARACTERS).rstrip(".")

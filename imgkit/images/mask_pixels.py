@@ -1,4 +1,4 @@
-"""Masks as bands of opacity: "L" pictures in which 0 may change and 255 stays."""
+"""Masks as opacity bands: "L" images in which 0 marks pixels that may change and 255 pixels that stay."""
 
 from __future__ import annotations
 
@@ -10,206 +10,224 @@ from typing import TYPE_CHECKING
 from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.images import pixels
 from imgkit.images.inputs import ImageFile, RawFile, open_input
-from imgkit.images.sniff import png_header
+from imgkit.images.sniff import read_png_header
 
 if TYPE_CHECKING:
     import PIL.Image
 
+MAX_MASK_BYTES = 4 * 1024 * 1024
+"""Largest mask in bytes that OpenAI's API accepts."""
 
-HOW = (
-    "make a mask of a black and white drawing with `imgkit mask --from-white drawing.png --like photo.png "
-    "-o mask.png`, or imgkit.masks.from_white"
+MASK_HINT = (
+    "Make a mask from a black and white drawing with `imgkit mask --from-white drawing.png --like photo.png "
+    "-o mask.png`, or with imgkit.masks.from_white."
 )
-"""What to do where a picture says nothing of what may change."""
+"""Remedy for an image without transparency."""
 
 _HALF = 128
 
 
-def opacity_of(mask: RawFile) -> PIL.Image.Image:
-    """Return the opacity of a mask.
+# --- Opacity ---------------------------------------------------------------------------------
+
+
+def decode_mask(mask: RawFile) -> PIL.Image.Image:
+    """Return the opacity band of a mask.
 
     Raises:
-        InvalidRequestError: it has no transparency, is animated, or cannot be decoded.
+        InvalidRequestError: the mask has no transparency, is animated, or cannot be decoded.
     """
     check_still(mask)
-    opaque = pixels.opacity(mask)
-    if opaque is None:
-        raise wrong(mask.field, f"has no transparency: {HOW}")
-    return opaque
+    opacity = pixels.decode_opacity(mask)
+    if opacity is None:
+        raise field_error(mask.field, f"The mask has no transparency. {MASK_HINT}")
+    return opacity
 
 
-def inverted(opaque: PIL.Image.Image) -> PIL.Image.Image:
-    """Return what is opaque as transparent, and the other way round."""
-    return opaque.point([255 - value for value in range(256)])
+def invert_opacity(opacity: PIL.Image.Image) -> PIL.Image.Image:
+    """Return an opacity band with opaque and transparent pixels exchanged."""
+    return opacity.point([255 - value for value in range(256)])
 
 
-def resized(opaque: PIL.Image.Image, size: tuple[int, int], field: str) -> PIL.Image.Image:
-    """Return an "L" picture of opacity in another size of the same shape; hard edges stay hard."""
+def resize_opacity(opacity: PIL.Image.Image, size: tuple[int, int], field: str) -> PIL.Image.Image:
+    """Return an opacity band in another size of the same shape. Hard edges stay hard.
+
+    Raises:
+        InvalidRequestError: the shape differs, or the hole would vanish.
+    """
     import PIL.Image
 
-    if opaque.size == size:
-        return opaque
-    check_shape(opaque.size, size, field)
-    hard = not any(opaque.histogram()[1:-1])
-    other = opaque.resize(size, PIL.Image.Resampling.BOX)
-    if hard:
-        other = other.point([pixels.OPAQUE * (value >= _HALF) for value in range(256)])
-    if pixels.hides_all(other) and not pixels.hides_all(opaque):
-        raise wrong(field, f"has a hole of which nothing is left in {by(*size)} pixels: make it larger")
-    return other
+    if opacity.size == size:
+        return opacity
+    check_shape(opacity.size, size, field)
+    has_hard_edges = not any(opacity.histogram()[1:-1])
+    resized = opacity.resize(size, PIL.Image.Resampling.BOX)
+    if has_hard_edges:
+        resized = resized.point([pixels.OPAQUE * (value >= _HALF) for value in range(256)])
+    if pixels.is_opaque(resized) and not pixels.is_opaque(opacity):
+        raise field_error(field, f"The hole vanishes at {format_size(*size)} pixels. Enlarge the hole.")
+    return resized
 
 
-def rewritten(opaque: PIL.Image.Image) -> bytes:
-    """Return the PNG of a mask with this opacity; its colours are black, so that it is small."""
+def encode_mask(opacity: PIL.Image.Image) -> bytes:
+    """Return the PNG of a mask with this opacity. Its colours are black, which keeps it small."""
     import PIL.Image
 
-    black = PIL.Image.new("L", opaque.size)
-    return pixels.png_bytes(PIL.Image.merge("RGBA", (black, black, black, opaque)))
+    black = PIL.Image.new("L", opacity.size)
+    return pixels.encode_png(PIL.Image.merge("RGBA", (black, black, black, opacity)))
 
 
 def convert_polarity(mask: ImageFile, polarity: str, cleanup: ExitStack) -> ImageFile:
-    """Return an opened mask as an API wants it.
+    """Return a mask in the polarity of a provider's API.
 
     Args:
-        mask: opened; what is transparent may change.
-        polarity: of the provider: "transparent", or "white" for a grey picture whose white may change.
-        cleanup: gets what is to be closed when the call is over.
+        mask: an opened mask whose transparent pixels may change.
+        polarity: "transparent", or "white" for a grey image whose white pixels may change.
+        cleanup: receives the resources to close when the call ends.
 
     Raises:
-        InvalidRequestError: it has no transparency, or cannot be decoded.
-        ConfigurationError: there is no such polarity.
+        InvalidRequestError: the mask has no transparency, or cannot be decoded.
+        ConfigurationError: the polarity is unknown.
     """
     if polarity == "transparent":
         return mask
     if polarity != "white":
         raise ConfigurationError(
-            f"the provider declares mask_polarity={polarity!r}: ask its author for 'transparent' or 'white'"
+            f"The provider declares the unknown mask_polarity={polarity!r}. Ask its author for "
+            "'transparent' or 'white'."
         )
-    return reopened(pixels.png_bytes(inverted(opacity_of(mask))), mask.field, cleanup)
+    return open_bytes(pixels.encode_png(invert_opacity(decode_mask(mask))), mask.field, cleanup)
 
 
-def reopened(data: bytes, field: str, cleanup: ExitStack) -> ImageFile:
-    """Return bytes that were made here as an input; large ones wait in a temporary file."""
+def open_bytes(data: bytes, field: str, cleanup: ExitStack) -> ImageFile:
+    """Open bytes that imgkit has encoded as an input. Large ones go to a temporary file."""
     return open_input(io.BytesIO(data), field, cleanup)
 
 
-def check_still(file: RawFile) -> None:
-    """Refuse what is animated."""
-    frames = pixels.look(file).frames
-    if frames > 1:
-        raise wrong(file.field, f"is animated ({frames} frames): give a single picture")
-
-
-def check_shape(ours: tuple[int, int], theirs: tuple[int, int], field: str) -> None:
-    """Refuse another ratio of the sides, but for what rounding to whole pixels makes of it."""
-    scale = theirs[0] / ours[0]
-    if abs(ours[1] * scale - theirs[1]) > max(1.0, scale / 2):
-        raise wrong(
-            field,
-            f"is {by(*ours)} pixels, the picture {by(*theirs)}, which is another shape: draw it anew over "
-            "the picture, or crop it first",
-        )
-
-
-def by(width: int, height: int) -> str:
-    """Return a size as text."""
-    return f"{width}x{height}"
-
-
-def wrong(field: str, problem: str) -> InvalidRequestError:
-    """Return the error that says what is wrong with a field."""
-    return InvalidRequestError({field: f"{problem}."})
-
-
-MOST_BYTES = 4 * 1024 * 1024
-"""Largest mask in bytes that OpenAI's API takes."""
+# --- Validation ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """What there is to say of a mask.
+class MaskReport:
+    """The findings about a mask, as sentences.
 
     Attributes:
-        problems: why it would be refused, or do nothing; each names what to do.
-        doubts: what is allowed, and probably not meant.
+        problems: reasons why the API would reject the mask or the mask would do nothing, with remedies.
+        doubts: allowed properties that are probably unintended.
     """
 
     problems: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
 
 
-def judge(mask: ImageFile, image: ImageFile | None, *, max_bytes: int | None = MOST_BYTES) -> Judgement:
-    """Return what is wrong with a mask for the first picture of a request. Neither is moved nor changed.
+def check_mask(
+    mask: ImageFile, image: ImageFile | None, *, max_bytes: int | None = MAX_MASK_BYTES
+) -> list[str]:
+    """Validate a mask against the first image before the request is sent. May block.
 
     Args:
-        mask: opened.
-        image: the picture that it is for, opened; None where it is not here, and its size not known.
-        max_bytes: what the API takes; None without a limit.
-    """
-    problems = _problems_of_bytes(mask, max_bytes)
-    if image is not None:
-        problems += _problems_of_size(mask, image)
-    doubts = []
-    if not problems:
-        opaque = pixels.opacity(mask)
-        if opaque is None or pixels.hides_all(opaque):
-            problems.append(
-                "is opaque everywhere, so nothing could change: make transparent what may, or turn it round "
-                "with imgkit.masks.invert"
-            )
-        elif pixels.shows_all(opaque):
-            doubts.append(
-                "is transparent everywhere, so all of the picture may change, as without a mask. If that is "
-                "not meant, draw it anew with imgkit.masks"
-            )
-    return Judgement(tuple(problems), tuple(doubts))
-
-
-def check_mask(mask: ImageFile, image: ImageFile | None, *, max_bytes: int | None = MOST_BYTES) -> list[str]:
-    """Refuse a mask that does not fit the first picture, before it is sent. May block.
-
-    Args:
-        mask: opened; neither it nor `image` is moved or changed.
-        image: the picture that it is for, opened; None where it is not here, and its size not known.
-        max_bytes: what the API takes; None without a limit.
+        mask: the opened mask; its file position does not move.
+        image: the opened image of the mask; None if it is remote and its size is unknown.
+        max_bytes: the API's limit; None without a limit.
 
     Returns:
-        Warnings, for ``reply.warnings``.
+        Warnings, for ``response.warnings``.
 
     Raises:
-        InvalidRequestError: it does not fit; ``fields["mask"]`` names what to do.
+        InvalidRequestError: the mask does not fit; ``fields["mask"]`` holds the problems and remedies.
     """
-    found = judge(mask, image, max_bytes=max_bytes)
-    if found.problems:
-        raise InvalidRequestError({mask.field: "; ".join(found.problems) + "."})
-    return [f"mask: {doubt}." for doubt in found.doubts]
+    report = examine_mask(mask, image, max_bytes=max_bytes)
+    if report.problems:
+        raise field_error(mask.field, " ".join(report.problems))
+    return [f"mask: {doubt}" for doubt in report.doubts]
 
 
-def _problems_of_bytes(mask: ImageFile, max_bytes: int | None) -> list[str]:
+def examine_mask(
+    mask: ImageFile, image: ImageFile | None, *, max_bytes: int | None = MAX_MASK_BYTES
+) -> MaskReport:
+    """Return the problems and doubts of a mask for an image.
+
+    Args:
+        mask, image, max_bytes: as for `check_mask`.
+    """
+    problems = _find_file_problems(mask, max_bytes)
+    if image is not None:
+        problems += _find_size_problems(mask, image)
+    doubts = []
+    if not problems:
+        opacity = pixels.decode_opacity(mask)
+        if opacity is None or pixels.is_opaque(opacity):
+            problems.append(
+                "The mask is opaque everywhere, so nothing could change. Make the pixels transparent that "
+                "may change, or invert the mask with imgkit.masks.invert."
+            )
+        elif pixels.is_transparent(opacity):
+            doubts.append(
+                "The mask is transparent everywhere, so the whole image may change, as without a mask. If "
+                "you do not intend that, draw it again with imgkit.masks."
+            )
+    return MaskReport(tuple(problems), tuple(doubts))
+
+
+def _find_file_problems(mask: ImageFile, max_bytes: int | None) -> list[str]:
     if mask.kind.format != "png":
-        return [f"is a {mask.kind.format}, and a mask is a PNG with transparent parts: {HOW}"]
-    header = png_header(mask.read_at)
+        return [f"The mask is a {mask.kind.format}, not a PNG with transparent pixels. {MASK_HINT}"]
+    header = read_png_header(mask.read_at)
     problems = []
     if not header.has_alpha:
-        problems.append(f"has no transparency, which says what may change: {HOW}")
+        problems.append(f"The mask has no transparency, which marks the pixels that may change. {MASK_HINT}")
     if header.animated:
-        problems.append("is an animated PNG: save a single picture")
+        problems.append("The mask is an animated PNG. Save a single image.")
     if max_bytes is not None and mask.length > max_bytes:
         problems.append(
-            f"is {mask.length} bytes, and at most {max_bytes} are taken: `imgkit mask --from-mask mask.png "
-            "-o small.png`, or imgkit.masks.union(mask), writes it without its colours"
+            f"The mask has {mask.length} bytes, and the API accepts at most {max_bytes}. Write it without "
+            "its colours: `imgkit mask --from-mask mask.png -o small.png`, or imgkit.masks.union(mask)."
         )
     return problems
 
 
-def _problems_of_size(mask: ImageFile, image: ImageFile) -> list[str]:
-    ours, theirs = (mask.kind.width, mask.kind.height), (image.kind.width, image.kind.height)
-    if ours == theirs:
+def _find_size_problems(mask: ImageFile, image: ImageFile) -> list[str]:
+    mask_size, image_size = (mask.kind.width, mask.kind.height), (image.kind.width, image.kind.height)
+    if mask_size == image_size:
         return []
-    said = f"is {ours[0]}x{ours[1]} pixels, the picture {theirs[0]}x{theirs[1]}"
-    if ours == theirs[::-1] and pixels.look(image).shown == ours:
-        return [f"{said}, and shown turned (EXIF): turn its pixels with PIL.ImageOps.exif_transpose"]
+    sizes = f"{mask_size[0]}x{mask_size[1]} pixels, the image {image_size[0]}x{image_size[1]}"
+    if mask_size == image_size[::-1] and pixels.read_header(image).displayed_size == mask_size:
+        return [
+            f"The mask has {sizes}, and viewers rotate the image (EXIF). Rotate its pixels with "
+            "PIL.ImageOps.exif_transpose."
+        ]
     return [
-        f"{said}: `imgkit mask --from-mask mask.png --like photo.png -o fitting.png`, or "
-        "imgkit.masks.resize, brings it to that size"
+        f"The mask has {sizes}. Resize the mask: `imgkit mask --from-mask mask.png --like photo.png -o "
+        "fitting.png`, or imgkit.masks.resize."
     ]
+
+
+def check_still(file: RawFile) -> None:
+    """Reject an animated image. Raises InvalidRequestError."""
+    frames = pixels.read_header(file).frames
+    if frames > 1:
+        raise field_error(file.field, f"The image is animated ({frames} frames). Pass a single image.")
+
+
+def check_shape(size: tuple[int, int], target: tuple[int, int], field: str) -> None:
+    """Reject another aspect ratio, apart from rounding to whole pixels. Raises InvalidRequestError."""
+    scale = target[0] / size[0]
+    if abs(size[1] * scale - target[1]) > max(1.0, scale / 2):
+        raise field_error(
+            field,
+            f"The size {format_size(*size)} has another shape than the image's {format_size(*target)}. Draw "
+            "it again over the image, or crop it first.",
+        )
+
+
+def format_size(width: int, height: int) -> str:
+    """Return a size in pixels as text.
+
+    >>> format_size(640, 480)
+    '640x480'
+    """
+    return f"{width}x{height}"
+
+
+def field_error(field: str, problem: str) -> InvalidRequestError:
+    """Return the error about one field of a request."""
+    return InvalidRequestError({field: problem})

@@ -1,8 +1,8 @@
-"""Pictures on disk while they arrive: hidden files beside where they are to be saved.
+"""Part files: hidden files in the target folder that receive images during the download.
 
-So a picture that is to be saved is never in memory as a whole. Its file is written in pieces, in `Run` needs;
-saving gives it its name. A file without a name goes as soon as nobody needs it, and at the latest when the
-call ends; a partial picture that its caller still holds then is in memory from there on.
+They keep images that will be saved out of memory. The core writes them in chunks with `RunBlocking` effects;
+saving renames them. imgkit deletes a part file without a final name when nothing refers to it, at the latest
+at the end of the call. It first copies a partial image that the caller still holds into memory.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from weakref import WeakSet
 from imgkit.errors import UnreadableReplyError
 from imgkit.images.sources import BytesSource, FileSource, Source, hash_source
 
-MOST_OPEN = 64
-"""So many files are kept open while they are written; hundreds of pictures may arrive at once."""
+MAX_OPEN_FILES = 64
+"""Limit of open part files: hundreds of images may arrive at the same time."""
 
-PIECE_BYTES = 128 * 1024
-"""How much waits in memory until it is written. With hundreds of replies at once, this counts."""
+BUFFER_BYTES = 128 * 1024
+"""Size of the memory buffer of each file. It counts with hundreds of concurrent responses."""
 
-_open: set[int] = set()
-_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-_MORE = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
+_open_descriptors: set[int] = set()
+_CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+_APPEND_FLAGS = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
 
 
 class PartFiles:
-    """The files of one reply, as long as somebody needs them.
+    """The part files of a response.
 
     Args:
-        folder: where the pictures are to be saved; it is there.
-        digests: count the SHA-256 of each picture while it arrives, since it will be asked for.
+        folder: the existing target folder.
+        digests: compute the SHA-256 of each image during the download.
     """
 
     def __init__(self, folder: Path, *, digests: bool) -> None:
@@ -42,135 +42,135 @@ class PartFiles:
         self._digests = digests
         self._files: WeakSet[PartFile] = WeakSet()
 
-    def new(self) -> PartFile:
-        """Return the place of the next picture."""
+    def new_file(self) -> PartFile:
+        """Return a part file for the next image."""
         file = PartFile(self._folder, digest=self._digests)
         self._files.add(file)
         return file
 
     @property
-    def due(self) -> bool:
-        """Whether there is enough for `write` to be worth while."""
-        return any(file.waiting >= PIECE_BYTES for file in self._files)
+    def should_flush(self) -> bool:
+        """Whether the buffers hold enough data for a `write`."""
+        return any(file.buffered >= BUFFER_BYTES for file in self._files)
 
     @property
-    def used(self) -> bool:
-        """Whether anything is on disk."""
+    def on_disk(self) -> bool:
+        """Whether any image is on disk."""
         return any(file.path is not None for file in self._files)
 
     def write(self) -> None:
-        """Write what waits; a picture of which nothing is on disk stays in memory while it is short."""
+        """Write the buffers to disk. A short image without a file stays in memory."""
         for file in self._files:
-            if file.path is not None or file.waiting >= PIECE_BYTES:
+            if file.path is not None or file.buffered >= BUFFER_BYTES:
                 file.write()
 
     def close(self) -> None:
-        """The call ends: remove what nobody has given a name. Idempotent."""
+        """Delete the files without a final name at the end of the call. Idempotent."""
         for file in list(self._files):
-            file.end()
+            file.release()
 
 
 class PartFile:
-    """One picture while it arrives; see `imgkit.images.image.Source`.
+    """An image during its download; also its `Source`.
 
     Attributes:
-        path: the file that it is in, None as long as it is in memory.
-        length: bytes so far.
-        waiting: how many of them are to be written.
+        path: the file on disk; None while the image is in memory.
+        length: bytes received so far.
+        buffered: received bytes that are not on disk.
     """
 
-    # What `__del__` looks at is there from the first: Ctrl-C may come within `__init__`.
+    # Class attributes for `__del__`: Ctrl-C may interrupt `__init__`.
     path: Path | None = None
     _descriptor: int | None = None
 
     def __init__(self, folder: Path, *, digest: bool) -> None:
         self._folder: Path | None = folder
         self._digest = hashlib.sha256() if digest else None
-        self._pieces: list[bytes] = []
-        self._named = False
-        self._lent = False
+        self._chunks: list[bytes] = []
+        self._has_final_name = False
+        self._is_shared = False
         self._process = os.getpid()
-        self._lock = threading.Lock()  # a caller may read a partial picture while the call ends
+        self._lock = threading.Lock()  # the caller may read a partial image while the call ends
         self.length = 0
-        self.waiting = 0
+        self.buffered = 0
 
     def add(self, data: bytes) -> None:
-        """Take the next bytes."""
-        self._pieces.append(data)
+        """Append received bytes to the buffer."""
+        self._chunks.append(data)
         self.length += len(data)
-        self.waiting += len(data)
+        self.buffered += len(data)
 
     def write(self) -> None:
-        """Write what waits. A disk that takes no more leaves the picture in memory: it may be paid for.
+        """Write the buffer to disk. If the disk is full, keep the image in memory: it may be billed.
 
         Raises:
-            UnreadableReplyError: what is on the disk cannot be read again either.
+            UnreadableReplyError: the bytes on disk cannot be read back either.
         """
         if self._folder is None:
             return
         if self._digest is not None:
-            for piece in self._pieces:
-                self._digest.update(piece)
-        written = self.length - self.waiting
+            for chunk in self._chunks:
+                self._digest.update(chunk)
+        written = self.length - self.buffered
         try:
-            descriptor = self._opened(self._folder)
-            for piece in self._pieces:
-                view = memoryview(piece)
+            descriptor = self._open(self._folder)
+            for chunk in self._chunks:
+                view = memoryview(chunk)
                 while view:
                     view = view[os.write(descriptor, view) :]
-            self._pieces, self.waiting = [], 0
-            if len(_open) > MOST_OPEN:
+            self._chunks, self.buffered = [], 0
+            if len(_open_descriptors) > MAX_OPEN_FILES:
                 self._close()
         except OSError:
-            self._back_to_memory(written)
+            self._load_into_memory(written)
 
-    def _opened(self, folder: Path) -> int:
-        """Return the descriptor to write to. Raises OSError."""
+    def _open(self, folder: Path) -> int:
+        """Return the descriptor for writing. Raises OSError."""
         if self._descriptor is None:
             if self.path is None:
                 self.path = folder / f".imgkit-{secrets.token_hex(8)}.part"
-                self._descriptor = os.open(self.path, _NEW, 0o666)
+                self._descriptor = os.open(self.path, _CREATE_FLAGS, 0o666)
             else:
-                self._descriptor = os.open(self.path, _MORE)
-            _open.add(self._descriptor)
+                self._descriptor = os.open(self.path, _APPEND_FLAGS)
+            _open_descriptors.add(self._descriptor)
         return self._descriptor
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            _open.discard(descriptor)
+            _open_descriptors.discard(descriptor)
             os.close(descriptor)
 
-    def lend(self) -> None:
-        """The caller gets this, as a partial picture: saving makes another file, and it outlives the call."""
-        self._lent = True
+    def share(self) -> None:
+        """Mark the file as handed to the caller: saving copies it, and its image outlives the call."""
+        self._is_shared = True
 
     @property
-    def may_be_named(self) -> bool:
-        """Whether this file itself may become that of the saved picture."""
-        return self.path is not None and not self._lent
+    def can_be_renamed(self) -> bool:
+        """Whether saving may rename this file instead of copying it."""
+        return self.path is not None and not self._is_shared
 
     def source(self) -> Source | None:
-        """Return this, None if the picture has stayed in memory."""
+        """Return this file as the image's source; None if the image is in memory."""
         return None if self.path is None else self
 
     def read(self) -> bytes:
         """Return the bytes.
 
         Raises:
-            UnreadableReplyError: they are on the disk, and cannot be read from there.
+            UnreadableReplyError: the bytes are on disk and cannot be read.
         """
         with self._lock:
             if self.path is not None:
-                return self._from_disk(self.length - self.waiting, 0) + b"".join(self._pieces)
-            self._pieces = [b"".join(self._pieces)]  # so that it is there once, however often it is read
-            return self._pieces[0]
+                return self._read_disk(self.length - self.buffered, 0) + b"".join(self._chunks)
+            self._chunks = [b"".join(self._chunks)]
+            return self._chunks[0]
 
     def read_at(self, size: int, position: int) -> bytes:
-        """Return some of the bytes; raises as `read` does."""
+        """Return `size` bytes from `position` on; raises as `read` does."""
         with self._lock:
             if self.path is not None:
-                return self._from_disk(size, position)
+                return self._read_disk(size, position)
         return self.read()[position : position + size]
 
     @property
@@ -183,56 +183,55 @@ class PartFile:
         return self._digest.hexdigest()
 
     def sync(self) -> Path | None:
-        """Have the disk take the whole file, and return it. Raises OSError.
+        """Flush the file to the disk and return its path. Raises OSError.
 
-        Somebody may have taken it away, with its folder perhaps: then the picture is in memory again, and the
-        answer is None.
+        Returns None if another process has deleted the file; the image is then in memory again.
         """
-        assert self._folder is not None, "it is on disk"
+        assert self._folder is not None, "the image is on disk"
         try:
-            descriptor = self._opened(self._folder)
+            descriptor = self._open(self._folder)
             if os.fstat(descriptor).st_nlink == 0:
-                self._back_to_memory(self.length)
+                self._load_into_memory(self.length)
             else:
                 os.fsync(descriptor)
         finally:
             self._close()
         return self.path
 
-    def moved(self, path: Path) -> None:
-        """Take note that the file is now at `path`; it stays there."""
-        self.path, self._named = path, True
+    def record_move(self, path: Path) -> None:
+        """Record that saving has moved the file to `path`, its final name."""
+        self.path, self._has_final_name = path, True
 
-    def moved_back(self, path: Path) -> None:
-        """Take note that it is a hidden file again, at `path`."""
-        self.path, self._named = path, False
+    def record_undo(self, path: Path) -> None:
+        """Record that saving has moved the file back to the hidden `path`."""
+        self.path, self._has_final_name = path, False
 
-    def saved(self, path: Path) -> Source:
-        """Return the source of a picture that has been saved at `path`."""
+    def finish_saving(self, path: Path) -> Source:
+        """Return the source of the image after saving it at `path`; the part file ends."""
         try:
-            source = FileSource.at(path, self._digest.hexdigest() if self._digest is not None else "")
-        except OSError:  # somebody has taken it away at once
+            source = FileSource.from_path(path, self._digest.hexdigest() if self._digest is not None else "")
+        except OSError:  # another process has deleted it
             return BytesSource(self.read())
         self.discard()
-        self.moved(path)
+        self.record_move(path)
         return source
 
-    def end(self) -> None:
-        """The call ends: a partial picture that is still held goes to memory, any other file goes."""
+    def release(self) -> None:
+        """Delete the file at the end of the call; copy a shared image into memory first."""
         with self._lock:
-            if self._lent and self.path is not None:
-                with suppress(UnreadableReplyError):  # as whoever reads it will be told
-                    self._back_to_memory(self.length)
+            if self._is_shared and self.path is not None:
+                with suppress(UnreadableReplyError):  # reading the image raises it again
+                    self._load_into_memory(self.length)
         self.discard()
 
     def discard(self) -> None:
-        """Remove the file, if it has got no name. Idempotent."""
+        """Delete the file unless it has its final name. Idempotent."""
         self._close()
-        if self.path is not None and not self._named and self._process == os.getpid():
+        if self.path is not None and not self._has_final_name and self._process == os.getpid():
             try:
                 self.path.unlink(missing_ok=True)
             except OSError:
-                return  # hidden, and of no harm
+                return  # a hidden file does no harm
 
     def __del__(self) -> None:
         self.discard()
@@ -240,11 +239,11 @@ class PartFile:
     def __reduce__(self) -> tuple[type[BytesSource], tuple[bytes]]:
         return BytesSource, (self.read(),)
 
-    def _from_disk(self, size: int, position: int) -> bytes:
+    def _read_disk(self, size: int, position: int) -> bytes:
         if self.path is None or not size:
             return b""
         try:
-            # The name may be gone, where an open file can be taken away at all: not on Windows.
+            # Read by descriptor: another process may have deleted the name (except on Windows).
             if self._descriptor is not None and hasattr(os, "pread"):
                 return os.pread(self._descriptor, size, position)
             with self.path.open("rb") as stream:
@@ -252,13 +251,13 @@ class PartFile:
                 return stream.read(size)
         except OSError as error:
             raise UnreadableReplyError(
-                f"the picture was written to {str(self.path)!r} while it arrived, and cannot be read from "
-                f"there ({error.strerror or error}). It may have been billed",
+                f"imgkit wrote the image to {str(self.path)!r} during the download and cannot read it again "
+                f"({error.strerror or error}). The image may have been billed.",
                 body=b"",
             ) from None
 
-    def _back_to_memory(self, written: int) -> None:
-        self._pieces = [self._from_disk(written, 0), *self._pieces]
+    def _load_into_memory(self, written: int) -> None:
+        self._chunks = [self._read_disk(written, 0), *self._chunks]
         self.discard()
         self._folder = self.path = None
-        self.waiting = 0  # for good
+        self.buffered = 0

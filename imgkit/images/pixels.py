@@ -1,20 +1,20 @@
-"""Pixels of opened files, by Pillow, within bounds; for masks and for inputs that are made to fit.
+"""Decoding and encoding with Pillow within limits, for masks and for fitting.
 
-Pillow is imported when a pixel is needed, and told which formats to try. A header that claims too much is
-refused before anything is decoded, below the size at which Pillow itself would warn: filters of warnings are
-shared by all threads, and no place to catch anything.
+Each function imports Pillow on first use and restricts the formats that it tries. imgkit rejects oversized
+headers before decoding, below the size at which Pillow itself warns. All threads share the warning filters,
+so imgkit cannot catch such a warning safely.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.images.inputs import UPLOAD_FORMATS, RawFile
-from imgkit.images.sniff import HEAD_BYTES, png_header, sniff
+from imgkit.images.sniff import HEAD_BYTES, Format, read_png_header, sniff
 from imgkit.redact import scrub
 
 if TYPE_CHECKING:
@@ -22,26 +22,32 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST_DECODED_PIXELS = 64_000_000
-"""Largest picture in pixels that is decoded: 256 MB as RGBA."""
+MAX_DECODED_PIXELS = 64_000_000
+"""Largest image in pixels that imgkit decodes: 256 MB as RGBA."""
 
 OPAQUE = 255
 _HALF = 128
-_OTHERS = ("AVIF", "HEIF", "TIFF", "BMP", "JPEG2000")
-_ORIENTATION = 0x0112
+_OTHER_FORMATS = ("AVIF", "HEIF", "TIFF", "BMP", "JPEG2000")
+_ORIENTATION_TAG = 0x0112
+
+_FORMATS_BY_PREFERENCE: tuple[Format, ...] = ("png", "webp", "jpeg", "gif")
+_JPEG_QUALITIES = (95, 90, 85)
+_LONGEST_EDGE_PX: dict[Format, int] = {"webp": 16_383, "jpeg": 65_500, "gif": 65_535}
+_HOPELESS_RATIO = 1.3
+"""Above this multiple of the limit, optimising a PNG is not worth the seconds that it takes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What a picture's header says.
+class ImageHeader:
+    """Facts about an image from its header.
 
     Attributes:
-        format: as Pillow calls it, such as "PNG"; an MPO is the JPEG that it begins with.
-        mode: as Pillow calls it, such as "CMYK".
+        format: Pillow's name, such as "PNG". An MPO counts as the JPEG at its beginning.
+        mode: Pillow's name, such as "CMYK".
         width, height: in pixels, as stored.
-        bits: per channel.
-        frames: how many there are.
-        orientation: that of EXIF, from 1 (as stored) to 8; from 5 on width and height change places.
+        bits: bits per channel.
+        frames: number of frames.
+        orientation: EXIF orientation, from 1 (as stored) to 8; from 5 on it exchanges width and height.
     """
 
     format: str
@@ -53,198 +59,272 @@ class Look:
     orientation: int
 
     @property
-    def shown(self) -> tuple[int, int]:
-        """Width and height in pixels, as viewers show it."""
+    def displayed_size(self) -> tuple[int, int]:
+        """Width and height in pixels as viewers display the image."""
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
-def look(file: RawFile) -> Look:
-    """Return what the header of a picture says.
+def read_header(file: RawFile) -> ImageHeader:
+    """Return the header of an image.
 
     Raises:
         InvalidRequestError: Pillow cannot open it, or it claims too many pixels.
     """
 
-    def read(picture: PIL.Image.Image) -> Look:
-        name = "JPEG" if picture.format == "MPO" else picture.format or ""
-        frames = 1 if name == "JPEG" else getattr(picture, "n_frames", 1)
-        return Look(name, picture.mode, *picture.size, _bits(file, picture), frames, _orientation(picture))
+    def build_header(image: PIL.Image.Image) -> ImageHeader:
+        name = "JPEG" if image.format == "MPO" else image.format or ""
+        frames = 1 if name == "JPEG" else getattr(image, "n_frames", 1)
+        return ImageHeader(
+            name, image.mode, *image.size, _get_bits(file, image), frames, _get_orientation(image)
+        )
 
-    return _with_picture(file, read)
+    return _with_image(file, build_header)
 
 
-def plain(file: RawFile) -> PIL.Image.Image:
-    """Return the first frame of a picture, as stored, with 8 bits per channel: L, RGB or RGBA.
+def decode_first_frame(file: RawFile) -> PIL.Image.Image:
+    """Return the first frame of an image, as stored, with 8 bits per channel: L, RGB or RGBA.
 
-    A colour profile that fits is in its ``info``. CMYK becomes sRGB, by its own profile if it has one.
+    Its ``info`` keeps a matching colour profile. CMYK becomes sRGB, by its own profile if it has one.
 
     Raises:
         InvalidRequestError: Pillow cannot decode it, or it claims too many pixels.
     """
-    return _with_picture(file, lambda picture: _plain(file, picture))
+    return _with_image(file, lambda image: _convert_to_plain(file, image))
 
 
-def opacity(file: RawFile) -> PIL.Image.Image | None:
-    """Return how opaque each pixel is, as an "L" picture (0: transparent), None without transparency.
+def decode_opacity(file: RawFile) -> PIL.Image.Image | None:
+    """Return the opacity of each pixel as an "L" image (0: transparent); None without transparency.
 
     Raises:
-        InvalidRequestError: as `decoded`; or the transparency is of a kind that Pillow does not apply.
+        InvalidRequestError: as `decode_first_frame`; or Pillow cannot apply the transparency.
     """
-    return _with_picture(file, lambda picture: _opacity(file, picture))
+    return _with_image(file, lambda image: _extract_opacity(file, image))
 
 
-def grey(file: RawFile, backdrop: int) -> PIL.Image.Image:
-    """Return a picture as greys of 8 bits, its transparent parts over a grey of this value."""
+def decode_grey(file: RawFile, backdrop: int) -> PIL.Image.Image:
+    """Return an image in 8-bit greys, with its transparent parts over a backdrop of this grey value."""
 
-    def convert(picture: PIL.Image.Image) -> PIL.Image.Image:
+    def convert(image: PIL.Image.Image) -> PIL.Image.Image:
         import PIL.Image
 
-        whole = _plain(file, picture)
-        if whole.mode != "RGBA":
-            return whole.convert("L")
-        greys = whole.convert("RGB").convert("L")
-        return PIL.Image.composite(greys, PIL.Image.new("L", whole.size, backdrop), whole.getchannel("A"))
+        plain = _convert_to_plain(file, image)
+        if plain.mode != "RGBA":
+            return plain.convert("L")
+        greys = plain.convert("RGB").convert("L")
+        return PIL.Image.composite(greys, PIL.Image.new("L", plain.size, backdrop), plain.getchannel("A"))
 
-    return _with_picture(file, convert)
-
-
-def png_bytes(picture: PIL.Image.Image, *, smallest: bool = True) -> bytes:
-    """Return a picture as a PNG without metadata: the same pixels make the same bytes."""
-    stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=smallest)
-    return stream.getvalue()
+    return _with_image(file, convert)
 
 
-def hides_all(opaque: PIL.Image.Image) -> bool:
-    """Return whether no pixel is more transparent than opaque."""
-    low, _ = _extremes(opaque)
+def is_opaque(opacity: PIL.Image.Image) -> bool:
+    """Return whether every pixel of an opacity band is at least half opaque."""
+    low, _ = _get_extremes(opacity)
     return low >= _HALF
 
 
-def shows_all(opaque: PIL.Image.Image) -> bool:
-    """Return whether every pixel is fully transparent."""
-    _, high = _extremes(opaque)
+def is_transparent(opacity: PIL.Image.Image) -> bool:
+    """Return whether every pixel of an opacity band is fully transparent."""
+    _, high = _get_extremes(opacity)
     return high == 0
 
 
-def _extremes(band: PIL.Image.Image) -> tuple[int, int]:
+def _get_extremes(band: PIL.Image.Image) -> tuple[int, int]:
     low, high = band.getextrema()
-    return int(low), int(high)  # type: ignore[arg-type]  # of one band, these are numbers
+    return int(low), int(high)  # type: ignore[arg-type]  # numbers for a single band
 
 
-def _plain(file: RawFile, picture: PIL.Image.Image) -> PIL.Image.Image:
-    profile = picture.info.get("icc_profile") or b""
-    opaque = _opacity(file, picture)
-    whole = _eight_bits(picture)
-    if opaque is not None:
-        whole = whole.convert("RGBA")
-        whole.putalpha(opaque)
-    elif whole.mode == "CMYK":
-        whole, profile = _from_cmyk(whole, profile), b""
+def _convert_to_plain(file: RawFile, image: PIL.Image.Image) -> PIL.Image.Image:
+    profile = image.info.get("icc_profile") or b""
+    opacity = _extract_opacity(file, image)
+    plain = _reduce_to_eight_bits(image)
+    if opacity is not None:
+        plain = plain.convert("RGBA")
+        plain.putalpha(opacity)
+    elif plain.mode == "CMYK":
+        plain, profile = _convert_cmyk(plain, profile), b""
     else:
-        whole = whole.convert("L" if whole.mode in ("1", "L") else "RGB")
-    fits = profile[16:20] == (b"GRAY" if whole.mode == "L" else b"RGB ")
-    whole.info = {"icc_profile": profile} if fits else {}
-    return whole
+        plain = plain.convert("L" if plain.mode in ("1", "L") else "RGB")
+    profile_fits = profile[16:20] == (b"GRAY" if plain.mode == "L" else b"RGB ")
+    plain.info = {"icc_profile": profile} if profile_fits else {}
+    return plain
 
 
-def _from_cmyk(picture: PIL.Image.Image, profile: bytes) -> PIL.Image.Image:
+def _convert_cmyk(image: PIL.Image.Image, profile: bytes) -> PIL.Image.Image:
     from PIL import ImageCms
 
     if profile:
         try:
-            made = ImageCms.profileToProfile(
-                picture, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"),
+            converted = ImageCms.profileToProfile(
+                image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"),
                 outputMode="RGB",
             )  # fmt: skip
         except (ImageCms.PyCMSError, OSError):
-            made = None  # a profile that is broken or of something else: the plain formula will do
-        if made is not None:
-            return made
-    return picture.convert("RGB")
+            converted = None  # broken or foreign profile: use the plain formula
+        if converted is not None:
+            return converted
+    return image.convert("RGB")
 
 
-def _eight_bits(picture: PIL.Image.Image) -> PIL.Image.Image:
-    if picture.mode == "F":
+def _reduce_to_eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
+    if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers")
-    if not picture.mode.startswith("I"):
-        return picture
-    wide = picture.convert("I")
-    low, high = _extremes(wide)
+    if not image.mode.startswith("I"):
+        return image
+    wide = image.convert("I")
+    low, high = _get_extremes(wide)
     if low < 0 or high > 0xFFFF:
         raise ValueError("its greys have more than 16 bits")
     return wide.point([value >> 8 for value in range(0x10000)], "L")
 
 
-def _opacity(file: RawFile, picture: PIL.Image.Image) -> PIL.Image.Image | None:
-    if not picture.has_transparency_data:
+def _extract_opacity(file: RawFile, image: PIL.Image.Image) -> PIL.Image.Image | None:
+    if not image.has_transparency_data:
         return None
-    key, bits = picture.info.get("transparency"), _bits(file, picture)
-    if picture.mode.startswith("I"):
-        return picture.convert("I").point([OPAQUE * (value != key) for value in range(0x10000)], "L")
-    if picture.mode == "L" and bits < 8 and isinstance(key, int):
-        whole = key * OPAQUE // (2**bits - 1)  # the key is as stored, the pixels are stretched to 8 bits
-        return picture.point([OPAQUE * (value != whole) for value in range(256)])
-    if picture.mode == "RGB" and bits == 16:
+    key, bits = image.info.get("transparency"), _get_bits(file, image)
+    if image.mode.startswith("I"):
+        return image.convert("I").point([OPAQUE * (value != key) for value in range(0x10000)], "L")
+    if image.mode == "L" and bits < 8 and isinstance(key, int):
+        # Pillow stretches the pixels to 8 bits, but not the key.
+        stretched_key = key * OPAQUE // (2**bits - 1)
+        return image.point([OPAQUE * (value != stretched_key) for value in range(256)])
+    if image.mode == "RGB" and bits == 16:
         raise InvalidRequestError(
-            {file.field: "makes one of its 16-bit colours transparent: save it anew, with an alpha channel."}
-        )
-    return picture.convert("RGBA").getchannel("A")
+            {file.field: "The image makes one of its 16-bit colours transparent. Save it again with an alpha "
+             "channel."}
+        )  # fmt: skip
+    return image.convert("RGBA").getchannel("A")
 
 
-def _orientation(picture: PIL.Image.Image) -> int:
+def _get_orientation(image: PIL.Image.Image) -> int:
     import PIL.Image
 
     try:
-        # That of the base class: a PNG's own decodes all pixels to look behind them.
-        found = PIL.Image.Image.getexif(picture).get(_ORIENTATION, 1)
-    except Exception:  # whatever Pillow makes of metadata that is broken: the picture itself may be sound
+        # Call the base class: the PNG class decodes all pixels to read the chunks after them.
+        orientation = PIL.Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
+    except Exception:
+        # Pillow raises various errors on broken metadata; the image itself may be intact.
         return 1
-    return found if found in range(1, 9) else 1
+    return orientation if orientation in range(1, 9) else 1
 
 
-def _bits(file: RawFile, picture: PIL.Image.Image) -> int:
-    if picture.format == "PNG":
-        return png_header(file.read_at).bits
-    return {"1": 1, "I": 32, "F": 32}.get(picture.mode, 16 if picture.mode.startswith("I;16") else 8)
+def _get_bits(file: RawFile, image: PIL.Image.Image) -> int:
+    if image.format == "PNG":
+        return read_png_header(file.read_at).bits
+    return {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)
 
 
-def _with_picture(file: RawFile, work: Callable[[PIL.Image.Image], T]) -> T:
+def _with_image(file: RawFile, work: Callable[[PIL.Image.Image], T]) -> T:
+    """Open a file with Pillow and return `work(image)`.
+
+    Raises:
+        InvalidRequestError: for every exception of Pillow, since the file is the caller's.
+    """
     import PIL.Image
 
     kind = sniff(file.read_at(HEAD_BYTES, 0))
     if kind is not None and kind.width and kind.height:
-        _bounded(file, kind.width, kind.height)
-    formats = [kind.format.upper()] if kind and kind.format in UPLOAD_FORMATS else _known_others()
+        _check_pixels(file, kind.width, kind.height)
+    formats = [kind.format.upper()] if kind and kind.format in UPLOAD_FORMATS else _list_other_formats()
     try:
-        with PIL.Image.open(io.BytesIO(file.read()), formats=formats) as picture:
-            _bounded(file, *picture.size)
-            return work(picture)
+        with PIL.Image.open(io.BytesIO(file.read()), formats=formats) as image:
+            _check_pixels(file, *image.size)
+            return work(image)
     except ImgkitError:
         raise
     except PIL.UnidentifiedImageError:
         raise InvalidRequestError(
-            {file.field: "is no picture that Pillow can open here: convert it to PNG (for HEIC, pillow-heif "
-             "can be installed and its register_heif_opener() called)."}
+            {file.field: "The file is no image that Pillow can open here. Convert it to PNG. For HEIC, "
+             "install pillow-heif and call its register_heif_opener()."}
         ) from None  # fmt: skip
     except Exception as error:
-        # Whatever Pillow raises on a file of the caller's is that file's fault.
-        why = scrub(str(error), limit=200).rstrip(".")
-        raise InvalidRequestError(
-            {file.field: f"cannot be decoded ({type(error).__name__}: {why}): open it and save it anew."}
-        ) from None
+        reason = scrub(str(error), limit=200).rstrip(".")
+        problem = f"The file cannot be decoded ({type(error).__name__}: {reason}). Open and save it again."
+        raise InvalidRequestError({file.field: problem}) from None
 
 
-def _bounded(file: RawFile, width: int, height: int) -> None:
-    if width * height > MOST_DECODED_PIXELS:
+def _check_pixels(file: RawFile, width: int, height: int) -> None:
+    if width * height > MAX_DECODED_PIXELS:
         raise InvalidRequestError(
-            {file.field: f"is {width}x{height} pixels, too many to be decoded here (at most "
-             f"{MOST_DECODED_PIXELS}): shrink it first."}
+            {file.field: f"The image has {width}x{height} pixels, too many to be decoded here (at most "
+             f"{MAX_DECODED_PIXELS}). Shrink it first."}
         )  # fmt: skip
 
 
-def _known_others() -> list[str]:
+def _list_other_formats() -> list[str]:
     import PIL.Image
 
     PIL.Image.init()
-    return [name for name in _OTHERS if name in PIL.Image.OPEN]
+    return [name for name in _OTHER_FORMATS if name in PIL.Image.OPEN]
+
+
+# --- Encoding --------------------------------------------------------------------------------
+
+
+def encode_png(image: PIL.Image.Image, *, smallest: bool = True) -> bytes:
+    """Return an image as a PNG without metadata. Equal pixels give equal bytes."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=smallest)
+    return stream.getvalue()
+
+
+def encode_image(
+    image: PIL.Image.Image, own_format: Format | None, formats: frozenset[Format], max_bytes: int | None
+) -> tuple[bytes, Format] | None:
+    """Return an image as a file.
+
+    Args:
+        image: an image of mode L, RGB or RGBA; the file keeps the colour profile in its ``info``.
+        own_format: the preferred format; None without a preference.
+        formats: the accepted formats.
+        max_bytes: the first encoding within this limit wins; None takes the first.
+
+    Returns:
+        The bytes and their format: the smallest encoding if none is within the limit. None if the image has
+        more pixels than the formats can store.
+    """
+    smallest: tuple[bytes, Format] | None = None
+    for format, options in _iterate_encodings(image.mode, own_format, formats):
+        if format == "png" and smallest and max_bytes and len(smallest[0]) > _HOPELESS_RATIO * max_bytes:
+            continue
+        if max(image.size) > _LONGEST_EDGE_PX.get(format, max(image.size)):
+            continue
+        data = _encode(image, format, options)
+        if max_bytes is None or len(data) <= max_bytes:
+            return data, format
+        if smallest is None or len(data) < len(smallest[0]):
+            smallest = data, format
+    return smallest
+
+
+def _iterate_encodings(
+    mode: str, own_format: Format | None, formats: frozenset[Format]
+) -> Iterator[tuple[Format, dict[str, Any]]]:
+    """Yield formats with their options, lossless encodings first."""
+    candidates = [name for name in _FORMATS_BY_PREFERENCE if name in formats]
+    if own_format == "jpeg" and mode != "RGBA":
+        candidates = ["jpeg"]  # it is lossy already; a lossless copy would only be larger
+    preferred = [own_format] if own_format in candidates else []
+    for format in [*preferred, *(name for name in candidates if name != own_format)]:
+        if format == "png":
+            yield "png", {"compress_level": 6}
+            yield "png", {"optimize": True}
+        elif format == "webp":
+            yield "webp", {"lossless": True, "quality": 80, "exact": True}
+        elif format == "jpeg" and (mode != "RGBA" or candidates == ["jpeg"]):
+            for quality in _JPEG_QUALITIES:
+                yield "jpeg", {"quality": quality, "subsampling": 0}
+        elif format == "gif" and candidates == ["gif"]:
+            yield "gif", {}
+
+
+def _encode(image: PIL.Image.Image, format: Format, options: dict[str, Any]) -> bytes:
+    import PIL.Image
+
+    profile = image.info.get("icc_profile")
+    if format == "jpeg" and image.mode == "RGBA":
+        flat = PIL.Image.new("RGB", image.size, "white")
+        flat.paste(image, mask=image.getchannel("A"))
+        image = flat
+    stream = io.BytesIO()
+    image.save(stream, format.upper(), **options, **({"icc_profile": profile} if profile else {}))
+    return stream.getvalue()

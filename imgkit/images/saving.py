@@ -1,9 +1,8 @@
-"""Writing pictures to disk: never over another file, never half, with the story beside it."""
+"""Saving images: complete files under free names, each with its sidecar."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import secrets
@@ -13,25 +12,23 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from imgkit.errors import InvalidRequestError, ReceivedImage, SaveError
+from imgkit.errors import InvalidRequestError, SaveError
 from imgkit.images.part_files import PartFile
+from imgkit.images.sidecars import SavableImage, can_replace, sidecar_json, sidecar_path
 from imgkit.images.sniff import EXTENSIONS, Format
-from imgkit.images.sources import BytesSource, FileSource, Source, blocks
+from imgkit.images.sources import BytesSource, FileSource, Source, read_blocks
 
 PATTERN_FIELDS = ("index", "slug", "ext", "digest", "operation", "model")
-SIDECAR_MARK = "imgkit_sidecar"
-SIDECAR_VERSION = 1
 
 _KNOWN_EXTENSIONS = {extension for names in EXTENSIONS.values() for extension in names}
-_MOST_NAMES = 10_000
-_MOST_SIDECAR_BYTES = 64 * 1024 * 1024
+_MAX_NAMES = 10_000
 _SLUG_CHARACTERS = 48
 _DIGEST_CHARACTERS = 12
-_DEVICE = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # no file can have such a name on Windows
-_SPEC = re.compile(r"[<>^]?\d{0,2}[ds]?")
-_LONGEST: Mapping[str, Any] = {
+_DEVICE_NAME = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # reserved by Windows
+_FORMAT_SPEC = re.compile(r"[<>^]?\d{0,2}[ds]?")
+_LONGEST_VALUES: Mapping[str, Any] = {
     "index": 99,
     "slug": "x" * _SLUG_CHARACTERS,
     "ext": "webp",
@@ -39,52 +36,23 @@ _LONGEST: Mapping[str, Any] = {
     "operation": "x" * _SLUG_CHARACTERS,
     "model": "x" * _SLUG_CHARACTERS,
 }
-_MOST_ADDED = "-9999.webp.json"
-"""What writing may add to a name: a number, the right extension, and that of a sidecar."""
-
-
-class SavableImage(ReceivedImage, Protocol):
-    """The parts of an `imgkit.Image` that saving reads."""
-
-    @property
-    def source(self) -> Source:
-        """Where the bytes are."""
-
-    @property
-    def about(self) -> Mapping[str, Any]:
-        """Values for the name and the sidecar."""
-
-    @property
-    def revised_prompt(self) -> str | None:
-        """The prompt as the model rewrote it."""
-
-    @property
-    def format(self) -> Format | None:
-        """The file format of the bytes."""
-
-    @property
-    def width(self) -> int | None:
-        """Width in pixels."""
-
-    @property
-    def height(self) -> int | None:
-        """Height in pixels."""
-
-    @property
-    def sha256(self) -> str:
-        """Hexadecimal SHA-256 of the bytes."""
+_LONGEST_SUFFIX = "-9999.webp.json"
+"""Longest addition to a name: a number, the right extension and the extension of a sidecar."""
 
 
 @dataclass(frozen=True, slots=True)
 class SavePlan:
-    """Where the pictures of a call go.
+    """The file names of a call's images.
+
+    >>> SavePlan.from_target("out/{index:03d}.{ext}").pattern
+    '{index:03d}.{ext}'
 
     Attributes:
-        folder: the folder that names are relative to.
-        pattern: format string of a file name below it, with the fields of `PATTERN_FIELDS`.
-        make_folder: the folder may be made; the folder of a plain file must exist.
+        folder: the folder of the files.
+        pattern: format string of a file name, with the fields of `PATTERN_FIELDS`.
+        make_folder: create the folder if necessary; the folder of a plain file must exist.
         overwrite: replace existing files instead of taking the next free name.
-        sidecar: write a JSON sidecar beside each picture.
+        sidecar: write a JSON sidecar beside each image.
     """
 
     folder: Path
@@ -94,28 +62,30 @@ class SavePlan:
     sidecar: bool = True
 
     @classmethod
-    def of(cls, target: str | PathLike[str], *, overwrite: bool = False, sidecar: bool = True) -> SavePlan:
-        """Read a target as callers write it.
+    def from_target(
+        cls, target: str | PathLike[str], *, overwrite: bool = False, sidecar: bool = True
+    ) -> SavePlan:
+        """Return the plan for a `save_to` argument.
 
         Args:
-            target: an existing folder, or a path that ends with a slash, is a folder; text with
-                ``{…}`` is a pattern; anything else is a file.
-            overwrite: see the class.
-            sidecar: see the class.
+            target: a folder (existing, or with a slash at the end), a pattern with ``{…}``, or a file.
+            overwrite, sidecar: see the class.
 
         Raises:
-            InvalidRequestError: not a path, or a pattern with unknown fields.
+            InvalidRequestError: the target is no path, or a pattern with unknown fields.
         """
         try:
             text = os.fspath(target)
         except TypeError:
             text = None
         if not isinstance(text, str) or "\0" in text:
-            raise InvalidRequestError({"save_to": "give a path as str or os.PathLike"})
+            raise InvalidRequestError({"save_to": "Pass a path as str or os.PathLike."})
         try:
             os.fsencode(text)
         except UnicodeEncodeError:
-            raise InvalidRequestError({"save_to": f"{text[:200]!r} cannot be a path here"}) from None
+            raise InvalidRequestError(
+                {"save_to": f"{text[:200]!r} cannot be a path on this system."}
+            ) from None
         if "{" in text or "}" in text:
             _check_pattern(text)
             folder = os.path.dirname(re.split("[{}]", text, maxsplit=1)[0])
@@ -124,14 +94,14 @@ class SavePlan:
         if not text or text.endswith(("/", os.sep)) or os.path.isdir(text):
             return cls(path, "{slug}", True, overwrite, sidecar)
         if not path.name.strip("."):
-            raise InvalidRequestError({"save_to": f"{text!r} is not a file name"})
-        return cls(path.parent, _escape(path.name), False, overwrite, sidecar)
+            raise InvalidRequestError({"save_to": f"{text!r} is not a file name."})
+        return cls(path.parent, _escape_braces(path.name), False, overwrite, sidecar)
 
     def check(self) -> None:
-        """Make sure that files can be written there, before anything is spent.
+        """Check that the folder is writable, before the call costs anything.
 
         Raises:
-            InvalidRequestError: the folder is missing or cannot be written to, or a name does not fit.
+            InvalidRequestError: the folder is missing or not writable, or a name is too long.
         """
         probe = self.folder / f".imgkit-{secrets.token_hex(8)}.part"
         try:
@@ -139,52 +109,52 @@ class SavePlan:
                 self.folder.mkdir(parents=True, exist_ok=True)
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             probe.unlink()
-            for part in Path(self.pattern.format(**_LONGEST) + _MOST_ADDED).parts:
-                _probe_name(self.folder / part)
+            for part in Path(self.pattern.format(**_LONGEST_VALUES) + _LONGEST_SUFFIX).parts:
+                _check_name(self.folder / part)
         except OSError as error:
             hint = (
-                "make the folder first, or end the path with a slash to have it made"
+                "Make the folder first, or end the path with a slash to let imgkit make it."
                 if isinstance(error, FileNotFoundError) and not self.make_folder
-                else "choose another place"
+                else "Choose another place."
             )
             raise InvalidRequestError(
-                {"save_to": f"cannot write in {str(self.folder)!r} ({error.strerror}): {hint}"}
+                {"save_to": f"Cannot write in {str(self.folder)!r} ({error.strerror}). {hint}"}
             ) from None
 
     def write(self, image: SavableImage, count: int) -> Path:
-        """Write one picture and its sidecar.
+        """Write an image and its sidecar.
 
         Args:
-            image: the picture; its `index` and `about` go into the name and the sidecar.
-            count: how many pictures the call has; with several, a name without ``{index}`` gets a number.
+            image: the image; name and sidecar contain its `index` and `about`.
+            count: number of images of the call. Above 1, a name without ``{index}`` gets a number.
 
         Returns:
-            The path written.
+            The path of the written file.
 
         Raises:
-            NotDownloadedError, DownloadError: the bytes are not here.
+            NotDownloadedError, DownloadError: the bytes are unavailable.
             SaveError: the file could not be written.
         """
         digest = image.sha256 if self.needs_digest else ""
-        wanted = self._path(image, digest, count)
-        story = sidecar_json(image, digest) if self.sidecar else None
+        preferred = self._build_path(image, digest, count)
+        sidecar = sidecar_json(image, digest) if self.sidecar else None
         try:
             if self.make_folder:
-                wanted.parent.mkdir(parents=True, exist_ok=True)
-            return self._publish(wanted, image, story)
+                preferred.parent.mkdir(parents=True, exist_ok=True)
+            return self._write_files(preferred, image, sidecar)
         except OSError as error:
             raise SaveError(
-                f"cannot write {str(wanted)!r} ({error.strerror or error}): the picture is still in "
-                "image.data; free some space or choose another place, and call image.save again",
+                f"Cannot write {str(preferred)!r} ({error.strerror or error}). The image is still in "
+                "image.data. Free some space or choose another place, and call image.save again.",
                 images=(image,),
             ) from None
 
     @property
     def needs_digest(self) -> bool:
-        """Whether the SHA-256 of each picture goes into a sidecar or a name."""
-        return self.sidecar or "digest" in _fields(self.pattern)
+        """Whether a sidecar or a name contains the SHA-256 of each image."""
+        return self.sidecar or "digest" in _parse_fields(self.pattern)
 
-    def _path(self, image: SavableImage, digest: str, count: int) -> Path:
+    def _build_path(self, image: SavableImage, digest: str, count: int) -> Path:
         about = image.about
         format = image.format
         extension = EXTENSIONS[format][0] if format else ".bin"
@@ -197,52 +167,56 @@ class SavePlan:
             model=slug(str(about.get("model") or "default")),
         )
         path = with_extension(self.folder / name, format)
-        if count > 1 and "index" not in _fields(self.pattern):
+        if count > 1 and "index" not in _parse_fields(self.pattern):
             path = path.with_name(f"{path.stem}-{image.index + 1}{path.suffix}")
         return path
 
-    def _publish(self, wanted: Path, image: SavableImage, story: bytes | None) -> Path:
-        picture = image.source
+    def _write_files(self, preferred: Path, image: SavableImage, sidecar: bytes | None) -> Path:
+        source = image.source
         if self.overwrite:
-            if story is not None and not may_replace(sidecar_path(wanted)):
+            if sidecar is not None and not can_replace(sidecar_path(preferred)):
                 raise SaveError(
-                    f"{str(sidecar_path(wanted))!r} exists and is not a sidecar of imgkit: choose another "
-                    "name, or save with sidecar=False",
+                    f"{str(sidecar_path(preferred))!r} exists and is not a sidecar of imgkit. Choose another "
+                    "name, or save with sidecar=False.",
                     images=(image,),
                 )
-            _write(wanted, picture, os.replace)
-            if story is not None:
-                _write(sidecar_path(wanted), BytesSource(story), os.replace)
-            _sync_folder(wanted.parent)
-            return wanted
-        stem, suffix = os.path.join(wanted.parent, wanted.stem), wanted.suffix
-        for number in range(1, _MOST_NAMES):
-            name = str(wanted) if number == 1 else f"{stem}-{number}{suffix}"
-            # As text: among many pictures of one name, most of what saving costs would be paths.
-            if os.path.lexists(name) or (story is not None and os.path.lexists(f"{name}.json")):
+            _write_source(preferred, source, os.replace)
+            if sidecar is not None:
+                _write_source(sidecar_path(preferred), BytesSource(sidecar), os.replace)
+            _sync_folder(preferred.parent)
+            return preferred
+        stem, suffix = os.path.join(preferred.parent, preferred.stem), preferred.suffix
+        for number in range(1, _MAX_NAMES):
+            name = str(preferred) if number == 1 else f"{stem}-{number}{suffix}"
+            # Test the name as text: building a Path for each taken name would dominate the cost.
+            if os.path.lexists(name) or (sidecar is not None and os.path.lexists(f"{name}.json")):
                 continue
             path = Path(name)
             try:
-                _write(path, picture, _link)
+                _write_source(path, source, _link)
             except FileExistsError:
-                continue  # somebody else took the name just now
+                continue  # another process has just taken the name
             try:
-                if story is not None:
-                    _write(sidecar_path(path), BytesSource(story), _link)
+                if sidecar is not None:
+                    _write_source(sidecar_path(path), BytesSource(sidecar), _link)
             except OSError as error:
-                _take_back(path, picture)
+                _undo_write(path, source)
                 if isinstance(error, FileExistsError):
                     continue
                 raise
             _sync_folder(path.parent)
             return path
         raise SaveError(
-            f"{_MOST_NAMES} files like {str(wanted)!r} exist: choose another name", images=(image,)
+            f"{_MAX_NAMES} files like {str(preferred)!r} exist. Choose another name.", images=(image,)
         )
 
 
 def with_extension(path: Path, format: Format | None) -> Path:
-    """Return `path` with the extension that belongs to `format`; a right one is kept as it is."""
+    """Return `path` with an extension of `format`. A correct extension stays.
+
+    >>> with_extension(Path("fox.png"), "jpeg").name, with_extension(Path("fox.JPG"), "jpeg").name
+    ('fox.jpg', 'fox.JPG')
+    """
     if format is None:
         return path if path.suffix.lower() == ".bin" else path.with_name(path.name + ".bin")
     if path.suffix.lower() in EXTENSIONS[format]:
@@ -253,101 +227,74 @@ def with_extension(path: Path, format: Format | None) -> Path:
 
 
 def slug(text: str, limit: int = _SLUG_CHARACTERS) -> str:
-    """Return `text` as a safe piece of a file name: a-z, 0-9 and "-", at most `limit` characters."""
+    """Return `text` as a safe part of a file name: a-z, 0-9 and "-", at most `limit` characters.
+
+    >>> slug("An Otter, at work!")
+    'an-otter-at-work'
+    """
     plain = unicodedata.normalize("NFKD", text[: limit * 8]).encode("ascii", "ignore").decode().lower()
     short = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:limit].rstrip("-")
-    return f"image-{short}" if _DEVICE.fullmatch(short) else short or "image"
+    return f"image-{short}" if _DEVICE_NAME.fullmatch(short) else short or "image"
 
 
-def _escape(name: str) -> str:
+def _escape_braces(name: str) -> str:
     return name.replace("{", "{{").replace("}", "}}")
 
 
-def _probe_name(path: Path) -> None:
-    """Raise OSError where a name cannot exist there, such as one that is too long."""
+def _check_name(path: Path) -> None:
+    """Raise OSError if the file system does not allow the name, for example because of its length."""
     try:
         os.lstat(path)
     except FileNotFoundError:
         return
 
 
-def _fields(pattern: str) -> set[str]:
+def _parse_fields(pattern: str) -> set[str]:
     return {field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None}
 
 
 def _check_pattern(text: str) -> None:
     try:
         fits = all(
-            field is None or (field in PATTERN_FIELDS and not conversion and _SPEC.fullmatch(spec or ""))
+            field is None
+            or (field in PATTERN_FIELDS and not conversion and _FORMAT_SPEC.fullmatch(spec or ""))
             for _, field, spec, conversion in string.Formatter().parse(text)
         )
         if fits:
-            text.format(**_LONGEST)
+            text.format(**_LONGEST_VALUES)
     except ValueError:
         fits = False
     if not fits:
         names = ", ".join(f"{{{name}}}" for name in PATTERN_FIELDS)
-        problem = f"a pattern may hold {names}, and widths as in {{index:03d}}; {text[:200]!r} does not fit"
+        problem = (
+            f"{text[:200]!r} does not fit. A pattern may contain {names}, and widths as in {{index:03d}}."
+        )
         raise InvalidRequestError({"save_to": problem})
 
 
-def sidecar_path(path: Path) -> Path:
-    """Return where the sidecar of a picture goes."""
-    return path.with_name(path.name + ".json")
-
-
-def sidecar_json(image: SavableImage, digest: str) -> bytes:
-    """Return the sidecar: what made the picture, as JSON."""
-    story: Mapping[str, Any] = {
-        SIDECAR_MARK: SIDECAR_VERSION,
-        **image.about,
-        "index": image.index,
-        "revised_prompt": image.revised_prompt,
-        "format": image.format,
-        "width_px": image.width,
-        "height_px": image.height,
-        "sha256": digest,
-    }
-    # ASCII keeps lone surrogates and control characters of a server's prompt as JSON escapes.
-    return (json.dumps(story, indent=2, ensure_ascii=True, default=str) + "\n").encode("ascii")
-
-
-def may_replace(path: Path) -> bool:
-    """Return whether nothing is at `path`, or a sidecar that imgkit wrote."""
-    if not os.path.lexists(path):
-        return True
-    try:
-        if not path.is_file() or path.stat().st_size > _MOST_SIDECAR_BYTES:
-            return False
-        story = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(story, dict) and SIDECAR_MARK in story
-
-
 def write_file(path: Path, data: bytes, *, overwrite: bool) -> None:
-    """Write a file whole or not at all.
+    """Write a complete file or nothing.
 
     Raises:
-        FileExistsError: there is one, and it is not to be replaced.
-        OSError, ValueError: it cannot be written, or the path is none.
+        FileExistsError: the file exists and `overwrite` is False.
+        OSError, ValueError: the file cannot be written, or the path is invalid.
     """
-    _write(path, BytesSource(data), os.replace if overwrite else _link)
+    _write_source(path, BytesSource(data), os.replace if overwrite else _link)
     _sync_folder(path.parent)
 
 
-def _write(path: Path, content: Source, publish: Callable[[Path, Path], None]) -> None:
-    """Write a whole file under a temporary name, flush it to the disk, then give it its name.
+def _write_source(path: Path, source: Source, publish: Callable[[Path, Path], None]) -> None:
+    """Write a file under a temporary name, flush it to the disk, then publish it under its name.
 
-    The name is safe once `_sync_folder` has run.
+    The name survives a power failure only after `_sync_folder`.
     """
-    if isinstance(content, PartFile) and content.may_be_named and _named(path, content, publish):
+    if isinstance(source, PartFile) and source.can_be_renamed and _publish_part_file(path, source, publish):
         return
     part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.part")
     try:
         with open(part, "xb") as stream:
-            for piece in _pieces(content):
-                stream.write(piece)
+            for block in _read_source(source):
+                stream.write(block)
             stream.flush()
             os.fsync(stream.fileno())
         publish(part, path)
@@ -356,16 +303,16 @@ def _write(path: Path, content: Source, publish: Callable[[Path, Path], None]) -
             os.unlink(part)
 
 
-def _pieces(content: Source) -> Iterator[bytes]:
-    """Yield what a file is to hold."""
-    if isinstance(content, FileSource | PartFile):
-        yield from blocks(content)
+def _read_source(source: Source) -> Iterator[bytes]:
+    """Yield the bytes of a source, in blocks if it is on disk."""
+    if isinstance(source, FileSource | PartFile):
+        yield from read_blocks(source)
     else:
-        yield content.read()
+        yield source.read()
 
 
-def _named(path: Path, file: PartFile, publish: Callable[[Path, Path], None]) -> bool:
-    """Give its name to a picture that is on disk already; return False if it is on another disk, or gone."""
+def _publish_part_file(path: Path, file: PartFile, publish: Callable[[Path, Path], None]) -> bool:
+    """Publish an image that is on disk already. Return False if it is on another disk, or gone."""
     hidden = file.sync()
     if hidden is None:
         return False
@@ -375,29 +322,29 @@ def _named(path: Path, file: PartFile, publish: Callable[[Path, Path], None]) ->
         if error.errno == errno.EXDEV:
             return False
         raise
-    if not os.path.lexists(hidden):  # moved; a link leaves it there
-        file.moved(path)
+    if not os.path.lexists(hidden):  # moved, not linked
+        file.record_move(path)
     return True
 
 
-def _take_back(path: Path, content: Source) -> None:
-    """Undo `_write`, so that the picture can be written under another name."""
-    if isinstance(content, PartFile) and content.path == path:
+def _undo_write(path: Path, source: Source) -> None:
+    """Undo `_write_source` to write the image under another name."""
+    if isinstance(source, PartFile) and source.path == path:
         hidden = path.with_name(f".imgkit-{secrets.token_hex(8)}.part")
         os.replace(path, hidden)
-        content.moved_back(hidden)
+        source.record_undo(hidden)
     else:
         path.unlink()
 
 
 def _link(part: Path, path: Path) -> None:
-    """Give the file its name unless the name is taken."""
+    """Publish the file under its name. Raises FileExistsError if the name is taken."""
     try:
         os.link(part, path)
     except FileExistsError:
         raise
     except OSError:
-        # File systems without hard links: claim the name first, then move over the own claim.
+        # A file system without hard links: claim the name first, then replace the claim.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         try:
             os.replace(part, path)
@@ -408,14 +355,14 @@ def _link(part: Path, path: Path) -> None:
 
 def _sync_folder(folder: Path) -> None:
     if os.name != "posix":
-        return  # a folder cannot be opened for fsync elsewhere
+        return  # other systems cannot open a folder for fsync
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
-        return  # a folder that may be written to and not be read
+        return  # a writable folder that is not readable
     try:
         os.fsync(descriptor)
     except OSError:
-        return  # some file systems refuse it; the file itself is flushed
+        return  # some file systems refuse it; the file itself is on disk
     finally:
         os.close(descriptor)

@@ -1,7 +1,7 @@
-"""What kind of picture bytes are, read from the bytes themselves.
+"""Format, size and completeness of image files, read from their headers.
 
-Only headers are looked at, nothing is decoded, so a hostile file costs nothing. The formats are
-those that image APIs take and give (PNG, JPEG, WebP, GIF; SVG is recognised, not measured).
+Nothing is decoded, so a hostile file costs nothing. The formats are the usual formats of image APIs: PNG,
+JPEG, WebP, GIF, and SVG without its size.
 """
 
 from __future__ import annotations
@@ -27,28 +27,42 @@ EXTENSIONS: dict[Format, tuple[str, ...]] = {
     "svg": (".svg",),
 }
 FIRST_BYTES = 64 * 1024
-"""How much of a picture nearly always says what it is."""
+"""Length of the beginning that nearly always contains format and size."""
 
 HEAD_BYTES = 1024 * 1024
-"""How much of a file `measure` may need: a JPEG carries its size behind its metadata."""
+"""Length of the beginning that `sniff` may need: a JPEG stores its size after its metadata."""
 
 ReadAt: TypeAlias = Callable[[int, int], bytes]
+"""A function that returns up to `size` bytes from a position: ``read_at(size, position)``."""
 
-_MOST_PNG_CHUNKS = 200_000
+_MAX_PNG_CHUNKS = 200_000
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = frozenset(range(0xD0, 0xD8)) | {0x01}
 _JPEG_SCAN = 0xDA
-_MOST_JPEG_SEGMENTS = 10_000
-_MOST_GIF_BLOCKS = 2_000_000
+_MAX_JPEG_SEGMENTS = 10_000
+_MAX_GIF_BLOCKS = 2_000_000
 _SCAN_BYTES = 64 * 1024
+_OTHER_FORMATS = {
+    b"II*\0": "TIFF", b"MM\0*": "TIFF", b"\0\0\1\0": "an icon (ICO)",
+    b"\0\0\0\x0cjP  ": "JPEG 2000", b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"8BPS": "Photoshop",
+}  # fmt: skip
+_FTYP_BRANDS = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    b"heic": "HEIC",
+    b"heix": "HEIC",
+    b"mif1": "HEIF",
+    b"msf1": "HEIF",
+}
 
 
 class Kind(NamedTuple):
-    """What was found.
+    """Format and size of an image.
 
     Attributes:
-        format: the picture's format.
-        width, height: in pixels; None where the format does not say (SVG, a cut-off header).
+        format: the file format.
+        width, height: in pixels; None if unknown (SVG, a truncated header).
     """
 
     format: Format
@@ -62,30 +76,54 @@ class Kind(NamedTuple):
 
 
 def sniff(head: bytes) -> Kind | None:
-    """Return what the first bytes of a file say it is, None if it is no picture known here."""
+    """Return format and size from the first bytes of a file; None for an unknown format.
+
+    >>> sniff(b"GIF89a" + bytes([8, 0, 4, 0]))
+    Kind(format='gif', width=8, height=4)
+    """
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         size = struct.unpack(">II", head[16:24]) if head[12:16] == b"IHDR" and len(head) >= 24 else None
-        return _kind("png", size)
+        return _build_kind("png", size)
     if head.startswith(b"\xff\xd8\xff"):
-        return _kind("jpeg", _jpeg_size(head))
+        return _build_kind("jpeg", _read_jpeg_size(head))
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return _kind("webp", _webp_size(head))
+        return _build_kind("webp", _read_webp_size(head))
     if head.startswith((b"GIF87a", b"GIF89a")):
-        return _kind("gif", struct.unpack("<HH", head[6:10]) if len(head) >= 10 else None)
+        return _build_kind("gif", struct.unpack("<HH", head[6:10]) if len(head) >= 10 else None)
     start = head[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith(b"<svg") or (start.startswith((b"<?xml", b"<!--")) and b"<svg" in start):
         return Kind("svg", None, None)
     return None
 
 
+def guess_unsupported_format(head: bytes) -> str:
+    """Return a name with article for a file format outside of `Format`, for error messages."""
+    if head[4:8] == b"ftyp" and head[8:12] in _FTYP_BRANDS:
+        return _FTYP_BRANDS[head[8:12]]
+    if head.startswith(b"BM") and head[6:10] == bytes(4):
+        return "BMP"
+    for start, name in _OTHER_FORMATS.items():
+        if head.startswith(start):
+            return name
+    if head.startswith(b"%PDF"):
+        return "a PDF"
+    if head.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
+        return "PostScript"
+    if head[:1024].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "HTML"
+    if b"\0" not in head[:1024]:
+        return "text"
+    return "something else"
+
+
 class PngHeader(NamedTuple):
-    """What a PNG says of its pixels before the first one (PNG specification, third edition, 11.2 and 11.3).
+    """Facts about a PNG's pixels from the chunks before them (PNG specification, third edition, 11.2, 11.3).
 
     Attributes:
         bits: per channel, or per palette entry.
         colour_type: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGB and alpha.
-        keyed: a tRNS chunk makes palette entries or one colour transparent.
-        animated: an APNG.
+        keyed: True if a tRNS chunk makes palette entries or one colour transparent.
+        animated: True for an APNG.
     """
 
     bits: int
@@ -95,20 +133,16 @@ class PngHeader(NamedTuple):
 
     @property
     def has_alpha(self) -> bool:
-        """Whether some of its pixels can be transparent."""
+        """Whether pixels can be transparent."""
         return self.keyed or self.colour_type in (4, 6)
 
 
-def png_header(read_at: ReadAt) -> PngHeader:
-    """Return the header of what `sniff` calls a PNG.
-
-    Args:
-        read_at: as for `is_complete`.
-    """
+def read_png_header(read_at: ReadAt) -> PngHeader:
+    """Return the header of a PNG, truncated or not."""
     bits, colour_type = (*read_at(2, 24), 0, 0)[:2]
     names = set()
     position = 8
-    for _ in range(_MOST_PNG_CHUNKS):
+    for _ in range(_MAX_PNG_CHUNKS):
         head = read_at(8, position)
         if len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
             break
@@ -118,43 +152,44 @@ def png_header(read_at: ReadAt) -> PngHeader:
 
 
 def sniff_file(length: int, read_at: ReadAt) -> tuple[Kind | None, bytes]:
-    """Return what a file is, and its first bytes; no more is read than that takes.
+    """Return the kind of a file and its first bytes. Reads no more than necessary.
 
     Args:
         length: size of the file in bytes.
-        read_at: see `is_complete`.
+        read_at: access to the file.
     """
     head = read_at(min(length, FIRST_BYTES), 0)
     kind = sniff(head)
     if kind is not None and kind.width is None and length > FIRST_BYTES:
-        kind = sniff(read_at(min(length, HEAD_BYTES), 0))  # a JPEG with its size behind its metadata
+        # A JPEG stores its size after its metadata.
+        kind = sniff(read_at(min(length, HEAD_BYTES), 0))
     return kind, head
 
 
 def is_complete(length: int, read_at: ReadAt) -> bool:
-    """Return whether a whole picture seems to be there: its end marker is where it belongs.
+    """Return whether a file is an image with its end marker in place.
 
     Args:
         length: size of the file in bytes.
-        read_at: returns up to so many bytes from such a position: ``read_at(size, position)``.
+        read_at: access to the file.
     """
     kind = sniff(read_at(1024, 0))
-    return kind is not None and ends(kind, length, read_at)
+    return kind is not None and has_end(kind, length, read_at)
 
 
-def ends(kind: Kind, length: int, read_at: ReadAt) -> bool:
-    """Return whether a picture of which `sniff` has seen the beginning is there to its end.
+def has_end(kind: Kind, length: int, read_at: ReadAt) -> bool:
+    """Return whether the end marker of an image is in place.
 
     Args:
-        kind: what `sniff` said.
+        kind: result of `sniff` for its beginning.
         length, read_at: as for `is_complete`.
     """
     if kind.format == "png":
-        return _png_ends(length, read_at)
+        return _has_png_end(length, read_at)
     if kind.format == "jpeg":
-        return _jpeg_ends(length, read_at)
+        return _has_jpeg_end(length, read_at)
     if kind.format == "gif":
-        return _gif_ends(read_at)
+        return _has_gif_end(read_at)
     if kind.format == "webp":
         return length >= int.from_bytes(read_at(4, 4), "little") + 8
     tail = read_at(65536, max(0, length - 65536))
@@ -162,17 +197,21 @@ def ends(kind: Kind, length: int, read_at: ReadAt) -> bool:
 
 
 def is_complete_bytes(data: bytes) -> bool:
-    """As `is_complete`, for bytes in memory."""
+    """Return `is_complete` for bytes in memory.
+
+    >>> is_complete_bytes(b"<svg></svg>")
+    True
+    """
     return is_complete(len(data), lambda size, position: data[position : position + size])
 
 
-def _kind(format: Format, size: tuple[int, ...] | None) -> Kind:
+def _build_kind(format: Format, size: tuple[int, ...] | None) -> Kind:
     return Kind(format, *size[:2]) if size else Kind(format, None, None)
 
 
-def _png_ends(length: int, read_at: ReadAt) -> bool:
+def _has_png_end(length: int, read_at: ReadAt) -> bool:
     position = 8
-    for _ in range(_MOST_PNG_CHUNKS):
+    for _ in range(_MAX_PNG_CHUNKS):
         head = read_at(8, position)
         if len(head) < 8:
             return False
@@ -183,15 +222,16 @@ def _png_ends(length: int, read_at: ReadAt) -> bool:
     return False
 
 
-def _jpeg_segments(read_at: ReadAt) -> Iterator[tuple[int, int]]:
-    """Yield marker and position of each segment up to the scan."""
+def _iterate_jpeg_segments(read_at: ReadAt) -> Iterator[tuple[int, int]]:
+    """Yield marker and position of each JPEG segment up to the scan."""
     position = 2
-    for _ in range(_MOST_JPEG_SEGMENTS):
+    for _ in range(_MAX_JPEG_SEGMENTS):
         head = read_at(4, position)
         if len(head) < 4 or head[0] != 0xFF:
             return
         marker = head[1]
-        if marker == 0xFF or marker in _JPEG_BARE:  # fill byte, or a marker without content
+        # A fill byte, or a marker without content.
+        if marker == 0xFF or marker in _JPEG_BARE:
             position += 1 if marker == 0xFF else 2
             continue
         yield marker, position
@@ -200,32 +240,34 @@ def _jpeg_segments(read_at: ReadAt) -> Iterator[tuple[int, int]]:
         position += 2 + int.from_bytes(head[2:4], "big")
 
 
-def _jpeg_size(head: bytes) -> tuple[int, int] | None:
-    for marker, position in _jpeg_segments(lambda size, at: head[at : at + size]):
+def _read_jpeg_size(head: bytes) -> tuple[int, int] | None:
+    for marker, position in _iterate_jpeg_segments(lambda size, at: head[at : at + size]):
         if marker in _JPEG_SIZES and position + 9 <= len(head):
             height, width = struct.unpack_from(">HH", head, position + 5)
             return width, height
     return None
 
 
-def _jpeg_ends(length: int, read_at: ReadAt) -> bool:
-    """Look for the end marker behind the start of the scan: a thumbnail before it has its own."""
-    position = next((at for marker, at in _jpeg_segments(read_at) if marker == _JPEG_SCAN), length)
+def _has_jpeg_end(length: int, read_at: ReadAt) -> bool:
+    """Search for the end marker after the start of the scan: an embedded thumbnail has its own."""
+    position = next((at for marker, at in _iterate_jpeg_segments(read_at) if marker == _JPEG_SCAN), length)
     while position < length:
         block = read_at(_SCAN_BYTES, position)
         if not block or b"\xff\xd9" in block:
             return bool(block)
-        position += max(1, len(block) - 1)  # the marker's two bytes may lie in two blocks
+        # The two bytes of the marker may lie in two blocks.
+        position += max(1, len(block) - 1)
     return False
 
 
-def _gif_ends(read_at: ReadAt) -> bool:
-    """Walk the blocks to the trailer, whose one byte, ";", occurs everywhere else too."""
-    stream = _Bytes(read_at, 10)
-    stream.skip(_gif_palette(stream.byte()) + 2)
-    inside = False  # the data of a block, in sub-blocks that begin with their size
-    for _ in range(_MOST_GIF_BLOCKS):
-        byte = stream.byte()
+def _has_gif_end(read_at: ReadAt) -> bool:
+    """Walk the blocks to the trailer: its single byte ";" also occurs in the data."""
+    stream = _ByteReader(read_at, 10)
+    stream.skip(_gif_palette_bytes(stream.next_byte()) + 2)
+    # Inside the data of a block: sub-blocks that begin with their size.
+    inside = False
+    for _ in range(_MAX_GIF_BLOCKS):
+        byte = stream.next_byte()
         if byte < 0:
             return False
         if inside:
@@ -234,21 +276,22 @@ def _gif_ends(read_at: ReadAt) -> bool:
         elif byte == 0x21:  # an extension: its label
             stream.skip(1)
             inside = True
-        elif byte == 0x2C:  # a frame: its place and size, its palette, the width of its codes
+        elif byte == 0x2C:  # a frame
+            # Skip position and size, the palette and the code width.
             stream.skip(8)
-            stream.skip(_gif_palette(stream.byte()) + 1)
+            stream.skip(_gif_palette_bytes(stream.next_byte()) + 1)
             inside = True
         else:
             return byte == 0x3B
     return False
 
 
-def _gif_palette(flags: int) -> int:
+def _gif_palette_bytes(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-class _Bytes:
-    """One byte after another, read in blocks; -1 past the end."""
+class _ByteReader:
+    """Byte-wise access to a file that reads whole blocks."""
 
     def __init__(self, read_at: ReadAt, position: int) -> None:
         self._read_at = read_at
@@ -256,7 +299,8 @@ class _Bytes:
         self._start = 0
         self._block = b""
 
-    def byte(self) -> int:
+    def next_byte(self) -> int:
+        """Return the next byte; -1 after the end."""
         offset = self._position - self._start
         if offset >= len(self._block):
             self._start, self._block, offset = self._position, self._read_at(_SCAN_BYTES, self._position), 0
@@ -264,10 +308,11 @@ class _Bytes:
         return self._block[offset] if offset < len(self._block) else -1
 
     def skip(self, count: int) -> None:
+        """Skip `count` bytes."""
         self._position += count
 
 
-def _webp_size(head: bytes) -> tuple[int, int] | None:
+def _read_webp_size(head: bytes) -> tuple[int, int] | None:
     form = head[12:16]
     if form == b"VP8X" and len(head) >= 30:
         return (

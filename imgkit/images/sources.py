@@ -1,4 +1,4 @@
-"""Sources of an image's bytes: memory, a saved file, a URL."""
+"""Sources of an image's bytes: memory, a saved file or a URL."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 256 * 1024
 
 
-def blocks(source: Source) -> Iterator[bytes]:
-    """Yield the bytes of a picture that is on disk, which so is never in memory as a whole."""
+def read_blocks(source: Source) -> Iterator[bytes]:
+    """Yield the bytes of an image on disk in blocks, which keeps memory use flat."""
     for position in range(0, source.length, _BLOCK_BYTES):
         yield source.read_at(_BLOCK_BYTES, position)
 
 
 def hash_source(source: Source) -> hashlib._Hash:
-    """Return the digest of a picture that is on disk."""
+    """Return the SHA-256 object of an image on disk."""
     import hashlib
 
     digest = hashlib.sha256()
-    for block in blocks(source):
+    for block in read_blocks(source):
         digest.update(block)
     return digest
 
 
-class _Whole(ABC):
-    """What a source can do that has all bytes in memory."""
+class _InMemorySource(ABC):
+    """A source that holds all bytes in memory."""
 
     __slots__ = ()
 
@@ -45,12 +45,12 @@ class _Whole(ABC):
         """Return the bytes."""
 
     def read_at(self, size: int, position: int) -> bytes:
-        """Return some of the bytes."""
+        """Return `size` bytes from `position` on."""
         return self.read()[position : position + size]
 
     @property
     def length(self) -> int:
-        """How many they are."""
+        """Size in bytes."""
         return len(self.read())
 
     @property
@@ -61,8 +61,12 @@ class _Whole(ABC):
         return hashlib.sha256(self.read()).hexdigest()
 
 
-class BytesSource(_Whole):
-    """Bytes that are here."""
+class BytesSource(_InMemorySource):
+    """Bytes in memory.
+
+    >>> BytesSource(b"image").length
+    5
+    """
 
     __slots__ = ("_data",)
 
@@ -79,13 +83,13 @@ class BytesSource(_Whole):
 
 
 class FileSource(NamedTuple):
-    """Bytes in a file that `save_to=` has written; they are read when they are asked for.
+    """Bytes in a file that `save_to=` has written; each access reads the file.
 
     Attributes:
         path: the file.
         length: its size in bytes.
-        modified_ns: when it was written.
-        known_sha256: hexadecimal digest of the bytes, "" if it is not known yet.
+        modified_ns: modification time in nanoseconds.
+        known_sha256: hexadecimal digest of the bytes; "" if nobody has computed it.
     """
 
     path: Path
@@ -94,10 +98,10 @@ class FileSource(NamedTuple):
     known_sha256: str = ""
 
     @classmethod
-    def at(cls, path: Path, sha256: str = "") -> FileSource:
-        """Return the source for a file that is complete. Raises OSError."""
-        found = path.stat()
-        return cls(path.absolute(), found.st_size, found.st_mtime_ns, sha256)
+    def from_path(cls, path: Path, sha256: str = "") -> FileSource:
+        """Return the source of a complete file. Raises OSError."""
+        status = path.stat()
+        return cls(path.absolute(), status.st_size, status.st_mtime_ns, sha256)
 
     @property
     def sha256(self) -> str:
@@ -107,32 +111,36 @@ class FileSource(NamedTuple):
         return hash_source(self).hexdigest()
 
     def read(self) -> bytes:
-        """Return the bytes. Raises `NotDownloadedError` if the file is not as it was written."""
+        """Return the bytes. Raises `NotDownloadedError` if the file has changed or is gone."""
         return self.read_at(self.length, 0)
 
     def read_at(self, size: int, position: int) -> bytes:
-        """Return some of the bytes; raises as `read` does."""
+        """Return `size` bytes from `position` on; raises as `read` does."""
         try:
             with self.path.open("rb") as stream:
                 now = os.fstat(stream.fileno())
                 if (now.st_size, now.st_mtime_ns) == (self.length, self.modified_ns):
                     stream.seek(position)
                     return stream.read(size)
-                problem = "has changed since"
+                problem = "The file has changed since"
         except OSError as error:
-            problem = f"cannot be read any more ({error.strerror or error})"
+            problem = f"The file cannot be read any more ({error.strerror or error})"
         raise NotDownloadedError(
-            f"the picture was saved to {str(self.path)!r}, and not kept in memory; that file {problem}. Ask "
-            "without save_to= for pictures in memory, and save them with image.save"
+            f"The image was saved to {str(self.path)!r} and is not in memory. {problem}. Call without "
+            "save_to= to keep images in memory, and save them with image.save."
         )
 
 
-class UrlSource(_Whole):
-    """Bytes behind a URL, fetched once, when first asked for.
+class UrlSource(_InMemorySource):
+    """Bytes behind a URL. The first read fetches them.
+
+    >>> UrlSource("https://host/a.png", lambda url: b"image").read()
+    b'image'
+
 
     Args:
-        url: where the picture is.
-        fetch: fetches it, blocking; None where only `service.download(image)` can.
+        url: location of the image.
+        fetch: blocking function that fetches a URL; None if only `service.download(image)` can.
     """
 
     def __init__(self, url: str, fetch: Callable[[str], bytes] | None) -> None:
@@ -142,19 +150,23 @@ class UrlSource(_Whole):
         self._lock = threading.Lock()
 
     @property
-    def here(self) -> bool:
-        """Whether the bytes have been fetched."""
+    def is_fetched(self) -> bool:
+        """Whether the bytes are in memory."""
         return self._data is not None
 
     def read(self) -> bytes:
-        """Return the bytes, fetching them the first time."""
+        """Return the bytes; the first call fetches them.
+
+        Raises:
+            NotDownloadedError: the source has no `fetch`.
+        """
         with self._lock:
             if self._data is None:
                 if self._fetch is None:
                     raise NotDownloadedError(
-                        f"the picture is still at {safe_url(self._url)}: get it with "
-                        "`image = await service.download(image)` (without await under ImageService), "
-                        "or ask for it in the reply with save_to=…"
+                        f"The image is still at {safe_url(self._url)}. Download it with "
+                        "`image = await service.download(image)` (without await for ImageService), or pass "
+                        "save_to=… with the call."
                     )
                 self._data = self._fetch(self._url)
             return self._data

@@ -32,7 +32,7 @@ from imgkit.models import (
 from imgkit.providers.base import DecodedImage, DecodedImages, DecodedPartialImage, ReplyBody, Target
 from imgkit.providers.pictures import content_of, unreadable
 from imgkit.redact import Secret
-from imgkit.schemas.responses import IMAGE, REPLY
+from imgkit.schemas.responses import IMAGE_SCHEMA, REPLY_SCHEMA
 from imgkit.wire.json_values import with_text
 from imgkit.wire.messages import Body, BytesBody, Head, HttpRequest
 
@@ -73,7 +73,7 @@ class OpenAIProvider:
         """Return the request: JSON for a creation and for references, a form for files."""
         members = _members(request, target)
         body: Body
-        if isinstance(request, CreateImageRequest) or inputs.referring:
+        if isinstance(request, CreateImageRequest) or inputs.has_references:
             members = {**_as_json(inputs), **members}
             body = BytesBody(_TO_JSON.encode(members).encode("utf-8"), "application/json")
         else:
@@ -132,7 +132,7 @@ class OpenAIProvider:
             raise error_from_reply(head, body.raw(), secrets)
         if entries is not None and not isinstance(entries, list):
             raise unreadable(head, body, f"data is a JSON {type(entries).__name__}")
-        read = REPLY.read(with_text(reply))
+        read = REPLY_SCHEMA.read(with_text(reply))
         pictures, broken, empty = _pictures(entries or [], target)
         if not pictures and broken:
             raise unreadable(head, body, "; ".join(broken))
@@ -145,7 +145,7 @@ class OpenAIProvider:
         return DecodedImages(
             pictures=tuple(pictures),
             created=read.created,
-            usage=read.usage.flat() if read.usage else None,
+            usage=read.usage.to_usage() if read.usage else None,
             background=read.background,
             output_format=read.output_format,
             size=read.size,
@@ -211,7 +211,7 @@ def _pictures(entries: list[Any], target: Target) -> tuple[list[DecodedImage], l
             broken.append(f"data.{index} is a JSON {type(entry).__name__}")
             continue
         encoded = entry.pop("b64_json", None)
-        rest = IMAGE.read(with_text(entry))
+        rest = IMAGE_SCHEMA.read(with_text(entry))
         content, problems = content_of(encoded, rest.url, target)
         broken += [f"data.{index} {problem}" for problem in problems]
         if content:

@@ -10,7 +10,7 @@ from imgkit.providers.base import DecodedImage, DecodedImages, DecodedPartialIma
 from imgkit.providers.errors import error_from_reply
 from imgkit.providers.pictures import content_of, unreadable
 from imgkit.redact import Secret
-from imgkit.schemas.responses import REPLY
+from imgkit.schemas.responses import REPLY_SCHEMA
 from imgkit.wire.json_values import with_text
 from imgkit.wire.messages import Head
 
@@ -49,11 +49,13 @@ def read_event(
     if not content and problems:
         raise unreadable(head, data, "; ".join(f"the picture {problem}" for problem in problems))
     # The key is created_at in events, created in whole replies.
-    read = REPLY.read({("created" if key == "created_at" else key): value for key, value in event.items()})
+    read = REPLY_SCHEMA.read(
+        {("created" if key == "created_at" else key): value for key, value in event.items()}
+    )
     return DecodedImages(
         pictures=(DecodedImage(**content),) if content else (),
         created=read.created,
-        usage=read.usage.flat() if read.usage else None,
+        usage=read.usage.to_usage() if read.usage else None,
         background=read.background,
         output_format=read.output_format,
         size=read.size,

@@ -45,7 +45,7 @@ def _scalar(value: Any) -> str:
 def _files(inputs: OpenedInputs) -> Iterator[File]:
     """Yield file parts under names of our own: a caller's path is nobody else's business."""
     name = "image" if len(inputs.image) == 1 else "image[]"
-    assert not inputs.referring, "references go as JSON"
+    assert not inputs.has_references, "references go as JSON"
     for number, one in enumerate((one for one in inputs.image if isinstance(one, ImageFile)), 1):
         extension = EXTENSIONS[one.kind.format][0]
         filename = f"image{extension}" if len(inputs.image) == 1 else f"image-{number}{extension}"

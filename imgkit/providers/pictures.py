@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from imgkit.errors import UnreadableReplyError
-from imgkit.images.sniff import ends, sniff
+from imgkit.images.sniff import has_end, sniff
 from imgkit.images.sources import BytesSource, Source
 from imgkit.providers.base import ReplyBody, Target
 from imgkit.redact import scrub
@@ -43,7 +43,7 @@ def _doubt(source: Source) -> str | None:
     kind = sniff(source.read_at(1024, 0))
     if kind is None:
         return "is no picture of a known format; its bytes are kept as they came"
-    if not ends(kind, source.length, source.read_at):
+    if not has_end(kind, source.length, source.read_at):
         return "seems to be cut off; its bytes are kept as they came"
     return None
 

@@ -1,1 +1,1 @@
-"""What goes in and what comes out, as marshmallow schemas."""
+"""Validation of requests, responses and model data with marshmallow. No I/O; no rules of single models."""

@@ -1,4 +1,4 @@
-"""The base of all schemas: they read into a value of ours, and their errors are ours and flat."""
+"""The base class of the schemas and their error with flat field paths."""
 
 from __future__ import annotations
 
@@ -9,55 +9,66 @@ import marshmallow as ma
 
 T = TypeVar("T")
 
-_MOST_CHARACTERS = 500
-"""Longest text about one field: messages repeat the value, which may be anything."""
-
-
-class Typed(ma.Schema, Generic[T]):
-    """A schema that loads into `target`. Make one instance a shape, at module level.
-
-    Class attributes:
-        target: the dataclass to build from the loaded fields.
-    """
-
-    target: type[Any]
-
-    def read(self, data: Mapping[str, Any]) -> T:
-        """Return `data` as a checked and normalised value.
-
-        Raises:
-            SchemaError: with flat field paths.
-        """
-        problems: dict[str, str] | None = None
-        try:
-            loaded = self.load(data)
-        except ma.ValidationError as error:
-            problems = flatten(error.messages)
-        if problems is not None:
-            # Raised outside the except block: a ValidationError keeps the whole payload, pictures and
-            # all, and would otherwise travel along as the new error's context.
-            raise SchemaError(problems)
-        return cast(T, self.target(**loaded))
+_MAX_MESSAGE_CHARACTERS = 500
+"""Limit of a field's message: messages quote the value, which may have any size."""
 
 
 class SchemaError(Exception):
-    """What a schema found, by flat field path; its callers turn it into an error of the public tree."""
+    """The problems that a schema found. Callers convert it into a public error.
+
+    Attributes:
+        fields: messages by flat field path.
+    """
 
     def __init__(self, fields: dict[str, str]) -> None:
         super().__init__("; ".join(f"{path}: {text}" for path, text in fields.items()))
         self.fields = fields
 
 
-def flatten(messages: Any, path: str = "") -> dict[str, str]:
-    """Return marshmallow's nested messages as ``{"data.0.url": "Not a valid string."}``."""
+class TypedSchema(ma.Schema, Generic[T]):
+    """A schema that builds a `target` object from its fields.
+
+    Unknown fields are errors: that is marshmallow's default. Create each schema once, at module level.
+
+    Class attributes:
+        target: the class to build from the loaded fields.
+    """
+
+    target: type[Any]
+
+    def read(self, data: Mapping[str, Any]) -> T:
+        """Return `data` as a validated and normalised object.
+
+        Raises:
+            SchemaError: some fields are invalid; it holds a message for each flat field path.
+        """
+        problems: dict[str, str] | None = None
+        try:
+            loaded = self.load(data)
+        except ma.ValidationError as error:
+            problems = flatten_messages(error.messages)
+        if problems is not None:
+            # Raise outside the except block: a ValidationError keeps the whole payload, images included.
+            # As the context of the new error it would stay in memory.
+            raise SchemaError(problems)
+        return cast(T, self.target(**loaded))
+
+
+def flatten_messages(messages: Any, path: str = "") -> dict[str, str]:
+    """Return marshmallow's nested messages by flat path: ``{"data.0.url": "Not a valid string."}``.
+
+    >>> flatten_messages({"data": {0: {"url": ["Not a valid string."]}}})
+    {'data.0.url': 'Not a valid string.'}
+    """
     if isinstance(messages, Mapping):
         flat: dict[str, str] = {}
         for key, inner in messages.items():
             name = path if key == "_schema" else f"{path}.{key}" if path else str(key)
-            flat.update(flatten(inner, name))
+            flat.update(flatten_messages(inner, name))
         return flat
     texts = messages if isinstance(messages, list) else [messages]
-    said = " ".join(str(text) for text in texts)
-    if len(said) > _MOST_CHARACTERS:  # the value stands at the beginning, what to do about it at the end
-        said = f"{said[:100]} … {said[103 - _MOST_CHARACTERS :]}"
-    return {path or "request": said}
+    message = " ".join(str(text) for text in texts)
+    if len(message) > _MAX_MESSAGE_CHARACTERS:
+        # Cut the middle: the value stands at the beginning, the remedy at the end.
+        message = f"{message[:100]} … {message[103 - _MAX_MESSAGE_CHARACTERS :]}"
+    return {path or "request": message}

@@ -1,4 +1,4 @@
-"""The form of data files about models: what is misspelt in one is refused, with its path."""
+"""The schema of model data files. An unknown or misspelt key is an error that names its path."""
 
 from __future__ import annotations
 
@@ -9,144 +9,151 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import fields, validate
 
-from imgkit.schemas.base import Typed
+from imgkit.schemas.base import TypedSchema
 
-_SIZE = re.compile(r"[1-9][0-9]{0,5}x[1-9][0-9]{0,5}")
+_SIZE_PATTERN = re.compile(r"[1-9][0-9]{0,5}x[1-9][0-9]{0,5}")
 
 OPERATIONS = ("create_image", "create_image_edit", "create_image_variation")
 HOSTS = ("official", "compatible", "offline")
 
-
-class _Facts(Typed[dict[str, object]]):
-    target = dict
-
-    class Meta:
-        unknown = ma.RAISE
-
-    source = fields.String()
-    as_of = fields.Raw(validate=validate.Predicate("toordinal", error="must be a date such as 2026-11-23."))
+# --- Types of fields -------------------------------------------------------------------------
 
 
-def _number() -> fields.Raw:
-    return fields.Raw(validate=_is_number)
-
-
-def _is_number(value: object) -> None:
+def _check_number(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ma.ValidationError("must be a number from 0 on.")
+        raise ma.ValidationError("Must be a number from 0 on.")
 
 
-def _count() -> fields.Integer:
+def _number_field() -> fields.Raw:
+    return fields.Raw(validate=_check_number)
+
+
+def _count_field() -> fields.Integer:
     return fields.Integer(strict=True, validate=validate.Range(min=1))
 
 
-def _hosts() -> fields.List[str]:
+def _date_field() -> fields.Raw:
+    return fields.Raw(validate=validate.Predicate("toordinal", error="Must be a date such as 2026-11-23."))
+
+
+def _hosts_field() -> fields.List[str]:
     return fields.List(fields.String(validate=validate.OneOf(HOSTS)))
 
 
-class _Grid(ma.Schema):
-    multiple_of_px = _count()
-    most_ratio = _number()
-    longest_edge_px = _count()
-    least_px = _count()
-    most_px = _count()
+# --- Tables of a file ------------------------------------------------------------------------
 
 
-class _Rule(_Facts):
+class _FactsSchema(TypedSchema[dict[str, object]]):
+    """A table of facts with their source and date."""
+
+    target = dict
+
+    source = fields.String()
+    as_of = _date_field()
+
+
+class _GridSchema(ma.Schema):
+    multiple_of_px = _count_field()
+    most_ratio = _number_field()
+    longest_edge_px = _count_field()
+    least_px = _count_field()
+    most_px = _count_field()
+
+
+class _RuleSchema(_FactsSchema):
     field = fields.String(required=True)
     when = fields.Dict(keys=fields.String(), values=fields.List(fields.Raw()))
     allowed = fields.List(fields.Raw())
-    least = _number()
-    most = _number()
-    longest = _count()
+    least = _number_field()
+    most = _number_field()
+    longest = _count_field()
     refused = fields.Boolean()
-    grid = fields.Nested(_Grid())
+    grid = fields.Nested(_GridSchema())
     why = fields.String()
     sure = fields.Boolean()
 
 
-class _Inputs(_Facts):
+class _InputsSchema(_FactsSchema):
     formats = fields.List(fields.String())
-    most_images = _count()
-    most_bytes = _count()
-    mask_most_bytes = _count()
-    data_url_longest = _count()
+    most_images = _count_field()
+    most_bytes = _count_field()
+    mask_most_bytes = _count_field()
+    data_url_longest = _count_field()
     square = fields.Boolean()
     sure = fields.Boolean()
 
 
-class _Prices(_Facts):
+class _PricesSchema(_FactsSchema):
     currency = fields.String(required=True)
-    text_in = _number()
-    image_in = _number()
-    text_out = _number()
-    image_out = _number()
+    text_in = _number_field()
+    image_in = _number_field()
+    text_out = _number_field()
+    image_out = _number_field()
 
 
-class _Tokens(_Facts):
-    class Meta:
-        unknown = ma.INCLUDE  # one table for each quality
+class _TokensSchema(_FactsSchema):
+    """Output tokens of an image: a table by size for each quality, under the quality's name."""
 
     note = fields.String()
     not_of = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
 
     @ma.validates_schema(skip_on_field_errors=True)
     def check_counts(self, data: dict[str, Any], **_: Any) -> None:
-        """Refuse tables that no price can be made of."""
+        """Reject a table without integer token counts by size; a price cannot be computed from it."""
         for quality, by_size in data.items():
             if quality in self.fields:
                 continue
             if not isinstance(by_size, dict) or not all(
-                isinstance(size, str) and _SIZE.fullmatch(size) and type(count) is int and count >= 0
+                isinstance(size, str) and _SIZE_PATTERN.fullmatch(size) and type(count) is int and count >= 0
                 for size, count in by_size.items()
             ):
                 raise ma.ValidationError(
-                    'is a table of tokens by size, such as { "1024x1024" = 1056 }', quality
+                    'Must be a table of tokens by size, such as { "1024x1024" = 1056 }.', quality
                 )
 
 
-class _Beside(_Facts):
-    input_image = fields.List(_count(), validate=validate.Length(equal=2))
-    partial_image = _count()
+class _BesideSchema(_FactsSchema):
+    input_image = fields.List(_count_field(), validate=validate.Length(equal=2))
+    partial_image = _count_field()
 
 
-class _Model(_Facts):
+class _ModelSchema(_FactsSchema):
     id = fields.String(required=True)
     like = fields.String()
     snapshots = fields.List(fields.String())
-    hosts = _hosts()
+    hosts = _hosts_field()
     operations = fields.List(fields.String(validate=validate.OneOf(OPERATIONS)))
     rules = fields.List(fields.String())
-    shutdown = fields.Raw(validate=validate.Predicate("toordinal", error="must be a date."))
+    shutdown = _date_field()
     inputs = fields.String()
     prices = fields.String()
     tokens = fields.String()
 
 
-class _Retired(_Facts):
+class _RetiredSchema(_FactsSchema):
     operation = fields.String(required=True, validate=validate.OneOf(OPERATIONS))
-    date = fields.Raw(validate=validate.Predicate("toordinal", error="must be a date."))
-    hosts = _hosts()
+    date = _date_field()
+    hosts = _hosts_field()
     instead = fields.String()
 
 
-class _Dialect(_Facts):
-    most_pictures = _count()
+class _DialectSchema(_FactsSchema):
+    most_pictures = _count_field()
 
 
-class _File(_Facts):
+class _FileSchema(_FactsSchema):
     provider = fields.String()
-    hosts = _hosts()
+    hosts = _hosts_field()
     sources = fields.Dict(keys=fields.String(), values=fields.String())
     defaults = fields.Dict(keys=fields.String())
-    dialect = fields.Nested(_Dialect())
-    retired = fields.List(fields.Nested(_Retired()))
-    rules = fields.Dict(keys=fields.String(), values=fields.Nested(_Rule()))
-    inputs = fields.Dict(keys=fields.String(), values=fields.Nested(_Inputs()))
-    tokens = fields.Dict(keys=fields.String(), values=fields.Nested(_Tokens()))
-    tokens_beside = fields.Nested(_Beside())
-    prices = fields.Dict(keys=fields.String(), values=fields.Nested(_Prices()))
-    models = fields.List(fields.Nested(_Model()))
+    dialect = fields.Nested(_DialectSchema())
+    retired = fields.List(fields.Nested(_RetiredSchema()))
+    rules = fields.Dict(keys=fields.String(), values=fields.Nested(_RuleSchema()))
+    inputs = fields.Dict(keys=fields.String(), values=fields.Nested(_InputsSchema()))
+    tokens = fields.Dict(keys=fields.String(), values=fields.Nested(_TokensSchema(), unknown=ma.INCLUDE))
+    tokens_beside = fields.Nested(_BesideSchema())
+    prices = fields.Dict(keys=fields.String(), values=fields.Nested(_PricesSchema()))
+    models = fields.List(fields.Nested(_ModelSchema()))
 
 
-MODEL_FACTS = _File()
+MODEL_FACTS_SCHEMA = _FileSchema()

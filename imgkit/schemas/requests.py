@@ -1,13 +1,13 @@
-"""What the three operations accept. A field that is not here is refused: a typo must not cost money.
+"""Validation of the three operations' parameters. Unknown parameters are errors: a typo must not cost money.
 
-Rules that depend on the model are the provider's (its dated data); here is only what holds for all:
-types, the ranges of the API reference, and what no server could mean.
+The schemas hold the rules of every server: types, the ranges of the API reference, impossible values. The
+providers' dated model data hold the rules of single models.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, TypeVar
@@ -16,59 +16,65 @@ import marshmallow as ma
 from marshmallow import fields, validate
 
 from imgkit.errors import InvalidRequestError
-from imgkit.models import CreateImageEditRequest, CreateImageRequest, CreateImageVariationRequest
-from imgkit.schemas.base import SchemaError, Typed
+from imgkit.models import (
+    CreateImageEditRequest,
+    CreateImageRequest,
+    CreateImageVariationRequest,
+    field_names,
+)
+from imgkit.schemas.base import SchemaError, TypedSchema
 from imgkit.wire.headers import NOT_FOR_USERS, header_problem
 
 RequestT = TypeVar("RequestT")
 
-MOST_IMAGES = 16
-"""Input pictures of one edit (API reference of images/edits, 2026-11-23)."""
+# --- Limits ----------------------------------------------------------------------------------
 
-MOST_PICTURES = 1000
-"""Pictures of one call: a bound on slips of the keyboard. What is more than a model makes at once is asked
-for in several requests."""
+MAX_INPUT_IMAGES = 16
+"""Input images of an edit (API reference of images/edits, 2026-11-23)."""
 
-_MOST_AT_ONCE = 10
-"""Pictures of one request (API reference, 2026-11-23)."""
+MAX_IMAGES = 1000
+"""Images of a call: a bound against typing errors. imgkit splits a larger number than the model's limit into
+several requests."""
 
-_OWN_BODY = {
-    "stream": "a stream is asked for with stream_image or stream_image_edit: leave it out.",
-    "partial_images": "partial pictures come with stream_image(…, partial_images=2): leave it out.",
+_MAX_IMAGES_PER_REQUEST = 10
+"""Images of an HTTP request (API reference, 2026-11-23)."""
+
+_SIZE_PATTERN = r"\A(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})\Z"
+
+_STREAM_MEMBERS = {
+    "stream": "imgkit sets this member; leave it out. Call stream_image or stream_image_edit for a stream.",
+    "partial_images": "imgkit sets this member; leave it out. Call stream_image(…, partial_images=2).",
 }
 
 
-def _text(value: str) -> None:
+# --- Validators ------------------------------------------------------------------------------
+
+
+def _check_text(value: str) -> None:
     if "\0" in value:
-        raise ma.ValidationError("holds a NUL character: take it out.")
+        raise ma.ValidationError("The text contains a NUL character. Remove it.")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ma.ValidationError(
-            f"holds a lone surrogate at character {error.start}, which no encoding can carry: "
-            "decode the text properly, for example with errors='replace'."
+            f"The text contains a lone surrogate at character {error.start}. No encoding can represent it. "
+            "Decode the text correctly, for example with errors='replace'."
         ) from None
 
 
-def _prompt(value: str) -> None:
+def _check_prompt(value: str) -> None:
     if not value.strip():
-        raise ma.ValidationError("is empty: say what the picture should show.")
-    _text(value)
+        raise ma.ValidationError("The prompt is empty. Describe the image.")
+    _check_text(value)
 
 
-def _whole_number(low: int, high: int) -> fields.Integer:
-    return fields.Integer(
-        strict=True,
-        allow_none=True,
-        validate=validate.Range(low, high, error=f"must be a whole number from {low} to {high}."),
-        error_messages={"invalid": f"must be a whole number from {low} to {high}."},
-    )
+# --- Types of fields -------------------------------------------------------------------------
 
 
-class _Text(fields.String):
-    """Text; bytes are not guessed to be some."""
+class _TextField(fields.String):
+    """Text. Unlike marshmallow's field, it does not decode bytes."""
 
-    default_error_messages = {"invalid": "must be text."}
+    default_error_messages = {"invalid": "Must be text."}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if not isinstance(value, str):
@@ -76,59 +82,39 @@ class _Text(fields.String):
         return value
 
 
-def _name() -> _Text:
-    return _Text(allow_none=True, validate=[validate.Length(min=1, error="is empty."), _text])
-
-
-def _one_of(*choices: str) -> _Text:
-    return _Text(
-        allow_none=True,
-        validate=validate.OneOf(
-            choices,
-            error="{input!r} is not one of {choices}; a server that knows it takes it through extra_body.",
-        ),
-    )
-
-
-_SIZE = validate.Regexp(
-    r"\A(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})\Z",
-    error="{input!r} is no size: give width x height in pixels, such as '1024x1024', or 'auto'.",
-)
-
-
-class _Picture(fields.Field[Any]):
-    """An image input. Only its Python type is looked at here; its bytes are when it is opened."""
+class _ImageField(fields.Field[Any]):
+    """An image input. The field checks the Python type; opening the image checks its bytes."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        from imgkit.images.inputs import check_type
+        from imgkit.images.inputs import find_type_problem
 
-        problem = check_type(value)
+        problem = find_type_problem(value)
         if problem:
             raise ma.ValidationError(problem)
         return value
 
 
-class _Overlay(_Picture):
-    """A picture that says what a mask could say too."""
+class _MarkupField(_ImageField):
+    """A drawing over the first image: an alternative to a mask."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if data.get("mask") is not None:
-            raise ma.ValidationError("goes without a mask: give one of the two.")
+            raise ma.ValidationError("A markup excludes a mask. Pass one of the two.")
         return super()._deserialize(value, attr, data, **kwargs)
 
 
-class _Pictures(_Picture):
-    """One image input or a sequence of them; becomes a tuple."""
+class _ImagesField(_ImageField):
+    """One image input or a sequence of them; loads a tuple."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[Any, ...]:
         if not isinstance(value, list | tuple):
             return (super()._deserialize(value, attr, data, **kwargs),)
-        if not 1 <= len(value) <= MOST_IMAGES:
-            raise ma.ValidationError(f"give 1 to {MOST_IMAGES} pictures, not {len(value)}.")
+        if not 1 <= len(value) <= MAX_INPUT_IMAGES:
+            raise ma.ValidationError(f"Pass 1 to {MAX_INPUT_IMAGES} images, not {len(value)}.")
         problems = {}
-        for index, one in enumerate(value):
+        for index, image in enumerate(value):
             try:
-                super()._deserialize(one, attr, data, **kwargs)
+                super()._deserialize(image, attr, data, **kwargs)
             except ma.ValidationError as error:
                 problems[index] = error.messages
         if problems:
@@ -136,58 +122,138 @@ class _Pictures(_Picture):
         return tuple(value)
 
 
-class _Object(fields.Field[Any]):
-    """A JSON object, checked down to its leaves."""
+class _JsonObjectField(fields.Field[Any]):
+    """A JSON object, validated down to its leaves."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise ma.ValidationError("must be a mapping with names as keys.")
+            raise ma.ValidationError("Must be a mapping with names as keys.")
         try:
-            # What cannot be written as strict JSON (NaN, sets, cycles) fails here, before it is sent.
+            # NaN, sets and cycles are no strict JSON: fail here, before anything is sent.
             json.dumps(dict(value), ensure_ascii=False, allow_nan=False, sort_keys=True).encode("utf-8")
         except (TypeError, ValueError, RecursionError) as error:
-            raise ma.ValidationError(f"cannot be written as JSON: {error}") from None
+            raise ma.ValidationError(f"The value cannot be written as JSON: {error}") from None
         return dict(value)
 
 
-class _ExtraBody(_Object):
+class _ExtraBodyField(_JsonObjectField):
+    """Further members of the body; the members that imgkit understands keep their rules."""
+
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
         members = super()._deserialize(value, attr, data, **kwargs)
-        problems = {name: [_OWN_BODY[name]] for name in members if name in _OWN_BODY}
+        problems = {name: [_STREAM_MEMBERS[name]] for name in members if name in _STREAM_MEMBERS}
         if isinstance(members.get("prompt"), str):
             try:
-                _prompt(members["prompt"])
+                _check_prompt(members["prompt"])
             except ma.ValidationError as error:
                 problems["prompt"] = [str(message) for message in error.messages]
         count = members.get("n")
-        if "n" in members and (type(count) is not int or not 1 <= count <= _MOST_AT_ONCE):
-            problems["n"] = [f"must be a whole number from 1 to {_MOST_AT_ONCE} here."]
+        if "n" in members and (type(count) is not int or not 1 <= count <= _MAX_IMAGES_PER_REQUEST):
+            problems["n"] = [f"Must be a whole number from 1 to {_MAX_IMAGES_PER_REQUEST} in extra_body."]
         if problems:
             raise ma.ValidationError(problems)
         return members
 
 
-class _Headers(fields.Field[Any]):
+class _HeadersField(fields.Field[Any]):
+    """Further headers; loads them by lower-case name."""
+
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
         problem = header_problem(value, NOT_FOR_USERS)
         if problem:
-            raise ma.ValidationError(f"{problem}.")
+            raise ma.ValidationError(f"{problem.rstrip('.')}.")
         return {name.lower(): content for name, content in value.items()}
 
 
-class _RequestSchema(Typed[Any]):
-    """Its rules are its fields' alone: there are none for the whole."""
+def _text_field(validator: Callable[[str], Any]) -> _TextField:
+    return _TextField(allow_none=True, validate=validator)
 
-    class Meta:
-        unknown = ma.RAISE
+
+def _name_field() -> _TextField:
+    return _TextField(
+        allow_none=True, validate=[validate.Length(min=1, error="The text is empty."), _check_text]
+    )
+
+
+def _choice_field(*choices: str) -> _TextField:
+    error = "{input!r} is not one of {choices}. To send a value that only your server knows, use extra_body."
+    return _text_field(validate.OneOf(choices, error=error))
+
+
+def _whole_number_field(low: int, high: int) -> fields.Integer:
+    message = f"Must be a whole number from {low} to {high}."
+    return fields.Integer(
+        strict=True,
+        allow_none=True,
+        validate=validate.Range(low, high, error=message),
+        error_messages={"invalid": message},
+    )
+
+
+def _explain_missing(message: str) -> dict[str, str | list[Any] | dict[Any, Any]]:
+    return {"required": message, "null": message}
+
+
+# --- Schemas ---------------------------------------------------------------------------------
+
+
+class RequestSchema(TypedSchema[Any]):
+    """The rules of all request parameters; each instance validates the parameters of one request class.
+
+    Args:
+        target: the request class. Its dataclass fields decide which parameters the operation has.
+    """
+
+    prompt = _TextField(
+        required=True,
+        validate=_check_prompt,
+        error_messages=_explain_missing("The prompt is missing. Describe the image."),
+    )
+    image: fields.Field[Any] = _ImageField(
+        required=True, error_messages=_explain_missing("The image is missing. Pass the image to vary.")
+    )
+    mask = _ImageField(allow_none=True)
+    markup = _MarkupField(allow_none=True)
+    model = _name_field()
+    n = _whole_number_field(1, MAX_IMAGES)
+    size = _text_field(
+        validate.Regexp(
+            _SIZE_PATTERN,
+            error="{input!r} is not a size. Pass width x height in pixels, such as '1024x1024', or 'auto'.",
+        )
+    )
+    quality = _choice_field("low", "medium", "high", "xhigh", "max", "auto", "standard", "hd")
+    background = _choice_field("transparent", "opaque", "auto")
+    output_format = _choice_field("png", "jpeg", "webp", "gif", "svg")
+    output_compression = _whole_number_field(0, 100)
+    moderation = _choice_field("auto", "low")
+    input_fidelity = _choice_field("high", "low")
+    response_format = _choice_field("url", "b64_json")
+    style = _choice_field("vivid", "natural")
+    complexity = _choice_field("low", "medium", "high")
+    frame_count = _whole_number_field(2, 16)
+    frame_duration_ms = _whole_number_field(1, 655_350)
+    svg = _JsonObjectField(allow_none=True)
+    safety_identifier = _name_field()
+    user = _name_field()
+    extra_body = _ExtraBodyField(allow_none=True)
+    extra_headers = _HeadersField(allow_none=True)
+
+    def __init__(self, target: type[Any]) -> None:
+        super().__init__(only=field_names(target))
+        self.target = target
 
     def read(self, data: Mapping[str, Any]) -> Any:
-        """Return `data` as a request, looking at those fields that it has; most requests have a few.
+        """Return `data` as a request.
 
-        `load` looks at all that there are, and says what is wrong with them. Raises as `Typed.read` does.
+        Validates only the fields in `data`, since most requests have few. On a problem it falls back to
+        marshmallow's `load`, which validates all fields and collects every problem.
+
+        Raises:
+            SchemaError: as `TypedSchema.read`.
         """
         if self._required <= data.keys() <= self.fields.keys():
-            with suppress(ma.ValidationError):  # it is told below, with whatever else is wrong
+            with suppress(ma.ValidationError):  # `load` below finds it again, with all other problems
                 return self.target(
                     **{name: self.fields[name].deserialize(value, name, data) for name, value in data.items()}
                 )
@@ -197,85 +263,37 @@ class _RequestSchema(Typed[Any]):
     def _required(self) -> frozenset[str]:
         return frozenset(name for name, field in self.fields.items() if field.required)
 
-    model = _name()
-    n = _whole_number(1, MOST_PICTURES)
-    size = _Text(allow_none=True, validate=_SIZE)
-    response_format = _one_of("url", "b64_json")
-    user = _name()
-    extra_body = _ExtraBody(allow_none=True)
-    extra_headers = _Headers(allow_none=True)
+
+class EditRequestSchema(RequestSchema):
+    """The request rules of an edit, which takes several images."""
+
+    image = _ImagesField(
+        required=True, error_messages=_explain_missing("The image is missing. Pass the image to change.")
+    )
 
 
-class _DrawingSchema(_RequestSchema):
-    prompt = _Text(required=True, validate=_prompt, error_messages={
-        "required": "is missing: say what the picture should show.",
-        "null": "is missing: say what the picture should show.",
-    })  # fmt: skip
-    quality = _one_of("low", "medium", "high", "xhigh", "max", "auto", "standard", "hd")
-    background = _one_of("transparent", "opaque", "auto")
-    output_format = _one_of("png", "jpeg", "webp", "gif", "svg")
-    output_compression = _whole_number(0, 100)
-    complexity = _one_of("low", "medium", "high")
-    frame_count = _whole_number(2, 16)
-    frame_duration_ms = _whole_number(1, 655_350)
-    svg = _Object(allow_none=True)
-    safety_identifier = _name()
+CREATE_IMAGE_SCHEMA = RequestSchema(CreateImageRequest)
+CREATE_IMAGE_EDIT_SCHEMA = EditRequestSchema(CreateImageEditRequest)
+CREATE_IMAGE_VARIATION_SCHEMA = RequestSchema(CreateImageVariationRequest)
 
-
-class CreateImageSchema(_DrawingSchema):
-    """`create_image`."""
-
-    target = CreateImageRequest
-
-    moderation = _one_of("auto", "low")
-    style = _one_of("vivid", "natural")
-
-
-class CreateImageEditSchema(_DrawingSchema):
-    """`create_image_edit`."""
-
-    target = CreateImageEditRequest
-
-    image = _Pictures(required=True, error_messages={
-        "required": "is missing: give the picture to change.",
-        "null": "is missing: give the picture to change.",
-    })  # fmt: skip
-    mask = _Picture(allow_none=True)
-    markup = _Overlay(allow_none=True)
-    input_fidelity = _one_of("high", "low")
-
-
-class CreateImageVariationSchema(_RequestSchema):
-    """`create_image_variation`."""
-
-    target = CreateImageVariationRequest
-
-    image = _Picture(required=True, error_messages={
-        "required": "is missing: give the picture to vary.",
-        "null": "is missing: give the picture to vary.",
-    })  # fmt: skip
-
-
-CREATE_IMAGE = CreateImageSchema()
-CREATE_IMAGE_EDIT = CreateImageEditSchema()
-CREATE_IMAGE_VARIATION = CreateImageVariationSchema()
-
-REQUEST_SCHEMAS: dict[type[Any], Typed[Any]] = {
-    CreateImageRequest: CREATE_IMAGE,
-    CreateImageEditRequest: CREATE_IMAGE_EDIT,
-    CreateImageVariationRequest: CREATE_IMAGE_VARIATION,
+REQUEST_SCHEMAS: dict[type[Any], TypedSchema[Any]] = {
+    schema.target: schema
+    for schema in (CREATE_IMAGE_SCHEMA, CREATE_IMAGE_EDIT_SCHEMA, CREATE_IMAGE_VARIATION_SCHEMA)
 }
 
 
 def validate_request(kind: type[RequestT], fields: Mapping[str, Any]) -> RequestT:
-    """Return a checked and normalised request.
+    """Return a validated and normalised request.
+
+    >>> validate_request(CreateImageRequest, {"prompt": "a fox", "n": None}).prompt
+    'a fox'
 
     Args:
         kind: class of the request.
-        fields: its fields; what is None counts as not given.
+        fields: its fields; None counts as absent.
 
     Raises:
-        InvalidRequestError: what is wrong with it, by field.
+        InvalidRequestError: some fields are invalid; it holds a message for each flat field path.
     """
     given = {name: content for name, content in fields.items() if content is not None}
     try:

@@ -1,7 +1,7 @@
-"""What a reply looks like. Lenient by design: a paid picture never fails for a field beside it.
+"""Schemas of response bodies. Lenient by design: an odd field never costs a paid image.
 
-A field of an unexpected type becomes None and is kept, as it came, in `extra`; unknown keys are kept
-there too. Pictures never pass through here: their base64 is taken out first.
+A field of an unexpected type becomes None; `extra` keeps its original value, and unknown keys as well. Image
+data never pass through here: the body reader extracts the base64 first.
 """
 
 from __future__ import annotations
@@ -15,102 +15,33 @@ import marshmallow as ma
 from marshmallow import fields
 
 from imgkit.models import Usage
-from imgkit.schemas.base import Typed
+from imgkit.schemas.base import TypedSchema
 
+# --- Values ----------------------------------------------------------------------------------
 
-class _LenientSchema(Typed[Any]):
-    """Puts what does not fit, and what is unknown, into `extra`, sorted by name."""
-
-    class Meta:
-        unknown = ma.EXCLUDE
-
-    def read(self, data: Mapping[str, Any]) -> Any:
-        values: dict[str, Any] = {}
-        extra: dict[str, Any] = {}
-        known = self._by_key
-        for key, value in data.items():
-            if key not in known:
-                extra[key] = value
-            elif value is not None:
-                name, declared = known[key]
-                try:
-                    values[name] = declared.deserialize(value, key, data)
-                except ma.ValidationError:
-                    extra[key] = value
-        return self.target(**values, extra={key: extra[key] for key in sorted(extra, key=str)})
-
-    @cached_property
-    def _by_key(self) -> dict[str, tuple[str, fields.Field[Any]]]:
-        return {declared.data_key or name: (name, declared) for name, declared in self.fields.items()}
-
-
-class _Exactly(fields.Field[Any]):
-    """A value that JSON has as just this type, never converted; quick, since each reply has many.
-
-    Args:
-        kind: int or str.
-        least: the smallest number.
-    """
-
-    def __init__(self, kind: type[Any], least: int | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._exact = kind
-        self._least = least
-
-    def deserialize(
-        self, value: Any, attr: str | None = None, data: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> Any:
-        if type(value) is not self._exact or (self._least is not None and value < self._least):
-            raise ma.ValidationError("Not as expected.")
-        return value
-
-
-def _count() -> _Exactly:
-    return _Exactly(int, least=0)
-
-
-def _text() -> _Exactly:
-    return _Exactly(str)
-
-
-class _Nested(fields.Field[Any]):
-    """An object read by another lenient schema."""
-
-    def __init__(self, schema: _LenientSchema, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._schema = schema
-
-    def deserialize(
-        self, value: Any, attr: str | None = None, data: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> Any:
-        if not isinstance(value, dict):
-            raise ma.ValidationError("Not an object.")
-        return self._schema.read(value)
-
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class TokenSplit(NamedTuple):
-    """Tokens of text and of pictures apart."""
+    """Token counts of text and images."""
 
     text_tokens: int | None = None
     image_tokens: int | None = None
-    extra: Mapping[str, Any] = _NOTHING
+    extra: Mapping[str, Any] = _EMPTY
 
 
 class RawUsage(NamedTuple):
-    """`usage` as the API nests it."""
+    """The nested `usage` object of the API."""
 
     total_tokens: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     input_details: TokenSplit = TokenSplit()
     output_details: TokenSplit = TokenSplit()
-    extra: Mapping[str, Any] = _NOTHING
+    extra: Mapping[str, Any] = _EMPTY
 
-    def flat(self) -> Usage:
-        """Return the public form; what is unknown of the details is kept under their own names."""
+    def to_usage(self) -> Usage:
+        """Return the flat public form; `extra` keeps unknown details under the API's names."""
         details = {
             "input_tokens_details": self.input_details.extra,
             "output_tokens_details": self.output_details.extra,
@@ -128,15 +59,15 @@ class RawUsage(NamedTuple):
 
 
 class RawImage(NamedTuple):
-    """One entry of `data`, its base64 already taken out."""
+    """An entry of `data` without its base64."""
 
     url: str | None = None
     revised_prompt: str | None = None
-    extra: Mapping[str, Any] = _NOTHING
+    extra: Mapping[str, Any] = _EMPTY
 
 
 class RawReply(NamedTuple):
-    """The whole reply, its `data` already taken out."""
+    """The whole response body without its `data`."""
 
     created: int | None = None
     usage: RawUsage | None = None
@@ -145,40 +76,114 @@ class RawReply(NamedTuple):
     size: str | None = None
     quality: str | None = None
     warnings: Sequence[str] = ()
-    extra: Mapping[str, Any] = _NOTHING
+    extra: Mapping[str, Any] = _EMPTY
 
 
-class _TokenSplitSchema(_LenientSchema):
+# --- Lenient reading -------------------------------------------------------------------------
+
+
+class LenientSchema(TypedSchema[Any]):
+    """A schema that collects misfits and unknown keys in `extra`, sorted by name."""
+
+    def read(self, data: Mapping[str, Any]) -> Any:
+        """Return `data` as a `target`. Never raises."""
+        values: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        known = self._fields_by_key
+        for key, value in data.items():
+            if key not in known:
+                extra[key] = value
+            elif value is not None:
+                name, declared = known[key]
+                try:
+                    values[name] = declared.deserialize(value, key, data)
+                except ma.ValidationError:
+                    extra[key] = value
+        return self.target(**values, extra={key: extra[key] for key in sorted(extra, key=str)})
+
+    @cached_property
+    def _fields_by_key(self) -> dict[str, tuple[str, fields.Field[Any]]]:
+        return {declared.data_key or name: (name, declared) for name, declared in self.fields.items()}
+
+
+class _ExactField(fields.Field[Any]):
+    """A value of exactly one JSON type, without conversion. Fast, since each response has many.
+
+    Args:
+        kind: int or str.
+        min_value: the smallest accepted number; None without a limit.
+    """
+
+    def __init__(self, kind: type[Any], min_value: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._kind = kind
+        self._min_value = min_value
+
+    def deserialize(
+        self, value: Any, attr: str | None = None, data: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        if type(value) is not self._kind or (self._min_value is not None and value < self._min_value):
+            raise ma.ValidationError("Unexpected value.")
+        return value
+
+
+class _NestedField(fields.Field[Any]):
+    """An object that another lenient schema reads."""
+
+    def __init__(self, schema: LenientSchema, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._schema = schema
+
+    def deserialize(
+        self, value: Any, attr: str | None = None, data: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        if not isinstance(value, dict):
+            raise ma.ValidationError("Not an object.")
+        return self._schema.read(value)
+
+
+def _count_field() -> _ExactField:
+    return _ExactField(int, min_value=0)
+
+
+def _text_field() -> _ExactField:
+    return _ExactField(str)
+
+
+# --- Schemas ---------------------------------------------------------------------------------
+
+
+class _TokenSplitSchema(LenientSchema):
     target = TokenSplit
-    text_tokens = _count()
-    image_tokens = _count()
+    text_tokens = _count_field()
+    image_tokens = _count_field()
 
 
-class _UsageSchema(_LenientSchema):
+class _UsageSchema(LenientSchema):
     target = RawUsage
-    total_tokens = _count()
-    input_tokens = _count()
-    output_tokens = _count()
-    input_details = _Nested(_TokenSplitSchema(), data_key="input_tokens_details")
-    output_details = _Nested(_TokenSplitSchema(), data_key="output_tokens_details")
+    total_tokens = _count_field()
+    input_tokens = _count_field()
+    output_tokens = _count_field()
+    input_details = _NestedField(_TokenSplitSchema(), data_key="input_tokens_details")
+    output_details = _NestedField(_TokenSplitSchema(), data_key="output_tokens_details")
 
 
-class _ImageSchema(_LenientSchema):
+class _ImageSchema(LenientSchema):
     target = RawImage
-    url = _text()
-    revised_prompt = _text()
+    url = _text_field()
+    revised_prompt = _text_field()
 
 
-class _ReplySchema(_LenientSchema):
+class _ReplySchema(LenientSchema):
     target = RawReply
-    created = _Exactly(int)
-    usage = _Nested(_UsageSchema())
-    background = _text()
-    output_format = _text()
-    size = _text()
-    quality = _text()
-    warnings = fields.List(_text())
+    created = _ExactField(int)
+    usage = _NestedField(_UsageSchema())
+    background = _text_field()
+    output_format = _text_field()
+    size = _text_field()
+    quality = _text_field()
+    warnings = fields.List(_text_field())
 
 
-IMAGE = _ImageSchema()
-REPLY = _ReplySchema()
+IMAGE_SCHEMA = _ImageSchema()
+REPLY_SCHEMA = _ReplySchema()

@@ -25,7 +25,7 @@ from imgkit.catalogue.rules import (
 )
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, CreateImageVariationRequest, field_names
 from imgkit.providers.openai import OpenAIProvider
-from imgkit.schemas.model_facts import MODEL_FACTS
+from imgkit.schemas.model_facts import MODEL_FACTS_SCHEMA
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, reply
 from tests.support.official import official
@@ -198,7 +198,7 @@ def test_the_nearest_size_is_possible(size: tuple[int, int], grid: Grid) -> None
 def test_the_data_file_is_whole() -> None:
     """Its form is that of users' files; each rule is used, has a source, and says something."""
     data = shipped(OpenAIProvider.model_facts)
-    MODEL_FACTS.read(data)
+    MODEL_FACTS_SCHEMA.read(data)
     used = {rule.name for model in MODELS for rule in model.rules}
     assert used == set(data["rules"])
     for table in ("rules", "inputs", "prices", "tokens", "models", "retired"):
@@ -259,7 +259,7 @@ def test_a_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     [
         ("[[models]]\nid = 3", "models.0.id"),
         ("[[models]]\nname = 'x'", "models.0.name: Unknown field"),
-        ("[rules.x]\nfield = 'n'\nmost = 'many'", "rules.x.value.most: must be a number"),
+        ("[rules.x]\nfield = 'n'\nmost = 'many'", "rules.x.value.most: Must be a number"),
         ("[[models]]\nid = 'x'\nrules = ['no-such']", "names rules.no-such, which is not there"),
         ("[[models]]\nid = 'x'\nlike = 'nobody'", "which is not known"),
         ("= 3", "cannot be read"),

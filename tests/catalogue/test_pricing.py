@@ -142,7 +142,7 @@ def test_a_size_counts_by_its_area_from_any_size_that_is_known() -> None:
 def test_counts_of_ones_own_that_are_none(medium: Any) -> None:
     """Told by name when the facts are read, not by a builtin error or a price below nothing."""
     settings: dict[str, Any] = {"base_url": "http://127.0.0.1:1/v1", "model": "m"}
-    with pytest.raises(imgkit.ConfigurationError, match="medium: is a table of tokens by size"):
+    with pytest.raises(imgkit.ConfigurationError, match="medium: Must be a table of tokens by size"):
         imgkit.ImageService("requests", models=_own(medium), **settings).estimate("x")
 
 
@@ -150,7 +150,7 @@ def test_counts_of_ones_own_that_are_none(medium: Any) -> None:
 def test_prices_of_ones_own_that_are_none(price: Any) -> None:
     facts = _own({"1024x1024": 300})
     facts["prices"]["own"]["image_out"] = price
-    with pytest.raises(imgkit.ConfigurationError, match="image_out: must be a number from 0 on"):
+    with pytest.raises(imgkit.ConfigurationError, match="image_out: Must be a number from 0 on"):
         imgkit.ImageService("requests", base_url="http://127.0.0.1:1/v1", models=facts).estimate("x")
 
 

@@ -89,16 +89,16 @@ def test_every_error_class_has_a_code_and_every_code_is_documented(capfd: pytest
     (("create", "--prompt-file", "nowhere.txt"), "cannot read 'nowhere.txt'"),
     (("create", "--prompt-file", "-", "--api-key-file", "-"), "only one of"),
     (("create", "fox", "--api-key-file", "empty.txt", "--backend", "requests"), "--api-key-file is empty"),
-    (("create", "fox", "--n", "9999", "--size", "big"), "imgkit: --n: must be a whole number from 1 to 1000"),
-    (("create", "fox", "--size", "big"), "imgkit: --size: 'big' is no size"),
+    (("create", "fox", "--n", "9999", "--size", "big"), "imgkit: --n: Must be a whole number from 1 to 1000"),
+    (("create", "fox", "--size", "big"), "imgkit: --size: 'big' is not a size"),
     (("create", "fox", "--svg", "[1]"), "'--svg': give an object"),
     (("create", "fox", "--extra-body", "{"), "this is no JSON"),
     (("create", "fox", "--extra-header", "X-A"), "write NAME:VALUE"),
     (("create", "fox", "--extra-header", "X-A:1", "--extra-header", "x-a:2"), "given twice"),
-    (("create", "fox", "--extra-body", '{"stream": true}'), "--extra-body stream: a stream is asked for"),
-    (("create", "fox", "-o", "nowhere/fox.png"), "--output: cannot write in 'nowhere'"),
+    (("create", "fox", "--extra-body", '{"stream": true}'), "--extra-body stream: imgkit sets this member"),
+    (("create", "fox", "-o", "nowhere/fox.png"), "--output: Cannot write in 'nowhere'"),
     (("create", "fox", "-o", "-"), "not written to standard output"),
-    (("create", "fox", "-o", "{nonsense}"), "a pattern may hold"),
+    (("create", "fox", "-o", "{nonsense}"), "A pattern may contain"),
     (("create", "fox", "--base-url", "http://localhost/v1"), "--base-url is given, but the default backend"),
     (("create", "fox", "--backend", "nope"), "Unknown backend 'nope'"),
     (("create", "fox", "--backend", "requests", "--latency", "1"), "--latency: for the offline backend only"),
@@ -107,7 +107,7 @@ def test_every_error_class_has_a_code_and_every_code_is_documented(capfd: pytest
      "--ca: no certificates can be read"),
     (("create", "fox", "--backend", "requests"), "pass --model … or set IMGKIT_MODEL"),
     (("edit", "fox.png"), "IMAGE is missing: give a picture file, and then PROMPT"),
-    (("edit", "nowhere.png", "empty.txt", "a hat"), "IMAGE 1: cannot open 'nowhere.png'"),
+    (("edit", "nowhere.png", "empty.txt", "a hat"), "IMAGE 1: Cannot open 'nowhere.png'"),
     (("variation", "a.png", "b.png"), "give one IMAGE"),
     (("variation", "empty.txt"), "IMAGE: 'empty.txt' is empty"),
     ((CANARY,), "No such command"),
@@ -129,7 +129,7 @@ def test_what_is_wrong_is_said_in_the_words_of_the_command_line(
 def test_paths_are_repeated_as_they_are(capfd: pytest.CaptureFixture[str]) -> None:
     """A file that is called like a parameter keeps its name in messages."""
     for path in ("out/base_url", "timeout_s", "my base_url.png", "base_url.png"):
-        assert f"cannot open '{path}'" in told(capfd, "variation", path)[2]
+        assert f"Cannot open '{path}'" in told(capfd, "variation", path)[2]
 
 
 def test_no_key_is_3_and_names_the_variable(capfd: pytest.CaptureFixture[str]) -> None:
@@ -225,8 +225,8 @@ def test_pictures_that_cannot_be_saved_are_kept(
     def second_fails(plan: SavePlan, image: Image, count: int) -> Path:
         if image.index == 1:
             raise errors.SaveError(
-                "cannot write 'fox-2.png' (No space left on device): the picture is still in image.data; "
-                "free some space or choose another place, and call image.save again"
+                "Cannot write 'fox-2.png' (No space left on device). The image is still in image.data. "
+                "Free some space or choose another place, and call image.save again."
             )
         return write(plan, image, count)
 

@@ -83,16 +83,19 @@ REFUSED = {
     "a box of three": ("--box 1,1,1 --size 4x4", "write x,y,width,height"),
     "two corners": ("--polygon 1,1_2,2 --size 4x4", "three corners or more"),
     "size": ("--box 1,1,1,1 --size 4", "write WIDTHxHEIGHT"),
-    "large size": ("--box 1,1,1,1 --size 999999x1", "--like or --size: 999999x1 is no size"),
+    "large size": ("--box 1,1,1,1 --size 999999x1", "--like or --size: 999999x1 is not a size"),
     "outside": ("--box 25,1,9,9 --like photo.jpg", "--box: (25, 1, 9, 9) is not inside of 30x20 pixels"),
     "corner outside": (
         "--polygon 1,1_2,2_40,3 --like photo.jpg",
         "--polygon, corner 3: (40.0, 3.0)",
     ),
-    "missing": ("--from-white missing.png", "--from-white: cannot open 'missing.png'"),
-    "no mask": ("--from-mask photo.jpg", "--from-mask: has no transparency"),
-    "shape": ("--from-black drawing.png --size 20x20", "--from-black: is 3x2 pixels, the picture 20x20"),
-    "wide": ("--from-mask old.png --feather 50", "--feather: is wider than the hole"),
+    "missing": ("--from-white missing.png", "--from-white: Cannot open 'missing.png'"),
+    "no mask": ("--from-mask photo.jpg", "--from-mask: The mask has no transparency"),
+    "shape": (
+        "--from-black drawing.png --size 20x20",
+        "--from-black: The size 3x2 has another shape than the image's 20x20",
+    ),
+    "wide": ("--from-mask old.png --feather 50", "--feather: The radius is wider than the hole"),
     "no png": ("--from-mask old.png -o mask.jpg", "--output: 'mask.jpg' is no name for a mask"),
     "no folder": ("--from-mask old.png -o none/mask.png", "cannot write 'none/mask.png' (No such file"),
     "check alone": ("--check old.png", "--check goes with --like"),
@@ -116,8 +119,8 @@ def test_checking(capsys: Any) -> None:
     assert "old.png fits photo.jpg" in capsys.readouterr().err
     assert run(words("--check drawing.png --like photo.jpg")) == 1
     told = capsys.readouterr()
-    assert "imgkit: drawing.png: has no transparency" in told.err
-    assert "imgkit: drawing.png: is 3x2 pixels, the picture 30x20" in told.err
+    assert "imgkit: drawing.png: The mask has no transparency" in told.err
+    assert "imgkit: drawing.png: The mask has 3x2 pixels, the image 30x20" in told.err
     assert told.out == ""
     assert run(words("--check missing.png --like photo.jpg")) == 2
 

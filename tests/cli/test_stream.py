@@ -20,7 +20,7 @@ from imgkit.cli import terminal_images as preview
 from imgkit.cli.run import run
 from imgkit.cli.streaming import partial_plan
 from imgkit.default_plugins.spool import spool_in
-from imgkit.images.part_files import PIECE_BYTES
+from imgkit.images.part_files import BUFFER_BYTES
 from imgkit.images.saving import SavePlan
 from tests.cli.support import CANARY, SMALL, clear, command, environment, imgkit
 from tests.support.event_streams import HEAD, PARTIAL, WHOLE, chunk, completed, partial, streamed
@@ -58,7 +58,7 @@ def test_files_that_arrive_on_disk(tmp_path: Path) -> None:
     with ImageService() as images:
         with images.stream_image("a fox", size="1024x1024", partial_images=2) as events:
             made = [one.image.data for one in events]
-    assert min(map(len, made)) > PIECE_BYTES
+    assert min(map(len, made)) > BUFFER_BYTES
     assert [(tmp_path / name).read_bytes() for name in pictures(tmp_path)[:3]] == made
 
 
@@ -132,7 +132,7 @@ def test_names(tmp_path: Path, target: str, expected: str | None) -> None:
     if expected is None:
         target, expected = "odd.name.", "odd.name..partial-1.png"
     image = Image.from_bytes(WHOLE, about={"prompt": "a fox"})
-    plan = partial_plan(SavePlan.of(target), 1)
+    plan = partial_plan(SavePlan.from_target(target), 1)
     assert plan.write(image, 1) == Path(expected.replace("%s", image.sha256[:12]))
     assert not list(tmp_path.rglob("*.json"))
 

@@ -128,7 +128,7 @@ def test_nothing_is_kept_of_a_call(flavor: str) -> None:
 def test_nothing_is_kept_of_a_stream(flavor: str, saving: bool, tmp_path: Path) -> None:
     """So it is whether it is read to its end, left early, ends too soon or is refused; to files as well."""
     settings: dict[str, Any] = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "retry": True}
-    wish = {"save_to": SavePlan.of(tmp_path / "fox.png", overwrite=True)} if saving else {}
+    wish = {"save_to": SavePlan.from_target(tmp_path / "fox.png", overwrite=True)} if saving else {}
     turns = itertools.cycle((1, 2, 9))
 
     async def main() -> Any:

@@ -56,7 +56,7 @@ def test_masks_are_always_looked_at(cleanup: ExitStack) -> None:
     assert ready.mask is not None
     assert (ready.mask.read(), told) == (HOLE, [])
     for how in (None, "check"):
-        with pytest.raises(InvalidRequestError, match="the picture 8x8"):
+        with pytest.raises(InvalidRequestError, match="the image 8x8"):
             prepare([picture(), saved(two())], cleanup, mask=HOLE, how=how)
     with pytest.raises(InvalidRequestError, match="no transparency"):
         prepare([picture()], cleanup, mask=picture())
@@ -77,7 +77,7 @@ def test_checking(cleanup: ExitStack) -> None:
     fields = refusal(lambda: prepare([picture(), saved(two(), "BMP")], cleanup, how="check", rules=SQUARE))
     assert list(fields) == ["image.1"]
     assert "is a BMP" in fields["image.1"]
-    assert "a square is taken" in fields["image.1"]
+    assert "takes a square" in fields["image.1"]
 
 
 def test_fitting(cleanup: ExitStack) -> None:

@@ -189,11 +189,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"partial_images": True}, "partial_images: must be"),
     ({"partial_images": "2"}, "partial_images: must be"),
     ({"n": 11}, "n: one stream has at most 10"),
-    ({"n": 0}, "n: must be"),
+    ({"n": 0}, "n: Must be"),
     ({"extra_body": {"stream": True}}, "stream_image"),
     ({"extra_body": {"partial_images": 1}}, "partial_images=2"),
     ({"prompt": CreateImageRequest(prompt="a fox", response_format="url")}, "response_format: streams carry"),
-    ({"prompt": " "}, "prompt: is empty"),
+    ({"prompt": " "}, "prompt: The prompt is empty"),
 ]
 
 

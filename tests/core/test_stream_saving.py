@@ -24,7 +24,7 @@ from imgkit import Completed, PartialImage
 from imgkit.core.recovery import recover
 from imgkit.default_plugins.spool import spool_in
 from imgkit.images import part_files as scratch
-from imgkit.images.part_files import PIECE_BYTES, PartFile, PartFiles
+from imgkit.images.part_files import BUFFER_BYTES, PartFile, PartFiles
 from imgkit.testing.samples import png
 from tests.conftest import Face
 from tests.support.event_streams import HEAD, Seen, completed, event, partial, streamed, then, watch
@@ -330,13 +330,13 @@ def test_a_file_that_was_not_made_whole() -> None:
 
 def test_a_picture_read_while_the_call_ends(tmp_path: Path) -> None:
     """Another thread that reads a partial picture never meets the moment between disk and memory."""
-    data = os.urandom(PIECE_BYTES * 4)
+    data = os.urandom(BUFFER_BYTES * 4)
     for _ in range(20):
         held = PartFiles(tmp_path, digests=False)
-        file = held.new()
+        file = held.new_file()
         file.add(data)
         held.write()
-        file.lend()
+        file.share()
         wrong: list[object] = []
 
         def read(file: PartFile = file, wrong: list[object] = wrong) -> None:

@@ -1,4 +1,4 @@
-"""Pictures made to fit: what is wrong, what is done about it, and what is left alone."""
+"""Fitting images: problems, changes, and images that stay unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgkit.errors import InvalidRequestError
-from imgkit.images.fitting import ImageNeeds, check, fit_image, problems
+from imgkit.images.fitting import ImageNeeds, check_fit, find_problems, fit_image
 from imgkit.images.inputs import ImageFile, open_file
 from imgkit.images.sniff import Format
 from tests.support.openings import cleanup
@@ -45,16 +45,16 @@ SQUARE = ImageNeeds(formats=frozenset({"png"}), square=True)
 
 
 def fit(data: Any, needs: ImageNeeds, cleanup: ExitStack) -> tuple[ImageFile, list[str]]:
-    """Make a picture fit; what comes out has no problem left, and is the same each time."""
-    made, done = fit_image(open_file(data, "image", cleanup), needs, cleanup)
-    assert problems(made, needs) == []
+    """Fit an image; assert that no problem is left and that a second run gives equal bytes."""
+    fitted, changes = fit_image(open_file(data, "image", cleanup), needs, cleanup)
+    assert find_problems(fitted, needs) == []
     again, _ = fit_image(open_file(data, "image", cleanup), needs, cleanup)
-    assert again.sha256 == made.sha256
-    return made, done
+    assert again.sha256 == fitted.sha256
+    return fitted, changes
 
 
-def near(found: Any, wanted: tuple[int, ...]) -> bool:
-    return all(abs(one - other) <= 12 for one, other in zip(found, wanted, strict=True))
+def is_near(colour: Any, target: tuple[int, ...]) -> bool:
+    return all(abs(actual - expected) <= 12 for actual, expected in zip(colour, target, strict=True))
 
 
 FITS: dict[str, Callable[[], bytes]] = {
@@ -69,27 +69,28 @@ FITS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", FITS)
-def test_what_fits_is_left_alone(kind: str, cleanup: ExitStack) -> None:
-    """Byte for byte, with its metadata."""
+def test_fitting_images_stay_unchanged(kind: str, cleanup: ExitStack) -> None:
+    """Keeps a fitting image byte for byte, with its metadata."""
     data = FITS[kind]()
-    made, done = fit(data, ANY, cleanup)
-    assert made.read() == data
-    assert done == []
-    check(open_file(data, "image", cleanup), ANY)
+    fitted, changes = fit(data, ANY, cleanup)
+    assert fitted.read() == data
+    assert changes == []
+    check_fit(open_file(data, "image", cleanup), ANY)
 
 
-def test_a_file_that_fits_is_not_read_into_memory_again(tmp_path: Path, cleanup: ExitStack) -> None:
+def test_a_fitting_file_is_returned_as_it_is(tmp_path: Path, cleanup: ExitStack) -> None:
+    """Returns the same ImageFile if it fits."""
     (tmp_path / "a.png").write_bytes(saved(two()))
-    file = ImageFile.of(open_file(tmp_path / "a.png", "image", cleanup))
-    made, _ = fit_image(file, ANY, cleanup)
-    assert made is file
+    file = ImageFile.from_raw(open_file(tmp_path / "a.png", "image", cleanup))
+    fitted, _ = fit_image(file, ANY, cleanup)
+    assert fitted is file
 
 
 @dataclass
 class Case:
     data: Callable[[], bytes]
-    told: str
-    done: str
+    problem: str
+    change: str
     format: Format = "png"
     mode: str = "RGB"
     needs: ImageNeeds = ANY
@@ -100,158 +101,168 @@ def floating() -> bytes:
 
 
 CASES = {
-    "cmyk": Case(lambda: saved(two("CMYK"), "JPEG", quality=95), "is a CMYK JPEG: convert it to RGB, or say "
-                 'prepare="fit"', "converted from CMYK to RGB", "jpeg"),
-    "palette": Case(lambda: saved(two().quantize(4)), "has a palette", "converted to full colours"),
+    "cmyk": Case(lambda: saved(two("CMYK"), "JPEG", quality=95), "is a CMYK JPEG. Convert it to RGB, or pass "
+                 'prepare="fit"', "Converted from CMYK to RGB", "jpeg"),
+    "palette": Case(lambda: saved(two().quantize(4)), "has a palette", "Converted to full colours"),
     "palette and alpha": Case(lambda: saved(two().quantize(4), transparency=b"\xff\xff\xff\xff\x00"[:4]),
-                              "has a palette", "converted to full colours", mode="RGBA"),
-    "gif": Case(lambda: saved(two(), "GIF"), "is a GIF, and JPEG or PNG or WEBP is taken", "written as png"),
-    "animated gif": Case(lambda: animated("GIF"), "is animated (3 frames)", "the first of 3 frames taken"),
-    "animated webp": Case(lambda: animated("WEBP"), "is animated (3 frames)", "the first of 3", "webp"),
-    "animated png": Case(lambda: animated("PNG"), "is animated (3 frames)", "the first of 3 frames taken"),
-    "tiff": Case(lambda: saved(two(), "TIFF"), "is a TIFF", "written as png"),
-    "cmyk tiff": Case(lambda: saved(two("CMYK"), "TIFF"), "is a CMYK TIFF", "converted from CMYK to RGB"),
-    "bmp": Case(lambda: saved(two(), "BMP"), "is a BMP", "written as png"),
-    "avif": Case(lambda: saved(two(), "AVIF", quality=100), "is an AVIF", "written as png"),
-    "turned": Case(lambda: exif(3, two()), "shown turned (EXIF orientation 3)", "turned upright", "jpeg"),
-    "png wanted": Case(lambda: saved(two(), "JPEG", quality=95), "is a JPEG, and PNG is taken",
-                       "written as png", needs=PNG_ONLY),
+                              "has a palette", "Converted to full colours", mode="RGBA"),
+    "gif": Case(lambda: saved(two(), "GIF"), "is a GIF, and the model takes JPEG or PNG or WEBP",
+                "Written as png"),
+    "animated gif": Case(lambda: animated("GIF"), "is animated (3 frames)", "first of 3 frames"),
+    "animated webp": Case(lambda: animated("WEBP"), "is animated (3 frames)", "first of 3 frames", "webp"),
+    "animated png": Case(lambda: animated("PNG"), "is animated (3 frames)", "first of 3 frames"),
+    "tiff": Case(lambda: saved(two(), "TIFF"), "is a TIFF", "Written as png"),
+    "cmyk tiff": Case(lambda: saved(two("CMYK"), "TIFF"), "is a CMYK TIFF", "Converted from CMYK to RGB"),
+    "bmp": Case(lambda: saved(two(), "BMP"), "is a BMP", "Written as png"),
+    "avif": Case(lambda: saved(two(), "AVIF", quality=100), "is an AVIF", "Written as png"),
+    "turned": Case(lambda: exif(3, two()), "rotate the image (EXIF orientation 3)", "Rotated upright",
+                   "jpeg"),
+    "png wanted": Case(lambda: saved(two(), "JPEG", quality=95), "is a JPEG, and the model takes PNG",
+                       "Written as png", needs=PNG_ONLY),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", CASES)
-def test_what_does_not_fit(kind: str, cleanup: ExitStack) -> None:
-    """Each is explained, and made to fit with the same colours in the same places."""
+def test_unfitting_images(kind: str, cleanup: ExitStack) -> None:
+    """Explains each problem, and fits the image with the same colours in the same places."""
     case = CASES[kind]
     data = case.data()
-    fields = refusal(lambda: check(open_file(data, "image", cleanup), case.needs))
-    assert case.told in fields["image"]
-    made, done = fit(data, case.needs, cleanup)
-    assert any(one.startswith("image: ") and case.done in one for one in done), done
-    page = opened(made.read())
-    assert (made.kind.format, page.mode, page.size) == (case.format, case.mode, (32, 16))
+    fields = refusal(lambda: check_fit(open_file(data, "image", cleanup), case.needs))
+    assert case.problem in fields["image"]
+    fitted, changes = fit(data, case.needs, cleanup)
+    assert any(change.startswith("image: ") and case.change in change for change in changes), changes
+    page = opened(fitted.read())
+    assert (fitted.kind.format, page.mode, page.size) == (case.format, case.mode, (32, 16))
     colours = (RED, BLUE) if "turned" not in kind else (BLUE, RED)
     for at, colour in zip(((2, 8), (29, 8)), colours, strict=True):
-        assert near(page.convert("RGB").getpixel(at), colour), page.getpixel(at)
+        assert is_near(page.convert("RGB").getpixel(at), colour), page.getpixel(at)
     assert "exif" not in page.info
 
 
 def test_sixteen_bits(cleanup: ExitStack) -> None:
-    """Greys keep their upper half, of either byte order; colours too."""
+    """Keeps the upper byte of 16-bit greys, in either byte order, and of 16-bit colours."""
     for data in (
         saved(greys([0, 0x1234, 0xFFFF], mode="I;16")),
         saved(greys([0, 0x1234, 0xFFFF], mode="I;16"), "TIFF"),
     ):
-        made, done = fit(data, ANY, cleanup)
-        assert opened(made.read()).tobytes() == b"\x00\x12\xff"
-        assert "image: converted from 16 to 8 bits per channel." in done
-    made, done = fit(png(2, 16, 1, b"\x12\x34\xff\xff\x00\x00"), ANY, cleanup)
-    assert opened(made.read()).getpixel((0, 0)) == (0x12, 0xFF, 0)
-    assert done == ["image: converted from 16 to 8 bits per channel."]
+        fitted, changes = fit(data, ANY, cleanup)
+        assert opened(fitted.read()).tobytes() == b"\x00\x12\xff"
+        assert "image: Converted from 16 to 8 bits per channel." in changes
+    fitted, changes = fit(png(2, 16, 1, b"\x12\x34\xff\xff\x00\x00"), ANY, cleanup)
+    assert opened(fitted.read()).getpixel((0, 0)) == (0x12, 0xFF, 0)
+    assert changes == ["image: Converted from 16 to 8 bits per channel."]
 
 
 def test_transparency_is_kept(cleanup: ExitStack) -> None:
+    """Keeps the transparency of a palette."""
     source = greys([0, 1], mode="P")
     source.putpalette([*RED, *BLUE])
-    made, _ = fit(saved(source, transparency=b"\0\x80"), ANY, cleanup)
-    assert opened(made.read()).tobytes() == bytes([*RED, 0, *BLUE, 0x80])
+    fitted, _ = fit(saved(source, transparency=b"\0\x80"), ANY, cleanup)
+    assert opened(fitted.read()).tobytes() == bytes([*RED, 0, *BLUE, 0x80])
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_orientations(orientation: int, cleanup: ExitStack) -> None:
-    """Pixels are turned as viewers turn them."""
+    """Rotates the pixels as viewers display them."""
     data = exif(orientation, CORNERS, "PNG")
-    made, done = fit(data, ANY, cleanup)
+    fitted, changes = fit(data, ANY, cleanup)
     with opened(data) as source:
         shown = PIL.ImageOps.exif_transpose(source)
-    page = opened(made.read())
+    page = opened(fitted.read())
     assert (page.size, page.tobytes()) == (shown.size, shown.tobytes())
-    assert done == [f"image: turned upright (EXIF orientation {orientation})."]
+    assert changes == [f"image: Rotated upright (EXIF orientation {orientation})."]
 
 
 def test_padding_without_transparency(cleanup: ExitStack) -> None:
-    """A JPEG is padded in the colour of its edges."""
+    """Pads a JPEG in the colour of its edges."""
     needs = ImageNeeds(formats=frozenset({"jpeg"}), square=True)
-    made, done = fit(saved(PIL.Image.new("RGB", (16, 32), (10, 200, 30)), "JPEG"), needs, cleanup)
-    page = opened(made.read())
-    assert (page.size, made.kind.format) == ((32, 32), "jpeg")
-    assert near(page.getpixel((1, 1)), (10, 200, 30))
-    assert "padded from 16x32 to 32x32" in done[0]
+    fitted, changes = fit(saved(PIL.Image.new("RGB", (16, 32), (10, 200, 30)), "JPEG"), needs, cleanup)
+    page = opened(fitted.read())
+    assert (page.size, fitted.kind.format) == ((32, 32), "jpeg")
+    assert is_near(page.getpixel((1, 1)), (10, 200, 30))
+    assert "Padded from 16x32 to 32x32" in changes[0]
 
 
 def test_fewer_bytes_without_loss(cleanup: ExitStack) -> None:
-    """A PNG that is only packed badly keeps every pixel."""
+    """Keeps every pixel of a badly compressed PNG."""
     source = opened(noise(5, 64)).resize((256, 256), PIL.Image.Resampling.NEAREST)
     bad = saved(source, compress_level=0)
     needs = ImageNeeds(formats=frozenset({"png"}), max_bytes=len(bad) // 3)
-    made, done = fit(bad, needs, cleanup)
-    assert made.length <= len(bad) // 3
-    assert opened(made.read()).tobytes() == source.tobytes()
-    assert done == [f"image: written anew in {made.length} bytes instead of {len(bad)}."]
+    fitted, changes = fit(bad, needs, cleanup)
+    assert fitted.length <= len(bad) // 3
+    assert opened(fitted.read()).tobytes() == source.tobytes()
+    assert changes == [f"image: Compressed again to {fitted.length} bytes instead of {len(bad)}."]
 
 
-def test_webp_loses_nothing_either(cleanup: ExitStack) -> None:
+def test_fewer_bytes_with_lossless_webp(cleanup: ExitStack) -> None:
+    """Writes a lossless WebP if a PNG is too large."""
     source = opened(noise(5, 64)).resize((256, 256), PIL.Image.Resampling.NEAREST)
     needs = ImageNeeds(formats=frozenset({"png", "webp"}), max_bytes=len(saved(source, optimize=True)) - 1)
-    made, done = fit(saved(source), needs, cleanup)
-    assert opened(made.read()).convert("RGB").tobytes() == source.tobytes()
-    assert done == ["image: written as webp."]
+    fitted, changes = fit(saved(source), needs, cleanup)
+    assert opened(fitted.read()).convert("RGB").tobytes() == source.tobytes()
+    assert changes == ["image: Written as webp."]
 
 
 @pytest.mark.parametrize("share", [2, 10, 100])
 def test_fewer_bytes_with_fewer_pixels(share: int, cleanup: ExitStack) -> None:
-    """Where nothing else helps, it shrinks, and not much more than it must."""
+    """Shrinks an incompressible image, and not much more than necessary."""
     data = noise(6, 200)
     needs = ImageNeeds(formats=frozenset({"png"}), max_bytes=len(data) // share)
-    made, done = fit(data, needs, cleanup)
+    fitted, changes = fit(data, needs, cleanup)
     assert needs.max_bytes is not None
-    assert needs.max_bytes / 3 < made.length <= needs.max_bytes
-    assert done == [f"image: shrunk from 200x200 to {made.kind.width}x{made.kind.height} pixels."]
+    assert needs.max_bytes / 3 < fitted.length <= needs.max_bytes
+    assert changes == [f"image: Shrunk from 200x200 to {fitted.kind.width}x{fitted.kind.height} pixels."]
 
 
 def test_a_photo_stays_a_jpeg(cleanup: ExitStack) -> None:
+    """Reduces the quality of a JPEG before its size in pixels."""
     data = saved(opened(noise(6, 200)), "JPEG", quality=98, subsampling=0)
-    made, done = fit(data, ImageNeeds(max_bytes=len(data) * 2 // 3), cleanup)
-    assert (made.kind.format, made.kind.width) == ("jpeg", 200)
-    assert done == [f"image: written anew in {made.length} bytes instead of {len(data)}."]
+    fitted, changes = fit(data, ImageNeeds(max_bytes=len(data) * 2 // 3), cleanup)
+    assert (fitted.kind.format, fitted.kind.width) == ("jpeg", 200)
+    assert changes == [f"image: Compressed again to {fitted.length} bytes instead of {len(data)}."]
 
 
 def test_fewer_pixels(cleanup: ExitStack) -> None:
-    """Also with what makes it square."""
+    """Counts the padding of a square image as pixels."""
     needs = ImageNeeds(max_pixels=100, square=True)
-    made, done = fit(saved(two()), needs, cleanup)
-    assert (made.kind.width, made.kind.height) == (10, 10)
-    assert any("shrunk from 32x16 to 10x5" in one for one in done)
+    fitted, changes = fit(saved(two()), needs, cleanup)
+    assert (fitted.kind.width, fitted.kind.height) == (10, 10)
+    assert any("Shrunk from 32x16 to 10x5" in change for change in changes)
 
 
 def test_shrinking_does_not_bleed(cleanup: ExitStack) -> None:
-    """Colours of transparent pixels do not show at the edges of visible ones."""
+    """Keeps the colours of transparent pixels out of visible edges."""
     page = PIL.Image.new("RGBA", (40, 40), (0, 255, 0, 0))
     page.paste((255, 0, 0, 255), (0, 0, 21, 40))
-    made, _ = fit(saved(page), ImageNeeds(max_pixels=100), cleanup)
-    for red, green, _, opacity in opened(made.read()).convert("RGBA").get_flattened_data():
+    fitted, _ = fit(saved(page), ImageNeeds(max_pixels=100), cleanup)
+    rgba: Any = opened(fitted.read()).convert("RGBA").get_flattened_data()
+    for red, green, _, opacity in rgba:
         assert opacity < 8 or (red > 245 and green < 10)
 
 
 def test_transparent_to_jpeg(cleanup: ExitStack) -> None:
+    """Makes transparent parts white for a model that takes only JPEG."""
     page = PIL.Image.new("RGBA", (8, 8), (0, 0, 0, 0))
-    made, done = fit(saved(page), ImageNeeds(formats=frozenset({"jpeg"})), cleanup)
-    assert opened(made.read()).getpixel((4, 4)) == (255, 255, 255)
-    assert done == ["image: transparent parts made white.", "image: written as jpeg, which loses a little."]
+    fitted, changes = fit(saved(page), ImageNeeds(formats=frozenset({"jpeg"})), cleanup)
+    assert opened(fitted.read()).getpixel((4, 4)) == (255, 255, 255)
+    assert changes == [
+        "image: Transparent parts made white.",
+        "image: Written as jpeg, with a slight loss of quality.",
+    ]
 
 
 def test_colour_profiles(cleanup: ExitStack) -> None:
-    """One that fits what is written is kept; that of other channels is not."""
+    """Keeps a matching colour profile and drops the profile of other channels."""
     srgb = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
-    made, _ = fit(saved(two(), "TIFF", icc_profile=srgb), ANY, cleanup)
-    assert opened(made.read()).info["icc_profile"] == srgb
+    fitted, _ = fit(saved(two(), "TIFF", icc_profile=srgb), ANY, cleanup)
+    assert opened(fitted.read()).info["icc_profile"] == srgb
     for needs in (SQUARE, ImageNeeds(max_pixels=100)):
-        made, _ = fit(saved(two(), icc_profile=srgb), needs, cleanup)
-        assert opened(made.read()).info["icc_profile"] == srgb
-    made, _ = fit(saved(two("CMYK"), "JPEG", icc_profile=srgb), ANY, cleanup)
-    assert "icc_profile" not in opened(made.read()).info
-    made, _ = fit(saved(two("L"), "TIFF", icc_profile=srgb), ANY, cleanup)
-    assert "icc_profile" not in opened(made.read()).info
+        fitted, _ = fit(saved(two(), icc_profile=srgb), needs, cleanup)
+        assert opened(fitted.read()).info["icc_profile"] == srgb
+    fitted, _ = fit(saved(two("CMYK"), "JPEG", icc_profile=srgb), ANY, cleanup)
+    assert "icc_profile" not in opened(fitted.read()).info
+    fitted, _ = fit(saved(two("L"), "TIFF", icc_profile=srgb), ANY, cleanup)
+    assert "icc_profile" not in opened(fitted.read()).info
 
 
 def cmyk_profile() -> bytes:
@@ -269,17 +280,17 @@ def cmyk_profile() -> bytes:
     return head.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061) + bytes(48) + body
 
 
-def test_inks_by_their_profile(cleanup: ExitStack) -> None:
-    """CMYK has no meaning of its own: its profile says what colours it is, where there is one."""
+def test_cmyk_profile(cleanup: ExitStack) -> None:
+    """Converts CMYK by its own profile if it has one."""
     cyan = PIL.Image.new("CMYK", (8, 8), (255, 0, 0, 0))
-    made, _ = fit(saved(cyan, "TIFF"), ANY, cleanup)
-    assert near(opened(made.read()).getpixel((4, 4)), (0, 255, 255))
-    made, _ = fit(saved(cyan, "TIFF", icc_profile=cmyk_profile()), ANY, cleanup)
-    assert near(opened(made.read()).getpixel((4, 4)), RED)
+    fitted, _ = fit(saved(cyan, "TIFF"), ANY, cleanup)
+    assert is_near(opened(fitted.read()).getpixel((4, 4)), (0, 255, 255))
+    fitted, _ = fit(saved(cyan, "TIFF", icc_profile=cmyk_profile()), ANY, cleanup)
+    assert is_near(opened(fitted.read()).getpixel((4, 4)), RED)
 
 
 def test_other_formats_that_pillow_knows(monkeypatch: pytest.MonkeyPatch, cleanup: ExitStack) -> None:
-    """HEIC, where a plugin of Pillow opens it, is converted like the rest."""
+    """Converts HEIC if a Pillow plugin opens it."""
     heic = b"\0\0\0\x18ftypheic" + bytes(60)
 
     def factory(stream: Any, name: str) -> PIL.Image.Image:
@@ -288,31 +299,31 @@ def test_other_formats_that_pillow_knows(monkeypatch: pytest.MonkeyPatch, cleanu
         return made
 
     monkeypatch.setitem(PIL.Image.OPEN, "HEIF", (factory, lambda head: head[4:12] == b"ftypheic"))
-    assert "is a HEIF" in refusal(lambda: check(open_file(heic, "image", cleanup), ANY))["image"]
-    made, done = fit(heic, ANY, cleanup)
-    assert opened(made.read()).tobytes() == bytes(RED) * 12
-    assert done == ["image: written as png."]
+    assert "is a HEIF" in refusal(lambda: check_fit(open_file(heic, "image", cleanup), ANY))["image"]
+    fitted, changes = fit(heic, ANY, cleanup)
+    assert opened(fitted.read()).tobytes() == bytes(RED) * 12
+    assert changes == ["image: Written as png."]
 
 
-def test_several_pictures_in_a_jpeg(cleanup: ExitStack) -> None:
-    """What some cameras put behind the first one, a preview say, is no animation."""
+def test_several_images_in_a_jpeg(cleanup: ExitStack) -> None:
+    """Ignores additional images of an MPO, such as a camera's preview."""
     data = saved(two(), "MPO", save_all=True, append_images=[two()])
-    made, _ = fit(data, ANY, cleanup)
-    assert made.read() == data
+    fitted, _ = fit(data, ANY, cleanup)
+    assert fitted.read() == data
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow tells whoever listens
 def test_broken_metadata(cleanup: ExitStack) -> None:
-    """The picture itself may be sound."""
+    """Accepts an intact image with broken EXIF data."""
     data = saved(two(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
-    assert problems(open_file(data, "image", cleanup), ANY) == []
+    assert find_problems(open_file(data, "image", cleanup), ANY) == []
 
 
 HOPELESS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "text": (lambda: b"hello", "is no picture that Pillow can open"),
-    "pdf": (lambda: b"%PDF-1.7\n", "is no picture that Pillow can open"),
-    "postscript": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture that Pillow"),
-    "svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', "is no picture that Pillow can open"),
+    "text": (lambda: b"hello", "is no image that Pillow can open"),
+    "pdf": (lambda: b"%PDF-1.7\n", "is no image that Pillow can open"),
+    "postscript": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image that Pillow"),
+    "svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', "is no image that Pillow can open"),
     "heic without its plugin": (lambda: b"\0\0\0\x18ftypheic" + bytes(60), "pillow-heif"),
     "cut off": (lambda: noise(1)[:300], "is cut off"),
     "cut off, to convert": (lambda: saved(opened(noise(1)), "JPEG")[:900], "cannot be decoded"),
@@ -323,8 +334,8 @@ HOPELESS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("kind", HOPELESS)
-def test_what_cannot_be_made_to_fit(kind: str, cleanup: ExitStack) -> None:
-    """Whatever it is, the error is ours and names the field."""
+def test_hopeless_images(kind: str, cleanup: ExitStack) -> None:
+    """Raises an InvalidRequestError that names the field."""
     make, text = HOPELESS[kind]
     fields = refusal(lambda: fit_image(open_file(make(), "image.2", cleanup), SQUARE, cleanup))
     assert list(fields) == ["image.2"]
@@ -332,25 +343,27 @@ def test_what_cannot_be_made_to_fit(kind: str, cleanup: ExitStack) -> None:
 
 
 def test_more_pixels_than_the_format_holds(cleanup: ExitStack) -> None:
-    """A WebP has at most 16383 pixels each way."""
-    made, _ = fit(saved(PIL.Image.new("L", (20_000, 2))), ImageNeeds(formats=frozenset({"webp"})), cleanup)
-    assert made.kind.width == 10_000
+    """Shrinks an image above the 16383 pixels of a WebP's edge."""
+    fitted, _ = fit(saved(PIL.Image.new("L", (20_000, 2))), ImageNeeds(formats=frozenset({"webp"})), cleanup)
+    assert fitted.kind.width == 10_000
 
 
 def test_too_small_a_limit(cleanup: ExitStack) -> None:
+    """Rejects a limit that no PNG can meet."""
     needs = ImageNeeds(formats=frozenset({"png"}), max_bytes=20)
     fields = refusal(lambda: fit_image(open_file(noise(1), "image", cleanup), needs, cleanup))
     assert "cannot be written as PNG of 20 bytes" in fields["image"]
 
 
-def test_everything_wrong_is_told_at_once(cleanup: ExitStack) -> None:
+def test_all_problems_at_once(cleanup: ExitStack) -> None:
+    """Lists all problems in one message, and fixes all of them."""
     needs = ImageNeeds(formats=frozenset({"png"}), max_bytes=100, square=True, max_pixels=10)
-    told = refusal(lambda: check(open_file(exif(6, two("CMYK")), "image", cleanup), needs))["image"]
+    message = refusal(lambda: check_fit(open_file(exif(6, two("CMYK")), "image", cleanup), needs))["image"]
     for word in ("is a JPEG", "CMYK", "EXIF", "square", "pixels, and at most 10", "bytes, and at most 100"):
-        assert word in told
-    made, done = fit(exif(6, two("CMYK")), needs, cleanup)
-    assert made.kind.width == made.kind.height == 3
-    assert len(done) == 5
+        assert word in message
+    fitted, changes = fit(exif(6, two("CMYK")), needs, cleanup)
+    assert fitted.kind.width == fitted.kind.height == 3
+    assert len(changes) == 5
 
 
 @settings(deadline=None)  # lossless WebP takes its time on a busy machine
@@ -364,7 +377,7 @@ def test_everything_wrong_is_told_at_once(cleanup: ExitStack) -> None:
 def test_anything_fits_afterwards(
     size: tuple[int, int], mode: str, format: str, square: bool, pixels: int
 ) -> None:
-    """Whatever Pillow writes, fits afterwards."""
+    """Fits every image that Pillow can write."""
     try:
         data = saved(PIL.Image.new(mode, size), format)
     except (OSError, ValueError):
@@ -374,25 +387,27 @@ def test_anything_fits_afterwards(
         fit(data, needs, stack)
 
 
-def test_what_is_made_is_closed_with_the_call() -> None:
-    """It is opened like any other input: large pictures wait in a temporary file, gone with the call."""
+def test_fitted_images_close_with_the_call() -> None:
+    """Closes the temporary file of a fitted image when the call ends."""
     closed: list[bool] = []
     with ExitStack() as call:
-        made, _ = fit_image(open_file(saved(two(), "BMP"), "image", call), ANY, call)
-        call.callback(lambda: closed.append(made.read() != b""))
+        fitted, _ = fit_image(open_file(saved(two(), "BMP"), "image", call), ANY, call)
+        call.callback(lambda: closed.append(fitted.read() != b""))
     assert closed == [True]
     with pytest.raises(ValueError, match="closed"):
-        made.read()
+        fitted.read()
 
 
 def test_the_caller_keeps_the_position(cleanup: ExitStack) -> None:
+    """Leaves the file position of the caller's stream."""
     stream = io.BytesIO(b"12345" + saved(two(), "BMP"))
     stream.seek(5)
     fit_image(open_file(stream, "image", cleanup), ANY, cleanup)
     assert stream.tell() == 5
 
 
-def test_a_changed_file_is_refused(tmp_path: Path, cleanup: ExitStack) -> None:
+def test_a_changed_file_is_rejected(tmp_path: Path, cleanup: ExitStack) -> None:
+    """Rejects a file that changed after it was opened."""
     path = tmp_path / "a.bmp"
     path.write_bytes(saved(two(), "BMP"))
     file = open_file(path, "image", cleanup)

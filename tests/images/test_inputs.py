@@ -1,4 +1,4 @@
-"""Pictures that the caller gives: every kind of input, and files that are not what they seem."""
+"""Image inputs: every kind of value, concurrent reads, Pillow modes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import PIL.Image
 import pytest
 
 from imgkit.images.image import Image
-from imgkit.images.inputs import check_type, open_input
+from imgkit.images.inputs import find_type_problem, open_input
 from imgkit.images.sniff import Kind
 from tests.support.openings import cleanup, refusal
 from tests.support.pictures import noise, picture
@@ -32,7 +32,7 @@ __all__ = ["cleanup"]  # a fixture, used by name
 
 
 class Pipe:
-    """The least that counts as a file: it can only be read."""
+    """A minimal file object that can only be read."""
 
     def __init__(self, data: bytes, pieces: int = 7) -> None:
         self._stream = io.BytesIO(data)
@@ -100,9 +100,9 @@ KINDS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_input(kind: str, tmp_path: Path, cleanup: ExitStack) -> None:
-    """Whatever holds the picture, the same bytes come out, as often as they are asked for."""
+    """Reads the same bytes from every kind of input, repeatedly."""
     value = KINDS[kind](tmp_path)
-    assert check_type(value) is None
+    assert find_type_problem(value) is None
     if hasattr(value, "close"):
         cleanup.callback(value.close)
     opened = open_input(value, "image", cleanup)
@@ -115,31 +115,31 @@ POSITIONED = ["bytes-io", "handle", "raw-handle", "update-handle", "named-tempor
 
 
 @pytest.mark.parametrize("kind", POSITIONED)
-def test_position_is_where_it_begins_and_is_not_moved(kind: str, tmp_path: Path, cleanup: ExitStack) -> None:
-    """A file object counts from its position on, and stands there again afterwards."""
-    held = b"12345" + PNG
+def test_position_is_the_start_and_stays(kind: str, tmp_path: Path, cleanup: ExitStack) -> None:
+    """Reads a file object from its position on and restores the position."""
+    content = b"12345" + PNG
     values: dict[str, Any] = {
-        "bytes-io": lambda: io.BytesIO(held),
-        "handle": lambda: file(tmp_path, held).open("rb"),
-        "raw-handle": lambda: io.FileIO(file(tmp_path, held)),
-        "update-handle": lambda: file(tmp_path, held).open("r+b"),
+        "bytes-io": lambda: io.BytesIO(content),
+        "handle": lambda: file(tmp_path, content).open("rb"),
+        "raw-handle": lambda: io.FileIO(file(tmp_path, content)),
+        "update-handle": lambda: file(tmp_path, content).open("r+b"),
         "named-temporary": lambda: tempfile.NamedTemporaryFile(dir=tmp_path),  # noqa: SIM115
-        "gzip": lambda: gzip.GzipFile(file(tmp_path, gzip.compress(held))),
+        "gzip": lambda: gzip.GzipFile(file(tmp_path, gzip.compress(content))),
         "zip": lambda: zipped(tmp_path),
     }
     stream = values[kind]()
     cleanup.callback(stream.close)
     start = 0 if kind == "zip" else 5
     if kind == "named-temporary":
-        stream.write(held)
+        stream.write(content)
     stream.seek(start)
     assert open_input(stream, "image", cleanup).read() == PNG
     assert stream.tell() == start
     assert stream.read() == PNG
 
 
-def test_handle_may_be_closed_while_it_is_sent(tmp_path: Path, cleanup: ExitStack) -> None:
-    """The descriptor is a copy: closing the caller's, and another file taking its number, is harmless."""
+def test_caller_may_close_the_file(tmp_path: Path, cleanup: ExitStack) -> None:
+    """Reads a duplicate descriptor, so closing the file does no harm."""
     stream = file(tmp_path).open("rb")
     opened = open_input(stream, "image", cleanup)
     stream.close()
@@ -148,10 +148,10 @@ def test_handle_may_be_closed_while_it_is_sent(tmp_path: Path, cleanup: ExitStac
 
 
 @pytest.mark.parametrize("kind", ["bytes", "path", "pipe-object"])
-def test_several_read_it_at_once(
+def test_concurrent_reads(
     kind: str, tmp_path: Path, cleanup: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The requests of one call, in threads of their own, all send the whole picture."""
+    """Gives each thread of a call the complete image."""
 
     class Slow(tempfile.SpooledTemporaryFile[bytes]):
         def seek(self, *args: Any) -> int:
@@ -167,8 +167,8 @@ def test_several_read_it_at_once(
         assert set(pool.map(lambda _: hashlib.sha256(shared.read()).hexdigest(), range(8))) == {shared.sha256}
 
 
-def test_everything_opened_is_closed(tmp_path: Path) -> None:
-    """Leaving the call's cleanup gives every descriptor back."""
+def test_cleanup_closes_all_descriptors(tmp_path: Path) -> None:
+    """Closes every descriptor at the end of the call."""
     path, pipe = file(tmp_path), Pipe(PNG)
     with path.open("rb") as stream:
         before = len(os.listdir("/proc/self/fd"))
@@ -186,14 +186,14 @@ MODES = (
 
 @pytest.mark.parametrize("mode", MODES)
 def test_pil_modes(mode: str, cleanup: ExitStack) -> None:
-    """A Pillow image of any mode becomes a PNG of its size."""
+    """Encodes a Pillow image of any mode as a PNG of its size."""
     opened = open_input(PIL.Image.new(mode, (5, 3)), "image", cleanup)
     assert opened.kind == Kind("png", 5, 3)
 
 
 @pytest.mark.parametrize("mode", ["LA", "La", "P", "PA", "RGBA", "RGBa"])
 def test_pil_transparency_is_kept(mode: str, cleanup: ExitStack) -> None:
-    """What is transparent in a Pillow image is transparent in what is sent: a mask depends on it."""
+    """Keeps the transparency of a Pillow image, as masks require."""
     source = PIL.Image.new("RGBA", (2, 2), (255, 255, 255, 0))
     given = source.convert({"La": "LA", "PA": "P"}.get(mode, mode))
     if mode == "P":
@@ -206,13 +206,13 @@ def test_pil_transparency_is_kept(mode: str, cleanup: ExitStack) -> None:
 
 
 def test_pil_sixteen_bits_are_kept(cleanup: ExitStack) -> None:
-    """Grey values above 255 are not clipped to white."""
+    """Keeps grey values above 255."""
     sent = PIL.Image.open(io.BytesIO(open_input(PIL.Image.new("I", (1, 1), 1000), "image", cleanup).read()))
     assert sent.getpixel((0, 0)) == 1000
 
 
 def test_pil_failures(tmp_path: Path, cleanup: ExitStack) -> None:
-    """A Pillow image without pixels, or whose file is cut off, is the caller's fault and says so."""
+    """Rejects a Pillow image without pixels or with a truncated file."""
     assert "0x4 pixels" in refusal(PIL.Image.new("RGB", (0, 4)), cleanup)
     with PIL.Image.open(file(tmp_path, PNG[:48])) as lazy:
         assert "cannot be written as PNG" in refusal(lazy, cleanup)

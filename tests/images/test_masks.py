@@ -1,4 +1,4 @@
-"""Masks: made and changed, and what an edit makes of one."""
+"""Making, changing and resizing masks, and an offline edit with a mask."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DRAWING = greys([0, 255, 255], [0, 127, 128])
 
 
 def test_from_white_and_black() -> None:
-    """White, or black, is what may change; the threshold is the darkest white."""
+    """Marks white or black pixels as changeable, by the threshold."""
     assert hole(masks.from_white(DRAWING)) == {(1, 0), (2, 0), (2, 1)}
     assert hole(masks.from_black(DRAWING)) == {(0, 0), (0, 1), (1, 1)}
     assert hole(masks.from_white(DRAWING, threshold=127)) == {(1, 0), (2, 0), (1, 1), (2, 1)}
@@ -51,7 +51,8 @@ KINDS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_whatever_holds_a_picture(kind: str, tmp_path: Path) -> None:
+def test_kinds_of_inputs(kind: str, tmp_path: Path) -> None:
+    """Accepts every kind of image input."""
     (tmp_path / "drawing.png").write_bytes(saved(DRAWING))
     assert masks.from_white(KINDS[kind](tmp_path)) == masks.from_white(DRAWING)
 
@@ -72,17 +73,18 @@ WHITE_RIGHT = {
 
 @pytest.mark.parametrize("kind", WHITE_RIGHT)
 def test_kinds_of_drawings(kind: str) -> None:
-    """Greys of any depth, colours and palettes are taken as greys; what is transparent stays."""
+    """Converts greys of any depth, colours and palettes to greys; transparent pixels stay."""
     assert hole(masks.from_white(WHITE_RIGHT[kind])) == {(1, 0)}
 
 
-def test_transparent_is_not_black_either() -> None:
+def test_transparent_is_not_black() -> None:
+    """Does not count transparent pixels as black."""
     drawing = PIL.Image.frombytes("LA", (2, 1), b"\0\0\0\xff")
     assert hole(masks.from_black(drawing)) == {(1, 0)}
 
 
-def test_like_brings_to_size() -> None:
-    """The drawing is scaled before black and white are told apart."""
+def test_like_scales_the_drawing() -> None:
+    """Scales the drawing before it applies the threshold."""
     made = masks.from_white(greys([0, 255]), like=picture("JPEG", (4, 2)))
     assert opened(made).size == (4, 2)
     assert hole(made) == {(2, 0), (3, 0), (2, 1), (3, 1)}
@@ -90,7 +92,8 @@ def test_like_brings_to_size() -> None:
 
 
 @given(SIZES, st.data())
-def test_a_box_is_its_pixels(size: tuple[int, int], data: st.DataObject) -> None:
+def test_box(size: tuple[int, int], data: st.DataObject) -> None:
+    """Makes exactly the pixels of the box transparent."""
     left, top = data.draw(st.integers(0, size[0] - 1)), data.draw(st.integers(0, size[1] - 1))
     across, down = data.draw(st.integers(1, size[0] - left)), data.draw(st.integers(1, size[1] - top))
     made = masks.from_box(size, (left, top, across, down))
@@ -101,7 +104,7 @@ def test_a_box_is_its_pixels(size: tuple[int, int], data: st.DataObject) -> None
 
 
 def test_polygons() -> None:
-    """A pixel is in if its middle is; what is enclosed twice is out."""
+    """Includes pixels by their centre and excludes areas enclosed twice."""
     triangle = masks.from_polygon((4, 4), [(0, 0), (4, 0), (0, 4)])
     assert hole(triangle) == {(x, y) for x in range(4) for y in range(4) if x + 0.5 + y + 0.5 < 4}
     star = masks.from_polygon((4, 4), [(0, 0), (4, 0), (4, 4), (0, 4), (0, 1), (3, 1), (3, 3), (0, 3)])
@@ -112,6 +115,7 @@ def test_polygons() -> None:
 
 @given(SIZES, st.data())
 def test_inverting_twice_changes_nothing(size: tuple[int, int], data: st.DataObject) -> None:
+    """Inverting a mask twice gives the same opacity."""
     values = data.draw(st.binary(min_size=size[0] * size[1], max_size=size[0] * size[1]))
     mask = PIL.Image.new("RGBA", size, "red")
     mask.putalpha(PIL.Image.frombytes("L", size, values))
@@ -123,8 +127,8 @@ def test_inverting_twice_changes_nothing(size: tuple[int, int], data: st.DataObj
 
 
 @given(SIZES, st.integers(1, 5), st.data())
-def test_resizing_keeps_what_may_change(size: tuple[int, int], times: int, data: st.DataObject) -> None:
-    """Each pixel becomes a block, hard edges stay hard, and going back gives the same mask."""
+def test_resizing_keeps_the_hole(size: tuple[int, int], times: int, data: st.DataObject) -> None:
+    """Scales each pixel to a block; scaling back gives the same mask."""
     count = size[0] * size[1]
     values = data.draw(
         st.lists(st.sampled_from([0, 255]), min_size=count, max_size=count).filter(lambda v: 0 in v)
@@ -139,19 +143,20 @@ def test_resizing_keeps_what_may_change(size: tuple[int, int], times: int, data:
 
 
 def test_hard_masks_stay_hard() -> None:
-    """A pixel that is made of several goes with most of them."""
+    """Rounds a merged pixel to the majority of its parts."""
     mask = PIL.Image.new("RGBA", (6, 1))
     mask.putalpha(greys([0, 255, 255, 0, 0, 255]))
     assert alpha(masks.resize(mask, (2, 1))) == b"\xff\x00"
 
 
 def test_soft_masks_stay_soft() -> None:
+    """Keeps intermediate opacities of a feathered mask."""
     soft = masks.feather(masks.from_box((40, 20), (10, 5, 20, 10)), 2)
     assert len(set(alpha(masks.resize(soft, (20, 10))))) > 2
 
 
 def test_feathering() -> None:
-    """Edges become ramps; the middle of the hole, and what is far, are as they were."""
+    """Turns edges into ramps and keeps distant pixels."""
     made = alpha(masks.feather(masks.from_box((60, 1), (20, 0, 20, 1)), 2))
     assert made[30] == 0
     assert made[0] == made[59] == 255
@@ -160,13 +165,14 @@ def test_feathering() -> None:
 
 
 def test_union() -> None:
+    """Combines the holes of two masks."""
     one, two = masks.from_box((9, 9), (0, 0, 2, 2)), masks.from_box((9, 9), (1, 1, 3, 3))
     assert hole(masks.union(one, two)) == hole(one) | hole(two)
     assert masks.union(one) == one
 
 
 def test_masks_are_small() -> None:
-    """Colours are left out: a photo with a hole becomes a small mask."""
+    """Drops the colours of a photo with a hole."""
     photo = opened(noise(1, 300)).convert("RGBA")
     photo.paste((0, 0, 0, 0), (10, 10, 50, 50))
     assert len(masks.union(photo)) < 1500 < len(saved(photo)) / 100
@@ -190,7 +196,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str, str]] = {
     ),
     "no picture": (lambda: masks.from_white(b"hello"), "picture", "is text"),
     "a type": (lambda: masks.from_white(5), "picture", "type int"),  # type: ignore[arg-type]
-    "missing": (lambda: masks.from_white("missing.png"), "picture", "cannot open"),
+    "missing": (lambda: masks.from_white("missing.png"), "picture", "Cannot open"),
     "url": (lambda: masks.from_white("https://example.com/a.png"), "picture", "does not fetch"),
     "broken": (lambda: masks.from_white(broken()), "picture", "cannot be decoded"),
     "huge": (lambda: masks.from_white(bomb(65_000, 1000)), "picture", "too many to be decoded"),
@@ -199,11 +205,11 @@ WRONG: dict[str, tuple[Callable[[], Any], str, str]] = {
     "box empty": (lambda: masks.from_box((8, 8), (1, 1, 0, 2)), "box", "is empty"),
     "box of three": (lambda: masks.from_box((8, 8), (1, 1, 2)), "box", "4 whole numbers"),  # type: ignore[arg-type]
     "box of floats": (lambda: masks.from_box((8, 8), (1, 1, 2, 2.5)), "box", "4 whole"),  # type: ignore[arg-type]
-    "no size": (lambda: masks.from_box((0, 8), (0, 0, 1, 1)), "like_or_size", "is no size"),
-    "large size": (lambda: masks.from_box((60_000, 60_000), (0, 0, 1, 1)), "like_or_size", "shrink"),
+    "no size": (lambda: masks.from_box((0, 8), (0, 0, 1, 1)), "like_or_size", "is not a size"),
+    "large size": (lambda: masks.from_box((60_000, 60_000), (0, 0, 1, 1)), "like_or_size", "Shrink"),
     "size of one": (lambda: masks.from_box((8,), (0, 0, 1, 1)), "like_or_size", "2 whole"),  # type: ignore[arg-type]
     "two points": (lambda: masks.from_polygon((8, 8), [(0, 0), (4, 4)]), "points", "3 to"),
-    "no points": (lambda: masks.from_polygon((8, 8), []), "points", "0 are given"),
+    "no points": (lambda: masks.from_polygon((8, 8), []), "points", "not 0"),
     "text": (lambda: masks.from_polygon((8, 8), "0,0"), "points", "3 to"),  # type: ignore[arg-type]
     "a line": (lambda: masks.from_polygon((8, 8), [(0, 0), (4, 4), (8, 8)]), "points", "enclose no pixel"),
     "point outside": (lambda: masks.from_polygon((8, 8), [(0, 0), (9, 0), (0, 8)]), "points.1", "outside"),
@@ -213,7 +219,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str, str]] = {
     "endless radius": (lambda: masks.feather(HOLED, float("inf")), "radius_px", "over 0"),
     "wide radius": (lambda: masks.feather(masks.from_box((99, 99), (4, 4, 3, 3)), 20), "radius_px", "wider"),
     "resize shape": (lambda: masks.resize(HOLED, (16, 8)), "mask", "another shape"),
-    "hole lost": (lambda: masks.resize(DOT, (9, 9)), "mask", "nothing is left"),
+    "hole lost": (lambda: masks.resize(DOT, (9, 9)), "mask", "hole vanishes"),
     "no masks": (lambda: masks.union(), "masks", "at least one"),
     "sizes": (lambda: masks.union(HOLED, masks.from_box((9, 8), (0, 0, 1, 1))), "masks.1", "masks.resize"),
     "16-bit key": (lambda: masks.invert(png(2, 16, 1, b"\1\2" * 3, b"\1\2" * 3)), "mask", "alpha channel"),
@@ -227,8 +233,8 @@ def broken() -> bytes:
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_what_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each wrong input is an error of ours about the right argument, which says what to do."""
+def test_rejected_inputs(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raises an error about the right argument, with a remedy."""
     monkeypatch.chdir(tmp_path)
     make, field, text = WRONG[kind]
     fields = refusal(make)
@@ -253,7 +259,7 @@ TRANSPARENT_LEFT = {
 
 @pytest.mark.parametrize("kind", TRANSPARENT_LEFT)
 def test_kinds_of_masks(kind: str, cleanup: ExitStack) -> None:
-    """Every way in which a PNG can be transparent counts, when a mask is changed and when it is checked."""
+    """Recognises every kind of PNG transparency when it changes and checks a mask."""
     data = TRANSPARENT_LEFT[kind]
     assert hole(masks.union(data)) == {(0, 0)}
     assert masks.check(data, picture(size=(2, 1))) == []
@@ -263,12 +269,13 @@ def test_kinds_of_masks(kind: str, cleanup: ExitStack) -> None:
 
 
 def test_the_module_is_loaded_on_first_use() -> None:
+    """Loads `imgkit.masks` on first use."""
     assert imgkit.masks is masks
     assert set(masks.__all__) <= set(dir(masks))
 
 
-def test_offline_edit_keeps_what_is_outside() -> None:
-    """The painter changes the box, and no pixel around it."""
+def test_offline_edit_keeps_the_outside() -> None:
+    """The painter changes the box and no pixel around it."""
     with imgkit.ImageService() as images:
         photo = images.create_image("a fox in the snow", size="128x128")[0]
         mask = masks.from_box(photo, (32, 40, 64, 48))

@@ -1,4 +1,4 @@
-"""Pictures that are to be saved go to disk while they arrive, and keep every promise of saving."""
+"""Part files: images go to disk during the download and keep every guarantee of saving."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 
 import imgkit
-from imgkit.images import part_files as scratch
-from imgkit.images.part_files import PIECE_BYTES, PartFiles
+from imgkit.images.part_files import BUFFER_BYTES, PartFiles
 from imgkit.images.saving import SavePlan
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import Line, WireServer, head, reply
@@ -38,7 +37,7 @@ def hidden(folder: Path) -> list[str]:
 
 
 def test_saved_whole(flavor: Any, http_backend: str, tmp_path: Path) -> None:
-    """Several pictures, large and small, are what the server sent; their sidecars have their digests."""
+    """Saves several images, large and small, with the digests in their sidecars."""
     pictures = [BIG, png(2), png(3, 500)]
     got = ask(
         flavor, http_backend, reply(200, answer(*pictures)), save_to=tmp_path / "{index}-{digest}.{ext}"
@@ -53,6 +52,7 @@ def test_saved_whole(flavor: Any, http_backend: str, tmp_path: Path) -> None:
 
 
 def test_never_over_another_file(flavor: Any, tmp_path: Path) -> None:
+    """Takes the next free name instead of replacing a file."""
     (tmp_path / "fox.png").write_bytes(b"mine")
     got = ask(flavor, "requests", reply(200, answer(BIG)), save_to=tmp_path / "fox.png")
     assert got[0].path.name == "fox-2.png"
@@ -61,10 +61,7 @@ def test_never_over_another_file(flavor: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("picture_mib", "sidecar"), [(4, True), (24, True), (24, False)])
 def test_memory_stays_flat(tmp_path: Path, picture_mib: int, sidecar: bool) -> None:
-    """Whatever the size of the picture, what Python holds while it arrives and is saved is under 2 MiB.
-
-    So it is for the digest of a saved picture, which nobody has counted where there is no sidecar.
-    """
+    """Needs under 2 MiB of Python memory for images of any size, to save and to hash them."""
     data = png()[:-12] + os.urandom(picture_mib << 20) + png()[-12:]
     text = base64.b64encode(data)
 
@@ -90,7 +87,9 @@ def test_memory_stays_flat(tmp_path: Path, picture_mib: int, sidecar: bool) -> N
 
     with WireServer(script) as server:  # it is in this process: what it holds was there before
         with imgkit.ImageService("requests", base_url=server.base_url, plugins=[Peak()]) as images:
-            got = images.create_image("a fox", save_to=SavePlan.of(tmp_path / "fox.png", sidecar=sidecar))
+            got = images.create_image(
+                "a fox", save_to=SavePlan.from_target(tmp_path / "fox.png", sidecar=sidecar)
+            )
     assert got[0].path is not None
     tracemalloc.start()
     assert got[0].sha256 == hashlib.sha256(data).hexdigest()
@@ -102,10 +101,8 @@ def test_memory_stays_flat(tmp_path: Path, picture_mib: int, sidecar: bool) -> N
 
 
 @pytest.mark.parametrize("at", [0, 1, 3])
-def test_a_full_disk_leaves_the_picture_in_memory(
-    flavor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
-) -> None:
-    """It may be paid for: it is kept there, and saved if there is room again, or in the error."""
+def test_full_disk(flavor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Keeps the image in memory if the disk is full, and saves it later."""
     calls = []
     write = os.write
 
@@ -115,17 +112,15 @@ def test_a_full_disk_leaves_the_picture_in_memory(
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(descriptor, data)
 
-    monkeypatch.setattr(scratch.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     got = ask(flavor, "requests", reply(200, answer(BIG)), save_to=tmp_path / "fox.png")
     assert calls
     assert got[0].data == BIG == got[0].path.read_bytes()
     assert hidden(tmp_path) == []
 
 
-def test_what_cannot_be_saved_is_in_the_error(
-    flavor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its file is gone with the call; its bytes are not."""
+def test_unsaved_image_is_in_the_error(flavor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts an unsaved image into the error and deletes its part file."""
 
     def no(*args: Any) -> None:
         raise OSError(errno.EACCES, "Permission denied")
@@ -133,13 +128,13 @@ def test_what_cannot_be_saved_is_in_the_error(
     monkeypatch.setattr("imgkit.images.saving._link", no)
     with pytest.raises(imgkit.SaveError) as caught:
         ask(flavor, "requests", reply(200, answer(BIG)), save_to=tmp_path / "fox.png")
-    assert caught.value.response is not None
-    assert caught.value.response[0].data == BIG
+    response: Any = caught.value.response
+    assert response[0].data == BIG
     assert hidden(tmp_path) == []
 
 
-def test_cut_replies_leave_nothing_behind(flavor: Any, http_backend: str, tmp_path: Path) -> None:
-    """What arrived is in the error, and no hidden file stays."""
+def test_truncated_response(flavor: Any, http_backend: str, tmp_path: Path) -> None:
+    """Puts the received bytes into the error and leaves no hidden file."""
     text = json.dumps(answer(BIG)).encode()
 
     def script(line: Line) -> None:
@@ -155,7 +150,7 @@ def test_cut_replies_leave_nothing_behind(flavor: Any, http_backend: str, tmp_pa
     "spoil", [lambda text: text + "!", lambda text: text[: len(text) // 2] + "*" + text[9:]]
 )
 def test_broken_base64(flavor: Any, tmp_path: Path, spoil: Any) -> None:
-    """It is told as if it had been read whole."""
+    """Reports broken base64 with the complete body."""
     body = {"data": [{"b64_json": spoil(base64.b64encode(BIG).decode())}]}
     with pytest.raises(imgkit.UnreadableReplyError, match="broken base64") as caught:
         ask(flavor, "requests", reply(200, body), save_to=tmp_path / "fox.png")
@@ -164,7 +159,7 @@ def test_broken_base64(flavor: Any, tmp_path: Path, spoil: Any) -> None:
 
 
 def test_a_saved_file_that_is_gone_or_changed(flavor: Any, tmp_path: Path) -> None:
-    """The picture is not in memory: that is said, and what to do instead."""
+    """Explains how to keep images in memory if a saved file is gone or changed."""
     got = ask(flavor, "requests", reply(200, answer(BIG, png(3, 500))), save_to=tmp_path / "{index}.png")
     got[0].path.unlink()
     got[1].path.write_bytes(b"something else")
@@ -174,7 +169,7 @@ def test_a_saved_file_that_is_gone_or_changed(flavor: Any, tmp_path: Path) -> No
 
 
 def test_parts_of_a_call(flavor: Any, tmp_path: Path) -> None:
-    """Requests that run together share no file."""
+    """Gives each concurrent request its own part files."""
 
     def script(line: Line) -> None:
         seed = json.loads(line.body)["n"]
@@ -197,7 +192,7 @@ def test_parts_of_a_call(flavor: Any, tmp_path: Path) -> None:
 
 
 def test_with_a_spool_and_a_cache(flavor: Any, tmp_path: Path) -> None:
-    """A reply that is spooled or cached is saved all the same."""
+    """Saves images of a spooled or cached response."""
     with WireServer(reply(200, answer(BIG))) as server:
         for number in range(2):
             call = lambda service, n=number: service.create_image("a fox", save_to=tmp_path / f"{n}.png")  # noqa: E731
@@ -207,30 +202,30 @@ def test_with_a_spool_and_a_cache(flavor: Any, tmp_path: Path) -> None:
         assert server.posts == 1
 
 
-def test_short_pictures_are_never_hidden_files(tmp_path: Path) -> None:
-    """What is less than a piece waits in memory."""
-    one = PartFiles(tmp_path, digests=True)
-    file = one.new()
-    file.add(b"x" * (PIECE_BYTES - 1))
-    assert not one.due
-    one.write()
+def test_short_images_stay_in_memory(tmp_path: Path) -> None:
+    """Buffers an image in memory up to the buffer size."""
+    files = PartFiles(tmp_path, digests=True)
+    file = files.new_file()
+    file.add(b"x" * (BUFFER_BYTES - 1))
+    assert not files.should_flush
+    files.write()
     assert file.source() is None
     file.add(b"x")
-    assert one.due
-    one.write()
+    assert files.should_flush
+    files.write()
     assert file.source() is file
     assert file.path is not None
-    assert file.path.stat().st_size == PIECE_BYTES
-    one.close()
-    one.close()
+    assert file.path.stat().st_size == BUFFER_BYTES
+    files.close()
+    files.close()
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("pattern", ["fox.png", "{slug}.{ext}"])
-def test_a_folder_that_is_taken_away_while_a_picture_arrives(
+def test_folder_deleted_during_the_download(
     flavor: Any, http_backend: str, tmp_path: Path, pattern: str
 ) -> None:
-    """The picture is still there: saved where the folder may be made again, else in the error."""
+    """Saves the image if the folder may be created again, else puts it into the error."""
     folder = tmp_path / "out"
     folder.mkdir()
     text = json.dumps(answer(BIG)).encode()
@@ -248,13 +243,13 @@ def test_a_folder_that_is_taken_away_while_a_picture_arrives(
         return
     with pytest.raises(imgkit.SaveError) as caught:
         ask(flavor, http_backend, script, save_to=folder / pattern)
-    assert caught.value.response is not None
-    assert [one.data for one in caught.value.response] == [BIG]
-    assert [one.data for one in caught.value.images] == [BIG]
+    response: Any = caught.value.response
+    assert [image.data for image in response] == [BIG]
+    assert [image.data for image in caught.value.images] == [BIG]
 
 
-def test_an_image_whose_file_is_gone_can_be_shown(flavor: Any, tmp_path: Path) -> None:
-    """It is in the midst of logs, debuggers and notebooks, which must not fail for it."""
+def test_repr_of_an_image_without_its_file(flavor: Any, tmp_path: Path) -> None:
+    """Represents an image without its file as text, for logs and notebooks."""
     got = ask(flavor, "requests", reply(200, answer(BIG)), save_to=tmp_path / "fox.png")
     got[0].path.unlink()
     assert repr(got[0]) == f"Image(index=0, saved to '{tmp_path / 'fox.png'}', which is gone or has changed)"

@@ -1,4 +1,4 @@
-"""Input pictures by what is known of the model: refused, told of, or made to fit, before anything is sent."""
+"""The `prepare` option: inputs are rejected, reported or fitted before anything is sent."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SMALL = {
 }
 
 
-def encoded(picture: PIL.Image.Image, format: str, **more: Any) -> bytes:
+def encode(image: PIL.Image.Image, format: str, **more: Any) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, format, **more)
+    image.save(stream, format, **more)
     return stream.getvalue()
 
 
 NOISE = PIL.Image.frombytes("RGB", (60, 40), png(1, 60)[:7200].ljust(7200, b"x"))
-GIF = encoded(PIL.Image.new("P", (40, 40)), "GIF")
+GIF = encode(PIL.Image.new("P", (40, 40)), "GIF")
 
 
 def edit(flavor: Any, backend: str, image: Any, **more: Any) -> tuple[Any, list[bytes]]:
@@ -53,13 +53,13 @@ def edit(flavor: Any, backend: str, image: Any, **more: Any) -> tuple[Any, list[
     ("image", "field", "problem"),
     [
         (GIF, "image", "takes png pictures, not gif"),
-        (encoded(NOISE, "PNG"), "image", "takes pictures of up to 3000 bytes"),
-        ([png(1), encoded(PIL.Image.new("RGB", (8, 9)), "PNG")], "image.1", "takes square pictures, not 8x9"),
+        (encode(NOISE, "PNG"), "image", "takes pictures of up to 3000 bytes"),
+        ([png(1), encode(PIL.Image.new("RGB", (8, 9)), "PNG")], "image.1", "takes square pictures, not 8x9"),
         ([png(1), png(2), png(3)], "image", "takes at most 2 of them, not 3"),
     ],
 )
-def test_what_the_model_surely_refuses(flavor: Any, image: Any, field: str, problem: str) -> None:
-    """It is an error that names the field and the way out; with another policy it is sent, and told."""
+def test_inputs_against_model_data(flavor: Any, image: Any, field: str, problem: str) -> None:
+    """Rejects a known violation and names the remedy; with another policy sends it with a warning."""
     with pytest.raises(imgkit.InvalidRequestError) as caught:
         edit(flavor, "requests", image)
     assert list(caught.value.fields) == [field]
@@ -70,35 +70,35 @@ def test_what_the_model_surely_refuses(flavor: Any, image: Any, field: str, prob
     assert problem in got.warnings[0]
 
 
-@pytest.mark.parametrize("image", [GIF, encoded(NOISE, "PNG"), encoded(NOISE, "JPEG")])
-def test_made_to_fit(flavor: Any, http_backend: str, image: bytes) -> None:
-    """Converted, shrunk and padded; what was done is told, and equal calls still make equal bytes."""
+@pytest.mark.parametrize("image", [GIF, encode(NOISE, "PNG"), encode(NOISE, "JPEG")])
+def test_prepare_fit(flavor: Any, http_backend: str, image: bytes) -> None:
+    """Converts, shrinks and pads; equal calls give equal bytes."""
     got, sent = edit(flavor, http_backend, image, prepare="fit")
     part = sent[0].partition(b"\x89PNG")[2]
-    made = PIL.Image.open(io.BytesIO(b"\x89PNG" + part.rpartition(b"\r\n--")[0].partition(b"\r\n--")[0]))
-    assert made.width == made.height
+    fitted = PIL.Image.open(io.BytesIO(b"\x89PNG" + part.rpartition(b"\r\n--")[0].partition(b"\r\n--")[0]))
+    assert fitted.width == fitted.height
     assert len(part) < 3300
     assert got.warnings[0].startswith("image: ")
     assert edit(flavor, http_backend, image, prepare="fit")[1] == sent
 
 
-def test_checked(flavor: Any) -> None:
-    """Everything that is wrong is said at once; what fits is sent as it is."""
+def test_prepare_check(flavor: Any) -> None:
+    """Lists all problems at once and sends a fitting image unchanged."""
     with pytest.raises(imgkit.InvalidRequestError) as caught:
-        edit(flavor, "aiohttp", encoded(NOISE.convert("CMYK"), "JPEG"), prepare="check")
+        edit(flavor, "aiohttp", encode(NOISE.convert("CMYK"), "JPEG"), prepare="check")
     assert "CMYK" in str(caught.value)
-    assert "60x40 pixels, and a square is taken" in str(caught.value)
+    assert "60x40 pixels, and the model takes a square" in str(caught.value)
     _, sent = edit(flavor, "aiohttp", png(1), prepare="check")
     assert png(1) in sent[0]
     with pytest.raises(imgkit.InvalidRequestError, match="prepare"):
         edit(flavor, "requests", png(1), prepare="polish")
 
 
-def test_masks_are_always_looked_at(flavor: Any, http_backend: str) -> None:
-    """On any host: one that would do nothing costs as much as one that works."""
-    picture = encoded(PIL.Image.new("RGB", (8, 8)), "PNG")
-    opaque = encoded(PIL.Image.new("RGBA", (8, 8), "black"), "PNG")
-    small = encoded(PIL.Image.new("RGBA", (4, 4)), "PNG")
+def test_masks_are_always_validated(flavor: Any, http_backend: str) -> None:
+    """Validates the mask on every host: a useless mask costs as much as a working mask."""
+    picture = encode(PIL.Image.new("RGB", (8, 8)), "PNG")
+    opaque = encode(PIL.Image.new("RGBA", (8, 8), "black"), "PNG")
+    small = encode(PIL.Image.new("RGBA", (4, 4)), "PNG")
     with WireServer(reply(200, answer())) as server:
         for mask, problem in (
             (picture, "no transparency"),
@@ -112,8 +112,8 @@ def test_masks_are_always_looked_at(flavor: Any, http_backend: str) -> None:
         assert server.posts == 0
 
 
-def test_a_provider_that_wants_white(flavor: Any) -> None:
-    """The mask is turned on its way."""
+def test_provider_with_white_masks(flavor: Any) -> None:
+    """Inverts the mask for a provider with the polarity "white"."""
     sent: list[bytes] = []
 
     def script(line: Line) -> None:
@@ -126,14 +126,14 @@ def test_a_provider_that_wants_white(flavor: Any) -> None:
         provider = official(server.base_url, mask_polarity="white")
         call = lambda service: service.create_image_edit(png(1), "x", mask=mask)  # noqa: E731
         flavor.run(call, "requests", provider=provider, api_key=KEY, model="m")
-    found = b"\x89PNG" + sent[0].rpartition(b"\x89PNG")[2]
-    turned = PIL.Image.open(io.BytesIO(found)).convert("L")
-    assert turned.getpixel((1, 1)) == 255
-    assert turned.getpixel((2, 2)) == 0
+    last_part = b"\x89PNG" + sent[0].rpartition(b"\x89PNG")[2]
+    inverted = PIL.Image.open(io.BytesIO(last_part)).convert("L")
+    assert inverted.getpixel((1, 1)) == 255
+    assert inverted.getpixel((2, 2)) == 0
 
 
-def test_a_picture_beside_a_reference_has_a_limit_of_its_own(flavor: Any) -> None:
-    """It goes as a data: URL, whose length is a fact about the model; as a form the same picture passes."""
+def test_limit_of_an_image_beside_a_reference(flavor: Any) -> None:
+    """Applies the data: URL limit to an image beside a reference."""
     facts = {
         "hosts": ["official"],
         "inputs": {"json": {"data_url_longest": 200, "sure": True}},

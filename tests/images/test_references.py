@@ -1,4 +1,4 @@
-"""Pictures that the API has or fetches: named in a JSON edit, beside others as data: URLs."""
+"""Image references: a JSON edit with remote images, and local images as data: URLs."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def edit(flavor: Any, backend: str, image: Any, **more: Any) -> Any:
     return json.loads(line.body)
 
 
-def test_named_pictures_go_as_json(flavor: Any, http_backend: str) -> None:
-    """By id or URL as they are; what is here goes along as a data: URL, the mask too."""
+def test_references_are_sent_as_json(flavor: Any, http_backend: str) -> None:
+    """Sends references unchanged, and local images and masks as data: URLs."""
     images = [
         ImageReference(file_id="file-1"),
         ImageReference(url="https://cdn.example/fox.png?x=1"),
@@ -54,7 +54,8 @@ def test_named_pictures_go_as_json(flavor: Any, http_backend: str) -> None:
     }
 
 
-def test_equal_calls_make_equal_bytes(flavor: Any) -> None:
+def test_equal_calls_send_equal_bytes(flavor: Any) -> None:
+    """Sends equal bodies through both HTTP backends."""
     images = [ImageReference(file_id="file-1"), PICTURE]
     assert edit(flavor, "requests", images) == edit(flavor, "aiohttp", images)
 
@@ -69,14 +70,15 @@ def test_equal_calls_make_equal_bytes(flavor: Any) -> None:
         (ImageReference(file_id=" "), "not empty"),
     ],
 )
-def test_references_that_name_nothing(flavor: Any, reference: ImageReference, problem: str) -> None:
+def test_invalid_references(flavor: Any, reference: ImageReference, problem: str) -> None:
+    """Rejects a reference without exactly one usable target."""
     with pytest.raises(imgkit.InvalidRequestError, match=problem) as caught:
         flavor.run(lambda service: service.create_image_edit(reference, "a hat"))
     assert list(caught.value.fields) == ["image"]
 
 
-def test_where_they_cannot_go(flavor: Any) -> None:
-    """A variation is a form; another provider may know no references."""
+def test_unsupported_references(flavor: Any) -> None:
+    """Rejects references for a variation and for a provider without references."""
     with pytest.raises(imgkit.InvalidRequestError, match="does not take"):
         flavor.run(
             lambda service: service.create_image_variation(ImageReference(file_id="x"), strategy="native")
@@ -87,8 +89,8 @@ def test_where_they_cannot_go(flavor: Any) -> None:
         flavor.run(call, "requests", provider=plain, model="m", api_key="sk-test-0123456789")
 
 
-def test_offline_reads_what_is_here_and_says_what_is_not(flavor: Any) -> None:
-    """The painter takes data: URLs in JSON, and fetches nothing."""
+def test_offline_backend_fetches_nothing(flavor: Any) -> None:
+    """The painter reads data: URLs in JSON and rejects remote references."""
     with pytest.raises(imgkit.BadRequestError, match="nothing is fetched") as caught:
         flavor.run(lambda service: service.create_image_edit(ImageReference(file_id="file-1"), "a hat"))
     assert caught.value.code == "failed_to_download_image"
@@ -98,5 +100,6 @@ def test_offline_reads_what_is_here_and_says_what_is_not(flavor: Any) -> None:
     assert flavor.run(call)[0].width == 64
 
 
-def test_no_permission_is_shown() -> None:
+def test_repr_hides_signatures() -> None:
+    """Hides the query of a URL in the repr."""
     assert "SECRET" not in repr(ImageReference(url="https://cdn.example/x.png?sig=SECRET"))

@@ -1,4 +1,4 @@
-"""Pictures on disk: whole, under a free name, with their story beside them."""
+"""Saving images: complete files under free names, with sidecars."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgkit.errors import InvalidRequestError, SaveError
-from imgkit.images import saving
+from imgkit.images import sidecars
 from imgkit.images.image import Image
 from imgkit.images.saving import SavePlan, slug, with_extension
 from tests.support.pictures import picture
@@ -36,9 +36,9 @@ def names(folder: Path) -> list[str]:
 
 
 def problem(target: Any) -> str:
-    """Return why a target is refused before anything is sent."""
+    """Return the reason why a target is rejected before anything is sent."""
     with pytest.raises(InvalidRequestError) as caught:
-        SavePlan.of(target).check()
+        SavePlan.from_target(target).check()
     assert list(caught.value.fields) == ["save_to"]
     return caught.value.fields["save_to"]
 
@@ -65,7 +65,7 @@ TARGETS = [
 
 @pytest.mark.parametrize(("target", "data", "expected"), TARGETS)
 def test_names(target: str, data: bytes, expected: str | None, tmp_path: Path) -> None:
-    """The name follows the target, its extension the bytes, and the bytes are the server's own."""
+    """Takes the name from the target, the extension from the bytes, and writes the bytes unchanged."""
     if expected is None:
         assert "does not fit" in problem(f"{tmp_path}/{target}")
         return
@@ -75,20 +75,23 @@ def test_names(target: str, data: bytes, expected: str | None, tmp_path: Path) -
     assert names(tmp_path) == [expected, f"{expected}.json"]
 
 
-def test_several_pictures_of_one_call(tmp_path: Path) -> None:
-    """A plain file name is numbered when the call has several pictures; a pattern numbers itself."""
-    plain, pattern = SavePlan.of(tmp_path / "a.png"), SavePlan.of(f"{tmp_path}/b{{index}}.{{ext}}")
+def test_several_images_of_a_call(tmp_path: Path) -> None:
+    """Numbers a plain file name; a pattern numbers itself."""
+    plain, pattern = (
+        SavePlan.from_target(tmp_path / "a.png"),
+        SavePlan.from_target(f"{tmp_path}/b{{index}}.{{ext}}"),
+    )
     paths = [plan.write(image(index=index), 2) for plan in (plain, pattern) for index in (0, 1)]
     assert [path.name for path in paths] == ["a-1.png", "a-2.png", "b1.png", "b2.png"]
 
 
-def test_folders_are_made_where_they_are_meant(tmp_path: Path) -> None:
-    """A slash at the end and a pattern make folders; the folder of a plain file must be there."""
+def test_folders(tmp_path: Path) -> None:
+    """Creates folders for a slash and for a pattern, but not for a plain file."""
     assert image().save(f"{tmp_path}/new/deep/").parent == tmp_path / "new/deep"
     assert image().save(f"{tmp_path}/{{model}}/{{index}}").parent == tmp_path / "gpt-image-2-x"
-    SavePlan.of(f"{tmp_path}/fresh/").check()
+    SavePlan.from_target(f"{tmp_path}/fresh/").check()
     assert (tmp_path / "fresh").is_dir()
-    assert "make the folder first" in problem(tmp_path / "missing" / "a.png")
+    assert "Make the folder first" in problem(tmp_path / "missing" / "a.png")
     with pytest.raises(SaveError, match="still in image.data"):
         image().save(tmp_path / "missing" / "a.png")
     assert not (tmp_path / "missing").exists()
@@ -96,7 +99,7 @@ def test_folders_are_made_where_they_are_meant(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sidecar", [True, False])
 def test_next_free_name(sidecar: bool, tmp_path: Path) -> None:
-    """A name that is taken, by a file, a folder, a dead link or a foreign sidecar, is passed over."""
+    """Skips a name taken by a file, a folder, a dead link or a foreign sidecar."""
     (tmp_path / "a.png").write_bytes(b"mine")
     (tmp_path / "a-2.png").mkdir()
     (tmp_path / "a-3.png").symlink_to("nowhere")
@@ -108,7 +111,7 @@ def test_next_free_name(sidecar: bool, tmp_path: Path) -> None:
 
 
 def test_overwrite(tmp_path: Path) -> None:
-    """Overwriting replaces the picture and its own sidecar, and leaves nothing else behind."""
+    """Replaces the image and its own sidecar and leaves nothing else behind."""
     image(index=3).save(tmp_path / "a.png")
     path = image(picture(size=(9, 9))).save(tmp_path / "a.png", overwrite=True)
     assert names(tmp_path) == ["a.png", "a.png.json"]
@@ -117,11 +120,11 @@ def test_overwrite(tmp_path: Path) -> None:
 
 
 def test_overwrite_replaces_a_link_and_not_its_target(tmp_path: Path) -> None:
-    """A symbolic link in the way is replaced itself; the file it leads to stays as it is."""
+    """Replaces a symbolic link and keeps its target."""
     (tmp_path / "target").write_bytes(b"precious")
     for name in ("a.png", "a.png.json"):
         (tmp_path / name).symlink_to("target")
-    (tmp_path / "target").write_text(json.dumps({saving.SIDECAR_MARK: 1}))
+    (tmp_path / "target").write_text(json.dumps({sidecars.SIDECAR_MARK: 1}))
     before = (tmp_path / "target").read_bytes()
     path = image().save(tmp_path / "a.png", overwrite=True)
     assert not path.is_symlink()
@@ -134,7 +137,7 @@ FOREIGN = [b"{}", b"[]", b"", b"not json", b'{"imgkit_sidecar"', b"[" * 100_000,
 
 @pytest.mark.parametrize("content", FOREIGN)
 def test_a_foreign_sidecar_is_never_replaced(content: bytes | None, tmp_path: Path) -> None:
-    """A file of somebody else's where the sidecar would go stops overwriting before anything is touched."""
+    """Stops before writing if a foreign file takes the name of the sidecar."""
     (tmp_path / "a.png").write_bytes(b"mine")
     beside = tmp_path / "a.png.json"
     os.mkfifo(beside) if content is None else beside.write_bytes(content)
@@ -147,7 +150,7 @@ def test_a_foreign_sidecar_is_never_replaced(content: bytes | None, tmp_path: Pa
 
 
 def test_sidecar(tmp_path: Path) -> None:
-    """The sidecar tells the whole story in ASCII JSON, texts that no encoding can carry included."""
+    """Writes all facts as ASCII JSON, including text that no encoding can represent."""
     odd = "an otter \ud800 \x00\x1b[31m \u202e🦦"
     image(revised_prompt=odd, index=1).save(tmp_path / "a.png")
     raw = (tmp_path / "a.png.json").read_bytes()
@@ -169,20 +172,20 @@ BAD_TARGETS = [
     ("{slug.__class__}", "does not fit"), ("{slug[0]}", "does not fit"), ("{index.real}", "does not fit"),
     ("{slug!r}", "does not fit"), ("{slug:d}", "does not fit"), ("{index:s}", "does not fit"),
     ("{index:{slug}}", "does not fit"), ("{index:999999999}", "does not fit"), ("a{", "does not fit"),
-    ("a}b", "does not fit"), ("a\0b.png", "give a path"), (5, "give a path"), (b"a.png", "give a path"),
-    (None, "give a path"), ("\ud800.png", "cannot be a path"), ("missing/..", "not a file name"),
+    ("a}b", "does not fit"), ("a\0b.png", "Pass a path"), (5, "Pass a path"), (b"a.png", "Pass a path"),
+    (None, "Pass a path"), ("\ud800.png", "cannot be a path"), ("missing/..", "not a file name"),
     ("x" * 300, "File name too long"), ("x" * 245 + ".png", "File name too long"),
-    ("x" * 245 + "{index}", "File name too long"), ("/proc/nowhere/a/", "choose another place"),
-    ("/proc/version/a.png", "choose another place"), ("/proc/version/a/", "choose another place"),
-    ("/proc/a.png", "cannot write in '/proc'"),
+    ("x" * 245 + "{index}", "File name too long"), ("/proc/nowhere/a/", "Choose another place"),
+    ("/proc/version/a.png", "Choose another place"), ("/proc/version/a/", "Choose another place"),
+    ("/proc/a.png", "Cannot write in '/proc'"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("target", "expected"), BAD_TARGETS)
-def test_refused_before_anything_is_spent(
+def test_targets_rejected_by_the_check(
     target: Any, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A target that cannot work is refused by its check, and the check leaves nothing behind."""
+    """Rejects an impossible target and leaves nothing behind."""
     monkeypatch.chdir(tmp_path)
     assert expected in problem(target)
     assert names(tmp_path) == []
@@ -191,12 +194,12 @@ def test_refused_before_anything_is_spent(
 @pytest.mark.parametrize(
     "target", ["a.png", "out/", "", "{index}.{ext}", "o/{slug}/{index}", "x" * 230 + ".png"]
 )
-def test_check_promises_what_write_keeps(
+def test_accepted_targets_can_be_written(
     target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the check lets through can be written, with number, extension and sidecar."""
+    """Writes every accepted target with number, extension and sidecar."""
     monkeypatch.chdir(tmp_path)
-    plan = SavePlan.of(target)
+    plan = SavePlan.from_target(target)
     plan.check()
     assert not list(tmp_path.rglob("*.part"))
     for index in range(12):
@@ -208,7 +211,7 @@ class DiskFull(OSError):
 
 
 FAILURES = [
-    (["fsync"], 1, []),  # the picture
+    (["fsync"], 1, []),  # the image
     (["fsync"], 2, []),  # the sidecar
     (["fsync"], 3, ["a.png", "a.png.json"]),  # their folder: some file systems refuse, and nothing is lost
     (["link", "replace"], 1, []),
@@ -221,7 +224,7 @@ FAILURES = [
 def test_a_failing_disk(
     steps: list[str], first: int, left: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever step of writing fails, there is the whole picture with its sidecar, or nothing at all."""
+    """Leaves either the complete image with its sidecar or nothing, at every failing step."""
     calls: list[str] = []
 
     def failing(name: str, real: Any) -> Any:
@@ -246,7 +249,7 @@ def test_a_failing_disk(
 
 
 def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a file system without hard links a picture is saved too, and still over nothing."""
+    """Saves without replacing a file on a file system without hard links."""
 
     def refuse(*args: Any) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -272,7 +275,7 @@ except SaveError as error:
 
 
 def test_file_size_limit(tmp_path: Path) -> None:
-    """A write that the system cuts short leaves no part, and says that the picture is still in memory."""
+    """Leaves no part file if the system cuts a write, and reports the image in memory."""
     run = subprocess.run(
         [sys.executable, "-c", LIMITED, str(tmp_path / "a.png")], capture_output=True, text=True, check=True
     )
@@ -294,8 +297,8 @@ def assert_distinct_and_whole(folder: Path, saved: list[str]) -> None:
         assert json.loads((folder / f"{name}.json").read_bytes())["sha256"] == image(data).sha256
 
 
-def test_threads_that_want_the_same_name(tmp_path: Path) -> None:
-    """Eight threads that save to one name at once get distinct, whole files with their own sidecars."""
+def test_threads_with_the_same_name(tmp_path: Path) -> None:
+    """Eight threads get distinct, complete files with their own sidecars."""
     gate = threading.Barrier(8)
 
     def work(byte: int) -> list[str]:
@@ -307,8 +310,8 @@ def test_threads_that_want_the_same_name(tmp_path: Path) -> None:
     assert_distinct_and_whole(tmp_path, saved)
 
 
-def test_processes_that_want_the_same_name(tmp_path: Path) -> None:
-    """Four processes that save to one name at once get distinct, whole files with their own sidecars."""
+def test_processes_with_the_same_name(tmp_path: Path) -> None:
+    """Four processes get distinct, complete files with their own sidecars."""
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         groups = pool.starmap(save_many, [(tmp_path, byte, 5) for byte in range(4)], chunksize=1)
     assert_distinct_and_whole(tmp_path, [name for group in groups for name in group])
@@ -316,14 +319,14 @@ def test_processes_that_want_the_same_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o000])
 def test_umask(mask: int, tmp_path: Path) -> None:
-    """Files get the permissions that the user's umask asks for."""
+    """Creates files with the permissions of the user's umask."""
     old = os.umask(mask)
     try:
         path = image().save(tmp_path / "a.png")
     finally:
         os.umask(old)
-    for one in (path, tmp_path / "a.png.json"):
-        assert stat.S_IMODE(one.stat().st_mode) == 0o666 & ~mask
+    for file in (path, tmp_path / "a.png.json"):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~mask
 
 
 SLUGS = [
@@ -336,7 +339,7 @@ SLUGS = [
 
 @pytest.mark.parametrize(("prompt", "expected"), SLUGS)
 def test_slug(prompt: str, expected: str, tmp_path: Path) -> None:
-    """A prompt becomes a harmless piece of a name and never leads out of the folder."""
+    """Makes a safe part of a file name that never leaves the folder."""
     assert slug(prompt) == expected
     path = image(about={"prompt": prompt}).save(f"{tmp_path}/")
     assert path == tmp_path / f"{expected}.png"
@@ -344,23 +347,23 @@ def test_slug(prompt: str, expected: str, tmp_path: Path) -> None:
 
 @given(st.text())
 def test_any_slug_is_harmless(prompt: str) -> None:
-    """Whatever the prompt is, only letters, digits and single dashes inside are left of it."""
+    """Keeps only letters, digits and single inner dashes of any prompt."""
     assert all(part.isascii() and part.isalnum() and part == part.lower() for part in slug(prompt).split("-"))
     assert 1 <= len(slug(prompt)) <= 48
 
 
 @given(st.text() | st.text("{}:.!0index[]/"))
-def test_any_target_is_a_plan_or_refused(target: str) -> None:
-    """Whatever the target is, reading it ends in an invalid request or in a plan that can name files."""
+def test_any_target_is_a_plan_or_rejected(target: str) -> None:
+    """Returns a plan that can name files, or raises an InvalidRequestError."""
     try:
-        plan = SavePlan.of(target)
+        plan = SavePlan.from_target(target)
     except InvalidRequestError:
         return
     assert plan.pattern.format(index=1, slug="s", ext="png", digest="0", operation="o", model="m")
 
 
-def test_right_extensions_are_kept() -> None:
-    """A right extension stays as it is spelled, a wrong one of a picture is replaced, others are kept."""
+def test_extensions() -> None:
+    """Keeps a correct extension, replaces a wrong image extension, extends any other name."""
     assert with_extension(Path("a.JPEG"), "jpeg") == Path("a.JPEG")
     assert with_extension(Path("a.gif"), "jpeg") == Path("a.jpg")
     assert with_extension(Path("a.tar"), "jpeg") == Path("a.tar.jpg")

@@ -260,7 +260,7 @@ def test_a_changed_request_is_checked_again() -> None:
             return dataclasses.replace(request, n="many")
 
     with imgkit.ImageService(plugins=[Greedy()]) as service:
-        with pytest.raises(imgkit.InvalidRequestError, match="n: must be a whole number"):
+        with pytest.raises(imgkit.InvalidRequestError, match="n: Must be a whole number"):
             service.create_image("a fox")
 
 

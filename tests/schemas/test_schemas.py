@@ -1,4 +1,4 @@
-"""What is accepted and refused on the way in, and forgiven on the way back."""
+"""Schemas: strict validation of requests, lenient reading of responses."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ from hypothesis import strategies as st
 
 from imgkit.core.operations import ImageOperations
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, CreateImageVariationRequest, Usage
-from imgkit.schemas.base import SchemaError, flatten
-from imgkit.schemas.requests import CREATE_IMAGE, CREATE_IMAGE_EDIT, CREATE_IMAGE_VARIATION, REQUEST_SCHEMAS
-from imgkit.schemas.responses import IMAGE, REPLY
+from imgkit.schemas.base import SchemaError, flatten_messages
+from imgkit.schemas.requests import (
+    CREATE_IMAGE_EDIT_SCHEMA,
+    CREATE_IMAGE_SCHEMA,
+    CREATE_IMAGE_VARIATION_SCHEMA,
+    REQUEST_SCHEMAS,
+)
+from imgkit.schemas.responses import IMAGE_SCHEMA, REPLY_SCHEMA
 
 CYCLE: dict[str, Any] = {}
 CYCLE["self"] = CYCLE
@@ -25,7 +30,7 @@ for _ in range(100_000):
 
 
 def problems(schema: Any, **members: Any) -> dict[str, str]:
-    """Return what is wrong with a request, as flat paths."""
+    """Return the problems of a request by flat path."""
     with pytest.raises(SchemaError) as caught:
         schema.read(members)
     assert caught.value.__context__ is None
@@ -34,7 +39,7 @@ def problems(schema: Any, **members: Any) -> dict[str, str]:
 
 
 def create_problems(**members: Any) -> dict[str, str]:
-    return problems(CREATE_IMAGE, **{"prompt": "an otter", **members})
+    return problems(CREATE_IMAGE_SCHEMA, **{"prompt": "an otter", **members})
 
 
 BAD_MEMBERS = [
@@ -43,12 +48,12 @@ BAD_MEMBERS = [
     ("prompt", "a\0b", "NUL"),
     ("prompt", "ab\ud800", "lone surrogate at character 2"),
     ("prompt", None, "is missing"),
-    ("prompt", 5, "must be text"),
-    ("prompt", b"an otter", "must be text"),
-    ("prompt", ["an otter"], "must be text"),
+    ("prompt", 5, "Must be text"),
+    ("prompt", b"an otter", "Must be text"),
+    ("prompt", ["an otter"], "Must be text"),
     ("model", "", "is empty"),
     ("model", "a\0", "NUL"),
-    ("model", 3, "must be text"),
+    ("model", 3, "Must be text"),
     ("user", "\udfff", "lone surrogate"),
     ("safety_identifier", "", "is empty"),
     *(
@@ -65,15 +70,15 @@ BAD_MEMBERS = [
         for bad in ("best", "", "HIGH", "x" * 1_000_000)
     ),
     *(
-        ("size", bad, "is no size")
+        ("size", bad, "is not a size")
         for bad in ("", "big", "1024", "1024X1024", "1024×1024", "0x5", "5x0", "01x5", "-1x5", "1024 x 1024",
                     "1024x1024\n", "100000x1", "AUTO", "٣x٣", "9" * 100_000)
     ),
-    ("size", (1024, 1024), "must be text"),
-    ("svg", "fast", "must be a mapping"),
+    ("size", (1024, 1024), "Must be text"),
+    ("svg", "fast", "Must be a mapping"),
     ("svg", {"model": {1, 2}}, "cannot be written as JSON"),
-    ("extra_body", [("seed", 1)], "must be a mapping"),
-    ("extra_body", {1: 2}, "must be a mapping with names"),
+    ("extra_body", [("seed", 1)], "Must be a mapping"),
+    ("extra_body", {1: 2}, "Must be a mapping with names"),
     *(
         ("extra_body", {"x": bad}, "cannot be written as JSON")
         for bad in (float("nan"), float("inf"), {1}, b"x", CYCLE, DEEP, "\ud800", {1: 1, "a": 1}, 10**5000,
@@ -102,12 +107,12 @@ BAD_MEMBERS = [
 
 
 @pytest.mark.parametrize(("path", "value", "problem"), BAD_MEMBERS, ids=map(str, range(len(BAD_MEMBERS))))
-def test_refused_members(path: str, value: Any, problem: str) -> None:
-    """Each bad value is named by its flat path, alone, with what is wrong."""
+def test_rejected_members(path: str, value: Any, problem: str) -> None:
+    """Reports each bad value by its flat path alone, with the reason."""
     name, _, inner = path.partition(".")
-    found = create_problems(**{name: {inner: value} if inner else value})
-    assert list(found) == [path]
-    assert problem in found[path]
+    messages = create_problems(**{name: {inner: value} if inner else value})
+    assert list(messages) == [path]
+    assert problem in messages[path]
 
 
 ACCEPTED: list[dict[str, Any]] = [
@@ -121,40 +126,40 @@ ACCEPTED: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("members", ACCEPTED)
 def test_accepted_members(members: dict[str, Any]) -> None:
-    """What is allowed arrives as it was given, and what was not given is None."""
+    """Returns accepted values unchanged; absent fields are None."""
     members = {"prompt": "an otter", **members}
-    read = CREATE_IMAGE.read(members)
+    read = CREATE_IMAGE_SCHEMA.read(members)
     assert isinstance(read, CreateImageRequest)
     assert {name: value for name, value in dataclasses.asdict(read).items() if value is not None} == members
 
 
 def test_header_names_become_lower_case() -> None:
-    """Headers are matched by lower-case name further on."""
-    read = CREATE_IMAGE.read({"prompt": "x", "extra_headers": {"X-Trace": "1"}})
+    """Converts header names to lower case."""
+    read = CREATE_IMAGE_SCHEMA.read({"prompt": "x", "extra_headers": {"X-Trace": "1"}})
     assert read.extra_headers == {"x-trace": "1"}
 
 
 def test_mappings_are_copied() -> None:
-    """A caller who changes a mapping later does not change the request."""
+    """Copies mappings, so later changes by the caller have no effect."""
     body = {"seed": 1}
-    read = CREATE_IMAGE.read({"prompt": "x", "extra_body": body})
+    read = CREATE_IMAGE_SCHEMA.read({"prompt": "x", "extra_body": body})
     body["seed"] = 2
     assert read.extra_body == {"seed": 1}
 
 
 def test_unknown_member() -> None:
-    """A typo is refused, since it would cost money and do nothing."""
+    """Rejects a misspelt parameter, which would cost money without effect."""
     assert list(create_problems(qualty="high")) == ["qualty"]
 
 
 def test_all_problems_at_once() -> None:
-    """Everything that is wrong is told in one go."""
+    """Reports all problems in one error."""
     assert sorted(create_problems(prompt="", n=0, size="x", extra_body={"n": 0, "stream": True})) == [
         "extra_body.n", "extra_body.stream", "n", "prompt", "size",
     ]  # fmt: skip
 
 
-PICTURES = [
+BAD_IMAGES = [
     ([], "image", "1 to 16"),
     (["a.png"] * 17, "image", "1 to 16"),
     (None, "image", "is missing"),
@@ -167,40 +172,43 @@ PICTURES = [
 ]
 
 
-@pytest.mark.parametrize(("value", "path", "problem"), PICTURES)
-def test_refused_pictures(value: Any, path: str, problem: str) -> None:
-    """Each wrong picture of an edit is named by its place."""
-    found = problems(CREATE_IMAGE_EDIT, image=value, prompt="x")
-    assert list(found) == [path]
-    assert problem in found[path]
+@pytest.mark.parametrize(("value", "path", "problem"), BAD_IMAGES)
+def test_rejected_images(value: Any, path: str, problem: str) -> None:
+    """Reports each wrong image of an edit by its position."""
+    messages = problems(CREATE_IMAGE_EDIT_SCHEMA, image=value, prompt="x")
+    assert list(messages) == [path]
+    assert problem in messages[path]
 
 
-def test_pictures_of_an_edit() -> None:
-    """One picture and several become a tuple; a variation has exactly one."""
-    assert CREATE_IMAGE_EDIT.read({"image": "a.png", "prompt": "x"}).image == ("a.png",)
-    assert CREATE_IMAGE_EDIT.read({"image": ["a", "b"], "prompt": "x"}).image == ("a", "b")
-    assert CREATE_IMAGE_VARIATION.read({"image": "a.png"}).image == "a.png"
-    assert "type list" in problems(CREATE_IMAGE_VARIATION, image=["a.png"])["image"]
+def test_images_of_an_edit() -> None:
+    """Loads one or several images of an edit as a tuple; a variation has exactly one."""
+    assert CREATE_IMAGE_EDIT_SCHEMA.read({"image": "a.png", "prompt": "x"}).image == ("a.png",)
+    assert CREATE_IMAGE_EDIT_SCHEMA.read({"image": ["a", "b"], "prompt": "x"}).image == ("a", "b")
+    assert CREATE_IMAGE_VARIATION_SCHEMA.read({"image": "a.png"}).image == "a.png"
+    assert "type list" in problems(CREATE_IMAGE_VARIATION_SCHEMA, image=["a.png"])["image"]
 
 
 def test_mask_and_markup_exclude_each_other() -> None:
-    """An edit takes one overlay, and either may be absent."""
-    both = problems(CREATE_IMAGE_EDIT, image="a", prompt="x", mask=b"m", markup=b"m")
+    """Accepts a mask or a markup, but not both."""
+    both = problems(CREATE_IMAGE_EDIT_SCHEMA, image="a", prompt="x", mask=b"m", markup=b"m")
     assert list(both) == ["markup"]
-    assert CREATE_IMAGE_EDIT.read({"image": "a", "prompt": "x", "mask": None, "markup": b"m"}).markup == b"m"
+    assert (
+        CREATE_IMAGE_EDIT_SCHEMA.read({"image": "a", "prompt": "x", "mask": None, "markup": b"m"}).markup
+        == b"m"
+    )
 
 
 def test_missing_members() -> None:
-    """What is required is asked for by name."""
-    assert list(problems(CREATE_IMAGE)) == ["prompt"]
-    assert sorted(problems(CREATE_IMAGE_EDIT)) == ["image", "prompt"]
-    assert "give the picture to vary" in problems(CREATE_IMAGE_VARIATION)["image"]
+    """Names each missing required parameter."""
+    assert list(problems(CREATE_IMAGE_SCHEMA)) == ["prompt"]
+    assert sorted(problems(CREATE_IMAGE_EDIT_SCHEMA)) == ["image", "prompt"]
+    assert "Pass the image to vary" in problems(CREATE_IMAGE_VARIATION_SCHEMA)["image"]
 
 
-def test_flatten() -> None:
-    """Nested messages become flat paths; those of a whole object keep its path."""
+def test_flatten_messages() -> None:
+    """Flattens nested messages; messages of a whole object keep its path."""
     nested = {"data": {0: {"url": ["Bad.", "Worse."]}, "_schema": ["Odd."]}, "_schema": "Whole."}
-    assert flatten(nested) == {"data.0.url": "Bad. Worse.", "data": "Odd.", "request": "Whole."}
+    assert flatten_messages(nested) == {"data.0.url": "Bad. Worse.", "data": "Odd.", "request": "Whole."}
 
 
 PLANS = [
@@ -212,7 +220,7 @@ PLANS = [
 
 @pytest.mark.parametrize(("kind", "plan"), PLANS)
 def test_request_schema_and_signature_agree(kind: Any, plan: Any) -> None:
-    """A field is in the dataclass, its schema, and the operation's signature and description, or in none."""
+    """The dataclass, its schema, the operation's signature and its docstring have the same parameters."""
     fields = {field.name for field in dataclasses.fields(kind)}
     parameters = set(inspect.signature(plan).parameters) - {"self"}
     assert set(REQUEST_SCHEMAS[kind].fields) == fields
@@ -224,8 +232,8 @@ def test_request_schema_and_signature_agree(kind: Any, plan: Any) -> None:
 
 
 def test_unknown_keys_are_kept_in_order() -> None:
-    """What a server says beyond what is known is kept, sorted, so that every run shows the same."""
-    read = REPLY.read({"zeta": 1, "created": 5, "alpha": [2], "extra": 3, "size": "1x1"})
+    """Sorts unknown keys of a response, so every run gives the same order."""
+    read = REPLY_SCHEMA.read({"zeta": 1, "created": 5, "alpha": [2], "extra": 3, "size": "1x1"})
     assert (read.created, read.size) == (5, "1x1")
     assert list(read.extra.items()) == [("alpha", [2]), ("extra", 3), ("zeta", 1)]
 
@@ -239,33 +247,33 @@ WRONG_TYPES: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(("name", "value"), WRONG_TYPES)
 def test_wrong_types_are_kept_aside(name: str, value: Any) -> None:
-    """A field of an unexpected type is as if absent, and kept as it came."""
-    read = REPLY.read({name: value})
-    assert getattr(read, name) == getattr(REPLY.read({}), name)
+    """Treats a field of an unexpected type as absent and keeps its value in `extra`."""
+    read = REPLY_SCHEMA.read({name: value})
+    assert getattr(read, name) == getattr(REPLY_SCHEMA.read({}), name)
     assert read.extra == {name: value}
 
 
 def test_nulls_are_absent() -> None:
-    """An explicit null says nothing and is no leftover."""
+    """Treats null as absent, without an entry in `extra`."""
     names = ("created", "usage", "size", "warnings")
-    assert REPLY.read(dict.fromkeys(names)) == REPLY.read({})
-    assert IMAGE.read({"url": None, "revised_prompt": None}) == IMAGE.read({})
+    assert REPLY_SCHEMA.read(dict.fromkeys(names)) == REPLY_SCHEMA.read({})
+    assert IMAGE_SCHEMA.read({"url": None, "revised_prompt": None}) == IMAGE_SCHEMA.read({})
 
 
-def test_entry() -> None:
-    """An entry's known texts are read and the rest is kept."""
-    read = IMAGE.read({"url": "u", "revised_prompt": 5, "seed": 7})
+def test_image_entry() -> None:
+    """Reads the known texts of an entry and keeps the rest."""
+    read = IMAGE_SCHEMA.read({"url": "u", "revised_prompt": 5, "seed": 7})
     assert (read.url, read.revised_prompt, read.extra) == ("u", None, {"revised_prompt": 5, "seed": 7})
 
 
 def test_usage() -> None:
-    """Token counts are flattened; odd ones and unknown ones are kept under the names they came with."""
+    """Flattens token counts and keeps odd and unknown values under the API's names."""
     usage = {
         "total_tokens": 30, "input_tokens": -1, "output_tokens": 20, "cost": 0.1,
         "input_tokens_details": {"text_tokens": 7, "image_tokens": "3", "cached_tokens": 2},
         "output_tokens_details": {"image_tokens": 20},
     }  # fmt: skip
-    assert REPLY.read({"usage": usage}).usage.flat() == Usage(
+    assert REPLY_SCHEMA.read({"usage": usage}).usage.to_usage() == Usage(
         total_tokens=30,
         output_tokens=20,
         input_text_tokens=7,
@@ -289,12 +297,12 @@ COUNTS = st.sampled_from(["total_tokens", "input_tokens", "output_tokens", "inpu
 
 @given(st.dictionaries(COUNTS, JSON | st.dictionaries(COUNTS, JSON, max_size=4), max_size=6) | JSON)
 def test_odd_usage_never_raises(usage: Any) -> None:
-    """No usage, however odd, costs the pictures beside it, and none of it is lost."""
-    read = REPLY.read({"usage": usage})
+    """Reads any usage without an error and without loss."""
+    read = REPLY_SCHEMA.read({"usage": usage})
     if not isinstance(usage, dict):
         assert read.usage is None
         return
-    flat = read.usage.flat()
+    flat = read.usage.to_usage()
     for name in ("total_tokens", "input_tokens", "output_tokens"):
         count = usage.get(name)
         fits = type(count) is int and count >= 0
@@ -303,7 +311,7 @@ def test_odd_usage_never_raises(usage: Any) -> None:
 
 
 @given(st.dictionaries(st.sampled_from(["created", "usage", "size", "url", "x"]), JSON))
-def test_any_reply_is_read(reply: dict[str, Any]) -> None:
-    """Whatever is beside the pictures, reading it raises nothing and drops no unknown key."""
-    assert ("x" in REPLY.read(reply).extra) == ("x" in reply)
-    json.dumps(IMAGE.read(reply).extra)
+def test_any_response_is_read(reply: dict[str, Any]) -> None:
+    """Reads any response without an error and keeps unknown keys."""
+    assert ("x" in REPLY_SCHEMA.read(reply).extra) == ("x" in reply)
+    json.dumps(IMAGE_SCHEMA.read(reply).extra)
