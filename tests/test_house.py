@@ -17,8 +17,8 @@ import imgkit
 ROOT = Path(imgkit.__file__).parent
 
 PARTICIPLE = re.compile(
-    r"^_*(?:[a-z]+_)*?(told|kept|said|shown|found|held|made|begun|taken|given|sent|read_out|met|lost|left|wanted"
-    r"|varied|[a-z]{3,}ed)$"
+    r"^_*(?:[a-z]+_)*?(told|kept|said|shown|found|held|made|begun|taken|given|sent|read_out|met|lost|left"
+    r"|wanted|varied|[a-z]{3,}ed)$"
 )
 NO_PARTICIPLES = frozenset(
     [
@@ -70,6 +70,13 @@ def read_modules() -> Mapping[str, Module]:
 def walk() -> Iterator[ast.AST]:
     for module in read_modules().values():
         yield from ast.walk(module.tree)
+
+
+def walk_library() -> Iterator[ast.AST]:
+    """Yield the nodes outside the testing room, whose contracts consist of assertions."""
+    for name, module in read_modules().items():
+        if room_of_module(name) != "testing":
+            yield from ast.walk(module.tree)
 
 
 def walk_functions() -> Iterator[Function]:
@@ -166,7 +173,7 @@ def count_functions() -> int:
 
 
 def count_names(*names: str) -> int:
-    return sum(isinstance(node, ast.Name) and node.id in names for node in walk())
+    return sum(isinstance(node, ast.Name) and node.id in names for node in walk_library())
 
 
 def test_few_modules_stand_at_the_top() -> None:
@@ -244,5 +251,5 @@ def test_few_modules_are_tiny() -> None:
 def test_types_say_more_than_any() -> None:
     """Uses ``Any``, assertions and casts sparingly."""
     assert count_names("Any") <= 350
-    assert sum(isinstance(node, ast.Assert) for node in walk()) <= 12
+    assert sum(isinstance(node, ast.Assert) for node in walk_library()) <= 12
     assert sum(isinstance(node, ast.Call) and ast.unparse(node.func) == "cast" for node in walk()) <= 18
