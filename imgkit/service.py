@@ -65,9 +65,11 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image]):
         """Return the models that the host lists, in its order. The request is free.
 
         >>> from imgkit import ImageService
-        >>> with ImageService() as images:
-        ...     [model.id for model in images.list_models()]
-        ['imgkit-painter']
+        >>> from imgkit.testing import WireServer, reply
+        >>> with WireServer(reply(200, {"data": [{"id": "gpt-image-2"}]})) as server:
+        ...     with ImageService("requests", base_url=server.base_url) as images:
+        ...         [model.id for model in images.list_models()]
+        ['gpt-image-2']
 
         Raises:
             ConfigurationError: the provider has no such request, or there is no key; nothing was sent.
