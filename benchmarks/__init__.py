@@ -1,1 +1,1 @@
-"""What imgkit costs beside what users would pick instead. `make bench` runs all of it."""
+"""Benchmarks of imgkit beside the libraries that users might choose instead; run by `make bench`."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure everything, and write docs/performance.md."""
+"""`python -m benchmarks`: run the benchmarks, and write the tables of docs/performance.md."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; all if none is named")
+    parser.add_argument("cases", nargs="*", help=f"{', '.join(CASES)}; all if you name none")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
-    given = parser.parse_args()
-    unknown = set(given.cases) - set(CASES)
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/performance.md")
+    options = parser.parse_args()
+    unknown = set(options.cases) - set(CASES)
     if unknown:
-        parser.error(f"no case is named {', '.join(sorted(unknown))}")
-    compileall.compile_dir(Path(imgkit.__file__).parent, quiet=1)  # as an installed package is
+        parser.error(f"Unknown case: {', '.join(sorted(unknown))}. Available: {', '.join(CASES)}.")
+    # Installed packages come with bytecode, so compile the checkout too.
+    compileall.compile_dir(Path(imgkit.__file__).parent, quiet=1)
     with Server() as server, tempfile.TemporaryDirectory(dir=".", prefix=".bench-") as folder:
         pin(0)
-        results = Results(given.quick, server.origin, Path(folder).absolute())
-        for name in given.cases or CASES:
+        results = Results(options.quick, server.origin, Path(folder).absolute())
+        for name in options.cases or CASES:
             CASES[name].run(results)
-    if given.write:
-        report.write(results, PAGE)
+    if options.write:
+        report.write_tables(results, PAGE)
     else:
-        print(report.tables(results))
+        print(report.format_tables(results))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A cache hit, from the request to the bytes of a picture of about 1 MB, beside requests-cache.
+"""Compare a cache hit on an image of about 1 MB with requests-cache.
 
-Run by `make bench`. Ratios of medians of interleaved rounds to requests-cache with SQLite.
+Run by `make bench`. Prints medians of interleaved rounds, and their ratios to requests-cache with SQLite.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from imgkit.cache.folder import FolderStore
 from imgkit.plugins.protocols import Entry, Hit
 from imgkit.testing.samples import png
 
-PICTURE = png(1, 590)
-BODY = json.dumps({"created": 1, "data": [{"b64_json": base64.b64encode(PICTURE).decode()}]}).encode()
+IMAGE = png(1, 590)
+BODY = json.dumps({"created": 1, "data": [{"b64_json": base64.b64encode(IMAGE).decode()}]}).encode()
 ROUNDS, CALLS = 15, 10
 
 
@@ -50,7 +50,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         peers = {
-            f"requests-cache, {kind}": peer(url, requests_cache.CachedSession(
+            f"requests-cache, {kind}": build_peer(url, requests_cache.CachedSession(
                 folder / kind, backend=kind, allowable_methods=["POST"]))
             for kind in ("sqlite", "filesystem")
         }  # fmt: skip
@@ -62,9 +62,9 @@ def main() -> None:
         }
         cases = {
             **peers,
-            **{text: call(service) for text, service in services.items()},
-            "imgkit's store alone, digest checked": store(folder / "a", verify=True),
-            "imgkit's store alone, size checked": store(folder / "b", verify=False),
+            **{text: build_call(service) for text, service in services.items()},
+            "imgkit's store alone, digest checked": build_store_read(folder / "a", verify=True),
+            "imgkit's store alone, size checked": build_store_read(folder / "b", verify=False),
         }
         for case in cases.values():
             case()
@@ -72,47 +72,47 @@ def main() -> None:
         times: dict[str, list[float]] = {text: [] for text in cases}
         for _ in range(ROUNDS):
             for text, case in cases.items():
-                began = time.process_time()
+                start = time.process_time()
                 for _ in range(CALLS):
                     case()
-                times[text].append((time.process_time() - began) / CALLS * 1000)
-        assert Handler.posts == posts, "every call was a hit"
+                times[text].append((time.process_time() - start) / CALLS * 1000)
+        assert Handler.posts == posts, "a call was not a cache hit"
         base = statistics.median(times["requests-cache, sqlite"])
         print(f"{'a hit':40} {'CPU ms':>8} {'ratio':>7}")
-        for text, taken in times.items():
-            middle = statistics.median(taken)
-            print(f"{text:40} {middle:8.3f} {middle / base:7.3f}")
+        for text, samples in times.items():
+            median = statistics.median(samples)
+            print(f"{text:40} {median:8.3f} {median / base:7.3f}")
         for service in services.values():
             service.close()
     server.shutdown()
 
 
-def peer(url: str, session: requests_cache.CachedSession):  # type: ignore[no-untyped-def]  # a closure
+def build_peer(url: str, session: requests_cache.CachedSession):  # type: ignore[no-untyped-def]  # a closure
     def run() -> bytes:
         reply = session.post(f"{url}/images/generations", json={"prompt": "a fox"})
         return base64.b64decode(reply.json()["data"][0]["b64_json"])
 
-    assert run() == PICTURE
+    assert run() == IMAGE
     return run
 
 
-def call(service: imgkit.ImageService):  # type: ignore[no-untyped-def]  # a closure
+def build_call(service: imgkit.ImageService):  # type: ignore[no-untyped-def]  # a closure
     def run() -> bytes:
         return service.create_image("a fox")[0].data
 
-    assert run() == PICTURE
+    assert run() == IMAGE
     return run
 
 
-def store(folder: Path, *, verify: bool):  # type: ignore[no-untyped-def]  # a closure
-    made = FolderStore(folder, verify=verify)
+def build_store_read(folder: Path, *, verify: bool):  # type: ignore[no-untyped-def]  # a closure
+    folder_store = FolderStore(folder, verify=verify)
     key = "a" * 64
-    made.commit(made.try_lease(key), Entry({}, (PICTURE,), time.time()))  # type: ignore[arg-type]  # a lease
+    folder_store.commit(folder_store.try_lease(key), Entry({}, (IMAGE,), time.time()))  # type: ignore[arg-type]  # a lease
 
     def run() -> bytes:
-        answer = made.try_lease(key)
-        assert isinstance(answer, Hit)
-        return answer.entry.pictures[0]
+        result = folder_store.try_lease(key)
+        assert isinstance(result, Hit)
+        return result.entry.pictures[0]
 
     return run
 

@@ -1,11 +1,11 @@
-"""What it costs to begin: imports, a first call, the command."""
+"""Benchmarks of starts: imports, the first call, the command."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from benchmarks.harness import Results, freshly, starts
+from benchmarks.harness import Results, measure_in_fresh_processes, measure_starts
 from benchmarks.sides import KEY, MODEL, PROMPT
 
 _CALL = {
@@ -25,11 +25,13 @@ def run(results: Results) -> None:
         "nothing": [*python, "pass"],
         **{name: [*python, f"import {name}"] for name in ("imgkit", "pluggy", "requests", "openai")},
     }
-    results.put("import", "CPU ms", starts(imports, results.rounds(15)))
+    results.add("import", "CPU ms", measure_starts(imports, results.rounds(15)))
 
-    told = {"url": results.url("small"), "key": KEY, "model": MODEL, "prompt": PROMPT}
-    calls = {side: [*python, program.format(**told)] for side, program in _CALL.items()}
-    results.put("first call", "CPU ms", starts({"nothing": [*python, "pass"], **calls}, results.rounds(15)))
+    settings = {"url": results.url("small"), "key": KEY, "model": MODEL, "prompt": PROMPT}
+    calls = {side: [*python, program.format(**settings)] for side, program in _CALL.items()}
+    results.add(
+        "first call", "CPU ms", measure_starts({"nothing": [*python, "pass"], **calls}, results.rounds(15))
+    )
 
     command = str(Path(sys.executable).with_name("imgkit"))
     commands = {
@@ -37,7 +39,11 @@ def run(results: Results) -> None:
         "imgkit --version": [command, "--version"],
         "imgkit --help": [command, "--help"],
     }
-    results.put("command", "CPU ms", starts(commands, results.rounds(15)))
+    results.add("command", "CPU ms", measure_starts(commands, results.rounds(15)))
 
     sides = ("imgkit", "imgkit, reusing", "requests", "openai")
-    results.put("resident after 20 calls", "MiB", freshly("resident", sides, results, results.rounds(5)))
+    results.add(
+        "resident after 20 calls",
+        "MiB",
+        measure_in_fresh_processes("resident", sides, results, results.rounds(5)),
+    )

@@ -1,8 +1,8 @@
-"""Suites of 100 recorded tests: imgkit's cassettes beside plain vcrpy and pytest-recording, in time and size.
+"""Compare imgkit's cassettes with plain vcrpy and pytest-recording: 100 recorded tests, time and size.
 
-Run by `make bench`. In each way the same traffic is recorded from a server on loopback, and replayed by
-pytest. Counted is the time of the processor, which other work on the machine hardly changes; a replay waits
-for nothing. The budget is 20 ms a test over plain vcrpy.
+Run by `make bench`. Each way records the same traffic from a server on loopback, and pytest replays it. The
+benchmark counts CPU time, which other work on the machine hardly changes; a replay never waits. The budget is
+20 ms per test over plain vcrpy.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ import tempfile
 from pathlib import Path
 
 from imgkit.images.sniff import sniff
-from imgkit.testing.samples import answer, png
-from imgkit.testing.wire_server import WireServer, reply
+from imgkit.testing import WireServer, answer, png, reply
 
 TESTS = 100
 ROUNDS = 5
 BUDGET_MS = 20
-PICTURES = {"0.8 KB": png(1, 16), "1.05 MB": png(1, 590)}
+IMAGES = {"0.8 KB": png(1, 16), "1.05 MB": png(1, 590)}
 
 HEAD = """
 import functools, pytest, vcr, imgkit
@@ -74,68 +73,70 @@ def test_it(number):
 OPTIONS = {"pytest-recording": "--record-mode=once", "imgkit, marker": "--imgkit-record=once"}
 
 
-def run(folder: Path, *options: str) -> float:
-    """Run the suite of a folder, and return how many ms a test took, pytest's start included."""
+def run_suite(folder: Path, *options: str) -> float:
+    """Run the suite of a folder, and return the CPU time per test in ms, including pytest's start."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *options]
     environment = {**os.environ, "OPENAI_API_KEY": "sk-none"}
-    before = _processor_s()
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    taken_s = _processor_s() - before
-    assert f"{TESTS} passed" in done.stdout, done.stdout[-2000:]
+    before = _children_cpu_s()
+    process = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    taken_s = _children_cpu_s() - before
+    assert f"{TESTS} passed" in process.stdout, process.stdout[-2000:]
     return taken_s * 1000 / TESTS
 
 
-def _processor_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def _children_cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
-def write(folder: Path, way: str, base_url: str, width: int | None, mode: str) -> None:
+def write_suite(folder: Path, way: str, base_url: str, width: int | None, mode: str) -> None:
     folder.mkdir(exist_ok=True)
     source = (HEAD + WAYS[way]).format(base_url=base_url, width=width, tests=TESTS, mode=mode)
     (folder / "test_it.py").write_text(source)
 
 
-def sizes(folder: Path) -> tuple[int, int]:
-    """Return the bytes of text and of files beside it, those of one test."""
-    files = [one for one in (folder / "cassettes").rglob("*") if one.is_file()]
-    text = sum(one.stat().st_size for one in files if one.suffix == ".yaml")
-    return text // TESTS, sum(one.stat().st_size for one in files) // TESTS - text // TESTS
+def measure_sizes(folder: Path) -> tuple[int, int]:
+    """Return the bytes of YAML, and of files beside it, per test."""
+    files = [path for path in (folder / "cassettes").rglob("*") if path.is_file()]
+    text = sum(path.stat().st_size for path in files if path.suffix == ".yaml")
+    return text // TESTS, sum(path.stat().st_size for path in files) // TESTS - text // TESTS
 
 
-def compare(folder: Path, name: str, picture: bytes) -> float:
-    """Print the table for replies with one picture, and return ms over plain vcrpy."""
-    kind = sniff(picture)
-    assert kind is not None, "it is a PNG"
+def compare_ways(folder: Path, name: str, image: bytes) -> float:
+    """Print the table for replies with one image, and return the ms per test over plain vcrpy."""
+    kind = sniff(image)
+    assert kind is not None, "not an image"
     folders = {way: folder / way.replace(", ", "-").replace(" ", "-") for way in WAYS}
     folders["imgkit, offline"] = folders["imgkit, marker"]
-    with WireServer(reply(200, answer(picture))) as server:
+    with WireServer(reply(200, answer(image))) as server:
         for way in list(WAYS)[:3]:
-            write(folders[way], way, server.base_url, kind.width, "once")
-            run(folders[way], *([OPTIONS[way]] if way in OPTIONS else []))
+            write_suite(folders[way], way, server.base_url, kind.width, "once")
+            run_suite(folders[way], *([OPTIONS[way]] if way in OPTIONS else []))
         base_url = server.base_url
-    taken: dict[str, list[float]] = {way: [] for way in WAYS}
+    times: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(ROUNDS):
         for way in WAYS:
-            write(folders[way], way, base_url, kind.width, "none")
-            taken[way].append(run(folders[way]))
-    base = statistics.median(taken["plain vcrpy"])
+            write_suite(folders[way], way, base_url, kind.width, "none")
+            times[way].append(run_suite(folders[way]))
+    base = statistics.median(times["plain vcrpy"])
     print(
-        f"\n{f'picture of {name}':20} {'ms a test':>9} {'ratio':>6} {'bytes of YAML':>14} {'beside it':>10}"
+        f"\n{f'image of {name}':20} {'ms per test':>11} {'ratio':>6} {'bytes of YAML':>14} {'beside it':>10}"
     )
-    for way, times in taken.items():
-        middle = statistics.median(times)
-        text, beside = sizes(folders[way])
-        print(f"{way:20} {middle:9.1f} {middle / base:6.2f} {text:14} {beside:10}")
-    return statistics.median(taken["imgkit, marker"]) - base
+    for way, samples in times.items():
+        median = statistics.median(samples)
+        text, beside = measure_sizes(folders[way])
+        print(f"{way:20} {median:11.1f} {median / base:6.2f} {text:14} {beside:10}")
+    return statistics.median(times["imgkit, marker"]) - base
 
 
 def main() -> None:
-    print(f"{TESTS} tests in a suite, median of {ROUNDS} runs, pytest's start included")
-    for name, picture in PICTURES.items():
+    print(f"{TESTS} tests in a suite, median of {ROUNDS} runs, including pytest's start")
+    for name, image in IMAGES.items():
         with tempfile.TemporaryDirectory() as folder:
-            over = compare(Path(folder), name, picture)
-        print(f"imgkit's marker over plain vcrpy: {over:+.1f} ms a test; the budget is {BUDGET_MS}")
+            over = compare_ways(Path(folder), name, image)
+        print(f"imgkit's marker over plain vcrpy: {over:+.1f} ms per test; the budget is {BUDGET_MS}")
         assert over < BUDGET_MS
 
 

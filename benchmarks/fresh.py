@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: what memory a case takes. Prints one number, in MiB."""
+"""Measure the memory of one case in a fresh process, and print it in MiB."""
 
 from __future__ import annotations
 
@@ -21,72 +21,79 @@ def _status_mib(name: str) -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name):
             return int(line.split()[1]) / 1024
-    raise SystemExit(f"/proc/self/status has no {name}")
+    raise SystemExit(f"/proc/self/status has no {name}. This benchmark needs Linux.")
 
 
-def rise(small: Callable[[], object], large: Callable[[], object]) -> float:
-    """Return by how much `large` needs more memory at its peak than was in use after `small`."""
+def measure_rise(small: Callable[[], object], large: Callable[[], object]) -> float:
+    """Return the peak memory of `large` beyond the memory in use after `small`, in MiB."""
     for _ in range(3):
         small()
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, at what is in use
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _status_mib("VmHWM")
     large()
     return _status_mib("VmHWM") - before
 
 
-def sync_rise(side: str, origin: str, folder: Path, reply: str, what: str, path: str = "") -> float:
-    small = "stream-small" if what == "save_stream" else "small"
-    one, big = (SYNC[side](f"{origin}/{name}/v1", folder) for name in (small, reply))
+def measure_sync_rise(side: str, origin: str, folder: Path, reply: str, action: str, path: str = "") -> float:
+    small_reply = "stream-small" if action == "save_stream" else "small"
+    small_side, large_side = (SYNC[side](f"{origin}/{name}/v1", folder) for name in (small_reply, reply))
     works: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-        "save": (lambda: one.save(folder), lambda: big.save(folder)),
-        "create": (one.create, big.create),
-        "edit": (lambda: one.edit(Path(path).with_name("small.png")), lambda: one.edit(Path(path))),
-        "stream": (one.create, lambda: big.stream(lambda: None)),
-        "save_stream": (lambda: one.save_stream(folder), lambda: big.save_stream(folder)),
+        "save": (lambda: small_side.save(folder), lambda: large_side.save(folder)),
+        "create": (small_side.create, large_side.create),
+        "edit": (
+            lambda: small_side.edit(Path(path).with_name("small.png")),
+            lambda: small_side.edit(Path(path)),
+        ),
+        "stream": (small_side.create, lambda: large_side.stream(lambda: None)),
+        "save_stream": (lambda: small_side.save_stream(folder), lambda: large_side.save_stream(folder)),
     }
     try:
-        return rise(*works[what])
+        return measure_rise(*works[action])
     finally:
-        one.close()
-        big.close()
+        small_side.close()
+        large_side.close()
 
 
-def at_once(side: str, origin: str, folder: Path) -> float:
-    """Return the rise of many replies of 1.4 MB that are in flight together, each to a file."""
+def measure_concurrent_rise(side: str, origin: str, folder: Path) -> float:
+    """Return the memory rise of `AT_ONCE` concurrent replies of 1.4 MB, each saved to a file."""
 
     async def main() -> float:
-        one, big = (ASYNC[side](f"{origin}/{name}/v1", folder) for name in ("small", "1.4MB"))
-        await asyncio.gather(*(one.save(folder) for _ in range(20)))
+        small_side, large_side = (ASYNC[side](f"{origin}/{name}/v1", folder) for name in ("small", "1.4MB"))
+        await asyncio.gather(*(small_side.save(folder) for _ in range(20)))
         gc.collect()
         Path("/proc/self/clear_refs").write_text("5")
         before = _status_mib("VmHWM")
-        await asyncio.gather(*(big.save(folder) for _ in range(AT_ONCE)))
+        await asyncio.gather(*(large_side.save(folder) for _ in range(AT_ONCE)))
         peak = _status_mib("VmHWM") - before
-        await one.close()
-        await big.close()
+        await small_side.close()
+        await large_side.close()
         return peak
 
     return asyncio.run(main())
 
 
-def resident(side: str, origin: str, folder: Path) -> float:
-    """Return the resident memory of a process that has made calls."""
-    one = SYNC[side](f"{origin}/small/v1", folder)
+def measure_resident(side: str, origin: str, folder: Path) -> float:
+    """Return the resident memory of a process after 20 calls."""
+    calls = SYNC[side](f"{origin}/small/v1", folder)
     for _ in range(20):
-        one.create()
+        calls.create()
     gc.collect()
     return _status_mib("VmRSS")
 
 
 def main(case: str, side: str, origin: str, folder: str, *more: str) -> None:
     pin(0)
-    own = Path(tempfile.mkdtemp(dir=folder))
-    measures: dict[str, Callable[..., float]] = {"rise": sync_rise, "at once": at_once, "resident": resident}
+    temporary = Path(tempfile.mkdtemp(dir=folder))
+    measures: dict[str, Callable[..., float]] = {
+        "rise": measure_sync_rise,
+        "concurrent": measure_concurrent_rise,
+        "resident": measure_resident,
+    }
     try:
-        print(measures[case](side, origin, own, *more))
+        print(measures[case](side, origin, temporary, *more))
     finally:
-        shutil.rmtree(own)
+        shutil.rmtree(temporary)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How it is measured: interleaved rounds, medians, and fresh processes where memory or a start counts."""
+"""Measure in interleaved rounds, report medians, and use fresh processes for memory and starts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ Spans = tuple[float, float]
 
 @dataclass
 class Results:
-    """What was measured: by case and figure, one number for each side.
+    """Measured numbers by case, figure and side.
+
+    A side is a library under test; see `benchmarks.sides`.
 
     Attributes:
-        quick: fewer rounds, for a look.
-        origin: of the server.
-        folder: for files; on the disk that is measured.
+        quick: run fewer rounds, for a first look.
+        origin: origin of the benchmark server.
+        folder: folder for files, on the disk to measure.
         figures: case → figure → side → median.
     """
 
@@ -35,58 +37,64 @@ class Results:
     figures: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     def url(self, reply: str) -> str:
+        """Return the base URL at which the server sends this reply."""
         return f"{self.origin}/{reply}/v1"
 
-    def rounds(self, wanted: int) -> int:
-        return max(3, wanted // 3) if self.quick else wanted
+    def rounds(self, full: int) -> int:
+        """Return the number of rounds: `full`, or fewer if `quick`."""
+        return max(3, full // 3) if self.quick else full
 
-    def put(self, case: str, figure: str, values: Mapping[str, float]) -> None:
+    def add(self, case: str, figure: str, values: Mapping[str, float]) -> None:
+        """Add the medians of a figure, and print them to stderr."""
         self.figures.setdefault(case, {}).setdefault(figure, {}).update(values)
         shown = "  ".join(f"{side} {value:.4g}" for side, value in values.items())
         print(f"{case} | {figure} | {shown}", file=sys.stderr, flush=True)
 
 
-def medians(times: Mapping[str, list[float]]) -> dict[str, float]:
-    return {side: statistics.median(taken) for side, taken in times.items()}
+def compute_medians(times: Mapping[str, list[float]]) -> dict[str, float]:
+    return {side: statistics.median(samples) for side, samples in times.items()}
 
 
-def spans(work: Callable[[], object]) -> Spans:
-    """Return wall and CPU time of `work`, all threads of the process together."""
-    began, used = time.perf_counter(), time.process_time()
+def measure_spans(work: Callable[[], object]) -> Spans:
+    """Return the wall and CPU time of `work`, in seconds, for all threads of the process."""
+    wall_start, cpu_start = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - began, time.process_time() - used
+    return time.perf_counter() - wall_start, time.process_time() - cpu_start
 
 
-def interleaved(
+def measure_interleaved(
     works: Mapping[str, Callable[[], object]], rounds: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Run each work once a round, after one that does not count; return medians of wall and CPU time."""
+    """Run each work once per round, and return medians of wall and CPU time in seconds.
+
+    The first round is a warm-up and does not count.
+    """
     wall: dict[str, list[float]] = {side: [] for side in works}
     cpu: dict[str, list[float]] = {side: [] for side in works}
     for number in range(rounds + 1):
         for side, work in works.items():
             gc.collect()
-            taken = spans(work)
+            wall_s, cpu_s = measure_spans(work)
             if number:
-                wall[side].append(taken[0])
-                cpu[side].append(taken[1])
-    return medians(wall), medians(cpu)
+                wall[side].append(wall_s)
+                cpu[side].append(cpu_s)
+    return compute_medians(wall), compute_medians(cpu)
 
 
-async def many(work: Callable[[], Coroutine[Any, Any, object]], calls: int, in_flight: int) -> None:
-    """Make `calls` calls, `in_flight` of them at a time."""
+async def run_calls(work: Callable[[], Coroutine[Any, Any, object]], calls: int, in_flight: int) -> None:
+    """Make `calls` calls, `in_flight` at a time."""
 
-    async def worker(own: int) -> None:
-        for _ in range(own):
+    async def worker(count: int) -> None:
+        for _ in range(count):
             await work()
 
-    share, more = divmod(calls, in_flight)
-    await asyncio.gather(*(worker(share + (number < more)) for number in range(in_flight)))
+    share, rest = divmod(calls, in_flight)
+    await asyncio.gather(*(worker(share + (number < rest)) for number in range(in_flight)))
 
 
-def child_cpu_ms(command: list[str]) -> float:
-    """Return the CPU time of a process, in milliseconds, from its start to its end."""
-    # Installed packages come with their bytecode: a checkout must be allowed to keep its own, too.
+def measure_child_cpu_ms(command: list[str]) -> float:
+    """Return the CPU time of a whole process in milliseconds."""
+    # Installed packages come with bytecode, so let the checkout write its own.
     env = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": ""}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=env)
     _, status, usage = os.wait4(process.pid, 0)
@@ -96,30 +104,32 @@ def child_cpu_ms(command: list[str]) -> float:
     return (usage.ru_utime + usage.ru_stime) * 1000
 
 
-def starts(commands: Mapping[str, list[str]], rounds: int) -> dict[str, float]:
+def measure_starts(commands: Mapping[str, list[str]], rounds: int) -> dict[str, float]:
     """Return the median CPU time of each command, in milliseconds."""
     times: dict[str, list[float]] = {side: [] for side in commands}
     for number in range(rounds + 1):
         for side, command in commands.items():
-            taken = child_cpu_ms(command)
+            cpu_ms = measure_child_cpu_ms(command)
             if number:
-                times[side].append(taken)
-    return medians(times)
+                times[side].append(cpu_ms)
+    return compute_medians(times)
 
 
-def fresh(case: str, side: str, results: Results, *more: str) -> float:
-    """Return the number that a fresh process measures; see `benchmarks.fresh`."""
-    done = subprocess.run(
+def run_fresh_process(case: str, side: str, results: Results, *more: str) -> float:
+    """Return the number that `benchmarks.fresh` measures in a fresh process."""
+    process = subprocess.run(
         [sys.executable, "-m", "benchmarks.fresh", case, side, results.origin, str(results.folder), *more],
         stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
-    return float(done.stdout)
+    return float(process.stdout)
 
 
-def freshly(case: str, sides: Iterable[str], results: Results, rounds: int, *more: str) -> dict[str, float]:
-    """Return medians of what fresh processes measure."""
-    taken: dict[str, list[float]] = {side: [] for side in sides}
+def measure_in_fresh_processes(
+    case: str, sides: Iterable[str], results: Results, rounds: int, *more: str
+) -> dict[str, float]:
+    """Return the medians that fresh processes measure, by side."""
+    samples: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(rounds):
-        for side, values in taken.items():
-            values.append(fresh(case, side, results, *more))
-    return medians(taken)
+        for side, values in samples.items():
+            values.append(run_fresh_process(case, side, results, *more))
+    return compute_medians(samples)

@@ -1,6 +1,6 @@
-"""A server process with canned replies, fast enough not to be what is measured.
+"""A server process with canned replies, fast enough not to distort the measurements.
 
-The first part of a request's path says which reply it gets: ``/small/v1/images/generations``.
+The first part of the path selects the reply: ``/small/v1/images/generations``.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import sys
 import zlib
 from typing import Any, Self
 
-PICTURE_BYTES = {"small": 120, "1.4MB": 1_400_000, "8MB": 8_000_000, "32MB": 32_000_000}
+IMAGE_BYTES = {"small": 120, "1.4MB": 1_400_000, "8MB": 8_000_000, "32MB": 32_000_000}
 STREAMS = {"stream": ("1.4MB", 3), "stream-small": ("small", 1), "stream-32MB": ("32MB", 1)}
-"""The pictures of each stream, and how many partial ones come before the one that is complete."""
+"""The image size of each stream, and the number of partial images before the complete image."""
 _BLOCK_BYTES = 256 * 1024
 _USAGE = {
     "total_tokens": 1070, "input_tokens": 14, "output_tokens": 1056,
@@ -26,12 +26,12 @@ _USAGE = {
 
 
 def png(size_bytes: int, seed: int = 1) -> bytes:
-    """Return a PNG of about this size; its pixels are noise, stored as they are."""
+    """Return a PNG of about this size, with uncompressed noise as pixels."""
     width = max(1, int((size_bytes / 3) ** 0.5))
-    # Rows of one block of noise, turned by a byte each: base64 of it has no pattern, and it is made quickly.
+    # Each row is the same noise rotated by one byte: quick to make, and its base64 has no pattern.
     noise = zlib.decompress(zlib.compress(os.urandom(3 * width))) if seed else bytes(3 * width)
     rows = b"".join(
-        b"\0" + noise[turn:] + noise[:turn] for turn in (row % (3 * width) for row in range(width))
+        b"\0" + noise[shift:] + noise[:shift] for shift in (row % (3 * width) for row in range(width))
     )
     chunks = (
         (b"IHDR", struct.pack(">IIBBBBB", width, width, 8, 2, 0, 0, 0)),
@@ -44,41 +44,41 @@ def png(size_bytes: int, seed: int = 1) -> bytes:
     )
 
 
-def _head(content_type: str, length: int | None) -> bytes:
-    how = f"content-length: {length}" if length is not None else "connection: close"
+def _build_head(content_type: str, length: int | None) -> bytes:
+    framing = f"content-length: {length}" if length is not None else "connection: close"
     return (
-        f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\n{how}\r\nx-request-id: req_0123456789\r\n"
+        f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\n{framing}\r\nx-request-id: req_0123456789\r\n"
         "x-ratelimit-limit-requests: 500\r\nx-ratelimit-remaining-requests: 499\r\n"
         "openai-processing-ms: 1\r\ndate: Wed, 25 Nov 2026 12:00:00 GMT\r\n\r\n"
     ).encode()
 
 
-def _json_reply(size_bytes: int) -> bytes:
-    picture = base64.b64encode(png(size_bytes)).decode()
-    body = json.dumps({"created": 1, "data": [{"b64_json": picture}], "usage": _USAGE}).encode()
-    return _head("application/json", len(body)) + body
+def _build_json_reply(size_bytes: int) -> bytes:
+    image = base64.b64encode(png(size_bytes)).decode()
+    body = json.dumps({"created": 1, "data": [{"b64_json": image}], "usage": _USAGE}).encode()
+    return _build_head("application/json", len(body)) + body
 
 
-def _stream_reply(size_bytes: int, partials: int) -> bytes:
-    picture = base64.b64encode(png(size_bytes)).decode()
-    told = {"b64_json": picture, "created_at": 1, "size": "1024x1024", "quality": "high",
+def _build_stream_reply(size_bytes: int, partials: int) -> bytes:
+    image = base64.b64encode(png(size_bytes)).decode()
+    fields = {"b64_json": image, "created_at": 1, "size": "1024x1024", "quality": "high",
             "background": "opaque", "output_format": "png"}  # fmt: skip
     events: list[dict[str, Any]] = [
-        {"type": "image_generation.partial_image", "partial_image_index": index, **told}
+        {"type": "image_generation.partial_image", "partial_image_index": index, **fields}
         for index in range(partials)
     ]
-    events.append({"type": "image_generation.completed", "usage": _USAGE, **told})
+    events.append({"type": "image_generation.completed", "usage": _USAGE, **fields})
     text = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events).encode()
-    return _head("text/event-stream", len(text)) + text
+    return _build_head("text/event-stream", len(text)) + text
 
 
 class _Connection(asyncio.Protocol):
-    """Answers one request after the other; bodies are counted, not kept."""
+    """A connection that replies to one request after another, and discards their bodies."""
 
     def __init__(self, replies: dict[bytes, bytes]) -> None:
         self._replies = replies
         self._head = b""
-        self._left = 0  # bytes of a body that are still to come
+        self._left = 0  # missing bytes of the current body
         self._reply = b""
         self._free = asyncio.Event()
         self._free.set()
@@ -89,7 +89,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._left:
-            self._body(len(data))
+            self._count_body(len(data))
             return
         self._head += data
         end = self._head.find(b"\r\n\r\n")
@@ -102,14 +102,15 @@ class _Connection(asyncio.Protocol):
         self._left = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
         if b"expect: 100" in head.lower():
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._body(rest)
+        self._count_body(rest)
 
-    def _body(self, came: int) -> None:
-        self._left -= came
+    def _count_body(self, size: int) -> None:
+        self._left -= size
         if self._left == 0:
             if len(self._reply) <= _BLOCK_BYTES:
                 self._transport.write(self._reply)
-            else:  # in blocks: the transport would keep a copy of what the socket does not take at once
+            else:
+                # Write in blocks: the transport copies all bytes that the socket does not take at once.
                 self._sending = asyncio.ensure_future(self._send(memoryview(self._reply)))
 
     async def _send(self, reply: memoryview) -> None:
@@ -130,26 +131,26 @@ class _Connection(asyncio.Protocol):
 
 
 async def _serve() -> None:
-    replies = {name.encode(): _json_reply(size) for name, size in PICTURE_BYTES.items()}
+    replies = {name.encode(): _build_json_reply(size) for name, size in IMAGE_BYTES.items()}
     for name, (size, partials) in STREAMS.items():
-        replies[name.encode()] = _stream_reply(PICTURE_BYTES[size], partials)
+        replies[name.encode()] = _build_stream_reply(IMAGE_BYTES[size], partials)
     server = await asyncio.get_running_loop().create_server(
         lambda: _Connection(replies), "127.0.0.1", 0, backlog=1024
     )
     print(server.sockets[0].getsockname()[1], flush=True)
-    stop = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # ends with its parent
+    stop = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # ends with the parent process
     await stop
 
 
 def pin(core: int) -> None:
-    """Keep this process on one core, where the system can."""
+    """Bind this process to one core, if the system supports it."""
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[core % len(cores)]})
 
 
 class Server:
-    """The server as a process on the other core; a context manager."""
+    """A context manager that runs the server in a process on the other core."""
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(

@@ -1,8 +1,8 @@
-"""Who is measured: imgkit, the official SDK, and the bare transports, all asked for the same.
+"""The libraries under test: imgkit, the official SDK and the bare HTTP libraries, with the same methods.
 
-A side is bound to one reply of the server. `create` returns the bytes of a picture, `save` has it in a file,
-`edit` uploads a file, `stream` calls `first` at the first event, `save_stream` has each picture of a stream
-in a file, partial ones too. The methods of asynchronous sides are coroutines.
+A side is bound to one reply of the server. `create` returns the bytes of an image, `save` writes it to a
+file, `edit` uploads a file, `stream` calls `first` at the first event, and `save_stream` writes each image of
+a stream to a file, including partial images. The methods of asynchronous sides are coroutines.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ PROMPT = "A cute baby sea otter"
 _numbers = itertools.count()
 
 
-def _file(folder: Path) -> Path:
-    return folder / f"picture-{next(_numbers)}.png"
+def _next_path(folder: Path) -> Path:
+    return folder / f"image-{next(_numbers)}.png"
 
 
 class Imgkit:
-    """imgkit with requests, as it ships: a connection for each request."""
+    """imgkit with requests and default settings: a new connection for each request."""
 
     settings: dict[str, Any] = {}
     save_settings: dict[str, Any] = {}
@@ -46,7 +46,7 @@ class Imgkit:
         return self.service.create_image(PROMPT)[0].data
 
     def save(self, folder: Path) -> None:
-        self.service.create_image(PROMPT, save_to=folder / "picture-{index}.png")
+        self.service.create_image(PROMPT, save_to=folder / "image-{index}.png")
 
     def edit(self, path: Path) -> None:
         self.service.create_image_edit(path, PROMPT)
@@ -61,42 +61,42 @@ class Imgkit:
     def save_stream(self, folder: Path) -> None:
         from imgkit import PartialImage
 
-        saved = folder / "picture-{index}.png"
+        saved = folder / "image-{index}.png"
         with self.service.stream_image(PROMPT, partial_images=3, save_to=saved) as events:
             for event in events:
                 if isinstance(event, PartialImage):
-                    event.image.save(_file(folder), sidecar=False)
+                    event.image.save(_next_path(folder), sidecar=False)
 
     def close(self) -> None:
         self.service.close()
 
 
 class ImgkitReusing(Imgkit):
-    """The same with connections kept open, as the SDK does."""
+    """imgkit with requests, reusing connections like the SDK."""
 
     settings = {"reuse_connections": True}
 
 
 class ImgkitBare(ImgkitReusing):
-    """The same, saving without sidecars (no digest, one file)."""
+    """imgkit reusing connections, saving without sidecars (no digest, one file)."""
 
     def save(self, folder: Path) -> None:
         from imgkit.images.saving import SavePlan
 
         self.service.create_image(
-            PROMPT, save_to=SavePlan.from_target(folder / "picture-{index}.png", sidecar=False)
+            PROMPT, save_to=SavePlan.from_target(folder / "image-{index}.png", sidecar=False)
         )
 
 
 class ImgkitSpooling(ImgkitReusing):
-    """The same with a spool, which the command always has."""
+    """imgkit reusing connections, with a spool, which the command always has."""
 
     def _settings(self, folder: Path) -> dict[str, Any]:
         return {**self.settings, "state_folder": folder / "state"}
 
 
 class ImgkitCaching(ImgkitReusing):
-    """The same with a cache in a folder; each call asks for something new."""
+    """imgkit reusing connections, with a cache in a folder; every call is a miss."""
 
     def _settings(self, folder: Path) -> dict[str, Any]:
         import imgkit
@@ -119,7 +119,7 @@ class OpenAI:
         return base64.b64decode(self.client.images.generate(prompt=PROMPT, model=MODEL).data[0].b64_json)
 
     def save(self, folder: Path) -> None:
-        _file(folder).write_bytes(self.create())
+        _next_path(folder).write_bytes(self.create())
 
     def edit(self, path: Path) -> None:
         self.client.images.edit(image=path, prompt=PROMPT, model=MODEL)
@@ -133,7 +133,7 @@ class OpenAI:
 
     def save_stream(self, folder: Path) -> None:
         for event in self.client.images.generate(prompt=PROMPT, model=MODEL, stream=True, partial_images=3):
-            _file(folder).write_bytes(base64.b64decode(event.b64_json))
+            _next_path(folder).write_bytes(base64.b64decode(event.b64_json))
 
     def close(self) -> None:
         self.client.close()
@@ -148,7 +148,7 @@ class OpenAIHandle(OpenAI):
 
 
 class Requests:
-    """requests, as its documentation shows it."""
+    """requests, used as in its documentation."""
 
     def __init__(self, base_url: str, folder: Path) -> None:
         import requests
@@ -165,7 +165,7 @@ class Requests:
         return base64.b64decode(reply.json()["data"][0]["b64_json"])
 
     def save(self, folder: Path) -> None:
-        _file(folder).write_bytes(self.create())
+        _next_path(folder).write_bytes(self.create())
 
     def edit(self, path: Path) -> None:
         with path.open("rb") as file:
@@ -191,12 +191,12 @@ def _request_bytes(base_url: str) -> tuple[str, int, bytes]:
     return host, int(port), head.encode() + body
 
 
-def _length(head: bytes) -> int:
+def _parse_length(head: bytes) -> int:
     return int(head[head.index(b"content-length: ") + 16 :].split(b"\r\n", 1)[0])
 
 
 class Floor:
-    """A socket, and nothing checked."""
+    """A plain socket without any checks: the lower bound."""
 
     def __init__(self, base_url: str, folder: Path) -> None:
         host, port, self.request = _request_bytes(base_url)
@@ -206,7 +206,7 @@ class Floor:
         self.socket.sendall(self.request)
         data = self.socket.recv(65536)
         head, _, body = data.partition(b"\r\n\r\n")
-        while len(body) < _length(head):
+        while len(body) < _parse_length(head):
             body += self.socket.recv(65536)
         return base64.b64decode(json.loads(body)["data"][0]["b64_json"])
 
@@ -215,7 +215,7 @@ class Floor:
 
 
 class AsyncImgkit:
-    """imgkit with aiohttp, as it ships: a connection for each request."""
+    """imgkit with aiohttp and default settings: a new connection for each request."""
 
     settings: dict[str, Any] = {}
 
@@ -230,7 +230,7 @@ class AsyncImgkit:
         return (await self.service.create_image(PROMPT))[0].data
 
     async def save(self, folder: Path) -> None:
-        await self.service.create_image(PROMPT, save_to=folder / "picture-{index}.png")
+        await self.service.create_image(PROMPT, save_to=folder / "image-{index}.png")
 
     async def stream(self, first: Callable[[], None]) -> None:
         async with self.service.stream_image(PROMPT, partial_images=3) as events:
@@ -246,7 +246,7 @@ class AsyncImgkit:
 
 
 class AsyncImgkitReusing(AsyncImgkit):
-    """The same with connections kept open."""
+    """imgkit with aiohttp, reusing connections."""
 
     settings = {"reuse_connections": True}
 
@@ -264,7 +264,7 @@ class AsyncOpenAI:
         return base64.b64decode(reply.data[0].b64_json)
 
     async def save(self, folder: Path) -> None:
-        _file(folder).write_bytes(await self.create())
+        _next_path(folder).write_bytes(await self.create())
 
     async def stream(self, first: Callable[[], None]) -> None:
         events = await self.client.images.generate(prompt=PROMPT, model=MODEL, stream=True, partial_images=3)
@@ -280,7 +280,7 @@ class AsyncOpenAI:
 
 
 class Aiohttp:
-    """aiohttp, as its documentation shows it."""
+    """aiohttp, used as in its documentation."""
 
     def __init__(self, base_url: str, folder: Path) -> None:
         self.base_url = base_url
@@ -300,14 +300,14 @@ class Aiohttp:
             return base64.b64decode((await reply.json())["data"][0]["b64_json"])
 
     async def save(self, folder: Path) -> None:
-        _file(folder).write_bytes(await self.create())
+        _next_path(folder).write_bytes(await self.create())
 
     async def close(self) -> None:
         await self.session.close()
 
 
-class _Lines(asyncio.Protocol):
-    """One connection of the asynchronous floor."""
+class _Connection(asyncio.Protocol):
+    """One connection of `AsyncFloor`."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -319,32 +319,34 @@ class _Lines(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.data += data
         head, found, body = self.data.partition(b"\r\n\r\n")
-        if found and len(body) >= _length(head) and self.waiter is not None:
+        if found and len(body) >= _parse_length(head) and self.waiter is not None:
             self.data = b""
             self.waiter.set_result(body)
 
 
 class AsyncFloor:
-    """asyncio protocols, and nothing checked."""
+    """Plain asyncio protocols without any checks: the lower bound."""
 
     def __init__(self, base_url: str, folder: Path) -> None:
         self.host, self.port, self.request = _request_bytes(base_url)
-        self.idle: list[_Lines] = []
+        self.idle: list[_Connection] = []
 
     async def create(self) -> bytes:
         loop = asyncio.get_running_loop()
-        line = (
-            self.idle.pop() if self.idle else (await loop.create_connection(_Lines, self.host, self.port))[1]
+        connection = (
+            self.idle.pop()
+            if self.idle
+            else (await loop.create_connection(_Connection, self.host, self.port))[1]
         )
-        line.waiter = loop.create_future()
-        line.transport.write(self.request)
-        body = await line.waiter
-        self.idle.append(line)
+        connection.waiter = loop.create_future()
+        connection.transport.write(self.request)
+        body = await connection.waiter
+        self.idle.append(connection)
         return base64.b64decode(json.loads(body)["data"][0]["b64_json"])
 
     async def close(self) -> None:
-        for line in self.idle:
-            line.transport.close()
+        for connection in self.idle:
+            connection.transport.close()
 
 
 SYNC: dict[str, type[Any]] = {

@@ -1,7 +1,7 @@
-"""Build imgkit and the example packages, install them into a fresh environment, and run their suites there.
+"""Build imgkit and the example packages, install them into a fresh environment, and run their tests there.
 
-What strangers will do, done by the project itself: wheels into a wheelhouse, an environment that has nothing
-else, no imports from the source tree.
+The environment holds the built wheels and their dependencies only, so the tests cannot import from the source
+tree. Users get the same.
 """
 
 import os
@@ -17,35 +17,36 @@ PACKAGES = {
     "imgkit-watermark": "imgkit-watermark",
     "testing-an-app": "imgkit-posters",
 }
-"""Folders, and the distributions that are made of them."""
+"""The folder of each example, and the name of its distribution."""
 
 
-def run(*command, **more):
-    print("$", *command[:1], *(str(one) for one in command[1:]), flush=True)
-    subprocess.run([str(one) for one in command], check=True, **more)
+def run(*command, **options):
+    print("$", *command[:1], *map(str, command[1:]), flush=True)
+    subprocess.run([str(argument) for argument in command], check=True, **options)
 
 
 def main():
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        wheels, home = folder / "wheelhouse", folder / "venv"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        wheels, environment = folder / "wheelhouse", folder / "venv"
         pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
-        sources = [ROOT, *(ROOT / "examples" / one for one in PACKAGES)]
+        sources = [ROOT, *(ROOT / "examples" / name for name in PACKAGES)]
         run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, *sources)
-        venv.create(home, with_pip=False)
-        python = home / ("Scripts" if os.name == "nt" else "bin") / "python"
-        wanted = [f"{one}[testing]" for one in PACKAGES.values()]
-        run(*pip, "--python", python, "install", "--find-links", wheels, "pytest-xdist", *wanted)
+        venv.create(environment, with_pip=False)
+        python = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
+        requirements = [f"{distribution}[testing]" for distribution in PACKAGES.values()]
+        run(*pip, "--python", python, "install", "--find-links", wheels, "pytest-xdist", *requirements)
         imgkit = python.with_name("imgkit")
-        listed = subprocess.run(
+        listing = subprocess.run(
             [imgkit, "plugins", "--load"], check=True, capture_output=True, text=True
         ).stdout
-        print(listed, flush=True)
-        assert "imgkit_backends" in listed
-        assert "imgkit_commands" in listed
-        for one in PACKAGES:  # away from the sources, so that only what is installed can be imported
-            tests = ROOT / "examples" / one / "tests"
-            config = ROOT / "examples" / one / "pyproject.toml"
+        print(listing, flush=True)
+        assert "imgkit_backends" in listing
+        assert "imgkit_commands" in listing
+        # Run outside the source tree: only installed packages can be imported there.
+        for name in PACKAGES:
+            tests = ROOT / "examples" / name / "tests"
+            config = ROOT / "examples" / name / "pyproject.toml"
             options = ("-q", "-n", "2", "-c", config, "--rootdir", folder, "-p", "no:cacheprovider")
             run(python, "-m", "pytest", *options, tests, cwd=folder)
 

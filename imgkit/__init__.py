@@ -17,6 +17,7 @@ from imgkit._version import __version__ as __version__
 
 _EXPORTS = {
     "imgkit.cache.memory": ("MemoryStore",),
+    "imgkit.core.recovery": ("recover",),
     "imgkit.default_plugins.auth": (
         "BearerAuth",
         "HeaderAuth",
@@ -31,7 +32,10 @@ _EXPORTS = {
     "imgkit.default_plugins.logging": ("LoggingPlugin",),
     "imgkit.default_plugins.recorder": ("RecorderPlugin",),
     "imgkit.default_plugins.retry": ("RetryPlugin",),
-    "imgkit.default_plugins.spool": ("SpoolPlugin",),
+    "imgkit.default_plugins.spool": (
+        "SpoolPlugin",
+        "spool_in",
+    ),
     "imgkit.default_plugins.telemetry": ("TelemetryPlugin",),
     "imgkit.errors": (
         "ApiError",

@@ -3,6 +3,7 @@
 from imgkit import masks as masks
 from imgkit._version import __version__ as __version__
 from imgkit.cache.memory import MemoryStore as MemoryStore
+from imgkit.core.recovery import recover as recover
 from imgkit.default_plugins.auth import BearerAuth as BearerAuth
 from imgkit.default_plugins.auth import HeaderAuth as HeaderAuth
 from imgkit.default_plugins.auth import TokenAuth as TokenAuth
@@ -14,6 +15,7 @@ from imgkit.default_plugins.logging import LoggingPlugin as LoggingPlugin
 from imgkit.default_plugins.recorder import RecorderPlugin as RecorderPlugin
 from imgkit.default_plugins.retry import RetryPlugin as RetryPlugin
 from imgkit.default_plugins.spool import SpoolPlugin as SpoolPlugin
+from imgkit.default_plugins.spool import spool_in as spool_in
 from imgkit.default_plugins.telemetry import TelemetryPlugin as TelemetryPlugin
 from imgkit.errors import ApiError as ApiError
 from imgkit.errors import AuthenticationError as AuthenticationError

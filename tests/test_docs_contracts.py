@@ -1,4 +1,4 @@
-"""The backend and the provider that the pages build are held to the contracts, as the pages say."""
+"""The contracts of imgkit.testing, run against the backend and the providers of the documentation."""
 
 from __future__ import annotations
 
@@ -8,45 +8,50 @@ import re
 from pathlib import Path
 from typing import Any
 
-from imgkit.testing import BackendContract, ProviderContract, StreamingProviderContract
-from imgkit.testing.samples import png
+from imgkit.testing import BackendContract, ProviderContract, StreamingProviderContract, png
 
 
-def classes_of(page: str, *blocks: int) -> dict[str, Any]:
-    """Return what Python blocks of a page define, the first one if no others are named."""
+def load_blocks(page: str, *blocks: int) -> dict[str, Any]:
+    """Return the names that the Python blocks of a page define.
+
+    Args:
+        page: file name below docs/.
+        blocks: numbers of the blocks, from 0; the first block if none is given.
+    """
     text = (Path(__file__).parents[1] / "docs" / page).read_text()
-    found = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    python_blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict[str, Any] = {"__name__": page}
     for number in blocks or (0,):
-        exec(found[number], names)
+        exec(python_blocks[number], names)
     return names
 
 
-BACKEND = classes_of("write-a-backend.md")["StdlibBackend"]
-PROVIDER = classes_of("write-a-provider.md")["AcmeProvider"]
-STREAMING = classes_of("write-a-provider.md", 0, 2)["StreamingAcme"]
+BACKEND = load_blocks("write-a-backend.md")["StdlibBackend"]
+PROVIDER = load_blocks("write-a-provider.md")["AcmeProvider"]
+STREAMING = load_blocks("write-a-provider.md", 0, 2)["StreamingAcme"]
 
 
 class TestStdlib(BackendContract):
     capabilities = frozenset({"unsent", "connect timeout"})
-    test_a_proxy = None  # type: ignore[assignment]  # not among what the page's backend can do
+    # The backend of the page uses no proxy, and reads no reply before it has sent the body.
+    test_a_proxy = None  # type: ignore[assignment]
     test_an_early_refusal = None  # type: ignore[assignment]
 
     def backend(self, options: Any) -> Any:
         return BACKEND(options)
 
 
-class TestAcme(ProviderContract):
+class AcmeReplies:
+    def reply(self, pictures: list[bytes]) -> bytes:
+        return json.dumps({"pictures": [base64.b64encode(image).decode() for image in pictures]}).encode()
+
+
+class TestAcme(AcmeReplies, ProviderContract):
     def provider(self) -> Any:
         return PROVIDER()
 
-    def reply(self, pictures: list[bytes]) -> bytes:
-        return json.dumps({"pictures": [base64.b64encode(one).decode() for one in pictures]}).encode()
 
-
-class TestStreamingAcme(StreamingProviderContract):
-    reply = TestAcme.reply
-
+class TestStreamingAcme(AcmeReplies, StreamingProviderContract):
     def provider(self) -> Any:
         return STREAMING()
 
@@ -58,4 +63,6 @@ class TestStreamingAcme(StreamingProviderContract):
 
 
 def test_arrays_are_decoded_as_they_arrive() -> None:
-    assert [one.data for one in TestAcme().decode(TestAcme().reply([png(1, 64)])).pictures] == [png(1, 64)]
+    """Decodes the images of a JSON array to their bytes."""
+    decoded = TestAcme().decode(TestAcme().reply([png(1, 64)]))
+    assert [image.data for image in decoded.pictures] == [png(1, 64)]

@@ -1,4 +1,4 @@
-"""An app that makes posters of events: small enough to read, real enough to be tested."""
+"""An app that makes posters for events: small enough to read, real enough to test."""
 
 import asyncio
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ SIZE = "256x256"
 
 
 class PosterRefused(Exception):
-    """The service will not draw this; the words have to change."""
+    """The image API refused this poster. Change its words."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """What is announced."""
+    """An event to announce."""
 
     title: str
     town: str
@@ -23,33 +23,39 @@ class Event:
 
 @dataclass(frozen=True)
 class Poster:
-    """A picture on disk, and how often it had to be asked for."""
+    """An image on disk, and the number of attempts that it took."""
 
     path: Path
-    tries: int
+    attempts: int
 
 
-def words(event):
+def build_prompt(event):
     return f"a poster for {event.title} in {event.town}, flat colours, no text"
 
 
-def file_of(event, folder):
+def poster_path(event, folder):
     return Path(folder, f"{event.title}-{event.town}.png".lower().replace(" ", "-"))
 
 
-def make(images, event, folder):
-    """Make one poster with an `imgkit.ImageService`."""
+def make_poster(images, event, folder):
+    """Make one poster with an `imgkit.ImageService`.
+
+    Raises:
+        PosterRefused: the content policy refused the prompt.
+    """
     try:
-        reply = images.create_image(words(event), size=SIZE)
+        response = images.create_image(build_prompt(event), size=SIZE)
     except ModerationBlockedError as error:
         raise PosterRefused(f"{event.title}: {', '.join(error.categories) or 'no reason given'}") from error
-    return Poster(Path(reply[0].save(file_of(event, folder))), len(reply.meta.attempts))
+    return Poster(Path(response[0].save(poster_path(event, folder))), len(response.meta.attempts))
 
 
-async def make_all(images, events, folder):
-    """Make posters at the same time with an `imgkit.AsyncImageService`."""
-    replies = await asyncio.gather(*(images.create_image(words(event), size=SIZE) for event in events))
+async def make_posters(images, events, folder):
+    """Make several posters at the same time with an `imgkit.AsyncImageService`."""
+    responses = await asyncio.gather(
+        *(images.create_image(build_prompt(event), size=SIZE) for event in events)
+    )
     return [
-        Poster(Path(reply[0].save(file_of(event, folder))), len(reply.meta.attempts))
-        for event, reply in zip(events, replies, strict=True)
+        Poster(Path(response[0].save(poster_path(event, folder))), len(response.meta.attempts))
+        for event, response in zip(events, responses, strict=True)
     ]

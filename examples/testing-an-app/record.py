@@ -1,7 +1,7 @@
-"""Records the cassettes of this project anew: run ``python record.py`` here.
+"""Record the cassettes of this project again: run ``python record.py`` in this folder.
 
-With the real API there is nothing to this but ``pytest --imgkit-record=rewrite`` and a key. Here, a server on
-loopback stands for it, so that recording costs nothing.
+With the real API, ``pytest --imgkit-record=rewrite`` and a key are enough. A server on loopback replaces the
+API here, so recording costs nothing.
 """
 
 import base64
@@ -20,26 +20,26 @@ BASE_URL = f"http://127.0.0.1:{PORT}/v1"
 
 
 class Api(BaseHTTPRequestHandler):
-    """Paints with imgkit's own painter; it is busy once, and does not like swords."""
+    """An image API that draws with imgkit's offline painter. It replies 429 once, and refuses swords."""
 
     protocol_version = "HTTP/1.1"
     busy = True
 
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        if "rush hour" in asked["prompt"] and Api.busy:
+        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if "rush hour" in request["prompt"] and Api.busy:
             Api.busy = False
-            self.answer(429, {"error": {"message": "Too many at once.", "code": "rate_limit_exceeded"}})
-        elif "sword" in asked["prompt"]:
+            self.send_json(429, {"error": {"message": "Too many at once.", "code": "rate_limit_exceeded"}})
+        elif "sword" in request["prompt"]:
             details = {"moderation_stage": "input", "categories": ["violence"]}
             error = {"message": "No.", "code": "moderation_blocked", "moderation_details": details}
-            self.answer(400, {"error": error})
+            self.send_json(400, {"error": error})
         else:
             with imgkit.ImageService() as painter:
-                picture = painter.create_image(asked["prompt"], size=asked["size"])[0]
-            self.answer(200, {"created": 1, "data": [{"b64_json": base64.b64encode(picture.data).decode()}]})
+                image = painter.create_image(request["prompt"], size=request["size"])[0]
+            self.send_json(200, {"created": 1, "data": [{"b64_json": base64.b64encode(image.data).decode()}]})
 
-    def answer(self, status, value):
+    def send_json(self, status, value):
         body = json.dumps(value).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
@@ -51,7 +51,7 @@ class Api(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format, *args):
-        """Say nothing."""
+        """Log nothing."""
 
 
 def main():

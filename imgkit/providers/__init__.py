@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from imgkit.providers.base import ReplyBody as ReplyBody
     from imgkit.providers.base import StreamingProvider as StreamingProvider
     from imgkit.providers.base import Target as Target
+    from imgkit.providers.error_codes import as_of as as_of
+    from imgkit.providers.error_codes import meaning_of as meaning_of
     from imgkit.providers.errors import error_from_reply as error_from_reply
     from imgkit.providers.openai import OpenAIProvider as OpenAIProvider
     from imgkit.redact import Secret as Secret
+    from imgkit.wire.json_values import DivertedImage as DivertedImage
     from imgkit.wire.json_values import decode_base64 as decode_base64
     from imgkit.wire.messages import BytesBody as BytesBody
     from imgkit.wire.messages import Head as Head
@@ -59,10 +62,17 @@ _EXPORTS = {
         "StreamingProvider",
         "Target",
     ),
+    "imgkit.providers.error_codes": (
+        "as_of",
+        "meaning_of",
+    ),
     "imgkit.providers.errors": ("error_from_reply",),
     "imgkit.providers.openai": ("OpenAIProvider",),
     "imgkit.redact": ("Secret",),
-    "imgkit.wire.json_values": ("decode_base64",),
+    "imgkit.wire.json_values": (
+        "DivertedImage",
+        "decode_base64",
+    ),
     "imgkit.wire.messages": (
         "BytesBody",
         "Head",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from imgkit.testing.backend import BackendContract as BackendContract
     from imgkit.testing.cache_store import CacheStoreContract as CacheStoreContract
     from imgkit.testing.cassettes import cassette as cassette
+    from imgkit.testing.cassettes import register as register
     from imgkit.testing.cassettes import vcr_config as vcr_config
     from imgkit.testing.plugin import PluginContract as PluginContract
     from imgkit.testing.provider import ProviderContract as ProviderContract
@@ -38,6 +39,7 @@ _EXPORTS = {
     "imgkit.testing.cache_store": ("CacheStoreContract",),
     "imgkit.testing.cassettes": (
         "cassette",
+        "register",
         "vcr_config",
     ),
     "imgkit.testing.plugin": ("PluginContract",),

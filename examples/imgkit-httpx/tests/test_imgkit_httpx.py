@@ -1,19 +1,17 @@
-"""Both backends under imgkit's contract, and by their names."""
+"""Tests of both backends: imgkit's contract, and their registered names."""
 
 import pytest
 from imgkit_httpx import AsyncHttpxBackend, HttpxBackend
 
 import imgkit
-from imgkit.testing import BackendContract, WireServer
-from imgkit.testing.samples import answer, png
-from imgkit.testing.wire_server import reply
+from imgkit.testing import BackendContract, WireServer, answer, png, reply
 
 CAPABILITIES = frozenset({"unsent", "connect timeout", "reuse", "proxy"})
 
 
 class TestHttpx(BackendContract):
     capabilities = CAPABILITIES
-    test_an_early_refusal = None  # httpx reads no answer while it is sending
+    test_an_early_refusal = None  # httpx reads no reply while it sends
 
     def backend(self, options):
         return HttpxBackend(options)
@@ -29,11 +27,11 @@ class TestAsyncHttpx(BackendContract):
 
 @pytest.mark.parametrize("name", ["httpx", "httpx-async"])
 def test_by_name(name):
-    """Installed is enough: the entry point says what there is."""
+    """Finds an installed backend by name, through the entry point."""
     with (
         WireServer(reply(200, answer(png(1)))) as server,
         imgkit.ImageService(name, base_url=server.base_url) as service,
     ):
-        made = service.create_image("a fox")
-    assert made[0].data == png(1)
-    assert made.meta.backend == name
+        response = service.create_image("a fox")
+    assert response[0].data == png(1)
+    assert response.meta.backend == name

@@ -1,4 +1,4 @@
-"""The plugin under imgkit's contract, what it asks for, and its command."""
+"""Tests of the plugin: imgkit's contract, the changed prompts, the command."""
 
 import subprocess
 import sys
@@ -8,8 +8,7 @@ from imgkit_watermark import ROOM, Watermark
 from PIL import Image
 
 import imgkit
-from imgkit.testing import PluginContract
-from imgkit.testing.samples import png
+from imgkit.testing import PluginContract, png
 
 
 class TestWatermark(PluginContract):
@@ -18,7 +17,7 @@ class TestWatermark(PluginContract):
 
 
 def test_room_is_asked_for_once():
-    """By its name, in creations and edits; variations have no prompt."""
+    """Adds the request for room to the prompts of creations and edits, once each."""
     with imgkit.ImageService(plugins=["watermark"]) as images:
         fox = images.create_image("a fox", size="64x64")
         again = images.create_image(fox[0].about["prompt"], size="64x64")
@@ -29,13 +28,13 @@ def test_room_is_asked_for_once():
 
 
 def test_the_command(tmp_path):
-    """A marked copy, and the original untouched."""
+    """Writes a marked copy, and leaves the original untouched."""
     path = tmp_path / "fox.png"
     path.write_bytes(png(1, 200))
     command = [str(Path(sys.executable).with_name("imgkit")), "watermark", str(path), "--text", "Acme"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
-    assert (done.returncode, done.stderr) == (0, "")
-    marked = Path(done.stdout.strip())
+    process = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert (process.returncode, process.stderr) == (0, "")
+    marked = Path(process.stdout.strip())
     assert marked.name == "fox-marked.png"
     assert path.read_bytes() == png(1, 200)
     with Image.open(path) as before, Image.open(marked) as after:
