@@ -34,7 +34,7 @@ _EXPORTS = {
     "imgkit.default_plugins.retry": ("RetryPlugin",),
     "imgkit.default_plugins.spool": (
         "SpoolPlugin",
-        "spool_in",
+        "open_spool",
     ),
     "imgkit.default_plugins.telemetry": ("TelemetryPlugin",),
     "imgkit.errors": (

@@ -15,7 +15,7 @@ from imgkit.default_plugins.logging import LoggingPlugin as LoggingPlugin
 from imgkit.default_plugins.recorder import RecorderPlugin as RecorderPlugin
 from imgkit.default_plugins.retry import RetryPlugin as RetryPlugin
 from imgkit.default_plugins.spool import SpoolPlugin as SpoolPlugin
-from imgkit.default_plugins.spool import spool_in as spool_in
+from imgkit.default_plugins.spool import open_spool as open_spool
 from imgkit.default_plugins.telemetry import TelemetryPlugin as TelemetryPlugin
 from imgkit.errors import ApiError as ApiError
 from imgkit.errors import AuthenticationError as AuthenticationError

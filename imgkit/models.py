@@ -179,6 +179,24 @@ def field_names(kind: type[Any]) -> tuple[str, ...]:
     return _field_names_by_class[kind]
 
 
+def resolve_model(request: ImageRequest, default: str | None) -> str | None:
+    """Return the name of the model that a request is sent with, None if the server chooses.
+
+    ``extra_body`` wins over the request's own model, as it does in the body that is sent.
+
+    Args:
+        request: as it is sent.
+        default: the service's model, for a request that names none.
+
+    Example:
+        >>> resolve_model(CreateImageRequest(prompt="a fox", model="a", extra_body={"model": "b"}), "c")
+        'b'
+    """
+    extra_body = request.extra_body or {}
+    name = extra_body.get("model", request.model or default)
+    return name if isinstance(name, str) and name else None
+
+
 def sent_parameters(request: ImageRequest) -> dict[str, Any]:
     """Return the set parameters of a request, without prompt, model, images and headers.
 

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, Never
 from imgkit.core.config import ServiceConfig, check_seconds
 from imgkit.core.core import Setup, build_core
 from imgkit.core.operations import ImageOperations, ImageT, ResponseT, StreamT
-from imgkit.default_plugins.auth import ProviderAuth, check_encrypted
+from imgkit.default_plugins.auth import ProviderAuth, check_encryption
 from imgkit.default_plugins.retry import NoWaitRetry, RetryPlugin
 from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.models import CreateImageRequest, Estimate, ImageRequest, field_names
 from imgkit.plugins.registry import PluginList, ServicePlugins
 from imgkit.plugins.table import HookTable
-from imgkit.providers.base import list_credentials
 from imgkit.redact import nearest
 from imgkit.runtime.flow import Flow
 from imgkit.schemas.requests import validate_request
@@ -221,12 +220,12 @@ def list_default_plugins(setup: Setup) -> list[object]:
     config, provider = setup.config, setup.provider
     auth = ProviderAuth(
         config.api_key,
-        list_credentials(provider),
+        provider.credentials,
         provider.env["api_key"],
         allow_insecure=config.allow_insecure,
     )
     if auth.has_key and not config.allow_insecure:
-        check_encrypted(setup.target.base_url)
+        check_encryption(setup.target.base_url)
     return [auth, *_retry_plugins(setup), *_logging_plugins(setup), *_spool_plugins(setup)]
 
 
@@ -249,9 +248,9 @@ def _logging_plugins(setup: Setup) -> list[object]:
     """Return the logging plugin if the environment asks for it, and import it only then."""
     if not os.environ.get("IMGKIT_LOG"):
         return []
-    from imgkit.default_plugins.logging import from_environment
+    from imgkit.default_plugins.logging import plugin_from_environment
 
-    plugin = from_environment([member.plugin for member in setup.plugins])
+    plugin = plugin_from_environment([member.plugin for member in setup.plugins])
     return [] if plugin is None else [plugin]
 
 

@@ -1,1 +1,1 @@
-"""What is known of models: dated facts, the rules that requests are judged by, and prices."""
+"""Dated data about models: rules for requests and inputs, and prices. Nothing here sends a request."""

@@ -1,4 +1,4 @@
-"""The catalogue of a service: what the provider's data file knows, and the user's own files above it."""
+"""The catalogue of a service: the provider's data file, overridden by the user's own files."""
 
 from __future__ import annotations
 
@@ -17,82 +17,88 @@ if TYPE_CHECKING:
     from imgkit.catalogue.reading import Reader
 
 VARIABLE = "IMGKIT_MODELS"
-"""Names files of the user's own, separated as in PATH."""
+"""The variable with the paths of the user's own files, separated as in PATH."""
 
 NEAR_DAYS = 60
-"""A model that is shut down within so many days is told of."""
+"""Days before a model's shutdown in which imgkit warns of it."""
 
 Facts = Mapping[str, Any]
 """The content of a data file."""
 
 
 class Catalogue:
-    """What is known of the models of one provider. Files are read when something is looked up.
+    """The data about the models of one provider. The first lookup reads the files.
 
     Args:
         provider: name of the provider.
         shipped: ``"package:file"`` of the provider's data, "" for none.
-        own: the user's own data, the last of which wins.
+        own: the user's own data; later entries override earlier entries.
+
+    Example:
+        >>> catalogue = Catalogue("openai", "imgkit.providers:openai.toml")
+        >>> catalogue.find_model("gpt-image-1", "official").operations
+        ('create_image', 'create_image_edit')
     """
 
     def __init__(self, provider: str, shipped: str = "", own: Iterable[Facts] = ()) -> None:
         self._provider = provider
         self._shipped = shipped
-        self._own = tuple(one for one in own if one.get("provider", provider) == provider)
+        self._own = tuple(facts for facts in own if facts.get("provider", provider) == provider)
 
     @property
     def has_own(self) -> bool:
-        """Whether the user gave data of their own."""
+        """True if the user gave data of their own."""
         return bool(self._own)
 
-    def find(self, name: str | None, host_class: str) -> Model | None:
-        """Return what is known of a model on a class of hosts, by its id or that of a snapshot."""
+    def find_model(self, name: str | None, host_class: str) -> Model | None:
+        """Return the data about a model on a class of hosts, by its id or the id of a snapshot."""
         if name is None or (host_class != "official" and not self._own):
             return None
         return self._by_name.get((host_class, name))
 
-    def listed(self) -> list[Model]:
+    def list_models(self) -> list[Model]:
         """Return all models, in the order of the files."""
         return list({model.id: model for model in self._by_name.values()}.values())
 
-    def live(self, today: date) -> list[str]:
-        """Return the ids of the models of the official host that are not announced to end soon."""
+    def list_live_ids(self, today: date) -> list[str]:
+        """Return the ids of the official host's models without a near or past shutdown date."""
         return [
-            one.id
-            for one in self.listed()
-            if "official" in one.hosts and (one.shutdown is None or (one.shutdown - today).days > NEAR_DAYS)
+            model.id
+            for model in self.list_models()
+            if "official" in model.hosts
+            and (model.shutdown is None or (model.shutdown - today).days > NEAR_DAYS)
         ]
 
-    def retired(self, operation: str, host_class: str) -> Retired | None:
-        """Return what is known of an operation that a class of hosts does not have any more."""
-        return self._reader.retired(operation, host_class)
+    def find_retirement(self, operation: str, host_class: str) -> Retired | None:
+        """Return the data about an operation that a class of hosts does not have, else None."""
+        return self._reader.find_retirement(operation, host_class)
 
     @property
     def as_of(self) -> date | None:
-        """The day the provider's own data was read."""
-        return shipped(self._shipped).get("as_of") if self._shipped else None
+        """The date of the provider's own data."""
+        return load_provider_data(self._shipped).get("as_of") if self._shipped else None
 
     @property
     def defaults(self) -> Mapping[str, Any]:
-        """What the server takes where a field is not given."""
-        return self._merged("defaults")
+        """The server's values for fields that a request leaves out."""
+        return self._merge_tables("defaults")
 
     @property
-    def most_pictures(self) -> int | None:
-        """How many pictures a server of this dialect makes at once, as far as nothing else is known."""
-        found: int | None = self._merged("dialect").get("most_pictures")
-        return found
+    def max_images_per_request(self) -> int | None:
+        """The most images of a request in this dialect, for models without a limit of their own."""
+        count: int | None = self._merge_tables("dialect").get("most_pictures")
+        return count
 
     @property
     def tokens_beside(self) -> Mapping[str, Any]:
-        """Tokens of input pictures (from, to) and of a partial picture."""
-        return self._merged("tokens_beside")
+        """Token counts of input images (minimum, maximum) and of a partial image."""
+        return self._merge_tables("tokens_beside")
 
     @cached_property
     def _layers(self) -> tuple[Facts, ...]:
-        return (*((shipped(self._shipped),) if self._shipped else ()), *self._own)
+        return (*((load_provider_data(self._shipped),) if self._shipped else ()), *self._own)
 
-    def _merged(self, table: str) -> dict[str, Any]:
+    def _merge_tables(self, table: str) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         for layer in self._layers:
             merged |= layer.get(table, {})
@@ -100,7 +106,7 @@ class Catalogue:
 
     @cached_property
     def _by_name(self) -> dict[tuple[str, str], Model]:
-        return self._reader.models()
+        return self._reader.read_models()
 
     @cached_property
     def _reader(self) -> Reader:
@@ -110,8 +116,12 @@ class Catalogue:
 
 
 @cache
-def shipped(place: str) -> Facts:
-    """Return the data of a provider; ``place`` is ``"package:file"``."""
+def load_provider_data(place: str) -> Facts:
+    """Return the content of a provider's data file.
+
+    Args:
+        place: ``"package:file"``.
+    """
     import tomllib
     from importlib import resources
 
@@ -119,27 +129,27 @@ def shipped(place: str) -> Facts:
     return tomllib.loads(resources.files(package).joinpath(file).read_text("utf-8"))
 
 
-def own_facts(given: object) -> list[Facts]:
-    """Return the user's own data: of the files in ``IMGKIT_MODELS``, and what is given as ``models=``.
+def load_own_facts(given: object) -> list[Facts]:
+    """Return the user's own data: the files in ``IMGKIT_MODELS``, then the argument ``models=``.
 
     Args:
-        given: a path, a mapping in the form of such a file, or None.
+        given: the argument: a path, a mapping with the content of such a file, or None.
 
     Raises:
-        ConfigurationError: a file that cannot be read, or is not of that form.
+        ConfigurationError: A file cannot be read, or the data does not fit the schema.
     """
-    named = os.environ.get(VARIABLE, "")
-    found = [_read(Path(one), f"{VARIABLE}: ") for one in named.split(os.pathsep) if one]
+    paths = os.environ.get(VARIABLE, "").split(os.pathsep)
+    own_facts = [_read_facts(Path(path), f"{VARIABLE}: ") for path in paths if path]
     if isinstance(given, Mapping):
-        found.append(_checked(given, "models"))
+        own_facts.append(_check_facts(given, "models"))
     elif isinstance(given, str | PathLike):
-        found.append(_read(Path(given), "models: "))
+        own_facts.append(_read_facts(Path(given), "models: "))
     elif given is not None:
-        raise ConfigurationError("models must be the path of a TOML file, or a mapping in its form")
-    return found
+        raise ConfigurationError("models must be the path of a TOML file, or a mapping with its content.")
+    return own_facts
 
 
-def _read(path: Path, where: str) -> Facts:
+def _read_facts(path: Path, where: str) -> Facts:
     import tomllib
 
     try:
@@ -147,11 +157,11 @@ def _read(path: Path, where: str) -> Facts:
             facts = tomllib.load(stream)
     except (OSError, ValueError) as error:
         problem = error.strerror if isinstance(error, OSError) else error
-        raise ConfigurationError(f"{where}{str(path)!r} cannot be read: {problem}") from None
-    return _checked(facts, f"{where}{path}")
+        raise ConfigurationError(f"{where}{str(path)!r} cannot be read: {problem}.") from None
+    return _check_facts(facts, f"{where}{path}")
 
 
-def _checked(facts: Mapping[str, Any], where: str) -> Facts:
+def _check_facts(facts: Mapping[str, Any], where: str) -> Facts:
     from imgkit.schemas.base import SchemaError
     from imgkit.schemas.model_facts import MODEL_FACTS_SCHEMA
 

@@ -1,7 +1,7 @@
-"""Facts about models, read from data files; each with its date and source.
+"""Facts about models, read from data files; each fact has its date and source.
 
-The files of the providers are TOML (`imgkit/providers/openai.toml` tells the form); a user's own file has the
-same form and wins. What no file knows is not judged.
+The providers' files are TOML; the head of `imgkit/providers/openai.toml` describes the format. A user's file
+has the same format and overrides them. A value without a fact passes unchecked.
 """
 
 from __future__ import annotations
@@ -13,40 +13,44 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 STALE_DAYS = 180
-"""Facts older than this only warn."""
+"""Age in days from which a fact only warns."""
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class FactSource(NamedTuple):
-    """Where a fact is from.
+    """The date and source of a fact.
 
     Attributes:
-        as_of: the day it was read, None where a user's file does not say.
-        source: what it was read in.
+        as_of: the date on which the source was read, None if a user's file has none.
+        source: title or URL of the source.
+
+    Example:
+        >>> str(FactSource(date(2026, 11, 23), "API reference"))
+        'API reference, read 2026-11-23'
     """
 
     as_of: date | None = None
     source: str = ""
 
-    def stale(self, today: date) -> bool:
-        """Whether it is too old to refuse anything."""
+    def is_stale(self, today: date) -> bool:
+        """Return whether the fact is too old to reject a request."""
         return self.as_of is not None and (today - self.as_of).days > STALE_DAYS
 
     def __str__(self) -> str:
-        told = [self.source] if self.source else []
-        told += [f"read {self.as_of}"] if self.as_of else []
-        return ", ".join(told) or "by your own facts"
+        parts = [self.source] if self.source else []
+        parts += [f"read {self.as_of}"] if self.as_of else []
+        return ", ".join(parts) or "by your own facts"
 
 
 class Grid(NamedTuple):
-    """Which sizes in pixels are possible.
+    """The possible sizes of an image.
 
     Attributes:
-        multiple_of_px: of both sides.
-        most_ratio: of the longer side to the shorter one.
-        longest_edge_px: of either side.
-        least_px, most_px: pixels in all.
+        multiple_of_px: both sides are multiples of this.
+        most_ratio: maximum ratio of the longer side to the shorter side.
+        longest_edge_px: maximum of either side.
+        least_px, most_px: bounds of width times height.
     """
 
     multiple_of_px: int = 1
@@ -57,19 +61,19 @@ class Grid(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What one field of a request may be.
+    """A rule for one field of a request.
 
     Attributes:
-        name: in the data file.
-        field: of the request.
-        when: values of other fields for which it holds.
-        allowed: values that are taken.
+        name: the rule's name in the data file.
+        field: the field of the request.
+        when: values of other fields; the rule applies only with these.
+        allowed: the accepted values.
         least, most: bounds of a number.
-        longest: characters of a text.
-        refused: it must not be given at all.
-        grid: sizes that are taken, beside "auto".
+        longest: maximum length of a text, in characters.
+        refused: True if the model does not accept the field.
+        grid: the accepted sizes, besides "auto".
         why: the reason in words.
-        sure: the API is known to refuse anything else.
+        sure: True if the API is known to reject violations.
         origin: date and source.
     """
 
@@ -88,15 +92,15 @@ class Rule(NamedTuple):
 
 
 class InputFacts(NamedTuple):
-    """What input pictures must be.
+    """Requirements for input images.
 
     Attributes:
-        formats: that are taken.
-        most_images: of one request.
-        most_bytes: of one picture.
-        mask_most_bytes: of the mask.
-        data_url_longest: characters of a picture that goes as a ``data:`` URL.
-        square: both sides must be equal.
+        formats: the accepted formats.
+        most_images: maximum number of images per request.
+        most_bytes: maximum size of an image.
+        mask_most_bytes: maximum size of the mask.
+        data_url_longest: maximum length of an image as a ``data:`` URL, in characters.
+        square: True if both sides must be equal.
         sure, origin: as in `Rule`.
     """
 
@@ -111,7 +115,7 @@ class InputFacts(NamedTuple):
 
 
 class Prices(NamedTuple):
-    """Prices per million tokens, in `currency`; None where there is none."""
+    """Prices per million tokens, in `currency`; None for a missing price."""
 
     currency: str
     text_in: Decimal | None = None
@@ -122,12 +126,12 @@ class Prices(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """Output tokens of one picture.
+    """Output tokens of one image.
 
     Attributes:
-        by_quality: for each quality the tokens by size.
-        note: what is doubtful about them.
-        not_of: values of a request's fields for which these counts say nothing.
+        by_quality: token counts by quality, then by size.
+        note: doubts about the counts.
+        not_of: values of a request's fields for which the counts do not hold.
         origin: date and source.
     """
 
@@ -138,16 +142,16 @@ class Tokens(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What is known of a model.
+    """The data about a model.
 
     Attributes:
         id: its name.
-        snapshots: further names, of dated versions.
-        hosts: classes of hosts that these facts hold for.
-        operations: that it has.
-        rules: that its requests are judged by.
-        shutdown: the day from which it is gone, None where none is announced.
-        inputs, prices, tokens: None where nothing is known.
+        snapshots: names of its dated versions.
+        hosts: classes of hosts for which the data holds.
+        operations: the operations that it has.
+        rules: the rules for its requests.
+        shutdown: the date of its shutdown, None if none is announced.
+        inputs, prices, tokens: None if unknown.
         origin: date and source.
     """
 
@@ -168,9 +172,9 @@ class Retired(NamedTuple):
 
     Attributes:
         operation: its name.
-        hosts: classes of hosts where it is not there.
-        date: since when, None where it never was.
-        instead: what to do.
+        hosts: classes of hosts without it.
+        date: the date of the end, None if the operation never existed.
+        instead: the alternative.
         origin: date and source.
     """
 

@@ -1,9 +1,9 @@
-"""What calls cost, from usage and dated prices; and what they may cost, before they are sent."""
+"""The cost of calls from usage and dated prices, and cost estimates for requests."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -19,29 +19,35 @@ NOTHING = Decimal(0)
 
 _REFERENCE_SIZE = "1024x1024"
 
-_COUNTED = ("prompt", "n", "size", "quality", "output_format")
-"""Fields that a price depends on; those in ``extra_body`` win, as they do in what is sent."""
+_PRICED_FIELDS = ("prompt", "n", "size", "quality", "output_format")
+"""Fields that affect the price; values in ``extra_body`` win, as they do in the request that is sent."""
 
 
 def compute_cost(usage: Usage | None, model: Model | None, operation: str) -> Cost:
-    """Return what a reply has cost.
+    """Return the cost of a reply.
 
     Args:
-        usage: as the server counted.
-        model: None for one of which nothing is known.
-        operation: of the request that was sent.
+        usage: the server's token counts, None if it reports none.
+        model: None for an unknown model.
+        operation: name of the operation.
+
+    Example:
+        >>> catalogue = Catalogue("openai", "imgkit.providers:openai.toml")
+        >>> model = catalogue.find_model("gpt-image-1", "official")
+        >>> compute_cost(Usage(input_tokens=10, output_tokens=1000), model, "create_image").currency
+        'USD'
     """
     if model is None or model.prices is None:
         return Cost(note="no prices are known for this model on this host")
     if usage is None:
         return Cost(note="the server reports no usage")
     if "svg_usage" in usage.extra:
-        return Cost(note="drawing svg is billed apart, at prices that are not known")
+        return Cost(note="drawing svg is billed separately, at unknown prices")
     prices = model.prices
     amount, notes = NOTHING, []
-    for tokens, price, note in _counted(usage, prices, operation):
+    for tokens, price, note in _itemize(usage, prices, operation):
         if tokens is None:
-            return Cost(note="the usage that the server reports is not whole")
+            return Cost(note="the usage that the server reports is incomplete")
         if tokens and price is None:
             return Cost(note=f"no price is known for {note}")
         amount += tokens * (price or NOTHING) / MILLION
@@ -50,103 +56,108 @@ def compute_cost(usage: Usage | None, model: Model | None, operation: str) -> Co
     return Cost(amount=amount, currency=prices.currency, as_of=prices.origin.as_of, note="; ".join(notes))
 
 
-def _counted(
+def _itemize(
     usage: Usage, prices: Prices, operation: str
 ) -> Iterable[tuple[int | None, Decimal | None, str]]:
-    """Yield tokens of each kind, their price per million, and what there is to say."""
+    """Yield the tokens of each kind, their price per million, and a label or note."""
     text, image = usage.input_text_tokens, usage.input_image_tokens
     if text is None and image is None:
         if operation == "create_image":
             text, image = usage.input_tokens, 0
             yield text, prices.text_in, "input text"
         else:
-            note = "counted all input as pictures: the server does not tell it apart"
+            note = "counted all input as images, because the server does not itemize it"
             yield usage.input_tokens, prices.image_in, note
     else:
         yield text or 0, prices.text_in, "input text"
-        yield image or 0, prices.image_in, "input pictures"
+        yield image or 0, prices.image_in, "input images"
     text, image = usage.output_text_tokens, usage.output_image_tokens
     if text is None and image is None:
-        # Output without details is that of pictures (BerriAI/litellm#31142, read 2026-11-23).
-        yield usage.output_tokens, prices.image_out, "output pictures"
+        # Output without details is image output (BerriAI/litellm#31142, read 2026-11-23).
+        yield usage.output_tokens, prices.image_out, "output images"
     else:
         yield text or 0, prices.text_out, "output text"
-        yield image or 0, prices.image_out, "output pictures"
+        yield image or 0, prices.image_out, "output images"
 
 
-def estimate(
+def compute_estimate(
     request: ImageRequest, model: Model | None, catalogue: Catalogue, partial_images: int = 0
 ) -> Estimate:
-    """Return what a request may cost, all its pictures together.
+    """Return the estimated cost of a request with all its images.
 
-    The upper bound is for budgets: what is not known counts at its highest.
+    Budgets reserve the upper bound, in which unknown values count at their maximum.
 
     Args:
-        request: checked by its schema.
-        model: None for one of which nothing is known.
+        request: validated by its schema.
+        model: None for an unknown model.
         catalogue: of the provider.
-        partial_images: that are asked for beside each picture.
+        partial_images: number of partial images per image.
+
+    Example:
+        >>> catalogue = Catalogue("openai", "imgkit.providers:openai.toml")
+        >>> request = CreateImageRequest(prompt="a fox", quality="low", size="1024x1024")
+        >>> compute_estimate(request, catalogue.find_model("gpt-image-1", "official"), catalogue).currency
+        'USD'
     """
     if model is None or model.prices is None or model.tokens is None:
         return Estimate(note="no prices are known for this model on this host")
     prices = model.prices
-    request, problem = _as_sent(request)
+    request, problem = _merge_extra_body(request)
     if problem:
         return Estimate(note=problem)
     for name, values in model.tokens.not_of.items():
         if (value := getattr(request, name, None)) in values:
             return Estimate(note=f"no token counts are known for {name}={value!r}")
-    bounds = _output(request, model.tokens)
+    bounds = _count_output_tokens(request, model.tokens)
     if bounds is None:
         return Estimate(note=f"no token counts are known for quality {getattr(request, 'quality', None)!r}")
     beside = catalogue.tokens_beside
     partial = partial_images * int(beside.get("partial_image", 0))
     # A token is a byte at least, and seldom more than six.
     prompt = len(getattr(request, "prompt", "").encode("utf-8", "surrogatepass"))
-    pictures = _pictures_of(request)
+    image_count = _count_input_images(request)
     count = request.n or 1
-    low = _amount(prices, prompt // 6, pictures * beside.get("input_image", [0])[0], count * bounds[0])
-    high = _amount(
-        prices, prompt, pictures * beside.get("input_image", [0])[-1], count * (bounds[1] + partial)
+    low = _price(prices, prompt // 6, image_count * beside.get("input_image", [0])[0], count * bounds[0])
+    high = _price(
+        prices, prompt, image_count * beside.get("input_image", [0])[-1], count * (bounds[1] + partial)
     )
     if low is None or high is None:
-        return Estimate(note="prices are not known for all that this request uses")
+        return Estimate(note="some prices for this request are not known")
     return Estimate(
         low=low, high=high, currency=prices.currency, as_of=prices.origin.as_of, note=model.tokens.note
     )
 
 
-def _as_sent(request: ImageRequest) -> tuple[ImageRequest, str]:
-    """Return a request with what its ``extra_body`` says of its price, and what cannot be read there."""
+def _merge_extra_body(request: ImageRequest) -> tuple[ImageRequest, str]:
+    """Return the request with the price fields of its ``extra_body``, and a problem or an empty text."""
     extra = request.extra_body or {}
-    own = {name: extra[name] for name in _COUNTED if name in extra and hasattr(request, name)}
-    for name, value in own.items():
+    overrides = {name: extra[name] for name in _PRICED_FIELDS if name in extra and hasattr(request, name)}
+    for name, value in overrides.items():
         fits = type(value) is int and value > 0 if name == "n" else isinstance(value, str)
         if not fits and value is not None:
-            return request, f"extra_body gives a {name} that is not understood"
-    return (replace(request, **own) if own else request), ""
+            return request, f"extra_body has an invalid {name}"
+    return (replace(request, **overrides) if overrides else request), ""
 
 
-def _output(request: ImageRequest, tokens: Tokens) -> tuple[int, int] | None:
-    """Return the fewest and the most tokens of one picture, None for a quality that is not known."""
+def _count_output_tokens(request: ImageRequest, tokens: Tokens) -> tuple[int, int] | None:
+    """Return the minimum and maximum of tokens per image, None for an unknown quality."""
     quality = getattr(request, "quality", None) or "auto"
     by_size = [tokens.by_quality.get(quality)] if quality != "auto" else list(tokens.by_quality.values())
-    counts = [_of_size(one, request.size or "auto") for one in by_size if one]
+    counts = [_count_by_size(table, request.size or "auto") for table in by_size if table]
     if not counts:
         return None
     return min(low for low, _ in counts), max(high for _, high in counts)
 
 
-def _of_size(by_size: dict[str, int] | object, size: str) -> tuple[int, int]:
-    assert isinstance(by_size, dict), "a table of sizes"
+def _count_by_size(by_size: Mapping[str, int], size: str) -> tuple[int, int]:
     if size in by_size:
         return by_size[size], by_size[size]
-    found = re.fullmatch(r"([0-9]+)x([0-9]+)", size)
-    if found is None:
+    match = re.fullmatch(r"([0-9]+)x([0-9]+)", size)
+    if match is None:
         return min(by_size.values()), max(by_size.values())
-    area = int(found[1]) * int(found[2])
-    known = [_REFERENCE_SIZE] if _REFERENCE_SIZE in by_size else list(by_size)
-    guesses = [by_size[one] * area / _area(one) for one in known]
+    area = int(match[1]) * int(match[2])
+    known_sizes = [_REFERENCE_SIZE] if _REFERENCE_SIZE in by_size else list(by_size)
+    guesses = [by_size[known] * area / _area(known) for known in known_sizes]
     return int(min(guesses) * 0.8), int(max(guesses) * 1.25) + 1
 
 
@@ -155,17 +166,17 @@ def _area(size: str) -> int:
     return int(width) * int(height)
 
 
-def _pictures_of(request: ImageRequest) -> int:
+def _count_input_images(request: ImageRequest) -> int:
     if isinstance(request, CreateImageRequest):
         return 0
     image = request.image
-    many = len(image) if isinstance(image, list | tuple) else 1
+    count = len(image) if isinstance(image, list | tuple) else 1
     if isinstance(request, CreateImageEditRequest):
-        many += (request.mask is not None) + (request.markup is not None)
-    return many
+        count += (request.mask is not None) + (request.markup is not None)
+    return count
 
 
-def _amount(prices: Prices, text: int, image: int, output: int) -> Decimal | None:
+def _price(prices: Prices, text: int, image: int, output: int) -> Decimal | None:
     total = NOTHING
     for tokens, price in ((text, prices.text_in), (image, prices.image_in), (output, prices.image_out)):
         if tokens and price is None:
@@ -175,13 +186,15 @@ def _amount(prices: Prices, text: int, image: int, output: int) -> Decimal | Non
 
 
 def sum_costs(costs: Iterable[Cost]) -> Cost:
-    """Return the sum of several costs; one that is not known makes it unknown."""
-    whole = list(costs)
-    if not whole:
+    """Return the sum of costs; it is unknown if any of them is."""
+    cost_list = list(costs)
+    if not cost_list:
         return Cost(note="nothing was sent")
-    unknown = next((one for one in whole if not one.known), None)
+    unknown = next((cost for cost in cost_list if not cost.known), None)
     if unknown is not None:
         return unknown
-    notes = dict.fromkeys(one.note for one in whole if one.note)
-    amount = sum((one.amount for one in whole if one.amount is not None), NOTHING)
-    return Cost(amount=amount, currency=whole[0].currency, as_of=whole[0].as_of, note="; ".join(notes))
+    notes = dict.fromkeys(cost.note for cost in cost_list if cost.note)
+    amount = sum((cost.amount for cost in cost_list if cost.amount is not None), NOTHING)
+    return Cost(
+        amount=amount, currency=cost_list[0].currency, as_of=cost_list[0].as_of, note="; ".join(notes)
+    )

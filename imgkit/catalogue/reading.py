@@ -1,6 +1,6 @@
-"""From data files to facts: what models refer to is looked up, and each fact gets its date and source.
+"""The reader that builds facts from data files, resolves references, and adds dates and sources.
 
-Imported when something is looked up, since many calls ask for nothing: their host or model is in no file.
+The catalogue imports it with the first lookup. Many calls need none: no file has their host or model.
 """
 
 from __future__ import annotations
@@ -20,130 +20,131 @@ _PRICE_KEYS = ("text_in", "image_in", "text_out", "image_out")
 
 
 class Reader:
-    """Reads the data of one provider.
+    """A reader of the data of one provider.
 
     Args:
-        layers: the files, the last of which wins.
+        layers: the files' content; later files override earlier files.
     """
 
     def __init__(self, layers: Sequence[Facts]) -> None:
         self._layers = layers
 
-    def models(self) -> dict[tuple[str, str], Model]:
+    def read_models(self) -> dict[tuple[str, str], Model]:
         """Return all models by class of hosts and name, in the order of the files.
 
         Raises:
-            ConfigurationError: one refers to what is not there.
+            ConfigurationError: A model refers to a missing table or model.
         """
         entries: dict[str, dict[str, Any]] = {}
         for layer in self._layers:
-            for one in layer.get("models", ()):
-                entries[one["id"]] = _entry(one, layer, entries)
-        found: dict[tuple[str, str], Model] = {}
+            for model in layer.get("models", ()):
+                entries[model["id"]] = _merge_entry(model, layer, entries)
+        models: dict[tuple[str, str], Model] = {}
         for entry in entries.values():
-            model = self._model(entry)
-            found |= {(host, name): model for host in model.hosts for name in (model.id, *model.snapshots)}
-        return found
+            built = self._build_model(entry)
+            names = (built.id, *built.snapshots)
+            models |= {(host, name): built for host in built.hosts for name in names}
+        return models
 
-    def retired(self, operation: str, host_class: str) -> Retired | None:
-        """Return what the last file knows that knows of an operation that a class of hosts lacks."""
+    def find_retirement(self, operation: str, host_class: str) -> Retired | None:
+        """Return the last file's data about an operation that a class of hosts lacks, else None."""
         for layer in reversed(self._layers):
-            for one in layer.get("retired", ()):
-                hosts = one.get("hosts", layer.get("hosts", ["official"]))
-                if one["operation"] == operation and host_class in hosts:
+            for entry in layer.get("retired", ()):
+                hosts = entry.get("hosts", layer.get("hosts", ["official"]))
+                if entry["operation"] == operation and host_class in hosts:
                     return Retired(
                         operation=operation,
                         hosts=tuple(hosts),
-                        date=one.get("date"),
-                        instead=one.get("instead", ""),
-                        origin=_origin(one, layer),
+                        date=entry.get("date"),
+                        instead=entry.get("instead", ""),
+                        origin=_build_source(entry, layer),
                     )
         return None
 
     @cached_property
     def _tables(self) -> dict[str, dict[str, Any]]:
-        """What models refer to by name."""
+        """The tables that models refer to, by kind and name."""
         tables: dict[str, dict[str, Any]] = {table: {} for table in _NAMED}
         for layer in self._layers:
             for table in _NAMED:
-                for name, one in layer.get(table, {}).items():
-                    tables[table][name] = {**one, "origin": _origin(one, layer)}
+                for name, entry in layer.get(table, {}).items():
+                    tables[table][name] = {**entry, "origin": _build_source(entry, layer)}
         return tables
 
-    def _model(self, entry: Mapping[str, Any]) -> Model:
+    def _build_model(self, entry: Mapping[str, Any]) -> Model:
         return Model(
             id=entry["id"],
             snapshots=tuple(entry.get("snapshots", ())),
             hosts=tuple(entry["hosts"]),
             operations=tuple(entry.get("operations", ())),
-            rules=tuple(self._rule(name, entry) for name in entry.get("rules", ())),
+            rules=tuple(self._build_rule(name, entry) for name in entry.get("rules", ())),
             shutdown=entry.get("shutdown"),
-            inputs=_inputs(self._named("inputs", entry)),
-            prices=_prices(self._named("prices", entry)),
-            tokens=_tokens(self._named("tokens", entry)),
+            inputs=_build_inputs(self._find_table("inputs", entry.get("inputs"), entry)),
+            prices=_build_prices(self._find_table("prices", entry.get("prices"), entry)),
+            tokens=_build_tokens(self._find_table("tokens", entry.get("tokens"), entry)),
             origin=entry["origin"],
         )
 
-    def _rule(self, name: str, entry: Mapping[str, Any]) -> Rule:
-        one = self._named("rules", entry, name)
-        assert one is not None, "a name was given"
-        fields = {key: one[key] for key in _RULE_KEYS if key in one}
-        grid = Grid(**one["grid"]) if "grid" in one else None
-        when = {field: tuple(values) for field, values in one.get("when", {}).items()}
+    def _build_rule(self, name: str, entry: Mapping[str, Any]) -> Rule:
+        table = self._find_table("rules", name, entry) or {}
+        fields = {key: table[key] for key in _RULE_KEYS if key in table}
+        grid = Grid(**table["grid"]) if "grid" in table else None
+        when = {field: tuple(values) for field, values in table.get("when", {}).items()}
         return Rule(
             name=name,
             grid=grid,
             when=when,
-            allowed=tuple(one.get("allowed", ())),
-            origin=one["origin"],
+            allowed=tuple(table.get("allowed", ())),
+            origin=table["origin"],
             **fields,
         )
 
-    def _named(self, table: str, entry: Mapping[str, Any], name: str | None = None) -> dict[str, Any] | None:
-        name = entry.get(table) if name is None else name
+    def _find_table(self, kind: str, name: str | None, entry: Mapping[str, Any]) -> dict[str, Any] | None:
         if name is None:
             return None
-        if name not in self._tables[table]:
-            raise ConfigurationError(f"models: {entry['id']!r} names {table}.{name}, which is not there")
-        found: dict[str, Any] = self._tables[table][name]
-        return found
+        if name not in self._tables[kind]:
+            raise ConfigurationError(f"models: {entry['id']!r} refers to {kind}.{name}, which is missing.")
+        table: dict[str, Any] = self._tables[kind][name]
+        return table
 
 
-def _entry(one: Mapping[str, Any], layer: Facts, known: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return a model with what it has of the model that it is like, or of what an earlier file says of it."""
-    base = dict(known.get(one.get("like", one["id"]), {}))
-    if "like" in one:
+def _merge_entry(
+    model: Mapping[str, Any], layer: Facts, entries: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Return a model's entry, merged over the entry that it is "like" or over an earlier file's entry."""
+    base = dict(entries.get(model.get("like", model["id"]), {}))
+    if "like" in model:
         if not base:
-            raise ConfigurationError(f"models: {one['id']!r} is like {one['like']!r}, which is not known")
+            raise ConfigurationError(f"models: {model['id']!r} is like {model['like']!r}, which is missing.")
         base.pop("snapshots", None)
-    hosts = one.get("hosts") or layer.get("hosts") or base.get("hosts") or ["official"]
-    return {**base, **one, "hosts": hosts, "origin": _origin(one, layer)}
+    hosts = model.get("hosts") or layer.get("hosts") or base.get("hosts") or ["official"]
+    return {**base, **model, "hosts": hosts, "origin": _build_source(model, layer)}
 
 
-def _inputs(one: dict[str, Any] | None) -> InputFacts | None:
-    if one is None:
+def _build_inputs(table: dict[str, Any] | None) -> InputFacts | None:
+    if table is None:
         return None
-    fields = {key: value for key, value in one.items() if key not in ("formats", "source", "as_of")}
-    return InputFacts(formats=frozenset(one.get("formats", ())), **fields)
+    fields = {key: value for key, value in table.items() if key not in ("formats", "source", "as_of")}
+    return InputFacts(formats=frozenset(table.get("formats", ())), **fields)
 
 
-def _prices(one: dict[str, Any] | None) -> Prices | None:
-    if one is None:
+def _build_prices(table: dict[str, Any] | None) -> Prices | None:
+    if table is None:
         return None
-    amounts = {key: Decimal(str(one[key])) for key in _PRICE_KEYS if key in one}
-    return Prices(currency=one["currency"], origin=one["origin"], **amounts)
+    amounts = {key: Decimal(str(table[key])) for key in _PRICE_KEYS if key in table}
+    return Prices(currency=table["currency"], origin=table["origin"], **amounts)
 
 
-def _tokens(one: dict[str, Any] | None) -> Tokens | None:
-    if one is None:
+def _build_tokens(table: dict[str, Any] | None) -> Tokens | None:
+    if table is None:
         return None
-    not_of = one.get("not_of", {})
-    by_quality = {key: sizes for key, sizes in one.items() if isinstance(sizes, dict) and key != "not_of"}
-    return Tokens(by_quality=by_quality, note=one.get("note", ""), not_of=not_of, origin=one["origin"])
+    not_of = table.get("not_of", {})
+    by_quality = {key: sizes for key, sizes in table.items() if isinstance(sizes, dict) and key != "not_of"}
+    return Tokens(by_quality=by_quality, note=table.get("note", ""), not_of=not_of, origin=table["origin"])
 
 
-def _origin(one: Mapping[str, Any], layer: Facts) -> FactSource:
-    source = one.get("source", "")
+def _build_source(table: Mapping[str, Any], layer: Facts) -> FactSource:
+    source = table.get("source", "")
     return FactSource(
-        as_of=one.get("as_of", layer.get("as_of")), source=layer.get("sources", {}).get(source, source)
+        as_of=table.get("as_of", layer.get("as_of")), source=layer.get("sources", {}).get(source, source)
     )

@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import imgkit
 from imgkit.cli import state
-from imgkit.default_plugins.keys import as_secret, normalize_key
+from imgkit.default_plugins.keys import normalize_key, to_secret
 from imgkit.errors import ConfigurationError, ImgkitError
 from imgkit.plugins.hookspecs import ProviderSpec
 from imgkit.plugins.registry import load_hook_table
-from imgkit.providers.base import Provider, list_credentials
+from imgkit.providers.base import Provider
 from imgkit.redact import safe_url, scrub
 
 
@@ -104,7 +104,7 @@ def _provider(given: Mapping[str, Any]) -> Provider | Finding:
 
 
 def _keys(provider: Provider) -> Iterator[Finding]:
-    for variable in (one.variable for one in list_credentials(provider)):
+    for variable in (one.variable for one in provider.credentials):
         text = os.environ.get(variable, "").strip()
         if not text:
             yield Finding("ok", f"API key: {variable} is not set; the offline backend needs none")
@@ -112,7 +112,7 @@ def _keys(provider: Provider) -> Iterator[Finding]:
         try:
             yield Finding(
                 "ok",
-                f"API key: {variable} is set ({normalize_key(as_secret(text, variable), variable).hint()})",
+                f"API key: {variable} is set ({normalize_key(to_secret(text, variable), variable).hint()})",
             )
         except ConfigurationError as error:
             yield Finding("wrong", f"API key: {error}")

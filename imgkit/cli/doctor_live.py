@@ -48,7 +48,7 @@ def examined(given: Mapping[str, Any], api_key_file: str | None) -> Iterator[Fin
             settings["api_key"] = values.read_key(api_key_file)
         with ImageService(**{**settings, "retry": False}) as service:
             target = service._core.target
-            known = {model.id for model in service._core.catalogue.listed()}
+            known = {model.id for model in service._core.catalogue.list_models()}
             found = service.probe()
     except ImgkitError as error:
         yield Finding("wrong", f"live: nothing was sent: {wording.message(error)}")

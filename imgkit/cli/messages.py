@@ -9,7 +9,7 @@ from imgkit.errors import ApiError, ImgkitError, InvalidRequestError, TransportE
 
 # The process ends here, so nothing is "still in memory"; `imgkit.cli.salvage` says where it is instead.
 _INSTEAD = {
-    "; the reply is kept in error.body": "",
+    " error.body holds the reply.": "",
     "; error.images has the pictures that did arrive. Try create_image, which needs no stream": (
         ". Try without --stream"
     ),

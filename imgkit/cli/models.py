@@ -8,7 +8,7 @@ from datetime import date
 from pkgutil import resolve_name
 from typing import Any
 
-from imgkit.catalogue.catalogue import Catalogue, own_facts
+from imgkit.catalogue.catalogue import Catalogue, load_own_facts
 from imgkit.catalogue.facts import FactSource, Grid, InputFacts, Model, Prices, Rule
 from imgkit.catalogue.rules import describe_rule, shutdown_notice
 from imgkit.cli import console as streams
@@ -32,11 +32,11 @@ def show(*, model: str | None, models: str | None, as_json: bool) -> int:
         ConfigurationError: the provider, or a file of facts, cannot be read.
     """
     catalogue = _catalogue(models)
-    listed = catalogue.listed()
+    listed = catalogue.list_models()
     if model is not None:
         listed = [one for one in listed if model in (one.id, *one.snapshots)]
         if not listed:
-            known = [one.id for one in catalogue.listed()]
+            known = [one.id for one in catalogue.list_models()]
             streams.tell(
                 f"imgkit: nothing is known of {model!r}{nearest(model, known)}; it would pass unchecked"
             )
@@ -57,7 +57,7 @@ def _catalogue(models: str | None) -> Catalogue:
     spec = load_hook_table().provider_specs().get(name)
     if spec is None:
         raise UnknownProviderError(f"IMGKIT_PROVIDER is {name}, which no plugin offers: change or unset it")
-    return Catalogue(name, getattr(resolve_name(spec.target), "model_facts", ""), own_facts(models))
+    return Catalogue(name, resolve_name(spec.target).model_facts, load_own_facts(models))
 
 
 def _line(model: Model, width: int, today: date) -> str:

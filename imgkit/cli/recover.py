@@ -14,7 +14,7 @@ from imgkit.cli import output_paths as targets
 from imgkit.cli import salvage as rescue
 from imgkit.cli import state
 from imgkit.core.recovery import recover as recovered
-from imgkit.default_plugins.spool import spool_in
+from imgkit.default_plugins.spool import open_spool
 from imgkit.errors import ImgkitError
 from imgkit.images.saving import SavePlan
 from imgkit.images.sources import UrlSource
@@ -38,7 +38,7 @@ def recover(
     Raises:
         ImgkitError: the state folder cannot be read.
     """
-    spool = spool_in(state.folder(state_folder))
+    spool = open_spool(state.folder(state_folder))
     try:
         records = spool.left()
         if drop:
@@ -158,4 +158,4 @@ def _age(one: SpooledReply) -> str:
 
 def waiting(folder: Path) -> int:
     """Return how many replies wait in a state folder to be recovered. Raises OSError."""
-    return sum(one.state != "running" for one in spool_in(folder).left())
+    return sum(one.state != "running" for one in open_spool(folder).left())

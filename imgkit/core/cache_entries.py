@@ -9,7 +9,7 @@ from typing import Any
 from imgkit import errors
 from imgkit.errors import ImgkitError
 from imgkit.images.sniff import is_complete_bytes
-from imgkit.models import ImageRequest, Usage
+from imgkit.models import ImageRequest, Usage, resolve_model
 from imgkit.plugins.protocols import Entry, Failure
 from imgkit.providers.base import DecodedImage, DecodedImages
 from imgkit.redact import safe_url
@@ -35,7 +35,7 @@ def to_entry(
     """
     facts = {
         "operation": request.operation,
-        "model": request.model or model,
+        "model": resolve_model(request, model),
         "prompt": getattr(request, "prompt", None),
         "status": head.status,
         "request_id": head.request_id,

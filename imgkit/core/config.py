@@ -171,9 +171,8 @@ def _is_official(provider: Provider, place: tuple[str, str, int]) -> bool:
     if provider.base_url and place == origin(provider.base_url):
         return True
     scheme, host, port = place
-    names: tuple[str, ...] = getattr(provider, "official_hosts", ())
     return (scheme, port) == ("https", 443) and any(
-        host.endswith(name[1:]) if name.startswith("*.") else host == name for name in names
+        host.endswith(name[1:]) if name.startswith("*.") else host == name for name in provider.official_hosts
     )
 
 

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from imgkit.catalogue.catalogue import Catalogue, own_facts
-from imgkit.catalogue.pricing import NOTHING, estimate
+from imgkit.catalogue.catalogue import Catalogue, load_own_facts
+from imgkit.catalogue.pricing import NOTHING, compute_estimate
 from imgkit.catalogue.rules import Policy, parse_policy
 from imgkit.core.config import (
     Limits,
@@ -21,12 +21,12 @@ from imgkit.core.config import (
     resolve_target,
 )
 from imgkit.errors import ConfigurationError, UnknownBackendError, UnknownProviderError
-from imgkit.models import Estimate, ImageRequest
+from imgkit.models import Estimate, ImageRequest, resolve_model
 from imgkit.plugins.hookspecs import BackendSpec, ProviderSpec, ServiceSettings
 from imgkit.plugins.registry import PluginList, build_hook_table, find_spec, register_plugins
 from imgkit.plugins.resources import PluginResources, build_resources
 from imgkit.plugins.table import HookTable
-from imgkit.providers.base import Provider, Target
+from imgkit.providers.base import Provider, Target, check_provider
 from imgkit.redact import safe_url
 from imgkit.wire.messages import AsyncBackend, Backend, BackendOptions
 
@@ -136,9 +136,9 @@ def build_core(
     client_options = {**(config.client_options or {}), **_offline_options(config, spec)}
     is_replay = spec.name == DEFAULT_BACKEND and client_options.get("fixtures") is not None
     defaults = list_default_plugins(Setup(config, provider, target, members, state_folder, is_replay))
-    catalogue = Catalogue(provider_name, getattr(provider, "model_facts", ""), own_facts(config.models))
+    catalogue = Catalogue(provider_name, provider.model_facts, load_own_facts(config.models))
     if catalogue.has_own:
-        catalogue.listed()  # a missing file is an error now, not within a call
+        catalogue.list_models()  # a missing file is an error now, not within a call
     members = register_plugins([], own=defaults, to=members)
     limits = parse_limits(config)
     settings = ServiceSettings(
@@ -203,8 +203,8 @@ def _estimate(
     """Return the bounds of a request's cost at its target."""
     if target.host_class == "offline":
         return Estimate(low=NOTHING, high=NOTHING, note="offline: nothing is billed")
-    named = (request.extra_body or {}).get("model") or request.model or target.model
-    return estimate(request, catalogue.find(named, target.host_class), catalogue, partial_images)
+    name = resolve_model(request, target.model)
+    return compute_estimate(request, catalogue.find_model(name, target.host_class), catalogue, partial_images)
 
 
 def _offline_options(config: ServiceConfig, spec: BackendSpec) -> dict[str, object]:
@@ -241,7 +241,9 @@ def _find_backend(
 
 def _find_provider(named: str | Provider, table: HookTable) -> tuple[str, Provider]:
     if not isinstance(named, str):
+        check_provider(named)
         return getattr(named, "name", type(named).__name__), named
     hint = "Servers that speak OpenAI's dialect need only base_url=…."
     provider: Provider = find_spec(table, ProviderSpec, named, UnknownProviderError, hint).make()
+    check_provider(provider)
     return named, provider

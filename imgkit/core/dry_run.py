@@ -11,7 +11,6 @@ from imgkit.core.core import Core
 from imgkit.core.operations import OperationFlows
 from imgkit.errors import ConfigurationError, ImgkitError, MissingKeyError
 from imgkit.plugins.resources import PluginResources
-from imgkit.providers.base import list_credentials
 from imgkit.redact import safe_headers
 from imgkit.runtime.flow import EffectFailed, Finished, Flow, RunBlocking, RunParallel, SendRequest, advance
 from imgkit.wire.messages import HttpRequest
@@ -55,7 +54,7 @@ def describe_call(core: Core, operation: str, args: Sequence[Any], kwargs: Mappi
 def _key_header(core: Core) -> str:
     """Return the name of the header that carries ``api_key=``."""
     key_variable = core.provider.env["api_key"]
-    credentials = list_credentials(core.provider)
+    credentials = core.provider.credentials
     return next(credential.header for credential in credentials if credential.variable == key_variable)
 
 

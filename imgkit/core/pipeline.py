@@ -32,9 +32,14 @@ from imgkit.errors import (
 )
 from imgkit.images.image import Image
 from imgkit.images.inputs import ImageReference, OpenedInputs, Prepare, open_file
-from imgkit.models import CreateImageEditRequest, CreateImageRequest, ImageRequest, ImagesResponse
+from imgkit.models import (
+    CreateImageEditRequest,
+    CreateImageRequest,
+    ImageRequest,
+    ImagesResponse,
+    resolve_model,
+)
 from imgkit.plugins.events import Started
-from imgkit.providers.base import mask_polarity
 from imgkit.runtime.flow import Finished, Flow, run_blocking, run_parallel
 from imgkit.wire.messages import HttpRequest
 
@@ -98,7 +103,7 @@ def validate_for_model(
     Raises:
         ImgkitError: the model or the provider refuses the request; nothing was sent.
     """
-    model = core.catalogue.find(find_model_name(core, request), core.target.host_class)
+    model = core.catalogue.find_model(resolve_model(request, core.target.model), core.target.host_class)
     request, warnings = check_request(
         request, model, core.catalogue, core.on_unsupported, date.today(), stream_values
     )
@@ -117,17 +122,11 @@ def attach_warnings_to_errors(warnings: list[str]) -> Iterator[None]:
         raise
 
 
-def find_model_name(core: Core, request: ImageRequest) -> str | None:
-    """Return the name of the model that a request is sent to, None if the server chooses."""
-    name = (request.extra_body or {}).get("model") or request.model or core.target.model
-    return name if isinstance(name, str) else None
-
-
 def max_images_per_request(core: Core, request: ImageRequest) -> int | None:
     """Return the largest number of images that one request may ask for, None without a known limit."""
-    model = core.catalogue.find(find_model_name(core, request), core.target.host_class)
+    model = core.catalogue.find_model(resolve_model(request, core.target.model), core.target.host_class)
     limit = None if model is None else max_value("n", request, model, core.catalogue)
-    return core.catalogue.most_pictures if limit is None else limit
+    return core.catalogue.max_images_per_request if limit is None else limit
 
 
 def start_request(context: CallContext, request: ImageRequest) -> None:
@@ -260,7 +259,7 @@ def open_inputs(
     from imgkit.core.inputs import InputRules  # loads the code that looks at pixels
 
     facts = None if model is None else model.inputs
-    rules = InputRules.from_facts(facts, mask_polarity(core.provider))
+    rules = InputRules.from_facts(facts, core.provider.mask_polarity)
     prepare = partial(_prepare_inputs, sources, rules, context.options.prepare, context.cleanup)
     inputs, warnings = yield from run_blocking(prepare, before_sending=True)
     if model is not None and facts is not None:
@@ -294,7 +293,7 @@ def _prepare_inputs(
 
 def _check_reference(core: Core, request: ImageRequest, field: str) -> None:
     """Refuse an `ImageReference` where the operation or the provider takes none."""
-    takes = isinstance(request, CreateImageEditRequest) and getattr(core.provider, "takes_references", False)
+    takes = isinstance(request, CreateImageEditRequest) and core.provider.takes_references
     if not takes:
         what = f"{request.operation} of provider {core.provider_name}"
         raise InvalidRequestError(

@@ -17,7 +17,6 @@ from imgkit.plugins.events import Call
 from imgkit.redact import Secret, scrub
 from imgkit.runtime.flow import Flow, read_chunk, send_request
 from imgkit.wire.json_values import parse_json
-from imgkit.wire.messages import HttpRequest
 
 MAX_BYTES = 4 * 1024 * 1024
 """Largest list of models that is read."""
@@ -84,10 +83,9 @@ def probe_host(core: Core) -> Flow[Probe]:
         ConfigurationError: the provider has no such request, or no key where one is needed; nothing was
             sent.
     """
-    models_request = getattr(core.provider, "models_request", None)
-    if models_request is None:
+    request = core.provider.models_request(core.target)
+    if request is None:
         raise ConfigurationError(f"provider {core.provider_name} has no free request to ask")
-    request: HttpRequest = models_request(core.target)
     call = Call(
         id=uuid.uuid4().hex,
         operation="create_image",  # the key is for this; no observer sees the call

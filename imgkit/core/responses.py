@@ -18,7 +18,16 @@ from imgkit.images.inputs import OpenedInputs
 from imgkit.images.part_files import PartFile
 from imgkit.images.saving import SavePlan
 from imgkit.images.sources import BytesSource, UrlSource
-from imgkit.models import Cost, ImageRequest, ImagesResponse, Meta, Usage, field_names, sent_parameters
+from imgkit.models import (
+    Cost,
+    ImageRequest,
+    ImagesResponse,
+    Meta,
+    Usage,
+    field_names,
+    resolve_model,
+    sent_parameters,
+)
 from imgkit.providers.base import DecodedImage, DecodedImages
 from imgkit.runtime.flow import Flow, run_blocking
 
@@ -45,7 +54,7 @@ def build_response(
         call_id=context.call.id,
         backend=core.backend_name,
         provider=core.provider_name,
-        model=request.model or core.target.model,
+        model=resolve_model(request, core.target.model),
         status=head.status,
         request_id=head.request_id,
         attempts=tuple(context.attempts),
@@ -121,8 +130,8 @@ def _find_cost(core: Core, request: ImageRequest, fetched: FetchedImages) -> Cos
         return Cost(amount=NOTHING, note="from the cache: nothing was sent")
     if core.target.host_class == "offline":
         return Cost(amount=NOTHING, note="offline: nothing is billed")
-    name = (request.extra_body or {}).get("model") or request.model or core.target.model
-    model = core.catalogue.find(name, core.target.host_class)
+    name = resolve_model(request, core.target.model)
+    model = core.catalogue.find_model(name, core.target.host_class)
     return compute_cost(fetched.decoded.usage, model, request.operation)
 
 

@@ -30,7 +30,7 @@ def create_variation(context: CallContext, request: CreateImageVariationRequest)
         ImgkitError: as `dispatch`.
     """
     core, options = context.core, context.options
-    retired = core.catalogue.retired(request.operation, core.target.host_class)
+    retired = core.catalogue.find_retirement(request.operation, core.target.host_class)
     if options.strategy == "native" and retired is not None:
         since = f"was switched off on {retired.date}" if retired.date else "does not exist"
         raise EndpointRetiredError(

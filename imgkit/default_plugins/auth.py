@@ -1,7 +1,7 @@
-"""The plugins that put credentials on requests.
+"""The plugins that sign requests with credentials.
 
-Which header, which key: each plugin has one of both. A key that lies in text, the environment or a callable
-is at hand; one that lies in a file, a keyring or at a token service is fetched first, outside the hook.
+A plugin has a header and a source of keys. Keys from text, the environment or a callable are available at
+once. The core fetches keys from a file, a keyring or a token service in a thread, outside the hook.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
-from imgkit.default_plugins.keys import CallableKey, FileKey, KeySource, as_secret, normalize_key
+from imgkit.default_plugins.keys import CallableKey, FileKey, KeySource, normalize_key, to_secret
 from imgkit.default_plugins.token_cache import TokenCache
 from imgkit.errors import ConfigurationError, MissingKeyError
 from imgkit.plugins.events import Call
@@ -27,25 +27,30 @@ from imgkit.wire.headers import FRAMING, header_problem
 from imgkit.wire.messages import HttpRequest
 
 NOT_FOR_KEYS = FRAMING | {"accept", "accept-encoding", "cookie", "user-agent"}
-"""Headers that carry something else than a key."""
+"""Headers that cannot carry a key, because HTTP uses them otherwise."""
 
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 
 
 class ProviderAuth:
-    """Puts the key on each request to the API, in the header that the provider wants: what comes along.
+    """Signs each request to the API with a key, in a header of the provider. Every service has one.
 
     Args:
-        api_key: the key; or a callable that returns it, asked on every sending, quick, since it runs in
-            the event loop; or a `KeySource` such as `FileKey` or `KeyringKey`; None to read the
-            environment on every sending.
-        credentials: the headers that can carry a key, in the order in which their variables are asked.
-        variable: of which of them `api_key` is the key.
-        allow_insecure: send the key over plain http to hosts other than this machine too.
+        api_key: the key; or a callable that returns it, called for each attempt in the event loop, so it
+            must be quick; or a `KeySource` such as `FileKey` or `KeyringKey`; None to read the environment
+            for each attempt.
+        credentials: the headers that can carry a key, in the order in which their variables are read.
+        variable: the variable of the credential to which `api_key` belongs.
+        allow_insecure: also send the key over plain http to other machines.
         file: path of a file with the key, instead of `api_key`.
 
     Raises:
-        ConfigurationError: the key holds what a header cannot carry. The message does not show it.
+        ConfigurationError: The key has characters that a header cannot carry. The message does not show it.
+
+    Example:
+        >>> credential = Credential(variable="ACME_API_KEY", header="x-acme-key", scheme="")
+        >>> ProviderAuth("acme-key", [credential], "ACME_API_KEY")
+        ProviderAuth(ACME_API_KEY)
     """
 
     def __init__(
@@ -57,39 +62,48 @@ class ProviderAuth:
         allow_insecure: bool = False,
         file: str | os.PathLike[str] | None = None,
     ) -> None:
-        held = Secret(api_key) if isinstance(api_key, str) else api_key
-        del api_key  # a traceback may show the variables of this frame
+        source = Secret(api_key) if isinstance(api_key, str) else api_key
+        del api_key  # tracebacks may show local variables
         self._slots = {
-            one.variable: _Slot(_header_name(one.header), one.scheme, allow_insecure) for one in credentials
+            credential.variable: _HeaderSlot(
+                _check_header_name(credential.header), credential.scheme, allow_insecure
+            )
+            for credential in credentials
         }
         self._variable = variable
-        self._source = None if held is None and file is None else _source(held, file)
+        self._source = None if source is None and file is None else _to_source(source, file)
 
     @property
     def has_key(self) -> bool:
-        """Whether there is a key, or somebody to ask for one."""
-        return self._source is not None or self._found() is not None
+        """True if there is a key, or a source that returns one."""
+        return self._source is not None or self._find_variable() is not None
 
     @hookimpl(trylast=True)
     def imgkit_authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | TokenNeeded | None:
-        """Return the request with the key; a compatible server is called without if there is none."""
+        """Return the signed request, or None to leave it unsigned.
+
+        A compatible server gets unsigned requests if there is no key.
+
+        Raises:
+            MissingKeyError: The official host needs a key, and there is none.
+        """
         if call.host_class == "offline" or any(slot.name in request.headers for slot in self._slots.values()):
             return None
         if self._source is not None:
-            return self._slots[self._variable].signed_by(self._source, request, call)
-        if (variable := self._found()) is not None:
+            return self._slots[self._variable].sign(self._source, request, call)
+        if (variable := self._find_variable()) is not None:
             slot = self._slots[variable]
-            key = normalize_key(as_secret(os.environ[variable], variable), variable, slot.scheme or "Bearer")
-            return slot.signed_by(key, request, call)
+            key = normalize_key(to_secret(os.environ[variable], variable), variable, slot.scheme or "Bearer")
+            return slot.sign(key, request, call)
         if call.host_class == "compatible":
             return None
         raise MissingKeyError(
-            f"{call.base_url} needs an API key: set {' or '.join(self._slots)}, or pass api_key=…; "
-            'or stay offline with backend="offline"'
+            f"{call.base_url} needs an API key. Set {' or '.join(self._slots)}, pass api_key=…, "
+            'or stay offline with backend="offline".'
         )
 
-    def _found(self) -> str | None:
-        """Return the first variable that is set."""
+    def _find_variable(self) -> str | None:
+        """Return the first variable that is set, None if none is."""
         return next((name for name in self._slots if os.environ.get(name, "").strip()), None)
 
     def __repr__(self) -> str:
@@ -97,16 +111,20 @@ class ProviderAuth:
 
 
 class BearerAuth(ProviderAuth):
-    """Puts ``Authorization: Bearer …`` on each request to the API.
+    """Signs each request to the API with ``Authorization: Bearer …``.
 
     Args:
-        api_key: as `ProviderAuth` takes it.
+        api_key: as for `ProviderAuth`.
         variable: name of the environment variable, such as "OPENAI_API_KEY".
-        allow_insecure: send the key over plain http to hosts other than this machine too.
+        allow_insecure: also send the key over plain http to other machines.
         file: path of a file with the key, instead of `api_key`.
 
     Raises:
-        ConfigurationError: the key holds what a header cannot carry. The message does not show it.
+        ConfigurationError: The key has characters that a header cannot carry. The message does not show it.
+
+    Example:
+        >>> BearerAuth(file="/run/secrets/openai-key")
+        BearerAuth(OPENAI_API_KEY)
     """
 
     def __init__(
@@ -117,29 +135,33 @@ class BearerAuth(ProviderAuth):
         allow_insecure: bool = False,
         file: str | os.PathLike[str] | None = None,
     ) -> None:
-        held = Secret(api_key) if isinstance(api_key, str) else api_key
-        del api_key  # a traceback may show the variables of this frame
+        source = Secret(api_key) if isinstance(api_key, str) else api_key
+        del api_key  # tracebacks may show local variables
         super().__init__(
-            held, (Credential(variable=variable),), variable, allow_insecure=allow_insecure, file=file
+            source, (Credential(variable=variable),), variable, allow_insecure=allow_insecure, file=file
         )
 
 
 class HeaderAuth:
-    """Puts a key into a header of the server's own choice, such as ``api-key``.
+    """Signs each request with a key in a custom header, such as ``api-key``.
 
-    A request that has this header already, from ``extra_headers`` say, is left as it is.
+    A request that already has the header, for example from ``extra_headers``, stays unchanged.
 
     Args:
-        name: of the header.
-        key: as `BearerAuth` takes it.
-        allow_insecure: send the key over plain http to hosts other than this machine too.
+        name: name of the header.
+        key: as for `BearerAuth`.
+        allow_insecure: also send the key over plain http to other machines.
         file: path of a file with the key, instead of `key`.
 
     Raises:
-        ConfigurationError: no such header can be sent, or the key holds what a header cannot carry.
+        ConfigurationError: The header cannot carry a key, or the key has invalid characters.
+
+    Example:
+        >>> HeaderAuth("api-key", "acme-key")
+        HeaderAuth('api-key')
     """
 
-    _name = ""  # a traceback may show a plugin that is not complete
+    _name = ""  # for tracebacks of an incomplete plugin
 
     def __init__(
         self,
@@ -149,43 +171,49 @@ class HeaderAuth:
         allow_insecure: bool = False,
         file: str | os.PathLike[str] | None = None,
     ) -> None:
-        held = Secret(key) if isinstance(key, str) else key
-        del key  # a traceback may show the variables of this frame
-        self._name = _header_name(name)
-        self._source = _source(held, file)
-        self._slot = _Slot(self._name, "", allow_insecure)
+        source = Secret(key) if isinstance(key, str) else key
+        del key  # tracebacks may show local variables
+        self._name = _check_header_name(name)
+        self._source = _to_source(source, file)
+        self._slot = _HeaderSlot(self._name, "", allow_insecure)
 
     @hookimpl
     def imgkit_authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | TokenNeeded | None:
-        """Return the request with the key."""
+        """Return the signed request."""
         if call.host_class == "offline":
             return None
-        return self._slot.signed_by(self._source, request, call)
+        return self._slot.sign(self._source, request, call)
 
     def __repr__(self) -> str:
         return f"HeaderAuth({self._name!r})"
 
 
 class TokenAuth:
-    """Puts tokens that expire on requests: fetched when needed, kept, and renewed in time.
+    """Signs requests with tokens that expire: it fetches, keeps and renews them.
 
-    Calls that need a token at once, from any threads and tasks, share one fetch. It takes place in a
-    thread, within the deadline of the call; each of the others waits in its own. A server that refuses a
-    token before its time is no reason to fetch another by itself: call `forget` and try again.
+    Concurrent calls, from any threads and tasks, share a fetch. The fetch runs in a thread, within the
+    deadline of the call; the other calls wait. If the server rejects a token before it expires, imgkit does
+    not fetch another: call `forget` and try again.
 
     Args:
         source: fetches tokens.
-        header: that carries them.
-        scheme: what stands before them, "" for nothing.
-        early_s: so many seconds before it expires, a token is renewed.
-        allow_insecure: send tokens over plain http to hosts other than this machine too.
-        clock: Unix time in seconds.
+        header: the header that carries the token.
+        scheme: the word before the token, "" for none.
+        early_s: seconds before its expiry at which a token is renewed.
+        allow_insecure: also send tokens over plain http to other machines.
+        clock: returns Unix time in seconds.
 
     Raises:
-        ConfigurationError: one of these cannot be used.
+        ConfigurationError: An argument is invalid.
+
+    Example:
+        >>> class Login:
+        ...     def token(self) -> Token:
+        ...         return Token(Secret("t0ken"), expires_at=time.time() + 3600)
+        >>> auth = TokenAuth(Login())
     """
 
-    _name = ""  # a traceback may show a plugin that is not complete
+    _name = ""  # for tracebacks of an incomplete plugin
 
     def __init__(
         self,
@@ -199,49 +227,49 @@ class TokenAuth:
     ) -> None:
         if not isinstance(source, TokenSource) or inspect.iscoroutinefunction(source.token):
             raise ConfigurationError(
-                f"source is a {type(source).__name__}: give an object with a plain method token() that "
-                "returns an imgkit.plugins.tokens.Token; for a key in a file, BearerAuth(file=…)"
+                f"source is a {type(source).__name__}. Give an object with a plain method token() that "
+                "returns an imgkit.plugins.tokens.Token. For a key in a file, use BearerAuth(file=…)."
             )
         if not isinstance(scheme, str) or not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]*", scheme):
-            raise ConfigurationError("scheme must be one word, such as 'Bearer', or ''")
+            raise ConfigurationError("scheme must be one word, such as 'Bearer', or ''.")
         if isinstance(early_s, bool) or not isinstance(early_s, int | float) or not 0 <= early_s < 1e9:
-            raise ConfigurationError("early_s must be a number of seconds from 0 on")
-        self._slot = _Slot(_header_name(header), scheme, allow_insecure)
-        self._token = source.token
+            raise ConfigurationError("early_s must be a number of seconds, at least 0.")
+        self._slot = _HeaderSlot(_check_header_name(header), scheme, allow_insecure)
+        self._fetch_token = source.token
         self._name = f"{type(source).__module__}.{type(source).__qualname__}"
         self._cache = TokenCache(self._renew, self._name, early_s=early_s, clock=clock)
 
     @hookimpl
     def imgkit_authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | TokenNeeded | None:
-        """Return the request with the token that is there, or say that one is needed."""
+        """Return the request signed with the kept token, or a `TokenNeeded`."""
         if call.host_class == "offline":
             return None
-        token = self._cache.fresh()
-        source = token.value if token is not None else _Waiting(self._cache, call.timeout_s)
-        return self._slot.signed_by(source, request, call)
+        token = self._cache.peek()
+        source = token.value if token is not None else _TokenWait(self._cache, call.timeout_s)
+        return self._slot.sign(source, request, call)
 
     def forget(self) -> None:
-        """Drop the token that is kept; the next request fetches a new one."""
+        """Drop the kept token; the next request fetches a new token."""
         self._cache.forget()
 
     def _renew(self) -> Token:
-        token = self._token()
+        token = self._fetch_token()
         if not isinstance(token, Token):
             kind = type(token).__name__
-            del token  # a traceback may show the variables of this frame
-            raise ConfigurationError(f"token() of {self._name} returned a {kind} instead of a Token")
+            del token  # tracebacks may show local variables
+            raise ConfigurationError(f"token() of {self._name} returned a {kind} instead of a Token.")
         value = normalize_key(token.value, f"the token of {self._name}", self._slot.scheme)
         return Token(value, token.expires_at)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("TokenAuth is not pickled or copied: make it anew where it is needed")
+        raise TypeError("TokenAuth cannot be pickled or copied. Create another instance.")
 
     def __repr__(self) -> str:
         return f"TokenAuth({self._name})"
 
 
-class _Waiting(NamedTuple):
-    """A token that is waited for as long as a call may take."""
+class _TokenWait(NamedTuple):
+    """A source that waits for a token, at most for the call's timeout."""
 
     cache: TokenCache
     wait_s: float
@@ -250,40 +278,38 @@ class _Waiting(NamedTuple):
         return self.cache.get(self.wait_s).value
 
 
-class _Slot(NamedTuple):
-    """Where on a request a credential goes."""
+class _HeaderSlot(NamedTuple):
+    """A header that carries a credential."""
 
     name: str
     scheme: str
     allow_insecure: bool
 
-    def signed_by(
-        self, source: Secret | KeySource, request: HttpRequest, call: Call
-    ) -> HttpRequest | TokenNeeded:
-        """Return the request with the key of `source`, or what to do to get there."""
+    def sign(self, source: Secret | KeySource, request: HttpRequest, call: Call) -> HttpRequest | TokenNeeded:
+        """Return the signed request, or a `TokenNeeded` that fetches the key of `source` first."""
         if self.name in request.headers:
             return request
         check_origin(request.url, call.base_url)
         if not self.allow_insecure:
-            check_encrypted(call.base_url)
+            check_encryption(call.base_url)
         if isinstance(source, CallableKey):
             source = source.read()
         if isinstance(source, Secret):
-            return self.put(source, request)
-        pending = _Pending(self, source)
+            return self.add_key(source, request)
+        pending = _PendingSignature(self, source)
         return TokenNeeded(pending.fetch, pending.sign)
 
-    def put(self, key: Secret, request: HttpRequest) -> HttpRequest:
+    def add_key(self, key: Secret, request: HttpRequest) -> HttpRequest:
         prefix = f"{self.scheme} " if self.scheme else ""
         return request.with_headers({**request.headers, self.name: f"{prefix}{key.reveal()}"})
 
 
-class _Pending:
-    """A request that waits for its key."""
+class _PendingSignature:
+    """The signature of a request whose key is not fetched yet."""
 
     __slots__ = ("_key", "_slot", "_source")
 
-    def __init__(self, slot: _Slot, source: KeySource) -> None:
+    def __init__(self, slot: _HeaderSlot, source: KeySource) -> None:
         self._slot = slot
         self._source = source
         self._key: Secret | None = None
@@ -292,36 +318,37 @@ class _Pending:
         self._key = self._source.read()
 
     def sign(self, request: HttpRequest) -> HttpRequest:
-        assert self._key is not None, "a request is signed after its key was fetched"
-        return self._slot.put(self._key, request)
+        assert self._key is not None, "fetch() runs before sign()"
+        return self._slot.add_key(self._key, request)
 
 
-def check_encrypted(base_url: str) -> None:
-    """Refuse to send a key over plain http, unless it stays on this machine.
+def check_encryption(base_url: str) -> None:
+    """Reject an address that would send a key over plain http to another machine.
 
     Raises:
-        ConfigurationError: saying what to do.
+        ConfigurationError: The message has the remedy.
     """
     if not _is_private(base_url):
         raise ConfigurationError(
-            f"base_url {safe_url(base_url)!r} would send the API key unencrypted: use https://, or say "
-            "allow_insecure=True for a network that you trust"
+            f"base_url {safe_url(base_url)!r} would send the API key unencrypted. Use https://, or pass "
+            "allow_insecure=True for a network that you trust."
         )
 
 
 def check_origin(url: str, base_url: str) -> None:
-    """Refuse to send a key anywhere but to the server that it is for.
+    """Reject a URL outside the origin to which a key belongs.
 
     Raises:
-        ConfigurationError: scheme, host or port differ.
+        ConfigurationError: Scheme, host or port differ.
     """
     if _origin(url) != _origin(base_url):
         raise ConfigurationError(
-            f"a request to {safe_url(url)} gets no credentials: they are for {safe_url(base_url)} only"
+            f"A request to {safe_url(url)} gets no credentials. They are for {safe_url(base_url)} only."
         )
 
 
-@lru_cache(maxsize=64)  # a service sends to a few URLs, and asks on every sending
+# A service sends to a few URLs, and checks them for each attempt.
+@lru_cache(maxsize=64)
 def _origin(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
     return parts.scheme, parts.netloc.lower()
@@ -329,35 +356,37 @@ def _origin(url: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=64)
 def _is_private(base_url: str) -> bool:
-    """Whether nobody else can read what is sent there."""
+    """Return whether requests are encrypted or stay on this machine."""
     parts = urlsplit(base_url)
     return parts.scheme != "http" or _LOOPBACK.fullmatch(parts.hostname or "") is not None
 
 
-def _source(key: object, file: str | os.PathLike[str] | None) -> Secret | KeySource:
-    """Return where a key comes from; text is a `Secret` already."""
+def _to_source(key: object, file: str | os.PathLike[str] | None) -> Secret | KeySource:
+    """Return the source of a key; the caller has wrapped text in a `Secret`."""
     if file is not None:
         if key is not None:
-            raise ConfigurationError("give a key or a file=, not both")
+            raise ConfigurationError("Give a key or file=, not both.")
         return FileKey(file)
     if isinstance(key, Secret):
         return normalize_key(key, "api_key")
     if inspect.iscoroutinefunction(key):
-        raise ConfigurationError("api_key is a coroutine function: give one that returns the key itself")
+        raise ConfigurationError(
+            "api_key is a coroutine function. Give a plain function that returns the key."
+        )
     if isinstance(key, KeySource):
         return key
     if callable(key):
         return CallableKey(key)
     raise ConfigurationError(
-        f"api_key is a {type(key).__name__}: give text, a callable that returns it, or a source such as "
-        "FileKey"
+        f"api_key is a {type(key).__name__}. Give text, a callable that returns text, or a source such as "
+        "FileKey."
     )
 
 
-def _header_name(name: object) -> str:
+def _check_header_name(name: object) -> str:
     if not isinstance(name, str) or header_problem({name: "x"}, NOT_FOR_KEYS) is not None:
         raise ConfigurationError(
-            f"header {str(name)[:60]!r} cannot carry a key: give a name such as 'api-key' that HTTP itself "
-            "makes no use of"
+            f"Header {str(name)[:60]!r} cannot carry a key. Give a name such as 'api-key' that HTTP itself "
+            "does not use."
         )
     return name.lower()

@@ -1,4 +1,4 @@
-"""A budget as a plugin: a ledger that stops before more is spent than was meant to be."""
+"""The budget plugin: a ledger that rejects calls which could exceed a limit."""
 
 from __future__ import annotations
 
@@ -15,27 +15,35 @@ from imgkit.wire.messages import Head
 
 CURRENCY = "USD"
 LARGEST_USD = 1_000_000_000
-"""The most that is written down for one call, so that the sums, in billionths, have room."""
+"""Maximum amount of a call. Sums are kept in billionths, and must not overflow."""
 
 
 class Budget:
-    """Bounds what calls may cost together: ``plugins=[Budget(usd=5)]``.
+    """Limits the total cost of calls.
 
-    Before each sending the most that it may cost is reserved; when it has ended, what it has cost is spent.
-    A call that does not fit any more is refused before anything is sent. What may have been billed, although
-    no answer came, counts as spent.
+    Each attempt first reserves its maximum cost; when it ends, its actual cost is spent. A call without
+    enough budget fails before anything is sent. An attempt that may have been billed, but brought no
+    response, counts as spent.
 
-    One budget may be given to several services, and is shared by their threads and tasks; with a folder, by
-    all processes that name it. Calls of the offline backend and answers from a cache cost nothing.
+    Several services can share a budget, with all their threads and tasks; with a folder, several processes
+    can. Calls of the offline backend and cache hits cost nothing.
 
     Args:
         usd: the limit in US dollars.
-        folder: where the account is kept, so that it outlives the process and others share it; in memory if
-            None.
-        allow_unknown: make calls whose price is not known, too. They are counted (`unpriced`), not bounded.
+        folder: a folder for the account, which outlives the process and which processes share; None keeps
+            the account in memory.
+        allow_unknown: also make calls of unknown price; `unpriced` counts them, and the limit does not.
 
     Raises:
-        ConfigurationError: no such limit, or a folder that cannot be used.
+        ConfigurationError: The limit is invalid, or the folder cannot be used.
+
+    Example:
+        >>> from imgkit import ImageService
+        >>> budget = Budget(usd=5)
+        >>> with ImageService(plugins=[budget]) as service:  # the offline backend costs nothing
+        ...     response = service.create_image("a fox", size="64x64")
+        >>> budget.spent
+        Decimal('0.00')
     """
 
     def __init__(
@@ -45,99 +53,97 @@ class Budget:
         *,
         allow_unknown: bool = False,
     ) -> None:
-        self._limit = _limit(usd)
+        self._limit = _parse_limit(usd)
         self._allow_unknown = bool(allow_unknown)
-        self._book = BudgetStore(_folder(folder))
+        self._store = BudgetStore(_parse_folder(folder))
 
     @property
     def limit(self) -> Decimal:
-        """The limit, in USD as all amounts here."""
-        return _usd(self._limit)
+        """The limit in US dollars."""
+        return _to_usd(self._limit)
 
     @property
     def spent(self) -> Decimal:
-        """What was spent, or may have been."""
-        return _usd(self._book.totals().spent)
+        """The amount in US dollars that was spent or may have been billed."""
+        return _to_usd(self._store.totals().spent)
 
     @property
     def unknown(self) -> Decimal:
-        """The part of `spent` that was reserved by calls whose real cost is not known."""
-        return _usd(self._book.totals().unknown)
+        """The part of `spent` in US dollars that comes from calls of unknown final cost."""
+        return _to_usd(self._store.totals().unknown)
 
     @property
     def reserved(self) -> Decimal:
-        """What the calls that run now may cost."""
-        return _usd(self._book.totals().reserved)
+        """The maximum cost in US dollars of the running calls."""
+        return _to_usd(self._store.totals().reserved)
 
     @property
     def left(self) -> Decimal:
-        """What can still be reserved; below 0 if calls have cost more than was foreseen."""
-        totals = self._book.totals()
-        return _usd(self._limit - totals.spent - totals.reserved)
+        """The unreserved rest in US dollars; below 0 if calls cost more than their estimates."""
+        totals = self._store.totals()
+        return _to_usd(self._limit - totals.spent - totals.reserved)
 
     @property
     def unpriced(self) -> int:
-        """How many calls were made whose price is not known."""
-        return self._book.totals().unpriced
+        """The number of calls of unknown price."""
+        return self._store.totals().unpriced
 
     @hookimpl
     def imgkit_ledger(self, settings: ServiceSettings) -> BudgetLedger | None:
-        """Return the ledger of a service, None for one whose calls cost nothing."""
+        """Return the ledger of a service, None if its calls cost nothing."""
         return None if settings.host_class == "offline" else BudgetLedger(self, settings.estimate)
 
     def reserve(self, estimate: Estimate) -> BudgetReservation:
-        """Reserve what a call may cost.
+        """Reserve the maximum cost of an attempt.
 
         Args:
-            estimate: its bounds.
+            estimate: bounds of the cost.
 
         Raises:
-            BudgetExceededError: there is no room for it.
-            ConfigurationError: its price is not known, and such calls are not allowed.
+            BudgetExceededError: The budget has not enough left.
+            ConfigurationError: The price is unknown, and `allow_unknown` is False.
         """
         known = estimate.high is not None and estimate.currency == CURRENCY
         if not known and not self._allow_unknown:
-            why = estimate.note or f"it is in {estimate.currency}"
+            why = estimate.note or f"its price is in {estimate.currency}"
             raise ConfigurationError(
-                f"what this call may cost is not known ({why}), so the budget cannot bound it and nothing "
-                "was sent: tell its prices with models=…, or allow such calls with Budget(allow_unknown=True)"
+                f"The cost of this call is unknown ({why}), so the budget cannot limit it. Nothing was sent. "
+                "Give its prices with models=…, or allow such calls with Budget(allow_unknown=True)."
             )
-        wanted = _nano(estimate.high) if known and estimate.high is not None else 0
-        made = self._book.reserve(wanted, self._limit, priced=known)
-        if isinstance(made, Totals):
-            raise self._exceeded(made, wanted)
-        return BudgetReservation(self._book, made)
+        amount = _to_nano(estimate.high) if known and estimate.high is not None else 0
+        number = self._store.reserve(amount, self._limit, priced=known)
+        if isinstance(number, Totals):
+            raise self._to_error(number, amount)
+        return BudgetReservation(self._store, number)
 
-    def _exceeded(self, totals: Totals, wanted: int) -> BudgetExceededError:
-        lost = (
-            f", of which {_shown(totals.unknown)} by calls whose cost is not known" if totals.unknown else ""
-        )
+    def _to_error(self, totals: Totals, amount: int) -> BudgetExceededError:
+        unknown = f", {_format_usd(totals.unknown)} of it by calls of unknown cost" if totals.unknown else ""
         return BudgetExceededError(
-            f"the budget of {_shown(self._limit)} USD has no room: {_shown(totals.spent)} spent{lost}, "
-            f"{_shown(totals.reserved)} reserved by calls that run, and this one may cost {_shown(wanted)}. "
-            "Nothing was sent. Ask for less, or raise the budget.",
-            limit=_usd(self._limit),
-            spent=_usd(totals.spent),
-            reserved=_usd(totals.reserved),
-            wanted=_usd(wanted),
+            f"The budget of {_format_usd(self._limit)} USD is exhausted: {_format_usd(totals.spent)} spent"
+            f"{unknown}, {_format_usd(totals.reserved)} reserved by running calls, and this call may cost "
+            f"{_format_usd(amount)}. Nothing was sent. Request fewer or smaller images, or raise the budget.",
+            limit=_to_usd(self._limit),
+            spent=_to_usd(totals.spent),
+            reserved=_to_usd(totals.reserved),
+            wanted=_to_usd(amount),
         )
 
     def __repr__(self) -> str:
-        totals = self._book.totals()
-        more = f", {_shown(totals.unknown)} of it unknown" if totals.unknown else ""
+        totals = self._store.totals()
+        more = f", {_format_usd(totals.unknown)} of it unknown" if totals.unknown else ""
         more += f", {totals.unpriced} calls without a price" if totals.unpriced else ""
         return (
-            f"Budget({_shown(self._limit)} USD: {_shown(totals.spent)} spent, {_shown(totals.reserved)} "
-            f"reserved{more})"
+            f"Budget({_format_usd(self._limit)} USD: {_format_usd(totals.spent)} spent, "
+            f"{_format_usd(totals.reserved)} reserved{more})"
         )
 
 
 class BudgetLedger:
-    """A `imgkit.plugins.protocols.Ledger` of one service.
+    """The `imgkit.plugins.Ledger` of a service.
 
     Args:
-        budget: that its calls share.
-        estimate: returns what a request may cost.
+        budget: the budget that its calls share.
+        estimate: returns the estimated cost of a request.
     """
 
     def __init__(self, budget: Budget, estimate: Estimator) -> None:
@@ -145,67 +151,67 @@ class BudgetLedger:
         self._estimate = estimate
 
     def reserve(self, request: ImageRequest, call: Call, attempt: int) -> BudgetReservation:
-        """Reserve what one sending may cost; see `Budget.reserve`."""
+        """Reserve the maximum cost of an attempt, as `Budget.reserve` does."""
         return self._budget.reserve(self._estimate(request, call.partial_images or 0))
 
 
 class BudgetReservation:
-    """A `imgkit.plugins.protocols.Reservation` of an amount."""
+    """An `imgkit.plugins.Reservation` of an amount."""
 
     spools = False
 
-    def __init__(self, book: BudgetStore, number: int) -> None:
-        self._book = book
+    def __init__(self, store: BudgetStore, number: int) -> None:
+        self._store = store
         self._number: int | None = number
 
     def begin(self, head: Head) -> None:
-        """Nothing to do before the end."""
+        """Do nothing: only the end of the attempt counts."""
 
     def write(self, part: str, data: bytes) -> None:
-        """Nothing to do before the end."""
+        """Do nothing: only the end of the attempt counts."""
 
     def complete(self) -> None:
-        """Nothing to do before the end."""
+        """Do nothing: only the end of the attempt counts."""
 
     def settle(self, response: ImagesResponse | None) -> None:
-        """Spend what the pictures have cost, all that was reserved if that is not known; nothing for None."""
-        self._end(0 if response is None else _cost(response.cost))
+        """Spend the cost of the response, or the reserved amount if it is unknown; nothing for None."""
+        self._finish(0 if response is None else _parse_cost(response.cost))
 
     def keep(self, error: BaseException, response: ImagesResponse | None) -> str | None:
-        """Spend what was reserved, or the cost where the reply tells it."""
-        self._end(None if response is None else _cost(response.cost))
+        """Spend the reserved amount, or the cost of the response if it is known."""
+        self._finish(None if response is None else _parse_cost(response.cost))
         return None
 
     def close(self) -> None:
-        """Nothing was sent, so nothing is spent."""
-        self._end(0)
+        """Release the reserved amount: nothing was sent."""
+        self._finish(0)
 
-    def _end(self, cost: int | None) -> None:
+    def _finish(self, cost: int | None) -> None:
         number, self._number = self._number, None
         if number is not None:
-            self._book.end(number, cost)
+            self._store.end(number, cost)
 
 
-def _cost(cost: Cost) -> int | None:
-    return None if cost.amount is None or cost.currency != CURRENCY else _nano(cost.amount)
+def _parse_cost(cost: Cost) -> int | None:
+    return None if cost.amount is None or cost.currency != CURRENCY else _to_nano(cost.amount)
 
 
-def _nano(amount: Decimal) -> int:
-    """Return an amount of dollars in whole billionths, rounded up: a budget errs on the safe side."""
+def _to_nano(amount: Decimal) -> int:
+    """Return an amount of dollars in billionths, rounded up to stay within the limit."""
     return int((min(amount, Decimal(LARGEST_USD)) * 1_000_000_000).to_integral_value(ROUND_CEILING))
 
 
-def _usd(nano: int) -> Decimal:
-    return Decimal(_shown(nano))
+def _to_usd(nano: int) -> Decimal:
+    return Decimal(_format_usd(nano))
 
 
-def _shown(nano: int) -> str:
-    """Return an amount with cents, and with as many more digits as it has."""
+def _format_usd(nano: int) -> str:
+    """Return an amount in billionths as dollars, with two digits or more."""
     whole, _, rest = f"{Decimal(nano).scaleb(-9):f}".partition(".")
     return f"{whole}.{rest.rstrip('0').ljust(2, '0')}"
 
 
-def _limit(usd: object) -> int:
+def _parse_limit(usd: object) -> int:
     try:
         if isinstance(usd, bool) or not isinstance(usd, int | float | Decimal | str):
             raise InvalidOperation
@@ -214,12 +220,12 @@ def _limit(usd: object) -> int:
             raise InvalidOperation
     except InvalidOperation:
         raise ConfigurationError(
-            f"usd must be an amount above 0 and up to {LARGEST_USD}, not {str(usd)[:40]!r}"
+            f"usd must be above 0 and at most {LARGEST_USD}, not {str(usd)[:40]!r}."
         ) from None
     return int(amount * 1_000_000_000)
 
 
-def _folder(folder: object) -> Path | None:
+def _parse_folder(folder: object) -> Path | None:
     if folder is None:
         return None
     if (
@@ -227,8 +233,8 @@ def _folder(folder: object) -> Path | None:
         or not isinstance(text := os.fspath(folder), str)
         or not text
     ):
-        raise ConfigurationError("folder must be the path of a folder, as str or os.PathLike, or None")
+        raise ConfigurationError("folder must be the path of a folder, as str or os.PathLike, or None.")
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
-        raise ConfigurationError(f"folder {text[:200]!r} cannot be found: {error}") from None
+        raise ConfigurationError(f"Cannot find folder {text[:200]!r}: {error}.") from None

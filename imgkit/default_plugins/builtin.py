@@ -1,4 +1,4 @@
-"""What imgkit brings along, registered as a stranger's plugin would be."""
+"""The backends, providers and plugins of imgkit, registered like those of any other package."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from imgkit.plugins.hookspecs import BackendSpec, PluginSpec, ProviderSpec, hook
 
 @hookimpl
 def imgkit_backends() -> Iterable[BackendSpec]:
-    """Return the three backends."""
+    """Return the specs of the three backends."""
     return (
         BackendSpec(
             name="offline",
             target="imgkit.backends.offline:OfflineBackend",
             flavor="sync",
             reaches_network=False,
-            summary="paints by itself: no key, no network, no cost",
+            summary="draws locally: no key, no network, no cost",
         ),
         BackendSpec(
             name="requests",
@@ -37,44 +37,44 @@ def imgkit_backends() -> Iterable[BackendSpec]:
 
 @hookimpl
 def imgkit_providers() -> Iterable[ProviderSpec]:
-    """Return the providers."""
+    """Return the specs of the providers."""
     return (
         ProviderSpec(
             name="openai",
             target="imgkit.providers.openai:OpenAIProvider",
-            summary="OpenAI's Images API, and servers that speak it",
+            summary="OpenAI's Images API, and compatible servers",
         ),
         ProviderSpec(
             name="azure",
             target="imgkit.providers.azure:AzureProvider",
-            summary="OpenAI's models at Azure: deployments, api-version, api-key or Entra token",
+            summary="OpenAI's models at Azure: deployments, api-version, API key or Entra token",
         ),
     )
 
 
 @hookimpl
 def imgkit_plugins() -> Iterable[PluginSpec]:
-    """Return the plugins that a service can be given by name."""
+    """Return the specs of the plugins that ``plugins=[…]`` accepts by name."""
     return (
         PluginSpec(
             name="cache",
             target="imgkit.default_plugins.cache:CachePlugin",
-            summary="equal requests are paid for once, across processes too",
+            summary="pays for equal requests once, even across processes",
         ),
         PluginSpec(
             name="logging",
             target="imgkit.default_plugins.logging:LoggingPlugin",
-            summary="one line a call to the logger imgkit, the wire at DEBUG",
+            summary="one log line per call to the logger imgkit, HTTP details at DEBUG",
         ),
         PluginSpec(
             name="recorder",
             target="imgkit.default_plugins.recorder:RecorderPlugin",
-            summary="requests and replies on a cassette (IMGKIT_CASSETTE), from any backend",
+            summary="records requests and replies of any backend to a cassette (IMGKIT_CASSETTE)",
         ),
         PluginSpec(
             name="retry",
             target="imgkit.default_plugins.retry:RetryPlugin",
-            summary="sends again what cannot have been billed; on by default",
+            summary="retries attempts that cannot have been billed; on by default",
         ),
         PluginSpec(
             name="telemetry",

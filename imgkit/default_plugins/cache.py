@@ -1,4 +1,4 @@
-"""The cache as a plugin."""
+"""The cache plugin."""
 
 from __future__ import annotations
 
@@ -12,20 +12,28 @@ from imgkit.plugins.protocols import CacheStore
 
 
 class CachePlugin:
-    """Answers equal requests from what was paid for before, and lets calls at once share one.
+    """Answers repeated requests from a store, and lets concurrent equal calls share one request.
 
     ``plugins=["cache"]`` is a `CachePlugin` with its defaults: a folder of the user, for all processes.
 
     Args:
-        store: a `imgkit.plugins.CacheStore`, such as `imgkit.cache.memory.MemoryStore`; a folder by default.
-        folder: of the store; by default ``cache`` in the state folder of the service, and where it has none,
-            the user's folder for caches.
-        max_bytes: of all pictures together; those that were not used for the longest time go first.
-        max_age_s: older replies are not used.
-        verify: compute the digest of each picture that is read; without it only sizes are compared.
+        store: an `imgkit.plugins.CacheStore`, such as `imgkit.cache.memory.MemoryStore`; a folder by default.
+        folder: the folder of the store. Default: ``cache`` in the service's state folder, or the user's
+            cache folder if the service has none.
+        max_bytes: maximum size of all images together; the least recently used images go first.
+        max_age_s: maximum age of a reply in seconds.
+        verify: check the digest of each image that is read; False compares only sizes.
 
     Raises:
-        ConfigurationError: a store and what a store is made of, or what is no store.
+        ConfigurationError: An argument is invalid, or both `store` and `folder` are given.
+
+    Example:
+        >>> from imgkit import ImageService
+        >>> from imgkit.cache.memory import MemoryStore
+        >>> with ImageService(plugins=[CachePlugin(MemoryStore())]) as service:
+        ...     first, second = [service.create_image("a fox", size="64x64") for _ in range(2)]
+        >>> second.meta.cached
+        True
     """
 
     def __init__(
@@ -38,13 +46,15 @@ class CachePlugin:
         verify: bool = True,
     ) -> None:
         if store is not None and not isinstance(store, CacheStore):
-            raise ConfigurationError(f"a {type(store).__name__} is no CacheStore: see imgkit.plugins")
+            raise ConfigurationError(
+                f"A {type(store).__name__} is not a CacheStore. See imgkit.plugins.CacheStore."
+            )
         if store is not None and folder is not None:
-            raise ConfigurationError("give a store or a folder, not both")
+            raise ConfigurationError("Give a store or a folder, not both.")
         if type(max_bytes) is not int or max_bytes < 1:
-            raise ConfigurationError(f"max_bytes must be a whole number from 1 on, not {max_bytes!r}")
+            raise ConfigurationError(f"max_bytes must be a whole number, at least 1, not {max_bytes!r}.")
         if isinstance(max_age_s, bool) or not isinstance(max_age_s, int | float) or not max_age_s > 0:
-            raise ConfigurationError(f"max_age_s must be a positive number of seconds, not {max_age_s!r}")
+            raise ConfigurationError(f"max_age_s must be a positive number of seconds, not {max_age_s!r}.")
         self._store = store
         self._folder = folder
         self._limits = {"max_bytes": max_bytes, "max_age_s": max_age_s}
@@ -52,7 +62,7 @@ class CachePlugin:
 
     @hookimpl
     def imgkit_cache(self, settings: ServiceSettings) -> CacheStore:
-        """Return the store."""
+        """Return the store of a service."""
         if self._store is not None:
             return self._store
         folder = Path(self._folder).expanduser() if self._folder else cache_folder(settings.state_folder)
@@ -60,7 +70,7 @@ class CachePlugin:
 
 
 def cache_folder(state_folder: Path | None) -> Path:
-    """Return where replies are cached if nothing else is said."""
+    """Return the default folder of the cache: in the state folder, else the user's cache folder."""
     if state_folder is not None:
         return state_folder / "cache"
     from platformdirs import user_cache_path

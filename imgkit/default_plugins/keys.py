@@ -1,4 +1,4 @@
-"""What a key looks like, and the places that keep one: a file, the system's keyring."""
+"""Sources of keys (a file, the system's keyring, a callable) and the validation of keys."""
 
 from __future__ import annotations
 
@@ -17,83 +17,101 @@ from imgkit.plugins.tokens import Token
 from imgkit.redact import Secret, scrub
 
 LARGEST_FILE = 64 * 1024
-"""A larger file, in bytes, is something else than a key."""
+"""Maximum size of a key file in bytes."""
 
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 
 class KeyFileWarning(UserWarning):
-    """A file with a key can be read by every user of the machine."""
+    """Every user of the machine can read a key file."""
 
 
 @runtime_checkable
 class KeySource(Protocol):
-    """A place that keeps a key."""
+    """A place that holds a key.
+
+    Example:
+        A source that reads the key from a socket or a database::
+
+            class VaultKey:
+                def read(self) -> Secret:
+                    return Secret(vault.get("openai-key"))
+
+            ImageService("requests", api_key=VaultKey())
+    """
 
     def read(self) -> Secret:
-        """Return the key as it is now. Asked for each request, in a thread where it may block.
+        """Return the current key. Runs for each request, in a thread where it may block.
 
         Raises:
-            ConfigurationError: naming the place, and showing nothing of the key.
+            ConfigurationError: The message names the place, and shows nothing of the key.
         """
 
 
 class FileKey:
-    """A key that stands alone in a file, read again when the file changes.
+    """A file that contains only a key. It is read again when it changes.
 
-    Blanks and line ends around the key are left out. A file that every user of the machine may read
-    is used with a warning, once: containers mount their secrets like this. The warning is only for
-    files of one's own, which one can mend.
+    Blanks and line ends around the key are removed. If every user of the machine can read the file, and you
+    own it, the first read warns (`KeyFileWarning`). Files of other owners do not warn, because containers
+    mount secrets like this.
 
     Args:
-        path: of the file; ``~`` is expanded.
+        path: path of the file; ``~`` is expanded.
+
+    Example:
+        >>> FileKey("/run/secrets/openai-key")
+        FileKey('/run/secrets/openai-key')
     """
 
-    _path = Path()  # a traceback may show a source that is not complete
+    _path = Path()  # for tracebacks of an incomplete source
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in os.fspath(path):
-            raise ConfigurationError("a key file is named by its path, as text or a pathlib.Path")
+            raise ConfigurationError("A key file needs a path, as text or pathlib.Path.")
         self._path = Path(path).expanduser()
-        self._held: tuple[tuple[int, ...], Secret] | None = None
+        self._cached: tuple[tuple[int, ...], Secret] | None = None
         self._warned = False
 
     def read(self) -> Secret:
         """Return the key; see `KeySource`."""
         try:
-            held, found = self._held, os.stat(self._path)
-            if held is not None and held[0] == _version(found):
-                return held[1]
-            if not stat.S_ISREG(found.st_mode):
-                raise ConfigurationError(f"{self} is no ordinary file: it has to be read again and again")
+            cached, status = self._cached, os.stat(self._path)
+            if cached is not None and cached[0] == _file_version(status):
+                return cached[1]
+            if not stat.S_ISREG(status.st_mode):
+                raise ConfigurationError(
+                    f"Cannot use {self}. imgkit reads it repeatedly, so give a regular file."
+                )
             with open(self._path, "rb") as stream:
-                # Of the file that was opened, and before it is read: a later change is then seen.
-                found = os.fstat(stream.fileno())
-                key = _decoded(stream.read(LARGEST_FILE + 1))
+                # Taken from the open file before reading, so a later change is detected.
+                status = os.fstat(stream.fileno())
+                key = _decode_file(stream.read(LARGEST_FILE + 1))
         except FileNotFoundError:
-            raise MissingKeyError(f"{self} is not there: write the key to it") from None
+            raise MissingKeyError(f"Cannot find {self}. Write the key to it.") from None
         except OSError as error:
-            raise ConfigurationError(f"{self} cannot be read ({error.strerror}): see to its rights") from None
+            raise ConfigurationError(
+                f"Cannot read {self} ({error.strerror}). Check its permissions."
+            ) from None
         if key is None:
-            raise ConfigurationError(f"{self} is not a text of at most {LARGEST_FILE} bytes: it holds no key")
+            raise ConfigurationError(f"No key in {self}. It must be a text of at most {LARGEST_FILE} bytes.")
         key = normalize_key(key, str(self))
-        self._warn_if_open(found)
-        self._held = _version(found), key
+        self._warn_if_readable_by_all(status)
+        self._cached = _file_version(status), key
         return key
 
-    def _warn_if_open(self, found: os.stat_result) -> None:
-        if os.name != "posix" or self._warned or not found.st_mode & stat.S_IROTH:
+    def _warn_if_readable_by_all(self, status: os.stat_result) -> None:
+        if os.name != "posix" or self._warned or not status.st_mode & stat.S_IROTH:
             return
-        if found.st_uid == os.geteuid():
+        if status.st_uid == os.geteuid():
             warnings.warn(
-                f"{self} can be read by every user of this machine: chmod 600 it",
+                f"Every user of this machine can read {self}. Run chmod 600 on it.",
                 KeyFileWarning,
                 stacklevel=3,
             )
             self._warned = True
 
     def __reduce__(self) -> tuple[type[FileKey], tuple[str]]:
-        return FileKey, (str(self._path),)  # its place, not its content
+        return FileKey, (str(self._path),)  # the place, not the key
 
     def __repr__(self) -> str:
         return f"FileKey({scrub(str(self._path), limit=200)!r})"
@@ -103,51 +121,55 @@ class FileKey:
 
 
 class KeyringKey:
-    """A key in the system's keyring, read once: some keyrings ask their user each time.
+    """A key in the system's keyring. It is read once, because some keyrings prompt the user each time.
 
-    Needs the extra ``keyring``; the package is imported with the first request.
+    Needs the extra ``keyring``; the first request imports the package.
 
     Args:
-        service: under which name the key was stored, such as "imgkit".
-        user: for whom.
+        service: the service name under which the key is stored, such as "imgkit".
+        user: the user name under which the key is stored.
+
+    Example:
+        >>> KeyringKey("imgkit", "openai")
+        KeyringKey('imgkit', 'openai')
     """
 
-    _service = _user = ""  # a traceback may show a source that is not complete
+    _service = _user = ""  # for tracebacks of an incomplete source
 
     def __init__(self, service: str, user: str) -> None:
         if not all(isinstance(name, str) and name for name in (service, user)):
-            raise ConfigurationError("a key in the keyring is named by two texts: service and user")
+            raise ConfigurationError("A key in the keyring needs two texts: service and user.")
         self._service = service
         self._user = user
-        self._cache = TokenCache(self._ask, str(self))
+        self._cache = TokenCache(self._read_keyring, str(self))
 
     def read(self) -> Secret:
         """Return the key; see `KeySource`."""
         return self._cache.get(PATIENCE_S).value
 
-    def _ask(self) -> Token:
+    def _read_keyring(self) -> Token:
         try:
             keyring: Any = importlib.import_module("keyring")
         except ImportError as error:
             raise ConfigurationError(
-                f"{self} needs the package keyring: pip install 'imgkit-service[keyring]'"
+                f"Cannot read {self}. It needs the package keyring: pip install 'imgkit-service[keyring]'."
             ) from error
         try:
-            found = keyring.get_password(self._service, self._user)
+            password = keyring.get_password(self._service, self._user)
         except Exception as error:
             raise ConfigurationError(
-                f"{self} cannot be read ({type(error).__name__}: {scrub(str(error), limit=200)}): "
-                "'python -m keyring diagnose' shows which keyring is used; where there is none, keep the "
-                "key in a file or in the environment"
+                f"Cannot read {self} ({type(error).__name__}: {scrub(str(error), limit=200)}). "
+                "'python -m keyring diagnose' shows the keyring in use. Without a keyring, keep the key in a "
+                "file or in the environment."
             ) from error
-        if found is None:
+        if password is None:
             raise MissingKeyError(
-                f"{self} is not there: store it with 'python -m keyring set {self._service} {self._user}'"
+                f"Cannot find {self}. Store it with 'python -m keyring set {self._service} {self._user}'."
             )
-        return Token(normalize_key(as_secret(found, str(self)), str(self)))
+        return Token(normalize_key(to_secret(password, str(self)), str(self)))
 
     def __reduce__(self) -> tuple[type[KeyringKey], tuple[str, str]]:
-        return KeyringKey, (self._service, self._user)  # its place, not its content
+        return KeyringKey, (self._service, self._user)  # the place, not the key
 
     def __repr__(self) -> str:
         return f"KeyringKey({self._service!r}, {self._user!r})"
@@ -157,10 +179,14 @@ class KeyringKey:
 
 
 class CallableKey:
-    """A callable that returns a key, asked for each request; it is not shown, pickled or copied.
+    """A callable that returns a key, called for each request. It cannot be pickled or copied.
 
     Args:
-        fn: the callable. What it is bound to may hold the key.
+        fn: the callable. Its repr is never shown, because a bound object may hold the key.
+
+    Example:
+        >>> CallableKey(lambda: "sk-test").read().reveal()
+        'sk-test'
     """
 
     __slots__ = ("_fn",)
@@ -169,63 +195,69 @@ class CallableKey:
         self._fn = fn
 
     def read(self) -> Secret:
-        """Return what the callable says now."""
-        source = "what api_key() returned"
-        return normalize_key(as_secret(self._fn(), source), source)
+        """Return the result of the callable."""
+        source = "the result of api_key()"
+        return normalize_key(to_secret(self._fn(), source), source)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a callable key is not pickled or copied: hand it over by its environment variable")
+        raise TypeError(
+            "A callable key cannot be pickled or copied. Pass the key in its environment variable."
+        )
 
     def __repr__(self) -> str:
-        return "Asked(…)"
+        return "CallableKey(…)"
 
 
-def as_secret(given: object, source: str) -> Secret:
-    """Return text as a secret.
+def to_secret(given: object, source: str) -> Secret:
+    """Return text as a `Secret`.
 
     Args:
-        given: what should be a key.
-        source: where it comes from, for the error.
+        given: the key; anything but text is an error.
+        source: the origin of the key, for the error.
 
     Raises:
-        ConfigurationError: it is no text.
+        ConfigurationError: `given` is not text.
     """
     kind = type(given).__name__
     secret = Secret(given) if isinstance(given, str) else None
-    del given  # a traceback may show the variables of this frame
+    del given  # tracebacks may show local variables
     if secret is None:
-        raise ConfigurationError(f"{source} is a {kind}: give the key as text")
+        raise ConfigurationError(f"Invalid key from {source}: a {kind}. Give the key as text.")
     return secret
 
 
 def normalize_key(key: Secret, source: str, scheme: str = "Bearer") -> Secret:
-    """Return a key without the blanks around it and the scheme before it, if a header can carry it.
+    """Return a key without surrounding blanks and without a scheme in front.
 
     Args:
-        key: as it was found.
-        source: where it comes from, for the error.
-        scheme: what is left out in front of it.
+        key: the key as its source returns it.
+        source: the origin of the key, for the error.
+        scheme: a word before the key to remove.
 
     Raises:
-        ConfigurationError: the message, and the frames it comes from, do not show the key.
+        ConfigurationError: A header cannot carry the key. Neither message nor traceback shows it.
+
+    Example:
+        >>> normalize_key(Secret(" Bearer sk-test "), "OPENAI_API_KEY").reveal()
+        'sk-test'
     """
     bare = Secret(f"{key.reveal().strip(' ')} ".removeprefix(f"{scheme} ").strip(" "))
     if not bare.reveal().strip():
-        raise ConfigurationError(f"{source} is empty: give the key, or leave it out")
+        raise ConfigurationError(f"Empty key from {source}. Give the key, or leave it out.")
     if not _SENDABLE.fullmatch(bare.reveal()):
         raise ConfigurationError(
-            f"{source} holds a character that no HTTP header can carry (a line break, a blank or a letter "
-            "outside ASCII): copy the key again, without what surrounds it"
+            f"Invalid key from {source}. It has a character that no HTTP header can carry (a line break, a "
+            "blank or a letter outside ASCII). Copy the key again, without surrounding text."
         )
     return bare
 
 
-def _version(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+def _file_version(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _decoded(data: bytes) -> Secret | None:
-    """Return the text of a file; None if it is too long or no text. Editors of Windows write a mark."""
+def _decode_file(data: bytes) -> Secret | None:
+    """Return the text of a file without a byte order mark; None if it is too long or not UTF-8."""
     if len(data) > LARGEST_FILE:
         return None
     try:

@@ -1,7 +1,7 @@
-"""What calls do, told to the standard library's `logging`, as a plugin.
+"""The logging plugin: calls as records of the standard library's `logging`.
 
-Records go to the logger "imgkit", which has a `logging.NullHandler`: nothing is configured behind the
-application's back. One line a call at INFO, failures at WARNING, the wire at DEBUG.
+Records go to the logger "imgkit", which has a `logging.NullHandler`, so imgkit configures no output of its
+own. Each call has one line at INFO, failures are at WARNING, HTTP details at DEBUG.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from imgkit.wire.multipart import Field, MultipartBody
 
 VARIABLE = "IMGKIT_LOG"
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
-"""What `VARIABLE` may say."""
+"""Logging levels by the values of `VARIABLE`."""
 
 MESSAGE_LIMIT = 300
-"""Longest message of an error in a line, in characters."""
+"""Maximum length of an error message in a line, in characters."""
 
 PROGRESS_EVERY_S = 1.0
-"""Least seconds between two lines about one reply that arrives; its end is told in any case."""
+"""Minimum seconds between two progress lines of a reply; its end always has a line."""
 
 _LOGGER = logging.getLogger("imgkit")
 _LOGGER.addHandler(logging.NullHandler())
-_INSTALLING = threading.Lock()
+_INSTALL_LOCK = threading.Lock()
 _HIDDEN = "…"
-_ENDS = (Succeeded, Failed, Cancelled)
+_FINAL_EVENTS = (Succeeded, Failed, Cancelled)
 
 
 @dataclass(slots=True)
-class _Course:
-    """What has been seen of a call that runs."""
+class _CallState:
+    """The state of a running call."""
 
     began: float | None = None
     attempts: int = 0
@@ -62,86 +62,102 @@ class _Course:
     status: int | None = None
     request_id: str | None = None
     received_bytes: int = 0
-    told: float = float("-inf")
+    last_progress_s: float = float("-inf")
 
 
 class LoggingPlugin:
     """Logs calls to the logger "imgkit".
 
-    INFO has one line a call and one a retry, WARNING those that failed, DEBUG what went over the wire.
-    The lines' facts are also attributes of the records, with the prefix ``imgkit_`` and values that
-    JSON can hold; docs/logging-and-telemetry.md lists them. No record holds a credential, the query of
-    a URL, a picture or an exception; prompts are shown at DEBUG only, cut to 200 characters.
+    INFO has one line per call and per retry, WARNING failed calls, DEBUG requests, replies and progress.
+    Records also have the values of their line as attributes, with the prefix ``imgkit_`` and JSON types;
+    docs/logging-and-telemetry.md lists them. No record holds a credential, the query of a URL, an image or
+    an exception. Prompts appear only at DEBUG, cut to 200 characters.
+
+    Example:
+        ::
+
+            logging.basicConfig(level=logging.INFO)
+            with ImageService(plugins=[LoggingPlugin()]) as service:
+                service.create_image("a fox")
     """
 
     def __init__(self) -> None:
-        self._running: dict[str, _Course] = {}
+        self._running: dict[str, _CallState] = {}
 
     @hookimpl
     def imgkit_on_event(self, event: Event, call: Call) -> None:
-        """Log the event if the logger's level asks for it."""
-        ended = isinstance(event, _ENDS)
-        course = self._running.pop(call.id, None) if ended else self._running.get(call.id)
+        """Log the event if the logger's level includes it."""
+        is_final = isinstance(event, _FINAL_EVENTS)
+        state = self._running.pop(call.id, None) if is_final else self._running.get(call.id)
         if not _LOGGER.isEnabledFor(logging.WARNING):
             return
-        if course is None:
-            course = _Course()
-            if not ended:
-                self._running[call.id] = course
+        if state is None:
+            state = _CallState()
+            if not is_final:
+                self._running[call.id] = state
         if isinstance(event, Progress):
-            _progress(event, call, course)
+            _log_progress(event, call, state)
         elif isinstance(event, Started):
-            course.began = time.monotonic()
+            state.began = time.monotonic()
         elif isinstance(event, Sent):
-            course.attempts, course.request = event.attempt, event.request
-            course.status = course.request_id = None
-            course.received_bytes = 0
-            _sent(event, call)
+            state.attempts, state.request = event.attempt, event.request
+            state.status = state.request_id = None
+            state.received_bytes = 0
+            _log_request(event, call)
         elif isinstance(event, FirstByte):
-            course.status = event.status
-            course.request_id = event.headers.get("x-request-id")
-            _first_byte(event, call)
+            state.status = event.status
+            state.request_id = event.headers.get("x-request-id")
+            _log_first_byte(event, call)
         elif isinstance(event, Retrying):
-            _retrying(event, call)
+            _log_retry(event, call)
         elif isinstance(event, CacheHit):
-            _cache_hit(event, call)
+            _log_cache_hit(event, call)
         else:
-            _ended(event, call, course)
+            _log_end(event, call, state)
 
     def __repr__(self) -> str:
         return "LoggingPlugin()"
 
 
-def from_environment(plugins: Sequence[object] = ()) -> LoggingPlugin | None:
-    """Return the plugin that the variable IMGKIT_LOG asks for, None if it is unset or empty.
+def plugin_from_environment(plugins: Sequence[object] = ()) -> LoggingPlugin | None:
+    """Return a plugin if the variable IMGKIT_LOG is set, else None.
 
-    The first time, the logger "imgkit" gets a handler that writes to stderr; later calls only set its
-    level.
+    The first call adds a handler for stderr to the logger "imgkit"; later calls only set its level.
 
     Args:
-        plugins: those that a service has anyway; with a `LoggingPlugin` among them none is returned,
-            so that nothing is logged twice.
+        plugins: the service's other plugins. With a `LoggingPlugin` among them the result is None, because
+            a second plugin would log every line twice.
 
     Raises:
-        ConfigurationError: the variable says something else than "debug", "info" or "warning".
+        ConfigurationError: The variable is not "debug", "info" or "warning".
+
+    Example:
+        >>> os.environ.pop("IMGKIT_LOG", None) and None
+        >>> plugin_from_environment() is None
+        True
     """
-    wanted = os.environ.get(VARIABLE, "").strip().lower()
-    if not wanted:
+    level = os.environ.get(VARIABLE, "").strip().lower()
+    if not level:
         return None
-    if wanted not in LEVELS:
+    if level not in LEVELS:
         raise ConfigurationError(
-            f"{VARIABLE} is {_line(wanted, 40)!r}: set it to {', '.join(LEVELS)}, or unset it"
+            f"{VARIABLE} is {_clean_line(level, 40)!r}. Set it to {', '.join(LEVELS)}, or unset it."
         )
-    _install(LEVELS[wanted])
+    _install_handler(LEVELS[level])
     return None if any(isinstance(plugin, LoggingPlugin) for plugin in plugins) else LoggingPlugin()
 
 
 def request_members(request: HttpRequest) -> Mapping[str, Any]:
-    """Return the members of a request's body by name, files left out.
+    """Return the members of a request's body by name, without files.
 
     Args:
-        request: with JSON or a form in it; anything else, or a JSON of over `WHOLE_BODY_BYTES`, has
-            no members here.
+        request: a request with JSON or a form. Other bodies, and JSON larger than `WHOLE_BODY_BYTES`, have
+            no members.
+
+    Example:
+        >>> body = BytesBody(b'{"model": "gpt-image-1"}', "application/json")
+        >>> request_members(HttpRequest("POST", "https://api.example.com/v1/images/generations", {}, body))
+        {'model': 'gpt-image-1'}
     """
     body = request.body
     if isinstance(body, MultipartBody):
@@ -150,24 +166,24 @@ def request_members(request: HttpRequest) -> Mapping[str, Any]:
         try:
             members = json.loads(body.data)
         except ValueError:
-            return {}  # a dialect may call something JSON that is none: the API will tell
+            return {}  # the API will reject the invalid JSON of a provider
         return members if isinstance(members, dict) else {}
     return {}
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to whatever `sys.stderr` is when a record comes."""
+    """A handler that writes to the current `sys.stderr` of each record."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             sys.stderr.write(f"{self.format(record)}\n")
-        except Exception:  # as logging's own handlers: it reports, and a call goes on
+        except Exception:  # like logging's own handlers: report it, and let the call go on
             self.handleError(record)
 
 
-def _install(level: int) -> None:
-    with _INSTALLING:
-        handler = next((one for one in _LOGGER.handlers if isinstance(one, _StderrHandler)), None)
+def _install_handler(level: int) -> None:
+    with _INSTALL_LOCK:
+        handler = next((h for h in _LOGGER.handlers if isinstance(h, _StderrHandler)), None)
         if handler is None:
             handler = _StderrHandler()
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
@@ -177,7 +193,7 @@ def _install(level: int) -> None:
             _LOGGER.setLevel(level)
 
 
-def _sent(event: Sent, call: Call) -> None:
+def _log_request(event: Sent, call: Call) -> None:
     if not _LOGGER.isEnabledFor(logging.DEBUG):
         return
     request = event.request
@@ -186,14 +202,14 @@ def _sent(event: Sent, call: Call) -> None:
         "method": request.method,
         "url": safe_url(request.url),
         "headers": safe_headers(request.wire_headers()),
-        "body": _shown(dict(request_members(request))),
+        "body": _scrub_value(dict(request_members(request))),
         "body_bytes": request.body.length,
     }
     text = "> {method} {url} (attempt {attempt}) {headers} {body} {body_bytes} bytes"
     _log(logging.DEBUG, call, "sent", text.format_map(facts), facts)
 
 
-def _first_byte(event: FirstByte, call: Call) -> None:
+def _log_first_byte(event: FirstByte, call: Call) -> None:
     if not _LOGGER.isEnabledFor(logging.DEBUG):
         return
     facts = {
@@ -205,20 +221,20 @@ def _first_byte(event: FirstByte, call: Call) -> None:
     _log(logging.DEBUG, call, "first_byte", text, facts)
 
 
-def _progress(event: Progress, call: Call, course: _Course) -> None:
-    course.received_bytes = event.received_bytes
+def _log_progress(event: Progress, call: Call, state: _CallState) -> None:
+    state.received_bytes = event.received_bytes
     if not _LOGGER.isEnabledFor(logging.DEBUG):
         return
     now = time.monotonic()
-    if now - course.told < PROGRESS_EVERY_S and event.received_bytes != event.expected_bytes:
+    if now - state.last_progress_s < PROGRESS_EVERY_S and event.received_bytes != event.expected_bytes:
         return
-    course.told = now
+    state.last_progress_s = now
     facts = {"bytes": event.received_bytes, "expected_bytes": event.expected_bytes}
     of = "" if event.expected_bytes is None else f" of {event.expected_bytes}"
     _log(logging.DEBUG, call, "progress", f"< {event.received_bytes}{of} bytes", facts)
 
 
-def _retrying(event: Retrying, call: Call) -> None:
+def _log_retry(event: Retrying, call: Call) -> None:
     if not _LOGGER.isEnabledFor(logging.INFO):
         return
     outcome = event.outcome
@@ -227,13 +243,13 @@ def _retrying(event: Retrying, call: Call) -> None:
         "attempts": outcome.attempts,
         "wait_s": event.wait_s,
         "error": type(outcome.error).__name__,
-        "message": _line(str(outcome.error)),
+        "message": _clean_line(str(outcome.error)),
     }
-    text = "again in {wait_s:.3f} s, after {attempts} attempts, {outcome}: {error}: {message}"
+    text = "next attempt in {wait_s:.3f} s, after {attempts} attempts, {outcome}: {error}: {message}"
     _log(logging.INFO, call, "retrying", text.format_map(facts), facts)
 
 
-def _cache_hit(event: CacheHit, call: Call) -> None:
+def _log_cache_hit(event: CacheHit, call: Call) -> None:
     if not _LOGGER.isEnabledFor(logging.DEBUG):
         return
     facts = {"key": event.key, "age_s": round(event.age_s, 3)}
@@ -242,30 +258,32 @@ def _cache_hit(event: CacheHit, call: Call) -> None:
     )
 
 
-def _ended(event: Event, call: Call, course: _Course) -> None:
-    """Log the one line of a call."""
+def _log_end(event: Event, call: Call, state: _CallState) -> None:
+    """Log the result of a call."""
     error = event.error if isinstance(event, Failed) else None
-    broken_off = isinstance(event, Cancelled)
-    billed = event.maybe_billed if isinstance(event, Cancelled) else getattr(error, "maybe_billed", False)
-    level = logging.WARNING if error is not None or billed else logging.INFO
+    is_cancelled = isinstance(event, Cancelled)
+    maybe_billed = (
+        event.maybe_billed if isinstance(event, Cancelled) else getattr(error, "maybe_billed", False)
+    )
+    level = logging.WARNING if error is not None or maybe_billed else logging.INFO
     if not _LOGGER.isEnabledFor(level):
         return
     facts: dict[str, Any] = {
         "backend": call.backend,
         "provider": call.provider,
         "model": None,
-        "status": getattr(error, "status", None) or course.status,
+        "status": getattr(error, "status", None) or state.status,
         "pictures": 0,
-        "bytes": course.received_bytes,
-        "seconds": None if course.began is None else round(time.monotonic() - course.began, 6),
-        "attempts": course.attempts,
-        "request_id": getattr(error, "request_id", None) or course.request_id,
+        "bytes": state.received_bytes,
+        "seconds": None if state.began is None else round(time.monotonic() - state.began, 6),
+        "attempts": state.attempts,
+        "request_id": getattr(error, "request_id", None) or state.request_id,
         "cached": False,
-        "maybe_billed": billed,
+        "maybe_billed": maybe_billed,
         "input_tokens": None,
         "output_tokens": None,
         "error": type(error).__name__ if error is not None else None,
-        "message": _line(str(error)) if error is not None else None,
+        "message": _clean_line(str(error)) if error is not None else None,
     }
     if isinstance(event, Succeeded):
         meta, usage = event.response.meta, event.response.usage
@@ -279,17 +297,24 @@ def _ended(event: Event, call: Call, course: _Course) -> None:
             "input_tokens": usage.input_tokens if usage else None,
             "output_tokens": usage.output_tokens if usage else None,
         }
-    elif course.request is not None:
-        facts["model"] = request_members(course.request).get("model")
-    for name in ("model", "request_id"):  # others' words
-        facts[name] = None if facts[name] is None else _line(str(facts[name]), 200)
-    _log(level, call, "cancelled" if broken_off else "failed" if error else "succeeded", _told(facts), facts)
+    elif state.request is not None:
+        facts["model"] = request_members(state.request).get("model")
+    # The server and the caller chose these texts.
+    for name in ("model", "request_id"):
+        facts[name] = None if facts[name] is None else _clean_line(str(facts[name]), 200)
+    _log(
+        level,
+        call,
+        "cancelled" if is_cancelled else "failed" if error else "succeeded",
+        _format_facts(facts),
+        facts,
+    )
 
 
 _IN_LINE = ("backend", "model", "status", "pictures", "bytes", "seconds", "attempts", "request_id")
 
 
-def _told(facts: Mapping[str, Any]) -> str:
+def _format_facts(facts: Mapping[str, Any]) -> str:
     parts = [f"{name}={'-' if facts[name] is None else facts[name]}" for name in _IN_LINE]
     parts += [name for name in ("cached", "maybe_billed") if facts[name]]
     if facts["error"] is not None:
@@ -303,17 +328,17 @@ def _log(level: int, call: Call, event: str, text: str, facts: Mapping[str, Any]
     _LOGGER.log(level, "%s %s %s", call.operation, event, text, extra=extra)
 
 
-def _line(text: str, limit: int = MESSAGE_LIMIT) -> str:
+def _clean_line(text: str, limit: int = MESSAGE_LIMIT) -> str:
     """Return `text` without secrets, on one line."""
     return " ".join(scrub(text, limit=limit).split())
 
 
-def _shown(value: Any, name: str = "") -> Any:
-    """Return a JSON value without secrets, its texts shortened."""
+def _scrub_value(value: Any, name: str = "") -> Any:
+    """Return a JSON value without secrets, with shortened texts."""
     if name and safe_headers({name: ""})[name] == _HIDDEN:
         return _HIDDEN
     if isinstance(value, dict):
-        return {scrub(str(key), limit=80): _shown(inner, str(key)) for key, inner in value.items()}
+        return {scrub(str(key), limit=80): _scrub_value(inner, str(key)) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_shown(inner) for inner in value[:20]]
+        return [_scrub_value(inner) for inner in value[:20]]
     return scrub(value, limit=200) if isinstance(value, str) else value

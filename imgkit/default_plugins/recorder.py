@@ -1,4 +1,4 @@
-"""Cassettes from any backend: what goes over the wire is written down, without vcrpy."""
+"""The recorder plugin: it writes requests and replies of any backend to a cassette, without vcrpy."""
 
 from __future__ import annotations
 
@@ -11,47 +11,54 @@ from imgkit.plugins.hookspecs import ServiceSettings, hookimpl
 from imgkit.plugins.protocols import Exchanged, Recorder
 
 VARIABLE = "IMGKIT_CASSETTE"
-LONGEST_WAIT_S = 10.0
+LOCK_WAIT_S = 10.0
 
 
 class RecorderPlugin:
-    """Writes requests and their answers to a cassette, whatever the backend: errors and fetched URLs too.
+    """Records requests and their replies, including errors and downloads, to a cassette.
 
-    The cassette is that of `imgkit.testing.cassette`: scrubbed, its pictures in files beside it, refused if
-    something like a key is left. It is whole after each answer. What cannot be written is put aside, and
-    costs a line in ``reply.warnings``.
+    The format is that of `imgkit.testing.cassette`: secrets are scrubbed, images are in files beside the
+    cassette, and text that looks like a key is an error. The cassette is complete after each reply. A
+    failure to record does not fail the call: it is a warning in ``response.warnings``.
 
     Args:
-        cassette: path of the file; what is there stays, and is added to. By default, as for
-            ``plugins=["recorder"]``, ``IMGKIT_CASSETTE``.
-        rewrite: begin anew: what is there goes with the first answer.
+        cassette: path of the file; new recordings are appended. Default: the variable ``IMGKIT_CASSETTE``,
+            as for ``plugins=["recorder"]``.
+        rewrite: True replaces an existing cassette at the first reply.
 
     Raises:
-        ConfigurationError: there is no path.
+        ConfigurationError: There is no path, or an argument is invalid.
+
+    Example:
+        ::
+
+            with ImageService("requests", plugins=[RecorderPlugin("tests/cassettes/fox.yaml")]) as service:
+                service.create_image("a fox")
     """
 
     def __init__(self, cassette: str | os.PathLike[str] | None = None, *, rewrite: bool = False) -> None:
         given = os.environ.get(VARIABLE) if cassette is None else cassette
         if not isinstance(given, str | os.PathLike) or not os.fspath(given):
             raise ConfigurationError(
-                f"the recorder needs a cassette: RecorderPlugin('tests/cassettes/fox.yaml'), or {VARIABLE}"
+                "The recorder needs a cassette. Pass RecorderPlugin('tests/cassettes/fox.yaml'), or set "
+                f"{VARIABLE}."
             )
         if not isinstance(rewrite, bool):
-            raise ConfigurationError(f"rewrite must be True or False, not {rewrite!r}")
+            raise ConfigurationError(f"rewrite must be True or False, not {rewrite!r}.")
         self._recorder = CassetteRecorder(Path(given), rewrite=rewrite)
 
     @hookimpl
     def imgkit_recorder(self, settings: ServiceSettings) -> Recorder:
-        """Return what writes the cassette."""
+        """Return the recorder of the cassette."""
         return self._recorder
 
 
 class CassetteRecorder:
-    """A `imgkit.plugins.protocols.Recorder` that adds to a cassette, in the order in which answers arrive.
+    """An `imgkit.plugins.Recorder` that appends to a cassette, in the order of the replies.
 
     Args:
-        path: of the cassette. Other processes may add to it at the same time.
-        rewrite: what is there goes with the first answer.
+        path: path of the cassette. Other processes may append to it at the same time.
+        rewrite: True replaces an existing cassette at the first reply.
     """
 
     def __init__(self, path: Path, *, rewrite: bool = False) -> None:
@@ -60,11 +67,11 @@ class CassetteRecorder:
         self._lock = threading.Lock()
 
     def record(self, exchanged: Exchanged) -> None:
-        """Add an answer.
+        """Append a request and its reply.
 
         Raises:
-            ConfigurationError: something like a key is in it, or the file is no cassette.
-            SaveError: it cannot be written.
+            ConfigurationError: The recording has text like a key, or the file is not a cassette.
+            SaveError: The file cannot be written.
         """
         from imgkit.cassettes.alone import alone
         from imgkit.cassettes.reader import interactions
@@ -83,7 +90,7 @@ class CassetteRecorder:
             reply_headers=head.headers,
             reply=exchanged.reply,
         )
-        with self._lock, alone(self._path, LONGEST_WAIT_S):
+        with self._lock, alone(self._path, LOCK_WAIT_S):
             old = interactions(self._path) if self._path.exists() and not self._rewrite else []
             commit(self._path, dump([*old, new]), files)
             self._rewrite = False

@@ -1,4 +1,4 @@
-"""The spool as a plugin: a ledger that keeps what was paid for until it is delivered."""
+"""The spool plugin: a ledger that keeps billed replies on disk until the caller has the images."""
 
 from __future__ import annotations
 
@@ -13,33 +13,40 @@ from imgkit.errors import (
     StreamError,
     UnreadableReplyError,
 )
-from imgkit.models import ImageRequest, ImagesResponse, sent_parameters
+from imgkit.models import ImageRequest, ImagesResponse, resolve_model, sent_parameters
 from imgkit.plugins.events import Call
 from imgkit.plugins.hookspecs import ServiceSettings, hookimpl
 from imgkit.wire.messages import Head
 
 FOLDER = "spool"
-"""The folder of the spool in the state folder."""
+"""Name of the spool's folder in the state folder."""
 
-_WHY = {
+_REASONS = {
     OutcomeUnknownError: "the connection broke in the middle of the reply",
-    UnreadableReplyError: "no picture could be read from the reply",
-    EmptyResultError: "the reply had no pictures",
-    StreamError: "the stream ended before its picture was complete",
-    SaveError: "the pictures could not be saved",
-    ApiError: "the API reported an error in the midst of the stream",
+    UnreadableReplyError: "no image could be read from the reply",
+    EmptyResultError: "the reply had no images",
+    StreamError: "the stream ended before its image was complete",
+    SaveError: "the images could not be saved",
+    ApiError: "the API reported an error during the stream",
 }
 
 
 class SpoolPlugin:
-    """Writes success replies to the state folder while they arrive, and removes them once delivered.
+    """Writes success replies to the state folder while they arrive, and removes them after delivery.
 
-    It is among the plugins of every service that has a state folder. Replies of the offline backend cost
-    nothing and are not kept.
+    Every service with a state folder has this plugin. It does not keep replies of the offline backend,
+    which cost nothing.
 
     Args:
-        max_bytes: the oldest replies are dropped when all that are kept hold more.
-        max_age_s: older ones are dropped.
+        max_bytes: maximum size of all kept replies; the oldest replies are deleted first.
+        max_age_s: maximum age of a kept reply in seconds.
+
+    Example:
+        ::
+
+            plugin = SpoolPlugin(max_age_s=7 * 24 * 3600)
+            with ImageService("requests", state_folder="~/.imgkit", plugins=[plugin]) as service:
+                service.create_image("a fox")
     """
 
     def __init__(self, *, max_bytes: int = MAX_BYTES, max_age_s: float = MAX_AGE_S) -> None:
@@ -48,24 +55,24 @@ class SpoolPlugin:
 
     @hookimpl
     def imgkit_ledger(self, settings: ServiceSettings) -> SpoolLedger | None:
-        """Return the ledger, None for a service without a state folder or without costs."""
+        """Return the ledger, None for a service that has no state folder or costs nothing."""
         if settings.state_folder is None or settings.host_class == "offline":
             return None
-        spool = spool_in(settings.state_folder, max_bytes=self._max_bytes, max_age_s=self._max_age_s)
+        spool = open_spool(settings.state_folder, max_bytes=self._max_bytes, max_age_s=self._max_age_s)
         return SpoolLedger(spool, settings.model)
 
 
-def spool_in(state_folder: Path, *, max_bytes: int = MAX_BYTES, max_age_s: float = MAX_AGE_S) -> Spool:
-    """Return the spool of a state folder."""
+def open_spool(state_folder: Path, *, max_bytes: int = MAX_BYTES, max_age_s: float = MAX_AGE_S) -> Spool:
+    """Return the spool in a state folder, whose limits are `max_bytes` and `max_age_s`."""
     return Spool(state_folder / FOLDER, max_bytes=max_bytes, max_age_s=max_age_s)
 
 
 class SpoolLedger:
-    """A `imgkit.plugins.protocols.Ledger` that writes records.
+    """An `imgkit.plugins.Ledger` that writes records to a spool.
 
     Args:
-        spool: where to.
-        model: used where a request names none.
+        spool: the spool for the records.
+        model: the model of requests that name none.
     """
 
     def __init__(self, spool: Spool, model: str | None) -> None:
@@ -73,7 +80,7 @@ class SpoolLedger:
         self._model = model
 
     def reserve(self, request: ImageRequest, call: Call, attempt: int) -> SpoolReservation:
-        """Return what writes the reply of one sending; nothing is written before it comes."""
+        """Return the reservation of an attempt; it writes nothing before the reply arrives."""
         facts = {
             "call_id": call.id,
             "attempt": attempt,
@@ -83,14 +90,14 @@ class SpoolLedger:
             "base_url": call.base_url,
             "host_class": call.host_class,
             "prompt": getattr(request, "prompt", None),
-            "model": request.model or self._model,
+            "model": resolve_model(request, self._model),
             "parameters": sent_parameters(request),
         }
         return SpoolReservation(self._spool, f"{call.id[:12]}-{attempt}", facts)
 
 
 class SpoolReservation:
-    """A `imgkit.plugins.protocols.Reservation` that writes one record."""
+    """An `imgkit.plugins.Reservation` that writes a record."""
 
     spools = True
 
@@ -101,59 +108,63 @@ class SpoolReservation:
         self._record: SpoolRecord | None = None
 
     def begin(self, head: Head) -> None:
-        """Begin the record."""
+        """Create the record.
+
+        Raises:
+            SaveError: The disk rejects it; the call continues without a record.
+        """
         try:
             facts = {**self._facts, "status": head.status, "request_id": head.request_id}
             self._record = self._spool.new(self._name, facts)
         except OSError as error:
-            raise self._failed("the reply is not kept on disk while it arrives", error) from None
+            raise self._to_save_error("The reply is not kept on disk", error) from None
 
     def write(self, part: str, data: bytes) -> None:
-        """Write what has arrived."""
+        """Write a chunk of the reply."""
         if self._record is not None:
             try:
                 self._record.write(part, data)
             except OSError as error:
-                raise self._failed("not all of the reply is kept on disk", error) from None
+                raise self._to_save_error("Only a part of the reply is kept on disk", error) from None
 
     def complete(self) -> None:
-        """Have the disk take it."""
+        """Flush the record to disk."""
         if self._record is not None:
             try:
                 self._record.sync()
             except OSError as error:
-                raise self._failed("the reply may not be safe on disk", error) from None
+                raise self._to_save_error("The reply may not be safe on disk", error) from None
 
     def settle(self, response: ImagesResponse | None) -> None:
-        """Remove the record: it was delivered, or nothing was paid for."""
+        """Remove the record: the caller has the images, or the attempt cost nothing."""
         record, self._record = self._record, None
         if record is not None:
             try:
                 record.remove()
             except OSError as error:
-                raise self._failed(f"{str(record.folder)!r} cannot be removed", error) from None
+                raise self._to_save_error(f"Cannot remove {str(record.folder)!r}", error) from None
 
     def keep(self, error: BaseException, response: ImagesResponse | None) -> str | None:
-        """Leave the record for ``imgkit recover``, and say where it is."""
+        """Keep the record for ``imgkit recover``, and return the path of its folder."""
         record, self._record = self._record, None
         if record is None:
             return None
-        why = next(
-            (text for kind, text in _WHY.items() if isinstance(error, kind)), "the call was broken off"
+        reason = next(
+            (text for kind, text in _REASONS.items() if isinstance(error, kind)), "the call was cancelled"
         )
         try:
-            record.keep(why)
+            record.keep(reason)
         except OSError:
-            return str(record.folder)  # it is there even so; only the reason is missing
+            pass  # the record is on disk; only the reason is missing
         return str(record.folder)
 
     def close(self) -> None:
-        """Give it up."""
+        """Remove the record of an attempt without a reply."""
         self.settle(None)
 
-    def _failed(self, what: str, error: OSError) -> SaveError:
+    def _to_save_error(self, problem: str, error: OSError) -> SaveError:
         self.spools = False
         return SaveError(
-            f"{what} ({error.strerror or error}): make room or give another state_folder (IMGKIT_HOME); "
-            "the call itself goes on"
+            f"{problem} ({error.strerror or error}). Free disk space, or set another state_folder "
+            "(IMGKIT_HOME). The call itself continues."
         )

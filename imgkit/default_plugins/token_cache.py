@@ -1,4 +1,4 @@
-"""One token for all who need it: kept until it is about to expire, fetched by one caller at a time."""
+"""A token cache: a single caller fetches the token, and all callers share it until it expires."""
 
 from __future__ import annotations
 
@@ -13,25 +13,31 @@ from imgkit.plugins.tokens import Token
 from imgkit.redact import scrub
 
 PATIENCE_S = 30.0
-"""After so many seconds a fetch counts as hung, and the next caller fetches for itself."""
+"""Seconds after which a fetch counts as hung, and the next caller starts another."""
 
 
 class TokenCache:
-    """Keeps a token and renews it.
+    """A token that is fetched when needed, kept, and renewed before it expires.
 
-    Callers that need a token at once share one fetch: the first one runs it in its own thread, the
-    others wait in theirs. An error goes to all of them and is not kept. A fetch that hangs holds its
-    own thread only: the others leave at the end of their time, or fetch anew after `patience_s`.
+    Concurrent callers share a fetch: the first caller runs it in its own thread, and the others wait. An
+    error goes to all of them and is not kept. A hung fetch blocks only its own thread: the other callers
+    time out, or start another fetch after `patience_s`.
 
     Args:
         fetch: returns a new token; may block.
-        name: of the source, for errors.
-        early_s: so many seconds before it expires, a token is renewed.
-        patience_s: after so many seconds, a fetch counts as hung.
-        clock: Unix time in seconds.
+        name: name of the source, for errors.
+        early_s: seconds before its expiry at which a token is renewed.
+        patience_s: seconds after which a fetch counts as hung.
+        clock: returns Unix time in seconds.
+
+    Example:
+        >>> from imgkit.redact import Secret
+        >>> cache = TokenCache(lambda: Token(Secret("t0ken")), "login")
+        >>> cache.get(wait_s=5).value.reveal()
+        't0ken'
     """
 
-    __slots__ = ("_clock", "_early_s", "_fetch", "_flight", "_lock", "_name", "_patience_s", "_token")
+    __slots__ = ("_clock", "_early_s", "_fetch", "_lock", "_name", "_patience_s", "_running", "_token")
 
     def __init__(
         self,
@@ -49,97 +55,100 @@ class TokenCache:
         self._clock = clock
         self._lock = threading.Lock()
         self._token: Token | None = None
-        self._flight: _Flight | None = None
+        self._running: _TokenFetch | None = None
 
-    def fresh(self) -> Token | None:
-        """Return the token if it is there and stays good for a while. Never blocks."""
+    def peek(self) -> Token | None:
+        """Return the kept token if it does not expire soon, else None. Never blocks."""
         token = self._token
         if token is None or token.expires_at is None:
             return token
         return token if self._clock() < token.expires_at - self._early_s else None
 
     def get(self, wait_s: float) -> Token:
-        """Return a token, fetched if need be.
+        """Return the kept token, or fetch one.
 
         Args:
-            wait_s: longest wait in seconds for a fetch that another caller runs.
+            wait_s: maximum wait in seconds for a fetch that another caller runs.
 
         Raises:
-            NotSentError: that fetch took longer.
-            ConfigurationError: the source failed; the message names it.
+            NotSentError: The fetch took longer.
+            ConfigurationError: The source failed. The message names it.
         """
-        give_up = time.monotonic() + wait_s
-        while (token := self.fresh()) is None:
-            flight, leads = self._board()
-            if leads:
-                self._lead(flight)
+        deadline = time.monotonic() + wait_s
+        while (token := self.peek()) is None:
+            fetch, runs_it = self._join_fetch()
+            if runs_it:
+                self._run_fetch(fetch)
             else:
                 now = time.monotonic()
-                flight.done.wait(max(0.0, min(give_up, flight.began + self._patience_s) - now))
-            if flight.token is not None:
-                return flight.token  # even one that ends soon: there is no better one
-            if flight.error is not None:
-                self._fail(flight.error)
-            if time.monotonic() >= give_up:
+                fetch.done.wait(max(0.0, min(deadline, fetch.began + self._patience_s) - now))
+            if fetch.token is not None:
+                return fetch.token  # even if it expires soon: there is no better token
+            if fetch.error is not None:
+                self._raise_error(fetch.error)
+            if time.monotonic() >= deadline:
                 raise NotSentError(
-                    f"no token came from {self._name} within {wait_s:g} s; nothing was sent: try again, "
-                    "and give the source a timeout of its own"
+                    f"No token from {self._name} within {wait_s:g} s. Nothing was sent. Try again, and give "
+                    "the source a timeout of its own."
                 )
         return token
 
     def forget(self) -> None:
-        """Drop the token, so that the next caller fetches one."""
+        """Drop the token; the next caller fetches another."""
         with self._lock:
             self._token = None
-            self._flight = None  # what is on its way was asked for before
+            # A running fetch was started before forget(): its token is not kept either.
+            self._running = None
 
-    def _board(self) -> tuple[_Flight, bool]:
-        """Return the fetch to wait for, and whether it is the caller who has to run it."""
+    def _join_fetch(self) -> tuple[_TokenFetch, bool]:
+        """Return the current fetch, and whether the caller has to run it."""
         with self._lock:
-            flight = self._flight
-            if flight is not None and time.monotonic() < flight.began + self._patience_s:
-                return flight, False
-            self._flight = flight = _Flight()
-            if (token := self.fresh()) is not None:  # it came between the look and the lock
-                flight.land(token)
-                self._flight = None
-                return flight, False
-            return flight, True
+            fetch = self._running
+            if fetch is not None and time.monotonic() < fetch.began + self._patience_s:
+                return fetch, False
+            self._running = fetch = _TokenFetch()
+            # Another fetch may have ended before this caller took the lock.
+            if (token := self.peek()) is not None:
+                fetch.deliver(token)
+                self._running = None
+                return fetch, False
+            return fetch, True
 
-    def _lead(self, flight: _Flight) -> None:
+    def _run_fetch(self, fetch: _TokenFetch) -> None:
         try:
             token = self._fetch()
             with self._lock:
-                if self._flight is flight:
+                if self._running is fetch:
                     self._token = token
-            flight.token = token
+            fetch.token = token
         except Exception as error:
-            flight.error = error
+            fetch.error = error
         finally:
             with self._lock:
-                if self._flight is flight:
-                    self._flight = None
-            flight.done.set()  # after Ctrl-C too: one of those who wait goes on
+                if self._running is fetch:
+                    self._running = None
+            # This also wakes the waiting callers after Ctrl-C.
+            fetch.done.set()
 
-    def _fail(self, error: Exception) -> NoReturn:
-        """Raise an error of the caller's own: many threads raise it, and a traceback grows with each."""
+    def _raise_error(self, error: Exception) -> NoReturn:
+        """Raise a copy of an error: each thread needs its own, because a traceback grows when raised."""
         if isinstance(error, ImgkitError):
             raise copy.copy(error) from error
-        known = () if self._token is None else (self._token.value,)
+        secrets = () if self._token is None else (self._token.value,)
         raise ConfigurationError(
-            f"no token came from {self._name} ({type(error).__name__}: "
-            f"{scrub(str(error), known, limit=200)}); nothing was sent"
+            f"No token from {self._name} ({type(error).__name__}: "
+            f"{scrub(str(error), secrets, limit=200)}). Nothing was sent."
         ) from error
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("tokens are not pickled or copied: make the source anew where it is needed")
+        raise TypeError("Tokens cannot be pickled or copied. Create another source.")
 
     def __repr__(self) -> str:
         return f"TokenCache({self._name})"
 
 
-class _Flight:
-    """A fetch that somebody runs and others wait for."""
+class _TokenFetch:
+    """A fetch that one caller runs and others wait for."""
 
     __slots__ = ("began", "done", "error", "token")
 
@@ -149,6 +158,6 @@ class _Flight:
         self.token: Token | None = None
         self.error: Exception | None = None
 
-    def land(self, token: Token) -> None:
+    def deliver(self, token: Token) -> None:
         self.token = token
         self.done.set()

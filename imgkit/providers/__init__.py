@@ -1,6 +1,6 @@
-"""The door for provider authors: the provider protocol, its values, and the bundled dialects.
+"""API dialects, and all names that authors of a provider need.
 
-A provider turns an operation into an HTTP request and a response into images. It does no I/O.
+A provider encodes an operation as an HTTP request and decodes the reply into images; nothing here does I/O.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from imgkit.models import ImageRequest as ImageRequest
     from imgkit.models import Usage as Usage
     from imgkit.providers.azure import AzureProvider as AzureProvider
+    from imgkit.providers.base import BaseProvider as BaseProvider
     from imgkit.providers.base import Credential as Credential
     from imgkit.providers.base import DecodedImage as DecodedImage
     from imgkit.providers.base import DecodedImages as DecodedImages
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from imgkit.providers.base import ReplyBody as ReplyBody
     from imgkit.providers.base import StreamingProvider as StreamingProvider
     from imgkit.providers.base import Target as Target
-    from imgkit.providers.error_codes import as_of as as_of
-    from imgkit.providers.error_codes import meaning_of as meaning_of
+    from imgkit.providers.error_codes import data_date as data_date
+    from imgkit.providers.error_codes import find_meaning as find_meaning
     from imgkit.providers.errors import error_from_reply as error_from_reply
     from imgkit.providers.openai import OpenAIProvider as OpenAIProvider
     from imgkit.redact import Secret as Secret
@@ -52,6 +53,7 @@ _EXPORTS = {
     ),
     "imgkit.providers.azure": ("AzureProvider",),
     "imgkit.providers.base": (
+        "BaseProvider",
         "Credential",
         "DecodedImage",
         "DecodedImages",
@@ -63,8 +65,8 @@ _EXPORTS = {
         "Target",
     ),
     "imgkit.providers.error_codes": (
-        "as_of",
-        "meaning_of",
+        "data_date",
+        "find_meaning",
     ),
     "imgkit.providers.errors": ("error_from_reply",),
     "imgkit.providers.openai": ("OpenAIProvider",),

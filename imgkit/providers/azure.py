@@ -1,7 +1,8 @@
-"""The dialect of OpenAI's models at Azure: OpenAI's, with other addresses and headers, and fewer operations.
+"""The dialect of OpenAI's models at Azure. It has other addresses and headers, and fewer operations.
 
-Source: openai-python 3.54.0 (2026-11-17), whose `AzureOpenAI` sends the same; openai-python#2336, #2608 for
-edits; all read 2026-11-23. Unconfirmed, since no reply or reference of it was seen: the layout /openai/v1.
+Source: openai-python 3.54.0 (2026-11-17), whose `AzureOpenAI` sends the same requests; openai-python#2336
+and #2608 for edits; all read 2026-11-23. The layout /openai/v1 is unconfirmed: no reply or reference of it
+was available.
 """
 
 from __future__ import annotations
@@ -13,26 +14,30 @@ from typing import ClassVar
 from urllib.parse import quote
 
 from imgkit.errors import ConfigurationError, MissingModelError
-from imgkit.models import CreateImageEditRequest, ImageRequest
+from imgkit.models import CreateImageEditRequest, ImageRequest, resolve_model
 from imgkit.providers.base import Credential, Target
 from imgkit.providers.openai import PATHS, OpenAIProvider
 from imgkit.wire.messages import HttpRequest
 
 EDITS_SINCE = "2025-04-01-preview"
-"""The first api-version that has edits; before it they are a 404 (openai-python#2336)."""
+"""The first api-version with edits; earlier versions answer 404 (openai-python#2336)."""
 
 
 class AzureProvider(OpenAIProvider):
-    """`provider="azure"`: see `imgkit.providers.base.Provider`.
+    """The provider ``"azure"``; `imgkit.providers.Provider` describes its members.
 
-    ``base_url=`` (else ``AZURE_OPENAI_ENDPOINT``) is the resource, and ``model=`` the name of a deployment.
-    An address that ends with ``/openai/v1`` is that of the newer layout, which needs no api-version.
+    ``base_url=`` (or ``AZURE_OPENAI_ENDPOINT``) is the resource, and ``model=`` the name of a deployment.
+    An address that ends with ``/openai/v1`` has the newer layout, which needs no api-version.
 
     Args:
-        api_version: such as "2025-04-01-preview"; else ``OPENAI_API_VERSION``.
+        api_version: such as "2025-04-01-preview"; None reads ``OPENAI_API_VERSION``.
 
     Raises:
-        ConfigurationError: no api-version looks like this.
+        ConfigurationError: The api-version has characters that no api-version has.
+
+    Example:
+        >>> AzureProvider(api_version="2025-04-01-preview").env["base_url"]
+        'AZURE_OPENAI_ENDPOINT'
     """
 
     base_url: ClassVar[str] = ""
@@ -41,7 +46,7 @@ class AzureProvider(OpenAIProvider):
         "base_url": "AZURE_OPENAI_ENDPOINT",
     }
     model_facts: ClassVar[str] = "imgkit.providers:azure.toml"
-    credentials: ClassVar[tuple[Credential, ...]] = (  # the token first, as the SDK has it
+    credentials: ClassVar[tuple[Credential, ...]] = (  # the SDK's order: token first
         Credential(variable="AZURE_OPENAI_AD_TOKEN"),
         Credential(variable="AZURE_OPENAI_API_KEY", header="api-key", scheme=""),
     )
@@ -52,44 +57,51 @@ class AzureProvider(OpenAIProvider):
     )
 
     def __init__(self, api_version: str | None = None) -> None:
-        self._asked = api_version
+        self._given_version = api_version
         self._version = api_version or os.environ.get("OPENAI_API_VERSION", "").strip()
         if not re.fullmatch(r"[A-Za-z0-9.-]{0,40}", self._version):
-            raise ConfigurationError(f"api_version (OPENAI_API_VERSION) is a date such as {EDITS_SINCE!r}")
+            raise ConfigurationError(
+                f"Invalid api_version (OPENAI_API_VERSION). Give a version such as {EDITS_SINCE!r}."
+            )
 
     def check(self, request: ImageRequest, target: Target) -> None:
-        """Refuse addresses that are not complete, and edits where they did not exist yet."""
+        """Reject a missing deployment or api-version, and edits with an api-version that has none.
+
+        Raises:
+            MissingModelError: The request names no deployment.
+            ConfigurationError: The api-version is missing or too old.
+        """
         if target.host_class == "offline":
             return
         if not _deployment(request, target):
-            raise MissingModelError("Azure needs the name of a deployment: pass model=… or set IMGKIT_MODEL.")
+            raise MissingModelError("Azure needs the name of a deployment. Pass model=… or set IMGKIT_MODEL.")
         if _is_v1(target):
             return
-        remedy = "set OPENAI_API_VERSION, or pass provider=AzureProvider(api_version=…)"
+        remedy = "Set OPENAI_API_VERSION, or pass provider=AzureProvider(api_version=…)."
         if not self._version:
             raise ConfigurationError(
-                f"Azure needs an api-version, such as {EDITS_SINCE}: {remedy}; an address that ends with "
-                "/openai/v1 needs none"
+                f"Azure needs an api-version such as {EDITS_SINCE}. {remedy} An address that ends with "
+                "/openai/v1 needs none."
             )
         dated = re.match(r"\d{4}-\d\d-\d\d", self._version)
         if isinstance(request, CreateImageEditRequest) and dated and dated[0] < EDITS_SINCE[:10]:
             raise ConfigurationError(
-                f"Azure has edits since api-version {EDITS_SINCE}, and this is {self._version}: {remedy}"
+                f"Azure has edits since api-version {EDITS_SINCE}; this is {self._version}. {remedy}"
             )
 
     def url(self, request: ImageRequest, target: Target) -> str:
-        """Return where a request goes: to a deployment, or to the newer layout."""
+        """Return the URL of a request: below a deployment, or in the newer layout."""
         path = PATHS[type(request)]
         if not _is_v1(target):
             path = f"/deployments/{quote(_deployment(request, target), safe='')}{path}"
-        return self._located(path, target)
+        return self._build_url(path, target)
 
     def models_request(self, target: Target) -> HttpRequest:
-        """Return the request for the models of the resource, which costs nothing."""
-        return HttpRequest("GET", self._located("/models", target), {"accept": "application/json"})
+        """Return the free request that lists the models of the resource."""
+        return HttpRequest("GET", self._build_url("/models", target), {"accept": "application/json"})
 
-    def _located(self, path: str, target: Target) -> str:
-        version = self._asked if _is_v1(target) else self._version
+    def _build_url(self, path: str, target: Target) -> str:
+        version = self._given_version if _is_v1(target) else self._version
         root = target.base_url if _is_v1(target) else f"{target.base_url.removesuffix('/openai')}/openai"
         return f"{root}{path}?api-version={version}" if version else f"{root}{path}"
 
@@ -99,4 +111,4 @@ def _is_v1(target: Target) -> bool:
 
 
 def _deployment(request: ImageRequest, target: Target) -> str:
-    return str((request.extra_body or {}).get("model") or request.model or target.model or "")
+    return resolve_model(request, target.model) or ""

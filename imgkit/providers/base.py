@@ -1,4 +1,4 @@
-"""What a provider is: an API dialect, free of any I/O."""
+"""The provider protocol and its values. A provider is an API dialect; it does no I/O."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
-from imgkit.errors import ImgkitError
+from imgkit.errors import ConfigurationError, ImgkitError
 from imgkit.images.inputs import OpenedInputs
 from imgkit.images.sources import Source
 from imgkit.models import HostClass, ImageRequest, Usage
@@ -14,19 +14,23 @@ from imgkit.redact import Secret
 from imgkit.wire.messages import Head, HttpRequest
 
 MaskPolarity: TypeAlias = Literal["transparent", "white"]
-"""Which pixels of a mask may change: transparent ones, or the white ones of a grey picture."""
+"""The pixels of a mask that may change: transparent pixels, or white pixels of a greyscale image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where a provider's requests go.
+    """The server that receives a provider's requests.
 
     Attributes:
-        base_url: without a trailing slash; paths of the API are put behind it.
-        host_class: "official" is the provider's own host, "compatible" another server that speaks
-            its dialect, "offline" a backend that reaches no network.
-        organization, project: sent along where they are set.
-        model: used where a request names none.
+        base_url: without a trailing slash; the provider appends the API's paths.
+        host_class: "official" is the provider's own host, "compatible" another server with the same
+            dialect, "offline" a backend that reaches no network.
+        organization, project: sent as headers unless None.
+        model: the model of requests that name none.
+
+    Example:
+        >>> Target(base_url="https://api.example.com/v1", host_class="official").model is None
+        True
     """
 
     base_url: str
@@ -38,7 +42,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedImage:
-    """One picture of an answer: its bytes, the URL where they are, or what has put them on disk already."""
+    """One image of a reply: its bytes, the URL to download it from, or a source that is already on disk.
+
+    Example:
+        >>> DecodedImage(url="https://cdn.example.com/fox.png").data is None
+        True
+    """
 
     data: bytes | None = None
     source: Source | None = None
@@ -49,9 +58,20 @@ class DecodedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedImages:
-    """What a success reply says; the core makes an `ImagesResponse` of it.
+    """The content of a success reply, from which the core builds an `ImagesResponse`.
 
-    A reply is damaged if some of its pictures could not be read; `warnings` say which.
+    Attributes:
+        pictures: the images of the reply, in its order.
+        created: Unix time in seconds.
+        usage: token counts as the server reports them.
+        background, output_format, size, quality: the values that the server used.
+        warnings: problems with single images; the others are still delivered.
+        damaged: True if an image of the reply is missing or unreadable.
+        extra: members of the reply without a field here.
+
+    Example:
+        >>> len(DecodedImages(pictures=(DecodedImage(data=b"..."),)).pictures)
+        1
     """
 
     pictures: tuple[DecodedImage, ...]
@@ -68,11 +88,15 @@ class DecodedImages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedPartialImage:
-    """A picture as far as it is done, in an event of a stream.
+    """An unfinished image from an event of a stream.
 
     Attributes:
-        index: 0 for the first, None where the server does not count.
-        data, source: its bytes, or what has put them on disk already.
+        index: 0 for the first, None if the server does not count.
+        data, source: its bytes, or a source that is already on disk.
+
+    Example:
+        >>> DecodedPartialImage(index=0, data=b"...").index
+        0
     """
 
     index: int | None = None
@@ -84,93 +108,215 @@ class ReplyBody(Protocol):
     """The body of a success reply.
 
     Attributes:
-        length: how many bytes came.
+        length: the body's size in bytes.
+
+    Example:
+        A provider reads the body in `Provider.decode`::
+
+            for entry in body.json()["images"]:
+                data = decode_base64(entry["base64"])
     """
 
     length: int
 
     def json(self) -> Any:
-        """Return its value; what was base64 under one of the provider's `base64_keys` is decoded already, and
-        `imgkit.wire.json_values.decode_base64` returns its bytes.
+        """Return the JSON value of the body.
+
+        Strings under the provider's `base64_keys` are decoded already; pass them to
+        `imgkit.providers.decode_base64` to get their bytes.
 
         Raises:
-            ValueError: not UTF-8, not one JSON value, a key twice in one object, NaN or Infinity.
+            ValueError: The body is not UTF-8 or not one JSON value, repeats a key in an object, or holds
+                NaN or Infinity.
         """
 
     def raw(self) -> bytes:
-        """Return it as it came."""
+        """Return the body's bytes as the server sent them."""
 
 
-def mask_polarity(provider: object) -> MaskPolarity:
-    """Return how a provider's API takes masks: what its class attribute ``mask_polarity`` says.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """A header that carries a key, and the environment variable that holds the key.
 
-    Callers always give masks whose transparent pixels may change, which is what is meant without it.
+    Attributes:
+        variable: name of the environment variable.
+        header: name of the header, in lower case.
+        scheme: the word before the key, "" for none.
+
+    Example:
+        >>> Credential(variable="ACME_API_KEY", header="x-acme-key", scheme="").scheme
+        ''
     """
-    polarity: MaskPolarity = getattr(provider, "mask_polarity", "transparent")
-    return polarity
+
+    variable: str
+    header: str = "authorization"
+    scheme: str = "Bearer"
 
 
 class Provider(Protocol):
-    """An API dialect: how an operation becomes a request, and a reply becomes pictures.
+    """An API dialect: encodes an operation as an HTTP request, and decodes the reply into images.
+
+    Derive from `BaseProvider`, which has defaults for the members from `base64_keys` to `models_request`.
+    A class with all members works as well.
 
     Attributes:
-        base_url: the official one; "" where each customer has an address of their own.
-        env: names of environment variables for "api_key", "base_url", "organization", "project".
-        base64_keys: members of a success reply whose values are pictures in base64; they are decoded while
-            they arrive.
+        base_url: the official address; "" if each customer has an address of their own.
+        env: names of environment variables for "api_key", "base_url", "organization" and "project".
 
-    A provider may have more attributes, which have these values where it has not:
+    Example:
+        ::
 
-    - ``model_facts: str = ""``: ``"package:file.toml"``, its data about models (`imgkit.catalogue`).
-    - ``takes_references: bool = False``: it encodes an `ImageReference` among the inputs of an edit.
-    - ``mask_polarity: MaskPolarity = "transparent"``: what of a mask may change, in the masks `encode` gets.
-    - ``credentials: tuple[Credential, ...]``: headers that can carry a key, in the order in which the
-      environment is asked; a bearer token by default. ``api_key=`` of a service is the key of
-      ``env["api_key"]``.
-    - ``official_hosts: tuple[str, ...] = ()``: hosts beside that of `base_url` where the provider itself
-      answers, by https only; ``"*.example.com"`` is all below example.com.
-    - ``models_request(target: Target) -> HttpRequest``: a GET that is free, needs the key, and is answered by
-      ``{"data": [{"id": …}, …]}``, for ``imgkit doctor --live``.
+            class AcmeProvider(BaseProvider):
+                base_url = "https://api.acme.example/v1"
+                env = {"api_key": "ACME_API_KEY"}
+                base64_keys = frozenset({"pictures"})
+
+                def check(self, request, target): ...
+                def encode(self, request, inputs, target): ...
+                def decode(self, head, body, target, secrets=()): ...
+                def error(self, head, body, secrets): ...
     """
 
     base_url: ClassVar[str]
     env: ClassVar[Mapping[str, str]]
-    base64_keys: ClassVar[frozenset[str]]
+
+    @property
+    def base64_keys(self) -> frozenset[str]:
+        """Members of a success reply that hold images in base64. The core decodes them on arrival."""
+
+    @property
+    def model_facts(self) -> str:
+        """The file with dated data about its models, ``"package:file.toml"``; see `imgkit.catalogue`."""
+
+    @property
+    def takes_references(self) -> bool:
+        """True if edits accept an `ImageReference` as an input."""
+
+    @property
+    def mask_polarity(self) -> MaskPolarity:
+        """The pixels that may change, in the masks that `encode` receives.
+
+        Callers always give masks whose transparent pixels may change; imgkit converts them.
+        """
+
+    @property
+    def credentials(self) -> tuple[Credential, ...]:
+        """Headers that carry a key, in the order in which imgkit reads their variables.
+
+        ``api_key=`` of a service is the key of ``env["api_key"]``.
+        """
+
+    @property
+    def official_hosts(self) -> tuple[str, ...]:
+        """Further hosts of the provider itself, by https only.
+
+        ``"*.example.com"`` matches all hosts below example.com.
+        """
+
+    def models_request(self, target: Target) -> HttpRequest | None:
+        """Return a GET that lists the models, or None if the API has none.
+
+        ``imgkit doctor --live`` sends it: it must be free of charge and need the key. The reply is
+        ``{"data": [{"id": …}, …]}``.
+        """
 
     def check(self, request: ImageRequest, target: Target) -> None:
-        """Apply the dialect's own rules, before inputs are opened.
+        """Apply the dialect's own rules, before imgkit opens the inputs.
 
         Raises:
-            ConfigurationError, InvalidRequestError: nothing is sent.
+            ConfigurationError: The service lacks a setting. Nothing was sent.
+            InvalidRequestError: The dialect cannot express the request. Nothing was sent.
         """
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
-        """Return the request as it goes over the wire, without credentials."""
+        """Return the HTTP request, without credentials."""
 
     def decode(
         self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
     ) -> DecodedImages:
-        """Return what a 2xx reply says.
+        """Return the images of a 2xx reply.
 
         Raises:
-            ImgkitError: an error inside the reply, no pictures, or nothing that can be read.
+            ImgkitError: The reply holds an error or no images, or cannot be read.
         """
 
     def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
-        """Return what a reply that is not 2xx means.
+        """Return the error for a reply outside 2xx.
 
         Args:
             head: status and headers.
-            body: whatever came.
-            secrets: strings that were sent and must not come back in the message.
+            body: the reply's bytes.
+            secrets: strings that were sent and must not appear in the message.
         """
+
+
+class BaseProvider:
+    """A base class for providers, with defaults for the members that few dialects need.
+
+    A subclass sets `base_url` and `env`, and defines `check`, `encode`, `decode` and `error`; `Provider`
+    describes all members.
+
+    Example:
+        >>> class AcmeProvider(BaseProvider):
+        ...     base_url = "https://api.acme.example/v1"
+        ...     env = {"api_key": "ACME_API_KEY"}
+        >>> AcmeProvider().credentials
+        (Credential(variable='ACME_API_KEY', header='authorization', scheme='Bearer'),)
+    """
+
+    base_url: ClassVar[str] = ""
+    env: ClassVar[Mapping[str, str]]
+    base64_keys: ClassVar[frozenset[str]] = frozenset()
+    model_facts: ClassVar[str] = ""
+    takes_references: ClassVar[bool] = False
+    mask_polarity: ClassVar[MaskPolarity] = "transparent"
+    official_hosts: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def credentials(self) -> tuple[Credential, ...]:
+        """A bearer token from the variable that ``env["api_key"]`` names."""
+        return (Credential(variable=self.env["api_key"]),)
+
+    def models_request(self, target: Target) -> HttpRequest | None:
+        """Return None: the API has no free list of models."""
+        return None
+
+
+_MEMBERS = (
+    *("base_url", "env", "base64_keys", "model_facts", "takes_references", "mask_polarity", "credentials"),
+    *("official_hosts", "models_request", "check", "encode", "decode", "error"),
+)
+
+
+def check_provider(provider: object) -> None:
+    """Reject an object that lacks members of `Provider`.
+
+    Raises:
+        ConfigurationError: The message names the members.
+    """
+    missing = [name for name in _MEMBERS if not hasattr(provider, name)]
+    if missing:
+        raise ConfigurationError(
+            f"A {type(provider).__name__} is not a provider. It lacks {', '.join(missing)}. Derive its class "
+            "from imgkit.providers.BaseProvider."
+        )
 
 
 @runtime_checkable
 class StreamingProvider(Protocol):
-    """What a provider has besides `Provider` if its API can send pictures while they are made."""
+    """The further methods of a provider whose API streams images while it draws them.
 
-    base64_keys: ClassVar[frozenset[str]]
+    Example:
+        ::
+
+            class AcmeProvider(BaseProvider):
+                def encode_stream(self, request, inputs, target, partial_images): ...
+                def decode_event(self, head, data, target, secrets=()): ...
+    """
+
+    @property
+    def base64_keys(self) -> frozenset[str]:
+        """As for `Provider`; they hold for the data of events too."""
 
     def encode_stream(
         self, request: ImageRequest, inputs: OpenedInputs, target: Target, partial_images: int | None
@@ -179,48 +325,26 @@ class StreamingProvider(Protocol):
 
         Args:
             request, inputs, target: as for `Provider.encode`.
-            partial_images: how many partial pictures are wanted, 0 to 3; None where the caller does not say.
+            partial_images: number of partial images that the caller wants, 0 to 3; None if unspecified.
 
         Raises:
-            InvalidRequestError: what is asked for cannot be streamed; nothing is sent.
+            InvalidRequestError: The API cannot stream this request. Nothing was sent.
         """
 
     def decode_event(
         self, head: Head, data: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
     ) -> DecodedPartialImage | DecodedImages | None:
-        """Return what an event of a stream says.
+        """Return the content of an event of a stream.
 
         Args:
             head: of the reply.
-            data: what the event holds.
-            target: where the request went.
-            secrets: strings that were sent and must not come back in a message.
+            data: the event's data.
+            target: the server that received the request.
+            secrets: strings that were sent and must not appear in a message.
 
         Returns:
-            A partial picture; an answer with the pictures that are complete; None for any other event.
+            A partial image; the finished images; None for any other event.
 
         Raises:
-            ImgkitError: the event is an error, or cannot be read.
+            ImgkitError: The event is an error, or cannot be read.
         """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credential:
-    """A way to show who calls: a header, and where its key is found.
-
-    Attributes:
-        variable: the environment variable that holds the key.
-        header: that carries it, in lower case.
-        scheme: what stands before it, "" for nothing.
-    """
-
-    variable: str
-    header: str = "authorization"
-    scheme: str = "Bearer"
-
-
-def list_credentials(provider: Provider) -> tuple[Credential, ...]:
-    """Return the ways in which a provider can be shown who calls."""
-    bearer = (Credential(variable=provider.env["api_key"]),)
-    found: tuple[Credential, ...] = getattr(provider, "credentials", bearer)
-    return found

@@ -1,4 +1,4 @@
-"""What codes of error replies mean: dated data, read from ``errors.toml`` with the first error."""
+"""The meaning of codes in error replies: dated data from ``errors.toml``, read with the first error."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from imgkit import errors as tree
+from imgkit import errors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorMeaning:
-    """What some error replies mean. A condition that is empty fits any of them.
+    """A kind of error replies, with its class of error. An empty condition matches every reply.
 
     Attributes:
-        codes: it fits replies with one of these.
-        statuses: it fits replies with one of these HTTP statuses.
-        param: it fits replies about this parameter.
-        says: it fits replies in whose message this expression is found.
+        codes: matches replies with any of these codes.
+        statuses: matches replies with any of these HTTP statuses.
+        param: matches replies about this parameter.
+        says: matches replies whose message contains this expression.
         error: the class of error.
-        next: what to do, "" for what the class has to say.
-        source: where the fact comes from.
-        unconfirmed: nobody has shown a reply with it.
+        next: the remedy, "" for the remedy of the class.
+        source: the origin of the fact.
+        unconfirmed: True if no such reply has been seen.
     """
 
-    error: type[tree.ApiError]
+    error: type[errors.ApiError]
     source: str
     codes: frozenset[str] = frozenset()
     statuses: frozenset[int] = frozenset()
@@ -38,8 +38,8 @@ class ErrorMeaning:
     next: str = ""
     unconfirmed: bool = False
 
-    def fits(self, status: int, codes: Iterable[str], param: str | None, message: str) -> bool:
-        """Return whether a reply means this."""
+    def is_match(self, status: int, codes: Iterable[str], param: str | None, message: str) -> bool:
+        """Return whether all conditions match a reply."""
         return (
             (not self.codes or not self.codes.isdisjoint(codes))
             and (not self.statuses or status in self.statuses)
@@ -48,25 +48,33 @@ class ErrorMeaning:
         )
 
 
-def meaning_of(status: int, codes: Iterable[str], param: str | None, message: str) -> ErrorMeaning | None:
-    """Return what a reply means, None where the data has nothing on it.
+def find_meaning(status: int, codes: Iterable[str], param: str | None, message: str) -> ErrorMeaning | None:
+    """Return the meaning of an error reply, None if the data has none.
 
     Args:
         status: HTTP status.
-        codes: the reply's own code, and those of errors within the error.
-        param: the parameter that it names.
-        message: what it says.
+        codes: the reply's own code, and the codes of inner errors.
+        param: the parameter that the reply names.
+        message: the reply's message.
+
+    Example:
+        >>> meaning = find_meaning(429, ("insufficient_quota",), None, "")
+        >>> meaning.error.__name__
+        'QuotaExceededError'
     """
-    known = tuple(codes)
-    return next((one for one in meanings() if one.fits(status, known, param, message)), None)
+    code_list = tuple(codes)
+    candidates = load_meanings()
+    return next(
+        (meaning for meaning in candidates if meaning.is_match(status, code_list, param, message)), None
+    )
 
 
 @cache
-def meanings() -> tuple[ErrorMeaning, ...]:
-    """Return the data, in the order in which it is asked."""
+def load_meanings() -> tuple[ErrorMeaning, ...]:
+    """Return all meanings, in the order in which `find_meaning` tries them."""
     return tuple(
         ErrorMeaning(
-            error=getattr(tree, entry["error"]),
+            error=getattr(errors, entry["error"]),
             source=entry["source"],
             codes=frozenset(entry.get("codes", ())),
             statuses=frozenset(entry.get("statuses", ())),
@@ -75,16 +83,16 @@ def meanings() -> tuple[ErrorMeaning, ...]:
             next=entry.get("next", ""),
             unconfirmed=entry.get("unconfirmed", False),
         )
-        for entry in _data()["meanings"]
+        for entry in _load_data()["meanings"]
     )
 
 
-def as_of() -> date:
+def data_date() -> date:
     """Return the date of the data."""
-    found: date = _data()["as_of"]
-    return found
+    as_of: date = _load_data()["as_of"]
+    return as_of
 
 
 @cache
-def _data() -> dict[str, Any]:
+def _load_data() -> dict[str, Any]:
     return tomllib.loads(resources.files("imgkit.providers").joinpath("errors.toml").read_text("utf-8"))

@@ -1,7 +1,7 @@
-"""The dialect of OpenAI's Images API, which many other servers speak too.
+"""The dialect of OpenAI's Images API, which many other servers share.
 
-Source: openai-python 3.54.0 (2026-11-17) and the API reference, read 2026-11-23. What goes out means the
-same as what that SDK sends: same paths, members, form field names and file bytes.
+Source: openai-python 3.54.0 (2026-11-17) and the API reference, read 2026-11-23. Requests equal those of
+the SDK in paths, members, form field names and file bytes.
 """
 
 from __future__ import annotations
@@ -28,9 +28,17 @@ from imgkit.models import (
     CreateImageVariationRequest,
     ImageRequest,
     field_names,
+    resolve_model,
 )
-from imgkit.providers.base import DecodedImage, DecodedImages, DecodedPartialImage, ReplyBody, Target
-from imgkit.providers.pictures import content_of, unreadable
+from imgkit.providers.base import (
+    BaseProvider,
+    DecodedImage,
+    DecodedImages,
+    DecodedPartialImage,
+    ReplyBody,
+    Target,
+)
+from imgkit.providers.reply_images import decode_content, unreadable_reply_error
 from imgkit.redact import Secret
 from imgkit.schemas.responses import IMAGE_SCHEMA, REPLY_SCHEMA
 from imgkit.wire.json_values import with_text
@@ -44,8 +52,13 @@ PATHS: dict[type[ImageRequest], str] = {
 _NOT_MEMBERS = ("image", "mask", "markup", "extra_body", "extra_headers")
 
 
-class OpenAIProvider:
-    """`provider="openai"`: see `imgkit.providers.base.Provider`."""
+class OpenAIProvider(BaseProvider):
+    """The provider ``"openai"``; `imgkit.providers.Provider` describes its members.
+
+    Example:
+        >>> OpenAIProvider().credentials[0].variable
+        'OPENAI_API_KEY'
+    """
 
     base_url: ClassVar[str] = "https://api.openai.com/v1"
     env: ClassVar[Mapping[str, str]] = {
@@ -59,27 +72,30 @@ class OpenAIProvider:
     takes_references: ClassVar[bool] = True
 
     def check(self, request: ImageRequest, target: Target) -> None:
-        """Refuse a request without a model on the official host, which has no default any more."""
-        named = request.model or target.model or (request.extra_body or {}).get("model")
-        if target.host_class == "official" and not named:
-            known = Catalogue("", self.model_facts)
-            live = ", ".join(known.live(date.today()))
+        """Reject a request without a model on the official host, which has no default.
+
+        Raises:
+            MissingModelError: The message lists the live models.
+        """
+        if target.host_class == "official" and resolve_model(request, target.model) is None:
+            catalogue = Catalogue("", self.model_facts)
+            live = ", ".join(catalogue.list_live_ids(date.today()))
             raise MissingModelError(
-                f"{self.base_url} needs a model to be named: pass model=… or set IMGKIT_MODEL. "
-                f"Live, as read on {known.as_of}: {live}."
+                f"{self.base_url} needs a model. Pass model=… or set IMGKIT_MODEL. "
+                f"Live models as of {catalogue.as_of}: {live}."
             )
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
-        """Return the request: JSON for a creation and for references, a form for files."""
+        """Return the request: JSON for creations and references, a form for files."""
         members = _members(request, target)
         body: Body
         if isinstance(request, CreateImageRequest) or inputs.has_references:
-            members = {**_as_json(inputs), **members}
+            members = {**_inputs_to_json(inputs), **members}
             body = BytesBody(_TO_JSON.encode(members).encode("utf-8"), "application/json")
         else:
-            from imgkit.providers.openai_forms import form
+            from imgkit.providers.openai_forms import build_form
 
-            body = form(members, inputs)
+            body = build_form(members, inputs)
         headers: dict[str, str] = {"accept": "application/json", "accept-encoding": "identity"}
         if target.organization:
             headers["openai-organization"] = target.organization
@@ -93,57 +109,66 @@ class OpenAIProvider:
         return HttpRequest("POST", self.url(request, target), headers, body)
 
     def url(self, request: ImageRequest, target: Target) -> str:
-        """Return where a request goes; dialects that differ in little else have their own."""
+        """Return the URL of a request; a dialect with other addresses overrides this method."""
         return target.base_url + PATHS[type(request)]
 
     def models_request(self, target: Target) -> HttpRequest:
-        """Return the request for the models, which costs nothing."""
+        """Return the free request that lists the models."""
         return HttpRequest("GET", f"{target.base_url}/models", {"accept": "application/json"})
 
     def encode_stream(
         self, request: ImageRequest, inputs: OpenedInputs, target: Target, partial_images: int | None
     ) -> HttpRequest:
-        """Return what `encode` does, with ``stream``, and with ``partial_images`` where it is given."""
+        """Return the request of `encode` with ``stream`` and, if given, ``partial_images``.
+
+        Raises:
+            InvalidRequestError: The request sets `response_format`, which streams do not have.
+        """
         if request.response_format is not None:
-            raise InvalidRequestError({"response_format": "streams carry the pictures: leave it out."})
-        more = {} if partial_images is None else {"partial_images": partial_images}
-        asking = replace(request, extra_body={**(request.extra_body or {}), "stream": True, **more})
-        made = self.encode(asking, inputs, target)
+            raise InvalidRequestError({"response_format": "Streams carry the images. Leave it out."})
+        count = {} if partial_images is None else {"partial_images": partial_images}
+        extra_body = {**(request.extra_body or {}), "stream": True, **count}
+        encoded = self.encode(replace(request, extra_body=extra_body), inputs, target)
         if "accept" in (request.extra_headers or {}):
-            return made
-        return replace(made, headers={**made.headers, "accept": "text/event-stream"})
+            return encoded
+        return replace(encoded, headers={**encoded.headers, "accept": "text/event-stream"})
 
     def decode(
         self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
     ) -> DecodedImages:
-        """Return the pictures of a reply; whatever is wrong with one never costs another."""
+        """Return the images of a reply; an unreadable image does not lose the others.
+
+        Raises:
+            UnreadableReplyError: The reply is not JSON, or no image in it can be read.
+            EmptyResultError: The reply has no images.
+        """
         try:
             if head.status in (204, 205, 206):
-                raise ValueError(f"HTTP {head.status} carries no whole reply")
+                raise ValueError(f"HTTP {head.status} has no complete reply")
             reply = body.json()
             if not isinstance(reply, dict):
                 raise ValueError(f"a JSON {type(reply).__name__} instead of an object")
         except ValueError as error:
-            raise unreadable(head, body, str(error)) from None
+            raise unreadable_reply_error(head, body, str(error)) from None
         entries = reply.pop("data", None)
         if not entries and reply.get("error"):
             from imgkit.providers.errors import error_from_reply
 
             raise error_from_reply(head, body.raw(), secrets)
         if entries is not None and not isinstance(entries, list):
-            raise unreadable(head, body, f"data is a JSON {type(entries).__name__}")
+            raise unreadable_reply_error(head, body, f"data is a JSON {type(entries).__name__}")
         read = REPLY_SCHEMA.read(with_text(reply))
-        pictures, broken, empty = _pictures(entries or [], target)
-        if not pictures and broken:
-            raise unreadable(head, body, "; ".join(broken))
-        if not pictures:
+        images, broken, empty = _decode_entries(entries or [], target)
+        if not images and broken:
+            raise unreadable_reply_error(head, body, "; ".join(broken))
+        if not images:
             raise EmptyResultError(
-                f"HTTP {head.status} without pictures (request id {head.request_id or 'not given'}): it may "
-                "have been billed. Try another prompt, or ask the provider with the request id.",
+                f"HTTP {head.status} without images (request id {head.request_id or 'not given'}). The call "
+                "may have been billed. Try another prompt, or ask the provider with the request id.",
                 request_id=head.request_id,
             )
         return DecodedImages(
-            pictures=tuple(pictures),
+            pictures=tuple(images),
             created=read.created,
             usage=read.usage.to_usage() if read.usage else None,
             background=read.background,
@@ -158,13 +183,13 @@ class OpenAIProvider:
     def decode_event(
         self, head: Head, data: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
     ) -> DecodedPartialImage | DecodedImages | None:
-        """Return what an event says, by its ``type``; what it does not know is passed over."""
-        from imgkit.providers.openai_events import read_event
+        """Return the content of an event by its ``type``, None for unknown types."""
+        from imgkit.providers.openai_events import decode_event
 
-        return read_event(head, data, target, secrets)
+        return decode_event(head, data, target, secrets)
 
     def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
-        """Return what a reply that is not 2xx means."""
+        """Return the error for a reply outside 2xx."""
         from imgkit.providers.errors import error_from_reply
 
         return error_from_reply(head, body, secrets)
@@ -174,7 +199,7 @@ _TO_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True,
 
 
 def _members(request: ImageRequest, target: Target) -> dict[str, Any]:
-    """Return what the caller set, and nothing else, in the request's own order."""
+    """Return the members that the caller set, in the request's own order."""
     members = {
         name: value
         for name in field_names(type(request))
@@ -185,25 +210,30 @@ def _members(request: ImageRequest, target: Target) -> dict[str, Any]:
     return {**members, **(request.extra_body or {})}
 
 
-def _as_json(inputs: OpenedInputs) -> dict[str, Any]:
-    """Return pictures as members of a JSON edit: named, or as ``data:`` URLs (api reference, 2026-11-23)."""
-    found: dict[str, Any] = {"images": [_named(one) for one in inputs.image]} if inputs.image else {}
+def _inputs_to_json(inputs: OpenedInputs) -> dict[str, Any]:
+    """Return the inputs as members of a JSON edit: references or ``data:`` URLs.
+
+    Source: API reference, read 2026-11-23.
+    """
+    members: dict[str, Any] = {}
+    if inputs.image:
+        members["images"] = [_image_to_json(image) for image in inputs.image]
     for role, extra in (("mask", inputs.mask), ("markup", inputs.markup)):
         if extra is not None:
-            found[role] = _named(extra)
-    return found
+            members[role] = _image_to_json(extra)
+    return members
 
 
-def _named(one: ImageFile | ImageReference) -> dict[str, str]:
-    if isinstance(one, ImageReference):
-        return {"file_id": one.file_id} if one.file_id is not None else {"image_url": one.url or ""}
-    encoded = pybase64.b64encode(one.read()).decode("ascii")
-    return {"image_url": f"data:{one.kind.media_type};base64,{encoded}"}
+def _image_to_json(image: ImageFile | ImageReference) -> dict[str, str]:
+    if isinstance(image, ImageReference):
+        return {"file_id": image.file_id} if image.file_id is not None else {"image_url": image.url or ""}
+    encoded = pybase64.b64encode(image.read()).decode("ascii")
+    return {"image_url": f"data:{image.kind.media_type};base64,{encoded}"}
 
 
-def _pictures(entries: list[Any], target: Target) -> tuple[list[DecodedImage], list[str], list[str]]:
-    """Return the pictures, what is wrong with entries, and which entries hold nothing."""
-    pictures: list[DecodedImage] = []
+def _decode_entries(entries: list[Any], target: Target) -> tuple[list[DecodedImage], list[str], list[str]]:
+    """Return the images, the problems of unreadable entries, and the entries without an image."""
+    images: list[DecodedImage] = []
     broken: list[str] = []
     empty: list[str] = []
     for index, entry in enumerate(entries):
@@ -212,10 +242,10 @@ def _pictures(entries: list[Any], target: Target) -> tuple[list[DecodedImage], l
             continue
         encoded = entry.pop("b64_json", None)
         rest = IMAGE_SCHEMA.read(with_text(entry))
-        content, problems = content_of(encoded, rest.url, target)
+        content, problems = decode_content(encoded, rest.url, target)
         broken += [f"data.{index} {problem}" for problem in problems]
         if content:
-            pictures.append(DecodedImage(**content, revised_prompt=rest.revised_prompt, extra=rest.extra))
+            images.append(DecodedImage(**content, revised_prompt=rest.revised_prompt, extra=rest.extra))
         elif not problems:
-            empty.append(f"data.{index} holds no picture")
-    return pictures, broken, empty
+            empty.append(f"data.{index} has no image")
+    return images, broken, empty

@@ -1,4 +1,4 @@
-"""The forms of OpenAI's edits and variations: members as fields, pictures as files.
+"""The forms of OpenAI's edits and variations: members become fields, images become files.
 
 Source: openai-python 3.54.0 (2026-11-17), read 2026-11-23.
 """
@@ -13,43 +13,44 @@ from imgkit.images.sniff import EXTENSIONS
 from imgkit.wire.multipart import Field, File, MultipartBody
 
 
-def form(members: Mapping[str, Any], inputs: OpenedInputs) -> MultipartBody:
-    """Return the body of a request that uploads pictures.
+def build_form(members: Mapping[str, Any], inputs: OpenedInputs) -> MultipartBody:
+    """Return the body of a request that uploads images.
 
     Args:
-        members: what it says beside them, by name, in this order.
-        inputs: the pictures; none of them is only named.
+        members: the other members by name, in the order in which they are sent.
+        inputs: the images, all of them files.
     """
-    fields = (field for name, value in members.items() for field in _fields(name, value))
-    return MultipartBody((*fields, *_files(inputs)))
+    fields = (field for name, value in members.items() for field in _to_fields(name, value))
+    return MultipartBody((*fields, *_to_files(inputs)))
 
 
-def _fields(name: str, value: Any) -> Iterator[Field]:
-    """Yield a member as form fields: ``svg[model]`` for objects, ``name[]`` for arrays, None left out."""
+def _to_fields(name: str, value: Any) -> Iterator[Field]:
+    """Yield a member as form fields: ``svg[model]`` for objects, ``name[]`` for arrays, none for None."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _fields(f"{name}[{key}]", inner)
+            yield from _to_fields(f"{name}[{key}]", inner)
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _fields(f"{name}[]", inner)
+            yield from _to_fields(f"{name}[]", inner)
     elif value is not None:
-        yield Field(name, _scalar(value))
+        yield Field(name, _format_scalar(value))
 
 
-def _scalar(value: Any) -> str:
+def _format_scalar(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
 
 
-def _files(inputs: OpenedInputs) -> Iterator[File]:
-    """Yield file parts under names of our own: a caller's path is nobody else's business."""
+def _to_files(inputs: OpenedInputs) -> Iterator[File]:
+    """Yield file parts under neutral file names, which do not disclose the caller's paths."""
     name = "image" if len(inputs.image) == 1 else "image[]"
     assert not inputs.has_references, "references go as JSON"
-    for number, one in enumerate((one for one in inputs.image if isinstance(one, ImageFile)), 1):
-        extension = EXTENSIONS[one.kind.format][0]
+    files = [image for image in inputs.image if isinstance(image, ImageFile)]
+    for number, file in enumerate(files, 1):
+        extension = EXTENSIONS[file.kind.format][0]
         filename = f"image{extension}" if len(inputs.image) == 1 else f"image-{number}{extension}"
-        yield File(name, filename, one.kind.media_type, one)
+        yield File(name, filename, file.kind.media_type, file)
     for role, extra in (("mask", inputs.mask), ("markup", inputs.markup)):
         if isinstance(extra, ImageFile):
             yield File(role, role + EXTENSIONS[extra.kind.format][0], extra.kind.media_type, extra)

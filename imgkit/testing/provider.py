@@ -13,7 +13,7 @@ import imgkit
 from imgkit.errors import ImgkitError
 from imgkit.images.inputs import OpenedInputs, open_input
 from imgkit.models import CreateImageRequest, ImageRequest
-from imgkit.providers.base import DecodedImages, Provider, Target, list_credentials
+from imgkit.providers.base import DecodedImages, Provider, Target
 from imgkit.redact import Secret
 from imgkit.testing import canary
 from imgkit.testing.samples import png
@@ -105,7 +105,7 @@ class ProviderContract:
     def test_its_credentials(self) -> None:
         """Each has a variable and a header of its own; ``api_key=`` goes with one of them."""
         provider = self.provider()
-        credentials = list_credentials(provider)
+        credentials = provider.credentials
         assert provider.env["api_key"] in [one.variable for one in credentials]
         assert len({one.variable for one in credentials}) == len(credentials)
         assert all(one.header and one.header == one.header.lower() for one in credentials)
@@ -113,7 +113,7 @@ class ProviderContract:
     def test_its_hosts(self) -> None:
         """Names of hosts are names, not addresses, and never all hosts there are."""
         provider = self.provider()
-        for name in getattr(provider, "official_hosts", ()):
+        for name in provider.official_hosts:
             labels = name.removeprefix("*.").split(".")
             assert name == name.lower()
             assert len(labels) > 1
@@ -122,13 +122,12 @@ class ProviderContract:
     def test_its_list_of_models(self) -> None:
         """The free request is a GET to where all requests go, without credentials."""
         provider = self.provider()
-        ask = getattr(provider, "models_request", None)
-        if ask is not None:
-            target = self.target(provider)
-            request = ask(target)
+        target = self.target(provider)
+        request = provider.models_request(target)
+        if request is not None:
             assert request.method == "GET"
             assert request.url.startswith(target.base_url)
-            assert not {one.header for one in list_credentials(provider)} & set(request.headers)
+            assert not {one.header for one in provider.credentials} & set(request.headers)
 
     def test_requests(self) -> None:
         """Equal requests are equal bytes, go to the target, and hold no credentials."""
@@ -143,7 +142,7 @@ class ProviderContract:
                 assert first.url.startswith(self.target(self.provider()).base_url)
                 assert first.body.content_type
                 assert all(name == name.lower() for name in first.headers)
-                own = {one.header for one in list_credentials(self.provider())}
+                own = {one.header for one in self.provider().credentials}
                 assert not {"authorization", "content-length", "content-type", *own} & set(first.headers)
 
     def test_pictures(self) -> None:

@@ -112,9 +112,9 @@ def test_no_room(place: Path | None) -> None:
         Decimal(1), Decimal("0.375"), Decimal("0.5"), Decimal("0.2"),
     )  # fmt: skip
     assert str(error) == (
-        "the budget of 1.00 USD has no room: 0.375 spent, of which 0.25 by calls whose cost is not known, "
-        "0.50 reserved by calls that run, and this one may cost 0.20. Nothing was sent. Ask for less, or "
-        "raise the budget."
+        "The budget of 1.00 USD is exhausted: 0.375 spent, 0.25 of it by calls of unknown cost, "
+        "0.50 reserved by running calls, and this call may cost 0.20. Nothing was sent. "
+        "Request fewer or smaller images, or raise the budget."
     )
     budget.reserve(estimated("0.125"))
     assert budget.left == 0
@@ -235,7 +235,7 @@ def test_it_stops_before_the_next_paid_call(flavor: Any, http_backend: str) -> N
     budget = Budget("0.06")
     with WireServer(reply(200, PAID)) as server:
         paid(flavor, server, http_backend, budget)
-        with pytest.raises(imgkit.BudgetExceededError, match="no room"):
+        with pytest.raises(imgkit.BudgetExceededError, match="exhausted"):
             paid(flavor, server, http_backend, budget)
         assert server.accepted == 1
     assert budget.spent == COST
@@ -410,9 +410,7 @@ def test_a_process_that_is_killed(tmp_path: Path) -> None:
         assert amounts(budget) == (0, Decimal("0.6"), 0, 0)
         one.send_signal(signal.SIGKILL)
         one.wait()
-    with pytest.raises(
-        imgkit.BudgetExceededError, match="0.60 spent, of which 0.60 by calls whose cost is not known"
-    ):
+    with pytest.raises(imgkit.BudgetExceededError, match="0.60 spent, 0.60 of it by calls of unknown cost"):
         budget.reserve(estimated("0.5"))
     assert amounts(Budget(1, tmp_path)) == (Decimal("0.6"), 0, Decimal("0.6"), 0)
     budget.reserve(estimated("0.4")).settle(response("0.4"))
@@ -525,7 +523,7 @@ def test_the_command(tmp_path: Path) -> None:
         own = ("--model", "own", "--size", "1024x1024", "--models", "own.toml")
         done = command(*draw, *own, "--max-cost", "0.01", cwd=tmp_path)
         assert done.returncode == 8, done.stderr
-        assert b"imgkit: the budget of 0.01 USD has no room" in done.stderr
+        assert b"imgkit: The budget of 0.01 USD is exhausted" in done.stderr
         done = command(*draw, "--model", "other", "--max-cost", "1", cwd=tmp_path)
         assert done.returncode == 2
         assert b"--allow-unknown-price" in done.stderr
@@ -540,7 +538,7 @@ def test_the_command(tmp_path: Path) -> None:
         assert server.posts == 2
     done = command("create", "a fox", "--max-cost", "nothing", cwd=tmp_path)
     assert done.returncode == 2
-    assert b"--max-cost must be an amount" in done.stderr
+    assert b"--max-cost must be above 0" in done.stderr
     done = command("create", "a fox", "--allow-unknown-price", cwd=tmp_path)
     assert done.returncode == 2
     assert b"goes with --max-cost" in done.stderr

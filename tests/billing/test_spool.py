@@ -15,7 +15,7 @@ import pytest
 import imgkit
 from imgkit.billing.spool import Spool, SpooledReply
 from imgkit.core.recovery import recover
-from imgkit.default_plugins.spool import SpoolPlugin, spool_in
+from imgkit.default_plugins.spool import SpoolPlugin, open_spool
 from tests.support.pictures import encoded, picture
 from tests.support.wire_server import WireServer, drop, head, reply
 
@@ -35,7 +35,7 @@ def create(
 
 
 def left(home: Path) -> list[SpooledReply]:
-    return spool_in(home).left()
+    return open_spool(home).left()
 
 
 def files(home: Path) -> list[Path]:
@@ -190,7 +190,7 @@ def test_breaking_off_keeps_what_came(tmp_path: Path) -> None:
         service.create_image("a fox")
     (record,) = left(tmp_path)
     assert record.state == "kept"
-    assert record.why == "the call was broken off"
+    assert record.why == "the call was cancelled"
     assert record.pictures()[0] == FIRST
 
 

@@ -1,4 +1,4 @@
-"""Facts about models: read from data with date and source, judged by one interpreter, by policy."""
+"""Dated facts about models, the rules for requests, and the policies for violations."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import imgkit
-from imgkit.catalogue.catalogue import NEAR_DAYS, Catalogue, shipped
+from imgkit.catalogue.catalogue import NEAR_DAYS, Catalogue, load_provider_data
 from imgkit.catalogue.facts import STALE_DAYS, Grid, Model, Rule
 from imgkit.catalogue.rules import (
-    applies,
     check_request,
     describe_rule,
     explain_violation,
-    fits,
+    is_applicable,
+    is_on_grid,
     nearest_size,
     shutdown_notice,
 )
@@ -33,7 +33,7 @@ from tests.support.official import official
 READ = date(2026, 11, 23)
 TODAY = date(2026, 11, 25)
 CATALOGUE = Catalogue("openai", OpenAIProvider.model_facts)
-MODELS = CATALOGUE.listed()
+MODELS = CATALOGUE.list_models()
 FIELDS: dict[str, list[Any]] = {
     "size": ["auto", "256x256", "1024x1024", "1536x1024", "1792x1024", "2048x1152", "1500x1000", "3840x2160",
              "4096x2048", "3072x1008"],
@@ -74,7 +74,7 @@ def judge(request: Any, model: Model | None, policy: Any = "raise", today: date 
     ("model", "name", "value"), CASES, ids=lambda one: getattr(one, "id", None) or str(one)[:20]
 )
 def test_every_model_and_parameter(model: Model, name: str, value: Any) -> None:
-    """The data alone decides; what it refuses for sure is refused, dropped or warned of, the rest passes."""
+    """Rejects, drops or reports each value that the data forbids, and accepts all other values."""
     request = request_with(name, value, model)
     if request is None:
         return
@@ -84,7 +84,7 @@ def test_every_model_and_parameter(model: Model, name: str, value: Any) -> None:
     broken = [
         rule
         for rule in model.rules
-        if rule.field == name and applies(rule, given, CATALOGUE.defaults) and breaks(rule, value)
+        if rule.field == name and is_applicable(rule, given, CATALOGUE.defaults) and breaks(rule, value)
     ]
     others = [one for one in (shutdown_notice(model, CATALOGUE, TODAY),) if one]
     if any(rule.sure for rule in broken):
@@ -112,7 +112,7 @@ def breaks(rule: Rule, value: Any) -> bool:
     """Say it again, in the plainest way."""
     if rule.grid is not None and value != "auto":
         width, height = map(int, value.split("x"))
-        return not fits((width, height), rule.grid)
+        return not is_on_grid((width, height), rule.grid)
     return bool(
         rule.refused
         or (rule.allowed and value not in rule.allowed)
@@ -133,26 +133,27 @@ def breaks(rule: Rule, value: Any) -> bool:
         ("gpt-image-2", {"output_compression": 5}, ['it is for output_format="jpeg"']),
     ],
 )  # fmt: skip
-def test_what_is_said(model: str, fields: dict[str, Any], words: list[str]) -> None:
-    """A refusal names the field, the reason, the date, and what would be right."""
+def test_messages(model: str, fields: dict[str, Any], words: list[str]) -> None:
+    """Names field, reason, date and remedy."""
     with pytest.raises(imgkit.InvalidRequestError) as caught:
-        judge(CreateImageRequest(prompt="x", **fields), CATALOGUE.find(model, "official"))
+        judge(CreateImageRequest(prompt="x", **fields), CATALOGUE.find_model(model, "official"))
     assert all(word in str(caught.value) for word in [*words, "2026-11-23", 'on_unsupported="drop"']), (
         caught.value
     )
 
 
-def test_nothing_is_known_of_other_models_and_hosts() -> None:
-    """An unknown model, a compatible host and the offline backend pass everything through."""
+def test_unknown_models_and_hosts() -> None:
+    """Accepts every request to unknown models, compatible hosts and the offline backend."""
     request = CreateImageRequest(prompt="x", response_format="url", size="7x9")
     for name, host in (("mine", "official"), ("gpt-image-2", "compatible"), ("gpt-image-2", "offline")):
-        model = CATALOGUE.find(name, host)
+        model = CATALOGUE.find_model(name, host)
         assert model is None
         assert judge(request, model) == (request, [])
 
 
 def test_an_operation_that_a_model_does_not_have() -> None:
-    model = CATALOGUE.find("chatgpt-image-latest", "official")
+    """Rejects an operation that the model does not have."""
+    model = CATALOGUE.find_model("chatgpt-image-latest", "official")
     with pytest.raises(
         imgkit.InvalidRequestError, match="does not have create_image; it has create_image_edit"
     ):
@@ -167,9 +168,9 @@ def test_an_operation_that_a_model_does_not_have() -> None:
         (date(2026, 12, 1), "was shut down on 2026-12-01"),
     ],
 )
-def test_the_end_of_a_model(today: date, said: str | None) -> None:
-    """A model near or past its end warns, with the models that are live."""
-    model = CATALOGUE.find("gpt-image-1.5-2025-12-16", "official")
+def test_shutdown_of_a_model(today: date, said: str | None) -> None:
+    """Warns of a near or past shutdown, and lists the live models."""
+    model = CATALOGUE.find_model("gpt-image-1.5-2025-12-16", "official")
     assert model is not None
     _, warnings = judge(CreateImageRequest(prompt="x"), model, today=today)
     assert len(warnings) == (said is not None)
@@ -188,16 +189,16 @@ def test_the_end_of_a_model(today: date, said: str | None) -> None:
     ),
 )
 def test_the_nearest_size_is_possible(size: tuple[int, int], grid: Grid) -> None:
-    """Whatever is asked for, what is offered instead fits; what fits already is its own nearest."""
+    """Suggests a size of the grid; a valid size is its own nearest size."""
     found = nearest_size(size, grid)
-    assert fits(found, grid)
-    if fits(size, grid):
+    assert is_on_grid(found, grid)
+    if is_on_grid(size, grid):
         assert found == size
 
 
-def test_the_data_file_is_whole() -> None:
-    """Its form is that of users' files; each rule is used, has a source, and says something."""
-    data = shipped(OpenAIProvider.model_facts)
+def test_the_data_file_is_complete() -> None:
+    """Fits the schema; each rule is used, has a source and a condition."""
+    data = load_provider_data(OpenAIProvider.model_facts)
     MODEL_FACTS_SCHEMA.read(data)
     used = {rule.name for model in MODELS for rule in model.rules}
     assert used == set(data["rules"])
@@ -230,8 +231,8 @@ like = "gpt-image-2"
 """
 
 
-def test_a_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Named in the environment or given, it adds models and hosts; it may build on what comes along."""
+def test_a_user_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adds models and hosts from a file in the environment or in models=…."""
     path = tmp_path / "models.toml"
     path.write_text(MINE)
     with WireServer(reply(200, answer())) as server:
@@ -260,13 +261,13 @@ def test_a_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("[[models]]\nid = 3", "models.0.id"),
         ("[[models]]\nname = 'x'", "models.0.name: Unknown field"),
         ("[rules.x]\nfield = 'n'\nmost = 'many'", "rules.x.value.most: Must be a number"),
-        ("[[models]]\nid = 'x'\nrules = ['no-such']", "names rules.no-such, which is not there"),
-        ("[[models]]\nid = 'x'\nlike = 'nobody'", "which is not known"),
+        ("[[models]]\nid = 'x'\nrules = ['no-such']", "refers to rules.no-such, which is missing"),
+        ("[[models]]\nid = 'x'\nlike = 'nobody'", "is like 'nobody', which is missing"),
         ("= 3", "cannot be read"),
     ],
 )
-def test_a_wrong_file(tmp_path: Path, text: str, problem: str) -> None:
-    """It is refused when the service is built, with its path."""
+def test_an_invalid_file(tmp_path: Path, text: str, problem: str) -> None:
+    """Rejects an invalid file when the service is built, and names its path."""
     path = tmp_path / "models.toml"
     path.write_text(text)
     with pytest.raises(imgkit.ConfigurationError) as caught:
@@ -277,7 +278,7 @@ def test_a_wrong_file(tmp_path: Path, text: str, problem: str) -> None:
 
 
 def test_policies_over_the_wire(flavor: Any, http_backend: str) -> None:
-    """Raise sends nothing, drop leaves the field out, warn sends it; the reply has the warnings."""
+    """Raises before sending, drops the field, or warns and sends it."""
     sent = []
 
     def script(line: Any) -> None:
@@ -302,12 +303,12 @@ def test_policies_over_the_wire(flavor: Any, http_backend: str) -> None:
         assert b"response_format" not in sent[0]
         assert "response_format: gpt-image-2 does not take it" in ask("warn").warnings[0]
         assert b"response_format" in sent[1]
-    with pytest.raises(imgkit.ConfigurationError, match="on_unsupported is one of"):
+    with pytest.raises(imgkit.ConfigurationError, match="on_unsupported must be"):
         imgkit.ImageService(on_unsupported="ignore")  # type: ignore[arg-type]
 
 
-def test_a_failed_call_tells_of_its_model(flavor: Any) -> None:
-    """What would have been a warning is a note on the error."""
+def test_warnings_on_errors(flavor: Any) -> None:
+    """Adds warnings as notes to an error."""
     error = {"error": {"message": "The model does not exist", "code": "model_not_found"}}
     with WireServer(reply(404, error)) as server:
         settings = {
@@ -320,8 +321,8 @@ def test_a_failed_call_tells_of_its_model(flavor: Any) -> None:
     assert "was shut down on 2026-10-23" in caught.value.__notes__[0]
 
 
-def test_variations_of_the_variation() -> None:
-    """The fields of variations that edits lack would be lost in emulation: there are none."""
+def test_emulated_variations_lose_no_field() -> None:
+    """Variations have no field that edits lack."""
     assert set(field_names(CreateImageVariationRequest)) <= set(field_names(CreateImageEditRequest))
     assert dataclasses.is_dataclass(CreateImageVariationRequest)
     assert explain_violation(Rule(name="r", field="n", most=3), 4) is not None

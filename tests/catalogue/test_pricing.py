@@ -1,4 +1,4 @@
-"""What calls cost, by usage and dated prices; never a false 0."""
+"""The cost of calls from usage and dated prices; an unknown cost is never 0."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 import imgkit
 from imgkit.catalogue.catalogue import Catalogue
-from imgkit.catalogue.pricing import compute_cost, estimate, sum_costs
+from imgkit.catalogue.pricing import compute_cost, compute_estimate, sum_costs
 from imgkit.models import Cost, CreateImageEditRequest, CreateImageRequest, Usage
 from imgkit.providers.openai import OpenAIProvider
 
 CATALOGUE = Catalogue("openai", OpenAIProvider.model_facts)
-MODEL = CATALOGUE.find("gpt-image-2", "official")
+MODEL = CATALOGUE.find_model("gpt-image-2", "official")
 assert MODEL is not None
 
 MEDIUM = Usage(
@@ -38,7 +38,7 @@ MEDIUM = Usage(
     ],
 )
 def test_cost(usage: Usage | None, operation: str, amount: str | None) -> None:
-    """Text and pictures count apart; output without details is pictures; what is not known has no amount."""
+    """Prices text and images separately; output without details counts as images."""
     cost = compute_cost(usage, MODEL, operation)
     assert cost.known is (amount is not None)
     if amount is None:
@@ -51,12 +51,13 @@ def test_cost(usage: Usage | None, operation: str, amount: str | None) -> None:
 
 
 def test_no_prices() -> None:
+    """Returns an unknown cost without prices."""
     assert not compute_cost(MEDIUM, None, "create_image").known
-    assert not compute_cost(MEDIUM, CATALOGUE.find("dall-e-2", "official"), "create_image").known
+    assert not compute_cost(MEDIUM, CATALOGUE.find_model("dall-e-2", "official"), "create_image").known
 
 
 def test_sums() -> None:
-    """One part that is not known makes the whole unknown."""
+    """Returns an unknown sum if one cost is unknown."""
     known = compute_cost(MEDIUM, MODEL, "create_image")
     assert sum_costs([known, known]).amount == 2 * known.amount  # type: ignore[operator]
     assert not sum_costs([known, Cost(note="who knows")]).known
@@ -73,19 +74,22 @@ def test_sums() -> None:
     ],
 )
 def test_estimate(fields: dict[str, Any], low: float, high: float) -> None:
-    """Bounds hold what the counts say; what is left to the server counts from its least to its most."""
-    found = estimate(CreateImageRequest(prompt="a fox", **fields), MODEL, CATALOGUE)
+    """Computes bounds from token counts; values that the server chooses span all counts."""
+    found = compute_estimate(CreateImageRequest(prompt="a fox", **fields), MODEL, CATALOGUE)
     assert found.low is not None
     assert found.high is not None
     assert low <= float(found.low) <= float(found.high) <= high
     assert "not documented" in found.note
 
 
-def test_estimates_that_are_not_known() -> None:
-    assert not estimate(CreateImageRequest(prompt="x", quality="max"), MODEL, CATALOGUE).known
-    assert not estimate(CreateImageRequest(prompt="x"), None, CATALOGUE).known
-    more = estimate(CreateImageEditRequest(image=(b"", b""), prompt="x", quality="low"), MODEL, CATALOGUE)
-    less = estimate(CreateImageRequest(prompt="x", quality="low"), MODEL, CATALOGUE)
+def test_unknown_estimates() -> None:
+    """Returns an unknown estimate without token counts."""
+    assert not compute_estimate(CreateImageRequest(prompt="x", quality="max"), MODEL, CATALOGUE).known
+    assert not compute_estimate(CreateImageRequest(prompt="x"), None, CATALOGUE).known
+    more = compute_estimate(
+        CreateImageEditRequest(image=(b"", b""), prompt="x", quality="low"), MODEL, CATALOGUE
+    )
+    less = compute_estimate(CreateImageRequest(prompt="x", quality="low"), MODEL, CATALOGUE)
     assert more.high is not None
     assert less.high is not None
     assert more.high > less.high
@@ -95,29 +99,30 @@ def test_estimates_that_are_not_known() -> None:
     "extra", [{"n": 10}, {"quality": "high"}, {"size": "1536x1024"}, {"prompt": "a fox and a hare" * 9}]
 )
 def test_extra_body_counts_as_it_is_sent(extra: dict[str, Any]) -> None:
-    """What is given beside the fields wins on the wire, so a budget reserves for it."""
+    """Prices values in extra_body, which win in the request that is sent."""
     base: dict[str, Any] = {"prompt": "a fox", "n": 1, "quality": "low", "size": "1024x1024"}
-    given = estimate(CreateImageRequest(**{**base, "extra_body": extra}), MODEL, CATALOGUE)
+    given = compute_estimate(CreateImageRequest(**{**base, "extra_body": extra}), MODEL, CATALOGUE)
     assert given.known
-    assert given == estimate(CreateImageRequest(**{**base, **extra}), MODEL, CATALOGUE)
+    assert given == compute_estimate(CreateImageRequest(**{**base, **extra}), MODEL, CATALOGUE)
 
 
 @pytest.mark.parametrize("extra", [{"n": "10"}, {"n": 0}, {"n": True}, {"size": 5}, {"quality": "max"}])
-def test_extra_body_that_nobody_understands_has_no_price(extra: dict[str, Any]) -> None:
-    found = estimate(CreateImageRequest(prompt="x", extra_body=extra), MODEL, CATALOGUE)
+def test_invalid_extra_body_has_no_price(extra: dict[str, Any]) -> None:
+    """Returns an unknown estimate for invalid values in extra_body."""
+    found = compute_estimate(CreateImageRequest(prompt="x", extra_body=extra), MODEL, CATALOGUE)
     assert not found.known
     assert found.note
 
 
 @pytest.mark.parametrize("output_format", ["gif", "svg"])
 def test_animations_and_drawings_have_no_estimate(output_format: str) -> None:
-    """Tokens of one still picture do not bound them, so a budget must not take them for such."""
-    model = CATALOGUE.find("gpt-image-2.6-flare", "official")
+    """Returns an unknown estimate, because tokens of one still image do not bound the cost."""
+    model = CATALOGUE.find_model("gpt-image-2.6-flare", "official")
     for given in ({"output_format": output_format}, {"extra_body": {"output_format": output_format}}):
-        found = estimate(CreateImageRequest(prompt="x", **given), model, CATALOGUE)
+        found = compute_estimate(CreateImageRequest(prompt="x", **given), model, CATALOGUE)
         assert not found.known
         assert output_format in found.note
-    assert estimate(CreateImageRequest(prompt="x", output_format="webp"), model, CATALOGUE).known
+    assert compute_estimate(CreateImageRequest(prompt="x", output_format="webp"), model, CATALOGUE).known
 
 
 def _own(medium: Any) -> dict[str, Any]:
@@ -129,7 +134,8 @@ def _own(medium: Any) -> dict[str, Any]:
     }
 
 
-def test_a_size_counts_by_its_area_from_any_size_that_is_known() -> None:
+def test_unknown_sizes() -> None:
+    """Scales the token counts of known sizes by area."""
     settings: dict[str, Any] = {"base_url": "http://127.0.0.1:1/v1", "model": "m"}
     with imgkit.ImageService("requests", models=_own({"512x512": 300}), **settings) as images:
         found = images.estimate("x", quality="medium", size="1024x1024")
@@ -139,30 +145,32 @@ def test_a_size_counts_by_its_area_from_any_size_that_is_known() -> None:
 
 
 @pytest.mark.parametrize("medium", [5, {"512x512": "abc"}, {"512x512": -3}, {"big": 3}, {"0x5": 3}])
-def test_counts_of_ones_own_that_are_none(medium: Any) -> None:
-    """Told by name when the facts are read, not by a builtin error or a price below nothing."""
+def test_invalid_token_counts(medium: Any) -> None:
+    """Names invalid token counts of a user file when it is read."""
     settings: dict[str, Any] = {"base_url": "http://127.0.0.1:1/v1", "model": "m"}
     with pytest.raises(imgkit.ConfigurationError, match="medium: Must be a table of tokens by size"):
         imgkit.ImageService("requests", models=_own(medium), **settings).estimate("x")
 
 
 @pytest.mark.parametrize("price", [float("nan"), float("inf"), -1, True, "5"])
-def test_prices_of_ones_own_that_are_none(price: Any) -> None:
+def test_invalid_prices(price: Any) -> None:
+    """Names invalid prices of a user file when it is read."""
     facts = _own({"1024x1024": 300})
     facts["prices"]["own"]["image_out"] = price
     with pytest.raises(imgkit.ConfigurationError, match="image_out: Must be a number from 0 on"):
         imgkit.ImageService("requests", base_url="http://127.0.0.1:1/v1", models=facts).estimate("x")
 
 
-def test_markup_is_a_picture_too() -> None:
+def test_markup_counts_as_an_image() -> None:
+    """Prices a markup like a mask."""
     plain = CreateImageEditRequest(image=b"", prompt="x", quality="low")
-    marked = estimate(dataclasses.replace(plain, markup=b""), MODEL, CATALOGUE)
-    assert marked == estimate(dataclasses.replace(plain, mask=b""), MODEL, CATALOGUE)
-    assert marked != estimate(plain, MODEL, CATALOGUE)
+    marked = compute_estimate(dataclasses.replace(plain, markup=b""), MODEL, CATALOGUE)
+    assert marked == compute_estimate(dataclasses.replace(plain, mask=b""), MODEL, CATALOGUE)
+    assert marked != compute_estimate(plain, MODEL, CATALOGUE)
 
 
-def test_a_service_tells_before() -> None:
-    """For a request object or a prompt; offline costs nothing, an unknown host is not known."""
+def test_estimate_of_a_service() -> None:
+    """Estimates a request object or a prompt; offline is free, an unknown host has no estimate."""
     with imgkit.ImageService() as images:
         assert images.estimate("a fox", n=3).high == 0
         assert float(images.create_image("a fox", size="64x64").cost.amount or 0) == 0

@@ -319,13 +319,13 @@ def test_without_a_key_nothing_is_sent(
     assert run(["doctor", "--live"]) == 1
     out = capfd.readouterr().out
     assert (
-        "wrong  live: nothing was sent: https://api.openai.com/v1 needs an API key: set OPENAI_API_KEY" in out
+        "wrong  live: nothing was sent: https://api.openai.com/v1 needs an API key. Set OPENAI_API_KEY" in out
     )
     assert run(["doctor", "--live", "--provider", "azure"]) == 1
     assert "pass --base-url … or set AZURE_OPENAI_ENDPOINT" in capfd.readouterr().out
     monkeypatch.setenv("OPENAI_API_VERSION", "what is this")
     assert run(["doctor", "--provider", "azure"]) == 1
-    assert "wrong  provider azure: api_version (OPENAI_API_VERSION) is a date" in capfd.readouterr().out
+    assert "wrong  provider azure: Invalid api_version (OPENAI_API_VERSION)." in capfd.readouterr().out
     assert run(["doctor", "--live", "--api-key-file", "no-such-file"]) == 2
     assert "cannot read 'no-such-file'" in capfd.readouterr().err
     assert time.monotonic() - began < 20

@@ -50,9 +50,10 @@ def told(capfd: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
     ("401", 3, "Check the API key"), ("403", 3, "Verify the organisation"),
     ("429", 4, "wait 1 s"), ("insufficient_quota", 4, "Add credit"),
     ("moderation_blocked", 5, "Rephrase the prompt"),
-    ("400", 6, "HTTP 400"), ("404", 6, "HTTP 404"), ("empty_result", 6, "without pictures"),
+    ("400", 6, "HTTP 400"), ("404", 6, "HTTP 404"), ("empty_result", 6, "without images"),
     ("500", 7, "HTTP 500"), ("502", 7, "billed"), ("connection_refused", 7, "Nothing was sent"),
-    ("connection_cut", 7, "may have been made and billed"), ("not_json", 7, "no picture can be read"),
+    ("connection_cut", 7, "may have been made and billed"),
+    ("not_json", 7, "the reply has no readable image"),
     ("timeout", 7, "may have been made and billed"), ("no_such_fault", 2, "--simulate is an HTTP status"),
 ])  # fmt: skip
 def test_each_fault_has_its_code(
@@ -105,7 +106,7 @@ def test_every_error_class_has_a_code_and_every_code_is_documented(capfd: pytest
     (("create", "fox", "--timeout", "nan"), "--timeout must be a positive number"),
     (("create", "fox", "--backend", "requests", "--base-url", "https://127.0.0.1:9", "--ca", "/nowhere"),
      "--ca: no certificates can be read"),
-    (("create", "fox", "--backend", "requests"), "pass --model … or set IMGKIT_MODEL"),
+    (("create", "fox", "--backend", "requests"), "Pass --model … or set IMGKIT_MODEL"),
     (("edit", "fox.png"), "IMAGE is missing: give a picture file, and then PROMPT"),
     (("edit", "nowhere.png", "empty.txt", "a hat"), "IMAGE 1: Cannot open 'nowhere.png'"),
     (("variation", "a.png", "b.png"), "give one IMAGE"),
@@ -137,7 +138,7 @@ def test_no_key_is_3_and_names_the_variable(capfd: pytest.CaptureFixture[str]) -
     code, _, err = told(capfd, "create", "fox", "--backend", "requests", "--model", "gpt-image-2")
     assert code == 3
     assert err.count("\n") == 1
-    assert "set OPENAI_API_KEY, or pass --api-key-file …; or stay offline with --backend offline" in err
+    assert "Set OPENAI_API_KEY, pass --api-key-file …, or stay offline with --backend offline." in err
 
 
 def test_a_bug_is_told_in_a_line_and_shown_on_request(

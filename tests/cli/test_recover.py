@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from imgkit.cli.run import run
-from imgkit.default_plugins.spool import spool_in
+from imgkit.default_plugins.spool import open_spool
 from tests.cli.support import CANARY, clear, command, environment, imgkit
 from tests.support.pictures import encoded, noise
 from tests.support.wire_server import Line, WireServer, head, reply
@@ -37,7 +37,7 @@ def real(tmp_path: Path) -> dict[str, str]:
 
 
 def records(tmp_path: Path) -> list[Any]:
-    return spool_in(tmp_path / "home").left()
+    return open_spool(tmp_path / "home").left()
 
 
 def until(done: Any) -> None:

@@ -19,7 +19,7 @@ from imgkit import Image, ImageService, errors
 from imgkit.cli import terminal_images as preview
 from imgkit.cli.run import run
 from imgkit.cli.streaming import partial_plan
-from imgkit.default_plugins.spool import spool_in
+from imgkit.default_plugins.spool import open_spool
 from imgkit.images.part_files import BUFFER_BYTES
 from imgkit.images.saving import SavePlan
 from tests.cli.support import CANARY, SMALL, clear, command, environment, imgkit
@@ -179,7 +179,7 @@ def test_a_killed_process(tmp_path: Path, capsys: Any) -> None:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait(10)
-    (record,) = spool_in(tmp_path / "home").left()
+    (record,) = open_spool(tmp_path / "home").left()
     assert record.state == "orphaned"
     run(["recover", "-o", "back/"])
     capsys.readouterr()
@@ -214,8 +214,8 @@ def test_a_process_that_is_told_to_end(tmp_path: Path, number: signal.Signals, c
     assert process.returncode == (130 if number == signal.SIGINT else -number)
     assert said.endswith("may have been made and billed; what had arrived is kept: `imgkit recover`\n")
     assert pictures(tmp_path) == ["a-fox.partial-0.png"]
-    (record,) = spool_in(tmp_path / "home").left()
-    assert (record.state, record.why) == ("kept", "the call was broken off")
+    (record,) = open_spool(tmp_path / "home").left()
+    assert (record.state, record.why) == ("kept", "the call was cancelled")
 
 
 def terminal(*args: str, cwd: Path, **more: str) -> tuple[bytes, bytes]:

@@ -17,7 +17,7 @@ import pytest
 
 import imgkit
 from imgkit import PartialImage
-from imgkit.default_plugins.spool import spool_in
+from imgkit.default_plugins.spool import open_spool
 from tests.conftest import Face
 from tests.support.event_streams import completed, half_a_stream, partial, then
 from tests.support.wire_server import WireServer
@@ -60,7 +60,7 @@ def test_a_dropped_stream(flavor: Face, http_backend: str, tmp_path: Path) -> No
     ):
         flavor.run(work, http_backend, base_url=server.base_url, plugins=[watcher], state_folder=tmp_path)
     assert watcher.events[-1] == imgkit.plugins.events.Cancelled(maybe_billed=True)
-    assert [record.why for record in spool_in(tmp_path).left()] == ["the call was broken off"]
+    assert [record.why for record in open_spool(tmp_path).left()] == ["the call was cancelled"]
 
 
 def test_a_stream_that_outlives_its_loop(http_backend: str) -> None:
@@ -166,7 +166,7 @@ def test_a_forked_child(http_backend: str, tmp_path: Path) -> None:
     program = f"""
 import os, sys
 import imgkit
-from imgkit.default_plugins.spool import spool_in
+from imgkit.default_plugins.spool import open_spool
 from pathlib import Path
 budget = imgkit.Budget(1, folder={str(tmp_path / "budget")!r}, allow_unknown=True)
 service = imgkit.ImageService(
@@ -183,7 +183,7 @@ with service, service.stream_image("a fox") as events:
         events.close()
         os._exit(0)
     os.waitpid(child, 0)
-    (record,) = spool_in(Path({str(tmp_path)!r})).left()
+    (record,) = open_spool(Path({str(tmp_path)!r})).left()
     print(budget.unpriced, record.state, record.facts.get("why"), flush=True)
     print([type(one).__name__ for one in events], budget.unpriced)
 """

@@ -16,6 +16,7 @@ import pytest
 import imgkit
 from imgkit import CreateImageRequest, PartialImage, RetryPlugin
 from imgkit.core.operations import OperationFlows
+from imgkit.providers.base import BaseProvider
 from imgkit.providers.openai import OpenAIProvider
 from imgkit.runtime.flow import EffectFailed, EmitEvent, Finished, ReadChunk, SendRequest, Sleep, advance
 from imgkit.wire.messages import Head
@@ -192,7 +193,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"n": 0}, "n: Must be"),
     ({"extra_body": {"stream": True}}, "stream_image"),
     ({"extra_body": {"partial_images": 1}}, "partial_images=2"),
-    ({"prompt": CreateImageRequest(prompt="a fox", response_format="url")}, "response_format: streams carry"),
+    ({"prompt": CreateImageRequest(prompt="a fox", response_format="url")}, "response_format: Streams carry"),
     ({"prompt": " "}, "prompt: The prompt is empty"),
 ]
 
@@ -239,7 +240,7 @@ def test_extra_body_of_the_plain_calls_names_the_streams(service: Any) -> None:
         service.create_image("a fox", extra_body={"stream": True})
 
 
-class Plain:
+class Plain(BaseProvider):
     """A provider that does not stream."""
 
     name = "plain"

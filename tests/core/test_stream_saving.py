@@ -22,7 +22,7 @@ import pytest
 import imgkit
 from imgkit import Completed, PartialImage
 from imgkit.core.recovery import recover
-from imgkit.default_plugins.spool import spool_in
+from imgkit.default_plugins.spool import open_spool
 from imgkit.images import part_files as scratch
 from imgkit.images.part_files import BUFFER_BYTES, PartFile, PartFiles
 from imgkit.testing.samples import png
@@ -208,7 +208,7 @@ def test_a_cancelled_task(http_backend: str, tmp_path: Path) -> None:
     with WireServer(then(partial(0, SKETCH), half, lambda line: line.until_client_leaves())) as server:
         asyncio.run(main(server.base_url))
     assert list((tmp_path / "out").iterdir()) == []
-    (record,) = spool_in(tmp_path / "state").left()
+    (record,) = open_spool(tmp_path / "state").left()
     first, second = recover(record).images
     assert first.data == SKETCH
     assert len(second.data) > 100_000
@@ -237,7 +237,7 @@ def test_a_cut(flavor: Face, http_backend: str, tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(error)).images[0].data == SHARPER
     assert error.body.startswith(b'{"type": "image_generation.completed"')
     assert len(error.body) > 190_000
-    (record,) = spool_in(tmp_path / "state").left()
+    (record,) = open_spool(tmp_path / "state").left()
     found = recover(record)
     assert [found.images[0].data, found.damaged] == [SHARPER, (1,)]
     assert WHOLE.startswith(found.images[1].data)
@@ -256,7 +256,7 @@ def test_no_complete_picture(flavor: Face, tmp_path: Path) -> None:
     """The error has the last partial picture, though its file is gone."""
     error, _ = broken(flavor, imgkit.StreamError, streamed(partial(0, SKETCH)), tmp_path, "requests")
     assert [one.data for one in error.images] == [SKETCH]
-    (record,) = spool_in(tmp_path / "state").left()
+    (record,) = open_spool(tmp_path / "state").left()
     assert [one.data for one in recover(record).images] == [SKETCH]
 
 

@@ -1,10 +1,11 @@
-"""Keys: where they come from, which are refused, and that none is ever shown."""
+"""Keys from text, callables and the environment: forms, validation and secrecy."""
 
 from __future__ import annotations
 
 import copy
 import os
 import pickle
+import re
 from functools import partial
 from typing import Any
 
@@ -18,8 +19,8 @@ from tests.support.auth import BROKEN, KEY, REQUEST, UNTYPED, VARIABLE, call, he
 
 @pytest.mark.parametrize("given", [KEY, f"  {KEY} ", f"Bearer {KEY}", f" Bearer {KEY} ", f"Bearer  {KEY}"])
 @pytest.mark.parametrize("source", ["text", "callable", "environment"])
-def test_forms_of_a_key(given: str, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blanks around a key and the scheme before it are a copying accident, and are left out."""
+def test_key_forms(given: str, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removes blanks around a key and the scheme before it."""
     if source == "environment":
         monkeypatch.setenv(VARIABLE, given)
     api_key: Any = {"text": given, "callable": lambda: given, "environment": None}[source]
@@ -27,22 +28,22 @@ def test_forms_of_a_key(given: str, source: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_request_is_not_changed_in_place() -> None:
-    """Signing makes a new request: the one that other plugins saw stays without the key."""
+    """Signs a copy of the request, so other plugins never see the key."""
     header(BearerAuth(KEY, VARIABLE))
     assert "authorization" not in REQUEST.headers
 
 
-def test_callable_is_asked_each_time() -> None:
-    """A key that is renewed by a callable is asked for on every sending."""
+def test_callable_runs_for_each_attempt() -> None:
+    """Calls the callable for each attempt."""
     keys = iter(["first", "second"])
     auth = BearerAuth(lambda: next(keys), VARIABLE)
     assert [header(auth), header(auth)] == ["Bearer first", "Bearer second"]
 
 
-def test_environment_is_read_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that is set, changed or removed later counts from the next sending on."""
+def test_environment_is_read_for_each_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads the variable for each attempt."""
     auth = BearerAuth(None, VARIABLE)
-    with pytest.raises(MissingKeyError, match=f"set {VARIABLE}, or pass api_key=") as caught:
+    with pytest.raises(MissingKeyError, match=f"Set {VARIABLE}, pass api_key=") as caught:
         header(auth)
     assert "https://api.example.com/v1" in str(caught.value)
     for key in ("first", "second"):
@@ -52,15 +53,15 @@ def test_environment_is_read_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("value", ["", " ", "\t\n"])
 def test_blank_variable_is_no_key(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that is set to nothing is as good as unset."""
+    """Treats a blank variable like an unset variable."""
     monkeypatch.setenv(VARIABLE, value)
     with pytest.raises(MissingKeyError):
         header(BearerAuth(None, VARIABLE))
     assert header(BearerAuth(None, VARIABLE), "compatible") is None
 
 
-def test_where_a_key_is_not_needed() -> None:
-    """A compatible server gets a key if there is one; the offline backend and signed requests get none."""
+def test_unsigned_requests() -> None:
+    """Signs requests to compatible servers if there is a key, and never signs offline or signed requests."""
     assert header(BearerAuth(None, VARIABLE), "compatible") is None
     assert header(BearerAuth(KEY, VARIABLE), "compatible") == f"Bearer {KEY}"
     assert header(BearerAuth(KEY, VARIABLE), "offline") is None
@@ -68,8 +69,8 @@ def test_where_a_key_is_not_needed() -> None:
     assert BearerAuth(KEY, VARIABLE).imgkit_authenticate(signed, call()) is None
 
 
-def refusal(make: Any) -> str:
-    """Return why a key is refused: before anything is sent, and without a trace of it."""
+def catch_error(make: Any) -> str:
+    """Return the message of the error that `make` raises; check that no key is in it."""
     with pytest.raises(ConfigurationError) as caught:
         make()
     chain = [caught.value, caught.value.__cause__, caught.value.__context__]
@@ -78,29 +79,32 @@ def refusal(make: Any) -> str:
 
 
 @pytest.mark.parametrize("key", [*BROKEN, *UNTYPED])
-def test_refused_as_an_argument(key: Any) -> None:
-    """A key that no header can carry, or that is no text, is refused when the service is built."""
-    assert refusal(partial(BearerAuth, key, VARIABLE)).startswith("api_key ")
+def test_invalid_argument(key: Any) -> None:
+    """Rejects an invalid key when the service is built."""
+    message = catch_error(partial(BearerAuth, key, VARIABLE))
+    assert re.match(r"api_key is a |(Empty|Invalid) key from api_key\.", message)
 
 
 @pytest.mark.parametrize("key", [*BROKEN, *UNTYPED, None])
-def test_refused_from_a_callable(key: Any) -> None:
-    """What a callable returns is held to the same, when it is asked."""
+def test_invalid_result_of_a_callable(key: Any) -> None:
+    """Rejects an invalid result of a callable when it is called."""
     auth = BearerAuth(lambda: key, VARIABLE)
-    assert refusal(partial(header, auth)).startswith("what api_key() returned ")
+    message = catch_error(partial(header, auth))
+    assert re.match(r"(Empty|Invalid) key from the result of api_key\(\)[.:]", message)
 
 
 @pytest.mark.parametrize(
     "key", [one for one in BROKEN if one.strip() and "\0" not in one and "\ud800" not in one]
 )
-def test_refused_from_the_environment(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken variable is refused by its name."""
+def test_invalid_variable(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names the variable that holds an invalid key."""
     monkeypatch.setitem(os.environ, VARIABLE, key)
-    assert refusal(partial(header, BearerAuth(None, VARIABLE))).startswith(VARIABLE)
+    message = catch_error(partial(header, BearerAuth(None, VARIABLE)))
+    assert re.match(rf"(Empty|Invalid) key from {VARIABLE}\.", message)
 
 
 def test_nothing_shows_the_key() -> None:
-    """Neither the plugin, its attributes, a signed request nor its format show the key."""
+    """Shows the key in no repr, attribute or signed request."""
     auth = BearerAuth(KEY, VARIABLE)
     signed = auth.imgkit_authenticate(REQUEST, call())
     shown = [repr(auth), str(auth), f"{auth}", repr(vars(auth)), repr(signed), str(signed), f"{signed}"]
@@ -110,6 +114,6 @@ def test_nothing_shows_the_key() -> None:
 
 @pytest.mark.parametrize("leak", [pickle.dumps, copy.deepcopy])
 def test_key_is_not_pickled(leak: Any) -> None:
-    """A plugin that holds a key cannot be pickled: the key would end up in a file or another process."""
+    """Refuses to pickle or copy a plugin with a key."""
     with pytest.raises(TypeError, match="environment variable"):
         leak(BearerAuth(KEY, VARIABLE))

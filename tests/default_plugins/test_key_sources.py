@@ -1,4 +1,4 @@
-"""Keys from files and keyrings, headers of other names, and where credentials go."""
+"""Keys from files and keyrings, custom headers, and the servers that receive credentials."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def key_file(folder: Path, content: str | bytes = KEY, mode: int = 0o600) -> Pat
 @pytest.mark.parametrize(
     "content", [KEY, f"{KEY}\n", f" {KEY}\r\n\n", f"Bearer {KEY}\n", b"\xef\xbb\xbf" + KEY.encode()]
 )
-def test_forms_of_a_key_file(content: Any, tmp_path: Path) -> None:
-    """Line ends, blanks and the mark that editors put around a key in a file are left out."""
+def test_key_file_forms(content: Any, tmp_path: Path) -> None:
+    """Removes line ends, blanks and a byte order mark around the key."""
     path = key_file(tmp_path, content)
     for auth in (BearerAuth(file=path), BearerAuth(file=str(path)), BearerAuth(FileKey(path))):
         assert header(auth) == f"Bearer {KEY}"
 
 
 def test_file_is_read_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that is renewed in its file counts from the next sending on; an unchanged file is not read."""
+    """Reads a changed file again, and does not read an unchanged file."""
     path = key_file(tmp_path, "first")
     auth = BearerAuth(file=path)
     assert header(auth) == "Bearer first"
@@ -64,68 +64,68 @@ def test_file_is_read_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path that begins with ~ leads to the home folder."""
+    """Expands ~ to the home folder."""
     key_file(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert header(BearerAuth(file="~/api.key")) == f"Bearer {KEY}"
 
 
 NO_KEYS: list[tuple[bytes, str]] = [
-    (b"", "is empty"),
-    (b" \n", "is empty"),
-    (f"{KEY}\n{KEY}\n".encode(), "holds a character"),
-    (f"OPENAI_API_KEY = {KEY}".encode(), "holds a character"),
-    (KEY.encode("utf-16"), "is not a text"),
-    (KEY.encode() + b"A" * LARGEST_FILE, "is not a text"),
+    (b"", "Empty key from {}."),
+    (b" \n", "Empty key from {}."),
+    (f"{KEY}\n{KEY}\n".encode(), "Invalid key from {}. It has a character"),
+    (f"OPENAI_API_KEY = {KEY}".encode(), "Invalid key from {}. It has a character"),
+    (KEY.encode("utf-16"), "No key in {}. It must be a text"),
+    (KEY.encode() + b"A" * LARGEST_FILE, "No key in {}. It must be a text"),
 ]
 
 
 @pytest.mark.parametrize(("content", "why"), NO_KEYS)
-def test_what_is_no_key_file(content: bytes, why: str, tmp_path: Path) -> None:
-    """A file that holds no key is refused by its path, without a word of what it holds, in any frame."""
+def test_invalid_key_files(content: bytes, why: str, tmp_path: Path) -> None:
+    """Names the path of an invalid key file, and shows its content in no frame."""
     path = key_file(tmp_path, content)
     auth = BearerAuth(file=path)
     with pytest.raises(ConfigurationError) as caught:
         header(auth)
-    assert str(caught.value).startswith(f"the key file {str(path)!r} {why}")
-    assert "CANARY" not in frames(caught.value)
+    assert str(caught.value).startswith(why.format(f"the key file {str(path)!r}"))
+    assert "CANARY" not in format_frames(caught.value)
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    """A file that is not there is a missing key; folders, pipes and odd paths say what they are."""
-    with pytest.raises(MissingKeyError, match="is not there: write the key to it"):
+def test_unreadable_key_files(tmp_path: Path) -> None:
+    """Reports missing files as missing keys, and names folders, pipes and invalid paths."""
+    with pytest.raises(MissingKeyError, match="Cannot find the key file .* Write the key to it"):
         header(BearerAuth(file=tmp_path / "none"))
     os.mkfifo(tmp_path / "pipe")
     for odd in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(ConfigurationError, match="is no ordinary file"):
+        with pytest.raises(ConfigurationError, match="give a regular file"):
             header(BearerAuth(file=odd))
-    with pytest.raises(ConfigurationError, match="cannot be read \\(Not a directory\\)"):
+    with pytest.raises(ConfigurationError, match="Cannot read the key file .* \\(Not a directory\\)"):
         header(BearerAuth(file=key_file(tmp_path) / "below"))
     for wrong in ("", "a\0b", 5, b"path"):
-        with pytest.raises(ConfigurationError, match="named by its path"):
+        with pytest.raises(ConfigurationError, match="needs a path"):
             FileKey(wrong)  # type: ignore[arg-type]
 
 
 def test_a_key_in_place_of_a_path_is_not_shown(tmp_path: Path) -> None:
-    """Who gives the key itself as the path finds it neither in the error nor in the repr."""
+    """Shows a key that was passed as a path in neither error nor repr."""
     with pytest.raises(MissingKeyError) as caught:
         header(BearerAuth(file=KEY))
     assert "CANARY" not in f"{caught.value} {FileKey(KEY)!r}"
 
 
-def test_a_file_that_all_can_read_is_used_with_a_warning(tmp_path: Path) -> None:
-    """Containers mount secrets readable, so such a file is used; its owner is told once."""
+def test_world_readable_key_file(tmp_path: Path) -> None:
+    """Uses a world-readable file, and warns its owner once."""
     auth = BearerAuth(file=key_file(tmp_path, mode=0o644))
-    with pytest.warns(KeyFileWarning, match="chmod 600 it") as told:
+    with pytest.warns(KeyFileWarning, match="chmod 600 on it") as warned:
         assert header(auth) == f"Bearer {KEY}"
-    assert "CANARY" not in str(told[0].message)
+    assert "CANARY" not in str(warned[0].message)
     os.utime(tmp_path / "api.key", ns=(1, 1))
     assert header(auth) == f"Bearer {KEY}"  # and warnings are errors here
     assert header(BearerAuth(file=key_file(tmp_path, mode=0o640))) == f"Bearer {KEY}"
 
 
 def test_key_and_file(tmp_path: Path) -> None:
-    """A key and a file at once are refused: one of them would be ignored."""
+    """Rejects a key together with a file."""
     for given in (KEY, lambda: KEY):
         with pytest.raises(ConfigurationError, match="not both") as caught:
             BearerAuth(given, file=key_file(tmp_path))
@@ -133,7 +133,7 @@ def test_key_and_file(tmp_path: Path) -> None:
 
 
 class Keyring:
-    """The part of the package keyring that is used."""
+    """The used part of the package keyring."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -148,7 +148,7 @@ class Keyring:
 
 
 def test_keyring_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key in the keyring is asked for with the first request, by both names, and then kept."""
+    """Reads the keyring with the first request, and keeps the key."""
     ring = Keyring(KEY)
     monkeypatch.setitem(sys.modules, "keyring", ring)
     auth = BearerAuth(KeyringKey("imgkit", "me"))
@@ -158,16 +158,16 @@ def test_keyring_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 KEYRINGS: list[tuple[Any, type[Exception], str]] = [
-    (None, MissingKeyError, "store it with 'python -m keyring set imgkit me'"),
-    (RuntimeError(f"locked {KEY}"), ConfigurationError, r"cannot be read \(RuntimeError: locked …\)"),
-    (KEY.encode(), ConfigurationError, "is a bytes"),
-    (f"{KEY}\n", ConfigurationError, "holds a character"),
+    (None, MissingKeyError, "Store it with 'python -m keyring set imgkit me'"),
+    (RuntimeError(f"locked {KEY}"), ConfigurationError, r"Cannot read .* \(RuntimeError: locked …\)"),
+    (KEY.encode(), ConfigurationError, "a bytes. Give the key as text"),
+    (f"{KEY}\n", ConfigurationError, "has a character"),
 ]
 
 
 @pytest.mark.parametrize(("found", "kind", "why"), KEYRINGS)
 def test_keyring_without_a_key(found: Any, kind: Any, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A keyring that is locked, has no such entry or an odd one says so, and is asked again next time."""
+    """Reports a locked keyring and missing or invalid entries, and reads again next time."""
     monkeypatch.setitem(sys.modules, "keyring", Keyring(found, KEY))
     auth = BearerAuth(KeyringKey("imgkit", "me"))
     with pytest.raises(kind, match=why) as caught:
@@ -178,17 +178,18 @@ def test_keyring_without_a_key(found: Any, kind: Any, why: str, monkeypatch: pyt
 
 
 def test_keyring_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the package the error says how to install it."""
+    """Says how to install the missing package."""
     monkeypatch.setitem(sys.modules, "keyring", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'imgkit-service\[keyring\]'"):
         header(BearerAuth(KeyringKey("imgkit", "me")))
-    for names in (("", "me"), ("imgkit", None)):
+    wrong_names: tuple[tuple[Any, Any], ...] = (("", "me"), ("imgkit", None))
+    for names in wrong_names:
         with pytest.raises(ConfigurationError, match="service and user"):
-            KeyringKey(*names)  # type: ignore[arg-type]
+            KeyringKey(*names)
 
 
 def test_sources_are_pickled_as_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A source that has read its key is pickled as the place where the key lies, without the key."""
+    """Pickles a source as the place of its key, without the key."""
     monkeypatch.setitem(sys.modules, "keyring", Keyring(KEY))
     for source in (FileKey(key_file(tmp_path)), KeyringKey("imgkit", "me")):
         assert source.read() == Secret(KEY)
@@ -199,7 +200,7 @@ def test_sources_are_pickled_as_places(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_header_auth() -> None:
-    """A server with a header of its own gets the key there, as it is, and no Authorization."""
+    """Sends the key in the custom header, without Authorization."""
     for key in (KEY, lambda: KEY):
         signed = HeaderAuth("Api-Key", key).imgkit_authenticate(REQUEST, call("compatible"))
         assert isinstance(signed, HttpRequest)
@@ -212,15 +213,15 @@ def test_header_auth() -> None:
 @pytest.mark.parametrize(
     "name", ["content-length", "Host", "cookie", "accept", "a b", "", "a:", "é", "a\r\nb", 5, None]
 )
-def test_headers_that_carry_no_key(name: Any) -> None:
-    """Framing headers, and what is no header name, are refused when the plugin is made."""
+def test_invalid_key_headers(name: Any) -> None:
+    """Rejects framing headers and invalid header names."""
     with pytest.raises(ConfigurationError, match="cannot carry a key"):
         HeaderAuth(name, KEY)
 
 
 @pytest.mark.parametrize("key", BROKEN)
-def test_no_frame_of_a_refusal_shows_the_key(key: str) -> None:
-    """A traceback that shows local variables shows a broken key in no frame of imgkit."""
+def test_no_frame_shows_an_invalid_key(key: str) -> None:
+    """Shows an invalid key in no local variable of a traceback."""
     makers: list[Any] = [
         partial(HeaderAuth, "api-key", key),
         partial(BearerAuth, key),
@@ -229,7 +230,7 @@ def test_no_frame_of_a_refusal_shows_the_key(key: str) -> None:
     for make in makers:
         with pytest.raises(ConfigurationError) as caught:
             make()
-        assert "CANARY" not in frames(caught.value)
+        assert "CANARY" not in format_frames(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -242,18 +243,18 @@ def test_no_frame_of_a_refusal_shows_the_key(key: str) -> None:
         lambda: BearerAuth(KEY, file="x"),
     ],
 )
-def test_what_is_not_complete_can_be_shown(make: Any) -> None:
-    """A traceback with local variables holds up when a plugin or source is refused half-way."""
+def test_incomplete_objects_have_a_repr(make: Any) -> None:
+    """Has a repr for plugins and sources whose constructor failed."""
     with pytest.raises(ConfigurationError) as caught:
         make()
-    assert "self" in frames(caught.value)
-    assert "CANARY" not in frames(caught.value)
+    assert "self" in format_frames(caught.value)
+    assert "CANARY" not in format_frames(caught.value)
 
 
 @pytest.mark.parametrize("key", [*UNTYPED, None])
 def test_header_auth_takes_keys_only(key: Any) -> None:
-    """What is neither text, callable nor source is refused when the plugin is made."""
-    with pytest.raises(ConfigurationError, match="give text, a callable") as caught:
+    """Rejects anything but text, a callable or a source."""
+    with pytest.raises(ConfigurationError, match="Give text, a callable") as caught:
         HeaderAuth("api-key", key)
     assert "CANARY" not in str(caught.value)
 
@@ -267,8 +268,8 @@ FOREIGN = [
 ]
 
 
-def test_keys_stay_on_encrypted_lines_and_at_home() -> None:
-    """Plain http to another machine, and a request to another origin, get no credentials."""
+def test_keys_stay_at_their_origin() -> None:
+    """Sends no key over plain http to another machine, or to another origin."""
     for auth in (BearerAuth(KEY), HeaderAuth("api-key", KEY), TokenAuth(Tokens())):
         plain = HttpRequest("POST", "http://lan.example/v1/images")
         lan = copy.copy(call())
@@ -280,10 +281,10 @@ def test_keys_stay_on_encrypted_lines_and_at_home() -> None:
                 auth.imgkit_authenticate(HttpRequest("POST", url), call())
 
 
-def frames(error: BaseException) -> str:
-    """Return what a traceback with local variables shows behind the frames of the tests."""
-    told = traceback.TracebackException.from_exception(error, capture_locals=True)
-    own = [frame for frame in told.stack if f"{os.sep}tests{os.sep}" not in frame.filename]
+def format_frames(error: BaseException) -> str:
+    """Return the local variables of a traceback, without the frames of the tests."""
+    summary = traceback.TracebackException.from_exception(error, capture_locals=True)
+    own = [frame for frame in summary.stack if f"{os.sep}tests{os.sep}" not in frame.filename]
     assert own
     chain = [error, error.__cause__, error.__context__]
     return f"{chain} {[(frame.name, frame.locals) for frame in own]}"
@@ -329,13 +330,13 @@ MAKERS: list[Callable[[Path], Any]] = [
 
 @pytest.fixture(params=MAKERS, ids=lambda make: make.__name__)
 def auth(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Each way to authenticate."""
+    """Return each plugin that authenticates."""
     monkeypatch.setitem(sys.modules, "keyring", Keyring(KEY))
     return request.param(tmp_path)
 
 
 def test_each_plugin_signs(flavor: Any, http_backend: str, auth: Any) -> None:
-    """Each plugin gets its key onto the wire, under both services and both backends, in one header."""
+    """Sends the key of each plugin in one header, with both services and backends."""
     with WireServer(reply(200, answer())) as server:
         settings = {"base_url": server.base_url, "plugins": [auth]}
         flavor.run(lambda service: service.create_image("a fox"), http_backend, **settings)
@@ -346,7 +347,7 @@ def test_each_plugin_signs(flavor: Any, http_backend: str, auth: Any) -> None:
 
 
 def test_no_key_across_a_redirect(flavor: Any, http_backend: str, auth: Any) -> None:
-    """A redirect to another server is refused, and that server gets nothing at all."""
+    """Rejects a redirect to another server, which receives nothing."""
     with WireServer(reply(200, answer())) as other:
         with WireServer(reply(307, b"", location=f"{other.base_url}/images/generations")) as server:
             settings = {"base_url": server.base_url, "plugins": [auth]}
@@ -358,7 +359,7 @@ def test_no_key_across_a_redirect(flavor: Any, http_backend: str, auth: Any) -> 
 
 
 def test_no_key_to_a_result_url(http_backend: str, auth: Any) -> None:
-    """A picture at a URL of the API's own origin is fetched without credentials."""
+    """Downloads an image from the API's own origin without credentials."""
     scripts = reply(200, {"data": [{"url": "/p.png"}]}), reply(200, picture(), content_type="image/png")
     with WireServer(*scripts) as server:
         with imgkit.ImageService(http_backend, base_url=server.base_url, plugins=[auth]) as service:
@@ -370,7 +371,7 @@ def test_no_key_to_a_result_url(http_backend: str, auth: Any) -> None:
 
 
 def test_an_echoed_key(auth: Any) -> None:
-    """A server that repeats the key in its refusal gets it into no error, whatever header it came in."""
+    """Removes a key that the server repeats from every error."""
     with WireServer(reply(401, {"error": {"message": f"bad key {KEY}", "code": KEY}})) as server:
         with imgkit.ImageService("requests", base_url=server.base_url, plugins=[auth]) as service:
             with pytest.raises(imgkit.AuthenticationError) as caught:
@@ -379,7 +380,7 @@ def test_an_echoed_key(auth: Any) -> None:
 
 
 def test_canary(flavor: Any, http_backend: str, auth: Any, caplog: Any) -> None:
-    """No repr, attribute, pickle, JSON, log or frame of a failing call shows the key."""
+    """Shows the key in no repr, attribute, pickle, JSON, log or frame of a failed call."""
     caplog.set_level(logging.DEBUG)
     with WireServer(reply(401, {"error": {"message": "bad key"}})) as server:
         settings = {"base_url": server.base_url, "plugins": [auth]}
@@ -387,11 +388,11 @@ def test_canary(flavor: Any, http_backend: str, auth: Any, caplog: Any) -> None:
             flavor.run(lambda service: service.create_image("a fox"), http_backend, **settings)
         assert KEY.encode() in server.lines[0].head
     shown = f"{caught.value!r} {vars(caught.value)} {auth!r} {auth} {vars(auth)} {caplog.text}"
-    assert "CANARY" not in shown + frames(caught.value) + repr([vars(one) for one in caplog.records])
+    assert "CANARY" not in shown + format_frames(caught.value) + repr([vars(one) for one in caplog.records])
     for leak in (pickle.dumps, copy.deepcopy, json.dumps):
         try:
-            told = leak(auth)
+            leaked = leak(auth)
         except (TypeError, pickle.PicklingError) as error:
-            told = str(error)
-        assert "CANARY" not in repr(told)
-        assert not isinstance(told, str) or "pickled" in told or "JSON" in told
+            leaked = str(error)
+        assert "CANARY" not in repr(leaked)
+        assert not isinstance(leaked, str) or "pickled" in leaked or "JSON" in leaked

@@ -1,4 +1,4 @@
-"""The logging plugin: one line a call, the wire at DEBUG, and nothing that must not be told."""
+"""The logging plugin: one line per call, HTTP details at DEBUG, and no secrets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 
 import imgkit
 from imgkit.cache.memory import MemoryStore
-from imgkit.default_plugins.logging import LoggingPlugin, from_environment
+from imgkit.default_plugins.logging import LoggingPlugin, plugin_from_environment
 from imgkit.errors import RateLimitError
 from imgkit.plugins.events import Call, Outcome, Progress, Retrying, Sent, Started
 from imgkit.wire.messages import HttpRequest
@@ -69,8 +69,8 @@ def at_debug(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 @pytest.fixture
-def tidy() -> Iterator[logging.Logger]:
-    """The logger as it was before, whatever a test installs."""
+def restored_logger() -> Iterator[logging.Logger]:
+    """Restore the logger after a test that installs a handler."""
     logger = logging.getLogger("imgkit")
     handlers, level = list(logger.handlers), logger.level
     yield logger
@@ -78,10 +78,10 @@ def tidy() -> Iterator[logging.Logger]:
     logger.setLevel(level)
 
 
-def test_one_line_a_call_offline(flavor: Any, at_info: pytest.LogCaptureFixture) -> None:
-    """At INFO a call of either service is one line, and its facts are on the record."""
+def test_one_line_per_call_offline(flavor: Any, at_info: pytest.LogCaptureFixture) -> None:
+    """Logs one line per call at INFO, with its values as attributes of the record."""
     reply = flavor.run(
-        lambda one: one.create_image("secret otter", size="256x256", n=2), plugins=[LoggingPlugin]
+        lambda service: service.create_image("secret otter", size="256x256", n=2), plugins=[LoggingPlugin]
     )
     (line,) = lines(at_info)
     assert line.levelname == "INFO"
@@ -90,47 +90,58 @@ def test_one_line_a_call_offline(flavor: Any, at_info: pytest.LogCaptureFixture)
         r"seconds=\d+\.\d+ attempts=1 request_id=\S+",
         line.getMessage(),
     )
-    told = facts(line)
-    assert told["imgkit_call_id"] == reply.meta.call_id
-    assert (told["imgkit_pictures"], told["imgkit_attempts"], told["imgkit_event"]) == (2, 1, "succeeded")
-    assert told["imgkit_output_tokens"] == reply.usage.output_tokens > 0
-    assert told["imgkit_bytes"] > sum(len(image.data) for image in reply)
+    attributes = facts(line)
+    assert attributes["imgkit_call_id"] == reply.meta.call_id
+    assert (attributes["imgkit_pictures"], attributes["imgkit_attempts"], attributes["imgkit_event"]) == (
+        2,
+        1,
+        "succeeded",
+    )
+    assert attributes["imgkit_output_tokens"] == reply.usage.output_tokens > 0
+    assert attributes["imgkit_bytes"] > sum(len(image.data) for image in reply)
     assert "otter" not in repr(vars(line))
 
 
-def test_http_calls_tell_model_status_and_request_id(
+def test_http_calls_log_model_status_and_request_id(
     flavor: Any, http_backend: str, at_info: pytest.LogCaptureFixture
 ) -> None:
-    """What the request asked for and what the reply said is in the line, for both HTTP backends."""
+    """Logs values of request and reply, for both HTTP backends."""
     with WireServer(reply(200, answer())) as server:
         options = {"base_url": server.base_url, "model": "gpt-x", "plugins": [LoggingPlugin()]}
-        flavor.run(lambda one: one.create_image("a fox"), http_backend, **options)
-    told = facts(lines(at_info)[0])
+        flavor.run(lambda service: service.create_image("a fox"), http_backend, **options)
+    attributes = facts(lines(at_info)[0])
     assert len(lines(at_info)) == 1
-    assert told["imgkit_backend"] == http_backend
-    assert (told["imgkit_model"], told["imgkit_status"]) == ("gpt-x", 200)
-    assert (told["imgkit_request_id"], told["imgkit_bytes"]) == ("req_test", len(json.dumps(answer())))
-    assert 0 < told["imgkit_seconds"] < 10
+    assert attributes["imgkit_backend"] == http_backend
+    assert (attributes["imgkit_model"], attributes["imgkit_status"]) == ("gpt-x", 200)
+    assert (attributes["imgkit_request_id"], attributes["imgkit_bytes"]) == (
+        "req_test",
+        len(json.dumps(answer())),
+    )
+    assert 0 < attributes["imgkit_seconds"] < 10
 
 
 def test_a_failure_is_a_warning(flavor: Any, http_backend: str, at_info: pytest.LogCaptureFixture) -> None:
-    """A refused call is one WARNING with the error's class and message, on one line, without a traceback."""
+    """Logs a rejected call as one WARNING line without a traceback."""
     body = {"error": {"message": "no such\nsize", "code": "bad"}}
     with WireServer(reply(400, body)) as server:
         options = {"base_url": server.base_url, "model": "gpt-x", "plugins": [LoggingPlugin()]}
         with pytest.raises(imgkit.BadRequestError):
-            flavor.run(lambda one: one.create_image("a fox"), http_backend, **options)
+            flavor.run(lambda service: service.create_image("a fox"), http_backend, **options)
     (line,) = lines(at_info)
-    told = facts(line)
-    assert (line.levelname, line.exc_info, told["imgkit_event"]) == ("WARNING", None, "failed")
-    assert (told["imgkit_error"], told["imgkit_status"]) == ("BadRequestError", 400)
-    assert (told["imgkit_model"], told["imgkit_attempts"], told["imgkit_maybe_billed"]) == ("gpt-x", 1, False)
+    attributes = facts(line)
+    assert (line.levelname, line.exc_info, attributes["imgkit_event"]) == ("WARNING", None, "failed")
+    assert (attributes["imgkit_error"], attributes["imgkit_status"]) == ("BadRequestError", 400)
+    assert (attributes["imgkit_model"], attributes["imgkit_attempts"], attributes["imgkit_maybe_billed"]) == (
+        "gpt-x",
+        1,
+        False,
+    )
     assert re.search("BadRequestError: .*no such size", line.getMessage())
     assert "\n" not in line.getMessage()
 
 
-def test_a_call_that_was_never_sent_is_told_too(flavor: Any, at_info: pytest.LogCaptureFixture) -> None:
-    """A request that a plugin spoils before anything is sent ends in one WARNING with 0 attempts."""
+def test_a_call_that_was_never_sent_is_logged(flavor: Any, at_info: pytest.LogCaptureFixture) -> None:
+    """Logs a WARNING with 0 attempts if a plugin fails before anything is sent."""
 
     class Spoil:
         @imgkit.hookimpl
@@ -138,14 +149,14 @@ def test_a_call_that_was_never_sent_is_told_too(flavor: Any, at_info: pytest.Log
             raise imgkit.InvalidRequestError({"prompt": "not today"})
 
     with pytest.raises(imgkit.InvalidRequestError):
-        flavor.run(lambda one: one.create_image("a fox"), plugins=[LoggingPlugin(), Spoil()])
+        flavor.run(lambda service: service.create_image("a fox"), plugins=[LoggingPlugin(), Spoil()])
     (line,) = lines(at_info)
     assert (facts(line)["imgkit_attempts"], facts(line)["imgkit_seconds"]) == (0, None)
     assert "InvalidRequestError: prompt: not today" in line.getMessage()
 
 
 def test_a_cancelled_call(http_backend: str, at_info: pytest.LogCaptureFixture) -> None:
-    """A task that is cancelled while it waits for the reply ends in a WARNING that it may be billed."""
+    """Logs a WARNING with maybe_billed if a task is cancelled during the reply."""
     plugin = LoggingPlugin()
 
     async def main(server: WireServer) -> None:
@@ -160,8 +171,8 @@ def test_a_cancelled_call(http_backend: str, at_info: pytest.LogCaptureFixture) 
     with WireServer(hang) as server:
         asyncio.run(main(server))
     (line,) = lines(at_info)
-    told = facts(line)
-    assert (line.levelname, told["imgkit_event"], told["imgkit_maybe_billed"]) == (
+    attributes = facts(line)
+    assert (line.levelname, attributes["imgkit_event"], attributes["imgkit_maybe_billed"]) == (
         "WARNING",
         "cancelled",
         True,
@@ -170,29 +181,34 @@ def test_a_cancelled_call(http_backend: str, at_info: pytest.LogCaptureFixture) 
     assert plugin._running == {}
 
 
-def test_the_wire_at_debug(flavor: Any, http_backend: str, at_debug: pytest.LogCaptureFixture) -> None:
-    """At DEBUG the request line, headers, body, the reply's head and its progress are told."""
+def test_http_details_at_debug(flavor: Any, http_backend: str, at_debug: pytest.LogCaptureFixture) -> None:
+    """Logs request line, headers, body, reply head and progress at DEBUG."""
     with WireServer(reply(200, answer())) as server:
         options = {"base_url": server.base_url, "plugins": [LoggingPlugin()]}
-        flavor.run(lambda one: one.create_image("fox " * 100, n=2), http_backend, **options)
+        flavor.run(lambda service: service.create_image("fox " * 100, n=2), http_backend, **options)
         sent, length = f"> POST {server.base_url}/images/generations (attempt 1)", len(server.lines[0].body)
     by_event = {facts(line)["imgkit_event"]: line for line in lines(at_debug, logging.DEBUG)}
     assert list(by_event) == ["sent", "first_byte", "progress", "succeeded"]
     assert sent in by_event["sent"].getMessage()
-    told = facts(by_event["sent"])
-    assert told["imgkit_body"]["n"] == 2
-    assert (told["imgkit_body"]["prompt"][:7], len(told["imgkit_body"]["prompt"])) == ("fox fox", 200)
-    assert told["imgkit_body_bytes"] == length
-    assert told["imgkit_headers"]["content-type"] == "application/json"
+    attributes = facts(by_event["sent"])
+    assert attributes["imgkit_body"]["n"] == 2
+    assert (attributes["imgkit_body"]["prompt"][:7], len(attributes["imgkit_body"]["prompt"])) == (
+        "fox fox",
+        200,
+    )
+    assert attributes["imgkit_body_bytes"] == length
+    assert attributes["imgkit_headers"]["content-type"] == "application/json"
     assert facts(by_event["first_byte"])["imgkit_headers"]["x-request-id"] == "req_test"
     size = len(json.dumps(answer()))
     assert by_event["progress"].getMessage().endswith(f"< {size} of {size} bytes")
 
 
 def test_forms_show_fields_and_sizes(flavor: Any, at_debug: pytest.LogCaptureFixture) -> None:
-    """Of a form the fields are shown, and of its pictures only that they count in its size."""
+    """Logs the fields of a form and its size, but no images."""
     image = picture(size=(64, 64))
-    flavor.run(lambda one: one.create_image_edit(image, "a hat", size="256x256"), plugins=[LoggingPlugin()])
+    flavor.run(
+        lambda service: service.create_image_edit(image, "a hat", size="256x256"), plugins=[LoggingPlugin()]
+    )
     sent = next(line for line in lines(at_debug, logging.DEBUG) if facts(line)["imgkit_event"] == "sent")
     assert facts(sent)["imgkit_body"] == {"prompt": "a hat", "size": "256x256"}
     assert facts(sent)["imgkit_body_bytes"] > len(image)
@@ -202,7 +218,7 @@ def test_forms_show_fields_and_sizes(flavor: Any, at_debug: pytest.LogCaptureFix
 def test_no_secret_in_any_record(
     flavor: Any, http_backend: str, status: int, at_debug: pytest.LogCaptureFixture
 ) -> None:
-    """Key, organisation, cookie, signature and picture are in no part of any record, whatever is echoed."""
+    """Logs no key, organisation, cookie, signature or image, even if the server repeats them."""
     message = f"key {KEY} of {ORGANIZATION} for {SIGNED} with {BASE64}"
     body: Any = (
         {"created": 1, "data": [{"url": SIGNED}]} if status == 200 else {"error": {"message": message}}
@@ -236,17 +252,17 @@ def test_no_secret_in_any_record(
     assert "characters of base64" in repr([vars(line) for line in records])
 
 
-def test_every_fact_is_json(flavor: Any, at_debug: pytest.LogCaptureFixture) -> None:
-    """The facts of every record survive JSON as they are."""
-    flavor.run(lambda one: one.create_image("a \x07 fox", size="256x256"), plugins=[LoggingPlugin()])
+def test_attributes_are_json(flavor: Any, at_debug: pytest.LogCaptureFixture) -> None:
+    """Attributes of each record survive a round trip through JSON."""
+    flavor.run(lambda service: service.create_image("a \x07 fox", size="256x256"), plugins=[LoggingPlugin()])
     records = lines(at_debug, logging.DEBUG)
     assert len(records) >= 4
     for line in records:
         assert json.loads(json.dumps(facts(line), allow_nan=False)) == facts(line)
 
 
-def test_the_page_lists_every_fact(http_backend: str, at_debug: pytest.LogCaptureFixture) -> None:
-    """docs/logging-and-telemetry.md names exactly the attributes that each kind of record has."""
+def test_the_page_lists_every_attribute(http_backend: str, at_debug: pytest.LogCaptureFixture) -> None:
+    """docs/logging-and-telemetry.md lists exactly the attributes of each kind of record."""
     page = (Path(__file__).parents[2] / "docs" / "logging-and-telemetry.md").read_text("utf-8")
     plugin = LoggingPlugin()
     with WireServer(reply(200, answer()), reply(400, {"error": {"message": "no"}})) as server:
@@ -263,8 +279,8 @@ def test_the_page_lists_every_fact(http_backend: str, at_debug: pytest.LogCaptur
         assert {f"imgkit_{name}" for name in re.findall(r"`(\w+)`", row)} == facts(line).keys() - everywhere
 
 
-def test_concurrent_calls_are_told_apart(flavor: Any, at_debug: pytest.LogCaptureFixture) -> None:
-    """Of calls that run at once, each has its own events under its own id."""
+def test_concurrent_calls_have_ids(flavor: Any, at_debug: pytest.LogCaptureFixture) -> None:
+    """Logs events of concurrent calls under their own ids."""
     plugin = LoggingPlugin()
     prompts = [f"fox {index}" for index in range(6)]
 
@@ -287,30 +303,31 @@ def test_concurrent_calls_are_told_apart(flavor: Any, at_debug: pytest.LogCaptur
     assert plugin._running == {}
 
 
-def test_retries_are_told_at_info(at_info: pytest.LogCaptureFixture) -> None:
-    """A retry is a line at INFO with the failure before it, how long is waited, and no secret."""
+def test_retries_at_info(at_info: pytest.LogCaptureFixture) -> None:
+    """Logs a retry at INFO with the failure and the wait, and without secrets."""
     LoggingPlugin().imgkit_on_event(Retrying(REFUSED, 2.5), CALL)
     (line,) = lines(at_info)
     assert line.getMessage() == (
-        "create_image retrying again in 2.500 s, after 1 attempts, refused: RateLimitError: slow down …"
+        "create_image retrying next attempt in 2.500 s, "
+        "after 1 attempts, refused: RateLimitError: slow down …"
     )
     assert (facts(line)["imgkit_wait_s"], facts(line)["imgkit_outcome"]) == (2.5, "refused")
     assert "CANARY" not in repr(vars(line))
 
 
 def test_dripping_replies_do_not_flood(at_debug: pytest.LogCaptureFixture) -> None:
-    """Of a reply that drips, progress is told at its beginning and end, and once a second between."""
+    """Logs progress at start and end of a slow reply, and once a second between."""
     plugin = LoggingPlugin()
     for received in range(1, 1001):
         plugin.imgkit_on_event(Progress(received, 1000), CALL)
-    told = [facts(line)["imgkit_bytes"] for line in lines(at_debug, logging.DEBUG)]
-    assert told[0] == 1
-    assert told[-1] == 1000
-    assert len(told) < 10
+    attributes = [facts(line)["imgkit_bytes"] for line in lines(at_debug, logging.DEBUG)]
+    assert attributes[0] == 1
+    assert attributes[-1] == 1000
+    assert len(attributes) < 10
 
 
 def test_silent_without_configuration() -> None:
-    """Unconfigured, a failing call with the plugin writes nothing anywhere, and root has no handler."""
+    """Writes nothing without configuration, and adds no handler to the root logger."""
     program = (
         "import logging, imgkit; from imgkit.default_plugins.logging import LoggingPlugin\n"
         "url = 'http://127.0.0.1:1/v1'\n"
@@ -330,9 +347,9 @@ def in_process(program: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 PROGRAM = (
-    "import imgkit; from imgkit.default_plugins.logging import from_environment\n"
+    "import imgkit; from imgkit.default_plugins.logging import plugin_from_environment\n"
     "for _ in range(2):\n"
-    "    plugin = from_environment()\n"
+    "    plugin = plugin_from_environment()\n"
     "with imgkit.ImageService(plugins=[plugin]) as service:\n"
     "    service.create_image('a red fox', size='256x256')"
 )
@@ -342,7 +359,7 @@ PROGRAM = (
     ("level", "count", "prompt"), [("info", 1, False), ("DEBUG", 4, True), ("warning", 0, False)]
 )
 def test_the_variable_writes_to_stderr(level: str, count: int, prompt: bool) -> None:
-    """IMGKIT_LOG brings plugin and handler, once however many services are built, at its level."""
+    """Adds plugin and handler once for IMGKIT_LOG, at its level."""
     done = in_process(PROGRAM, IMGKIT_LOG=level)
     shown = done.stderr.splitlines()
     assert sum(" imgkit create_image " in line for line in shown) == len(shown)
@@ -354,31 +371,33 @@ def test_the_variable_writes_to_stderr(level: str, count: int, prompt: bool) -> 
     assert done.stdout == ""
 
 
-def test_the_variable_unknown_or_blank(monkeypatch: pytest.MonkeyPatch, tidy: logging.Logger) -> None:
-    """An unknown value is an error that names the variable and its values; blank, nothing is done."""
-    before = list(tidy.handlers)
+def test_the_variable_unknown_or_blank(
+    monkeypatch: pytest.MonkeyPatch, restored_logger: logging.Logger
+) -> None:
+    """Rejects an unknown value of the variable, and ignores a blank value."""
+    before = list(restored_logger.handlers)
     monkeypatch.setenv("IMGKIT_LOG", " ")
-    assert from_environment() is None
+    assert plugin_from_environment() is None
     monkeypatch.setenv("IMGKIT_LOG", "loud")
     with pytest.raises(imgkit.ConfigurationError, match=r"IMGKIT_LOG is 'loud'.*debug, info, warning"):
-        from_environment()
-    assert tidy.handlers == before
+        plugin_from_environment()
+    assert restored_logger.handlers == before
 
 
-def test_no_line_twice(monkeypatch: pytest.MonkeyPatch, tidy: logging.Logger) -> None:
-    """A service that has the plugin gets no second one; the handler comes once and follows the variable."""
+def test_no_line_twice(monkeypatch: pytest.MonkeyPatch, restored_logger: logging.Logger) -> None:
+    """Adds no second plugin or handler, and follows a changed variable."""
     monkeypatch.setenv("IMGKIT_LOG", "warning")
-    before = len(tidy.handlers)
-    assert isinstance(from_environment([object()]), LoggingPlugin)
-    assert from_environment([LoggingPlugin()]) is None
+    before = len(restored_logger.handlers)
+    assert isinstance(plugin_from_environment([object()]), LoggingPlugin)
+    assert plugin_from_environment([LoggingPlugin()]) is None
     monkeypatch.setenv("IMGKIT_LOG", "debug")
-    from_environment()
-    assert len(tidy.handlers) == before + 1
-    assert tidy.level == tidy.handlers[-1].level == logging.DEBUG
+    plugin_from_environment()
+    assert len(restored_logger.handlers) == before + 1
+    assert restored_logger.level == restored_logger.handlers[-1].level == logging.DEBUG
 
 
 def test_off_costs_no_formatting(caplog: pytest.LogCaptureFixture) -> None:
-    """With the logger's level above WARNING nothing is kept; at WARNING a body is not even read."""
+    """Formats nothing above WARNING, and reads no body at WARNING."""
 
     class Untouchable:
         content_type = "application/json"
@@ -400,8 +419,8 @@ def test_off_costs_no_formatting(caplog: pytest.LogCaptureFixture) -> None:
         plugin.imgkit_on_event(sent, CALL)
 
 
-def test_a_hit_is_told(caplog: Any) -> None:
-    """A reply from the cache is one line at INFO, with what it came from at DEBUG."""
+def test_cache_hit(caplog: Any) -> None:
+    """Logs a cache hit as one line at INFO, and its key and age at DEBUG."""
     caplog.set_level(logging.DEBUG, "imgkit")
     with imgkit.ImageService(plugins=["logging", imgkit.CachePlugin(MemoryStore())]) as service:
         for _ in range(2):
@@ -409,4 +428,4 @@ def test_a_hit_is_told(caplog: Any) -> None:
             service.create_image("a fox", size="64x64")
     events = [getattr(record, "imgkit_event", "") for record in caplog.records]
     assert events == ["cache_hit", "succeeded"]
-    assert caplog.records[1].imgkit_cached is True  # type: ignore[attr-defined]
+    assert caplog.records[1].imgkit_cached is True

@@ -1,4 +1,4 @@
-"""Retries: what is sent again, after how long, and what never is."""
+"""Retries: which failures are retried, after which wait, and which never are."""
 
 from __future__ import annotations
 
@@ -47,63 +47,63 @@ def refused(**facts: Any) -> imgkit.RateLimitError:
     return imgkit.RateLimitError("slow", status=429, **facts)
 
 
-def waits(kind: Any, error: Any = None, count: int = 7, **options: Any) -> list[float | None]:
-    """Return what the plugin says to the first failures of one kind."""
+def list_waits(kind: Any, error: Any = None, count: int = 7, **options: Any) -> list[float | None]:
+    """Return the plugin's waits after the first failures of one kind."""
     one = plugin(**options)
     return [one.imgkit_retry_wait(outcome(kind, number, error), CALL) for number in range(1, count + 1)]
 
 
 def test_unsent() -> None:
-    """What was not sent is tried four times in all, with growing pauses, within thirty seconds."""
-    assert waits("unsent", imgkit.NotSentError("m"), 5) == [0.5, 1.0, 2.0, None, None]
+    """Tries four times within thirty seconds if nothing was sent, with growing waits."""
+    assert list_waits("unsent", imgkit.NotSentError("m"), 5) == [0.5, 1.0, 2.0, None, None]
     late = outcome("unsent", 2, imgkit.NotSentError("m"), elapsed_s=31.0)
     assert plugin().imgkit_retry_wait(late, CALL) is None
-    assert waits("unsent", imgkit.NotSentError("m", permanent=True), 1) == [None]
+    assert list_waits("unsent", imgkit.NotSentError("m", permanent=True), 1) == [None]
 
 
 def test_refused() -> None:
-    """A rate limit is tried five times in all: as the server asks, or 1, 2, 4, 8 seconds."""
-    assert waits("refused", refused(), 6) == [1.0, 2.0, 4.0, 8.0, None, None]
-    assert waits("refused", refused(retry_after_s=20.0), 1) == [pytest.approx(22.0)]
-    assert waits("refused", refused(retry_after_s=120.0), 1) == [pytest.approx(132.0)]
-    assert waits("refused", refused(retry_after_s=120.5), 1) == [None]
+    """Tries five times after a rate limit, with the server's wait or 1, 2, 4, 8 seconds."""
+    assert list_waits("refused", refused(), 6) == [1.0, 2.0, 4.0, 8.0, None, None]
+    assert list_waits("refused", refused(retry_after_s=20.0), 1) == [pytest.approx(22.0)]
+    assert list_waits("refused", refused(retry_after_s=120.0), 1) == [pytest.approx(132.0)]
+    assert list_waits("refused", refused(retry_after_s=120.5), 1) == [None]
 
 
 def test_failed() -> None:
-    """A failure that the API reports is tried twice more, or as often as the user says, or never."""
-    assert waits("failed", count=4) == [0.5, 1.0, None, None]
-    assert waits("failed", count=2, retry_server_errors=0) == [None, None]
+    """Retries a reported failure twice, or as often as configured."""
+    assert list_waits("failed", count=4) == [0.5, 1.0, None, None]
+    assert list_waits("failed", count=2, retry_server_errors=0) == [None, None]
 
 
 def test_unknown() -> None:
-    """An unknown outcome is never repeated, unless the user takes the risk: then once."""
-    assert waits("unknown", count=3) == [None, None, None]
-    assert waits("unknown", count=3, on_unknown="retry-once") == [0.5, None, None]
+    """Retries an unknown outcome only with "retry-once", and only once."""
+    assert list_waits("unknown", count=3) == [None, None, None]
+    assert list_waits("unknown", count=3, on_unknown="retry-once") == [0.5, None, None]
 
 
 def test_jitter() -> None:
-    """Pauses lie between half and the whole of their step, never above eight seconds."""
-    low = waits("unsent", imgkit.NotSentError("m"), 3, chance=lambda: 0.0)
+    """Waits between half of a step and the whole step, at most eight seconds."""
+    low = list_waits("unsent", imgkit.NotSentError("m"), 3, chance=lambda: 0.0)
     assert low == [0.25, 0.5, 1.0]
     one = plugin(retry_server_errors=5)
-    assert one._backoff(1000) == 8.0
+    assert one._backoff_s(1000) == 8.0
 
 
-def test_the_server_has_the_last_word() -> None:
-    """`x-should-retry: false` ends a call, whatever the failure was."""
+def test_server_forbids_a_retry() -> None:
+    """Ends a call after `x-should-retry: false`, whatever the failure."""
     for kind, error in (("refused", refused()), ("unsent", imgkit.NotSentError("m"))):
         error.should_retry = False  # type: ignore[union-attr]
-        assert waits(kind, error, 1) == [None]
+        assert list_waits(kind, error, 1) == [None]
 
 
 def test_no_wait_beyond_the_deadline() -> None:
-    """A pause that the deadline would cut off is not begun."""
+    """Starts no wait that exceeds the deadline."""
     soon = outcome("refused", 1, refused(retry_after_s=20.0), remaining_s=10.0)
     assert plugin().imgkit_retry_wait(soon, CALL) is None
 
 
 def test_budget() -> None:
-    """An outage takes at most a hundred tokens of retries; successes give them back one by one."""
+    """Spends at most a hundred tokens on retries, and gains one per success."""
     one = plugin(on_unknown="retry-once")
     answers = [one.imgkit_retry_wait(outcome("unknown"), CALL) for _ in range(6)]
     assert answers == [0.5] * 5 + [None]
@@ -113,7 +113,7 @@ def test_budget() -> None:
 
 
 def test_breaker() -> None:
-    """After five failures in a minute nothing is sent for half a minute; then one call tries."""
+    """Sends nothing for half a minute after five failures in a minute; then one call tries."""
     now = [0.0]
     one = plugin(clock=lambda: now[0])
     failure = Failed(imgkit.ServerError("m", status=500))
@@ -133,14 +133,14 @@ def test_breaker() -> None:
 @pytest.mark.parametrize(
     "options", [{"on_unknown": "always"}, {"retry_server_errors": -1}, {"retry_server_errors": True}]
 )
-def test_wrong_settings(options: dict[str, Any]) -> None:
-    """Settings that do not exist are refused."""
+def test_invalid_settings(options: dict[str, Any]) -> None:
+    """Rejects invalid settings."""
     with pytest.raises(imgkit.ConfigurationError):
         RetryPlugin(**options)
 
 
 def test_a_retried_call_step_by_step() -> None:
-    """The flow asks for a pause and opens the same request again; attempts are recorded."""
+    """Sleeps, opens the same request again and records the attempts."""
     flow = OperationFlows(core(plugin())).create_image("a fox")
     first = advance(flow, None)
     assert isinstance(first, SendRequest)
@@ -176,8 +176,8 @@ NEVER: dict[str, tuple[int, Any, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("case", NEVER)
-def test_what_is_never_sent_again(case: str) -> None:
-    """Quota, refusals, wrong requests and gateways that gave up end the call at once."""
+def test_never_retried(case: str) -> None:
+    """Ends the call after quota errors, rejections, invalid requests and gateway timeouts."""
     status, body, headers = NEVER[case]
     flow = OperationFlows(core(plugin())).create_image("a fox")
     advance(flow, None)
@@ -188,8 +188,8 @@ def test_what_is_never_sent_again(case: str) -> None:
 
 
 @pytest.mark.parametrize("status", [408, 409, 502, 504])
-def test_the_server_may_widen(status: int) -> None:
-    """`x-should-retry: true` makes 408, 409 and gateway errors failures that are tried again."""
+def test_server_allows_a_retry(status: int) -> None:
+    """Retries 408, 409 and gateway errors after `x-should-retry: true`."""
     flow = OperationFlows(core(plugin())).create_image("a fox")
     advance(flow, None)
     advance(flow, Head(status, {"x-should-retry": "true"}))
@@ -198,7 +198,7 @@ def test_the_server_may_widen(status: int) -> None:
 
 
 def test_posts_are_counted(flavor: Any, http_backend: str) -> None:
-    """Against a server: a rate limit and a reported failure are sent again, a cut connection never."""
+    """Repeats a POST after a rate limit or a reported failure, never after a cut connection."""
     limited = reply(429, {"error": {"code": "rate_limit_exceeded"}}, retry_after_ms="5")
     with WireServer(limited, limited, reply(200, answer())) as server:
         made = flavor.run(
@@ -216,7 +216,7 @@ def test_posts_are_counted(flavor: Any, http_backend: str) -> None:
 
 
 def test_sleeps_end_with_the_deadline(flavor: Any) -> None:
-    """A server that asks for more time than is left is not waited for."""
+    """Does not wait for a server that asks for more time than is left."""
     with pytest.raises(imgkit.RateLimitError):
         flavor.run(
             lambda service: service.create_image("a fox", timeout_s=0.5),
@@ -248,12 +248,12 @@ RETRY_AFTER: list[tuple[dict[str, str], float | None]] = [
 
 @pytest.mark.parametrize(("headers", "expected"), RETRY_AFTER)
 def test_retry_after(headers: dict[str, str], expected: float | None) -> None:
-    """Every form of Retry-After is read, and nonsense is none."""
+    """Parses each form of Retry-After, and ignores invalid values."""
     assert retry_after_s(headers, NOW) == expected
 
 
-def test_wrong_answers_of_plugins() -> None:
-    """A plugin that answers with something else than seconds is named."""
+def test_invalid_results_of_plugins() -> None:
+    """Names a plugin that returns anything but seconds."""
 
     class Odd:
         @imgkit.hookimpl
@@ -267,7 +267,7 @@ def test_wrong_answers_of_plugins() -> None:
 
 
 def test_a_plugin_may_give_up() -> None:
-    """A plugin that answers with a negative number ends the call before the next is asked."""
+    """Ends the call after a negative number, without calling the next plugin."""
 
     class Impatient:
         @imgkit.hookimpl

@@ -1,4 +1,4 @@
-"""The telemetry plugin: one span a call with the conventions' names, metrics, and no secret in either."""
+"""The telemetry plugin: one span per call, metrics, conventional names, and no secrets."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CALL = Call(
 
 
 class Collected:
-    """Providers of the SDK whose spans and metrics stay in memory."""
+    """Telemetry providers that keep spans and metrics in memory."""
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
@@ -69,6 +69,7 @@ class Collected:
 
     def points(self) -> dict[str, list[Any]]:
         data = self._reader.get_metrics_data()
+        assert data is not None
         scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics]
         metrics = [metric for scope in scopes for metric in scope.metrics]
         return {f"{one.name} {one.unit}": list(one.data.data_points) for one in metrics}
@@ -79,14 +80,12 @@ def collected() -> Collected:
     return Collected()
 
 
-def test_a_span_has_the_names_of_the_conventions(
-    flavor: Any, http_backend: str, collected: Collected
-) -> None:
-    """A call is one CLIENT span with exactly these attributes, whichever service and backend."""
+def test_span_attributes(flavor: Any, http_backend: str, collected: Collected) -> None:
+    """Creates one CLIENT span with exactly these attributes, for each service and backend."""
     body = {**answer(2), "usage": USAGE, "model": "gpt-x-2026"}
     with WireServer(reply(200, body)) as server:
         options = {"base_url": server.base_url, "model": "gpt-x", "plugins": [collected.plugin()]}
-        made = flavor.run(lambda one: one.create_image("a fox", n=2), http_backend, **options)
+        made = flavor.run(lambda service: service.create_image("a fox", n=2), http_backend, **options)
     span = collected.span()
     assert (span.name, span.kind) == ("image_generation gpt-x", SpanKind.CLIENT)
     assert span.status.status_code is StatusCode.UNSET
@@ -113,10 +112,10 @@ def test_a_span_has_the_names_of_the_conventions(
 
 
 def test_metrics(flavor: Any, collected: Collected) -> None:
-    """Duration and tokens are histograms with the conventions' names, units and attributes."""
+    """Records duration and tokens as histograms with conventional names and units."""
     with WireServer(reply(200, {**answer(), "usage": USAGE})) as server:
         options = {"base_url": server.base_url, "model": "gpt-x", "plugins": [collected.plugin()]}
-        flavor.run(lambda one: one.create_image("a fox"), "requests", **options)
+        flavor.run(lambda service: service.create_image("a fox"), "requests", **options)
     points = collected.points()
     assert set(points) == {"gen_ai.client.operation.duration s", "gen_ai.client.token.usage {token}"}
     common = {
@@ -135,8 +134,8 @@ def test_metrics(flavor: Any, collected: Collected) -> None:
     assert tokens["input"].explicit_bounds[-1] == 67108864
 
 
-def test_offline_calls_are_not_a_providers(flavor: Any, collected: Collected) -> None:
-    """What the painter drew names neither a provider that bills nor a server; each operation has its name."""
+def test_offline_calls(flavor: Any, collected: Collected) -> None:
+    """Names no provider and no server for offline calls."""
     image = picture(size=(64, 64))
 
     async def both(one: Any) -> None:
@@ -159,11 +158,11 @@ def test_offline_calls_are_not_a_providers(flavor: Any, collected: Collected) ->
 
 
 def test_failures(flavor: Any, http_backend: str, collected: Collected) -> None:
-    """A failed call's span and duration have its error class, and the span the error's words."""
+    """Adds the error class to span and duration, and the message to the span."""
     with WireServer(reply(400, {"error": {"message": f"bad\nsize {KEY}"}})) as server:
         options = {"base_url": server.base_url, "model": "gpt-x", "plugins": [collected.plugin()]}
         with pytest.raises(imgkit.BadRequestError):
-            flavor.run(lambda one: one.create_image("a fox"), http_backend, **options)
+            flavor.run(lambda service: service.create_image("a fox"), http_backend, **options)
     span = collected.span()
     assert span.status.status_code is StatusCode.ERROR
     assert "bad size …" in (span.status.description or "")
@@ -177,7 +176,7 @@ def test_failures(flavor: Any, http_backend: str, collected: Collected) -> None:
 
 
 def test_cancelled_calls_leave_no_span_open(http_backend: str, collected: Collected) -> None:
-    """The span of a cancelled call ends with it, says that it may be billed, and nothing is kept."""
+    """Ends the span of a cancelled call with maybe_billed."""
     plugin = collected.plugin()
 
     async def main(server: WireServer) -> None:
@@ -199,7 +198,7 @@ def test_cancelled_calls_leave_no_span_open(http_backend: str, collected: Collec
 
 
 def test_spans_nest_under_the_callers(flavor: Any, collected: Collected) -> None:
-    """Of concurrent calls, each span is a child of the one that is current where its call is made."""
+    """Nests each span of concurrent calls under its caller's span."""
     plugin, tracer = collected.plugin(), collected.tracers.get_tracer("test")
 
     def one_call(service: Any, number: int) -> None:
@@ -235,7 +234,7 @@ def test_spans_nest_under_the_callers(flavor: Any, collected: Collected) -> None
 def test_no_secret_in_spans_or_metrics(
     flavor: Any, http_backend: str, status: int, collected: Collected
 ) -> None:
-    """Key, organisation, cookie, signature and picture are in no span and no metric, content captured."""
+    """Exports no key, organisation, cookie, signature or image, even with captured content."""
 
     class Biscuit:
         @imgkit.hookimpl
@@ -252,12 +251,14 @@ def test_no_secret_in_spans_or_metrics(
         options: dict[str, Any] = {"api_key": KEY, "organization": ORGANIZATION, "base_url": server.base_url}
         options["plugins"] = [collected.plugin(capture_content=True), Biscuit()]
         try:
-            flavor.run(lambda one: one.create_image(f"{SIGNED} {BASE64} {KEY}"), http_backend, **options)
+            flavor.run(
+                lambda service: service.create_image(f"{SIGNED} {BASE64} {KEY}"), http_backend, **options
+            )
         except imgkit.BadRequestError:
             assert status == 400
         assert KEY in server.lines[0].head.decode()
         assert "CANARY-cookie" in server.lines[0].head.decode()
-    assert "characters of base64" in dict(collected.span().attributes or {})["gen_ai.input.messages"]
+    assert "characters of base64" in str((collected.span().attributes or {})["gen_ai.input.messages"])
     assert "CANARY" not in collected.everything()
     assert BASE64[:80] not in collected.everything()
 
@@ -269,7 +270,7 @@ def captured(collected: Collected, **options: Any) -> Any:
 
 
 def test_prompts_are_not_captured(collected: Collected) -> None:
-    """By default no prompt is in any span or metric."""
+    """Exports no prompt by default."""
     assert captured(collected) is None
     assert "otter" not in collected.everything()
 
@@ -278,7 +279,7 @@ def test_prompts_are_not_captured(collected: Collected) -> None:
 def test_prompts_are_captured_on_request(
     by_variable: bool, collected: Collected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asked for by argument or variable, the prompt is there as a message, shortened."""
+    """Exports the shortened prompt if the argument or the variable enables it."""
     if by_variable:
         monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true")
     (message,) = json.loads(captured(collected, **({} if by_variable else {"capture_content": True})))
@@ -288,21 +289,21 @@ def test_prompts_are_captured_on_request(
 
 
 def test_the_argument_wins_over_the_variable(collected: Collected, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With capture_content=False the variable does nothing."""
+    """Ignores the variable with capture_content=False."""
     monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true")
     assert captured(collected, capture_content=False) is None
 
 
 def test_retries_are_events_of_one_span(collected: Collected) -> None:
-    """A retry is an event of the call's span; its failure's message stays out."""
+    """Adds a retry as an event of the span, without the message of the failure."""
     error = RateLimitError(f"slow down {KEY}", status=429)
     outcome = Outcome(kind="refused", error=error, number=1, attempts=1, elapsed_s=0.1, remaining_s=59.0)
     plugin = collected.plugin()
     for event in (Started(), Retrying(outcome, 2.5), Failed(NotSentError("no way"))):
         plugin.imgkit_on_event(event, CALL)
-    (event,) = collected.span().events
-    assert event.name == "imgkit.retry"
-    assert dict(event.attributes or {}) == {
+    (span_event,) = collected.span().events
+    assert span_event.name == "imgkit.retry"
+    assert dict(span_event.attributes or {}) == {
         "error.type": "RateLimitError",
         "imgkit.outcome": "refused",
         "imgkit.attempts": 1,
@@ -312,7 +313,7 @@ def test_retries_are_events_of_one_span(collected: Collected) -> None:
 
 
 def test_cached_replies_count_no_tokens(collected: Collected) -> None:
-    """A call that a cache answers has a span and a duration, and its tokens are not counted again."""
+    """Records span and duration of a cache hit, but no tokens."""
     meta = Meta(operation="create_image", call_id=CALL.id, backend="requests", provider="openai", cached=True)
     response = ImagesResponse(images=(), meta=meta, usage=Usage(input_tokens=7, output_tokens=90))
     collected.plugin().imgkit_on_event(Succeeded(response), CALL)
@@ -323,14 +324,14 @@ def test_cached_replies_count_no_tokens(collected: Collected) -> None:
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without opentelemetry-api, building the plugin is an error that says how to install it."""
+    """Says how to install opentelemetry-api."""
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(imgkit.PluginError, match=r"pip install 'imgkit-service\[otel\]'"):
         TelemetryPlugin()
 
 
 def test_without_an_sdk() -> None:
-    """With the API package alone, calls work and nothing is kept."""
+    """Works with the API package alone, and keeps nothing."""
     plugin = TelemetryPlugin()
     with imgkit.ImageService(plugins=[plugin]) as service:
         assert len(service.create_image("a fox", size="256x256")) == 1
@@ -339,7 +340,7 @@ def test_without_an_sdk() -> None:
 
 @pytest.mark.parametrize("data", [b"[1]", b"{", b"\xff", b'"text"'])
 def test_bodies_without_members(data: bytes) -> None:
-    """What is no JSON object has no members, and neither has a body of another type."""
+    """Returns no members for bodies other than JSON objects and forms."""
     url = "https://api.example/v1"
     assert request_members(HttpRequest("POST", url, body=BytesBody(data, "application/json"))) == {}
     assert request_members(HttpRequest("POST", url, body=BytesBody(b'{"n": 1}', "text/plain"))) == {}

@@ -1,4 +1,4 @@
-"""Tokens that expire: kept, renewed in time, fetched once for all who need them."""
+"""Tokens that expire: kept, renewed in time, and fetched once for concurrent callers."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from imgkit.errors import ConfigurationError, MissingKeyError, NotSentError
 from imgkit.plugins.tokens import Token, TokenNeeded
 from imgkit.redact import Secret
 from imgkit.wire.messages import HttpRequest
-from tests.default_plugins.test_auth import KEY, REQUEST, call
+from tests.support.auth import KEY, REQUEST, call
 from tests.support.pictures import answer
 from tests.support.wire_server import WireServer, reply
 
 MANY = 50
 
 
-class Counting:
-    """A source of numbered tokens that are good for 100 seconds."""
+class CountingSource:
+    """A source of numbered tokens that are valid for 100 seconds."""
 
     def __init__(self, now: Callable[[], float] = lambda: 0.0, fault: Exception | None = None) -> None:
         self.fetched = 0
@@ -61,9 +61,9 @@ def signed(auth: TokenAuth) -> str:
 
 
 def test_kept_and_renewed_before_it_expires() -> None:
-    """A token serves until a minute before its end; then, and not before, another one is fetched."""
+    """Uses a token until a minute before its expiry, then fetches another."""
     now = [1000.0]
-    source = Counting(lambda: now[0])
+    source = CountingSource(lambda: now[0])
     auth = TokenAuth(source, clock=lambda: now[0])
     shown = []
     for moment in (1000.0, 1039.9, 1040.0, 1079.9, 1080.0):
@@ -73,15 +73,15 @@ def test_kept_and_renewed_before_it_expires() -> None:
 
 
 def test_a_kept_token_needs_no_fetch() -> None:
-    """While a token is good the hook signs by itself, so no thread is asked for."""
-    auth = TokenAuth(Counting(), clock=lambda: 0.0)
+    """Signs within the hook while a token is valid."""
+    auth = TokenAuth(CountingSource(), clock=lambda: 0.0)
     assert isinstance(auth.imgkit_authenticate(REQUEST, call()), TokenNeeded)
     signed(auth)
     assert isinstance(auth.imgkit_authenticate(REQUEST, call()), HttpRequest)
 
 
 def test_short_lived_and_endless_tokens() -> None:
-    """A token that ends at once is used once; one without an end is fetched once."""
+    """Uses an expired token once, and fetches a token without expiry once."""
     lives = {"short": 10.0, "endless": None}
     for name, expires_at in lives.items():
         count = itertools.count(1)
@@ -96,17 +96,17 @@ def test_short_lived_and_endless_tokens() -> None:
 
 
 def test_forget() -> None:
-    """A token that the server refused is dropped on demand, and the next request fetches one."""
-    auth = TokenAuth(Counting(), clock=lambda: 0.0)
+    """Fetches another token after `forget`."""
+    auth = TokenAuth(CountingSource(), clock=lambda: 0.0)
     assert signed(auth).endswith("-1")
     auth.forget()
     assert signed(auth).endswith("-2")
 
 
 def test_other_header_and_scheme() -> None:
-    """A token goes into the header that the server wants, after the scheme it wants, or none."""
+    """Sends the token in a custom header, after a custom scheme or none."""
     for scheme, shown in (("Token", f"Token {KEY}-1"), ("", f"{KEY}-1")):
-        auth = TokenAuth(Counting(), header="X-Access-Token", scheme=scheme)
+        auth = TokenAuth(CountingSource(), header="X-Access-Token", scheme=scheme)
         needed = auth.imgkit_authenticate(REQUEST, call())
         assert isinstance(needed, TokenNeeded)
         needed.fetch()
@@ -115,8 +115,8 @@ def test_other_header_and_scheme() -> None:
 
 @pytest.mark.parametrize("flavor", ["threads", "tasks"])
 def test_single_flight(flavor: str) -> None:
-    """Fifty calls that need a token at once fetch one, under either service, and all of them send it."""
-    source = Counting()
+    """Fetches one token for fifty concurrent calls, with either service."""
+    source = CountingSource()
     source.go_on.clear()
     auth = TokenAuth(source, clock=lambda: 0.0)
     arrived = threading.Semaphore(0)
@@ -125,7 +125,7 @@ def test_single_flight(flavor: str) -> None:
     class Cache:
         """The cache of the plugin, which lets the source answer once many are there."""
 
-        fresh = auth._cache.fresh
+        peek = auth._cache.peek
 
         def get(self, wait_s: float) -> Token:
             arrived.release()
@@ -136,12 +136,12 @@ def test_single_flight(flavor: str) -> None:
     # The asynchronous service has fewer threads; whoever finds none free comes later.
     together = MANY if flavor == "threads" else 4
 
-    def let_go() -> None:
+    def release_when_all_wait() -> None:
         for _ in range(together):
             arrived.acquire(timeout=5)
         source.go_on.set()
 
-    gate = threading.Thread(target=let_go)
+    gate = threading.Thread(target=release_when_all_wait)
     gate.start()
     with WireServer(reply(200, answer())) as server:
         settings: Any = {"backend": "requests", "base_url": server.base_url, "plugins": [auth]}
@@ -176,28 +176,28 @@ def crowd(cache: TokenCache, wait_s: float = 5.0) -> tuple[list[Token], list[Exc
     return [x for x in came if isinstance(x, Token)], [x for x in came if isinstance(x, Exception)]
 
 
-def let_go(source: Counting, cache: TokenCache) -> None:
-    """Let the fetch go on when all but the one who runs it wait for it."""
+def release_when_all_wait(source: CountingSource, cache: TokenCache) -> None:
+    """Let the fetch continue when all other callers wait for it."""
     until = time.monotonic() + 10
     while time.monotonic() < until:
-        flight = cache._flight
-        if flight is not None and len(flight.done._cond._waiters) == MANY - 1:  # type: ignore[attr-defined]
+        fetch = cache._running
+        if fetch is not None and len(fetch.done._cond._waiters) == MANY - 1:  # type: ignore[attr-defined]
             break
         time.sleep(0.01)
     source.go_on.set()
 
 
 def test_a_failure_reaches_all_and_is_not_kept() -> None:
-    """All who wait for a fetch that fails get an error of their own; the next caller fetches anew."""
-    source = Counting(fault=RuntimeError(f"the vault said no to {KEY}"))
+    """Raises a copy of the error in each waiting caller; the next caller fetches again."""
+    source = CountingSource(fault=RuntimeError(f"the vault said no to {KEY}"))
     source.go_on.clear()
     cache = TokenCache(source.token, "the vault")
-    threading.Thread(target=let_go, args=(source, cache)).start()
+    threading.Thread(target=release_when_all_wait, args=(source, cache)).start()
     tokens, errors = crowd(cache)
     assert not tokens
     assert {type(error) for error in errors} == {ConfigurationError}
     assert {str(error) for error in errors} == {
-        "no token came from the vault (RuntimeError: the vault said no to …); nothing was sent"
+        "No token from the vault (RuntimeError: the vault said no to …). Nothing was sent."
     }
     assert len({id(error) for error in errors}) == MANY
     assert {error.__cause__ for error in errors} == {source.fault}
@@ -207,28 +207,28 @@ def test_a_failure_reaches_all_and_is_not_kept() -> None:
 
 
 def test_own_errors_pass() -> None:
-    """A source that raises an error of imgkit's tree says what went wrong in its own words."""
+    """Passes an imgkit error of the source on with its own message."""
     with pytest.raises(MissingKeyError, match="^log in first$"):
-        TokenCache(Counting(fault=MissingKeyError("log in first")).token, "x").get(1)
+        TokenCache(CountingSource(fault=MissingKeyError("log in first")).token, "x").get(1)
 
 
-def test_a_hanging_fetch_holds_nobody_else() -> None:
-    """Those who wait for a fetch that hangs leave at the end of their time, with nothing sent."""
-    source = Counting()
+def test_waiting_for_a_hung_fetch_times_out() -> None:
+    """Times out callers that wait for a hung fetch; nothing is sent."""
+    source = CountingSource()
     source.go_on.clear()
     cache = TokenCache(source.token, "the vault", clock=lambda: 0.0)
     leader = threading.Thread(target=cache.get, args=(5,))
     leader.start()
     assert source.asked.wait(5)
-    with pytest.raises(NotSentError, match=r"the vault within 0\.02 s; nothing was sent"):
+    with pytest.raises(NotSentError, match=r"the vault within 0\.02 s\. Nothing was sent\."):
         cache.get(0.02)
     source.go_on.set()
     leader.join(5)
     assert cache.get(0.02).value == Secret(f"{KEY}-1")
 
 
-def test_a_hung_fetch_is_given_up() -> None:
-    """After its patience is over a fetch counts as hung, and another caller fetches for itself."""
+def test_a_hung_fetch_is_replaced() -> None:
+    """Starts another fetch after patience_s."""
     asked, hang, calls = threading.Event(), threading.Event(), itertools.count(1)
 
     def fetch() -> Token:
@@ -250,7 +250,7 @@ def test_a_hung_fetch_is_given_up() -> None:
 
 
 def test_ctrl_c_in_the_fetch_frees_the_others() -> None:
-    """If whoever fetches is interrupted, the next one fetches, and none of them waits for ever."""
+    """Lets the next caller fetch after Ctrl-C in a fetch."""
     calls = itertools.count(1)
 
     def fetch() -> Token:
@@ -266,14 +266,14 @@ def test_ctrl_c_in_the_fetch_frees_the_others() -> None:
 
 @pytest.mark.parametrize("expires_at", ["soon", True, float("nan"), float("inf"), 1.7e12, datetime.now(UTC)])
 def test_expiry_is_unix_seconds(expires_at: Any) -> None:
-    """Milliseconds, dates and what is no number are refused, since such a token would never be renewed."""
+    """Rejects milliseconds, dates and other values as expiry."""
     with pytest.raises(ConfigurationError, match="Unix time in seconds"):
         Token("t", expires_at)
 
 
 @pytest.mark.parametrize("given", ["", "a b", "a\n", "é"])
 def test_token_that_no_header_can_carry(given: str) -> None:
-    """A token that cannot be sent is refused by the name of its source, and is not kept."""
+    """Names the source of an invalid token, and does not keep the token."""
 
     class Vault:
         def token(self) -> Token:
@@ -282,14 +282,14 @@ def test_token_that_no_header_can_carry(given: str) -> None:
     auth = TokenAuth(Vault())
     with pytest.raises(
         ConfigurationError,
-        match=r"the token of tests\.default_plugins\.test_tokens\.\S+Vault (is empty|holds)",
+        match=r"(Empty|Invalid) key from the token of tests\.default_plugins\.test_tokens\.\S+Vault\.",
     ):
         signed(auth)
-    assert auth._cache.fresh() is None
+    assert auth._cache.peek() is None
 
 
-def test_what_is_no_token() -> None:
-    """A source that returns something else is named, and what it returned is not shown."""
+def test_source_without_tokens() -> None:
+    """Names a source that returns anything but a Token, and does not show its result."""
 
     class Vault:
         def token(self) -> Any:
@@ -304,14 +304,14 @@ def test_what_is_no_token() -> None:
 
 def seen(error: BaseException) -> str:
     """Return what a traceback with local variables shows behind the frames of this file."""
-    told = traceback.TracebackException.from_exception(error, capture_locals=True)
+    summary = traceback.TracebackException.from_exception(error, capture_locals=True)
     frames = []
-    one: Any = told
+    one: Any = summary
     while one is not None:
         frames += [f"{frame.name} {frame.locals}" for frame in one.stack if "tests" not in frame.filename]
         frames.append(str(one))
         one = one.__cause__ or one.__context__
-    assert any("imgkit" in frame.filename for frame in told.stack)
+    assert any("imgkit" in frame.filename for frame in summary.stack)
     return "\n".join(frames)
 
 
@@ -321,8 +321,8 @@ class Coroutine:
 
 
 @pytest.mark.parametrize("source", [None, KEY, lambda: KEY, Coroutine()])
-def test_what_is_no_source(source: Any) -> None:
-    """What has no plain method token() is refused when the plugin is made."""
+def test_invalid_sources(source: Any) -> None:
+    """Rejects a source without a plain method token()."""
     with pytest.raises(ConfigurationError, match="plain method token") as caught:
         TokenAuth(source)
     assert "CANARY" not in str(caught.value)
@@ -333,21 +333,21 @@ def test_what_is_no_source(source: Any) -> None:
     [{"header": "content-length"}, {"header": "a b"}, {"scheme": "a b"}, {"scheme": None}, {"early_s": -1},
      {"early_s": True}, {"early_s": "60"}, {"early_s": float("nan")}],
 )  # fmt: skip
-def test_wrong_settings(wrong: dict[str, Any]) -> None:
-    """Headers, schemes and times that cannot be meant are refused by their name."""
-    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
-        TokenAuth(Counting(), **wrong)
+def test_invalid_settings(wrong: dict[str, Any]) -> None:
+    """Names the invalid header, scheme or time."""
+    with pytest.raises(ConfigurationError, match=f"(?i){next(iter(wrong))}"):
+        TokenAuth(CountingSource(), **wrong)
 
 
 def test_nothing_shows_a_token() -> None:
-    """Neither the plugin nor what waits for a token shows one, and none of them is pickled or copied."""
-    auth = TokenAuth(Counting(), clock=lambda: 0.0)
+    """Shows no token in reprs, and refuses to pickle or copy its holders."""
+    auth = TokenAuth(CountingSource(), clock=lambda: 0.0)
     needed = auth.imgkit_authenticate(REQUEST, call())
     assert isinstance(needed, TokenNeeded)
     needed.fetch()
-    shown = [auth, vars(auth), needed, needed.sign(REQUEST), auth._cache, auth._cache.fresh()]
+    shown = [auth, vars(auth), needed, needed.sign(REQUEST), auth._cache, auth._cache.peek()]
     assert "CANARY" not in f"{shown!r} {auth} {needed}"
     for leak in (pickle.dumps, copy.deepcopy):
-        for thing in (auth, auth._cache, auth._cache.fresh()):
+        for thing in (auth, auth._cache, auth._cache.peek()):
             with pytest.raises(TypeError, match="pickled"):
                 leak(thing)

@@ -52,9 +52,9 @@ def edit(flavor: Any, backend: str, image: Any, **more: Any) -> tuple[Any, list[
 @pytest.mark.parametrize(
     ("image", "field", "problem"),
     [
-        (GIF, "image", "takes png pictures, not gif"),
-        (encode(NOISE, "PNG"), "image", "takes pictures of up to 3000 bytes"),
-        ([png(1), encode(PIL.Image.new("RGB", (8, 9)), "PNG")], "image.1", "takes square pictures, not 8x9"),
+        (GIF, "image", "takes png images, not gif"),
+        (encode(NOISE, "PNG"), "image", "takes images of up to 3000 bytes"),
+        ([png(1), encode(PIL.Image.new("RGB", (8, 9)), "PNG")], "image.1", "takes square images, not 8x9"),
         ([png(1), png(2), png(3)], "image", "takes at most 2 of them, not 3"),
     ],
 )

@@ -1,4 +1,4 @@
-"""OpenAI's models at Azure: where requests go, what they carry, and what is refused before they do."""
+"""OpenAI's models at Azure: URLs, headers, bodies, and requests that are rejected before sending."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from imgkit.default_plugins.auth import TokenAuth
 from imgkit.models import CreateImageRequest, ImageRequest
 from imgkit.plugins.tokens import Token
 from imgkit.providers.azure import AzureProvider
-from imgkit.providers.base import Credential, Target, list_credentials
+from imgkit.providers.base import Credential, Target
 from imgkit.providers.openai import OpenAIProvider
 from imgkit.runtime.flow import SendRequest, advance
 from imgkit.testing import ProviderContract, cassette
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import Line, WireServer, reply
-from tests.providers.test_sdk_parity import Arrived, arrived, same
+from tests.providers.test_sdk_parity import ReceivedRequest, assert_equal_requests, receive_request
 from tests.support.pictures import picture
 
 KEY = "0123456789abcdefCANARY0123456789"
@@ -53,7 +53,7 @@ def sent(
     return line
 
 
-def sent_by_sdk(operation: str, **settings: Any) -> Arrived:
+def sent_by_sdk(operation: str, **settings: Any) -> ReceivedRequest:
     """Return the one request of the official SDK for the same call."""
     with WireServer(reply(200, answer(png(3)))) as server:
         whole = {"api_version": VERSION, "azure_endpoint": server.origin, "max_retries": 0, **settings}
@@ -61,29 +61,29 @@ def sent_by_sdk(operation: str, **settings: Any) -> Arrived:
             method = {"create_image": "generate", "create_image_edit": "edit"}[operation]
             getattr(client.images, method)(**CALLS[operation], model="my draw")
     (line,) = server.lines
-    return arrived(line)
+    return receive_request(line)
 
 
 @pytest.mark.parametrize("operation", CALLS)
 def test_deployments(flavor: Any, http_backend: str, operation: str) -> None:
-    """The layout with a deployment in the path: exact path, query and header, and the same as the SDK's."""
+    """Sends the same path, query and header as the SDK in the layout with deployments."""
     line = sent(flavor, http_backend, operation)
     assert line.request_line == (
         f"POST /openai/deployments/my%20draw/images/{PATHS[operation]}?api-version={VERSION} HTTP/1.1"
     )
     assert line.headers["api-key"] == KEY
     assert "authorization" not in line.headers
-    same(arrived(line), sent_by_sdk(operation, api_key=KEY))
+    assert_equal_requests(receive_request(line), sent_by_sdk(operation, api_key=KEY))
 
 
 @pytest.mark.parametrize("operation", CALLS)
 def test_the_newer_layout(flavor: Any, http_backend: str, operation: str, monkeypatch: Any) -> None:
-    """The deployment is in the body only; the environment's api-version is another layout's."""
+    """Sends the deployment only in the body, and ignores the variable of the api-version."""
     monkeypatch.setenv("OPENAI_API_VERSION", VERSION)
     line = sent(flavor, http_backend, operation, "/openai/v1", version=None)
     assert line.request_line == f"POST /openai/v1/images/{PATHS[operation]} HTTP/1.1"
     assert line.headers["api-key"] == KEY
-    found = arrived(line)
+    found = receive_request(line)
     model = json.loads(found.members)["model"] if found.members else found.parts["model"][0]
     assert model == "my draw"
     line = sent(flavor, http_backend, operation, "/openai/v1/", version="preview")
@@ -91,14 +91,14 @@ def test_the_newer_layout(flavor: Any, http_backend: str, operation: str, monkey
 
 
 def test_all_from_the_environment(flavor: Any, http_backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variables of the SDK, and its order: a token before a key; and no organisation of OpenAI's."""
+    """Reads the SDK's variables in its order, token before key, and sends no organisation."""
     monkeypatch.setenv("OPENAI_API_VERSION", VERSION)
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-openai")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
     nothing: dict[str, Any] = {"base_url": None, "api_key": None, "provider": "azure"}
 
-    def both() -> tuple[Line, Arrived]:
+    def both() -> tuple[Line, ReceivedRequest]:
         with WireServer(reply(200, answer(png(3)))) as server:
             monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", server.origin)
             work = lambda images: images.create_image(**CALLS["create_image"])  # noqa: E731
@@ -109,17 +109,17 @@ def test_all_from_the_environment(flavor: Any, http_backend: str, monkeypatch: p
         return line, sdk
 
     line, sdk = both()
-    same(arrived(line), sdk)
+    assert_equal_requests(receive_request(line), sdk)
     assert line.headers["api-key"] == KEY
     monkeypatch.setenv("AZURE_OPENAI_AD_TOKEN", TOKEN)
     line, sdk = both()
-    same(arrived(line), sdk)
+    assert_equal_requests(receive_request(line), sdk)
     assert line.headers["authorization"] == f"Bearer {TOKEN}"
     assert not {"api-key", "openai-organization"} & set(line.headers)
 
 
 def test_tokens_of_a_source(flavor: Any, http_backend: str) -> None:
-    """A plugin that fetches tokens comes before the key of the service."""
+    """Prefers the token of a plugin to the key of the service."""
 
     class Entra:
         def token(self) -> Token:
@@ -131,7 +131,7 @@ def test_tokens_of_a_source(flavor: Any, http_backend: str) -> None:
 
 
 def test_a_deployment_per_call(flavor: Any, http_backend: str) -> None:
-    """A call may name another deployment, whose name cannot leave its place in the path."""
+    """Sends a call to another deployment, and quotes its name in the path."""
     with WireServer(reply(200, answer(png(3)))) as server:
         work = lambda images: images.create_image("a fox", model="a/../b?c#d")  # noqa: E731
         provider = AzureProvider(VERSION)
@@ -164,7 +164,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, dict[str, Any], type[imgkit.Imgkit
 
 
 @pytest.mark.parametrize(("version", "settings", "operation", "arguments", "kind", "said"), REFUSED)
-def test_refused_before_sending(
+def test_rejected_before_sending(
     flavor: Any,
     http_backend: str,
     version: str,
@@ -174,7 +174,7 @@ def test_refused_before_sending(
     kind: Any,
     said: str,
 ) -> None:
-    """What Azure would not take is told with what to do, and nothing is sent."""
+    """Rejects requests that Azure would reject, with a remedy, and sends nothing."""
     with WireServer(reply(200, answer(png(3)))) as server:
         whole = {"model": "draw", "base_url": server.origin, "api_key": KEY, **settings}
         with pytest.raises(kind, match=said):
@@ -186,7 +186,7 @@ def test_refused_before_sending(
 
 
 def test_variations_are_edits(flavor: Any, http_backend: str) -> None:
-    """Azure has none, so an edit is asked for one, and no other path is tried before."""
+    """Sends a variation as an edit, and tries no other path first."""
     with WireServer(reply(200, answer(png(3)))) as server:
         settings = {
             "base_url": server.origin,
@@ -202,17 +202,20 @@ def test_variations_are_edits(flavor: Any, http_backend: str) -> None:
 
 @pytest.mark.parametrize("version", [VERSION, "2025-04-01", "2026-01-01-preview", "preview", "latest"])
 def test_versions_that_have_edits(version: str) -> None:
+    """Accepts edits with these api-versions."""
     request = imgkit.CreateImageEditRequest(image=RED, prompt="a hat", model="draw")
     AzureProvider(version).check(request, Target(base_url=OFFICIAL, host_class="official"))
 
 
 @pytest.mark.parametrize("version", ["2025 04", "x" * 41, "a&b=c", "a\r\n"])
-def test_versions_that_are_none(version: str) -> None:
+def test_invalid_versions(version: str) -> None:
+    """Rejects invalid api-versions."""
     with pytest.raises(imgkit.ConfigurationError, match="OPENAI_API_VERSION"):
         AzureProvider(version)
 
 
 def test_no_address_of_its_own() -> None:
+    """Asks for the address of the resource."""
     with pytest.raises(imgkit.ConfigurationError, match="base_url=… or set AZURE_OPENAI_ENDPOINT"):
         imgkit.ImageService("requests", provider="azure", api_key=KEY)
 
@@ -232,12 +235,13 @@ def test_no_address_of_its_own() -> None:
     ],
 )
 def test_official_hosts(base_url: str, host_class: str) -> None:
+    """Classifies hosts as official or compatible."""
     with imgkit.ImageService("requests", provider=AzureProvider(VERSION), base_url=base_url) as images:
         assert images._core.target.host_class == host_class
 
 
 def test_the_official_host_needs_a_key() -> None:
-    """Stepped by hand: the key's variables are named, and a key is on the way to that host only."""
+    """Names the variables of the key, and sends a key only to the official host."""
     with imgkit.ImageService(
         "requests", provider=AzureProvider(VERSION), base_url=OFFICIAL, model="d"
     ) as images:
@@ -256,7 +260,7 @@ def test_the_official_host_needs_a_key() -> None:
 
 
 def test_offline_needs_nothing(flavor: Any) -> None:
-    """The painter speaks this dialect too: no key, no address, no deployment; variations as well."""
+    """Draws offline without key, address or deployment, including variations."""
 
     def work(images: Any) -> Any:
         return images.create_image_variation(png(1, 64))
@@ -264,8 +268,8 @@ def test_offline_needs_nothing(flavor: Any) -> None:
     assert flavor.run(work, provider="azure")[0].format == "png"
 
 
-def test_refusals_name_the_filters(flavor: Any, http_backend: str) -> None:
-    """Azure's own error shapes come out as classes, with its own id of the call, and without the key."""
+def test_content_filter_errors(flavor: Any, http_backend: str) -> None:
+    """Maps Azure's error shapes to classes with its request id, and without the key."""
     filters = {"violence": {"filtered": True, "severity": "high"}, "hate": {"filtered": False}}
     blocked = {"error": {
         "code": "contentFilter", "message": f"No. {KEY}",
@@ -282,7 +286,7 @@ def test_refusals_name_the_filters(flavor: Any, http_backend: str) -> None:
 
 
 def test_on_a_cassette(http_backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recorded with one backend and a key, replayed with the other and a token; neither is on it."""
+    """Records with a key and replays with a token on another backend; the cassette has neither."""
     path = tmp_path / "azure.yaml"
     other = {"requests": "aiohttp", "aiohttp": "requests"}[http_backend]
     with WireServer(reply(200, answer(png(3)))) as server:
@@ -302,13 +306,13 @@ def test_on_a_cassette(http_backend: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_credentials_of_providers() -> None:
-    """A provider that says nothing of credentials has one key, as a bearer token."""
-    assert list_credentials(OpenAIProvider()) == (Credential(variable="OPENAI_API_KEY"),)
-    assert [one.header for one in list_credentials(AzureProvider(VERSION))] == ["authorization", "api-key"]
+    """Has a bearer token by default, and Azure's token and key."""
+    assert OpenAIProvider().credentials == (Credential(variable="OPENAI_API_KEY"),)
+    assert [one.header for one in AzureProvider(VERSION).credentials] == ["authorization", "api-key"]
 
 
 def test_it_is_short() -> None:
-    """A second provider needs no change in the core, and little code."""
+    """Needs no change in the core, and little code."""
     from imgkit.providers import azure
 
     assert len(inspect.getsource(azure).splitlines()) < 130

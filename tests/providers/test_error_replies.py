@@ -1,4 +1,4 @@
-"""What an error reply means, whatever server wrote it."""
+"""Errors for error replies of any server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgkit import errors as tree
-from imgkit.providers.error_codes import ErrorMeaning, as_of, meanings
+from imgkit.providers.error_codes import ErrorMeaning, data_date, load_meanings
 from imgkit.providers.errors import BY_STATUS, NEXT_STEP, error_from_reply
 from imgkit.wire.headers import retry_after_s
 from imgkit.wire.messages import Head
@@ -20,7 +20,7 @@ from tests.support.pictures import answer
 from tests.support.wire_server import WireServer, reply
 
 KEY = "sk-proj-CANARY1234567890abcdef"
-STEPS = sorted({*NEXT_STEP.values(), *(one.next for one in meanings() if one.next)})
+STEPS = sorted({*NEXT_STEP.values(), *(one.next for one in load_meanings() if one.next)})
 
 
 def error(status: int, body: Any = b"", secrets: tuple[str, ...] = (), **headers: str) -> Any:
@@ -94,7 +94,7 @@ SHAPES: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("status", "kind"), BY_STATUS_ALONE)
 @pytest.mark.parametrize(("body", "said"), SHAPES)
 def test_every_shape_under_every_status(status: int, kind: type[tree.ApiError], body: Any, said: str) -> None:
-    """The status decides the class, and message, id and one next step are there in any shape of body."""
+    """Chooses the class by status, and keeps message, id and one remedy for each shape of body."""
     found = error(status, body)
     assert type(found) is kind
     assert (found.status, found.request_id, found.code) == (status, "req_7", None)
@@ -108,7 +108,7 @@ def test_every_shape_under_every_status(status: int, kind: type[tree.ApiError], 
 
 PLAIN = [
     (code, one)
-    for one in meanings()
+    for one in load_meanings()
     if not (one.says or one.param or one.statuses)
     for code in sorted(one.codes)
 ]
@@ -117,7 +117,7 @@ PLAIN = [
 @pytest.mark.parametrize(("code", "meaning"), PLAIN, ids=[code for code, _ in PLAIN])
 @pytest.mark.parametrize("status", [400, 403, 429, 500])
 def test_code_before_status(code: str, meaning: ErrorMeaning, status: int) -> None:
-    """A code that is known decides, whatever status and type it came with, and gives the one next step."""
+    """Chooses the class by a known code before status and type, with the code's remedy."""
     found = error(status, openai(code=code, param="prompt"))
     assert type(found) is meaning.error
     assert (found.code, found.param, found.type) == (code, "prompt", "invalid_request_error")
@@ -127,11 +127,11 @@ def test_code_before_status(code: str, meaning: ErrorMeaning, status: int) -> No
 
 
 def test_the_codes_are_dated_data() -> None:
-    """Each fact has its source, no code is told twice without a condition, and what is hearsay says so."""
-    assert as_of().year >= 2026
-    assert all(len(one.source) > 4 and issubclass(one.error, tree.ApiError) for one in meanings())
+    """Has a source for each fact, marks unconfirmed facts, and has no duplicate code."""
+    assert data_date().year >= 2026
+    assert all(len(one.source) > 4 and issubclass(one.error, tree.ApiError) for one in load_meanings())
     assert len({code for code, _ in PLAIN}) == len(PLAIN)
-    assert {code for one in meanings() if one.unconfirmed for code in one.codes} == {
+    assert {code for one in load_meanings() if one.unconfirmed for code in one.codes} == {
         "PermissionDenied", "RateLimitReached", "DeploymentNotFound", "unsupported_parameter",
         "model_not_found", "invalid_value",
     }  # fmt: skip
@@ -146,8 +146,8 @@ IMAGE_CODES = (
 
 
 @pytest.mark.parametrize("code", IMAGE_CODES)
-def test_codes_about_input_pictures(code: str) -> None:
-    """Each of them has a class that says that it is the picture, and advice of its own."""
+def test_codes_about_input_images(code: str) -> None:
+    """Maps each code to a class for input images, with a remedy."""
     found = error(400, openai(code=code))
     assert isinstance(found, tree.InvalidImageError | tree.ModerationBlockedError)
     assert not str(found).endswith(NEXT_STEP[tree.BadRequestError])
@@ -166,8 +166,8 @@ MODELS: list[tuple[int, dict[str, Any], type[tree.ApiError]]] = [
 
 
 @pytest.mark.parametrize(("status", "body", "kind"), MODELS)
-def test_models_that_are_not_there(status: int, body: Any, kind: type[tree.ApiError]) -> None:
-    """The same type and even the same code cover bad sizes and retired models: they are told apart."""
+def test_missing_models(status: int, body: Any, kind: type[tree.ApiError]) -> None:
+    """Distinguishes invalid sizes from retired models with the same type and code."""
     found = error(status, {"error": {**body["error"], "type": "image_generation_user_error"}})
     assert type(found) is kind
 
@@ -202,7 +202,7 @@ AZURE: list[tuple[dict[str, Any], tuple[str, ...]]] = [
 
 @pytest.mark.parametrize(("body", "categories"), AZURE)
 def test_azures_filters(body: Any, categories: tuple[str, ...]) -> None:
-    """All of Azure's spellings are a refusal; the categories are the filters that took effect."""
+    """Maps each Azure spelling to a moderation error with the categories that took effect."""
     found = error(400, body)
     assert type(found) is tree.ModerationBlockedError
     assert (found.stage, found.categories) == (None, categories)
@@ -218,7 +218,7 @@ def test_azures_filters(body: Any, categories: tuple[str, ...]) -> None:
     ],
 )
 def test_quota_or_rate(code: str | None, kind: type[tree.ApiError]) -> None:
-    """Only a rate limit is worth waiting for, and the wait that the server asks for is told."""
+    """Keeps the server's wait for a rate limit, and none for an exhausted quota."""
     found = error(429, openai(code=code), retry_after="20")
     assert type(found) is kind
     assert found.retry_after_s == 20
@@ -239,7 +239,7 @@ VERIFY = "Your organization must be verified to use the model `gpt-image-2`."
     ],
 )
 def test_organisation_not_verified(status: int, message: str, kind: type[tree.ApiError]) -> None:
-    """A missing verification is told apart from a missing permission, for the remedy is another."""
+    """Distinguishes a missing verification from a missing permission."""
     found = error(status, openai(message))
     assert type(found) is kind
     assert str(found).endswith(NEXT_STEP[kind])
@@ -261,7 +261,7 @@ MODERATION: list[tuple[Any, str | None, tuple[str, ...]]] = [
 
 @pytest.mark.parametrize(("details", "stage", "categories"), MODERATION)
 def test_moderation(details: Any, stage: str | None, categories: tuple[str, ...]) -> None:
-    """A refusal tells what was refused and why, as far as the API says."""
+    """Keeps stage and categories of a moderation error."""
     found = error(400, openai(code="moderation_blocked", moderation_details=details))
     assert isinstance(found, tree.ModerationBlockedError)
     assert (found.stage, found.categories) == (stage, categories)
@@ -284,19 +284,19 @@ GATEWAYS = [
 
 @pytest.mark.parametrize(("status", "body"), GATEWAYS)
 def test_gateways(status: int, body: Any) -> None:
-    """Where a gateway answers instead of the API, a picture may have been made: the outcome is unknown."""
+    """Maps a gateway's reply to an unknown outcome, because an image may have been created."""
     found = error(status, body)
     assert type(found) is tree.OutcomeUnknownError
     assert found.maybe_billed is True
     assert (found.status, found.request_id) == (status, "req_7")
-    assert "may have been made and billed" in str(found)
+    assert "may have created and billed an image" in str(found)
     assert "<" not in str(found)
 
 
 @pytest.mark.parametrize("status", [500, 501, 503, 507, 529])
 @pytest.mark.parametrize("body", [openai(), {"detail": "boom"}, {"error": "boom"}, "boom"])
-def test_the_api_says_that_it_failed(status: int, body: Any) -> None:
-    """A failure in the API's own JSON is its answer, not a lost one."""
+def test_reported_failures(status: int, body: Any) -> None:
+    """Maps a failure in the API's own JSON to a server error."""
     assert type(error(status, body)) is tree.ServerError
 
 
@@ -314,7 +314,7 @@ REDIRECTS = [
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 @pytest.mark.parametrize(("location", "shown"), REDIRECTS)
 def test_redirects(status: int, location: str, shown: str) -> None:
-    """A redirect is refused; its target's origin is told, and nothing of its path, query or user."""
+    """Rejects a redirect, and shows only the origin of its target."""
     found = error(status, b"moved", location=location)
     assert type(found) is tree.RedirectRefusedError
     assert shown.removesuffix(":") + ", request id req_7: moved." in str(found)
@@ -333,13 +333,13 @@ SECRETS: list[Any] = [
 @pytest.mark.parametrize("body", SECRETS)
 @pytest.mark.parametrize("status", [401, 500, 502])
 def test_keys_never_come_back(status: int, body: Any) -> None:
-    """A server that repeats the key does not get it into a message, in whatever form."""
+    """Removes a key that the server repeats, in any form."""
     error(status, body)
     error(status, body, (KEY, f"Bearer {KEY}"))
 
 
 def test_secrets_of_any_shape() -> None:
-    """What was sent as a credential is taken out even where it does not look like a key."""
+    """Removes sent credentials even if they do not look like keys."""
     assert "CANARY" not in str(error(401, openai("bad key: my CANARY key"), ("my CANARY key",)))
 
 
@@ -353,14 +353,14 @@ LARGE: list[Any] = [
 
 @pytest.mark.parametrize("body", LARGE)
 def test_large_and_odd_messages(body: Any) -> None:
-    """A message of megabytes, of base64 or of control characters is cut to what can be read."""
+    """Shortens messages of megabytes, base64 or control characters."""
     assert type(error(400, body)) is tree.BadRequestError
     error(400, body, x_request_id="r" * 5_000)
 
 
 @pytest.mark.parametrize("depth", [100, 400, 700, 950, 100_000])
 def test_deep_replies(depth: int) -> None:
-    """Deep nesting is shown or not, and crashes neither reader nor message."""
+    """Survives deep nesting in parser and message."""
     inner = b"[" * depth + b"]" * depth
     for body in (
         inner,
@@ -398,7 +398,7 @@ OBJECTS = st.dictionaries(
 
 @given(st.integers(100, 999), OBJECTS | st.fixed_dictionaries({"error": OBJECTS | JSON}) | JSON)
 def test_wrong_types_never_crash(status: int, body: Any) -> None:
-    """Whatever an error body holds in whatever place, it becomes an error of the tree with a next step."""
+    """Maps values of any type at any place to an error with a remedy."""
     found = error(status, body)
     assert isinstance(found, tree.ApiError | tree.OutcomeUnknownError)
     if isinstance(found, tree.ApiError):
@@ -407,8 +407,8 @@ def test_wrong_types_never_crash(status: int, body: Any) -> None:
 
 
 def test_every_class_has_a_next_step() -> None:
-    """Each class that a reply can become says what to do next."""
-    assert {one.error for one in meanings()} | {*BY_STATUS.values()} <= set(NEXT_STEP)
+    """Has a remedy for each class."""
+    assert {one.error for one in load_meanings()} | {*BY_STATUS.values()} <= set(NEXT_STEP)
 
 
 NOW = 1_696_004_797.0  # Fri, 29 Sep 2023 16:26:37 GMT
@@ -437,7 +437,7 @@ RETRY_AFTER: list[tuple[dict[str, str], float | None]] = [
 
 @pytest.mark.parametrize(("headers", "wait_s"), RETRY_AFTER)
 def test_retry_after(headers: dict[str, str], wait_s: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds, milliseconds and dates are read, dates as UTC wherever this runs; nonsense is no wait."""
+    """Parses seconds, milliseconds and UTC dates, and ignores invalid values."""
     try:
         with monkeypatch.context() as patch:
             patch.setenv("TZ", "JST-9")
@@ -452,7 +452,7 @@ DATES = st.from_regex(r"[A-Z][a-z]{2}, \d{1,2} (Jan|Sep|[A-Z][a-z]{2}) \d{1,6} \
 
 @given(st.text(max_size=30) | DATES)
 def test_retry_after_never_raises(text: str) -> None:
-    """No text in the header raises, and every wait is a positive number of seconds."""
+    """Returns None or a positive number of seconds for any text."""
     wait_s = retry_after_s({"retry-after": text, "retry-after-ms": text}, 0.0)
     assert wait_s is None or 0 < wait_s < float("inf")
 
@@ -505,13 +505,14 @@ def met(flavor: Any, backend: str, scripts: list[Any], count: int) -> list[Any]:
 
 @pytest.mark.parametrize("shape", WIRE_SHAPES)
 def test_every_shape_over_the_wire(shape: str, flavor: Any, http_backend: str) -> None:
-    """Whatever a server answers with, through both libraries and services, it is an error of the tree."""
+    """Raises an imgkit error for each shape, through both backends and services."""
     body = WIRE_SHAPES[shape]
     scripts = [reply(status, body) for status in WIRE_STATUSES]
     for end, (status, kind) in zip(
         met(flavor, http_backend, scripts, len(scripts)), WIRE_STATUSES.items(), strict=True
     ):
         assert type(end) is kind, end
+        assert isinstance(end, tree.ApiError | tree.OutcomeUnknownError)
         assert (end.status, end.request_id) == (status, "req_test")
         assert f"HTTP {status}" in str(end)
         assert "request id req_test" in str(end)
@@ -520,7 +521,7 @@ def test_every_shape_over_the_wire(shape: str, flavor: Any, http_backend: str) -
 
 
 def test_every_code_over_the_wire(flavor: Any, http_backend: str) -> None:
-    """Each code that has a meaning is that error at the caller's end, with code, request id and next step."""
+    """Raises the error of each known code, with code, request id and remedy."""
     scripts = [
         reply(400, openai(f"No, {KEY}.", code), retry_after="7", x_request_id="", apim_request_id="az_1")
         for code, _ in PLAIN
@@ -532,9 +533,9 @@ def test_every_code_over_the_wire(flavor: Any, http_backend: str) -> None:
         assert KEY not in f"{end!r}{end.args}{end.__cause__!r}{end.__context__!r}"
 
 
-def test_no_pictures_over_the_wire(flavor: Any, http_backend: str) -> None:
-    """A success without pictures, an error within one, and no JSON at all are three different errors."""
-    bodies = (
+def test_no_images_over_the_wire(flavor: Any, http_backend: str) -> None:
+    """Distinguishes a success without images, an error within a success, and invalid JSON."""
+    bodies: tuple[Any, ...] = (
         {"data": []},
         {"created": 1},
         {"data": [{"url": None, "b64_json": None}]},

@@ -1,4 +1,4 @@
-"""The dialect of OpenAI's Images API: what is sent, and what replies become."""
+"""The dialect of OpenAI's Images API: encoded requests and decoded replies."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def refused(reply: Any, kind: type[ImgkitError], head: Head = HEAD) -> Any:
 
 
 def test_creation_on_the_wire() -> None:
-    """A creation is a POST of canonical JSON that holds what was set and nothing else."""
+    """Encodes a creation as a POST of canonical JSON with the given members only."""
     request = create(size="1x1", n=2, svg={"b": 1, "a": "é"})
     assert (request.method, request.url) == ("POST", "https://api.example.com/v1/images/generations")
     assert request.body.content_type == "application/json"
@@ -98,8 +98,8 @@ def test_creation_on_the_wire() -> None:
     assert request.headers == {"accept": "application/json", "accept-encoding": "identity"}
 
 
-def test_the_same_whatever_the_order() -> None:
-    """Equal requests make equal bytes, however their mappings are ordered."""
+def test_order_of_mappings() -> None:
+    """Encodes equal requests as equal bytes, in any order of mappings."""
     assert sent(create(extra_body={"a": 1, "b": 2})) == sent(create(extra_body={"b": 2, "a": 1}))
 
 
@@ -116,12 +116,12 @@ MEMBERS: list[tuple[Target, dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("target", "members", "expected"), MEMBERS)
 def test_members(target: Target, members: dict[str, Any], expected: dict[str, Any]) -> None:
-    """The target's model fills a gap, and extra_body wins over everything."""
+    """Fills a missing model from the target; extra_body wins over all members."""
     assert json.loads(sent(create(target, **members))) == {"prompt": "an otter", **expected}
 
 
 def test_headers() -> None:
-    """Organisation and project go along where they are set; a header of None is left out."""
+    """Sends organisation and project if they are set, and omits a header of None."""
     target = Target(base_url="https://h/v1", host_class="compatible", organization="org-1", project="proj-1")
     request = create(target, extra_headers={"x-trace": "1", "accept": None, "openai-project": "proj-2"})
     assert request.headers == {
@@ -132,8 +132,8 @@ def test_headers() -> None:
     }
 
 
-def test_edit_of_one_picture() -> None:
-    """One picture is `image`; types come from the bytes and file names are never the caller's."""
+def test_edit_of_one_image() -> None:
+    """Names one image `image`, sniffs its type and hides the caller's file name."""
     request = edit(picture("JPEG"), overlays={"mask": PNG}, n=2)
     assert request.url == "https://api.example.com/v1/images/edits"
     assert form(request) == [
@@ -144,8 +144,8 @@ def test_edit_of_one_picture() -> None:
     ]
 
 
-def test_edit_of_several_pictures() -> None:
-    """Several pictures are `image[]`, numbered in the caller's order."""
+def test_edit_of_several_images() -> None:
+    """Names several images `image[]`, in the caller's order."""
     request = edit(PNG, picture("WEBP"), picture("GIF"), overlays={"markup": PNG})
     assert [part[:3] for part in form(request)[1:]] == [
         ("image[]", "image-1.png", "image/png"),
@@ -171,14 +171,14 @@ FORM_FIELDS: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
 
 @pytest.mark.parametrize(("members", "expected"), FORM_FIELDS)
 def test_form_fields(members: dict[str, Any], expected: list[tuple[str, str]]) -> None:
-    """Objects, arrays, booleans and numbers are spelled as the SDK spells them; None is left out."""
+    """Encodes objects, arrays, booleans and numbers like the SDK, and omits None."""
     fields = [(name, content.decode("latin-1")) for name, _, _, content in form(edit(PNG, **members))]
     assert fields[0] == ("prompt", "a hat")
     assert fields[1:-1] == expected
 
 
 def test_variation() -> None:
-    """A variation is a form of its picture and what was set."""
+    """Encodes a variation as a form with its image and the given members."""
     with ExitStack() as stack:
         inputs = OpenedInputs((open_input(PNG, "image", stack),))
     request = PROVIDER.encode(CreateImageVariationRequest(image=PNG, size="auto"), inputs, TARGET)
@@ -198,10 +198,10 @@ UNNAMED: list[ImageRequest] = [
 
 @pytest.mark.parametrize("request_", UNNAMED)
 def test_missing_model(request_: ImageRequest) -> None:
-    """Only the official host needs a model; the refusal says how to name one and which are live."""
-    with pytest.raises(MissingModelError, match="pass model=") as caught:
+    """Rejects a missing model on the official host, and lists the live models."""
+    with pytest.raises(MissingModelError, match="Pass model=") as caught:
         PROVIDER.check(request_, OFFICIAL)
-    live = Catalogue("openai", OpenAIProvider.model_facts).live(date.today())
+    live = Catalogue("openai", OpenAIProvider.model_facts).list_live_ids(date.today())
     assert live
     assert all(name in str(caught.value) for name in live)
     PROVIDER.check(request_, TARGET)
@@ -217,12 +217,12 @@ NAMED = [
 
 @pytest.mark.parametrize(("request_", "target"), NAMED)
 def test_model_is_named(request_: ImageRequest, target: Target) -> None:
-    """A model counts wherever it is named."""
-    assert PROVIDER.check(request_, target) is None
+    """Accepts a model from request, target or extra_body."""
+    PROVIDER.check(request_, target)
 
 
 def test_full_reply() -> None:
-    """Everything a reply says arrives, known or not."""
+    """Keeps all members of a reply, known or unknown."""
     answer = decode(
         {
             "created": 5, "size": "8x8", "quality": "low", "background": "opaque", "output_format": "png",
@@ -258,24 +258,24 @@ GOOD_ENTRIES: list[tuple[dict[str, Any], bytes | None, str | None]] = [
 
 @pytest.mark.parametrize(("entry", "data", "url"), GOOD_ENTRIES)
 def test_entries(entry: dict[str, Any], data: bytes | None, url: str | None) -> None:
-    """A picture is found wherever a server puts it; a URL is kept beside bytes and made absolute."""
+    """Finds an image at any place, keeps a URL beside bytes, and makes it absolute."""
     answer = decode({"data": [entry]})
     assert [(one.data, one.url) for one in answer.pictures] == [(data, url)]
     assert answer.warnings == ()
 
 
 DOUBTS: list[tuple[dict[str, Any], str]] = [
-    ({"b64_json": encoded(b"<html>login</html>")}, "data.1 is no picture of a known format"),
+    ({"b64_json": encoded(b"<html>login</html>")}, "data.1 is not an image of a known format"),
     ({"b64_json": encoded(PNG[: len(PNG) // 2])}, "data.1 seems to be cut off"),
     ({"b64_json": "iVBORw0KGgo="}, "data.1 seems to be cut off"),
     ({"b64_json": "Q*", "url": "https://cdn.example/a.png"}, "data.1 holds broken base64"),
-    ({"b64_json": encoded(), "url": "http://[::1"}, "data.1 has a URL that cannot be read"),
+    ({"b64_json": encoded(), "url": "http://[::1"}, "data.1 has an unreadable URL"),
 ]
 
 
 @pytest.mark.parametrize(("entry", "warning"), DOUBTS)
 def test_doubtful_entries_are_kept(entry: dict[str, Any], warning: str) -> None:
-    """What was paid for is handed over with a warning, as far as it can be had at all."""
+    """Delivers doubtful images with a warning."""
     answer = decode({"data": [{"b64_json": encoded()}, entry]})
     assert len(answer.pictures) == 2
     assert [text[: len(warning)] for text in answer.warnings] == [warning]
@@ -284,19 +284,19 @@ def test_doubtful_entries_are_kept(entry: dict[str, Any], warning: str) -> None:
 LOST: list[tuple[Any, str]] = [
     ({"b64_json": "Q*"}, "data.0 holds broken base64"),
     ({"b64_json": 5}, "data.0 holds base64 of type int"),
-    ({"url": "data:image/png;base64,Q*"}, "data.0 has a URL that cannot be read"),
-    ({"url": "http://[::1"}, "data.0 has a URL that cannot be read"),
+    ({"url": "data:image/png;base64,Q*"}, "data.0 has an unreadable URL"),
+    ({"url": "http://[::1"}, "data.0 has an unreadable URL"),
     ("text", "data.0 is a JSON str"),
     (None, "data.0 is a JSON NoneType"),
-    ({"b64_json": None, "url": None}, "data.0 holds no picture"),
-    ({}, "data.0 holds no picture"),
-    ({"b64_json": "=="}, "data.0 holds no picture"),
+    ({"b64_json": None, "url": None}, "data.0 has no image"),
+    ({}, "data.0 has no image"),
+    ({"b64_json": "=="}, "data.0 has no image"),
 ]
 
 
 @pytest.mark.parametrize(("entry", "warning"), LOST)
 def test_one_lost_entry_costs_no_other(entry: Any, warning: str) -> None:
-    """The pictures beside a lost one arrive, and a warning names the lost one."""
+    """Delivers the other images, and names the unreadable entry in a warning."""
     answer = decode({"data": [entry, {"b64_json": encoded()}]})
     assert [one.data for one in answer.pictures] == [PNG]
     assert [text[: len(warning)] for text in answer.warnings] == [warning]
@@ -320,7 +320,7 @@ UNREADABLE: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("reply", "problem"), UNREADABLE)
 def test_unreadable(reply: Any, problem: str) -> None:
-    """A reply without a readable picture says why, with the request id, and keeps every byte."""
+    """Reports a reply without a readable image with reason and request id, and keeps its bytes."""
     error = refused(reply, UnreadableReplyError)
     assert problem in str(error)
     assert "req_7" in str(error)
@@ -330,8 +330,8 @@ def test_unreadable(reply: Any, problem: str) -> None:
 
 
 @pytest.mark.parametrize("status", [204, 205, 206])
-def test_success_that_carries_no_whole_reply(status: int) -> None:
-    """Statuses that promise no whole body are not read as one, whatever the bytes are."""
+def test_success_without_a_complete_reply(status: int) -> None:
+    """Does not decode replies of statuses without a complete body."""
     assert f"HTTP {status}" in str(refused({"data": []}, UnreadableReplyError, Head(status, {})))
 
 
@@ -339,7 +339,7 @@ def test_success_that_carries_no_whole_reply(status: int) -> None:
     "reply", [{"created": 10}, {"data": None}, {"data": []}, {"data": [{}, {"url": None, "b64_json": None}]}]
 )
 def test_empty(reply: Any) -> None:
-    """A success without pictures is an error of its own, which may have been billed."""
+    """Reports a success without images as possibly billed."""
     error = refused(reply, EmptyResultError)
     assert error.request_id == "req_7"
     assert "may have been billed" in str(error)
@@ -356,21 +356,21 @@ ERRORS_IN_SUCCESS: list[tuple[Any, type[ApiError], str | None]] = [
 
 @pytest.mark.parametrize(("reply", "kind", "code"), ERRORS_IN_SUCCESS)
 def test_error_under_200(reply: Any, kind: type[ApiError], code: str | None) -> None:
-    """An error object is an error even where the status says success."""
+    """Raises the error of an error object under status 200."""
     error = refused(reply, kind)
     assert "boom" in str(error)
     assert (error.code, error.status, error.request_id) == (code, 200, "req_7")
 
 
-def test_error_beside_pictures() -> None:
-    """Pictures that came are handed over although an error stands beside them, which is kept."""
+def test_error_beside_images() -> None:
+    """Delivers images beside an error object, and keeps the error."""
     answer = decode({"data": [{"b64_json": encoded()}], "error": {"message": "one of two failed"}})
     assert len(answer.pictures) == 1
     assert answer.extra == {"error": {"message": "one of two failed"}}
 
 
-def test_next_step_of_the_dialect() -> None:
-    """The advice that belongs to a code replaces the general one."""
+def test_remedy_of_a_code() -> None:
+    """Prefers the remedy of a code to the remedy of the class."""
     body = b'{"error": {"message": "no", "code": "unknown_parameter", "param": "style"}}'
     error = PROVIDER.error(Head(400, {}), body, ())
-    assert str(error).endswith("Leave the parameter out, or name a model that knows it.")
+    assert str(error).endswith("Leave the parameter out, or name a model that has it.")

@@ -1,4 +1,4 @@
-"""imgkit and the official SDK (openai 3.54.0) send requests that mean the same, to the same server."""
+"""Requests of imgkit and the official SDK (openai 3.54.0) have the same meaning for a server."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ MAY_DIFFER = {
 
 
 @dataclass
-class Arrived:
-    """A request as the server understands it."""
+class ReceivedRequest:
+    """A request as the server parses it."""
 
     request_line: str
     headers: dict[str, str]
@@ -64,7 +64,7 @@ class Arrived:
     file_names: list[str] = field(default_factory=list)
 
 
-def arrived(line: Line) -> Arrived:
+def receive_request(line: Line) -> ReceivedRequest:
     """Read a request: JSON into canonical text, a form with the standard library's parser of e-mail."""
     content_type = line.headers["content-type"]
     ignored = MAY_DIFFER["headers of both"]
@@ -74,7 +74,7 @@ def arrived(line: Line) -> Arrived:
         for name, value in line.headers.items()
         if name not in ignored and name != "content-type" and not name.startswith(prefixes)
     }
-    found = Arrived(line.request_line, headers, content_type.partition(";")[0])
+    found = ReceivedRequest(line.request_line, headers, content_type.partition(";")[0])
     assert int(line.headers["content-length"]) == len(line.body)
     if found.media_type == "application/json":
         found.members = json.dumps(json.loads(line.body), sort_keys=True)  # 1, 1.0 and true stay apart
@@ -98,7 +98,9 @@ def arrived(line: Line) -> Arrived:
     return found
 
 
-def sent_by_sdk(operation: str, arguments: dict[str, Any], path: str = "/v1", **account: Any) -> Arrived:
+def sent_by_sdk(
+    operation: str, arguments: dict[str, Any], path: str = "/v1", **account: Any
+) -> ReceivedRequest:
     with WireServer(reply(200, answer())) as server:
         settings = {"base_url": server.origin + path, "max_retries": 0, **(account or ACCOUNT)}
         with openai.OpenAI(**settings) as client, warnings.catch_warnings():
@@ -106,21 +108,21 @@ def sent_by_sdk(operation: str, arguments: dict[str, Any], path: str = "/v1", **
             response = getattr(client.images, METHODS[operation])(**arguments)
         assert response.data[0].b64_json
     (line,) = server.lines
-    return arrived(line)
+    return receive_request(line)
 
 
 def sent_by_imgkit(
     flavor: Any, backend: str, operation: str, arguments: dict[str, Any], path: str = "/v1", **account: Any
-) -> Arrived:
+) -> ReceivedRequest:
     with WireServer(reply(200, answer())) as server:
         settings = {"base_url": server.origin + path, **(account or ACCOUNT)}
         got = flavor.run(lambda service: getattr(service, operation)(**arguments), backend, **settings)
         assert got[0].data == picture()
     (line,) = server.lines
-    return arrived(line)
+    return receive_request(line)
 
 
-def same(ours: Arrived, sdk: Arrived) -> None:
+def assert_equal_requests(ours: ReceivedRequest, sdk: ReceivedRequest) -> None:
     """Compare all that is not in the table of differences."""
     assert ours.request_line == sdk.request_line
     assert ours.headers == sdk.headers
@@ -179,22 +181,22 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @cache
-def by_sdk(case: str) -> Arrived:
+def by_sdk(case: str) -> ReceivedRequest:
     operation, arguments = CASES[case]
     return sent_by_sdk(operation, arguments)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_same_meaning(flavor: Any, http_backend: str, case: str) -> None:
-    """What imgkit sends for a call means the same as what the SDK sends for it."""
+    """Sends a request with the same meaning as the SDK's request."""
     operation, arguments = CASES[case]
     ours, sdk = sent_by_imgkit(flavor, http_backend, operation, arguments), by_sdk(case)
-    same(ours, sdk)
+    assert_equal_requests(ours, sdk)
     assert ours.headers["authorization"] == f"Bearer {KEY}"
 
 
 def test_cases_are_complete() -> None:
-    """The cases name each parameter that the two have in common, and imgkit lacks none but the streams'."""
+    """Covers each common parameter; imgkit lacks only the parameters of streams."""
     streams = {"stream", "partial_images"}
     transport = {"self", "extra_headers", "extra_query", "extra_body", "timeout"}
     own = {"self", "save_to", "timeout_s", "cache", "replica", "extra_headers", "extra_body"}
@@ -208,7 +210,7 @@ def test_cases_are_complete() -> None:
 
 
 def test_files_are_the_callers_bytes(flavor: Any, http_backend: str) -> None:
-    """Each picture arrives under its field name with its own bytes, its sniffed type and a neutral name."""
+    """Sends each image under its field name with its own bytes, sniffed type and a neutral name."""
     for case, fields in {
         "edit, several": {"image[]": [BLUE, JPEG, RED, BLUE], "mask": [CLEAR]},
         "edit, markup": {"image": [RED], "markup": [CLEAR]},
@@ -226,10 +228,11 @@ def test_files_are_the_callers_bytes(flavor: Any, http_backend: str) -> None:
 @pytest.mark.parametrize("operation", METHODS)
 @pytest.mark.parametrize("path", ["/v1", "/v1/", "", "/", "/a/b%20c/v1", "/a/b%20c/v1/"])
 def test_same_path(flavor: Any, http_backend: str, operation: str, path: str) -> None:
-    """Any base URL, with a slash at its end and without, leads both to the same path."""
-    arguments = {"create_image": {"prompt": "a"}, "create_image_edit": EDIT}.get(operation, {"image": RED})
+    """Sends to the SDK's path for any base URL, with or without a trailing slash."""
+    by_operation: dict[str, dict[str, Any]] = {"create_image": {"prompt": "a"}, "create_image_edit": EDIT}
+    arguments = by_operation.get(operation, {"image": RED})
     ours = sent_by_imgkit(flavor, http_backend, operation, arguments, path)
-    same(ours, sent_by_sdk(operation, arguments, path))
+    assert_equal_requests(ours, sent_by_sdk(operation, arguments, path))
     assert " /" in ours.request_line
     assert "//" not in ours.request_line.partition(" HTTP/")[0]
 
@@ -244,9 +247,9 @@ ACCOUNTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("account", ACCOUNTS)
 def test_same_account(flavor: Any, http_backend: str, account: str) -> None:
-    """Key, organization and project travel in the same headers, and not at all when they are not given."""
+    """Sends key, organization and project in the SDK's headers, or no header."""
     ours = sent_by_imgkit(flavor, http_backend, *CASES["edit, few"], **ACCOUNTS[account])
-    same(ours, sent_by_sdk(*CASES["edit, few"], **ACCOUNTS[account]))
+    assert_equal_requests(ours, sent_by_sdk(*CASES["edit, few"], **ACCOUNTS[account]))
     assert ours.headers["authorization"] == f"Bearer {KEY}"
     assert ("openai-organization" in ours.headers) == (account == "organization")
     assert ("openai-project" in ours.headers) == (account == "project")
@@ -255,31 +258,31 @@ def test_same_account(flavor: Any, http_backend: str, account: str) -> None:
 def test_same_account_of_the_environment(
     flavor: Any, http_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both read key, organization and project from the same variables."""
+    """Reads key, organization and project from the SDK's variables."""
     for name, value in (("API_KEY", KEY), ("ORG_ID", "org-e"), ("PROJECT_ID", "proj-e")):
         monkeypatch.setenv(f"OPENAI_{name}", value)
     nothing: dict[str, Any] = {"api_key": None}
     ours = sent_by_imgkit(flavor, http_backend, *CASES["create, few"], **nothing)
-    same(ours, sent_by_sdk(*CASES["create, few"], **nothing))
+    assert_equal_requests(ours, sent_by_sdk(*CASES["create, few"], **nothing))
     assert ours.headers["openai-organization"] == "org-e"
     assert ours.headers["openai-project"] == "proj-e"
 
 
-def test_header_taken_away(flavor: Any, http_backend: str) -> None:
-    """A header can be left out: with None here, with omit in the SDK."""
+def test_omitted_header(flavor: Any, http_backend: str) -> None:
+    """Omits a header of None, like omit in the SDK."""
     taken: Callable[[Any], dict[str, Any]] = lambda nothing: {  # noqa: E731 - two of a kind
         "prompt": "a fox",
         "extra_headers": {"OpenAI-Organization": nothing},
     }
     ours = sent_by_imgkit(flavor, http_backend, "create_image", taken(None))
-    same(ours, sent_by_sdk("create_image", taken(openai.Omit())))
+    assert_equal_requests(ours, sent_by_sdk("create_image", taken(openai.Omit())))
     assert "openai-organization" not in ours.headers
 
 
 def test_allowed_differences_of_arguments(flavor: Any, http_backend: str) -> None:
-    """The three calls that the table lets differ do differ, just so: else the table is out of date."""
+    """Confirms that the three listed differences still exist."""
 
-    def both(operation: str, **arguments: Any) -> tuple[Arrived, Arrived]:
+    def both(operation: str, **arguments: Any) -> tuple[ReceivedRequest, ReceivedRequest]:
         return (
             sent_by_imgkit(flavor, http_backend, operation, arguments),
             sent_by_sdk(operation, arguments),
@@ -287,7 +290,7 @@ def test_allowed_differences_of_arguments(flavor: Any, http_backend: str) -> Non
 
     ours, sdk = both("create_image", prompt="a", n=None)
     assert (ours.members, sdk.members) == ('{"prompt": "a"}', '{"n": null, "prompt": "a"}')
-    same(*both("create_image_edit", **EDIT, n=None))
+    assert_equal_requests(*both("create_image_edit", **EDIT, n=None))
     ours, sdk = both("create_image_edit", image=[RED], prompt="a")
     assert (ours.parts, sdk.parts) == (
         {"prompt": ["a"], "image": [RED]},

@@ -1,4 +1,4 @@
-"""A provider that comes from a plugin: another dialect without a change to the core."""
+"""A provider from a plugin: another dialect without a change in the core."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.wire_server import WireServer, reply
 
 
 class AcmeProvider(OpenAIProvider):
-    """Acme speaks OpenAI's dialect under another path, and names its own variables."""
+    """OpenAI's dialect under another path, with variables of its own."""
 
     base_url: ClassVar[str] = "https://api.acme.example/v2"
     env: ClassVar[dict[str, str]] = {"api_key": "ACME_KEY", "base_url": "ACME_URL"}
@@ -38,8 +38,8 @@ class AcmePlugin:
         return [ProviderSpec(name="acme", target=f"{__name__}:AcmeProvider")]
 
 
-def test_a_strangers_provider(flavor: Any, http_backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dialect of a plugin is asked for by name, reads its own variables and applies its own rules."""
+def test_a_third_party_provider(flavor: Any, http_backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finds a plugin's provider by name, and applies its variables and rules."""
     monkeypatch.setenv("ACME_KEY", "k-acme-0000000000")
     with WireServer(reply(200, answer())) as server:
         monkeypatch.setenv("ACME_URL", server.base_url)
@@ -55,7 +55,7 @@ def test_a_strangers_provider(flavor: Any, http_backend: str, monkeypatch: pytes
 
 
 def test_two_providers_of_one_name() -> None:
-    """Two dialects of one name are an error that names both plugins."""
+    """Names both plugins that provide the same name."""
 
     class Copy:
         @hookimpl

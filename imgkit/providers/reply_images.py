@@ -1,0 +1,65 @@
+"""Images in the entries of a reply, and the problems of unreadable entries."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urljoin
+
+from imgkit.errors import UnreadableReplyError
+from imgkit.images.sniff import has_end, sniff
+from imgkit.images.sources import BytesSource, Source
+from imgkit.providers.base import ReplyBody, Target
+from imgkit.redact import scrub
+from imgkit.wire.json_values import DivertedImage, decode_base64, decode_data_url, is_data_url
+from imgkit.wire.messages import Head
+
+
+def decode_content(encoded: object, link: str | None, target: Target) -> tuple[dict[str, Any], list[str]]:
+    """Return the readable content of an entry as arguments of `DecodedImage`, and the entry's problems.
+
+    Args:
+        encoded: the base64 member; text, a diverted image, or None.
+        link: the URL member, which may be a ``data:`` URL or relative to the target's address.
+        target: the server that sent the reply.
+    """
+    content: dict[str, Any] = {}
+    problems: list[str] = []
+    try:
+        if isinstance(encoded, DivertedImage) and (source_on_disk := encoded.source()) is not None:
+            content["source"] = source_on_disk
+        elif encoded and (data := decode_base64(encoded)):
+            content["data"] = data
+    except ValueError as error:
+        problems.append(f"holds {error}")
+    try:
+        if link and is_data_url(link):
+            if not content and (data := decode_data_url(link)):
+                content["data"] = data
+        elif link:
+            content["url"] = urljoin(target.base_url + "/", link)
+    except ValueError as error:
+        problems.append(f"has an unreadable URL: {error}")
+    source = content.get("source") or BytesSource(content.get("data", b""))
+    if source.length and (doubt := _find_doubt(source)):
+        problems.append(doubt)
+    return content, problems
+
+
+def _find_doubt(source: Source) -> str | None:
+    kind = sniff(source.read_at(1024, 0))
+    if kind is None:
+        return "is not an image of a known format; its bytes are kept unchanged"
+    if not has_end(kind, source.length, source.read_at):
+        return "seems to be cut off; its bytes are kept unchanged"
+    return None
+
+
+def unreadable_reply_error(head: Head, body: ReplyBody, why: str) -> UnreadableReplyError:
+    """Return the error for a success reply without a readable image."""
+    return UnreadableReplyError(
+        f"HTTP {head.status}, but the reply has no readable image: {scrub(why, limit=200)} "
+        f"({body.length} bytes, request id {head.request_id or 'not given'}). The call may have been billed. "
+        "error.body holds the reply.",
+        request_id=head.request_id,
+        body=body.raw(),
+    )
