@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from imgkit.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from imgkit.catalogue.facts import Model, Retired
+    from imgkit.catalogue.facts import Facts, Model, Retired
     from imgkit.catalogue.reading import Reader
 
 VARIABLE = "IMGKIT_MODELS"
@@ -21,9 +21,6 @@ VARIABLE = "IMGKIT_MODELS"
 
 NEAR_DAYS = 60
 """Days before a model's shutdown in which imgkit warns of it."""
-
-Facts = Mapping[str, Any]
-"""The content of a data file."""
 
 
 class Catalogue:

@@ -10,10 +10,13 @@ from collections.abc import Collection, Mapping
 from datetime import date
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 STALE_DAYS = 180
 """Age in days from which a fact only warns."""
+
+Facts: TypeAlias = Mapping[str, Any]
+"""The content of a data file."""
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 

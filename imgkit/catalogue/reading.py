@@ -10,8 +10,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
-from imgkit.catalogue.catalogue import Facts
-from imgkit.catalogue.facts import FactSource, Grid, InputFacts, Model, Prices, Retired, Rule, Tokens
+from imgkit.catalogue.facts import Facts, FactSource, Grid, InputFacts, Model, Prices, Retired, Rule, Tokens
 from imgkit.errors import ConfigurationError
 
 _NAMED = ("rules", "inputs", "prices", "tokens")
