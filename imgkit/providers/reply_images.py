@@ -7,7 +7,7 @@ from urllib.parse import urljoin
 
 from imgkit.errors import UnreadableReplyError
 from imgkit.images.sniff import has_end, sniff
-from imgkit.images.sources import BytesSource, Source
+from imgkit.images.sources import BytesSource
 from imgkit.providers.base import ReplyBody, Target
 from imgkit.redact import scrub
 from imgkit.wire.json_values import DivertedImage, decode_base64, decode_data_url, is_data_url
@@ -40,18 +40,14 @@ def decode_content(encoded: object, link: str | None, target: Target) -> tuple[d
     except ValueError as error:
         problems.append(f"has an unreadable URL: {error}")
     source = content.get("source") or BytesSource(content.get("data", b""))
-    if source.length and (doubt := _find_doubt(source)):
-        problems.append(doubt)
-    return content, problems
-
-
-def _find_doubt(source: Source) -> str | None:
+    if not source.length:
+        return content, problems
     kind = sniff(source.read_at(1024, 0))
     if kind is None:
-        return "is not an image of a known format; its bytes are kept unchanged"
-    if not has_end(kind, source.length, source.read_at):
-        return "seems to be cut off; its bytes are kept unchanged"
-    return None
+        problems.append("is not an image of a known format; its bytes are kept unchanged")
+    elif not has_end(kind, source.length, source.read_at):
+        problems.append("seems to be cut off; its bytes are kept unchanged")
+    return content, problems
 
 
 def unreadable_reply_error(head: Head, body: ReplyBody, why: str) -> UnreadableReplyError:
