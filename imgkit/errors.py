@@ -4,30 +4,30 @@
 
     ImgkitError
     ├── ConfigurationError            the service is set up wrongly; nothing was sent
-    │   ├── UnknownBackendError       no backend of that name (says which exist)
-    │   ├── UnknownProviderError      no provider of that name
-    │   ├── UnknownPluginError        no plugin of that name
+    │   ├── UnknownBackendError       no backend has this name (the message lists the names)
+    │   ├── UnknownProviderError      no provider has this name
+    │   ├── UnknownPluginError        no plugin has this name
     │   ├── PluginError               a plugin misbehaved (plugin, distribution, hook)
-    │   ├── MissingKeyError           no API key where one is needed
-    │   ├── MissingModelError         the official host needs a model to be named
-    │   └── ServiceClosedError        used after close, or from a loop that is not its own
+    │   ├── MissingKeyError           the host needs an API key, and none was given
+    │   ├── MissingModelError         the official host needs the name of a model
+    │   └── ServiceClosedError        the service is closed, or belongs to another event loop
     ├── InvalidRequestError           the request is wrong (fields); nothing was sent
-    ├── TransportError                the wire failed
+    ├── TransportError                the connection failed
     │   ├── NotSentError              nothing can have been billed
     │   └── OutcomeUnknownError       it may have been billed (maybe_billed, request_id, spool_path)
     ├── ApiError                      the API answered with an error (status, code, request_id, …)
-    │   ├── BadRequestError           400, 413, 422 and their like
+    │   ├── BadRequestError           400, 413, 422 and similar
     │   │   ├── ModerationBlockedError   refused content (stage, categories)
-    │   │   ├── UnknownParameterError    the model does not know it (param)
-    │   │   └── InvalidImageError        an input picture is not taken
-    │   │       └── UnsupportedMediaTypeError   for its media type
+    │   │   ├── UnknownParameterError    the model does not know a parameter (param)
+    │   │   └── InvalidImageError        the API does not accept an input image
+    │   │       └── UnsupportedMediaTypeError   because of its media type
     │   ├── AuthenticationError       401
     │   ├── PermissionDeniedError     403
     │   │   └── OrganizationNotVerifiedError
-    │   ├── NotFoundError             404, 405: no such endpoint or model here
-    │   │   ├── EndpointRetiredError  the provider has switched it off
+    │   ├── NotFoundError             404, 405: no such endpoint or model at this address
+    │   │   ├── EndpointRetiredError  the provider has switched the endpoint off
     │   │   └── ModelNotFoundError    no such model, or not for this key
-    │   │       └── ModelRetiredError    the provider says that it has switched it off
+    │   │       └── ModelRetiredError    the provider says that it has switched the model off
     │   ├── ConflictError             409
     │   ├── RateLimitError            429 (retry_after_s)
     │   │   └── QuotaExceededError    no credit: waiting does not help
@@ -35,19 +35,19 @@
     │   ├── RedirectRefusedError      3xx: API calls follow no redirect
     │   └── ServerError               5xx that the API itself reported
     ├── BudgetExceededError           your own budget has no room (limit, spent, …); nothing was sent
-    ├── FixtureMissingError           no recorded answer (nearest); nothing was sent
+    ├── FixtureMissingError           no recorded reply matches (nearest); nothing was sent
     ├── CacheMissError                cache="only", and the cache has no such reply; nothing was sent
-    ├── UnreadableReplyError          a reply that no picture can be read from (body is kept)
-    ├── EmptyResultError              200 without pictures
-    ├── StreamError                   a stream ended early, or is used wrongly (images, maybe_billed)
+    ├── UnreadableReplyError          a success reply without a readable image (body)
+    ├── EmptyResultError              a success reply without images
+    ├── StreamError                   a stream ended early or was misused (images, maybe_billed)
     ├── DownloadError                 a result URL could not be fetched
     │   ├── DownloadBlockedError      refused before a byte was sent: scheme, address, origin
-    │   └── LinkExpiredError          the URL is no longer served
-    ├── NotDownloadedError            the picture is still at its URL
-    └── SaveError                     a picture could not be written (it is still in memory)
+    │   └── LinkExpiredError          the server no longer serves the URL
+    ├── NotDownloadedError            the image is still at its URL
+    └── SaveError                     an image could not be written; it is still in memory
 
-Errors are split by what the caller can do next, and every message ends with that.
-No message holds a secret or more than a kilobyte of what a server said.
+The classes differ in the caller's next step, and every message ends with that step.
+No message contains a secret or more than a kilobyte of a server's text.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ class ReceivedImage(Protocol):
 
     @property
     def index(self) -> int:
-        """Its position among the images of the response, from 0."""
+        """The position among the images of the response, from 0."""
 
     @property
     def data(self) -> bytes:
-        """The bytes of the file."""
+        """The bytes of the image file."""
 
     def save(
         self, target: str | PathLike[str] = "", *, overwrite: bool = False, sidecar: bool = True
@@ -87,15 +87,46 @@ class ReceivedResponse(Protocol):
         """All images of the response."""
 
 
+class ReceivedReply:
+    """The parts of a reply that an error carries. A mixin of the errors that follow a reply.
+
+    Attributes:
+        request_id: the API's id of the call, None if it sent none. The provider's support asks for it.
+        spool_path: folder in which the spool keeps the reply, None without a state folder.
+        images: images that arrived before the error. The last image of a stream may be partial.
+        body: the received bytes of the reply.
+    """
+
+    request_id: str | None = None
+    spool_path: str | None = None
+    images: tuple[ReceivedImage, ...] = ()
+    body: bytes = b""
+
+
 class ImgkitError(Exception):
-    """The root: `except ImgkitError` catches whatever imgkit raises on purpose."""
+    """The root: ``except ImgkitError`` catches every error that imgkit raises on purpose.
+
+    Example::
+
+        >>> import imgkit
+        >>> try:
+        ...     imgkit.ImageService(backend="offlin")
+        ... except imgkit.ImgkitError as error:
+        ...     print(type(error).__name__)
+        UnknownBackendError
+
+    Attributes:
+        maybe_billed: the provider may charge for the call although it failed.
+    """
+
+    maybe_billed: bool = False
 
     def __reduce__(self) -> Any:
         # Exceptions are pickled by their positional arguments; ours have keywords too.
-        return _revive, (type(self), self.args, self.__dict__)
+        return _unpickle, (type(self), self.args, self.__dict__)
 
 
-def _revive(kind: type[ImgkitError], args: tuple[Any, ...], attributes: dict[str, Any]) -> ImgkitError:
+def _unpickle(kind: type[ImgkitError], args: tuple[Any, ...], attributes: dict[str, Any]) -> ImgkitError:
     error = kind.__new__(kind, *args)
     error.__dict__.update(attributes)
     return error
@@ -106,24 +137,24 @@ class ConfigurationError(ImgkitError):
 
 
 class UnknownBackendError(ConfigurationError):
-    """No backend of the wanted name is registered."""
+    """No backend is registered under this name."""
 
 
 class UnknownProviderError(ConfigurationError):
-    """No provider of the wanted name is registered."""
+    """No provider is registered under this name."""
 
 
 class UnknownPluginError(ConfigurationError):
-    """No plugin of the wanted name is registered."""
+    """No plugin is registered under this name."""
 
 
 class PluginError(ConfigurationError):
-    """A plugin raised, returned a wrong type, or does not fit its hooks.
+    """A plugin raised, returned a wrong type, or does not match the hook specifications.
 
     Attributes:
         plugin: the name under which the plugin is registered.
-        distribution: the installed distribution it came from, or "" where unknown.
-        hook: the hook that was being called, or "" while loading.
+        distribution: the installed distribution that contains the plugin, or "" where unknown.
+        hook: the hook that imgkit was calling, or "" while loading.
     """
 
     def __init__(self, message: str, *, plugin: str, distribution: str = "", hook: str = "") -> None:
@@ -134,11 +165,11 @@ class PluginError(ConfigurationError):
 
 
 class MissingKeyError(ConfigurationError):
-    """No API key was given, and the host needs one."""
+    """The host needs an API key, and none was given."""
 
 
 class MissingModelError(ConfigurationError):
-    """The official host has no default model any more: one must be named."""
+    """The official host has no default model any more: the request must name a model."""
 
 
 class ServiceClosedError(ConfigurationError):
@@ -148,8 +179,14 @@ class ServiceClosedError(ConfigurationError):
 class InvalidRequestError(ImgkitError):
     """The request is wrong. Nothing was sent.
 
+    Example::
+
+        >>> error = InvalidRequestError({"n": "must be at least 1."})
+        >>> error.fields["n"]
+        'must be at least 1.'
+
     Attributes:
-        fields: what is wrong, by flat path: ``{"n": "…", "image.1": "…"}``.
+        fields: the problems by flat path: ``{"n": "…", "image.1": "…"}``.
     """
 
     def __init__(self, fields: Mapping[str, str]) -> None:
@@ -158,14 +195,14 @@ class InvalidRequestError(ImgkitError):
 
 
 class TransportError(ImgkitError):
-    """The wire failed before an answer was complete."""
+    """The connection failed before the reply was complete."""
 
 
 class NotSentError(TransportError):
     """The request provably did not reach the API: nothing can have been billed.
 
     Attributes:
-        permanent: trying again will not help: an untrusted certificate, a name that does not exist.
+        permanent: a retry will fail too: an untrusted certificate, or a host name that does not exist.
     """
 
     def __init__(self, message: str, *, permanent: bool = False) -> None:
@@ -173,22 +210,24 @@ class NotSentError(TransportError):
         self.permanent = permanent
 
 
-class OutcomeUnknownError(TransportError):
-    """The request may have been received, and a picture made and billed; no answer came.
+class OutcomeUnknownError(TransportError, ReceivedReply):
+    """The API may have received the request, and made and billed an image; no complete reply arrived.
+
+    Example::
+
+        try:
+            response = service.create_image("a fox")
+        except OutcomeUnknownError as error:
+            print("Ask the provider about request", error.request_id)
 
     Attributes:
-        maybe_billed: always True; here so that callers can ask any error.
-        request_id: the API's id of the call where the head of a reply gave one.
-        spool_path: where the part that did arrive is kept, if a state folder is set.
-        status: the HTTP status where a gateway answered in the API's place.
-        body: the part of a reply that did arrive, b"" if none did.
-        images: of a stream: the pictures that did arrive, the last of them perhaps a partial one.
-        should_retry: what the server's ``x-should-retry`` says, None if it says nothing.
+        maybe_billed: always True.
+        request_id, spool_path, images, body: see `ReceivedReply`. ``request_id`` needs a reply's head.
+        status: the HTTP status where a gateway answered in place of the API.
+        should_retry: the server's ``x-should-retry`` header, None without that header.
     """
 
     maybe_billed = True
-    body = b""
-    images: tuple[ReceivedImage, ...] = ()
     should_retry: bool | None = None
 
     def __init__(
@@ -205,163 +244,26 @@ class OutcomeUnknownError(TransportError):
         self.status = status
 
 
-class BudgetExceededError(ImgkitError):
-    """A budget has no room for the call (see `imgkit.Budget`). Nothing was sent.
-
-    Attributes:
-        limit: of the budget, in USD, as are the others.
-        spent: so far, with what may have been spent by calls whose outcome is not known.
-        reserved: for calls that run.
-        wanted: what the call may cost at most.
-    """
-
-    def __init__(
-        self, message: str, *, limit: Decimal, spent: Decimal, reserved: Decimal, wanted: Decimal
-    ) -> None:
-        super().__init__(message)
-        self.limit = limit
-        self.spent = spent
-        self.reserved = reserved
-        self.wanted = wanted
-
-
-class FixtureMissingError(ImgkitError):
-    """No fixture answers the request. Nothing was sent.
-
-    Attributes:
-        nearest: the recorded request that is nearest to it, None if there is none of its kind.
-    """
-
-    def __init__(self, message: str, *, nearest: str | None = None) -> None:
-        super().__init__(message)
-        self.nearest = nearest
-
-
-class CacheMissError(ImgkitError):
-    """The call was to be answered from the cache only, and the cache has no such reply. Nothing was sent."""
-
-
-class UnreadableReplyError(ImgkitError):
-    """A success reply from which no picture can be read; it may have been billed.
-
-    Attributes:
-        maybe_billed: always True.
-        request_id: the API's id of the call, None where it gave none.
-        body: what arrived, so that nothing that was paid for is lost.
-        images: of a stream: the pictures that came before, the last of them perhaps a partial one.
-        spool_path: where it is kept, if a state folder is set.
-    """
-
-    maybe_billed = True
-    images: tuple[ReceivedImage, ...] = ()
-    spool_path: str | None = None
-
-    def __init__(self, message: str, *, request_id: str | None = None, body: bytes = b"") -> None:
-        super().__init__(message)
-        self.request_id = request_id
-        self.body = body
-
-
-class EmptyResultError(ImgkitError):
-    """The API answered 200 without pictures; it may have been billed.
-
-    Attributes:
-        maybe_billed: always True.
-        request_id: the API's id of the call, None where it gave none.
-        spool_path: where the reply is kept, if a state folder is set.
-    """
-
-    maybe_billed = True
-    spool_path: str | None = None
-
-    def __init__(self, message: str, *, request_id: str | None = None) -> None:
-        super().__init__(message)
-        self.request_id = request_id
-
-
-class StreamError(ImgkitError):
-    """A stream ended before its picture was complete, or it was used in a way that it cannot be.
-
-    Attributes:
-        maybe_billed: whether something was sent that may have been billed.
-        images: the pictures that did arrive, the last of them perhaps a partial one.
-        request_id: the API's id of the call, None where it gave none.
-        spool_path: where what arrived is kept, if a state folder is set.
-    """
-
-    spool_path: str | None = None
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        maybe_billed: bool = False,
-        images: tuple[ReceivedImage, ...] = (),
-        request_id: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.maybe_billed = maybe_billed
-        self.images = images
-        self.request_id = request_id
-
-
-class DownloadError(ImgkitError):
-    """A result URL could not be fetched. The picture was made; its URL is in ``image.url``."""
-
-
-class DownloadBlockedError(DownloadError):
-    """The result URL is not one that imgkit fetches; no byte was sent to it."""
-
-
-class LinkExpiredError(DownloadError):
-    """The result URL is no longer served (403, 404, 410). It is never generated again by itself."""
-
-
-class NotDownloadedError(ImgkitError):
-    """The picture's bytes are still at its URL and cannot be fetched from here."""
-
-
-class SaveError(ImgkitError):
-    """A picture could not be written. Its bytes are still in memory.
-
-    Attributes:
-        images: the pictures that were being saved.
-        response: the whole reply where ``save_to=`` failed, else None.
-        spool_path: where the reply is kept, if a state folder is set and ``save_to=`` failed.
-    """
-
-    spool_path: str | None = None
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        images: tuple[ReceivedImage, ...] = (),
-        response: ReceivedResponse | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.images = images
-        self.response = response
-
-
-class ApiError(ImgkitError):
+class ApiError(ImgkitError, ReceivedReply):
     """The API answered with an error.
+
+    Example::
+
+        try:
+            response = service.create_image("a fox")
+        except ApiError as error:
+            print(error.status, error.code, error.request_id)
 
     Attributes:
         status: HTTP status.
-        code, type, param: as the API gave them, None where it did not.
-        request_id: value of ``x-request-id``, for the provider's support.
-        retry_after_s: seconds to wait as the server asked, None where it did not.
-        should_retry: what the server's ``x-should-retry`` says, None if it says nothing.
-        images: of a stream: the pictures that came before the error, the last of them perhaps a partial one.
-        maybe_billed: whether there are any of these.
-        spool_path: of a stream: where what arrived is kept, None if nothing is.
+        code, type, param: the fields of the API's error, None where it did not set them.
+        request_id, spool_path, images: see `ReceivedReply`. Only a stream has the last two.
+        retry_after_s: seconds to wait as the server asked, None where it did not ask.
+        should_retry: the server's ``x-should-retry`` header, None without that header.
+        maybe_billed: True where ``images`` arrived before the error.
     """
 
     should_retry: bool | None = None
-    images: tuple[ReceivedImage, ...] = ()
-    maybe_billed = False
-    spool_path: str | None = None
 
     def __init__(
         self,
@@ -384,15 +286,15 @@ class ApiError(ImgkitError):
 
 
 class BadRequestError(ApiError):
-    """The API does not accept the request as it is (400, 413, 422 …)."""
+    """The API does not accept the request (400, 413, 422 …)."""
 
 
 class ModerationBlockedError(BadRequestError):
-    """The prompt, an input or the result was refused by the provider's safety system.
+    """The provider's safety system refused the prompt, an input or the result.
 
     Attributes:
         stage: "input", "output", "unknown", or None where the API did not say.
-        categories: the provider's names of what it found.
+        categories: the provider's names of the content that it refused.
     """
 
     def __init__(
@@ -409,15 +311,15 @@ class ModerationBlockedError(BadRequestError):
 
 
 class UnknownParameterError(BadRequestError):
-    """The API, or the model, does not know a parameter; ``param`` names it where the API does."""
+    """The API or the model does not know a parameter; ``param`` names it where the API does."""
 
 
 class InvalidImageError(BadRequestError):
-    """An input picture is not taken: its format, its size, or that it could not be fetched."""
+    """The API does not accept an input image: its format, its size, or its URL, which it cannot fetch."""
 
 
 class UnsupportedMediaTypeError(InvalidImageError):
-    """An input picture is not taken for its media type."""
+    """The API does not accept the media type of an input image."""
 
 
 class AuthenticationError(ApiError):
@@ -425,11 +327,11 @@ class AuthenticationError(ApiError):
 
 
 class PermissionDeniedError(ApiError):
-    """The key is right but not allowed to do this (403)."""
+    """The API key is valid but lacks the permission for this request (403)."""
 
 
 class OrganizationNotVerifiedError(PermissionDeniedError):
-    """The organisation must be verified before it may use this model."""
+    """The provider must verify the organisation before it may use this model."""
 
 
 class NotFoundError(ApiError):
@@ -440,8 +342,8 @@ class EndpointRetiredError(NotFoundError):
     """The provider has switched the endpoint off.
 
     Attributes:
-        status: 0 where nothing was sent, since it is known.
-        date: since when, None where it is not known.
+        status: 0 where imgkit knew this already and sent nothing.
+        date: the day of the switch-off, None where it is not known.
     """
 
     def __init__(self, message: str, *, date: date | None = None, **facts: Any) -> None:
@@ -450,7 +352,7 @@ class EndpointRetiredError(NotFoundError):
 
 
 class ModelNotFoundError(NotFoundError):
-    """No such model here, or not for this key. A retired model is often reported like this too."""
+    """No such model here, or not for this key. Providers often report a retired model like this too."""
 
 
 class ModelRetiredError(ModelNotFoundError):
@@ -462,20 +364,156 @@ class ConflictError(ApiError):
 
 
 class RateLimitError(ApiError):
-    """Too many requests (429); see ``retry_after_s``."""
+    """The caller sent too many requests (429); see ``retry_after_s``."""
 
 
 class QuotaExceededError(RateLimitError):
-    """No credit, or a cap is reached. Waiting does not help."""
+    """The account has no credit, or a cap is reached. Waiting does not help."""
 
 
 class BillingLimitError(QuotaExceededError):
-    """The account's spending cap is reached: every further call will fail like this one."""
+    """The account's spending cap is reached: every further call will fail with this error."""
 
 
 class RedirectRefusedError(ApiError):
-    """The API answered with a redirect. A paid request and its key follow none."""
+    """The API answered with a redirect. imgkit never forwards a paid request and its key."""
 
 
 class ServerError(ApiError):
     """The API itself reports that it failed (5xx with the API's JSON error)."""
+
+
+class BudgetExceededError(ImgkitError):
+    """A budget has no room for the call (see `imgkit.Budget`). Nothing was sent.
+
+    Attributes:
+        limit: limit of the budget in USD. The other amounts are in USD too.
+        spent: amount spent so far. Calls with an unknown outcome count as spent.
+        reserved: amount reserved for running calls.
+        wanted: the highest possible cost of the call.
+    """
+
+    def __init__(
+        self, message: str, *, limit: Decimal, spent: Decimal, reserved: Decimal, wanted: Decimal
+    ) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.spent = spent
+        self.reserved = reserved
+        self.wanted = wanted
+
+
+class FixtureMissingError(ImgkitError):
+    """No fixture matches the request. Nothing was sent.
+
+    Attributes:
+        nearest: the most similar recorded request, None if none of this kind was recorded.
+    """
+
+    def __init__(self, message: str, *, nearest: str | None = None) -> None:
+        super().__init__(message)
+        self.nearest = nearest
+
+
+class CacheMissError(ImgkitError):
+    """The call used ``cache="only"``, and the cache has no such reply. Nothing was sent."""
+
+
+class UnreadableReplyError(ImgkitError, ReceivedReply):
+    """A success reply without a readable image; it may have been billed.
+
+    Attributes:
+        maybe_billed: always True.
+        request_id, spool_path, images: see `ReceivedReply`.
+        body: the received bytes, which may contain a paid image.
+    """
+
+    maybe_billed = True
+
+    def __init__(self, message: str, *, request_id: str | None = None, body: bytes = b"") -> None:
+        super().__init__(message)
+        self.request_id = request_id
+        self.body = body
+
+
+class EmptyResultError(ImgkitError, ReceivedReply):
+    """The API answered 200 without images; it may have been billed.
+
+    Attributes:
+        maybe_billed: always True.
+        request_id, spool_path: see `ReceivedReply`.
+    """
+
+    maybe_billed = True
+
+    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.request_id = request_id
+
+
+class StreamError(ImgkitError, ReceivedReply):
+    """A stream ended before its image was complete, or the caller misused it.
+
+    Example::
+
+        try:
+            for event in service.stream_image("a fox"):
+                show(event)
+        except StreamError as error:
+            for image in error.images:
+                image.save()
+
+    Attributes:
+        maybe_billed: the call sent a request that may have been billed.
+        request_id, spool_path, images: see `ReceivedReply`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        maybe_billed: bool = False,
+        images: tuple[ReceivedImage, ...] = (),
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.maybe_billed = maybe_billed
+        self.images = images
+        self.request_id = request_id
+
+
+class DownloadError(ImgkitError):
+    """A result URL could not be fetched. The image exists; its URL is in ``image.url``."""
+
+
+class DownloadBlockedError(DownloadError):
+    """imgkit does not fetch this result URL; it sent no byte to the server."""
+
+
+class LinkExpiredError(DownloadError):
+    """The server no longer serves the result URL (403, 404, 410). imgkit never generates the image again."""
+
+
+class NotDownloadedError(ImgkitError):
+    """The bytes of the image are still at its URL, and this process cannot fetch them."""
+
+
+class SaveError(ImgkitError, ReceivedReply):
+    """An image could not be written. Its bytes are still in memory.
+
+    Attributes:
+        images: the images that the call was saving.
+        response: the whole response where ``save_to=`` failed, else None.
+        spool_path: folder of the spooled reply, if a state folder is set and ``save_to=`` failed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        images: tuple[ReceivedImage, ...] = (),
+        response: ReceivedResponse | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.images = images
+        self.response = response

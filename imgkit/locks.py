@@ -1,54 +1,65 @@
-"""Locks on files that end with the process that holds them, and never make anybody wait."""
+"""File locks that the system releases when their process ends. Acquiring one never waits."""
 
 from __future__ import annotations
 
 import os
 import sys
-import weakref
 from pathlib import Path
+
+from imgkit.files import BINARY_FLAGS, NO_FOLLOW
+from imgkit.fork import ForkRegistry
 
 if sys.platform != "win32":
     import fcntl
 
-    def _lock(descriptor: int) -> None:
+    def _lock_descriptor(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 else:
     import msvcrt
 
-    def _lock(descriptor: int) -> None:
+    def _lock_descriptor(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
 
-_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | NO_FOLLOW | BINARY_FLAGS
 
 
 class FileLock:
-    """An exclusive lock on a file, held by this object as long as it is there, or until `release`.
+    """An exclusive lock on a file. It ends with `release`, with this object, or with the process.
 
-    Two objects exclude each other also within one process. A forked child does not inherit the lock.
+    Two objects exclude each other within one process too. A forked child does not inherit the lock.
+
+    Example::
+
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "job.lock"
+        >>> lock = FileLock.try_acquire(path)
+        >>> FileLock.try_acquire(path) is None
+        True
+        >>> lock.release()
 
     Args:
-        path: of the lock file; made with mode 0600, its folder must exist.
-        descriptor: of the locked file.
+        path: path of the lock file. `try_acquire` creates it with mode 0600; its folder must exist.
+        descriptor: descriptor of the locked file.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
         self.path = path
-        _held.add(self)
+        _LOCKS.add(self)
 
     @classmethod
     def try_acquire(cls, path: Path) -> FileLock | None:
-        """Return the lock, None if somebody else holds it.
+        """Return the lock, or None if another object or process holds it.
 
         Raises:
             OSError: the file cannot be opened.
         """
         while True:
-            descriptor = os.open(path, _FLAGS, 0o600)
+            descriptor = os.open(path, _LOCK_FLAGS, 0o600)
             try:
-                _lock(descriptor)
-                if _same_file(descriptor, path):
+                _lock_descriptor(descriptor)
+                if _is_same_file(descriptor, path):
                     return cls(path, descriptor)
             except BlockingIOError:
                 os.close(descriptor)
@@ -56,19 +67,20 @@ class FileLock:
             except BaseException:
                 os.close(descriptor)
                 raise
-            os.close(descriptor)  # removed by its holder between our two looks at it
+            # The holder removed the file after this loop opened it: try the new file.
+            os.close(descriptor)
 
     def write(self, data: bytes) -> None:
-        """Replace the content of the lock file, for others to read."""
+        """Replace the content of the lock file, which other processes may read."""
         assert self._descriptor is not None, "the lock is held"
         os.pwrite(self._descriptor, data, 0)
         os.ftruncate(self._descriptor, len(data))
 
     def release(self, *, remove: bool = True) -> None:
-        """Give the lock up. Idempotent.
+        """Release the lock. Idempotent.
 
         Args:
-            remove: remove the file first, so that lock files do not pile up.
+            remove: remove the lock file first, which keeps lock files from piling up.
         """
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is None:
@@ -80,7 +92,7 @@ class FileLock:
             os.close(descriptor)
 
     def forget(self) -> None:
-        """Let go of the descriptor. In a forked child the parent keeps the lock."""
+        """Close the descriptor and keep the file. A forked child calls this: its parent keeps the lock."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -89,20 +101,11 @@ class FileLock:
         self.forget()
 
 
-def _same_file(descriptor: int, path: Path) -> bool:
+def _is_same_file(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         return False
 
 
-_held: weakref.WeakSet[FileLock] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for lock in list(_held):
-        lock.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_LOCKS = ForkRegistry(FileLock.forget)

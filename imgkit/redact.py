@@ -1,4 +1,4 @@
-"""What keeps secrets and megabytes out of messages, logs and reprs."""
+"""Functions that keep secrets and megabytes out of messages, logs and reprs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SENSITIVE_HEADERS = frozenset(
     }
 )
 
-# Shapes of keys that servers like to repeat in their messages, and long base64.
+# Servers repeat keys of these shapes, and long base64, in their error messages.
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|rk|key|sess)-[A-Za-z0-9_\-*]{6,}|\bBearer\s+[A-Za-z0-9._~+/\-=]{8,}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-]{200,}={0,2}")
 _USERINFO = re.compile(r"//[^/\s@'\"]+@")
@@ -34,9 +34,20 @@ MESSAGE_LIMIT = 600
 
 
 class Secret:
-    """A string that is shown only by `reveal`: not by repr, str, format, vars, copies or pickle.
+    """A string that only `reveal` shows: repr, str, format, vars, copies and pickle do not.
 
-    Two secrets are compared in a time that does not depend on where they differ.
+    The comparison of two secrets takes the same time wherever they differ.
+
+    Example::
+
+        >>> secret = Secret("sk-1234567890")
+        >>> print(secret, secret.hint())
+        Secret(…) …7890
+        >>> secret.reveal()
+        'sk-1234567890'
+
+    Args:
+        value: the string to hide.
     """
 
     __slots__ = ("_value",)
@@ -45,11 +56,11 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """Return the secret itself, for the one frame that puts it on the wire."""
+        """Return the secret itself. Call this only in the function that puts it on the wire."""
         return self._value
 
     def hint(self) -> str:
-        """Return the last four characters behind an ellipsis; nothing of a short secret."""
+        """Return an ellipsis and the last four characters; only the ellipsis for a short secret."""
         return f"…{self._value[-4:]}" if len(self._value) >= 12 else "…"
 
     def __repr__(self) -> str:
@@ -61,43 +72,49 @@ class Secret:
         return repr(self)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Secret is not pickled: hand the key over by its environment variable")
+        raise TypeError("A Secret cannot be pickled. Pass the key in its environment variable instead.")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return False
         from hmac import compare_digest
 
-        return compare_digest(_encoded(other), _encoded(self))
+        return compare_digest(_to_bytes(other), _to_bytes(self))
 
     def __hash__(self) -> int:
         return hash((Secret, self._value))
 
 
-def _encoded(secret: Secret) -> bytes:
+def _to_bytes(secret: Secret) -> bytes:
     return secret.reveal().encode("utf-8", "surrogatepass")
 
 
 def scrub(text: str, secrets: Iterable[str | Secret] = (), limit: int = MESSAGE_LIMIT) -> str:
-    """Return `text` fit for a message.
+    """Return `text` in a form that is fit for a message.
+
+    Example::
+
+        >>> scrub("Wrong key sk-1234567890.")
+        'Wrong key ….'
 
     Args:
-        text: anything a server, a library or a user said.
-        secrets: exact strings that must not appear, such as the key that was sent.
+        text: text of a server, a library or a user.
+        secrets: exact strings to remove, such as the key of the request.
         limit: longest result in characters.
 
     Returns:
-        One piece of text without keys, long base64, control and direction-changing characters
-        and lone surrogates.
+        The text without keys, long base64, control and direction-changing characters and lone
+        surrogates.
     """
     for secret in secrets:
         plain = secret.reveal() if isinstance(secret, Secret) else secret
         if plain:
-            text = text.replace(plain, "…")  # before cutting, which could leave a part of one
+            # Before cutting, which could leave a part of a secret.
+            text = text.replace(plain, "…")
     text = text[: limit * 8]
     text = _KEY_LIKE.sub("…", text)
     text = _QUERY.sub(r"\1?…", _USERINFO.sub("//…@", text))
-    text = _BASE64.sub(lambda found: f"<{len(found[0])} characters of base64>", text)
+    text = _BASE64.sub(lambda match: f"<{len(match[0])} characters of base64>", text)
     text = _CONTROL.sub(" ", text).encode("utf-8", "replace").decode("utf-8").strip()
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
@@ -105,7 +122,12 @@ def scrub(text: str, secrets: Iterable[str | Secret] = (), limit: int = MESSAGE_
 def safe_url(url: str) -> str:
     """Return scheme, host, port and path of `url`, without user, query and fragment.
 
-    Signed result URLs carry their permission in the query, so it never appears in a message.
+    The query of a signed result URL grants access, so no message may contain it.
+
+    Example::
+
+        >>> safe_url("https://user:password@cdn.example/fox.png?signature=abc")
+        'https://cdn.example/fox.png?…'
     """
     try:
         parts = urlsplit(url)
@@ -119,30 +141,41 @@ def safe_url(url: str) -> str:
 
 
 def safe_headers(headers: Mapping[str, str], secret: Container[str] = ()) -> dict[str, str]:
-    """Return `headers` with the values of credentials and identities replaced by ``…``.
+    """Return `headers` with ``…`` in place of the values of credentials and identities.
+
+    Example::
+
+        >>> safe_headers({"Authorization": "Bearer abc", "Accept": "application/json"})
+        {'Authorization': '…', 'Accept': 'application/json'}
 
     Args:
-        headers: by name.
-        secret: further names whose values are hidden, whatever they are called.
+        headers: values by header name.
+        secret: further names whose values to hide.
     """
     return {
-        name: "…" if name in secret or is_sensitive(name.lower()) else scrub(value, limit=200)
+        name: "…" if name in secret or is_sensitive_header(name.lower()) else scrub(value, limit=200)
         for name, value in headers.items()
     }
 
 
-def is_sensitive(name: str) -> bool:
-    """Return whether a header of this lower-case name is taken for a credential, or for an identity."""
-    return name in SENSITIVE_HEADERS or names_secret(name)
+def is_sensitive_header(name: str) -> bool:
+    """Return whether a header with this lower-case name may hold a credential or an identity."""
+    return name in SENSITIVE_HEADERS or is_secret_name(name)
 
 
-def names_secret(name: str) -> bool:
-    """Return whether a lower-case name is one of a credential."""
+def is_secret_name(name: str) -> bool:
+    """Return whether a lower-case name suggests a credential."""
     return _SENSITIVE_NAME.search(name) is not None
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return " (did you mean '…'?)" with the known word closest to `word`, "" if none is close."""
+def format_suggestion(word: str, known: Iterable[str]) -> str:
+    """Return " (did you mean '…'?)" with the known word closest to `word`, or "" if none is close.
+
+    Example::
+
+        >>> format_suggestion("reqests", ["aiohttp", "requests"])
+        " (did you mean 'requests'?)"
+    """
     import difflib
 
     close = difflib.get_close_matches(word.lower()[:60], list(known), n=1)

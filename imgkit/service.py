@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -13,6 +12,7 @@ from imgkit.core.download import fetch_image
 from imgkit.core.probe import ListedModel, Probe, list_models, probe_host
 from imgkit.core.signatures import with_result_types
 from imgkit.errors import NotDownloadedError, ServiceClosedError
+from imgkit.fork import ForkRegistry
 from imgkit.images.image import Image
 from imgkit.models import ImagesResponse
 from imgkit.runtime.driver import Driver, Watchdog
@@ -59,7 +59,7 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image]):
             self._backend = cast(Backend, self._core.backend)
         # A service that nobody closes is closed when the interpreter ends.
         self._finalizer = weakref.finalize(self, _close_backend, self._backend, self._watchdog)
-        _open_services.add(self)
+        _SERVICES.add(self)
 
     def list_models(self) -> tuple[ListedModel, ...]:
         """Return the models that the host lists, in its order. The request is free.
@@ -286,13 +286,4 @@ def _close_backend(backend: Backend, watchdog: Watchdog) -> None:
     backend.close()
 
 
-_open_services: weakref.WeakSet[ImageService] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for service in list(_open_services):
-        service._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_SERVICES = ForkRegistry(ImageService._after_fork)

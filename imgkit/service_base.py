@@ -17,10 +17,10 @@ from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.models import CreateImageRequest, Estimate, ImageRequest, field_names
 from imgkit.plugins.registry import PluginList, ServicePlugins
 from imgkit.plugins.table import HookTable
-from imgkit.redact import nearest
+from imgkit.redact import format_suggestion
 from imgkit.runtime.flow import Flow
 from imgkit.schemas.requests import validate_request
-from imgkit.wire.transfer import Transfer
+from imgkit.wire.transfer import DriverTransfer
 
 if TYPE_CHECKING:
     from imgkit.providers.base import Provider
@@ -117,7 +117,7 @@ model='gpt-image-2')
         arguments = {name: value for name, value in locals().items() if name in _ARGUMENTS}
         if unknown:
             problems = (
-                f"{name} is no argument of {type(self).__name__}{nearest(name, _ARGUMENTS)}"
+                f"{name} is no argument of {type(self).__name__}{format_suggestion(name, _ARGUMENTS)}"
                 for name in unknown
             )
             raise ConfigurationError("; ".join(problems))
@@ -200,10 +200,10 @@ model='gpt-image-2')
 
         return record_traffic(flow, recorders)
 
-    def _new_transfer(self, timeout_s: object) -> Transfer:
+    def _new_transfer(self, timeout_s: object) -> DriverTransfer:
         limits = self._core.limits
         total_s = limits.timeout_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
-        return Transfer(total_s, limits.connect_timeout_s, limits.read_timeout_s)
+        return DriverTransfer(total_s, limits.connect_timeout_s, limits.read_timeout_s)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._core!r}{', closed' if self._closed else ''})"
@@ -266,7 +266,9 @@ def _spool_plugins(setup: Setup) -> list[object]:
 def _check_field_names(fields: Mapping[str, Any]) -> dict[str, Any]:
     known = field_names(CreateImageRequest)
     problems = {
-        name: f"is no field of create_image{nearest(name, known)}" for name in fields if name not in known
+        name: f"is no field of create_image{format_suggestion(name, known)}"
+        for name in fields
+        if name not in known
     }
     if problems:
         raise InvalidRequestError(problems)

@@ -97,16 +97,16 @@ def test_key_from_environment_and_callable(monkeypatch: Any) -> None:
 
 
 BASE_URLS = {
-    "api.openai.com/v1": "no http:// or https://",
+    "api.openai.com/v1": "does not start with http:// or https://",
     "": "not a URL",
     "ftp://x/v1": "http:// or https://",
-    "https://": "no host",
+    "https://": "no valid host",
     "https://u:CANARY@h/v1": "credentials",
-    "https://h/v1?x=1": "without '\\?'",
-    "https://h/v1#f": "without '\\?'",
-    "https://h/v1/images/generations": "leave the '/images/",
+    "https://h/v1?x=1": "contains '\\?' or '#'",
+    "https://h/v1#f": "contains '\\?' or '#'",
+    "https://h/v1/images/generations": "contains '/images/.*without it",
     "https://[::1": "not a URL",
-    "https://h:0/v1": "no host",
+    "https://h:0/v1": "no valid host",
     "https://h:99999/v1": "not a URL",
     "https://h ost/v1": "not a URL",
     "https://bücher.example/v1": "xn--",

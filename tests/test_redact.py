@@ -1,4 +1,4 @@
-"""Secrets and megabytes stay out of what people read."""
+"""Messages, logs and reprs contain no secrets and no megabytes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ import copy
 import json
 import logging
 import pickle
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgkit.redact import MESSAGE_LIMIT, SENSITIVE_HEADERS, Secret, nearest, safe_headers, safe_url, scrub
+from imgkit.redact import (
+    MESSAGE_LIMIT,
+    SENSITIVE_HEADERS,
+    Secret,
+    format_suggestion,
+    safe_headers,
+    safe_url,
+    scrub,
+)
 
 KEY = "sk-proj-CANARY1234567890abcdef"
 
@@ -37,24 +46,24 @@ SHOWN: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("text", "shown"), SHOWN)
 def test_scrub(text: str, shown: str) -> None:
-    """Keys, long base64 and what turns or ends a line are replaced; everything else stays."""
+    """Replaces keys, long base64 and control characters, and keeps everything else."""
     assert scrub(text) == shown
 
 
-def test_scrub_takes_out_what_was_sent() -> None:
-    """An exact secret disappears whatever it looks like, wherever it stands and however often."""
+def test_scrub_removes_exact_secrets() -> None:
+    """Removes an exact secret of any shape, at every place in the text."""
     assert scrub("CANARY, and xCANARYx", ("", "CANARY")) == "…, and x…x"
 
 
 @pytest.mark.parametrize("before", range(MESSAGE_LIMIT * 8 - 20, MESSAGE_LIMIT * 8 + 2))
-def test_scrub_cuts_behind_the_secrets(before: int) -> None:
-    """No part of a secret is left where a long text is cut, even if what stands before it shrinks."""
+def test_scrub_cuts_after_removing_secrets(before: int) -> None:
+    """Leaves no part of a secret at the cut, even if the text before it shrinks."""
     assert "CAN" not in scrub("A" * before + " CANARY-OF-ANY-SHAPE", ("CANARY-OF-ANY-SHAPE",))
 
 
 @given(st.text(), st.integers(5, 50))
 def test_scrub_keeps_its_limit(text: str, limit: int) -> None:
-    """What comes out is never longer than asked for, and any encoder takes it."""
+    """Returns text that fits its limit and encodes as UTF-8."""
     shown = scrub(text * 20, limit=limit)
     assert len(shown) <= limit
     assert shown.encode("utf-8").decode("utf-8") == shown
@@ -78,27 +87,27 @@ URLS: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("url", "shown"), URLS)
 def test_safe_url(url: str, shown: str) -> None:
-    """A URL is shown without user, query and fragment, which hold permissions."""
+    """Shows a URL without user, query and fragment, which may grant access."""
     assert safe_url(url) == shown
 
 
 @given(st.text() | st.from_regex(r"https?://[^ ]{0,20}[?#@:\[]CANARY"))
 def test_safe_url_never_raises(url: str) -> None:
-    """Any text is shown as a URL of bounded length, or as an unreadable one."""
+    """Shows any text as a URL of at most 200 characters, or as unreadable."""
     assert len(safe_url(url)) <= 200
 
 
 def test_safe_headers() -> None:
-    """Values of credentials and identities are hidden, whatever the case of the name; others are scrubbed."""
-    given_ = dict.fromkeys([*SENSITIVE_HEADERS, "Authorization", "X-API-Key"], KEY)
-    shown = safe_headers({**given_, "x-trace": f"1 {KEY}", "accept": "application/json"})
-    assert {shown[name] for name in given_} == {"…"}
+    """Hides credentials and identities, whatever the case of the name, and scrubs other values."""
+    headers = dict.fromkeys([*SENSITIVE_HEADERS, "Authorization", "X-API-Key"], KEY)
+    shown = safe_headers({**headers, "x-trace": f"1 {KEY}", "accept": "application/json"})
+    assert {shown[name] for name in headers} == {"…"}
     assert (shown["x-trace"], shown["accept"]) == ("1 …", "application/json")
     assert "CANARY" not in str(shown)
 
 
-def test_secret_is_shown_by_reveal_only(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither repr, str, format, logging, vars nor an error about it shows a secret."""
+def test_only_reveal_shows_a_secret(caplog: pytest.LogCaptureFixture) -> None:
+    """Hides a secret from repr, str, format, logging, vars and error messages."""
     secret = Secret(KEY)
     with caplog.at_level(logging.INFO):
         logging.getLogger("test").info("%s %r", secret, [secret])
@@ -108,7 +117,7 @@ def test_secret_is_shown_by_reveal_only(caplog: pytest.LogCaptureFixture) -> Non
         f"{secret}",
         f"{secret!r:>40}",
         f"{secret:>40}",
-        "{0:}".format(secret),  # noqa: UP030, UP032 - this spelling too
+        "{0:}".format(secret),  # noqa: UP030, UP032 - str.format is under test
         caplog.text,
     ]
     assert "CANARY" not in "".join(shown)
@@ -121,19 +130,18 @@ def test_secret_is_shown_by_reveal_only(caplog: pytest.LogCaptureFixture) -> Non
 
 
 @pytest.mark.parametrize("leak", [pickle.dumps, copy.copy, copy.deepcopy])
-def test_secret_is_not_pickled(leak: object) -> None:
-    """A secret goes into no pickle, alone or inside something else, and the refusal says what to do."""
-    assert callable(leak)
+def test_secret_cannot_be_copied(leak: Callable[[object], object]) -> None:
+    """Refuses to pickle or copy a secret, alone or in a list, and names the remedy."""
     for value in (Secret(KEY), [Secret(KEY)]):
         if leak is copy.copy and isinstance(value, list):
-            continue  # a new list of the same secret leaks nothing
+            continue  # a new list of the same secret
         with pytest.raises(TypeError, match="environment variable") as caught:
             leak(value)
         assert "CANARY" not in str(caught.value)
 
 
 def test_secret_hint_and_equality() -> None:
-    """The hint gives four characters of a long secret and none of a short one; equal secrets are equal."""
+    """Shows four characters of a long secret and none of a short secret; compares by value."""
     assert Secret(KEY).hint() == "…cdef"
     assert Secret("short").hint() == "…"
     assert Secret(KEY) == Secret(KEY) != Secret("other")
@@ -151,6 +159,6 @@ def test_secret_hint_and_equality() -> None:
         ("x" * 1_000_000, ""),
     ],
 )
-def test_nearest(word: str, hint: str) -> None:
-    """A misspelt name is answered with the known one that is close, and with nothing if none is."""
-    assert nearest(word, iter(["requests", "aiohttp", "offline"])) == hint
+def test_format_suggestion(word: str, hint: str) -> None:
+    """Suggests the known name that is close to a misspelt name, and nothing without a close name."""
+    assert format_suggestion(word, iter(["requests", "aiohttp", "offline"])) == hint

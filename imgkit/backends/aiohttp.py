@@ -18,7 +18,7 @@ from imgkit.errors import DownloadBlockedError
 from imgkit.redact import safe_url
 from imgkit.wire.addresses import NOT_PUBLIC, is_public
 from imgkit.wire.messages import AsyncReply, BackendOptions, Body, Head, HttpRequest, whole_or_blocks
-from imgkit.wire.transfer import Transfer, shut_down
+from imgkit.wire.transfer import Transfer, shut_down_socket
 
 READ_BYTES = 16 * 1024
 """Size of the read buffer per response; aiohttp stops reading at twice this size.
@@ -101,7 +101,7 @@ class AiohttpBackend:
         for session in sessions.values():
             await session.close()
         for sock in list(self._sockets):
-            shut_down(sock)
+            shut_down_socket(sock)
         # The transports notice within the next turns of the loop.
         for _ in range(_MAX_LOOP_TURNS):
             if all(sock.fileno() < 0 for sock in self._sockets):

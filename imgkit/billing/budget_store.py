@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgkit.errors import ConfigurationError
+from imgkit.fork import ForkRegistry
 from imgkit.locks import FileLock
 
 FILE = "budget.sqlite"
@@ -67,7 +68,7 @@ class BudgetStore:
         self._lock = threading.Lock()
         self._memory: sqlite3.Connection | None = None
         self._owner: tuple[int, str] | None = None
-        _living.add(self)
+        _STORES.add(self)
         if folder is None:
             self._memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             weakref.finalize(self, self._memory.close)
@@ -195,13 +196,4 @@ def _lost(tables: sqlite3.Connection, amount: int, unpriced: int) -> None:
     )
 
 
-_living: weakref.WeakSet[BudgetStore] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for book in list(_living):
-        book._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_STORES = ForkRegistry(BudgetStore._after_fork)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from imgkit.files import CREATE_FLAGS, NO_FOLLOW, READ_FLAGS, sync_folder, write_all, write_atomically
 from imgkit.locks import FileLock
 
 VERSION = 1
@@ -26,8 +27,6 @@ MAX_AGE_S = 30 * 24 * 3600.0
 
 _CALL, _LOCK = "call.json", "lock"
 _FILE_OF = {"reply": "reply.json.part", "raw": "raw.part"}
-_FLAGS = os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-_FLAGS |= getattr(os, "O_BINARY", 0)
 _UNFINISHED_S = 3600.0
 
 
@@ -48,19 +47,14 @@ class SpoolRecord:
         """Append to a part: "reply", "raw", or the number of a picture. Raises OSError."""
         if part not in self._open:
             path = self.folder / _FILE_OF.get(part, f"{part}.part")
-            self._open[part] = os.open(path, _FLAGS | os.O_WRONLY, 0o600)
-        _write_all(self._open[part], data)
+            self._open[part] = os.open(path, os.O_WRONLY | CREATE_FLAGS, 0o600)
+        write_all(self._open[part], data)
 
     def sync(self) -> None:
         """Have the disk take what was written. Raises OSError."""
         for descriptor in self._open.values():
             os.fsync(descriptor)
-        if os.name == "posix":
-            descriptor = os.open(self.folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        sync_folder(self.folder)
 
     def keep(self, why: str) -> None:
         """Leave it for `Spool.left`, with the reason. Raises OSError."""
@@ -283,7 +277,7 @@ def _size(folder: Path) -> int:
 
 def _read(path: Path) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(path, READ_FLAGS | NO_FOLLOW)
     except FileNotFoundError:
         return b""
     with os.fdopen(descriptor, "rb") as stream:
@@ -292,16 +286,4 @@ def _read(path: Path) -> bytes:
 
 def _write_file(path: Path, facts: Mapping[str, Any]) -> None:
     text = json.dumps(facts, indent=2, ensure_ascii=True, default=str)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    descriptor = os.open(part, _FLAGS | os.O_WRONLY, 0o600)
-    try:
-        _write_all(descriptor, text.encode("ascii"))
-    finally:
-        os.close(descriptor)
-    part.replace(path)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    write_atomically(path, text.encode("ascii"), sync=False)

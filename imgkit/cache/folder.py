@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgkit.errors import ConfigurationError
+from imgkit.files import NO_FOLLOW, READ_FLAGS, write_atomically
 from imgkit.images.sniff import EXTENSIONS, sniff
 from imgkit.locks import FileLock
 from imgkit.plugins.protocols import Busy, Entry, Failure, Hit, Lease, LeaseResult
@@ -37,8 +38,6 @@ _USED_EVERY_S = 3600.0
 _LOOKS = 50
 _ENTRY = "entry.json"
 _PROMPT_CHARACTERS = 120
-_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _FLAGS
 
 
 class FolderStore:
@@ -153,7 +152,9 @@ class FolderStore:
         try:
             if failure is not None:  # written before the lease is free, for whoever asks next
                 self._forget_failures()
-                _publish(self._root / "failures" / f"{lease.holder}.json", _json(asdict(failure)))
+                write_atomically(
+                    self._root / "failures" / f"{lease.holder}.json", _json(asdict(failure)), suffix=".part"
+                )
         finally:
             self._end(lease)
 
@@ -248,10 +249,10 @@ class FolderStore:
         for data in entry.pictures:
             digest, kind = hashlib.sha256(data).hexdigest(), sniff(data)
             name = digest + (EXTENSIONS[kind.format][0] if kind else ".bin")
-            _publish(folder / name, data)
+            write_atomically(folder / name, data, suffix=".part")
             told.append({"file": name, "bytes": len(data), "sha256": digest})
         text = _json({"created_at": entry.created_at, "facts": dict(entry.facts), "pictures": told})
-        _publish(folder / _ENTRY, text)
+        write_atomically(folder / _ENTRY, text, suffix=".part")
         wanted = {_ENTRY, *(one["file"] for one in told)}
         for path in folder.iterdir():
             if path.name not in wanted:
@@ -340,23 +341,9 @@ def _json(value: object) -> bytes:
 
 def _read(path: str | Path) -> tuple[bytes, float]:
     """Return content and time of change of a regular file. Raises OSError, ValueError if it is none."""
-    descriptor = os.open(path, _READ_FLAGS)
+    descriptor = os.open(path, READ_FLAGS | NO_FOLLOW)
     with os.fdopen(descriptor, "rb", buffering=0) as stream:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
             raise ValueError("not a regular file")
         return stream.read(), about.st_mtime
-
-
-def _publish(path: Path, data: bytes) -> None:
-    """Write a file whole, flushed to the disk, in place of what is there. Raises OSError."""
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600), "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Mapping
 
-from imgkit.redact import names_secret
+from imgkit.redact import is_secret_name
 
 _SHORTEST_KEY = 16
 """What is shorter may be a word of the answer, such as the key of a test."""
@@ -76,7 +76,7 @@ def sent_keys(headers: Mapping[str, str | bytes], secret: Container[str] = ()) -
     values = (
         value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
         for name, value in headers.items()
-        if name.lower() in secret or names_secret(name.lower())
+        if name.lower() in secret or is_secret_name(name.lower())
     )
     words = (value.split()[-1] for value in values if value.strip())  # behind "Bearer", if that is there
     return frozenset(word for word in words if len(word) >= _SHORTEST_KEY)

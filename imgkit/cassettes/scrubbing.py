@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, quote, unquote_plus, urlsplit, urlunsplit
 from imgkit.cassettes.keys import scrub_keys, without
 from imgkit.cassettes.parts import in_parts
 from imgkit.images.sniff import sniff
-from imgkit.redact import is_sensitive
+from imgkit.redact import is_sensitive_header
 
 REQUEST_ID = "req_scrubbed"
 
@@ -31,7 +31,7 @@ _TEXT = re.compile(r"json|^text/|^multipart/form-data")
 def is_private(header: str) -> bool:
     """Return whether a header, of a request or a reply, is a credential or tells who has asked."""
     name = header.lower()
-    return not name.startswith(_COUNTS) and (is_sensitive(name) or _IDENTITY.search(name) is not None)
+    return not name.startswith(_COUNTS) and (is_sensitive_header(name) or _IDENTITY.search(name) is not None)
 
 
 def scrub_request_headers(headers: Mapping[str, str | bytes]) -> dict[str, str]:

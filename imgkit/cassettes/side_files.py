@@ -8,9 +8,7 @@ a second colon.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import secrets
 from pathlib import Path
 
 import pybase64
@@ -18,6 +16,7 @@ import pybase64
 from imgkit.cassettes.keys import key_like
 from imgkit.cassettes.parts import in_parts, substitute
 from imgkit.errors import ConfigurationError
+from imgkit.files import write_atomically
 from imgkit.images.sniff import EXTENSIONS, sniff
 
 PLACE = b"imgkit-file:"
@@ -70,7 +69,7 @@ class SideFiles:
             path = where / name
             if not path.exists():
                 where.mkdir(parents=True, exist_ok=True)
-                write_whole(path, data)
+                write_atomically(path, data, mode=0o644)
 
     def unnamed(self, text: bytes) -> list[Path]:
         """Return the files that neither a text names nor what was refused. Raises OSError."""
@@ -135,18 +134,3 @@ def _escaped(body: bytes, content_type: str) -> bytes:
     return in_parts(
         body, content_type, lambda part: part if sniff(part[:1024]) else part.replace(PLACE, PLACE + b":")
     )
-
-
-def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a file under another name, and then give it its own. Raises OSError."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 
 from imgkit.cassettes import scrubbing
 from imgkit.cassettes.keys import key_like
-from imgkit.cassettes.side_files import SideFiles, write_whole
+from imgkit.cassettes.side_files import SideFiles
 from imgkit.errors import ConfigurationError, SaveError
+from imgkit.files import write_atomically
 
 _ALREADY_READ = frozenset({"content-encoding", "transfer-encoding"})
 _PHRASES = {one.value: one.phrase for one in HTTPStatus}
@@ -94,11 +95,11 @@ def commit(path: Path, text: bytes, files: SideFiles) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.save()
         if found is None:
-            write_whole(path, _comment(path) + text)
+            write_atomically(path, _comment(path) + text, mode=0o644)
             files.drop_unused(text)
             return
         aside = _free(path)
-        write_whole(aside, text, 0o600)
+        write_atomically(aside, text)
     except OSError as error:
         _elsewhere(path, text, files, error)
     raise ConfigurationError(
@@ -133,7 +134,7 @@ def _elsewhere(path: Path, text: bytes, files: SideFiles, error: OSError) -> NoR
     try:
         folder = Path(tempfile.mkdtemp(prefix="imgkit-cassette-"))
         files.save(folder / files.folder.name)
-        write_whole(folder / path.name, text, 0o600)
+        write_atomically(folder / path.name, text)
     except OSError:
         raise SaveError(f"{why}, nor a temporary folder: make room, and record again") from error
     raise SaveError(f"{why}: what was to be written is in {str(folder)!r}; move it to its place") from error

@@ -12,10 +12,11 @@ from imgkit.cassettes.keys import key_like
 from imgkit.cassettes.parts import substitute
 from imgkit.cassettes.reader import body_of, content_type, interactions, paths
 from imgkit.cassettes.scrubbing import REQUEST_ID, is_private
-from imgkit.cassettes.side_files import REFUSED, SideFiles, write_whole
+from imgkit.cassettes.side_files import REFUSED, SideFiles
 from imgkit.cli import console as streams
 from imgkit.cli import exit_codes as exits
 from imgkit.errors import ConfigurationError, SaveError
+from imgkit.files import write_atomically
 from imgkit.images.sniff import sniff
 
 _PROMPT_CHARACTERS = 60
@@ -56,7 +57,7 @@ def show(places: Sequence[str], output: str) -> int:
     if output == "-":
         return streams.send(data)
     try:
-        write_whole(Path(output), data)
+        write_atomically(Path(output), data, mode=0o644)
     except OSError as error:
         raise SaveError(f"{output!r} cannot be written ({error.strerror}): give another --output") from None
     return streams.send_paths([output])

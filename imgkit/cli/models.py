@@ -15,7 +15,7 @@ from imgkit.cli import console as streams
 from imgkit.cli import exit_codes as exits
 from imgkit.errors import UnknownProviderError
 from imgkit.plugins.registry import load_hook_table
-from imgkit.redact import nearest
+from imgkit.redact import format_suggestion
 
 _SHORT = {"create_image": "create", "create_image_edit": "edit", "create_image_variation": "variation"}
 
@@ -38,7 +38,8 @@ def show(*, model: str | None, models: str | None, as_json: bool) -> int:
         if not listed:
             known = [one.id for one in catalogue.list_models()]
             streams.tell(
-                f"imgkit: nothing is known of {model!r}{nearest(model, known)}; it would pass unchecked"
+                f"imgkit: nothing is known of {model!r}{format_suggestion(model, known)}; "
+                "it would pass unchecked"
             )
             return exits.BUG
     today = date.today()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
 from imgkit.errors import ImgkitError, OutcomeUnknownError, SaveError, UnreadableReplyError
+from imgkit.files import write_and_close
 from imgkit.images.image import Image
 from imgkit.images.sniff import EXTENSIONS
 from imgkit.images.sources import UrlSource
@@ -69,10 +69,7 @@ def _write(data: bytes, suffix: str, folder: Path) -> Path | None:
         try:
             descriptor, name = tempfile.mkstemp(suffix, "imgkit-unsaved-", place)  # mode 0600
             path = Path(name).absolute()
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(descriptor)
+            write_and_close(descriptor, data)
             return path
         except OSError:
             if path is not None:

@@ -13,7 +13,7 @@ from imgkit.models import ImageRequest, Usage, resolve_model
 from imgkit.plugins.protocols import Entry, Failure
 from imgkit.providers.base import DecodedImage, DecodedImages
 from imgkit.redact import safe_url
-from imgkit.wire.json_values import swapped
+from imgkit.wire.json_values import replace_values
 from imgkit.wire.messages import Head
 
 _VALUES = ("created", "background", "output_format", "size", "quality")
@@ -126,7 +126,7 @@ def _is_json(value: object) -> bool:
 def _without_url_queries(extra: Mapping[str, Any]) -> Any:
     """Return a copy of JSON values whose URLs have no query: signatures stand there."""
     copy = {name: _copy_json(value) for name, value in extra.items()}
-    return swapped(copy, str, lambda text: safe_url(text) if "://" in text else text)
+    return replace_values(copy, str, lambda text: safe_url(text) if "://" in text else text)
 
 
 def _copy_json(value: Any) -> Any:

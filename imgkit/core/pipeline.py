@@ -224,7 +224,7 @@ def is_fatal(error: ImgkitError) -> bool:
 
 def most_serious_error(errors: list[ImgkitError]) -> ImgkitError:
     """Return the error of a call whose parts all failed: the first that may be billed, or the first."""
-    chosen = next((error for error in errors if getattr(error, "maybe_billed", False)), errors[0])
+    chosen = next((error for error in errors if error.maybe_billed), errors[0])
     others = [error for error in errors if error is not chosen]
     if others:
         chosen.add_note(

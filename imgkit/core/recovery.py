@@ -22,7 +22,7 @@ from imgkit.providers.base import (
     Target,
 )
 from imgkit.wire.event_body import EVENT_MARK
-from imgkit.wire.json_values import DivertedImage, parse_json, swapped
+from imgkit.wire.json_values import DivertedImage, parse_json, replace_values
 from imgkit.wire.messages import Head
 
 PLACEHOLDER = "imgkit-part-"
@@ -83,7 +83,7 @@ class _SpooledBody:
 
     def json(self) -> Any:
         images = {f"{PLACEHOLDER}{number}": _SpooledImage(data) for number, data in self._parts.items()}
-        return swapped(parse_json(self._text), str, lambda text: images.get(text, text))
+        return replace_values(parse_json(self._text), str, lambda text: images.get(text, text))
 
     def raw(self) -> bytes:
         return self._text
@@ -93,7 +93,7 @@ class _SpooledImage(DivertedImage):
     def __init__(self, data: bytes) -> None:
         self._data = data
 
-    def decoded(self) -> bytes:
+    def to_bytes(self) -> bytes:
         return self._data
 
 

@@ -30,7 +30,7 @@ from imgkit.plugins.tokens import TokenNeeded
 from imgkit.providers.base import DecodedImages
 from imgkit.redact import SENSITIVE_HEADERS, Secret
 from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, run_blocking, send_request, sleep
-from imgkit.wire.json_body import InMemory, JsonReply
+from imgkit.wire.json_body import JsonReply, MemorySink
 from imgkit.wire.messages import Head, HttpRequest
 
 MIN_SECRET_LENGTH = 8
@@ -127,7 +127,7 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
     except ImgkitError as error:
         context.in_flight = isinstance(error, OutcomeUnknownError)
         error_name = type(error).__name__
-        if getattr(error, "maybe_billed", False):
+        if error.maybe_billed:
             yield from keep_reservations(context, error)
         else:
             yield from settle_reservations(context, None)
@@ -221,7 +221,7 @@ def read_body(context: CallContext, head: Head) -> Flow[JsonReply]:
     part_files = context.new_part_files() if is_success and context.new_part_files is not None else None
     reply = JsonReply(
         core.provider.base64_keys if is_success else frozenset(),
-        InMemory if part_files is None else part_files.new_file,
+        MemorySink if part_files is None else part_files.new_file,
     )
     expected, limit = content_length(head), core.limits.max_reply_bytes
     if spools:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from imgkit.errors import InvalidRequestError
-from imgkit.redact import nearest
+from imgkit.redact import format_suggestion
 from imgkit.runtime.flow import fail
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
@@ -84,7 +84,7 @@ def argument_error(
     parameters = list(inspect.signature(method).parameters.values())[1:]
     known = [parameter.name for parameter in parameters]
     fields = {
-        name: f"{method.__name__} has no such parameter{nearest(name, known)}; "
+        name: f"{method.__name__} has no such parameter{format_suggestion(name, known)}; "
         "what a server has beyond imgkit goes into extra_body={…}"
         for name in kwargs
         if name not in known

@@ -36,7 +36,7 @@ from imgkit.providers.base import DecodedImages, StreamingProvider
 from imgkit.redact import Secret
 from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, run_blocking
 from imgkit.wire.event_body import EventReply
-from imgkit.wire.json_body import InMemory, JsonReply
+from imgkit.wire.json_body import JsonReply, MemorySink
 from imgkit.wire.messages import Head
 
 EVENT_STREAM = "text/event-stream"
@@ -190,8 +190,8 @@ class _EventReader:
         self._part_files: PartFiles | None = context.new_part_files() if context.new_part_files else None
         self._reply = EventReply(
             provider.base64_keys,
-            InMemory if self._part_files is None else self._part_files.new_file,
-            says_events=head.headers.get("content-type", "").lower().startswith(EVENT_STREAM),
+            MemorySink if self._part_files is None else self._part_files.new_file,
+            expect_events=head.headers.get("content-type", "").lower().startswith(EVENT_STREAM),
         )
 
     @property
@@ -211,18 +211,18 @@ class _EventReader:
             error = caught
         self._rest = reply.close()
         if self._spools:
-            yield RunBlocking(partial(context.reservations.finish, reply.news()))
-        if error is None and reply.held > context.core.limits.max_reply_bytes:
+            yield RunBlocking(partial(context.reservations.finish, reply.take_spool_chunks()))
+        if error is None and reply.pending_length > context.core.limits.max_reply_bytes:
             return self._too_large_error()
         return error
 
     def _read_chunks(self) -> Flow[None]:
         context, reply, part_files = self._context, self._reply, self._part_files
         limit = context.core.limits.max_reply_bytes
-        while not reply.done and reply.held <= limit and (chunk := (yield ReadChunk())):
+        while not reply.done and reply.pending_length <= limit and (chunk := (yield ReadChunk())):
             events = reply.feed(chunk)
             del chunk  # it is not needed while the next chunk is read
-            spooled = reply.news()
+            spooled = reply.take_spool_chunks()
             if self._spools and spooled:
                 yield RunBlocking(partial(context.reservations.write, spooled))
             del spooled

@@ -16,6 +16,7 @@ from pathlib import Path
 from weakref import WeakSet
 
 from imgkit.errors import UnreadableReplyError
+from imgkit.files import BINARY_FLAGS, CREATE_FLAGS, write_all
 from imgkit.images.sources import BytesSource, FileSource, Source, hash_source
 
 MAX_OPEN_FILES = 64
@@ -25,8 +26,8 @@ BUFFER_BYTES = 128 * 1024
 """Size of the memory buffer of each file. It counts with hundreds of concurrent responses."""
 
 _open_descriptors: set[int] = set()
-_CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-_APPEND_FLAGS = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
+_CREATE_FLAGS = os.O_RDWR | CREATE_FLAGS
+_APPEND_FLAGS = os.O_RDWR | os.O_APPEND | BINARY_FLAGS
 
 
 class PartFiles:
@@ -115,9 +116,7 @@ class PartFile:
         try:
             descriptor = self._open(self._folder)
             for chunk in self._chunks:
-                view = memoryview(chunk)
-                while view:
-                    view = view[os.write(descriptor, view) :]
+                write_all(descriptor, chunk)
             self._chunks, self.buffered = [], 0
             if len(_open_descriptors) > MAX_OPEN_FILES:
                 self._close()

@@ -9,12 +9,14 @@ import secrets
 import string
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from imgkit.errors import InvalidRequestError, SaveError
+from imgkit.files import create_empty, sync_folder, write_atomically
 from imgkit.images.part_files import PartFile
 from imgkit.images.sidecars import SavableImage, can_replace, sidecar_json, sidecar_path
 from imgkit.images.sniff import EXTENSIONS, Format
@@ -107,7 +109,7 @@ class SavePlan:
         try:
             if self.make_folder:
                 self.folder.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            create_empty(probe, 0o600)
             probe.unlink()
             for part in Path(self.pattern.format(**_LONGEST_VALUES) + _LONGEST_SUFFIX).parts:
                 _check_name(self.folder / part)
@@ -290,17 +292,7 @@ def _write_source(path: Path, source: Source, publish: Callable[[Path, Path], No
     """
     if isinstance(source, PartFile) and source.can_be_renamed and _publish_part_file(path, source, publish):
         return
-    part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.part")
-    try:
-        with open(part, "xb") as stream:
-            for block in _read_source(source):
-                stream.write(block)
-            stream.flush()
-            os.fsync(stream.fileno())
-        publish(part, path)
-    finally:
-        if os.path.lexists(part):
-            os.unlink(part)
+    write_atomically(path, _read_source(source), mode=0o666, suffix=".part", publish=publish)
 
 
 def _read_source(source: Source) -> Iterator[bytes]:
@@ -345,7 +337,7 @@ def _link(part: Path, path: Path) -> None:
         raise
     except OSError:
         # A file system without hard links: claim the name first, then replace the claim.
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        create_empty(path, 0o666)
         try:
             os.replace(part, path)
         except OSError:
@@ -354,15 +346,6 @@ def _link(part: Path, path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return  # other systems cannot open a folder for fsync
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return  # a writable folder that is not readable
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        return  # some file systems refuse it; the file itself is on disk
-    finally:
-        os.close(descriptor)
+    # Some folders are writable but not readable, and some file systems refuse. The file is on disk.
+    with suppress(OSError):
+        sync_folder(folder)

@@ -10,7 +10,7 @@ import pluggy
 
 from imgkit.plugins import hookspecs
 from imgkit.plugins.table import HookImpl, HookTable, PluginSource
-from imgkit.redact import nearest
+from imgkit.redact import format_suggestion
 
 TABLE_FIELDS = {
     "imgkit_backends": "backends",
@@ -76,7 +76,7 @@ def _check_hooks(origin: PluginSource, plugin: object) -> None:
             raise origin.error(f": {name} is not marked: put @imgkit.hookimpl above it")
         if name not in TABLE_FIELDS:
             raise origin.error(
-                f": there is no hook {name!r}{nearest(name, TABLE_FIELDS)}; "
+                f": there is no hook {name!r}{format_suggestion(name, TABLE_FIELDS)}; "
                 f"there are {', '.join(TABLE_FIELDS)}"
             )
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):

@@ -7,7 +7,6 @@ implementation before or behind all others.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,13 +15,14 @@ from functools import cache
 from importlib import import_module
 
 from imgkit.errors import ConfigurationError, ImgkitError, UnknownPluginError
+from imgkit.fork import run_in_forked_children
 from imgkit.plugins.binding import build_table, collect_hooks
 from imgkit.plugins.discovery import Discovery
 from imgkit.plugins.hookspecs import BackendSpec, PluginSpec, ProviderSpec
 from imgkit.plugins.table import HookImpl, NamedSpec, PluginSource, Spec, describe_error
 from imgkit.plugins.table import HookTable as HookTable
 from imgkit.plugins.table import PluginWarning as PluginWarning
-from imgkit.redact import nearest
+from imgkit.redact import format_suggestion
 
 BUILT_IN = "imgkit.default_plugins.builtin"
 """The module that registers imgkit's own backends, providers and plugins, through public hooks."""
@@ -131,7 +131,8 @@ def find_spec(
     for plugin in unusable:
         if plugin.origin.plugin == name:
             raise plugin.unusable_error()
-    text = f"Unknown {_KIND_NAMES[kind]} {name[:60]!r}{nearest(name, specs)}. Available: {', '.join(specs)}."
+    suggestion = format_suggestion(name, specs)
+    text = f"Unknown {_KIND_NAMES[kind]} {name[:60]!r}{suggestion}. Available: {', '.join(specs)}."
     notes: list[str] = [f"{plugin.origin} is {plugin.state} ({plugin.reason})." for plugin in unusable]
     raise unknown(" ".join(part for part in (text, hint, *notes) if part))
 
@@ -193,7 +194,7 @@ class ServicePlugins:
                 names = [registered.name for registered in plugins]
                 wanted = plugin if isinstance(plugin, str) else _default_name(plugin)
                 raise UnknownPluginError(
-                    f"This service has no plugin {wanted[:80]!r}{nearest(wanted, names)}. "
+                    f"This service has no plugin {wanted[:80]!r}{format_suggestion(wanted, names)}. "
                     f"It has: {', '.join(names)}."
                 )
             if matches[0].name == BUILT_IN:
@@ -308,5 +309,4 @@ def _list_impl_specs(impls: Iterable[HookImpl]) -> frozenset[str]:
 DISCOVERY = Discovery(collect_hooks, _list_impl_specs, lambda: _list_impl_specs(built_in_plugin().impls))
 """The installed plugins of this process."""
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=DISCOVERY.after_fork)
+run_in_forked_children(DISCOVERY.after_fork)

@@ -41,7 +41,7 @@ from imgkit.providers.base import (
 from imgkit.providers.reply_images import decode_content, unreadable_reply_error
 from imgkit.redact import Secret
 from imgkit.schemas.responses import IMAGE_SCHEMA, REPLY_SCHEMA
-from imgkit.wire.json_values import with_text
+from imgkit.wire.json_values import restore_base64
 from imgkit.wire.messages import Body, BytesBody, Head, HttpRequest
 
 PATHS: dict[type[ImageRequest], str] = {
@@ -157,7 +157,7 @@ class OpenAIProvider(BaseProvider):
             raise error_from_reply(head, body.raw(), secrets)
         if entries is not None and not isinstance(entries, list):
             raise unreadable_reply_error(head, body, f"data is a JSON {type(entries).__name__}")
-        read = REPLY_SCHEMA.read(with_text(reply))
+        read = REPLY_SCHEMA.read(restore_base64(reply))
         images, broken, empty = _decode_entries(entries or [], target)
         if not images and broken:
             raise unreadable_reply_error(head, body, "; ".join(broken))
@@ -241,7 +241,7 @@ def _decode_entries(entries: list[Any], target: Target) -> tuple[list[DecodedIma
             broken.append(f"data.{index} is a JSON {type(entry).__name__}")
             continue
         encoded = entry.pop("b64_json", None)
-        rest = IMAGE_SCHEMA.read(with_text(entry))
+        rest = IMAGE_SCHEMA.read(restore_base64(entry))
         content, problems = decode_content(encoded, rest.url, target)
         broken += [f"data.{index} {problem}" for problem in problems]
         if content:

@@ -11,7 +11,7 @@ from imgkit.providers.errors import error_from_reply
 from imgkit.providers.reply_images import decode_content, unreadable_reply_error
 from imgkit.redact import Secret
 from imgkit.schemas.responses import REPLY_SCHEMA
-from imgkit.wire.json_values import with_text
+from imgkit.wire.json_values import restore_base64
 from imgkit.wire.messages import Head
 
 _PARTIAL = frozenset({"image_generation.partial_image", "image_edit.partial_image"})
@@ -42,7 +42,7 @@ def decode_event(
         index = event.get("partial_image_index")
         valid_index = index if type(index) is int and index >= 0 else None
         return DecodedPartialImage(index=valid_index, **content) if content else None
-    event = with_text(event)
+    event = restore_base64(event)
     if not content:
         content, url_problems = decode_content(None, str(event.pop("url", None) or ""), target)
         problems += url_problems

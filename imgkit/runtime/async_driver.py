@@ -24,7 +24,7 @@ from imgkit.runtime.flow import (
     advance,
 )
 from imgkit.wire.messages import AsyncBackend, AsyncReply, Head, HttpRequest
-from imgkit.wire.transfer import Transfer
+from imgkit.wire.transfer import DriverTransfer
 
 T = TypeVar("T")
 
@@ -96,7 +96,7 @@ class AsyncDriver(Generic[T]):
     """
 
     def __init__(
-        self, flow: Flow[T], backend: AsyncBackend, transfer: Transfer, executor: Callable[[], Executor]
+        self, flow: Flow[T], backend: AsyncBackend, transfer: DriverTransfer, executor: Callable[[], Executor]
     ) -> None:
         self._flow = flow
         self._backend = backend
@@ -207,7 +207,7 @@ class AsyncDriver(Generic[T]):
         if self._aborted:
             return EffectFailed(ServiceClosedError(CLOSED))
         transfer = self._transfer = self._transfer.for_next_request()
-        if transfer.expired():
+        if transfer.is_expired():
             return EffectFailed(transfer.to_error(TimeoutError(), unsent=True))
         self._busy = True
         try:

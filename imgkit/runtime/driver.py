@@ -21,7 +21,7 @@ from imgkit.runtime.flow import (
     advance,
 )
 from imgkit.wire.messages import Backend, Head, HttpRequest, Reply
-from imgkit.wire.transfer import Transfer
+from imgkit.wire.transfer import DriverTransfer
 
 T = TypeVar("T")
 
@@ -43,13 +43,13 @@ class Watchdog:
     """
 
     def __init__(self) -> None:
-        self._active: set[Transfer] = set()
+        self._active: set[DriverTransfer] = set()
         self._wake = threading.Condition()
         self._wake_at = 0.0
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def watch(self, transfer: Transfer) -> None:
+    def watch(self, transfer: DriverTransfer) -> None:
         """Abort a transfer at its deadline, unless it is released before.
 
         Raises:
@@ -66,7 +66,7 @@ class Watchdog:
             elif transfer.deadline < self._wake_at:
                 self._wake.notify()
 
-    def release(self, transfer: Transfer) -> None:
+    def release(self, transfer: DriverTransfer) -> None:
         """Stop watching a transfer."""
         with self._wake:
             self._active.discard(transfer)
@@ -116,7 +116,7 @@ class Driver(Generic[T]):
         self,
         flow: Flow[T],
         backend: Backend,
-        transfer: Transfer,
+        transfer: DriverTransfer,
         watchdog: Watchdog,
         stop: threading.Event | None = None,
     ) -> None:
@@ -220,7 +220,7 @@ class Driver(Generic[T]):
         if self._aborted or (self._stop is not None and self._stop.is_set()):
             # An abort from here on finds this transfer.
             return EffectFailed(NotSentError("nothing was sent: the call was interrupted", permanent=True))
-        if transfer.expired():
+        if transfer.is_expired():
             return EffectFailed(transfer.to_error(TimeoutError(), unsent=True))
         self._busy = True
         try:
@@ -253,7 +253,7 @@ class Driver(Generic[T]):
         self._transfer.release()
 
 
-def to_failure(error: Exception, backend: object, transfer: Transfer) -> EffectFailed:
+def to_failure(error: Exception, backend: object, transfer: DriverTransfer) -> EffectFailed:
     """Return the failure that a backend's exception means, or raise the exception again.
 
     A bug in a backend, or a test tool that refuses a request, is no failure of the wire. While another

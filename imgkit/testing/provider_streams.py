@@ -49,7 +49,7 @@ class StreamingProviderContract(ProviderContract):
     def read(self, data: bytes) -> DecodedPartialImage | DecodedImages | None:
         """Return what an event with this data says."""
         provider = self.streaming()
-        reply = EventReply(provider.base64_keys, says_events=True)
+        reply = EventReply(provider.base64_keys, expect_events=True)
         lines = b"\n".join(b"data: " + line for line in data.split(b"\n"))
         (event,) = reply.feed(lines + b"\n\n")
         return provider.decode_event(
@@ -106,7 +106,7 @@ class StreamingProviderContract(ProviderContract):
         """An error event repeats no key."""
         provider = self.streaming()
         body = f'{{"error": {{"message": "the key {canary.KEY} is wrong"}}}}'.encode()
-        reply = EventReply(provider.base64_keys, says_events=True)
+        reply = EventReply(provider.base64_keys, expect_events=True)
         (event,) = reply.feed(b"data: " + body + b"\n\n")
         secrets = (Secret(canary.KEY),)
         try:

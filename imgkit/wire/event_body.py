@@ -1,21 +1,22 @@
-"""The reply to a request for a stream, read while it arrives: events, or one JSON value instead.
+"""A reader of replies to streaming requests: server-sent events, or a JSON value instead.
 
-Many servers answer plain JSON where a stream was asked for, and some say the wrong Content-Type. So the first
-byte tells: a line of an event stream begins with the name of a field or a colon, JSON never does.
+Many servers answer a streaming request with plain JSON, and some send a wrong Content-Type. The
+first byte decides: a line of an event stream starts with the name of a field or a colon, and JSON
+never does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from imgkit.wire.json_body import ByteSink, InMemory, JsonReply, SpoolChunks
+from imgkit.wire.json_body import ByteSink, JsonReply, MemorySink, SpoolChunks
 from imgkit.wire.sse import EventParser
 
 EVENT_MARK = b"\x1e"
-"""What stands before the text of each event in a spool: a character that JSON text cannot hold (RFC 7464)."""
+"""Separator before the text of each event in a spool. JSON text cannot contain it (RFC 7464)."""
 
 DONE = b"[DONE]"
-"""What the data of the event that ends a stream begins with."""
+"""The start of the data of the event that ends a stream."""
 
 _BLANK = b" \t\r\n\xef\xbb\xbf"
 _EVENT_STARTS = (b":", b"d", b"e", b"i", b"r")
@@ -23,75 +24,87 @@ _LONGEST_DONE = 256
 
 
 class EventReply:
-    """The body of a success reply, fed as it comes.
+    r"""The body of a success reply to a streaming request, in chunks of any size.
+
+    Example::
+
+        >>> body = EventReply(frozenset({"b64_json"}), expect_events=True)
+        >>> [event.json() for event in body.feed(b'data: {"type": "ping"}\n\n')]
+        [{'type': 'ping'}]
 
     Args:
-        base64_keys, hold: as for `JsonReply`.
-        says_events: the Content-Type is that of an event stream; it decides where the body is empty.
+        base64_keys, make_sink: as for `JsonReply`.
+        expect_events: the Content-Type announces events. It decides only for an empty body.
 
     Attributes:
-        length: how many bytes came.
-        held: how many of them are of what is not complete yet: of one event, or of the one JSON value.
-        done: the event that ends a stream has come.
-        count: how many events came.
+        length: number of received bytes.
+        pending_length: number of received bytes of the incomplete event, or of the JSON value.
+        done: the event that ends a stream has arrived.
+        count: number of events that have arrived.
     """
 
     def __init__(
-        self, base64_keys: frozenset[str], hold: Callable[[], ByteSink] = InMemory, *, says_events: bool
+        self,
+        base64_keys: frozenset[str],
+        make_sink: Callable[[], ByteSink] = MemorySink,
+        *,
+        expect_events: bool,
     ) -> None:
         self.length = 0
-        self.held = 0
+        self.pending_length = 0
         self.done = False
         self.count = 0
         self._keys = base64_keys
-        self._hold = hold
-        self._says_events = says_events
-        self._first = b""  # blanks, until there is something else
-        self._parser: EventParser[_Data] | None = None
-        self._whole: JsonReply | None = None
-        self._news: SpoolChunks = []
-        self._pictures = 0  # of the events that are complete
+        self._make_sink = make_sink
+        self._expect_events = expect_events
+        # White space before the first byte that decides.
+        self._leading_blanks = b""
+        self._parser: EventParser[_EventData] | None = None
+        self._json: JsonReply | None = None
+        self._spool_chunks: SpoolChunks = []
+        self._next_image = 0
 
     def feed(self, chunk: bytes) -> list[JsonReply]:
-        """Take the next bytes; return the data of the events that they complete."""
+        """Read the next bytes; return the data of the events that they complete."""
         self.length += len(chunk)
         if self.done:
             return []
-        if self._parser is None and self._whole is None:
-            chunk = self._first + chunk
+        if self._parser is None and self._json is None:
+            chunk = self._leading_blanks + chunk
             start = chunk.lstrip(_BLANK)[:1]
             if not start:
-                self._first = chunk[-1024:]
+                self._leading_blanks = chunk[-1024:]
                 return []
             if start in _EVENT_STARTS:
-                self._parser = EventParser(self._begin)
+                self._parser = EventParser(self._begin_event)
             else:
-                self._whole = JsonReply(self._keys, self._hold)
-        if self._whole is not None:
-            self._news += self._whole.feed(chunk)
-            self.held = self._whole.length
+                self._json = JsonReply(self._keys, self._make_sink)
+        if self._json is not None:
+            self._spool_chunks += self._json.feed(chunk)
+            self.pending_length = self._json.length
             return []
-        assert self._parser is not None, "one of the two has been chosen"
-        found = []
+        assert self._parser is not None, "the first byte has chosen a reader"
+        replies = []
         for event in self._parser.feed(chunk):
             reply = event.data.reply
             text = reply.raw() if reply.length <= _LONGEST_DONE else None
             if text is not None and text.startswith(DONE):
                 self.done = True
                 break
-            if text is None or text.strip():  # some servers keep a connection alive by events without data
-                found.append(reply)
-        self.count += len(found)
+            # Some servers keep a connection alive with events without data.
+            if text is None or text.strip():
+                replies.append(reply)
+        self.count += len(replies)
         unfinished = self._parser.unfinished
-        self.held = unfinished.reply.length if unfinished is not None else 0
-        return found
+        self.pending_length = unfinished.reply.length if unfinished is not None else 0
+        return replies
 
     def close(self) -> JsonReply | None:
-        """The reply has come to its end. Idempotent.
+        """Read the end of the reply. Idempotent.
 
         Returns:
-            The one JSON value that came instead of events; or the data of an event that lacks nothing but
-            the blank line behind it, since it may be paid for; else None.
+            The JSON value that arrived in place of events. Otherwise the data of a last event
+            without its final blank line, which may be paid for. None in all other cases.
         """
         if self._parser is not None:
             unfinished = self._parser.unfinished
@@ -99,42 +112,42 @@ class EventReply:
                 return None
             unfinished.close()
             return unfinished.reply
-        if self._whole is None and not self._says_events:
-            self._whole = JsonReply(self._keys, self._hold)
-            self._whole.feed(self._first)
-        if self._whole is not None:
-            self._news += self._whole.close()
-        return self._whole
+        if self._json is None and not self._expect_events:
+            self._json = JsonReply(self._keys, self._make_sink)
+            self._json.feed(self._leading_blanks)
+        if self._json is not None:
+            self._spool_chunks += self._json.close()
+        return self._json
 
     @property
     def is_stream(self) -> bool:
-        """Whether these are events, as far as is known."""
-        return self._parser is not None or (self._whole is None and self._says_events)
+        """Whether the body holds events. Before its first byte, the Content-Type decides."""
+        return self._parser is not None or (self._json is None and self._expect_events)
 
-    def news(self) -> SpoolChunks:
-        """Return what is new for a spool; each event's text has `EVENT_MARK` before it."""
-        news, self._news = self._news, []
-        return news
+    def take_spool_chunks(self) -> SpoolChunks:
+        """Return the new bytes for a spool, with `EVENT_MARK` before the text of each event."""
+        chunks, self._spool_chunks = self._spool_chunks, []
+        return chunks
 
-    def _begin(self) -> _Data:
-        self._news.append(("reply", EVENT_MARK))
-        return _Data(self, JsonReply(self._keys, self._hold, first_picture=self._pictures))
+    def _begin_event(self) -> _EventData:
+        self._spool_chunks.append(("reply", EVENT_MARK))
+        return _EventData(self, JsonReply(self._keys, self._make_sink, first_image=self._next_image))
 
-    def told(self, news: SpoolChunks, reply: JsonReply) -> None:
-        """Take note of what an event has for a spool."""
-        self._news += news
-        self._pictures = reply.next_picture
+    def add_chunks(self, chunks: SpoolChunks, reply: JsonReply) -> None:
+        """Add the new spool bytes of an event."""
+        self._spool_chunks += chunks
+        self._next_image = reply.next_image
 
 
-class _Data:
-    """The data of one event."""
+class _EventData:
+    """A sink for the data of an event."""
 
     def __init__(self, owner: EventReply, reply: JsonReply) -> None:
         self._owner = owner
         self.reply = reply
 
     def feed(self, piece: bytes) -> None:
-        self._owner.told(self.reply.feed(piece), self.reply)
+        self._owner.add_chunks(self.reply.feed(piece), self.reply)
 
     def close(self) -> None:
-        self._owner.told(self.reply.close(), self.reply)
+        self._owner.add_chunks(self.reply.close(), self.reply)

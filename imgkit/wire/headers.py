@@ -1,4 +1,4 @@
-"""Which headers may be sent, and who sets them."""
+"""Checks of request headers, and the retry headers of a reply."""
 
 from __future__ import annotations
 
@@ -22,21 +22,26 @@ FRAMING = frozenset(
         "upgrade",
     }
 )
-"""Headers that follow from the body and the connection: nobody else sets them."""
+"""Headers that the body and the connection determine: neither users nor plugins set them."""
 
 NOT_FOR_USERS = FRAMING | {"accept-encoding", "authorization", "cookie", "proxy-authorization"}
-"""Headers that imgkit or its plugins set."""
+"""Headers that users may not set, because imgkit or its plugins set them."""
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"([!-~]([ -~]*[!-~])?)?")
 
 
 def header_problem(headers: object, reserved: frozenset[str]) -> str | None:
-    """Return why headers cannot be sent, None if they can. The text shows no value.
+    """Return the problem with headers, or None if they can be sent. The text shows no value.
+
+    Example::
+
+        >>> header_problem({"Content-Length": "5"}, FRAMING)
+        "'Content-Length' is set by imgkit or its plugins: leave it out"
 
     Args:
-        headers: a mapping of names to text; None as a value means "left out".
-        reserved: lower-case names that may not be among them.
+        headers: values by header name. The value None leaves a header out.
+        reserved: lower-case names that are not allowed.
     """
     if not isinstance(headers, Mapping):
         return "must be a mapping of header names to values"
@@ -46,33 +51,40 @@ def header_problem(headers: object, reserved: frozenset[str]) -> str | None:
         if name.lower() in reserved:
             return f"{name!r} is set by imgkit or its plugins: leave it out"
         if value is not None and not (isinstance(value, str) and _VALUE.fullmatch(value)):
-            return f"the value of {name!r} must be printable ASCII text, without blanks at its ends"
+            return f"the value of {name!r} must be printable ASCII text without spaces at its ends"
     return None
 
 
 def retry_after_s(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Return the seconds that a reply asks to wait, None if it does not say or says nonsense.
+    """Return the seconds to wait that a reply asks for, or None without a usable value.
+
+    Example::
+
+        >>> retry_after_s({"retry-after": "20"})
+        20.0
 
     Args:
-        headers: of the reply, by lower-case name. ``retry-after-ms`` wins over ``retry-after``,
-            which is a number of seconds or an HTTP date (openai-python 3.54.0, RFC 9110 10.2.3).
-        now: Unix time in seconds; the clock's if None.
+        headers: the reply's headers by lower-case name. ``retry-after-ms`` wins over
+            ``retry-after``, which holds a number of seconds or an HTTP date (openai-python 3.54.0,
+            RFC 9110 10.2.3).
+        now: current Unix time in seconds; None reads the clock.
     """
-    wait_s = _number(headers.get("retry-after-ms"), 1000.0)
+    wait_s = _parse_number(headers.get("retry-after-ms"), 1000.0)
     text = headers.get("retry-after", "")
     if wait_s is None:
-        wait_s = _number(text, 1.0)
+        wait_s = _parse_number(text, 1.0)
     if wait_s is None and text[:1].isalpha():
         try:
             when = parsedate_to_datetime(text)
-            when = when if when.tzinfo else when.replace(tzinfo=UTC)  # HTTP dates are always UTC
+            # HTTP dates are always UTC.
+            when = when if when.tzinfo else when.replace(tzinfo=UTC)
             wait_s = when.timestamp() - (time.time() if now is None else now)
         except (ValueError, OverflowError, TypeError):
             return None
     return wait_s if wait_s is not None and wait_s > 0 else None
 
 
-def _number(text: str | None, divisor: float) -> float | None:
+def _parse_number(text: str | None, divisor: float) -> float | None:
     try:
         number = float(text or "") / divisor
     except ValueError:

@@ -1,8 +1,8 @@
-"""A JSON reply, read while it arrives: pictures in base64 are taken out and decoded at once.
+"""A reader of JSON replies that decodes base64 images while they arrive.
 
-What is left is small, and the standard library parses it. So the base64 text of a picture never exists as a
-whole, and its bytes exist once. Whatever is out of the ordinary in a picture's text is put back where it was
-and parsed with the rest: the result is always that of `parse_json` and `decode_base64` on the whole reply.
+The standard library parses the rest, which is small. The base64 text of an image never exists as a
+whole, and its bytes exist once. Unusual text of an image goes back to its place and is parsed with
+the rest. The result always equals that of `parse_json` and `decode_base64` on the whole reply.
 """
 
 from __future__ import annotations
@@ -17,14 +17,21 @@ from typing import Any, Protocol, TypeAlias
 import pybase64
 
 from imgkit.wire.base64_stream import Base64Decoder
-from imgkit.wire.json_values import DivertedImage, Source, is_data_url, parse_json, says_base64, swapped
+from imgkit.wire.json_values import (
+    DivertedImage,
+    Source,
+    has_base64_marker,
+    is_data_url,
+    parse_json,
+    replace_values,
+)
 
 SHORT_BYTES = 1024
 """Strings up to this length stay in the JSON text."""
 
 _SLICE_BYTES = 256 * 1024
 _LOOK_BACK_BYTES = 512
-"""How much of the text around pictures is held back, for a key that may be cut in two."""
+"""Size of the tail that waits for more text, because a chunk may end inside a key."""
 
 _CONTENT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _NEXT_ELEMENT = re.compile(rb'[ \t\r\n]*,[ \t\r\n]*"')
@@ -32,276 +39,288 @@ _MAYBE_NEXT = re.compile(rb"[ \t\r\n]*,?[ \t\r\n]*")
 _BEFORE_VALUE = b" \t\r\n\xef\xbb\xbf"
 
 SpoolChunks = list[tuple[str, bytes]]
-"""What is new for a file of its own each: "reply" for the text, "0", "1" … for pictures, "raw" for what
-cannot be decoded."""
+"""New bytes for the files of a spool record, as pairs of a file's name and its bytes.
+
+The names are "reply" for the text, "0", "1" … for images, and "raw" for undecodable text.
+"""
 
 
 class ByteSink(Protocol):
-    """What takes the bytes of a picture while they arrive; `imgkit.images.part_files.ScratchFile` is one."""
+    """A receiver for the bytes of an arriving image, such as `imgkit.images.part_files.PartFile`."""
 
     def add(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Append the next bytes."""
 
     def read(self) -> bytes:
-        """Return them all."""
+        """Return all bytes."""
 
     def source(self) -> Source | None:
-        """Return where they are, None if they are just here."""
+        """Return the place of bytes that are on disk, or None for bytes in memory."""
 
 
-class InMemory:
-    """A `Holder` in memory: the bytes exist once."""
+class MemorySink:
+    """A `ByteSink` in memory: the bytes exist once."""
 
     def __init__(self) -> None:
         self._data = io.BytesIO()
 
     def add(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Append the next bytes."""
         self._data.write(data)
 
     def read(self) -> bytes:
-        """Return them all; it is the stream's own memory."""
+        """Return all bytes without a copy."""
         return self._data.getvalue()
 
     def source(self) -> None:
-        """They are here."""
+        """Return None: the bytes are in memory."""
 
 
-class _Picture(DivertedImage):
-    """A string that is taken out: its bytes, and how it was written."""
+class _ArrivingImage(DivertedImage):
+    """An image that the reader diverts from the text, with the spelling of its string."""
 
-    def __init__(self, prefix: bytes, holder: ByteSink) -> None:
+    def __init__(self, prefix: bytes, sink: ByteSink) -> None:
         self.decoder = Base64Decoder()
-        self.told = 0  # how many refused pieces have been told
+        self.spooled_rejects = 0
         self._prefix = prefix
-        self._holder = holder
+        self._sink = sink
 
     def feed(self, text: bytes) -> list[bytes]:
-        return self._held(self.decoder.feed(text))
+        return self._store_pieces(self.decoder.feed(text))
 
     def close(self) -> list[bytes]:
-        return self._held([self.decoder.close()])
+        return self._store_pieces([self.decoder.close()])
 
-    def _held(self, pieces: list[bytes]) -> list[bytes]:
+    def _store_pieces(self, pieces: list[bytes]) -> list[bytes]:
         for piece in pieces:
-            self._holder.add(piece)
+            self._sink.add(piece)
         return pieces
 
-    def decoded(self) -> bytes:
-        return self._holder.read()
+    def to_bytes(self) -> bytes:
+        return self._sink.read()
 
     def source(self) -> Source | None:
-        return self._holder.source()
+        return self._sink.source()
 
-    def text(self) -> bytes:
-        """Return the string's content, encoded anew, as JSON has it."""
-        return self._prefix + pybase64.b64encode(self._holder.read()) + b"".join(self.decoder.refused)
+    def to_text(self) -> bytes:
+        """Return the content of the JSON string; the image is encoded anew."""
+        return self._prefix + pybase64.b64encode(self._sink.read()) + b"".join(self.decoder.rejected)
 
 
 class JsonReply:
-    """The body of a reply, fed as it comes.
+    """The body of a JSON reply, in chunks of any size.
+
+    Example::
+
+        >>> reply = JsonReply(frozenset({"b64_json"}))
+        >>> _ = reply.feed(b'{"created": 1, '), reply.feed(b'"data": []}'), reply.close()
+        >>> reply.json()
+        {'created': 1, 'data': []}
 
     Args:
-        base64_keys: members whose values, strings or arrays of strings, are pictures in base64.
-        hold: makes what takes the bytes of one picture.
-        first_picture: number of the first picture in a spool, where others came before this reply.
+        base64_keys: members with images in base64, as a string or an array of strings.
+        make_sink: returns a receiver for the bytes of one image.
+        first_image: spool number of the first image, if other images arrived before this reply.
 
     Attributes:
-        length: how many bytes came.
+        length: number of received bytes.
     """
 
     def __init__(
         self,
         base64_keys: frozenset[str],
-        hold: Callable[[], ByteSink] = InMemory,
+        make_sink: Callable[[], ByteSink] = MemorySink,
         *,
-        first_picture: int = 0,
+        first_image: int = 0,
     ) -> None:
         self.length = 0
-        self._hold = hold
-        self._first_picture = first_picture
-        self._step: Step = JsonReply._beginning if base64_keys else JsonReply._plain
-        self._opening = _opening(base64_keys)
+        self._make_sink = make_sink
+        self._first_image = first_image
+        self._step: Step = JsonReply._read_start if base64_keys else JsonReply._read_plain
+        self._image_key = _compile_image_key(base64_keys)
         self._pending = b""
         self._in_array = False
-        self._parts: list[bytes | _Picture] = []
-        self._pictures: list[_Picture] = []
-        self._news: SpoolChunks = []
+        self._parts: list[bytes | _ArrivingImage] = []
+        self._images: list[_ArrivingImage] = []
+        self._spool_chunks: SpoolChunks = []
 
     @property
-    def next_picture(self) -> int:
-        """The number of the picture that would come next."""
-        return self._first_picture + len(self._pictures)
+    def next_image(self) -> int:
+        """The spool number of the next image."""
+        return self._first_image + len(self._images)
 
     def feed(self, chunk: bytes) -> SpoolChunks:
-        """Take the next bytes; return what is new for a spool."""
+        """Read the next bytes; return the new bytes for a spool."""
         self.length += len(chunk)
         for start in range(0, len(chunk), _SLICE_BYTES):
-            self._take(self._pending + chunk[start : start + _SLICE_BYTES])
-        return self._told()
+            self._run_steps(self._pending + chunk[start : start + _SLICE_BYTES])
+        return self._take_spool_chunks()
 
     def close(self) -> SpoolChunks:
-        """The reply has come to its end; return what is still new for a spool. Idempotent."""
+        """Read the end of the reply; return the last bytes for a spool. Idempotent."""
         pending, self._pending = self._pending, b""
-        if self._step is JsonReply._taking:
-            picture = self._pictures[-1]
-            self._tell(picture, picture.feed(pending))
-            self._tell(picture, picture.close())
-            self._step = JsonReply._plain
+        if self._step is JsonReply._read_image:
+            image = self._images[-1]
+            self._spool_image(image, image.feed(pending))
+            self._spool_image(image, image.close())
+            self._step = JsonReply._read_plain
         elif pending:
-            self._keep(pending)
-        return self._told()
+            self._keep_text(pending)
+        return self._take_spool_chunks()
 
     def json(self) -> Any:
-        """Return the value, with a `TakenOut` in place of each string that was taken out.
+        """Return the JSON value, with a `DivertedImage` in place of each diverted string.
 
         Raises:
             ValueError: as `parse_json` does.
         """
-        if not self._pictures or any(picture.decoder.failed for picture in self._pictures):
+        if not self._images or any(image.decoder.failed for image in self._images):
             return parse_json(self.raw())
-        token = secrets.token_hex(16)  # nothing that a server writes can be mistaken for it
-        marks: dict[str, _Picture] = {}
+        # A server cannot guess the token, so it cannot forge a mark.
+        token = secrets.token_hex(16)
+        marks: dict[str, _ArrivingImage] = {}
 
-        def mark(picture: _Picture) -> bytes:
+        def mark(image: _ArrivingImage) -> bytes:
             name = f"{token}{len(marks)}"
-            marks[name] = picture
+            marks[name] = image
             return name.encode()
 
-        value = parse_json(self._joined(mark))
-        return swapped(value, str, lambda one: marks.get(one, one))
+        value = parse_json(self._join_parts(mark))
+        return replace_values(value, str, lambda text: marks.get(text, text))
 
     def raw(self) -> bytes:
-        """Return what came; pictures that could be decoded are encoded anew."""
-        return self._joined(_Picture.text)
+        """Return the received bytes; decoded images are encoded anew."""
+        return self._join_parts(_ArrivingImage.to_text)
 
-    def _joined(self, shown: Callable[[_Picture], bytes]) -> bytes:
-        return b"".join(shown(part) if isinstance(part, _Picture) else part for part in self._parts)
+    def _join_parts(self, format_image: Callable[[_ArrivingImage], bytes]) -> bytes:
+        return b"".join(
+            format_image(part) if isinstance(part, _ArrivingImage) else part for part in self._parts
+        )
 
-    def _take(self, buffer: bytes) -> None:
-        """Go through `buffer`; the step that needs more to go on leaves the rest in ``_pending``."""
+    def _run_steps(self, buffer: bytes) -> None:
+        """Run the steps over `buffer`. A step that needs more bytes leaves the rest in ``_pending``."""
         at: int | None = 0
         while at is not None:
             at = self._step(self, buffer, at)
 
-    def _beginning(self, buffer: bytes, at: int) -> int | None:
-        """Nothing but white space has come."""
+    def _read_start(self, buffer: bytes, at: int) -> int | None:
+        """Skip white space, then decide whether the body is an object or an array."""
         rest = buffer.lstrip(_BEFORE_VALUE)
         if rest:
-            self._step = JsonReply._around if rest[:1] in b"{[" else JsonReply._plain
+            self._step = JsonReply._read_text if rest[:1] in b"{[" else JsonReply._read_plain
             return at
-        self._keep(buffer)
+        self._keep_text(buffer)
         self._pending = b""
         return None
 
-    def _plain(self, buffer: bytes, at: int) -> int | None:
-        """This is no JSON object or array: it is only collected."""
-        self._keep(buffer[at:])
+    def _read_plain(self, buffer: bytes, at: int) -> int | None:
+        """Collect a body without images."""
+        self._keep_text(buffer[at:])
         self._pending = b""
         return None
 
-    def _around(self, buffer: bytes, at: int) -> int | None:
-        """In the text around pictures."""
-        found = self._opening.search(buffer, at)
-        if found is None:
-            keep = max(at, len(buffer) - _LOOK_BACK_BYTES)
-            self._keep(buffer[at:keep])
-            self._pending = buffer[keep:]
+    def _read_text(self, buffer: bytes, at: int) -> int | None:
+        """Collect the text up to the next string that may be an image."""
+        key = self._image_key.search(buffer, at)
+        if key is None:
+            end = max(at, len(buffer) - _LOOK_BACK_BYTES)
+            self._keep_text(buffer[at:end])
+            self._pending = buffer[end:]
             return None
-        self._keep(buffer[at : found.end()])
-        self._in_array = found.group(1) is not None
-        self._step = JsonReply._opened
-        return found.end()
+        self._keep_text(buffer[at : key.end()])
+        self._in_array = key.group(1) is not None
+        self._step = JsonReply._read_string_start
+        return key.end()
 
-    def _opened(self, buffer: bytes, at: int) -> int | None:
-        """In a string that may be a picture; not enough of it has come."""
-        end, closed = _end_of_string(buffer, at)
-        if closed and end - at <= SHORT_BYTES:
-            self._keep(buffer[at : end + 1])
-            self._step = JsonReply._between if self._in_array else JsonReply._around
+    def _read_string_start(self, buffer: bytes, at: int) -> int | None:
+        """Decide whether a string is short, an image, or other long text."""
+        end, is_closed = _find_string_end(buffer, at)
+        if is_closed and end - at <= SHORT_BYTES:
+            self._keep_text(buffer[at : end + 1])
+            self._step = JsonReply._read_next_element if self._in_array else JsonReply._read_text
             return end + 1
         if end - at <= SHORT_BYTES:
             self._pending = buffer[at:]
             return None
-        begin = _begin_of_base64(buffer[at : at + SHORT_BYTES])
+        begin = _find_base64_start(buffer[at : at + SHORT_BYTES])
         if begin is None:
-            self._step = JsonReply._leaving
+            self._step = JsonReply._read_long_string
             return at
-        picture = _Picture(buffer[at : at + begin], self._hold())
-        self._news.append(("reply", b"imgkit-part-%d" % self.next_picture))
-        self._pictures.append(picture)
-        self._parts.append(picture)
-        self._step = JsonReply._taking
+        image = _ArrivingImage(buffer[at : at + begin], self._make_sink())
+        self._spool_chunks.append(("reply", b"imgkit-part-%d" % self.next_image))
+        self._images.append(image)
+        self._parts.append(image)
+        self._step = JsonReply._read_image
         return at + begin
 
-    def _taking(self, buffer: bytes, at: int) -> int | None:
-        """In a picture."""
-        end, closed = _end_of_string(buffer, at)
-        picture = self._pictures[-1]
-        self._tell(picture, picture.feed(buffer[at:end]))
-        if not closed:
+    def _read_image(self, buffer: bytes, at: int) -> int | None:
+        """Decode the text of an image."""
+        end, is_closed = _find_string_end(buffer, at)
+        image = self._images[-1]
+        self._spool_image(image, image.feed(buffer[at:end]))
+        if not is_closed:
             self._pending = buffer[end:]
             return None
-        self._tell(picture, picture.close())
-        return self._behind(end)
+        self._spool_image(image, image.close())
+        return self._leave_string(end)
 
-    def _leaving(self, buffer: bytes, at: int) -> int | None:
-        """In a long string that is none."""
-        end, closed = _end_of_string(buffer, at)
-        self._keep(buffer[at:end])
-        if closed:
-            return self._behind(end)
+    def _read_long_string(self, buffer: bytes, at: int) -> int | None:
+        """Collect a long string that is not base64."""
+        end, is_closed = _find_string_end(buffer, at)
+        self._keep_text(buffer[at:end])
+        if is_closed:
+            return self._leave_string(end)
         self._pending = buffer[end:]
         return None
 
-    def _behind(self, quote: int) -> int:
-        self._keep(b'"')
-        self._step = JsonReply._between if self._in_array else JsonReply._around
+    def _leave_string(self, quote: int) -> int:
+        self._keep_text(b'"')
+        self._step = JsonReply._read_next_element if self._in_array else JsonReply._read_text
         return quote + 1
 
-    def _between(self, buffer: bytes, at: int) -> int | None:
-        """Behind an element of an array of pictures."""
-        found = _NEXT_ELEMENT.match(buffer, at)
-        if found is not None:
-            self._keep(buffer[at : found.end()])
-            self._step = JsonReply._opened
-            return found.end()
+    def _read_next_element(self, buffer: bytes, at: int) -> int | None:
+        """Find the next string of an array of images."""
+        separator = _NEXT_ELEMENT.match(buffer, at)
+        if separator is not None:
+            self._keep_text(buffer[at : separator.end()])
+            self._step = JsonReply._read_string_start
+            return separator.end()
         if _MAYBE_NEXT.fullmatch(buffer, at) and len(buffer) - at < _LOOK_BACK_BYTES:
             self._pending = buffer[at:]
             return None
-        self._step = JsonReply._around
+        self._step = JsonReply._read_text
         return at
 
-    def _keep(self, text: bytes) -> None:
+    def _keep_text(self, text: bytes) -> None:
         if text:
             self._parts.append(text)
-            self._news.append(("reply", text))
+            self._spool_chunks.append(("reply", text))
 
-    def _tell(self, picture: _Picture, pieces: list[bytes]) -> None:
-        self._news += [(str(self.next_picture - 1), piece) for piece in pieces if piece]
-        for text in picture.decoder.refused[picture.told :]:
-            self._news.append(("raw", text))
-        picture.told = len(picture.decoder.refused)
+    def _spool_image(self, image: _ArrivingImage, pieces: list[bytes]) -> None:
+        self._spool_chunks += [(str(self.next_image - 1), piece) for piece in pieces if piece]
+        for text in image.decoder.rejected[image.spooled_rejects :]:
+            self._spool_chunks.append(("raw", text))
+        image.spooled_rejects = len(image.decoder.rejected)
 
-    def _told(self) -> SpoolChunks:
-        news, self._news = self._news, []
-        return news
+    def _take_spool_chunks(self) -> SpoolChunks:
+        chunks, self._spool_chunks = self._spool_chunks, []
+        return chunks
 
 
 Step: TypeAlias = Callable[[JsonReply, bytes, int], int | None]
-"""Goes through some of a buffer from a place on; returns where to go on, None if that needs more bytes."""
+"""A method that reads a buffer from a position on. It returns the next position, or None for more bytes."""
 
 
 @lru_cache(maxsize=64)
-def _opening(base64_keys: frozenset[str]) -> re.Pattern[bytes]:
-    """Return what finds a key of a picture, and the start of its value."""
+def _compile_image_key(base64_keys: frozenset[str]) -> re.Pattern[bytes]:
+    """Return a pattern for the key of an image with the start of its value."""
     names = b"|".join(re.escape(key.encode()) for key in sorted(base64_keys))
-    # A quote inside a string has a backslash before it: this is always a key and the start of its value.
+    # Quotes inside a string follow a backslash, so a match is always a key and the start of its value.
     return re.compile(rb'[^\\]"(?:%b)"[ \t\r\n]*:[ \t\r\n]*(\[[ \t\r\n]*)?"' % names)
 
 
-def _end_of_string(buffer: bytes, at: int) -> tuple[int, bool]:
-    """Return where the content of a string ends in `buffer`, and whether its closing quote is there."""
+def _find_string_end(buffer: bytes, at: int) -> tuple[int, bool]:
+    """Return the end of a string's content in `buffer`, and whether the closing quote follows."""
     quote = buffer.find(b'"', at)
     end = quote if quote >= 0 else len(buffer)
     if buffer.find(b"\\", at, end) >= 0:
@@ -310,10 +329,10 @@ def _end_of_string(buffer: bytes, at: int) -> tuple[int, bool]:
     return end, buffer[end : end + 1] == b'"'
 
 
-def _begin_of_base64(head: bytes) -> int | None:
-    """Return where base64 begins in the first part of a string, None if it is none."""
+def _find_base64_start(head: bytes) -> int | None:
+    """Return the position of the base64 in the first bytes of a string, or None for other text."""
     text = head.decode("utf-8", "replace")
     if not is_data_url(text):
         return 0
     comma = head.find(b",")
-    return comma + 1 if comma >= 0 and says_base64(text.partition(",")[0]) else None
+    return comma + 1 if comma >= 0 and has_base64_marker(text.partition(",")[0]) else None

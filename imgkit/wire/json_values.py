@@ -1,4 +1,4 @@
-"""Replies from bytes: strict JSON, and base64 in the spellings that servers use."""
+"""Parsers for strict JSON, and for base64 in the spellings of real servers."""
 
 from __future__ import annotations
 
@@ -16,43 +16,51 @@ T = TypeVar("T")
 
 
 class Source(Protocol):
-    """A place that holds the bytes of an image: memory, a file, a URL."""
+    """A place that holds the bytes of an image: memory, a file, a URL.
+
+    Every member raises `NotDownloadedError` if this process cannot reach the bytes.
+    """
 
     def read(self) -> bytes:
-        """Return the whole file. Raises `NotDownloadedError` if its bytes cannot be reached from here."""
+        """Return the whole file."""
 
     def read_at(self, size: int, position: int) -> bytes:
-        """Return `size` bytes from `position` on; raises as `read` does."""
+        """Return `size` bytes from `position` on."""
 
     @property
     def length(self) -> int:
-        """Size in bytes; raises as `read` does."""
+        """The size in bytes."""
 
     @property
     def sha256(self) -> str:
-        """Hexadecimal SHA-256 of the bytes; raises as `read` does."""
+        """The hexadecimal SHA-256 of the bytes."""
 
 
 class DivertedImage:
-    """A long base64 string of a reply, decoded while it arrived."""
+    """A long base64 string of a reply, which imgkit decoded while it arrived."""
 
-    def decoded(self) -> bytes:
-        """Return its bytes."""
+    def to_bytes(self) -> bytes:
+        """Return the decoded bytes."""
         raise NotImplementedError
 
     def source(self) -> Source | None:
-        """Return where its bytes are if they are on disk already, None if they are in memory."""
+        """Return the place of bytes that are on disk already, or None for bytes in memory."""
         return None
 
 
 def parse_json(body: bytes) -> Any:
-    """Return the JSON value that `body` is.
+    """Return the JSON value of a body.
 
-    UTF-8 is read whatever the Content-Type says, with or without a byte-order mark.
+    The body is read as UTF-8, with or without a byte-order mark, whatever its Content-Type.
+
+    Example::
+
+        >>> parse_json(b'{"created": 1}')
+        {'created': 1}
 
     Raises:
-        ValueError: not UTF-8, not one JSON value, a key twice in one object, NaN or Infinity, nesting
-            that is too deep, or a number of thousands of digits.
+        ValueError: the body is not UTF-8, or not exactly one JSON value. Repeated keys, NaN,
+            Infinity, deep nesting and numbers with thousands of digits raise too.
     """
     try:
         return _STRICT.decode(body.removeprefix(BOM_UTF8).decode("utf-8"))
@@ -62,30 +70,35 @@ def parse_json(body: bytes) -> Any:
         problem = f"not UTF-8 at byte {error.start}"
     except json.JSONDecodeError as error:
         problem = f"{error.msg} (character {error.pos})"
-    # Raised outside the except block: those errors keep the whole reply, pictures and all.
+    # Raised outside the except block, because those errors keep the whole reply with its images.
     raise ValueError(problem)
 
 
 def decode_base64(text: object) -> bytes:
-    """Return the bytes that `text` encodes; it may be a `TakenOut`.
+    """Return the bytes that base64 text or a `DivertedImage` encodes.
 
-    White space, the URL-safe alphabet, missing padding and a ``data:…;base64,`` prefix are accepted;
-    anything else that is not base64 is an error, never silently wrong bytes.
+    White space, the URL-safe alphabet, missing padding and a ``data:…;base64,`` prefix are
+    accepted. Any other deviation raises, and never gives wrong bytes.
+
+    Example::
+
+        >>> decode_base64("Zm94")
+        b'fox'
 
     Raises:
         ValueError: not text, or not base64.
     """
     if isinstance(text, DivertedImage):
-        return text.decoded()
+        return text.to_bytes()
     if not isinstance(text, str):
         raise ValueError(f"base64 of type {type(text).__name__}")
     try:
         return pybase64.b64decode(text, validate=True)
     except ValueError:
-        pass  # perhaps one of the other spellings
+        pass  # perhaps another accepted spelling
     if is_data_url(text):
         head, comma, text = text.partition(",")
-        if not comma or not says_base64(head):
+        if not comma or not has_base64_marker(head):
             raise ValueError("a data: URL that is not base64")
     text = "".join(text.split()).translate(URL_SAFE).rstrip("=")
     try:
@@ -94,42 +107,57 @@ def decode_base64(text: object) -> bytes:
         raise ValueError("broken base64") from None
 
 
-def with_text(value: Any) -> Any:
-    """Return a JSON value with text in place of what was taken out of it, for where nobody expects that."""
-    return swapped(value, DivertedImage, lambda one: pybase64.b64encode(one.decoded()).decode("ascii"))
+def restore_base64(value: Any) -> Any:
+    """Return a JSON value with base64 text in place of each `DivertedImage`.
+
+    Use it for parts of a reply in which nobody expects images.
+    """
+    return replace_values(
+        value, DivertedImage, lambda image: pybase64.b64encode(image.to_bytes()).decode("ascii")
+    )
 
 
-def swapped(value: Any, kind: type[T], swap: Callable[[T], Any]) -> Any:
-    """Return a JSON value with `swap` done to all of a kind that is in it; containers are changed in place.
+def replace_values(value: Any, kind: type[T], replace: Callable[[T], Any]) -> Any:
+    """Return a JSON value with all values of one type replaced. Changes containers in place.
 
-    There is no recursion, since replies may be nested deeply.
+    The function does not recurse, because replies may be nested deeply.
+
+    Args:
+        value: the JSON value.
+        kind: the type to replace.
+        replace: returns the replacement of a value.
     """
     if isinstance(value, kind):
-        value = swap(value)
+        value = replace(value)
     waiting = [value]
     while waiting:
         container = waiting.pop()
         if isinstance(container, dict):
-            places: Any = list(container.items())
+            items: Any = list(container.items())
         elif isinstance(container, list):
-            places = list(enumerate(container))
+            items = list(enumerate(container))
         else:
             continue
-        for place, inner in places:
+        for key, inner in items:
             if isinstance(inner, kind):
-                container[place] = swap(inner)
+                container[key] = replace(inner)
             elif isinstance(inner, (dict, list)):
                 waiting.append(inner)
     return value
 
 
 def is_data_url(text: str) -> bool:
-    """Return whether `text` is a ``data:`` URL, white space before it or not."""
+    """Return whether `text` is a ``data:`` URL, perhaps after white space."""
     return text[:64].lstrip()[:5].lower() == "data:"
 
 
 def decode_data_url(text: str) -> bytes:
     """Return the content of a ``data:`` URL, in base64 or percent-encoded.
+
+    Example::
+
+        >>> decode_data_url("data:image/svg+xml,%3Csvg/%3E")
+        b'<svg/>'
 
     Raises:
         ValueError: no comma, or broken base64.
@@ -138,28 +166,28 @@ def decode_data_url(text: str) -> bytes:
     if not comma:
         raise ValueError("a data: URL without a comma")
     data = unquote_to_bytes(content)
-    return decode_base64(data.decode("latin-1")) if says_base64(head) else data
+    return decode_base64(data.decode("latin-1")) if has_base64_marker(head) else data
 
 
-def says_base64(head: str) -> bool:
-    """Return whether the part of a ``data:`` URL before its comma says that base64 follows."""
+def has_base64_marker(head: str) -> bool:
+    """Return whether the part of a ``data:`` URL before its comma announces base64."""
     return head.rstrip().lower().endswith(";base64")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise ValueError(f"key {name[:40]!r} is there twice")
+                raise ValueError(f"key {name[:40]!r} appears twice")
             seen.add(name)
     return members
 
 
-def _no_constant(name: str) -> Any:
+def _reject_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
-"""Made once: `json.loads` makes one for each call that has hooks."""
+_STRICT = json.JSONDecoder(object_pairs_hook=_to_dict, parse_constant=_reject_constant)
+"""A shared decoder: `json.loads` builds a new decoder for each call with hooks."""

@@ -1,7 +1,7 @@
-"""What travels: requests, replies, bodies, and what a backend is.
+"""HTTP requests, replies and bodies, and the protocols of a backend.
 
-A backend knows bytes and no API. It implements one of the two protocols below, in the colour that
-its library has; imgkit runs either colour under either service.
+A backend knows bytes and no API. It implements `Backend` or `AsyncBackend`, whichever suits its
+library. imgkit runs both kinds under both services.
 """
 
 from __future__ import annotations
@@ -16,41 +16,51 @@ from imgkit.redact import safe_headers, safe_url
 from imgkit.wire.transfer import Transfer
 
 BLOCK_BYTES = 256 * 1024
-"""How much of a file is in memory at a time while it is sent."""
+"""The part of a file that is in memory at a time while it is sent, in bytes."""
 
 WHOLE_BODY_BYTES = 1024 * 1024
-"""Bodies up to this size go to the HTTP library as one `bytes`, larger ones block by block."""
+"""HTTP libraries get bodies up to this size as `bytes`, and larger bodies block by block."""
 
 
 class Body(Protocol):
-    """The content of a request: of known length, and the same each time it is read."""
+    """The content of a request. It has a known length and is the same each time it is read."""
 
     @property
     def content_type(self) -> str:
-        """Value of the Content-Type header, "" for none."""
+        """The value of the Content-Type header, "" for no header."""
 
     @property
     def length(self) -> int:
-        """Size in bytes."""
+        """The size in bytes."""
 
     def blocks(self) -> Iterator[bytes]:
-        """Yield the content from its beginning, in pieces of at most about `BLOCK_BYTES`."""
+        """Yield the content from its beginning, in blocks of at most about `BLOCK_BYTES`."""
 
 
 @dataclass(frozen=True, slots=True)
 class BytesBody:
-    """A body that is in memory already."""
+    """A body in memory.
+
+    Example::
+
+        >>> BytesBody(b'{"prompt": "a fox"}', "application/json").length
+        19
+
+    Attributes:
+        data: the content.
+        content_type: the value of the Content-Type header, "" for no header.
+    """
 
     data: bytes = b""
     content_type: str = ""
 
     @property
     def length(self) -> int:
-        """Size in bytes."""
+        """The size in bytes."""
         return len(self.data)
 
     def blocks(self) -> Iterator[bytes]:
-        """Yield the content, whole."""
+        """Yield the content as a single block."""
         if self.data:
             yield self.data
 
@@ -59,7 +69,11 @@ class BytesBody:
 
 
 class SizedBlocks:
-    """A body as an iterable with a length, which HTTP libraries send block by block."""
+    """A body as an iterable with a length, which HTTP libraries send block by block.
+
+    Args:
+        body: the body to iterate over. Each iteration starts at its beginning.
+    """
 
     def __init__(self, body: Body) -> None:
         self._body = body
@@ -72,22 +86,33 @@ class SizedBlocks:
 
 
 def whole_or_blocks(body: Body) -> bytes | SizedBlocks:
-    """Return a small body as one `bytes`, a large one as an iterable of blocks with a length."""
+    """Return a small body as `bytes`, and a large body as an iterable of blocks with a length.
+
+    Example::
+
+        >>> whole_or_blocks(BytesBody(b"fox"))
+        b'fox'
+    """
     return b"".join(body.blocks()) if body.length <= WHOLE_BODY_BYTES else SizedBlocks(body)
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One HTTP request, complete: a backend adds nothing that changes its meaning.
+    """A complete HTTP request. A backend adds nothing that changes its meaning.
+
+    Example::
+
+        >>> HttpRequest("POST", "https://api.example/v1", body=BytesBody(b"{}")).wire_headers()
+        {'content-length': '2'}
 
     Attributes:
         method: "POST" or "GET".
-        url: absolute, already quoted.
-        headers: by lower-case name. Content-Type and Content-Length come from the body.
+        url: the absolute URL, already quoted.
+        headers: values by lower-case name. Content-Type and Content-Length come from the body.
         body: the content.
-        public_peer_only: refuse, before a byte is sent, a peer whose address is not globally
-            routable (`imgkit.wire.addresses.is_public`).
-        secret_headers: names of the headers that signing has set; their values are never shown.
+        public_peer_only: refuse a peer outside the public internet before sending a byte
+            (`imgkit.wire.addresses.is_public`).
+        secret_headers: names of the headers that signing has set. No repr or log shows their values.
     """
 
     method: Literal["GET", "POST"]
@@ -98,7 +123,7 @@ class HttpRequest:
     secret_headers: frozenset[str] = frozenset()
 
     def wire_headers(self) -> dict[str, str]:
-        """Return all headers as they are sent, those of the body included."""
+        """Return all headers to send, including the headers of the body."""
         headers = dict(self.headers)
         if self.method == "POST":
             if self.body.content_type:
@@ -111,11 +136,11 @@ class HttpRequest:
     ) -> HttpRequest:
         """Return the same request with other headers.
 
-        Each call has some of these made, and `dataclasses.replace` takes longer.
+        Each call makes some of these copies, and `dataclasses.replace` takes longer.
 
         Args:
-            headers: all of them, by lower-case name.
-            secret_headers: names of those that signing has set; as they were if None.
+            headers: all headers, by lower-case name.
+            secret_headers: names of the headers that signing has set. None keeps the names.
         """
         secret = self.secret_headers if secret_headers is None else secret_headers
         return HttpRequest(self.method, self.url, headers, self.body, self.public_peer_only, secret)
@@ -130,11 +155,16 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Status and headers of a reply.
+    """The status and the headers of a reply.
+
+    Example::
+
+        >>> Head(200, {"x-request-id": "req_1"}).request_id
+        'req_1'
 
     Attributes:
         status: HTTP status.
-        headers: by lower-case name; repeated ones joined by ", ".
+        headers: values by lower-case name; the values of a repeated header are joined by ", ".
     """
 
     status: int
@@ -148,15 +178,20 @@ class Head:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendOptions:
-    """What every backend is built with.
+    """The options that a service passes to the constructor of its backend.
+
+    Example::
+
+        >>> BackendOptions(reuse_connections=True).max_in_flight
+        256
 
     Attributes:
         proxy: URL of the proxy for the API host, None for a direct connection.
         ca: path of a PEM file or folder, or an `ssl.SSLContext`; None for certifi's bundle.
-        reuse_connections: keep connections open. Otherwise each request has one of its own, so that a
-            stale kept-alive connection can not leave the fate of a paid request unknown.
-        max_in_flight: how many requests the service sends at once.
-        client_options: what only this backend understands, as the caller gave it.
+        reuse_connections: keep connections open. By default each request opens a connection,
+            because a stale kept-alive connection can leave the fate of a paid request unknown.
+        max_in_flight: number of requests that the service sends at once.
+        client_options: options of this backend alone, as the caller gave them.
     """
 
     proxy: str | None = field(default=None, repr=False)
@@ -166,15 +201,25 @@ class BackendOptions:
     client_options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
     def refuse_unknown(self, backend: str, known: frozenset[str] = frozenset()) -> None:
-        """Refuse client options that a backend does not know.
+        """Raise if the caller gave client options that a backend does not know.
+
+        Example::
+
+            >>> BackendOptions(client_options={"http2": True}).refuse_unknown("mine", frozenset({"http2"}))
+
+        Args:
+            backend: name of the backend, for the message.
+            known: names of the client options that the backend knows.
 
         Raises:
-            ConfigurationError: naming them.
+            ConfigurationError: an option is unknown. The message names it.
         """
         unknown = sorted(str(name) for name in self.client_options if name not in known)
         if unknown:
-            there = f"it knows {', '.join(sorted(known))}" if known else "it has none"
-            raise ConfigurationError(f"client_options: {backend} knows no {', '.join(unknown)}; {there}")
+            remedy = f"It knows: {', '.join(sorted(known))}." if known else "It has no client options."
+            raise ConfigurationError(
+                f"client_options: {backend} does not know {', '.join(unknown)}. {remedy}"
+            )
 
 
 class Reply(Protocol):
@@ -183,10 +228,10 @@ class Reply(Protocol):
     head: Head
 
     def read(self) -> bytes:
-        """Return what has arrived next, as soon as something has; b"" at the end."""
+        """Return the next bytes as soon as some have arrived; b"" at the end."""
 
     def close(self) -> None:
-        """Give up what is left. Idempotent; never raises; never waits."""
+        """Drop the rest of the reply. Idempotent; never raises; never waits."""
 
 
 class AsyncReply(Protocol):
@@ -195,30 +240,63 @@ class AsyncReply(Protocol):
     head: Head
 
     async def read(self) -> bytes:
-        """Return what has arrived next, as soon as something has; b"" at the end."""
+        """Return the next bytes as soon as some have arrived; b"" at the end."""
 
     def close(self) -> None:
-        """Give up what is left. Idempotent; never raises; never waits."""
+        """Drop the rest of the reply. Idempotent; never raises; never waits."""
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """A transport with blocking calls, used from many threads at once.
+    """A transport with blocking calls. Many threads use it at once.
+
+    Example::
+
+        class HelloReply:
+            def __init__(self):
+                self.head = Head(200, {})
+                self._chunks = [b'{"data": []}']
+
+            def read(self):
+                return self._chunks.pop() if self._chunks else b""
+
+            def close(self):
+                pass
+
+
+        class HelloBackend:
+            errors = (OSError,)
+            unsent_errors = (ConnectionRefusedError,)
+
+            def open(self, request, transfer):
+                return HelloReply()
+
+            def close(self):
+                pass
 
     Attributes:
-        errors: the library's exceptions that leave `open` and `read`; they become outcomes.
-        unsent_errors: those of them that prove that no byte of the request left.
+        errors: the library's exceptions that leave `open` and `read`. imgkit turns them into an
+            `imgkit.OutcomeUnknownError`.
+        unsent_errors: the errors among them that prove that no byte of the request left. imgkit
+            turns them into an `imgkit.NotSentError`.
     """
 
     errors: tuple[type[Exception], ...]
     unsent_errors: tuple[type[Exception], ...]
 
     def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
-        """Send `request` and return as soon as the head of the reply is there.
+        """Send `request` and return as soon as the head of the reply has arrived.
 
-        Follows no redirect, sends no cookie, reads no environment, repeats nothing. Bounds
-        connecting by ``transfer.connect_timeout_s()`` and silence by ``transfer.read_timeout_s``,
-        and gives `transfer` a way to abort what blocks.
+        The backend follows no redirect, sends no cookie, reads no environment and repeats nothing.
+        It limits connecting to ``transfer.connect_timeout_s()`` and silence to
+        ``transfer.read_timeout_s``. It registers everything that blocks with `transfer`.
+
+        Args:
+            request: the complete request.
+            transfer: time limits and abort switch of the request.
+
+        Raises:
+            Exception: one of `errors`. Any other exception counts as a bug of the backend.
         """
 
     def close(self) -> None:
@@ -227,7 +305,10 @@ class Backend(Protocol):
 
 @runtime_checkable
 class AsyncBackend(Protocol):
-    """A transport with coroutines, used from many tasks of one event loop.
+    """A transport with coroutines. Many tasks of one event loop use it at once.
+
+    `Backend` has an example; here ``open`` and the reply's ``read`` are coroutines, and ``aclose``
+    takes the place of ``close``.
 
     Attributes:
         errors, unsent_errors: as in `Backend`.
@@ -237,7 +318,7 @@ class AsyncBackend(Protocol):
     unsent_errors: tuple[type[Exception], ...]
 
     async def open(self, request: HttpRequest, transfer: Transfer) -> AsyncReply:
-        """As `Backend.open`; cancelling the task aborts the request."""
+        """Send `request` as `Backend.open` does. Cancelling the task aborts the request."""
 
     async def aclose(self) -> None:
         """Close every connection. Idempotent."""

@@ -1,7 +1,8 @@
-"""Server-sent events from bytes, fed as they come.
+"""A parser for server-sent events, in chunks of any size.
 
-The rules are those of the WHATWG (HTML standard, section 9.2.6, read 2026-11-23). What ``data:`` lines hold
-is handed on piece by piece, so that a line of 32 MB never exists as a whole; nothing is scanned twice.
+It follows the WHATWG rules (HTML standard, section 9.2.6, read 2026-11-23). The parser passes the
+content of ``data:`` lines on in pieces, so a line of 32 MB never exists as a whole. It scans
+nothing twice.
 """
 
 from __future__ import annotations
@@ -15,64 +16,79 @@ _LINE_FEED, _SPACE = 10, 32
 _FIELDS = (b"data", b"event", b"id", b"retry")
 _LONGEST_NAME = max(map(len, _FIELDS))
 _LONGEST_VALUE = 4096
-"""How much is kept of a field other than ``data``, in bytes."""
+"""Longest kept value of a field other than ``data``, in bytes."""
 
 
-class Payload(Protocol):
-    """What takes the data of one event."""
+class DataSink(Protocol):
+    """A receiver for the data of an event."""
 
     def feed(self, piece: bytes, /) -> object:
-        """Take the next piece; the line feeds between ``data`` lines are among them."""
+        """Read the next piece. The line feeds between ``data`` lines are among the pieces."""
 
     def close(self) -> object:
-        """The event is complete."""
+        """Read the end of the event."""
 
 
-P = TypeVar("P", bound=Payload)
+S = TypeVar("S", bound=DataSink)
 
 
 @dataclass(frozen=True, slots=True)
-class ServerEvent(Generic[P]):
-    """One event.
+class ServerEvent(Generic[S]):
+    """A complete event.
 
     Attributes:
-        data: what took its data.
-        name: of its ``event:`` line, "" if it has none.
-        id: the last ``id:`` that came, with this event or before it.
-        retry_ms: the last ``retry:`` that came, None if none did.
+        data: the sink that received the event's data.
+        name: value of the event's ``event:`` line, "" without such a line.
+        id: value of the last ``id:`` line, in this event or an earlier event.
+        retry_ms: value of the last ``retry:`` line in milliseconds, None without such a line.
     """
 
-    data: P
+    data: S
     name: str = ""
     id: str = ""
     retry_ms: int | None = None
 
 
-class EventParser(Generic[P]):
-    """Takes bytes, cut anywhere, and returns events.
+class EventParser(Generic[S]):
+    r"""A parser that turns bytes into events.
+
+    Example::
+
+        >>> class Text:
+        ...     content = b""
+        ...     def feed(self, piece: bytes) -> None:
+        ...         self.content += piece
+        ...     def close(self) -> None: ...
+        >>> parser = EventParser(Text)
+        >>> [event.data.content for event in parser.feed(b"data: fox\n\n")]
+        [b'fox']
 
     Args:
-        begin: makes what takes the data of an event, when its first ``data`` line begins.
+        make_sink: returns a sink for the data of an event, at its first ``data`` line.
 
     Attributes:
-        unfinished: what has the data of an event that is not complete, None between events. At the end of
-            the stream the standard wants it to be dropped.
+        unfinished: the sink of an incomplete event, None between events. The standard drops an
+            event that is incomplete at the end of the stream.
     """
 
-    def __init__(self, begin: Callable[[], P]) -> None:
-        self.unfinished: P | None = None
-        self._begin = begin
-        self._start: bytes | None = b""  # the first bytes, until they are known to be a BOM or none
+    def __init__(self, make_sink: Callable[[], S]) -> None:
+        self.unfinished: S | None = None
+        self._make_sink = make_sink
+        # The first bytes, until they are known to be a byte-order mark or not.
+        self._start: bytes | None = b""
         self._after_cr = False
-        self._field: bytes | None = None  # of this line, once its colon has come; b"" for one to pass over
-        self._line = b""  # this line, as long as it may become the name of a field
-        self._value = b""  # of a field other than data
+        # Field name of this line once its colon has arrived; b"" for a field to skip.
+        self._field: bytes | None = None
+        # This line, as long as it may become the name of a field.
+        self._line = b""
+        # The value of a field other than data.
+        self._value = b""
         self._drop_space = False
         self._name = self._id = ""
         self._retry_ms: int | None = None
 
-    def feed(self, chunk: bytes) -> list[ServerEvent[P]]:
-        """Take the next bytes; return the events that they complete."""
+    def feed(self, chunk: bytes) -> list[ServerEvent[S]]:
+        """Parse the next bytes; return the events that they complete."""
         if self._start is not None:
             chunk = self._start + chunk
             if len(chunk) < len(_BOM) and _BOM.startswith(chunk):
@@ -89,22 +105,22 @@ class EventParser(Generic[P]):
                 if chunk[at] == _LINE_FEED:
                     at += 1
                     continue
-            # Each is looked for again only when it has been passed.
-            cr = _next(chunk, b"\r", cr, at)
-            lf = _next(chunk, b"\n", lf, at)
+            # Each mark is searched again only after the parser has passed it.
+            cr = _find_next(chunk, b"\r", cr, at)
+            lf = _find_next(chunk, b"\n", lf, at)
             stop = min(cr, lf)
             if stop > at:
-                self._content(chunk[at:stop])
+                self._read_piece(chunk[at:stop])
             if stop < end:
                 self._after_cr = stop == cr
-                event = self._end_of_line()
+                event = self._end_line()
                 if event is not None:
                     events.append(event)
             at = stop + 1
         return events
 
-    def _content(self, piece: bytes) -> None:
-        """Take the next piece of a line."""
+    def _read_piece(self, piece: bytes) -> None:
+        """Read the next piece of a line."""
         if self._field is None:
             self._line += piece
             name, colon, piece = self._line.partition(b":")
@@ -112,7 +128,7 @@ class EventParser(Generic[P]):
                 if len(self._line) > _LONGEST_NAME:
                     self._field, self._line = b"", b""
                 return
-            self._open(name)
+            self._begin_value(name)
         if self._drop_space and piece:
             self._drop_space = False
             if piece[0] == _SPACE:
@@ -123,22 +139,23 @@ class EventParser(Generic[P]):
         elif self._field:
             self._value += piece[: _LONGEST_VALUE - len(self._value)]
 
-    def _open(self, name: bytes) -> None:
-        """Begin with the value of a line."""
+    def _begin_value(self, name: bytes) -> None:
+        """Prepare for the value of a line."""
         self._field = name if name in _FIELDS else b""
         self._line = self._value = b""
         self._drop_space = True
         if self._field == b"data":
             if self.unfinished is None:
-                self.unfinished = self._begin()
+                self.unfinished = self._make_sink()
             else:
                 self.unfinished.feed(b"\n")
 
-    def _end_of_line(self) -> ServerEvent[P] | None:
+    def _end_line(self) -> ServerEvent[S] | None:
+        """Store the field of a line; return the event that a blank line completes."""
         if self._field is None:
             if not self._line:
-                return self._dispatched()
-            self._open(self._line)
+                return self._end_event()
+            self._begin_value(self._line)
         value = self._value.decode("utf-8", "replace")
         if self._field == b"event":
             self._name = value
@@ -149,8 +166,8 @@ class EventParser(Generic[P]):
         self._field, self._value = None, b""
         return None
 
-    def _dispatched(self) -> ServerEvent[P] | None:
-        """Return the event that a blank line completes; one without data is none."""
+    def _end_event(self) -> ServerEvent[S] | None:
+        """Return the complete event, None if it has no data."""
         data, self.unfinished = self.unfinished, None
         name, self._name = self._name, ""
         if data is None:
@@ -159,9 +176,16 @@ class EventParser(Generic[P]):
         return ServerEvent(data, name, self._id, self._retry_ms)
 
 
-def _next(chunk: bytes, mark: bytes, known: int, at: int) -> int:
-    """Return where the next `mark` is, the end of `chunk` if there is none; `known` is the last answer."""
+def _find_next(chunk: bytes, mark: bytes, known: int, at: int) -> int:
+    """Return the position of the next `mark`, or the end of `chunk` if there is none.
+
+    Args:
+        chunk: the bytes to search.
+        mark: the bytes to find.
+        known: the previous result for the same chunk and mark.
+        at: the first position to search.
+    """
     if known >= at:
         return known
-    found = chunk.find(mark, at)
-    return found if found >= 0 else len(chunk)
+    position = chunk.find(mark, at)
+    return position if position >= 0 else len(chunk)

@@ -1,4 +1,7 @@
-"""One request on its way: how long it may take, how it is aborted, what its failure means."""
+"""A request on its way: its time limits, how to abort it, and the meaning of its failure.
+
+Backends receive a `Transfer`. Drivers hold it as a `DriverTransfer`, with the deadline and the outcome.
+"""
 
 from __future__ import annotations
 
@@ -14,162 +17,212 @@ from imgkit.redact import scrub
 
 
 class Transfer:
-    """The life of one request on the wire, shared by a driver and a backend.
+    """The time limits and the abort switch of one request, as a backend sees them.
 
-    The driver makes it, the watchdog or a cancelled task may `abort` it from another thread, and
-    the backend tells it what blocks (`watch_socket`, `on_abort`) and, where it can prove it, that
-    nothing left (`mark_unsent`). Without that proof a failure is an unknown outcome.
+    A watchdog thread or a cancelled task may call `abort` while the backend blocks. The backend
+    therefore registers everything that blocks, with `watch_socket` or `on_abort`. It calls
+    `mark_unsent` where it can prove that no byte left; without that proof a failure counts as an
+    unknown outcome.
+
+    Example, from the ``open`` method of a backend::
+
+        transfer.mark_unsent()
+        connection = connect(request.url, timeout=transfer.connect_timeout_s())
+        transfer.mark_sent()
+        transfer.watch_socket(connection.fileno())
+        connection.settimeout(transfer.read_timeout_s)
 
     Args:
-        timeout_s: seconds that the whole call may still take.
+        timeout_s: seconds left for the whole call.
         connect_timeout_s: seconds for one connection, TLS included.
-        read_timeout_s: longest silence in seconds while a reply is awaited or read.
+        read_timeout_s: longest silence in seconds before and between the parts of a reply.
     """
 
     def __init__(self, timeout_s: float, connect_timeout_s: float, read_timeout_s: float) -> None:
-        self.timeout_s = timeout_s
-        self.deadline = time.monotonic() + timeout_s
         self.read_timeout_s = read_timeout_s
+        self._timeout_s = timeout_s
+        self._deadline = time.monotonic() + timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._lock = threading.Lock()
-        self._aborts: list[Callable[[], None]] = []
+        self._abort_callbacks: list[Callable[[], None]] = []
         self._handles: list[socket.socket] = []
         self._unsent = False
-        self.aborted = False
-        self.request_id: str | None = None
-
-    def for_next_request(self) -> Transfer:
-        """Return a transfer for the next request of the same call: same deadline, clean record."""
-        fresh = Transfer(self.timeout_s, self._connect_timeout_s, self.read_timeout_s)
-        fresh.deadline = self.deadline
-        return fresh
+        self._aborted = False
 
     def remaining_s(self) -> float:
-        """Seconds left until the deadline, never negative."""
-        return max(0.0, self.deadline - time.monotonic())
+        """Return the seconds left until the deadline, never negative."""
+        return max(0.0, self._deadline - time.monotonic())
 
     def connect_timeout_s(self) -> float:
-        """Seconds that connecting may take now."""
+        """Return the seconds that connecting may take now."""
         return max(0.001, min(self._connect_timeout_s, self.remaining_s()))
-
-    def expired(self) -> bool:
-        """Whether the deadline has passed."""
-        return time.monotonic() >= self.deadline
 
     def mark_unsent(self) -> None:
         """Record the proof that no byte of the request has left."""
         self._unsent = True
 
     def mark_sent(self) -> None:
-        """Record that from here on bytes of the request may have left."""
+        """Record that bytes of the request may leave from now on."""
         self._unsent = False
 
-    def on_abort(self, abort: Callable[[], None]) -> None:
-        """Call `abort` (quick, thread-safe) when the transfer is aborted; at once if it was."""
+    def on_abort(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the transfer is aborted, or now if it was.
+
+        The callback must be quick and thread-safe.
+        """
         with self._lock:
-            if not self.aborted:
-                self._aborts.append(abort)
+            if not self._aborted:
+                self._abort_callbacks.append(callback)
                 return
-        abort()
+        callback()
 
     def watch_socket(self, fileno: int) -> None:
-        """Shut the socket down when the transfer is aborted, whatever wraps it by then.
+        """Shut a socket down when the transfer is aborted, even if TLS wraps it by then.
 
-        A duplicate of the descriptor is kept: wrapping a socket in TLS takes the descriptor away
-        from its first owner, and an HTTP library may close its own while a reply is still read.
+        The transfer keeps a duplicate of the descriptor, because the original may go. Wrapping a
+        socket in TLS takes the descriptor away from its first owner. An HTTP library may close its
+        own descriptor while it still reads a reply.
+
+        Raises:
+            TimeoutError: the transfer is aborted already.
         """
-        handle = socket.socket(fileno=socket.dup(fileno))  # os.dup knows no sockets on Windows
+        # os.dup does not duplicate sockets on Windows.
+        handle = socket.socket(fileno=socket.dup(fileno))
         with self._lock:
-            if not self.aborted:
+            if not self._aborted:
                 self._handles.append(handle)
                 return
-        shut_down(handle)
+        shut_down_socket(handle)
         handle.close()
-        raise TimeoutError("aborted before it was connected")
+        raise TimeoutError("The request was aborted before it was connected.")
 
     def abort(self) -> None:
-        """Stop whatever blocks. Thread-safe, idempotent."""
+        """Stop everything that blocks. Thread-safe and idempotent."""
         with self._lock:
-            if self.aborted:
+            if self._aborted:
                 return
-            self.aborted = True
-            aborts, self._aborts = self._aborts, []
-            for handle in self._handles:  # under the lock, so that none is closed meanwhile
-                shut_down(handle)
-        for abort in aborts:
+            self._aborted = True
+            callbacks, self._abort_callbacks = self._abort_callbacks, []
+            # Under the lock, because `release` must not close a handle meanwhile.
+            for handle in self._handles:
+                shut_down_socket(handle)
+        for callback in callbacks:
             try:
-                abort()
-            except Exception as error:  # a backend's fault; the other calls must keep their watchdog
-                warnings.warn(f"aborting a request failed ({describe(error)})", RuntimeWarning, stacklevel=2)
+                callback()
+            except Exception as error:
+                # A bug of one backend must not end the watchdog of the other calls.
+                warnings.warn(
+                    f"Aborting a request failed ({_format_exception(error)}).", RuntimeWarning, stacklevel=2
+                )
 
     def shut_down(self) -> None:
-        """Shut the connection of a request that is over, whatever of it still lingers."""
+        """Shut the sockets of a finished request down, which ends an upload that still runs."""
         with self._lock:
             for handle in self._handles:
-                shut_down(handle)
+                shut_down_socket(handle)
+
+
+class DriverTransfer(Transfer):
+    """A `Transfer` with the members that drivers use.
+
+    Attributes:
+        request_id: the API's id of the call, None until the head of the reply arrives.
+    """
+
+    def __init__(self, timeout_s: float, connect_timeout_s: float, read_timeout_s: float) -> None:
+        super().__init__(timeout_s, connect_timeout_s, read_timeout_s)
+        self.request_id: str | None = None
+
+    @property
+    def timeout_s(self) -> float:
+        """The time limit of the whole call in seconds."""
+        return self._timeout_s
+
+    @property
+    def deadline(self) -> float:
+        """The end of that time, by `time.monotonic`."""
+        return self._deadline
+
+    @property
+    def aborted(self) -> bool:
+        """The transfer was aborted, by its deadline or by the caller."""
+        return self._aborted
+
+    def is_expired(self) -> bool:
+        """Return whether the deadline has passed."""
+        return time.monotonic() >= self._deadline
+
+    def for_next_request(self) -> DriverTransfer:
+        """Return a transfer for the next request of the same call, with the same deadline."""
+        transfer = DriverTransfer(self._timeout_s, self._connect_timeout_s, self.read_timeout_s)
+        transfer._deadline = self._deadline
+        return transfer
 
     def release(self) -> None:
-        """Let go of what was watched; called once when the reply is done with."""
+        """Forget the callbacks and close the watched sockets, once the reply is closed."""
         with self._lock:
-            self._aborts.clear()
+            self._abort_callbacks.clear()
             self.close_after_fork()
             self._handles.clear()
 
     def close_after_fork(self) -> None:
-        """Close the duplicates; in a forked child the parent's transfer goes on without them."""
+        """Close the duplicated descriptors. A forked child calls this; its parent keeps its own."""
         for handle in self._handles:
             handle.close()
 
     def to_error(self, cause: BaseException, *, unsent: bool = False) -> TransportError:
-        """Return what `cause` means for the caller and for money.
+        """Return the error for a failed request: whether it may have been received and billed.
 
         Args:
-            cause: what the HTTP library raised.
-            unsent: the kind of `cause` alone proves that nothing left.
+            cause: the exception of the HTTP library.
+            unsent: the type of `cause` alone proves that no byte left.
 
         Returns:
-            `NotSentError` with proof, else `OutcomeUnknownError`.
+            A `NotSentError` with proof, otherwise an `OutcomeUnknownError`.
         """
-        if self.expired():
-            what = f"no complete answer within {self.timeout_s:g} s"
+        if self.is_expired():
+            reason = f"no complete reply arrived within {self._timeout_s:g} s"
+        elif self._aborted:
+            reason = "the service was closed, or the call was aborted"
         else:
-            what = "the service was closed, or the call aborted" if self.aborted else describe(cause)
+            reason = _format_exception(cause)
         if unsent or self._unsent:
             return NotSentError(
-                f"could not connect: {what}. Nothing was sent, so nothing was billed.",
+                f"Could not connect: {reason}. Nothing was sent, so nothing was billed.",
                 permanent=_is_permanent(cause),
             )
+        request_id = f" (request id {self.request_id})" if self.request_id else ""
         return OutcomeUnknownError(
-            f"{what}. The request may have been received, so a picture may have been made and "
-            f"billed; it is not repeated by itself"
-            + (f" (request id {self.request_id})." if self.request_id else "."),
+            f"The outcome is unknown: {reason}. The API may have received the request, and made and "
+            f"billed an image. imgkit does not repeat it by itself{request_id}.",
             request_id=self.request_id,
         )
 
 
 def _is_permanent(cause: BaseException | None) -> bool:
-    """Whether connecting again cannot help: the certificate is not trusted, or the name does not exist."""
-    seen: list[object] = [cause]
-    for one in seen:  # grows: HTTP libraries wrap errors in causes, contexts, reasons and arguments
-        if isinstance(one, ssl.SSLCertVerificationError):
+    """Return whether a retry cannot connect: untrusted certificate, or unknown host name."""
+    # HTTP libraries wrap errors in causes, contexts, reasons and arguments: the list grows in the loop.
+    chain: list[object] = [cause]
+    for error in chain:
+        if isinstance(error, ssl.SSLCertVerificationError):
             return True
-        if isinstance(one, socket.gaierror):
-            return one.errno == socket.EAI_NONAME
-        if isinstance(one, BaseException) and len(seen) < 50:
-            inner = (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args)
-            seen.extend(more for more in inner if isinstance(more, BaseException) and more not in seen)
+        if isinstance(error, socket.gaierror):
+            return error.errno == socket.EAI_NONAME
+        if isinstance(error, BaseException) and len(chain) < 50:
+            inner = (error.__cause__, error.__context__, getattr(error, "reason", None), *error.args)
+            chain.extend(found for found in inner if isinstance(found, BaseException) and found not in chain)
     return False
 
 
-def describe(error: BaseException) -> str:
-    """Return type and text of a library's exception, scrubbed."""
+def _format_exception(error: BaseException) -> str:
+    """Return the type and the scrubbed text of a library's exception."""
     text = scrub(str(error), limit=200)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def shut_down(handle: socket.socket) -> None:
-    """End both directions of a connection, which wakes whatever blocks on it."""
+def shut_down_socket(handle: socket.socket) -> None:
+    """Shut down both directions of a connection, which wakes every thread that blocks on it."""
     try:
         handle.shutdown(socket.SHUT_RDWR)
     except OSError:
-        return  # already disconnected: that is what was wanted
+        return  # disconnected already

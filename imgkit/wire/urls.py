@@ -1,4 +1,4 @@
-"""Where requests go: base URLs checked, origins, proxies."""
+"""The base URL of a service, and the origin of a URL."""
 
 from __future__ import annotations
 
@@ -12,48 +12,64 @@ from imgkit.redact import safe_url
 def check_base_url(url: object, source: str) -> str:
     """Return a base URL without its trailing slashes.
 
+    Example::
+
+        >>> check_base_url("https://api.openai.com/v1/", "base_url")
+        'https://api.openai.com/v1'
+
     Args:
-        url: as the caller gave it.
-        source: the argument or variable that it came from, for errors.
+        url: the value that the caller gave.
+        source: the argument or environment variable of the value, for error messages.
 
     Raises:
-        ConfigurationError: no http(s) scheme, no host, credentials, a query or fragment, odd characters.
+        ConfigurationError: no http(s) scheme, no host, credentials, a query, a fragment, or
+            characters outside ASCII.
     """
     if not isinstance(url, str) or not re.fullmatch(r"[!-~]+", url) or re.search(r'[\\"<>^`{|}]', url):
         raise ConfigurationError(
-            f"{source} is not a URL: give something like 'https://api.openai.com/v1' (a host outside "
-            "ASCII in its xn-- form)"
+            f"{source} is not a URL. Give a URL such as 'https://api.openai.com/v1', and a host "
+            "outside ASCII in its xn-- form."
         )
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ConfigurationError(f"{source} {safe_url(url)!r} is not a URL: {error}") from None
+        raise ConfigurationError(f"{source} {safe_url(url)!r} is not a URL: {error}.") from None
     if parts.scheme not in ("http", "https"):
         raise ConfigurationError(
-            f"{source} {safe_url(url)!r} has no http:// or https:// in front: write 'https://{url[:80]}'"
+            f"{source} {safe_url(url)!r} does not start with http:// or https://. Write 'https://{url[:80]}'."
             if "@" not in url and "://" not in url
-            else f"{source} must start with http:// or https://"
+            else f"{source} must start with http:// or https://."
         )
     if parts.username is not None or parts.password is not None:
-        raise ConfigurationError(f"{source} holds credentials: leave them out, and pass api_key=…")
+        raise ConfigurationError(f"{source} contains credentials. Remove them and pass api_key=….")
     if not can_be_host(parts.hostname) or port == 0:
-        raise ConfigurationError(f"{source} {safe_url(url)!r} names no host to connect to")
+        raise ConfigurationError(f"{source} {safe_url(url)!r} has no valid host to connect to.")
     if parts.query or parts.fragment or url.endswith(("?", "#")):
-        raise ConfigurationError(f"{source} must end with its path, without '?' or '#'")
+        raise ConfigurationError(f"{source} contains '?' or '#'. It must end with its path.")
     if re.search(r"/images/(generations|edits|variations)/?$", parts.path):
-        raise ConfigurationError(f"{source} is the API's root, such as …/v1: leave the '/images/…' off")
+        raise ConfigurationError(
+            f"{source} contains '/images/…'. Give the root of the API without it, such as …/v1."
+        )
     return url.rstrip("/")
 
 
 def can_be_host(name: str | None) -> bool:
-    """Return whether `name` can be that of a host: labels of 1 to 63 characters (RFC 1035), or an address."""
+    """Return whether `name` is an IPv6 address or has labels of 1 to 63 characters (RFC 1035)."""
     labels = (name or "").removesuffix(".").split(".")
     return ":" in (name or "") or all(1 <= len(label) <= 63 for label in labels)
 
 
 def origin(url: str) -> tuple[str, str, int]:
-    """Return scheme, host and port of a URL, lower-case, with the scheme's own port filled in."""
+    """Return lower-case scheme, lower-case host and port of a URL.
+
+    A URL without a port has the default port of its scheme.
+
+    Example::
+
+        >>> origin("https://API.example/v1")
+        ('https', 'api.example', 443)
+    """
     parts = urlsplit(url)
     return (
         parts.scheme,

@@ -14,7 +14,7 @@ import imgkit
 from imgkit.runtime.driver import Driver, Watchdog
 from imgkit.runtime.flow import EffectFailed, Flow, SendRequest
 from imgkit.wire.messages import BytesBody, HttpRequest
-from imgkit.wire.transfer import Transfer
+from imgkit.wire.transfer import DriverTransfer
 from tests.conftest import Face
 from tests.support.event_streams import half_a_stream
 from tests.support.official import official
@@ -48,8 +48,8 @@ REQUEST = HttpRequest(method="POST", url="http://127.0.0.1:9/v1", headers={}, bo
 def test_a_part_is_aborted_between_two_transfers() -> None:
     """Wherever the abort of another thread meets a part that is about to send, nothing is sent."""
 
-    class Racing(Transfer):
-        def for_next_request(self) -> Transfer:
+    class Racing(DriverTransfer):
+        def for_next_request(self) -> DriverTransfer:
             stop.set()
             driver.abort()  # it finds the transfer of the request before
             return super().for_next_request()

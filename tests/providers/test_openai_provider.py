@@ -310,7 +310,7 @@ UNREADABLE: list[tuple[Any, str]] = [
     ("text", "a JSON str"),
     (None, "a JSON NoneType"),
     (5, "a JSON int"),
-    (b'{"data": [], "data": null}', "there twice"),
+    (b'{"data": [], "data": null}', "appears twice"),
     (b"[" * 100_000, "nested too deeply"),
     ({"data": {"b64_json": encoded()}}, "data is a JSON dict"),
     ({"data": encoded()}, "data is a JSON str"),

@@ -1,4 +1,4 @@
-"""Which addresses a result URL may lead to."""
+"""Network addresses from which imgkit downloads results."""
 
 from __future__ import annotations
 
@@ -44,35 +44,35 @@ NOT_PUBLIC = {
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public(address: str) -> None:
-    """Addresses of the open internet may be reached, those carried inside another one too."""
+    """Accepts addresses of the public internet, also inside another address."""
     assert is_public(address)
 
 
 @pytest.mark.parametrize(
-    ("kind", "address"), [(kind, one) for kind, group in NOT_PUBLIC.items() for one in group]
+    ("kind", "address"), [(kind, address) for kind, group in NOT_PUBLIC.items() for address in group]
 )
 def test_not_public(kind: str, address: str) -> None:
-    """Addresses that lead inside, nowhere or to many are refused, in every dress; so is what is none."""
+    """Refuses private, reserved and multicast addresses in every notation, and text that is no address."""
     assert not is_public(address), kind
 
 
 @given(st.ip_addresses(v=4))
-def test_wrapped_addresses_are_judged_by_the_one_inside(inner: ipaddress.IPv4Address) -> None:
-    """An IPv4 address is judged the same when it is mapped, translated by NAT64 or tunnelled by 6to4."""
+def test_wrapped_addresses_count_as_the_inner_address(inner: ipaddress.IPv4Address) -> None:
+    """Gives an IPv4 address the same result when it is mapped, or wrapped by NAT64 or 6to4."""
     number = int(inner)
     wrapped = [(0xFFFF << 32) | number, (0x64_FF9B << 96) | number, (0x2002 << 112) | (number << 80)]
-    assert {is_public(str(ipaddress.IPv6Address(one))) for one in wrapped} == {is_public(str(inner))}
+    assert {is_public(str(ipaddress.IPv6Address(value))) for value in wrapped} == {is_public(str(inner))}
 
 
 @given(st.ip_addresses())
 def test_never_more_than_the_standard_library(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
-    """What the standard library calls private, loopback, link-local or multicast is never public."""
+    """Accepts no address that the standard library calls private, loopback, link-local or multicast."""
     inside = address.is_private or address.is_loopback or address.is_link_local or address.is_multicast
     if inside and not str(address).startswith(("64:ff9b:", "2002:", "::ffff:")):
         assert not is_public(str(address))
 
 
 @given(st.text())
-def test_any_text_has_an_answer(text: str) -> None:
-    """What a socket might report in place of an address raises nothing."""
+def test_any_text_is_public_or_not(text: str) -> None:
+    """Raises nothing for text that a socket might report in place of an address."""
     assert is_public(text) in (True, False)

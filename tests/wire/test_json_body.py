@@ -1,4 +1,4 @@
-"""Replies read while they arrive: the same as reading them whole, and pictures are never held as text."""
+"""JSON replies in chunks: equal to parsing them whole, without the text of images in memory."""
 
 from __future__ import annotations
 
@@ -14,72 +14,75 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgkit.wire.json_body import SHORT_BYTES, JsonReply
-from imgkit.wire.json_values import DivertedImage, decode_base64, parse_json, with_text
+from imgkit.wire.json_values import DivertedImage, decode_base64, parse_json, restore_base64
 
 KEYS = frozenset({"b64_json", "images"})
-LONG = random.Random(7).randbytes(3001)
-TEXT = base64.b64encode(LONG).decode()
+IMAGE = random.Random(7).randbytes(3001)
+TEXT = base64.b64encode(IMAGE).decode()
 
 
-def read(body: bytes, cuts: list[int] | None = None) -> tuple[JsonReply, dict[str, bytes]]:
-    """Feed a body in pieces; return the reply, and what a spool would have written."""
+def read_in_chunks(body: bytes, cuts: list[int] | None = None) -> tuple[JsonReply, dict[str, bytes]]:
+    """Feed a body in chunks; return the reply, and the spool files by name."""
     reply, files = JsonReply(KEYS), dict[str, bytes]()
-    places = sorted({0, len(body), *(cut % (len(body) + 1) for cut in cuts or [])})
-    pieces = [body[start:end] for start, end in itertools.pairwise(places)]
-    for news in [*(reply.feed(piece) for piece in pieces), reply.close()]:
-        for part, data in news:
+    edges = sorted({0, len(body), *(cut % (len(body) + 1) for cut in cuts or [])})
+    chunks = [body[start:end] for start, end in itertools.pairwise(edges)]
+    for spool_chunks in [*(reply.feed(chunk) for chunk in chunks), reply.close()]:
+        for part, data in spool_chunks:
             files[part] = files.get(part, b"") + data
     assert reply.length == len(body)
     return reply, files
 
 
-def whole(body: bytes) -> Any:
-    """Return what `parse_json` says, or that it refuses."""
+def parse_whole(body: bytes) -> Any:
+    """Return the result of `parse_json`, or the class `ValueError` if it raises."""
     try:
         return parse_json(body)
     except ValueError:
         return ValueError
 
 
-def same(body: bytes, reply: JsonReply) -> None:
-    """Assert that the reply says what reading it whole says."""
-    expected = whole(body)
+def assert_same_value(body: bytes, reply: JsonReply) -> None:
+    """Assert that the reply has the value of the body parsed whole."""
+    expected = parse_whole(body)
     if expected is ValueError:
         with pytest.raises(ValueError, match="."):
             reply.json()
         return
-    assert alike(reply.json(), expected)
+    assert is_equal(reply.json(), expected)
 
 
-def alike(found: Any, expected: Any) -> bool:
-    if isinstance(found, DivertedImage):
-        return decode_base64(found) == decode_base64(expected)
-    if isinstance(found, dict) and isinstance(expected, dict):
-        return list(found) == list(expected) and all(alike(found[key], expected[key]) for key in found)
-    if isinstance(found, list) and isinstance(expected, list):
-        return len(found) == len(expected) and all(map(alike, found, expected))
-    return bool(found == expected) and type(found) is type(expected)
+def is_equal(actual: Any, expected: Any) -> bool:
+    """Return whether two values are equal, with diverted images decoded."""
+    if isinstance(actual, DivertedImage):
+        return decode_base64(actual) == decode_base64(expected)
+    if isinstance(actual, dict) and isinstance(expected, dict):
+        return list(actual) == list(expected) and all(is_equal(actual[key], expected[key]) for key in actual)
+    if isinstance(actual, list) and isinstance(expected, list):
+        return len(actual) == len(expected) and all(map(is_equal, actual, expected))
+    return bool(actual == expected) and type(actual) is type(expected)
 
 
-def test_pictures_are_taken_out() -> None:
+def test_diverts_images() -> None:
+    """Diverts each image from the text, and keeps its place in the spool."""
     body = json.dumps({"created": 1, "data": [{"b64_json": TEXT}, {"b64_json": TEXT, "x": "y"}]}).encode()
-    reply, files = read(body)
+    reply, files = read_in_chunks(body)
     value = reply.json()
-    assert [decode_base64(entry["b64_json"]) for entry in value["data"]] == [LONG, LONG]
+    assert [decode_base64(entry["b64_json"]) for entry in value["data"]] == [IMAGE, IMAGE]
     assert value["data"][1]["x"] == "y"
-    assert files["0"] == files["1"] == LONG
+    assert files["0"] == files["1"] == IMAGE
     assert json.loads(files["reply"])["data"][1] == {"b64_json": "imgkit-part-1", "x": "y"}
     assert reply.raw() == body
 
 
-def test_arrays_of_pictures() -> None:
+def test_arrays_of_images() -> None:
+    """Diverts the long strings of an array, and keeps the short ones."""
     body = json.dumps({"images": [TEXT, "short", TEXT], "after": "b64_json"}).encode()
-    reply, files = read(body)
+    reply, files = read_in_chunks(body)
     value = reply.json()
-    assert [one if isinstance(one, str) else decode_base64(one) for one in value["images"]] == [
-        LONG,
+    assert [item if isinstance(item, str) else decode_base64(item) for item in value["images"]] == [
+        IMAGE,
         "short",
-        LONG,
+        IMAGE,
     ]
     assert set(files) == {"reply", "0", "1"}
     assert reply.raw() == body
@@ -98,10 +101,11 @@ def test_arrays_of_pictures() -> None:
     ],
 )
 def test_other_strings_stay(body: str) -> None:
-    reply, files = read(body.encode())
+    """Keeps short strings, other keys and text without base64 in the JSON text."""
+    reply, files = read_in_chunks(body.encode())
     assert set(files) == {"reply"}
     assert reply.raw() == body.encode()
-    same(body.encode(), reply)
+    assert_same_value(body.encode(), reply)
 
 
 SPELLINGS = {
@@ -121,12 +125,12 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_spellings(spelling: str) -> None:
-    """Every spelling that is read whole is read in pieces, wherever it is cut."""
+    """Decodes each spelling in chunks as it does whole, wherever the chunks end."""
     body = b'{"data":[{"b64_json":"' + SPELLINGS[spelling].encode() + b'"}]}'
     for cuts in ([], list(range(len(body))), list(range(0, len(body), 7)), [1100, 1101, 1102, 3000]):
-        reply, _ = read(body, cuts)
+        reply, _ = read_in_chunks(body, cuts)
         entry = reply.json()["data"][0]["b64_json"]
-        assert decode_base64(entry) == LONG
+        assert decode_base64(entry) == IMAGE
 
 
 BROKEN = {
@@ -143,20 +147,21 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_broken(broken: str) -> None:
-    """What cannot be decoded is refused as ever, and the spool has all of it."""
+def test_broken_base64(broken: str) -> None:
+    """Rejects broken base64 with the usual message, and spools all of it."""
     content = BROKEN[broken].encode("latin-1")
     body = b'{"data":[{"b64_json":"' + content + b'"},{"b64_json":"' + TEXT.encode() + b'"}]}'
     for cuts in ([], list(range(0, len(body), 3))):
-        reply, files = read(body, cuts)
-        same_entry(body, reply)
+        reply, files = read_in_chunks(body, cuts)
+        assert_same_problem(body, reply)
         assert reply.raw() == body
         assert base64.b64encode(files.get("0", b"")) + files["raw"] == content
-        assert files["1"] == LONG
+        assert files["1"] == IMAGE
 
 
-def same_entry(body: bytes, reply: JsonReply) -> None:
-    expected = whole(body)
+def assert_same_problem(body: bytes, reply: JsonReply) -> None:
+    """Assert that the first image fails as in the body parsed whole."""
+    expected = parse_whole(body)
     if expected is ValueError:
         with pytest.raises(ValueError, match="."):
             reply.json()
@@ -166,18 +171,19 @@ def same_entry(body: bytes, reply: JsonReply) -> None:
         with pytest.raises(ValueError, match="base64") as caught:
             decode_base64(value["data"][0]["b64_json"])
         problems.append(str(caught.value))
-        assert decode_base64(value["data"][1]["b64_json"]) == LONG
+        assert decode_base64(value["data"][1]["b64_json"]) == IMAGE
     assert problems[0] == problems[1]
 
 
-def test_a_cut_off_reply_keeps_what_came() -> None:
+def test_a_truncated_reply_keeps_its_images() -> None:
+    """Keeps the complete image and the received part of the next."""
     body = json.dumps({"data": [{"b64_json": TEXT}, {"b64_json": TEXT}]}).encode()
     cut = body[: -len(TEXT) // 2]
-    reply, files = read(cut)
+    reply, files = read_in_chunks(cut)
     with pytest.raises(ValueError, match="Unterminated"):
         reply.json()
-    assert files["0"] == LONG
-    assert LONG.startswith(files["1"])
+    assert files["0"] == IMAGE
+    assert IMAGE.startswith(files["1"])
     assert len(files["1"]) > 1000
     assert cut.startswith(reply.raw()[:-4])
 
@@ -185,39 +191,44 @@ def test_a_cut_off_reply_keeps_what_came() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"  ", b"<html>", b"\xef\xbb\xbf \n[1]", b'"text"', b"\x89PNG\r\n", b"nul"]
 )
-def test_what_is_no_object(body: bytes) -> None:
+def test_bodies_without_an_object(body: bytes) -> None:
+    """Keeps the bytes of a body that is no JSON object, and parses them as usual."""
     for cuts in ([], list(range(len(body)))):
-        reply, _ = read(body, cuts)
+        reply, _ = read_in_chunks(body, cuts)
         assert reply.raw() == body
-        same(body, reply)
+        assert_same_value(body, reply)
 
 
 @pytest.mark.parametrize(
     "rest", ['"x":1,"x":2', '"x":NaN', '"x":' + "[" * 200_000 + "]" * 200_000, '"x":' + "9" * 5000]
 )
-def test_the_rest_is_read_strictly(rest: str) -> None:
+def test_parses_the_rest_strictly(rest: str) -> None:
+    """Rejects repeated keys, NaN, deep nesting and huge numbers around an image."""
     body = b'{"b64_json":"' + TEXT.encode() + b'",' + rest.encode() + b"}"
-    reply, _ = read(body)
+    reply, _ = read_in_chunks(body)
     with pytest.raises(ValueError, match="."):
         reply.json()
 
 
 def test_deep_nesting() -> None:
+    """Finds an image inside 400 arrays."""
     body = '{"x":' + "[" * 400 + '{"b64_json":"' + TEXT + '"}' + "]" * 400 + "}"
-    reply, _ = read(body.encode())
-    same(body.encode(), reply)
+    reply, _ = read_in_chunks(body.encode())
+    assert_same_value(body.encode(), reply)
 
 
-def test_a_server_cannot_forge_a_place() -> None:
+def test_a_server_cannot_forge_an_image() -> None:
+    """Leaves text that looks like the name of a spool file alone."""
     body = json.dumps({"b64_json": TEXT, "x": "imgkit-part-0", "y": ["imgkit-part-0"]}).encode()
-    value = read(body)[0].json()
+    value = read_in_chunks(body)[0].json()
     assert value["x"] == "imgkit-part-0"
     assert value["y"] == ["imgkit-part-0"]
 
 
-def test_text_where_nobody_expects_a_picture() -> None:
+def test_restores_base64_text() -> None:
+    """Restores the text of images in parts of a reply without images."""
     body = json.dumps({"extra": {"b64_json": TEXT, "more": [{"b64_json": TEXT}]}}).encode()
-    assert with_text(read(body)[0].json()) == json.loads(body)
+    assert restore_base64(read_in_chunks(body)[0].json()) == json.loads(body)
 
 
 CONTENT = st.one_of(
@@ -236,24 +247,24 @@ BODIES = st.one_of(
 
 @settings(max_examples=400, deadline=None)
 @given(BODIES, st.lists(st.integers(0, 20_000), max_size=12), st.integers(0, 40))
-def test_always_as_if_read_whole(body: bytes, cuts: list[int], lost: int) -> None:
-    """Whatever comes, however it is cut, and wherever it ends: the value, or an error, is the same."""
+def test_any_chunks_give_the_same_value(body: bytes, cuts: list[int], lost: int) -> None:
+    """Gives the value, or the error, of the body parsed whole, for any chunks and any truncation."""
     body = body[: len(body) - lost] if lost < len(body) else body
-    reply, _ = read(body, cuts)
-    expected = whole(body)
+    reply, _ = read_in_chunks(body, cuts)
+    expected = parse_whole(body)
     if expected is ValueError:
         with pytest.raises(ValueError, match="."):
             reply.json()
         return
-    assert outcome(reply.json()) == outcome(expected)
+    assert decode_all(reply.json()) == decode_all(expected)
 
 
-def outcome(value: Any) -> Any:
-    """Return a value with all strings decoded where they can be."""
+def decode_all(value: Any) -> Any:
+    """Return a value with each base64 string decoded, and an error text for each other string."""
     if isinstance(value, dict):
-        return {key: outcome(inner) for key, inner in value.items()}
+        return {key: decode_all(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [outcome(inner) for inner in value]
+        return [decode_all(inner) for inner in value]
     try:
         return decode_base64(value)
     except ValueError as error:
@@ -263,23 +274,24 @@ def outcome(value: Any) -> Any:
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=3000), st.lists(st.integers(0, 3000), max_size=8))
 def test_garbage(body: bytes, cuts: list[int]) -> None:
+    """Raises nothing but ValueError for any bytes."""
     for begin in (b"", b'{"b64_json":"' + TEXT.encode()):
-        reply, _ = read(begin + body, cuts)
+        reply, _ = read_in_chunks(begin + body, cuts)
         try:
             reply.json()
         except ValueError:
             continue
 
 
-def test_the_text_of_a_picture_never_exists_whole() -> None:
-    """What is held while 8 MB arrive is the picture, once, and little more."""
-    piece = TEXT.encode()[:3996]  # ends on a whole group of four
+def test_the_text_of_an_image_never_exists_whole() -> None:
+    """Holds one copy of an image of 6 MB while its text arrives, and little more."""
+    chunk = TEXT.encode()[:3996]  # a multiple of four
     reply = JsonReply(KEYS)
     tracemalloc.start()
     try:
         reply.feed(b'{"b64_json":"')
         for _ in range(2000):
-            reply.feed(piece)
+            reply.feed(chunk)
         reply.feed(b'"}')
         reply.close()
         data = decode_base64(reply.json()["b64_json"])

@@ -1,4 +1,4 @@
-"""Forms: their bytes, their boundary, and what an independent parser makes of them."""
+"""Multipart forms: their bytes, their boundary, and an independent parser's view of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from imgkit.wire.multipart import Field, File, MultipartBody
 
 @dataclass
 class Content:
-    """Bytes of a file part, given in small blocks."""
+    """The bytes of a file part, in blocks of five bytes."""
 
     data: bytes
 
@@ -35,26 +35,26 @@ class Content:
             yield self.data[at : at + 5]
 
 
-def file(
+def file_part(
     name: str = "image", filename: str = "image.png", media_type: str = "image/png", data: bytes = b"PNG"
 ) -> File:
     return File(name, filename, media_type, Content(data))
 
 
-def sent(body: MultipartBody) -> bytes:
+def to_bytes(body: MultipartBody) -> bytes:
     return b"".join(body.blocks())
 
 
-def parsed(body: MultipartBody) -> list[tuple[str, str | None, str | None, bytes]]:
-    """Return name, file name, media type and content of the parts, as the standard library reads them."""
+def parse_parts(body: MultipartBody) -> list[tuple[str, str | None, str | None, bytes]]:
+    """Return name, file name, media type and content of each part, as the standard library reads it."""
     head = f"MIME-Version: 1.0\r\nContent-Type: {body.content_type}\r\n\r\n".encode()
-    message = BytesParser().parsebytes(head + sent(body))
+    message = BytesParser().parsebytes(head + to_bytes(body))
     assert not message.defects
     parts: Any = message.get_payload()
-    return [_read(part) for part in parts]
+    return [_parse_part(part) for part in parts]
 
 
-def _read(part: Message) -> tuple[str, str | None, str | None, bytes]:
+def _parse_part(part: Message) -> tuple[str, str | None, str | None, bytes]:
     raw = dict(part.raw_items())
     header = Message()
     disposition = raw["Content-Disposition"].encode("ascii", "surrogateescape")
@@ -68,17 +68,17 @@ def _read(part: Message) -> tuple[str, str | None, str | None, bytes]:
     return name, filename, raw.get("Content-Type"), content
 
 
-def escaped(name: str) -> str:
+def escape_name(name: str) -> str:
     return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def test_exact_bytes() -> None:
-    """A form goes over the wire like this, byte for byte."""
+    """Writes exactly these bytes."""
     body = MultipartBody(
-        (Field("a[]", "foo"), Field("a[]", "bär"), file("image", "image.png", "image/png", b"\x89P"))
+        (Field("a[]", "foo"), Field("a[]", "bär"), file_part("image", "image.png", "image/png", b"\x89P"))
     )
     line = b"--" + body.boundary.encode()
-    assert sent(body) == b"\r\n".join(
+    assert to_bytes(body) == b"\r\n".join(
         [
             line,
             b'Content-Disposition: form-data; name="a[]"',
@@ -100,22 +100,22 @@ def test_exact_bytes() -> None:
     assert body.content_type == f"multipart/form-data; boundary={body.boundary}"
 
 
-def test_the_same_each_time() -> None:
-    """Equal parts make equal bytes, each time and from other objects: recordings are matched by them."""
-    body, twin = (MultipartBody((Field("n", "1"), file(data=b"0123456789ab"))) for _ in range(2))
-    assert sent(body) == sent(body) == sent(twin)
+def test_equal_parts_give_equal_bytes() -> None:
+    """Gives equal bytes for equal parts, because recordings are matched by them."""
+    body, equal_body = (MultipartBody((Field("n", "1"), file_part(data=b"0123456789ab"))) for _ in range(2))
+    assert to_bytes(body) == to_bytes(body) == to_bytes(equal_body)
     assert len(body.boundary) == 64
 
 
-PARTS: tuple[Field | File, ...] = (Field("ab", "c"), file(), Field("n", "1"))
-OTHERS: list[tuple[Field | File, ...]] = [
+PARTS: tuple[Field | File, ...] = (Field("ab", "c"), file_part(), Field("n", "1"))
+OTHER_FORMS: list[tuple[Field | File, ...]] = [
     (Field("a", "bc"), *PARTS[1:]),
     (Field("ab", "d"), *PARTS[1:]),
     (Field("abc", ""), *PARTS[1:]),
-    (PARTS[0], file(name="image[]"), PARTS[2]),
-    (PARTS[0], file(filename="x.png"), PARTS[2]),
-    (PARTS[0], file(media_type="image/gif"), PARTS[2]),
-    (PARTS[0], file(data=b"PNF"), PARTS[2]),
+    (PARTS[0], file_part(name="image[]"), PARTS[2]),
+    (PARTS[0], file_part(filename="x.png"), PARTS[2]),
+    (PARTS[0], file_part(media_type="image/gif"), PARTS[2]),
+    (PARTS[0], file_part(data=b"PNF"), PARTS[2]),
     (PARTS[1], PARTS[0], PARTS[2]),
     PARTS[:2],
     (*PARTS, Field("n", "1")),
@@ -125,26 +125,28 @@ OTHERS: list[tuple[Field | File, ...]] = [
 
 
 def test_boundary_depends_on_every_part() -> None:
-    """Forms that differ in anything, were it where one text ends and the next begins, differ in boundary."""
-    boundaries = {MultipartBody(parts).boundary for parts in (PARTS, *OTHERS)}
-    assert len(boundaries) == 1 + len(OTHERS)
+    """Gives a different boundary for each difference, even in the split between two texts."""
+    boundaries = {MultipartBody(parts).boundary for parts in (PARTS, *OTHER_FORMS)}
+    assert len(boundaries) == 1 + len(OTHER_FORMS)
 
 
-def test_an_old_boundary_inside() -> None:
-    """A part that holds the boundary of the form without it makes another boundary, and stays one part."""
-    old = MultipartBody((Field("prompt", "x"),))
-    nested = replace(old, parts=(Field("prompt", f"x\r\n--{old.boundary}--\r\n"), file(data=sent(old))))
-    assert old.boundary != nested.boundary
-    assert [content for *_, content in parsed(nested)] == [
-        f"x\r\n--{old.boundary}--\r\n".encode(),
-        sent(old),
+def test_a_part_with_another_boundary_inside() -> None:
+    """Chooses a new boundary for a part that contains the old form, and keeps it as one part."""
+    inner = MultipartBody((Field("prompt", "x"),))
+    nested = replace(
+        inner, parts=(Field("prompt", f"x\r\n--{inner.boundary}--\r\n"), file_part(data=to_bytes(inner)))
+    )
+    assert inner.boundary != nested.boundary
+    assert [content for *_, content in parse_parts(nested)] == [
+        f"x\r\n--{inner.boundary}--\r\n".encode(),
+        to_bytes(inner),
     ]
 
 
 def test_repr_shows_no_content() -> None:
-    """What is logged of a form are names and size, never the prompt."""
-    body = MultipartBody((Field("prompt", "my secret otter"), file()))
-    assert repr(body) == f"MultipartBody(prompt, image; {len(sent(body))} bytes)"
+    """Shows the names and the size of a form, and never the prompt."""
+    body = MultipartBody((Field("prompt", "my secret otter"), file_part()))
+    assert repr(body) == f"MultipartBody(prompt, image; {len(to_bytes(body))} bytes)"
 
 
 ODD_NAMES = ['a"b', "a\r\nX-Evil: 1", 'x"; filename="evil.sh', "näme ☃", "a;b=c", "svg[a]", "'"]
@@ -152,31 +154,38 @@ ODD_NAMES = ['a"b', "a\r\nX-Evil: 1", 'x"; filename="evil.sh', "näme ☃", "a;b
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_odd_names(name: str) -> None:
-    """A name can neither end its quotes nor its line, and keeps its letters."""
-    body = MultipartBody((Field(name, "v"), file(name=name, filename=name)))
-    assert parsed(body) == [
-        (escaped(name), None, None, b"v"),
-        (escaped(name), escaped(name), "image/png", b"PNG"),
+    """Escapes quotes and line ends in a name, and keeps its letters."""
+    body = MultipartBody((Field(name, "v"), file_part(name=name, filename=name)))
+    assert parse_parts(body) == [
+        (escape_name(name), None, None, b"v"),
+        (escape_name(name), escape_name(name), "image/png", b"PNG"),
     ]
 
 
-# A backslash in a name is sent as it is, as browsers do; the standard library's parser would unescape it.
+# Names contain no backslash: forms send it as browsers do, and the standard library's parser unescapes it.
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\\\0"), min_size=1, max_size=12)
 VALUES = st.text(st.characters(codec="utf-8") | st.sampled_from("\r\n-"), max_size=30)
 FIELDS = st.builds(Field, NAMES, VALUES)
-FILES = st.builds(file, NAMES, NAMES, st.sampled_from(["image/png", "image/jpeg"]), st.binary(max_size=60))
+FILES = st.builds(
+    file_part, NAMES, NAMES, st.sampled_from(["image/png", "image/jpeg"]), st.binary(max_size=60)
+)
 
 
 @given(st.lists(FIELDS | FILES, min_size=1, max_size=5))
-@example([Field("a", "\r\n--"), Field("b", "\r"), Field("c", "--\r\n\r\n"), file(data=b"\n\r\n--")])
+@example([Field("a", "\r\n--"), Field("b", "\r"), Field("c", "--\r\n\r\n"), file_part(data=b"\n\r\n--")])
 def test_round_trip(parts: list[Field | File]) -> None:
-    """An independent parser reads back every name, value and byte; the length is what is announced."""
+    """Lets an independent parser read back every name, value and byte; announces the exact length."""
     body = MultipartBody(tuple(parts))
-    assert body.length == len(sent(body))
+    assert body.length == len(to_bytes(body))
     expected = [
-        (escaped(part.name), None, None, part.value.encode())
+        (escape_name(part.name), None, None, part.value.encode())
         if isinstance(part, Field)
-        else (escaped(part.name), escaped(part.filename), part.media_type, b"".join(part.content.blocks()))
+        else (
+            escape_name(part.name),
+            escape_name(part.filename),
+            part.media_type,
+            b"".join(part.content.blocks()),
+        )
         for part in parts
     ]
-    assert parsed(body) == expected
+    assert parse_parts(body) == expected

@@ -1,4 +1,4 @@
-"""Server-sent events by the standard, however they are cut."""
+"""Server-sent events by the standard, in chunks of any size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEYS = frozenset({"b64_json"})
 
 
 class Text:
-    """A payload that is only collected."""
+    """A sink that collects the data."""
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
@@ -41,13 +41,13 @@ class Text:
         return b"".join(self.pieces).decode("utf-8")
 
 
-def events(chunks: Iterable[bytes]) -> list[Any]:
+def parse_events(chunks: Iterable[bytes]) -> list[Any]:
     parser = EventParser(Text)
     return [event for chunk in chunks for event in parser.feed(chunk)]
 
 
-def data(*chunks: bytes) -> list[str]:
-    return [event.data.text for event in events(chunks)]
+def parse_data(*chunks: bytes) -> list[str]:
+    return [event.data.text for event in parse_events(chunks)]
 
 
 @pytest.mark.parametrize(
@@ -81,22 +81,22 @@ def data(*chunks: bytes) -> list[str]:
     ],
 )
 def test_data(stream: bytes, expected: list[str]) -> None:
-    """Each stream gives the same events whole, byte by byte, and cut in two at any place."""
-    assert data(stream) == expected
-    assert data(*(stream[at : at + 1] for at in range(len(stream)))) == expected
+    """Gives the same events for a stream whole, byte by byte, and split at any place."""
+    assert parse_data(stream) == expected
+    assert parse_data(*(stream[at : at + 1] for at in range(len(stream)))) == expected
     for at in range(len(stream) + 1):
-        assert data(stream[:at], b"", stream[at:]) == expected
+        assert parse_data(stream[:at], b"", stream[at:]) == expected
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
 def test_the_other_fields(end: str) -> None:
-    """Names belong to one event, ids stay, a retry is a whole number."""
+    """Resets the name after each event, keeps the id, and ignores a retry that is no integer."""
     lines = ["event: a", "id: one", "retry: 1500", "data: 1", "", "id: t\0wo", "retry: 15s", "data: 2", "",
              "id", "event: b", "event:c", "data: 3", "", ""]  # fmt: skip
     stream = end.join(lines).encode()
     for cut in (len(stream), 1, 3):
-        found = events(stream[at : at + cut] for at in range(0, len(stream), cut))
-        assert [(one.name, one.id, one.retry_ms) for one in found] == [
+        events = parse_events(stream[at : at + cut] for at in range(0, len(stream), cut))
+        assert [(event.name, event.id, event.retry_ms) for event in events] == [
             ("a", "one", 1500), ("", "one", 1500), ("c", "", 1500),
         ]  # fmt: skip
 
@@ -109,38 +109,38 @@ ENDS = st.sampled_from([b"\n", b"\r", b"\r\n"])
 
 @given(st.lists(st.tuples(LINES, ENDS), max_size=30), st.lists(st.integers(0, 300)))
 def test_any_cuts(lines: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
-    """However a stream is cut, its events are those of the whole."""
+    """Gives the events of the whole stream for any chunks."""
     stream = b"".join(line + end for line, end in lines)
-    places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
-    pieces = [stream[begin:end] for begin, end in itertools.pairwise(places)]
-    whole = [(one.name, one.id, one.data.text) for one in events([stream])]
-    assert [(one.name, one.id, one.data.text) for one in events(pieces)] == whole
-    assert [text for _, _, text in whole] == reference(stream)
+    edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    chunks = [stream[begin:end] for begin, end in itertools.pairwise(edges)]
+    expected = [(event.name, event.id, event.data.text) for event in parse_events([stream])]
+    assert [(event.name, event.id, event.data.text) for event in parse_events(chunks)] == expected
+    assert [text for _, _, text in expected] == parse_by_lines(stream)
 
 
-def reference(stream: bytes) -> list[str]:
-    """The standard's algorithm, line by line over the whole text."""
-    found: list[str] = []
-    kept: list[str] = []
+def parse_by_lines(stream: bytes) -> list[str]:
+    """Return the data of each event by the standard's algorithm, line by line over the whole text."""
+    events: list[str] = []
+    lines: list[str] = []
     text = stream.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     for line in text.split("\n")[:-1]:
         name, _, value = line.partition(":")
-        if not line and kept:
-            found.append("\n".join(kept))
-            kept = []
+        if not line and lines:
+            events.append("\n".join(lines))
+            lines = []
         elif name == "data":
-            kept.append(value.removeprefix(" "))
-    return found
+            lines.append(value.removeprefix(" "))
+    return events
 
 
 def test_many_events_and_lines() -> None:
-    """Two thousand events in one chunk; ten thousand data lines in one event."""
-    assert data(b"data: x\n\n" * 2000) == ["x"] * 2000
-    assert data(b"data:x\n" * 10_000 + b"\n") == ["\n".join(["x"] * 10_000)]
+    """Parses two thousand events in a chunk, and ten thousand data lines in an event."""
+    assert parse_data(b"data: x\n\n" * 2000) == ["x"] * 2000
+    assert parse_data(b"data:x\n" * 10_000 + b"\n") == ["\n".join(["x"] * 10_000)]
 
 
-def test_what_is_passed_over_is_not_kept() -> None:
-    """Comments, unknown fields and endless names of events take no memory."""
+def test_skipped_fields_take_no_memory() -> None:
+    """Holds less than 300 kB for endless comments, unknown fields, event names and ids."""
     parser = EventParser(Text)
     line = b"x" * 65536
     tracemalloc.start()
@@ -154,8 +154,8 @@ def test_what_is_passed_over_is_not_kept() -> None:
     assert peak < 300_000
 
 
-class Count:
-    """A payload that keeps nothing."""
+class ByteCounter:
+    """A sink that counts the bytes and drops them."""
 
     def __init__(self) -> None:
         self.length = 0
@@ -164,11 +164,12 @@ class Count:
         self.length += len(piece)
 
     def close(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
-def took_s(line_bytes: int, chunk: bytes) -> float:
-    parser = EventParser(Count)
+def measure_parse_s(line_bytes: int, chunk: bytes) -> float:
+    """Return the seconds that a data line of about `line_bytes` takes."""
+    parser = EventParser(ByteCounter)
     began = time.perf_counter()
     parser.feed(b"data: ")
     for _ in range(line_bytes // len(chunk)):
@@ -179,56 +180,57 @@ def took_s(line_bytes: int, chunk: bytes) -> float:
 
 
 def test_a_long_line_takes_linear_time_and_no_memory() -> None:
-    """There is no ceiling; 64 MiB in one line cost as much a byte as 4 MiB, and are never there whole."""
+    """Parses a line of 64 MiB as fast per byte as 4 MiB, and never holds it whole."""
     chunk = b"A" * 65536
-    short_s = min(took_s(4 << 20, chunk) for _ in range(3))
-    assert min(took_s(64 << 20, chunk) for _ in range(3)) < 16 * short_s * 3
+    short_s = min(measure_parse_s(4 << 20, chunk) for _ in range(3))
+    assert min(measure_parse_s(64 << 20, chunk) for _ in range(3)) < 16 * short_s * 3
     tracemalloc.start()
-    took_s(8 << 20, chunk)
+    measure_parse_s(8 << 20, chunk)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 200_000
-    # byte by byte
-    short_s = min(took_s(4096, b"A") for _ in range(5))
-    assert min(took_s(65536, b"A") for _ in range(3)) < 16 * short_s * 4
+    # The same byte by byte.
+    short_s = min(measure_parse_s(4096, b"A") for _ in range(5))
+    assert min(measure_parse_s(65536, b"A") for _ in range(3)) < 16 * short_s * 4
 
 
-# What is above the frames.
+# Replies: the JSON data of events, or JSON in place of events.
 
 
-def replies(*chunks: bytes, says_events: bool = True) -> tuple[EventReply, list[Any], Any]:
-    body = EventReply(KEYS, says_events=says_events)
-    found = [one for chunk in chunks for one in body.feed(chunk)]
-    return body, found, body.close()
+def read_replies(*chunks: bytes, expect_events: bool = True) -> tuple[EventReply, list[Any], Any]:
+    """Return a body, the data of its events, and the rest that `close` returns."""
+    body = EventReply(KEYS, expect_events=expect_events)
+    replies = [reply for chunk in chunks for reply in body.feed(chunk)]
+    return body, replies, body.close()
 
 
-def test_pictures_are_decoded_as_they_arrive() -> None:
-    """The data of an event is JSON whose pictures are bytes already; `[DONE]` ends, whatever follows."""
-    wanted = [noise(1), noise(2)]
+def test_decodes_images_while_they_arrive() -> None:
+    """Decodes the images of each event, and ignores everything after `[DONE]`."""
+    images = [noise(1), noise(2)]
     stream = b"".join(
-        b"event: x\ndata: " + json.dumps({"type": "t", "b64_json": encoded(one)}).encode() + b"\n\n"
-        for one in wanted
+        b"event: x\ndata: " + json.dumps({"type": "t", "b64_json": encoded(image)}).encode() + b"\n\n"
+        for image in images
     )
     stream += b"data: [DONE] \n\ndata: {oops\n\n"
     for size in (1, 97, 100_000):
-        body, found, rest = replies(*(stream[at : at + size] for at in range(0, len(stream), size)))
-        assert [decode_base64(one.json()["b64_json"]) for one in found] == wanted
+        body, replies, rest = read_replies(*(stream[at : at + size] for at in range(0, len(stream), size)))
+        assert [decode_base64(reply.json()["b64_json"]) for reply in replies] == images
         assert body.done
         assert body.count == 2
         assert rest is None
-        news = body.news()
-        parts = [b"".join(text for part, text in news if part == str(number)) for number in (0, 1)]
-        assert parts == wanted
-        texts = b"".join(text for part, text in news if part == "reply").split(EVENT_MARK)[1:3]
+        chunks = body.take_spool_chunks()
+        parts = [b"".join(text for part, text in chunks if part == str(number)) for number in (0, 1)]
+        assert parts == images
+        texts = b"".join(text for part, text in chunks if part == "reply").split(EVENT_MARK)[1:3]
         assert [json.loads(text)["b64_json"] for text in texts] == ["imgkit-part-0", "imgkit-part-1"]
 
 
-@pytest.mark.parametrize("says_events", [True, False])
-def test_json_instead(says_events: bool) -> None:
-    """JSON is known by its first byte, whatever the Content-Type says; and so are events."""
+@pytest.mark.parametrize("expect_events", [True, False])
+def test_json_instead_of_events(expect_events: bool) -> None:
+    """Tells JSON from events by the first byte, whatever the Content-Type announces."""
     for start in (b"", b" \r\n", b"\xef\xbb\xbf"):
-        body, found, rest = replies(start, b'{"data"', b": []}", says_events=says_events)
-        assert found == []
+        body, replies, rest = read_replies(start, b'{"data"', b": []}", expect_events=expect_events)
+        assert replies == []
         assert rest.json() == {"data": []}
         assert not body.is_stream
     for start in (
@@ -238,38 +240,38 @@ def test_json_instead(says_events: bool) -> None:
         b"event:x\ndata:1",
         b"retry: 3\ndata: 1",
     ):
-        body, found, rest = replies(start, b"\n\n", says_events=says_events)
-        assert [one.json() for one in found] == [1]
+        body, replies, rest = read_replies(start, b"\n\n", expect_events=expect_events)
+        assert [reply.json() for reply in replies] == [1]
         assert body.is_stream
 
 
-def test_nothing_at_all() -> None:
-    """An empty body is what its Content-Type says."""
-    body, _, rest = replies(b"\n", says_events=True)
+def test_empty_body() -> None:
+    """Takes an empty body for the format that its Content-Type announces."""
+    body, _, rest = read_replies(b"\n", expect_events=True)
     assert body.is_stream
     assert rest is None
-    body, _, rest = replies(b"\n", says_events=False)
+    body, _, rest = read_replies(b"\n", expect_events=False)
     assert not body.is_stream
     with pytest.raises(ValueError, match="character"):
         rest.json()
 
 
 def test_an_event_without_its_blank_line() -> None:
-    """It is there for whoever can make something of it: it may be paid for."""
-    body, found, rest = replies(b'data: {"a":1}')
-    assert found == []
+    """Returns the data of a last event without a blank line, because it may be paid for."""
+    body, replies, rest = read_replies(b'data: {"a":1}')
+    assert replies == []
     assert body.count == 0
     assert rest.json() == {"a": 1}
-    _, _, rest = replies(b'data: {"a":')
+    _, _, rest = read_replies(b'data: {"a":')
     with pytest.raises(ValueError, match="character"):
         rest.json()
 
 
-def test_what_is_held() -> None:
-    """The size of one event is known while it comes, so that it can be bounded."""
-    body = EventReply(KEYS, says_events=True)
+def test_pending_length() -> None:
+    """Counts the bytes of an incomplete event, so a caller can limit its size."""
+    body = EventReply(KEYS, expect_events=True)
     body.feed(b"data: 12345")
-    assert body.held == 5
+    assert body.pending_length == 5
     body.feed(b"\n\n: a comment")
-    assert body.held == 0
+    assert body.pending_length == 0
     assert body.length == len(b"data: 12345\n\n: a comment")

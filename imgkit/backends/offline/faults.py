@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Literal
 
 from imgkit.errors import ConfigurationError
-from imgkit.redact import nearest
+from imgkit.redact import format_suggestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,5 +120,5 @@ def find_fault(simulate: object) -> Fault:
         return _build_api_fault(status, f"Simulated: {phrase}.", None, kind)
     raise ConfigurationError(
         f"client_options: simulate is an HTTP status from 400 to 599 or a fault, not {simulate!r}"
-        f"{nearest(name, FAULTS_BY_NAME)}. Available faults: {', '.join(FAULTS_BY_NAME)}."
+        f"{format_suggestion(name, FAULTS_BY_NAME)}. Available faults: {', '.join(FAULTS_BY_NAME)}."
     )

@@ -1,0 +1,121 @@
+"""Flags for opening files, and atomic writes.
+
+This module imports nothing else of imgkit.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+BINARY_FLAGS = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+"""Bytes pass unchanged on Windows, and programs that imgkit starts inherit no descriptor."""
+
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+"""Refuse to open a symbolic link."""
+
+READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | BINARY_FLAGS
+"""Open for reading. `O_NONBLOCK` keeps a FIFO without a writer from blocking `os.open` forever."""
+
+CREATE_FLAGS = os.O_CREAT | os.O_EXCL | NO_FOLLOW | BINARY_FLAGS
+"""Create a new file; fail if the name is taken. Combine with `os.O_WRONLY` or `os.O_RDWR`."""
+
+
+def write_atomically(
+    path: Path,
+    data: bytes | Iterable[bytes],
+    *,
+    mode: int = 0o600,
+    suffix: str = "",
+    sync: bool = True,
+    publish: Callable[[Path, Path], object] = Path.replace,
+) -> None:
+    """Write a hidden temporary file beside `path`, then give it the name `path`.
+
+    Other processes see the old file, the new file or no file, and never half a file.
+
+    Example::
+
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_atomically(folder / "state.json", b"{}")
+        >>> (folder / "state.json").read_bytes()
+        b'{}'
+
+    Args:
+        path: the final name of the file.
+        data: the content, whole or in chunks.
+        mode: permissions of the file; the process's umask applies.
+        suffix: end of the temporary name ``.NAME.RANDOM{suffix}``.
+        sync: flush the content to the disk before the file gets its name.
+        publish: gives the temporary file its name. Receives the temporary path and `path`.
+
+    Raises:
+        OSError: the file cannot be written. The temporary file is removed.
+    """
+    part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}{suffix}")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | CREATE_FLAGS, mode)
+        write_and_close(descriptor, data, sync=sync)
+        publish(part, path)
+    finally:
+        # A publisher that links the file leaves the temporary name behind.
+        if os.path.lexists(part):
+            os.unlink(part)
+
+
+def write_and_close(descriptor: int, data: bytes | Iterable[bytes], *, sync: bool = True) -> None:
+    """Write to an open descriptor and close it, also after an error.
+
+    Args:
+        descriptor: open for writing.
+        data: the content, whole or in chunks.
+        sync: flush the content to the disk.
+
+    Raises:
+        OSError: the content cannot be written or flushed.
+    """
+    with os.fdopen(descriptor, "wb") as stream:
+        for chunk in (data,) if isinstance(data, bytes) else data:
+            stream.write(chunk)
+        stream.flush()
+        if sync:
+            os.fsync(descriptor)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data` to an open descriptor, which may take several writes.
+
+    Raises:
+        OSError: the content cannot be written.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def create_empty(path: Path, mode: int) -> None:
+    """Create an empty file.
+
+    Raises:
+        FileExistsError: the name is taken.
+        OSError: the file cannot be created.
+    """
+    os.close(os.open(path, os.O_WRONLY | CREATE_FLAGS, mode))
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk. Does nothing on Windows, which cannot open a folder.
+
+    Raises:
+        OSError: the folder cannot be read, or its file system refuses.
+    """
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
