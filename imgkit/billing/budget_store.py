@@ -1,8 +1,7 @@
-"""What a budget writes down: what is spent, and what is reserved by whom; shared by threads and processes.
+"""The store of a budget: amounts spent and reserved, shared by threads and processes.
 
-It is one small SQLite database, in memory or in a file, and each change is one transaction. In a file it
-survives whatever happens to a process: a reservation whose owner died counts as spent from then on, since
-nobody knows.
+The store is a small SQLite database, in memory or in a file. Each change is a transaction. A file survives
+the death of any process: the reservations of a dead process count as spent.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from imgkit.fork import ForkRegistry
 from imgkit.locks import FileLock
 
 FILE = "budget.sqlite"
-PATIENCE_S = 30.0
-"""Seconds to wait for others who write at this moment; a change takes milliseconds."""
+LOCK_TIMEOUT_S = 30.0
+"""Seconds to wait for another process that writes. A change takes milliseconds."""
 
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS totals (
@@ -38,13 +37,13 @@ _TABLES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """The state of a book. Amounts are whole billionths of a dollar.
+    """The totals of a budget. Amounts are whole billionths of a dollar.
 
     Attributes:
-        spent: in all.
-        unknown: the part of it that was reserved by calls whose real cost is not known.
-        reserved: by calls that run.
-        unpriced: how many calls were made that have no price.
+        spent: amount spent in all.
+        unknown: the part of `spent` that was reserved by calls of unknown cost.
+        reserved: amount reserved by running calls.
+        unpriced: number of calls without a price.
     """
 
     spent: int
@@ -54,10 +53,10 @@ class Totals:
 
 
 class BudgetStore:
-    """A book of one budget.
+    """The store of one budget.
 
     Args:
-        folder: where its file is, made if it is missing; None to keep it in memory.
+        folder: folder of its file, created if missing; None for memory.
 
     Raises:
         ConfigurationError: the file cannot be used.
@@ -72,62 +71,62 @@ class BudgetStore:
         if folder is None:
             self._memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             weakref.finalize(self, self._memory.close)
-        with self._change() as tables:
+        with self._transaction() as tables:
             for statement in _TABLES:
                 tables.execute(statement)
 
-    def reserve(self, wanted: int, limit: int, *, priced: bool) -> int | Totals:
+    def reserve(self, amount: int, limit: int, *, priced: bool) -> int | Totals:
         """Reserve an amount if it fits under the limit.
 
         Args:
-            wanted: the amount.
-            limit: that spent and reserved amounts together may reach.
-            priced: whether `wanted` is what the call may cost; otherwise nobody knows.
+            amount: the highest cost of the call.
+            limit: highest sum of spent and reserved amounts.
+            priced: False for a call without a price, whose `amount` is a guess.
 
         Returns:
-            The number of the reservation, or the state of the book if there is no room.
+            The number of the reservation, or the totals if the limit has no room.
         """
-        with self._change() as tables:
-            totals = self._swept(tables)
-            if totals.spent + totals.reserved + wanted > limit:
+        with self._transaction() as tables:
+            totals = self._expire_dead_owners(tables)
+            if totals.spent + totals.reserved + amount > limit:
                 return totals
-            made = tables.execute(
+            cursor = tables.execute(
                 "INSERT INTO reservations (owner, amount, priced) VALUES (?, ?, ?)",
-                (self._own_name(), wanted, priced),
+                (self._owner_name(), amount, priced),
             )
-            return int(made.lastrowid or 0)
+            return int(cursor.lastrowid or 0)
 
     def end(self, number: int, cost: int | None) -> None:
         """End a reservation.
 
         Args:
-            number: of the reservation.
-            cost: what is spent; None if that is not known, so that all that was reserved counts.
+            number: number of the reservation.
+            cost: the cost; None for an unknown cost, which counts the whole reservation as spent.
         """
-        with self._change() as tables:
-            found = tables.execute(
+        with self._transaction() as tables:
+            row = tables.execute(
                 "SELECT amount, priced FROM reservations WHERE number = ?", (number,)
             ).fetchone()
-            if found is None:
+            if row is None:
                 return
-            amount, priced = found
+            amount, priced = row
             tables.execute("DELETE FROM reservations WHERE number = ?", (number,))
             if cost is None:
-                _lost(tables, amount, 0 if priced else 1)
+                _count_as_spent(tables, amount, 0 if priced else 1)
             else:
                 tables.execute("UPDATE totals SET spent = spent + ?", (cost,))
 
     def totals(self) -> Totals:
-        """Return the state of the book."""
-        with self._change() as tables:
-            return self._swept(tables)
+        """Return the totals."""
+        with self._transaction() as tables:
+            return self._expire_dead_owners(tables)
 
     @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: all of it happens, or nothing."""
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Run a transaction: all of it takes effect, or nothing."""
         try:
-            with self._lock:  # between processes it is SQLite that sees to it
-                connection = self._opened()
+            with self._lock:  # SQLite itself serializes processes
+                connection = self._connect()
                 try:
                     connection.execute("BEGIN IMMEDIATE")
                     try:
@@ -145,39 +144,39 @@ class BudgetStore:
                 f"the budget {place} cannot be read or written ({error}): mend that, or give another folder"
             ) from None
 
-    def _opened(self) -> sqlite3.Connection:
-        """Return a connection; one to a file is for one change only, so that forks and threads share none."""
+    def _connect(self) -> sqlite3.Connection:
+        """Return a connection. One to a file serves a single transaction: forks and threads share none."""
         if self._memory is not None:
             return self._memory
-        assert self._folder is not None, "a book is in memory or in a file"
+        assert self._folder is not None, "a store is in memory or in a file"
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        connection = sqlite3.connect(self._folder / FILE, timeout=PATIENCE_S, isolation_level=None)
+        connection = sqlite3.connect(self._folder / FILE, timeout=LOCK_TIMEOUT_S, isolation_level=None)
         connection.execute("PRAGMA synchronous = FULL")
         return connection
 
-    def _own_name(self) -> str:
-        """Return the name under which this process reserves; a lock of that name says that it is alive."""
+    def _owner_name(self) -> str:
+        """Return the name of this process in the store. A lock of that name proves that it is alive."""
         if self._owner is None or self._owner[0] != os.getpid():
             name = uuid.uuid4().hex
             if self._folder is not None:
                 lock = FileLock.try_acquire(self._folder / f"{name}.lock")
-                assert lock is not None, "nobody else has this name"
+                assert lock is not None, "the name is random"
                 weakref.finalize(self, lock.release)
             self._owner = (os.getpid(), name)
         return self._owner[1]
 
-    def _swept(self, tables: sqlite3.Connection) -> Totals:
-        """Return the state, after the reservations of processes that died were counted as spent."""
+    def _expire_dead_owners(self, tables: sqlite3.Connection) -> Totals:
+        """Count the reservations of dead processes as spent, and return the totals."""
         own = self._owner[1] if self._owner and self._owner[0] == os.getpid() else ""
         others = tables.execute("SELECT DISTINCT owner FROM reservations WHERE owner != ?", (own,))
         for owner in others.fetchall():
             if self._folder is None:
-                continue  # in memory: a forked child has a copy, with calls that are not its own
+                continue  # the memory of a forked child has a copy of its parent's reservations
             lock = FileLock.try_acquire(self._folder / f"{owner[0]}.lock")
             if lock is not None:
                 theirs = tables.execute("SELECT amount, priced FROM reservations WHERE owner = ?", owner)
                 for amount, priced in theirs.fetchall():
-                    _lost(tables, amount, 0 if priced else 1)
+                    _count_as_spent(tables, amount, 0 if priced else 1)
                 tables.execute("DELETE FROM reservations WHERE owner = ?", owner)
                 lock.release()
         spent, unknown, unpriced = tables.execute("SELECT spent, unknown, unpriced FROM totals").fetchone()
@@ -188,8 +187,8 @@ class BudgetStore:
         self._lock = threading.Lock()
 
 
-def _lost(tables: sqlite3.Connection, amount: int, unpriced: int) -> None:
-    """Count a reservation whose real cost nobody knows."""
+def _count_as_spent(tables: sqlite3.Connection, amount: int, unpriced: int) -> None:
+    """Count a reservation of unknown cost as spent."""
     tables.execute(
         "UPDATE totals SET spent = spent + ?, unknown = unknown + ?, unpriced = unpriced + ?",
         (amount, amount, unpriced),

@@ -1,9 +1,8 @@
-"""Replies on disk while they are not where they belong: written as they arrive, removed once delivered.
+"""The spool: replies on disk, written as they arrive and removed after delivery.
 
-Each reply has a folder of its own, a *record*: ``call.json`` says what was asked for, ``0.part``, ``1.part``
-and so on are pictures as far as they were decoded, ``reply.json.part`` is the text around them, ``raw.part``
-what could not be decoded. A process that writes a record holds a lock on it; one without a lock was left
-behind.
+Each reply has a folder of its own, a *record*. ``call.json`` holds the facts of the call. ``0.part``,
+``1.part`` … hold the decoded bytes of images, ``reply.json.part`` the text around them, ``raw.part`` bytes
+that cannot be decoded. A process locks the record that it writes. A record without a lock is orphaned.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ MAX_BYTES = 1024 * 1024 * 1024
 MAX_AGE_S = 30 * 24 * 3600.0
 
 _CALL, _LOCK = "call.json", "lock"
-_FILE_OF = {"reply": "reply.json.part", "raw": "raw.part"}
+_FILE_NAMES = {"reply": "reply.json.part", "raw": "raw.part"}
 _UNFINISHED_S = 3600.0
 
 
 class SpoolRecord:
-    """A record that this process writes. Not for several threads at once.
+    """A record that this process writes, one thread at a time.
 
     Attributes:
-        folder: where it is.
+        folder: folder of the record.
     """
 
     def __init__(self, folder: Path, lock: FileLock, facts: Mapping[str, Any]) -> None:
@@ -44,38 +43,38 @@ class SpoolRecord:
         self._facts = facts
 
     def write(self, part: str, data: bytes) -> None:
-        """Append to a part: "reply", "raw", or the number of a picture. Raises OSError."""
+        """Append to a part: "reply", "raw", or the number of an image. Raises OSError."""
         if part not in self._open:
-            path = self.folder / _FILE_OF.get(part, f"{part}.part")
+            path = self.folder / _FILE_NAMES.get(part, f"{part}.part")
             self._open[part] = os.open(path, os.O_WRONLY | CREATE_FLAGS, 0o600)
         write_all(self._open[part], data)
 
     def sync(self) -> None:
-        """Have the disk take what was written. Raises OSError."""
+        """Flush the record to the disk. Raises OSError."""
         for descriptor in self._open.values():
             os.fsync(descriptor)
         sync_folder(self.folder)
 
-    def keep(self, why: str) -> None:
-        """Leave it for `Spool.left`, with the reason. Raises OSError."""
+    def keep(self, reason: str) -> None:
+        """Leave the record for `Spool.list_replies`, with a reason. Raises OSError."""
         try:
-            _write_file(self.folder / _CALL, {**self._facts, "why": why})
+            _write_facts(self.folder / _CALL, {**self._facts, "why": reason})
         finally:
-            self._let_go()
+            self._close_files()
             self._lock.release()
 
     def remove(self) -> None:
-        """Remove it with all its parts. Raises OSError."""
-        self._let_go()
+        """Remove the record with all its parts. Raises OSError."""
+        self._close_files()
         try:
             _remove(self.folder)
         finally:
             self._lock.release(remove=False)
 
     def __del__(self) -> None:
-        self._let_go()  # Ctrl-C may have come before anybody could keep or remove it: then it is orphaned
+        self._close_files()  # after Ctrl-C before `keep` or `remove`, the record is orphaned
 
-    def _let_go(self) -> None:
+    def _close_files(self) -> None:
         descriptors, self._open = self._open, {}
         for descriptor in descriptors.values():
             os.close(descriptor)
@@ -83,14 +82,14 @@ class SpoolRecord:
 
 @dataclass(frozen=True, slots=True)
 class SpooledReply:
-    """A record that was found.
+    """A record in the spool.
 
     Attributes:
-        folder: where it is.
-        facts: what was asked for, and what is known of the reply.
-        state: "running" while its process is at it, "kept" if the call ended without delivering it,
-            "orphaned" if its process died.
-        size_bytes: of all its parts.
+        folder: folder of the record.
+        facts: facts of the call and of its reply.
+        state: "running" while its process writes it, "kept" after a call that did not deliver it,
+            "orphaned" after the death of its process.
+        size_bytes: size of all parts.
     """
 
     folder: Path
@@ -100,31 +99,31 @@ class SpooledReply:
 
     @property
     def id(self) -> str:
-        """Its name, which no other record has."""
+        """The unique name of the record."""
         return self.folder.name
 
     @property
     def why(self) -> str:
-        """Why it is there."""
-        said = self.facts.get("why")
-        return said if isinstance(said, str) else "its process ended in the middle of the call"
+        """The reason why the record was kept."""
+        reason = self.facts.get("why")
+        return reason if isinstance(reason, str) else "its process ended in the middle of the call"
 
     @property
     def recovered_to(self) -> tuple[str, ...]:
-        """Where its pictures have been saved, if they have."""
-        told = self.facts.get("recovered_to")
-        return tuple(str(path) for path in told) if isinstance(told, list) else ()
+        """Paths of the recovered images, empty before a recovery."""
+        paths = self.facts.get("recovered_to")
+        return tuple(str(path) for path in paths) if isinstance(paths, list) else ()
 
     def text(self) -> bytes:
-        """Return the text around the pictures. Raises OSError."""
-        return _read(self.folder / _FILE_OF["reply"])
+        """Return the text around the images. Raises OSError."""
+        return _read(self.folder / _FILE_NAMES["reply"])
 
     def undecoded(self) -> bytes:
-        """Return what could not be decoded. Raises OSError."""
-        return _read(self.folder / _FILE_OF["raw"])
+        """Return the bytes that could not be decoded. Raises OSError."""
+        return _read(self.folder / _FILE_NAMES["raw"])
 
     def pictures(self) -> dict[int, bytes]:
-        """Return the pictures by number, as far as they came. Raises OSError."""
+        """Return the bytes of the images by number, truncated images included. Raises OSError."""
         numbers = sorted(
             int(path.stem)
             for path in self.folder.glob("*.part")
@@ -137,9 +136,9 @@ class Spool:
     """A folder of records.
 
     Args:
-        folder: made when it is needed, for this user only.
-        max_bytes: the oldest records are dropped when all together hold more; the newest one never is.
-        max_age_s: older ones are dropped.
+        folder: the folder; the first record creates it, for this user only.
+        max_bytes: size of all records above which the oldest are dropped, but never the newest.
+        max_age_s: age in seconds above which a record is dropped.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES, max_age_s: float = MAX_AGE_S) -> None:
@@ -148,23 +147,23 @@ class Spool:
         self._max_age_s = max_age_s
 
     def new(self, name: str, facts: Mapping[str, Any]) -> SpoolRecord:
-        """Begin a record. Raises OSError.
+        """Start a record. Raises OSError.
 
         Args:
-            name: its last part; the time is put before it.
-            facts: JSON values.
+            name: end of its name, behind the time.
+            facts: facts of the call, as JSON values.
         """
         self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self.prune()
-        # Made under a name that nobody looks at: a record is locked, and says what it is, from the first.
+        # Built under a hidden name: a visible record is locked and has its facts from the start.
         hidden = self.folder / f".{secrets.token_hex(8)}"
         hidden.mkdir(mode=0o700)
         lock = FileLock.try_acquire(hidden / _LOCK)
-        assert lock is not None, "nobody else knows this name"
+        assert lock is not None, "the hidden name is random"
         facts = {"imgkit_spool": VERSION, "started_at": time.time(), **facts}
         try:
-            _write_file(hidden / _CALL, facts)
+            _write_facts(hidden / _CALL, facts)
             folder = self.folder / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{name}"
             hidden.rename(folder)
         except BaseException:
@@ -173,44 +172,45 @@ class Spool:
         lock.path = folder / _LOCK
         return SpoolRecord(folder, lock, facts)
 
-    def left(self) -> list[SpooledReply]:
+    def list_replies(self) -> list[SpooledReply]:
         """Return the records, oldest first. Raises OSError."""
         found = []
         for folder in self._folders():
-            facts = _facts(folder)
+            facts = _read_facts(folder)
             if facts is not None:
-                with suppress(FileNotFoundError):  # it has just been delivered
-                    found.append(SpooledReply(folder, facts, _state(folder, facts), _size(folder)))
+                with suppress(FileNotFoundError):  # delivered at this moment
+                    found.append(SpooledReply(folder, facts, _find_state(folder, facts), _measure(folder)))
         return found
 
     def mark(self, record: SpooledReply, paths: list[str]) -> None:
-        """Note in a record where its pictures have been saved. Raises OSError."""
-        _write_file(record.folder / _CALL, {**record.facts, "why": record.why, "recovered_to": paths})
+        """Record the paths of recovered images. Raises OSError."""
+        _write_facts(record.folder / _CALL, {**record.facts, "why": record.why, "recovered_to": paths})
 
     def drop(self, record: SpooledReply) -> bool:
-        """Remove a record; return False if its process is at it. Raises OSError."""
+        """Remove a record; return False while its process writes it. Raises OSError."""
         return _drop(record.folder)
 
     def prune(self) -> list[SpooledReply]:
-        """Drop what is too old or too much, and return it. Raises OSError."""
+        """Drop records above the limits of age and size, and return them. Raises OSError."""
         now, dropped = time.time(), []
-        for folder in self._hidden():
-            with suppress(FileNotFoundError):  # it has just got its name
+        for folder in self._hidden_folders():
+            with suppress(FileNotFoundError):  # renamed at this moment
                 if now - folder.stat().st_mtime > _UNFINISHED_S:
                     _drop(folder)
-        records = self.left()
-        total = sum(one.size_bytes for one in records)
-        for one in records:
-            old = now - _started(one) > self._max_age_s
-            if (old or (total > self._max_bytes and one is not records[-1])) and self.drop(one):
-                total -= one.size_bytes
-                dropped.append(one)
+        records = self.list_replies()
+        total = sum(record.size_bytes for record in records)
+        for record in records:
+            is_old = now - _start_time(record) > self._max_age_s
+            is_excess = total > self._max_bytes and record is not records[-1]
+            if (is_old or is_excess) and self.drop(record):
+                total -= record.size_bytes
+                dropped.append(record)
         return dropped
 
     def _folders(self) -> Iterator[Path]:
         yield from sorted(path for path in self._entries() if not path.name.startswith("."))
 
-    def _hidden(self) -> Iterator[Path]:
+    def _hidden_folders(self) -> Iterator[Path]:
         yield from (path for path in self._entries() if path.name.startswith("."))
 
     def _entries(self) -> list[Path]:
@@ -220,7 +220,7 @@ class Spool:
             return []
 
 
-def _state(folder: Path, facts: Mapping[str, Any]) -> Literal["running", "kept", "orphaned"]:
+def _find_state(folder: Path, facts: Mapping[str, Any]) -> Literal["running", "kept", "orphaned"]:
     if "why" in facts:
         return "kept"
     lock = FileLock.try_acquire(folder / _LOCK)
@@ -234,7 +234,7 @@ def _drop(folder: Path) -> bool:
     try:
         lock = FileLock.try_acquire(folder / _LOCK)
     except FileNotFoundError:
-        return True  # somebody else was faster
+        return True  # another process was faster
     if lock is None:
         return False
     try:
@@ -245,14 +245,14 @@ def _drop(folder: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a record; what says that it is one goes first, so that no half of it is ever found."""
+    """Remove a record. Its facts go first, so that nobody finds half a record."""
     (folder / _CALL).unlink(missing_ok=True)
     for path in folder.iterdir():
         path.unlink(missing_ok=True)
     folder.rmdir()
 
 
-def _facts(folder: Path) -> Mapping[str, Any] | None:
+def _read_facts(folder: Path) -> Mapping[str, Any] | None:
     try:
         facts = json.loads(_read(folder / _CALL))
     except (OSError, ValueError, RecursionError):
@@ -260,18 +260,18 @@ def _facts(folder: Path) -> Mapping[str, Any] | None:
     return facts if isinstance(facts, dict) and facts.get("imgkit_spool") == VERSION else None
 
 
-def _started(record: SpooledReply) -> float:
-    at = record.facts.get("started_at")
-    return float(at) if isinstance(at, int | float) else 0.0
+def _start_time(record: SpooledReply) -> float:
+    started_at = record.facts.get("started_at")
+    return float(started_at) if isinstance(started_at, int | float) else 0.0
 
 
-def _size(folder: Path) -> int:
+def _measure(folder: Path) -> int:
     total = 0
     for path in folder.glob("*.part"):
         try:
             total += path.lstat().st_size
         except FileNotFoundError:
-            continue  # delivered in this moment
+            continue  # delivered at this moment
     return total
 
 
@@ -284,6 +284,6 @@ def _read(path: Path) -> bytes:
         return stream.read()
 
 
-def _write_file(path: Path, facts: Mapping[str, Any]) -> None:
+def _write_facts(path: Path, facts: Mapping[str, Any]) -> None:
     text = json.dumps(facts, indent=2, ensure_ascii=True, default=str)
     write_atomically(path, text.encode("ascii"), sync=False)

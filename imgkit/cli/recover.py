@@ -40,7 +40,7 @@ def recover(
     """
     spool = open_spool(state.folder(state_folder))
     try:
-        records = spool.left()
+        records = spool.list_replies()
         if drop:
             return _drop(spool, records, drop)
         if listing:
@@ -158,4 +158,4 @@ def _age(one: SpooledReply) -> str:
 
 def waiting(folder: Path) -> int:
     """Return how many replies wait in a state folder to be recovered. Raises OSError."""
-    return sum(one.state != "running" for one in open_spool(folder).left())
+    return sum(one.state != "running" for one in open_spool(folder).list_replies())

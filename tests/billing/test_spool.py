@@ -35,7 +35,7 @@ def create(
 
 
 def left(home: Path) -> list[SpooledReply]:
-    return open_spool(home).left()
+    return open_spool(home).list_replies()
 
 
 def files(home: Path) -> list[Path]:
@@ -242,14 +242,14 @@ def test_limits(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool", max_bytes=1000, max_age_s=3600)
     record(spool, "1-old", 10, age_s=7200)
     record(spool, "2-big", 700)
-    assert [one.id.partition("-")[2] for one in spool.left()] == ["2-big"]
+    assert [one.id.partition("-")[2] for one in spool.list_replies()] == ["2-big"]
     running = spool.new("3-running", {})
     running.write("0", b"x" * 900)
     record(spool, "4-huge", 5000)
-    names = [one.id.partition("-")[2] for one in spool.left()]
+    names = [one.id.partition("-")[2] for one in spool.list_replies()]
     assert names == ["3-running", "4-huge"]
-    assert [one.state for one in spool.left()] == ["running", "kept"]
-    assert not spool.drop(spool.left()[0])
+    assert [one.state for one in spool.list_replies()] == ["running", "kept"]
+    assert not spool.drop(spool.list_replies()[0])
     running.remove()
     assert [path.name.partition("-")[2] for path in spool.folder.iterdir()] == ["4-huge"]
 
@@ -265,7 +265,7 @@ def test_many_begin_and_end_at_once(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(work, range(6)))
-    assert len(Spool(tmp_path / "spool").left()) == 60
+    assert len(Spool(tmp_path / "spool").list_replies()) == 60
 
 
 def test_a_fork_leaves_the_record_to_its_parent(tmp_path: Path) -> None:
@@ -275,9 +275,9 @@ def test_a_fork_leaves_the_record_to_its_parent(tmp_path: Path) -> None:
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
-    assert spool.left()[0].state == "running"
+    assert spool.list_replies()[0].state == "running"
     one.keep("x")
-    assert spool.left()[0].state == "kept"
+    assert spool.list_replies()[0].state == "kept"
 
 
 def test_a_record_that_is_dropped(tmp_path: Path) -> None:
@@ -286,9 +286,9 @@ def test_a_record_that_is_dropped(tmp_path: Path) -> None:
     before = len(os.listdir("/dev/fd"))
     one = spool.new("1", {})
     one.write("reply", b"{")
-    assert spool.left()[0].state == "running"
+    assert spool.list_replies()[0].state == "running"
     del one
-    assert spool.left()[0].state == "orphaned"
+    assert spool.list_replies()[0].state == "orphaned"
     assert len(os.listdir("/dev/fd")) == before
 
 
@@ -301,6 +301,6 @@ def test_strange_things_in_the_folder(tmp_path: Path) -> None:
     (spool.folder / "broken").mkdir()
     (spool.folder / "broken" / "call.json").write_text("{")
     (spool.folder / "link").symlink_to(tmp_path)
-    assert len(spool.left()) == 1
+    assert len(spool.list_replies()) == 1
     spool.prune()
     assert len(list(spool.folder.iterdir())) == 5

@@ -37,7 +37,7 @@ def real(tmp_path: Path) -> dict[str, str]:
 
 
 def records(tmp_path: Path) -> list[Any]:
-    return open_spool(tmp_path / "home").left()
+    return open_spool(tmp_path / "home").list_replies()
 
 
 def until(done: Any) -> None:

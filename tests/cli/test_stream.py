@@ -179,7 +179,7 @@ def test_a_killed_process(tmp_path: Path, capsys: Any) -> None:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait(10)
-    (record,) = open_spool(tmp_path / "home").left()
+    (record,) = open_spool(tmp_path / "home").list_replies()
     assert record.state == "orphaned"
     run(["recover", "-o", "back/"])
     capsys.readouterr()
@@ -214,7 +214,7 @@ def test_a_process_that_is_told_to_end(tmp_path: Path, number: signal.Signals, c
     assert process.returncode == (130 if number == signal.SIGINT else -number)
     assert said.endswith("may have been made and billed; what had arrived is kept: `imgkit recover`\n")
     assert pictures(tmp_path) == ["a-fox.partial-0.png"]
-    (record,) = open_spool(tmp_path / "home").left()
+    (record,) = open_spool(tmp_path / "home").list_replies()
     assert (record.state, record.why) == ("kept", "the call was cancelled")
 
 

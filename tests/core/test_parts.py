@@ -174,7 +174,7 @@ def test_each_part_has_its_record(flavor: Any, tmp_path: Path, monkeypatch: pyte
         settings = {"provider": official(server.base_url), "api_key": KEY, "model": "gpt-image-2"}
         call = lambda service: service.create_image("a fox", n=25, save_to=tmp_path)  # noqa: E731
         flavor.run(call, "requests", state_folder=tmp_path / "state", **settings)
-    left = Spool(tmp_path / "state" / "spool").left()
+    left = Spool(tmp_path / "state" / "spool").list_replies()
     assert sorted(len(json.loads(one.text())["data"]) for one in left) == [5, 10, 10]
     assert {one.facts["attempt"] for one in left} == {1, 2, 3}
 

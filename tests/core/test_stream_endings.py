@@ -60,7 +60,7 @@ def test_a_dropped_stream(flavor: Face, http_backend: str, tmp_path: Path) -> No
     ):
         flavor.run(work, http_backend, base_url=server.base_url, plugins=[watcher], state_folder=tmp_path)
     assert watcher.events[-1] == imgkit.plugins.events.Cancelled(maybe_billed=True)
-    assert [record.why for record in open_spool(tmp_path).left()] == ["the call was cancelled"]
+    assert [record.why for record in open_spool(tmp_path).list_replies()] == ["the call was cancelled"]
 
 
 def test_a_stream_that_outlives_its_loop(http_backend: str) -> None:
@@ -183,7 +183,7 @@ with service, service.stream_image("a fox") as events:
         events.close()
         os._exit(0)
     os.waitpid(child, 0)
-    (record,) = open_spool(Path({str(tmp_path)!r})).left()
+    (record,) = open_spool(Path({str(tmp_path)!r})).list_replies()
     print(budget.unpriced, record.state, record.facts.get("why"), flush=True)
     print([type(one).__name__ for one in events], budget.unpriced)
 """

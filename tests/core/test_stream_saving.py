@@ -208,7 +208,7 @@ def test_a_cancelled_task(http_backend: str, tmp_path: Path) -> None:
     with WireServer(then(partial(0, SKETCH), half, lambda line: line.until_client_leaves())) as server:
         asyncio.run(main(server.base_url))
     assert list((tmp_path / "out").iterdir()) == []
-    (record,) = open_spool(tmp_path / "state").left()
+    (record,) = open_spool(tmp_path / "state").list_replies()
     first, second = recover(record).images
     assert first.data == SKETCH
     assert len(second.data) > 100_000
@@ -237,7 +237,7 @@ def test_a_cut(flavor: Face, http_backend: str, tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(error)).images[0].data == SHARPER
     assert error.body.startswith(b'{"type": "image_generation.completed"')
     assert len(error.body) > 190_000
-    (record,) = open_spool(tmp_path / "state").left()
+    (record,) = open_spool(tmp_path / "state").list_replies()
     found = recover(record)
     assert [found.images[0].data, found.damaged] == [SHARPER, (1,)]
     assert WHOLE.startswith(found.images[1].data)
@@ -256,7 +256,7 @@ def test_no_complete_picture(flavor: Face, tmp_path: Path) -> None:
     """The error has the last partial picture, though its file is gone."""
     error, _ = broken(flavor, imgkit.StreamError, streamed(partial(0, SKETCH)), tmp_path, "requests")
     assert [one.data for one in error.images] == [SKETCH]
-    (record,) = open_spool(tmp_path / "state").left()
+    (record,) = open_spool(tmp_path / "state").list_replies()
     assert [one.data for one in recover(record).images] == [SKETCH]
 
 

@@ -233,7 +233,7 @@ def test_leaving_with_the_last_picture(flavor: Face, http_backend: str, tmp_path
             see=lambda one: isinstance(one, Completed),
         )
     assert [one.data for one in watcher.last.response] == [WHOLE]
-    assert open_spool(tmp_path).left() == []
+    assert open_spool(tmp_path).list_replies() == []
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_what_came_before_an_error_event_may_be_billed(
     assert budget.unpriced == bool(pieces)
     assert caught.value.maybe_billed == bool(pieces)
     assert [one.data for one in caught.value.images] == ([seen.events[-1].image.data] if pieces else [])
-    left = open_spool(tmp_path).left()
+    left = open_spool(tmp_path).list_replies()
     assert caught.value.spool_path == (str(left[0].folder) if pieces else None)
     if pieces:
         assert left[0].why == "the API reported an error in the midst of the stream"
@@ -299,7 +299,7 @@ def test_nothing_behind_the_last_picture_costs_it(
     assert [one.data for one in seen.response] == [WHOLE]
     assert [one.data for one in watcher.last.response] == [WHOLE]
     assert all("broke behind its last picture" in warning for warning in seen.response.warnings)
-    assert open_spool(tmp_path).left() == []
+    assert open_spool(tmp_path).list_replies() == []
 
 
 def test_a_cut_within_the_last_blank_line(flavor: Face, http_backend: str, tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_a_cut_within_the_last_blank_line(flavor: Face, http_backend: str, tmp_p
         seen = watch(flavor, fox, http_backend, base_url=server.base_url, state_folder=tmp_path)
     assert seen.kinds == ["PartialImage", "Completed"]
     assert [one.data for one in seen.response] == [WHOLE]
-    assert open_spool(tmp_path).left() == []
+    assert open_spool(tmp_path).list_replies() == []
 
 
 def test_a_cut(flavor: Face, http_backend: str, tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_cut(flavor: Face, http_backend: str, tmp_path: Path) -> None:
     assert seen.kinds == ["PartialImage", "PartialImage"]
     assert [one.data for one in error.images] == [noise(13)]
     assert b'"image_generation.completed"' in error.body
-    (record,) = open_spool(tmp_path).left()
+    (record,) = open_spool(tmp_path).list_replies()
     assert str(record.folder) == error.spool_path
     found = recover(record)
     assert found.images[0].data == noise(13)
@@ -336,7 +336,7 @@ def test_a_cut_behind_the_last_picture(flavor: Face, http_backend: str, tmp_path
         seen = watch(flavor, fox, http_backend, base_url=server.base_url, state_folder=tmp_path)
     assert seen.kinds == ["Completed"]
     assert "broke behind its last picture" in seen.response.warnings[0]
-    assert open_spool(tmp_path).left() == []
+    assert open_spool(tmp_path).list_replies() == []
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_no_picture_at_the_end(
     assert error.request_id == "req_s"
     assert len(error.images) == images
     assert len(seen.events) == images
-    (record,) = open_spool(tmp_path).left()
+    (record,) = open_spool(tmp_path).list_replies()
     assert record.why == "the stream ended before its picture was complete"
     assert [one.data for one in recover(record).images][:images] == [PARTIAL][:images]
 
@@ -398,7 +398,7 @@ def test_a_stream_that_nobody_asked_for(flavor: Face, http_backend: str, tmp_pat
         )  # fmt: skip
     assert server.posts == 1
     assert caught.value.body == stream
-    (record,) = open_spool(tmp_path).left()
+    (record,) = open_spool(tmp_path).list_replies()
     assert record.undecoded() == stream or record.text() == stream
 
 
@@ -536,7 +536,7 @@ def test_saving_that_fails(flavor: Face, tmp_path: Path) -> None:
     assert seen.events[1].image.path is None
     assert caught.value.response is not None
     assert caught.value.response[0].data == WHOLE
-    (record,) = open_spool(tmp_path / "state").left()
+    (record,) = open_spool(tmp_path / "state").list_replies()
     assert [one.data for one in recover(record).images] == [WHOLE]
     assert recover(record).whole
 
