@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import imgkit
+from tests.support.processes import _reap_processes as _reap_processes
 
 FOREIGN = ("OPENAI_", "IMGKIT_", "AZURE_", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NETRC")
 
@@ -49,5 +50,6 @@ def flavor(request: pytest.FixtureRequest) -> Face:
 
 
 @pytest.fixture(params=["requests", "aiohttp"])
-def http_backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    return request.param
+def http_backend(request: pytest.FixtureRequest) -> str:
+    backend: str = request.param
+    return backend

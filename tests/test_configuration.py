@@ -1,7 +1,8 @@
-"""What a service is built with: every mistake is told before anything is sent."""
+"""The configuration of a service: every mistake is reported before anything is sent."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,14 +15,15 @@ from tests.support.wire_server import WireServer, reply
 OFFICIAL = "https://api.openai.com/v1"
 
 
-def core(*args: Any, **options: Any) -> Core:
+def build_core(*args: Any, **options: Any) -> Core:
+    """Return the core of a closed service."""
     service = imgkit.ImageService(*args, **options)
     service.close()
     return service._core
 
 
 def test_offline_is_the_default(monkeypatch: Any) -> None:
-    """A key and a base URL in the environment never switch the backend."""
+    """A key and a base URL in the environment do not switch the backend."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-live-0000000000")
     monkeypatch.setenv("OPENAI_BASE_URL", "https://api.openai.com/v1")
     with imgkit.ImageService() as service:
@@ -30,38 +32,39 @@ def test_offline_is_the_default(monkeypatch: Any) -> None:
     assert made[0].about["offline"] is True
 
 
-@pytest.mark.parametrize("given", ["api_key", "base_url", "organization", "project"])
-def test_given_with_the_default_backend(given: str) -> None:
-    """A key, base URL, organisation or project given to the default backend is an error that says why."""
-    with pytest.raises(imgkit.ConfigurationError, match=f'{given}.*backend="requests"'):
-        imgkit.ImageService(**{given: "https://x.example"})
+@pytest.mark.parametrize("name", ["api_key", "base_url", "organization", "project"])
+def test_network_options_need_a_network_backend(name: str) -> None:
+    """Refuses a key, base URL, organization or project with the offline backend, and explains it."""
+    options: dict[str, Any] = {name: "https://x.example"}
+    with pytest.raises(imgkit.ConfigurationError, match=f'{name}.*backend="requests"'):
+        imgkit.ImageService(**options)
 
 
 def test_backend_by_environment(monkeypatch: Any) -> None:
-    """IMGKIT_BACKEND, IMGKIT_PROVIDER and IMGKIT_MODEL are read; an argument wins."""
+    """Reads IMGKIT_BACKEND, IMGKIT_PROVIDER and IMGKIT_MODEL; an argument wins."""
     monkeypatch.setenv("IMGKIT_BACKEND", "requests")
     monkeypatch.setenv("IMGKIT_MODEL", "m-env")
-    assert core().backend_name == "requests"
-    assert core().target.model == "m-env"
-    assert core("offline", model="m-arg").backend_name == "offline"
-    assert core("offline", model="m-arg").target.model == "m-arg"
+    assert build_core().backend_name == "requests"
+    assert build_core().target.model == "m-env"
+    assert build_core("offline", model="m-arg").backend_name == "offline"
+    assert build_core("offline", model="m-arg").target.model == "m-arg"
     monkeypatch.setenv("IMGKIT_PROVIDER", "opnai")
     with pytest.raises(imgkit.UnknownProviderError, match="did you mean 'openai'"):
-        core()
+        build_core()
 
 
 @pytest.mark.parametrize("name", ["nope", "request", "../x", "os:system", ""])
 def test_unknown_backend(name: str) -> None:
-    """An unknown backend is told with those that exist, and nothing is imported for it."""
+    """Lists the known backends for an unknown name, and imports nothing for it."""
     if not name:
-        assert core(name).backend_name == "offline"
+        assert build_core(name).backend_name == "offline"
         return
     with pytest.raises(imgkit.UnknownBackendError, match="aiohttp, offline, requests"):
         imgkit.ImageService(name)
 
 
 def test_no_model_on_the_official_host() -> None:
-    """The official host asks for a model, with the live ones and their date; others do not."""
+    """The official host needs a model; the error lists the live models with their date."""
     with imgkit.ImageService("requests", api_key="sk-test-000000000000") as service:
         with pytest.raises(imgkit.MissingModelError, match=r"2026-11-23.*gpt-image-2"):
             service.create_image("a fox")
@@ -70,21 +73,21 @@ def test_no_model_on_the_official_host() -> None:
 
 
 def test_missing_key() -> None:
-    """Without a key the official host is not called, and the error names the variable."""
+    """Sends nothing to the official host without a key; the error names the variable."""
     with imgkit.ImageService("requests", model="gpt-image-2") as service:
         with pytest.raises(imgkit.MissingKeyError, match="OPENAI_API_KEY"):
             service.create_image("a fox")
 
 
 def test_a_compatible_server_needs_no_key(http_backend: str, flavor: Any) -> None:
-    """A server at a base URL of its own is called without a key if there is none."""
+    """Calls a compatible server without a key if there is none."""
     with WireServer(reply(200, answer())) as server:
         flavor.run(lambda service: service.create_image("a fox"), http_backend, base_url=server.base_url)
     assert "authorization" not in server.lines[0].headers
 
 
 def test_key_from_environment_and_callable(monkeypatch: Any) -> None:
-    """The key is read from the environment on each call; a callable is asked each time; a given one wins."""
+    """Reads the key from the environment or a callable on each call; an argument wins."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-env-0000000000")
     keys = iter(["k1", "k2"])
     with WireServer(reply(200, answer())) as server:
@@ -117,7 +120,7 @@ BASE_URLS = {
 
 @pytest.mark.parametrize("url", BASE_URLS)
 def test_bad_base_urls(url: str, monkeypatch: Any) -> None:
-    """Each unusable base URL, given or from the environment, has its own answer and shows no secret."""
+    """Each unusable base URL has its own message, which shows no secret."""
     with pytest.raises(imgkit.ConfigurationError, match=BASE_URLS[url]) as caught:
         imgkit.ImageService("requests", base_url=url)
     assert str(caught.value).startswith("base_url")
@@ -129,25 +132,30 @@ def test_bad_base_urls(url: str, monkeypatch: Any) -> None:
 
 
 def test_slashes_and_hosts() -> None:
-    """A trailing slash makes no difference; the official host is known in any spelling of it."""
-    assert core("requests", base_url="http://localhost:1/v1/").target.base_url == "http://localhost:1/v1"
-    assert core("requests", base_url="http://localhost:1//v1").target.base_url == "http://localhost:1//v1"
-    assert core("requests").target.base_url == OFFICIAL
-    assert core("requests", base_url="https://API.openai.com:443/v1").target.host_class == "official"
+    """Ignores a trailing slash, and knows the official host in any spelling."""
     assert (
-        core("requests", base_url="https://api.openai.com.evil.example/v1").target.host_class == "compatible"
+        build_core("requests", base_url="http://localhost:1/v1/").target.base_url == "http://localhost:1/v1"
+    )
+    assert (
+        build_core("requests", base_url="http://localhost:1//v1").target.base_url == "http://localhost:1//v1"
+    )
+    assert build_core("requests").target.base_url == OFFICIAL
+    assert build_core("requests", base_url="https://API.openai.com:443/v1").target.host_class == "official"
+    assert (
+        build_core("requests", base_url="https://api.openai.com.evil.example/v1").target.host_class
+        == "compatible"
     )
 
 
 def test_a_key_is_not_sent_unencrypted(monkeypatch: Any) -> None:
-    """A key goes over plain http to this machine only, unless the caller says so."""
+    """Sends a key over plain http to this machine only, unless the caller allows it."""
     with pytest.raises(imgkit.ConfigurationError, match="unencrypted"):
         imgkit.ImageService("requests", base_url="http://10.0.0.5/v1", api_key="sk-000000000000")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-000000000000")
     with pytest.raises(imgkit.ConfigurationError, match="unencrypted"):
         imgkit.ImageService("requests", base_url="http://10.0.0.5/v1")
-    core("requests", base_url="http://10.0.0.5/v1", allow_insecure=True)
-    core("requests", base_url="http://127.0.0.1:5/v1")
+    build_core("requests", base_url="http://10.0.0.5/v1", allow_insecure=True)
+    build_core("requests", base_url="http://127.0.0.1:5/v1")
 
 
 WRONG: dict[str, Any] = {
@@ -165,15 +173,15 @@ WRONG: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_values(name: str) -> None:
-    """A wrong value of an argument is an error that names it and shows no key."""
-    value = WRONG[name] if name != "organization" else "org\x00"
+    """A wrong value raises an error that names the argument and shows no key."""
+    options: dict[str, Any] = {name: WRONG[name] if name != "organization" else "org\x00"}
     with pytest.raises(imgkit.ConfigurationError, match=name) as caught:
-        imgkit.ImageService("requests", **{name: value})
+        imgkit.ImageService("requests", **options)
     assert "CANARY" not in str(caught.value)
 
 
-def test_wrong_ca(tmp_path: Any) -> None:
-    """A CA file that holds no certificates is told at the first call, before connecting."""
+def test_a_bad_ca_file(tmp_path: Any) -> None:
+    """Reports a CA file without certificates at the first call, before connecting."""
     path = tmp_path / "ca.pem"
     path.write_text("nothing")
     for ca in (path, tmp_path / "missing.pem", 7):
@@ -183,15 +191,16 @@ def test_wrong_ca(tmp_path: Any) -> None:
 
 
 def test_unknown_argument() -> None:
-    """An argument that does not exist is an error with the nearest real name."""
+    """An unknown argument raises an error with the nearest real name."""
     with pytest.raises(imgkit.ConfigurationError, match="did you mean 'base_url'"):
-        imgkit.ImageService(base_ulr="x")
+        imgkit.ImageService(base_ulr="x")  # type: ignore[arg-type]
 
 
 def test_arguments_of_a_call() -> None:
-    """A call with unknown, missing or doubled arguments is an error of ours, with the nearest real name."""
-    with imgkit.ImageService() as service:
-        cases = [
+    """Unknown, missing or duplicate arguments of a call raise an imgkit error."""
+    with imgkit.ImageService() as typed_service:
+        service: Any = typed_service  # the calls are wrong on purpose
+        cases: list[tuple[Callable[[], object], str]] = [
             (lambda: service.create_image("a", qualty="high"), "qualty: .*did you mean 'quality'"),
             (lambda: service.create_image(), "prompt: is missing"),
             (lambda: service.create_image_edit(), "image: is missing"),
@@ -207,8 +216,8 @@ def test_arguments_of_a_call() -> None:
                 call()
 
 
-def test_reprs_hold_no_secret() -> None:
-    """Neither a service nor its parts show the key."""
+def test_reprs_show_no_key() -> None:
+    """The repr of a service and its parts shows no key."""
     service = imgkit.ImageService("requests", base_url="http://127.0.0.1:1/v1", api_key="sk-CANARY-00000000")
     assert "backend='requests'" in repr(service)
     assert "CANARY" not in f"{service!r}{service._core!r}{service._core.table!r}{vars(service)}"

@@ -7,7 +7,6 @@ import contextlib
 import io
 import os
 import re
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 import pytest
 from sybil import Document, Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser
+
+from tests.support.processes import run_process
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -47,7 +48,7 @@ def run_python(example: Example) -> None:
 def run_shell(example: Example) -> None:
     """Run a block with bash; every command must succeed."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    process = subprocess.run(
+    process = run_process(
         ["bash", "-euc", str(example.parsed)],
         env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip

@@ -1,9 +1,8 @@
-"""What the package promises as a whole: light to import, typed, its names in one place."""
+"""The package as a whole: light to import, typed, with its names in one place."""
 
 from __future__ import annotations
 
 import inspect
-import subprocess
 import sys
 from ast import literal_eval
 from importlib import metadata
@@ -15,6 +14,7 @@ import imgkit
 from imgkit import errors
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, reply
+from tests.support.processes import run_process
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("requests", "aiohttp", "marshmallow", "asyncio", "PIL", "click", "rich", "pluggy", "urllib3")
@@ -31,7 +31,9 @@ NOT_FOR_A_FIRST_CALL = (
     "imgkit.runtime.bridges", "imgkit.schemas.model_facts", "imgkit.testing", "imgkit.wire.event_body",
     "imgkit.wire.multipart", "imgkit.wire.sse",
 )  # fmt: skip
-"""What is there for something else: pictures to edit, streams, caches, accounts, errors, a known model."""
+"""Modules for other calls: edits, streams, caches, budgets, errors, known models."""
+
+PUBLIC_NAMES: list[str] = vars(imgkit)["__all__"]
 
 MOST_DATACLASSES = 44
 """Each costs a third of a millisecond, so values that never leave imgkit are named tuples."""
@@ -51,8 +53,9 @@ print(len({{id(one) for values in own for one in values if isinstance(one, type)
 """
 
 
-def in_fresh_process(program: str) -> str:
-    done = subprocess.run(
+def run_python(program: str) -> str:
+    """Run a program in a new process, with warnings as errors; return its output."""
+    done = run_process(
         [sys.executable, "-W", "error", "-c", program],
         capture_output=True,
         text=True,
@@ -64,54 +67,54 @@ def in_fresh_process(program: str) -> str:
 
 
 def test_import_is_light() -> None:
-    """`import imgkit` brings in no HTTP library, no marshmallow, no asyncio, no Pillow, no CLI library."""
+    """`import imgkit` loads no HTTP library, marshmallow, asyncio, Pillow or CLI library."""
     program = f"import sys, imgkit; print([name for name in {HEAVY!r} if name in sys.modules])"
-    assert in_fresh_process(program) == "[]\n"
+    assert run_python(program) == "[]\n"
 
 
-def test_a_backend_brings_only_its_own_library() -> None:
-    """A service imports the library of its own backend and no other."""
+def test_a_backend_loads_its_own_library_only() -> None:
+    """A service loads the library of its own backend and no other."""
     program = (
         "import sys, imgkit; imgkit.ImageService({name!r}, base_url='http://127.0.0.1:1/v1').close();"
         "print([name for name in ('requests', 'aiohttp', 'PIL', 'asyncio') if name in sys.modules])"
     )
-    assert in_fresh_process(program.format(name="requests")) == "['requests']\n"
-    assert "requests" not in in_fresh_process(program.format(name="aiohttp"))
+    assert run_python(program.format(name="requests")) == "['requests']\n"
+    assert "requests" not in run_python(program.format(name="aiohttp"))
 
 
-def test_a_first_call_loads_what_it_uses() -> None:
-    """A call for one small picture waits for nothing that other calls need, of imgkit or the library."""
+def test_a_first_call_loads_only_its_modules() -> None:
+    """A call for one small image loads no module that only other calls need."""
     with WireServer(reply(200, answer(png(3)))) as server:
-        told = in_fresh_process(FIRST_CALL.format(url=server.base_url, unwanted=NOT_FOR_A_FIRST_CALL))
-    unwanted, library, dataclasses = told.splitlines()
+        output = run_python(FIRST_CALL.format(url=server.base_url, unwanted=NOT_FOR_A_FIRST_CALL))
+    unwanted, library, dataclasses = output.splitlines()
     assert unwanted == "[]"
     assert set(literal_eval(library)) <= {"dataclasses", "secrets"}
     assert int(dataclasses) <= MOST_DATACLASSES
 
 
 def test_all_is_the_contract() -> None:
-    """`__all__` is sorted, every name in it loads, and every error class is in it."""
-    assert imgkit.__all__ == sorted(imgkit.__all__)
-    for name in imgkit.__all__:
+    """`__all__` is sorted, every name in it loads, and it lists every error class."""
+    assert sorted(PUBLIC_NAMES) == PUBLIC_NAMES
+    for name in PUBLIC_NAMES:
         assert getattr(imgkit, name) is not None
     classes = {
-        name for name, one in vars(errors).items() if inspect.isclass(one) and issubclass(one, Exception)
+        name for name, cls in vars(errors).items() if inspect.isclass(cls) and issubclass(cls, Exception)
     }
-    assert classes <= set(imgkit.__all__)
+    assert classes <= set(PUBLIC_NAMES)
     with pytest.raises(AttributeError, match="nonsense"):
-        imgkit.nonsense  # noqa: B018
+        imgkit.nonsense  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_every_error_is_in_the_drawing() -> None:
-    """The tree that the module draws names every class, below its parent."""
+def test_the_error_tree_is_complete() -> None:
+    """The error tree in the docstring names every error class."""
     drawing = errors.__doc__ or ""
-    for name, one in vars(errors).items():
-        if inspect.isclass(one) and issubclass(one, errors.ImgkitError):
+    for name, cls in vars(errors).items():
+        if inspect.isclass(cls) and issubclass(cls, errors.ImgkitError):
             assert name in drawing
 
 
 def test_both_services_are_alike() -> None:
-    """The methods of both services have the same signatures and descriptions."""
+    """The methods of both services have equal signatures and docstrings."""
     for name in ("create_image", "create_image_edit", "create_image_variation", "download"):
         ours, theirs = getattr(imgkit.ImageService, name), getattr(imgkit.AsyncImageService, name)
         assert inspect.signature(ours) == inspect.signature(theirs)
@@ -124,7 +127,7 @@ def test_both_services_are_alike() -> None:
 
 def test_types_as_users_see_them() -> None:
     """A type checker infers results and rejects unknown keywords, in strict mode."""
-    done = subprocess.run(
+    done = run_process(
         [sys.executable, "-m", "mypy", "--strict", "--no-incremental", str(ROOT / "tests" / "typing_api.py")],
         capture_output=True, text=True, timeout=300, check=False, cwd=ROOT,
     )  # fmt: skip
@@ -132,7 +135,7 @@ def test_types_as_users_see_them() -> None:
 
 
 def test_metadata() -> None:
-    """The distribution is called imgkit-service, states its licence as PEP 639 does, and has its extras."""
+    """The metadata has the name, the licence expression of PEP 639, and all extras."""
     facts = metadata.metadata("imgkit-service")
     assert facts["License-Expression"] == "MIT"
     assert facts["Requires-Python"] == ">=3.11"
@@ -144,7 +147,7 @@ def test_metadata() -> None:
 
 
 def test_files_stay_small() -> None:
-    """No file of the library is over 400 lines."""
+    """No file of the library has over 400 lines."""
     sizes = {path.name: len(path.read_text("utf-8").splitlines()) for path in (ROOT / "imgkit").rglob("*.py")}
     assert {name: lines for name, lines in sizes.items() if lines > 400} == {}
 

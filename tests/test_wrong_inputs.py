@@ -1,4 +1,4 @@
-"""Pictures that are refused, and files that change, grow or never end."""
+"""Bad input images, and files that change, grow or never end."""
 
 from __future__ import annotations
 
@@ -31,16 +31,19 @@ PNG = picture("PNG")
 __all__ = ["cleanup"]  # a fixture, used by name
 
 
-def file(tmp_path: Path, data: bytes = PNG, name: str = "in.png") -> Path:
+def write_file(tmp_path: Path, data: bytes = PNG, name: str = "in.png") -> Path:
+    """Write a file into a folder and return its path."""
     (tmp_path / name).write_bytes(data)
     return tmp_path / name
 
 
-def text_handle(folder: Path) -> Any:
-    return file(folder, b"text").open()
+def open_as_text(folder: Path) -> Any:
+    """Return a file that is open as text."""
+    return write_file(folder, b"text").open()
 
 
-def closed(stream: Any) -> Any:
+def close_and_return(stream: Any) -> Any:
+    """Close a stream and return it."""
     stream.close()
     return stream
 
@@ -56,11 +59,11 @@ class GivesText:
 
 
 WRONG_STREAMS: list[tuple[Callable[[Path], Any], str]] = [
-    (text_handle, "open as text"),
+    (open_as_text, "open as text"),
     (lambda folder: io.StringIO("text"), "open as text"),
     (lambda folder: tempfile.NamedTemporaryFile("w+", dir=folder), "open as text"),  # noqa: SIM115
-    (lambda folder: closed(io.BytesIO(PNG)), "Is it still open?"),
-    (lambda folder: closed(file(folder).open("rb")), "Is it still open?"),
+    (lambda folder: close_and_return(io.BytesIO(PNG)), "Is it still open?"),
+    (lambda folder: close_and_return(write_file(folder).open("rb")), "Is it still open?"),
     (lambda folder: (folder / "out.png").open("wb"), "UnsupportedOperation"),
     (lambda folder: io.BytesIO(), "is empty"),
     (lambda folder: io.BufferedReader(io.BytesIO()), "is empty"),
@@ -72,17 +75,17 @@ WRONG_STREAMS: list[tuple[Callable[[Path], Any], str]] = [
 
 @pytest.mark.parametrize(("make", "problem"), WRONG_STREAMS)
 def test_wrong_file_objects(make: Any, problem: str, tmp_path: Path, cleanup: ExitStack) -> None:
-    """Whatever is wrong with a file object is an invalid request, without keys in the message."""
+    """Refuses a bad file object with its problem, and without keys in the message."""
     value = make(tmp_path)
     if hasattr(value, "close"):
         cleanup.callback(value.close)
-    said = refusal(value, cleanup)
-    assert problem in said
-    assert "sk-abc" not in said
+    reason = refusal(value, cleanup)
+    assert problem in reason
+    assert "sk-abc" not in reason
 
 
 def test_position_is_restored_when_reading_fails(cleanup: ExitStack) -> None:
-    """A stream that is refused midway stands where it stood."""
+    """Restores the position of a stream that it refuses midway."""
 
     class Odd(io.BytesIO):
         def read(self, size: int | None = -1) -> Any:
@@ -95,7 +98,7 @@ def test_position_is_restored_when_reading_fails(cleanup: ExitStack) -> None:
 
 
 def test_endless_stream(monkeypatch: pytest.MonkeyPatch, cleanup: ExitStack) -> None:
-    """A stream that never ends is read up to the limit and no further."""
+    """Reads an endless stream up to the limit and no further."""
     monkeypatch.setattr(inputs, "MAX_INPUT_BYTES", 1_000_000)
     asked = []
 
@@ -134,14 +137,15 @@ WRONG_FILES = [
 
 @pytest.mark.parametrize(("data", "problem"), WRONG_FILES)
 @pytest.mark.parametrize("kind", ["path", "bytes", "stream"])
-def test_wrong_content(data: bytes, problem: str, kind: str, tmp_path: Path, cleanup: ExitStack) -> None:
-    """The bytes decide, not the name; each problem is named, whatever way the bytes come."""
-    path = file(tmp_path, data)
+def test_bad_content(data: bytes, problem: str, kind: str, tmp_path: Path, cleanup: ExitStack) -> None:
+    """Names each problem of bad content, from paths, bytes and streams; the file name does not matter."""
+    path = write_file(tmp_path, data)
     value: Any = {"path": path, "bytes": data, "stream": io.BytesIO(data)}[kind]
     assert problem in refusal(value, cleanup)
 
 
-def fifo(folder: Path) -> Path:
+def make_fifo(folder: Path) -> Path:
+    """Make a named pipe and return its path."""
     os.mkfifo(folder / "fifo")
     return folder / "fifo"
 
@@ -149,12 +153,12 @@ def fifo(folder: Path) -> Path:
 WRONG_PATHS: list[tuple[Callable[[Path], Any], str]] = [
     (lambda folder: folder / "missing.png", "No such file"),
     (lambda folder: folder, "is a folder"),
-    (fifo, "is not a regular file"),
+    (make_fifo, "is not a regular file"),
     (lambda folder: "/dev/zero", "is not a regular file"),
     (lambda folder: "/proc/self/mem", "is empty"),
     (lambda folder: "a\0b.png", "embedded null"),
     (lambda folder: "\ud800.png", "surrogates not allowed"),
-    (lambda folder: file(folder) / "below.png", "Not a directory"),
+    (lambda folder: write_file(folder) / "below.png", "Not a directory"),
     (lambda folder: b"missing-as-bytes", "is text"),
     (lambda folder: "x" * 5_000_000, "File name too long"),
     (lambda folder: "data:image/png;base64", "without a comma"),
@@ -168,14 +172,14 @@ WRONG_PATHS: list[tuple[Callable[[Path], Any], str]] = [
 
 
 @pytest.mark.parametrize(("make", "problem"), WRONG_PATHS)
-def test_wrong_paths(make: Any, problem: str, tmp_path: Path, cleanup: ExitStack) -> None:
-    """A path or a data: URL that leads to no picture is refused at once; none of them blocks."""
+def test_bad_paths(make: Any, problem: str, tmp_path: Path, cleanup: ExitStack) -> None:
+    """Refuses a path or data: URL without an image at once, and never blocks."""
     assert problem in refusal(make(tmp_path), cleanup)
 
 
-def test_unreadable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cleanup: ExitStack) -> None:
-    """A file without permission, and one whose disk fails, are refused with the system's reason."""
-    path = file(tmp_path)
+def test_unreadable_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cleanup: ExitStack) -> None:
+    """Refuses unreadable files with the reason of the system."""
+    path = write_file(tmp_path)
 
     def fail(*args: Any) -> Any:
         raise PermissionError(13, "Permission denied")
@@ -195,7 +199,7 @@ TYPES = [
 
 @pytest.mark.parametrize(("value", "problem"), TYPES)
 def test_wrong_types(value: Any, problem: str) -> None:
-    """What can be no picture is known by its type, before anything is opened."""
+    """Refuses inputs of a wrong type before it opens anything."""
     assert problem in (find_type_problem(value) or "")
 
 
@@ -213,10 +217,13 @@ def rewrite(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [grow, shrink, rewrite])
-def test_changed_after_opening(change: Callable[[Path], None], tmp_path: Path, cleanup: ExitStack) -> None:
+def test_files_that_change_after_opening(
+    change: Callable[[Path], None], tmp_path: Path, cleanup: ExitStack
+) -> None:
     """A file that changes before it is sent never goes out whole."""
-    path = file(tmp_path)
-    os.utime(path, (1, 1))  # so that the change shows even within one tick of the file system's clock
+    path = write_file(tmp_path)
+    # An old time stamp shows the change even within one tick of the file system's clock.
+    os.utime(path, (1, 1))
     opened = open_input(path, "image", cleanup)
     change(path)
     sent = b""
@@ -226,12 +233,12 @@ def test_changed_after_opening(change: Callable[[Path], None], tmp_path: Path, c
     assert len(sent) < opened.length
 
 
-def test_replaced_after_opening(tmp_path: Path, cleanup: ExitStack) -> None:
-    """Another file under the same name is never mixed in: the old one is refused, as its links changed."""
-    path = file(tmp_path)
+def test_files_that_are_replaced_after_opening(tmp_path: Path, cleanup: ExitStack) -> None:
+    """Refuses a file that another file replaced, and mixes nothing of both."""
+    path = write_file(tmp_path)
     os.utime(path, (1, 1))
     opened = open_input(path, "image", cleanup)
-    os.replace(file(tmp_path, b"other", "other"), path)
+    os.replace(write_file(tmp_path, b"other", "other"), path)
     with pytest.raises(InvalidRequestError, match="changed"):
         opened.read()
     with path.open("rb") as stream:
@@ -240,9 +247,9 @@ def test_replaced_after_opening(tmp_path: Path, cleanup: ExitStack) -> None:
 
 @pytest.mark.parametrize("kind", ["path", "stream"])
 def test_memory_is_flat(kind: str, tmp_path: Path) -> None:
-    """A picture of 64 MB is opened and sent in bounded blocks, never held whole."""
-    path = file(tmp_path)
-    os.truncate(path, 64 * 1024 * 1024)  # zeros behind the end of the picture
+    """Opens and sends an image of 64 MB in bounded blocks."""
+    path = write_file(tmp_path)
+    os.truncate(path, 64 * 1024 * 1024)  # zeros after the end of the image
     with ExitStack() as stack:
         value: Any = path if kind == "path" else stack.enter_context(path.open("r+b"))
         tracemalloc.start()
@@ -256,7 +263,7 @@ def test_memory_is_flat(kind: str, tmp_path: Path) -> None:
 
 @given(st.one_of(st.binary(max_size=200), st.integers(0, len(PNG)).map(lambda end: PNG[:end])))
 def test_fuzz(data: bytes) -> None:
-    """Bytes are a whole picture or an invalid request, which can be pickled; nothing else happens."""
+    """Any bytes are an image or raise an InvalidRequestError that can be pickled."""
     with ExitStack() as stack:
         if is_complete_bytes(data):
             assert open_input(data, "image", stack).read() == data
@@ -267,7 +274,7 @@ def test_fuzz(data: bytes) -> None:
 
 
 def test_short_reads(cleanup: ExitStack) -> None:
-    """A source that gives less than was asked for loses nothing."""
+    """Loses nothing from a source that returns less than requested."""
     chance = random.Random(1)
     opened = ImageFile("image", len(PNG), lambda size, at: PNG[at : at + min(size, chance.randint(1, 1024))])
     assert opened.read() == PNG

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import imgkit
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, reply
+from tests.support.processes import run_process
 from tests.testing.test_vcr_config import CALLS, outcome, play, script
 
 CASSETTES = Path(__file__).parents[1] / "cassettes"
@@ -56,7 +56,7 @@ def test_without_vcrpy(tmp_path: Path) -> None:
         f"s = imgkit.ImageService(client_options={{'fixtures': {str(path)!r}}}); "
         "print(s.create_image('a fox')[0].width, 'requests' in sys.modules)"
     )
-    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    process = run_process([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
     assert process.stdout == "8 False\n", process.stderr
 
 

@@ -1,4 +1,4 @@
-"""Ledgers: they may refuse a sending, are told how each ends, and cost no picture that is paid for."""
+"""Ledgers: they may refuse an attempt, learn how it ends, and never cost a paid image."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import imgkit
 from tests.support.pictures import answer, encoded, noise, picture
 from tests.support.wire_server import WireServer, drop, hang, reply
 
-SETTINGS = {"api_key": "sk-test", "timeout_s": 5}
+SETTINGS: dict[str, Any] = {"api_key": "sk-test", "timeout_s": 5}
 RATE = reply(429, {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}, retry_after="0.01")
 
 
-class Book:
-    """A ledger that writes down what it is told."""
+class LedgerLog:
+    """A ledger that logs its calls, and fails in one of them if asked."""
 
     def __init__(self, *, spools: bool = True, wrong: str = "") -> None:
         self.spools = spools
-        self.told: list[Any] = []
+        self.log: list[Any] = []
         self.parts: dict[str, bytes] = {}
         self._wrong = wrong
 
@@ -31,7 +31,7 @@ class Book:
         return self
 
     def _note(self, what: str, *facts: Any) -> None:
-        self.told.append((what, *facts))
+        self.log.append((what, *facts))
         if what == self._wrong:
             raise RuntimeError("the book is full")
 
@@ -62,29 +62,32 @@ class Book:
         self._note("close")
 
 
-def create(flavor: Any, server: WireServer, backend: str, *books: Book, **call: Any) -> Any:
+def create(flavor: Any, server: WireServer, backend: str, *books: LedgerLog, **call: Any) -> Any:
+    """Create an image with these ledgers."""
     retry = call.pop("retry", False)
     settings = {**SETTINGS, "base_url": server.base_url, "plugins": list(books), "retry": retry}
     return flavor.run(lambda service: service.create_image("a fox", **call), backend, **settings)
 
 
-def test_the_course_of_a_call(flavor: Any, http_backend: str) -> None:
-    book, other = Book(), Book(spools=False)
+def test_the_ledger_calls_of_a_call(flavor: Any, http_backend: str) -> None:
+    """Calls the ledgers in order, and passes reply data only to a ledger that spools."""
+    book, other = LedgerLog(), LedgerLog(spools=False)
     with WireServer(reply(200, answer(2))) as server:
         create(flavor, server, http_backend, book, other)
-    assert book.told == [("reserve", 1), ("begin", 200), ("complete",), ("settle", 2)]
-    assert other.told == [("reserve", 1), ("settle", 2)]
-    assert set(book.parts) == {"reply"}  # pictures this small stay in the text
+    assert book.log == [("reserve", 1), ("begin", 200), ("complete",), ("settle", 2)]
+    assert other.log == [("reserve", 1), ("settle", 2)]
+    assert set(book.parts) == {"reply"}  # small images stay in the text
     with WireServer(reply(200, {"data": [{"b64_json": encoded(noise(1))}]})) as server:
         create(flavor, server, http_backend, book)
     assert book.parts["0"] == noise(1)
 
 
-def test_each_sending_has_its_reservation(flavor: Any, http_backend: str) -> None:
-    book = Book()
+def test_each_attempt_has_its_reservation(flavor: Any, http_backend: str) -> None:
+    """Reserves and settles each attempt of a call."""
+    book = LedgerLog()
     with WireServer(RATE, RATE, reply(200, answer())) as server:
         create(flavor, server, http_backend, book, retry=True)
-    assert [one for one in book.told if one[0] in ("reserve", "settle")] == [
+    assert [call for call in book.log if call[0] in ("reserve", "settle")] == [
         ("reserve", 1), ("settle", None), ("reserve", 2), ("settle", None), ("reserve", 3), ("settle", 1),
     ]  # fmt: skip
 
@@ -102,70 +105,76 @@ def test_each_sending_has_its_reservation(flavor: Any, http_backend: str) -> Non
     ids=["400", "500", "drop", "504", "empty", "unreadable"],
 )
 def test_how_failures_end(flavor: Any, http_backend: str, script: Any, end: Any) -> None:
-    book = Book()
+    """Settles refused attempts and keeps those that may be billed."""
+    book = LedgerLog()
     with WireServer(script) as server, pytest.raises(imgkit.ImgkitError) as caught:
         create(flavor, server, http_backend, book)
-    assert book.told[-1] == end
+    assert book.log[-1] == end
     if end[0] == "keep":
         assert caught.value.spool_path == "/kept/here"  # type: ignore[attr-defined]
 
 
-def test_what_was_not_sent_is_settled(flavor: Any, http_backend: str) -> None:
-    book = Book()
+def test_an_unsent_attempt_is_settled(flavor: Any, http_backend: str) -> None:
+    """Settles an attempt that was not sent."""
+    book = LedgerLog()
     with WireServer(drop) as server:
         pass
     with pytest.raises(imgkit.NotSentError):
         create(flavor, server, http_backend, book)
-    assert book.told == [("reserve", 1), ("settle", None)]
+    assert book.log == [("reserve", 1), ("settle", None)]
 
 
-def test_pictures_that_are_not_saved(flavor: Any, http_backend: str, tmp_path: Path) -> None:
+def test_images_that_cannot_be_saved_are_kept(flavor: Any, http_backend: str, tmp_path: Path) -> None:
+    """Keeps the reservation of images that could not be saved."""
     from imgkit.images.saving import SavePlan
 
     class Full(SavePlan):
         def write(self, image: Any, count: int) -> Path:
             raise imgkit.SaveError("the disk is full", images=(image,))
 
-    book = Book()
+    book = LedgerLog()
     with WireServer(reply(200, answer())) as server, pytest.raises(imgkit.SaveError) as caught:
         create(flavor, server, http_backend, book, save_to=Full(tmp_path, "x", True))
-    assert book.told[-1] == ("keep", "SaveError", 1)
+    assert book.log[-1] == ("keep", "SaveError", 1)
     assert caught.value.spool_path == "/kept/here"
 
 
 def test_a_ledger_may_refuse(flavor: Any, http_backend: str) -> None:
-    """Nothing is sent then, and what another one had reserved is given up."""
+    """A refusal sends nothing and closes the reservations of other ledgers."""
 
-    class Refuses(Book):
+    class Refuses(LedgerLog):
         def reserve(self, request: Any, call: Any, attempt: int) -> Any:
             raise imgkit.ConfigurationError("no money left")
 
-    first = Book()
+    first = LedgerLog()
     with WireServer(reply(200, answer())) as server:
         with pytest.raises(imgkit.ConfigurationError, match="no money left"):
             create(flavor, server, http_backend, first, Refuses())
         assert server.accepted == 0
-    assert first.told == [("reserve", 1), ("close",)]
+    assert first.log == [("reserve", 1), ("close",)]
 
 
 @pytest.mark.parametrize("wrong", ["begin", "write", "complete", "settle"])
-def test_a_ledger_that_fails_costs_no_picture(flavor: Any, http_backend: str, wrong: str) -> None:
+def test_a_failing_ledger_costs_no_image(flavor: Any, http_backend: str, wrong: str) -> None:
+    """A ledger that fails after sending costs a warning, not the image."""
     with WireServer(reply(200, answer())) as server:
-        made = create(flavor, server, http_backend, Book(wrong=wrong))
+        made = create(flavor, server, http_backend, LedgerLog(wrong=wrong))
     assert made[0].data == picture()
     assert "the book is full" in made.warnings[0]
-    assert "Book" in made.warnings[0]
+    assert "LedgerLog" in made.warnings[0]
 
 
-def test_a_ledger_that_fails_before_anything_is_sent(flavor: Any, http_backend: str) -> None:
+def test_a_ledger_that_fails_before_sending(flavor: Any, http_backend: str) -> None:
+    """A ledger that fails to reserve ends the call before it sends."""
     with WireServer(reply(200, answer())) as server:
         with pytest.raises(imgkit.PluginError, match="the book is full"):
-            create(flavor, server, http_backend, Book(wrong="reserve"))
+            create(flavor, server, http_backend, LedgerLog(wrong="reserve"))
         assert server.accepted == 0
 
 
-def test_a_call_that_is_broken_off(http_backend: str) -> None:
-    book = Book()
+def test_a_cancelled_call_is_kept(http_backend: str) -> None:
+    """Keeps the reservation of a cancelled call."""
+    book = LedgerLog()
 
     async def main(server: WireServer) -> None:
         settings = {**SETTINGS, "base_url": server.base_url, "plugins": [book]}
@@ -179,10 +188,12 @@ def test_a_call_that_is_broken_off(http_backend: str) -> None:
 
     with WireServer(hang) as server:
         asyncio.run(main(server))
-    assert book.told == [("reserve", 1), ("keep", "GeneratorExit", None)]
+    assert book.log == [("reserve", 1), ("keep", "GeneratorExit", None)]
 
 
-def test_something_that_is_no_ledger() -> None:
+def test_a_bad_ledger_is_refused() -> None:
+    """Refuses a hook result that is no ledger."""
+
     class Wrong:
         @imgkit.hookimpl
         def imgkit_ledger(self, settings: Any) -> Any:
@@ -192,17 +203,17 @@ def test_something_that_is_no_ledger() -> None:
         imgkit.ImageService(plugins=[Wrong()])
 
 
-def test_a_ledger_that_is_added_later(flavor: Any, http_backend: str) -> None:
-    """Adding a plugin asks the others not again what they supply."""
+def test_a_ledger_added_later(flavor: Any, http_backend: str) -> None:
+    """Adding a plugin does not ask other plugins for their ledgers again."""
     asked = []
 
-    class Counts(Book):
+    class Counts(LedgerLog):
         @imgkit.hookimpl
         def imgkit_ledger(self, settings: Any) -> Any:
             asked.append(1)
             return self
 
     with imgkit.ImageService("requests", base_url="http://127.0.0.1:1/v1", plugins=[Counts()]) as service:
-        service.plugins.add(Book())
+        service.plugins.add(LedgerLog())
         assert len(service._core.resources.ledgers) == 2
     assert len(asked) == 1

@@ -21,6 +21,7 @@ from imgkit.cache.memory import MemoryStore
 from imgkit.plugins.protocols import CacheStore, Failure, Hit, Lease
 from imgkit.testing import CacheStoreContract
 from imgkit.testing.cache_store import KEY, OTHER, PICTURES, busy, entry, hit, leased
+from tests.support.processes import run_in_fork, start_process
 
 _SPEC = importlib.util.spec_from_file_location("fsspec_store", "examples/stores/fsspec_store.py")
 assert _SPEC is not None
@@ -219,23 +220,28 @@ def test_a_forked_child_holds_nothing(tmp_path: Path, kind: str) -> None:
     """Leases stay with the parent. In the child those in memory are free, since their holder is not there."""
     store = MemoryStore() if kind == "memory" else FolderStore(tmp_path)
     lease = leased(store.try_lease(KEY))
-    child = os.fork()
-    if child == 0:
-        answer = store.try_lease(KEY)
-        os._exit(0 if isinstance(answer, Lease) == (kind == "memory") else 1)
-    assert os.waitpid(child, 0)[1] == 0
+    assert run_in_fork(lambda: isinstance(store.try_lease(KEY), Lease) == (kind == "memory")) == 0
     busy(store.try_lease(KEY))
     store.commit(lease, entry())
 
 
 WRITER = """
-import itertools, sys, time
+import itertools, os, sys, time
 from imgkit.plugins.protocols import Lease
 from imgkit.cache.folder import FolderStore
 from imgkit.testing.cache_store import entry
 store = FolderStore(sys.argv[1])
-print("ready", flush=True)
-for number in itertools.count():
+for _ in sys.stdin:
+    parent = os.getpid()
+    child = os.fork()
+    if not child:
+        break
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
+else:
+    sys.exit()
+for number in itertools.takewhile(lambda number: os.getppid() == parent, itertools.count()):
     answer = store.try_lease(f"{number % 3:064d}", newer_than=time.time())
     if isinstance(answer, Lease):
         store.commit(answer, entry(pictures=(number.to_bytes(8, "big") * 4000, b"b" * number)))
@@ -245,16 +251,18 @@ for number in itertools.count():
 def test_killed_at_any_moment(tmp_path: Path) -> None:
     """Whenever a process is killed, every hit is whole, its lease is free, and nothing has to be mended."""
     store = FolderStore(tmp_path)
+    writers = start_process(
+        [sys.executable, "-c", WRITER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert writers.stdin is not None
+    assert writers.stdout is not None
     for round in range(12):
-        process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, env={**os.environ}
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
+        writers.stdin.write(b"\n")
+        writers.stdin.flush()
+        writer = int(writers.stdout.readline())
         time.sleep(0.003 * (round + 1))
-        process.send_signal(signal.SIGKILL)
-        process.wait(20)
-        process.stdout.close()
+        os.kill(writer, signal.SIGKILL)
+        assert writers.stdout.readline() == b"ended\n"
         for number in range(3):
             answer = store.try_lease(f"{number:064d}")
             if isinstance(answer, Hit):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import run_process
+
 SMALL = ("--size", "64x64")
 OFFLINE = "painted offline, not by a model; nothing was sent, nothing was spent"
 CANARY = "sk-test-CANARY-1234567890abcdef"
@@ -47,6 +49,6 @@ def imgkit(
     *args: str, cwd: Path, env: Mapping[str, str] | None = None, stdin: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
     """Run the command in a process of its own, with pipes."""
-    return subprocess.run(
+    return run_process(
         command(*args), cwd=cwd, env=environment(**(env or {})), input=stdin, capture_output=True, timeout=50
     )

@@ -22,6 +22,7 @@ from typing import IO, Any
 import pytest
 
 from tests.cli.support import CANARY, OFFLINE, SMALL, command, environment, imgkit
+from tests.support.processes import run_process, start_process
 
 HEAVY = ("requests", "aiohttp", "marshmallow", "PIL", "asyncio", "rich")
 
@@ -82,7 +83,7 @@ def test_python_m_and_a_name_made_from_the_prompt(tmp_path: Path) -> None:
     """`python -m imgkit` is the same command, and needs no -o."""
     args = [sys.executable, "-W", "error", "-m", "imgkit", "create", "A Red Fox!", "--no-sidecar", *SMALL]
     for expected in (b"a-red-fox.png\n", b"a-red-fox-2.png\n"):
-        done = subprocess.run(args, cwd=tmp_path, env=environment(), capture_output=True, timeout=50)
+        done = run_process(args, cwd=tmp_path, env=environment(), capture_output=True, timeout=50)
         assert (done.returncode, done.stdout) == (0, expected), done.stderr
     assert sorted(os.listdir(tmp_path)) == ["a-red-fox-2.png", "a-red-fox.png"]
 
@@ -114,7 +115,7 @@ def test_help_and_version_import_nothing_heavy(tmp_path: Path) -> None:
             "import sys; sys.argv[0] = 'imgkit'; from imgkit.__main__ import main; code = main(); "
             f"sys.stderr.write(repr([name for name in {forbidden} if name in sys.modules])); sys.exit(code)"
         )
-        done = subprocess.run([sys.executable, "-c", program, option], cwd=tmp_path, env=environment(),
+        done = run_process([sys.executable, "-c", program, option], cwd=tmp_path, env=environment(),
                               capture_output=True, timeout=50)  # fmt: skip
         assert (done.returncode, done.stderr) == (0, b"[]")
         assert b"imgkit" in done.stdout
@@ -123,7 +124,7 @@ def test_help_and_version_import_nothing_heavy(tmp_path: Path) -> None:
 def test_without_click_one_line_says_what_to_install(tmp_path: Path) -> None:
     """The command of a bare installation explains itself."""
     program = "import sys; sys.modules['click'] = None; from imgkit.__main__ import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", program, "create", "fox"], cwd=tmp_path, env=environment(),
+    done = run_process([sys.executable, "-c", program, "create", "fox"], cwd=tmp_path, env=environment(),
                           capture_output=True, timeout=50)  # fmt: skip
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr == b"imgkit: the command line needs click: pip install 'imgkit-service[cli]'\n"
@@ -134,7 +135,7 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path, args: tuple[str, ...
     """`imgkit … | head -0` ends quietly, and its picture is there."""
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(command(*args), cwd=tmp_path, env=environment(), stdout=writer,
+    done = run_process(command(*args), cwd=tmp_path, env=environment(), stdout=writer,
                           stderr=subprocess.PIPE, timeout=50)  # fmt: skip
     os.close(writer)
     assert done.returncode == 0
@@ -146,7 +147,7 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path, args: tuple[str, ...
 def test_a_full_disk_behind_stdout_is_told_in_a_line(tmp_path: Path, args: tuple[str, ...]) -> None:
     """Paths that stdout does not take are told on stderr instead, without a traceback."""
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(command(*args), cwd=tmp_path, env=environment(), stdout=full,
+        done = run_process(command(*args), cwd=tmp_path, env=environment(), stdout=full,
                               stderr=subprocess.PIPE, timeout=50)  # fmt: skip
     lines = done.stderr.decode().splitlines()
     assert done.returncode == 9
@@ -157,7 +158,7 @@ def test_a_full_disk_behind_stdout_is_told_in_a_line(tmp_path: Path, args: tuple
 def test_closed_streams_do_not_matter(tmp_path: Path) -> None:
     """With all three streams closed a picture is still made, and nothing is mixed into it."""
     shell = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command("create", "fox", *SMALL)]
-    done = subprocess.run(shell, cwd=tmp_path, env=environment(), timeout=50)
+    done = run_process(shell, cwd=tmp_path, env=environment(), timeout=50)
     assert done.returncode == 0
     assert (tmp_path / "fox.png").read_bytes().startswith(b"\x89PNG")
 
@@ -259,7 +260,7 @@ def test_warnings_of_a_reply_are_told(tmp_path: Path) -> None:
 def on_terminal(cwd: Path, *args: str, **env: str) -> tuple[subprocess.Popen[bytes], int]:
     """Start the command with stderr on a terminal; return it and the terminal's other end."""
     ours, theirs = pty.openpty()
-    child = subprocess.Popen(command(*args), cwd=cwd, env=environment(**env), stdin=subprocess.DEVNULL,
+    child = start_process(command(*args), cwd=cwd, env=environment(**env), stdin=subprocess.DEVNULL,
                              stdout=subprocess.PIPE, stderr=theirs)  # fmt: skip
     os.close(theirs)
     return child, ours
@@ -325,7 +326,7 @@ def test_ctrl_c_after_a_request_was_sent(tmp_path: Path, backend: str) -> None:
         handler.close_connection = True
 
     with api(answer) as base_url:
-        child = subprocess.Popen(
+        child = start_process(
             command("create", "fox", "--backend", backend, "--base-url", base_url), cwd=tmp_path,
             env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip

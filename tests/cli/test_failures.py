@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from imgkit.images.image import Image
 from imgkit.images.saving import SavePlan
 from imgkit.images.sources import BytesSource, UrlSource
 from tests.cli.support import CANARY, SMALL, clear
+from tests.support.processes import run_process
 
 PYTHON_WORDS = (
     "error.body",
@@ -279,7 +279,7 @@ def test_the_url_of_a_picture_that_was_not_fetched_is_kept_out_of_messages(tmp_p
 def test_half_a_reply_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The part of a reply that did arrive before the connection was cut is in a private file."""
     monkeypatch.chdir(tmp_path)
-    done = subprocess.run(
+    done = run_process(
         [sys.executable, "-m", "imgkit", "create", "fox", "--size", "64x64", "--simulate", "half_body"],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from tests.cli.support import command, environment, imgkit
 from tests.support.plugin_packages import BACKEND, install
+from tests.support.processes import run_process
 
 BLOCK = {"IMGKIT_BLOCK_PLUGINS": "zeta"}
 OWN = ["cache", "logging", "recorder", "retry", "telemetry"]
@@ -47,7 +47,7 @@ def test_listed_without_being_imported(tmp_path: Path) -> None:
     program = command()[-1].replace("sys.exit(main())", "sys.exit(main() or print([n for n in sys.modules "
         "if n.startswith('imgkit_') or n in ('requests', 'aiohttp', 'opentelemetry')]))")  # fmt: skip
     argv = [*command()[:-1], program, "plugins"]
-    traced = subprocess.run(
+    traced = run_process(
         argv, cwd=tmp_path, env=environment(**env), capture_output=True, timeout=50, text=True
     )
     assert traced.stdout.splitlines()[-1] == "[]"

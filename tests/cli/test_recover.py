@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from imgkit.cli.run import run
 from imgkit.default_plugins.spool import open_spool
 from tests.cli.support import CANARY, clear, command, environment, imgkit
 from tests.support.pictures import encoded, noise
+from tests.support.processes import start_process
 from tests.support.wire_server import Line, WireServer, head, reply
 
 PICTURES = [noise(1), noise(2)]
@@ -55,7 +55,7 @@ def test_a_killed_process_loses_nothing(tmp_path: Path, capsys: Any) -> None:
         line.until_client_leaves()
 
     with WireServer(script) as server:
-        process = subprocess.Popen(command(*create(server)), cwd=tmp_path, env=real(tmp_path))
+        process = start_process(command(*create(server)), cwd=tmp_path, env=real(tmp_path))
         part = "home/spool/*/1.part"
         until(lambda: any(path.stat().st_size > 1000 for path in tmp_path.glob(part)))
         assert run(["recover"]) == 0

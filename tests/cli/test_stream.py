@@ -25,6 +25,7 @@ from imgkit.images.saving import SavePlan
 from tests.cli.support import CANARY, SMALL, clear, command, environment, imgkit
 from tests.support.event_streams import HEAD, PARTIAL, WHOLE, chunk, completed, partial, streamed
 from tests.support.pictures import noise, picture
+from tests.support.processes import start_process
 from tests.support.wire_server import Line, WireServer
 
 
@@ -167,7 +168,7 @@ def test_a_killed_process(tmp_path: Path, capsys: Any) -> None:
         line.until_client_leaves()
 
     with WireServer(script) as server:
-        process = subprocess.Popen(
+        process = start_process(
             command("create", "a fox", "--stream", "--backend=requests", f"--base-url={server.base_url}"),
             cwd=tmp_path,
             env=environment(IMGKIT_HOME=str(tmp_path / "home"), OPENAI_API_KEY=CANARY),
@@ -198,7 +199,7 @@ def test_a_process_that_is_told_to_end(tmp_path: Path, number: signal.Signals, c
         line.until_client_leaves()
 
     with WireServer(script) as server:
-        process = subprocess.Popen(
+        process = start_process(
             command("create", "a fox", "--stream", "--backend=requests", f"--base-url={server.base_url}"),
             cwd=tmp_path,
             env=environment(IMGKIT_HOME=str(tmp_path / "home"), OPENAI_API_KEY=CANARY),
@@ -210,7 +211,7 @@ def test_a_process_that_is_told_to_end(tmp_path: Path, number: signal.Signals, c
             assert time.monotonic() < end, "it takes too long"
             time.sleep(0.02)
         process.send_signal(number)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=40)
     assert process.returncode == (130 if number == signal.SIGINT else -number)
     assert said.endswith("may have been made and billed; what had arrived is kept: `imgkit recover`\n")
     assert pictures(tmp_path) == ["a-fox.partial-0.png"]
@@ -222,7 +223,7 @@ def terminal(*args: str, cwd: Path, **more: str) -> tuple[bytes, bytes]:
     """Run the command with standard error on a terminal; return standard output, and what was drawn."""
     ours, theirs = pty.openpty()
     try:
-        done = subprocess.Popen(
+        done = start_process(
             command(*args), cwd=cwd, env=environment(**more), stdout=subprocess.PIPE, stderr=theirs
         )
         os.close(theirs)

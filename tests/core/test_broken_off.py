@@ -1,4 +1,4 @@
-"""Calls and streams broken off while threads are at work: they end in order, and send nothing more."""
+"""Calls and streams that end early while threads work: they end in order and send nothing more."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.support.wire_server import Line, WireServer, head, reply
 SLOW_DOWN = reply(429, {"error": {"message": "slow down"}}, retry_after="30")
 
 
-def test_a_service_that_is_closed_while_a_call_pauses(http_backend: str) -> None:
-    """The pause before another try ends at once, and nothing more is sent, also by the parts of a call."""
+def test_closing_a_service_ends_the_pause_before_a_retry(http_backend: str) -> None:
+    """Closing the service ends the pause before a retry at once, also in each part of a split call."""
 
     async def main(base_url: str, count: int) -> list[Any]:
         service = imgkit.AsyncImageService(http_backend, base_url=base_url)
@@ -45,13 +45,13 @@ def test_a_service_that_is_closed_while_a_call_pauses(http_backend: str) -> None
 REQUEST = HttpRequest(method="POST", url="http://127.0.0.1:9/v1", headers={}, body=BytesBody(b"{}"))
 
 
-def test_a_part_is_aborted_between_two_transfers() -> None:
-    """Wherever the abort of another thread meets a part that is about to send, nothing is sent."""
+def test_an_abort_between_two_transfers_stops_the_part() -> None:
+    """A part that another thread aborts just before it sends sends nothing."""
 
     class Racing(DriverTransfer):
         def for_next_request(self) -> DriverTransfer:
             stop.set()
-            driver.abort()  # it finds the transfer of the request before
+            driver.abort()  # aborts the previous transfer
             return super().for_next_request()
 
     class Backend:
@@ -77,35 +77,37 @@ def test_a_part_is_aborted_between_two_transfers() -> None:
 
 
 class SlowLedger:
-    """A plugin whose reservations note what they are told; all but one are slow with the beginning."""
+    """A ledger that logs the calls of its reservations; all but one reservation block in `begin`."""
 
     def __init__(self, quick: int) -> None:
         self.gate = threading.Event()
         self.open = threading.Event()
         self.open.set()
         self.quick = quick
-        self.told: list[list[str]] = []
+        self.logs: list[list[str]] = []
 
     @imgkit.hookimpl
     def imgkit_ledger(self, settings: Any) -> Any:
         return self
 
     def reserve(self, request: Any, call: Any, attempt: int) -> Any:
-        self.told.append([])
-        return SlowReservation(self.open if attempt == self.quick else self.gate, self.told[-1])
+        self.logs.append([])
+        return SlowReservation(self.open if attempt == self.quick else self.gate, self.logs[-1])
 
 
 class SlowReservation:
+    """A reservation whose `begin` waits for a gate."""
+
     spools = True
 
-    def __init__(self, gate: threading.Event, told: list[str]) -> None:
+    def __init__(self, gate: threading.Event, log: list[str]) -> None:
         self._gate = gate
-        self._told = told
+        self._log = log
 
     def begin(self, head: Any) -> None:
-        self._told.append("begins")
+        self._log.append("begins")
         assert self._gate.wait(10)
-        self._told.append("has begun")
+        self._log.append("has begun")
 
     def write(self, part: str, data: bytes) -> None:
         """Nothing to do."""
@@ -114,19 +116,19 @@ class SlowReservation:
         """Nothing to do."""
 
     def settle(self, response: Any) -> None:
-        self._told.append("settled")
+        self._log.append("settled")
 
     def keep(self, error: BaseException, response: Any) -> None:
-        self._told.append("kept")
+        self._log.append("kept")
 
     def close(self) -> None:
-        self._told.append("closed")
+        self._log.append("closed")
 
 
 @pytest.mark.parametrize("cancels", [1, 2])
 @pytest.mark.parametrize("count", [1, 23])
-def test_a_cancelled_call_ends_in_order(http_backend: str, count: int, cancels: int) -> None:
-    """What runs in a thread is waited for before accounts end, also by parts, and if cancelled twice."""
+def test_a_cancelled_call_waits_for_its_threads(http_backend: str, count: int, cancels: int) -> None:
+    """A cancelled call joins its threads before it keeps its reservations, also if cancelled twice."""
     ledger = SlowLedger(quick=2)
 
     async def main(base_url: str) -> None:
@@ -135,7 +137,7 @@ def test_a_cancelled_call_ends_in_order(http_backend: str, count: int, cancels: 
             plugins=[ledger], retry=False,
         ) as service:  # fmt: skip
             call = asyncio.create_task(service.create_image("a fox", n=count))
-            while sum(one[:1] == ["begins"] for one in ledger.told) < (count + 9) // 10:
+            while sum(log[:1] == ["begins"] for log in ledger.logs) < (count + 9) // 10:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.02)
             for _ in range(cancels):
@@ -151,11 +153,11 @@ def test_a_cancelled_call_ends_in_order(http_backend: str, count: int, cancels: 
 
     with WireServer(half) as server:
         asyncio.run(main(server.base_url))
-    assert ledger.told == [["begins", "has begun", "kept"]] * ((count + 9) // 10)
+    assert ledger.logs == [["begins", "has begun", "kept"]] * ((count + 9) // 10)
 
 
-def test_closed_by_another_while_a_thread_is_at_work(flavor: Face, http_backend: str) -> None:
-    """Whoever reads ends the stream, in order: what runs is done first, and accounts end after it."""
+def test_closing_a_stream_waits_for_its_thread(flavor: Face, http_backend: str) -> None:
+    """The reader ends a stream closed from elsewhere: first its running work, then its reservations."""
     ledger = SlowLedger(quick=0)
 
     def blocking(service: Any) -> None:
@@ -170,22 +172,23 @@ def test_closed_by_another_while_a_thread_is_at_work(flavor: Face, http_backend:
         with service.stream_image("a fox") as events:
             reader = threading.Thread(target=read)
             reader.start()
-            while not any(ledger.told):
+            while not any(ledger.logs):
                 time.sleep(0.01)
             events.close()
-            assert ledger.told == [["begins"]]
+            assert ledger.logs == [["begins"]]
             ledger.gate.set()
             reader.join(10)
-        assert all(isinstance(one, imgkit.OutcomeUnknownError) for one in ends)  # or the event that had come
+        # The reader ends with this error, or returns an event that it had received.
+        assert all(isinstance(end, imgkit.OutcomeUnknownError) for end in ends)
 
     async def awaiting(service: Any) -> None:
         async with service.stream_image("a fox") as events:
             reader = asyncio.create_task(anext(events))
-            while not any(ledger.told):
+            while not any(ledger.logs):
                 await asyncio.sleep(0.01)
             await events.close()
             await asyncio.sleep(0.01)
-            assert ledger.told == [["begins"]]
+            assert ledger.logs == [["begins"]]
             ledger.gate.set()
             with contextlib.suppress(imgkit.OutcomeUnknownError):
                 await reader
@@ -195,11 +198,11 @@ def test_closed_by_another_while_a_thread_is_at_work(flavor: Face, http_backend:
     with WireServer(half_a_stream(left)) as server:
         flavor.run(work, http_backend, base_url=server.base_url, plugins=[ledger])
         assert left.wait(10)
-    assert ledger.told == [["begins", "has begun", "kept"]]
+    assert ledger.logs == [["begins", "has begun", "kept"]]
 
 
-def test_ctrl_c_while_the_threads_of_parts_are_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that run already are broken off and waited for, and the others never send."""
+def test_ctrl_c_while_part_threads_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C aborts and joins the part threads that run; the other parts never send."""
     ledger = SlowLedger(quick=1)
     ledger.gate.set()
     started: list[threading.Thread] = []
@@ -210,7 +213,7 @@ def test_ctrl_c_while_the_threads_of_parts_are_started(monkeypatch: pytest.Monke
         if thread.name.startswith("imgkit-part"):
             started.append(thread)
             if len(started) == 2:
-                while not any("has begun" in one for one in ledger.told):
+                while not any("has begun" in log for log in ledger.logs):
                     time.sleep(0.01)
                 raise KeyboardInterrupt
 
@@ -229,8 +232,8 @@ def test_ctrl_c_while_the_threads_of_parts_are_started(monkeypatch: pytest.Monke
         with pytest.raises(KeyboardInterrupt):
             service.create_image("a fox", n=43)
         assert 0 < server.posts <= 2
-        assert ledger.told
-        assert {one[-1] for one in ledger.told} <= {"kept", "settled"}
+        assert ledger.logs
+        assert {log[-1] for log in ledger.logs} <= {"kept", "settled"}
         for thread in started:
             thread.join(10)
             assert not thread.is_alive()

@@ -1,9 +1,8 @@
-"""Equal calls at once, as threads, tasks and processes: one pays, all get what came of it."""
+"""Concurrent identical calls, as threads, tasks and processes: one pays, and all get its result."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -20,16 +19,17 @@ from imgkit.cache.folder import FolderStore
 from imgkit.cache.memory import MemoryStore
 from imgkit.core.operations import OperationFlows
 from imgkit.plugins.events import Failed
-from imgkit.runtime.flow import Finished, RunBlocking, Sleep, advance
+from imgkit.runtime.flow import Finished, RunBlocking, SendRequest, Sleep, advance
 from tests.support.pictures import answer, picture
+from tests.support.processes import start_process
 from tests.support.wire_server import Line, Script, WireServer, drop, reply
 
 MANY = 10
-SETTINGS = {"api_key": "sk-test", "timeout_s": 30, "retry": False}
+SETTINGS: dict[str, Any] = {"api_key": "sk-test", "timeout_s": 30, "retry": False}
 
 
 class Gate:
-    """A server's script that answers when the test says so."""
+    """A server script that waits for the test before it replies."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -48,7 +48,7 @@ def store(request: Any, tmp_path: Path) -> Any:
 
 
 class Waiters:
-    """Counts the calls that have been told to wait."""
+    """A store that counts the waiting calls."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
@@ -67,18 +67,22 @@ class Waiters:
         self._store.abandon(lease, failure)
 
 
-def outcome(call: Any) -> Any:
+def result_or_error(call: Any) -> Any:
+    """Return the result of a call, or the imgkit error that it raises."""
     try:
         return call()
     except imgkit.ImgkitError as error:
         return error
 
 
-def as_threads(server: WireServer, backend: str, gate: Gate, **settings: Any) -> list[Any]:
-    ended: list[Any] = []
+def run_as_threads(server: WireServer, backend: str, gate: Gate, **settings: Any) -> list[Any]:
+    """Run MANY identical calls in threads; return their results and errors."""
+    results: list[Any] = []
     with imgkit.ImageService(backend, base_url=server.base_url, **{**SETTINGS, **settings}) as service:
         threads = [
-            threading.Thread(target=lambda: ended.append(outcome(lambda: service.create_image("a fox"))))
+            threading.Thread(
+                target=lambda: results.append(result_or_error(lambda: service.create_image("a fox")))
+            )
             for _ in range(MANY)
         ]
         for thread in threads:
@@ -87,10 +91,12 @@ def as_threads(server: WireServer, backend: str, gate: Gate, **settings: Any) ->
         gate.open.set()
         for thread in threads:
             thread.join(30)
-    return ended
+    return results
 
 
-def as_tasks(server: WireServer, backend: str, gate: Gate, **settings: Any) -> list[Any]:
+def run_as_tasks(server: WireServer, backend: str, gate: Gate, **settings: Any) -> list[Any]:
+    """Run MANY identical calls as tasks; return their results and errors."""
+
     async def main() -> list[Any]:
         settled = {"base_url": server.base_url, **SETTINGS, **settings}
         async with imgkit.AsyncImageService(backend, **settled) as service:
@@ -103,17 +109,18 @@ def as_tasks(server: WireServer, backend: str, gate: Gate, **settings: Any) -> l
     return asyncio.run(main())
 
 
-@pytest.mark.parametrize("at_once", [as_threads, as_tasks])
-def test_one_pays_for_all(at_once: Any, http_backend: str, store: Any) -> None:
+@pytest.mark.parametrize("at_once", [run_as_threads, run_as_tasks])
+def test_one_call_pays_for_all(at_once: Any, http_backend: str, store: Any) -> None:
+    """Sends one request for many identical calls; all of them get its image."""
     gate = Gate(reply(200, answer()))
     with WireServer(gate) as server:
-        ended = at_once(server, http_backend, gate, plugins=[CachePlugin(store)])
+        results = at_once(server, http_backend, gate, plugins=[CachePlugin(store)])
         assert server.posts == 1
-    assert [one[0].data for one in ended] == [picture()] * MANY
-    assert sum(one.meta.cached for one in ended) == MANY - 1
+    assert [result[0].data for result in results] == [picture()] * MANY
+    assert sum(result.meta.cached for result in results) == MANY - 1
 
 
-@pytest.mark.parametrize("at_once", [as_threads, as_tasks])
+@pytest.mark.parametrize("at_once", [run_as_threads, run_as_tasks])
 @pytest.mark.parametrize(
     ("script", "kind"),
     [
@@ -124,10 +131,10 @@ def test_one_pays_for_all(at_once: Any, http_backend: str, store: Any) -> None:
     ],
     ids=["drop", "504", "500", "empty"],
 )
-def test_all_get_the_error_of_the_one(
+def test_all_calls_share_the_error_of_the_sender(
     at_once: Any, http_backend: str, store: Any, script: Script, kind: type[Exception]
 ) -> None:
-    """Whoever has waited does not pay again; the breaker counts one failure, not ten."""
+    """Waiting calls raise the sender's error and do not pay again."""
     failed: list[Failed] = []
 
     class Spy:
@@ -138,104 +145,123 @@ def test_all_get_the_error_of_the_one(
 
     class Slow(MemoryStore if isinstance(store, MemoryStore) else FolderStore):  # type: ignore[misc]
         def abandon(self, lease: Any, failure: Any = None) -> None:
-            # All have asked by now, and so have waited; else a late one would rightly begin anew.
+            # Wait until all calls have asked; a later call would rightly send again.
             assert waiting.wait(20)
             super().abandon(lease, failure)
 
         def try_lease(self, key: str, **more: Any) -> Any:
-            found = super().try_lease(key, **more)
+            lease_result = super().try_lease(key, **more)
             askers.append(more["waited_for"])
             if askers.count("") == MANY:
                 waiting.set()
-            return found
+            return lease_result
 
     askers: list[str] = []
     waiting = threading.Event()
     slow = Slow() if isinstance(store, MemoryStore) else Slow(store.folder)
     gate = Gate(script)
     with WireServer(gate) as server:
-        ended = at_once(server, http_backend, gate, plugins=[CachePlugin(slow), Spy()])
+        results = at_once(server, http_backend, gate, plugins=[CachePlugin(slow), Spy()])
         assert server.posts == 1
-    assert [type(one) for one in ended] == [kind] * MANY
-    assert sum("another call" in " ".join(getattr(one, "__notes__", ())) for one in ended) == MANY - 1
+    assert [type(result) for result in results] == [kind] * MANY
+    assert (
+        sum("concurrent identical call" in " ".join(getattr(result, "__notes__", ())) for result in results)
+        == MANY - 1
+    )
     assert sorted(event.shared for event in failed) == [False] + [True] * (MANY - 1)
 
 
-PROCESS = """
-import sys, imgkit
+CALLERS = """
+import os, sys, imgkit
 from imgkit import CachePlugin
-service = imgkit.ImageService("requests", base_url=sys.argv[1], api_key="sk-test", timeout_s=40, retry=False,
-                              plugins=[CachePlugin(folder=sys.argv[2])])
+imgkit.ImageService("requests", base_url=sys.argv[1], api_key="sk-test").close()
 print("ready", flush=True)
 sys.stdin.readline()
+children = []
+for _ in range(int(sys.argv[3]) - 1):
+    child = os.fork()
+    if not child:
+        children = []
+        break
+    children.append(child)
+service = imgkit.ImageService("requests", base_url=sys.argv[1], api_key="sk-test", timeout_s=40, retry=False,
+                              plugins=[CachePlugin(folder=sys.argv[2])])
 try:
-    made = service.create_image("a fox")
-    print(made.meta.cached, made[0].sha256, flush=True)
+    response = service.create_image("a fox")
+    line = f"{response.meta.cached} {response[0].sha256}"
 except imgkit.ImgkitError as error:
-    print(type(error).__name__, flush=True)
+    line = type(error).__name__
+os.write(1, f"{line}\\n".encode())
+for child in children:
+    os.waitpid(child, 0)
+os._exit(0)
 """
 
 
-def processes(count: int, server: WireServer, folder: Path) -> list[subprocess.Popen[str]]:
-    """Start processes that wait to be told to call."""
-    made = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS, server.base_url, str(folder)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ},
-        )
-        for _ in range(count)
-    ]  # fmt: skip
-    for one in made:
-        assert one.stdout is not None
-        assert one.stdout.readline() == "ready\n"
-    return made
+def start_callers(server: WireServer, folder: Path, forks: int = 1) -> subprocess.Popen[str]:
+    """Start a process that forks until `forks` processes call, after a line on its standard input."""
+    return start_process(
+        [sys.executable, "-c", CALLERS, server.base_url, str(folder), str(forks)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
 
-def said(process: subprocess.Popen[str]) -> str:
+def await_ready(process: subprocess.Popen[str]) -> None:
+    """Wait until a process has imported imgkit."""
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+
+
+def finish_caller(process: subprocess.Popen[str]) -> str:
+    """Let a process call, and return its output."""
     out, _ = process.communicate("\n", timeout=50)
     return out.strip()
 
 
-def go(process: subprocess.Popen[str]) -> None:
+def release_caller(process: subprocess.Popen[str]) -> None:
+    """Let a process call."""
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
 
 
 def test_ten_processes_pay_once(tmp_path: Path) -> None:
+    """Ten processes that share a cache folder send one request."""
     gate = Gate(reply(200, answer()))
     with WireServer(gate) as server:
-        ten = processes(MANY, server, tmp_path / "cache")
-        for one in ten:
-            go(one)
+        callers = start_callers(server, tmp_path / "cache", MANY)
+        await_ready(callers)
+        release_caller(callers)
         assert gate.asked.wait(20)
         gate.open.set()
-        told = [said(one).split() for one in ten]
+        results = [line.split() for line in finish_caller(callers).splitlines()]
         assert server.posts == 1
-    assert {digest for _, digest in told} == {imgkit.Image.from_bytes(picture()).sha256}
-    assert sorted(cached for cached, _ in told) == ["False"] + ["True"] * (MANY - 1)
+    assert {digest for _, digest in results} == {imgkit.Image.from_bytes(picture()).sha256}
+    assert sorted(cached for cached, _ in results) == ["False"] + ["True"] * (MANY - 1)
 
 
-def test_a_dead_holder_frees_its_lease(tmp_path: Path) -> None:
-    """Killed while the API works for it: somebody else goes on."""
+def test_a_killed_holder_frees_its_lease(tmp_path: Path) -> None:
+    """A process that waits for a lease sends the request itself once the holder is killed."""
     gate, second = Gate(drop), Gate(reply(200, answer()))
     second.open.set()
     with WireServer(gate, second) as server:
-        holder, waiter = processes(2, server, tmp_path / "cache")
-        go(holder)
+        holder, waiter = (start_callers(server, tmp_path / "cache") for _ in range(2))
+        await_ready(holder)
+        await_ready(waiter)
+        release_caller(holder)
         assert gate.asked.wait(20)
-        go(waiter)
-        assert not second.asked.wait(0.2)
+        release_caller(waiter)
+        assert not second.asked.wait(0.05)
         holder.send_signal(signal.SIGKILL)
-        assert said(waiter).startswith("False ")
+        assert finish_caller(waiter).startswith("False ")
         gate.open.set()
-        said_nothing, _ = holder.communicate(timeout=20)
-        assert said_nothing == ""
+        output, _ = holder.communicate(timeout=20)
+        assert output == ""
         assert server.posts == 2
 
 
-def test_a_waiter_has_a_deadline(flavor: Any, http_backend: str, store: Any) -> None:
-    """It gives up in time, has sent nothing, and leaves the holder alone."""
+def test_a_waiting_call_keeps_its_deadline(flavor: Any, http_backend: str, store: Any) -> None:
+    """A waiting call ends at its own deadline without sending, and the holder's call goes on."""
     gate = Gate(reply(200, answer()))
     with WireServer(gate) as server:
         settings = {**SETTINGS, "base_url": server.base_url, "plugins": [CachePlugin(store)]}
@@ -246,7 +272,9 @@ def test_a_waiter_has_a_deadline(flavor: Any, http_backend: str, store: Any) -> 
             assert gate.asked.wait(20)
             began = time.monotonic()
             with pytest.raises(imgkit.NotSentError, match="another call"):
-                flavor.run(lambda one: one.create_image("a fox", timeout_s=0.2), http_backend, **settings)
+                flavor.run(
+                    lambda service: service.create_image("a fox", timeout_s=0.3), http_backend, **settings
+                )
             assert time.monotonic() - began < 5
             gate.open.set()
             thread.join(20)
@@ -254,8 +282,8 @@ def test_a_waiter_has_a_deadline(flavor: Any, http_backend: str, store: Any) -> 
         assert server.posts == 1
 
 
-def test_a_holder_that_is_broken_off(http_backend: str, store: Any) -> None:
-    """Cancelled once it has sent: who waits is told that the outcome is unknown. Before that: goes on."""
+def test_a_cancelled_holder_ends_its_waiters(http_backend: str, store: Any) -> None:
+    """A waiting call reports an unknown outcome if the holder is cancelled after sending."""
     gate = Gate(reply(200, answer()))
 
     async def main(server: WireServer) -> None:
@@ -279,38 +307,38 @@ def test_a_holder_that_is_broken_off(http_backend: str, store: Any) -> None:
         assert server.posts == 2
 
 
-def test_step_by_step(store: Any) -> None:
-    """Who waits polls: ever more slowly, without a lock, until the entry is there."""
+def test_waiting_calls_poll_ever_more_slowly(store: Any) -> None:
+    """A waiting call polls at growing intervals, without a lock, until the holder ends."""
     service = imgkit.ImageService(
         "requests", base_url="http://127.0.0.1:1/v1", api_key="sk-test", plugins=[CachePlugin(store)]
     )
     core = service._core
     service.close()
     holder, waiter = (OperationFlows(core).create_image("a fox") for _ in range(2))
-    need = run_files(holder)
-    assert type(need).__name__ == "SendRequest"
-    naps = []
+    effect = run_blocking_effects(holder)
+    assert isinstance(effect, SendRequest)
+    waits = []
     news: Any = None
     for _ in range(20):
-        need = run_files(waiter, news)
-        assert isinstance(need, Sleep)
-        naps.append(need.wait_s)
+        effect = run_blocking_effects(waiter, news)
+        assert isinstance(effect, Sleep)
+        waits.append(effect.wait_s)
         news = None
-    assert naps[0] == 0.01
-    assert naps == sorted(naps)
-    assert naps[-1] == 0.25
-    holder.close()  # it had handed its request over: nobody knows what came of it
+    assert waits[0] == 0.01
+    assert waits == sorted(waits)
+    assert waits[-1] == 0.25
+    holder.close()  # after it sent its request: the outcome is unknown
     with pytest.raises(imgkit.OutcomeUnknownError, match="broken off"):
-        run_files(waiter)
+        run_blocking_effects(waiter)
     third = OperationFlows(core).create_image("a fox")
-    assert type(run_files(third)).__name__ == "SendRequest"
+    assert isinstance(run_blocking_effects(third), SendRequest)
     third.close()
 
 
-def run_files(flow: Any, news: Any = None) -> Any:
-    """Advance a flow to its next need that is not a function to run."""
-    need = advance(flow, news)
-    while isinstance(need, RunBlocking):
-        need = advance(flow, need.fn())
-    assert not isinstance(need, Finished)
-    return need
+def run_blocking_effects(flow: Any, news: Any = None) -> Any:
+    """Advance a flow to its next effect other than RunBlocking."""
+    effect = advance(flow, news)
+    while isinstance(effect, RunBlocking):
+        effect = advance(flow, effect.fn())
+    assert not isinstance(effect, Finished)
+    return effect

@@ -1,4 +1,4 @@
-"""The deadline of an asynchronous call: one timer, many needs."""
+"""The deadline of an asynchronous call: one timer for many effects."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 from imgkit.runtime.async_driver import Deadline, DeadlinePassed
 
 
-def test_a_deadline_cancels_once_however_many_needs_began_after_it() -> None:
-    """Reads that need not wait leave their timers behind; only one of these may cancel."""
+def test_a_deadline_cancels_once_for_many_effects() -> None:
+    """A deadline cancels its task once, even if several effects began after it passed."""
 
     async def main() -> int:
         deadline = Deadline(0)
         with deadline:
             pass
-        await asyncio.sleep(0.01)  # it passes while nothing is bounded
+        await asyncio.sleep(0.01)  # the deadline passes outside every block
         for _ in range(3):
             with deadline:
                 pass
@@ -48,9 +48,9 @@ STEPS: dict[str, Callable[[Any, asyncio.Task[Any], asyncio.Future[None]], object
 @pytest.mark.parametrize("length", [1, 2, 3, 4])
 @pytest.mark.parametrize("begun_before", [False, True])
 def test_every_order_of_deadline_cancel_and_end(length: int, begun_before: bool) -> None:
-    """A cancel of somebody else is never lost, ours never leaks, and the task can go on afterwards."""
+    """Keeps every foreign cancellation, leaks none of its own, and lets the task go on."""
 
-    async def one(order: tuple[str, ...]) -> None:
+    async def run_steps(order: tuple[str, ...]) -> None:
         deadline, work = Deadline(1000), asyncio.get_running_loop().create_future()
         ends: list[str] = []
 
@@ -90,6 +90,6 @@ def test_every_order_of_deadline_cancel_and_end(length: int, begun_before: bool)
     async def main() -> None:
         for order in itertools.product(["", *STEPS], repeat=length):
             if any(order):
-                await one(order)
+                await run_steps(order)
 
     asyncio.run(main())

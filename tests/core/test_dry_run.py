@@ -1,4 +1,4 @@
-"""What would be sent, as text."""
+"""The dry run: the request as text."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.support.wire_server import WireServer, reply
 KEY = "sk-test-CANARY-1234567890abcdef"
 
 
-def test_it_is_what_is_sent() -> None:
-    """The text has the method, URL, headers and body of the request that really goes out."""
+def test_the_text_equals_the_request() -> None:
+    """Shows the method, URL, headers and body of the request that the service sends."""
     with WireServer(reply(500, {"error": {"message": "x"}})) as server:
         options: dict[str, Any] = {
             "retry": False,
@@ -33,16 +33,16 @@ def test_it_is_what_is_sent() -> None:
     head, _, body = text.partition("\n\n")
     assert head.splitlines()[0] == f"POST {server.base_url}/images/generations"
     assert body.encode() == line.body + b"\n"
-    shown = dict(row.split(": ", 1) for row in head.splitlines()[1:])
-    own = {"host", "user-agent", "connection"}  # what HTTP libraries add
-    assert set(shown) == set(line.headers) - own
-    assert shown["authorization"] == "…"
+    headers = dict(row.split(": ", 1) for row in head.splitlines()[1:])
+    own = {"host", "user-agent", "connection"}  # added by HTTP libraries
+    assert set(headers) == set(line.headers) - own
+    assert headers["authorization"] == "…"
     assert "CANARY" not in text
-    assert shown["content-length"] == line.headers["content-length"]
+    assert headers["content-length"] == line.headers["content-length"]
 
 
 def test_forms_show_files_by_digest() -> None:
-    """Files of a form appear as name, type, size and digest, never as bytes."""
+    """Shows the files of a form by name, type, size and digest, never as bytes."""
     service = imgkit.AsyncImageService("aiohttp", model="m")
     text = service.dry_run("create_image_edit", picture(), "blue", mask=picture(mode="RGBA", color="#0000"))
     asyncio.run(service.close())
@@ -52,13 +52,13 @@ def test_forms_show_files_by_digest() -> None:
 
 
 def test_without_a_key() -> None:
-    """No key is needed to look; the text says that none was found."""
+    """Needs no key, and shows that none was found."""
     with imgkit.ImageService("requests", model="m") as service:
         assert "authorization: (no key was found)" in service.dry_run("create_image", "a fox")
 
 
-def test_what_is_wrong_is_wrong_here_too() -> None:
-    """Errors before sending come out; unknown operations and inputs at URLs are told."""
+def test_a_dry_run_raises_the_errors_of_a_call() -> None:
+    """Raises the errors of a call before sending, also for unknown operations and inputs at URLs."""
     with imgkit.ImageService("requests") as service:
         with pytest.raises(imgkit.MissingModelError):
             service.dry_run("create_image", "a fox")
@@ -70,14 +70,14 @@ def test_what_is_wrong_is_wrong_here_too() -> None:
             service.dry_run("create_image_variation", made[0])
 
 
-def test_a_credential_of_any_name_is_hidden() -> None:
-    """What an auth plugin sets is shown neither here nor by the request, whatever its header is called."""
+def test_credentials_in_any_header_are_hidden() -> None:
+    """Hides a credential of an auth plugin in any header, in the text and in the request's repr."""
     vault = HeaderAuth("x-vault", "CANARY-0123456789")
     seen: list[str] = []
 
     class Keep:
-        errors = (OSError,)
-        unsent_errors = ()
+        errors: tuple[type[Exception], ...] = (OSError,)
+        unsent_errors: tuple[type[Exception], ...] = ()
 
         def open(self, request: Any, transfer: Any) -> Any:
             assert request.headers["x-vault"] == "CANARY-0123456789"

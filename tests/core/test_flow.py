@@ -1,4 +1,4 @@
-"""The core stepped by hand: no loop, no clock, no server."""
+"""The core, stepped by hand: no event loop, no clock, no server."""
 
 from __future__ import annotations
 
@@ -31,35 +31,36 @@ HEAD = Head(
 )
 
 
-def core(**options: Any) -> Core:
+def build_core(**options: Any) -> Core:
+    """Return the core of a closed service."""
     service = imgkit.ImageService("requests", base_url="http://127.0.0.1:1/v1", retry=False, **options)
     service.close()
     return service._core
 
 
-class Watch:
-    """An observer that keeps what it sees."""
+class EventLog:
+    """An observer that keeps the events of calls."""
 
     def __init__(self) -> None:
-        self.seen: list[Any] = []
+        self.events: list[Any] = []
 
     @imgkit.hookimpl
     def imgkit_on_event(self, event: Any) -> None:
-        self.seen.append(event)
+        self.events.append(event)
 
     @property
     def names(self) -> list[str]:
-        return [type(event).__name__ for event in self.seen]
+        return [type(event).__name__ for event in self.events]
 
 
 def test_a_call_step_by_step() -> None:
-    """A creation opens one request, reads to the end, and is done."""
-    watch = Watch()
-    flow = OperationFlows(core(plugins=[watch])).create_image("a fox", n=1)
-    need = advance(flow, None)
-    assert isinstance(need, SendRequest)
-    assert need.request.url == "http://127.0.0.1:1/v1/images/generations"
-    assert b"".join(need.request.body.blocks()) == b'{"n":1,"prompt":"a fox"}'
+    """A call sends one request, reads the reply to its end, and finishes."""
+    log = EventLog()
+    flow = OperationFlows(build_core(plugins=[log])).create_image("a fox", n=1)
+    effect = advance(flow, None)
+    assert isinstance(effect, SendRequest)
+    assert effect.request.url == "http://127.0.0.1:1/v1/images/generations"
+    assert b"".join(effect.request.body.blocks()) == b'{"n":1,"prompt":"a fox"}'
     assert advance(flow, HEAD) == ReadChunk()
     body = json.dumps(answer()).encode()
     assert advance(flow, body[:10]) == ReadChunk()
@@ -70,86 +71,87 @@ def test_a_call_step_by_step() -> None:
     assert end.value.meta.request_id == "req_1"
     assert end.value.meta.rate_limits == {"limit-requests": "5"}
     assert [attempt.status for attempt in end.value.meta.attempts] == [200]
-    assert watch.names == ["Started", "Sent", "FirstByte", "Progress", "Progress", "Succeeded"]
+    assert log.names == ["Started", "Sent", "FirstByte", "Progress", "Progress", "Succeeded"]
 
 
-def test_inputs_are_opened_by_need(tmp_path: Any) -> None:
-    """Files are opened in `Run` needs, closed when the flow ends, and sent as the form says."""
+def test_inputs_are_opened_by_effects(tmp_path: Any) -> None:
+    """Opens input files in RunBlocking effects, sends them as a form, and closes them at the end."""
     path = tmp_path / "a.png"
     path.write_bytes(picture())
     mask = picture(mode="RGBA", color="#0000")
-    flow = OperationFlows(core()).create_image_edit([path, picture()], "blue", mask=mask)
-    need = advance(flow, None)
-    assert isinstance(need, RunBlocking)
-    inputs, warnings = need.fn()
-    opened = list(inputs)
-    need = advance(flow, (inputs, warnings))
-    assert isinstance(need, SendRequest)
-    assert [one.field for one in opened] == ["image.0", "image.1", "mask"]
+    flow = OperationFlows(build_core()).create_image_edit([path, picture()], "blue", mask=mask)
+    effect = advance(flow, None)
+    assert isinstance(effect, RunBlocking)
+    inputs, warnings = effect.fn()
+    files = list(inputs)
+    effect = advance(flow, (inputs, warnings))
+    assert isinstance(effect, SendRequest)
+    assert [file.field for file in files] == ["image.0", "image.1", "mask"]
     assert "transparent everywhere" in warnings[0]
-    assert [part.name for part in need.request.body.parts] == ["prompt", "image[]", "image[]", "mask"]
+    body: Any = effect.request.body
+    assert [part.name for part in body.parts] == ["prompt", "image[]", "image[]", "mask"]
     flow.close()
     with pytest.raises(imgkit.InvalidRequestError, match="descriptor"):
-        opened[0]._read_at(1, 0)
+        files[0]._read_at(1, 0)
 
 
-def test_failures_of_the_wire_are_thrown_in() -> None:
-    """A transport error reaches the plan at its need, is noted as an attempt, and comes out."""
-    watch = Watch()
-    flow = OperationFlows(core(plugins=[watch])).create_image("a fox")
+def test_transport_errors_reach_the_flow() -> None:
+    """A transport error reaches the flow at its effect, counts as an attempt, and is raised."""
+    log = EventLog()
+    flow = OperationFlows(build_core(plugins=[log])).create_image("a fox")
     advance(flow, None)
     with pytest.raises(imgkit.NotSentError):
         advance(flow, EffectFailed(imgkit.NotSentError("no")))
-    assert watch.names == ["Started", "Sent", "Failed"]
+    assert log.names == ["Started", "Sent", "Failed"]
 
 
 @pytest.mark.parametrize(("steps", "billed"), [(1, True), (2, True), (0, False)])
-def test_breaking_off(steps: int, billed: bool) -> None:
-    """A flow that is closed after sending says that it may have been billed; before, that it was not."""
-    watch = Watch()
-    flow = OperationFlows(core(plugins=[watch])).create_image_edit(picture(), "blue")
-    need = advance(flow, None)
-    assert isinstance(need, RunBlocking)
+def test_a_closed_flow_reports_maybe_billed(steps: int, billed: bool) -> None:
+    """A flow that is closed after sending reports that it may be billed; before sending, it does not."""
+    log = EventLog()
+    flow = OperationFlows(build_core(plugins=[log])).create_image_edit(picture(), "blue")
+    effect = advance(flow, None)
+    assert isinstance(effect, RunBlocking)
     for step in range(steps):
-        advance(flow, need.fn() if step == 0 else HEAD)
+        advance(flow, effect.fn() if step == 0 else HEAD)
     flow.close()
-    assert watch.names[-1] == "Cancelled"
-    assert watch.seen[-1].maybe_billed is billed
+    assert log.names[-1] == "Cancelled"
+    assert log.events[-1].maybe_billed is billed
 
 
 def test_save_target_is_checked_before_sending(tmp_path: Any) -> None:
-    """The first need of a call with save_to= is the check of its target, which can end it unsent."""
-    flow = OperationFlows(core()).create_image("a fox", save_to=tmp_path / "missing" / "fox.png")
-    need = advance(flow, None)
-    assert isinstance(need, RunBlocking)
+    """Checks the target of save_to first, so a bad target ends the call before it sends."""
+    flow = OperationFlows(build_core()).create_image("a fox", save_to=tmp_path / "missing" / "fox.png")
+    effect = advance(flow, None)
+    assert isinstance(effect, RunBlocking)
     with pytest.raises(imgkit.InvalidRequestError, match="save_to") as caught:
-        need.fn()
+        effect.fn()
     with pytest.raises(imgkit.InvalidRequestError):
         advance(flow, EffectFailed(caught.value))
 
 
 def test_a_failed_save_keeps_the_paid_reply(tmp_path: Any) -> None:
-    """When writing fails after paying, the error carries the whole reply."""
-    flow = OperationFlows(core()).create_image("a fox", save_to=tmp_path / "fox.png")
-    need = advance(flow, None)
-    assert isinstance(need, RunBlocking)
-    advance(flow, need.fn())
+    """Attaches the whole response to the error if saving fails after paying."""
+    flow = OperationFlows(build_core()).create_image("a fox", save_to=tmp_path / "fox.png")
+    effect = advance(flow, None)
+    assert isinstance(effect, RunBlocking)
+    advance(flow, effect.fn())
     advance(flow, HEAD)
     advance(flow, json.dumps(answer(2)).encode())
-    need = advance(flow, b"")
+    effect = advance(flow, b"")
     for _ in ("decode", "save the first"):
-        assert isinstance(need, RunBlocking)
-        first = need.fn()
-        need = advance(flow, first)
+        assert isinstance(effect, RunBlocking)
+        first = effect.fn()
+        effect = advance(flow, first)
     with pytest.raises(imgkit.SaveError) as caught:
         advance(flow, EffectFailed(imgkit.SaveError("disk full")))
-    assert caught.value.response is not None
-    assert [image.data for image in caught.value.response] == [picture(), picture()]
-    assert caught.value.response[0].path == first.path == tmp_path / "fox-1.png"
+    response: Any = caught.value.response
+    assert [image.data for image in response] == [picture(), picture()]
+    assert response[0].path == first.path == tmp_path / "fox-1.png"
     assert [image.index for image in caught.value.images] == [1]
 
 
-def test_advance_tells_a_result_from_a_stray_stop() -> None:
+def test_a_stray_stop_iteration_is_a_bug() -> None:
     """A StopIteration raised inside a flow is a bug of the flow, not its result."""
 
     def flow() -> Generator[Any, Any, int]:
@@ -162,34 +164,34 @@ def test_advance_tells_a_result_from_a_stray_stop() -> None:
         advance(steps, None)
 
 
-def test_only_our_errors_are_thrown_in() -> None:
-    """A bug in a backend closes the flow and comes out as it is, with a note."""
+def test_a_bug_in_a_backend_closes_the_flow() -> None:
+    """A bug in a backend closes the flow and is raised unchanged, with a note."""
 
     class Broken:
-        errors = (OSError,)
-        unsent_errors = ()
+        errors: tuple[type[Exception], ...] = (OSError,)
+        unsent_errors: tuple[type[Exception], ...] = ()
 
         def open(self, request: Any, transfer: Any) -> Any:
             raise LookupError("a bug")
 
         def close(self) -> None: ...
 
-    watch = Watch()
+    log = EventLog()
     with (
-        imgkit.ImageService(Broken(), base_url="http://127.0.0.1:1/v1", plugins=[watch]) as service,
+        imgkit.ImageService(Broken(), base_url="http://127.0.0.1:1/v1", plugins=[log]) as service,
         pytest.raises(LookupError) as caught,
     ):
         service.create_image("a fox")
     assert "Broken" in caught.value.__notes__[0]
-    assert watch.names == ["Started", "Sent", "Cancelled"]
+    assert log.names == ["Started", "Sent", "Cancelled"]
 
 
-def test_unmapped_wire_failure_is_unknown() -> None:
-    """An exception that a backend declares without proof that nothing left is an unknown outcome."""
+def test_undeclared_failures_have_an_unknown_outcome() -> None:
+    """A failure without proof that nothing was sent is an unknown outcome."""
 
     class Cut:
-        errors = (ConnectionError,)
-        unsent_errors = (ConnectionRefusedError,)
+        errors: tuple[type[Exception], ...] = (ConnectionError,)
+        unsent_errors: tuple[type[Exception], ...] = (ConnectionRefusedError,)
 
         def __init__(self, error: Exception) -> None:
             self._error = error
@@ -208,24 +210,25 @@ def test_unmapped_wire_failure_is_unknown() -> None:
                 service.create_image("a fox")
 
 
-def test_nothing_of_a_chunk_is_kept_once_it_is_on_disk(tmp_path: Any) -> None:
-    """With hundreds of replies at once, what each holds while the others have their turn is what counts."""
+def test_a_chunk_on_disk_leaves_memory(tmp_path: Any) -> None:
+    """A flow holds almost nothing of a chunk after it is written to disk."""
     chunk = base64.b64encode(os.urandom(3 << 17))
-    flow = OperationFlows(core()).create_image("a fox", save_to=tmp_path / "fox.png")
-    need, chunks = advance(flow, None), 0
-    while not isinstance(need, SendRequest):
-        assert isinstance(need, RunBlocking)
-        need = advance(flow, need.fn())
-    need = advance(flow, Head(200, {}))
-    need = advance(flow, b'{"data":[{"b64_json":"')
+    flow = OperationFlows(build_core()).create_image("a fox", save_to=tmp_path / "fox.png")
+    effect, chunks = advance(flow, None), 0
+    while not isinstance(effect, SendRequest):
+        assert isinstance(effect, RunBlocking)
+        effect = advance(flow, effect.fn())
+    effect = advance(flow, Head(200, {}))
+    effect = advance(flow, b'{"data":[{"b64_json":"')
     tracemalloc.start()
     while chunks < 3:
-        if isinstance(need, ReadChunk):
+        if isinstance(effect, ReadChunk):
             assert tracemalloc.get_traced_memory()[0] < len(chunk) // 8
             chunks += 1
-            need = advance(flow, bytes(bytearray(chunk)))  # a new object, of which only the flow knows
+            # The flow holds the only reference to this copy.
+            effect = advance(flow, bytes(bytearray(chunk)))
         else:
-            assert isinstance(need, RunBlocking)
-            need = advance(flow, need.fn())
+            assert isinstance(effect, RunBlocking)
+            effect = advance(flow, effect.fn())
     tracemalloc.stop()
     flow.close()

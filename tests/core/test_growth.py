@@ -1,4 +1,4 @@
-"""A service that has made thousands of calls holds no more than one that has made a few."""
+"""Memory of long-lived services: thousands of calls hold no more than a few."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.transfer import Transfer
 from tests.support import event_streams
 
-CALLS = 1000
-STREAMS = 300
+CALLS = 400
+STREAMS = 200
 BODY = json.dumps({**answer(), "usage": {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}}).encode()
 REFUSAL = json.dumps({"error": {"message": "no", "code": "invalid_value"}}).encode()
 
@@ -48,12 +48,12 @@ class _Reply:
     def close(self) -> None: ...
 
 
-class Answers:
-    """A backend without a wire: every fifth request is refused, and streams end sooner or later."""
+class ScriptedBackend:
+    """A backend without a network: every fifth request fails, and streams end at different points."""
 
     name = "answers"
-    errors = ()
-    unsent_errors = ()
+    errors: tuple[type[Exception], ...] = ()
+    unsent_errors: tuple[type[Exception], ...] = ()
 
     def __init__(self) -> None:
         self.count = 0
@@ -69,18 +69,18 @@ class Answers:
     def close(self) -> None: ...
 
 
-Held = tuple[int, int, int, int]
+Resources = tuple[int, int, int, int]
 
 
-def held() -> Held:
-    """Return what Python holds: objects, bytes, threads, open files where the system tells."""
+def measure_resources() -> Resources:
+    """Return the number of objects, bytes, threads and open files that Python holds."""
     gc.collect()
     files = len(os.listdir("/dev/fd")) if os.path.isdir("/dev/fd") else 0
     return len(gc.get_objects()), tracemalloc.get_traced_memory()[0], threading.active_count(), files
 
 
-async def measured(ask: Any, often: int) -> tuple[Held, Held]:
-    """Call often, and look before and after."""
+async def measure_calls(ask: Any, often: int) -> tuple[Resources, Resources]:
+    """Call `count` times; return the resources before and after."""
 
     async def calls(count: int) -> None:
         for _ in range(count):
@@ -89,92 +89,94 @@ async def measured(ask: Any, often: int) -> tuple[Held, Held]:
             except (imgkit.BadRequestError, imgkit.StreamError):
                 continue
 
-    await calls(200)
+    await calls(100)
     tracemalloc.start()
     try:
-        await calls(100)
-        before = held()
+        await calls(50)
+        before = measure_resources()
         await calls(often)
-        return before, held()
+        return before, measure_resources()
     finally:
         tracemalloc.stop()
 
 
 @pytest.mark.parametrize("flavor", ["sync", "async"])
-def test_nothing_is_kept_of_a_call(flavor: str) -> None:
-    """Objects, memory and threads stay what they were, errors included."""
+def test_calls_do_not_grow_memory(flavor: str) -> None:
+    """Calls leave objects, memory, threads and files constant, errors included."""
     settings: dict[str, Any] = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "retry": True}
 
     async def main() -> Any:
         if flavor == "sync":
-            with imgkit.ImageService(Answers(), **settings) as images:
+            with imgkit.ImageService(ScriptedBackend(), **settings) as images:
 
                 async def ask() -> None:
                     images.create_image("a fox")
 
-                return await measured(ask, CALLS)
-        async with imgkit.AsyncImageService(Answers(), max_in_flight=1, **settings) as more:
+                return await measure_calls(ask, CALLS)
+        async with imgkit.AsyncImageService(ScriptedBackend(), max_in_flight=1, **settings) as async_images:
 
             async def ask_too() -> None:
-                await more.create_image("a fox")
+                await async_images.create_image("a fox")
 
-            return await measured(ask_too, CALLS)
+            return await measure_calls(ask_too, CALLS)
 
-    check(*asyncio.run(main()))
+    assert_no_growth(*asyncio.run(main()))
 
 
 @pytest.mark.parametrize("saving", [False, True])
 @pytest.mark.parametrize("flavor", ["sync", "async"])
-def test_nothing_is_kept_of_a_stream(flavor: str, saving: bool, tmp_path: Path) -> None:
-    """So it is whether it is read to its end, left early, ends too soon or is refused; to files as well."""
+def test_streams_do_not_grow_memory(flavor: str, saving: bool, tmp_path: Path) -> None:
+    """Streams leave resources constant: complete, left early, too short or refused, saved or not."""
     settings: dict[str, Any] = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "retry": True}
-    wish = {"save_to": SavePlan.from_target(tmp_path / "fox.png", overwrite=True)} if saving else {}
+    options: dict[str, Any] = (
+        {"save_to": SavePlan.from_target(tmp_path / "fox.png", overwrite=True)} if saving else {}
+    )
     turns = itertools.cycle((1, 2, 9))
 
     async def main() -> Any:
         if flavor == "sync":
-            with imgkit.ImageService(Answers(), **settings) as images:
+            with imgkit.ImageService(ScriptedBackend(), **settings) as images:
 
                 async def ask() -> None:
-                    with images.stream_image("a fox", partial_images=2, **wish) as events:
+                    with images.stream_image("a fox", partial_images=2, **options) as events:
                         for _ in itertools.islice(events, next(turns)):
                             pass
 
-                return await measured(ask, STREAMS)
-        async with imgkit.AsyncImageService(Answers(), max_in_flight=1, **settings) as more:
+                return await measure_calls(ask, STREAMS)
+        async with imgkit.AsyncImageService(ScriptedBackend(), max_in_flight=1, **settings) as async_images:
 
             async def ask_too() -> None:
                 left = next(turns)
-                async with more.stream_image("a fox", partial_images=2, **wish) as events:
+                async with async_images.stream_image("a fox", partial_images=2, **options) as events:
                     async for _ in events:
                         left -= 1
                         if not left:
                             break
 
-            return await measured(ask_too, STREAMS)
+            return await measure_calls(ask_too, STREAMS)
 
-    check(*asyncio.run(main()))
+    assert_no_growth(*asyncio.run(main()))
     assert sorted(path.name for path in tmp_path.iterdir()) == (["fox.png", "fox.png.json"] if saving else [])
 
 
-def check(before: Held, after: Held) -> None:
-    """Hold what is held after many calls against what was held before."""
+def assert_no_growth(before: Resources, after: Resources) -> None:
+    """Fail if the resources after many calls exceed the resources before."""
     assert after[0] - before[0] < 50, (before, after)
     assert after[1] - before[1] < 50_000, (before, after)
     assert after[2:] == before[2:]
 
 
-def test_plugins_that_are_not_used_cost_no_call_anything() -> None:
-    """The hooks of a call are those of plugins that implement them, however many others there are."""
+def test_unused_plugins_add_no_hooks() -> None:
+    """A call runs only the hooks that plugins implement, however many plugins there are."""
 
     class Idle:
         @imgkit.hookimpl
         def imgkit_backends(self) -> list[Any]:
             return []
 
-    few = imgkit.ImageService(Answers(), base_url="http://127.0.0.1:1/v1")
+    few = imgkit.ImageService(ScriptedBackend(), base_url="http://127.0.0.1:1/v1")
     many = imgkit.ImageService(
-        Answers(), base_url="http://127.0.0.1:1/v1", plugins=[Idle() for _ in range(40)]
+        ScriptedBackend(), base_url="http://127.0.0.1:1/v1", plugins=[Idle() for _ in range(40)]
     )
     with few, many:
         for name in ("prepares", "before_sends", "authenticates", "observers", "retry_waits"):

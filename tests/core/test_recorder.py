@@ -1,10 +1,9 @@
-"""The recorder: cassettes from any backend, under both services, without vcrpy and at no picture's price."""
+"""The recorder: cassettes from any backend, under both services, without vcrpy."""
 
 from __future__ import annotations
 
 import json
 import stat
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,41 +25,44 @@ from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, raw, reply
 from imgkit.wire.messages import BytesBody, Head, HttpRequest
 from tests.support.event_streams import completed, event, partial, streamed
+from tests.support.processes import run_process, start_process
 from tests.testing.test_vcr_config import BIG, CALLS, outcome, play, script
 
 EYJ = "eyJ" + "a" * 30 + "." + "b" * 30 + ".c"
 
 
 def record(path: Path, backend: Any, base_url: str, names: Any, **options: Any) -> list[Any]:
+    """Run the named calls with a recorder; return their outcomes."""
     options = {"plugins": [RecorderPlugin(path)], "retry": False, **options}
     with imgkit.ImageService(backend, base_url=base_url, api_key=canary.KEY, **options) as service:
         return [outcome(service, name) for name in names]
 
 
-def offline(path: Path, names: Any) -> list[Any]:
+def replay_offline(path: Path, names: Any) -> list[Any]:
+    """Replay the named calls with the offline backend; return their outcomes."""
     with imgkit.ImageService(fixtures=path, retry=False) as service:
         return [outcome(service, name) for name in names]
 
 
 @pytest.mark.parametrize("backend", ["requests", "aiohttp"])
-def test_what_is_recorded_is_replayed_by_all(backend: str, tmp_path: Path) -> None:
-    """Large edits, URLs and the pictures fetched from them, errors; by both backends and the offline one."""
+def test_every_backend_replays_a_recording(backend: str, tmp_path: Path) -> None:
+    """Both HTTP backends and the offline backend replay large edits, URLs, downloads and errors."""
     path = tmp_path / "c.yaml"
     with WireServer(script) as server:
         base_url = server.base_url
-        made = record(path, backend, base_url, CALLS, organization="org-SECRET")
-    wanted = dict(zip(CALLS, made, strict=True))
+        outcomes = record(path, backend, base_url, CALLS, organization="org-SECRET")
+    expected = dict(zip(CALLS, outcomes, strict=True))
     names = list(reversed(CALLS))
-    assert offline(path, names) == [wanted[name] for name in names]
+    assert replay_offline(path, names) == [expected[name] for name in names]
     for player in ("requests", "aiohttp"):
-        assert play(path, player, base_url, names, "none") == [wanted[name] for name in names]
+        assert play(path, player, base_url, names, "none") == [expected[name] for name in names]
     assert run(["cassette", "check", str(tmp_path)]) == 0
     assert canary.found_in(folders=[tmp_path]) == []
-    assert all(b"SECRET" not in one.read_bytes() for one in tmp_path.rglob("*") if one.is_file())
+    assert all(b"SECRET" not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
 def test_the_same_file_as_vcrpy_writes(tmp_path: Path) -> None:
-    """Entry by entry, but for headers that the HTTP library adds by itself."""
+    """Writes the entries that vcrpy writes, except for headers that the HTTP library adds."""
     with WireServer(script) as server:
         base_url = server.base_url
         record(tmp_path / "ours.yaml", "requests", base_url, CALLS)
@@ -81,20 +83,21 @@ def test_the_same_file_as_vcrpy_writes(tmp_path: Path) -> None:
             }.items()
         )
     folders = (tmp_path / "ours.yaml.files", tmp_path / "vcr.yaml.files")
-    assert len({tuple(sorted(one.name for one in folder.iterdir())) for folder in folders}) == 1
+    assert len({tuple(sorted(path.name for path in folder.iterdir())) for folder in folders}) == 1
 
 
 def test_both_services_and_any_backend(flavor: Any, tmp_path: Path) -> None:
-    """The offline backend stands for a stranger's: it has nothing to do with HTTP."""
+    """Records any backend under both services; the offline backend stands in for a custom one."""
     path = tmp_path / "c.yaml"
     plugins = [RecorderPlugin(path)]
-    made = flavor.run(lambda service: service.create_image("a fox", size="64x64"), plugins=plugins)
-    assert made.warnings == ()
+    response = flavor.run(lambda service: service.create_image("a fox", size="64x64"), plugins=plugins)
+    assert response.warnings == ()
     with imgkit.ImageService(fixtures=path) as service:
-        assert service.create_image("a fox", size="64x64")[0].data == made[0].data
+        assert service.create_image("a fox", size="64x64")[0].data == response[0].data
 
 
-def test_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_recorder_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Reads the cassette's path from IMGKIT_CASSETTE if the recorder is given by name."""
     with pytest.raises(imgkit.ConfigurationError, match="IMGKIT_CASSETTE"):
         imgkit.ImageService(plugins=["recorder"])
     monkeypatch.setenv("IMGKIT_CASSETTE", str(tmp_path / "new/c.yaml"))
@@ -103,22 +106,23 @@ def test_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert (tmp_path / "new/c.yaml").is_file()
 
 
-def test_retries_in_their_order(tmp_path: Path) -> None:
-    """A 429, then the picture: the same on replay, also after another service has added to the cassette."""
+def test_retries_replay_in_order(tmp_path: Path) -> None:
+    """Replays a 429 and then the image, also after another service appends to the cassette."""
     path = tmp_path / "c.yaml"
-    slow = reply(429, {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}, retry_after="1")
+    slow = reply(429, {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}, retry_after="0")
     with WireServer(slow, reply(200, answer(png(1))), reply(200, answer(png(2)))) as server:
         record(path, "requests", server.base_url, ["create"], retry=True)
         record(path, "aiohttp", server.base_url, ["create"])
-    path.write_text(path.read_text().replace("- '1'", "- '100'"))
+    path.write_text(path.read_text().replace("- '0'", "- '100'"))
     with imgkit.ImageService(fixtures=path) as service:
         first = service.create_image("a fox")
-        assert [one.status for one in first.meta.attempts] == [429, 200]
+        assert [attempt.status for attempt in first.meta.attempts] == [429, 200]
         assert first[0].data == png(1)
         assert service.create_image("a fox")[0].data == png(2)
 
 
 def test_rewriting_keeps_the_comment(tmp_path: Path) -> None:
+    """Keeps the comment at the top of a cassette that is appended to or rewritten."""
     path = tmp_path / "c.yaml"
     with WireServer(script) as server:
         record(path, "requests", server.base_url, ["big", "create"])
@@ -128,42 +132,43 @@ def test_rewriting_keeps_the_comment(tmp_path: Path) -> None:
         record(path, "requests", server.base_url, ["create"], plugins=[RecorderPlugin(path, rewrite=True)])
     assert path.read_text().startswith("# from a test\ninteractions:")
     assert len(yaml.safe_load(path.read_text())["interactions"]) == 1
-    assert BIG not in [one.read_bytes() for one in tmp_path.rglob("*.png")]
+    assert BIG not in [path.read_bytes() for path in tmp_path.rglob("*.png")]
 
 
 def test_without_vcrpy(tmp_path: Path) -> None:
+    """Records without vcrpy installed."""
     path = tmp_path / "c.yaml"
     program = (
         "import sys; sys.modules['vcr'] = None; import imgkit; from imgkit import RecorderPlugin; "
         f"s = imgkit.ImageService(plugins=[RecorderPlugin({str(path)!r})]); "
         "print(s.create_image('a fox', size='64x64').warnings)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    done = run_process([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
     assert done.stdout == "()\n", done.stderr
-    assert offline(path, []) == []
+    assert replay_offline(path, []) == []
 
 
-def test_a_key_that_is_left(tmp_path: Path) -> None:
-    """The picture arrives, with a warning; what is refused is put aside, each time anew."""
+def test_a_key_in_a_reply_is_refused(tmp_path: Path) -> None:
+    """Delivers the image with a warning, and puts the refused recording into a new private file."""
     path = tmp_path / "c.yaml"
     with WireServer(reply(200, {**answer(), "note": EYJ})) as server:
         with imgkit.ImageService(
             "requests", base_url=server.base_url, plugins=[RecorderPlugin(path)]
         ) as service:
             for _ in range(2):
-                made = service.create_image("a fox")
-                assert made[0].width == 8
-                (told,) = made.warnings
-                assert "looks like a key" in told
-                assert EYJ not in told
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["c.yaml.refused", "c.yaml.refused-2"]
-    for one in tmp_path.iterdir():
-        assert stat.S_IMODE(one.stat().st_mode) == 0o600
-        assert EYJ in one.read_text()
+                response = service.create_image("a fox")
+                assert response[0].width == 8
+                (warning,) = response.warnings
+                assert "looks like a key" in warning
+                assert EYJ not in warning
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.yaml.refused", "c.yaml.refused-2"]
+    for path in tmp_path.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert EYJ in path.read_text()
 
 
 def test_a_key_in_an_svg(tmp_path: Path) -> None:
-    """Pictures that are text are looked at too, and stay in what is refused."""
+    """Finds keys in SVG images too, and keeps them in the refused recording."""
     path = tmp_path / "c.yaml"
     drawing = f"<svg xmlns='http://www.w3.org/2000/svg'><text>{EYJ}</text>{' ' * 600}</svg>".encode()
     with WireServer(reply(200, answer(drawing))) as server:
@@ -173,29 +178,30 @@ def test_a_key_in_an_svg(tmp_path: Path) -> None:
     assert (tmp_path / "c.yaml.refused").is_file()
 
 
-def test_no_room_for_a_cassette(flavor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file where the folder should be: the reply arrives, and the recording is in a temporary folder."""
+def test_an_unwritable_cassette(flavor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Delivers the reply and saves the recording to a temporary folder if its path is not writable."""
     aside = tmp_path / "aside"
     aside.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(aside))
     (tmp_path / "file").write_text("")
     path = tmp_path / "file/c.yaml"
     with WireServer(reply(200, answer(BIG))) as server:
-        made = flavor.run(
+        response = flavor.run(
             lambda service: service.create_image("a fox"),
             "requests",
             base_url=server.base_url,
             plugins=[RecorderPlugin(path)],
         )
-    assert made[0].data == BIG
-    (told,) = made.warnings
+    assert response[0].data == BIG
+    (warning,) = response.warnings
     (folder,) = aside.iterdir()
-    assert str(folder) in told
+    assert str(folder) in warning
     with imgkit.ImageService(fixtures=folder / "c.yaml") as service:
         assert service.create_image("a fox")[0].data == BIG
 
 
 def test_a_broken_reply_is_not_recorded(tmp_path: Path) -> None:
+    """Records nothing of a reply that is cut."""
     path = tmp_path / "c.yaml"
     half = raw(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{")
     with WireServer(half) as server:
@@ -207,8 +213,8 @@ def test_a_broken_reply_is_not_recorded(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_many_at_once(tmp_path: Path) -> None:
-    """Two processes, four threads each: nothing is lost."""
+def test_concurrent_recordings(tmp_path: Path) -> None:
+    """Two processes with four threads each record every call."""
     program = (
         "import sys, imgkit; from concurrent.futures import ThreadPoolExecutor\n"
         "from imgkit import RecorderPlugin\n"
@@ -216,19 +222,19 @@ def test_many_at_once(tmp_path: Path) -> None:
         "ask = lambda n: s.create_image(f'{sys.argv[1]} {n}', size='16x16').warnings\n"
         "assert set(ThreadPoolExecutor(4).map(ask, range(6))) == {()}\n"
     )
-    running = [subprocess.Popen([sys.executable, "-W", "error", "-c", program, one]) for one in "ab"]
-    assert [one.wait(50) for one in running] == [0, 0]
-    found = yaml.safe_load((tmp_path / "c.yaml").read_text())["interactions"]
-    assert len(found) == 12
-    assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
+    running = [start_process([sys.executable, "-W", "error", "-c", program, name]) for name in "ab"]
+    assert [process.wait(50) for process in running] == [0, 0]
+    interactions = yaml.safe_load((tmp_path / "c.yaml").read_text())["interactions"]
+    assert len(interactions) == 12
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_requests_that_run_together(flavor: Any, tmp_path: Path) -> None:
-    """More pictures than one request may ask for: each request is on the cassette."""
+def test_each_part_is_recorded(flavor: Any, tmp_path: Path) -> None:
+    """Records each request of a call that is split into parts."""
     path = tmp_path / "c.yaml"
     options = {"size": "16x16", "n": 14}
-    with WireServer(*[many] * 2) as server:
-        made = flavor.run(
+    with WireServer(*[reply_with_n] * 2) as server:
+        response = flavor.run(
             lambda service: service.create_image("a fox", **options),
             "requests",
             base_url=server.base_url,
@@ -236,25 +242,25 @@ def test_requests_that_run_together(flavor: Any, tmp_path: Path) -> None:
         )
         assert server.posts == 2
     again = flavor.run(lambda service: service.create_image("a fox", **options), fixtures=path)
-    assert len(made) == 14
-    assert sorted(one.data for one in again) == sorted(one.data for one in made)
+    assert len(response) == 14
+    assert sorted(image.data for image in again) == sorted(image.data for image in response)
 
 
-def many(line: Any) -> None:
-    """Answer with as many pictures as are asked for."""
+def reply_with_n(line: Any) -> None:
+    """Reply with as many images as the request asks for."""
     count = json.loads(line.body)["n"]
     reply(200, answer(*(png(count * 100 + number) for number in range(count))))(line)
 
 
-class Notes:
-    """A recorder that remembers, or fails."""
+class ExchangeLog:
+    """A recorder that keeps its exchanges, or fails."""
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.heard: list[Exchanged] = []
+        self.exchanges: list[Exchanged] = []
         self.error = error
 
     def record(self, exchanged: Exchanged) -> None:
-        self.heard.append(exchanged)
+        self.exchanges.append(exchanged)
         if self.error is not None:
             raise self.error
 
@@ -262,8 +268,8 @@ class Notes:
 REQUEST = HttpRequest("POST", "http://h/v1", {"authorization": "Bearer x", "x-own": "1"}, BytesBody(b"{}"))
 
 
-def steps(recorder: Notes, *news: Any) -> Any:
-    """Run a plan of two requests, of which only the second is read."""
+def run_flow(recorder: ExchangeLog, *results: Any) -> Any:
+    """Step a flow of two requests that reads only the second reply."""
 
     def plan() -> Any:
         yield SendRequest(REQUEST)
@@ -273,51 +279,61 @@ def steps(recorder: Notes, *news: Any) -> Any:
         return "made"
 
     flow = record_traffic(plan(), [Resource(PluginSource("p"), recorder)])
-    given = iter(news)
-    need = advance(flow, None)
-    while not isinstance(need, Finished):
-        if isinstance(need, RunBlocking):
+    remaining = iter(results)
+    effect = advance(flow, None)
+    while not isinstance(effect, Finished):
+        if isinstance(effect, RunBlocking):
             try:
-                need = advance(flow, need.fn())
+                effect = advance(flow, effect.fn())
             except imgkit.ImgkitError as error:
-                need = advance(flow, EffectFailed(error))
+                effect = advance(flow, EffectFailed(error))
         else:
-            need = advance(flow, next(given))
-    return need.value
+            effect = advance(flow, next(remaining))
+    return effect.value
 
 
-def test_step_by_step() -> None:
-    """By hand: an answer that is not read is told without its body; no key goes with either."""
-    notes = Notes()
-    assert steps(notes, Head(302, {}), Head(200, {}), b"a", b"b", b"") == "made"
-    assert [(one.head.status, one.reply) for one in notes.heard] == [(302, b""), (200, b"ab")]
-    assert all(one.request.headers == {"x-own": "1"} for one in notes.heard)
+def test_an_unread_reply_is_recorded_without_body() -> None:
+    """Records an unread reply without its body, and no key in any request."""
+    log = ExchangeLog()
+    assert run_flow(log, Head(302, {}), Head(200, {}), b"a", b"b", b"") == "made"
+    assert [(exchange.head.status, exchange.reply) for exchange in log.exchanges] == [
+        (302, b""),
+        (200, b"ab"),
+    ]
+    assert all(exchange.request.headers == {"x-own": "1"} for exchange in log.exchanges)
 
 
-def test_a_failure_of_the_wire_reaches_the_plan() -> None:
-    notes = Notes()
+def test_transport_errors_pass_the_recorder() -> None:
+    """A transport error passes the recorder unchanged."""
+    log = ExchangeLog()
     with pytest.raises(NotSentError) as caught:
-        steps(notes, Head(302, {}), EffectFailed(NotSentError("no")))
-    assert [one.head.status for one in notes.heard] == [302]
+        run_flow(log, Head(302, {}), EffectFailed(NotSentError("no")))
+    assert [exchange.head.status for exchange in log.exchanges] == [302]
     assert not hasattr(caught.value, "__notes__")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("bug"), imgkit.SaveError("full")])
-def test_a_recorder_that_fails(error: Exception) -> None:
-    """It is warned of where there is no reply to say it in, and the plan goes on."""
+def test_a_failing_recorder_costs_a_warning(error: Exception) -> None:
+    """A recorder that fails without a reply to warn in costs a Python warning; the call goes on."""
     with pytest.warns(PluginWarning, match="bug|full") as caught:
-        assert steps(Notes(error), Head(200, {}), Head(200, {}), b"") == "made"
+        assert run_flow(ExchangeLog(error), Head(200, {}), Head(200, {}), b"") == "made"
     assert len(caught) == 2
 
 
 def test_wrong_arguments() -> None:
-    for given in ({"cassette": 3}, {"cassette": ""}, {"cassette": "c.yaml", "rewrite": "yes"}):
+    """Refuses cassettes that are no path and a rewrite that is no bool."""
+    wrong: tuple[dict[str, Any], ...] = (
+        {"cassette": 3},
+        {"cassette": ""},
+        {"cassette": "c.yaml", "rewrite": "yes"},
+    )
+    for options in wrong:
         with pytest.raises(imgkit.ConfigurationError):
-            RecorderPlugin(**given)  # type: ignore[arg-type]  # that is the point
+            RecorderPlugin(**options)
 
 
-class Diary:
-    """A recorder of a stranger's own: what was asked, and what the answer was."""
+class LengthRecorder:
+    """A custom recorder of methods, statuses and lengths of replies."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, int, int]] = []
@@ -330,34 +346,34 @@ class Diary:
         self.lines.append((exchanged.request.method, exchanged.head.status, len(exchanged.reply)))
 
 
-def test_a_recorder_of_ones_own(flavor: Any, http_backend: str) -> None:
-    """The hook takes anything that records; it sees errors as well as pictures."""
-    diary = Diary()
+def test_a_custom_recorder(flavor: Any, http_backend: str) -> None:
+    """The hook takes any recorder, which sees errors as well as images."""
+    recorder = LengthRecorder()
     with WireServer(reply(200, answer()), reply(400, {"error": {"message": "no"}})) as server:
-        settings = {"base_url": server.base_url, "plugins": [diary]}
+        settings = {"base_url": server.base_url, "plugins": [recorder]}
         flavor.run(lambda service: service.create_image("a fox"), http_backend, **settings)
         with pytest.raises(imgkit.BadRequestError):
             flavor.run(lambda service: service.create_image("a fox"), http_backend, **settings)
-    assert [line[:2] for line in diary.lines] == [("POST", 200), ("POST", 400)]
-    assert diary.lines[0][2] == len(json.dumps(answer()))
+    assert [line[:2] for line in recorder.lines] == [("POST", 200), ("POST", 400)]
+    assert recorder.lines[0][2] == len(json.dumps(answer()))
 
 
 @pytest.mark.parametrize(
     "last", [completed() + b"data: [DONE]\n\n: never read\n\n", event({"type": "error", "message": "boom"})]
 )
-def test_streams_that_end_before_their_connection(http_backend: str, tmp_path: Path, last: bytes) -> None:
-    """``[DONE]`` or an error ends them: they are recorded as far as they were read, and so replayed."""
+def test_recording_ends_with_the_stream(http_backend: str, tmp_path: Path, last: bytes) -> None:
+    """Records a stream up to ``[DONE]`` or an error event, and replays it to there."""
     path = tmp_path / "c.yaml"
 
     def read(**options: Any) -> list[str]:
         with imgkit.ImageService(**options, retry=False) as service:
             try:
                 with service.stream_image("a fox") as events:
-                    return [type(one).__name__ for one in events]
+                    return [type(item).__name__ for item in events]
             except imgkit.ApiError as error:
                 return [str(error).partition("boom")[1]]
 
     with WireServer(streamed(partial(), last)) as server:
-        came = read(backend=http_backend, base_url=server.base_url, plugins=[imgkit.RecorderPlugin(path)])
-    assert came in (["PartialImage", "Completed"], ["boom"])
-    assert read(fixtures=path) == came
+        first = read(backend=http_backend, base_url=server.base_url, plugins=[imgkit.RecorderPlugin(path)])
+    assert first in (["PartialImage", "Completed"], ["boom"])
+    assert read(fixtures=path) == first

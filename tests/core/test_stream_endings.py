@@ -1,11 +1,10 @@
-"""How streams are ended by others: dropped, closed by another thread or a plugin, read elsewhere."""
+"""Streams that others end: dropped, closed by another thread or a plugin, read elsewhere."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gc
-import subprocess
 import sys
 import threading
 import time
@@ -20,10 +19,11 @@ from imgkit import PartialImage
 from imgkit.default_plugins.spool import open_spool
 from tests.conftest import Face
 from tests.support.event_streams import completed, half_a_stream, partial, then
+from tests.support.processes import run_process
 from tests.support.wire_server import WireServer
 
 
-class Watcher:
+class EventLog:
     """A plugin that keeps the events of calls."""
 
     def __init__(self) -> None:
@@ -35,9 +35,9 @@ class Watcher:
 
 
 def test_a_dropped_stream(flavor: Face, http_backend: str, tmp_path: Path) -> None:
-    """One that nobody closes is closed when nobody holds it any more, and a warning says so."""
+    """A stream without references closes itself, with a ResourceWarning."""
     left = threading.Event()
-    watcher = Watcher()
+    watcher = EventLog()
 
     def blocking(service: Any) -> None:
         events = service.stream_image("a fox").__enter__()
@@ -64,7 +64,7 @@ def test_a_dropped_stream(flavor: Face, http_backend: str, tmp_path: Path) -> No
 
 
 def test_a_stream_that_outlives_its_loop(http_backend: str) -> None:
-    """Nothing can be closed any more, and nothing fails."""
+    """A stream that outlives its event loop is dropped with a warning and no error."""
     kept: list[Any] = []
 
     async def main(base_url: str) -> None:
@@ -78,8 +78,8 @@ def test_a_stream_that_outlives_its_loop(http_backend: str) -> None:
             del kept[0]
 
 
-def test_what_is_closed_or_never_entered_is_silent() -> None:
-    """Only a stream that is open is warned of."""
+def test_closed_streams_drop_silently() -> None:
+    """Only an open stream warns when it is dropped."""
     with imgkit.ImageService() as service, warnings.catch_warnings():
         warnings.simplefilter("error")
         service.stream_image("a fox")
@@ -91,8 +91,8 @@ def test_what_is_closed_or_never_entered_is_silent() -> None:
         gc.collect()
 
 
-def test_closed_by_another(flavor: Face, http_backend: str) -> None:
-    """A thread or task that waits for an event while another closes the stream ends with an error of ours."""
+def test_closing_a_stream_ends_its_reader(flavor: Face, http_backend: str) -> None:
+    """Closing a stream from another thread or task ends its waiting reader with an imgkit error."""
 
     def blocking(service: Any) -> None:
         with service.stream_image("a fox") as events:
@@ -120,24 +120,24 @@ def test_closed_by_another(flavor: Face, http_backend: str) -> None:
         assert left.wait(10)
 
 
-def test_a_picture_that_came_before_the_deadline() -> None:
-    """What has been received when the deadline passes is handed on, though the caller was busy then."""
+def test_received_events_survive_the_deadline() -> None:
+    """Delivers events received before the deadline, although the caller was busy when it passed."""
     seen: list[str] = []
 
     with (
         WireServer(then(partial(), completed())) as server,
         imgkit.ImageService("requests", base_url=server.base_url) as service,
-        service.stream_image("a fox", timeout_s=0.1) as events,
+        service.stream_image("a fox", timeout_s=0.3) as events,
     ):
-        for one in events:
-            seen.append(type(one).__name__)
+        for item in events:
+            seen.append(type(item).__name__)
             while events._driver is not None and not events._driver._transfer.aborted:
                 time.sleep(0.01)
     assert seen == ["PartialImage", "Completed"]
 
 
-def test_read_in_another_loop(http_backend: str) -> None:
-    """It is refused, whether the loop of the stream runs or is closed, and the stream goes on in its own."""
+def test_another_event_loop_is_refused(http_backend: str) -> None:
+    """Refuses reads from another event loop, and goes on in its own."""
     kept: list[Any] = []
 
     async def elsewhere() -> None:
@@ -161,8 +161,8 @@ def test_read_in_another_loop(http_backend: str) -> None:
         asyncio.run(close())
 
 
-def test_a_forked_child(http_backend: str, tmp_path: Path) -> None:
-    """It cannot read its parent's stream, and what it does to its copy changes no budget and no record."""
+def test_a_forked_child_cannot_read_the_stream(http_backend: str, tmp_path: Path) -> None:
+    """A forked child cannot read its parent's stream, nor change the budget or the spool record."""
     program = f"""
 import os, sys
 import imgkit
@@ -189,14 +189,14 @@ with service, service.stream_image("a fox") as events:
 """
     with WireServer(then(partial(), completed())) as server:
         run = [sys.executable, "-W", "error", "-c", program, server.base_url]
-        done = subprocess.run(run, capture_output=True, text=True, timeout=30)
+        done = run_process(run, capture_output=True, text=True, timeout=30)
     assert done.stderr == ""
     assert "belongs to the process" in done.stdout
     assert done.stdout.splitlines()[1:] == ["0 running None", "['Completed'] 1"]
 
 
-def test_closed_by_a_plugin(http_backend: str) -> None:
-    """An observer may close the stream that it is told of, as the button of a window may."""
+def test_a_plugin_may_close_the_stream(http_backend: str) -> None:
+    """An observer may close the stream whose event it receives."""
 
     class Closer:
         @imgkit.hookimpl

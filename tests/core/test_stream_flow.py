@@ -1,4 +1,4 @@
-"""Streams without a wire: the plan stepped by hand, and what is refused before anything is sent."""
+"""Streams stepped by hand, and requests refused before anything is sent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ EVENTS = Head(200, {"content-type": "text/event-stream"})
 LIMITED = event({"error": {"message": "slow down", "code": "rate_limit_exceeded"}})
 
 
-def flow_of(service: Any, **more: Any) -> Any:
+def build_flow(service: Any, **more: Any) -> Any:
+    """Return the flow of a stream."""
     return OperationFlows(service._core).stream_image("a fox", **more)
 
 
@@ -40,9 +41,9 @@ def service() -> Any:
         yield service
 
 
-def test_before_the_first_event_it_is_tried_again(service: Any) -> None:
-    """What was not sent, was refused, or was told by an event to be refused, is sent again."""
-    flow = flow_of(service)
+def test_retries_before_the_first_event(service: Any) -> None:
+    """Retries unsent and refused requests, also if the first event is a refusal."""
+    flow = build_flow(service)
     assert isinstance(advance(flow, None), SendRequest)
     assert isinstance(advance(flow, EffectFailed(imgkit.NotSentError("no"))), Sleep)
     assert isinstance(advance(flow, None), SendRequest)
@@ -59,13 +60,13 @@ def test_before_the_first_event_it_is_tried_again(service: Any) -> None:
     assert advance(flow, None) == ReadChunk()
     end = advance(flow, b"")
     assert isinstance(end, Finished)
-    assert [one.error for one in end.value.meta.attempts] == [
+    assert [attempt.error for attempt in end.value.meta.attempts] == [
         "NotSentError", "RateLimitError", "OutcomeUnknownError", None,
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("news", "error"),
+    ("result", "error"),
     [
         (LIMITED, imgkit.RateLimitError),
         (event({"error": {"message": "no", "code": "server_error"}}), imgkit.ServerError),
@@ -73,36 +74,36 @@ def test_before_the_first_event_it_is_tried_again(service: Any) -> None:
         (EffectFailed(imgkit.NotSentError("a liar")), imgkit.NotSentError),
     ],
 )
-def test_after_the_first_event_it_is_not(service: Any, news: Any, error: type[Exception]) -> None:
-    """Whatever ends it then, nothing is sent again."""
-    flow = flow_of(service)
+def test_no_retry_after_the_first_event(service: Any, result: Any, error: type[Exception]) -> None:
+    """Sends nothing again after the first event, however the stream ends."""
+    flow = build_flow(service)
     assert isinstance(advance(flow, None), SendRequest)
     assert advance(flow, EVENTS) == ReadChunk()
-    need = advance(flow, partial())
-    assert isinstance(need, EmitEvent)
-    assert isinstance(need.event, PartialImage)
+    effect = advance(flow, partial())
+    assert isinstance(effect, EmitEvent)
+    assert isinstance(effect.event, PartialImage)
     assert advance(flow, None) == ReadChunk()
     with pytest.raises(error):
-        advance(flow, news)
+        advance(flow, result)
 
 
 def test_several_events_in_one_chunk(service: Any) -> None:
-    """Each is handed on before more is read."""
-    flow = flow_of(service)
+    """Delivers each event of a chunk before it reads more."""
+    flow = build_flow(service)
     advance(flow, None)
     advance(flow, EVENTS)
-    need = advance(flow, partial(0) + partial(1) + completed())
+    effect = advance(flow, partial(0) + partial(1) + completed())
     kinds = []
-    while isinstance(need, EmitEvent):
-        kinds.append(type(need.event).__name__)
-        need = advance(flow, None)
+    while isinstance(effect, EmitEvent):
+        kinds.append(type(effect.event).__name__)
+        effect = advance(flow, None)
     assert kinds == ["PartialImage", "PartialImage", "Completed"]
-    assert need == ReadChunk()
+    assert effect == ReadChunk()
     flow.close()
 
 
-def test_nothing_is_sent_before_it_is_asked_for(flavor: Face) -> None:
-    """Neither the call nor its context sends anything; the first event does."""
+def test_the_first_event_sends_the_request(flavor: Face) -> None:
+    """Sends nothing when the stream is built or entered; the first event sends the request."""
     with WireServer(streamed(completed())) as server:
 
         def blocking(service: Any) -> None:
@@ -119,8 +120,8 @@ def test_nothing_is_sent_before_it_is_asked_for(flavor: Face) -> None:
         assert server.accepted == 0
 
 
-def test_misuse() -> None:
-    """Outside of its context, twice, after its end, before its end: an error that says how."""
+def test_misuse_of_a_blocking_stream() -> None:
+    """Explains reads outside the context, a second entry, and a response read too early."""
     with imgkit.ImageService() as service:
         stream = service.stream_image("a fox", size="64x64")
         for use in (lambda: iter(stream), lambda: next(stream)):
@@ -143,7 +144,7 @@ def test_misuse() -> None:
         assert len(stream.response) == 1
         with service.stream_image("a fox", size="64x64", partial_images=2) as events:
             next(events)
-            assert sum(1 for _ in events) == 2  # iterating may go on after a break
+            assert sum(1 for _ in events) == 2  # iteration may continue after a break
         with service.stream_image("a fox", size="64x64") as events:
             pass
         with pytest.raises(imgkit.StreamError, match="is over") as caught:
@@ -151,8 +152,8 @@ def test_misuse() -> None:
         assert not caught.value.maybe_billed
 
 
-def test_misuse_of_the_asynchronous_one() -> None:
-    """The same under the other service; two tasks cannot read one stream at once."""
+def test_misuse_of_an_async_stream() -> None:
+    """Explains the same misuse of an asynchronous stream, and refuses two readers at once."""
 
     async def main(base_url: str) -> None:
         async with imgkit.AsyncImageService("aiohttp", base_url=base_url) as service:
@@ -198,49 +199,54 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "said"), WRONG)
-def test_wrong_values(flavor: Face, given: dict[str, Any], said: str) -> None:
-    """They are refused before anything is sent."""
-    arguments = {"prompt": "a fox", **given}
+@pytest.mark.parametrize(("arguments", "problem"), WRONG)
+def test_wrong_values(flavor: Face, arguments: dict[str, Any], problem: str) -> None:
+    """Refuses wrong values before anything is sent."""
+    arguments = {"prompt": "a fox", **arguments}
     prompt = arguments.pop("prompt")
     with WireServer(streamed(completed())) as server, pytest.raises(imgkit.InvalidRequestError) as caught:
-        watch(flavor, lambda one: one.stream_image(prompt, **arguments), "requests", base_url=server.base_url)
-    assert said in str(caught.value)
+        watch(
+            flavor,
+            lambda service: service.stream_image(prompt, **arguments),
+            "requests",
+            base_url=server.base_url,
+        )
+    assert problem in str(caught.value)
     assert server.accepted == 0
 
 
 @pytest.mark.parametrize(
-    ("model", "given", "said"),
+    ("model", "arguments", "problem"),
     [
         ("gpt-image-2.6-sunburst", {"output_format": "gif"}, "gif and svg come whole"),
         ("dall-e-3", {}, "GPT image models stream"),
     ],
 )
-def test_models_that_do_not_stream(model: str, given: dict[str, Any], said: str) -> None:
-    """What is known of a model is told before anything is sent."""
+def test_models_that_do_not_stream(model: str, arguments: dict[str, Any], problem: str) -> None:
+    """Refuses models and formats known not to stream before anything is sent."""
     with (
         imgkit.ImageService("requests", model=model, api_key="sk-test") as official,
-        official.stream_image("a fox", **given) as events,
-        pytest.raises(imgkit.InvalidRequestError, match=said),
+        official.stream_image("a fox", **arguments) as events,
+        pytest.raises(imgkit.InvalidRequestError, match=problem),
     ):
         next(events)
 
 
 def test_wrong_keywords(service: Any) -> None:
-    """They are refused when the call is made, with the nearest real name."""
+    """Refuses unknown keywords when the call is made, with the nearest real name."""
     with pytest.raises(imgkit.InvalidRequestError, match="did you mean 'partial_images'"):
         service.stream_image("a fox", partial_image=2)
     with pytest.raises(imgkit.InvalidRequestError, match="is missing"):
         service.stream_image()
 
 
-def test_extra_body_of_the_plain_calls_names_the_streams(service: Any) -> None:
-    """Whoever wants a stream is told how."""
+def test_extra_body_cannot_stream_a_plain_call(service: Any) -> None:
+    """Points a plain call with "stream" in extra_body to stream_image."""
     with pytest.raises(imgkit.InvalidRequestError, match="stream_image"):
         service.create_image("a fox", extra_body={"stream": True})
 
 
-class Plain(BaseProvider):
+class PlainProvider(BaseProvider):
     """A provider that does not stream."""
 
     name = "plain"
@@ -252,15 +258,16 @@ class Plain(BaseProvider):
 
 
 def test_a_provider_without_streams(flavor: Face) -> None:
-    """It says so, and sends nothing; a plain call works."""
+    """Refuses to stream with such a provider and sends nothing; a plain call works."""
     with pytest.raises(imgkit.ConfigurationError, match="provider plain does not stream: use create_image"):
-        watch(flavor, lambda one: one.stream_image("a fox"), provider=Plain())
-    with imgkit.ImageService(provider=Plain()) as service:
+        watch(flavor, lambda service: service.stream_image("a fox"), provider=PlainProvider())
+    provider: Any = PlainProvider()  # without the optional attributes of a provider
+    with imgkit.ImageService(provider=provider) as service:
         assert len(service.create_image("a fox", size="64x64")) == 1
 
 
-def test_what_plugins_and_ledgers_know() -> None:
-    """A call says that it is a stream, and of how many partial pictures; estimates count them."""
+def test_plugins_know_the_partial_images() -> None:
+    """Tells plugins the number of partial images, and counts it in estimates."""
     seen: list[Any] = []
 
     class Looker:
@@ -270,39 +277,41 @@ def test_what_plugins_and_ledgers_know() -> None:
 
     with imgkit.ImageService(plugins=[Looker()]) as offline:
         offline.create_image("a fox", size="64x64")
-        for wanted in (None, 2):
-            with offline.stream_image("a fox", size="64x64", partial_images=wanted) as events:
+        for count in (None, 2):
+            with offline.stream_image("a fox", size="64x64", partial_images=count) as events:
                 list(events)
     assert set(seen) == {None, 0, 2}
-    assert [one for one, _ in itertools.groupby(seen)] == [None, 0, 2]
+    assert [count for count, _ in itertools.groupby(seen)] == [None, 0, 2]
     with imgkit.ImageService("requests", model="gpt-image-2", api_key="sk-test") as official:
         plain = official.estimate("a fox", quality="low", size="1024x1024")
         more = official.estimate("a fox", quality="low", size="1024x1024", partial_images=2)
     assert plain.low == more.low
+    assert plain.high is not None
+    assert more.high is not None
     assert more.high - plain.high == Decimal(200 * 30) / 1_000_000
 
 
-def test_a_picture_is_never_there_twice(service: Any) -> None:
-    """An event of 8 MB takes the memory of its picture, and little more; its base64 is never there whole."""
+def test_an_image_is_in_memory_once(service: Any) -> None:
+    """An event of 8 MB takes little more memory than its image, and never its whole base64."""
     data = WHOLE[:-12] + random.Random(1).randbytes(8_000_000)
     stream = completed(data)
     chunks = [stream[at : at + 65536] for at in range(0, len(stream), 65536)]
-    flow = flow_of(service)
+    flow = build_flow(service)
     advance(flow, None)
     advance(flow, EVENTS)
     tracemalloc.start()
-    for one in chunks:
-        need = advance(flow, one)
+    for chunk in chunks:
+        effect = advance(flow, chunk)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert isinstance(need, EmitEvent)
-    assert need.event.image.data == data  # type: ignore[attr-defined]  # a Completed
+    assert isinstance(effect, EmitEvent)
+    assert effect.event.image.data == data  # type: ignore[attr-defined]  # a Completed event
     assert peak < len(data) + 2_000_000
     flow.close()
 
 
 def test_request_objects_and_hooks(service: Any) -> None:
-    """Request objects work, and plugins may change them."""
+    """Takes request objects, which plugins may change."""
 
     class Twice:
         @imgkit.hookimpl
@@ -315,15 +324,15 @@ def test_request_objects_and_hooks(service: Any) -> None:
         assert events.response[1].about["prompt"] == "a fox, twice"
     request = imgkit.CreateImageEditRequest(image=picture(), prompt="blue")
     flow = OperationFlows(service._core).stream_image_edit(request)
-    need = advance(flow, None)
-    while not isinstance(need, SendRequest):
-        need = advance(flow, need.fn())  # type: ignore[union-attr]  # a Run
-    assert need.request.url.endswith("/images/edits")
+    effect = advance(flow, None)
+    while not isinstance(effect, SendRequest):
+        effect = advance(flow, effect.fn())  # type: ignore[union-attr]  # a RunBlocking
+    assert effect.request.url.endswith("/images/edits")
     flow.close()
 
 
-def test_the_methods_are_alike() -> None:
-    """Both services have them with the same parameters and descriptions; their results are named."""
+def test_both_services_have_equal_stream_methods() -> None:
+    """Both services have the same parameters and docstrings for streams, with named results."""
     for name in ("stream_image", "stream_image_edit"):
         ours, theirs = getattr(imgkit.ImageService, name), getattr(imgkit.AsyncImageService, name)
         assert inspect.signature(ours).parameters == inspect.signature(theirs).parameters
@@ -338,16 +347,16 @@ def test_the_methods_are_alike() -> None:
         }  # fmt: skip
 
 
-def test_preview() -> None:
-    """What would be sent can be looked at."""
+def test_dry_run_of_a_stream() -> None:
+    """Shows the request of a stream as text."""
     with imgkit.ImageService() as service:
-        shown = service.dry_run("stream_image", "a fox", partial_images=1)
-    assert "accept: text/event-stream" in shown
-    assert '"partial_images":1' in shown
+        text = service.dry_run("stream_image", "a fox", partial_images=1)
+    assert "accept: text/event-stream" in text
+    assert '"partial_images":1' in text
 
 
 def test_errors_survive_pickling() -> None:
-    """As all errors of the tree."""
+    """A StreamError survives pickling with its images."""
     import pickle
 
     image = imgkit.Image.from_bytes(WHOLE)

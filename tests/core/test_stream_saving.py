@@ -1,4 +1,4 @@
-"""Pictures of streams that are to be saved go to disk while they arrive, partial ones too."""
+"""Streamed images that are saved go to disk as they arrive, partial images too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import pickle
-import subprocess
 import sys
 import threading
 import tracemalloc
@@ -23,23 +22,25 @@ import imgkit
 from imgkit import Completed, PartialImage
 from imgkit.core.recovery import recover
 from imgkit.default_plugins.spool import open_spool
-from imgkit.images import part_files as scratch
 from imgkit.images.part_files import BUFFER_BYTES, PartFile, PartFiles
 from imgkit.testing.samples import png
 from tests.conftest import Face
 from tests.support.event_streams import HEAD, Seen, completed, event, partial, streamed, then, watch
 from tests.support.pictures import encoded
+from tests.support.processes import run_process
 from tests.support.wire_server import WireServer, reply
 
 SKETCH, SHARPER, WHOLE = (png(seed, 250) for seed in (1, 2, 3))
 """190 kB of noise each."""
 
 
-def fox(folder: Path, **more: Any) -> Callable[[Any], Any]:
+def stream_to_file(folder: Path, **more: Any) -> Callable[[Any], Any]:
+    """Return a call that streams an image into a folder."""
     return lambda service: service.stream_image("a fox", save_to=folder / "fox.png", **more)
 
 
-def hidden(folder: Path) -> list[str]:
+def list_hidden_files(folder: Path) -> list[str]:
+    """Return the names of the hidden files in a folder."""
     return [path.name for path in folder.rglob(".*")]
 
 
@@ -47,71 +48,71 @@ def is_on_disk(image: imgkit.Image) -> bool:
     return isinstance(image.source, PartFile) and image.source.path is not None
 
 
-def test_saved_while_it_arrives(flavor: Face, http_backend: str, tmp_path: Path) -> None:
-    """Each picture is on disk when its event comes, the complete one under its name."""
-    found: list[Any] = []
+def test_images_are_saved_as_they_arrive(flavor: Face, http_backend: str, tmp_path: Path) -> None:
+    """Each image is on disk when its event arrives; the complete image has its final name."""
+    images: list[Any] = []
 
-    def look(one: Any) -> None:
-        if isinstance(one, PartialImage):
-            assert is_on_disk(one.image)
+    def look(item: Any) -> None:
+        if isinstance(item, PartialImage):
+            assert is_on_disk(item.image)
         else:
-            assert one.image.path.read_bytes() == WHOLE
-        found.append((one.image.data, one.image.format, one.image.width, one.image.sha256))
+            assert item.image.path.read_bytes() == WHOLE
+        images.append((item.image.data, item.image.format, item.image.width, item.image.sha256))
 
     with WireServer(streamed(partial(0, SKETCH), partial(1, SHARPER), completed(WHOLE))) as server:
-        seen = watch(flavor, fox(tmp_path), http_backend, base_url=server.base_url, see=look)
+        seen = watch(flavor, stream_to_file(tmp_path), http_backend, base_url=server.base_url, see=look)
     pictures = (SKETCH, SHARPER, WHOLE)
-    assert found == [(data, "png", 250, hashlib.sha256(data).hexdigest()) for data in pictures]
+    assert images == [(data, "png", 250, hashlib.sha256(data).hexdigest()) for data in pictures]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fox.png", "fox.png.json"]
     assert json.loads((tmp_path / "fox.png.json").read_text())["sha256"] == seen.response[0].sha256
-    # Whoever has kept the events still has their pictures.
-    assert [one.image.data for one in seen.events] == [SKETCH, SHARPER, WHOLE]
-    assert [pickle.loads(pickle.dumps(one.image)).data for one in seen.events] == [SKETCH, SHARPER, WHOLE]
+    # The images of the events stay readable after the call.
+    assert [item.image.data for item in seen.events] == [SKETCH, SHARPER, WHOLE]
+    assert [pickle.loads(pickle.dumps(item.image)).data for item in seen.events] == [SKETCH, SHARPER, WHOLE]
     assert seen.events[0].image.save(tmp_path / "late.png").read_bytes() == SKETCH
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_partial_pictures_are_the_caller_s_to_save(flavor: Face, tmp_path: Path, overwrite: bool) -> None:
-    """As often as they like; what becomes of the file they saved is nothing to the event."""
+def test_callers_may_save_partial_images(flavor: Face, tmp_path: Path, overwrite: bool) -> None:
+    """The caller may save a partial image several times; changes to those files leave the event alone."""
     paths: list[Path] = []
 
-    def look(one: Any) -> None:
-        if isinstance(one, PartialImage):
+    def look(item: Any) -> None:
+        if isinstance(item, PartialImage):
             for name in ("a.png", "b.png"):
-                paths.append(one.image.save(tmp_path / name, overwrite=overwrite))
+                paths.append(item.image.save(tmp_path / name, overwrite=overwrite))
                 assert paths[-1].read_bytes() == SKETCH
-            assert json.loads(Path(f"{paths[-1]}.json").read_text())["sha256"] == one.image.sha256
+            assert json.loads(Path(f"{paths[-1]}.json").read_text())["sha256"] == item.image.sha256
             with paths[0].open("r+b") as file:
                 file.write(b"something else")
-            assert paths[1].read_bytes() == one.image.data == SKETCH
+            assert paths[1].read_bytes() == item.image.data == SKETCH
 
     with WireServer(streamed(partial(0, SKETCH), completed(WHOLE))) as server:
-        seen = watch(flavor, fox(tmp_path), "requests", base_url=server.base_url, see=look)
+        seen = watch(flavor, stream_to_file(tmp_path), "requests", base_url=server.base_url, see=look)
     assert [path.exists() for path in paths] == [True, True]
     assert seen.events[0].image.data == SKETCH
-    assert hidden(tmp_path) == []
+    assert list_hidden_files(tmp_path) == []
 
 
-def test_what_nobody_holds_is_gone_at_once(tmp_path: Path) -> None:
-    """A stream with many partial pictures takes the room of two, on disk and in memory."""
+def test_unreferenced_partial_images_are_deleted(tmp_path: Path) -> None:
+    """A stream of many partial images needs the disk and memory of two."""
     pieces = [partial(number, png(number, 250)) for number in range(12)]
     with WireServer(streamed(*pieces, completed(WHOLE))) as server:
         with (
             imgkit.ImageService("requests", base_url=server.base_url) as images,
-            fox(tmp_path)(images) as events,
+            stream_to_file(tmp_path)(images) as events,
         ):
-            for number, one in enumerate(events):
+            for number, item in enumerate(events):
                 if number < 12:
-                    assert one.image.data == png(number, 250)
-                assert len(hidden(tmp_path)) <= 3
-                del one
+                    assert item.image.data == png(number, 250)
+                assert len(list_hidden_files(tmp_path)) <= 3
+                del item
         assert events.response[0].data == WHOLE
-    assert hidden(tmp_path) == []
+    assert list_hidden_files(tmp_path) == []
 
 
 @pytest.mark.parametrize("partials", [0, 1])
 def test_memory_stays_flat(flavor: Face, tmp_path: Path, partials: int) -> None:
-    """Whatever the size of its pictures, what Python holds while a stream is saved is under 2 MiB."""
+    """Holds less than about 2 MiB while it saves a stream, for images of any size."""
     data = png()[:-12] + os.urandom(24 << 20) + png()[-12:]
     text = base64.b64encode(data)
     kinds = [b"partial_image"] * partials + [b"completed"]
@@ -136,45 +137,48 @@ def test_memory_stays_flat(flavor: Face, tmp_path: Path, partials: int) -> None:
                 Peak.peak = tracemalloc.get_traced_memory()[1]
                 tracemalloc.stop()
 
-    def save(one: PartialImage | Completed) -> None:
-        if isinstance(one, PartialImage):
-            one.image.save(tmp_path / "fox.partial-0.png")
+    def save(item: PartialImage | Completed) -> None:
+        if isinstance(item, PartialImage):
+            item.image.save(tmp_path / "fox.partial-0.png")
 
     def blocking(service: Any) -> None:
-        with fox(tmp_path, partial_images=partials)(service) as events:
-            for one in events:
-                save(one)
-                del one
+        with stream_to_file(tmp_path, partial_images=partials)(service) as events:
+            for item in events:
+                save(item)
+                del item
 
     async def awaiting(service: Any) -> None:
-        async with fox(tmp_path, partial_images=partials)(service) as events:
-            async for one in events:
-                save(one)
-                del one
+        async with stream_to_file(tmp_path, partial_images=partials)(service) as events:
+            async for item in events:
+                save(item)
+                del item
 
-    with WireServer(script) as server:  # it is in this process: what it holds was there before
+    # The server runs in this process, but allocates its data before the measurement starts.
+    with WireServer(script) as server:
         work, backend = (blocking, "requests") if flavor.flavor == "sync" else (awaiting, "aiohttp")
         flavor.run(work, backend, base_url=server.base_url, plugins=[Peak()])
     names = ["fox.png", *(["fox.partial-0.png"] if partials else [])]
     for name in names:
         assert (tmp_path / name).stat().st_size == len(data)
-        told = json.loads((tmp_path / f"{name}.json").read_text())
-        assert told["sha256"] == hashlib.sha256(data).hexdigest()
+        sidecar = json.loads((tmp_path / f"{name}.json").read_text())
+        assert sidecar["sha256"] == hashlib.sha256(data).hexdigest()
     assert 0 < Peak.peak < (2 << 20) + (1 << 17) * 3, Peak.peak
 
 
 def test_leaving_early(flavor: Face, http_backend: str, tmp_path: Path) -> None:
-    """In the midst of the next picture: no file stays, and the picture that one left with is there."""
+    """Leaves no file if the caller leaves mid-image, and keeps the delivered image readable."""
     script = then(partial(0, SKETCH), completed(WHOLE)[:200_000], lambda line: line.until_client_leaves())
     with WireServer(script) as server:
-        seen = watch(flavor, fox(tmp_path), http_backend, base_url=server.base_url, see=lambda one: True)
+        seen = watch(
+            flavor, stream_to_file(tmp_path), http_backend, base_url=server.base_url, see=lambda item: True
+        )
     assert seen.events[0].image.data == SKETCH
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cancelled_task(http_backend: str, tmp_path: Path) -> None:
-    """No file stays, and what had come is in the spool."""
-    came = threading.Event()
+def test_a_cancelled_task_spools_its_images(http_backend: str, tmp_path: Path) -> None:
+    """A cancelled task leaves no file, and keeps the received data in the spool."""
+    arrived = threading.Event()
     half = completed(WHOLE)[:200_000]
 
     class Counter:
@@ -184,7 +188,7 @@ def test_a_cancelled_task(http_backend: str, tmp_path: Path) -> None:
                 isinstance(event, imgkit.plugins.events.Progress)
                 and event.received_bytes > len(partial(0, SKETCH)) + 150_000
             ):
-                came.set()
+                arrived.set()
 
     async def main(base_url: str) -> None:
         options: dict[str, Any] = {"base_url": base_url, "plugins": [Counter()]}
@@ -193,13 +197,13 @@ def test_a_cancelled_task(http_backend: str, tmp_path: Path) -> None:
         ) as service:
 
             async def read() -> None:
-                async with fox(tmp_path / "out")(service) as events:
+                async with stream_to_file(tmp_path / "out")(service) as events:
                     async for _ in events:
                         pass
 
             task = asyncio.create_task(read())
-            assert await asyncio.to_thread(came.wait, 20)
-            assert len(hidden(tmp_path / "out")) >= 1
+            assert await asyncio.to_thread(arrived.wait, 20)
+            assert len(list_hidden_files(tmp_path / "out")) >= 1
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -215,84 +219,88 @@ def test_a_cancelled_task(http_backend: str, tmp_path: Path) -> None:
     assert WHOLE.startswith(second.data)
 
 
-def broken(flavor: Face, kind: type[Exception], script: Any, folder: Path, backend: str) -> tuple[Any, Seen]:
-    """Return the error that a stream ends with, and what came before; nothing is left in the folder."""
+def break_stream(
+    flavor: Face, kind: type[Exception], script: Any, folder: Path, backend: str
+) -> tuple[Any, Seen]:
+    """Return the error that ends a stream and the events before it; the folder is empty then."""
     seen = Seen()
     (folder / "out").mkdir()
     options: dict[str, Any] = {"state_folder": folder / "state", "seen": seen}
     with WireServer(script) as server, pytest.raises(kind) as caught:
-        watch(flavor, fox(folder / "out"), backend, base_url=server.base_url, **options)
+        watch(flavor, stream_to_file(folder / "out"), backend, base_url=server.base_url, **options)
     assert list((folder / "out").iterdir()) == []
     return caught.value, seen
 
 
-def test_a_cut(flavor: Face, http_backend: str, tmp_path: Path) -> None:
-    """What did arrive is in the error and in the spool, as if nothing had been on the way to a file."""
+def test_a_cut_stream_keeps_its_data(flavor: Face, http_backend: str, tmp_path: Path) -> None:
+    """The error and the spool hold the data of a cut stream, as if nothing had gone to a file."""
     pieces = (partial(0, SKETCH), partial(1, SHARPER), completed(WHOLE)[:200_000])
-    error, seen = broken(
+    error, seen = break_stream(
         flavor, imgkit.OutcomeUnknownError, streamed(*pieces, end=b""), tmp_path, http_backend
     )
-    assert [one.image.data for one in seen.events] == [SKETCH, SHARPER]
-    assert [one.data for one in error.images] == [SHARPER]
+    assert [item.image.data for item in seen.events] == [SKETCH, SHARPER]
+    assert [image.data for image in error.images] == [SHARPER]
     assert pickle.loads(pickle.dumps(error)).images[0].data == SHARPER
     assert error.body.startswith(b'{"type": "image_generation.completed"')
     assert len(error.body) > 190_000
     (record,) = open_spool(tmp_path / "state").list_replies()
-    found = recover(record)
-    assert [found.images[0].data, found.damaged] == [SHARPER, (1,)]
-    assert WHOLE.startswith(found.images[1].data)
-    assert len(found.images[1].data) > 140_000
+    recovered = recover(record)
+    assert [recovered.images[0].data, recovered.damaged] == [SHARPER, (1,)]
+    assert WHOLE.startswith(recovered.images[1].data)
+    assert len(recovered.images[1].data) > 140_000
 
 
 def test_an_error_event(flavor: Face, tmp_path: Path) -> None:
-    """No file stays, and partial pictures that were kept are there."""
+    """An error event leaves no file, and delivered partial images stay readable."""
     script = streamed(partial(0, SKETCH), event({"type": "error", "code": "server_error", "message": "boom"}))
-    error, seen = broken(flavor, imgkit.ApiError, script, tmp_path, "requests")
+    error, seen = break_stream(flavor, imgkit.ApiError, script, tmp_path, "requests")
     assert "boom" in str(error)
     assert seen.events[0].image.data == SKETCH
 
 
-def test_no_complete_picture(flavor: Face, tmp_path: Path) -> None:
-    """The error has the last partial picture, though its file is gone."""
-    error, _ = broken(flavor, imgkit.StreamError, streamed(partial(0, SKETCH)), tmp_path, "requests")
-    assert [one.data for one in error.images] == [SKETCH]
+def test_a_stream_without_a_complete_image(flavor: Face, tmp_path: Path) -> None:
+    """The error holds the last partial image, although its file is deleted."""
+    error, _ = break_stream(flavor, imgkit.StreamError, streamed(partial(0, SKETCH)), tmp_path, "requests")
+    assert [image.data for image in error.images] == [SKETCH]
     (record,) = open_spool(tmp_path / "state").list_replies()
-    assert [one.data for one in recover(record).images] == [SKETCH]
+    assert [image.data for image in recover(record).images] == [SKETCH]
 
 
 def test_broken_base64(flavor: Face, tmp_path: Path) -> None:
-    """It is told as if it had been read whole, and not saved."""
+    """Reports broken base64 like an event read whole, and saves nothing."""
     members = {"type": "image_generation.completed", "b64_json": encoded(WHOLE)[:-9] + "*" * 9}
-    error, _ = broken(flavor, imgkit.UnreadableReplyError, streamed(event(members)), tmp_path, "requests")
+    error, _ = break_stream(
+        flavor, imgkit.UnreadableReplyError, streamed(event(members)), tmp_path, "requests"
+    )
     assert "broken base64" in str(error)
     assert json.loads(error.body) == members
 
 
-def test_several_at_once(flavor: Face, tmp_path: Path) -> None:
-    """Events that come in one piece share nothing."""
+def test_several_events_in_one_chunk(flavor: Face, tmp_path: Path) -> None:
+    """Events that arrive in one chunk share no file."""
     pieces = b"".join((partial(0, SKETCH), completed(WHOLE), partial(0, SHARPER), completed(SKETCH)))
     with WireServer(streamed(pieces)) as server:
-        seen = watch(flavor, fox(tmp_path, n=2), "aiohttp", base_url=server.base_url)
-    assert [one.image.data for one in seen.events] == [SKETCH, WHOLE, SHARPER, SKETCH]
-    assert [one.path.read_bytes() for one in seen.response] == [WHOLE, SKETCH]
-    assert hidden(tmp_path) == []
+        seen = watch(flavor, stream_to_file(tmp_path, n=2), "aiohttp", base_url=server.base_url)
+    assert [item.image.data for item in seen.events] == [SKETCH, WHOLE, SHARPER, SKETCH]
+    assert [image.path.read_bytes() for image in seen.response] == [WHOLE, SKETCH]
+    assert list_hidden_files(tmp_path) == []
 
 
-def test_json_instead(flavor: Face, tmp_path: Path) -> None:
-    """The pictures of a plain reply go to disk too."""
+def test_json_in_place_of_a_stream(flavor: Face, tmp_path: Path) -> None:
+    """Writes the images of a plain JSON reply to disk too."""
     body = {"data": [{"b64_json": encoded(SKETCH)}, {"b64_json": encoded(WHOLE)}]}
     with WireServer(reply(200, body)) as server:
-        seen = watch(flavor, fox(tmp_path, n=2), "requests", base_url=server.base_url)
+        seen = watch(flavor, stream_to_file(tmp_path, n=2), "requests", base_url=server.base_url)
     assert seen.kinds == ["Completed", "Completed"]
-    assert [one.image.path.read_bytes() for one in seen.events] == [SKETCH, WHOLE]
-    assert hidden(tmp_path) == []
+    assert [item.image.path.read_bytes() for item in seen.events] == [SKETCH, WHOLE]
+    assert list_hidden_files(tmp_path) == []
 
 
 @pytest.mark.parametrize("at", [0, 1, 3, 5])
-def test_a_full_disk_leaves_pictures_in_memory(
+def test_a_full_disk_leaves_images_in_memory(
     flavor: Face, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    """Whenever the disk is full, all events come with their bytes."""
+    """All events carry their bytes, whenever the disk is full."""
     calls = []
     write = os.write
 
@@ -302,40 +310,40 @@ def test_a_full_disk_leaves_pictures_in_memory(
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(descriptor, data)
 
-    monkeypatch.setattr(scratch.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     with WireServer(streamed(partial(0, SKETCH), completed(WHOLE))) as server:
-        seen = watch(flavor, fox(tmp_path), "requests", base_url=server.base_url)
+        seen = watch(flavor, stream_to_file(tmp_path), "requests", base_url=server.base_url)
     assert len(calls) > at
-    assert [one.image.data for one in seen.events] == [SKETCH, WHOLE]
+    assert [item.image.data for item in seen.events] == [SKETCH, WHOLE]
     assert (tmp_path / "fox.png").read_bytes() == WHOLE
-    assert hidden(tmp_path) == []
+    assert list_hidden_files(tmp_path) == []
 
 
-def test_what_cannot_be_saved(flavor: Face, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It reaches the caller in memory, and the error at the end has it too."""
+def test_an_image_that_cannot_be_saved(flavor: Face, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller gets an unsavable image in memory, and the final error holds it too."""
 
     def no(*args: Any) -> None:
         raise OSError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr("imgkit.images.saving._link", no)
-    error, seen = broken(flavor, imgkit.SaveError, streamed(completed(WHOLE)), tmp_path, "requests")
+    error, seen = break_stream(flavor, imgkit.SaveError, streamed(completed(WHOLE)), tmp_path, "requests")
     assert (seen.events[0].image.path, seen.events[0].image.data) == (None, WHOLE)
     assert error.response[0].data == WHOLE
 
 
-def test_a_file_that_was_not_made_whole() -> None:
-    """Ctrl-C may come within its making; nothing is wrong with its end then."""
+def test_discarding_a_half_built_part_file() -> None:
+    """Discards a part file whose constructor Ctrl-C interrupted."""
     PartFile.__new__(PartFile).discard()
 
 
-def test_a_picture_read_while_the_call_ends(tmp_path: Path) -> None:
-    """Another thread that reads a partial picture never meets the moment between disk and memory."""
+def test_reading_an_image_while_the_call_ends(tmp_path: Path) -> None:
+    """Another thread can read a partial image while it moves from disk to memory."""
     data = os.urandom(BUFFER_BYTES * 4)
     for _ in range(20):
-        held = PartFiles(tmp_path, digests=False)
-        file = held.new_file()
+        part_files = PartFiles(tmp_path, digests=False)
+        file = part_files.new_file()
         file.add(data)
-        held.write()
+        part_files.write()
         file.share()
         wrong: list[object] = []
 
@@ -347,7 +355,7 @@ def test_a_picture_read_while_the_call_ends(tmp_path: Path) -> None:
 
         reader = threading.Thread(target=read)
         reader.start()
-        held.close()
+        part_files.close()
         reader.join()
         assert wrong == []
     assert list(tmp_path.iterdir()) == []
@@ -355,7 +363,7 @@ def test_a_picture_read_while_the_call_ends(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_leaves_files_to_its_parent(tmp_path: Path) -> None:
-    """A child that closes its copy of a stream takes no picture from its parent."""
+    """A forked child that closes its copy of a stream deletes no file of its parent."""
     with WireServer(streamed(partial(0, SKETCH), partial(1, SHARPER), completed(WHOLE))) as server:
         code = f"""
 import os, sys
@@ -372,6 +380,6 @@ with imgkit.ImageService("requests", base_url={server.base_url!r}, retry=False) 
         kinds = [type(one).__name__ for one in events]
 print(kinds, events.response[0].path.stat().st_size)
 """
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        done = run_process([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == f"['PartialImage', 'Completed'] {len(WHOLE)}\n", done.stderr
-    assert hidden(tmp_path) == []
+    assert list_hidden_files(tmp_path) == []

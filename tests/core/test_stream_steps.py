@@ -1,4 +1,4 @@
-"""Streams cut at every byte, and left at every step: what came is there, and accounts end once."""
+"""Streams cut at every byte and left at every step: images survive, reservations end once."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ SKETCH, WHOLE = png(2), png(1)
 HEAD = Head(200, {"content-type": "text/event-stream"})
 
 
-class Cut:
-    """A backend whose reply ends, or breaks, behind some bytes."""
+class CutBackend:
+    """A backend whose reply ends or breaks after some bytes."""
 
-    errors = (OSError,)
-    unsent_errors = ()
+    errors: tuple[type[Exception], ...] = (OSError,)
+    unsent_errors: tuple[type[Exception], ...] = ()
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
         self.breaks = False
         self.head = HEAD
 
-    def open(self, request: HttpRequest, transfer: Transfer) -> Cut:
+    def open(self, request: HttpRequest, transfer: Transfer) -> CutBackend:
         return self
 
     def read(self) -> bytes:
@@ -46,39 +46,42 @@ class Cut:
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("breaks", [False, True])
 def test_cut_at_every_byte(end: bytes, breaks: bool) -> None:
-    """A picture is handed on as soon as its JSON is whole, and no earlier; each end is an error of ours."""
+    """Delivers an image as soon as its JSON is complete, not earlier; each cut raises an imgkit error."""
     stream = b"\xef\xbb\xbf: hi\n\n" + partial(0, SKETCH) + completed(WHOLE) + b"data: [DONE]\n\n"
     stream = stream.replace(b"\n", end)
     first, last = stream.index(b"}") + 1, stream.rindex(b"}") + 1
-    backend = Cut()
+    backend = CutBackend()
     backend.breaks = breaks
-    came: list[bytes] = []
+    received: list[bytes] = []
 
-    def read(place: int) -> None:
-        came.clear()
-        backend.pieces = [piece for piece in (stream[: place // 2], stream[place // 2 : place]) if piece]
+    def read(position: int) -> None:
+        received.clear()
+        backend.pieces = [
+            piece for piece in (stream[: position // 2], stream[position // 2 : position]) if piece
+        ]
         with service.stream_image("a fox") as events:
-            came.extend(one.image.data for one in events)
+            received.extend(item.image.data for item in events)
 
     with imgkit.ImageService(backend, base_url="http://127.0.0.1:9/v1", retry=False) as service:
-        for place in range(last):
-            with pytest.raises(imgkit.OutcomeUnknownError if breaks else imgkit.StreamError) as caught:
-                read(place)
-            assert came == ([SKETCH] if place >= first else [])
-            assert [one.data for one in caught.value.images] == came
-        for place in range(last, len(stream) + 1):
-            read(place)
-            assert came == [SKETCH, WHOLE]
+        for position in range(last):
+            expected: Any = imgkit.OutcomeUnknownError if breaks else imgkit.StreamError
+            with pytest.raises(expected) as caught:
+                read(position)
+            assert received == ([SKETCH] if position >= first else [])
+            assert [image.data for image in caught.value.images] == received
+        for position in range(last, len(stream) + 1):
+            read(position)
+            assert received == [SKETCH, WHOLE]
 
 
-class Told:
-    """A plugin: an observer, and a ledger of one reservation, that keep what they are told."""
+class PluginLog:
+    """A plugin that logs its events and the calls of its one reservation."""
 
     spools = True
 
     def __init__(self) -> None:
         self.events: list[str] = []
-        self.accounts: list[str] = []
+        self.reservations: list[str] = []
 
     @imgkit.hookimpl
     def imgkit_on_event(self, event: Any, call: Any) -> None:
@@ -89,7 +92,7 @@ class Told:
         return self
 
     def reserve(self, request: Any, call: Any, attempt: int) -> Any:
-        self.accounts.append("reserved")
+        self.reservations.append("reserved")
         return self
 
     def begin(self, head: Any) -> None:
@@ -100,49 +103,51 @@ class Told:
     def complete(self) -> None: ...
 
     def settle(self, response: Any) -> None:
-        self.accounts.append(f"settled for {len(response.images)}")
+        self.reservations.append(f"settled for {len(response.images)}")
 
     def keep(self, error: BaseException, response: Any) -> None:
-        self.accounts.append("kept")
+        self.reservations.append("kept")
 
     def close(self) -> None:
-        self.accounts.append("closed")
+        self.reservations.append("closed")
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_left_at_every_step(tmp_path: Path, count: int) -> None:
-    """Each account ends once, the call ends once, and no hidden file stays, wherever a stream is left."""
+    """Ends each reservation and the call once and leaves no hidden file, wherever the stream is left."""
     large = [png(seed, 300) for seed in (1, 2, 3)]
     stream = partial(0, large[0]) + completed(large[1]) + (completed(large[2]) if count == 2 else b"")
     seen = set()
     for steps in range(1000):
-        told, folder = Told(), tmp_path / str(steps)
-        service = imgkit.ImageService(Cut(), base_url="http://127.0.0.1:9/v1", plugins=[told], retry=False)
+        log, folder = PluginLog(), tmp_path / str(steps)
+        service = imgkit.ImageService(
+            CutBackend(), base_url="http://127.0.0.1:9/v1", plugins=[log], retry=False
+        )
         flow = service.stream_image("a fox", n=count, save_to=f"{folder}/")._flow
-        news: object = None
-        place = 0
-        need = advance(flow, None)
+        result: object = None
+        position = 0
+        effect = advance(flow, None)
         for _ in range(steps):
-            match need:
+            match effect:
                 case SendRequest():
-                    news = HEAD
+                    result = HEAD
                 case ReadChunk():
-                    news = stream[place : place + 100_000]
-                    place += 100_000
+                    result = stream[position : position + 100_000]
+                    position += 100_000
                 case RunBlocking(fn, _):
-                    news = fn()
+                    result = fn()
                 case EmitEvent():
-                    news = None
-            need = advance(flow, news)
-            if isinstance(need, Finished):
+                    result = None
+            effect = advance(flow, result)
+            if isinstance(effect, Finished):
                 break
         flow.close()
         service.close()
-        seen.add(type(need))
-        assert told.accounts in ([], ["reserved", "kept"], ["reserved", f"settled for {count}"])
-        ends = [event for event in told.events if event in ("Succeeded", "Failed", "Cancelled")]
-        assert ends == ["Succeeded" if told.accounts[1:] == [f"settled for {count}"] else "Cancelled"]
+        seen.add(type(effect))
+        assert log.reservations in ([], ["reserved", "kept"], ["reserved", f"settled for {count}"])
+        ends = [event for event in log.events if event in ("Succeeded", "Failed", "Cancelled")]
+        assert ends == ["Succeeded" if log.reservations[1:] == [f"settled for {count}"] else "Cancelled"]
         assert list(folder.glob(".*")) == []
-        if isinstance(need, Finished):
+        if isinstance(effect, Finished):
             break
     assert seen == {SendRequest, ReadChunk, RunBlocking, EmitEvent, Finished}

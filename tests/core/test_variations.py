@@ -1,4 +1,4 @@
-"""Variations that still work: native where they are, an edit where not, and no doubt which it was."""
+"""Variations: native where the server has them, otherwise emulated by an edit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ KEY = "sk-test-0123456789"
 MISSING = reply(404, {"detail": "Not Found"})
 
 
-def server_with(variations: Script | None) -> tuple[WireServer, list[str]]:
+def build_server(variations: Script | None) -> tuple[WireServer, list[str]]:
+    """Return a server with this variations endpoint, and the endpoints that it is asked for."""
     asked: list[str] = []
 
     def script(line: Line) -> None:
@@ -30,52 +31,57 @@ def server_with(variations: Script | None) -> tuple[WireServer, list[str]]:
     return WireServer(script), asked
 
 
-def vary(flavor: Any, backend: str, server: WireServer, **given: Any) -> Any:
-    own = given.pop("own_host", False)
+def create_variation(flavor: Any, backend: str, server: WireServer, **options: Any) -> Any:
+    """Create a variation with either service."""
+    own = options.pop("own_host", False)
     where = {"provider": official(server.base_url)} if own else {"base_url": server.base_url}
-    call = lambda service: service.create_image_variation(png(), **given)  # noqa: E731
+    call = lambda service: service.create_image_variation(png(), **options)  # noqa: E731
     return flavor.run(call, backend, api_key=KEY, model="gpt-image-2", **where)
 
 
-def test_the_official_host_is_asked_for_an_edit(flavor: Any, http_backend: str) -> None:
-    """Nothing is sent to an endpoint that is known to be gone; the reply says what was done."""
-    server, asked = server_with(None)
+def test_the_official_host_gets_an_edit(flavor: Any, http_backend: str) -> None:
+    """Sends nothing to the retired endpoint; the response names the emulation."""
+    server, asked = build_server(None)
     with server:
-        got = vary(flavor, http_backend, server, own_host=True)
-        other = vary(flavor, http_backend, server, own_host=True, variation_prompt="again, at night")
+        response = create_variation(flavor, http_backend, server, own_host=True)
+        other = create_variation(
+            flavor, http_backend, server, own_host=True, variation_prompt="again, at night"
+        )
     assert asked == ["edits", "edits"]
-    assert got.meta.emulated
-    assert got.meta.operation == "create_image_variation"
-    assert got.meta.emulation_prompt == PROMPT == got[0].about["prompt"]
+    assert response.meta.emulated
+    assert response.meta.operation == "create_image_variation"
+    assert response.meta.emulation_prompt == PROMPT == response[0].about["prompt"]
     assert other.meta.emulation_prompt == "again, at night"
 
 
 @pytest.mark.parametrize("status", [404, 405])
 def test_compatible_servers_are_tried_first(flavor: Any, http_backend: str, status: int) -> None:
-    """What they do not have is emulated, with a warning; 404 and 405 cost nothing."""
-    server, asked = server_with(reply(status, {}))
+    """Emulates a variation with a warning after a 404 or 405, which cost nothing."""
+    server, asked = build_server(reply(status, {}))
     with server:
-        got = vary(flavor, http_backend, server)
+        response = create_variation(flavor, http_backend, server)
     assert asked == ["variations", "edits"]
-    assert got.meta.emulated
-    assert f"no variations (HTTP {status})" in got.warnings[0]
-    assert [attempt.status for attempt in got.meta.attempts] == [status, 200]
+    assert response.meta.emulated
+    assert f"no variations (HTTP {status})" in response.warnings[0]
+    assert [attempt.status for attempt in response.meta.attempts] == [status, 200]
 
 
-def test_compatible_servers_that_have_it(flavor: Any, http_backend: str) -> None:
-    server, asked = server_with(reply(200, answer()))
+def test_compatible_servers_with_variations(flavor: Any, http_backend: str) -> None:
+    """Uses the server's own variations unless strategy="emulate"."""
+    server, asked = build_server(reply(200, answer()))
     with server:
-        got = vary(flavor, http_backend, server)
-        forced = vary(flavor, http_backend, server, strategy="emulate")
+        response = create_variation(flavor, http_backend, server)
+        forced = create_variation(flavor, http_backend, server, strategy="emulate")
     assert asked == ["variations", "edits"]
-    assert not got.meta.emulated
-    assert got.meta.emulation_prompt is None
+    assert not response.meta.emulated
+    assert response.meta.emulation_prompt is None
     assert forced.meta.emulated
 
 
 def test_offline_is_native(flavor: Any) -> None:
-    got = flavor.run(lambda service: service.create_image_variation(png(), size="64x64"))
-    assert not got.meta.emulated
+    """The offline backend makes native variations."""
+    response = flavor.run(lambda service: service.create_image_variation(png(), size="64x64"))
+    assert not response.meta.emulated
 
 
 @pytest.mark.parametrize(
@@ -86,30 +92,32 @@ def test_offline_is_native(flavor: Any) -> None:
         reply(500, {"error": {"message": "sorry"}}),
     ],
 )
-def test_other_failures_are_not_answered_by_an_edit(flavor: Any, problem: Script) -> None:
-    server, asked = server_with(problem)
+def test_other_failures_are_not_emulated(flavor: Any, problem: Script) -> None:
+    """Raises other failures of the variations endpoint without sending an edit."""
+    server, asked = build_server(problem)
     with server, pytest.raises(imgkit.ApiError):
-        vary(flavor, "requests", server)
+        create_variation(flavor, "requests", server)
     assert asked == ["variations"]
 
 
-def test_native_where_it_is_gone(flavor: Any, http_backend: str) -> None:
-    """It is told with the date and the way out, and nothing is sent; elsewhere the server's word stands."""
-    server, asked = server_with(None)
+def test_native_on_a_retired_endpoint(flavor: Any, http_backend: str) -> None:
+    """strategy="native" raises a dated error at the official host, and the server's error elsewhere."""
+    server, asked = build_server(None)
     with server:
         with pytest.raises(imgkit.EndpointRetiredError) as caught:
-            vary(flavor, http_backend, server, own_host=True, strategy="native")
+            create_variation(flavor, http_backend, server, own_host=True, strategy="native")
         assert asked == []
         assert caught.value.date == date(2026, 5, 12)
         assert caught.value.status == 0
         assert "2026-05-12" in str(caught.value)
         assert 'strategy="auto"' in str(caught.value)
         with pytest.raises(imgkit.NotFoundError):
-            vary(flavor, http_backend, server, strategy="native")
+            create_variation(flavor, http_backend, server, strategy="native")
         assert asked == ["variations"]
 
 
 def test_a_wrong_strategy(flavor: Any) -> None:
+    """Refuses unknown strategies and an empty variation prompt."""
     with pytest.raises(imgkit.InvalidRequestError, match="strategy"):
         flavor.run(lambda service: service.create_image_variation(png(), strategy="magic"))
     with pytest.raises(imgkit.InvalidRequestError, match="prompt"):

@@ -24,6 +24,7 @@ from imgkit.errors import RateLimitError
 from imgkit.plugins.events import Call, Outcome, Progress, Retrying, Sent, Started
 from imgkit.wire.messages import HttpRequest
 from tests.support.pictures import answer, encoded, picture
+from tests.support.processes import run_process
 from tests.support.wire_server import WireServer, hang, reply
 
 KEY = "sk-CANARY-key-0123456789"
@@ -340,7 +341,7 @@ def test_silent_without_configuration() -> None:
 
 
 def in_process(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return run_process(
         [sys.executable, "-W", "error", "-c", program],
         env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip

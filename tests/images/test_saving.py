@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import stat
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from imgkit.images import sidecars
 from imgkit.images.image import Image
 from imgkit.images.saving import SavePlan, slug, with_extension
 from tests.support.pictures import picture
+from tests.support.processes import run_process
 
 PNG, JPEG = picture("PNG"), picture("JPEG")
 ABOUT = {"prompt": "An Otter, at work!", "operation": "create_image", "model": "gpt-image-2/x"}
@@ -276,7 +276,7 @@ except SaveError as error:
 
 def test_file_size_limit(tmp_path: Path) -> None:
     """Leaves no part file if the system cuts a write, and reports the image in memory."""
-    run = subprocess.run(
+    run = run_process(
         [sys.executable, "-c", LIMITED, str(tmp_path / "a.png")], capture_output=True, text=True, check=True
     )
     assert "File too large" in run.stdout

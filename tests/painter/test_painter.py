@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +15,7 @@ from PIL import Image, ImageChops, ImageDraw
 from imgkit.painter import glyphs, lettering
 from imgkit.painter.image_files import encode_image, read_stored_prompt
 from imgkit.painter.paint import Brief, edit_image, font_warnings, paint_image, vary_image
+from tests.support.processes import run_process
 
 OTTER = "A cute baby sea otter"
 
@@ -74,7 +74,7 @@ def test_equal_briefs_give_equal_pixels() -> None:
     expected = [hash_image(paint_image(Brief(prompt, 96, 80, "5eed"))) for prompt in prompts]
     assert expected == [hash_image(paint_image(Brief(prompt, 96, 80, "5eed"))) for prompt in prompts]
     program = PROGRAM.format(prompts=prompts)
-    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    process = run_process([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert process.stdout.split() == expected
 
 

@@ -1,8 +1,7 @@
-"""Installed plugins: found without being imported, loaded once, left out if blocked or broken."""
+"""Installed plugins: found without an import, loaded once, skipped if blocked or broken."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,14 +10,17 @@ import pytest
 
 from tests.cli.support import environment
 from tests.support.plugin_packages import BACKEND, GOOD, install
+from tests.support.processes import run_process
 
 MAKE = "s = imgkit.ImageService(retry=False); "
 ABOUT = MAKE + "print(s.create_image('a fox', size='64x64')[0].about['prompt'])"
 
 
-def python(program: str, folder: Path, env: Mapping[str, str] | None = None, *flags: str) -> tuple[str, str]:
-    """Run a program that must succeed, in a process where `folder` is installed; return what it wrote."""
-    done = subprocess.run(
+def run_python(
+    program: str, folder: Path, env: Mapping[str, str] | None = None, *flags: str
+) -> tuple[str, str]:
+    """Run a program that must succeed with the plugins in `folder`; return its stdout and stderr."""
+    done = run_process(
         [sys.executable, *flags, "-c", f"import sys, imgkit; {program}"],
         env=environment(PYTHONPATH=str(folder), **(env or {})),
         capture_output=True, text=True, timeout=50, check=False,
@@ -28,36 +30,46 @@ def python(program: str, folder: Path, env: Mapping[str, str] | None = None, *fl
 
 
 CATCH = """
-try:
-    {}
-except imgkit.ConfigurationError as error:
-    whose = [getattr(error, name, '') for name in ('plugin', 'distribution')]
-    print(type(error).__name__, *whose, error, sep='|')
+for expression in {}:
+    try:
+        eval(expression)
+    except imgkit.ConfigurationError as error:
+        origin = [getattr(error, name, '') for name in ('plugin', 'distribution')]
+        print(type(error).__name__, *origin, error, sep='|')
 """
 
 
-def refusal(expression: str, folder: Path, env: Mapping[str, str] | None = None) -> list[str]:
-    """Return class, plugin, distribution and text of the error of an expression."""
-    program = CATCH.format(expression)
-    return [part.strip() for part in python(f"exec({program!r})", folder, env)[0].split("|", 3)]
+def list_errors(
+    expressions: list[str], folder: Path, env: Mapping[str, str] | None = None
+) -> list[list[str]]:
+    """Return class, plugin, distribution and text of the error that each expression raises."""
+    program = CATCH.format(expressions)
+    lines = run_python(f"exec({program!r})", folder, env)[0].splitlines()
+    assert len(lines) == len(expressions)
+    return [[part.strip() for part in line.split("|", 3)] for line in lines]
 
 
-def test_importing_imgkit_finds_nothing(tmp_path: Path) -> None:
-    """Neither `import imgkit` nor --version looks for plugins; a service imports what is installed."""
+def find_error(expression: str, folder: Path, env: Mapping[str, str] | None = None) -> list[str]:
+    """Return class, plugin, distribution and text of the error that an expression raises."""
+    return list_errors([expression], folder, env)[0]
+
+
+def test_importing_imgkit_imports_no_plugin(tmp_path: Path) -> None:
+    """Importing imgkit, --version and --help load no plugin; building a service does."""
     install(tmp_path, "acme")
     seen = "print('imgkit_acme' in sys.modules, 'imgkit.plugins.discovery' in sys.modules)"
-    assert python(seen, tmp_path)[0] == "False False"
+    assert run_python(seen, tmp_path)[0] == "False False"
     version = "sys.argv = ['imgkit', '--version']; from imgkit.__main__ import main; main(); "
-    assert python(version + seen, tmp_path)[0].endswith("False False")
+    assert run_python(version + seen, tmp_path)[0].endswith("False False")
     help_ = "sys.argv = ['imgkit', '--help']; from imgkit.__main__ import main; main(); "
-    assert python(help_ + seen, tmp_path)[0].endswith("False False")
-    assert python(MAKE + seen, tmp_path)[0] == "True True"
+    assert run_python(help_ + seen, tmp_path)[0].endswith("False False")
+    assert run_python(MAKE + seen, tmp_path)[0] == "True True"
 
 
 def test_an_installed_plugin_works(tmp_path: Path) -> None:
-    """What is installed is at work in every service without a word, once, and without a warning."""
+    """An installed plugin works in every service, once and without a warning."""
     install(tmp_path, "acme")
-    assert python(ABOUT, tmp_path, None, "-W", "error") == ("a fox, by acme", "")
+    assert run_python(ABOUT, tmp_path, None, "-W", "error") == ("a fox, by acme", "")
 
 
 @pytest.mark.parametrize(("env", "prompt"), [
@@ -69,23 +81,22 @@ def test_an_installed_plugin_works(tmp_path: Path) -> None:
     ({"IMGKIT_BLOCK_PLUGINS": "Imgkit_Acme:acme,other:zeta"}, "a fox, by zeta"),
     ({"IMGKIT_PLUGINS": "acme,zeta", "IMGKIT_BLOCK_PLUGINS": "zeta"}, "a fox, by acme"),
 ])  # fmt: skip
-def test_allowed_and_blocked(env: dict[str, str], prompt: str, tmp_path: Path) -> None:
-    """The two variables say what is imported; what they leave out is not even imported."""
+def test_allowed_and_blocked_plugins(env: dict[str, str], prompt: str, tmp_path: Path) -> None:
+    """The two variables select the plugins; other plugins are not even imported."""
     install(install(tmp_path, "acme"), "zeta")
     program = ABOUT + "; print(*(n for n in ('imgkit_acme', 'imgkit_zeta') if n in sys.modules))"
-    shown, imported = (python(program, tmp_path, env)[0] + "\n").splitlines()[:2] if prompt != "a fox" else (
-        python(program, tmp_path, env)[0], "")  # fmt: skip
-    assert shown == prompt
-    assert imported.split() == [f"imgkit_{n}" for n in ("acme", "zeta") if f"by {n}" in prompt]
+    output, *imported = run_python(program, tmp_path, env)[0].splitlines()
+    assert output == prompt
+    assert " ".join(imported).split() == [f"imgkit_{n}" for n in ("acme", "zeta") if f"by {n}" in prompt]
 
 
-def test_unknown_names_in_the_switches_are_warned_of_once(tmp_path: Path) -> None:
-    """A machine may lack a plugin that a list names: one warning, however many services."""
+def test_unknown_names_in_the_variables_warn_once(tmp_path: Path) -> None:
+    """Warns once of plugin names in the variables that are not installed, however many services."""
     install(tmp_path, "acme")
     env = {"IMGKIT_PLUGINS": "acme,acmee", "IMGKIT_BLOCK_PLUGINS": "gone"}
-    told = python(MAKE * 3, tmp_path, env, "-W", "always")[1]
-    assert told.count("IMGKIT_PLUGINS names what is not installed here: acmee") == 1
-    assert told.count("IMGKIT_BLOCK_PLUGINS names what is not installed here: gone") == 1
+    warnings = run_python(MAKE * 3, tmp_path, env, "-W", "always")[1]
+    assert warnings.count("IMGKIT_PLUGINS names plugins that are not installed: acmee") == 1
+    assert warnings.count("IMGKIT_BLOCK_PLUGINS names plugins that are not installed: gone") == 1
 
 
 BROKEN = {
@@ -106,118 +117,119 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_plugin_takes_nothing_down(case: str, tmp_path: Path) -> None:
-    """Whatever a plugin does at import, others work; one warning names it, and asking for it says why."""
+def test_a_broken_plugin_is_skipped(case: str, tmp_path: Path) -> None:
+    """Skips a broken plugin with one warning that names it; asking for it raises the reason."""
     source, reason = BROKEN[case]
     install(install(tmp_path, "acme", source), "zeta")
-    shown, told = python(ABOUT, tmp_path, None, "-W", "always")
-    assert shown == "a fox, by zeta"
-    assert told.count("PluginWarning: plugin 'acme' (imgkit-acme 1.2) is left out: ") == 1
-    assert reason in told
-    for wanted in ("backend='acme'", "provider='acme'", "plugins=['acme']"):
-        kind, plugin, distribution, text = refusal(f"imgkit.ImageService({wanted})", tmp_path)
+    output, warnings = run_python(ABOUT, tmp_path, None, "-W", "always")
+    assert output == "a fox, by zeta"
+    assert warnings.count("PluginWarning: plugin 'acme' (imgkit-acme 1.2) is left out: ") == 1
+    assert reason in warnings
+    options = ("backend='acme'", "provider='acme'", "plugins=['acme']")
+    expressions = [f"imgkit.ImageService({option})" for option in options]
+    for kind, plugin, distribution, text in list_errors(expressions, tmp_path):
         assert (kind, plugin, distribution) == ("PluginError", "acme", "imgkit-acme")
         assert text.startswith("plugin 'acme' (imgkit-acme 1.2) is broken: ")
         assert reason in text
 
 
-def test_an_unknown_backend_may_be_that_of_a_broken_plugin(tmp_path: Path) -> None:
-    """The error for an unknown name says which plugins are not at work, since one may offer it."""
+def test_an_unknown_backend_names_broken_plugins(tmp_path: Path) -> None:
+    """The error for an unknown backend names the broken plugins that may provide it."""
     install(tmp_path, "acme", "raise RuntimeError('no licence')")
-    kind, *_, text = refusal("imgkit.ImageService('acme-memory')", tmp_path)
+    kind, *_, text = find_error("imgkit.ImageService('acme-memory')", tmp_path)
     assert kind == "UnknownBackendError"
     assert "plugin 'acme' (imgkit-acme 1.2) is broken (RuntimeError: no licence)" in text
 
 
-def test_a_blocked_plugin_that_is_asked_for(tmp_path: Path) -> None:
+def test_asking_for_a_blocked_plugin(tmp_path: Path) -> None:
     """The error for a blocked plugin names the variable that blocks it."""
     install(tmp_path, "acme")
     env = {"IMGKIT_BLOCK_PLUGINS": "acme"}
-    assert refusal("imgkit.ImageService(plugins=['acme'])", tmp_path, env) == [
+    assert find_error("imgkit.ImageService(plugins=['acme'])", tmp_path, env) == [
         "PluginError", "acme", "imgkit-acme",
         "plugin 'acme' (imgkit-acme 1.2) is blocked: by IMGKIT_BLOCK_PLUGINS",
     ]  # fmt: skip
 
 
-def test_two_of_one_name(tmp_path: Path) -> None:
-    """Two entry points of one name are both left out; the error names both, and its way out works."""
+def test_two_plugins_of_one_name(tmp_path: Path) -> None:
+    """Skips both plugins of one name; the error names both, and its remedy works."""
     for number in ("one", "two"):
         install(tmp_path, "acme", GOOD.replace("{name}", number), distribution=f"acme-{number}")
     install(tmp_path, "zeta")
-    assert python(ABOUT, tmp_path)[0] == "a fox, by zeta"
-    kind, plugin, _, text = refusal("imgkit.ImageService(plugins=['acme'])", tmp_path)
+    assert run_python(ABOUT, tmp_path)[0] == "a fox, by zeta"
+    kind, plugin, _, text = find_error("imgkit.ImageService(plugins=['acme'])", tmp_path)
     assert (kind, plugin) == ("PluginError", "acme")
     assert "acme-one 1.2 and acme-two 1.2" in text
     variable, _, item = text.rpartition("block one with ")[2].partition("=")
-    assert python(ABOUT, tmp_path, {variable: item})[0] == "a fox, by one, by zeta"
+    assert run_python(ABOUT, tmp_path, {variable: item})[0] == "a fox, by one, by zeta"
 
 
-def test_two_that_offer_the_same(tmp_path: Path) -> None:
-    """Two plugins that offer backends of one name are both left out, and the error names both."""
+def test_two_backends_of_one_name(tmp_path: Path) -> None:
+    """Skips both plugins that provide a backend of one name, and names both."""
     for name in ("acme", "zeta"):
         install(tmp_path, name, BACKEND.replace("{name}-memory", "memory"))
-    kind, *_, text = refusal("imgkit.ImageService('memory')", tmp_path)
+    kind, *_, text = find_error("imgkit.ImageService('memory')", tmp_path)
     assert kind == "UnknownBackendError"
     assert "plugin 'acme' (imgkit-acme 1.2) and plugin 'zeta' (imgkit-zeta 1.2) both offer" in text
     used = "print(imgkit.ImageService('memory').create_image('a fox').meta.backend)"
-    assert python(used, tmp_path, {"IMGKIT_BLOCK_PLUGINS": "zeta"})[0] == "memory"
+    assert run_python(used, tmp_path, {"IMGKIT_BLOCK_PLUGINS": "zeta"})[0] == "memory"
 
 
 def test_backends_and_plugins_by_name(tmp_path: Path) -> None:
-    """A backend of an installed plugin answers a call, and a plugin that it offers is given by name."""
+    """Finds backends and plugins of an installed plugin by name."""
     install(tmp_path, "acme", BACKEND)
     program = (
         "s = imgkit.ImageService('acme-memory', plugins=['acme-style', 'logging']); "
         "r = s.create_image('a fox'); print(r.meta.backend, len(r), *list(s.plugins)[:3])"
     )
-    assert python(program, tmp_path)[0] == "acme-memory 1 acme-style logging acme"
-    kind, *_, text = refusal("imgkit.ImageService(plugins=['acme-stile'])", tmp_path)
+    assert run_python(program, tmp_path)[0] == "acme-memory 1 acme-style logging acme"
+    kind, *_, text = find_error("imgkit.ImageService(plugins=['acme-stile'])", tmp_path)
     assert kind == "UnknownPluginError"
     assert "did you mean 'acme-style'?" in text
     assert "Available: acme-style, cache, logging, recorder, retry, telemetry." in text
 
 
-def test_a_hook_that_fails_names_the_distribution(tmp_path: Path) -> None:
-    """The error of a failing hook says which distribution to mend or block."""
+def test_a_failing_hook_names_its_distribution(tmp_path: Path) -> None:
+    """The error of a failing hook names the distribution to fix or block."""
     install(tmp_path, "acme", GOOD.replace("from dataclasses", "1 / 0; from dataclasses"))
-    kind, plugin, distribution, text = refusal("imgkit.ImageService().create_image('a fox')", tmp_path)
+    kind, plugin, distribution, text = find_error("imgkit.ImageService().create_image('a fox')", tmp_path)
     assert (kind, plugin, distribution) == ("PluginError", "acme", "imgkit-acme")
     assert "plugin 'acme' (imgkit-acme 1.2) failed in imgkit_prepare (ZeroDivisionError" in text
     assert "IMGKIT_BLOCK_PLUGINS=acme" in text
 
 
-def test_many_threads_load_once(tmp_path: Path) -> None:
-    """Twenty services built at once in threads import each plugin once, and all have it."""
-    install(tmp_path, "acme", "import time; time.sleep(0.2); print('imported')" + GOOD)
+def test_threads_load_a_plugin_once(tmp_path: Path) -> None:
+    """Twenty threads that build services import each plugin once, and all services have it."""
+    install(tmp_path, "acme", "import time; time.sleep(0.05); print('imported')" + GOOD)
     program = (
         "from concurrent.futures import ThreadPoolExecutor as P; imgkit.ImageService; "
         "made = list(P(20).map(lambda i: imgkit.ImageService(), range(20))); "
         "print(sum('acme' in one.plugins for one in made))"
     )
-    assert python(program, tmp_path)[0] == "imported\n20"
+    assert run_python(program, tmp_path)[0] == "imported\n20"
 
 
 def test_a_plugin_that_builds_a_service_at_import(tmp_path: Path) -> None:
-    """It gets a service without installed plugins, instead of a deadlock."""
+    """A plugin that builds a service at import gets it without plugins, and no deadlock."""
     install(tmp_path, "acme", GOOD + "\nprint('acme' in imgkit.ImageService().plugins)")
-    assert python(ABOUT, tmp_path)[0] == "False\na fox, by acme"
+    assert run_python(ABOUT, tmp_path)[0] == "False\na fox, by acme"
 
 
 def test_a_damaged_installation(tmp_path: Path) -> None:
-    """Entry points that cannot be read cost a warning, and no service."""
+    """Unreadable entry points cost a warning, not the service."""
     install(tmp_path, "acme")
     (tmp_path / "imgkit_acme-1.2.dist-info" / "entry_points.txt").write_bytes(b"[imgkit]\n\xff\xfe = x\n")
-    shown, told = python(ABOUT, tmp_path, None, "-W", "always")
-    assert shown == "a fox"
-    assert told.count("the installed plugins cannot be found out (UnicodeDecodeError") == 1
+    output, warnings = run_python(ABOUT, tmp_path, None, "-W", "always")
+    assert output == "a fox"
+    assert warnings.count("Cannot list the installed plugins (UnicodeDecodeError") == 1
 
 
-def test_a_plugin_may_offer_its_own_name(tmp_path: Path) -> None:
-    """A distribution may offer a plugin under the name of its entry point; twice is still refused."""
+def test_a_plugin_may_provide_its_own_name(tmp_path: Path) -> None:
+    """A distribution may provide a plugin named like its entry point; naming a plugin twice is refused."""
     source = BACKEND.replace('PluginSpec(name="{name}-style"', 'PluginSpec(name="{name}"')
     install(tmp_path, "acme", source)
     program = "s = imgkit.ImageService(plugins=['acme']); print(*list(s.plugins)[:2])"
-    assert python(program, tmp_path)[0] == "acme#2 acme"
-    kind, *_, text = refusal("imgkit.ImageService(plugins=['logging', 'logging'])", tmp_path)
+    assert run_python(program, tmp_path)[0] == "acme#2 acme"
+    kind, *_, text = find_error("imgkit.ImageService(plugins=['logging', 'logging'])", tmp_path)
     assert kind == "PluginError"
     assert "name it once" in text

@@ -17,25 +17,29 @@ from tests.support.wire_server import WireServer, reply
 
 
 def test_built_ins_use_the_public_hooks() -> None:
-    """The backends and the providers come through the hooks that strangers use."""
+    """Built-in backends and providers use the public hooks."""
     table = load_hook_table()
     assert list(table.backend_specs()) == ["aiohttp", "offline", "requests"]
     assert list(table.provider_specs()) == ["azure", "openai"]
 
 
-def test_every_hook_has_its_place_in_the_table() -> None:
-    """The table has one field for each hook that is specified."""
+def test_every_hook_has_a_table_field() -> None:
+    """The hook table has one field for each hook."""
     hooks = [name for name in vars(Hooks) if name.startswith("imgkit_")]
-    assert len([one for one in dataclasses.fields(HookTable) if one.name != "warned"]) == len(hooks)
+    assert len([field for field in dataclasses.fields(HookTable) if field.name != "warned"]) == len(hooks)
 
 
 class Shout:
+    """A plugin that turns prompts into upper case."""
+
     @hookimpl
     def imgkit_prepare(self, request: Any) -> Any:
         return dataclasses.replace(request, prompt=request.prompt.upper())
 
 
 class Exclaim:
+    """A plugin that appends the operation to prompts and sets a header."""
+
     @hookimpl
     def imgkit_prepare(self, request: Any, call: Any) -> Any:
         return dataclasses.replace(request, prompt=request.prompt + f"! ({call.operation})")
@@ -45,11 +49,15 @@ class Exclaim:
         return dataclasses.replace(request, headers={**request.headers, "x-trace": "1"})
 
 
-def test_requests_are_changed_in_order(flavor: Any, http_backend: str) -> None:
-    """Plugins change the request one after the other, in the order given; headers too."""
+def test_plugins_change_requests_in_order(flavor: Any, http_backend: str) -> None:
+    """Plugins change the request and its headers in the given order."""
     with WireServer(reply(200, answer())) as server:
         for plugins in ([Shout(), Exclaim], [Exclaim(), Shout]):
-            options = {"backend": http_backend, "base_url": server.base_url, "plugins": plugins}
+            options: dict[str, Any] = {
+                "backend": http_backend,
+                "base_url": server.base_url,
+                "plugins": plugins,
+            }
             flavor.run(lambda service: service.create_image("a fox"), **options)
     assert [line.body for line in server.lines] == [
         b'{"prompt":"A FOX! (create_image)"}',
@@ -58,8 +66,8 @@ def test_requests_are_changed_in_order(flavor: Any, http_backend: str) -> None:
     assert all(line.headers["x-trace"] == "1" for line in server.lines)
 
 
-def test_own_authentication_comes_first(http_backend: str) -> None:
-    """A plugin that signs a request takes the place of the bearer key, also on the official host."""
+def test_plugin_authentication_replaces_the_key(http_backend: str) -> None:
+    """A plugin that signs the request replaces the bearer key."""
 
     class ApiKey:
         @hookimpl
@@ -68,7 +76,11 @@ def test_own_authentication_comes_first(http_backend: str) -> None:
             return dataclasses.replace(request, headers={**request.headers, "api-key": "k-CANARY"})
 
     with WireServer(reply(200, answer())) as server:
-        options = {"base_url": server.base_url, "api_key": "sk-unused-0000000000", "plugins": [ApiKey()]}
+        options: dict[str, Any] = {
+            "base_url": server.base_url,
+            "api_key": "sk-unused-0000000000",
+            "plugins": [ApiKey()],
+        }
         with imgkit.ImageService(http_backend, **options) as service:
             service.create_image("a fox")
     assert server.lines[0].headers["api-key"] == "k-CANARY"
@@ -85,7 +97,11 @@ def test_observers_see_no_credentials() -> None:
             seen.append((event, call))
 
     with WireServer(reply(200, answer())) as server:
-        options = {"base_url": server.base_url, "api_key": "sk-CANARY-000000000", "plugins": [Watch()]}
+        options: dict[str, Any] = {
+            "base_url": server.base_url,
+            "api_key": "sk-CANARY-000000000",
+            "plugins": [Watch()],
+        }
         with imgkit.ImageService("requests", **options) as service:
             service.create_image("a fox")
     assert len(seen) >= 5
@@ -94,7 +110,7 @@ def test_observers_see_no_credentials() -> None:
 
 
 def test_a_failing_observer_costs_one_warning() -> None:
-    """An observer that raises becomes a warning; the paid picture arrives."""
+    """An observer that raises costs one warning; the paid image arrives."""
 
     class Bad:
         @hookimpl
@@ -114,8 +130,8 @@ BAD_ANSWERS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("hook", BAD_ANSWERS)
-def test_wrong_answers_name_the_plugin(hook: str) -> None:
-    """A hook that returns a wrong type stops the call before sending, and the error names plugin and hook."""
+def test_a_wrong_hook_result_names_the_plugin(hook: str) -> None:
+    """A hook result of the wrong type ends the call before sending, and the error names plugin and hook."""
     module = types.ModuleType("acme_plugin")
     setattr(module, hook, hookimpl(lambda: BAD_ANSWERS[hook]))
     with WireServer(reply(200, answer())) as server:
@@ -128,8 +144,8 @@ def test_wrong_answers_name_the_plugin(hook: str) -> None:
     assert (caught.value.plugin, caught.value.hook) == ("acme_plugin", hook)
 
 
-def test_only_headers_may_change() -> None:
-    """A before_send hook that changes URL or body is refused, and so is a header that cannot be sent."""
+def test_before_send_may_change_headers_only() -> None:
+    """Refuses a before_send hook that changes the URL or method, or sets an invalid header."""
     for change in ({"url": "https://evil.example"}, {"headers": {"x": "a\r\nb: c"}}, {"method": "GET"}):
 
         class Evil:
@@ -146,8 +162,8 @@ def test_only_headers_may_change() -> None:
             assert server.accepted == 0
 
 
-def test_a_raising_hook_is_named() -> None:
-    """An exception of a plugin carries the plugin's name; an error of imgkit's tree passes with a note."""
+def test_a_raising_hook_names_its_plugin() -> None:
+    """A foreign exception becomes a PluginError; an imgkit error passes with a note."""
 
     class Raises:
         error: Exception = KeyError("x")
@@ -178,7 +194,7 @@ UNFIT: dict[str, tuple[str, Any, str]] = {
 
 @pytest.mark.parametrize("case", UNFIT)
 def test_unfit_plugins_are_refused_when_loaded(case: str) -> None:
-    """A misspelt, asynchronous, unmarked or unfitting hook is refused with the reason, at construction."""
+    """Refuses misspelt, asynchronous, unmarked or unfitting hooks when the service is built."""
     name, function, reason = UNFIT[case]
     module = types.ModuleType("acme_plugin")
     setattr(module, name, function)
@@ -187,8 +203,8 @@ def test_unfit_plugins_are_refused_when_loaded(case: str) -> None:
     assert caught.value.plugin == "acme_plugin"
 
 
-class Memory:
-    """A backend in a few lines: it answers everything with one picture."""
+class MemoryBackend:
+    """A minimal backend that replies to every request with one image."""
 
     errors = (OSError,)
     unsent_errors = ()
@@ -219,13 +235,13 @@ class MemoryReply:
 
 def memory_plugin(name: str = "memory") -> types.ModuleType:
     module = types.ModuleType(f"acme_{name}")
-    spec = BackendSpec(name=name, target=f"{__name__}:Memory", flavor="sync", reaches_network=False)
+    spec = BackendSpec(name=name, target=f"{__name__}:MemoryBackend", flavor="sync", reaches_network=False)
     module.imgkit_backends = hookimpl(lambda: [spec])  # type: ignore[attr-defined]  # a made-up module
     return module
 
 
-def test_a_strangers_backend(flavor: Any) -> None:
-    """A backend of a plugin is asked for by name, gets its options, and works under both services."""
+def test_a_plugin_backend(flavor: Any) -> None:
+    """A plugin's backend works by name under both services and gets its options."""
     made = flavor.run(
         lambda service: service.create_image("a fox"),
         "memory",
@@ -236,8 +252,8 @@ def test_a_strangers_backend(flavor: Any) -> None:
     assert len(made) == 1
 
 
-def test_two_of_one_name() -> None:
-    """Two backends of one name are an error that names both plugins."""
+def test_two_backends_of_one_name() -> None:
+    """Two backends of one name raise an error that names both plugins."""
     with pytest.raises(
         imgkit.ConfigurationError, match=r"acme_requests.*imgkit\.default_plugins\.builtin|builtin.*acme"
     ):
@@ -251,8 +267,8 @@ def test_services_have_their_own_plugins() -> None:
         assert quiet.create_image("a fox", size="256x256")[0].about["prompt"] == "a fox"
 
 
-def test_a_changed_request_is_checked_again() -> None:
-    """What a plugin makes of a request is held to the same rules as what a user asks for."""
+def test_a_changed_request_is_validated_again() -> None:
+    """Validates a request that a plugin changed like a user's request."""
 
     class Greedy:
         @hookimpl
@@ -265,7 +281,7 @@ def test_a_changed_request_is_checked_again() -> None:
 
 
 def test_plugins_are_added_and_removed(flavor: Any) -> None:
-    """`service.plugins` lists names in the order asked, and swaps plugins in and out by object or name."""
+    """Lists plugins by name in their order, and adds and removes them by object or name."""
     shout, marked = Shout(), memory_plugin()
 
     def work(service: Any) -> Any:
@@ -286,15 +302,17 @@ def test_plugins_are_added_and_removed(flavor: Any) -> None:
     assert flavor.run(work)[0].about["prompt"] == "A FOX"
 
 
-def test_adding_and_removing_refuse_clearly() -> None:
-    """What is unknown, doubled, unfit or needed is refused by name, and nothing has changed then."""
+def test_bad_additions_and_removals_change_nothing() -> None:
+    """Refuses unknown, duplicate, unfit or required plugins by name, and changes nothing."""
     shout = Shout()
     with imgkit.ImageService(plugins=[shout, "logging"]) as service:
         before = list(service.plugins)
         for plugin in (shout, "logging"):
             with pytest.raises(imgkit.PluginError, match="is there already"):
                 service.plugins.add(plugin)
-        with pytest.raises(imgkit.UnknownPluginError, match="no plugin 'loging'.*did you mean 'logging'"):
+        with pytest.raises(
+            imgkit.UnknownPluginError, match="Unknown plugin 'loging' .*did you mean 'logging'"
+        ):
             service.plugins.add("loging")
         with pytest.raises(imgkit.ConfigurationError, match="both offer 'requests'"):
             service.plugins.add(memory_plugin("requests"))
@@ -302,7 +320,7 @@ def test_adding_and_removing_refuse_clearly() -> None:
             imgkit.UnknownPluginError, match=r"has no plugin 'tests\.plugins\.test_plugins\.Exclaim'.*It has"
         ):
             service.plugins.remove(Exclaim())
-        with pytest.raises(imgkit.ConfigurationError, match="stays"):
+        with pytest.raises(imgkit.ConfigurationError, match="cannot be removed"):
             service.plugins.remove("imgkit.default_plugins.builtin")
         assert list(service.plugins) == before
         service.plugins.add(Shout())
@@ -310,7 +328,7 @@ def test_adding_and_removing_refuse_clearly() -> None:
 
 
 def test_a_running_call_keeps_its_plugins() -> None:
-    """A plugin that is removed while a call runs is told of its end; the next call does without it."""
+    """A plugin removed during a call still observes its end; the next call runs without it."""
     seen: list[str] = []
 
     class Leaves:
@@ -323,13 +341,13 @@ def test_a_running_call_keeps_its_plugins() -> None:
     with imgkit.ImageService(plugins=[Leaves]) as service:
         service.create_image("a fox", size="64x64")
         assert (seen[0], seen[-1]) == ("Started", "Succeeded")
-        told = len(seen)
+        count = len(seen)
         service.create_image("a fox", size="64x64")
-        assert len(seen) == told
+        assert len(seen) == count
 
 
-def test_plugins_are_swapped_by_many_threads() -> None:
-    """No addition is lost when threads add and remove at once."""
+def test_threads_add_and_remove_plugins() -> None:
+    """Threads that add and remove plugins at once lose no addition."""
     with imgkit.ImageService() as service, ThreadPoolExecutor(8) as pool:
         before = len(service.plugins)
 
@@ -343,8 +361,8 @@ def test_plugins_are_swapped_by_many_threads() -> None:
         assert len(service.plugins) == before + 40
 
 
-def test_a_plugin_is_given_once() -> None:
-    """The same object or name twice is refused; a named retry takes the place of the default one."""
+def test_a_plugin_may_be_given_once() -> None:
+    """Refuses the same object or name twice; a named retry replaces the default retry."""
     shout = Shout()
     for twice in ([shout, shout], ["logging", "logging"]):
         with pytest.raises(imgkit.PluginError, match="is there already"):
@@ -353,8 +371,8 @@ def test_a_plugin_is_given_once() -> None:
         assert [name for name in service.plugins if "retry" in name.lower()] == ["retry"]
 
 
-def test_a_class_that_cannot_be_made_is_named() -> None:
-    """A class that needs arguments is refused with its name and the reason."""
+def test_a_plugin_class_with_arguments_is_refused() -> None:
+    """Refuses a plugin class that needs arguments, with its name and the reason."""
 
     class Needs:
         def __init__(self, flavor: str) -> None: ...
@@ -373,7 +391,7 @@ NEVER_RUN: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("case", NEVER_RUN)
 def test_hooks_that_would_never_run_are_refused(case: str) -> None:
-    """Wrappers and generators, which imgkit would not run, are refused with the reason."""
+    """Refuses wrappers and generators, which imgkit would not run, with the reason."""
     function, reason = NEVER_RUN[case]
     module = types.ModuleType("acme_plugin")
     module.imgkit_on_event = function  # type: ignore[attr-defined]  # a made-up module
@@ -382,7 +400,7 @@ def test_hooks_that_would_never_run_are_refused(case: str) -> None:
 
 
 def test_a_plugin_cannot_take_a_built_in_name() -> None:
-    """A plugin that offers another plugin under a name of imgkit's own is refused, naming both."""
+    """Refuses a plugin under a built-in name, and names both owners."""
 
     class Taker:
         @hookimpl

@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import imgkit
 from imgkit.backends.offline.faults import find_fault
 from imgkit.backends.offline.server import OfflineServer, ServerResponse
+from tests.support.processes import child_processes
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_S = 10
@@ -101,22 +102,16 @@ class Server(ThreadingHTTPServer):
 def running() -> Iterator[str]:
     """Run the server as a process; yields its base URL."""
     command = [sys.executable, "-m", "tests.support.api_server"]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
+    with child_processes() as children:
+        process = children.start(command, cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True)
+        assert process.stdin is not None
+        assert process.stdout is not None
         base_url = process.stdout.readline().strip()
         if not base_url:
             raise RuntimeError(f"the server did not start: {' '.join(command)}")
         yield base_url
-    finally:
         process.stdin.close()
-        process.stdout.close()
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.wait(STOP_S)
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ import inspect
 import json
 import re
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from imgkit.testing.cassettes import scrub_request
 from tests.record_cassettes import BASE_URL, CASSETTES, COMMAND, FOLDER, base, record
 from tests.support.api_server import ROOT, running
 from tests.support.pictures import answer, picture
+from tests.support.processes import run_process
 from tests.support.wire_server import WireServer, reply
 
 KEY = "sk-test-CANARY-1234567890abcdef"
@@ -326,7 +326,7 @@ with imgkit.ImageService(backend, base_url=server.base_url) as service:
 def test_first_import_inside_a_cassette(http_backend: str) -> None:
     """A backend imported while a cassette is active keeps nothing of vcrpy's: its own guards work later."""
     command = [sys.executable, "-W", "error", "-c", IMPORT_INSIDE, http_backend]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    done = run_process(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert (done.stderr, done.returncode) == ("", 0)
     assert done.stdout.splitlines() == ["half a head is noticed", "a refused connection is known as not sent"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from imgkit.backends.aiohttp import AiohttpBackend
 from imgkit.backends.requests import RequestsBackend
 from imgkit.testing import BackendContract
 from imgkit.wire.messages import AsyncBackend, Backend, BackendOptions
+from tests.support.processes import run_process
 
 ALL = frozenset({"unsent", "connect timeout", "reuse", "proxy", "early refusal"})
 
@@ -147,7 +147,7 @@ def test_the_contract_can_fail(mutant: str, tmp_path: Path) -> None:
         "-c",
         "/dev/null",
     ]
-    done = subprocess.run(
+    done = run_process(
         [sys.executable, "-m", "pytest", *options, str(path), "-k", test],
         capture_output=True, text=True, timeout=55, cwd=tmp_path,
         env={"PYTHONPATH": str(Path(__file__).parents[2])},

@@ -23,6 +23,7 @@ from imgkit.cassettes.writer import commit, dump, entry
 from imgkit.testing import cassette
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, reply
+from tests.support.processes import start_process
 
 BIG = png(1, 700)
 TEXT = base64.b64encode(BIG)
@@ -205,7 +206,7 @@ def test_killed_in_the_midst_of_writing(tmp_path: Path) -> None:
     whole = [[png(number, 60 + one) for one in range(5)] for number in (0, 1)]
     for _ in range(4):
         command = [sys.executable, "-c", WRITE, str(path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as writer:
+        with start_process(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as writer:
             assert writer.stdout is not None
             assert writer.stdout.readline() == b"ready\n"
             time.sleep(0.005 + chance.random() * 0.04)
