@@ -1,10 +1,13 @@
-"""Fixtures of all tests: no test sees the keys and proxies of whoever runs it."""
+"""Fixtures of all tests: both services, the HTTP backends, a clean environment, child processes."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,26 +16,40 @@ import imgkit
 from tests.support.processes import _reap_processes as _reap_processes
 
 FOREIGN = ("OPENAI_", "IMGKIT_", "AZURE_", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NETRC")
+ROOT = Path(__file__).resolve().parents[1]
+MAX_EXIT_S = 20
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Hide the keys, proxies and folders of the person who runs the tests."""
     for name in list(os.environ):
         if name.startswith(FOREIGN) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):  # what the command keeps for its user
+    # The command writes state and cache files for its user.
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path_factory.getbasetemp() / name.lower()))
 
 
-class Face:
-    """One of the two services, driven the same way by a test."""
+class ServiceRunner:
+    """A runner of the same test code under the sync or the async service.
+
+    Attributes:
+        flavor: "sync" or "async".
+    """
 
     def __init__(self, flavor: str) -> None:
         self.flavor = flavor
 
     def run(self, work: Callable[[Any], Any], *args: Any, **options: Any) -> Any:
-        """Build a service, let `work` call it (it may return a coroutine), close it."""
-        options.setdefault("retry", False)  # tests count what is sent; those of retries ask for them
+        """Create a service, return the result of `work(service)`, and close the service.
+
+        Args:
+            work: Takes the service; returns a result, or a coroutine under the async service.
+            args, options: Arguments of the service; retries are off by default.
+        """
+        # Most tests count requests; tests of retries turn them on.
+        options.setdefault("retry", False)
         if self.flavor == "sync":
             with imgkit.ImageService(*args, **options) as service:
                 return work(service)
@@ -45,11 +62,31 @@ class Face:
 
 
 @pytest.fixture(params=["sync", "async"])
-def flavor(request: pytest.FixtureRequest) -> Face:
-    return Face(request.param)
+def flavor(request: pytest.FixtureRequest) -> ServiceRunner:
+    """A runner of the sync service, then of the async service."""
+    return ServiceRunner(request.param)
 
 
 @pytest.fixture(params=["requests", "aiohttp"])
 def http_backend(request: pytest.FixtureRequest) -> str:
-    backend: str = request.param
-    return backend
+    """The name of an HTTP backend."""
+    return str(request.param)
+
+
+@pytest.fixture
+def start_python() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """A function that runs Python code in a child process; the fixture kills and reaps the processes."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(code: str, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", code, *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait(MAX_EXIT_S)
+        assert process.stdout is not None
+        process.stdout.close()

@@ -1,8 +1,7 @@
-"""Records the cassettes of ``tests/cassettes``: run ``python -m tests.record_cassettes``.
+"""Record the cassettes of ``tests/cassettes``: run ``python -m tests.record_cassettes``.
 
-They come from a real HTTP server, a process on loopback, through `imgkit.testing.cassette` and the backend
-`requests`. The port of that server differs each time, so it is asked as a proxy: requests are for `BASE_URL`,
-and so are those of a replay.
+The replies come from a real HTTP server, a process on loopback. Its port differs each time, so the service
+uses it as a proxy: recorded and replayed requests go to `BASE_URL`.
 """
 
 from __future__ import annotations
@@ -31,43 +30,45 @@ SIZE = "256x256"
 MODEL = "offline-painter"
 
 
-def png(picture: PIL.Image.Image) -> bytes:
-    """Encode without compression, so that no version of zlib makes a difference."""
+def encode_png(picture: PIL.Image.Image) -> bytes:
+    """Encode a PNG without compression, which gives the same bytes with every version of zlib."""
     stream = io.BytesIO()
     picture.save(stream, "PNG", compress_level=0)
     return stream.getvalue()
 
 
-def base() -> bytes:
-    """The picture that is edited and varied: a red square on blue."""
+def make_base_image() -> bytes:
+    """Return the image to edit and vary: a red square on blue."""
     picture = PIL.Image.new("RGB", (32, 32), "navy")
     PIL.ImageDraw.Draw(picture).rectangle((8, 8, 23, 23), fill="red")
-    return png(picture)
+    return encode_png(picture)
 
 
-def mask() -> bytes:
-    """A mask of the same size: its right half is to be changed."""
+def make_mask() -> bytes:
+    """Return a mask of the same size; its right half may change."""
     picture = PIL.Image.new("RGBA", (32, 32), "black")
     PIL.ImageDraw.Draw(picture).rectangle((16, 0, 31, 31), fill=(0, 0, 0, 0))
-    return png(picture)
+    return encode_png(picture)
 
 
-Ask = Callable[[Any], Any]
+Call = Callable[[Any], Any]
 
 
-def by_url(service: Any) -> Any:
-    """Ask for pictures by URL, and fetch them; a coroutine if the service is asynchronous."""
-    options = {"model": MODEL, "size": SIZE, "n": 2, "response_format": "url"}
+def create_and_download(service: Any) -> Any:
+    """Create images by URL and download them; return a coroutine if the service is async."""
+    options: dict[str, Any] = {"model": MODEL, "size": SIZE, "n": 2, "response_format": "url"}
     if isinstance(service, imgkit.ImageService):
-        return [service.download(one) for one in service.create_image("a blue boat", **options)]
+        return [service.download(image) for image in service.create_image("a blue boat", **options)]
 
     async def main() -> list[Any]:
-        return [await service.download(one) for one in await service.create_image("a blue boat", **options)]
+        return [
+            await service.download(image) for image in await service.create_image("a blue boat", **options)
+        ]
 
     return main()
 
 
-CASSETTES: dict[str, tuple[Ask, ...]] = {
+CASSETTES: dict[str, tuple[Call, ...]] = {
     "create_image": (
         lambda service: service.create_image("a red fox in the snow", model=MODEL, size=SIZE),
         lambda service: service.create_image("ein Fuchs, in Öl gemalt 🦊", model=MODEL, size=SIZE, n=1),
@@ -75,20 +76,22 @@ CASSETTES: dict[str, tuple[Ask, ...]] = {
             "a teapot on a green table", model=MODEL, size=SIZE, output_format="jpeg", output_compression=60
         ),
     ),
-    "create_image_by_url": (by_url,),
+    "create_image_by_url": (create_and_download,),
     "create_image_edit": (
         lambda service: service.create_image_edit(
-            base(), 'make it "winter"\n❄', mask=mask(), model=MODEL, size=SIZE
+            make_base_image(), 'make it "winter"\n❄', mask=make_mask(), model=MODEL, size=SIZE
         ),
-        lambda service: service.create_image_edit([base(), base()], "two in one", model=MODEL, size=SIZE),
+        lambda service: service.create_image_edit(
+            [make_base_image(), make_base_image()], "two in one", model=MODEL, size=SIZE
+        ),
     ),
     "create_image_variation": (
-        lambda service: service.create_image_variation(base(), model=MODEL, size=SIZE, n=2),
+        lambda service: service.create_image_variation(make_base_image(), model=MODEL, size=SIZE, n=2),
     ),
     "refused": (
         lambda service: service.create_image("(fault: invalid_api_key)", model=MODEL, size=SIZE),
         lambda service: service.create_image_edit(
-            base(), "(fault: moderation_blocked)", model=MODEL, size=SIZE
+            make_base_image(), "(fault: moderation_blocked)", model=MODEL, size=SIZE
         ),
     ),
     "refused_for_now": (
@@ -97,11 +100,11 @@ CASSETTES: dict[str, tuple[Ask, ...]] = {
         ),
     ),
 }
-"""What is recorded: for each cassette the calls in their order. Each takes a service of either kind."""
+"""Calls of each cassette, in order. A call takes a sync or an async service."""
 
 
-def header(name: str) -> Iterator[str]:
-    """Yield the comment that tells where a cassette comes from."""
+def build_header(name: str) -> Iterator[str]:
+    """Yield the comment lines that state a cassette's origin."""
     versions = ", ".join(f"{package} {version(package)}" for package in ("vcrpy", "requests", "pillow"))
     yield f"# Cassette {name}: recorded, never edited by hand."
     yield f"# Record it again: {COMMAND}"
@@ -112,10 +115,15 @@ def header(name: str) -> Iterator[str]:
 
 
 def record(folder: Path, *, api_key: str, organization: str, project: str) -> None:
-    """Record all cassettes into `folder`; those there are replaced only when all have been recorded."""
+    """Record all cassettes into a folder; replace old cassettes only after all recordings succeed.
+
+    Args:
+        folder: Folder of the cassettes.
+        api_key, organization, project: Credentials; no cassette may contain them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with running() as base_url, tempfile.TemporaryDirectory(dir=folder) as draft:
-        settings = {
+        settings: dict[str, Any] = {
             "base_url": BASE_URL, "proxy": base_url.removesuffix("/v1"), "allow_insecure": True,
             "api_key": api_key, "organization": organization, "project": project,
         }  # fmt: skip
@@ -130,7 +138,7 @@ def record(folder: Path, *, api_key: str, organization: str, project: str) -> No
                         call(service)
                     except imgkit.ApiError:
                         assert name == "refused", name
-            path.write_text("\n".join([*header(name), path.read_text("ascii")]), "ascii")
+            path.write_text("\n".join([*build_header(name), path.read_text("ascii")]), "ascii")
         for old in folder.glob("*.yaml*"):
             shutil.rmtree(old) if old.is_dir() else old.unlink()
         for new in sorted(Path(draft).iterdir()):
@@ -138,7 +146,7 @@ def record(folder: Path, *, api_key: str, organization: str, project: str) -> No
 
 
 def main() -> None:
-    """Record into the repository, with a key that must not turn up there."""
+    """Record the repository's cassettes with a fake key."""
     record(FOLDER, api_key="sk-not-a-key", organization="org-notatall", project="proj_notatall")
     for path in sorted(FOLDER.rglob("*")):
         if path.is_file():

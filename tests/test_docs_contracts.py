@@ -34,8 +34,8 @@ STREAMING = load_blocks("write-a-provider.md", 0, 2)["StreamingAcme"]
 class TestStdlib(BackendContract):
     capabilities = frozenset({"unsent", "connect timeout"})
     # The backend of the page uses no proxy, and reads no reply before it has sent the body.
-    test_a_proxy = None  # type: ignore[assignment]
-    test_an_early_refusal = None  # type: ignore[assignment]
+    test_uses_proxy = None  # type: ignore[assignment]
+    test_reads_early_refusal = None  # type: ignore[assignment]
 
     def backend(self, options: Any) -> Any:
         return BACKEND(options)
@@ -55,11 +55,11 @@ class TestStreamingAcme(AcmeReplies, StreamingProviderContract):
     def provider(self) -> Any:
         return STREAMING()
 
-    def partial_event(self, picture: bytes, index: int) -> bytes:
-        return json.dumps({"sketch": base64.b64encode(picture).decode()}).encode()
+    def partial_event(self, image: bytes, index: int) -> bytes:
+        return json.dumps({"sketch": base64.b64encode(image).decode()}).encode()
 
-    def complete_event(self, picture: bytes) -> bytes:
-        return self.reply([picture])
+    def complete_event(self, image: bytes) -> bytes:
+        return self.reply([image])
 
 
 def test_arrays_are_decoded_as_they_arrive() -> None:

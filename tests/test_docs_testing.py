@@ -42,14 +42,14 @@ def test_the_page(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv("OPENAI_API_KEY", canary.KEY)
         unrecorded = run_pytest(pytester)
         unrecorded.assert_outcomes(passed=1, failed=1, errors=2)
-        unrecorded.stdout.fnmatch_lines(["*there is no cassette*test_real_poster.yaml*--imgkit-record=once*"])
+        unrecorded.stdout.fnmatch_lines(["*There is no cassette*test_real_poster.yaml*--imgkit-record=once*"])
         assert server.accepted == 0
         run_pytest(pytester, "--imgkit-record=once", "--record-mode=once").assert_outcomes(passed=4)
         assert server.posts == 4
     monkeypatch.delenv("OPENAI_API_KEY")
     run_pytest(pytester, "--block-network").assert_outcomes(passed=4)
     run_pytest(pytester, "-n", "2").assert_outcomes(passed=4)
-    assert canary.found_in(folders=[pytester.path]) == []
+    assert canary.find_secret(folders=[pytester.path]) == []
     source = (pytester.path / "test_posters.py").read_text()
     (pytester.path / "test_posters.py").write_text(source.replace('"Oslo"', '"Rome"'))
     changed = run_pytest(pytester)

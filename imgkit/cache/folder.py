@@ -1,8 +1,8 @@
-"""Entries in a folder, shared by any number of processes of one user.
+"""Store cache entries in a folder that any number of processes of the same user share.
 
-The files are the truth, the index is derived from them. An entry is a folder with its pictures, named by
-their digests, and ``entry.json``, which is written last: without it there is no entry, and with it there is a
-whole one. A lease is a lock on a file, which the system takes back from a process that dies.
+The files are authoritative; the index is derived from them. An entry is a folder of image files, named by
+their digests, and ``entry.json``. The store writes ``entry.json`` last, so an entry is whole or absent. A
+lease is a lock on a file; the operating system releases the lock of a process that dies.
 """
 
 from __future__ import annotations
@@ -31,30 +31,36 @@ if TYPE_CHECKING:
 LAYOUT = "v1"
 MAX_BYTES = 2 * 1024 * 1024 * 1024
 MAX_AGE_S = 90 * 24 * 3600.0
-FAILURES_S = 3600.0
-"""How long a failure is told to those who waited, in seconds."""
+FAILURE_TTL_S = 3600.0
+"""Time during which waiting callers learn of a failure, in seconds."""
 
-_USED_EVERY_S = 3600.0
-_LOOKS = 50
-_ENTRY = "entry.json"
-_PROMPT_CHARACTERS = 120
+_USE_UPDATE_INTERVAL_S = 3600.0
+_MAX_LOCK_ATTEMPTS = 50
+_ENTRY_FILE = "entry.json"
 
 
 class FolderStore:
     """A `CacheStore` in a folder.
 
+    >>> import tempfile
+    >>> store = FolderStore(tempfile.mkdtemp(), max_bytes=500_000_000)
+    >>> lease = store.try_lease("a1" * 32)
+    >>> store.commit(lease, Entry({"prompt": "a fox"}, (b"image bytes",), time.time()))
+    >>> store.list_keys() == ["a1" * 32]
+    True
+
     Args:
-        folder: made if it is not there, for this user only.
-        max_bytes: of all entries together; those that were not used for the longest time go first.
-        max_age_s: older entries are none, and go.
-        verify: compute the digest of each picture that is read. Without it only sizes are compared.
-        clock: Unix time in seconds.
+        folder: Folder of the cache. The store creates it with access for this user only.
+        max_bytes: Maximum size of all entries. The least recently used entries go first.
+        max_age_s: Maximum age of an entry in seconds. Older entries are misses, and are deleted.
+        verify: Compare the digest of each image on reading. If False, compare only the size.
+        clock: Returns the Unix time in seconds.
 
     Attributes:
-        folder, max_bytes: as above.
+        folder, max_bytes: The arguments of the same names.
 
     Raises:
-        ConfigurationError: the folder cannot be made, or others may write to it.
+        ConfigurationError: The folder cannot be created, or other users may write to it.
     """
 
     def __init__(
@@ -71,7 +77,7 @@ class FolderStore:
         self._max_age_s = max_age_s
         self._verify = verify
         self._clock = clock
-        self._held: dict[str, FileLock] = {}
+        self._locks: dict[str, FileLock] = {}
         self._lock = threading.Lock()
         self._root = self.folder / LAYOUT
         self._entries = str(self._root / "entries")
@@ -82,32 +88,38 @@ class FolderStore:
             _check_private(self.folder)
         except OSError as error:
             raise ConfigurationError(
-                f"{str(self.folder)!r} cannot be a cache ({error.strerror or error}): give another folder"
+                f"The folder {str(self.folder)!r} cannot hold a cache ({error.strerror or error}). "
+                "Pass another folder."
             ) from None
 
     @property
     def index(self) -> Index:
         """The index of the entries."""
-        from imgkit.cache.index import Index  # SQLite takes longer to import than a hit takes to read
+        # Importing SQLite takes longer than reading a hit.
+        from imgkit.cache.index import Index
 
-        return Index(self._root / "index.sqlite3", self._scan)
+        return Index(self._root / "index.sqlite3", self._scan_entries)
 
     def try_lease(self, key: str, *, newer_than: float | None = None, waited_for: str = "") -> LeaseResult:
-        """Return the entry, or the right to make it, or that somebody is at it. Raises OSError."""
+        """Return the entry, a lease to create it, or the holder of the current lease.
+
+        Raises:
+            OSError: A file cannot be read or locked.
+        """
         entry = self.read(key, newer_than=newer_than)
         if entry is not None:
             return Hit(entry)
-        lock, other = self._acquire(key)
+        lock, current_holder = self._acquire_lock(key)
         try:
-            # Looked for again, now that nobody can end a lease unseen.
+            # Look again: now no other caller can end a lease unseen.
             entry = self.read(key, newer_than=newer_than)
-            failure = self._failure(waited_for) if entry is None and waited_for else None
+            failure = self._read_failure(waited_for) if entry is None and waited_for else None
             if entry is not None or failure is not None:
                 if lock is not None:
                     lock.release()
                 return Hit(entry) if entry is not None else Busy(waited_for, failure)
             if lock is None:
-                return Busy(other)
+                return Busy(current_holder)
             holder = secrets.token_hex(16)
             lock.write(holder.encode())
         except BaseException:
@@ -115,235 +127,258 @@ class FolderStore:
                 lock.release()
             raise
         with self._lock:
-            self._held[holder] = lock
+            self._locks[holder] = lock
         return Lease(key, holder, self)
 
-    def _acquire(self, key: str) -> tuple[FileLock | None, str]:
-        """Return the lock of a key, or None and who has it.
+    def _acquire_lock(self, key: str) -> tuple[FileLock | None, str]:
+        """Return the lock of a key, or None and the id of its holder.
 
-        Who has it is written just after it is locked, and must be known: only those who can name the holder
-        that they wait for are told of its failure.
+        The holder writes its id just after it locks the file. Waiting for the id matters: only callers that
+        name the holder learn of its failure.
         """
         path = self._root / "leases" / f"{key}.lock"
-        for _ in range(_LOOKS):
+        for _ in range(_MAX_LOCK_ATTEMPTS):
             lock = FileLock.try_acquire(path)
             if lock is not None:
                 return lock, ""
-            other = _holder(path)
-            if other:
-                return None, other
+            current_holder = _read_holder(path)
+            if current_holder:
+                return None, current_holder
             time.sleep(0.001)
         return None, ""
 
     def commit(self, lease: Lease, entry: Entry) -> None:
-        """Keep the entry, and end the lease. Raises OSError."""
+        """Write the entry and end the lease.
+
+        Raises:
+            OSError: The entry cannot be written; the lease has ended all the same.
+        """
         try:
-            row = self._write(lease.key, entry)
+            row = self._write_entry(lease.key, entry)
         finally:
-            self._end(lease)
+            self._release(lease)
         self.index.put(row)
         self.prune()
 
     def abandon(self, lease: Lease, failure: Failure | None = None) -> None:
-        """End the lease without an entry. Raises OSError."""
+        """End the lease without an entry.
+
+        Raises:
+            OSError: The failure cannot be written; the lease has ended all the same.
+        """
         with self._lock:
-            if lease.holder not in self._held:
+            if lease.holder not in self._locks:
                 return
         try:
-            if failure is not None:  # written before the lease is free, for whoever asks next
-                self._forget_failures()
+            # Write the failure before the lease is free, for the next caller.
+            if failure is not None:
+                self._delete_old_failures()
                 write_atomically(
-                    self._root / "failures" / f"{lease.holder}.json", _json(asdict(failure)), suffix=".part"
+                    self._root / "failures" / f"{lease.holder}.json",
+                    _to_json(asdict(failure)),
+                    suffix=".part",
                 )
         finally:
-            self._end(lease)
+            self._release(lease)
 
     def read(self, key: str, *, newer_than: float | None = None) -> Entry | None:
-        """Return an entry, None if it is not there, too old, or not whole. Raises OSError."""
-        folder = f"{self._entries}/{key[:2]}/{key}"  # a hit is quick: pathlib would be a fifth of it
+        """Return an entry; return None if it is missing, too old or damaged.
+
+        Raises:
+            OSError: The index cannot be used.
+        """
+        # Hits are fast: pathlib alone would take a fifth of the time.
+        folder = f"{self._entries}/{key[:2]}/{key}"
         now = self._clock()
         try:
-            text, used_at = _read(f"{folder}/{_ENTRY}")
-            told = json.loads(text)
-            created_at = float(told["created_at"])
+            text, used_at = _read_file(f"{folder}/{_ENTRY_FILE}")
+            document = json.loads(text)
+            created_at = float(document["created_at"])
             if now - created_at > self._max_age_s or (newer_than is not None and created_at <= newer_than):
                 return None
-            pictures = tuple(self._picture(folder, one) for one in told["pictures"])
-            facts = told["facts"]
+            images = tuple(self._read_image(folder, item) for item in document["pictures"])
+            facts = document["facts"]
             if not isinstance(facts, dict):
                 return None
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return None  # not there, or not as it was written: both are a miss
-        if now - used_at > _USED_EVERY_S:
-            self._note_use(key, now)
-        return Entry(facts, pictures, created_at)
+            # A missing entry and a damaged entry are both a miss.
+            return None
+        if now - used_at > _USE_UPDATE_INTERVAL_S:
+            self._update_use_time(key, now)
+        return Entry(facts, images, created_at)
 
-    def _note_use(self, key: str, now: float) -> None:
+    def _update_use_time(self, key: str, now: float) -> None:
         try:
-            os.utime(self._folder(key) / _ENTRY)
-            self.index.used(key, now)
+            os.utime(self._entry_folder(key) / _ENTRY_FILE)
+            self.index.mark_used(key, now)
         except OSError:
-            return  # a folder that may only be read: what is in it can be used all the same
+            # A read-only folder still serves its entries.
+            return
 
     def list_keys(self) -> list[str]:
-        """Return the keys of all entries, whole or not. Raises OSError."""
-        return sorted(path.parent.name for path in (self._root / "entries").glob(f"??/*/{_ENTRY}"))
+        """Return the keys of all entries, damaged entries included; raise OSError on failure."""
+        return sorted(path.parent.name for path in (self._root / "entries").glob(f"??/*/{_ENTRY_FILE}"))
 
     def remove(self, key: str) -> bool:
-        """Remove an entry; return False if somebody is making it anew. Raises OSError."""
+        """Remove an entry; return False if another caller holds its lease.
+
+        Raises:
+            OSError: A file cannot be deleted.
+        """
         lock = FileLock.try_acquire(self._root / "leases" / f"{key}.lock")
         if lock is None:
             return False
         try:
-            self._erase(key)
+            self._delete_entry(key)
         finally:
             lock.release()
-        self.index.drop(key)
+        self.index.delete(key)
         return True
 
     def prune(self) -> list[str]:
-        """Remove what is too old or too much, and return the keys. Raises OSError."""
+        """Remove entries beyond the age and size limits; return their keys.
+
+        Raises:
+            OSError: A file cannot be deleted.
+        """
         rows, now = self.index.rows(), self._clock()
         total = sum(row.size_bytes for row in rows)
-        gone = []
+        removed = []
         for row in rows:
-            # The last one stays, however large: there may be callers who wait for it.
-            much = total > self.max_bytes and row is not rows[-1]
-            if (now - row.created_at > self._max_age_s or much) and self.remove(row.key):
+            # Keep the newest entry, however large: other callers may wait for it.
+            is_over_limit = total > self.max_bytes and row is not rows[-1]
+            if (now - row.created_at > self._max_age_s or is_over_limit) and self.remove(row.key):
                 total -= row.size_bytes
-                gone.append(row.key)
-        return gone
+                removed.append(row.key)
+        return removed
 
     def sweep(self) -> int:
-        """Remove files of no entry, which killed processes leave; return how many. Raises OSError."""
-        swept = 0
+        """Remove the partial entries of killed processes; return the number of files removed.
+
+        Raises:
+            OSError: A file cannot be deleted.
+        """
+        count = 0
         for folder in (self._root / "entries").glob("??/*"):
-            if folder.is_dir() and not (folder / _ENTRY).exists():
+            if folder.is_dir() and not (folder / _ENTRY_FILE).exists():
                 lock = FileLock.try_acquire(self._root / "leases" / f"{folder.name}.lock")
                 if lock is not None:
-                    swept += len(list(folder.iterdir()))
-                    self._erase(folder.name)
+                    count += len(list(folder.iterdir()))
+                    self._delete_entry(folder.name)
                     lock.release()
-        return swept
+        return count
 
-    def _folder(self, key: str) -> Path:
+    def _entry_folder(self, key: str) -> Path:
         return self._root / "entries" / key[:2] / key
 
-    def _picture(self, folder: str, told: Mapping[str, Any]) -> bytes:
-        """Return a picture of an entry. Raises ValueError if it is not what was written."""
-        name = told["file"]
+    def _read_image(self, folder: str, item: Mapping[str, Any]) -> bytes:
+        """Return an image of an entry.
+
+        Raises:
+            ValueError: The file differs from the file that was written.
+        """
+        name = item["file"]
         if os.path.basename(name) != name:
-            raise ValueError("not a name")
-        data, _ = _read(f"{folder}/{name}")
-        if len(data) != told["bytes"]:
-            raise ValueError("another size")
-        if self._verify and hashlib.sha256(data).hexdigest() != told["sha256"]:
-            raise ValueError("another digest")
+            raise ValueError("The file name contains a path.")
+        data, _ = _read_file(f"{folder}/{name}")
+        if len(data) != item["bytes"]:
+            raise ValueError("The size differs.")
+        if self._verify and hashlib.sha256(data).hexdigest() != item["sha256"]:
+            raise ValueError("The digest differs.")
         return data
 
-    def _write(self, key: str, entry: Entry) -> Row:
-        folder = self._folder(key)
+    def _write_entry(self, key: str, entry: Entry) -> Row:
+        from imgkit.cache.index import build_row
+
+        folder = self._entry_folder(key)
         folder.parent.mkdir(mode=0o700, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
-        told = []
+        items = []
         for data in entry.pictures:
             digest, kind = hashlib.sha256(data).hexdigest(), sniff(data)
             name = digest + (EXTENSIONS[kind.format][0] if kind else ".bin")
             write_atomically(folder / name, data, suffix=".part")
-            told.append({"file": name, "bytes": len(data), "sha256": digest})
-        text = _json({"created_at": entry.created_at, "facts": dict(entry.facts), "pictures": told})
-        write_atomically(folder / _ENTRY, text, suffix=".part")
-        wanted = {_ENTRY, *(one["file"] for one in told)}
+            items.append({"file": name, "bytes": len(data), "sha256": digest})
+        text = _to_json({"created_at": entry.created_at, "facts": dict(entry.facts), "pictures": items})
+        write_atomically(folder / _ENTRY_FILE, text, suffix=".part")
+        expected = {_ENTRY_FILE, *(item["file"] for item in items)}
         for path in folder.iterdir():
-            if path.name not in wanted:
+            if path.name not in expected:
                 path.unlink(missing_ok=True)
-        return _row(key, json.loads(text), self._clock())
+        return build_row(key, json.loads(text), self._clock())
 
-    def _erase(self, key: str) -> None:
-        folder = self._folder(key)
-        (folder / _ENTRY).unlink(missing_ok=True)
+    def _delete_entry(self, key: str) -> None:
+        folder = self._entry_folder(key)
+        (folder / _ENTRY_FILE).unlink(missing_ok=True)
         if folder.is_dir():
             for path in folder.iterdir():
                 path.unlink(missing_ok=True)
             folder.rmdir()
 
-    def _scan(self) -> Iterator[Row]:
+    def _scan_entries(self) -> Iterator[Row]:
+        from imgkit.cache.index import build_row
+
         for key in self.list_keys():
             try:
-                text, used_at = _read(self._folder(key) / _ENTRY)
-                yield _row(key, json.loads(text), used_at)
+                text, used_at = _read_file(self._entry_folder(key) / _ENTRY_FILE)
+                yield build_row(key, json.loads(text), used_at)
             except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                continue  # no entry, so nothing to count
+                # A damaged entry has no row.
+                continue
 
-    def _failure(self, holder: str) -> Failure | None:
+    def _read_failure(self, holder: str) -> Failure | None:
         try:
-            text, _ = _read(self._root / "failures" / f"{os.path.basename(holder)}.json")
-            told = json.loads(text)
-            return Failure(str(told["error"]), str(told["message"]), dict(told["facts"]))
+            text, _ = _read_file(self._root / "failures" / f"{os.path.basename(holder)}.json")
+            document = json.loads(text)
+            return Failure(str(document["error"]), str(document["message"]), dict(document["facts"]))
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
 
-    def _forget_failures(self) -> None:
+    def _delete_old_failures(self) -> None:
         for path in (self._root / "failures").iterdir():
-            if time.time() - path.lstat().st_mtime > FAILURES_S:
+            if time.time() - path.lstat().st_mtime > FAILURE_TTL_S:
                 path.unlink(missing_ok=True)
 
-    def _end(self, lease: Lease) -> None:
+    def _release(self, lease: Lease) -> None:
         with self._lock:
-            lock = self._held.pop(lease.holder, None)
+            lock = self._locks.pop(lease.holder, None)
         if lock is not None:
             lock.release()
 
 
-def _row(key: str, told: Mapping[str, Any], used_at: float) -> Row:
-    from imgkit.cache.index import Row
-
-    facts = told["facts"]
-    return Row(
-        key=key,
-        created_at=float(told["created_at"]),
-        used_at=used_at,
-        size_bytes=sum(int(one["bytes"]) for one in told["pictures"]),
-        pictures=len(told["pictures"]),
-        operation=_text(facts.get("operation")),
-        model=_text(facts.get("model")),
-        prompt=_text(facts.get("prompt")),
-    )
-
-
-def _text(value: object) -> str:
-    """Return the beginning of a text, as SQLite takes it: without lone surrogates."""
-    return str(value or "")[:_PROMPT_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
-
-
 def _check_private(folder: Path) -> None:
-    """Refuse a folder in which somebody else could put pictures."""
+    """Raise an error if other users may write to the folder."""
     if os.name != "posix":
         return
-    about = folder.stat()
-    if about.st_uid != os.geteuid() or stat.S_IMODE(about.st_mode) & 0o022:
+    info = folder.stat()
+    if info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) & 0o022:
         raise ConfigurationError(
-            f"{str(folder)!r} can be written to by others, and so is no cache: "
-            f"run `chmod 700 {str(folder)!r}`, or give another folder"
+            f"Other users can write to {str(folder)!r}, so it is unsafe as a cache. "
+            f"Run `chmod 700 {str(folder)!r}` or pass another folder."
         )
 
 
-def _holder(path: Path) -> str:
+def _read_holder(path: Path) -> str:
     try:
-        return _read(path)[0].decode("ascii", "replace")
+        return _read_file(path)[0].decode("ascii", "replace")
     except FileNotFoundError:
         return ""
 
 
-def _json(value: object) -> bytes:
+def _to_json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=True).encode("ascii")
 
 
-def _read(path: str | Path) -> tuple[bytes, float]:
-    """Return content and time of change of a regular file. Raises OSError, ValueError if it is none."""
+def _read_file(path: str | Path) -> tuple[bytes, float]:
+    """Return the content and the modification time of a regular file.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: The path is not a regular file.
+    """
     descriptor = os.open(path, READ_FLAGS | NO_FOLLOW)
     with os.fdopen(descriptor, "rb", buffering=0) as stream:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError("not a regular file")
-        return stream.read(), about.st_mtime
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            raise ValueError("The path is not a regular file.")
+        return stream.read(), info.st_mtime

@@ -1,28 +1,30 @@
-"""The index of a folder of entries: what there is, how large, when it was used. Made anew if it is lost."""
+"""Index cache entries by size and last use in SQLite; rebuild the index if it is lost or broken."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
-WAIT_S = 5.0
-"""How long a process waits for another one that is writing the index."""
+_PROMPT_CHARACTERS = 120
+MAX_WAIT_S = 5.0
+"""Maximum wait for another process that writes the index, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the index knows of an entry.
+    """The index row of an entry.
 
     Attributes:
-        key: of the entry.
-        created_at, used_at: Unix time in seconds; the second is noted at most once an hour.
-        size_bytes: of its files.
-        pictures: how many.
-        operation, model, prompt: of the request, the prompt shortened.
+        key: Key of the entry.
+        created_at, used_at: Unix times in seconds; the store updates `used_at` at most once an hour.
+        size_bytes: Size of the entry's image files.
+        pictures: Number of images.
+        operation, model, prompt: The request; each shortened to 120 characters.
     """
 
     key: str
@@ -35,8 +37,37 @@ class Row:
     prompt: str
 
 
-_NAMES = ", ".join(field.name for field in fields(Row))
-_MARKS = ", ".join("?" for _ in fields(Row))
+def build_row(key: str, document: Mapping[str, Any], used_at: float) -> Row:
+    """Return the index row of an entry.
+
+    Args:
+        key: Key of the entry.
+        document: Content of the entry's ``entry.json``.
+        used_at: Last use, as a Unix time in seconds.
+
+    Raises:
+        KeyError, TypeError, ValueError: The document is damaged.
+    """
+    facts = document["facts"]
+    return Row(
+        key=key,
+        created_at=float(document["created_at"]),
+        used_at=used_at,
+        size_bytes=sum(int(item["bytes"]) for item in document["pictures"]),
+        pictures=len(document["pictures"]),
+        operation=_shorten(facts.get("operation")),
+        model=_shorten(facts.get("model")),
+        prompt=_shorten(facts.get("prompt")),
+    )
+
+
+def _shorten(value: object) -> str:
+    """Return the start of a text without lone surrogates, which SQLite refuses."""
+    return str(value or "")[:_PROMPT_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+
+
+_COLUMNS = ", ".join(field.name for field in fields(Row))
+_PLACEHOLDERS = ", ".join("?" for _ in fields(Row))
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
     key TEXT PRIMARY KEY, created_at REAL NOT NULL, used_at REAL NOT NULL, size_bytes INTEGER NOT NULL,
@@ -46,59 +77,83 @@ CREATE TABLE IF NOT EXISTS entries (
 
 
 class Index:
-    """A SQLite file. Connections live for one use, so that neither threads nor forks share any.
+    """An index in a SQLite file. Each use opens a connection of its own, so threads and forks share none.
 
     Args:
-        path: of the file.
-        scan: yields the rows of what is really there, for an index that is new or broken.
+        path: Path of the SQLite file.
+        scan: Yields the rows of all entries, for a new or broken index.
     """
 
     def __init__(self, path: Path, scan: Callable[[], Iterable[Row]]) -> None:
         self._path = path
-        self._scan = scan
+        self._scan_rows = scan
 
     def put(self, row: Row) -> None:
-        """Add or replace a row. Raises OSError."""
-        with self._open() as db:
-            db.execute(f"INSERT OR REPLACE INTO entries ({_NAMES}) VALUES ({_MARKS})", astuple(row))  # noqa: S608
+        """Add or replace a row.
 
-    def used(self, key: str, at: float) -> None:
-        """Note that an entry was used. Raises OSError."""
+        Raises:
+            OSError: The index cannot be used.
+        """
+        with self._open() as db:
+            db.execute(f"INSERT OR REPLACE INTO entries ({_COLUMNS}) VALUES ({_PLACEHOLDERS})", astuple(row))  # noqa: S608
+
+    def mark_used(self, key: str, at: float) -> None:
+        """Set the last use of an entry to `at`, a Unix time in seconds.
+
+        Raises:
+            OSError: The index cannot be used.
+        """
         with self._open() as db:
             db.execute("UPDATE entries SET used_at = ? WHERE key = ?", (at, key))
 
-    def drop(self, key: str) -> None:
-        """Remove a row. Raises OSError."""
+    def delete(self, key: str) -> None:
+        """Delete a row.
+
+        Raises:
+            OSError: The index cannot be used.
+        """
         with self._open() as db:
             db.execute("DELETE FROM entries WHERE key = ?", (key,))
 
     def rows(self) -> list[Row]:
-        """Return all rows, what was not used for the longest time first. Raises OSError."""
+        """Return all rows, the least recently used entry first.
+
+        Raises:
+            OSError: The index cannot be used.
+        """
         with self._open() as db:
-            found = db.execute(f"SELECT {_NAMES} FROM entries ORDER BY used_at, key")  # noqa: S608
-            return [Row(*values) for values in found]
+            result = db.execute(f"SELECT {_COLUMNS} FROM entries ORDER BY used_at, key")  # noqa: S608
+            return [Row(*values) for values in result]
 
     def size_bytes(self) -> int:
-        """Return the size of all entries. Raises OSError."""
+        """Return the size of all entries in bytes.
+
+        Raises:
+            OSError: The index cannot be used.
+        """
         with self._open() as db:
             (total,) = db.execute("SELECT coalesce(sum(size_bytes), 0) FROM entries").fetchone()
             return int(total)
 
     def rebuild(self) -> None:
-        """Make the index anew from what is there. Raises OSError."""
+        """Replace all rows with the rows of a new scan.
+
+        Raises:
+            OSError: The index cannot be used.
+        """
         with self._open() as db:
             db.execute("DELETE FROM entries")
             self._fill(db)
 
     def _fill(self, db: sqlite3.Connection) -> None:
         db.executemany(
-            f"INSERT OR REPLACE INTO entries ({_NAMES}) VALUES ({_MARKS})",  # noqa: S608
-            (astuple(row) for row in self._scan()),
+            f"INSERT OR REPLACE INTO entries ({_COLUMNS}) VALUES ({_PLACEHOLDERS})",  # noqa: S608
+            (astuple(row) for row in self._scan_rows()),
         )
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """Connect for one transaction; a file that is no database is replaced."""
+        """Connect for a single transaction; replace a file that is not a database."""
         try:
             try:
                 connection = self._connect()
@@ -111,20 +166,23 @@ class Index:
             with closing(connection) as db, db:
                 yield db
         except sqlite3.Error as error:
-            raise OSError(f"the index {str(self._path)!r} cannot be used: {error}") from error
+            raise OSError(f"The cache index {str(self._path)!r} cannot be used: {error}.") from error
 
     def _connect(self) -> sqlite3.Connection:
-        new = not self._path.exists()
-        if new:  # before SQLite does, to be private from the first moment on
+        is_new = not self._path.exists()
+        # SQLite would create the file with the default permissions.
+        if is_new:
             os.close(os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o600))
-        db = sqlite3.connect(self._path, timeout=WAIT_S)
+        db = sqlite3.connect(self._path, timeout=MAX_WAIT_S)
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
             with db:
                 db.execute("BEGIN IMMEDIATE")
-                known = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'entries'").fetchone()[0]
-                if not known:
+                has_table = db.execute(
+                    "SELECT count(*) FROM sqlite_master WHERE name = 'entries'"
+                ).fetchone()[0]
+                if not has_table:
                     db.execute(_SCHEMA)
                     self._fill(db)
         except BaseException:

@@ -1,1 +1,4 @@
-"""Recorded traffic: what is taken out of it, where its pictures are, and how it is read again."""
+"""Recorded HTTP traffic on disk: scrubbing, image files, matching, reading and writing.
+
+This room needs no vcrpy and sends nothing; `imgkit.testing.cassettes` connects it to vcrpy.
+"""

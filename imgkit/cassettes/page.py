@@ -1,4 +1,4 @@
-"""Cassettes as a page to look at: one file of HTML, which loads nothing and runs nothing."""
+"""Render cassettes as a single HTML page that loads nothing and runs no script."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pybase64
 
-from imgkit.cassettes.meaning import fields_of
-from imgkit.cassettes.parts import substitute
-from imgkit.cassettes.reader import Recorded, read
+from imgkit.cassettes.bodies import replace_images
+from imgkit.cassettes.matching import parse_fields
+from imgkit.cassettes.reader import RecordedExchange, read_exchanges
 from imgkit.images.sniff import HEAD_BYTES, sniff
 from imgkit.redact import scrub
 
 THUMBNAIL_PX = 160
-_MOST_SVG_BYTES = 100_000
-_MOST_PIXELS = 64_000_000
-_MOST_CHARACTERS = 400
+_MAX_SVG_BYTES = 100_000
+_MAX_PIXELS = 64_000_000
+_MAX_CHARACTERS = 400
 
 _HEAD = """<!DOCTYPE html>
 <html lang="en">
@@ -54,95 +54,96 @@ img { border: 1px solid #ddd; display: block; max-height: 160px; max-width: 160p
 """
 
 
-def page(places: Iterable[Path]) -> str:
-    """Return the page for cassettes: what was asked, what came, and all pictures small.
+def render_page(paths: Iterable[Path]) -> str:
+    """Return an HTML page with the requests, replies and thumbnails of cassettes.
 
     Args:
-        places: of the cassettes.
+        paths: Paths of the cassettes.
 
     Raises:
-        ConfigurationError: one cannot be read, or a picture is missing.
+        ConfigurationError: A cassette cannot be read, or an image is missing.
     """
-    return _HEAD + "".join(part for place in places for part in _cassette(place)) + "</body>\n</html>\n"
+    return _HEAD + "".join(part for path in paths for part in _render_cassette(path)) + "</body>\n</html>\n"
 
 
-def _cassette(path: Path) -> Iterator[str]:
-    recorded = read(path)
+def _render_cassette(path: Path) -> Iterator[str]:
+    recorded = read_exchanges(path)
     yield f"<h2>{escape(str(path))} ({len(recorded)})</h2>\n"
-    for one in recorded:
-        yield from _entry(one)
+    for exchange in recorded:
+        yield from _render_exchange(exchange)
 
 
-def _entry(one: Recorded) -> Iterator[str]:
-    bad = "" if 200 <= one.status < 300 else " bad"
+def _render_exchange(exchange: RecordedExchange) -> Iterator[str]:
+    bad = "" if 200 <= exchange.status < 300 else " bad"
     yield (
-        f'<article>\n<h3><span class="status{bad}">{one.status}</span> {escape(one.method)} '
-        f"{escape(one.url)}</h3>\n<dl>\n"
+        f'<article>\n<h3><span class="status{bad}">{exchange.status}</span> {escape(exchange.method)} '
+        f"{escape(exchange.url)}</h3>\n<dl>\n"
     )
-    for name, value in _said(one).items():
-        yield f"<dt>{escape(name)}</dt><dd>{escape(scrub(value, limit=_MOST_CHARACTERS))}</dd>\n"
-    yield f"<dt>bytes</dt><dd>{len(one.body)} sent, {len(one.reply)} received</dd>\n</dl>\n"
-    for what, body, kind in (
-        ("sent", one.body, one.content_type),
-        ("received", one.reply, one.headers.get("content-type", "")),
+    for name, value in _format_fields(exchange).items():
+        yield f"<dt>{escape(name)}</dt><dd>{escape(scrub(value, limit=_MAX_CHARACTERS))}</dd>\n"
+    yield f"<dt>bytes</dt><dd>{len(exchange.body)} sent, {len(exchange.reply)} received</dd>\n</dl>\n"
+    for direction, body, kind in (
+        ("sent", exchange.body, exchange.content_type),
+        ("received", exchange.reply, exchange.headers.get("content-type", "")),
     ):
-        for data in _pictures(body, kind):
-            yield _figure(what, data)
+        for data in _find_images(body, kind):
+            yield _render_figure(direction, data)
     yield "</article>\n"
 
 
-def _said(one: Recorded) -> dict[str, str]:
-    """Return the fields of a request as they are read best, and what an error says."""
-    said = {}
-    for name, value in fields_of(one.content_type, one.body).items():
+def _format_fields(exchange: RecordedExchange) -> dict[str, str]:
+    """Return the fields of a request in readable form, and the body of an error reply."""
+    fields = {}
+    for name, value in parse_fields(exchange.content_type, exchange.body).items():
         if value.startswith('"'):
             value = str(json.loads(value))
-        said[name] = value
-    if not 200 <= one.status < 300:
-        said["reply"] = one.reply[:_MOST_CHARACTERS].decode("utf-8", "replace")
-    return said
+        fields[name] = value
+    if not 200 <= exchange.status < 300:
+        fields["reply"] = exchange.reply[:_MAX_CHARACTERS].decode("utf-8", "replace")
+    return fields
 
 
-def _pictures(body: bytes, content_type: str) -> list[bytes]:
-    found: list[bytes] = []
+def _find_images(body: bytes, content_type: str) -> list[bytes]:
+    images: list[bytes] = []
 
-    def note(data: bytes) -> None:
+    def collect(data: bytes) -> None:
         if sniff(data[:1024]) is not None:
-            found.append(data)
+            images.append(data)
 
-    substitute(body, content_type, note, note)
-    return found
+    replace_images(body, content_type, collect, collect)
+    return images
 
 
-def _figure(what: str, data: bytes) -> str:
+def _render_figure(direction: str, data: bytes) -> str:
     kind = sniff(data[:HEAD_BYTES])
-    assert kind is not None, "only pictures are shown"
+    assert kind is not None, "only images have a figure"
     size = f"{kind.width}×{kind.height}, " if kind.width else ""
-    source = _thumbnail(data)
-    shown = f'<img src="{source}" alt="picture {what}">' if source else "cannot be shown"
+    source = _make_thumbnail_url(data)
+    image = f'<img src="{source}" alt="image {direction}">' if source else "cannot be displayed"
     return (
-        f"<figure>{shown}<figcaption>{what}: {kind.format}, {size}{len(data)} bytes</figcaption></figure>\n"
+        f"<figure>{image}<figcaption>{direction}: {kind.format}, {size}{len(data)} bytes"
+        "</figcaption></figure>\n"
     )
 
 
-def _thumbnail(data: bytes) -> str | None:
-    """Return a small picture as a URL; a drawing as it is, since a page runs no scripts of an image."""
+def _make_thumbnail_url(data: bytes) -> str | None:
+    """Return a thumbnail as a data URL; an SVG stays whole, as browsers run no scripts in images."""
     kind = sniff(data[:HEAD_BYTES])
     if kind is not None and kind.format == "svg":
-        return _data_url("image/svg+xml", data) if len(data) <= _MOST_SVG_BYTES else None
-    if kind is None or (kind.width or 0) * (kind.height or 0) > _MOST_PIXELS:
+        return _to_data_url("image/svg+xml", data) if len(data) <= _MAX_SVG_BYTES else None
+    if kind is None or (kind.width or 0) * (kind.height or 0) > _MAX_PIXELS:
         return None
     import PIL.Image
 
     stream = io.BytesIO()
     try:
-        with PIL.Image.open(io.BytesIO(data)) as picture:
-            picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-            picture.convert("RGBA").save(stream, "WEBP", quality=70)
+        with PIL.Image.open(io.BytesIO(data)) as image:
+            image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+            image.convert("RGBA").save(stream, "WEBP", quality=70)
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):
         return None
-    return _data_url("image/webp", stream.getvalue())
+    return _to_data_url("image/webp", stream.getvalue())
 
 
-def _data_url(media_type: str, data: bytes) -> str:
+def _to_data_url(media_type: str, data: bytes) -> str:
     return f"data:{media_type};base64,{pybase64.b64encode(data).decode()}"

@@ -1,4 +1,4 @@
-"""Cassettes read without vcrpy: by a safe loader, pictures in place."""
+"""Read cassettes with a safe YAML loader, without vcrpy, and restore their images."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from imgkit.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """A request, and how it was answered.
+class RecordedExchange:
+    """A recorded request and its reply.
 
     Attributes:
-        path: of the cassette.
-        method, url: of the request.
-        content_type, body: of the request.
-        status, headers, reply: of the answer; headers by lower-case name.
+        path: Path of the cassette.
+        method, url: Method and URL of the request.
+        content_type, body: Content type and body of the request.
+        status, headers, reply: Status, headers by lower-case name, and body of the reply.
     """
 
     path: Path
@@ -32,74 +32,84 @@ class Recorded:
     reply: bytes
 
 
-def read(place: Path) -> list[Recorded]:
-    """Return what is on a cassette, or on all cassettes of a folder, in order.
+def read_exchanges(place: Path) -> list[RecordedExchange]:
+    """Return the exchanges of a cassette, or of all cassettes in a folder, in order.
 
     Raises:
-        ConfigurationError: nothing is there, it is no cassette, or a picture is missing.
+        ConfigurationError: Nothing is there, a file is not a cassette, or an image is missing.
     """
     if not place.exists():
-        raise ConfigurationError(f"there are no fixtures at {str(place)!r}: record them, or mend the path")
-    return [one for path in paths(place) for one in _recorded(path)]
+        raise ConfigurationError(f"There are no fixtures at {str(place)!r}. Record them or correct the path.")
+    return [item for path in list_cassettes(place) for item in _read_cassette(path)]
 
 
-def paths(place: Path) -> Iterator[Path]:
-    """Yield the cassette, or those of a folder by name."""
+def list_cassettes(place: Path) -> Iterator[Path]:
+    """Yield the path of a cassette, or the cassettes below a folder sorted by name."""
     if place.is_dir():
-        yield from sorted(one for one in place.rglob("*.y*ml") if one.is_file())
+        yield from sorted(item for item in place.rglob("*.y*ml") if item.is_file())
     else:
         yield place
 
 
-def interactions(path: Path) -> list[dict[str, Any]]:
-    """Return the entries of a cassette as they are in the file.
+def load_interactions(path: Path) -> list[dict[str, Any]]:
+    """Return the entries of a cassette as the file holds them, without images.
 
     Raises:
-        ConfigurationError: it cannot be read, or is no cassette.
+        ConfigurationError: The file cannot be read, or is not a cassette.
     """
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        found = yaml.load(path.read_bytes(), loader)["interactions"]  # noqa: S506 - a safe loader
-        for one in found:
-            _ = one["request"]["method"], one["request"]["uri"], one["response"]["status"]["code"]
+        items = yaml.load(path.read_bytes(), loader)["interactions"]  # noqa: S506 - a safe loader
+        for item in items:
+            _ = item["request"]["method"], item["request"]["uri"], item["response"]["status"]["code"]
     except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeError) as error:
-        raise ConfigurationError(f"{str(path)!r} is no cassette ({type(error).__name__})") from None
-    return list(found)
+        raise ConfigurationError(
+            f"{str(path)!r} is not a cassette ({type(error).__name__}). Record it again or correct the path."
+        ) from None
+    return list(items)
 
 
-def content_type(side: Mapping[str, Any]) -> str:
-    """Return the type of a recorded request or reply, "" if it has none."""
-    return _flat(side.get("headers") or {}).get("content-type", "")
+def get_content_type(message: Mapping[str, Any]) -> str:
+    """Return the content type of a recorded request or reply; return "" if it has none.
+
+    >>> get_content_type({"headers": {"Content-Type": ["image/png"]}})
+    'image/png'
+    """
+    return _flatten_headers(message.get("headers") or {}).get("content-type", "")
 
 
-def body_of(value: object) -> bytes:
-    """Return a recorded body as bytes."""
+def to_bytes(value: object) -> bytes:
+    """Return a recorded body as bytes; a missing body is empty.
+
+    >>> to_bytes("a fox"), to_bytes(None)
+    (b'a fox', b'')
+    """
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
     return value if isinstance(value, bytes) else b""
 
 
-def _recorded(path: Path) -> Iterator[Recorded]:
+def _read_cassette(path: Path) -> Iterator[RecordedExchange]:
     files = SideFiles(path)
-    for one in interactions(path):
-        request, response = one["request"], one["response"]
-        kind = content_type(request)
-        reply = body_of((response.get("body") or {}).get("string"))
-        yield Recorded(
+    for item in load_interactions(path):
+        request, response = item["request"], item["response"]
+        request_type = get_content_type(request)
+        reply = to_bytes((response.get("body") or {}).get("string"))
+        yield RecordedExchange(
             path=path,
             method=str(request["method"]),
             url=str(request["uri"]),
-            content_type=kind,
-            body=files.put_back(body_of(request.get("body")), kind),
+            content_type=request_type,
+            body=files.restore_images(to_bytes(request.get("body")), request_type),
             status=int(response["status"]["code"]),
-            headers=_flat(response.get("headers") or {}),
-            reply=files.put_back(reply, content_type(response)),
+            headers=_flatten_headers(response.get("headers") or {}),
+            reply=files.restore_images(reply, get_content_type(response)),
         )
 
 
-def _flat(headers: Mapping[str, Any]) -> dict[str, str]:
+def _flatten_headers(headers: Mapping[str, Any]) -> dict[str, str]:
     return {
         str(name).lower(): ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         for name, value in headers.items()

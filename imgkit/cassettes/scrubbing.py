@@ -1,6 +1,6 @@
-"""What must not be on a cassette, and what stands there instead.
+"""Remove credentials, account ids and signed URLs from recorded requests and replies.
 
-Everything here may be done twice with the same result: vcrpy scrubs what it loads as what it records.
+Scrubbing twice gives the same result: vcrpy scrubs both on recording and on loading.
 """
 
 from __future__ import annotations
@@ -11,108 +11,120 @@ import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl, quote, unquote_plus, urlsplit, urlunsplit
 
-from imgkit.cassettes.keys import scrub_keys, without
-from imgkit.cassettes.parts import in_parts
+from imgkit.cassettes.api_keys import remove_keys, scrub_keys
+from imgkit.cassettes.bodies import map_parts
 from imgkit.images.sniff import sniff
 from imgkit.redact import is_sensitive_header
 
 REQUEST_ID = "req_scrubbed"
 
 _IDENTITY = re.compile(r"organi[sz]ation|project|request-?id|correlation|traceparent|tracestate|^cf-")
-_COUNTS = "x-ratelimit-"
-"""Headers that count tokens, of another kind than credentials."""
+_RATE_LIMIT_PREFIX = "x-ratelimit-"
+"""Headers that count model tokens, which are not credentials."""
 _SECRET_PARAMETERS = re.compile(r"key|token|sig|secret|credential|password|auth", re.IGNORECASE)
 _SCRUBBED = re.compile(r"scrubbed-[0-9a-f]{8}")
 _URL = re.compile(rb'https?:(?:\\?/){2}[^"\s<>?]*\?[^"\s<>]*')
-_USER = re.compile(rb'(https?:(?:\\?/){2})[^"\s<>?/\\@]+@')
+_USERINFO = re.compile(rb'(https?:(?:\\?/){2})[^"\s<>?/\\@]+@')
 _TEXT = re.compile(r"json|^text/|^multipart/form-data")
 
 
 def is_private(header: str) -> bool:
-    """Return whether a header, of a request or a reply, is a credential or tells who has asked."""
+    """Return whether a header of a request or a reply holds a credential or identifies its sender.
+
+    >>> is_private("Authorization"), is_private("content-type")
+    (True, False)
+    """
     name = header.lower()
-    return not name.startswith(_COUNTS) and (is_sensitive_header(name) or _IDENTITY.search(name) is not None)
+    return not name.startswith(_RATE_LIMIT_PREFIX) and (
+        is_sensitive_header(name) or _IDENTITY.search(name) is not None
+    )
 
 
 def scrub_request_headers(headers: Mapping[str, str | bytes]) -> dict[str, str]:
-    """Return the headers of a request that are recorded, without keys and permissions in their values.
+    """Return the request headers to record; their values hold no keys and no signed URLs.
 
     Args:
-        headers: by name, in any case.
+        headers: Headers by name, in any case.
     """
-    return {name: _scrubbed_header(value) for name, value in headers.items() if not is_private(name)}
+    return {name: _scrub_header(value) for name, value in headers.items() if not is_private(name)}
 
 
 def scrub_url(url: str, *, all_parameters: bool) -> str:
-    """Return a URL without secrets: each becomes a short digest, so that different ones stay different.
+    """Replace each secret in a URL with a short digest, so different secrets stay different.
 
-    Who asks, before the host, and what is for browsers, behind ``#``, are left out.
+    The result has no user name and no fragment.
+
+    >>> scrub_url("https://me@example.com/x?n=1&key=k#top", all_parameters=False)
+    'https://example.com/x?n=1&key=scrubbed-8254c329'
 
     Args:
-        url: of a request, or in a reply.
-        all_parameters: the whole query is somebody's permission, as in the URL of a result; otherwise only
-            parameters with telling names.
+        url: URL of a request, or a URL in a reply.
+        all_parameters: Treat the whole query as a credential, as in a result URL. If False, replace only
+            parameters whose names suggest a secret.
     """
     parts = urlsplit(url)
-    shown = (_scrubbed_parameter(one, all_parameters) for one in parts.query.split("&") if one)
+    parameters = (
+        _scrub_parameter(parameter, all_parameters) for parameter in parts.query.split("&") if parameter
+    )
     return urlunsplit(
-        parts._replace(netloc=parts.netloc.rpartition("@")[2], query="&".join(shown), fragment="")
+        parts._replace(netloc=parts.netloc.rpartition("@")[2], query="&".join(parameters), fragment="")
     )
 
 
 def scrub_text(body: bytes) -> bytes:
-    """Return text without keys and ids of accounts, its URLs scrubbed as requests for them are."""
-    return scrub_keys(_USER.sub(rb"\1", _URL.sub(_scrubbed_match, body)))
+    """Return text without keys and account ids; scrub its URLs like request URLs."""
+    return scrub_keys(_USERINFO.sub(rb"\1", _URL.sub(_scrub_url_match, body)))
 
 
 def scrub_body(body: bytes, content_type: str) -> bytes:
-    """Return the body of a request or a reply with its text scrubbed; pictures, also in forms, are left."""
+    """Return a body with its text scrubbed; images stay as they are, also in forms."""
     kind = content_type.lower()
     if kind and _TEXT.search(kind) is None and not _is_utf8(body):
         return body
-    return in_parts(body, content_type, lambda part: part if sniff(part[:1024]) else scrub_text(part))
+    return map_parts(body, content_type, lambda part: part if sniff(part[:1024]) else scrub_text(part))
 
 
 def scrub_reply(
     headers: Mapping[str, str], body: bytes, keys: Iterable[bytes] = ()
 ) -> tuple[dict[str, str], bytes]:
-    """Return a reply as it is recorded: no keys, cookies and permissions, and one request id for all.
+    """Return the headers and body of a reply to record, with the same request id for all replies.
 
     Args:
-        headers: by name, in any case.
-        body: without a content encoding.
-        keys: that the server may have repeated, whatever they look like.
+        headers: Headers by name, in any case.
+        body: Body without content encoding.
+        keys: Further keys that the server may have repeated.
     """
-    kept = {
+    recorded_headers = {
         name: value
         for name, value in headers.items()
         if not is_private(name) or name.lower().endswith("request-id")
     }
-    kind = next((value for name, value in kept.items() if name.lower() == "content-type"), "")
-    scrubbed = scrub_body(without(body, keys), kind)
-    for name, value in kept.items():
+    kind = next((value for name, value in recorded_headers.items() if name.lower() == "content-type"), "")
+    scrubbed = scrub_body(remove_keys(body, keys), kind)
+    for name, value in recorded_headers.items():
         if name.lower().endswith("request-id"):
-            kept[name] = REQUEST_ID
+            recorded_headers[name] = REQUEST_ID
         elif name.lower() == "location":
-            kept[name] = scrub_url(value, all_parameters=True)
+            recorded_headers[name] = scrub_url(value, all_parameters=True)
         elif name.lower() == "content-length" and len(scrubbed) != len(body):
-            kept[name] = str(len(scrubbed))
+            recorded_headers[name] = str(len(scrubbed))
         else:
-            kept[name] = _scrubbed_header(value)
-    return kept, scrubbed
+            recorded_headers[name] = _scrub_header(value)
+    return recorded_headers, scrubbed
 
 
-def _scrubbed_header(value: str | bytes) -> str:
+def _scrub_header(value: str | bytes) -> str:
     raw = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
     return scrub_text(raw).decode("utf-8", "surrogateescape")
 
 
-def _scrubbed_parameter(text: str, all_parameters: bool) -> str:
+def _scrub_parameter(text: str, all_parameters: bool) -> str:
     if all_parameters and "=" not in text:
-        return _digest(unquote_plus(text))  # all of it is the permission
+        # A query without a name is a credential as a whole.
+        return _digest_secret(unquote_plus(text))
     ((name, value),) = parse_qsl(text, keep_blank_values=True)
     hidden = all_parameters or _SECRET_PARAMETERS.search(name) is not None
-    return f"{quote(name, safe='')}={_digest(value) if hidden else quote(value, safe='')}"
+    return f"{quote(name, safe='')}={_digest_secret(value) if hidden else quote(value, safe='')}"
 
 
 def _is_utf8(body: bytes) -> bool:
@@ -123,16 +135,16 @@ def _is_utf8(body: bytes) -> bool:
     return True
 
 
-def _scrubbed_match(found: re.Match[bytes]) -> bytes:
-    """Scrub a URL where it stands in JSON, with its escapes, or in other text."""
+def _scrub_url_match(match: re.Match[bytes]) -> bytes:
+    """Scrub a URL inside JSON, with JSON escapes, or in other text."""
     try:
-        url = json.loads(b'"' + found.group() + b'"')
+        url = json.loads(b'"' + match.group() + b'"')
         return json.dumps(scrub_url(url, all_parameters=True), ensure_ascii=True)[1:-1].encode("ascii")
     except ValueError:
-        return found.group().partition(b"?")[0] + b"?scrubbed"
+        return match.group().partition(b"?")[0] + b"?scrubbed"
 
 
-def _digest(value: str) -> str:
+def _digest_secret(value: str) -> str:
     if _SCRUBBED.fullmatch(value):
         return value
     return f"scrubbed-{hashlib.sha256(value.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"

@@ -1,24 +1,65 @@
-"""Cassettes written: whole or not at all, without secrets, and never at the price of what was paid for."""
+"""Write cassettes atomically and without secrets, and never lose a recording that cost money."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NoReturn
 
 from imgkit.cassettes import scrubbing
-from imgkit.cassettes.keys import key_like
+from imgkit.cassettes.api_keys import find_key
 from imgkit.cassettes.side_files import SideFiles
 from imgkit.errors import ConfigurationError, SaveError
 from imgkit.files import write_atomically
+from imgkit.locks import FileLock
 
-_ALREADY_READ = frozenset({"content-encoding", "transfer-encoding"})
-_PHRASES = {one.value: one.phrase for one in HTTPStatus}
+_DECODED_HEADERS = frozenset({"content-encoding", "transfer-encoding"})
+_LOCK_POLL_S = 0.01
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
-def entry(
+@contextmanager
+def lock_cassette(path: Path, max_wait_s: float) -> Iterator[None]:
+    """Lock a cassette against other processes; a file system without locks is no error.
+
+    Read the cassette only after locking it: another process may have added recordings.
+
+    Args:
+        path: Path of the cassette.
+        max_wait_s: Maximum wait for the other process, in seconds.
+
+    Raises:
+        SaveError: Another process holds the lock for longer.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _acquire_lock(path.with_name(f".{path.name}.lock"), max_wait_s)
+    except OSError:
+        # The write that follows reports the same problem with a remedy.
+        lock = None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _acquire_lock(path: Path, max_wait_s: float) -> FileLock:
+    deadline = time.monotonic() + max_wait_s
+    while (lock := FileLock.try_acquire(path)) is None:
+        if time.monotonic() > deadline:
+            raise SaveError(
+                f"Another process holds the lock {str(path)!r}. Wait until it ends, then record again."
+            )
+        time.sleep(_LOCK_POLL_S)
+    return lock
+
+
+def build_interaction(
     files: SideFiles,
     *,
     method: str,
@@ -29,45 +70,53 @@ def entry(
     reply_headers: Mapping[str, str],
     reply: bytes,
 ) -> dict[str, Any]:
-    """Return a request and its answer as they stand on a cassette: scrubbed, their pictures put away.
+    """Return a request and its reply as a cassette entry: scrubbed, with images as side files.
 
     Args:
-        files: of the cassette.
-        method, url, headers, body: of the request; headers by lower-case name.
-        status, reply_headers, reply: of the answer; its body without the encoding it may have had.
+        files: Image files of the cassette.
+        method, url, headers, body: The request; headers by lower-case name.
+        status, reply_headers, reply: The reply; its body without content encoding.
     """
-    kind = headers.get("content-type", "")
-    kept = {name: value for name, value in reply_headers.items() if name not in _ALREADY_READ}
-    kept, reply = scrubbing.scrub_reply(kept, reply)
-    if "content-length" in kept:
-        kept["content-length"] = str(len(reply))
-    sent = scrubbing.scrub_body(body, kind)
-    reply_kind = kept.get("content-type", "")
+    request_type = headers.get("content-type", "")
+    recorded_headers = {name: value for name, value in reply_headers.items() if name not in _DECODED_HEADERS}
+    recorded_headers, reply = scrubbing.scrub_reply(recorded_headers, reply)
+    if "content-length" in recorded_headers:
+        recorded_headers["content-length"] = str(len(reply))
+    request_body = scrubbing.scrub_body(body, request_type)
+    reply_type = recorded_headers.get("content-type", "")
     return {
         "request": {
-            "body": text_of(files.put_away(sent, kind)) if body else None,
+            "body": to_text(files.extract_images(request_body, request_type)) if body else None,
             "headers": {name: [value] for name, value in scrubbing.scrub_request_headers(headers).items()},
             "method": method,
             "uri": scrubbing.scrub_url(url, all_parameters=method == "GET"),
         },
         "response": {
-            "body": {"string": text_of(files.put_away(reply, reply_kind))},
-            "headers": {name: [value] for name, value in kept.items()},
+            "body": {"string": to_text(files.extract_images(reply, reply_type))},
+            "headers": {name: [value] for name, value in recorded_headers.items()},
             "status": {"code": status, "message": _PHRASES.get(status, "")},
         },
     }
 
 
-def text_of(body: bytes) -> str | bytes:
-    """Return a body as text where it is some, which is easier to read in a cassette."""
+def to_text(body: bytes) -> str | bytes:
+    r"""Return a body as text if it is UTF-8; text is easier to read in a cassette.
+
+    >>> to_text(b"a fox"), to_text(b"\xff")
+    ('a fox', b'\xff')
+    """
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError:
         return body
 
 
-def dump(entries: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return the text of a cassette, as vcrpy writes it."""
+def dump_cassette(entries: Sequence[Mapping[str, Any]]) -> bytes:
+    r"""Return the YAML text of a cassette in vcrpy's format.
+
+    >>> dump_cassette([])
+    b'interactions: []\nversion: 1\n'
+    """
     import yaml
 
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -75,66 +124,67 @@ def dump(entries: Sequence[Mapping[str, Any]]) -> bytes:
     return text.encode("utf-8")
 
 
-def commit(path: Path, text: bytes, files: SideFiles) -> None:
-    """Write a cassette, its pictures first; a comment at the head of the old one stays.
+def write_cassette(path: Path, text: bytes, files: SideFiles) -> None:
+    """Write the images and then the cassette; keep the comment at the head of the old cassette.
 
-    Whoever is killed in the midst of it leaves the old cassette or the new one, and perhaps some pictures
-    too many.
+    A process that dies midway leaves the old cassette or the new cassette, and perhaps unused images.
 
     Args:
-        path: of the cassette.
-        text: what `dump` has made, or vcrpy.
-        files: of the cassette.
+        path: Path of the cassette.
+        text: YAML text from `dump_cassette` or vcrpy.
+        files: Image files of the cassette.
 
     Raises:
-        ConfigurationError: something looks like a key; the text is put aside.
-        SaveError: it cannot be written; all is put aside in another folder, if there is one.
+        ConfigurationError: The text may hold a key; the error names the refused copy.
+        SaveError: The cassette cannot be written; the error names the copy in a temporary folder, if any.
     """
-    found = files.suspect or key_like(text)
+    suspected_key = files.suspected_key or find_key(text)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.save()
-        if found is None:
-            write_atomically(path, _comment(path) + text, mode=0o644)
-            files.drop_unused(text)
+        if suspected_key is None:
+            write_atomically(path, _read_comment(path) + text, mode=0o644)
+            files.delete_unreferenced_files(text)
             return
-        aside = _free(path)
-        write_atomically(aside, text)
+        refused_path = _find_free_name(path)
+        write_atomically(refused_path, text)
     except OSError as error:
-        _elsewhere(path, text, files, error)
+        _save_elsewhere(path, text, files, error)
     raise ConfigurationError(
-        f"{str(path)!r} is not written: something in it looks like a key ({found}). It is kept in "
-        f"{str(aside)!r}, for you alone: take the key out, and give it its name"
+        f"The cassette {str(path)!r} was not written. Something in it looks like a key ({suspected_key}). "
+        f"A private copy is in {str(refused_path)!r}. Remove the key and rename the copy."
     )
 
 
-def _comment(path: Path) -> bytes:
-    """Return the lines that tell where a cassette is from."""
-    kept = []
+def _read_comment(path: Path) -> bytes:
+    """Return the comment lines at the head of a cassette, which state its origin."""
+    comment = []
     if path.is_file():
         with path.open("rb") as stream:
             for line in stream:
                 if not line.startswith(b"#"):
                     break
-                kept.append(line)
-    return b"".join(kept)
+                comment.append(line)
+    return b"".join(comment)
 
 
-def _free(path: Path) -> Path:
-    """Return a name that is not taken: what was refused before was paid for too."""
-    number, aside = 1, path.with_name(f"{path.name}.refused")
-    while aside.exists():
+def _find_free_name(path: Path) -> Path:
+    """Return an unused name for a refused cassette; earlier refused recordings cost money too."""
+    number, refused_path = 1, path.with_name(f"{path.name}.refused")
+    while refused_path.exists():
         number += 1
-        aside = path.with_name(f"{path.name}.refused-{number}")
-    return aside
+        refused_path = path.with_name(f"{path.name}.refused-{number}")
+    return refused_path
 
 
-def _elsewhere(path: Path, text: bytes, files: SideFiles, error: OSError) -> NoReturn:
-    why = f"the cassette {str(path)!r} cannot be written ({error.strerror or error})"
+def _save_elsewhere(path: Path, text: bytes, files: SideFiles, error: OSError) -> NoReturn:
+    problem = f"The cassette {str(path)!r} cannot be written ({error.strerror or error})."
     try:
         folder = Path(tempfile.mkdtemp(prefix="imgkit-cassette-"))
         files.save(folder / files.folder.name)
         write_atomically(folder / path.name, text)
     except OSError:
-        raise SaveError(f"{why}, nor a temporary folder: make room, and record again") from error
-    raise SaveError(f"{why}: what was to be written is in {str(folder)!r}; move it to its place") from error
+        raise SaveError(
+            f"{problem} A temporary folder cannot be written either. Free disk space and record again."
+        ) from error
+    raise SaveError(f"{problem} A copy is in {str(folder)!r}. Move it into place.") from error

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from imgkit.cassettes.keys import key_like
-from imgkit.cassettes.parts import substitute
-from imgkit.cassettes.reader import body_of, content_type, interactions, paths
+from imgkit.cassettes.api_keys import find_key
+from imgkit.cassettes.bodies import replace_images
+from imgkit.cassettes.reader import get_content_type, list_cassettes, load_interactions, to_bytes
 from imgkit.cassettes.scrubbing import REQUEST_ID, is_private
-from imgkit.cassettes.side_files import REFUSED, SideFiles
+from imgkit.cassettes.side_files import REFUSED_PATTERN, SideFiles
 from imgkit.cli import console as streams
 from imgkit.cli import exit_codes as exits
 from imgkit.errors import ConfigurationError, SaveError
@@ -43,7 +43,7 @@ def ls(places: Sequence[str]) -> int:
     """List the requests of cassettes and how they were answered."""
     lines = []
     for path in _cassettes(places):
-        for one in interactions(path):
+        for one in load_interactions(path):
             request, status = one["request"], one["response"]["status"]["code"]
             lines.append(f"{path}  {request['method']} {request['uri']}  {status}  {_asked(request)}")
     return streams.send_text("".join(f"{line.rstrip()}\n" for line in lines))
@@ -51,9 +51,9 @@ def ls(places: Sequence[str]) -> int:
 
 def show(places: Sequence[str], output: str) -> int:
     """Write a page that shows the cassettes."""
-    from imgkit.cassettes.page import page
+    from imgkit.cassettes.page import render_page
 
-    data = page(_cassettes(places)).encode("utf-8", "backslashreplace")
+    data = render_page(_cassettes(places)).encode("utf-8", "backslashreplace")
     if output == "-":
         return streams.send(data)
     try:
@@ -65,7 +65,7 @@ def show(places: Sequence[str], output: str) -> int:
 
 def shrink(places: Sequence[str]) -> int:
     """Make the pictures of replies small, and tell what that has saved."""
-    from imgkit.cassettes.shrinking import shrink as shrunk
+    from imgkit.cassettes.shrinking import shrink_cassette as shrunk
 
     for path in _cassettes(places):
         before, after = shrunk(path)
@@ -75,13 +75,13 @@ def shrink(places: Sequence[str]) -> int:
 
 def _cassettes(names: Sequence[str]) -> Iterator[Path]:
     for name in names:
-        yield from paths(Path(name))
+        yield from list_cassettes(Path(name))
 
 
 def _refused(names: Sequence[str]) -> Iterator[Path]:
     """Yield what was put aside in place of a cassette: it must not be shared either."""
     for name in names:
-        yield from sorted(Path(name).rglob(f"*.y*ml{REFUSED}"))
+        yield from sorted(Path(name).rglob(f"*.y*ml{REFUSED_PATTERN}"))
 
 
 def _problems(path: Path) -> Iterator[str]:
@@ -92,11 +92,11 @@ def _problems(path: Path) -> Iterator[str]:
         yield f"holds a Python object ({python.group().decode()}): record it again with bytes"
         return
     try:
-        entries = interactions(path)
+        entries = load_interactions(path)
     except ConfigurationError as error:
         yield str(error)
         return
-    key = key_like(text)
+    key = find_key(text)
     if key is not None:
         yield f"something looks like a key ({key})"
     files = SideFiles(path)
@@ -105,15 +105,15 @@ def _problems(path: Path) -> Iterator[str]:
         yield from _private("reply", one["response"])
         for body, headers in _bodies(one):
             try:
-                whole = files.put_back(body, headers)
+                whole = files.restore_images(body, headers)
             except ConfigurationError as error:
                 yield str(error)
                 continue
             for inside in _texts(whole, headers):
-                hidden = key_like(inside)
+                hidden = find_key(inside)
                 if hidden is not None and hidden != key:
                     yield f"something in a body looks like a key ({hidden})"
-    for left in files.unnamed(text):
+    for left in files.list_unreferenced_files(text):
         yield f"{str(left)!r} belongs to nothing that was recorded: remove it"
 
 
@@ -133,19 +133,19 @@ def _texts(body: bytes, content_type: str) -> Iterator[bytes]:
             inner.append(data)
         return None if kind is None else b""
 
-    yield substitute(body, content_type, note, note)
+    yield replace_images(body, content_type, note, note)
     yield from inner
 
 
 def _bodies(one: dict[str, Any]) -> Iterator[tuple[bytes, str]]:
     request, response = one["request"], one["response"]
-    yield body_of(request.get("body")), content_type(request)
-    yield body_of((response.get("body") or {}).get("string")), content_type(response)
+    yield to_bytes(request.get("body")), get_content_type(request)
+    yield to_bytes((response.get("body") or {}).get("string")), get_content_type(response)
 
 
 def _asked(request: dict[str, Any]) -> str:
     """Return the beginning of what a request asks for."""
-    body = body_of(request.get("body"))
+    body = to_bytes(request.get("body"))
     try:
         prompt = json.loads(body).get("prompt")
     except (ValueError, AttributeError):

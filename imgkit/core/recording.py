@@ -101,9 +101,9 @@ class _Tape:
     def start(self, request: HttpRequest, head: object) -> None:
         """Start a reply."""
         assert isinstance(head, Head), "the result of SendRequest is a Head"
-        from imgkit.cassettes.keys import sent_keys
+        from imgkit.cassettes.api_keys import collect_sent_keys
 
-        self._keys = sent_keys(request.headers, request.secret_headers)
+        self._keys = collect_sent_keys(request.headers, request.secret_headers)
         self._request, self._head, self._chunks = _without_credentials(request), head, []
 
     def discard(self) -> None:
@@ -122,10 +122,10 @@ class _Tape:
         """Give the part of the reply that the call has read to the recorders."""
         if self._request is None or self._head is None:
             return
-        from imgkit.cassettes.keys import without
+        from imgkit.cassettes.api_keys import remove_keys
 
         reply = b"".join(self._chunks)
-        exchanged = Exchanged(self._request, self._head, without(reply, self._keys))
+        exchanged = Exchanged(self._request, self._head, remove_keys(reply, self._keys))
         self._request, self._chunks = None, []
         for recorder in self._recorders:
             record = partial(call_plugin, recorder.origin, HOOK, recorder.thing.record, exchanged)

@@ -73,14 +73,13 @@ class CassetteRecorder:
             ConfigurationError: The recording has text like a key, or the file is not a cassette.
             SaveError: The file cannot be written.
         """
-        from imgkit.cassettes.alone import alone
-        from imgkit.cassettes.reader import interactions
+        from imgkit.cassettes.reader import load_interactions
         from imgkit.cassettes.side_files import SideFiles
-        from imgkit.cassettes.writer import commit, dump, entry
+        from imgkit.cassettes.writer import build_interaction, dump_cassette, lock_cassette, write_cassette
 
         request, head = exchanged.request, exchanged.head
         files = SideFiles(self._path)
-        new = entry(
+        new = build_interaction(
             files,
             method=request.method,
             url=request.url,
@@ -90,7 +89,7 @@ class CassetteRecorder:
             reply_headers=head.headers,
             reply=exchanged.reply,
         )
-        with self._lock, alone(self._path, LOCK_WAIT_S):
-            old = interactions(self._path) if self._path.exists() and not self._rewrite else []
-            commit(self._path, dump([*old, new]), files)
+        with self._lock, lock_cassette(self._path, LOCK_WAIT_S):
+            old = load_interactions(self._path) if self._path.exists() and not self._rewrite else []
+            write_cassette(self._path, dump_cassette([*old, new]), files)
             self._rewrite = False

@@ -1,7 +1,6 @@
-"""The door for tests: contracts for plugins, a fault server, cassettes.
+"""Tests for plugin authors and users: contracts, a fault server, cassettes, sample replies.
 
-Each contract is a class of pytest tests. Subclass it, name the object under test, and pytest runs the whole
-suite::
+Each contract is a class of pytest tests. Subclass a contract and return the object under test::
 
     from imgkit.testing import CacheStoreContract
 
@@ -10,7 +9,7 @@ suite::
         def store(self, folder):
             return MyStore(folder)
 
-The library itself imports nothing from this room.
+pytest then runs the whole suite. The rest of the library imports nothing from this room.
 """
 
 from __future__ import annotations
@@ -21,30 +20,32 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-    from imgkit.testing.backend import BackendContract as BackendContract
-    from imgkit.testing.cache_store import CacheStoreContract as CacheStoreContract
+    from imgkit.testing.backend_contract import BackendContract as BackendContract
+    from imgkit.testing.cache_store_contract import CacheStoreContract as CacheStoreContract
     from imgkit.testing.cassettes import cassette as cassette
     from imgkit.testing.cassettes import register as register
     from imgkit.testing.cassettes import vcr_config as vcr_config
-    from imgkit.testing.plugin import PluginContract as PluginContract
-    from imgkit.testing.provider import ProviderContract as ProviderContract
-    from imgkit.testing.provider_streams import StreamingProviderContract as StreamingProviderContract
+    from imgkit.testing.plugin_contract import PluginContract as PluginContract
+    from imgkit.testing.provider_contract import ProviderContract as ProviderContract
     from imgkit.testing.samples import answer as answer
     from imgkit.testing.samples import png as png
+    from imgkit.testing.streaming_provider_contract import (
+        StreamingProviderContract as StreamingProviderContract,
+    )
     from imgkit.testing.wire_server import WireServer as WireServer
     from imgkit.testing.wire_server import reply as reply
 
 _EXPORTS = {
-    "imgkit.testing.backend": ("BackendContract",),
-    "imgkit.testing.cache_store": ("CacheStoreContract",),
+    "imgkit.testing.backend_contract": ("BackendContract",),
+    "imgkit.testing.cache_store_contract": ("CacheStoreContract",),
     "imgkit.testing.cassettes": (
         "cassette",
         "register",
         "vcr_config",
     ),
-    "imgkit.testing.plugin": ("PluginContract",),
-    "imgkit.testing.provider": ("ProviderContract",),
-    "imgkit.testing.provider_streams": ("StreamingProviderContract",),
+    "imgkit.testing.plugin_contract": ("PluginContract",),
+    "imgkit.testing.provider_contract": ("ProviderContract",),
+    "imgkit.testing.streaming_provider_contract": ("StreamingProviderContract",),
     "imgkit.testing.samples": (
         "answer",
         "png",
@@ -68,5 +69,6 @@ def __getattr__(name: str) -> Any:
         if error.name not in ("pytest", "vcr"):
             raise
         raise ImportError(
-            f"imgkit.testing.{name} needs {error.name}: pip install 'imgkit-service[testing]'"
+            f"imgkit.testing.{name} needs {error.name}, which is not installed. "
+            "Run: pip install 'imgkit-service[testing]'"
         ) from error

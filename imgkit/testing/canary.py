@@ -1,4 +1,4 @@
-"""A key that must be nowhere: looked for in whatever a call leaves behind."""
+"""A recognizable fake API key, and a search for it in everything that a call leaves behind."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 KEY = "sk-test-CANARY-9f8e7d6c5b4a39281706"
-"""A key of no account."""
+"""A fake API key that belongs to no account."""
 
 
-def spellings(secret: str = KEY) -> tuple[str, ...]:
-    """Return the forms in which a secret shows itself."""
+def encode_variants(secret: str = KEY) -> tuple[str, ...]:
+    """Return the secret in the encodings in which it could leak.
+
+    >>> encode_variants("a key")[:2]
+    ('a key', 'a%20key')
+    """
     raw = secret.encode()
     return tuple(
         dict.fromkeys(
@@ -30,57 +34,60 @@ def spellings(secret: str = KEY) -> tuple[str, ...]:
     )
 
 
-def found_in(
-    *things: object,
+def find_secret(
+    *values: object,
     records: Iterable[logging.LogRecord] = (),
     folders: Iterable[Path] = (),
     secret: str = KEY,
 ) -> list[str]:
-    """Return the places where a secret shows.
+    """Return the places in which a secret occurs; an empty list means that nothing leaks.
+
+    >>> find_secret("nothing secret"), find_secret(f"Bearer {KEY}")
+    ([], ['repr of str', 'str of str', 'pickle of str'])
 
     Args:
-        things: objects: errors (with their notes, causes and tracebacks), replies, services, text, bytes.
-        records: log records; their arguments and exceptions count too.
-        folders: all files below them.
-        secret: what is looked for, in several spellings.
+        values: Objects to search: errors with notes, causes and tracebacks, replies, services, text, bytes.
+        records: Log records to search, arguments and exceptions included.
+        folders: Folders to search, all files below them included.
+        secret: The secret, searched for in several encodings.
     """
-    wanted = spellings(secret)
+    spellings = encode_variants(secret)
     places: list[str] = []
-    for where, text in _texts(things, records, folders):
-        if any(one in text for one in wanted):
-            places.append(where)
+    for place, text in _list_texts(values, records, folders):
+        if any(spelling in text for spelling in spellings):
+            places.append(place)
     return places
 
 
-def _texts(
-    things: Iterable[object], records: Iterable[logging.LogRecord], folders: Iterable[Path]
+def _list_texts(
+    values: Iterable[object], records: Iterable[logging.LogRecord], folders: Iterable[Path]
 ) -> Iterator[tuple[str, str]]:
-    for thing in things:
-        name = type(thing).__name__
-        if isinstance(thing, bytes):
-            yield name, thing.decode("latin-1")
+    for value in values:
+        name = type(value).__name__
+        if isinstance(value, bytes):
+            yield name, value.decode("latin-1")
             continue
-        yield f"repr of {name}", repr(thing)
-        yield f"str of {name}", str(thing)
-        if isinstance(thing, BaseException):
-            yield from _of_error(thing)
-        yield f"pickle of {name}", _pickled(thing)
+        yield f"repr of {name}", repr(value)
+        yield f"str of {name}", str(value)
+        if isinstance(value, BaseException):
+            yield from _list_error_texts(value)
+        yield f"pickle of {name}", _dump_pickle(value)
     for record in records:
         yield "a log record", f"{record.getMessage()} {record.args!r} {vars(record)!r}"
         if record.exc_info and record.exc_info[1] is not None:
-            yield from _of_error(record.exc_info[1])
+            yield from _list_error_texts(record.exc_info[1])
     for folder in folders:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 yield str(path.relative_to(folder)), path.read_bytes().decode("latin-1")
 
 
-def _of_error(error: BaseException) -> Iterator[tuple[str, str]]:
+def _list_error_texts(error: BaseException) -> Iterator[tuple[str, str]]:
     name = type(error).__name__
     yield f"traceback of {name}", "".join(traceback.format_exception(error))
-    for one in _chain(error):
-        for frame, _ in traceback.walk_tb(one.__traceback__):
-            # Crash reporters show the variables of frames. Those of tests may well hold the key.
+    for cause in _walk_causes(error):
+        for frame, _ in traceback.walk_tb(cause.__traceback__):
+            # Crash reporters display local variables. Frames of tests may hold the key.
             module = str(frame.f_globals.get("__name__", ""))
             if not module.startswith("imgkit.testing") and "test" not in module.split(".")[-1]:
                 yield f"variables of {frame.f_code.co_qualname} in {module}", repr(frame.f_locals)
@@ -89,16 +96,17 @@ def _of_error(error: BaseException) -> Iterator[tuple[str, str]]:
     yield f"arguments of {name}", repr(error.args)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it came of."""
-    one: BaseException | None = error
-    while one is not None:
-        yield one
-        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+def _walk_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and its chain of causes."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
-def _pickled(thing: object) -> str:
+def _dump_pickle(value: object) -> str:
     try:
-        return pickle.dumps(thing).decode("latin-1")
+        return pickle.dumps(value).decode("latin-1")
     except Exception:
-        return ""  # what cannot be pickled leaks nothing that way
+        # An object that cannot be pickled leaks nothing through pickle.
+        return ""

@@ -1,10 +1,7 @@
-"""Cassettes of image calls with vcrpy: nothing secret on them, pictures beside them, any backend on replay.
+"""Cassettes of image calls with vcrpy: without secrets, with images beside them, for every backend.
 
-`cassette` uses one; `vcr_config` is for ``vcr.use_cassette`` and for the fixture ``vcr_config`` of
-pytest-recording::
-
-    with cassette("tests/cassettes/fox.yaml"):
-        images.create_image("a fox")
+`cassette` records or replays a single file. `vcr_config` is for ``vcr.use_cassette`` and for the fixture
+``vcr_config`` of pytest-recording.
 """
 
 from __future__ import annotations
@@ -22,24 +19,35 @@ from vcr.request import Request
 from vcr.serialize import deserialize, serialize
 
 from imgkit.cassettes import scrubbing
-from imgkit.cassettes.keys import sent_keys
-from imgkit.cassettes.meaning import RequestSummary, differences, fields_of, meaning_of, missing
+from imgkit.cassettes.api_keys import collect_sent_keys
+from imgkit.cassettes.matching import (
+    RequestSummary,
+    describe_differences,
+    explain_miss,
+    parse_fields,
+    summarize_request,
+)
 from imgkit.cassettes.side_files import SideFiles
-from imgkit.cassettes.writer import commit
+from imgkit.cassettes.writer import write_cassette
 from imgkit.runtime.driver import SENT_OR_NOT
 
 MATCH_ON = ("method", "scheme", "host", "port", "path", "query", "imgkit_body")
-"""With the body: calls at once would else get each other's answers."""
+"""Includes the body: otherwise concurrent calls would get each other's replies."""
 
 
 def vcr_config(**more: Any) -> dict[str, Any]:
-    """Return what vcrpy needs for cassettes of image calls.
+    """Return the vcrpy settings for cassettes of image calls.
 
-    It is for ``vcr.use_cassette`` and pytest-recording; a `vcr.VCR` of your own must be told of the matcher
-    first, by `register`.
+    Pass them to ``vcr.use_cassette``, or return them from pytest-recording's fixture::
+
+        @pytest.fixture
+        def vcr_config():
+            return imgkit.testing.vcr_config()
+
+    Call `register` first if you use a `vcr.VCR` of your own.
 
     Args:
-        more: further settings of vcrpy; they win.
+        more: Further vcrpy settings; they override the defaults.
     """
     scrubber = _Scrubber()
     return {
@@ -53,108 +61,121 @@ def vcr_config(**more: Any) -> dict[str, Any]:
 
 
 def register(recorder: vcr.VCR) -> None:
-    """Make the matcher of bodies known to vcrpy.
+    """Register the body matcher with a `vcr.VCR` of your own.
+
+    >>> recorder = vcr.VCR()
+    >>> register(recorder)
 
     Args:
-        recorder: where `vcr_config` will be used.
+        recorder: The `vcr.VCR` that uses `vcr_config`.
     """
     recorder.register_matcher(imgkit_body.__name__, imgkit_body)
 
 
 @contextmanager
 def cassette(path: str | Path, **more: Any) -> Iterator[Cassette]:
-    """Use a cassette: ``vcr.use_cassette`` with `vcr_config`, and with care for what goes wrong.
+    """Record or replay a cassette: ``vcr.use_cassette`` with `vcr_config` and better error handling.
 
-    vcrpy leaves the HTTP libraries patched if saving fails. Here they are as before, and then it is told.
-    A request that is not on the cassette is vcrpy's own error, with the nearest recorded one in a note.
+    ::
+
+        with cassette("tests/cassettes/fox.yaml"):
+            images.create_image("a fox")
+
+    vcrpy leaves the HTTP libraries patched if saving fails; this function restores them before it raises.
+    For an unrecorded request, vcrpy's error gets a note with the nearest recorded request.
 
     Args:
-        path: of the cassette.
-        more: further settings of vcrpy, such as ``record_mode="none"``.
+        path: Path of the cassette.
+        more: Further vcrpy settings, such as ``record_mode="none"``.
 
     Raises:
-        ConfigurationError: something that looks like a key is left; where the cassette was put.
-        SaveError: the cassette cannot be written; where it was put.
+        ConfigurationError: The recording may hold a key; the error names the refused copy.
+        SaveError: The cassette cannot be written; the error names the copy.
     """
-    keeper = _Keeper()
+    persister = _DeferredPersister()
     try:
-        with vcr.use_cassette(str(path), **vcr_config(**{"persister": keeper, **more})) as tape:
+        with vcr.use_cassette(str(path), **vcr_config(**{"persister": persister, **more})) as tape:
             yield tape
     except BaseException as error:
-        explain(error, "Record it with record_mode='new_episodes', or mend the request")
-        if keeper.problem is not None:
-            error.add_note(str(keeper.problem))
+        add_miss_note(error, "Record it with record_mode='new_episodes' or correct the request.")
+        if persister.problem is not None:
+            error.add_note(str(persister.problem))
         raise
-    if keeper.problem is not None:
-        raise keeper.problem
+    if persister.problem is not None:
+        raise persister.problem
 
 
-def explain(error: BaseException, way_out: str) -> None:
-    """Add to vcrpy's own, long message which recorded request is nearest, and what is different.
+def add_miss_note(error: BaseException, remedy: str) -> None:
+    """Add a note to vcrpy's error: the nearest recorded request and the fields that differ.
+
+    Other errors stay as they are.
 
     Args:
-        error: whatever ended the use of a cassette.
-        way_out: a sentence for the end.
+        error: The error that ended the use of a cassette.
+        remedy: Sentence for the end of the note.
     """
     if isinstance(error, CannotOverwriteExistingCassetteException) and error.failed_request is not None:
         path = str(error.cassette._path)
-        recorded = [(_meaning(one), path) for one in error.cassette.requests]
-        told = missing(_meaning(error.failed_request), recorded)
+        recorded = [(_summarize(item), path) for item in error.cassette.requests]
+        reason = explain_miss(_summarize(error.failed_request), recorded)
         notes = getattr(error, "__notes__", [])
-        notes[:] = [note for note in notes if SENT_OR_NOT not in note]  # here it is known
-        error.add_note(f"imgkit: nothing was sent: {told}. {way_out}")
+        # The cassette sent nothing, so the note about an unknown outcome would mislead.
+        notes[:] = [note for note in notes if SENT_OR_NOT not in note]
+        error.add_note(f"imgkit: Nothing was sent. {reason}. {remedy}")
 
 
-def imgkit_body(asked: Request, recorded: Request) -> None:
-    """Compare what two bodies say, however they are written: vcrpy's interface of a matcher.
+def imgkit_body(request: Request, recorded: Request) -> None:
+    """Compare two bodies by their fields, regardless of encoding and order; a vcrpy matcher.
 
     Args:
-        asked, recorded: the requests.
+        request, recorded: The new and the recorded request.
 
     Raises:
-        AssertionError: telling field by field what is different.
+        AssertionError: The bodies differ; the message lists the fields.
     """
-    bodies = _bytes_of(asked), _bytes_of(recorded)
-    kinds = _type(asked.headers), _type(recorded.headers)
-    if bodies[0] == bodies[1] and kinds[0] == kinds[1]:
+    bodies = _read_body(request), _read_body(recorded)
+    types = _get_content_type(request.headers), _get_content_type(recorded.headers)
+    if bodies[0] == bodies[1] and types[0] == types[1]:
         return
-    told = differences(fields_of(kinds[1], bodies[1]), fields_of(kinds[0], bodies[0]))
-    if told:
-        raise AssertionError("\n".join(told))
+    lines = describe_differences(parse_fields(types[1], bodies[1]), parse_fields(types[0], bodies[0]))
+    if lines:
+        raise AssertionError("\n".join(lines))
 
 
 def scrub_request(request: Request) -> Request:
-    """Return a request as it is recorded and compared: as bytes, without credentials and permissions."""
+    """Return the request to record and compare: its body as bytes, without credentials."""
     headers = scrubbing.scrub_request_headers(request.headers)
     url = scrubbing.scrub_url(request.uri, all_parameters=request.method == "GET")
-    body = scrubbing.scrub_body(_bytes_of(request), _type(headers))
+    body = scrubbing.scrub_body(_read_body(request), _get_content_type(headers))
     return Request(request.method, url, body, headers)
 
 
 def scrub_response(response: dict[str, Any], keys: Iterable[bytes] = ()) -> dict[str, Any]:
-    """Return a reply as it is recorded: no keys, cookies and permissions, and one request id for all.
+    """Return the reply to record: without keys, cookies and signed URLs, with a fixed request id.
 
     Args:
-        response: as vcrpy has it.
-        keys: further keys that the server may have repeated.
+        response: The reply in vcrpy's form.
+        keys: Further keys that the server may have repeated.
     """
     body = response["body"].get("string") or b""
     body = body.encode("utf-8") if isinstance(body, str) else body
-    given = response["headers"]
-    flat = {name: values if isinstance(values, str) else ", ".join(values) for name, values in given.items()}
-    kept, body = scrubbing.scrub_reply(flat, body, keys)
-    headers = {name: given[name] if value == flat[name] else [value] for name, value in kept.items()}
+    recorded = response["headers"]
+    flat = {
+        name: values if isinstance(values, str) else ", ".join(values) for name, values in recorded.items()
+    }
+    scrubbed, body = scrubbing.scrub_reply(flat, body, keys)
+    headers = {name: recorded[name] if value == flat[name] else [value] for name, value in scrubbed.items()}
     return {**response, "headers": headers, "body": {**response["body"], "string": body}}
 
 
 class _Scrubber:
-    """Scrubs requests, and replies also of the keys that the requests were sent with."""
+    """A pair of vcrpy callbacks that also removes the request's keys from replies."""
 
     def __init__(self) -> None:
         self._keys: frozenset[bytes] = frozenset()
 
     def request(self, request: Request) -> Request:
-        self._keys |= sent_keys(request.headers)
+        self._keys |= collect_sent_keys(request.headers)
         return scrub_request(request)
 
     def response(self, response: dict[str, Any]) -> dict[str, Any]:
@@ -162,46 +183,58 @@ class _Scrubber:
 
 
 class Persister:
-    """Reads and writes cassettes whole, pictures in files beside them; vcrpy's persister interface."""
+    """A vcrpy persister that writes cassettes atomically, with images in files beside them."""
 
     @classmethod
     def load_cassette(cls, cassette_path: str | Path, serializer: Any) -> Any:
-        """Return requests and responses, with their pictures in place."""
+        """Return the requests and replies of a cassette with their images.
+
+        Raises:
+            CassetteNotFoundError: The cassette is missing or empty.
+            ConfigurationError: An image is missing or has changed.
+        """
         path = Path(cassette_path)
         if not path.is_file() or not (text := path.read_text("utf-8")).strip():
             raise CassetteNotFoundError
         requests, responses, *more = deserialize(text, serializer)
         files = SideFiles(path)
         for request in requests:
-            request.body = files.put_back(_bytes_of(request), _type(request.headers))
+            request.body = files.restore_images(_read_body(request), _get_content_type(request.headers))
         for response in responses:
             body = response["body"]
-            body["string"] = files.put_back(body.get("string") or b"", _type(response["headers"]))
+            body["string"] = files.restore_images(
+                body.get("string") or b"", _get_content_type(response["headers"])
+            )
         return (requests, responses, *more)
 
     @staticmethod
     def save_cassette(cassette_path: str | Path, cassette_dict: dict[str, Any], serializer: Any) -> None:
-        """Write a cassette; one with something like a key in it is put aside, so that nothing paid is lost.
+        """Write a cassette; if the text may hold a key, write a private copy instead.
 
         Raises:
-            ConfigurationError: something that looks like a key is left; where the cassette was put.
-            SaveError: it cannot be written; where it was put.
+            ConfigurationError: The text may hold a key; the error names the refused copy.
+            SaveError: The cassette cannot be written; the error names the copy.
         """
         path = Path(cassette_path)
         files = SideFiles(path)
-        whole = {
+        stored = {
             **cassette_dict,
             "requests": [
-                Request(one.method, one.uri, files.put_away(_bytes_of(one), _type(one.headers)), one.headers)
-                for one in cassette_dict["requests"]
+                Request(
+                    item.method,
+                    item.uri,
+                    files.extract_images(_read_body(item), _get_content_type(item.headers)),
+                    item.headers,
+                )
+                for item in cassette_dict["requests"]
             ],
-            "responses": [_put_away(one, files) for one in cassette_dict["responses"]],
+            "responses": [_extract_images(item, files) for item in cassette_dict["responses"]],
         }
-        commit(path, serialize(whole, serializer).encode("utf-8"), files)
+        write_cassette(path, serialize(stored, serializer).encode("utf-8"), files)
 
 
-class _Keeper:
-    """A persister that tells later what was wrong."""
+class _DeferredPersister:
+    """A persister that keeps an error until vcrpy has restored the HTTP libraries."""
 
     def __init__(self) -> None:
         self.problem: Exception | None = None
@@ -218,17 +251,22 @@ class _Keeper:
             self.problem = error
 
 
-def _meaning(request: Request) -> RequestSummary:
-    return meaning_of(request.method, request.uri, _type(request.headers), _bytes_of(request))
+def _summarize(request: Request) -> RequestSummary:
+    return summarize_request(
+        request.method, request.uri, _get_content_type(request.headers), _read_body(request)
+    )
 
 
-def _put_away(response: dict[str, Any], files: SideFiles) -> dict[str, Any]:
+def _extract_images(response: dict[str, Any], files: SideFiles) -> dict[str, Any]:
     body = response["body"].get("string") or b""
-    return {**response, "body": {"string": files.put_away(body, _type(response["headers"]))}}
+    return {
+        **response,
+        "body": {"string": files.extract_images(body, _get_content_type(response["headers"]))},
+    }
 
 
-def _bytes_of(request: Request) -> bytes:
-    """Return the body of a request as bytes, however it was sent: an iterator is nothing for a cassette."""
+def _read_body(request: Request) -> bytes:
+    """Return the body of a request as bytes; read a stream or iterator to its end."""
     body = request.body
     if body is None:
         return b""
@@ -239,7 +277,7 @@ def _bytes_of(request: Request) -> bytes:
     return body.read() if hasattr(body, "read") else b"".join(body)
 
 
-def _type(headers: Mapping[str, Any]) -> str:
+def _get_content_type(headers: Mapping[str, Any]) -> str:
     for name, value in headers.items():
         if name.lower() == "content-type":
             value = value[0] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What the contracts send back and forth."""
+"""Sample images and replies for tests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,17 @@ from typing import Any
 
 @cache
 def png(seed: int = 0, size_px: int = 8) -> bytes:
-    """Return a PNG of random pixels, made without Pillow."""
-    noise = random.Random(seed)
-    rows = b"".join(b"\0" + noise.randbytes(3 * size_px) for _ in range(size_px))
+    """Return a PNG of random pixels; it needs no Pillow.
+
+    >>> png(1) == png(1), png(1) == png(2)
+    (True, False)
+
+    Args:
+        seed: Different seeds give different images.
+        size_px: Width and height in pixels.
+    """
+    pixels = random.Random(seed)
+    rows = b"".join(b"\0" + pixels.randbytes(3 * size_px) for _ in range(size_px))
     chunks = (
         (b"IHDR", struct.pack(">IIBBBBB", size_px, size_px, 8, 2, 0, 0, 0)),
         (b"IDAT", zlib.compress(rows)),
@@ -28,6 +36,14 @@ def png(seed: int = 0, size_px: int = 8) -> bytes:
 
 
 def answer(*pictures: bytes) -> dict[str, Any]:
-    """Return a success reply of OpenAI's dialect with these pictures, or with a small one."""
-    shown = pictures or (png(),)
-    return {"created": 1, "data": [{"b64_json": base64.b64encode(one).decode("ascii")} for one in shown]}
+    """Return a success reply in OpenAI's dialect, as a JSON value.
+
+    >>> reply = answer(png(1), png(2))
+    >>> len(reply["data"])
+    2
+
+    Args:
+        pictures: Bytes of the images; a single small PNG by default.
+    """
+    images = pictures or (png(),)
+    return {"created": 1, "data": [{"b64_json": base64.b64encode(image).decode("ascii")} for image in images]}

@@ -1,12 +1,7 @@
-"""A server on loopback that follows scripts, byte by byte, one connection after another.
+"""A scripted HTTP server on loopback for tests: exact bytes, faults, slow replies.
 
-A script is a function that gets a `Line`, the connection, after the request has been read. `reply`, `raw`,
-`drop`, `reset`, `hang` and `drip` make scripts; `WireServer` counts what came::
-
-    with WireServer(reply(500, {"error": {"message": "no"}}), reply(200, answer)) as server:
-        ...
-    assert server.posts == 2
-    server.assert_consumed()
+A script is a function of a `Line`, the accepted connection. The server calls it after it has read the
+request. `reply`, `raw`, `drop`, `reset`, `hang` and `drip` return or are scripts.
 """
 
 from __future__ import annotations
@@ -21,12 +16,17 @@ Script = Callable[["Line"], None]
 
 
 class Line:
-    """One accepted connection, and the request that was read from it.
+    """An accepted connection and its request.
+
+    A script of your own receives a `Line`::
+
+        def script(line):
+            line.send(head(200, {"content-length": "2"}) + b"{}")
 
     Attributes:
-        connection: the socket.
-        closing: set when the server is closing.
-        head, body: of the request.
+        connection: The socket.
+        closing: Event that the server sets when it closes.
+        head, body: Head and body of the request, as bytes.
     """
 
     def __init__(self, connection: socket.socket, closing: threading.Event) -> None:
@@ -36,15 +36,15 @@ class Line:
         self.body = b""
 
     def send(self, data: bytes) -> None:
-        """Send these bytes."""
+        """Send the bytes."""
         self.connection.sendall(data)
 
     def wait(self, wait_s: float) -> bool:
-        """Wait; True if the server is closing."""
+        """Wait for `wait_s` seconds or until the server closes; return True if the server closes."""
         return self.closing.wait(wait_s)
 
     def until_client_leaves(self) -> None:
-        """Read and throw away until the client hangs up, or the server closes."""
+        """Read and discard data until the client disconnects or the server closes."""
         self.connection.settimeout(0.02)
         while not self.closing.is_set():
             try:
@@ -56,11 +56,11 @@ class Line:
                 return
 
     def reset(self) -> None:
-        """Close with RST instead of FIN."""
+        """Make the next close send RST instead of FIN."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
     def read_request(self) -> bool:
-        """Read one request; return False if the client has left."""
+        """Read the next request; return False if the client has disconnected."""
         data = b""
         while b"\r\n\r\n" not in data:
             chunk = self.connection.recv(65536)
@@ -82,28 +82,37 @@ class Line:
 
     @property
     def request_line(self) -> str:
-        """Method, target and version."""
+        """Method, target and HTTP version of the request."""
         return self.head.split(b"\r\n")[0].decode("latin-1")
 
     @property
     def headers(self) -> dict[str, str]:
-        """The request's headers, by lower-case name."""
+        """The request headers, by lower-case name."""
         lines = self.head.decode("latin-1").split("\r\n")[1:]
         return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 class WireServer:
-    """Each connection gets the next script; the last one is used for all that follow.
+    """A server that runs a script per connection; the last script also serves all further connections.
+
+    >>> import imgkit
+    >>> with WireServer(reply(500, {"error": {"message": "no"}})) as server:
+    ...     with imgkit.ImageService("requests", base_url=server.base_url, retry=False) as service:
+    ...         try:
+    ...             service.create_image("a fox")
+    ...         except imgkit.ServerError as error:
+    ...             print(error.status, server.posts)
+    500 1
 
     Args:
-        scripts: what to do with connections.
-        tls: an `ssl.SSLContext` with a certificate, for https.
-        read_first: read the request before its script begins.
+        scripts: Scripts, in the order of the connections.
+        tls: `ssl.SSLContext` with a certificate; the server then speaks https.
+        read_first: Read the request before the script runs.
 
     Attributes:
-        lines: the connections that brought a request, in order.
-        accepted: how many connections there were.
-        port: picked by the system.
+        lines: Connections that sent a request, in order.
+        accepted: Number of accepted connections.
+        port: Port that the operating system chose.
     """
 
     def __init__(self, *scripts: Script, tls: Any = None, read_first: bool = True) -> None:
@@ -117,28 +126,28 @@ class WireServer:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port: int = self._listener.getsockname()[1]
         self._threads: list[threading.Thread] = []
-        self._accepting = threading.Thread(target=self._accept, daemon=True)
-        self._accepting.start()
+        self._accept_thread = threading.Thread(target=self._accept, daemon=True)
+        self._accept_thread.start()
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port."""
+        """Scheme, host and port of the server."""
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def base_url(self) -> str:
-        """What a service takes as its ``base_url``."""
+        """The ``base_url`` to pass to a service."""
         return f"{self.origin}/v1"
 
     def assert_consumed(self) -> None:
-        """Fail unless every script has had its connection."""
+        """Fail unless every script has had a connection."""
         assert self.accepted >= len(self._scripts), (
-            f"{len(self._scripts) - self.accepted} of {len(self._scripts)} scripts were never asked for"
+            f"{len(self._scripts) - self.accepted} of {len(self._scripts)} scripts had no connection."
         )
 
     @property
     def posts(self) -> int:
-        """How many POST requests came."""
+        """Number of POST requests received."""
         return sum(line.request_line.startswith("POST ") for line in self.lines)
 
     def _accept(self) -> None:
@@ -166,16 +175,17 @@ class WireServer:
                     self.lines.append(line)
             script(line)
         except OSError:
-            pass  # the client went away, as some tests want it to
+            # Some tests make the client disconnect.
+            pass
         finally:
             connection.close()
 
     def close(self) -> None:
-        """Stop, and wait for the scripts to end."""
+        """Close the server and wait for its threads, at most 5 s each."""
         self._closing.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._accepting.join(5)
+        self._accept_thread.join(5)
         for thread in self._threads:
             thread.join(5)
 
@@ -187,32 +197,47 @@ class WireServer:
 
 
 def head(status: int, headers: dict[str, str]) -> bytes:
-    """Return the head of a reply as bytes."""
+    r"""Return the head of a reply as bytes.
+
+    >>> head(200, {"content-length": "0"})
+    b'HTTP/1.1 200 Status\r\ncontent-length: 0\r\n\r\n'
+    """
     lines = [f"HTTP/1.1 {status} Status", *(f"{name}: {value}" for name, value in headers.items())]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def reply(status: int = 200, body: Any = b"", **headers: str) -> Script:
-    """Answer; `body` is bytes or a JSON value."""
+    """Return a script that sends a complete reply and closes the connection.
+
+    ::
+
+        with WireServer(reply(429, {"error": {"message": "slow down"}}, retry_after="1")) as server:
+            ...
+
+    Args:
+        status: HTTP status.
+        body: Bytes, or a JSON value.
+        headers: Further headers; underscores in their names become hyphens.
+    """
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    whole = {
+    more = {name.replace("_", "-"): value for name, value in headers.items()}
+    merged = {
         "content-type": "application/json",
         "content-length": str(len(content)),
         "x-request-id": "req_test",
         "connection": "close",
-        **named,
+        **more,
     }
-    return lambda line: line.send(head(status, whole) + content)
+    return lambda line: line.send(head(status, merged) + content)
 
 
 def raw(data: bytes) -> Script:
-    """Send these bytes and close."""
+    """Return a script that sends the bytes and closes the connection."""
     return lambda line: line.send(data)
 
 
 def drop(line: Line) -> None:
-    """Close after the request, without a word."""
+    """Close the connection after the request, without a reply."""
 
 
 def reset(line: Line) -> None:
@@ -221,12 +246,18 @@ def reset(line: Line) -> None:
 
 
 def hang(line: Line) -> None:
-    """Read the request and stay silent until the client leaves."""
+    """Read the request and stay silent until the client disconnects."""
     line.until_client_leaves()
 
 
 def drip(data: bytes, first: bytes = b"", every_s: float = 0.02) -> Script:
-    """Send `first` at once and `data` one byte at a time, for ever slow."""
+    """Return a script that sends `first` at once and then `data` byte by byte.
+
+    Args:
+        data: Bytes to send slowly.
+        first: Bytes to send at once.
+        every_s: Pause after each byte, in seconds.
+    """
 
     def script(line: Line) -> None:
         line.send(first)

@@ -12,7 +12,7 @@ import imgkit
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, reply
 from tests.support.processes import run_process
-from tests.testing.test_vcr_config import CALLS, outcome, play, script
+from tests.testing.test_vcr_config import CALLS, make_call, play, send_private_data
 
 CASSETTES = Path(__file__).parents[1] / "cassettes"
 
@@ -20,14 +20,14 @@ CASSETTES = Path(__file__).parents[1] / "cassettes"
 def replay_calls(path: Path, names: Any, **options: Any) -> list[Any]:
     """Return the outcomes of calls that the fixtures answer."""
     with imgkit.ImageService(client_options={"fixtures": path, **options}, retry=False) as service:
-        return [outcome(service, name) for name in names]
+        return [make_call(service, name) for name in names]
 
 
 @pytest.mark.parametrize("recorder", ["requests", "aiohttp"])
 def test_replay_equals_the_recording(recorder: str, tmp_path: Path) -> None:
     """Replays JSON images, URLs, edits of megabytes and errors, in any order."""
     path = tmp_path / "c.yaml"
-    with WireServer(script) as server:
+    with WireServer(send_private_data) as server:
         recorded = dict(zip(CALLS, play(path, recorder, server.base_url, CALLS, "all"), strict=True))
     names = list(reversed(CALLS))
     assert replay_calls(path, names) == [recorded[name] for name in names]
@@ -37,7 +37,7 @@ def test_replay_equals_the_recording(recorder: str, tmp_path: Path) -> None:
 def test_under_the_asynchronous_service(flavor: Any, tmp_path: Path) -> None:
     """Replays under the asynchronous service."""
     path = tmp_path / "c.yaml"
-    with WireServer(script) as server:
+    with WireServer(send_private_data) as server:
         play(path, "requests", server.base_url, ["create"], "all")
     response = flavor.run(
         lambda service: service.create_image("a fox"), client_options={"fixtures": str(path)}
@@ -49,7 +49,7 @@ def test_under_the_asynchronous_service(flavor: Any, tmp_path: Path) -> None:
 def test_without_vcrpy(tmp_path: Path) -> None:
     """Replays in a process without vcrpy, and imports no HTTP library."""
     path = tmp_path / "c.yaml"
-    with WireServer(script) as server:
+    with WireServer(send_private_data) as server:
         play(path, "requests", server.base_url, ["create"], "all")
     program = (
         "import sys; sys.modules['vcr'] = None; import imgkit; "
@@ -66,7 +66,7 @@ def test_equal_requests_replay_in_order(tmp_path: Path) -> None:
     with WireServer(*(reply(200, answer(png(number))) for number in range(3))) as server:
         play(path, "requests", server.base_url, ["create"] * 3, "all")
     assert replay_calls(path, ["create"] * 3) == [[png(number)] for number in range(3)]
-    with pytest.raises(imgkit.FixtureMissingError, match="recorded 3 times") as caught:
+    with pytest.raises(imgkit.FixtureMissingError, match="3 recordings of POST images/generations") as caught:
         replay_calls(path, ["create"] * 4)
     assert str(path) in (caught.value.nearest or "")
 
@@ -74,7 +74,7 @@ def test_equal_requests_replay_in_order(tmp_path: Path) -> None:
 def test_missing_fixture_names_the_nearest(tmp_path: Path) -> None:
     """Names the nearest recording and the differences; strict=False paints instead."""
     path = tmp_path / "c.yaml"
-    with WireServer(script) as server:
+    with WireServer(send_private_data) as server:
         play(path, "requests", server.base_url, ["create", "edit"], "all")
     options = {"fixtures": path}
     with imgkit.ImageService(client_options=options) as service:
@@ -82,11 +82,11 @@ def test_missing_fixture_names_the_nearest(tmp_path: Path) -> None:
             imgkit.FixtureMissingError, match='prompt: "a fox" was recorded, "a wolf"'
         ) as caught:
             service.create_image("a wolf", n=1)
-        assert "n: nothing was recorded, 1 is asked for" in str(caught.value)
+        assert "n: nothing was recorded, 1 is requested" in str(caught.value)
         with pytest.raises(imgkit.FixtureMissingError, match="image"):
             service.create_image_edit(png(9), "a hat")
         with pytest.raises(
-            imgkit.FixtureMissingError, match="no fixture is for POST images/variations"
+            imgkit.FixtureMissingError, match="No fixture matches POST images/variations"
         ) as caught:
             service.create_image_variation(png(9))
         assert caught.value.nearest is None
@@ -104,7 +104,7 @@ def test_repository_cassettes() -> None:
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(None, "no fixtures"), ("x: [", "no cassette"), ("interactions: 3", "no cassette")],
+    [(None, "no fixtures"), ("x: [", "not a cassette"), ("interactions: 3", "not a cassette")],
 )
 def test_unreadable_fixtures(content: str | None, problem: str, tmp_path: Path) -> None:
     """Reports a missing or invalid cassette when the service is created."""

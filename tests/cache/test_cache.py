@@ -1,4 +1,4 @@
-"""Calls through a cache: equal requests are paid for once, whoever makes them."""
+"""Calls through a cache send equal requests once, for all callers."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ KEY = "sk-test-CANARY-1234567890abcdef"
 
 
 class Spy:
+    """A plugin that collects events."""
+
     def __init__(self) -> None:
         self.events: list[Any] = []
 
@@ -38,8 +40,8 @@ def store(request: Any, tmp_path: Path) -> Any:
     return MemoryStore() if request.param == "memory" else FolderStore(tmp_path / "cache")
 
 
-def gathered(flavor: Any, calls: list[Any]) -> Any:
-    """Return work that does calls one after the other, under either service."""
+def call_in_turn(flavor: Any, calls: list[Any]) -> Any:
+    """Return a function that makes the calls in turn with a service of this flavor."""
     if flavor.flavor == "sync":
         return lambda service: [call(service) for call in calls]
 
@@ -50,18 +52,21 @@ def gathered(flavor: Any, calls: list[Any]) -> Any:
 
 
 def run(flavor: Any, server: WireServer, backend: str, store: Any, *calls: Any, **options: Any) -> Any:
+    """Make the calls with a new service; return their responses."""
     settings = {
         "base_url": server.base_url, "api_key": KEY, "timeout_s": 10, "plugins": [CachePlugin(store)],
         **options,
     }  # fmt: skip
-    return flavor.run(gathered(flavor, list(calls)), backend, **settings)
+    return flavor.run(call_in_turn(flavor, list(calls)), backend, **settings)
 
 
 def create(prompt: str = "a fox", **more: Any) -> Any:
+    """Return a function that creates an image."""
     return lambda service: service.create_image(prompt, **more)
 
 
-def test_an_equal_request_is_paid_for_once(flavor: Any, http_backend: str, store: Any) -> None:
+def test_sends_equal_request_once(flavor: Any, http_backend: str, store: Any) -> None:
+    """Returns the cached response for an equal request, with its fields and its request id."""
     spy = Spy()
     body = {**answer(2), "usage": {"total_tokens": 5}, "background": "opaque", "new": {"x": [1]}}
     body["data"][0] |= {"revised_prompt": "a red fox", "seed": 7}  # type: ignore[index]
@@ -83,7 +88,8 @@ def test_an_equal_request_is_paid_for_once(flavor: Any, http_backend: str, store
     assert 0 <= hit.age_s < 60
 
 
-def test_what_makes_another_request(flavor: Any, http_backend: str, store: Any) -> None:
+def test_changed_requests_are_sent(flavor: Any, http_backend: str, store: Any) -> None:
+    """Sends a request that differs in any field or in its URL."""
     with WireServer(reply(200, answer())) as server:
         calls = [create(), create("a cat"), create(size="64x64"), create(replica=1),
                  create(extra_headers={"x-a": "b"}), create(extra_body={"new": 1}), create(n=1)]  # fmt: skip
@@ -94,8 +100,10 @@ def test_what_makes_another_request(flavor: Any, http_backend: str, store: Any) 
         assert server.posts == 8
 
 
-def test_what_makes_no_other_request(flavor: Any, http_backend: str, store: Any, tmp_path: Path) -> None:
-    """Keys, organisations, and names of files are not what is asked for."""
+def test_key_ignores_credentials_and_file_names(
+    flavor: Any, http_backend: str, store: Any, tmp_path: Path
+) -> None:
+    """Ignores API keys, organizations and file names in the cache key."""
     (tmp_path / "a.png").write_bytes(picture())
     (tmp_path / "b.png").write_bytes(picture())
 
@@ -115,15 +123,16 @@ def test_what_makes_no_other_request(flavor: Any, http_backend: str, store: Any,
         assert server.posts == 3
 
 
-def test_a_hit_needs_no_key(flavor: Any, http_backend: str, store: Any) -> None:
+def test_hit_needs_no_api_key(flavor: Any, http_backend: str, store: Any) -> None:
+    """Returns a hit without an API key."""
     with WireServer(reply(200, answer())) as server:
         run(flavor, server, http_backend, store, create())
         run(flavor, server, http_backend, store, create(), api_key=None, base_url=server.base_url)
         assert server.posts == 1
 
 
-def test_after_prepare(flavor: Any, http_backend: str, store: Any) -> None:
-    """The key is that of the request as plugins have made it."""
+def test_key_follows_prepare_hooks(flavor: Any, http_backend: str, store: Any) -> None:
+    """Computes the cache key from the request that the `prepare` hooks return."""
     from dataclasses import replace
 
     class Lower:
@@ -144,54 +153,59 @@ def test_after_prepare(flavor: Any, http_backend: str, store: Any) -> None:
         assert server.posts == 1
 
 
-def test_refresh_only_off(flavor: Any, http_backend: str, store: Any) -> None:
-    colours = iter(["red", "green", "blue", "white"])
+def test_cache_modes(flavor: Any, http_backend: str, store: Any) -> None:
+    """Applies the modes refresh, only, off and use."""
+    colors = iter(["red", "green", "blue", "white"])
 
     def script(line: Line) -> None:
-        data = encoded(picture("PNG", (8, 8), next(colours)))
+        data = encoded(picture("PNG", (8, 8), next(colors)))
         reply(200, {"data": [{"b64_json": data}]})(line)
 
     with WireServer(script) as server:
-        made = run(
+        response = run(
             flavor, server, http_backend, store,
             create(), create(cache="refresh"), create(cache="only"), create(cache="off"), create(cache="use"),
         )  # fmt: skip
         assert server.posts == 3
         red, green, blue = (picture("PNG", (8, 8), flavor) for flavor in ("red", "green", "blue"))
-        assert [one[0].data for one in made] == [red, green, green, blue, green]
+        assert [one[0].data for one in response] == [red, green, green, blue, green]
         with pytest.raises(imgkit.CacheMissError, match="has no reply"):
             run(flavor, server, http_backend, store, create("a cat", cache="only"))
-        run(flavor, server, http_backend, store, create("a cat"))  # nobody holds its lease
+        run(flavor, server, http_backend, store, create("a cat"))
         assert server.posts == 4
 
 
 @pytest.mark.parametrize(
     "wrong", [{"cache": "yes"}, {"cache": 3}, {"replica": -1}, {"replica": True}, {"replica": "1"}]
 )
-def test_wrong_arguments(flavor: Any, wrong: Any) -> None:
+def test_rejects_wrong_arguments(flavor: Any, wrong: Any) -> None:
+    """Rejects a wrong cache mode or replica by its field name."""
     with pytest.raises(imgkit.InvalidRequestError) as caught:
         flavor.run(lambda service: service.create_image("a fox", **wrong))
     assert list(caught.value.fields) == list(wrong)
 
 
-def test_only_without_a_cache(flavor: Any) -> None:
+def test_only_mode_needs_a_cache(flavor: Any) -> None:
+    """Rejects the mode only without a cache."""
     with pytest.raises(imgkit.ConfigurationError, match=r'plugins=\["cache"\]'):
         flavor.run(lambda service: service.create_image("a fox", cache="only"))
 
 
-def test_failures_are_not_kept(flavor: Any, http_backend: str, store: Any) -> None:
+def test_does_not_store_failures(flavor: Any, http_backend: str, store: Any) -> None:
+    """Sends the request again after a failure."""
     scripts = [reply(500, {"error": {"message": "x"}}), drop, reply(200, b"{}"), reply(200, answer())]
     with WireServer(*scripts) as server:
-        for kind in (imgkit.ServerError, imgkit.OutcomeUnknownError, imgkit.EmptyResultError):
-            with pytest.raises(kind) as caught:
+        for error_class in (imgkit.ServerError, imgkit.OutcomeUnknownError, imgkit.EmptyResultError):
+            with pytest.raises(error_class) as caught:
                 run(flavor, server, http_backend, store, create())
             assert not getattr(caught.value, "__notes__", [])
-        (made,) = run(flavor, server, http_backend, store, create())
-        assert not made.meta.cached
+        (response,) = run(flavor, server, http_backend, store, create())
+        assert not response.meta.cached
         assert server.posts == 4
 
 
-def test_damaged_replies_are_not_kept(flavor: Any, http_backend: str, store: Any) -> None:
+def test_does_not_store_damaged_replies(flavor: Any, http_backend: str, store: Any) -> None:
+    """Sends the request again after a damaged reply, and warns."""
     cut = {"data": [{"b64_json": encoded(noise(1)[:-50])}]}
     half = {"data": [{"b64_json": encoded()}, {"b64_json": "!!!!"}]}
     with WireServer(reply(200, cut), reply(200, half), reply(200, answer())) as server:
@@ -201,8 +215,8 @@ def test_damaged_replies_are_not_kept(flavor: Any, http_backend: str, store: Any
     assert ["not kept" in " ".join(one.warnings) for one in replies] == [True, True, False, False]
 
 
-def test_pictures_at_urls_are_kept_once_they_are_here(flavor: Any, http_backend: str, tmp_path: Path) -> None:
-    """Signed URLs do not go into the cache, nor into what comes out of it."""
+def test_stores_downloaded_images_without_urls(flavor: Any, http_backend: str, tmp_path: Path) -> None:
+    """Stores downloaded images, and keeps signed URLs out of the cache."""
     store = FolderStore(tmp_path / "cache")
 
     def script(line: Line) -> None:
@@ -223,8 +237,8 @@ def test_pictures_at_urls_are_kept_once_they_are_here(flavor: Any, http_backend:
     assert KEY.encode() not in everything
 
 
-def test_pictures_that_cannot_be_fetched(flavor: Any, http_backend: str, store: Any) -> None:
-    """The caller has the URL, and is told; nothing is kept."""
+def test_does_not_store_undownloaded_images(flavor: Any, http_backend: str, store: Any) -> None:
+    """Warns and stores nothing if an image cannot be downloaded."""
 
     def script(line: Line) -> None:
         if line.request_line.startswith("GET"):
@@ -233,51 +247,57 @@ def test_pictures_that_cannot_be_fetched(flavor: Any, http_backend: str, store: 
             reply(200, {"data": [{"url": f"{server.origin}/x.png"}]})(line)
 
     with WireServer(script) as server:
-        (made,) = run(flavor, server, http_backend, store, create())
-        assert made[0].url == f"{server.origin}/x.png"
-        assert "not kept in the cache" in made.warnings[0]
+        (response,) = run(flavor, server, http_backend, store, create())
+        assert response[0].url == f"{server.origin}/x.png"
+        assert "not kept in the cache" in response.warnings[0]
         run(flavor, server, http_backend, store, create())
         assert server.posts == 2
 
 
-class Broken:
-    def __init__(self, *wrong: str) -> None:
-        self._wrong = wrong
+class BrokenStore:
+    """A cache store whose given methods fail."""
+
+    def __init__(self, *failing: str) -> None:
+        self._failing = failing
         self._store = MemoryStore()
 
-    def _do(self, what: str, *args: Any, **more: Any) -> Any:
-        if what in self._wrong:
+    def _forward(self, method: str, *args: Any, **more: Any) -> Any:
+        if method in self._failing:
             raise RuntimeError("the store is gone")
-        return getattr(self._store, what)(*args, **more)
+        return getattr(self._store, method)(*args, **more)
 
     def try_lease(self, key: str, **more: Any) -> Any:
-        return self._do("try_lease", key, **more)
+        return self._forward("try_lease", key, **more)
 
     def commit(self, lease: Any, entry: Any) -> None:
-        self._do("commit", lease, entry)
+        self._forward("commit", lease, entry)
 
     def abandon(self, lease: Any, failure: Any = None) -> None:
-        self._do("abandon", lease, failure)
+        self._forward("abandon", lease, failure)
 
 
 @pytest.mark.parametrize("wrong", [("try_lease",), ("commit",), ("abandon", "commit")])
-def test_a_cache_that_fails_costs_no_picture(flavor: Any, http_backend: str, wrong: tuple[str, ...]) -> None:
+def test_failing_cache_costs_no_image(flavor: Any, http_backend: str, wrong: tuple[str, ...]) -> None:
+    """Returns the image and a warning if the cache fails."""
     with WireServer(reply(200, answer())) as server:
-        (made,) = run(flavor, server, http_backend, Broken(*wrong), create())
-        assert made[0].data == picture()
-        assert "the store is gone" in made.warnings[0]
+        (response,) = run(flavor, server, http_backend, BrokenStore(*wrong), create())
+        assert response[0].data == picture()
+        assert "the store is gone" in response.warnings[0]
     with WireServer(drop) as server, pytest.raises(imgkit.OutcomeUnknownError):
-        run(flavor, server, http_backend, Broken("abandon"), create())
+        run(flavor, server, http_backend, BrokenStore("abandon"), create())
 
 
-def test_only_with_a_cache_that_fails(flavor: Any, http_backend: str) -> None:
+def test_only_mode_fails_with_failing_cache(flavor: Any, http_backend: str) -> None:
+    """Raises an error and sends nothing if the cache fails in the mode only."""
     with WireServer(drop) as server:
         with pytest.raises(imgkit.CacheMissError, match="the store is gone"):
-            run(flavor, server, http_backend, Broken("try_lease"), create(cache="only"))
+            run(flavor, server, http_backend, BrokenStore("try_lease"), create(cache="only"))
         assert server.accepted == 0
 
 
-def test_something_that_is_no_store() -> None:
+def test_rejects_objects_that_are_no_store() -> None:
+    """Rejects objects that are not a cache store, and invalid limits."""
+
     class Wrong:
         @imgkit.hookimpl
         def imgkit_cache(self, settings: Any) -> Any:
@@ -286,33 +306,37 @@ def test_something_that_is_no_store() -> None:
     with pytest.raises(imgkit.PluginError, match="no CacheStore"):
         imgkit.ImageService(plugins=[Wrong()])
     with pytest.raises(imgkit.ConfigurationError, match="no CacheStore"):
-        CachePlugin({})  # type: ignore[arg-type]  # that is the point
+        CachePlugin({})  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(imgkit.ConfigurationError, match="not both"):
         CachePlugin(MemoryStore(), folder="x")
     for wrong in ({"max_bytes": 0}, {"max_age_s": 0}, {"max_age_s": "x"}):
         with pytest.raises(imgkit.ConfigurationError, match=next(iter(wrong))):
-            CachePlugin(**wrong)  # type: ignore[arg-type]  # that is the point
+            CachePlugin(**wrong)
 
 
-def test_where_the_folder_is(tmp_path: Path, monkeypatch: Any) -> None:
-    """In the state folder, else where the user keeps caches; two services share it."""
-    for folder, settings in ((tmp_path / "home/cache", {"state_folder": tmp_path / "home"}),
-                             (tmp_path / "user/imgkit", {})):  # fmt: skip
+def test_default_folder(tmp_path: Path, monkeypatch: Any) -> None:
+    """Uses the state folder or the user's cache folder; two services share it."""
+    cases: list[tuple[Path, Path | None]] = [
+        (tmp_path / "home/cache", tmp_path / "home"),
+        (tmp_path / "user/imgkit", None),
+    ]
+    for folder, state_folder in cases:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
         for cached in (False, True):
-            with imgkit.ImageService(plugins=["cache"], **settings) as service:
+            with imgkit.ImageService(plugins=["cache"], state_folder=state_folder) as service:
                 assert service.create_image("a fox", size="64x64").meta.cached is cached
         assert FolderStore(folder).index.rows()[0].prompt == "a fox"
 
 
-def test_the_seed_is_a_part_of_the_request(store: Any) -> None:
+def test_key_includes_seed(store: Any) -> None:
+    """Includes the seed in the cache key."""
     for seed, cached in ((1, False), (2, False), (1, True)):
         with imgkit.ImageService(plugins=[CachePlugin(store)], client_options={"seed": seed}) as service:
             assert service.create_image("a fox", size="64x64").meta.cached is cached
 
 
-def test_plugins_added_later(store: Any) -> None:
-    """A cache may come and go; calls that run keep what they began with."""
+def test_cache_can_be_added_and_removed(store: Any) -> None:
+    """Uses a cache from its addition to its removal."""
     with imgkit.ImageService() as service:
         one = CachePlugin(store)
         for cached in (False, True):
@@ -322,8 +346,8 @@ def test_plugins_added_later(store: Any) -> None:
         assert service.create_image("a fox", size="64x64").meta.cached is False
 
 
-def test_a_preview_asks_no_cache(store: Any) -> None:
-
+def test_dry_run_uses_no_cache(store: Any) -> None:
+    """Makes a dry run without a cache lookup."""
     with imgkit.ImageService(plugins=[CachePlugin(store)]) as service:
         service.create_image("a fox", size="64x64")
         assert "POST" in service.dry_run("create_image", "a fox", size="64x64")
@@ -340,23 +364,24 @@ def test_a_preview_asks_no_cache(store: Any) -> None:
     imgkit.PluginError("m", plugin="p", distribution="d", hook="h"),
     imgkit.NotSentError("m", permanent=True),
 ], ids=lambda error: type(error).__name__)  # fmt: skip
-def test_errors_of_others(error: Any) -> None:
-    """An error comes back as it was, but for what had arrived, and says whose it is."""
+def test_failure_restores_error(error: Any) -> None:
+    """Restores an error without its body, and notes that another call raised it."""
     failure = to_failure(error)
-    again = from_failure(Failure(**json.loads(json.dumps(vars_of(failure)))))
+    again = from_failure(Failure(**json.loads(json.dumps(to_dict(failure)))))
     assert type(again) is type(error)
     assert str(again) == str(error)
     expected = {**vars(error), **({"body": b""} if hasattr(error, "body") and error.body else {})}
     assert {name: value for name, value in vars(again).items() if name != "__notes__"} == {
         name: value for name, value in expected.items() if name != "__notes__"
     }
-    assert "another call" in again.__notes__[0]
+    assert "concurrent identical call" in again.__notes__[0]
 
 
-def vars_of(failure: Failure) -> dict[str, Any]:
+def to_dict(failure: Failure) -> dict[str, Any]:
     return {"error": failure.error, "message": failure.message, "facts": dict(failure.facts)}
 
 
-def test_an_unknown_error() -> None:
+def test_unknown_failure_restores_base_error() -> None:
+    """Restores an error of an unknown class as `ImgkitError`."""
     assert type(from_failure(Failure("NoSuchError", "m"))) is imgkit.ImgkitError
     assert type(from_failure(Failure("Any", "m"))) is imgkit.ImgkitError

@@ -1,4 +1,4 @@
-"""The stores of the cache: the contract, and what only a folder can get wrong."""
+"""The cache stores pass the contract; the folder store survives damage, limits and killed processes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import os
 import signal
 import stat
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,16 @@ from imgkit.cache.folder import FolderStore
 from imgkit.cache.memory import MemoryStore
 from imgkit.plugins.protocols import CacheStore, Failure, Hit, Lease
 from imgkit.testing import CacheStoreContract
-from imgkit.testing.cache_store import KEY, OTHER, PICTURES, busy, entry, hit, leased
-from tests.support.processes import run_in_fork, start_process
+from imgkit.testing.cache_store_contract import (
+    IMAGES,
+    KEY,
+    OTHER_KEY,
+    expect_busy,
+    expect_hit,
+    expect_lease,
+    make_entry,
+)
+from tests.conftest import MAX_EXIT_S
 
 _SPEC = importlib.util.spec_from_file_location("fsspec_store", "examples/stores/fsspec_store.py")
 assert _SPEC is not None
@@ -31,7 +39,8 @@ _SPEC.loader.exec_module(EXAMPLE)
 
 
 class TestMemoryStore(CacheStoreContract):
-    test_two_handles = None  # type: ignore[assignment]  # a store in memory is its own only handle
+    # A memory store shares nothing with other stores.
+    test_stores_on_same_folder_share_state = None  # type: ignore[assignment]
 
     def store(self, folder: Path) -> CacheStore:
         return MemoryStore()
@@ -47,32 +56,37 @@ class TestFsspecStore(CacheStoreContract):
         return EXAMPLE.FsspecStore(f"memory:/{folder}")  # type: ignore[no-any-return]  # loaded by its path
 
 
-def kept(folder: Path, key: str = KEY, **about: Any) -> FolderStore:
-    store = FolderStore(folder, **about)
-    store.commit(leased(store.try_lease(key)), entry())
+def fill_store(folder: Path, key: str = KEY, **options: Any) -> FolderStore:
+    """Return a folder store with an entry."""
+    store = FolderStore(folder, **options)
+    store.commit(expect_lease(store.try_lease(key)), make_entry())
     return store
 
 
-def files(folder: Path) -> list[Path]:
+def list_files(folder: Path) -> list[Path]:
+    """Return all files below a folder."""
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_everything_is_private(tmp_path: Path) -> None:
-    kept(tmp_path / "cache")
+def test_files_are_private(tmp_path: Path) -> None:
+    """Gives only the owner access to folders and files."""
+    fill_store(tmp_path / "cache")
     for path in [tmp_path / "cache", *(tmp_path / "cache").rglob("*")]:
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
 
-def test_pictures_are_files_with_their_digest(tmp_path: Path) -> None:
-    kept(tmp_path)
-    names = sorted(path.suffix for path in files(tmp_path / "v1/entries"))
+def test_entry_holds_image_files(tmp_path: Path) -> None:
+    """Stores the images of an entry as files, and leaves no lease file."""
+    fill_store(tmp_path)
+    names = sorted(path.suffix for path in list_files(tmp_path / "v1/entries"))
     assert names == [".bin", ".jpg", ".json"] or names == [".jpg", ".json", ".png"]
     assert list((tmp_path / "v1/leases").iterdir()) == []
 
 
-def damage_picture(path: Path, how: str) -> None:
+def damage_image(path: Path, damage: str) -> None:
+    """Damage an image file in a given way."""
     content = path.read_bytes()
-    match how:
+    match damage:
         case "shorter":
             path.write_bytes(content[:-1])
         case "another byte":
@@ -87,16 +101,16 @@ def damage_picture(path: Path, how: str) -> None:
             os.mkfifo(path)
 
 
-@pytest.mark.parametrize("how", ["shorter", "another byte", "gone", "a link", "a FIFO"])
-def test_a_damaged_picture_is_a_miss(tmp_path: Path, how: str) -> None:
-    """And the next commit mends it."""
-    store = kept(tmp_path)
-    picture = next(path for path in files(tmp_path) if path.suffix == ".jpg")
-    damage_picture(picture, how)
-    lease = leased(store.try_lease(KEY))
-    store.commit(lease, entry())
-    assert hit(store.try_lease(KEY)).pictures == PICTURES
-    assert len(files(picture.parent)) == 3
+@pytest.mark.parametrize("damage", ["shorter", "another byte", "gone", "a link", "a FIFO"])
+def test_damaged_image_is_a_miss(tmp_path: Path, damage: str) -> None:
+    """Treats a damaged image as a miss; the next commit repairs the entry."""
+    store = fill_store(tmp_path)
+    image = next(path for path in list_files(tmp_path) if path.suffix == ".jpg")
+    damage_image(image, damage)
+    lease = expect_lease(store.try_lease(KEY))
+    store.commit(lease, make_entry())
+    assert expect_hit(store.try_lease(KEY)).pictures == IMAGES
+    assert len(list_files(image.parent)) == 3
 
 
 ENTRIES = ["", "{", "[]", "null", '{"created_at": "x"}', '{"created_at": 9e9, "pictures": 3, "facts": {}}',
@@ -108,27 +122,29 @@ ENTRIES = ["", "{", "[]", "null", '{"created_at": "x"}', '{"created_at": 9e9, "p
 
 
 @pytest.mark.parametrize("text", ENTRIES)
-def test_a_damaged_entry_is_a_miss(tmp_path: Path, text: str) -> None:
-    store = kept(tmp_path)
-    (path,) = (path for path in files(tmp_path) if path.name == "entry.json")
+def test_damaged_entry_is_a_miss(tmp_path: Path, text: str) -> None:
+    """Treats a damaged entry as a miss."""
+    store = fill_store(tmp_path)
+    (path,) = (path for path in list_files(tmp_path) if path.name == "entry.json")
     path.write_text(text)
     store.index.rebuild()
     assert len(store.index.rows()) == ("sha256" in text)  # counted, but no hit
-    leased(store.try_lease(KEY)).close()
+    expect_lease(store.try_lease(KEY)).close()
 
 
-def test_without_verifying_sizes_still_count(tmp_path: Path) -> None:
-    store = kept(tmp_path, verify=False)
-    picture = next(path for path in files(tmp_path) if path.suffix == ".jpg")
-    damage_picture(picture, "another byte")
-    hit(store.try_lease(KEY))
-    damage_picture(picture, "shorter")
-    leased(store.try_lease(KEY)).close()
+def test_verify_off_still_compares_sizes(tmp_path: Path) -> None:
+    """Compares only the sizes of images if `verify` is False."""
+    store = fill_store(tmp_path, verify=False)
+    image = next(path for path in list_files(tmp_path) if path.suffix == ".jpg")
+    damage_image(image, "another byte")
+    expect_hit(store.try_lease(KEY))
+    damage_image(image, "shorter")
+    expect_lease(store.try_lease(KEY)).close()
 
 
-def test_the_index_is_made_anew(tmp_path: Path) -> None:
-    """Lost or broken, it is derived from the files."""
-    store = kept(tmp_path)
+def test_rebuilds_lost_or_broken_index(tmp_path: Path) -> None:
+    """Rebuilds a lost or broken index from the files."""
+    store = fill_store(tmp_path)
     path = tmp_path / "v1/index.sqlite3"
     for content in (None, b"", b"no database at all" * 100):
         for name in ("", "-wal", "-shm"):
@@ -136,64 +152,66 @@ def test_the_index_is_made_anew(tmp_path: Path) -> None:
         if content is not None:
             path.write_bytes(content)
         (row,) = store.index.rows()
-        assert (row.key, row.pictures, row.size_bytes) == (KEY, 2, sum(map(len, PICTURES)))
+        assert (row.key, row.pictures, row.size_bytes) == (KEY, 2, sum(map(len, IMAGES)))
         assert row.prompt.startswith("a fox")
 
 
-def test_limits(tmp_path: Path) -> None:
-    """What was not used for the longest time goes first; what is being made anew stays."""
+def test_prunes_by_size_and_age(tmp_path: Path) -> None:
+    """Removes the least recently used entries first, and no leased entry."""
     now = time.time()
-    size = sum(map(len, PICTURES))
+    size = sum(map(len, IMAGES))
     store = FolderStore(tmp_path, max_bytes=2 * size, max_age_s=3600, clock=lambda: now)
     for number in range(3):
         key = f"{number}" * 64
-        store.commit(leased(store.try_lease(key)), entry(created_at=now))
+        store.commit(expect_lease(store.try_lease(key)), make_entry(created_at=now))
         now += 1
     assert [row.key[0] for row in store.index.rows()] == ["1", "2"]
-    leased(store.try_lease("0" * 64)).close()
+    expect_lease(store.try_lease("0" * 64)).close()
     now += 3601
-    held = leased(store.try_lease("1" * 64))
+    lease = expect_lease(store.try_lease("1" * 64))
     assert store.prune() == ["2" * 64]
-    held.close()
+    lease.close()
     assert store.prune() == ["1" * 64]
     assert store.list_keys() == []
 
 
-def test_the_newest_entry_stays(tmp_path: Path) -> None:
-    """Whoever waits for it would else pay again for a picture that is larger than the limit."""
-    store = kept(tmp_path, max_bytes=1)
-    hit(store.try_lease(KEY))
-    store.commit(leased(store.try_lease(OTHER)), entry())
-    hit(store.try_lease(OTHER))
-    assert store.list_keys() == [OTHER]
+def test_keeps_newest_entry_beyond_size_limit(tmp_path: Path) -> None:
+    """Keeps the newest entry beyond the limit, for the callers that wait for it."""
+    store = fill_store(tmp_path, max_bytes=1)
+    expect_hit(store.try_lease(KEY))
+    store.commit(expect_lease(store.try_lease(OTHER_KEY)), make_entry())
+    expect_hit(store.try_lease(OTHER_KEY))
+    assert store.list_keys() == [OTHER_KEY]
 
 
-def test_use_is_noted_once_an_hour(tmp_path: Path) -> None:
+def test_updates_last_use_once_an_hour(tmp_path: Path) -> None:
+    """Updates the last use at most once an hour."""
     now = time.time()
     store = FolderStore(tmp_path, clock=lambda: now)
-    store.commit(leased(store.try_lease(KEY)), entry(created_at=now))
+    store.commit(expect_lease(store.try_lease(KEY)), make_entry(created_at=now))
     (before,) = store.index.rows()
     now += 60
-    hit(store.try_lease(KEY))
+    expect_hit(store.try_lease(KEY))
     assert store.index.rows() == [before]
     now += 3600
-    hit(store.try_lease(KEY))
+    expect_hit(store.try_lease(KEY))
     assert store.index.rows()[0].used_at == now
 
 
-def test_failures_are_forgotten(tmp_path: Path) -> None:
+def test_deletes_old_failures(tmp_path: Path) -> None:
+    """Deletes failures that are older than an hour."""
     store = FolderStore(tmp_path)
-    first = leased(store.try_lease(KEY))
+    first = expect_lease(store.try_lease(KEY))
     store.abandon(first, Failure("ServerError", "x"))
     (path,) = (tmp_path / "v1/failures").iterdir()
     os.utime(path, (0, 0))
-    second = leased(store.try_lease(KEY))
+    second = expect_lease(store.try_lease(KEY))
     store.abandon(second, Failure("ServerError", "y"))
     assert [one.name for one in (tmp_path / "v1/failures").iterdir()] == [f"{second.holder}.json"]
 
 
-def test_folders_of_others(tmp_path: Path) -> None:
-    """A folder that others may write to could hold pictures that nobody asked for."""
+def test_rejects_unsafe_folders(tmp_path: Path) -> None:
+    """Rejects a folder that other users can write to, or that cannot be created."""
     tmp_path.chmod(0o777)
     with pytest.raises(imgkit.ConfigurationError, match="chmod 700"):
         FolderStore(tmp_path)
@@ -202,83 +220,80 @@ def test_folders_of_others(tmp_path: Path) -> None:
         FolderStore(tmp_path / "file" / "x")
 
 
-def test_memory_limits() -> None:
+def test_memory_store_limits() -> None:
+    """Applies size and age limits, and clears the memory store."""
     now = 1000.0
-    store = MemoryStore(max_bytes=sum(map(len, PICTURES)), max_age_s=60, clock=lambda: now)
-    for key in (KEY, OTHER):
-        store.commit(leased(store.try_lease(key)), entry(created_at=now))
+    store = MemoryStore(max_bytes=sum(map(len, IMAGES)), max_age_s=60, clock=lambda: now)
+    for key in (KEY, OTHER_KEY):
+        store.commit(expect_lease(store.try_lease(key)), make_entry(created_at=now))
     assert len(store) == 1
-    hit(store.try_lease(OTHER))
+    expect_hit(store.try_lease(OTHER_KEY))
     now += 61
-    leased(store.try_lease(OTHER)).close()
+    expect_lease(store.try_lease(OTHER_KEY)).close()
     store.clear()
     assert len(store) == 0
 
 
 @pytest.mark.parametrize("kind", ["memory", "folder"])
-def test_a_forked_child_holds_nothing(tmp_path: Path, kind: str) -> None:
-    """Leases stay with the parent. In the child those in memory are free, since their holder is not there."""
+def test_forked_child_holds_no_lease(tmp_path: Path, kind: str) -> None:
+    """Leaves leases to the parent; a child's memory store starts without leases."""
     store = MemoryStore() if kind == "memory" else FolderStore(tmp_path)
-    lease = leased(store.try_lease(KEY))
-    assert run_in_fork(lambda: isinstance(store.try_lease(KEY), Lease) == (kind == "memory")) == 0
-    busy(store.try_lease(KEY))
-    store.commit(lease, entry())
+    lease = expect_lease(store.try_lease(KEY))
+    child = os.fork()
+    if child == 0:
+        exit_code = 2
+        try:
+            result = store.try_lease(KEY)
+            exit_code = 0 if isinstance(result, Lease) == (kind == "memory") else 1
+        finally:
+            os._exit(exit_code)
+    assert os.waitpid(child, 0)[1] == 0
+    expect_busy(store.try_lease(KEY))
+    store.commit(lease, make_entry())
 
 
 WRITER = """
 import itertools, os, sys, time
 from imgkit.plugins.protocols import Lease
 from imgkit.cache.folder import FolderStore
-from imgkit.testing.cache_store import entry
+from imgkit.testing.cache_store_contract import make_entry
 store = FolderStore(sys.argv[1])
-for _ in sys.stdin:
-    parent = os.getpid()
-    child = os.fork()
-    if not child:
-        break
-    print(child, flush=True)
-    os.waitpid(child, 0)
-    print("ended", flush=True)
-else:
-    sys.exit()
-for number in itertools.takewhile(lambda number: os.getppid() == parent, itertools.count()):
-    answer = store.try_lease(f"{number % 3:064d}", newer_than=time.time())
-    if isinstance(answer, Lease):
-        store.commit(answer, entry(pictures=(number.to_bytes(8, "big") * 4000, b"b" * number)))
+print("ready", flush=True)
+for number in itertools.count():
+    result = store.try_lease(f"{number % 3:064d}", newer_than=time.time())
+    if isinstance(result, Lease):
+        store.commit(result, make_entry(pictures=(number.to_bytes(8, "big") * 4000, b"b" * number)))
 """
 
 
-def test_killed_at_any_moment(tmp_path: Path) -> None:
-    """Whenever a process is killed, every hit is whole, its lease is free, and nothing has to be mended."""
+def test_killed_writer_leaves_whole_entries(
+    tmp_path: Path, start_python: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    """Leaves whole entries and free leases when the writer is killed."""
     store = FolderStore(tmp_path)
-    writers = start_process(
-        [sys.executable, "-c", WRITER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert writers.stdin is not None
-    assert writers.stdout is not None
-    for round in range(12):
-        writers.stdin.write(b"\n")
-        writers.stdin.flush()
-        writer = int(writers.stdout.readline())
-        time.sleep(0.003 * (round + 1))
-        os.kill(writer, signal.SIGKILL)
-        assert writers.stdout.readline() == b"ended\n"
+    for attempt in range(12):
+        writer = start_python(WRITER, str(tmp_path))
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
+        time.sleep(0.003 * (attempt + 1))
+        writer.send_signal(signal.SIGKILL)
+        writer.wait(MAX_EXIT_S)
         for number in range(3):
-            answer = store.try_lease(f"{number:064d}")
-            if isinstance(answer, Hit):
-                first, second = answer.entry.pictures
+            result = store.try_lease(f"{number:064d}")
+            if isinstance(result, Hit):
+                first, second = result.entry.pictures
                 assert first == len(second).to_bytes(8, "big") * 4000
             else:
-                leased(answer).close()
+                expect_lease(result).close()
     store.sweep()
     store.index.rebuild()
     assert len(store.index.rows()) == len(store.list_keys())
 
 
-def test_no_pickle_and_no_code(tmp_path: Path) -> None:
-    """What is in the folder is JSON, pictures, and one database."""
-    kept(tmp_path)
-    for path in files(tmp_path):
+def test_folder_holds_only_json_images_and_index(tmp_path: Path) -> None:
+    """Writes only JSON, images and a single database."""
+    fill_store(tmp_path)
+    for path in list_files(tmp_path):
         if path.suffix == ".json":
             assert isinstance(json.loads(path.read_bytes()), dict)
         else:

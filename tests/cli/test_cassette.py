@@ -16,9 +16,9 @@ import vcr
 import yaml
 
 import imgkit
-from imgkit.cassettes.shrinking import smaller
+from imgkit.cassettes.shrinking import shrink_image
 from imgkit.cassettes.side_files import SideFiles
-from imgkit.cassettes.writer import commit, dump
+from imgkit.cassettes.writer import dump_cassette, write_cassette
 from imgkit.cli.run import run
 from imgkit.images.sniff import sniff
 from imgkit.testing import canary, cassette, vcr_config
@@ -72,9 +72,9 @@ def test_plain_vcrpy_leaks(capsys: Any) -> None:
     ("text", "told"),
     [
         ("interactions:\n- !!python/object/new:os.system [echo]\n", "Python object"),
-        ("interactions: [", "no cassette"),
-        ("[1, 2]", "no cassette"),
-        ("interactions:\n- {request: 1}\n", "no cassette"),
+        ("interactions: [", "not a cassette"),
+        ("[1, 2]", "not a cassette"),
+        ("interactions:\n- {request: 1}\n", "not a cassette"),
     ],
 )
 def test_what_is_refused(text: str, told: str, capsys: Any) -> None:
@@ -87,7 +87,8 @@ def test_what_was_put_aside(capsys: Any) -> None:
     """It holds the key for which it was refused: a folder with it must not be shared."""
     folder = Path("cassettes")
     with pytest.raises(imgkit.ConfigurationError, match="looks like a key"):
-        commit(folder / "c.yaml", dump([{"note": "AKIA" + "A1" * 8}]), SideFiles(folder / "c.yaml"))
+        text = dump_cassette([{"note": "AKIA" + "A1" * 8}])
+        write_cassette(folder / "c.yaml", text, SideFiles(folder / "c.yaml"))
     assert run(["cassette", "check", str(folder)]) == 1
     told = capsys.readouterr().err
     assert "c.yaml.refused: was refused" in told
@@ -242,8 +243,8 @@ def test_large_pictures_become_very_small() -> None:
     """A megapixel in each format: a few KB at most, and once is enough."""
     for format in ("PNG", "JPEG", "WEBP", "GIF"):
         large = picture(format, (1024, 1024), 1)
-        small = smaller(large)
+        small = shrink_image(large)
         assert len(small) < 8_000, format
-        assert smaller(small) == small
-    assert smaller(b"no picture") == b"no picture"
-    assert smaller(large[:30]) != b""
+        assert shrink_image(small) == small
+    assert shrink_image(b"no picture") == b"no picture"
+    assert shrink_image(large[:30]) != b""

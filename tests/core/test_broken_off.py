@@ -15,7 +15,7 @@ from imgkit.runtime.driver import Driver, Watchdog
 from imgkit.runtime.flow import EffectFailed, Flow, SendRequest
 from imgkit.wire.messages import BytesBody, HttpRequest
 from imgkit.wire.transfer import DriverTransfer
-from tests.conftest import Face
+from tests.conftest import ServiceRunner
 from tests.support.event_streams import half_a_stream
 from tests.support.official import official
 from tests.support.wire_server import Line, WireServer, head, reply
@@ -156,7 +156,7 @@ def test_a_cancelled_call_waits_for_its_threads(http_backend: str, count: int, c
     assert ledger.logs == [["begins", "has begun", "kept"]] * ((count + 9) // 10)
 
 
-def test_closing_a_stream_waits_for_its_thread(flavor: Face, http_backend: str) -> None:
+def test_closing_a_stream_waits_for_its_thread(flavor: ServiceRunner, http_backend: str) -> None:
     """The reader ends a stream closed from elsewhere: first its running work, then its reservations."""
     ledger = SlowLedger(quick=0)
 

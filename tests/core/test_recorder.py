@@ -26,7 +26,7 @@ from imgkit.testing.wire_server import WireServer, raw, reply
 from imgkit.wire.messages import BytesBody, Head, HttpRequest
 from tests.support.event_streams import completed, event, partial, streamed
 from tests.support.processes import run_process, start_process
-from tests.testing.test_vcr_config import BIG, CALLS, outcome, play, script
+from tests.testing.test_vcr_config import BIG, CALLS, make_call, play, send_private_data
 
 EYJ = "eyJ" + "a" * 30 + "." + "b" * 30 + ".c"
 
@@ -35,20 +35,20 @@ def record(path: Path, backend: Any, base_url: str, names: Any, **options: Any) 
     """Run the named calls with a recorder; return their outcomes."""
     options = {"plugins": [RecorderPlugin(path)], "retry": False, **options}
     with imgkit.ImageService(backend, base_url=base_url, api_key=canary.KEY, **options) as service:
-        return [outcome(service, name) for name in names]
+        return [make_call(service, name) for name in names]
 
 
 def replay_offline(path: Path, names: Any) -> list[Any]:
     """Replay the named calls with the offline backend; return their outcomes."""
     with imgkit.ImageService(fixtures=path, retry=False) as service:
-        return [outcome(service, name) for name in names]
+        return [make_call(service, name) for name in names]
 
 
 @pytest.mark.parametrize("backend", ["requests", "aiohttp"])
 def test_every_backend_replays_a_recording(backend: str, tmp_path: Path) -> None:
     """Both HTTP backends and the offline backend replay large edits, URLs, downloads and errors."""
     path = tmp_path / "c.yaml"
-    with WireServer(script) as server:
+    with WireServer(send_private_data) as server:
         base_url = server.base_url
         outcomes = record(path, backend, base_url, CALLS, organization="org-SECRET")
     expected = dict(zip(CALLS, outcomes, strict=True))
@@ -57,13 +57,13 @@ def test_every_backend_replays_a_recording(backend: str, tmp_path: Path) -> None
     for player in ("requests", "aiohttp"):
         assert play(path, player, base_url, names, "none") == [expected[name] for name in names]
     assert run(["cassette", "check", str(tmp_path)]) == 0
-    assert canary.found_in(folders=[tmp_path]) == []
+    assert canary.find_secret(folders=[tmp_path]) == []
     assert all(b"SECRET" not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
 def test_the_same_file_as_vcrpy_writes(tmp_path: Path) -> None:
     """Writes the entries that vcrpy writes, except for headers that the HTTP library adds."""
-    with WireServer(script) as server:
+    with WireServer(send_private_data) as server:
         base_url = server.base_url
         record(tmp_path / "ours.yaml", "requests", base_url, CALLS)
         play(tmp_path / "vcr.yaml", "requests", base_url, CALLS, "all")
@@ -124,7 +124,7 @@ def test_retries_replay_in_order(tmp_path: Path) -> None:
 def test_rewriting_keeps_the_comment(tmp_path: Path) -> None:
     """Keeps the comment at the top of a cassette that is appended to or rewritten."""
     path = tmp_path / "c.yaml"
-    with WireServer(script) as server:
+    with WireServer(send_private_data) as server:
         record(path, "requests", server.base_url, ["big", "create"])
         path.write_text("# from a test\n" + path.read_text())
         record(path, "requests", server.base_url, ["wrong"])

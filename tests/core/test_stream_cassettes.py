@@ -9,7 +9,7 @@ import pytest
 
 import imgkit
 from imgkit.testing import cassette
-from tests.conftest import Face
+from tests.conftest import ServiceRunner
 from tests.support.event_streams import PARTIAL, WHOLE, Seen, completed, partial, streamed, watch
 from tests.support.pictures import noise, picture
 from tests.support.wire_server import WireServer
@@ -31,7 +31,7 @@ WANTED = [("PartialImage", PARTIAL), ("PartialImage", noise(13)), ("Completed", 
 
 
 @pytest.fixture
-def recording(flavor: Face, http_backend: str, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+def recording(flavor: ServiceRunner, http_backend: str, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     """Record a stream; return the cassette and the options of the service."""
     path = tmp_path / "fox.yaml"
     with WireServer(streamed(partial(0), b": wait\n\n", partial(1, noise(13)), completed())) as server:
@@ -43,7 +43,7 @@ def recording(flavor: Face, http_backend: str, tmp_path: Path) -> tuple[Path, di
     return path, options
 
 
-def test_replay_on_both_backends(flavor: Face, recording: Any) -> None:
+def test_replay_on_both_backends(flavor: ServiceRunner, recording: Any) -> None:
     """Both HTTP backends replay a stream that one of them recorded, without a server."""
     path, options = recording
     for backend in ("requests", "aiohttp"):
@@ -54,7 +54,7 @@ def test_replay_on_both_backends(flavor: Face, recording: Any) -> None:
         assert tape.all_played
 
 
-def test_replay_offline(flavor: Face, recording: Any) -> None:
+def test_replay_offline(flavor: ServiceRunner, recording: Any) -> None:
     """The offline backend replays the stream without vcrpy, but not for a plain call."""
     path, _ = recording
     seen = watch(flavor, stream_fox, fixtures=path, model="m")
@@ -74,7 +74,7 @@ def test_the_cassette_holds_no_key_and_no_base64(recording: Any) -> None:
     assert kept == sorted([PARTIAL, noise(13), WHOLE])
 
 
-def test_an_edit_is_replayed(flavor: Face, http_backend: str, tmp_path: Path) -> None:
+def test_an_edit_is_replayed(flavor: ServiceRunner, http_backend: str, tmp_path: Path) -> None:
     """Replays streams of forms with files."""
     path = tmp_path / "hat.yaml"
 
@@ -88,7 +88,9 @@ def test_an_edit_is_replayed(flavor: Face, http_backend: str, tmp_path: Path) ->
             assert images_by_event(watch(flavor, edit, backend, **options)) == [("Completed", WHOLE)]
 
 
-def test_the_recorder_writes_the_same_cassette(flavor: Face, http_backend: str, tmp_path: Path) -> None:
+def test_the_recorder_writes_the_same_cassette(
+    flavor: ServiceRunner, http_backend: str, tmp_path: Path
+) -> None:
     """All backends replay a stream that the recorder wrote without vcrpy."""
     path = tmp_path / "fox.yaml"
     with WireServer(streamed(partial(0), partial(1, noise(13)), completed())) as server:

@@ -17,7 +17,7 @@ import pytest
 import imgkit
 from imgkit import PartialImage
 from imgkit.default_plugins.spool import open_spool
-from tests.conftest import Face
+from tests.conftest import ServiceRunner
 from tests.support.event_streams import completed, half_a_stream, partial, then
 from tests.support.processes import run_process
 from tests.support.wire_server import WireServer
@@ -34,7 +34,7 @@ class EventLog:
         self.events.append(event)
 
 
-def test_a_dropped_stream(flavor: Face, http_backend: str, tmp_path: Path) -> None:
+def test_a_dropped_stream(flavor: ServiceRunner, http_backend: str, tmp_path: Path) -> None:
     """A stream without references closes itself, with a ResourceWarning."""
     left = threading.Event()
     watcher = EventLog()
@@ -91,7 +91,7 @@ def test_closed_streams_drop_silently() -> None:
         gc.collect()
 
 
-def test_closing_a_stream_ends_its_reader(flavor: Face, http_backend: str) -> None:
+def test_closing_a_stream_ends_its_reader(flavor: ServiceRunner, http_backend: str) -> None:
     """Closing a stream from another thread or task ends its waiting reader with an imgkit error."""
 
     def blocking(service: Any) -> None:

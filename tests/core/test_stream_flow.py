@@ -20,7 +20,7 @@ from imgkit.providers.base import BaseProvider
 from imgkit.providers.openai import OpenAIProvider
 from imgkit.runtime.flow import EffectFailed, EmitEvent, Finished, ReadChunk, SendRequest, Sleep, advance
 from imgkit.wire.messages import Head
-from tests.conftest import Face
+from tests.conftest import ServiceRunner
 from tests.support.event_streams import WHOLE, completed, event, partial, streamed, watch
 from tests.support.pictures import picture
 from tests.support.wire_server import WireServer
@@ -102,7 +102,7 @@ def test_several_events_in_one_chunk(service: Any) -> None:
     flow.close()
 
 
-def test_the_first_event_sends_the_request(flavor: Face) -> None:
+def test_the_first_event_sends_the_request(flavor: ServiceRunner) -> None:
     """Sends nothing when the stream is built or entered; the first event sends the request."""
     with WireServer(streamed(completed())) as server:
 
@@ -200,7 +200,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "problem"), WRONG)
-def test_wrong_values(flavor: Face, arguments: dict[str, Any], problem: str) -> None:
+def test_wrong_values(flavor: ServiceRunner, arguments: dict[str, Any], problem: str) -> None:
     """Refuses wrong values before anything is sent."""
     arguments = {"prompt": "a fox", **arguments}
     prompt = arguments.pop("prompt")
@@ -257,7 +257,7 @@ class PlainProvider(BaseProvider):
             setattr(self, name, getattr(inner, name))
 
 
-def test_a_provider_without_streams(flavor: Face) -> None:
+def test_a_provider_without_streams(flavor: ServiceRunner) -> None:
     """Refuses to stream with such a provider and sends nothing; a plain call works."""
     with pytest.raises(imgkit.ConfigurationError, match="provider plain does not stream: use create_image"):
         watch(flavor, lambda service: service.stream_image("a fox"), provider=PlainProvider())

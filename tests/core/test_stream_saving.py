@@ -24,7 +24,7 @@ from imgkit.core.recovery import recover
 from imgkit.default_plugins.spool import open_spool
 from imgkit.images.part_files import BUFFER_BYTES, PartFile, PartFiles
 from imgkit.testing.samples import png
-from tests.conftest import Face
+from tests.conftest import ServiceRunner
 from tests.support.event_streams import HEAD, Seen, completed, event, partial, streamed, then, watch
 from tests.support.pictures import encoded
 from tests.support.processes import run_process
@@ -48,7 +48,7 @@ def is_on_disk(image: imgkit.Image) -> bool:
     return isinstance(image.source, PartFile) and image.source.path is not None
 
 
-def test_images_are_saved_as_they_arrive(flavor: Face, http_backend: str, tmp_path: Path) -> None:
+def test_images_are_saved_as_they_arrive(flavor: ServiceRunner, http_backend: str, tmp_path: Path) -> None:
     """Each image is on disk when its event arrives; the complete image has its final name."""
     images: list[Any] = []
 
@@ -72,7 +72,7 @@ def test_images_are_saved_as_they_arrive(flavor: Face, http_backend: str, tmp_pa
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_callers_may_save_partial_images(flavor: Face, tmp_path: Path, overwrite: bool) -> None:
+def test_callers_may_save_partial_images(flavor: ServiceRunner, tmp_path: Path, overwrite: bool) -> None:
     """The caller may save a partial image several times; changes to those files leave the event alone."""
     paths: list[Path] = []
 
@@ -111,7 +111,7 @@ def test_unreferenced_partial_images_are_deleted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("partials", [0, 1])
-def test_memory_stays_flat(flavor: Face, tmp_path: Path, partials: int) -> None:
+def test_memory_stays_flat(flavor: ServiceRunner, tmp_path: Path, partials: int) -> None:
     """Holds less than about 2 MiB while it saves a stream, for images of any size."""
     data = png()[:-12] + os.urandom(24 << 20) + png()[-12:]
     text = base64.b64encode(data)
@@ -165,7 +165,7 @@ def test_memory_stays_flat(flavor: Face, tmp_path: Path, partials: int) -> None:
     assert 0 < Peak.peak < (2 << 20) + (1 << 17) * 3, Peak.peak
 
 
-def test_leaving_early(flavor: Face, http_backend: str, tmp_path: Path) -> None:
+def test_leaving_early(flavor: ServiceRunner, http_backend: str, tmp_path: Path) -> None:
     """Leaves no file if the caller leaves mid-image, and keeps the delivered image readable."""
     script = then(partial(0, SKETCH), completed(WHOLE)[:200_000], lambda line: line.until_client_leaves())
     with WireServer(script) as server:
@@ -220,7 +220,7 @@ def test_a_cancelled_task_spools_its_images(http_backend: str, tmp_path: Path) -
 
 
 def break_stream(
-    flavor: Face, kind: type[Exception], script: Any, folder: Path, backend: str
+    flavor: ServiceRunner, kind: type[Exception], script: Any, folder: Path, backend: str
 ) -> tuple[Any, Seen]:
     """Return the error that ends a stream and the events before it; the folder is empty then."""
     seen = Seen()
@@ -232,7 +232,7 @@ def break_stream(
     return caught.value, seen
 
 
-def test_a_cut_stream_keeps_its_data(flavor: Face, http_backend: str, tmp_path: Path) -> None:
+def test_a_cut_stream_keeps_its_data(flavor: ServiceRunner, http_backend: str, tmp_path: Path) -> None:
     """The error and the spool hold the data of a cut stream, as if nothing had gone to a file."""
     pieces = (partial(0, SKETCH), partial(1, SHARPER), completed(WHOLE)[:200_000])
     error, seen = break_stream(
@@ -250,7 +250,7 @@ def test_a_cut_stream_keeps_its_data(flavor: Face, http_backend: str, tmp_path: 
     assert len(recovered.images[1].data) > 140_000
 
 
-def test_an_error_event(flavor: Face, tmp_path: Path) -> None:
+def test_an_error_event(flavor: ServiceRunner, tmp_path: Path) -> None:
     """An error event leaves no file, and delivered partial images stay readable."""
     script = streamed(partial(0, SKETCH), event({"type": "error", "code": "server_error", "message": "boom"}))
     error, seen = break_stream(flavor, imgkit.ApiError, script, tmp_path, "requests")
@@ -258,7 +258,7 @@ def test_an_error_event(flavor: Face, tmp_path: Path) -> None:
     assert seen.events[0].image.data == SKETCH
 
 
-def test_a_stream_without_a_complete_image(flavor: Face, tmp_path: Path) -> None:
+def test_a_stream_without_a_complete_image(flavor: ServiceRunner, tmp_path: Path) -> None:
     """The error holds the last partial image, although its file is deleted."""
     error, _ = break_stream(flavor, imgkit.StreamError, streamed(partial(0, SKETCH)), tmp_path, "requests")
     assert [image.data for image in error.images] == [SKETCH]
@@ -266,7 +266,7 @@ def test_a_stream_without_a_complete_image(flavor: Face, tmp_path: Path) -> None
     assert [image.data for image in recover(record).images] == [SKETCH]
 
 
-def test_broken_base64(flavor: Face, tmp_path: Path) -> None:
+def test_broken_base64(flavor: ServiceRunner, tmp_path: Path) -> None:
     """Reports broken base64 like an event read whole, and saves nothing."""
     members = {"type": "image_generation.completed", "b64_json": encoded(WHOLE)[:-9] + "*" * 9}
     error, _ = break_stream(
@@ -276,7 +276,7 @@ def test_broken_base64(flavor: Face, tmp_path: Path) -> None:
     assert json.loads(error.body) == members
 
 
-def test_several_events_in_one_chunk(flavor: Face, tmp_path: Path) -> None:
+def test_several_events_in_one_chunk(flavor: ServiceRunner, tmp_path: Path) -> None:
     """Events that arrive in one chunk share no file."""
     pieces = b"".join((partial(0, SKETCH), completed(WHOLE), partial(0, SHARPER), completed(SKETCH)))
     with WireServer(streamed(pieces)) as server:
@@ -286,7 +286,7 @@ def test_several_events_in_one_chunk(flavor: Face, tmp_path: Path) -> None:
     assert list_hidden_files(tmp_path) == []
 
 
-def test_json_in_place_of_a_stream(flavor: Face, tmp_path: Path) -> None:
+def test_json_in_place_of_a_stream(flavor: ServiceRunner, tmp_path: Path) -> None:
     """Writes the images of a plain JSON reply to disk too."""
     body = {"data": [{"b64_json": encoded(SKETCH)}, {"b64_json": encoded(WHOLE)}]}
     with WireServer(reply(200, body)) as server:
@@ -298,7 +298,7 @@ def test_json_in_place_of_a_stream(flavor: Face, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", [0, 1, 3, 5])
 def test_a_full_disk_leaves_images_in_memory(
-    flavor: Face, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+    flavor: ServiceRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     """All events carry their bytes, whenever the disk is full."""
     calls = []
@@ -319,7 +319,9 @@ def test_a_full_disk_leaves_images_in_memory(
     assert list_hidden_files(tmp_path) == []
 
 
-def test_an_image_that_cannot_be_saved(flavor: Face, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_cannot_be_saved(
+    flavor: ServiceRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The caller gets an unsavable image in memory, and the final error holds it too."""
 
     def no(*args: Any) -> None:

@@ -19,7 +19,7 @@ from imgkit import Completed, PartialImage
 from imgkit.core.recovery import recover
 from imgkit.default_plugins.retry import NoWaitRetry
 from imgkit.default_plugins.spool import open_spool
-from tests.conftest import Face
+from tests.conftest import ServiceRunner
 from tests.support.event_streams import (
     END,
     HEAD,
@@ -59,7 +59,7 @@ def stream_fox(service: Any, **more: Any) -> Any:
 
 
 def fail_stream(
-    flavor: Face, kind: type[Exception], script: Any, backend: str, **options: Any
+    flavor: ServiceRunner, kind: type[Exception], script: Any, backend: str, **options: Any
 ) -> tuple[Any, Seen]:
     """Return the error that ends a stream, and the events before it."""
     seen = Seen()
@@ -69,7 +69,7 @@ def fail_stream(
     return caught.value, seen
 
 
-def test_the_offline_backend_streams(flavor: Face) -> None:
+def test_the_offline_backend_streams(flavor: ServiceRunner) -> None:
     """Streams offline partial images that get sharper, up to the image of create_image."""
     seen = watch(flavor, lambda service: stream_fox(service, size="64x64", partial_images=3))
     assert seen.kinds == ["PartialImage"] * 3 + ["Completed"]
@@ -95,7 +95,7 @@ def test_the_offline_backend_streams(flavor: Face) -> None:
     assert edited.kinds == ["PartialImage", "Completed"]
 
 
-def test_request_and_events(flavor: Face, http_backend: str) -> None:
+def test_request_and_events(flavor: ServiceRunner, http_backend: str) -> None:
     """Sends the stream parameters and returns events with images, usage and metadata."""
     with WireServer(streamed(partial(), completed() + event("[DONE]")[:6] + b"[DONE]\n\n")) as server:
         seen = watch(
@@ -122,7 +122,7 @@ def test_request_and_events(flavor: Face, http_backend: str) -> None:
     assert seen.response.created == 5
 
 
-def test_an_edit_streams_from_a_form(flavor: Face, http_backend: str) -> None:
+def test_an_edit_streams_from_a_form(flavor: ServiceRunner, http_backend: str) -> None:
     """Sends the stream parameters of an edit as form fields, and reads its event names."""
     with WireServer(streamed(partial(kind="image_edit"), completed(kind="image_edit"))) as server:
         seen = watch(
@@ -137,7 +137,7 @@ def test_an_edit_streams_from_a_form(flavor: Face, http_backend: str) -> None:
     assert b'name="partial_images"\r\n\r\n0\r\n' in body
 
 
-def test_events_arrive_as_they_are_sent(flavor: Face, http_backend: str) -> None:
+def test_events_arrive_as_they_are_sent(flavor: ServiceRunner, http_backend: str) -> None:
     """Delivers each event before the server sends the next."""
     gate = threading.Semaphore(0)
 
@@ -152,7 +152,7 @@ def test_events_arrive_as_they_are_sent(flavor: Face, http_backend: str) -> None
     assert seen.kinds == ["PartialImage", "PartialImage", "Completed"]
 
 
-def test_any_chunking_of_the_transport(flavor: Face, http_backend: str) -> None:
+def test_any_chunking_of_the_transport(flavor: ServiceRunner, http_backend: str) -> None:
     """Yields the same events from single bytes, CRLF, a byte-order mark and comments."""
     sketch, whole = noise(11, 8), noise(12, 8)
     stream = b"\xef\xbb\xbf: hi\n\n" + partial(0, sketch) + completed(whole)
@@ -163,7 +163,7 @@ def test_any_chunking_of_the_transport(flavor: Face, http_backend: str) -> None:
 
 
 @pytest.mark.parametrize("reuse", [False, True])
-def test_leaving_early(flavor: Face, http_backend: str, reuse: bool) -> None:
+def test_leaving_early(flavor: ServiceRunner, http_backend: str, reuse: bool) -> None:
     """Leaving early closes the connection at once; observers learn that it may be billed."""
     left = threading.Event()
     watcher = EventLog()
@@ -230,7 +230,7 @@ def test_a_cancelled_task(http_backend: str) -> None:
         asyncio.run(main(server.base_url))
 
 
-def test_leaving_after_the_last_image(flavor: Face, http_backend: str, tmp_path: Path) -> None:
+def test_leaving_after_the_last_image(flavor: ServiceRunner, http_backend: str, tmp_path: Path) -> None:
     """Leaving after the last image counts as success, and keeps nothing in the spool."""
     watcher = EventLog()
     with WireServer(then(completed(), lambda line: line.until_client_leaves())) as server:
@@ -255,7 +255,7 @@ def test_leaving_after_the_last_image(flavor: Face, http_backend: str, tmp_path:
         {"type": "error", "error": {"message": "boom", "code": "moderation_blocked"}},
     ],
 )
-def test_an_error_event(flavor: Face, http_backend: str, members: Any) -> None:
+def test_an_error_event(flavor: ServiceRunner, http_backend: str, members: Any) -> None:
     """An error event raises the error of an equal reply, ends the stream, and is not retried."""
     script = streamed(partial(), event(members, "error"), completed())
     error, seen = fail_stream(flavor, imgkit.ModerationBlockedError, script, http_backend)
@@ -267,7 +267,7 @@ def test_an_error_event(flavor: Face, http_backend: str, members: Any) -> None:
 
 @pytest.mark.parametrize(("n", "pieces"), [(1, ()), (1, (partial(),)), (2, (partial(), completed()))])
 def test_images_before_an_error_event_may_be_billed(
-    flavor: Face, tmp_path: Path, n: int, pieces: tuple[bytes, ...]
+    flavor: ServiceRunner, tmp_path: Path, n: int, pieces: tuple[bytes, ...]
 ) -> None:
     """Budget, spool and error keep images that arrived before an error event; without images, none does."""
     budget = imgkit.Budget(1, allow_unknown=True)
@@ -298,7 +298,7 @@ def test_images_before_an_error_event_may_be_billed(
 )
 @pytest.mark.parametrize("end", [END, b""])
 def test_trailing_garbage_keeps_the_last_image(
-    flavor: Face, tmp_path: Path, behind: bytes, end: bytes
+    flavor: ServiceRunner, tmp_path: Path, behind: bytes, end: bytes
 ) -> None:
     """Errors, garbage, large events or a cut after the last image cost at most a warning."""
     watcher = EventLog()
@@ -314,7 +314,7 @@ def test_trailing_garbage_keeps_the_last_image(
     assert open_spool(tmp_path).list_replies() == []
 
 
-def test_a_cut_within_the_final_blank_line(flavor: Face, http_backend: str, tmp_path: Path) -> None:
+def test_a_cut_within_the_final_blank_line(flavor: ServiceRunner, http_backend: str, tmp_path: Path) -> None:
     """Delivers a complete image whose event lacks its final blank line."""
     with WireServer(streamed(partial(), completed()[:-2], end=b"")) as server:
         seen = watch(flavor, stream_fox, http_backend, base_url=server.base_url, state_folder=tmp_path)
@@ -323,7 +323,7 @@ def test_a_cut_within_the_final_blank_line(flavor: Face, http_backend: str, tmp_
     assert open_spool(tmp_path).list_replies() == []
 
 
-def test_a_cut_stream(flavor: Face, http_backend: str, tmp_path: Path) -> None:
+def test_a_cut_stream(flavor: ServiceRunner, http_backend: str, tmp_path: Path) -> None:
     """A cut stream is an unknown outcome; the error and the spool hold the received data."""
     pieces = (partial(), partial(1, noise(13)), completed()[:4000])
     error, seen = fail_stream(
@@ -342,7 +342,7 @@ def test_a_cut_stream(flavor: Face, http_backend: str, tmp_path: Path) -> None:
     assert not recovered.whole
 
 
-def test_a_cut_after_the_last_image(flavor: Face, http_backend: str, tmp_path: Path) -> None:
+def test_a_cut_after_the_last_image(flavor: ServiceRunner, http_backend: str, tmp_path: Path) -> None:
     """A cut after the last image costs a warning, and keeps nothing in the spool."""
     with WireServer(streamed(completed(), end=b"")) as server:
         seen = watch(flavor, stream_fox, http_backend, base_url=server.base_url, state_folder=tmp_path)
@@ -363,7 +363,7 @@ def test_a_cut_after_the_last_image(flavor: Face, http_backend: str, tmp_path: P
     ],
 )
 def test_a_stream_without_a_complete_image(
-    flavor: Face, tmp_path: Path, pieces: tuple[bytes, ...], reported: str, images: int
+    flavor: ServiceRunner, tmp_path: Path, pieces: tuple[bytes, ...], reported: str, images: int
 ) -> None:
     """A stream that ends without a complete image raises an error."""
     error, seen = fail_stream(
@@ -379,14 +379,14 @@ def test_a_stream_without_a_complete_image(
     assert [image.data for image in recover(record).images][:images] == [PARTIAL][:images]
 
 
-def test_the_final_blank_line_is_missing(flavor: Face, http_backend: str) -> None:
+def test_the_final_blank_line_is_missing(flavor: ServiceRunner, http_backend: str) -> None:
     """Delivers a complete event without its blank line, which the standard would drop."""
     with WireServer(streamed(completed()[:-2])) as server:
         seen = watch(flavor, stream_fox, http_backend, base_url=server.base_url)
     assert [image.data for image in seen.response] == [WHOLE]
 
 
-def test_json_in_place_of_a_stream(flavor: Face, http_backend: str) -> None:
+def test_json_in_place_of_a_stream(flavor: ServiceRunner, http_backend: str) -> None:
     """Yields an event per image from servers that reply with plain JSON."""
     body = {"created": 7, "data": [{"b64_json": encoded(PARTIAL)}, {"b64_json": encoded(WHOLE)}]}
     for kind in ("application/json", "text/event-stream"):
@@ -404,7 +404,7 @@ def test_json_in_place_of_a_stream(flavor: Face, http_backend: str) -> None:
     assert error.body == b"<html>"
 
 
-def test_an_unrequested_stream(flavor: Face, http_backend: str, tmp_path: Path) -> None:
+def test_an_unrequested_stream(flavor: ServiceRunner, http_backend: str, tmp_path: Path) -> None:
     """A plain call keeps an unrequested event stream in its error, and does not retry."""
     stream = partial() + completed()
     with WireServer(streamed(stream)) as server, pytest.raises(imgkit.UnreadableReplyError) as caught:
@@ -418,7 +418,7 @@ def test_an_unrequested_stream(flavor: Face, http_backend: str, tmp_path: Path) 
     assert record.undecoded() == stream or record.text() == stream
 
 
-def test_unknown_events_are_skipped(flavor: Face) -> None:
+def test_unknown_events_are_skipped(flavor: ServiceRunner) -> None:
     """Skips events of unknown or no type, non-objects, and partial images without data."""
     others: tuple[Any, ...] = (
         {"type": "image_generation.telemetry", "x": 1}, {"x": 1}, [], 3, {"type": 5},
@@ -432,14 +432,14 @@ def test_unknown_events_are_skipped(flavor: Face) -> None:
     assert seen.response.warnings == ()
 
 
-def test_retry_and_id_fields_are_ignored(flavor: Face, http_backend: str) -> None:
+def test_retry_and_id_fields_are_ignored(flavor: ServiceRunner, http_backend: str) -> None:
     """Ignores the fields ``retry:`` and ``id:``, since another request would be another image."""
     script = streamed(b"retry: 1\nid: 7\n\n", partial(), b"retry: 1\nid: 8\ndata:\n\n", end=b"")
     _, seen = fail_stream(flavor, imgkit.OutcomeUnknownError, script, http_backend, retry=True)
     assert seen.kinds == ["PartialImage"]
 
 
-def test_unrequested_gzip(flavor: Face, http_backend: str) -> None:
+def test_unrequested_gzip(flavor: ServiceRunner, http_backend: str) -> None:
     """Decompresses gzip in any chunking; a false gzip header is an unknown outcome."""
     stream = partial() + completed()
     packed = gzip.compress(stream)
@@ -453,7 +453,7 @@ def test_unrequested_gzip(flavor: Face, http_backend: str) -> None:
     assert seen.events == []
 
 
-def test_odd_indexes_of_partial_images(flavor: Face) -> None:
+def test_odd_indexes_of_partial_images(flavor: ServiceRunner) -> None:
     """Delivers partial images with repeated, disordered or impossible indexes, and numbers those without."""
     numbers = (5, 5, 2, -1, None, "x", True, 1.5, 10**30)
     members = [
@@ -469,7 +469,7 @@ def test_odd_indexes_of_partial_images(flavor: Face) -> None:
     assert [item.index for item in seen.events[:-1]] == [5, 5, 2, 3, 4, 5, 6, 7, 10**30]
 
 
-def test_images_of_unknown_formats(flavor: Face) -> None:
+def test_images_of_unknown_formats(flavor: ServiceRunner) -> None:
     """Delivers images of unknown formats unchanged, and warns if a complete image is one."""
     with WireServer(streamed(partial(0, b"a sketch"), completed(b"a painting"))) as server:
         seen = watch(flavor, stream_fox, "requests", base_url=server.base_url)
@@ -478,7 +478,7 @@ def test_images_of_unknown_formats(flavor: Face) -> None:
 
 
 @pytest.mark.parametrize("data", [b"{oops", b"hello", b'{"type": NaN}', b"\xff"])
-def test_an_event_without_json(flavor: Face, data: bytes) -> None:
+def test_an_event_without_json(flavor: ServiceRunner, data: bytes) -> None:
     """An event that is not JSON raises an error with the received data."""
     script = streamed(partial(), b"data: " + data + b"\n\n", completed())
     error, seen = fail_stream(flavor, imgkit.UnreadableReplyError, script, "requests")
@@ -486,7 +486,7 @@ def test_an_event_without_json(flavor: Face, data: bytes) -> None:
     assert error.body == data
 
 
-def test_an_event_that_is_too_large(flavor: Face) -> None:
+def test_an_event_that_is_too_large(flavor: ServiceRunner) -> None:
     """Limits the size of an event as of a reply, but not the size of the stream."""
     small = len(partial()) + 500
     with WireServer(streamed(partial(0), partial(1), completed(PARTIAL))) as server:
@@ -502,7 +502,7 @@ def test_an_event_that_is_too_large(flavor: Face) -> None:
     assert seen.kinds == ["PartialImage"]
 
 
-def test_comments_keep_a_stream_alive(flavor: Face, http_backend: str) -> None:
+def test_comments_keep_a_stream_alive(flavor: ServiceRunner, http_backend: str) -> None:
     """Comments restart the read timeout, but not the deadline."""
     comments = [step for _ in range(15) for step in (b": wait\n\n", lambda line: line.wait(0.04))]
     with WireServer(then(*comments, completed())) as server:
@@ -514,7 +514,7 @@ def test_comments_keep_a_stream_alive(flavor: Face, http_backend: str) -> None:
     assert "within 0.3 s" in str(caught.value)
 
 
-def test_error_replies(flavor: Face, http_backend: str) -> None:
+def test_error_replies(flavor: ServiceRunner, http_backend: str) -> None:
     """Raises the usual errors for replies that are not 2xx."""
     no = reply(429, {"error": {"message": "slow", "code": "insufficient_quota"}})
     error, seen = fail_stream(flavor, imgkit.QuotaExceededError, no, http_backend)
@@ -522,7 +522,7 @@ def test_error_replies(flavor: Face, http_backend: str) -> None:
     assert seen.events == []
 
 
-def test_complete_images_are_saved(flavor: Face, tmp_path: Path) -> None:
+def test_complete_images_are_saved(flavor: ServiceRunner, tmp_path: Path) -> None:
     """Complete images are on disk when their events arrive; partial images are not saved."""
     saved: list[bytes] = []
 
@@ -543,7 +543,7 @@ def test_complete_images_are_saved(flavor: Face, tmp_path: Path) -> None:
     assert seen.response[0].path == tmp_path / "fox.png"
 
 
-def test_a_failed_save_delivers_the_image(flavor: Face, tmp_path: Path) -> None:
+def test_a_failed_save_delivers_the_image(flavor: ServiceRunner, tmp_path: Path) -> None:
     """Delivers an image that cannot be saved, and attaches the whole response to the final error."""
     folder = tmp_path / "out"
     folder.mkdir()
@@ -563,7 +563,7 @@ def test_a_failed_save_delivers_the_image(flavor: Face, tmp_path: Path) -> None:
     assert recover(record).whole
 
 
-def test_images_at_urls(flavor: Face, http_backend: str, tmp_path: Path) -> None:
+def test_images_at_urls(flavor: ServiceRunner, http_backend: str, tmp_path: Path) -> None:
     """Downloads an image that the final event names by URL."""
     members = {"type": "image_generation.completed", "url": "/v1/files/1.png"}
     served = reply(200, WHOLE, content_type="image/png")
@@ -576,7 +576,7 @@ def test_images_at_urls(flavor: Face, http_backend: str, tmp_path: Path) -> None
     assert seen.response[0].path.read_bytes() == WHOLE
 
 
-def test_closing_the_service_ends_its_streams(flavor: Face, http_backend: str) -> None:
+def test_closing_the_service_ends_its_streams(flavor: ServiceRunner, http_backend: str) -> None:
     """Closing the service ends its open streams with an error, and nothing hangs."""
     with WireServer(then(partial(), lambda line: line.until_client_leaves())) as server:
 
@@ -602,7 +602,7 @@ def test_closing_the_service_ends_its_streams(flavor: Face, http_backend: str) -
         flavor.run(blocking if flavor.flavor == "sync" else awaiting, http_backend, base_url=server.base_url)
 
 
-def test_more_than_one_image(flavor: Face) -> None:
+def test_more_than_one_image(flavor: ServiceRunner) -> None:
     """Partial images belong to the next complete image."""
     script = streamed(partial(0), completed(), partial(0, noise(13)), completed(noise(14), usage=None))
     with WireServer(script) as server:
@@ -624,7 +624,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", ["500", "late"])
-def test_retries_leak_no_connection(flavor: Face, http_backend: str, how: str) -> None:
+def test_retries_leak_no_connection(flavor: ServiceRunner, http_backend: str, how: str) -> None:
     """A stream that is retried leaves no connection of any attempt open."""
     left: list[int] = []
 
@@ -662,7 +662,7 @@ def test_retries_leak_no_connection(flavor: Face, http_backend: str, how: str) -
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_failures_leak_no_connection(flavor: Face, http_backend: str, how: str) -> None:
+def test_failures_leak_no_connection(flavor: ServiceRunner, http_backend: str, how: str) -> None:
     """A failing stream closes its connection at once, not with its service."""
     left = threading.Event()
 

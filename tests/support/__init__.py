@@ -1,1 +1,1 @@
-"""What several tests use: servers that speak raw bytes, and pictures."""
+"""Helpers that several rooms' tests share."""

@@ -1,11 +1,10 @@
-"""An Images API as a process of its own: the offline server behind the standard library's HTTP server.
+"""An Images API in a process of its own: the offline server behind the standard library's HTTP server.
 
-``python -m tests.support.api_server`` takes a free port of the loopback interface, prints its base URL
-and serves until its standard input closes. As a proxy it answers for any host, so that what is recorded
-through it has the same URLs each time.
+``python -m tests.support.api_server`` listens on a free loopback port, prints its base URL and serves until
+its standard input closes. As a proxy it replies for any host, so recordings have the same URLs each time.
 
-A request whose prompt has ``(fault: NAME)`` meets that fault (`imgkit.backends.offline.faults`);
-``(fault once: NAME)``, the first time only. Faults repeat key and organization, as the API does.
+A prompt with ``(fault: NAME)`` triggers that fault of `imgkit.backends.offline.faults`;
+``(fault once: NAME)`` triggers it the first time only. Faults repeat key and organization, like the API.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ from tests.support.processes import child_processes
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_S = 10
-"""Seconds that the process may take to end."""
+"""Maximum time for the process to exit, in seconds."""
 
 FAULT = re.compile(rb"\(fault( once)?: ([a-z_]+)\)")
 
 
 PRIVATE = {"set-cookie": "session=cookie-CANARY; Path=/", "openai-organization": "org-CANARY"}
-"""Headers that are in each reply, and must not be on a cassette."""
+"""Headers of each reply that no cassette may contain."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Hands requests to the offline server; http.server honours ``Connection: close`` by itself."""
+    """A handler that passes requests to the offline server; http.server honors ``Connection: close``."""
 
     protocol_version = "HTTP/1.1"
     server_version = f"imgkit-api-server/{imgkit.__version__}"
@@ -46,7 +45,8 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def version_string(self) -> str:
-        return self.server_version  # without the version of Python
+        # Leave out the version of Python.
+        return self.server_version
 
     def do_POST(self) -> None:
         length = self.headers.get("content-length", "0")
@@ -73,34 +73,34 @@ class Handler(BaseHTTPRequestHandler):
         self.do_POST()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: the only line on standard output is the base URL."""
+        """Log nothing: the base URL is the only line on standard output."""
 
 
 class Server(ThreadingHTTPServer):
-    """A thread for each connection."""
+    """An HTTP server with a thread per connection."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.api = OfflineServer()
-        self._met: set[bytes] = set()
+        self._used_faults: set[bytes] = set()
 
     def fault(self, headers: dict[str, str], body: bytes) -> ServerResponse | None:
-        """Return the fault that a request asks for, if there is one left for it."""
-        found = FAULT.search(body)
-        if found is None or (found[1] and body in self._met):
+        """Return the fault that a request asks for; return None if there is none or it is used up."""
+        match = FAULT.search(body)
+        if match is None or (match[1] and body in self._used_faults):
             return None
-        self._met.add(body)
-        fault = find_fault(found[2].decode())
-        said = json.loads(fault.body)
-        who = f"key {headers.get('authorization')}, organization {headers.get('openai-organization')}"
-        said["error"]["message"] += f" ({who})"
-        content = json.dumps(said).encode()
+        self._used_faults.add(body)
+        fault = find_fault(match[2].decode())
+        error_body = json.loads(fault.body)
+        sender = f"key {headers.get('authorization')}, organization {headers.get('openai-organization')}"
+        error_body["error"]["message"] += f" ({sender})"
+        content = json.dumps(error_body).encode()
         return ServerResponse(fault.status, {**fault.headers, "content-length": str(len(content))}, content)
 
 
 @contextmanager
 def running() -> Iterator[str]:
-    """Run the server as a process; yields its base URL."""
+    """Run the server in a child process and yield its base URL; kill it if it does not exit."""
     command = [sys.executable, "-m", "tests.support.api_server"]
     with child_processes() as children:
         process = children.start(command, cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True)
@@ -108,7 +108,7 @@ def running() -> Iterator[str]:
         assert process.stdout is not None
         base_url = process.stdout.readline().strip()
         if not base_url:
-            raise RuntimeError(f"the server did not start: {' '.join(command)}")
+            raise RuntimeError(f"The server did not start: {' '.join(command)}")
         yield base_url
         process.stdin.close()
         process.wait(STOP_S)
@@ -119,7 +119,7 @@ def main() -> None:
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
-        print(f"http://127.0.0.1:{server.server_port}/v1", flush=True)  # noqa: T201 - what it is for
+        print(f"http://127.0.0.1:{server.server_port}/v1", flush=True)  # noqa: T201 - the base URL for the parent
         try:
             sys.stdin.read()
         except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What the tests of keys share."""
+"""Keys, requests and calls that the authentication tests share."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ UNTYPED: list[Any] = [KEY.encode(), 5, [KEY], {"key": KEY}, True]
 
 
 def call(host_class: HostClass = "official") -> Call:
+    """Return a call to a host of this class."""
     return Call(
         id="c1",
         operation="create_image",
@@ -34,7 +35,7 @@ def call(host_class: HostClass = "official") -> Call:
 
 
 def header(auth: BearerAuth, host_class: HostClass = "official") -> str | None:
-    """Return the Authorization header that a request gets, None if it stays as it was."""
+    """Return the Authorization header that the plugin sets; return None if it sets none."""
     signed = auth.imgkit_authenticate(REQUEST, call(host_class))
     if signed is None:
         return None

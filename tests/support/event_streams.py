@@ -1,4 +1,4 @@
-"""Streams of a scripted server, and both services reading them."""
+"""Event streams of a scripted server, and a reader for both services."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.conftest import Face
+from tests.conftest import ServiceRunner
 from tests.support.pictures import encoded, noise
 from tests.support.wire_server import Line, Script, head
 
@@ -27,16 +27,18 @@ USAGE = {"total_tokens": 9, "input_tokens": 2, "output_tokens": 7}
 
 
 def event(members: Any, name: str = "") -> bytes:
-    """Return an event with JSON data."""
+    """Return a server-sent event with JSON data."""
     return (f"event: {name}\n" if name else "").encode() + b"data: " + json.dumps(members).encode() + b"\n\n"
 
 
 def partial(index: int = 0, data: bytes = PARTIAL, kind: str = "image_generation") -> bytes:
+    """Return an event with a partial image."""
     name = f"{kind}.partial_image"
     return event({"type": name, "partial_image_index": index, "b64_json": encoded(data)}, name)
 
 
 def completed(data: bytes = WHOLE, kind: str = "image_generation", **more: Any) -> bytes:
+    """Return an event with the complete image and its usage."""
     members = {
         "type": f"{kind}.completed",
         "created_at": 5,
@@ -48,17 +50,17 @@ def completed(data: bytes = WHOLE, kind: str = "image_generation", **more: Any) 
 
 
 def chunk(data: bytes) -> bytes:
-    """Return a chunk of HTTP's own framing."""
+    """Return a chunk in HTTP's chunked encoding."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def streamed(*pieces: bytes, end: bytes = END) -> Script:
-    """Send each piece as a chunk; without an `end` the connection is cut."""
+    """Return a script that sends each piece as a chunk; an empty `end` cuts the connection."""
     return lambda line: line.send(HEAD + b"".join(map(chunk, pieces)) + end)
 
 
 def then(*steps: bytes | Callable[[Line], Any]) -> Script:
-    """Send a stream piece by piece, and do what is to be done between them."""
+    """Return a script that sends bytes as chunks and calls functions between them."""
 
     def script(line: Line) -> None:
         line.send(HEAD)
@@ -73,7 +75,7 @@ def then(*steps: bytes | Callable[[Line], Any]) -> Script:
 
 
 def half_a_stream(left: threading.Event) -> Script:
-    """Send one event and half of the next; `left` is set when the client hangs up."""
+    """Return a script that sends an event and half of the next; `left` is set on disconnect."""
 
     def script(line: Line) -> None:
         line.send(HEAD + chunk(partial()) + chunk(completed()[:4000]))
@@ -86,44 +88,53 @@ def half_a_stream(left: threading.Event) -> Script:
 
 @dataclass
 class Seen:
-    """What came of a stream."""
+    """The events and the response of a stream."""
 
     events: list[Any] = field(default_factory=list)
     response: Any = None
 
     @property
     def kinds(self) -> list[str]:
-        return [type(one).__name__ for one in self.events]
+        """Class names of the events."""
+        return [type(event).__name__ for event in self.events]
 
 
 def watch(
-    flavor: Face,
+    flavor: ServiceRunner,
     call: Callable[[Any], Any],
     *args: Any,
-    see: Callable[[Any], object] = lambda one: None,
+    see: Callable[[Any], object] = lambda event: None,
     seen: Seen | None = None,
     **options: Any,
 ) -> Seen:
-    """Read a stream under one of the services; a true answer of `see` to an event leaves the context."""
-    found = Seen() if seen is None else seen
+    """Read a stream under a service; return its events and response.
+
+    Args:
+        flavor: Runner of the service.
+        call: Opens the stream of a service.
+        args, options: Arguments of the service.
+        see: Takes each event; a true result leaves the stream.
+        seen: Object to fill; a new object by default.
+    """
+    result = Seen() if seen is None else seen
 
     def blocking(service: Any) -> Seen:
         with call(service) as events:
-            for one in events:
-                found.events.append(one)
-                if see(one):
-                    return found
-            found.response = events.response
-        return found
+            for event in events:
+                result.events.append(event)
+                if see(event):
+                    return result
+            result.response = events.response
+        return result
 
     async def awaiting(service: Any) -> Seen:
         async with call(service) as events:
-            async for one in events:
-                found.events.append(one)
-                if see(one):
-                    return found
-            found.response = events.response
-        return found
+            async for event in events:
+                result.events.append(event)
+                if see(event):
+                    return result
+            result.response = events.response
+        return result
 
-    result: Seen = flavor.run(blocking if flavor.flavor == "sync" else awaiting, *args, **options)
-    return result
+    outcome: Seen = flavor.run(blocking if flavor.flavor == "sync" else awaiting, *args, **options)
+    return outcome

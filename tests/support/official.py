@@ -1,4 +1,4 @@
-"""A provider whose official host is a server on loopback, so that facts about models apply there."""
+"""A provider whose official host is a loopback server, so model rules apply there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from imgkit.providers.openai import OpenAIProvider
 
 
 def official(base_url: str, **attributes: Any) -> OpenAIProvider:
-    """Return the dialect of OpenAI with its own host at `base_url`."""
+    """Return OpenAI's provider with `base_url` as its official host."""
     kind = type("Official", (OpenAIProvider,), {"base_url": base_url, "name": "openai", **attributes})
-    made: OpenAIProvider = kind()
-    return made
+    provider: OpenAIProvider = kind()
+    return provider

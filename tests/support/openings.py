@@ -1,4 +1,4 @@
-"""Opening image inputs in tests."""
+"""Helpers that open image inputs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from imgkit.images.inputs import open_input
 
 @pytest.fixture
 def cleanup() -> Iterator[ExitStack]:
+    """An exit stack that closes opened inputs."""
     with ExitStack() as stack:
         yield stack
 
 
 def refusal(value: Any, cleanup: ExitStack) -> str:
-    """Open what must be refused and return why; the error names the field and quotes no megabytes."""
+    """Return the reason why an input is rejected; the reason names the field and is short."""
     with pytest.raises(InvalidRequestError) as caught:
         open_input(value, "image.3", cleanup)
     assert list(caught.value.fields) == ["image.3"]

@@ -1,4 +1,4 @@
-"""Small pictures for tests."""
+"""Small images and replies for tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import PIL.Image
 def picture(
     format: str = "PNG", size: tuple[int, int] = (8, 8), color: str = "red", mode: str = "RGB"
 ) -> bytes:
-    """Return a small picture as bytes."""
+    """Return a small image as bytes."""
     stream = io.BytesIO()
     PIL.Image.new(mode, size, color).save(stream, format)
     return stream.getvalue()
@@ -22,7 +22,7 @@ def picture(
 
 @cache
 def noise(seed: int, size_px: int = 48) -> bytes:
-    """Return a PNG of random pixels, which no compression makes small."""
+    """Return a PNG of random pixels, which compression cannot shrink."""
     pixels = random.Random(seed).randbytes(3 * size_px * size_px)
     stream = io.BytesIO()
     PIL.Image.frombytes("RGB", (size_px, size_px), pixels).save(stream, "PNG")
@@ -30,10 +30,10 @@ def noise(seed: int, size_px: int = 48) -> bytes:
 
 
 def encoded(data: bytes | None = None) -> str:
-    """Return base64 of a picture."""
+    """Return an image as base64; a small PNG by default."""
     return base64.b64encode(data if data is not None else picture()).decode()
 
 
 def answer(count: int = 1) -> dict[str, object]:
-    """Return the JSON of a reply with so many pictures."""
+    """Return the JSON of a success reply with `count` images."""
     return {"created": 1, "data": [{"b64_json": encoded()} for _ in range(count)]}

@@ -1,4 +1,4 @@
-"""Installed distributions with plugins, made by hand: what `importlib.metadata` reads, and no more."""
+"""Installed distributions with plugins: only the files that `importlib.metadata` reads."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def imgkit_plugins():
 def install(
     folder: Path, name: str, source: str = GOOD, *, distribution: str = "", version: str = "1.2"
 ) -> Path:
-    """Install a distribution whose plugin is one module; return the folder, for PYTHONPATH.
+    """Install a distribution with a plugin of a single module; return the folder for PYTHONPATH.
 
     Args:
-        folder: of installed distributions.
-        name: of the entry point.
-        source: the module's text; ``{name}`` and ``{module}`` are filled in.
-        distribution: its name, ``imgkit-<name>`` by default.
-        version: of the distribution.
+        folder: Folder of installed distributions.
+        name: Name of the entry point.
+        source: Text of the module; ``{name}`` and ``{module}`` are replaced.
+        distribution: Name of the distribution; ``imgkit-NAME`` by default.
+        version: Version of the distribution.
     """
     distribution = distribution or f"imgkit-{name}"
     module = distribution.replace("-", "_")

@@ -1,4 +1,4 @@
-"""The scripted server, which imgkit offers to others too."""
+"""The scripted server of `imgkit.testing`, under the name that our tests import."""
 
 from imgkit.testing.wire_server import Line as Line
 from imgkit.testing.wire_server import Script as Script

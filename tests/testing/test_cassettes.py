@@ -1,4 +1,4 @@
-"""The project's own cassettes of a real HTTP server replay on everything that sends HTTP."""
+"""The repository's cassettes, recorded from a real HTTP server, replay on every HTTP backend."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from imgkit.cli.run import run
 from imgkit.default_plugins.retry import NoWaitRetry
 from imgkit.testing import cassette
 from imgkit.testing.cassettes import scrub_request
-from tests.record_cassettes import BASE_URL, CASSETTES, COMMAND, FOLDER, base, record
+from tests.record_cassettes import BASE_URL, CASSETTES, COMMAND, FOLDER, make_base_image, record
 from tests.support.api_server import ROOT, running
 from tests.support.pictures import answer, picture
 from tests.support.processes import run_process
@@ -39,36 +39,36 @@ FAILED = {401: "AuthenticationError", 400: "ModerationBlockedError"}
 
 
 def replay(path: Path, **more: Any) -> Any:
-    """Put a cassette on; what is not on it is refused."""
+    """Replay a cassette; unrecorded requests are errors."""
     return cassette(path, record_mode="none", **more)
 
 
-def in_turn(service: Any, calls: Any) -> Any:
-    """Run the calls one after another; a coroutine if the service is asynchronous."""
+def run_in_turn(service: Any, calls: Any) -> Any:
+    """Make the calls in turn; return a coroutine if the service is async."""
     if isinstance(service, imgkit.ImageService):
-        found = []
+        results = []
         for call in calls:
             try:
-                found.append(call(service))
+                results.append(call(service))
             except imgkit.ApiError as error:
-                found.append(error)
-        return found
+                results.append(error)
+        return results
 
     async def main() -> list[Any]:
-        found = []
+        results = []
         for call in calls:
             try:
-                made = call(service)
-                found.append(await made if inspect.isawaitable(made) else made)
+                result = call(service)
+                results.append(await result if inspect.isawaitable(result) else result)
             except imgkit.ApiError as error:
-                found.append(error)
-        return found
+                results.append(error)
+        return results
 
     return main()
 
 
-def at_once(service: Any, calls: Any) -> Any:
-    """Run the calls at the same time; a coroutine if the service is asynchronous."""
+def run_concurrently(service: Any, calls: Any) -> Any:
+    """Make the calls concurrently; return a coroutine if the service is async."""
     if isinstance(service, imgkit.ImageService):
         with ThreadPoolExecutor(len(calls)) as pool:
             return list(pool.map(lambda call: call(service), calls))
@@ -80,58 +80,59 @@ def at_once(service: Any, calls: Any) -> Any:
 
 
 @cache
-def interactions(path: Path) -> list[dict[str, Any]]:
-    """Return what a cassette holds, read by nothing but a safe YAML parser."""
+def load_entries(path: Path) -> list[dict[str, Any]]:
+    """Return the entries of a cassette, read with a safe YAML loader only."""
     loaded = yaml.safe_load(path.read_text("ascii"))
     assert loaded["version"] == 1
     return list(loaded["interactions"])
 
 
-def picture_at(name: str, words: str) -> bytes:
-    """Return the picture that a cassette names, as it is in the file beside it."""
+def read_image(name: str, words: str) -> bytes:
+    """Return the image that a placeholder in the cassette refers to."""
     return Path(FOLDER, f"{name}.yaml.files", words.removeprefix("imgkit-file:")).read_bytes()
 
 
-def recorded(name: str) -> list[Any]:
-    """Return what each call of a cassette comes to: pictures, or how it failed."""
-    found: list[Any] = []
-    fetched = {}
-    for one in interactions(FOLDER / f"{name}.yaml"):
-        status, body = one["response"]["status"]["code"], one["response"]["body"]["string"]
-        if one["request"]["method"] == "GET":
-            fetched[one["request"]["uri"]] = picture_at(name, body)
+def list_expected_outcomes(name: str) -> list[Any]:
+    """Return the images or the error of each call of a cassette."""
+    results: list[Any] = []
+    downloads = {}
+    for entry in load_entries(FOLDER / f"{name}.yaml"):
+        status, body = entry["response"]["status"]["code"], entry["response"]["body"]["string"]
+        if entry["request"]["method"] == "GET":
+            downloads[entry["request"]["uri"]] = read_image(name, body)
         elif status == 200:
-            found.append([entry.get("url") or entry["b64_json"] for entry in json.loads(body)["data"]])
+            results.append([entry.get("url") or entry["b64_json"] for entry in json.loads(body)["data"]])
         elif status in FAILED:
-            found.append((FAILED[status], status, json.loads(body)["error"]["code"]))
+            results.append((FAILED[status], status, json.loads(body)["error"]["code"]))
     return [
-        one if isinstance(one, tuple) else [fetched.get(key) or picture_at(name, key) for key in one]
-        for one in found
+        entry if isinstance(entry, tuple) else [downloads.get(key) or read_image(name, key) for key in entry]
+        for entry in results
     ]
 
 
-def outcomes(made: Any) -> list[Any]:
-    """Return the same of what calls have returned and raised."""
+def list_outcomes(result: Any) -> list[Any]:
+    """Return the images or the error of each result, in the same form."""
     return [
-        (type(one).__name__, one.status, one.code)
-        if isinstance(one, imgkit.ApiError)
-        else [image.data for image in one]
-        for one in made
+        (type(entry).__name__, entry.status, entry.code)
+        if isinstance(entry, imgkit.ApiError)
+        else [image.data for image in entry]
+        for entry in result
     ]
 
 
 def as_bytes(body: Any) -> bytes:
+    """Return a recorded body as bytes."""
     return body.encode() if isinstance(body, str) else body
 
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let nothing look up a name or connect, not even where somebody swallows the exception."""
+    """Fail if anything resolves a name or connects, even if the exception is swallowed."""
     tried: list[Any] = []
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
         tried.append(args)
-        raise AssertionError(f"a test that must stay offline reached for {args!r}")
+        raise AssertionError(f"A test that must stay offline connected to {args!r}.")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket.socket, "connect_ex", refuse)
@@ -142,7 +143,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def eager_threads() -> Iterator[None]:
-    """Let threads get into each other's way as often as they can."""
+    """Make threads switch as often as possible."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -150,43 +151,46 @@ def eager_threads() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Cassettes recorded just now."""
-    folder = tmp_path_factory.mktemp("fresh")
+def new_cassettes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of cassettes recorded in this run."""
+    folder = tmp_path_factory.mktemp("new_cassettes")
     record(folder, api_key=KEY, organization="org-CANARY01", project="proj_CANARY01")
     return folder
 
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("name", CASSETTES)
-def test_replay(flavor: Any, http_backend: str, name: str) -> None:
-    """Recorded through one backend, a cassette gives its own bytes on each backend under each service."""
+def test_replays_on_every_backend(flavor: Any, http_backend: str, name: str) -> None:
+    """Replays a cassette byte for byte on each backend under each service."""
     path = FOLDER / f"{name}.yaml"
     with replay(path) as tape:
-        got = flavor.run(
-            lambda service: in_turn(service, CASSETTES[name]), http_backend, retry=NoWaitRetry(), **SETTINGS
+        results = flavor.run(
+            lambda service: run_in_turn(service, CASSETTES[name]),
+            http_backend,
+            retry=NoWaitRetry(),
+            **SETTINGS,
         )
         assert tape.all_played
-        assert tape.play_count == len(interactions(path))
-    assert outcomes(got) == recorded(name)
-    replies = [one for one in got if isinstance(one, imgkit.ImagesResponse)]
-    assert {(one.meta.status, one.meta.backend) for one in replies} <= {(200, http_backend)}
-    tries = 2 if name == "refused_for_now" else 1
-    assert [len(one.meta.attempts) for one in replies] == [tries] * len(replies)
+        assert tape.play_count == len(load_entries(path))
+    assert list_outcomes(results) == list_expected_outcomes(name)
+    responses = [entry for entry in results if isinstance(entry, imgkit.ImagesResponse)]
+    assert {(entry.meta.status, entry.meta.backend) for entry in responses} <= {(200, http_backend)}
+    attempts = 2 if name == "refused_for_now" else 1
+    assert [len(entry.meta.attempts) for entry in responses] == [attempts] * len(responses)
 
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("name", CASSETTES)
-def test_replay_without_vcrpy(flavor: Any, name: str) -> None:
-    """The offline backend gives the same, from the same file."""
+def test_replays_on_offline_backend(flavor: Any, name: str) -> None:
+    """Replays the same cassette on the offline backend, without vcrpy."""
     options = {"fixtures": FOLDER / f"{name}.yaml", "retry": True}
-    got = flavor.run(lambda service: in_turn(service, CASSETTES[name]), "offline", **options)
-    assert outcomes(got) == recorded(name)
+    results = flavor.run(lambda service: run_in_turn(service, CASSETTES[name]), "offline", **options)
+    assert list_outcomes(results) == list_expected_outcomes(name)
 
 
 @pytest.mark.usefixtures("offline")
-def test_replay_over_https(flavor: Any, http_backend: str) -> None:
-    """A cassette stands in for an https server too."""
+def test_replays_for_https_url(flavor: Any, http_backend: str) -> None:
+    """Replays a cassette in place of an https server."""
 
     def plain(request: Any) -> Any:
         request.uri = request.uri.replace("https:", "http:", 1)
@@ -195,76 +199,80 @@ def test_replay_over_https(flavor: Any, http_backend: str) -> None:
     settings = {"base_url": BASE_URL.replace("http:", "https:"), "api_key": KEY}
     path = FOLDER / "create_image_edit.yaml"
     with replay(path, before_record_request=plain) as tape:
-        got = flavor.run(lambda service: in_turn(service, CASSETTES[path.stem]), http_backend, **settings)
+        results = flavor.run(
+            lambda service: run_in_turn(service, CASSETTES[path.stem]), http_backend, **settings
+        )
         assert tape.all_played
-    assert outcomes(got) == recorded(path.stem)
+    assert list_outcomes(results) == list_expected_outcomes(path.stem)
 
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("name", ["create_image", "create_image_edit"])
-def test_another_order(flavor: Any, http_backend: str, name: str) -> None:
-    """Calls in another order than the recorded one each get the answer to their own request."""
+def test_replays_in_another_order(flavor: Any, http_backend: str, name: str) -> None:
+    """Gives each call its own reply when the calls run in reverse order."""
     with replay(FOLDER / f"{name}.yaml"):
-        got = flavor.run(lambda service: in_turn(service, CASSETTES[name][::-1]), http_backend, **SETTINGS)
-    assert outcomes(got) == recorded(name)[::-1]
+        results = flavor.run(
+            lambda service: run_in_turn(service, CASSETTES[name][::-1]), http_backend, **SETTINGS
+        )
+    assert list_outcomes(results) == list_expected_outcomes(name)[::-1]
 
 
 @pytest.mark.usefixtures("offline")
-def test_at_once(flavor: Any, http_backend: str, eager_threads: None) -> None:
-    """Calls at the same time all come from the cassette, and each gets its own answer."""
+def test_replays_concurrent_calls(flavor: Any, http_backend: str, eager_threads: None) -> None:
+    """Gives each concurrent call its own reply."""
     calls = [*CASSETTES["create_image"][::-1] * 5]
     with replay(FOLDER / "create_image.yaml", allow_playback_repeats=True) as tape:
-        got = flavor.run(lambda service: at_once(service, calls), http_backend, **SETTINGS)
+        results = flavor.run(lambda service: run_concurrently(service, calls), http_backend, **SETTINGS)
         assert tape.play_count == len(calls)
-    assert outcomes(got) == recorded("create_image")[::-1] * 5
+    assert list_outcomes(results) == list_expected_outcomes("create_image")[::-1] * 5
 
 
 MISSES: dict[str, Any] = {
     "another prompt": lambda service: service.create_image(
         "a red fox", model="offline-painter", size="256x256"),
-    "another picture": lambda service: service.create_image_variation(
+    "another image": lambda service: service.create_image_variation(
         picture(), model="offline-painter", size="256x256", n=2),
-    "one picture too few": lambda service: service.create_image_edit(
-        base(), "two in one", model="offline-painter", size="256x256"),
+    "one image too few": lambda service: service.create_image_edit(
+        make_base_image(), "two in one", model="offline-painter", size="256x256"),
 }  # fmt: skip
 
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("miss", MISSES)
 @pytest.mark.parametrize("name", CASSETTES)
-def test_miss(flavor: Any, http_backend: str, name: str, miss: str) -> None:
-    """A request that is not on the cassette gives vcrpy's own exception, unwrapped, and harms no other."""
+def test_miss_raises_vcrpy_error(flavor: Any, http_backend: str, name: str, miss: str) -> None:
+    """Raises vcrpy's own exception for an unrecorded request, and replays the others."""
     path = FOLDER / f"{name}.yaml"
     with replay(path) as tape:
         with pytest.raises(CannotOverwriteExistingCassetteException) as caught:
-            flavor.run(lambda service: in_turn(service, [MISSES[miss]]), http_backend, **SETTINGS)
+            flavor.run(lambda service: run_in_turn(service, [MISSES[miss]]), http_backend, **SETTINGS)
         assert type(caught.value) is CannotOverwriteExistingCassetteException
         assert caught.value.cassette is tape
         assert caught.value.failed_request.uri.startswith(BASE_URL)
         assert tape.play_count == 0
-        got = flavor.run(
-            lambda service: in_turn(service, CASSETTES[name][:1]),
+        results = flavor.run(
+            lambda service: run_in_turn(service, CASSETTES[name][:1]),
             http_backend,
             retry=NoWaitRetry(),
             **SETTINGS,
         )
-    assert outcomes(got) == recorded(name)[:1]
+    assert list_outcomes(results) == list_expected_outcomes(name)[:1]
 
 
 @pytest.mark.usefixtures("offline")
-def test_second_identical_call_is_a_miss(flavor: Any, http_backend: str) -> None:
-    """Each recorded answer is given once, so a request that goes out twice by mistake is noticed."""
+def test_replays_each_recording_once(flavor: Any, http_backend: str) -> None:
+    """Replays a recording once, so a request sent twice by mistake is noticed."""
     call = CASSETTES["create_image_variation"][0]
     with (
         replay(FOLDER / "create_image_variation.yaml"),
         pytest.raises(CannotOverwriteExistingCassetteException),
     ):
-        flavor.run(lambda service: in_turn(service, [call, call]), http_backend, **SETTINGS)
+        flavor.run(lambda service: run_in_turn(service, [call, call]), http_backend, **SETTINGS)
 
 
 @pytest.mark.parametrize("reuse", [False, True], ids=["single use", "reused connections"])
-def test_service_older_than_the_cassette(flavor: Any, http_backend: str, reuse: bool) -> None:
-    """A service that is in use already is intercepted within a cassette, and real before and after."""
+def test_intercepts_existing_service(flavor: Any, http_backend: str, reuse: bool) -> None:
+    """Intercepts a service in use while the cassette is open, and only then."""
     calls = CASSETTES["create_image"]
     with WireServer(reply(200, answer())) as server, ExitStack() as stack:
         path = FOLDER / "create_image.yaml"
@@ -284,84 +292,86 @@ def test_service_older_than_the_cassette(flavor: Any, http_backend: str, reuse: 
 
         steps = [calls[0], posts, insert, *calls, posts, eject, calls[0], posts]
         settings = {"base_url": server.base_url, "api_key": KEY, "reuse_connections": reuse}
-        got = flavor.run(lambda service: in_turn(service, steps), http_backend, **settings)
-    before, one, _, *inside, still_one, _, after, two = got
-    assert (one, still_one, two) == (1, 1, 2)
-    assert outcomes([before, after]) == [[picture()], [picture()]]
-    assert outcomes(inside) == recorded("create_image")
+        results = flavor.run(lambda service: run_in_turn(service, steps), http_backend, **settings)
+    before, posts_before, _, *inside, posts_inside, _, after, posts_after = results
+    assert (posts_before, posts_inside, posts_after) == (1, 1, 2)
+    assert list_outcomes([before, after]) == [[picture()], [picture()]]
+    assert list_outcomes(inside) == list_expected_outcomes("create_image")
 
 
 IMPORT_INSIDE = """
 import sys, imgkit
 from imgkit.testing import cassette
+from tests.support.processes import run_process
 from tests.support.pictures import answer, picture
 from tests.support.wire_server import WireServer, raw, reply
 from tests.record_cassettes import BASE_URL, CASSETTES, FOLDER
 
 backend = sys.argv[1]
-asks = CASSETTES["create_image"]
+calls = CASSETTES["create_image"]
 assert f"imgkit.backends.{backend}" not in sys.modules
 with cassette(FOLDER / "create_image.yaml", record_mode="none") as tape:
     with imgkit.ImageService(backend, base_url=BASE_URL) as service:
-        assert len(asks[0](service)[0].data) > 1000
+        assert len(calls[0](service)[0].data) > 1000
         assert tape.play_count == 1
 assert f"imgkit.backends.{backend}" in sys.modules
 half = raw(b"HTTP/1.1 200 OK\\r\\nContent-Type: text/plain\\r\\n")
 with WireServer(reply(200, answer()), half) as server:
     with imgkit.ImageService(backend, base_url=server.base_url) as service:
-        assert asks[0](service)[0].data == picture()
+        assert calls[0](service)[0].data == picture()
         try:
-            asks[0](service)
+            calls[0](service)
         except imgkit.OutcomeUnknownError:
-            print("half a head is noticed")
+            print("half a head is detected")
     assert server.posts == 2
 with imgkit.ImageService(backend, base_url=server.base_url) as service:
     try:
-        asks[0](service)
+        calls[0](service)
     except imgkit.NotSentError:
-        print("a refused connection is known as not sent")
+        print("a refused connection is not sent")
 """
 
 
-def test_first_import_inside_a_cassette(http_backend: str) -> None:
-    """A backend imported while a cassette is active keeps nothing of vcrpy's: its own guards work later."""
+def test_backend_imported_inside_cassette_works_later(http_backend: str) -> None:
+    """Keeps nothing of vcrpy in a backend that is first imported inside a cassette."""
     command = [sys.executable, "-W", "error", "-c", IMPORT_INSIDE, http_backend]
-    done = run_process(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
-    assert (done.stderr, done.returncode) == ("", 0)
-    assert done.stdout.splitlines() == ["half a head is noticed", "a refused connection is known as not sent"]
+    completed = run_process(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert (completed.stderr, completed.returncode) == ("", 0)
+    assert completed.stdout.splitlines() == ["half a head is detected", "a refused connection is not sent"]
 
 
-def test_recording_again_gives_the_same_requests(fresh: Path) -> None:
-    """The code sends, byte for byte and header for header, what is on the cassettes of the repository."""
+def test_new_recording_has_same_requests(new_cassettes: Path) -> None:
+    """Sends the same bytes and headers as the requests on the repository's cassettes."""
     assert {path.name for path in FOLDER.iterdir()} == {
         f"{name}.yaml{files}" for name in CASSETTES for files in ("", ".files")
     }
     for name in CASSETTES:
         here, again = (
-            [one["request"] for one in interactions(folder / f"{name}.yaml")] for folder in (FOLDER, fresh)
+            [entry["request"] for entry in load_entries(folder / f"{name}.yaml")]
+            for folder in (FOLDER, new_cassettes)
         )
         assert len(here) >= len(CASSETTES[name])
-        assert [as_bytes(one["body"]) for one in here] == [as_bytes(one["body"]) for one in again]
-        assert [{**one, "body": ""} for one in here] == [{**one, "body": ""} for one in again]
-        assert {one["uri"].partition("/v1/")[0] + "/v1" for one in here} == {BASE_URL}
+        assert [as_bytes(entry["body"]) for entry in here] == [as_bytes(entry["body"]) for entry in again]
+        assert [{**entry, "body": ""} for entry in here] == [{**entry, "body": ""} for entry in again]
+        assert {entry["uri"].partition("/v1/")[0] + "/v1" for entry in here} == {BASE_URL}
 
 
-def test_no_secret_and_no_python_object(fresh: Path) -> None:
-    """A key, organization or project given while recording is in no cassette, nor is any object of Python."""
-    for path in (*FOLDER.glob("*.yaml"), *fresh.glob("*.yaml")):
+def test_cassettes_hold_no_secret_and_no_python_object(new_cassettes: Path) -> None:
+    """Writes no key, organization, project or Python object to a cassette."""
+    for path in (*FOLDER.glob("*.yaml"), *new_cassettes.glob("*.yaml")):
         text = path.read_text("ascii")
         assert "!!" not in text
         assert not re.search(PRIVATE, text), path
-        for one in interactions(path):
-            for body in (one["request"]["body"], one["response"]["body"]["string"]):
+        for entry in load_entries(path):
+            for body in (entry["request"]["body"], entry["response"]["body"]["string"]):
                 assert not re.search(rb"(?i)CANARY|\bsk-(test|not)", as_bytes(body)), path
-    assert "organization org-scrubbed" in (fresh / "refused.yaml").read_text()
-    assert run(["cassette", "check", str(FOLDER), str(fresh)]) == 0
+    assert "organization org-scrubbed" in (new_cassettes / "refused.yaml").read_text()
+    assert run(["cassette", "check", str(FOLDER), str(new_cassettes)]) == 0
 
 
-def test_header_tells_where_a_cassette_is_from(fresh: Path) -> None:
-    """Each cassette begins with its server, the versions it was made with and the command to remake it."""
-    for path in (*FOLDER.glob("*.yaml"), *fresh.glob("*.yaml")):
+def test_header_names_origin_of_cassette(new_cassettes: Path) -> None:
+    """Names the server, the versions and the command in each cassette's header."""
+    for path in (*FOLDER.glob("*.yaml"), *new_cassettes.glob("*.yaml")):
         comment = re.match(r"(# ?.*\n)+", path.read_text("ascii"))
         assert comment is not None
         assert f"Record it again: {COMMAND}\n" in comment[0]
@@ -370,19 +380,19 @@ def test_header_tells_where_a_cassette_is_from(fresh: Path) -> None:
         assert path.stat().st_size < 6_000
 
 
-def test_api_server() -> None:
-    """The server is a process that keeps connections, closes them when asked, and ends with its input."""
+def test_api_server_process() -> None:
+    """Keeps connections, closes them on request, and exits when its input closes."""
     with running() as base_url:
         parts = urlsplit(base_url)
         assert (parts.scheme, parts.hostname, parts.path) == ("http", "127.0.0.1", "/v1")
-        line = http.client.HTTPConnection("127.0.0.1", parts.port or 0, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", parts.port or 0, timeout=5)
         for headers, closed in (({}, False), ({"Connection": "close"}, True)):
             named = {"Content-Type": "application/json", **headers}
-            line.request("POST", "/v1/images/generations", b"{}", named)
-            answered = line.getresponse()
-            problem = json.loads(answered.read())["error"]
-            assert (answered.status, problem["param"]) == (400, "prompt")
-            assert answered.will_close is closed
-        line.close()
+            connection.request("POST", "/v1/images/generations", b"{}", named)
+            response = connection.getresponse()
+            problem = json.loads(response.read())["error"]
+            assert (response.status, problem["param"]) == (400, "prompt")
+            assert response.will_close is closed
+        connection.close()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", parts.port or 0), timeout=5)

@@ -1,4 +1,4 @@
-"""imgkit's own provider and plugins under the contracts that strangers get, and proof that these can fail."""
+"""Our own provider and plugins pass the public contracts, and broken ones fail them."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ from imgkit.testing.wire_server import drop, reply
 
 
 class TestOpenAI(StreamingProviderContract):
+    """The OpenAI provider passes the streaming contract."""
+
     def provider(self) -> Provider:
         return OpenAIProvider()
 
@@ -37,12 +39,12 @@ class TestOpenAI(StreamingProviderContract):
             {**answer(*pictures), "data": answer(*pictures)["data"] if pictures else []}
         ).encode()
 
-    def partial_event(self, picture: bytes, index: int) -> bytes:
+    def partial_event(self, image: bytes, index: int) -> bytes:
         more = {"partial_image_index": index, "type": "image_edit.partial_image"}
-        return json.dumps({**answer(picture)["data"][0], **more}).encode()
+        return json.dumps({**answer(image)["data"][0], **more}).encode()
 
-    def complete_event(self, picture: bytes) -> bytes:
-        return json.dumps({"type": "image_edit.completed", **answer(picture)["data"][0]}).encode()
+    def complete_event(self, image: bytes) -> bytes:
+        return json.dumps({"type": "image_edit.completed", **answer(image)["data"][0]}).encode()
 
     def requests(self) -> list[ImageRequest]:
         return [
@@ -63,7 +65,8 @@ class TestTelemetry(PluginContract):
 
 
 class TestCache(PluginContract):
-    repeats = True  # of twelve equal calls at once it sends one
+    # It sends a single request for twelve equal calls.
+    repeats = True
 
     def plugin(self, folder: Path) -> object:
         return imgkit.CachePlugin(folder=folder / "cache")
@@ -93,9 +96,9 @@ class TestSpool(PluginContract):
         return SpoolPlugin()
 
 
-class _Leaks:
-    def __init__(self, how: str, folder: Path) -> None:
-        self.how, self.folder = how, folder
+class LeakyPlugin:
+    def __init__(self, place: str, folder: Path) -> None:
+        self.place, self.folder = place, folder
 
     @imgkit.hookimpl(trylast=True)
     def imgkit_authenticate(self, request: Any) -> None:
@@ -103,44 +106,46 @@ class _Leaks:
 
     @imgkit.hookimpl(tryfirst=True)
     def imgkit_prepare(self, request: Any) -> None:
-        if self.how == "log":
+        if self.place == "log":
             logging.getLogger("mine").warning("with %s", {"key": canary.KEY})
-        elif self.how == "file":
-            (self.folder / "x").write_bytes(canary.spellings()[2].encode())
-        elif self.how == "repr":
+        elif self.place == "file":
+            (self.folder / "x").write_bytes(canary.encode_variants()[2].encode())
+        elif self.place == "repr":
             self.key = canary.KEY
 
     def __repr__(self) -> str:
-        return f"Leaks({vars(self)})" if self.how == "repr" else "Leaks()"
+        return f"Leaks({vars(self)})" if self.place == "repr" else "Leaks()"
 
 
-@pytest.mark.parametrize("how", ["log", "file", "repr"])
-def test_the_scan_finds_leaks(how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("place", ["log", "file", "repr"])
+def test_plugin_contract_finds_leaks(place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Fails a plugin that leaks the key into a log, a file or its repr."""
+
     class Contract(PluginContract):
         def plugin(self, folder: Path) -> object:
-            return _Leaks(how, folder)
+            return LeakyPlugin(place, folder)
 
     with pytest.raises(AssertionError):
-        Contract().test_no_secret_leaves("sync", "success", tmp_path, caplog)
+        Contract().test_leaks_no_secret("sync", "success", tmp_path, caplog)
 
 
-def test_the_scan_looks_everywhere(tmp_path: Path) -> None:
-    """Each hiding place is found, in each spelling, and what is clean is not accused."""
-    assert canary.found_in("nothing", ValueError("nothing"), folders=[tmp_path]) == []
-    for text in canary.spellings():
+def test_find_secret_searches_all_places(tmp_path: Path) -> None:
+    """Finds each encoding of the key in each place, and nothing in clean values."""
+    assert canary.find_secret("nothing", ValueError("nothing"), folders=[tmp_path]) == []
+    for text in canary.encode_variants():
         error = ValueError("x")
         error.add_note(f"note {text}")
-        assert canary.found_in(error)
-        assert canary.found_in({"a": text})
-        assert canary.found_in(text.encode())
+        assert canary.find_secret(error)
+        assert canary.find_secret({"a": text})
+        assert canary.find_secret(text.encode())
         with pytest.raises(ValueError, match="no word") as caught:
-            _frame_with(text)
-        assert canary.found_in(caught.value)
+            raise_with_secret_in_frame(text)
+        assert canary.find_secret(caught.value)
     record = logging.LogRecord("n", 10, "p", 1, "%s", (canary.KEY,), None)
-    assert canary.found_in(records=[record])
+    assert canary.find_secret(records=[record])
 
 
-def _frame_with(text: str) -> None:
+def raise_with_secret_in_frame(text: str) -> None:
     code = compile("def f(hidden):\n    raise ValueError('no word of it')\nf(text)", "module", "exec")
     exec(code, {"text": text, "__name__": "elsewhere"})
 
@@ -148,8 +153,8 @@ def _frame_with(text: str) -> None:
 NUMBERS = itertools.count()
 
 
-class Wrong(OpenAIProvider):
-    """Lets builtin exceptions out, and never says the same twice."""
+class FaultyProvider(OpenAIProvider):
+    """A provider that leaks builtin exceptions and encodes equal requests differently."""
 
     def decode(self, head: Any, body: Any, target: Any, secrets: Any = ()) -> Any:
         json.loads(body.raw())
@@ -158,8 +163,8 @@ class Wrong(OpenAIProvider):
     def encode(self, request: Any, inputs: Any, target: Any) -> Any:
         from dataclasses import replace
 
-        made = super().encode(request, inputs, target)
-        return replace(made, headers={**made.headers, "x-number": str(next(NUMBERS))})
+        encoded = super().encode(request, inputs, target)
+        return replace(encoded, headers={**encoded.headers, "x-number": str(next(NUMBERS))})
 
     def error(self, head: Any, body: bytes, secrets: Any) -> Any:
         return imgkit.ServerError(body.decode("latin-1") or "nothing at all", status=head.status)
@@ -167,33 +172,43 @@ class Wrong(OpenAIProvider):
 
 @pytest.mark.parametrize(
     "test",
-    ["test_requests", "test_replies_without_pictures", "test_errors", "test_errors_that_the_core_acts_on"],
+    [
+        "test_encodes_requests",
+        "test_reply_without_images_is_an_error",
+        "test_maps_errors",
+        "test_retry_relevant_errors",
+    ],
 )
-def test_the_provider_contract_can_fail(test: str) -> None:
+def test_provider_contract_can_fail(test: str) -> None:
+    """Fails a faulty provider."""
+
     class Contract(TestOpenAI):
         def provider(self) -> Provider:
-            return Wrong()
+            return FaultyProvider()
 
     with pytest.raises((AssertionError, ValueError)):
-        getattr(Contract(), test)(*([500] if test == "test_errors" else []))
+        getattr(Contract(), test)(*([500] if test == "test_maps_errors" else []))
 
 
-class _Alters:
+class RetriesUnknownOutcomes:
     @imgkit.hookimpl
     def imgkit_retry_wait(self, outcome: Any) -> float:
         return 0.0 if outcome.attempts < 2 else -1.0
 
 
-def test_the_plugin_contract_can_fail(tmp_path: Path) -> None:
+def test_plugin_contract_can_fail(tmp_path: Path) -> None:
+    """Fails a plugin that repeats a request of unknown outcome."""
+
     class Contract(PluginContract):
         def plugin(self, folder: Path) -> object:
-            return _Alters()
+            return RetriesUnknownOutcomes()
 
     with pytest.raises(AssertionError):
-        Contract().test_calls_end_as_without_it("sync", "closed", tmp_path)
+        Contract().test_does_not_change_the_outcome("sync", "closed", tmp_path)
 
 
-def test_scripts_must_be_consumed() -> None:
+def test_assert_consumed_counts_unused_scripts() -> None:
+    """Counts the scripts that had no connection."""
     with WireServer(reply(200, answer()), drop) as server, imgkit.ImageService(
         "requests", base_url=server.base_url
     ) as service:  # fmt: skip
@@ -202,7 +217,8 @@ def test_scripts_must_be_consumed() -> None:
             server.assert_consumed()
 
 
-def test_unknown_names() -> None:
+def test_unknown_name_raises_attribute_error() -> None:
+    """Raises an AttributeError for an unknown name of the room."""
     import imgkit.testing
 
     with pytest.raises(AttributeError, match="NoSuchContract"):

@@ -1,4 +1,4 @@
-"""The plugin of pytest, run by pytest: offline unless asked, and nothing sent by accident."""
+"""The pytest plugin, run by pytest in a subprocess: offline by default, recording only on request."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from imgkit.testing.wire_server import WireServer, reply
 EXAMPLE = Path(__file__).parents[2] / "examples/testing-an-app"
 
 pytest_plugins = ["pytester"]
+
+TIMEOUT_S = 60
 
 TESTS = """
 import asyncio, imgkit, pytest
@@ -49,61 +51,66 @@ def test_coroutines(async_image_service):
 """
 
 
-def run(pytester: pytest.Pytester, *args: str) -> Any:
-    return pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", "-W", "error", *args)
+def run_pytest(pytester: pytest.Pytester, *args: str) -> Any:
+    """Run pytest in a subprocess, with warnings as errors."""
+    return pytester.runpytest_subprocess(
+        "-q", "-p", "no:cacheprovider", "-W", "error", *args, timeout=TIMEOUT_S
+    )
 
 
-def test_offline_unless_asked(pytester: pytest.Pytester) -> None:
+def test_unmarked_tests_run_offline(pytester: pytest.Pytester) -> None:
+    """Runs tests without the marker on the offline backend."""
     pytester.makepyfile(OFFLINE)
-    run(pytester).assert_outcomes(passed=2)
+    run_pytest(pytester).assert_outcomes(passed=2)
 
 
-def test_record_and_replay(pytester: pytest.Pytester) -> None:
-    """Without a cassette nothing is sent, and the failure says how to record; then it is replayed."""
+def test_records_once_then_replays(pytester: pytest.Pytester) -> None:
+    """Fails without a cassette and sends nothing; then records, and replays."""
     with WireServer(reply(200, answer(png(1)))) as server:
         pytester.makepyfile(test_it=TESTS.format(base_url=server.base_url))
-        failed = run(pytester)
+        failed = run_pytest(pytester)
         failed.assert_outcomes(errors=2)
         failed.stdout.fnmatch_lines(["*no cassette*cassettes/test_it/test_fox.yaml*--imgkit-record=once*"])
         assert server.accepted == 0
-        run(pytester, "--imgkit-record=once").assert_outcomes(passed=2)
+        run_pytest(pytester, "--imgkit-record=once").assert_outcomes(passed=2)
         assert server.posts == 2
     folder = pytester.path / "cassettes/test_it"
     assert sorted(path.name for path in folder.iterdir()) == ["cat.yaml", "test_fox.yaml"]
-    run(pytester).assert_outcomes(passed=2)
-    run(pytester, "-n", "2").assert_outcomes(passed=2)
+    run_pytest(pytester).assert_outcomes(passed=2)
+    run_pytest(pytester, "-n", "2").assert_outcomes(passed=2)
 
 
-def test_another_request_fails_and_tells_what_differs(pytester: pytest.Pytester) -> None:
+def test_changed_request_fails_with_its_differences(pytester: pytest.Pytester) -> None:
+    """Fails an unrecorded request, lists the fields that differ, and sends nothing."""
     with WireServer(reply(200, answer(png(1)))) as server:
         source = TESTS.format(base_url=server.base_url)
         pytester.makepyfile(test_it=source)
-        run(pytester, "--imgkit-record=once").assert_outcomes(passed=2)
+        run_pytest(pytester, "--imgkit-record=once").assert_outcomes(passed=2)
         pytester.makepyfile(test_it=source.replace('"a fox"', '"a wolf"'))
-        failed = run(pytester)
+        failed = run_pytest(pytester)
         failed.assert_outcomes(passed=1, failed=1)
         failed.stdout.fnmatch_lines(
             [
-                '*imgkit_body differs: prompt: "a fox" was recorded, "a wolf" is asked for*',
-                "*imgkit: nothing was sent: *--imgkit-record=new_episodes*",
+                '*imgkit_body differs: prompt: "a fox" was recorded, "a wolf" is requested*',
+                "*imgkit: Nothing was sent. *--imgkit-record=new_episodes*",
             ]
         )
         failed.stdout.no_fnmatch_line("*whether the request was received is not known*")
         assert server.posts == 2
 
 
-def test_rewriting(pytester: pytest.Pytester) -> None:
-    """What is not asked for any more goes."""
+def test_rewrite_deletes_old_recordings(pytester: pytest.Pytester) -> None:
+    """Replaces old recordings in rewrite mode."""
     with WireServer(reply(200, answer(png(1)))) as server:
         source = TESTS.format(base_url=server.base_url)
         pytester.makepyfile(test_it=source)
-        run(pytester, "--imgkit-record=once").assert_outcomes(passed=2)
+        run_pytest(pytester, "--imgkit-record=once").assert_outcomes(passed=2)
         pytester.makepyfile(test_it=source.replace('"a fox"', '"a wolf"'))
-        run(pytester, "--imgkit-record=rewrite").assert_outcomes(passed=2)
+        run_pytest(pytester, "--imgkit-record=rewrite").assert_outcomes(passed=2)
     text = (pytester.path / "cassettes/test_it/test_fox.yaml").read_text()
     assert "a wolf" in text
     assert "a fox" not in text
-    run(pytester).assert_outcomes(passed=2)
+    run_pytest(pytester).assert_outcomes(passed=2)
 
 
 SHARED = """
@@ -122,54 +129,56 @@ def test_it(image_service, animal):
 
 @pytest.mark.parametrize("workers", [(), ("-n", "3")], ids=["in one process", "in three"])
 @pytest.mark.parametrize("mode", ["new_episodes", "rewrite"])
-def test_tests_that_share_a_cassette(mode: str, workers: tuple[str, ...], pytester: pytest.Pytester) -> None:
-    """None loses what another one has recorded and paid for; what nobody asks for any more goes."""
+def test_tests_can_share_a_cassette(mode: str, workers: tuple[str, ...], pytester: pytest.Pytester) -> None:
+    """Keeps the recordings of all tests that share a cassette, in one process or in three."""
     with WireServer(reply(200, answer(png(1)))) as server:
         source = SHARED.format(base_url=server.base_url)
         pytester.makepyfile(test_it=source.replace('"a "', '"two of "'))
-        run(pytester, "--imgkit-record=new_episodes").assert_outcomes(passed=6)
+        run_pytest(pytester, "--imgkit-record=new_episodes").assert_outcomes(passed=6)
         pytester.makepyfile(test_it=source)
-        run(pytester, f"--imgkit-record={mode}", *workers).assert_outcomes(passed=6)
+        run_pytest(pytester, f"--imgkit-record={mode}", *workers).assert_outcomes(passed=6)
         assert server.posts == 12
-    run(pytester).assert_outcomes(passed=6)
+    run_pytest(pytester).assert_outcomes(passed=6)
     (path,) = pytester.path.glob("cassettes/test_it/*")
     assert ("two of" in path.read_text()) == (mode == "new_episodes")
 
 
-def test_retries_do_not_wait_on_replay(pytester: pytest.Pytester) -> None:
-    """A recorded 429 that asked for seconds is tried again at once."""
-    slow = reply(429, {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}, retry_after="1")
+def test_replay_retries_without_waiting(pytester: pytest.Pytester) -> None:
+    """Retries a recorded 429 at once, although it asked for 100 seconds."""
+    slow = reply(429, {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}, retry_after_ms="10")
     with WireServer(slow, reply(200, answer(png(1)))) as server:
         source = TESTS.format(base_url=server.base_url).partition("@pytest.mark.imgkit_cassette(name")[0]
         pytester.makepyfile(test_it=source)
-        run(pytester, "--imgkit-record=once").assert_outcomes(passed=1)
+        run_pytest(pytester, "--imgkit-record=once").assert_outcomes(passed=1)
         assert server.posts == 2
     text = (pytester.path / "cassettes/test_it/test_fox.yaml").read_text()
     path = pytester.path / "cassettes/test_it/test_fox.yaml"
-    path.write_text(text.replace("'1'", "'100'"))
-    began = time.monotonic()
-    run(pytester).assert_outcomes(passed=1)
-    assert time.monotonic() - began < 30
+    assert "'10'" in text
+    path.write_text(text.replace("'10'", "'100000'"))
+    start = time.monotonic()
+    run_pytest(pytester).assert_outcomes(passed=1)
+    assert time.monotonic() - start < 30
 
 
-def test_the_example(pytester: pytest.Pytester) -> None:
-    """A project that is to be copied from: its suite replays, and nothing in it is secret."""
+def test_example_project_replays(pytester: pytest.Pytester) -> None:
+    """Replays the example project, whose cassettes hold no secret."""
     shutil.copytree(EXAMPLE, pytester.path, dirs_exist_ok=True)
-    run(pytester).assert_outcomes(passed=5)
+    run_pytest(pytester).assert_outcomes(passed=5)
     assert imgkit_command(["cassette", "check", str(pytester.path / "tests/cassettes")]) == 0
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected_line"),
     [
-        ('record="sometimes"', "*record is one of none, once*"),
+        ('record="sometimes"', "*Unknown record mode 'sometimes'. Available: none, once*"),
         (
             'nmae="fox"',
-            "*UsageError: imgkit_cassette got an unexpected keyword*nmae*: it is imgkit_cassette(name=*",
+            "*UsageError: imgkit_cassette got an unexpected keyword*nmae*. Usage: imgkit_cassette(name=*",
         ),
     ],
 )
-def test_a_wrong_marker(arguments: str, told: str, pytester: pytest.Pytester) -> None:
+def test_wrong_marker_is_a_usage_error(arguments: str, expected_line: str, pytester: pytest.Pytester) -> None:
+    """Reports a wrong argument of the marker."""
     pytester.makepyfile(
         f"""
         import pytest
@@ -178,12 +187,13 @@ def test_a_wrong_marker(arguments: str, told: str, pytester: pytest.Pytester) ->
         def test_it(image_service): ...
         """
     )
-    failed = run(pytester)
+    failed = run_pytest(pytester)
     failed.assert_outcomes(errors=1)
-    failed.stdout.fnmatch_lines([told])
+    failed.stdout.fnmatch_lines([expected_line])
 
 
-def test_it_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
+def test_plugin_imports_no_heavy_library(pytester: pytest.Pytester) -> None:
+    """Imports no HTTP library, no YAML, no Pillow and no vcrpy at startup."""
     pytester.makepyfile(
         """
         import sys
@@ -193,7 +203,7 @@ def test_it_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
             assert not heavy & set(sys.modules)
         """
     )
-    run(pytester).assert_outcomes(passed=1)
+    run_pytest(pytester).assert_outcomes(passed=1)
 
 
 NAMES = """
@@ -224,18 +234,18 @@ def test_it(image_service, words):
 """
 
 
-def test_no_two_tests_share_a_cassette(pytester: pytest.Pytester) -> None:
-    """Methods of two classes, and parameters that differ in characters which no file may have."""
+def test_cassette_paths_are_unique(pytester: pytest.Pytester) -> None:
+    """Gives methods of two classes and unusual parameters a cassette each."""
     with WireServer(reply(200, answer(png(1)))) as server:
         pytester.makepyfile(test_it=NAMES.format(base_url=server.base_url))
-        run(pytester, "--imgkit-record=once").assert_outcomes(passed=6)
+        run_pytest(pytester, "--imgkit-record=once").assert_outcomes(passed=6)
         assert server.posts == 6
     names = sorted(path.name for path in (pytester.path / "cassettes/test_it").iterdir())
     assert len(names) == 6
     assert names[:2] == ["TestOne.test_it.yaml", "TestTwo.TestInner.test_it.yaml"]
     assert sum(name.startswith("test_it[a-b]-") for name in names) == 2
     assert all(name.isascii() and len(name) < 200 for name in names)
-    run(pytester, "-n", "2").assert_outcomes(passed=6)
+    run_pytest(pytester, "-n", "2").assert_outcomes(passed=6)
 
 
 OWN_SERVICE = """
@@ -261,13 +271,13 @@ def test_both(image_service, async_image_service):
 """
 
 
-def test_the_marker_is_enough(pytester: pytest.Pytester) -> None:
-    """A service that a test makes itself sends nothing either; two services share the cassette of a test."""
+def test_marker_covers_every_service(pytester: pytest.Pytester) -> None:
+    """Replays a service that the test creates itself, and two services on a shared cassette."""
     with WireServer(reply(200, answer(png(1)))) as server:
         pytester.makepyfile(test_it=OWN_SERVICE.format(base_url=server.base_url))
-        run(pytester).assert_outcomes(errors=2)
+        run_pytest(pytester).assert_outcomes(errors=2)
         assert server.accepted == 0
-        run(pytester, "--imgkit-record=once").assert_outcomes(passed=2)
+        run_pytest(pytester, "--imgkit-record=once").assert_outcomes(passed=2)
         assert server.posts == 3
-    run(pytester).assert_outcomes(passed=2)
+    run_pytest(pytester).assert_outcomes(passed=2)
     assert (pytester.path / "cassettes/test_it/test_both.yaml").read_text().count("method: POST") == 2

@@ -1,4 +1,4 @@
-"""Beside pytest-recording: both plugins in one run, one kind of cassette."""
+"""The pytest plugin works beside pytest-recording; both write the same kind of cassette."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, reply
 
 pytest_plugins = ["pytester"]
+
+TIMEOUT_S = 60
 
 TESTS = """
 import asyncio, imgkit, pytest
@@ -51,47 +53,70 @@ def test_offline(image_service):
 """
 
 
-def run(pytester: pytest.Pytester, *args: str) -> Any:
-    return pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", "-W", "error", *args)
+def run_pytest(pytester: pytest.Pytester, *args: str) -> Any:
+    """Run pytest in a subprocess, with warnings as errors."""
+    return pytester.runpytest_subprocess(
+        "-q", "-p", "no:cacheprovider", "-W", "error", *args, timeout=TIMEOUT_S
+    )
 
 
-def write(pytester: pytest.Pytester, base_url: str, prompt: str = "a fox") -> None:
+def write_tests(pytester: pytest.Pytester, base_url: str, prompt: str = "a fox") -> None:
+    """Write a test file with tests for both plugins."""
     pytester.makepyfile(test_it=TESTS.format(base_url=base_url, prompt=prompt, key=canary.KEY))
 
 
-def test_both_record_and_replay(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each by its own option; then without a network, one process or two; the cassettes are alike."""
+def test_each_plugin_records_with_its_own_option(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sends nothing by default, and records each plugin's tests with that plugin's option."""
     monkeypatch.setenv("OPENAI_API_KEY", canary.KEY)
     with WireServer(reply(200, answer(png(1, 200)))) as server:
-        write(pytester, server.base_url)
-        run(pytester).assert_outcomes(failed=2, errors=1, passed=1)
+        write_tests(pytester, server.base_url)
+        run_pytest(pytester).assert_outcomes(failed=2, errors=1, passed=1)
         assert server.accepted == 0
-        run(pytester, "--record-mode=once").assert_outcomes(passed=3, errors=1)
+        run_pytest(pytester, "--record-mode=once").assert_outcomes(passed=3, errors=1)
         assert server.posts == 2
-        run(pytester, "--imgkit-record=once").assert_outcomes(passed=4)
+        run_pytest(pytester, "--imgkit-record=once").assert_outcomes(passed=4)
         assert server.posts == 3
-    run(pytester, "--block-network").assert_outcomes(passed=4)
-    run(pytester, "--block-network", "-n", "2").assert_outcomes(passed=4)
-    folder = Path(pytester.path, "cassettes/test_it")
-    names = ["test_ours.yaml", "test_theirs.yaml", "test_theirs_with_coroutines.yaml"]
-    assert sorted(one.name for one in folder.glob("*.yaml")) == names
-    ours, theirs = (yaml.safe_load((folder / name).read_text()) for name in names[:2])
-    for one in (*ours["interactions"], *theirs["interactions"]):
-        del one["response"]["headers"]
-    assert ours == theirs
-    assert imgkit_command(["cassette", "check", str(folder)]) == 0
-    assert canary.found_in(folders=[folder]) == []
+    check_cassettes(Path(pytester.path, "cassettes/test_it"))
 
 
-def test_a_miss_names_what_differs(pytester: pytest.Pytester) -> None:
-    """Field by field, where vcrpy would show two bodies; pytest-recording's cassettes too."""
+def test_both_plugins_replay_without_network(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replays the cassettes of both plugins without a network, in one process and in two."""
+    monkeypatch.setenv("OPENAI_API_KEY", canary.KEY)
     with WireServer(reply(200, answer(png(1, 200)))) as server:
-        write(pytester, server.base_url)
-        run(pytester, "--record-mode=once", "--imgkit-record=once").assert_outcomes(passed=4)
-    write(pytester, server.base_url, prompt="a wolf")
-    failed = run(pytester, "-n", "2")
+        write_tests(pytester, server.base_url)
+        run_pytest(pytester, "--record-mode=once", "--imgkit-record=once").assert_outcomes(passed=4)
+    run_pytest(pytester, "--block-network").assert_outcomes(passed=4)
+    run_pytest(pytester, "--block-network", "-n", "2").assert_outcomes(passed=4)
+    check_cassettes(Path(pytester.path, "cassettes/test_it"))
+
+
+def check_cassettes(folder: Path) -> None:
+    """Fail unless both plugins wrote equal cassettes without secrets."""
+    names = ["test_ours.yaml", "test_theirs.yaml", "test_theirs_with_coroutines.yaml"]
+    assert sorted(path.name for path in folder.glob("*.yaml")) == names
+    own, other = (yaml.safe_load((folder / name).read_text()) for name in names[:2])
+    for entry in (*own["interactions"], *other["interactions"]):
+        del entry["response"]["headers"]
+    assert own == other
+    assert imgkit_command(["cassette", "check", str(folder)]) == 0
+    assert canary.find_secret(folders=[folder]) == []
+
+
+def test_miss_lists_differing_fields(pytester: pytest.Pytester) -> None:
+    """Lists the fields that differ, also for pytest-recording's cassettes."""
+    with WireServer(reply(200, answer(png(1, 200)))) as server:
+        write_tests(pytester, server.base_url)
+        run_pytest(pytester, "--record-mode=once", "--imgkit-record=once").assert_outcomes(passed=4)
+    write_tests(pytester, server.base_url, prompt="a wolf")
+    failed = run_pytest(pytester, "-n", "2")
     failed.assert_outcomes(failed=3, passed=1)
-    # Of the tracebacks: where CI is set, pytest says it all once more in its summary.
-    told = [line for line in failed.outlines if line.startswith("E ") and "imgkit_body differs" in line]
-    assert len(told) == 3
-    assert all('prompt: "a fox" was recorded, "a wolf" is asked for' in line for line in told)
+    # Count the tracebacks only: in CI, pytest repeats each message in its summary.
+    differences = [
+        line for line in failed.outlines if line.startswith("E ") and "imgkit_body differs" in line
+    ]
+    assert len(differences) == 3
+    assert all('prompt: "a fox" was recorded, "a wolf" is requested' in line for line in differences)

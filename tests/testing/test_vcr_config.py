@@ -1,4 +1,4 @@
-"""Cassettes: recorded with one backend, replayed with any; no secret on them, pictures beside them."""
+"""Cassettes record with any backend and replay on any other, without secrets, with images beside them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import vcr
 import yaml
 
 import imgkit
-from imgkit.cassettes.keys import key_like
+from imgkit.cassettes.api_keys import find_key
 from imgkit.cassettes.scrubbing import scrub_text, scrub_url
 from imgkit.cassettes.side_files import SideFiles
-from imgkit.cassettes.writer import dump
+from imgkit.cassettes.writer import dump_cassette
 from imgkit.cli.run import run
 from imgkit.testing import canary, cassette, vcr_config
 from imgkit.testing.samples import answer, png
@@ -28,8 +28,8 @@ from imgkit.testing.wire_server import Line, WireServer, reply
 BIG = png(1, 700)
 
 
-def script(line: Line) -> None:
-    """A server that shows all that must not be on a cassette."""
+def send_private_data(line: Line) -> None:
+    """Reply with all kinds of data that a cassette must not hold."""
     private = {
         "set_cookie": "session=SECRET",
         "openai_organization": "org-SECRET",
@@ -56,7 +56,8 @@ CALLS = {
 }
 
 
-def outcome(service: imgkit.ImageService, name: str) -> Any:
+def make_call(service: imgkit.ImageService, name: str) -> Any:
+    """Return the images of a call, or the class and code of its error."""
     try:
         return [image.data for image in CALLS[name](service)]
     except imgkit.ApiError as error:
@@ -64,42 +65,42 @@ def outcome(service: imgkit.ImageService, name: str) -> Any:
 
 
 def play(path: Path, backend: str, base_url: str, names: Any, mode: str, **options: Any) -> list[Any]:
-    """Make calls with a blocking service on a cassette."""
+    """Make calls with a sync service on a cassette."""
     with (
         cassette(path, record_mode=mode),
         imgkit.ImageService(
             backend, base_url=base_url, api_key=canary.KEY, retry=False, **options
         ) as service,
     ):
-        return [outcome(service, name) for name in names]
+        return [make_call(service, name) for name in names]
 
 
 @pytest.mark.parametrize("recorder", ["requests", "aiohttp"])
 @pytest.mark.parametrize("player", ["requests", "aiohttp"])
-def test_one_cassette_every_backend(recorder: str, player: str, tmp_path: Path) -> None:
-    """In any order, a large edit included, with the server gone and another key."""
+def test_replays_on_every_backend(recorder: str, player: str, tmp_path: Path) -> None:
+    """Replays on either backend in another order, without the server and without the key."""
     path = tmp_path / "c.yaml"
-    with WireServer(script) as server:
+    with WireServer(send_private_data) as server:
         base_url = server.base_url
         recorded = dict(zip(CALLS, play(path, recorder, base_url, CALLS, "all"), strict=True))
     names = list(reversed(CALLS))
     assert play(path, player, base_url, names, "none") == [recorded[name] for name in names]
 
 
-def test_nothing_secret(tmp_path: Path) -> None:
-    """Neither in the text nor in the files beside it."""
-    with WireServer(script) as server:
+def test_records_no_secret(tmp_path: Path) -> None:
+    """Writes no secret to the cassette or its image files."""
+    with WireServer(send_private_data) as server:
         play(tmp_path / "c.yaml", "requests", server.base_url, CALLS, "all", organization="org-SECRET")
-    assert canary.found_in(folders=[tmp_path]) == []
+    assert canary.find_secret(folders=[tmp_path]) == []
     for path in tmp_path.rglob("*"):
         if path.is_file():
             assert b"SECRET" not in path.read_bytes(), path
 
 
-def test_pictures_are_beside_it(tmp_path: Path) -> None:
-    """A reply of 1.9 MB costs less than 5 KB of text; equal pictures are one file; a safe loader reads it."""
+def test_writes_images_beside_cassette(tmp_path: Path) -> None:
+    """Writes each image once to a file, and keeps 5 KB of text per reply."""
     path = tmp_path / "c.yaml"
-    with WireServer(script) as server:
+    with WireServer(send_private_data) as server:
         play(path, "requests", server.base_url, ["big", "edit", "edit", "big"], "all")
     assert path.stat().st_size < 4 * 5000
     loaded = yaml.safe_load(path.read_text())
@@ -107,29 +108,29 @@ def test_pictures_are_beside_it(tmp_path: Path) -> None:
     assert "!!binary" not in path.read_text()
     assert "!!python" not in path.read_text()
     files = sorted((tmp_path / "c.yaml.files").iterdir())
-    assert {one.read_bytes() for one in files} >= {BIG, png(2, 64), png(3, 64)}
-    assert len(files) == len({one.read_bytes() for one in files}) == 3
+    assert {path.read_bytes() for path in files} >= {BIG, png(2, 64), png(3, 64)}
+    assert len(files) == len({path.read_bytes() for path in files}) == 3
 
 
-def test_calls_at_once_get_their_own_answers(tmp_path: Path) -> None:
-    """Replayed in another order than recorded, and at once."""
+def test_concurrent_calls_get_their_own_replies(tmp_path: Path) -> None:
+    """Gives concurrent calls their own replies, in another order than recorded."""
     path = tmp_path / "c.yaml"
     prompts = ["x" * n for n in range(1, 12)]
 
-    async def ask(base_url: str, mode: str, order: list[str]) -> dict[str, bytes]:
+    async def create_all(base_url: str, mode: str, order: list[str]) -> dict[str, bytes]:
         with cassette(path, record_mode=mode):
             async with imgkit.AsyncImageService("aiohttp", base_url=base_url, retry=False) as service:
-                replies = await asyncio.gather(*(service.create_image(one) for one in order))
-        return {one: made[0].data for one, made in zip(order, replies, strict=True)}
+                replies = await asyncio.gather(*(service.create_image(prompt) for prompt in order))
+        return {prompt: response[0].data for prompt, response in zip(order, replies, strict=True)}
 
-    with WireServer(script) as server:
+    with WireServer(send_private_data) as server:
         base_url = server.base_url
-        recorded = asyncio.run(ask(base_url, "all", prompts))
-    assert asyncio.run(ask(base_url, "none", prompts[::-1])) == recorded
+        recorded = asyncio.run(create_all(base_url, "all", prompts))
+    assert asyncio.run(create_all(base_url, "none", prompts[::-1])) == recorded
 
 
-def test_a_key_that_is_left_keeps_the_cassette_from_being_written(tmp_path: Path) -> None:
-    """It is put aside, for its owner alone: what was paid for is not lost."""
+def test_suspected_key_prevents_writing(tmp_path: Path) -> None:
+    """Writes a private copy in place of the cassette if the text may hold a key."""
     path = tmp_path / "c.yaml"
     token = "eyJ" + "a" * 30 + "." + "b" * 30 + ".c"
     with WireServer(reply(200, {**answer(), "note": token})) as server:
@@ -137,28 +138,28 @@ def test_a_key_that_is_left_keeps_the_cassette_from_being_written(tmp_path: Path
             play(path, "requests", server.base_url, ["create"], "all")
     assert token not in str(caught.value)
     assert not path.exists()
-    aside = tmp_path / "c.yaml.refused"
-    assert stat.S_IMODE(aside.stat().st_mode) == 0o600
-    assert token in aside.read_text()
+    refused = tmp_path / "c.yaml.refused"
+    assert stat.S_IMODE(refused.stat().st_mode) == 0o600
+    assert token in refused.read_text()
 
 
-def test_a_refused_cassette_leaves_nothing_patched(tmp_path: Path) -> None:
-    """Vcrpy would leave the HTTP libraries in its hands until somebody lets go of the exception."""
+def test_refused_cassette_restores_http_libraries(tmp_path: Path) -> None:
+    """Restores the HTTP libraries before it raises the error."""
     import http.client
 
-    own = http.client.HTTPConnection
+    original = http.client.HTTPConnection
     token = "eyJ" + "a" * 30 + "." + "b" * 30 + ".c"
     with WireServer(reply(200, {**answer(), "note": token})) as server:
         with pytest.raises(imgkit.ConfigurationError, match="looks like a key") as caught:
             play(tmp_path / "c.yaml", "requests", server.base_url, ["create"], "all")
-        assert http.client.HTTPConnection is own
+        assert http.client.HTTPConnection is original
     assert caught.value is not None
 
 
-def test_the_settings_are_for_plain_vcrpy(tmp_path: Path) -> None:
-    """As keywords of `use_cassette`, and as what the fixture of pytest-recording returns."""
+def test_settings_work_with_plain_vcrpy(tmp_path: Path) -> None:
+    """Works as keyword arguments of `vcr.use_cassette`."""
     path = tmp_path / "c.yaml"
-    with WireServer(script) as server:
+    with WireServer(send_private_data) as server:
         base_url = server.base_url
         for mode in ("once", "none"):
             with (
@@ -167,26 +168,28 @@ def test_the_settings_are_for_plain_vcrpy(tmp_path: Path) -> None:
             ):
                 service.create_image("a big fox")
         assert server.posts == 1
-    assert canary.found_in(folders=[tmp_path]) == []
+    assert canary.find_secret(folders=[tmp_path]) == []
 
 
-def test_missing_or_changed_pictures(tmp_path: Path) -> None:
+def test_missing_or_changed_image_is_an_error(tmp_path: Path) -> None:
+    """Raises an error if an image is missing or has changed."""
     path = tmp_path / "c.yaml"
-    with WireServer(script) as server:
+    with WireServer(send_private_data) as server:
         base_url = server.base_url
         play(path, "requests", base_url, ["big"], "all")
-    (picture,) = (tmp_path / "c.yaml.files").iterdir()
-    picture.write_bytes(BIG[:-1])
-    with pytest.raises(imgkit.ConfigurationError, match="not the picture"):
+    (image,) = (tmp_path / "c.yaml.files").iterdir()
+    image.write_bytes(BIG[:-1])
+    with pytest.raises(imgkit.ConfigurationError, match="differs from the recorded image"):
         play(path, "requests", base_url, ["big"], "none")
-    picture.unlink()
-    with pytest.raises(imgkit.ConfigurationError, match="record again"):
+    image.unlink()
+    with pytest.raises(imgkit.ConfigurationError, match="Restore it or record again"):
         play(path, "requests", base_url, ["big"], "none")
 
 
-def test_recording_anew_leaves_no_old_pictures(tmp_path: Path) -> None:
+def test_new_recording_deletes_old_images(tmp_path: Path) -> None:
+    """Deletes the images of the old recording."""
     path = tmp_path / "c.yaml"
-    with WireServer(script) as server:
+    with WireServer(send_private_data) as server:
         play(path, "requests", server.base_url, ["big"], "all")
         path.unlink()
         play(path, "requests", server.base_url, ["wrong"], "all")
@@ -194,7 +197,7 @@ def test_recording_anew_leaves_no_old_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "all_parameters", "gone", "stays"),
+    ("url", "all_parameters", "removed", "contained"),
     [
         ("https://h/x?sig=SECRET&n=1", True, "SECRET", "n=scrubbed-"),
         ("https://h/x?api-key=SECRET&api-version=1", False, "SECRET", "api-version=1"),
@@ -205,19 +208,19 @@ def test_recording_anew_leaves_no_old_pictures(tmp_path: Path) -> None:
         ("https://h/x?a=1#SECRET", False, "SECRET", "https://h/x?a=1"),
     ],
 )
-def test_urls(url: str, all_parameters: bool, gone: str, stays: str) -> None:
-    """Once or twice, it comes to the same, and different secrets stay different."""
+def test_scrub_url(url: str, all_parameters: bool, removed: str, contained: str) -> None:
+    """Scrubs URLs the same way once or twice; different secrets stay different."""
     once = scrub_url(url, all_parameters=all_parameters)
-    assert gone not in once
-    assert stays in once
+    assert removed not in once
+    assert contained in once
     assert scrub_url(once, all_parameters=all_parameters) == once
     assert scrub_url("https://h/x?sig=A", all_parameters=True) != scrub_url(
         "https://h/x?sig=B", all_parameters=True
     )
 
 
-def test_texts() -> None:
-    """URLs in JSON are found in each of their spellings; what is no secret stays byte for byte."""
+def test_scrub_text() -> None:
+    """Finds URLs in each JSON spelling, and keeps text without secrets."""
     link = "https://h/x?sig=SECRET&n=1"
     for text in (
         json.dumps({"url": link}),
@@ -229,8 +232,8 @@ def test_texts() -> None:
     plain = b'{"prompt": "how? https://h/x", "b64_json": "' + base64.b64encode(BIG) + b'"}'
     assert scrub_text(plain) == plain
     assert scrub_text(b"key sk-abcdefghijkl.") == b"key sk-scrubbed."
-    assert key_like(b"Authorization: Bearer abcdefghijklmnopqrst") == "Bearer…"
-    assert key_like(plain) is None
+    assert find_key(b"Authorization: Bearer abcdefghijklmnopqrst") == "Bearer…"
+    assert find_key(plain) is None
 
 
 @pytest.mark.parametrize(
@@ -240,8 +243,8 @@ def test_texts() -> None:
     "key",
     ["sk-proj-SECRET0123456789", "xai-SECRET0123456789abcdefgh", "AIza" + "SECRETs" * 5, "org-SECRET0123"],
 )
-def test_where_a_key_begins(before: str, key: str) -> None:
-    """Behind whatever it stands, and however JSON and YAML write that, it is a key and is taken out."""
+def test_finds_key_after_any_character(before: str, key: str) -> None:
+    """Finds and scrubs a key after any character, however JSON or YAML escapes it."""
     for ascii_only in (True, False):
         text = json.dumps({"note": f"{before}{key}"}, ensure_ascii=ascii_only).encode()
         scrubbed = scrub_text(text)
@@ -249,21 +252,21 @@ def test_where_a_key_begins(before: str, key: str) -> None:
         assert scrub_text(scrubbed) == scrubbed
         assert before in json.loads(scrubbed)["note"]
         if not key.startswith("org-"):
-            assert key_like(text) is not None
-            assert key_like(dump([{"body": text.decode()}])) is not None
-            assert key_like(dump([{"body": f"{before}{key}"}])) is not None
-        assert key_like(dump([{"body": scrubbed.decode()}])) is None
+            assert find_key(text) is not None
+            assert find_key(dump_cassette([{"body": text.decode()}])) is not None
+            assert find_key(dump_cassette([{"body": f"{before}{key}"}])) is not None
+        assert find_key(dump_cassette([{"body": scrubbed.decode()}])) is None
 
 
-def test_words_that_only_end_like_one() -> None:
-    """A key begins a word: prompts keep what they say."""
+def test_keeps_words_that_contain_a_key_prefix() -> None:
+    """Keeps words that only contain the prefix of a key."""
     for text in (
         b"a task-management-board2024 on a desk-organizer-drawer",
         b"cyborg-anniversary",
         b"whisk-and-bowl12",
     ):
         assert scrub_text(text) == text
-        assert key_like(text) is None
+        assert find_key(text) is None
 
 
 ODD = {
@@ -274,28 +277,30 @@ ODD = {
 
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "application/octet-stream"])
-def test_headers_and_types_of_strangers(kind: str, tmp_path: Path) -> None:
-    """Whatever a header is called, and however text is labelled; what counts tokens is kept."""
+def test_scrubs_unknown_headers_and_content_types(kind: str, tmp_path: Path) -> None:
+    """Scrubs headers of any name and text of any type, and keeps token counts."""
     path = tmp_path / "c.yaml"
-    sent = {**ODD, "content-type": kind}
-    back = {**ODD, "x-ratelimit-remaining-tokens": "41"}
-    with WireServer(reply(200, b"note=sk-SECRET01234567", content_type=kind, **back)) as server:
+    request_headers = {**ODD, "content-type": kind}
+    reply_headers = {**ODD, "x-ratelimit-remaining-tokens": "41"}
+    with WireServer(reply(200, b"note=sk-SECRET01234567", content_type=kind, **reply_headers)) as server:
         with cassette(path):
-            requests.post(f"{server.base_url}/x", data=b"key=sk-SECRET01234567", headers=sent, timeout=5)
-        with cassette(path, record_mode="none"):
-            again = requests.post(
-                f"{server.base_url}/x", data=b"key=sk-SECRET01234567", headers=sent, timeout=5
+            requests.post(
+                f"{server.base_url}/x", data=b"key=sk-SECRET01234567", headers=request_headers, timeout=5
             )
-    assert again.content == b"note=sk-scrubbed"
-    assert again.headers["x-ratelimit-remaining-tokens"] == "41"
-    assert again.headers["X-Ms-Client-Request-Id"] == "req_scrubbed"
+        with cassette(path, record_mode="none"):
+            replayed = requests.post(
+                f"{server.base_url}/x", data=b"key=sk-SECRET01234567", headers=request_headers, timeout=5
+            )
+    assert replayed.content == b"note=sk-scrubbed"
+    assert replayed.headers["x-ratelimit-remaining-tokens"] == "41"
+    assert replayed.headers["X-Ms-Client-Request-Id"] == "req_scrubbed"
     assert "SECRET" not in path.read_text()
     assert run(["cassette", "check", str(path)]) == 0
 
 
 @pytest.mark.parametrize("recorder", ["vcrpy", "plugin"])
-def test_a_key_that_the_server_repeats(recorder: str, http_backend: str, tmp_path: Path) -> None:
-    """The key that was sent is known, though it looks like nothing: a replay tells what the server said."""
+def test_scrubs_key_that_the_server_repeats(recorder: str, http_backend: str, tmp_path: Path) -> None:
+    """Scrubs the key that was sent, although it has no known prefix."""
     path = tmp_path / "c.yaml"
     key = "0123456789abcdef" * 2
     error = {"error": {"message": f"wrong key {key}, see 0123456789abcdef", "code": "invalid_api_key"}}
@@ -312,8 +317,8 @@ def test_a_key_that_the_server_repeats(recorder: str, http_backend: str, tmp_pat
             service.create_image("a fox")
 
 
-def test_bodies_come_back_byte_for_byte(tmp_path: Path) -> None:
-    """Also those that only look like a picture in a form, or name a file themselves."""
+def test_restores_bodies_byte_for_byte(tmp_path: Path) -> None:
+    """Restores bodies that mislabel an image, or that contain a placeholder."""
     form = b'--B\r\nContent-Disposition: form-data; name="image"\r\n\r\n' + png(1, 64) + b"\r\n--B--\r\n"
     tricky = [
         (form, "multipart/form-data; boundary=B"),
@@ -326,4 +331,4 @@ def test_bodies_come_back_byte_for_byte(tmp_path: Path) -> None:
     ]
     files = SideFiles(tmp_path / "c.yaml")
     for body, kind in tricky:
-        assert files.put_back(files.put_away(body, kind), kind) == body
+        assert files.restore_images(files.extract_images(body, kind), kind) == body

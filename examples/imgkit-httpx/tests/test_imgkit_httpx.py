@@ -11,7 +11,7 @@ CAPABILITIES = frozenset({"unsent", "connect timeout", "reuse", "proxy"})
 
 class TestHttpx(BackendContract):
     capabilities = CAPABILITIES
-    test_an_early_refusal = None  # httpx reads no reply while it sends
+    test_reads_early_refusal = None  # httpx reads no reply while it sends
 
     def backend(self, options):
         return HttpxBackend(options)
@@ -19,7 +19,7 @@ class TestHttpx(BackendContract):
 
 class TestAsyncHttpx(BackendContract):
     capabilities = CAPABILITIES
-    test_an_early_refusal = None
+    test_reads_early_refusal = None
 
     def backend(self, options):
         return AsyncHttpxBackend(options)

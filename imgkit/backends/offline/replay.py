@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 
 from imgkit.backends.offline.server import ServerResponse
-from imgkit.cassettes.meaning import meaning_of, missing, nearest
-from imgkit.cassettes.reader import read
+from imgkit.cassettes.matching import explain_miss, find_nearest, summarize_request
+from imgkit.cassettes.reader import read_exchanges
 from imgkit.errors import FixtureMissingError
 
 _FRAMING_HEADERS = frozenset({"content-encoding", "content-length", "transfer-encoding", "connection"})
@@ -33,8 +33,8 @@ class Replay:
 
     def __init__(self, fixtures: Path) -> None:
         self._recordings = [
-            (meaning_of(entry.method, entry.url, entry.content_type, entry.body), entry)
-            for entry in read(fixtures)
+            (summarize_request(entry.method, entry.url, entry.content_type, entry.body), entry)
+            for entry in read_exchanges(fixtures)
         ]
         self._replayed: set[int] = set()
         self._lock = threading.Lock()
@@ -48,7 +48,7 @@ class Replay:
             content_type: value of the header, or "".
             body: the complete body.
         """
-        wanted = meaning_of(method, url, content_type, body)
+        wanted = summarize_request(method, url, content_type, body)
         with self._lock:
             for index, (summary, entry) in enumerate(self._recordings):
                 if summary == wanted and index not in self._replayed:
@@ -68,9 +68,9 @@ class Replay:
         Args:
             method, url, content_type, body: as for `find_response`.
         """
-        wanted = meaning_of(method, url, content_type, body)
-        problem = missing(wanted, [(summary, str(entry.path)) for summary, entry in self._recordings])
-        index = nearest(wanted, (summary for summary, _ in self._recordings))
+        wanted = summarize_request(method, url, content_type, body)
+        problem = explain_miss(wanted, [(summary, str(entry.path)) for summary, entry in self._recordings])
+        index = find_nearest(wanted, (summary for summary, _ in self._recordings))
         entry = None if index is None else self._recordings[index][1]
         return FixtureMissingError(
             f"{problem}. Record it or pass strict=False.",

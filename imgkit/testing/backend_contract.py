@@ -1,4 +1,4 @@
-"""The contract of a backend: `imgkit.wire.messages.Backend` or `imgkit.wire.messages.AsyncBackend`."""
+"""The contract of a backend (`imgkit.backends.Backend` or `imgkit.backends.AsyncBackend`)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import Line, Script, WireServer, drip, drop, hang, head, raw, reply, reset
 from imgkit.wire.messages import AsyncBackend, Backend, BackendOptions
 
-_HEAD = {"content-type": "application/json", "x-request-id": "req_1", "connection": "close"}
-_CHUNKED = {**_HEAD, "transfer-encoding": "chunked"}
+_HEADERS = {"content-type": "application/json", "x-request-id": "req_1", "connection": "close"}
+_CHUNKED_HEADERS = {**_HEADERS, "transfer-encoding": "chunked"}
 
 UNKNOWN, API, UNREADABLE = imgkit.OutcomeUnknownError, imgkit.ApiError, imgkit.UnreadableReplyError
 
@@ -28,13 +28,13 @@ FAULTS: dict[str, tuple[Script, type[Exception] | tuple[type[Exception], ...]]] 
     "closed after the request": (drop, UNKNOWN),
     "reset after the request": (reset, UNKNOWN),
     "half a status line": (raw(b"HTTP/1.1 20"), UNKNOWN),
-    # Some libraries take half a head for a whole one: then nothing can be read. Both may have been billed.
+    # Some libraries accept half a head; then the body is unreadable. Either may have been billed.
     "half a head": (raw(b"HTTP/1.1 200 OK\r\nContent-Type: appl"), (UNKNOWN, UNREADABLE)),
     "garbage": (raw(b"HELLO\r\n\r\n"), UNKNOWN),
-    "half a body": (raw(head(200, {**_HEAD, "content-length": "100"}) + b'{"data'), UNKNOWN),
-    "half a chunk": (raw(head(200, _CHUNKED) + b'20\r\n{"data'), UNKNOWN),
-    "no last chunk": (raw(head(200, _CHUNKED) + b"2\r\n{}\r\n"), UNKNOWN),
-    "cut without a length": (raw(head(200, _HEAD) + b'{"data"'), UNREADABLE),
+    "half a body": (raw(head(200, {**_HEADERS, "content-length": "100"}) + b'{"data'), UNKNOWN),
+    "half a chunk": (raw(head(200, _CHUNKED_HEADERS) + b'20\r\n{"data'), UNKNOWN),
+    "no last chunk": (raw(head(200, _CHUNKED_HEADERS) + b"2\r\n{}\r\n"), UNKNOWN),
+    "cut without a length": (raw(head(200, _HEADERS) + b'{"data"'), UNREADABLE),
     "empty body": (reply(200, b""), UNREADABLE),
     "gateway page": (reply(504, b"<html>Gateway</html>", content_type="text/html"), UNKNOWN),
     "key echoed": (
@@ -46,39 +46,47 @@ FAULTS: dict[str, tuple[Script, type[Exception] | tuple[type[Exception], ...]]] 
 }
 SLOW: dict[str, Script] = {
     "silence": hang,
-    "the head drips": drip(head(200, {**_HEAD, "x-slow": "x" * 4000})),
-    "the body drips": drip(b" " * 4000, head(200, {**_HEAD, "content-length": "4000"})),
+    "the head drips": drip(head(200, {**_HEADERS, "x-slow": "x" * 4000})),
+    "the body drips": drip(b" " * 4000, head(200, {**_HEADERS, "content-length": "4000"})),
 }
 
 
 class BackendContract:
-    """What every backend does, under the blocking service and under the asynchronous one.
+    """The tests that every backend must pass, under `ImageService` and under `AsyncImageService`.
+
+    Override `backend` and declare the optional capabilities::
+
+        class TestMyBackend(BackendContract):
+            capabilities = frozenset({"unsent", "connect timeout"})
+
+            def backend(self, options):
+                return MyBackend(options)
 
     Attributes:
-        capabilities: what the backend can do beyond that; tests of others are skipped by their names:
+        capabilities: Optional capabilities of the backend. The contract skips the tests of the others:
 
-            - "unsent": failures to connect are told apart from everything that follows,
-            - "connect timeout": ``transfer.connect_timeout_s()`` bounds connecting,
-            - "reuse": ``BackendOptions.reuse_connections`` keeps connections open,
-            - "proxy": ``BackendOptions.proxy`` is used,
-            - "early refusal": an answer that comes during an upload is read.
+            - "unsent": Distinguishes a failed connection from every later failure.
+            - "connect timeout": Limits connecting by ``transfer.connect_timeout_s()``.
+            - "reuse": Keeps connections open if ``BackendOptions.reuse_connections`` is True.
+            - "proxy": Uses ``BackendOptions.proxy``.
+            - "early refusal": Reads a reply that arrives during the upload.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset()
 
     @pytest.fixture(params=["sync", "async"])
     def flavor(self, request: pytest.FixtureRequest) -> str:
-        """The colour of the service."""
+        """The service: "sync" or "async"."""
         return str(request.param)
 
     def backend(self, options: BackendOptions) -> Backend | AsyncBackend:
         """Return a new backend."""
-        raise NotImplementedError("a contract is told what to test")
+        raise NotImplementedError("Override backend() to return the backend under test.")
 
-    def needs(self, capability: str) -> None:
-        """Skip a test whose capability is not declared."""
+    def require(self, capability: str) -> None:
+        """Skip the test unless the backend declares the capability."""
         if capability not in self.capabilities:
-            pytest.skip(f"capability not declared: {capability}")
+            pytest.skip(f"The backend does not declare the capability {capability!r}.")
 
     def run(
         self,
@@ -88,31 +96,41 @@ class BackendContract:
         options: BackendOptions | None = None,
         **settings: Any,
     ) -> list[Any]:
-        """Make calls one after the other with one service; return what they return."""
-        given = {
+        """Make calls in turn with a new service; return their results.
+
+        Args:
+            flavor: "sync" or "async".
+            base_url: Base URL of the service.
+            calls: Functions of the service, such as ``lambda service: service.create_image("a fox")``.
+            options: Options of the backend; the defaults if None.
+            settings: Further arguments of the service.
+        """
+        arguments = {
             "backend": self.backend(options or BackendOptions()), "base_url": base_url,
             "api_key": canary.KEY, "timeout_s": 10, "retry": False, **settings,
         }  # fmt: skip
         if flavor == "sync":
-            with imgkit.ImageService(**given) as service:
+            with imgkit.ImageService(**arguments) as service:
                 return [call(service) for call in calls]
 
         async def main() -> list[Any]:
-            async with imgkit.AsyncImageService(**given) as service:
+            async with imgkit.AsyncImageService(**arguments) as service:
                 return [await call(service) for call in calls]
 
         return asyncio.run(main())
 
     def create(self, flavor: str, server: WireServer, prompt: str = "a fox", **settings: Any) -> Any:
-        """Make one call."""
-        (made,) = self.run(flavor, server.base_url, lambda service: service.create_image(prompt), **settings)
-        return made
+        """Make a single call against the server; return its response."""
+        (result,) = self.run(
+            flavor, server.base_url, lambda service: service.create_image(prompt), **settings
+        )
+        return result
 
-    def test_a_call(self, flavor: str, caplog: pytest.LogCaptureFixture) -> None:
-        """A request goes out as it is, and nothing is added that changes its meaning."""
+    def test_sends_request_as_is(self, flavor: str, caplog: pytest.LogCaptureFixture) -> None:
+        """Sends the request as it is and adds nothing that changes its meaning."""
         caplog.set_level(logging.DEBUG)
         with WireServer(reply(200, answer(png(1)))) as server:
-            made = self.create(flavor, server)
+            result = self.create(flavor, server)
         (line,) = server.lines
         assert line.request_line == "POST /v1/images/generations HTTP/1.1"
         assert line.body == b'{"prompt":"a fox"}'
@@ -122,20 +140,20 @@ class BackendContract:
         assert line.headers["accept-encoding"] == "identity"
         assert line.headers["host"] == f"127.0.0.1:{server.port}"
         assert "transfer-encoding" not in line.headers
-        assert made[0].data == png(1)
-        assert made.meta.request_id == "req_test"
-        assert canary.found_in(made, repr(made.meta), records=caplog.records) == []
+        assert result[0].data == png(1)
+        assert result.meta.request_id == "req_test"
+        assert canary.find_secret(result, repr(result.meta), records=caplog.records) == []
 
-    def test_headers_are_by_lower_case_name(self, flavor: str) -> None:
-        """However the server writes them."""
+    def test_lower_cases_response_headers(self, flavor: str) -> None:
+        """Returns response headers by lower-case name."""
         body = json.dumps(answer()).encode()
-        whole = head(200, {"X-Request-ID": "req_9", "Content-Length": str(len(body))}) + body
-        with WireServer(raw(whole)) as server:
+        response = head(200, {"X-Request-ID": "req_9", "Content-Length": str(len(body))}) + body
+        with WireServer(raw(response)) as server:
             assert self.create(flavor, server).meta.request_id == "req_9"
 
     @pytest.mark.parametrize("fault", FAULTS)
-    def test_faults(self, flavor: str, fault: str, caplog: pytest.LogCaptureFixture) -> None:
-        """Each is the right class of error after exactly one POST, and shows no key."""
+    def test_maps_faults_to_errors(self, flavor: str, fault: str, caplog: pytest.LogCaptureFixture) -> None:
+        """Maps a fault to its error class after exactly one POST, and hides the key."""
         caplog.set_level(logging.DEBUG)
         script, expected = FAULTS[fault]
         with WireServer(script) as server:
@@ -144,11 +162,11 @@ class BackendContract:
             assert isinstance(caught.value, expected), f"{type(caught.value).__name__}: {caught.value}"
             assert (server.posts, server.accepted) == (1, 1)
             server.assert_consumed()
-        assert canary.found_in(caught.value, records=caplog.records) == []
+        assert canary.find_secret(caught.value, records=caplog.records) == []
 
     @pytest.mark.parametrize("slow", SLOW)
-    def test_the_deadline(self, flavor: str, slow: str) -> None:
-        """The total deadline ends a call at any stage, however slowly something still comes."""
+    def test_total_deadline(self, flavor: str, slow: str) -> None:
+        """Ends a slow call at its total deadline, at any stage."""
         began = time.monotonic()
         with WireServer(SLOW[slow]) as server:
             with pytest.raises(UNKNOWN):
@@ -156,44 +174,46 @@ class BackendContract:
             assert time.monotonic() - began < 4
             assert server.posts == 1
 
-    def test_the_read_timeout(self, flavor: str) -> None:
-        """Silence ends a call long before its deadline."""
+    def test_read_timeout(self, flavor: str) -> None:
+        """Ends a silent call at its read timeout, before its deadline."""
         began = time.monotonic()
         with WireServer(hang) as server, pytest.raises(UNKNOWN):
             self.create(flavor, server, read_timeout_s=0.2)
         assert time.monotonic() - began < 4
 
-    def test_nobody_listens(self, flavor: str) -> None:
-        """Nothing was sent, and that is known."""
-        self.needs("unsent")
+    def test_refused_connection_raises_not_sent_error(self, flavor: str) -> None:
+        """Reports a refused connection as not sent."""
+        self.require("unsent")
         with WireServer(drop) as server:
             pass
         with pytest.raises(imgkit.NotSentError):
             self.create(flavor, server)
 
-    def test_a_name_that_does_not_exist(self, flavor: str) -> None:
-        """Nothing was sent, and that is known."""
-        self.needs("unsent")
+    def test_unknown_host_raises_not_sent_error(self, flavor: str) -> None:
+        """Reports an unknown host as not sent."""
+        self.require("unsent")
         with pytest.raises(imgkit.NotSentError):
             self.run(flavor, "https://nowhere.invalid/v1", lambda service: service.create_image("a fox"))
 
-    def test_no_redirects(self, flavor: str) -> None:
-        """A paid request and its key follow none."""
+    def test_follows_no_redirect(self, flavor: str) -> None:
+        """Follows no redirect with a paid request and its key."""
         with WireServer(reply(200, answer())) as other:
-            moved = reply(308, b"", location=f"{other.base_url}/images/generations")
-            with WireServer(moved) as server, pytest.raises(imgkit.RedirectRefusedError):
+            redirect = reply(308, b"", location=f"{other.base_url}/images/generations")
+            with WireServer(redirect) as server, pytest.raises(imgkit.RedirectRefusedError):
                 self.create(flavor, server)
             assert other.accepted == 0
 
-    def test_no_cookies(self, flavor: str) -> None:
-        """What a server wants to be remembered is forgotten."""
+    def test_stores_no_cookies(self, flavor: str) -> None:
+        """Returns no cookie to the server."""
         with WireServer(reply(200, answer(), set_cookie="a=b; Path=/")) as server:
             call = lambda service: service.create_image("a fox")  # noqa: E731
             self.run(flavor, server.base_url, call, call)
             assert ["cookie" in line.headers for line in server.lines] == [False, False]
 
-    def test_the_environment(self, flavor: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """Its proxies, passwords and certificates change nothing."""
+    def test_ignores_the_environment(
+        self, flavor: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Ignores proxies, passwords and certificates of the environment."""
         netrc = tmp_path / "netrc"
         netrc.write_text("machine 127.0.0.1 login u password p\n")
         netrc.chmod(0o600)
@@ -205,53 +225,60 @@ class BackendContract:
             self.create(flavor, server)
         assert server.lines[0].headers["authorization"] == f"Bearer {canary.KEY}"
 
-    def test_megabytes(self, flavor: str) -> None:
-        """Large pictures go out with a known length, and come back byte for byte."""
-        big = png(2, 1100)
-        with WireServer(reply(200, answer(big))) as server:
-            (made,) = self.run(
-                flavor, server.base_url, lambda service: service.create_image_edit(big, "a hat"), timeout_s=30
+    def test_transfers_large_bodies(self, flavor: str) -> None:
+        """Sends a large image with its length, and returns a large image byte for byte."""
+        image = png(2, 1100)
+        with WireServer(reply(200, answer(image))) as server:
+            (result,) = self.run(
+                flavor,
+                server.base_url,
+                lambda service: service.create_image_edit(image, "a hat"),
+                timeout_s=30,
             )
         (line,) = server.lines
         assert int(line.headers["content-length"]) == len(line.body)
         assert "transfer-encoding" not in line.headers
-        assert big in line.body
-        assert made[0].data == big
+        assert image in line.body
+        assert result[0].data == image
 
-    def test_what_arrives_is_read(self, flavor: str) -> None:
-        """A part of a reply is handed on when it comes, not when there is more of it."""
+    def test_yields_each_chunk_at_once(self, flavor: str) -> None:
+        """Returns a chunk when it arrives, without waiting for more data."""
         body = json.dumps(answer()).encode()
-        seen = threading.Event()
+        received = threading.Event()
 
-        class Sees:
+        class WatchesEvents:
             @imgkit.hookimpl
             def imgkit_on_event(self, event: Any) -> None:
                 if getattr(event, "received_bytes", 0) >= 1:
-                    seen.set()
+                    received.set()
 
         def script(line: Line) -> None:
-            line.send(head(200, {**_HEAD, "content-length": str(len(body))}) + body[:10])
-            assert seen.wait(5)
+            line.send(head(200, {**_HEADERS, "content-length": str(len(body))}) + body[:10])
+            assert received.wait(5)
             line.send(body[10:])
 
         with WireServer(script) as server:
-            assert self.create(flavor, server, plugins=[Sees()])[0].data == png()
+            assert self.create(flavor, server, plugins=[WatchesEvents()])[0].data == png()
 
-    def test_many_at_once(self, flavor: str) -> None:
-        """Calls at once do not mix."""
+    def test_concurrent_calls(self, flavor: str) -> None:
+        """Keeps sixteen concurrent calls apart."""
 
         def script(line: Line) -> None:
-            number = int(json.loads(line.body)["prompt"])
-            reply(200, answer(png(number)))(line)
+            seed = int(json.loads(line.body)["prompt"])
+            reply(200, answer(png(seed)))(line)
 
         with WireServer(script) as server:
-            given = {"backend": self.backend(BackendOptions()), "base_url": server.base_url, "retry": False}
+            arguments = {
+                "backend": self.backend(BackendOptions()),
+                "base_url": server.base_url,
+                "retry": False,
+            }
             if flavor == "sync":
-                made: dict[int, bytes] = {}
-                with imgkit.ImageService(**cast(Any, given)) as service:
+                result: dict[int, bytes] = {}
+                with imgkit.ImageService(**cast(Any, arguments)) as service:
                     threads = [
                         threading.Thread(
-                            target=lambda n=n: made.update({n: service.create_image(str(n))[0].data})
+                            target=lambda n=n: result.update({n: service.create_image(str(n))[0].data})
                         )
                         for n in range(16)
                     ]
@@ -259,23 +286,23 @@ class BackendContract:
                         thread.start()
                     for thread in threads:
                         thread.join(30)
-                assert made == {n: png(n) for n in range(16)}
+                assert result == {n: png(n) for n in range(16)}
                 return
 
             async def main() -> list[bytes]:
-                async with imgkit.AsyncImageService(**cast(Any, given)) as service:
+                async with imgkit.AsyncImageService(**cast(Any, arguments)) as service:
                     calls = [service.create_image(str(n)) for n in range(16)]
-                    return [one[0].data for one in await asyncio.gather(*calls)]
+                    return [response[0].data for response in await asyncio.gather(*calls)]
 
             assert asyncio.run(main()) == [png(n) for n in range(16)]
 
-    def test_cancelling(self) -> None:
-        """A cancelled task hangs up at once."""
-        left = threading.Event()
+    def test_cancelled_task_disconnects(self) -> None:
+        """Disconnects at once when its task is cancelled."""
+        disconnected = threading.Event()
 
         def script(line: Line) -> None:
             line.until_client_leaves()
-            left.set()
+            disconnected.set()
 
         async def main(server: WireServer) -> None:
             backend = self.backend(BackendOptions())
@@ -286,16 +313,16 @@ class BackendContract:
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
-                while not left.is_set():
+                while not disconnected.is_set():
                     await asyncio.sleep(0.005)
 
         with WireServer(script) as server:
             asyncio.run(asyncio.wait_for(main(server), 10))
 
-    def test_connections(self, flavor: str) -> None:
-        """Each request has a connection of its own, unless they are to be reused."""
+    def test_connection_reuse(self, flavor: str) -> None:
+        """Opens a connection per request unless connections are reused."""
 
-        def keep(line: Line) -> None:
+        def serve_repeatedly(line: Line) -> None:
             body = json.dumps(answer()).encode()
             while True:
                 line.send(head(200, {"content-length": str(len(body))}) + body)
@@ -303,25 +330,25 @@ class BackendContract:
                     return
 
         call = lambda service: service.create_image("a fox")  # noqa: E731
-        with WireServer(keep) as server:
+        with WireServer(serve_repeatedly) as server:
             self.run(flavor, server.base_url, call, call)
             assert server.accepted == 2
         if "reuse" in self.capabilities:
-            with WireServer(keep) as server:
+            with WireServer(serve_repeatedly) as server:
                 self.run(flavor, server.base_url, call, call, options=BackendOptions(reuse_connections=True))
                 assert server.accepted == 1
 
-    def test_a_proxy(self, flavor: str) -> None:
-        """One that is given gets the request, in absolute form."""
-        self.needs("proxy")
+    def test_uses_proxy(self, flavor: str) -> None:
+        """Sends the request to a given proxy, in absolute form."""
+        self.require("proxy")
         with WireServer(reply(200, answer())) as proxy:
             options = BackendOptions(proxy=proxy.origin)
             self.run(flavor, "http://127.0.0.1:1/v1", lambda s: s.create_image("a fox"), options=options)
         assert proxy.lines[0].request_line == "POST http://127.0.0.1:1/v1/images/generations HTTP/1.1"
 
-    def test_an_early_refusal(self, flavor: str) -> None:
-        """An answer in the midst of an upload counts, and the rest of the upload does not."""
-        self.needs("early refusal")
+    def test_reads_early_refusal(self, flavor: str) -> None:
+        """Reads a refusal that arrives during the upload, and stops the upload."""
+        self.require("early refusal")
 
         def refuse(line: Line) -> None:
             line.connection.recv(1000)
@@ -331,8 +358,8 @@ class BackendContract:
         with WireServer(refuse, read_first=False) as server, pytest.raises(imgkit.AuthenticationError):
             self.run(flavor, server.base_url, lambda s: s.create_image_edit(png(3, 1700), "x"), timeout_s=30)
 
-    def test_closing_twice(self, flavor: str) -> None:
-        """Closing is idempotent, also of a backend that was never used."""
+    def test_close_is_idempotent(self, flavor: str) -> None:
+        """Closes twice without an error, also if it was never used."""
         backend = self.backend(BackendOptions())
         for _ in range(2):
             if hasattr(backend, "aclose"):
@@ -340,7 +367,7 @@ class BackendContract:
             else:
                 backend.close()
 
-    def test_unknown_options(self) -> None:
-        """Options that it does not know are refused, and named."""
+    def test_rejects_unknown_options(self) -> None:
+        """Rejects an unknown option by name."""
         with pytest.raises(imgkit.ConfigurationError, match="no_such_option"):
             self.backend(BackendOptions(client_options={"no_such_option": 1}))

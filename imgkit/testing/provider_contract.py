@@ -1,4 +1,4 @@
-"""The contract of a provider: `imgkit.providers.base.Provider`."""
+"""The contract of a provider (`imgkit.providers.Provider`)."""
 
 from __future__ import annotations
 
@@ -50,37 +50,50 @@ STATUSES = (
 
 
 class ProviderContract:
-    """What every provider does. It is tested without any backend: a provider does no I/O."""
+    """The tests that every provider must pass. They need no backend: a provider does no I/O.
+
+    Override `provider` and `reply`::
+
+        class TestAcme(ProviderContract):
+            def provider(self):
+                return AcmeProvider()
+
+            def reply(self, pictures):
+                encoded = [base64.b64encode(image).decode() for image in pictures]
+                return json.dumps({"pictures": encoded}).encode()
+
+    Override `requests` too if the provider has further operations.
+    """
 
     def provider(self) -> Provider:
         """Return a new provider."""
-        raise NotImplementedError("a contract is told what to test")
+        raise NotImplementedError("Override provider() to return the provider under test.")
 
     def reply(self, pictures: list[bytes]) -> bytes:
-        """Return the body of a success reply with these pictures, in the dialect."""
-        raise NotImplementedError("a contract is told what a reply looks like")
+        """Return the body of a success reply with these images, in the provider's dialect."""
+        raise NotImplementedError("Override reply() to return a success reply.")
 
     def requests(self) -> list[ImageRequest]:
-        """Return requests that the provider takes; one of each operation that it has."""
+        """Return requests that the provider supports, at least one per operation."""
         return [CreateImageRequest(prompt="a fox")]
 
     def target(self, provider: Provider) -> Target:
-        """Return where requests go."""
+        """Return the target of the requests."""
         base_url = provider.base_url or "https://api.example"
         return Target(base_url=base_url, host_class="compatible", model="a-model")
 
     def encode(self, request: ImageRequest, cleanup: ExitStack) -> HttpRequest:
-        """Return a request as it goes out."""
+        """Check and encode a request."""
         provider = self.provider()
         target = self.target(provider)
-        listed = getattr(request, "image", ())
-        images = listed if isinstance(listed, list | tuple) else (listed,)
-        inputs = OpenedInputs(tuple(open_input(one, "image", cleanup) for one in images))
+        value = getattr(request, "image", ())
+        sources = value if isinstance(value, list | tuple) else (value,)
+        inputs = OpenedInputs(tuple(open_input(source, "image", cleanup) for source in sources))
         provider.check(request, target)
         return provider.encode(request, inputs, target)
 
     def decode(self, body: bytes, status: int = 200) -> DecodedImages:
-        """Return what a success reply says."""
+        """Decode a success reply that arrives in chunks of 4 KiB."""
         provider = self.provider()
         reply = JsonReply(provider.base64_keys)
         for start in range(0, len(body), 4096):
@@ -88,8 +101,8 @@ class ProviderContract:
         reply.close()
         return provider.decode(Head(status, {"x-request-id": "req_1"}), reply, self.target(provider))
 
-    def test_its_description(self) -> None:
-        """Address, environment and keys are what the core relies on."""
+    def test_metadata(self) -> None:
+        """Declares an https base URL, environment variables and base64 keys of the right types."""
         provider = self.provider()
         if provider.base_url:
             parts = urlsplit(provider.base_url)
@@ -97,21 +110,21 @@ class ProviderContract:
             assert parts.hostname
             assert not provider.base_url.endswith("/")
         else:
-            assert "base_url" in provider.env, "without an address of its own, a variable gives one"
+            assert "base_url" in provider.env, "A provider without a base URL needs a variable for it."
         assert "api_key" in provider.env
         assert all(isinstance(name, str) and name for name in provider.env.values())
         assert all(isinstance(key, str) and key for key in provider.base64_keys)
 
-    def test_its_credentials(self) -> None:
-        """Each has a variable and a header of its own; ``api_key=`` goes with one of them."""
+    def test_credentials(self) -> None:
+        """Gives each credential its own variable and a lower-case header; `api_key` sets one of them."""
         provider = self.provider()
         credentials = provider.credentials
-        assert provider.env["api_key"] in [one.variable for one in credentials]
-        assert len({one.variable for one in credentials}) == len(credentials)
-        assert all(one.header and one.header == one.header.lower() for one in credentials)
+        assert provider.env["api_key"] in [credential.variable for credential in credentials]
+        assert len({credential.variable for credential in credentials}) == len(credentials)
+        assert all(item.header and item.header == item.header.lower() for item in credentials)
 
-    def test_its_hosts(self) -> None:
-        """Names of hosts are names, not addresses, and never all hosts there are."""
+    def test_official_hosts(self) -> None:
+        """Names official hosts by domain, never by address or by a lone wildcard."""
         provider = self.provider()
         for name in provider.official_hosts:
             labels = name.removeprefix("*.").split(".")
@@ -119,22 +132,22 @@ class ProviderContract:
             assert len(labels) > 1
             assert all(label and "*" not in label and "/" not in label for label in labels)
 
-    def test_its_list_of_models(self) -> None:
-        """The free request is a GET to where all requests go, without credentials."""
+    def test_models_request(self) -> None:
+        """Requests the list of models with a GET to the target, without credentials."""
         provider = self.provider()
         target = self.target(provider)
         request = provider.models_request(target)
         if request is not None:
             assert request.method == "GET"
             assert request.url.startswith(target.base_url)
-            assert not {one.header for one in provider.credentials} & set(request.headers)
+            assert not {credential.header for credential in provider.credentials} & set(request.headers)
 
-    def test_requests(self) -> None:
-        """Equal requests are equal bytes, go to the target, and hold no credentials."""
+    def test_encodes_requests(self) -> None:
+        """Encodes equal requests to equal bytes, for the target, without credentials."""
         for request in self.requests():
             with ExitStack() as cleanup:
                 first, second = self.encode(request, cleanup), self.encode(request, cleanup)
-                bodies = [b"".join(one.body.blocks()) for one in (first, second, second)]
+                bodies = [b"".join(encoded.body.blocks()) for encoded in (first, second, second)]
                 assert bodies[0] == bodies[1] == bodies[2]
                 assert len(bodies[0]) == first.body.length
                 assert (first.url, dict(first.headers)) == (second.url, dict(second.headers))
@@ -142,60 +155,62 @@ class ProviderContract:
                 assert first.url.startswith(self.target(self.provider()).base_url)
                 assert first.body.content_type
                 assert all(name == name.lower() for name in first.headers)
-                own = {one.header for one in self.provider().credentials}
-                assert not {"authorization", "content-length", "content-type", *own} & set(first.headers)
+                secret_headers = {credential.header for credential in self.provider().credentials}
+                assert not {"authorization", "content-length", "content-type", *secret_headers} & set(
+                    first.headers
+                )
 
-    def test_pictures(self) -> None:
-        """Pictures come out byte for byte, whatever their size."""
-        wanted = [png(1), png(2, 64), png(3)]
-        assert [one.data for one in self.decode(self.reply(wanted)).pictures] == wanted
+    def test_decodes_images(self) -> None:
+        """Decodes images of any size byte for byte."""
+        images = [png(1), png(2, 64), png(3)]
+        assert [image.data for image in self.decode(self.reply(images)).pictures] == images
 
-    def test_replies_without_pictures(self) -> None:
-        """They are errors that say that something may have been billed."""
+    def test_reply_without_images_is_an_error(self) -> None:
+        """Reports a reply without images as an error that may have been billed."""
         for body in (self.reply([]), *GARBAGE):
             with pytest.raises(ImgkitError) as caught:
                 self.decode(body)
-            self.fit(caught.value)
+            self.assert_presentable(caught.value)
             assert caught.value.maybe_billed or isinstance(caught.value, imgkit.ApiError)
 
-    def test_cut_replies(self) -> None:
-        """A reply that is cut off anywhere is an error, or has fewer pictures; never wrong bytes."""
-        wanted = [png(1), png(2, 64)]
-        whole = self.reply(wanted)
-        for end in range(1, len(whole), max(1, len(whole) // 50)):
+    def test_truncated_replies(self) -> None:
+        """Never decodes wrong bytes from a truncated reply."""
+        images = [png(1), png(2, 64)]
+        body = self.reply(images)
+        for end in range(1, len(body), max(1, len(body) // 50)):
             try:
-                answer = self.decode(whole[:end])
+                decoded = self.decode(body[:end])
             except ImgkitError as error:
-                self.fit(error)
+                self.assert_presentable(error)
             else:
-                assert all(one.data in wanted for one in answer.pictures)
+                assert all(image.data in images for image in decoded.pictures)
 
     @pytest.mark.parametrize("status", STATUSES)
-    def test_errors(self, status: int) -> None:
-        """Whatever a body says, a reply that is not 2xx is an error of imgkit's tree, fit to be shown."""
+    def test_maps_errors(self, status: int) -> None:
+        """Maps any body of an error status to an imgkit error that hides the key."""
         provider = self.provider()
         echo = json.dumps({"error": {"message": f"the key {canary.KEY} is wrong", "code": "x"}}).encode()
         for body in (echo, *GARBAGE):
             head = Head(status, {"x-request-id": "req_1"})
             error = provider.error(head, body, (Secret(canary.KEY),))
             assert isinstance(error, ImgkitError)
-            self.fit(error)
+            self.assert_presentable(error)
             if isinstance(error, imgkit.ApiError):
                 assert error.status == status
                 assert error.request_id == "req_1"
 
-    def test_errors_that_the_core_acts_on(self) -> None:
-        """Wrong keys and rate limits have classes of their own; a gateway's page is no answer of the API."""
+    def test_retry_relevant_errors(self) -> None:
+        """Distinguishes wrong keys, rate limits with their wait, and gateway pages."""
         provider = self.provider()
         body = json.dumps({"error": {"message": "no"}}).encode()
         assert isinstance(provider.error(Head(401, {}), body, ()), imgkit.AuthenticationError)
-        limited = provider.error(Head(429, {"retry-after": "7"}), body, ())
-        assert isinstance(limited, imgkit.RateLimitError)
-        assert limited.retry_after_s == 7
+        rate_limit = provider.error(Head(429, {"retry-after": "7"}), body, ())
+        assert isinstance(rate_limit, imgkit.RateLimitError)
+        assert rate_limit.retry_after_s == 7
         for status in (502, 504):
             assert isinstance(provider.error(Head(status, {}), b"<html>", ()), imgkit.OutcomeUnknownError)
 
-    def fit(self, error: Any) -> None:
-        """Assert that an error can be shown: short, and without the key."""
+    def assert_presentable(self, error: Any) -> None:
+        """Fail unless the error's message is 10 to 2,000 characters long and hides the key."""
         assert 10 < len(str(error)) < 2000
         assert canary.KEY not in f"{error}{error!r}{error.args}"
