@@ -55,15 +55,25 @@ class FileLock:
         Raises:
             OSError: the file cannot be opened.
         """
+        try:
+            return cls.acquire(path)
+        except BlockingIOError:
+            return None
+
+    @classmethod
+    def acquire(cls, path: Path) -> FileLock:
+        """Return the lock.
+
+        Raises:
+            BlockingIOError: another object holds the lock.
+            OSError: the file cannot be opened.
+        """
         while True:
             descriptor = os.open(path, _LOCK_FLAGS, 0o600)
             try:
                 _lock_descriptor(descriptor)
                 if _is_same_file(descriptor, path):
                     return cls(path, descriptor)
-            except BlockingIOError:
-                os.close(descriptor)
-                return None
             except BaseException:
                 os.close(descriptor)
                 raise

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from imgkit.errors import InvalidRequestError
 from imgkit.images import mask_pixels, pixels
@@ -331,7 +331,7 @@ def _decode_mask(mask: ImageInput, field: str) -> PIL.Image.Image:
         return decode_mask(_open(mask, field, cleanup))
 
 
-def _parse_size(value: Any, field: str) -> tuple[int, int]:
+def _parse_size(value: LikeOrSize, field: str) -> tuple[int, int]:
     """Return the size of an image, or the given size, in pixels."""
     if isinstance(value, tuple):
         width, height = _parse_whole_numbers(value, field, 2, "width, height")
@@ -352,14 +352,14 @@ def _parse_size(value: Any, field: str) -> tuple[int, int]:
     return width, height
 
 
-def _parse_whole_numbers(value: Any, field: str, count: int, names: str) -> list[int]:
+def _parse_whole_numbers(value: object, field: str, count: int, names: str) -> list[int]:
     numbers = list(value) if isinstance(value, tuple | list) else []
     if len(numbers) != count or any(type(number) is not int for number in numbers):
         raise field_error(field, f"Must be {count} whole numbers: {names}, in pixels.")
     return numbers
 
 
-def _parse_corners(points: Any, width: int, height: int) -> list[tuple[float, float]]:
+def _parse_corners(points: object, width: int, height: int) -> list[tuple[float, float]]:
     corners = list(points) if isinstance(points, Iterable) and not isinstance(points, str | bytes) else []
     if not 3 <= len(corners) <= _MAX_POINTS:
         raise field_error("points", f"Pass 3 to {_MAX_POINTS} corners (x, y) in pixels, not {len(corners)}.")

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field, fields
 from datetime import date
 from decimal import Decimal
 from os import PathLike
-from typing import Any, BinaryIO, ClassVar, Literal, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, Protocol, TypeAlias, overload
 
 from imgkit.errors import ImgkitError
 from imgkit.images.image import Image
 from imgkit.images.inputs import ImageReference
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 # --- Inputs and requests ---------------------------------------------------------------------
 
@@ -32,7 +35,7 @@ class PilImage(Protocol):
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
 
-    def convert(self, mode: Any) -> Any:
+    def convert(self, mode: str) -> object:
         """Return a copy in another pixel mode."""
 
 
@@ -89,10 +92,10 @@ class CreateImageRequest:
     complexity: str | None = None
     frame_count: int | None = None
     frame_duration_ms: int | None = None
-    svg: Mapping[str, Any] | None = None
+    svg: Mapping[str, object] | None = None
     safety_identifier: str | None = None
     user: str | None = None
-    extra_body: Mapping[str, Any] | None = None
+    extra_body: Mapping[str, object] | None = None
     extra_headers: Mapping[str, str | None] | None = field(default=None, repr=False)
 
 
@@ -132,10 +135,10 @@ class CreateImageEditRequest:
     complexity: str | None = None
     frame_count: int | None = None
     frame_duration_ms: int | None = None
-    svg: Mapping[str, Any] | None = None
+    svg: Mapping[str, object] | None = None
     safety_identifier: str | None = None
     user: str | None = None
-    extra_body: Mapping[str, Any] | None = None
+    extra_body: Mapping[str, object] | None = None
     extra_headers: Mapping[str, str | None] | None = field(default=None, repr=False)
 
 
@@ -162,17 +165,17 @@ class CreateImageVariationRequest:
     size: str | None = None
     response_format: str | None = None
     user: str | None = None
-    extra_body: Mapping[str, Any] | None = None
+    extra_body: Mapping[str, object] | None = None
     extra_headers: Mapping[str, str | None] | None = field(default=None, repr=False)
 
 
 ImageRequest: TypeAlias = CreateImageRequest | CreateImageEditRequest | CreateImageVariationRequest
 
 _CONTENT_FIELDS = ("prompt", "model", "image", "mask", "markup", "extra_headers")
-_field_names_by_class: dict[type[Any], tuple[str, ...]] = {}
+_field_names_by_class: dict[type[DataclassInstance], tuple[str, ...]] = {}
 
 
-def field_names(kind: type[Any]) -> tuple[str, ...]:
+def field_names(kind: type[DataclassInstance]) -> tuple[str, ...]:
     """Return the field names of a dataclass in declaration order, cached per class."""
     if kind not in _field_names_by_class:
         _field_names_by_class[kind] = tuple(field.name for field in fields(kind))
@@ -197,7 +200,7 @@ def resolve_model(request: ImageRequest, default: str | None) -> str | None:
     return name if isinstance(name, str) and name else None
 
 
-def sent_parameters(request: ImageRequest) -> dict[str, Any]:
+def sent_parameters(request: ImageRequest) -> dict[str, object]:
     """Return the set parameters of a request, without prompt, model, images and headers.
 
     Headers are left out because they may hold secrets.

@@ -16,10 +16,10 @@ from imgkit.fork import ForkRegistry
 from imgkit.images.image import Image
 from imgkit.models import ImagesResponse
 from imgkit.runtime.driver import Driver, Watchdog
-from imgkit.runtime.flow import EmitEvent, Finished, Flow
+from imgkit.runtime.flow import EmitEvent, Finished, Flow, expect_end
 from imgkit.runtime.streams import AsyncImageStream, ImageStream
 from imgkit.service_base import ServiceBase
-from imgkit.wire.messages import AsyncBackend, Backend
+from imgkit.wire.messages import AsyncBackend, Backend, ForkAware
 
 if TYPE_CHECKING:
     import asyncio
@@ -99,9 +99,7 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image]):
     def _run_flow(self, flow: Flow[T], timeout_s: object) -> T:
         driver = self._new_driver(flow, timeout_s)
         try:
-            end = driver.run_until_event()
-            assert isinstance(end, Finished), "only streams emit events"
-            return end.value
+            return expect_end(driver.run_until_event()).value
         finally:
             driver.close()
 
@@ -134,9 +132,8 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image]):
     def _after_fork(self) -> None:
         self._swap_lock = threading.Lock()
         self._watchdog.after_fork()
-        forget = getattr(self._backend, "after_fork", None)
-        if forget is not None:
-            forget()
+        if isinstance(self._backend, ForkAware):
+            self._backend.after_fork()
 
 
 class PendingCall(Coroutine[Any, Any, T]):
@@ -167,8 +164,8 @@ class AsyncImageService(ServiceBase["PendingCall[ImagesResponse]", AsyncImageStr
 
     def _connect(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._drivers: set[AsyncDriver[Any]] = set()
-        self._awaited_drivers: set[AsyncDriver[Any]] = set()
+        self._drivers: set[AsyncDriver[object]] = set()
+        self._awaited_drivers: set[AsyncDriver[object]] = set()
         self._pools: dict[str, ThreadPoolExecutor] = {}
         if self._core.flavor == "sync":
             from imgkit.runtime.bridges import ThreadBackend
@@ -221,9 +218,7 @@ class AsyncImageService(ServiceBase["PendingCall[ImagesResponse]", AsyncImageStr
     async def _run_in_task(self, flow: Flow[T], timeout_s: object) -> T:
         driver = self._new_driver(flow, timeout_s)
         try:
-            end = await self._run_until_event(driver)
-            assert isinstance(end, Finished), "only streams emit events"
-            return end.value
+            return expect_end(await self._run_until_event(driver)).value
         finally:
             self._close_driver(driver)
 
@@ -269,7 +264,7 @@ class AsyncImageService(ServiceBase["PendingCall[ImagesResponse]", AsyncImageStr
         finally:
             self._awaited_drivers.discard(driver)
 
-    def _close_driver(self, driver: AsyncDriver[Any]) -> None:
+    def _close_driver(self, driver: AsyncDriver[object]) -> None:
         self._drivers.discard(driver)
         driver.close()
 

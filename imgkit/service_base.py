@@ -6,7 +6,7 @@ import os
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Never
+from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar
 
 from imgkit.core.config import ServiceConfig, check_seconds
 from imgkit.core.core import Setup, build_core
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from imgkit.providers.base import Provider
     from imgkit.wire.messages import AsyncBackend, Backend
 
+T = TypeVar("T")
 
 _ARGUMENTS = field_names(ServiceConfig)
 
@@ -49,7 +50,7 @@ class ServiceBase(ImageOperations[ResponseT, StreamT, ImageT]):
         max_reply_bytes: int | None = None,
         max_download_bytes: int | None = None,
         proxy: str | None = None,
-        ca: Any = None,
+        ca: object = None,
         use_env_proxy: bool = False,
         reuse_connections: bool = False,
         allow_insecure: bool = False,
@@ -57,11 +58,11 @@ class ServiceBase(ImageOperations[ResponseT, StreamT, ImageT]):
         retry: bool | RetryPlugin = True,
         plugins: Sequence[object] = (),
         state_folder: str | os.PathLike[str] | None = None,
-        models: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        models: str | os.PathLike[str] | Mapping[str, object] | None = None,
         on_unsupported: Literal["raise", "warn", "drop"] = "raise",
         fixtures: str | os.PathLike[str] | None = None,
         strict: bool = True,
-        client_options: Mapping[str, Any] | None = None,
+        client_options: Mapping[str, object] | None = None,
         **unknown: Never,
     ) -> None:
         """Build a service. Nothing is sent, and the first call is the first to need a key.
@@ -131,7 +132,9 @@ model='gpt-image-2')
         """The plugins, to look at, add and remove. A running call keeps those it started with."""
         return ServicePlugins(lambda: self._core.members, self._swap_plugins, self._swap_lock)
 
-    def estimate(self, request: ImageRequest | str, /, *, partial_images: int = 0, **fields: Any) -> Estimate:
+    def estimate(
+        self, request: ImageRequest | str, /, *, partial_images: int = 0, **fields: object
+    ) -> Estimate:
         """Return the bounds of a call's cost. Nothing is sent.
 
         >>> from imgkit import ImageService
@@ -157,7 +160,7 @@ model='gpt-image-2')
         valid = validate_request(kind, {name: getattr(request, name) for name in field_names(kind)})
         return self._core.settings.estimate(valid, partial_images)
 
-    def dry_run(self, operation: str, /, *args: Any, **kwargs: Any) -> str:
+    def dry_run(self, operation: str, /, *args: object, **kwargs: object) -> str:
         """Return the request that a call would send, as text. Nothing is sent, and no key is needed.
 
         >>> from imgkit import ImageService
@@ -191,7 +194,7 @@ model='gpt-image-2')
         """Return a function that fetches the bytes behind a URL, if this service can block."""
         return None
 
-    def _record(self, flow: Flow[Any]) -> Flow[Any]:
+    def _record(self, flow: Flow[T]) -> Flow[T]:
         """Return a flow whose traffic the recorders see, if there are any."""
         recorders = self._core.resources.recorders
         if not recorders:
@@ -263,7 +266,7 @@ def _spool_plugins(setup: Setup) -> list[object]:
     return [] if _has_plugin(setup, SpoolPlugin) else [SpoolPlugin()]
 
 
-def _check_field_names(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _check_field_names(fields: Mapping[str, object]) -> dict[str, Any]:
     known = field_names(CreateImageRequest)
     problems = {
         name: f"is no field of create_image{format_suggestion(name, known)}"

@@ -9,8 +9,6 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from imgkit.backends.aiohttp import AiohttpBackend as AiohttpBackend
     from imgkit.backends.offline import OfflineBackend as OfflineBackend
     from imgkit.backends.requests import RequestsBackend as RequestsBackend
@@ -53,7 +51,7 @@ _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(_import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

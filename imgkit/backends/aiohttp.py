@@ -9,7 +9,7 @@ import weakref
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
@@ -19,6 +19,9 @@ from imgkit.redact import safe_url
 from imgkit.wire.addresses import NOT_PUBLIC, is_public
 from imgkit.wire.messages import AsyncReply, BackendOptions, Body, Head, HttpRequest, whole_or_blocks
 from imgkit.wire.transfer import Transfer, shut_down_socket
+
+if TYPE_CHECKING:
+    from aiohttp.connector import Connection
 
 READ_BYTES = 16 * 1024
 """Size of the read buffer per response; aiohttp stops reading at twice this size.
@@ -218,7 +221,7 @@ class _Connector(aiohttp.TCPConnector):
     aiohttp's traces offer the same signal, at a fifth of the cost of a small call.
     """
 
-    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
         """Connect, and mark the transfer: from now on the request may leave."""
         connection = await super().connect(*args, **kwargs)
         transport: Any = connection.transport

@@ -12,8 +12,9 @@ import socket
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import urllib3
 import urllib3.connection
@@ -52,6 +53,15 @@ class _CurrentRequest(threading.local):
 
     context: RequestContext | None = None
 
+
+SocketAddress: TypeAlias = tuple[
+    socket.AddressFamily,
+    socket.SocketKind,
+    int,
+    str,
+    tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes],
+]
+"""An address of a host, as `socket.getaddrinfo` returns it."""
 
 current_request = _CurrentRequest()
 open_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -128,8 +138,8 @@ class _ConnectionMixin:
     _dns_host: str
     host: str
     port: int
-    timeout: Any
-    socket_options: Any
+    timeout: float | None
+    socket_options: Sequence[tuple[int, int, int | bytes]] | None
     reusable = True
     _head: bytes | None = None
     """Head of a request, held back until the body starts."""
@@ -146,7 +156,7 @@ class _ConnectionMixin:
         open_sockets.add(self.sock)
         self.sock.settimeout(SEND_GAP_S)
 
-    def request(self, *args: Any, **kwargs: Any) -> None:
+    def request(self, *args: object, **kwargs: object) -> None:
         """Send a request, and watch the socket of a reused connection."""
         context = current_request.context
         if context is not None:
@@ -208,7 +218,7 @@ class _ConnectionMixin:
                 last_error = error
         raise NewConnectionError(cast(Any, self), f"No connection to {self.host}: {last_error}")
 
-    def _resolve_host(self, deadline: float) -> list[Any]:
+    def _resolve_host(self, deadline: float) -> Sequence[SocketAddress]:
         """Return the addresses of the host.
 
         A host name is looked up in a separate thread, because the resolver has no timeout.
@@ -224,7 +234,7 @@ class _ConnectionMixin:
             socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
             return socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
         except OSError:
-            results: list[Any] = []
+            results: list[Sequence[SocketAddress] | OSError | UnicodeError] = []
 
         def look_up() -> None:
             try:
@@ -243,7 +253,7 @@ class _ConnectionMixin:
                 cast(Any, self),
                 result if isinstance(result, socket.gaierror) else socket.gaierror(str(result)),
             )
-        return cast("list[Any]", result)
+        return result
 
 
 class _HttpConnection(_ConnectionMixin, _HTTP):  # type: ignore[misc,valid-type]  # the base is found at run time
@@ -302,5 +312,5 @@ class _QueryFilter(logging.Filter):
 for _name in ("urllib3.connectionpool", "urllib3.connection"):
     logging.getLogger(_name).addFilter(_QueryFilter())
 
-POOL_CLASSES: dict[str, Any] = {"http": _HttpPool, "https": _HttpsPool}
+POOL_CLASSES: dict[str, type[urllib3.HTTPConnectionPool]] = {"http": _HttpPool, "https": _HttpsPool}
 """urllib3's pool classes, by scheme."""

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 import requests
 import requests.adapters
+from urllib3 import ProxyManager
+from urllib3.connectionpool import ConnectionPool
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry, Timeout
 
@@ -162,12 +164,14 @@ class _Adapter(requests.adapters.HTTPAdapter):
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = POOL_CLASSES
 
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, ssl_context=tls_context(self._ca), **kwargs)
+    def proxy_manager_for(self, proxy: str, **kwargs: object) -> ProxyManager:
+        manager: ProxyManager = super().proxy_manager_for(proxy, ssl_context=tls_context(self._ca), **kwargs)
         manager.pool_classes_by_scheme = POOL_CLASSES
         return manager
 
-    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: object, cert: object = None
+    ) -> Any:
         """Return host and TLS context of a request, and leave the caller's context unchanged.
 
         The context is created for the first HTTPS connection.
@@ -176,19 +180,24 @@ class _Adapter(requests.adapters.HTTPAdapter):
         return host, {"ssl_context": tls_context(self._ca)} if host["scheme"] == "https" else {}
 
     def get_connection_with_tls_context(
-        self, request: Any, verify: Any, proxies: Any = None, cert: Any = None
-    ) -> Any:
+        self,
+        request: requests.PreparedRequest,
+        verify: bool | str | None,
+        proxies: Mapping[str, str] | None = None,
+        cert: tuple[str, str] | str | None = None,
+    ) -> ConnectionPool:
         """Return the connection pool for a request."""
         if proxies:
             return super().get_connection_with_tls_context(request, verify, proxies, cert)
         host, pool_options = self.build_connection_pool_key_attributes(request, verify, cert)
-        return self.poolmanager.connection_from_host(**host, pool_kwargs=pool_options)
+        pool: ConnectionPool = self.poolmanager.connection_from_host(**host, pool_kwargs=pool_options)
+        return pool
 
-    def request_url(self, request: Any, proxies: Any) -> str:
+    def request_url(self, request: requests.PreparedRequest, proxies: Mapping[str, str] | None) -> str:
         """Return the request target."""
         return super().request_url(request, proxies) if proxies else _request_target(request.url)
 
-    def build_response(self, req: Any, resp: Any) -> requests.Response:
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
         """Build the response without unused parts: cookies, encoding, sorted headers."""
         response = requests.Response()
         response.status_code = resp.status
@@ -197,12 +206,12 @@ class _Adapter(requests.adapters.HTTPAdapter):
         response.request = req
         return response
 
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+    def cert_verify(self, conn: object, url: object, verify: object, cert: object) -> None:
         """Leave the TLS context unchanged; requests would load certifi's bundle on each request."""
 
 
 @lru_cache(maxsize=64)
-def _parse_host(url: str) -> Mapping[str, Any]:
+def _parse_host(url: str) -> Mapping[str, object]:
     """Return scheme, host and port of a URL for urllib3's pools."""
     parts = urlsplit(url)
     return MappingProxyType(

@@ -7,14 +7,13 @@ import socket
 import ssl
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
 
 import certifi
 
 from imgkit.errors import ConfigurationError
 
 
-def tls_context(ca: Any) -> ssl.SSLContext:
+def tls_context(ca: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLContext:
     """Return a TLS context that verifies certificates.
 
     Equal paths share a context. Neither ``SSL_CERT_FILE`` nor ``SSLKEYLOGFILE`` is read.

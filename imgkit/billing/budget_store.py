@@ -65,12 +65,14 @@ class BudgetStore:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._memory: sqlite3.Connection | None = None
         self._owner: tuple[int, str] | None = None
         _STORES.add(self)
-        if folder is None:
-            self._memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-            weakref.finalize(self, self._memory.close)
+        self._database: Path | sqlite3.Connection
+        if folder is not None:
+            self._database = folder / FILE
+        else:
+            self._database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            weakref.finalize(self, self._database.close)
         with self._transaction() as tables:
             for statement in _TABLES:
                 tables.execute(statement)
@@ -136,7 +138,7 @@ class BudgetStore:
                         raise
                     connection.execute("COMMIT")
                 finally:
-                    if connection is not self._memory:
+                    if connection is not self._database:
                         connection.close()
         except (sqlite3.Error, OSError) as error:
             place = f"in {str(self._folder / FILE)!r}" if self._folder else "in memory"
@@ -146,11 +148,10 @@ class BudgetStore:
 
     def _connect(self) -> sqlite3.Connection:
         """Return a connection. One to a file serves a single transaction: forks and threads share none."""
-        if self._memory is not None:
-            return self._memory
-        assert self._folder is not None, "a store is in memory or in a file"
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        connection = sqlite3.connect(self._folder / FILE, timeout=LOCK_TIMEOUT_S, isolation_level=None)
+        if isinstance(self._database, sqlite3.Connection):
+            return self._database
+        self._database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        connection = sqlite3.connect(self._database, timeout=LOCK_TIMEOUT_S, isolation_level=None)
         connection.execute("PRAGMA synchronous = FULL")
         return connection
 
@@ -159,8 +160,7 @@ class BudgetStore:
         if self._owner is None or self._owner[0] != os.getpid():
             name = uuid.uuid4().hex
             if self._folder is not None:
-                lock = FileLock.try_acquire(self._folder / f"{name}.lock")
-                assert lock is not None, "the name is random"
+                lock = FileLock.acquire(self._folder / f"{name}.lock")
                 weakref.finalize(self, lock.release)
             self._owner = (os.getpid(), name)
         return self._owner[1]

@@ -6,8 +6,8 @@ A ledger may refuse an attempt. After sending, a ledger that fails costs a warni
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Self, TypeVar, TypeVarTuple
 
 from imgkit.errors import ImgkitError
 from imgkit.plugins.table import PluginSource, call_plugin
@@ -15,10 +15,12 @@ from imgkit.plugins.table import PluginSource, call_plugin
 if TYPE_CHECKING:
     from imgkit.models import ImageRequest, ImagesResponse
     from imgkit.plugins.events import Call
-    from imgkit.plugins.protocols import Reservation
+    from imgkit.plugins.protocols import Ledger, Reservation
     from imgkit.plugins.resources import Resource
     from imgkit.wire.messages import Head
 
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 HOOK = "imgkit_ledger"
 
 
@@ -47,7 +49,9 @@ class ReservationGroup:
         return any(reservation.spools for _, reservation in self._open)
 
     @classmethod
-    def reserve(cls, ledgers: Iterable[Resource], request: ImageRequest, call: Call, attempt: int) -> Self:
+    def reserve(
+        cls, ledgers: Iterable[Resource[Ledger]], request: ImageRequest, call: Call, attempt: int
+    ) -> Self:
         """Reserve an attempt in all ledgers.
 
         Args:
@@ -72,28 +76,36 @@ class ReservationGroup:
 
     def begin(self, head: Head) -> None:
         """Record that a 2xx reply begins to arrive."""
-        self._tell_spools("begin", head)
+        for source, spool in self._spools():
+            self._call_ledger(source, spool.begin, head)
 
     def write(self, chunks: Sequence[tuple[str, bytes]]) -> None:
         """Keep chunks of a reply: each is the name of its part, and its bytes."""
         for part, data in chunks:
-            self._tell_spools("write", part, data)
+            for source, spool in self._spools():
+                self._call_ledger(source, spool.write, part, data)
 
     def finish(self, chunks: Sequence[tuple[str, bytes]]) -> None:
         """Keep the last chunks of a reply and record its end."""
         self.write(chunks)
-        self._tell_spools("complete")
+        for source, spool in self._spools():
+            self._call_ledger(source, spool.complete)
 
     def settle(self, response: ImagesResponse | None) -> None:
         """End the reservations: the caller has the images, or (None) the attempt cannot be billed."""
-        self._end("settle", response)
+        for source, reservation in self._take():
+            self._call_ledger(source, reservation.settle, response)
 
     def keep(self, error: BaseException, response: ImagesResponse | None = None) -> None:
         """End the reservations of an attempt that may be billed but was not delivered.
 
         ``error.spool_path`` and a note name the place where the reply is kept.
         """
-        paths = [path for path in self._end("keep", error, response) if path]
+        kept = [
+            self._call_ledger(source, reservation.keep, error, response)
+            for source, reservation in self._take()
+        ]
+        paths = [path for path in kept if path]
         if paths and hasattr(error, "spool_path"):
             error.spool_path = paths[0]
             error.add_note(f"what arrived is kept in {paths[0]}: `imgkit recover` makes pictures of it")
@@ -107,23 +119,21 @@ class ReservationGroup:
 
     def close(self) -> None:
         """Give up reservations for which nothing was sent."""
-        self._end("close")
+        for source, reservation in self._take():
+            self._call_ledger(source, reservation.close)
 
-    def _tell_spools(self, method: str, *arguments: Any) -> None:
-        for source, reservation in self._open:
-            if reservation.spools:
-                self._call_ledger(source, getattr(reservation, method), *arguments)
+    def _spools(self) -> Iterator[tuple[PluginSource, Reservation]]:
+        """Yield the reservations that keep the reply, each with its plugin."""
+        return ((source, reservation) for source, reservation in self._open if reservation.spools)
 
-    def _end(self, method: str, *arguments: Any) -> list[Any]:
+    def _take(self) -> list[tuple[PluginSource, Reservation]]:
+        """Return the open reservations and forget them. A forked child gets none: it ends nothing."""
         ending, self._open = self._open, []
-        if ending and self._process != os.getpid():
-            return []
-        return [
-            self._call_ledger(source, getattr(reservation, method), *arguments)
-            for source, reservation in ending
-        ]
+        return ending if self._process == os.getpid() else []
 
-    def _call_ledger(self, source: PluginSource, method: Callable[..., Any], *arguments: Any) -> Any:
+    def _call_ledger(
+        self, source: PluginSource, method: Callable[[*Arguments], T], *arguments: *Arguments
+    ) -> T | None:
         """Call a ledger after sending: its failure becomes a problem, since the images may be paid for."""
         try:
             return call_plugin(source, HOOK, method, *arguments)

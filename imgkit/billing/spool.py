@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from imgkit.files import CREATE_FLAGS, NO_FOLLOW, READ_FLAGS, sync_folder, write_all, write_atomically
 from imgkit.locks import FileLock
@@ -36,7 +36,7 @@ class SpoolRecord:
         folder: folder of the record.
     """
 
-    def __init__(self, folder: Path, lock: FileLock, facts: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, lock: FileLock, facts: Mapping[str, object]) -> None:
         self._open: dict[str, int] = {}
         self.folder = folder
         self._lock = lock
@@ -93,7 +93,7 @@ class SpooledReply:
     """
 
     folder: Path
-    facts: Mapping[str, Any]
+    facts: Mapping[str, object]
     state: Literal["running", "kept", "orphaned"]
     size_bytes: int
 
@@ -146,7 +146,7 @@ class Spool:
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
 
-    def new(self, name: str, facts: Mapping[str, Any]) -> SpoolRecord:
+    def new(self, name: str, facts: Mapping[str, object]) -> SpoolRecord:
         """Start a record. Raises OSError.
 
         Args:
@@ -159,8 +159,7 @@ class Spool:
         # Built under a hidden name: a visible record is locked and has its facts from the start.
         hidden = self.folder / f".{secrets.token_hex(8)}"
         hidden.mkdir(mode=0o700)
-        lock = FileLock.try_acquire(hidden / _LOCK)
-        assert lock is not None, "the hidden name is random"
+        lock = FileLock.acquire(hidden / _LOCK)
         facts = {"imgkit_spool": VERSION, "started_at": time.time(), **facts}
         try:
             _write_facts(hidden / _CALL, facts)
@@ -220,7 +219,7 @@ class Spool:
             return []
 
 
-def _find_state(folder: Path, facts: Mapping[str, Any]) -> Literal["running", "kept", "orphaned"]:
+def _find_state(folder: Path, facts: Mapping[str, object]) -> Literal["running", "kept", "orphaned"]:
     if "why" in facts:
         return "kept"
     lock = FileLock.try_acquire(folder / _LOCK)
@@ -252,7 +251,7 @@ def _remove(folder: Path) -> None:
     folder.rmdir()
 
 
-def _read_facts(folder: Path) -> Mapping[str, Any] | None:
+def _read_facts(folder: Path) -> Mapping[str, object] | None:
     try:
         facts = json.loads(_read(folder / _CALL))
     except (OSError, ValueError, RecursionError):
@@ -284,6 +283,6 @@ def _read(path: Path) -> bytes:
         return stream.read()
 
 
-def _write_facts(path: Path, facts: Mapping[str, Any]) -> None:
+def _write_facts(path: Path, facts: Mapping[str, object]) -> None:
     text = json.dumps(facts, indent=2, ensure_ascii=True, default=str)
     write_atomically(path, text.encode("ascii"), sync=False)

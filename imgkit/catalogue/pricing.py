@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imgkit.catalogue.catalogue import Catalogue
 from imgkit.models import Cost, CreateImageEditRequest, CreateImageRequest, Estimate, ImageRequest, Usage
@@ -131,7 +131,9 @@ def compute_estimate(
 def _merge_extra_body(request: ImageRequest) -> tuple[ImageRequest, str]:
     """Return the request with the price fields of its ``extra_body``, and a problem or an empty text."""
     extra = request.extra_body or {}
-    overrides = {name: extra[name] for name in _PRICED_FIELDS if name in extra and hasattr(request, name)}
+    overrides: dict[str, Any] = {
+        name: extra[name] for name in _PRICED_FIELDS if name in extra and hasattr(request, name)
+    }
     for name, value in overrides.items():
         fits = type(value) is int and value > 0 if name == "n" else isinstance(value, str)
         if not fits and value is not None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 from imgkit import errors
 from imgkit.errors import ImgkitError
 from imgkit.images.sniff import is_complete_bytes
-from imgkit.models import ImageRequest, Usage, resolve_model
+from imgkit.models import CreateImageVariationRequest, ImageRequest, Usage, resolve_model
 from imgkit.plugins.protocols import Entry, Failure
 from imgkit.providers.base import DecodedImage, DecodedImages
 from imgkit.redact import safe_url
@@ -36,7 +35,7 @@ def to_entry(
     facts = {
         "operation": request.operation,
         "model": resolve_model(request, model),
-        "prompt": getattr(request, "prompt", None),
+        "prompt": None if isinstance(request, CreateImageVariationRequest) else request.prompt,
         "status": head.status,
         "request_id": head.request_id,
         **{name: getattr(decoded, name) for name in _VALUES},
@@ -103,9 +102,9 @@ def from_failure(failure: Failure) -> ImgkitError:
     return error
 
 
-def _restore_attributes(kind: type[ImgkitError], facts: Mapping[str, Any]) -> dict[str, Any]:
+def _restore_attributes(kind: type[ImgkitError], facts: Mapping[str, object]) -> dict[str, object]:
     """Return the attributes of an error. Those that a cache does not keep are empty; lists were tuples."""
-    empty: dict[str, dict[str, Any]] = {
+    empty: dict[str, dict[str, object]] = {
         "UnreadableReplyError": {"body": b""},
         "SaveError": {"images": (), "response": None},
     }
@@ -123,13 +122,13 @@ def _is_json(value: object) -> bool:
     return value is None or isinstance(value, str | int | float | bool)
 
 
-def _without_url_queries(extra: Mapping[str, Any]) -> Any:
+def _without_url_queries(extra: Mapping[str, object]) -> object:
     """Return a copy of JSON values whose URLs have no query: signatures stand there."""
     copy = {name: _copy_json(value) for name, value in extra.items()}
     return replace_values(copy, str, lambda text: safe_url(text) if "://" in text else text)
 
 
-def _copy_json(value: Any) -> Any:
+def _copy_json(value: object) -> object:
     if isinstance(value, dict):
         return {name: _copy_json(item) for name, item in value.items()}
     return [_copy_json(item) for item in value] if isinstance(value, list) else value

@@ -55,7 +55,9 @@ class StoreFailed(Exception):
     """The cache store raised an error or broke its protocol. The message says so for a warning."""
 
 
-def send_through_cache(context: CallContext, request: HttpRequest, cache: Resource) -> Flow[FetchedImages]:
+def send_through_cache(
+    context: CallContext, request: HttpRequest, cache: Resource[CacheStore]
+) -> Flow[FetchedImages]:
     """Return the images of a request from the cache, from a concurrent call, or from the API.
 
     A store that fails costs a warning: the request is sent without it.
@@ -80,7 +82,9 @@ def send_through_cache(context: CallContext, request: HttpRequest, cache: Resour
     return (yield from _fill_cache(context, request, CacheLease(context, cache, found)))
 
 
-def _find_entry_or_lease(context: CallContext, cache: Resource, key: str) -> Flow[Lease | FetchedImages]:
+def _find_entry_or_lease(
+    context: CallContext, cache: Resource[CacheStore], key: str
+) -> Flow[Lease | FetchedImages]:
     """Ask the store until it has the entry or grants a lease.
 
     Raises:
@@ -127,12 +131,11 @@ def _find_entry_or_lease(context: CallContext, cache: Resource, key: str) -> Flo
 
 
 def _try_lease(
-    cache: Resource, key: str, newer_than: float | None, waited_for: str
+    cache: Resource[CacheStore], key: str, newer_than: float | None, waited_for: str
 ) -> Hit | Lease | Busy | StoreFailed:
     """Ask the store once. Its failure is returned: only errors of imgkit's own tree enter a flow."""
-    store: CacheStore = cache.thing
     try:
-        answer = store.try_lease(key, newer_than=newer_than, waited_for=waited_for)
+        answer = cache.thing.try_lease(key, newer_than=newer_than, waited_for=waited_for)
     except ImgkitError:
         raise
     except Exception as error:
@@ -152,10 +155,10 @@ class CacheLease:
         lease: as the store granted it.
     """
 
-    def __init__(self, context: CallContext, cache: Resource, lease: Lease) -> None:
+    def __init__(self, context: CallContext, cache: Resource[CacheStore], lease: Lease) -> None:
         self._context = context
         self._cache = cache
-        self._store: CacheStore = cache.thing
+        self._store = cache.thing
         self._lease = lease
         self._ended = False
 
@@ -209,7 +212,6 @@ def _fill_cache(context: CallContext, request: HttpRequest, lease: CacheLease) -
         yield from run_blocking(partial(lease.abandon, to_failure(download_error)))
         warning: str | None = f"the reply was not kept in the cache: {download_error}"
     elif is_whole(decoded):
-        assert context.request is not None, "the pipeline sets the request before it sends"
         entry = to_entry(context.request, context.core.target.model, head, decoded, time.time())
         warning = yield from run_blocking(partial(lease.commit, entry))
     else:
@@ -243,7 +245,7 @@ def _with_warnings(fetched: FetchedImages, warnings: list[str]) -> FetchedImages
     return fetched._replace(decoded=decoded)
 
 
-def _describe_store_failure(cache: Resource, error: Exception) -> str:
+def _describe_store_failure(cache: Resource[CacheStore], error: Exception) -> str:
     return f"the cache of {cache.origin} failed, and the call went on without it ({describe_error(error)})"
 
 

@@ -63,7 +63,7 @@ class ServiceConfig:
     max_reply_bytes: int | None = None
     max_download_bytes: int | None = None
     proxy: str | None = None
-    ca: Any = None
+    ca: object = None
     use_env_proxy: bool = False
     reuse_connections: bool = False
     allow_insecure: bool = False
@@ -71,11 +71,11 @@ class ServiceConfig:
     retry: object = True
     plugins: Sequence[object] = ()
     state_folder: str | PathLike[str] | None = None
-    models: str | PathLike[str] | Mapping[str, Any] | None = None
+    models: str | PathLike[str] | Mapping[str, object] | None = None
     on_unsupported: str = "raise"
     fixtures: str | PathLike[str] | None = None
     strict: bool = True
-    client_options: Mapping[str, Any] | None = None
+    client_options: Mapping[str, object] | None = None
 
 
 def check_seconds(name: str, value: object) -> float:

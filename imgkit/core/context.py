@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from imgkit.billing.reservations import ReservationGroup
@@ -133,8 +134,9 @@ class CallContext:
         cache_use: use of the cache; parts of a split call have one each.
         attempts: finished attempts.
         attempt_numbers: counts attempts from 1 on; the parts of a call share it.
+        started: observers know that the call sends its first request.
         in_flight: a request is with the backend and its outcome is not known yet.
-        request: the request after the `prepare` hooks and the model's rules.
+        request: the request of the user; once started, after the `prepare` hooks and the model's rules.
         shared: the result was produced by a concurrent identical call.
         reservations: ledger reservations of the latest attempt; closed when the caller has the images.
         new_part_files: makes the part files of a reply for ``save_to=``; None keeps images in memory.
@@ -149,10 +151,11 @@ class CallContext:
     deadline: float
     cleanup: ExitStack
     cache_use: CacheUse
+    request: ImageRequest
     attempts: list[Attempt] = field(default_factory=list)
     attempt_numbers: Iterator[int] = field(default_factory=lambda: count(1))
     in_flight: bool = False
-    request: ImageRequest | None = None
+    started: bool = False
     shared: bool = False
     reservations: ReservationGroup = field(default_factory=ReservationGroup)
     new_part_files: Callable[[], PartFiles] | None = None
@@ -195,7 +198,7 @@ class CallContext:
             context.reservations.abort(error)
 
 
-def _open_part_files(folder: Any, digests: bool, cleanup: ExitStack) -> PartFiles:
+def _open_part_files(folder: Path, digests: bool, cleanup: ExitStack) -> PartFiles:
     part_files = PartFiles(folder, digests=digests)
     cleanup.callback(part_files.close)
     return part_files
@@ -234,4 +237,5 @@ def start_call(
         deadline=time.monotonic() + limit_s,
         cleanup=ExitStack(),
         cache_use=options.cache,
+        request=request,
     )

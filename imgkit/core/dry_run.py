@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from imgkit.core.core import Core
 from imgkit.core.operations import OperationFlows
@@ -25,7 +24,7 @@ OPERATIONS = (
 )
 
 
-def describe_call(core: Core, operation: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+def describe_call(core: Core, operation: str, args: Sequence[object], kwargs: Mapping[str, object]) -> str:
     """Return the request that a call would send, as text.
 
     The flow of the call is stepped up to its first request. Plugins change the request as they would.
@@ -66,7 +65,7 @@ def _describe_requests(
 
 
 def _find_first_request(
-    core: Core, operation: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+    core: Core, operation: str, args: Sequence[object], kwargs: Mapping[str, object]
 ) -> tuple[HttpRequest, int]:
     """Step a call up to its first request. Return it and the number of such requests."""
     # The use of a cache is no part of the request.
@@ -74,7 +73,7 @@ def _find_first_request(
     return _step_to_request(getattr(OperationFlows(core), operation)(*args, **arguments))
 
 
-def _step_to_request(flow: Flow[Any]) -> tuple[HttpRequest, int]:
+def _step_to_request(flow: Flow[object]) -> tuple[HttpRequest, int]:
     result: object = None
     try:
         while True:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 from imgkit.core.context import CallContext, parse_options, start_call
 from imgkit.core.core import Core
@@ -25,7 +24,7 @@ from imgkit.schemas.requests import validate_request
 
 
 def run_call(
-    core: Core, kind: type[ImageRequest], value: object, arguments: Mapping[str, Any]
+    core: Core, kind: type[ImageRequest], value: object, arguments: Mapping[str, object]
 ) -> Flow[ImagesResponse]:
     """Carry out one operation.
 
@@ -51,7 +50,7 @@ def run_call(
     return response
 
 
-def build_request(kind: type[ImageRequest], value: object, arguments: Mapping[str, Any]) -> ImageRequest:
+def build_request(kind: type[ImageRequest], value: object, arguments: Mapping[str, object]) -> ImageRequest:
     """Return the validated request of an operation.
 
     Args:

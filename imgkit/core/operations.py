@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from imgkit.core.config import check_seconds
 from imgkit.core.context import SaveTo
@@ -69,10 +69,10 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
         complexity: str | None = None,
         frame_count: int | None = None,
         frame_duration_ms: int | None = None,
-        svg: Mapping[str, Any] | None = None,
+        svg: Mapping[str, object] | None = None,
         safety_identifier: str | None = None,
         user: str | None = None,
-        extra_body: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, object] | None = None,
         extra_headers: Mapping[str, str | None] | None = None,
         save_to: SaveTo = None,
         cache: str | None = None,
@@ -135,10 +135,10 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
         complexity: str | None = None,
         frame_count: int | None = None,
         frame_duration_ms: int | None = None,
-        svg: Mapping[str, Any] | None = None,
+        svg: Mapping[str, object] | None = None,
         safety_identifier: str | None = None,
         user: str | None = None,
-        extra_body: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, object] | None = None,
         extra_headers: Mapping[str, str | None] | None = None,
         prepare: Literal["check", "fit"] | None = None,
         save_to: SaveTo = None,
@@ -189,7 +189,7 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
         size: str | None = None,
         response_format: str | None = None,
         user: str | None = None,
-        extra_body: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, object] | None = None,
         extra_headers: Mapping[str, str | None] | None = None,
         strategy: Literal["auto", "native", "emulate"] = "auto",
         variation_prompt: str | None = None,
@@ -248,7 +248,7 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
         complexity: str | None = None,
         safety_identifier: str | None = None,
         user: str | None = None,
-        extra_body: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, object] | None = None,
         extra_headers: Mapping[str, str | None] | None = None,
         save_to: SaveTo = None,
         timeout_s: float | None = None,
@@ -315,7 +315,7 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
         complexity: str | None = None,
         safety_identifier: str | None = None,
         user: str | None = None,
-        extra_body: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, object] | None = None,
         extra_headers: Mapping[str, str | None] | None = None,
         prepare: Literal["check", "fit"] | None = None,
         save_to: SaveTo = None,

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import date
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from imgkit.catalogue.rules import check_inputs, check_request, max_value
 from imgkit.core.context import CallContext, FetchedImages
@@ -35,6 +35,7 @@ from imgkit.images.inputs import ImageReference, OpenedInputs, Prepare, open_fil
 from imgkit.models import (
     CreateImageEditRequest,
     CreateImageRequest,
+    CreateImageVariationRequest,
     ImageRequest,
     ImagesResponse,
     resolve_model,
@@ -91,7 +92,7 @@ def dispatch(context: CallContext, request: ImageRequest) -> Flow[DispatchResult
 
 
 def validate_for_model(
-    core: Core, request: ImageRequest, stream_values: Mapping[str, Any] | None = None
+    core: Core, request: ImageRequest, stream_values: Mapping[str, object] | None = None
 ) -> tuple[ImageRequest, Model | None, list[str]]:
     """Validate the request against the model's rules; return it, the model's data and the warnings.
 
@@ -131,9 +132,9 @@ def max_images_per_request(core: Core, request: ImageRequest) -> int | None:
 
 def start_request(context: CallContext, request: ImageRequest) -> None:
     """Record the request that is about to be sent; tell observers about the first of a call."""
-    is_first = context.request is None
     context.request = request
-    if is_first:
+    if not context.started:
+        context.started = True
         context.core.table.notify(Started(), context.call)
 
 
@@ -249,7 +250,7 @@ def open_inputs(
     if isinstance(request, CreateImageRequest):
         return OpenedInputs(), []
     core = context.core
-    sources: dict[str, Any] = {}
+    sources: dict[str, object] = {}
     for field, source in _input_fields(request):
         if isinstance(source, ImageReference):
             _check_reference(core, request, field)
@@ -267,7 +268,9 @@ def open_inputs(
     return inputs, warnings
 
 
-def _input_fields(request: Any) -> Iterator[tuple[str, Any]]:
+def _input_fields(
+    request: CreateImageEditRequest | CreateImageVariationRequest,
+) -> Iterator[tuple[str, object]]:
     images = request.image if isinstance(request.image, tuple) else (request.image,)
     for index, image in enumerate(images):
         yield ("image" if len(images) == 1 else f"image.{index}"), image
@@ -278,7 +281,7 @@ def _input_fields(request: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _prepare_inputs(
-    sources: dict[str, Any], rules: InputRules, prepare: Prepare | None, cleanup: ExitStack
+    sources: dict[str, object], rules: InputRules, prepare: Prepare | None, cleanup: ExitStack
 ) -> tuple[OpenedInputs, list[str]]:
     """Open every input that is more than a reference, and prepare them all. May block."""
     from imgkit.core.inputs import prepare_inputs

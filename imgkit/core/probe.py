@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 from imgkit.core.core import Core
 from imgkit.core.send import authenticate, collect_secrets
@@ -97,26 +96,28 @@ def probe_host(core: Core) -> Flow[Probe]:
     )
     signed = yield from authenticate(request, core.table, call)
     secrets = collect_secrets(signed)
-    facts: dict[str, Any] = {"url": request.url, "signed": bool(secrets)}
+    probe = Probe(url=request.url, signed=bool(secrets))
     started, now = time.monotonic(), time.time()
     try:
         head = yield from send_request(signed)
-        facts["request_id"] = head.request_id and scrub(head.request_id, secrets, 80)
-        facts["clock_ahead_s"] = _clock_ahead_s(head.headers, (now + time.time()) / 2)
+        probe = replace(
+            probe,
+            request_id=head.request_id and scrub(head.request_id, secrets, 80),
+            clock_ahead_s=_clock_ahead_s(head.headers, (now + time.time()) / 2),
+        )
         data = bytearray()
         while chunk := (yield from read_chunk()):
             data += chunk
             if len(data) > MAX_BYTES:
                 raise _no_list_error(head.status, "it is too long")
-        facts["elapsed_s"] = time.monotonic() - started
+        probe = replace(probe, elapsed_s=time.monotonic() - started)
         if not 200 <= head.status < 300:
             raise core.provider.error(head, bytes(data), secrets)
         organization = head.headers.get("openai-organization")
-        facts["organization"] = Secret(organization) if organization else None
-        facts["models"] = _parse_models(head.status, bytes(data))
+        probe = replace(probe, organization=Secret(organization) if organization else None)
+        return replace(probe, models=_parse_models(head.status, bytes(data)))
     except ImgkitError as error:
-        facts["problem"] = error
-    return Probe(**facts)
+        return replace(probe, problem=error)
 
 
 def _parse_models(status: int, data: bytes) -> tuple[ListedModel, ...]:

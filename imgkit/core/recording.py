@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from imgkit.errors import ImgkitError
 from imgkit.models import ImagesResponse
@@ -30,13 +30,14 @@ from imgkit.runtime.flow import (
 from imgkit.wire.messages import Head, HttpRequest
 
 if TYPE_CHECKING:
+    from imgkit.plugins.protocols import Recorder
     from imgkit.plugins.resources import Resource
 
 T = TypeVar("T")
 HOOK = "imgkit_recorder"
 
 
-def record_traffic(flow: Flow[T], recorders: Sequence[Resource]) -> Flow[T]:
+def record_traffic(flow: Flow[T], recorders: Sequence[Resource[Recorder]]) -> Flow[T]:
     """Return the flow of a call, with recorders that get each complete reply.
 
     They get it before the call sees its end: until then the reply counts as not delivered. A reply whose
@@ -56,9 +57,9 @@ def record_traffic(flow: Flow[T], recorders: Sequence[Resource]) -> Flow[T]:
     return _attach_problems(value, problems)
 
 
-def _tap(flow: Flow[T], recorders: Sequence[Resource], problems: list[str]) -> Flow[T]:
+def _tap(flow: Flow[T], recorders: Sequence[Resource[Recorder]], problems: list[str]) -> Flow[T]:
     tape = _Tape(recorders, problems)
-    result: object = None
+    result: Any = None
     try:
         while True:
             effect: Effect | Finished[T] = advance(flow, result)
@@ -90,7 +91,7 @@ def _tap(flow: Flow[T], recorders: Sequence[Resource], problems: list[str]) -> F
 class _Tape:
     """The reply that is being read."""
 
-    def __init__(self, recorders: Sequence[Resource], problems: list[str]) -> None:
+    def __init__(self, recorders: Sequence[Resource[Recorder]], problems: list[str]) -> None:
         self._problems = problems
         self._recorders = recorders
         self._request: HttpRequest | None = None
@@ -98,9 +99,8 @@ class _Tape:
         self._head: Head | None = None
         self._chunks: list[bytes] = []
 
-    def start(self, request: HttpRequest, head: object) -> None:
+    def start(self, request: HttpRequest, head: Head) -> None:
         """Start a reply."""
-        assert isinstance(head, Head), "the result of SendRequest is a Head"
         from imgkit.cassettes.api_keys import collect_sent_keys
 
         self._keys = collect_sent_keys(request.headers, request.secret_headers)
@@ -110,9 +110,8 @@ class _Tape:
         """Forget a reply that broke off."""
         self._request = None
 
-    def add(self, chunk: object) -> Flow[None]:
+    def add(self, chunk: bytes) -> Flow[None]:
         """Add a chunk; an empty one ends the reply."""
-        assert isinstance(chunk, bytes), "the result of ReadChunk is bytes"
         if chunk:
             self._chunks.append(chunk)
         else:

@@ -168,7 +168,7 @@ def _iterate_images(
             yield BytesSource(data), None, None
 
 
-def _sidecar_facts(record: SpooledReply, decoded: DecodedImages | None) -> dict[str, Any]:
+def _sidecar_facts(record: SpooledReply, decoded: DecodedImages | None) -> dict[str, object]:
     facts = record.facts
     names = ("operation", "prompt", "model", "parameters", "backend", "provider", "request_id", "call_id")
     return {

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from imgkit.catalogue.pricing import NOTHING, compute_cost, sum_costs
 from imgkit.core.context import CallContext, FetchedImages
@@ -20,6 +19,7 @@ from imgkit.images.saving import SavePlan
 from imgkit.images.sources import BytesSource, UrlSource
 from imgkit.models import (
     Cost,
+    CreateImageVariationRequest,
     ImageRequest,
     ImagesResponse,
     Meta,
@@ -82,7 +82,7 @@ def build_response(
     )
 
 
-def _to_image(core: Core, index: int, decoded: DecodedImage, about: Mapping[str, Any]) -> Image:
+def _to_image(core: Core, index: int, decoded: DecodedImage, about: Mapping[str, object]) -> Image:
     if decoded.source is not None:
         source = decoded.source
     elif decoded.data is not None:
@@ -101,12 +101,12 @@ def _to_image(core: Core, index: int, decoded: DecodedImage, about: Mapping[str,
 
 def _sidecar_facts(
     core: Core, request: ImageRequest, inputs: OpenedInputs, meta: Meta, decoded: DecodedImages
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the facts that a sidecar records about an image. They hold no secret."""
     usage = decoded.usage
     return {
         "operation": meta.operation,
-        "prompt": getattr(request, "prompt", None),
+        "prompt": None if isinstance(request, CreateImageVariationRequest) else request.prompt,
         "model": meta.model,
         "parameters": sent_parameters(request),
         "inputs": {

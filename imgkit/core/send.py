@@ -109,7 +109,6 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
     number = next(context.attempt_numbers)
     ledgers = context.core.resources.ledgers
     if ledgers:
-        assert context.request is not None, "the pipeline sets the request before it sends"
         reserve = partial(ReservationGroup.reserve, ledgers, context.request, call, number)
         context.reservations = yield from run_blocking(reserve, before_sending=True)
     started = time.monotonic()

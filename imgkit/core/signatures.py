@@ -11,8 +11,8 @@ from imgkit.errors import InvalidRequestError
 from imgkit.redact import format_suggestion
 from imgkit.runtime.flow import fail
 
-MethodT = TypeVar("MethodT", bound=Callable[..., Any])
-ServiceT = TypeVar("ServiceT", bound=type[Any])
+MethodT = TypeVar("MethodT", bound=Callable[..., object])
+ServiceT = TypeVar("ServiceT", bound=type[object])
 
 
 def operation(method: MethodT) -> MethodT:
@@ -22,7 +22,7 @@ def operation(method: MethodT) -> MethodT:
     """
 
     @functools.wraps(method)
-    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+    def call(self: Any, /, *args: object, **kwargs: object) -> object:
         try:
             return method(self, *args, **kwargs)
         except TypeError as error:
@@ -65,14 +65,14 @@ def _as_coroutine(method: Callable[..., Any]) -> Any:
     call = operation(method)
 
     @functools.wraps(method)
-    async def await_call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+    async def await_call(self: object, /, *args: object, **kwargs: object) -> object:
         return await call(self, *args, **kwargs)
 
     return await_call
 
 
 def argument_error(
-    method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    method: Callable[..., object], args: tuple[object, ...], kwargs: Mapping[str, object]
 ) -> InvalidRequestError:
     """Return the error for arguments that do not fit a method, with the nearest real name of each.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeGuard, TypeVar
+from typing import TypeGuard, TypeVar
 
 from imgkit.core.context import CallContext, parse_options, start_call
 from imgkit.core.core import Core
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 def run_stream(
-    core: Core, kind: type[ImageRequest], value: object, arguments: Mapping[str, Any]
+    core: Core, kind: type[ImageRequest], value: object, arguments: Mapping[str, object]
 ) -> Flow[ImagesResponse]:
     """Carry out one operation as a stream: emit `PartialImage` and `Completed` events.
 
@@ -66,12 +66,12 @@ def run_stream(
     """
     request = build_request(kind, value, arguments)
     options = parse_options(arguments)
-    provider, partial_images = core.provider, arguments.get("partial_images")
+    provider = core.provider
     if not isinstance(provider, StreamingProvider):
         raise ConfigurationError(
             f"provider {core.provider_name} does not stream: use {request.operation}, or another provider"
         )
-    _check_partial_images(partial_images)
+    partial_images = _check_partial_images(arguments.get("partial_images"))
     context = start_call(core, request, options, partial_images or 0)
     with call_events(context):
         started = time.monotonic()
@@ -94,12 +94,14 @@ def run_stream(
     return response
 
 
-def _check_partial_images(partial_images: object) -> None:
-    if partial_images is not None and (
-        type(partial_images) is not int or not 0 <= partial_images <= MAX_PARTIAL_IMAGES
-    ):
+def _check_partial_images(partial_images: object) -> int | None:
+    """Return the number of partial images, None for none given."""
+    if partial_images is None:
+        return None
+    if type(partial_images) is not int or not 0 <= partial_images <= MAX_PARTIAL_IMAGES:
         problem = f"must be a whole number from 0 to {MAX_PARTIAL_IMAGES}."
         raise InvalidRequestError({"partial_images": problem})
+    return partial_images
 
 
 def _check_count(request: ImageRequest, limit: int | None) -> None:
@@ -142,8 +144,8 @@ def read_events(
         return (yield from read_response(context, head, secrets))
     reader = _EventReader(provider, collector, context, head, secrets)
     error = yield from reader.read_to_end()
-    if error is None and reader.is_plain_reply:
-        yield from reader.handle_plain_reply()
+    if error is None and reader.plain_reply is not None:
+        yield from reader.handle_plain_reply(reader.plain_reply)
         return collector.decoded
     error = yield from reader.handle_last_event(error)
     if collector.is_complete:
@@ -195,9 +197,9 @@ class _EventReader:
         )
 
     @property
-    def is_plain_reply(self) -> bool:
-        """Whether the server answered with one JSON value in place of events."""
-        return not self._reply.is_stream and self._rest is not None
+    def plain_reply(self) -> JsonReply | None:
+        """The reply of a server that sent one JSON value in place of events, None after events."""
+        return None if self._reply.is_stream else self._rest
 
     def read_to_end(self) -> Flow[ImgkitError | None]:
         """Read the reply, hand on its complete events, and return the error that ended it, if any."""
@@ -232,12 +234,11 @@ class _EventReader:
             for event in events:
                 yield from self._hand_on(event)
 
-    def handle_plain_reply(self) -> Flow[None]:
+    def handle_plain_reply(self, reply: JsonReply) -> Flow[None]:
         """Hand on the images of a plain JSON reply."""
-        assert self._rest is not None, "is_plain_reply says so"
         core = self._context.core
         self._context.in_flight = False
-        decode = partial(core.provider.decode, self._head, self._rest, core.target, self._secrets)
+        decode = partial(core.provider.decode, self._head, reply, core.target, self._secrets)
         yield from self._collector.handle(self._head, (yield from self._decode(decode)))
 
     def handle_last_event(self, error: ImgkitError | None) -> Flow[ImgkitError | None]:

@@ -43,7 +43,8 @@ class StreamCollector:
         self._inputs = inputs
         self._plan = plan
         self._started = started
-        self._expected = request.n or (request.extra_body or {}).get("n") or 1
+        body_n = (request.extra_body or {}).get("n")
+        self._expected = request.n or (body_n if isinstance(body_n, int) else 1)
         self._decoded = DecodedImages(pictures=(), warnings=warnings)
         self._complete: list[Image] = []
         self._partial: Image | None = None

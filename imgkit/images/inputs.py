@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import IO, Any, Literal, NoReturn, TypeAlias, get_args
+from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeGuard, get_args
 
 from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.images.image import Image
@@ -24,6 +24,9 @@ from imgkit.images.sniff import Kind, ReadAt, guess_unsupported_format, is_compl
 from imgkit.redact import safe_url, scrub
 from imgkit.wire.json_values import decode_data_url, is_data_url
 from imgkit.wire.messages import BLOCK_BYTES
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 MAX_INPUT_BYTES = 256 * 1024 * 1024
 """Largest input in bytes. It is above the limit of every known server and stops only runaway inputs."""
@@ -249,7 +252,7 @@ def find_type_problem(value: object) -> str | None:
     )
 
 
-def open_input(value: Any, field: str, cleanup: ExitStack) -> ImageFile:
+def open_input(value: object, field: str, cleanup: ExitStack) -> ImageFile:
     """Open an image input and validate its bytes. May block.
 
     Args:
@@ -390,12 +393,12 @@ def _copy_stream(stream: IO[Any], field: str, cleanup: ExitStack) -> RawFile:
     return RawFile(field, length, read_at)
 
 
-def _is_pil(value: object) -> bool:
+def _is_pil(value: object) -> TypeGuard[PIL.Image.Image]:
     # By name: a caller with such an image has imported Pillow, so imgkit need not.
     return any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(value).__mro__)
 
 
-def _encode_pil(image: Any, field: str) -> bytes:
+def _encode_pil(image: PIL.Image.Image, field: str) -> bytes:
     if 0 in image.size:
         raise InvalidRequestError({field: f"The PIL image has {image.width}x{image.height} pixels."})
     stream = io.BytesIO()

@@ -184,9 +184,10 @@ class PartFile:
     def sync(self) -> Path | None:
         """Flush the file to the disk and return its path. Raises OSError.
 
-        Returns None if another process has deleted the file; the image is then in memory again.
+        Returns None if the image is in memory, where it is again when another process has deleted the file.
         """
-        assert self._folder is not None, "the image is on disk"
+        if self._folder is None:
+            return None
         try:
             descriptor = self._open(self._folder)
             if os.fstat(descriptor).st_nlink == 0:

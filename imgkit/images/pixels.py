@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.images.inputs import UPLOAD_FORMATS, RawFile
@@ -298,7 +298,7 @@ def encode_image(
 
 def _iterate_encodings(
     mode: str, own_format: Format | None, formats: frozenset[Format]
-) -> Iterator[tuple[Format, dict[str, Any]]]:
+) -> Iterator[tuple[Format, dict[str, object]]]:
     """Yield formats with their options, lossless encodings first."""
     candidates = [name for name in _FORMATS_BY_PREFERENCE if name in formats]
     if own_format == "jpeg" and mode != "RGBA":
@@ -317,7 +317,7 @@ def _iterate_encodings(
             yield "gif", {}
 
 
-def _encode(image: PIL.Image.Image, format: Format, options: dict[str, Any]) -> bytes:
+def _encode(image: PIL.Image.Image, format: Format, options: dict[str, object]) -> bytes:
     import PIL.Image
 
     profile = image.info.get("icc_profile")

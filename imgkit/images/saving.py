@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from imgkit.errors import InvalidRequestError, SaveError
 from imgkit.files import create_empty, sync_folder, write_atomically
@@ -30,7 +29,7 @@ _SLUG_CHARACTERS = 48
 _DIGEST_CHARACTERS = 12
 _DEVICE_NAME = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # reserved by Windows
 _FORMAT_SPEC = re.compile(r"[<>^]?\d{0,2}[ds]?")
-_LONGEST_VALUES: Mapping[str, Any] = {
+_LONGEST_VALUES: Mapping[str, object] = {
     "index": 99,
     "slug": "x" * _SLUG_CHARACTERS,
     "ext": "webp",

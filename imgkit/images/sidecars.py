@@ -61,7 +61,7 @@ def sidecar_path(path: Path) -> Path:
 
 def sidecar_json(image: SavableImage, digest: str) -> bytes:
     """Return the content of an image's sidecar as ASCII JSON."""
-    sidecar: Mapping[str, Any] = {
+    sidecar: Mapping[str, object] = {
         SIDECAR_MARK: SIDECAR_VERSION,
         **image.about,
         "index": image.index,

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pkgutil import resolve_name
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from imgkit.plugins.hookspecs import ServiceSettings
 from imgkit.plugins.table import HookImpl, HookTable, PluginSource
+
+if TYPE_CHECKING:
+    from imgkit.plugins.protocols import CacheStore, Ledger, Recorder
+
+T = TypeVar("T")
 
 _PROTOCOLS = {
     "imgkit_cache": "imgkit.plugins.protocols:CacheStore",
@@ -18,11 +23,11 @@ _PROTOCOLS = {
 """Protocols of the resources, by hook. They load only for a plugin that provides one."""
 
 
-class Resource(NamedTuple):
+class Resource(NamedTuple, Generic[T]):
     """An object, and the source of the plugin that provides it."""
 
     origin: PluginSource
-    thing: Any
+    thing: T
 
 
 class PluginResources(NamedTuple):
@@ -35,10 +40,10 @@ class PluginResources(NamedTuple):
         results: hook results by implementation, reused when a plugin is added.
     """
 
-    cache: Resource | None = None
-    ledgers: tuple[Resource, ...] = ()
-    recorders: tuple[Resource, ...] = ()
-    results: Mapping[HookImpl, Any] = MappingProxyType({})
+    cache: Resource[CacheStore] | None = None
+    ledgers: tuple[Resource[Ledger], ...] = ()
+    recorders: tuple[Resource[Recorder], ...] = ()
+    results: Mapping[HookImpl, object] = MappingProxyType({})
 
 
 def build_resources(

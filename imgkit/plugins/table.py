@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, TypeVarTuple
 
 from imgkit.errors import ConfigurationError, ImgkitError, PluginError
 from imgkit.plugins.hookspecs import BackendSpec, PluginSpec, ProviderSpec
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from imgkit.wire.messages import HttpRequest
 
 Spec = TypeVar("Spec", BackendSpec, ProviderSpec, PluginSpec)
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 
 class PluginWarning(UserWarning):
@@ -294,7 +296,9 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {scrub(str(error), limit=200)}"
 
 
-def call_plugin(origin: PluginSource, hook: str, method: Callable[..., Any], *arguments: Any) -> Any:
+def call_plugin(
+    origin: PluginSource, hook: str, method: Callable[[*Arguments], T], *arguments: *Arguments
+) -> T:
     """Call a method of a plugin's resource.
 
     Args:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import nullcontext, suppress
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from imgkit.errors import ImgkitError, NotSentError, ServiceClosedError
 from imgkit.runtime.driver import CLOSED, JOIN_TIMEOUT_S, to_failure
@@ -22,11 +22,13 @@ from imgkit.runtime.flow import (
     SendRequest,
     Sleep,
     advance,
+    expect_end,
 )
 from imgkit.wire.messages import AsyncBackend, AsyncReply, Head, HttpRequest
 from imgkit.wire.transfer import DriverTransfer
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class DeadlinePassed(TimeoutError):
@@ -51,7 +53,7 @@ class Deadline:
         self._at = self.loop.time() + after_s
         self._timer: asyncio.Handle | None = None
         self._passed = False
-        self._task: asyncio.Task[Any] | None = None
+        self._task: asyncio.Task[object] | None = None
         self._earlier_cancels = 0  # cancellations that others had asked for
         self._cancelled = False
 
@@ -61,9 +63,10 @@ class Deadline:
             self._timer.cancel()
 
     def __enter__(self) -> None:
-        self._task = asyncio.current_task()
-        assert self._task is not None, "drivers run in tasks"
-        self._earlier_cancels = self._task.cancelling()
+        self._task = task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("A call of an AsyncImageService runs in a task of its event loop.")
+        self._earlier_cancels = task.cancelling()
         self._cancelled = False
         if self._timer is None:
             self._timer = self.loop.call_at(self._at, self._pass)
@@ -85,7 +88,7 @@ class Deadline:
             self._task.cancel()
 
 
-class AsyncDriver(Generic[T]):
+class AsyncDriver(Generic[T_co]):
     """Runs one flow under the asynchronous service; see `imgkit.runtime.driver.Driver`.
 
     Args:
@@ -96,7 +99,11 @@ class AsyncDriver(Generic[T]):
     """
 
     def __init__(
-        self, flow: Flow[T], backend: AsyncBackend, transfer: DriverTransfer, executor: Callable[[], Executor]
+        self,
+        flow: Flow[T_co],
+        backend: AsyncBackend,
+        transfer: DriverTransfer,
+        executor: Callable[[], Executor],
     ) -> None:
         self._flow = flow
         self._backend = backend
@@ -104,16 +111,16 @@ class AsyncDriver(Generic[T]):
         self._reply: AsyncReply | None = None
         self._busy = False
         self._executor = executor
-        self._parts: list[AsyncDriver[Any]] = []
+        self._parts: list[AsyncDriver[object]] = []
         self._aborted = False
         self._pause: asyncio.Future[None] | None = None
         self._deadline = Deadline(transfer.remaining_s())
 
-    async def run_until_event(self) -> Finished[T] | EmitEvent:
+    async def run_until_event(self) -> Finished[T_co] | EmitEvent:
         """Run the flow up to its end or its next event for the caller."""
         result: object = None
         while True:
-            effect: Effect | Finished[T] = advance(self._flow, result)
+            effect: Effect | Finished[T_co] = advance(self._flow, result)
             result = None  # do not keep a chunk that the flow may drop
             match effect:
                 case Finished() | EmitEvent():
@@ -130,12 +137,10 @@ class AsyncDriver(Generic[T]):
                 case RunParallel(flows, limit):
                     result = await self._run_parallel(flows, limit)
 
-    async def run_to_end(self) -> Finished[T] | EffectFailed:
+    async def run_to_end(self) -> Finished[T_co] | EffectFailed:
         """Run the flow of a part to its end. An exception outside imgkit's own tree is raised."""
         try:
-            end = await self.run_until_event()
-            assert isinstance(end, Finished), "parts of a call emit nothing"
-            return end
+            return expect_end(await self.run_until_event())
         except ImgkitError as error:
             return EffectFailed(error)
         finally:
@@ -155,7 +160,7 @@ class AsyncDriver(Generic[T]):
         """Whether the running event loop is the loop of the call."""
         return asyncio.get_running_loop() is self._deadline.loop
 
-    def close_threadsafe(self, end: Callable[[AsyncDriver[T]], None]) -> None:
+    def close_threadsafe(self, end: Callable[[AsyncDriver[T_co]], None]) -> None:
         """Schedule `end` in the event loop of the call. Safe to call from any thread."""
         loop = self._deadline.loop
         if not loop.is_closed():
@@ -173,16 +178,16 @@ class AsyncDriver(Generic[T]):
             self.close_reply()
 
     async def _run_parallel(
-        self, flows: tuple[Flow[Any], ...], limit: int
-    ) -> list[Finished[Any] | EffectFailed]:
+        self, flows: tuple[Flow[object], ...], limit: int
+    ) -> list[Finished[object] | EffectFailed]:
         """Run flows as tasks. A bug in one of them, or a cancellation of this task, cancels all."""
         room = asyncio.Semaphore(limit)
-        parts: list[AsyncDriver[Any]] = [
+        parts: list[AsyncDriver[object]] = [
             AsyncDriver(flow, self._backend, self._transfer.for_next_request(), self._executor)
             for flow in flows
         ]
 
-        async def run(part: AsyncDriver[Any]) -> Finished[Any] | EffectFailed:
+        async def run(part: AsyncDriver[object]) -> Finished[object] | EffectFailed:
             async with room:
                 return await part.run_to_end()
 
@@ -230,7 +235,7 @@ class AsyncDriver(Generic[T]):
         self._busy = bool(chunk)
         return chunk
 
-    async def _run(self, fn: Callable[[], Any], before_sending: bool) -> object:
+    async def _run(self, fn: Callable[[], object], before_sending: bool) -> object:
         """Call `fn` in a thread. The deadline bounds only functions that run before anything is sent."""
         try:
             with self._deadline if before_sending else nullcontext():
@@ -286,7 +291,7 @@ async def in_thread(executor: Executor, fn: Callable[[], T], abort: Callable[[],
         raise
 
 
-async def _join(waiting: asyncio.Future[Any]) -> None:
+async def _join(waiting: asyncio.Future[T]) -> None:
     """Wait for up to `JOIN_TIMEOUT_S`, through further cancellations of a task that is being cancelled."""
     loop = asyncio.get_running_loop()
     until = loop.time() + JOIN_TIMEOUT_S
@@ -295,7 +300,8 @@ async def _join(waiting: asyncio.Future[Any]) -> None:
             await asyncio.wait({waiting}, timeout=until - loop.time())
 
 
-def _close_result(work: Future[Any]) -> None:
+def _close_result(work: Future[T]) -> None:
     """Close a result that nobody waits for, and retrieve its exception."""
-    if work.exception() is None and hasattr(work.result(), "close"):
-        work.result().close()
+    result: object = None if work.exception() is not None else work.result()
+    if hasattr(result, "close"):
+        result.close()

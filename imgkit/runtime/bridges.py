@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from imgkit.errors import ServiceClosedError
 from imgkit.runtime.async_driver import in_thread
 from imgkit.runtime.driver import JOIN_TIMEOUT_S
-from imgkit.wire.messages import AsyncBackend, AsyncReply, Backend, Head, HttpRequest, Reply
+from imgkit.wire.messages import AsyncBackend, AsyncReply, Backend, ForkAware, Head, HttpRequest, Reply
 from imgkit.wire.transfer import Transfer
 
 T = TypeVar("T")
@@ -67,9 +67,8 @@ class LoopBackend:
         if self._loop is not None:
             _inherited_loops.append(self._loop)
         self._loop = self._thread = None
-        forget = getattr(self._inner, "after_fork", None)
-        if forget is not None:
-            forget()
+        if isinstance(self._inner, ForkAware):
+            self._inner.after_fork()
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """Return the loop. The first call starts it."""

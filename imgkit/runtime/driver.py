@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from imgkit.errors import ImgkitError, NotSentError, ServiceClosedError
 from imgkit.runtime.flow import (
@@ -19,11 +19,12 @@ from imgkit.runtime.flow import (
     SendRequest,
     Sleep,
     advance,
+    expect_end,
 )
 from imgkit.wire.messages import Backend, Head, HttpRequest, Reply
 from imgkit.wire.transfer import DriverTransfer
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 CLOSED = "this service was closed while the call ran: make a new one"
@@ -101,7 +102,7 @@ class Watchdog:
                 self._wake.wait(max(0.0, self._wake_at - now))
 
 
-class Driver(Generic[T]):
+class Driver(Generic[T_co]):
     """Runs one flow under the synchronous service.
 
     Args:
@@ -114,7 +115,7 @@ class Driver(Generic[T]):
 
     def __init__(
         self,
-        flow: Flow[T],
+        flow: Flow[T_co],
         backend: Backend,
         transfer: DriverTransfer,
         watchdog: Watchdog,
@@ -129,11 +130,11 @@ class Driver(Generic[T]):
         self._watchdog = watchdog
         self._stop = stop
 
-    def run_until_event(self) -> Finished[T] | EmitEvent:
+    def run_until_event(self) -> Finished[T_co] | EmitEvent:
         """Run the flow up to its end or its next event for the caller."""
         result: object = None
         while True:
-            effect: Effect | Finished[T] = advance(self._flow, result)
+            effect: Effect | Finished[T_co] = advance(self._flow, result)
             result = None  # do not keep a chunk that the flow may drop
             match effect:
                 case Finished() | EmitEvent():
@@ -153,12 +154,10 @@ class Driver(Generic[T]):
                 case RunParallel(flows, limit):
                     result = self._run_parallel(flows, limit)
 
-    def run_to_end(self) -> Finished[T] | EffectFailed:
+    def run_to_end(self) -> Finished[T_co] | EffectFailed:
         """Run the flow of a part to its end. An exception outside imgkit's own tree is raised."""
         try:
-            end = self.run_until_event()
-            assert isinstance(end, Finished), "parts of a call emit nothing"
-            return end
+            return expect_end(self.run_until_event())
         except ImgkitError as error:
             return EffectFailed(error)
         finally:
@@ -176,18 +175,22 @@ class Driver(Generic[T]):
         finally:
             self._close_reply()
 
-    def _run_parallel(self, flows: tuple[Flow[Any], ...], limit: int) -> list[Finished[Any] | EffectFailed]:
+    def _run_parallel(
+        self, flows: tuple[Flow[object], ...], limit: int
+    ) -> list[Finished[object] | EffectFailed]:
         """Run flows in threads. A bug in one of them, or Ctrl-C, interrupts all."""
         from concurrent.futures import Future, ThreadPoolExecutor, wait
         from queue import SimpleQueue
 
         stop = threading.Event()
         # Ctrl-C may come while threads start. So all their work is known before the first one does.
-        work: list[tuple[Future[Any], Driver[Any]]] = [
+        work: list[tuple[Future[Finished[object] | EffectFailed], Driver[object]]] = [
             (Future(), Driver(flow, self._backend, self._transfer.for_next_request(), self._watchdog, stop))
             for flow in flows
         ]
-        todo: SimpleQueue[tuple[Future[Any], Driver[Any]] | None] = SimpleQueue()
+        todo: SimpleQueue[tuple[Future[Finished[object] | EffectFailed], Driver[object]] | None] = (
+            SimpleQueue()
+        )
         for item in (*work, *[None] * limit):
             todo.put(item)
 

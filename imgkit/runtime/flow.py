@@ -19,10 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Never, TypeAlias, TypeVar
 
 from imgkit.errors import ImgkitError
 from imgkit.wire.messages import Head, HttpRequest
+
+if TYPE_CHECKING:
+    from imgkit.models import StreamEvent
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -46,7 +49,7 @@ class RunBlocking(NamedTuple):
         before_sending: nothing is spent yet, so the deadline may interrupt it.
     """
 
-    fn: Callable[[], Any]
+    fn: Callable[[], object]
     before_sending: bool = False
 
 
@@ -59,7 +62,7 @@ class Sleep(NamedTuple):
 class EmitEvent(NamedTuple):
     """Hand this event to the caller of a stream. There is no result."""
 
-    event: object
+    event: StreamEvent
 
 
 class RunParallel(NamedTuple):
@@ -70,7 +73,7 @@ class RunParallel(NamedTuple):
         limit: number of flows that run at the same time.
     """
 
-    flows: tuple[Generator[Any, Any, Any], ...]
+    flows: tuple[Flow[object], ...]
     limit: int
 
 
@@ -111,6 +114,12 @@ def advance(flow: Flow[T], result: object) -> Effect | Finished[T]:
         return flow.send(result)
     except StopIteration as stop:
         return Finished(stop.value)
+
+
+def expect_end(step: Finished[T] | EmitEvent) -> Finished[T]:
+    """Return the end of a flow that is no stream."""
+    assert isinstance(step, Finished), "only the flow of a stream emits events"
+    return step
 
 
 def send_request(request: HttpRequest) -> Flow[Head]:
@@ -158,7 +167,7 @@ def run_parallel(flows: tuple[Flow[T], ...], limit: int) -> Flow[list[Finished[T
     return ends
 
 
-def fail(error: ImgkitError) -> Flow[Any]:
+def fail(error: ImgkitError) -> Flow[Never]:
     """Return a flow that raises `error` when it starts."""
     raise error
     yield  # makes this function a generator

@@ -6,7 +6,8 @@ import os
 import threading
 import warnings
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Self, cast
+from types import GeneratorType
+from typing import TYPE_CHECKING, Self
 
 from imgkit.errors import StreamError
 from imgkit.models import ImagesResponse
@@ -83,7 +84,7 @@ class _Stream:
             self._over = True
             self._response = step.value
             return None
-        return cast("StreamEvent", step.event)  # the flow of a stream emits nothing else
+        return step.event
 
     def _warn_left_open(self) -> None:
         warnings.warn(
@@ -162,7 +163,9 @@ class ImageStream(_Stream):
             busy = self._reader not in (0, threading.get_ident())
         if driver is None:
             return
-        if busy or getattr(self._flow, "gi_running", False):  # the latter if a plugin closes it
+        # A plugin closes the stream from within its flow.
+        is_inside = isinstance(self._flow, GeneratorType) and self._flow.gi_running
+        if busy or is_inside:
             driver.abort()  # the reading thread closes it
         else:
             driver.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 import marshmallow as ma
 
@@ -34,9 +34,9 @@ class TypedSchema(ma.Schema, Generic[T]):
         target: the class to build from the loaded fields.
     """
 
-    target: type[Any]
+    target: type[T]
 
-    def read(self, data: Mapping[str, Any]) -> T:
+    def read(self, data: Mapping[str, object]) -> T:
         """Return `data` as a validated and normalised object.
 
         Raises:
@@ -51,10 +51,10 @@ class TypedSchema(ma.Schema, Generic[T]):
             # Raise outside the except block: a ValidationError keeps the whole payload, images included.
             # As the context of the new error it would stay in memory.
             raise SchemaError(problems)
-        return cast(T, self.target(**loaded))
+        return self.target(**loaded)
 
 
-def flatten_messages(messages: Any, path: str = "") -> dict[str, str]:
+def flatten_messages(messages: object, path: str = "") -> dict[str, str]:
     """Return marshmallow's nested messages by flat path: ``{"data.0.url": "Not a valid string."}``.
 
     >>> flatten_messages({"data": {0: {"url": ["Not a valid string."]}}})

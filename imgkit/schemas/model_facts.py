@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
 
 import marshmallow as ma
 from marshmallow import fields, validate
@@ -46,7 +45,7 @@ def _hosts_field() -> fields.List[str]:
 class _FactsSchema(TypedSchema[dict[str, object]]):
     """A table of facts with their source and date."""
 
-    target = dict
+    target: type[dict[str, object]] = dict
 
     source = fields.String()
     as_of = _date_field()
@@ -98,7 +97,7 @@ class _TokensSchema(_FactsSchema):
     not_of = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
 
     @ma.validates_schema(skip_on_field_errors=True)
-    def check_counts(self, data: dict[str, Any], **_: Any) -> None:
+    def check_counts(self, data: dict[str, object], **_: object) -> None:
         """Reject a table without integer token counts by size; a price cannot be computed from it."""
         for quality, by_size in data.items():
             if quality in self.fields:

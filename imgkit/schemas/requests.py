@@ -20,12 +20,13 @@ from imgkit.models import (
     CreateImageEditRequest,
     CreateImageRequest,
     CreateImageVariationRequest,
+    ImageRequest,
     field_names,
 )
 from imgkit.schemas.base import SchemaError, TypedSchema
 from imgkit.wire.headers import NOT_FOR_USERS, header_problem
 
-RequestT = TypeVar("RequestT")
+RequestT = TypeVar("RequestT", bound=ImageRequest)
 
 # --- Limits ----------------------------------------------------------------------------------
 
@@ -76,16 +77,18 @@ class _TextField(fields.String):
 
     default_error_messages = {"invalid": "Must be text."}
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+    def _deserialize(self, value: object, attr: str | None, data: object, **kwargs: object) -> str:
         if not isinstance(value, str):
             raise self.make_error("invalid")
         return value
 
 
-class _ImageField(fields.Field[Any]):
+class _ImageField(fields.Field[object]):
     """An image input. The field checks the Python type; opening the image checks its bytes."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+    def _deserialize(
+        self, value: object, attr: str | None, data: Mapping[str, object] | None, **kwargs: object
+    ) -> object:
         from imgkit.images.inputs import find_type_problem
 
         problem = find_type_problem(value)
@@ -97,8 +100,10 @@ class _ImageField(fields.Field[Any]):
 class _MarkupField(_ImageField):
     """A drawing over the first image: an alternative to a mask."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        if data.get("mask") is not None:
+    def _deserialize(
+        self, value: object, attr: str | None, data: Mapping[str, object] | None, **kwargs: object
+    ) -> object:
+        if data is not None and data.get("mask") is not None:
             raise ma.ValidationError("A markup excludes a mask. Pass one of the two.")
         return super()._deserialize(value, attr, data, **kwargs)
 
@@ -106,7 +111,9 @@ class _MarkupField(_ImageField):
 class _ImagesField(_ImageField):
     """One image input or a sequence of them; loads a tuple."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[Any, ...]:
+    def _deserialize(
+        self, value: object, attr: str | None, data: Mapping[str, object] | None, **kwargs: object
+    ) -> tuple[object, ...]:
         if not isinstance(value, list | tuple):
             return (super()._deserialize(value, attr, data, **kwargs),)
         if not 1 <= len(value) <= MAX_INPUT_IMAGES:
@@ -122,10 +129,12 @@ class _ImagesField(_ImageField):
         return tuple(value)
 
 
-class _JsonObjectField(fields.Field[Any]):
+class _JsonObjectField(fields.Field[dict[str, object]]):
     """A JSON object, validated down to its leaves."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
+    def _deserialize(
+        self, value: object, attr: str | None, data: object, **kwargs: object
+    ) -> dict[str, object]:
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise ma.ValidationError("Must be a mapping with names as keys.")
         try:
@@ -139,12 +148,15 @@ class _JsonObjectField(fields.Field[Any]):
 class _ExtraBodyField(_JsonObjectField):
     """Further members of the body; the members that imgkit understands keep their rules."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
+    def _deserialize(
+        self, value: object, attr: str | None, data: object, **kwargs: object
+    ) -> dict[str, object]:
         members = super()._deserialize(value, attr, data, **kwargs)
         problems = {name: [_STREAM_MEMBERS[name]] for name in members if name in _STREAM_MEMBERS}
-        if isinstance(members.get("prompt"), str):
+        prompt = members.get("prompt")
+        if isinstance(prompt, str):
             try:
-                _check_prompt(members["prompt"])
+                _check_prompt(prompt)
             except ma.ValidationError as error:
                 problems["prompt"] = [str(message) for message in error.messages]
         count = members.get("n")
@@ -155,17 +167,17 @@ class _ExtraBodyField(_JsonObjectField):
         return members
 
 
-class _HeadersField(fields.Field[Any]):
+class _HeadersField(fields.Field[dict[str, object]]):
     """Further headers; loads them by lower-case name."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
+    def _deserialize(self, value: Any, attr: str | None, data: object, **kwargs: object) -> dict[str, object]:
         problem = header_problem(value, NOT_FOR_USERS)
         if problem:
             raise ma.ValidationError(f"{problem.rstrip('.')}.")
         return {name.lower(): content for name, content in value.items()}
 
 
-def _text_field(validator: Callable[[str], Any]) -> _TextField:
+def _text_field(validator: Callable[[str], object]) -> _TextField:
     return _TextField(allow_none=True, validate=validator)
 
 
@@ -197,7 +209,7 @@ def _explain_missing(message: str) -> dict[str, str | list[Any] | dict[Any, Any]
 # --- Schemas ---------------------------------------------------------------------------------
 
 
-class RequestSchema(TypedSchema[Any]):
+class RequestSchema(TypedSchema[RequestT]):
     """The rules of all request parameters; each instance validates the parameters of one request class.
 
     Args:
@@ -209,7 +221,7 @@ class RequestSchema(TypedSchema[Any]):
         validate=_check_prompt,
         error_messages=_explain_missing("The prompt is missing. Describe the image."),
     )
-    image: fields.Field[Any] = _ImageField(
+    image: fields.Field[object] = _ImageField(
         required=True, error_messages=_explain_missing("The image is missing. Pass the image to vary.")
     )
     mask = _ImageField(allow_none=True)
@@ -239,11 +251,11 @@ class RequestSchema(TypedSchema[Any]):
     extra_body = _ExtraBodyField(allow_none=True)
     extra_headers = _HeadersField(allow_none=True)
 
-    def __init__(self, target: type[Any]) -> None:
+    def __init__(self, target: type[RequestT]) -> None:
         super().__init__(only=field_names(target))
         self.target = target
 
-    def read(self, data: Mapping[str, Any]) -> Any:
+    def read(self, data: Mapping[str, object]) -> RequestT:
         """Return `data` as a request.
 
         Validates only the fields in `data`, since most requests have few. On a problem it falls back to
@@ -264,7 +276,7 @@ class RequestSchema(TypedSchema[Any]):
         return frozenset(name for name, field in self.fields.items() if field.required)
 
 
-class EditRequestSchema(RequestSchema):
+class EditRequestSchema(RequestSchema[CreateImageEditRequest]):
     """The request rules of an edit, which takes several images."""
 
     image = _ImagesField(
@@ -282,7 +294,7 @@ REQUEST_SCHEMAS: dict[type[Any], TypedSchema[Any]] = {
 }
 
 
-def validate_request(kind: type[RequestT], fields: Mapping[str, Any]) -> RequestT:
+def validate_request(kind: type[RequestT], fields: Mapping[str, object]) -> RequestT:
     """Return a validated and normalised request.
 
     >>> validate_request(CreateImageRequest, {"prompt": "a fox", "n": None}).prompt

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import marshmallow as ma
 from marshmallow import fields
@@ -19,7 +19,9 @@ from imgkit.schemas.base import TypedSchema
 
 # --- Values ----------------------------------------------------------------------------------
 
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
+T = TypeVar("T")
+
+_EMPTY: Mapping[str, object] = MappingProxyType({})
 
 
 class TokenSplit(NamedTuple):
@@ -27,7 +29,7 @@ class TokenSplit(NamedTuple):
 
     text_tokens: int | None = None
     image_tokens: int | None = None
-    extra: Mapping[str, Any] = _EMPTY
+    extra: Mapping[str, object] = _EMPTY
 
 
 class RawUsage(NamedTuple):
@@ -38,7 +40,7 @@ class RawUsage(NamedTuple):
     output_tokens: int | None = None
     input_details: TokenSplit = TokenSplit()
     output_details: TokenSplit = TokenSplit()
-    extra: Mapping[str, Any] = _EMPTY
+    extra: Mapping[str, object] = _EMPTY
 
     def to_usage(self) -> Usage:
         """Return the flat public form; `extra` keeps unknown details under the API's names."""
@@ -63,7 +65,7 @@ class RawImage(NamedTuple):
 
     url: str | None = None
     revised_prompt: str | None = None
-    extra: Mapping[str, Any] = _EMPTY
+    extra: Mapping[str, object] = _EMPTY
 
 
 class RawReply(NamedTuple):
@@ -76,19 +78,19 @@ class RawReply(NamedTuple):
     size: str | None = None
     quality: str | None = None
     warnings: Sequence[str] = ()
-    extra: Mapping[str, Any] = _EMPTY
+    extra: Mapping[str, object] = _EMPTY
 
 
 # --- Lenient reading -------------------------------------------------------------------------
 
 
-class LenientSchema(TypedSchema[Any]):
+class LenientSchema(TypedSchema[T]):
     """A schema that collects misfits and unknown keys in `extra`, sorted by name."""
 
-    def read(self, data: Mapping[str, Any]) -> Any:
+    def read(self, data: Mapping[str, object]) -> T:
         """Return `data` as a `target`. Never raises."""
-        values: dict[str, Any] = {}
-        extra: dict[str, Any] = {}
+        values: dict[str, object] = {}
+        extra: dict[str, object] = {}
         known = self._fields_by_key
         for key, value in data.items():
             if key not in known:
@@ -99,10 +101,11 @@ class LenientSchema(TypedSchema[Any]):
                     values[name] = declared.deserialize(value, key, data)
                 except ma.ValidationError:
                     extra[key] = value
-        return self.target(**values, extra={key: extra[key] for key in sorted(extra, key=str)})
+        values["extra"] = {key: extra[key] for key in sorted(extra, key=str)}
+        return self.target(**values)
 
     @cached_property
-    def _fields_by_key(self) -> dict[str, tuple[str, fields.Field[Any]]]:
+    def _fields_by_key(self) -> dict[str, tuple[str, fields.Field[object]]]:
         return {declared.data_key or name: (name, declared) for name, declared in self.fields.items()}
 
 
@@ -114,29 +117,33 @@ class _ExactField(fields.Field[Any]):
         min_value: the smallest accepted number; None without a limit.
     """
 
-    def __init__(self, kind: type[Any], min_value: int | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._kind = kind
+    def __init__(self, kind: type[int | str], min_value: int | None = None) -> None:
+        super().__init__()
+        self._kind: type[Any] = kind
         self._min_value = min_value
 
     def deserialize(
-        self, value: Any, attr: str | None = None, data: Mapping[str, Any] | None = None, **kwargs: Any
+        self, value: Any, attr: str | None = None, data: Mapping[str, object] | None = None, **kwargs: object
     ) -> Any:
         if type(value) is not self._kind or (self._min_value is not None and value < self._min_value):
             raise ma.ValidationError("Unexpected value.")
         return value
 
 
-class _NestedField(fields.Field[Any]):
+class _NestedField(fields.Field[T]):
     """An object that another lenient schema reads."""
 
-    def __init__(self, schema: LenientSchema, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, schema: LenientSchema[T], data_key: str | None = None) -> None:
+        super().__init__(data_key=data_key)
         self._schema = schema
 
     def deserialize(
-        self, value: Any, attr: str | None = None, data: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> Any:
+        self,
+        value: object,
+        attr: str | None = None,
+        data: Mapping[str, object] | None = None,
+        **kwargs: object,
+    ) -> T:
         if not isinstance(value, dict):
             raise ma.ValidationError("Not an object.")
         return self._schema.read(value)
@@ -153,13 +160,13 @@ def _text_field() -> _ExactField:
 # --- Schemas ---------------------------------------------------------------------------------
 
 
-class _TokenSplitSchema(LenientSchema):
+class _TokenSplitSchema(LenientSchema[TokenSplit]):
     target = TokenSplit
     text_tokens = _count_field()
     image_tokens = _count_field()
 
 
-class _UsageSchema(LenientSchema):
+class _UsageSchema(LenientSchema[RawUsage]):
     target = RawUsage
     total_tokens = _count_field()
     input_tokens = _count_field()
@@ -168,13 +175,13 @@ class _UsageSchema(LenientSchema):
     output_details = _NestedField(_TokenSplitSchema(), data_key="output_tokens_details")
 
 
-class _ImageSchema(LenientSchema):
+class _ImageSchema(LenientSchema[RawImage]):
     target = RawImage
     url = _text_field()
     revised_prompt = _text_field()
 
 
-class _ReplySchema(LenientSchema):
+class _ReplySchema(LenientSchema[RawReply]):
     target = RawReply
     created = _ExactField(int)
     usage = _NestedField(_UsageSchema())

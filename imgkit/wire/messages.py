@@ -304,6 +304,14 @@ class Backend(Protocol):
 
 
 @runtime_checkable
+class ForkAware(Protocol):
+    """A backend that can go on in a forked child."""
+
+    def after_fork(self) -> None:
+        """Drop the parent's connections in a forked child, without a word to their peers."""
+
+
+@runtime_checkable
 class AsyncBackend(Protocol):
     """A transport with coroutines. Many tasks of one event loop use it at once.
 

@@ -12,6 +12,7 @@ from imgkit.backends.aiohttp import AiohttpBackend
 from imgkit.backends.requests import RequestsBackend
 from imgkit.testing import BackendContract
 from imgkit.wire.messages import BackendOptions
+from tests.support.processes import run_process
 
 ALL = frozenset({"unsent", "connect timeout", "reuse", "proxy", "early refusal"})
 

@@ -13,7 +13,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
 import PIL.Image
@@ -148,7 +147,7 @@ class OfflineServer:
             events = _build_events(request, output, images, {"created_at": created, **about})
             headers = {"content-type": "text/event-stream", "x-request-id": _build_request_id(request.seed)}
             return ServerResponse(200, headers, b"".join(events))
-        reply: dict[str, Any] = {
+        reply: dict[str, object] = {
             "created": created,
             "data": [self._build_item(output, root, image) for image in images],
             **about,
@@ -198,7 +197,10 @@ def blur_progressively(image: PIL.Image.Image, count: int) -> Iterator[PIL.Image
 
 
 def _build_events(
-    request: ServerRequest, output: OutputOptions, images: Iterable[PIL.Image.Image], members: dict[str, Any]
+    request: ServerRequest,
+    output: OutputOptions,
+    images: Iterable[PIL.Image.Image],
+    members: dict[str, object],
 ) -> Iterator[bytes]:
     """Yield the events of a stream: for each image its partial images, then the completed image."""
     prefix = _EVENT_PREFIXES[request.operation]
@@ -210,7 +212,7 @@ def _build_events(
         yield _encode_event(f"{prefix}.completed", _encode(output, image), {**members, "usage": usage})
 
 
-def _encode_event(kind: str, data: bytes, members: Mapping[str, Any]) -> bytes:
+def _encode_event(kind: str, data: bytes, members: Mapping[str, object]) -> bytes:
     """Return a server-sent event with an image.
 
     Args:
@@ -230,7 +232,7 @@ def _encode(output: OutputOptions, image: PIL.Image.Image) -> bytes:
 
 def _build_usage(
     request: ServerRequest, output: OutputOptions, pixels: int, partial_images: int = 0
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return plausible token counts for a number of painted pixels."""
     text_tokens = max(1, len(output.prompt.encode("utf-8", "replace")) // 4)
     image_tokens = 256 * sum(len(files) for files in request.files.values())
@@ -244,7 +246,7 @@ def _build_usage(
     }
 
 
-def _json_response(status: int, value: Any, seed: str = "") -> ServerResponse:
+def _json_response(status: int, value: object, seed: str = "") -> ServerResponse:
     body = json.dumps(value, separators=(",", ":")).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body))}
     return ServerResponse(status, {**headers, "x-request-id": _build_request_id(seed)}, body)

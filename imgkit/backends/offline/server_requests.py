@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import unquote
 
 import PIL.Image
@@ -69,7 +68,7 @@ class ServerRequest:
     """
 
     operation: str
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     files: Mapping[str, list[FormFile]]
     seed: str
 
@@ -168,7 +167,7 @@ def parse_request(operation: str, headers: Mapping[str, str], body: bytes, seed:
         RequestRejected: the body is unreadable, or an image is not included in it.
     """
     content_type = headers.get("content-type", "")
-    values: Any
+    values: object
     if content_type.startswith("multipart/form-data"):
         values, files = parse_form(content_type, body)
     else:
@@ -258,11 +257,12 @@ def parse_output(request: ServerRequest, size: tuple[int, int], prompt: str | No
         RequestRejected: a parameter is invalid.
     """
     if prompt is None:
-        prompt = request.values.get("prompt", "")
-        if not isinstance(prompt, str) or not prompt.strip():
+        value = request.values.get("prompt", "")
+        if not isinstance(value, str) or not value.strip():
             raise RequestRejected(
                 "Missing required parameter: 'prompt'.", "prompt", "missing_required_parameter"
             )
+        prompt = value
     count = request.read_number("n", 1, 1, 10) or 1
     output_format = request.read_choice("output_format", "png", FORMATS)
     compression = request.read_number("output_compression", None, 0, 100)
@@ -317,7 +317,7 @@ def open_image(request: ServerRequest, fields: tuple[str, ...], param: str) -> P
     return image
 
 
-def _parse_json(body: bytes) -> tuple[dict[str, Any], dict[str, list[FormFile]]]:
+def _parse_json(body: bytes) -> tuple[dict[str, object], dict[str, list[FormFile]]]:
     """Return the members of a JSON body without its images, and the images like files of a form."""
     try:
         members = json.loads(body)
@@ -342,7 +342,7 @@ def _parse_json(body: bytes) -> tuple[dict[str, Any], dict[str, list[FormFile]]]
     return {name: value for name, value in members.items() if name not in ("images", "mask")}, files
 
 
-def _decode_image_url(reference: Any) -> FormFile:
+def _decode_image_url(reference: object) -> FormFile:
     """Return the image of a ``data:`` URL.
 
     Raises:
