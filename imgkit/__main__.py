@@ -1,13 +1,13 @@
-"""The `imgkit` command: what has to work before anything else is known to be installed."""
+"""Entry point of the `imgkit` command. It runs without click and without a complete installation."""
 
 from __future__ import annotations
 
 import sys
 
 import imgkit
-from imgkit.cli import console as streams
+from imgkit.cli import console
 
-NEEDS_CLICK = "the command line needs click: pip install 'imgkit-service[cli]'"
+CLICK_MISSING = "The command line needs click. Install it with: pip install 'imgkit-service[cli]'"
 
 
 def main() -> int:
@@ -15,13 +15,13 @@ def main() -> int:
     args = sys.argv[1:]
     try:
         if args[:1] == ["--version"]:
-            # A foreign imgkit/__init__.py has no version of ours; `imgkit doctor` says what happened.
+            # Another package's imgkit/__init__.py has no __version__; `imgkit doctor` reports that.
             version = getattr(imgkit, "__version__", "of unknown version: run `imgkit doctor`")
-            return streams.send_text(f"imgkit {version}\n")
+            return console.write_text(f"imgkit {version}\n")
         try:
-            import click  # noqa: F401 - only to see whether it is there
+            import click  # noqa: F401 - only tests that it is installed
         except ImportError:
-            streams.tell(f"imgkit: {NEEDS_CLICK}")
+            console.print_message(f"imgkit: {CLICK_MISSING}")
             return 2
         from imgkit.cli.run import run
 

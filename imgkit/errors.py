@@ -55,6 +55,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -114,12 +115,35 @@ class ImgkitError(Exception):
         ... except imgkit.ImgkitError as error:
         ...     print(type(error).__name__)
         UnknownBackendError
+        >>> error = ImgkitError("The budget is spent.", hint="Pass a larger Budget(…).")
+        >>> str(error)
+        'The budget is spent. Pass a larger Budget(…).'
+        >>> error.problem
+        'The budget is spent.'
 
     Attributes:
         maybe_billed: the provider may charge for the call although it failed.
+        hint: the remedy in terms of the Python API, None if the message needs none; ``str(error)`` ends
+            with it. The command line shows its own remedy in place of it.
+        field: the argument that the error is about, such as ``timeout_s``; None if there is none.
     """
 
     maybe_billed: bool = False
+    hint: str | None = None
+    field: str | None = None
+
+    def __init__(self, *args: object, hint: str | None = None, field: str | None = None) -> None:
+        if hint is not None:
+            self.hint = hint
+            args = (" ".join([*map(str, args), hint]),)
+        if field is not None:
+            self.field = field
+        super().__init__(*args)
+
+    @property
+    def problem(self) -> str:
+        """The message without its hint."""
+        return str(self).removesuffix(self.hint or "").rstrip()
 
     def __reduce__(self) -> Any:
         # Exceptions are pickled by their positional arguments; ours have keywords too.
@@ -187,11 +211,20 @@ class InvalidRequestError(ImgkitError):
 
     Attributes:
         fields: the problems by flat path: ``{"n": "…", "image.1": "…"}``.
+        hints: remedies in terms of the Python API, by the argument that each one changes:
+            ``{"prepare": 'Or pass prepare="fit".'}``. Together they are the ``hint``.
     """
 
-    def __init__(self, fields: Mapping[str, str]) -> None:
+    hints: Mapping[str, str] = MappingProxyType({})
+
+    def __init__(self, fields: Mapping[str, str], hints: Mapping[str, str] | None = None) -> None:
         self.fields = dict(fields)
-        super().__init__("; ".join(f"{path}: {text}" for path, text in self.fields.items()))
+        if hints:
+            self.hints = dict(hints)
+        super().__init__(
+            "; ".join(f"{path}: {text}" for path, text in self.fields.items()),
+            hint=" ".join(self.hints.values()) or None,
+        )
 
 
 class TransportError(ImgkitError):
@@ -275,8 +308,9 @@ class ApiError(ImgkitError, ReceivedReply):
         param: str | None = None,
         request_id: str | None = None,
         retry_after_s: float | None = None,
+        hint: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, hint=hint)
         self.status = status
         self.code = code
         self.type = type
@@ -410,8 +444,8 @@ class FixtureMissingError(ImgkitError):
         nearest: the most similar recorded request, None if none of this kind was recorded.
     """
 
-    def __init__(self, message: str, *, nearest: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, nearest: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.nearest = nearest
 
 
@@ -430,8 +464,16 @@ class UnreadableReplyError(ImgkitError, ReceivedReply):
 
     maybe_billed = True
 
-    def __init__(self, message: str, *, request_id: str | None = None, body: bytes = b"") -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        request_id: str | None = None,
+        body: bytes = b"",
+        hint: str | None = None,
+        field: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, field=field)
         self.request_id = request_id
         self.body = body
 
@@ -475,8 +517,9 @@ class StreamError(ImgkitError, ReceivedReply):
         maybe_billed: bool = False,
         images: tuple[ReceivedImage, ...] = (),
         request_id: str | None = None,
+        hint: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, hint=hint)
         self.maybe_billed = maybe_billed
         self.images = images
         self.request_id = request_id
@@ -513,7 +556,8 @@ class SaveError(ImgkitError, ReceivedReply):
         *,
         images: tuple[ReceivedImage, ...] = (),
         response: ReceivedResponse | None = None,
+        hint: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, hint=hint)
         self.images = images
         self.response = response

@@ -122,8 +122,9 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image]):
             service = service_ref()
             if service is None or service._closed:
                 raise NotDownloadedError(
-                    "the picture is still at its URL, and its service is closed: fetch it with "
-                    "service.download(image) of an open service, or ask for it in the reply with save_to=…"
+                    "The image is still at its URL, and its service is closed.",
+                    hint="Fetch it with service.download(image) of an open service, or pass save_to=… to "
+                    "download with the call.",
                 )
             return service._run_flow(fetch_image(service._core, url), None)
 

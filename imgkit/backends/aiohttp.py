@@ -94,7 +94,9 @@ class AiohttpBackend:
         except aiohttp.ClientConnectorError as error:
             # aiohttp may merge the refusals of several addresses.
             if NOT_PUBLIC in str(error):
-                raise DownloadBlockedError(f"{safe_url(request.url)} is not fetched: {NOT_PUBLIC}") from None
+                raise DownloadBlockedError(
+                    f"{safe_url(request.url)} is not fetched: {NOT_PUBLIC}.", hint="The URL is in image.url."
+                ) from None
             raise
         return _AiohttpReply(response, None if self._options.reuse_connections else transfer)
 

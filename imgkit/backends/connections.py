@@ -200,7 +200,9 @@ class _ConnectionMixin:
         for index, (family, kind, protocol, _, address) in enumerate(addresses):
             if context is not None and context.public_only and not is_public(str(address[0])):
                 context.transfer.mark_unsent()
-                raise DownloadBlockedError(f"{self.host} is not fetched: {NOT_PUBLIC}")
+                raise DownloadBlockedError(
+                    f"{self.host} is not fetched: {NOT_PUBLIC}.", hint="The URL is in image.url."
+                )
             sock = socket.socket(family, kind, protocol)
             try:
                 for option in self.socket_options or ():

@@ -35,8 +35,9 @@ def tls_context(ca: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLCo
         return _load_context(certifi.where() if ca is None else os.fspath(ca))
     except (OSError, TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"ca: no certificates can be read from {str(ca)[:200]!r} ({type(error).__name__}). "
-            "Give a PEM file, a folder, or an ssl.SSLContext."
+            f"ca: No certificates can be read from {str(ca)[:200]!r} ({type(error).__name__}).",
+            hint="Pass a PEM file, a folder of certificates or an ssl.SSLContext.",
+            field="ca",
         ) from None
 
 

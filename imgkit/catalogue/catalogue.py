@@ -142,7 +142,9 @@ def load_own_facts(given: object) -> list[Facts]:
     elif isinstance(given, str | PathLike):
         own_facts.append(_read_facts(Path(given), "models: "))
     elif given is not None:
-        raise ConfigurationError("models must be the path of a TOML file, or a mapping with its content.")
+        raise ConfigurationError(
+            "models must be the path of a TOML file, or a mapping with its content.", field="models"
+        )
     return own_facts
 
 
@@ -154,7 +156,9 @@ def _read_facts(path: Path, where: str) -> Facts:
             facts = tomllib.load(stream)
     except (OSError, ValueError) as error:
         problem = error.strerror if isinstance(error, OSError) else error
-        raise ConfigurationError(f"{where}{str(path)!r} cannot be read: {problem}.") from None
+        raise ConfigurationError(
+            f"{where}{str(path)!r} cannot be read: {problem}.", field=where.removesuffix(": ")
+        ) from None
     return _check_facts(facts, f"{where}{path}")
 
 
@@ -165,5 +169,5 @@ def _check_facts(facts: Mapping[str, Any], where: str) -> Facts:
     try:
         MODEL_FACTS_SCHEMA.read(facts)
     except SchemaError as error:
-        raise ConfigurationError(f"{where}: {error}") from None
+        raise ConfigurationError(f"{where}: {error}", field=where.partition(":")[0]) from None
     return dict(facts)

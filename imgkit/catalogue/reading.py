@@ -102,7 +102,9 @@ class Reader:
         if name is None:
             return None
         if name not in self._tables[kind]:
-            raise ConfigurationError(f"models: {entry['id']!r} refers to {kind}.{name}, which is missing.")
+            raise ConfigurationError(
+                f"models: {entry['id']!r} refers to {kind}.{name}, which is missing.", field="models"
+            )
         table: dict[str, Any] = self._tables[kind][name]
         return table
 
@@ -114,7 +116,9 @@ def _merge_entry(
     base = dict(entries.get(model.get("like", model["id"]), {}))
     if "like" in model:
         if not base:
-            raise ConfigurationError(f"models: {model['id']!r} is like {model['like']!r}, which is missing.")
+            raise ConfigurationError(
+                f"models: {model['id']!r} is like {model['like']!r}, which is missing.", field="models"
+            )
         base.pop("snapshots", None)
     hosts = model.get("hosts") or layer.get("hosts") or base.get("hosts") or ["official"]
     return {**base, **model, "hosts": hosts, "origin": _build_source(model, layer)}

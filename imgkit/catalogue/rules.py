@@ -99,9 +99,9 @@ def check_request(
         else:
             warnings.append(f"{violation.field}: {violation.text} ({violation.origin})")
     if problems:
-        hint = '. on_unsupported="drop" leaves such fields out, "warn" sends them'
-        last = list(problems)[-1]
-        raise InvalidRequestError({**problems, last: problems[last] + hint})
+        hint = 'Pass on_unsupported="drop" to leave such fields out, "warn" to send them.'
+        fields = {field: f"{text}." for field, text in problems.items()}
+        raise InvalidRequestError(fields, hints={"on_unsupported": hint})
     return (replace(request, **dropped) if dropped else request), warnings
 
 

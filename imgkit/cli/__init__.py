@@ -1,1 +1,1 @@
-"""The `imgkit` command: `app` knows the commands, `run` their exit codes, `drawing` what they do."""
+"""The `imgkit` command: its options, messages and exit codes. Calls of the API belong to the service."""

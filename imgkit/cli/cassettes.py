@@ -1,4 +1,4 @@
-"""`imgkit cassette`: recorded traffic, looked at before it is shared."""
+"""The command `imgkit cassette`: check, list, show and shrink recorded traffic."""
 
 from __future__ import annotations
 
@@ -13,83 +13,100 @@ from imgkit.cassettes.bodies import replace_images
 from imgkit.cassettes.reader import get_content_type, list_cassettes, load_interactions, to_bytes
 from imgkit.cassettes.scrubbing import REQUEST_ID, is_private
 from imgkit.cassettes.side_files import REFUSED_PATTERN, SideFiles
-from imgkit.cli import console as streams
-from imgkit.cli import exit_codes as exits
+from imgkit.cli import console, exit_codes
 from imgkit.errors import ConfigurationError, SaveError
 from imgkit.files import write_atomically
 from imgkit.images.sniff import sniff
 
-_PROMPT_CHARACTERS = 60
-_PYTHON = re.compile(rb"!!python/[a-z/]+")
+_MAX_PROMPT_CHARACTERS = 60
+_PYTHON_TAG = re.compile(rb"!!python/[a-z/]+")
 
 
-def check(places: Sequence[str]) -> int:
-    """Tell what should not be shared; return 1 if there is anything."""
-    wrong = 0
+def check_cassettes(places: Sequence[str]) -> int:
+    """Print every problem that forbids sharing the cassettes.
+
+    Args:
+        places: cassettes, or folders of them.
+
+    Returns:
+        0, or 1 if there is a problem.
+    """
+    problems = 0
     count = 0
-    for path in _cassettes(places):
+    for path in _find_cassettes(places):
         count += 1
-        for problem in _problems(path):
-            wrong += 1
-            streams.tell(f"imgkit: {path}: {problem}")
-    for path in _refused(places):
-        wrong += 1
-        streams.tell(f"imgkit: {path}: was refused, since it holds a key: take that out, or remove the file")
-    streams.tell(f"imgkit: {count} cassettes checked, {wrong or 'no'} problems")
-    return exits.BUG if wrong else exits.OK
+        for problem in _find_problems(path):
+            problems += 1
+            console.print_message(f"imgkit: {path}: {problem}")
+    for path in _find_refused_files(places):
+        problems += 1
+        console.print_message(
+            f"imgkit: {path}: The recorder refused this file: it holds a key. Remove the key or the file."
+        )
+    console.print_message(f"imgkit: {count} cassettes checked, {problems or 'no'} problems.")
+    return exit_codes.BUG if problems else exit_codes.OK
 
 
-def ls(places: Sequence[str]) -> int:
-    """List the requests of cassettes and how they were answered."""
+def list_requests(places: Sequence[str]) -> int:
+    """Print each recorded request with the status of its response and its prompt."""
     lines = []
-    for path in _cassettes(places):
-        for one in load_interactions(path):
-            request, status = one["request"], one["response"]["status"]["code"]
-            lines.append(f"{path}  {request['method']} {request['uri']}  {status}  {_asked(request)}")
-    return streams.send_text("".join(f"{line.rstrip()}\n" for line in lines))
+    for path in _find_cassettes(places):
+        for interaction in load_interactions(path):
+            request, status = interaction["request"], interaction["response"]["status"]["code"]
+            line = f"{path}  {request['method']} {request['uri']}  {status}  {_format_prompt(request)}"
+            lines.append(f"{line.rstrip()}\n")
+    return console.write_text("".join(lines))
 
 
-def show(places: Sequence[str], output: str) -> int:
-    """Write a page that shows the cassettes."""
+def write_page(places: Sequence[str], output: str) -> int:
+    """Write an HTML page of the cassettes.
+
+    Args:
+        places: cassettes, or folders of them.
+        output: the file of the page, or "-" for standard output.
+
+    Raises:
+        SaveError: the file cannot be written.
+    """
     from imgkit.cassettes.page import render_page
 
-    data = render_page(_cassettes(places)).encode("utf-8", "backslashreplace")
+    data = render_page(_find_cassettes(places)).encode("utf-8", "backslashreplace")
     if output == "-":
-        return streams.send(data)
+        return console.write_bytes(data)
     try:
         write_atomically(Path(output), data, mode=0o644)
     except OSError as error:
-        raise SaveError(f"{output!r} cannot be written ({error.strerror}): give another --output") from None
-    return streams.send_paths([output])
+        raise SaveError(f"Cannot write {output!r} ({error.strerror}). Pass another --output.") from None
+    return console.write_paths([output])
 
 
-def shrink(places: Sequence[str]) -> int:
-    """Make the pictures of replies small, and tell what that has saved."""
-    from imgkit.cassettes.shrinking import shrink_cassette as shrunk
+def shrink_cassettes(places: Sequence[str]) -> int:
+    """Shrink the images in replies, and print the bytes before and after."""
+    from imgkit.cassettes.shrinking import shrink_cassette
 
-    for path in _cassettes(places):
-        before, after = shrunk(path)
-        streams.tell(f"imgkit: {path}: {before} bytes of pictures in replies, now {after}")
-    return exits.OK
-
-
-def _cassettes(names: Sequence[str]) -> Iterator[Path]:
-    for name in names:
-        yield from list_cassettes(Path(name))
+    for path in _find_cassettes(places):
+        before, after = shrink_cassette(path)
+        console.print_message(f"imgkit: {path}: {before} bytes of images in replies, now {after}.")
+    return exit_codes.OK
 
 
-def _refused(names: Sequence[str]) -> Iterator[Path]:
-    """Yield what was put aside in place of a cassette: it must not be shared either."""
-    for name in names:
-        yield from sorted(Path(name).rglob(f"*.y*ml{REFUSED_PATTERN}"))
+def _find_cassettes(places: Sequence[str]) -> Iterator[Path]:
+    for place in places:
+        yield from list_cassettes(Path(place))
 
 
-def _problems(path: Path) -> Iterator[str]:
-    """Yield what is wrong with a cassette; no secret is quoted."""
+def _find_refused_files(places: Sequence[str]) -> Iterator[Path]:
+    """Yield the files that a recorder refused as cassettes: they hold a key, and must not be shared."""
+    for place in places:
+        yield from sorted(Path(place).rglob(f"*.y*ml{REFUSED_PATTERN}"))
+
+
+def _find_problems(path: Path) -> Iterator[str]:
+    """Yield the problems of a cassette; no secret is quoted."""
     text = path.read_bytes()
-    python = _PYTHON.search(text)
-    if python is not None:
-        yield f"holds a Python object ({python.group().decode()}): record it again with bytes"
+    python_tag = _PYTHON_TAG.search(text)
+    if python_tag is not None:
+        yield f"It holds a Python object ({python_tag.group().decode()}). Record it again with bytes."
         return
     try:
         entries = load_interactions(path)
@@ -98,57 +115,57 @@ def _problems(path: Path) -> Iterator[str]:
         return
     key = find_key(text)
     if key is not None:
-        yield f"something looks like a key ({key})"
+        yield f"Some text looks like a key ({key})."
     files = SideFiles(path)
-    for one in entries:
-        yield from _private("request", one["request"])
-        yield from _private("reply", one["response"])
-        for body, headers in _bodies(one):
+    for interaction in entries:
+        yield from _find_private_headers("request", interaction["request"])
+        yield from _find_private_headers("reply", interaction["response"])
+        for body, media_type in _list_bodies(interaction):
             try:
-                whole = files.restore_images(body, headers)
+                full_body = files.restore_images(body, media_type)
             except ConfigurationError as error:
                 yield str(error)
                 continue
-            for inside in _texts(whole, headers):
-                hidden = find_key(inside)
-                if hidden is not None and hidden != key:
-                    yield f"something in a body looks like a key ({hidden})"
-    for left in files.list_unreferenced_files(text):
-        yield f"{str(left)!r} belongs to nothing that was recorded: remove it"
+            for part in _list_texts(full_body, media_type):
+                key_in_part = find_key(part)
+                if key_in_part is not None and key_in_part != key:
+                    yield f"Some text in a body looks like a key ({key_in_part})."
+    for unnamed in files.list_unreferenced_files(text):
+        yield f"{str(unnamed)!r} belongs to no recorded request. Remove it."
 
 
-def _private(what: str, side: dict[str, Any]) -> Iterator[str]:
-    for name, value in (side.get("headers") or {}).items():
+def _find_private_headers(side: str, message: dict[str, Any]) -> Iterator[str]:
+    for name, value in (message.get("headers") or {}).items():
         if is_private(str(name)) and value not in (REQUEST_ID, [REQUEST_ID]):
-            yield f"a {what} has the header {name!r}"
+            yield f"A {side} has the header {name!r}."
 
 
-def _texts(body: bytes, content_type: str) -> Iterator[bytes]:
-    """Yield what can be read of a body: not the bytes of pictures, but drawings, which are text."""
-    inner: list[bytes] = []
+def _list_texts(body: bytes, media_type: str) -> Iterator[bytes]:
+    """Yield the readable parts of a body: its text and SVG images, but no pixels."""
+    texts: list[bytes] = []
 
-    def note(data: bytes) -> bytes | None:
+    def collect_text(data: bytes) -> bytes | None:
         kind = sniff(data[:1024])
         if kind is None or kind.format == "svg":
-            inner.append(data)
+            texts.append(data)
         return None if kind is None else b""
 
-    yield replace_images(body, content_type, note, note)
-    yield from inner
+    yield replace_images(body, media_type, collect_text, collect_text)
+    yield from texts
 
 
-def _bodies(one: dict[str, Any]) -> Iterator[tuple[bytes, str]]:
-    request, response = one["request"], one["response"]
+def _list_bodies(interaction: dict[str, Any]) -> Iterator[tuple[bytes, str]]:
+    request, response = interaction["request"], interaction["response"]
     yield to_bytes(request.get("body")), get_content_type(request)
     yield to_bytes((response.get("body") or {}).get("string")), get_content_type(response)
 
 
-def _asked(request: dict[str, Any]) -> str:
-    """Return the beginning of what a request asks for."""
+def _format_prompt(request: dict[str, Any]) -> str:
+    """Return the first characters of a request's prompt in quotes, "" if it has none."""
     body = to_bytes(request.get("body"))
     try:
         prompt = json.loads(body).get("prompt")
     except (ValueError, AttributeError):
-        found = re.search(rb'name="prompt"\r\n\r\n(.*?)\r\n--', body, re.DOTALL)
-        prompt = found.group(1).decode("utf-8", "replace") if found else None
-    return repr(str(prompt)[:_PROMPT_CHARACTERS]) if prompt else ""
+        field = re.search(rb'name="prompt"\r\n\r\n(.*?)\r\n--', body, re.DOTALL)
+        prompt = field.group(1).decode("utf-8", "replace") if field else None
+    return repr(str(prompt)[:_MAX_PROMPT_CHARACTERS]) if prompt else ""

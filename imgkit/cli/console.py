@@ -1,4 +1,4 @@
-"""Standard output holds what was asked for, and nothing else; standard error holds everything else."""
+"""Standard output carries results only; standard error carries every message."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ class OutputError(Exception):
     """Standard output cannot be written to."""
 
 
-def tell(text: str) -> None:
-    """Write a line to standard error, without characters that steer a terminal; give up silently."""
-    if sys.stderr is None:  # closed by whoever started us; print(file=None) would write to stdout
+def print_message(text: str) -> None:
+    """Write a line to standard error, with control characters replaced by blanks; never raises."""
+    if sys.stderr is None:  # print(file=None) would write to standard output
         return
     try:
         sys.stderr.write(_CONTROL.sub(" ", text) + "\n")
         sys.stderr.flush()
     except (OSError, ValueError):
-        return  # there is no third place to complain to
+        return  # no other stream is left for a complaint
 
 
-def send(data: bytes) -> int:
+def write_bytes(data: bytes) -> int:
     """Write bytes to standard output.
 
     Returns:
-        0, also where the reader has gone (``imgkit … | head -1``): it has what it wanted.
+        0, even if the reader has closed its end (``imgkit … | head -1``).
 
     Raises:
-        OutputError: the bytes did not arrive, for example because a disk is full.
+        OutputError: the bytes were not written, for example because a disk is full.
     """
     if sys.stdout is None:
         return 0
@@ -40,29 +40,29 @@ def send(data: bytes) -> int:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        hush()
+        silence_stdout()
     except (OSError, ValueError) as error:
-        hush()
-        raise OutputError(f"cannot write to standard output: {getattr(error, 'strerror', error)}") from None
+        silence_stdout()
+        raise OutputError(f"Cannot write to standard output: {getattr(error, 'strerror', error)}.") from None
     return 0
 
 
-def send_text(text: str) -> int:
-    """Write text to standard output, with escapes for what its encoding does not have."""
+def write_text(text: str) -> int:
+    """Write text to standard output; characters outside its encoding become escapes."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return send(text.encode(encoding, "backslashreplace"))
+    return write_bytes(text.encode(encoding, "backslashreplace"))
 
 
-def send_paths(paths: list[str]) -> int:
-    """Write one path per line, as the bytes that the file system knows."""
-    return send(b"".join(os.fsencode(path) + b"\n" for path in paths))
+def write_paths(paths: list[str]) -> int:
+    """Write a path per line, in the bytes of the file system."""
+    return write_bytes(b"".join(os.fsencode(path) + b"\n" for path in paths))
 
 
-def hush() -> None:
-    """Point a broken standard output at nothing, so that Python's exit does not stumble over it too."""
+def silence_stdout() -> None:
+    """Redirect a broken standard output to the null device: Python flushes it again at exit."""
     try:
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, sys.stdout.fileno())
-        os.close(nothing)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
     except (OSError, ValueError, AttributeError):
-        return  # not a real file: nothing will be flushed at exit
+        return  # not a real file, so Python flushes nothing at exit

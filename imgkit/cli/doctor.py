@@ -1,4 +1,4 @@
-"""`imgkit doctor`: what is installed and would be used, what is wrong; with ``--live``, what the API says."""
+"""The command `imgkit doctor`: a report on the installation, and with ``--live`` on the API."""
 
 from __future__ import annotations
 
@@ -11,68 +11,80 @@ from itertools import zip_longest
 from typing import Any, Literal
 
 import imgkit
-from imgkit.cli import backends, doctor_checks
-from imgkit.cli import console as streams
-from imgkit.cli import doctor_live as liveness
-from imgkit.cli.doctor_checks import Finding
+from imgkit.cli import console, doctor_checks, doctor_live, plugins
+from imgkit.cli.doctor_checks import DISTRIBUTION, Finding
 from imgkit.plugins.registry import DISCOVERY
 
-PARTS = ("cli", "painter", "testing")
+EXTRAS = ("cli", "painter", "testing")
 
 
 @dataclass(frozen=True)
-class Need:
-    """A requirement of the distribution: a name, its floors, and the optional part it belongs to."""
+class Requirement:
+    """A requirement of the distribution.
+
+    Attributes:
+        name: the required distribution.
+        specifier: its versions, such as ``>=2.0,<3``.
+        extra: the extra of imgkit-service that requires it, None if imgkit always does.
+    """
 
     name: str
     specifier: str
-    part: str | None
+    extra: str | None
 
 
-def examine(*, live: bool = False, api_key_file: str | None = None, **settings: Any) -> int:
-    """Print the findings; return 1 if something is wrong.
+def run_doctor(*, live: bool = False, api_key_file: str | None = None, **settings: Any) -> int:
+    """Print a line for each finding.
 
     Args:
-        live: make one free request, too.
-        api_key_file: the key of ``--live`` is in this file.
-        settings: arguments of `ImageService`, as the command line gives them.
+        live: also make a free request.
+        api_key_file: a file with the key for the request.
+        settings: arguments of `ImageService` from the command line.
+
+    Returns:
+        0, or 1 if a finding is "wrong".
     """
     given = {name: value for name, value in settings.items() if value is not None}
-    found = [
-        *_versions(),
-        *_parts(),
-        *_plugins(),
-        *_backends(),
-        *doctor_checks.examined(given),
-        *_name(),
-        *(liveness.examined(given, api_key_file) if live else ()),
+    findings = [
+        *_check_requirements(),
+        *_check_extras(),
+        *_check_plugins(),
+        *_check_backends(),
+        *doctor_checks.check_settings(given),
+        *_check_import_name(),
+        *(doctor_live.check_api(given, api_key_file) if live else ()),
     ]
-    wrong = sum(finding.verdict == "wrong" for finding in found)
-    lines = [f"{finding.verdict:<5}  {finding.text}" for finding in found]
-    lines.append(f"{wrong} to mend" if wrong else "nothing is wrong")
-    streams.send_text("\n".join(lines) + "\n")
-    return 1 if wrong else 0
+    problems = sum(finding.verdict == "wrong" for finding in findings)
+    lines = [f"{finding.verdict:<5}  {finding.text}" for finding in findings]
+    lines.append(f"{problems} problems found." if problems > 1 else f"{problems or 'No'} problem found.")
+    console.write_text("\n".join(lines) + "\n")
+    return 1 if problems else 0
 
 
-def needs() -> list[Need]:
-    """Return what the installed distribution says that it requires, [] if it is not installed."""
+def list_requirements() -> list[Requirement]:
+    """Return the requirements of the installed distribution, [] if it is not installed."""
     try:
-        lines = metadata.requires(doctor_checks.DISTRIBUTION) or []
+        lines = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         return []
-    found = []
+    requirements = []
     for line in lines:
         requirement, _, marker = line.partition(";")
-        whole = re.fullmatch(r"([\w.-]+)(?:\[.*?\])?\s*(.*)", requirement.strip())
-        part = re.fullmatch(r"\s*extra\s*==\s*['\"](.+?)['\"]\s*", marker)
-        if whole and whole[1] != doctor_checks.DISTRIBUTION and (part or not marker):
-            found.append(Need(whole[1], whole[2].strip("() "), part[1] if part else None))
-    return found
+        name = re.fullmatch(r"([\w.-]+)(?:\[.*?\])?\s*(.*)", requirement.strip())
+        extra = re.fullmatch(r"\s*extra\s*==\s*['\"](.+?)['\"]\s*", marker)
+        if name and name[1] != DISTRIBUTION and (extra or not marker):
+            requirements.append(Requirement(name[1], name[2].strip("() "), extra[1] if extra else None))
+    return requirements
 
 
-def satisfies(version: str, specifier: str) -> bool:
-    """Return whether a version is within a specifier such as ``>=2.0,<3``; only numbers are compared."""
-    rules: dict[str, Callable[[int], bool]] = {
+def is_version_in(version: str, specifier: str) -> bool:
+    """Return whether a version fits a specifier such as ``>=2.0,<3``; only numbers are compared.
+
+    Example:
+        >>> is_version_in("1.10", ">=1.9,<2")
+        True
+    """
+    operators: dict[str, Callable[[int], bool]] = {
         ">=": lambda order: order >= 0,
         "<=": lambda order: order <= 0,
         "==": lambda order: order == 0,
@@ -80,83 +92,84 @@ def satisfies(version: str, specifier: str) -> bool:
         "<": lambda order: order < 0,
         "!=": lambda order: order != 0,
     }
-    for operator, wanted in re.findall(r"([<>=!]=?)\s*([\w.]+)", specifier):
-        if operator in rules and not rules[operator](_order(version, wanted)):
+    for operator, bound in re.findall(r"([<>=!]=?)\s*([\w.]+)", specifier):
+        if operator in operators and not operators[operator](_compare_versions(version, bound)):
             return False
     return True
 
 
-def _order(one: str, other: str) -> int:
-    numbers = (map(int, re.findall(r"\d+", text)) for text in (one, other))
+def _compare_versions(version: str, other: str) -> int:
+    """Return 1, 0 or -1: whether a version is newer than, equal to or older than the other."""
+    numbers = (map(int, re.findall(r"\d+", text)) for text in (version, other))
     for left, right in zip_longest(*numbers, fillvalue=0):
         if left != right:
             return 1 if left > right else -1
     return 0
 
 
-def _judge(need: Need) -> str | None:
-    """Return what is wrong with a requirement, None if it is met."""
+def _find_problem(requirement: Requirement) -> str | None:
     try:
-        version = metadata.version(need.name)
+        version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
-        return f"{need.name} is not installed"
-    if satisfies(version, need.specifier):
+        return f"{requirement.name} is not installed"
+    if is_version_in(version, requirement.specifier):
         return None
-    return f"{need.name} {version} does not fit {need.specifier}"
+    return f"{requirement.name} {version} does not fit {requirement.specifier}"
 
 
-def _versions() -> Iterator[Finding]:
+def _check_requirements() -> Iterator[Finding]:
     folder = next(iter(imgkit.__path__), "")
     yield Finding("ok", f"imgkit {getattr(imgkit, '__version__', 'of unknown version')} in {folder}")
     yield Finding("ok", f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
-    required = [need for need in needs() if need.part is None]
-    if not required:
-        yield Finding("note", f"{doctor_checks.DISTRIBUTION} is not installed: what it needs is not known")
+    requirements = [requirement for requirement in list_requirements() if requirement.extra is None]
+    if not requirements:
+        yield Finding("note", f"{DISTRIBUTION} is not installed, so its requirements are unknown.")
         return
-    supported = metadata.metadata(doctor_checks.DISTRIBUTION)["Requires-Python"] or ""
-    if not satisfies(platform.python_version(), supported):
-        yield Finding("wrong", f"Python {platform.python_version()} does not fit {supported}")
-    for need in required:
-        problem = _judge(need)
+    supported = metadata.metadata(DISTRIBUTION)["Requires-Python"] or ""
+    if not is_version_in(platform.python_version(), supported):
+        yield Finding("wrong", f"Python {platform.python_version()} does not fit {supported}.")
+    for requirement in requirements:
+        problem = _find_problem(requirement)
         if problem:
-            yield Finding("wrong", f"{problem}: pip install --upgrade {doctor_checks.DISTRIBUTION}")
+            yield Finding("wrong", f"{problem}. Run: pip install --upgrade {DISTRIBUTION}")
         else:
-            yield Finding("ok", f"{need.name} {metadata.version(need.name)} ({need.specifier})")
+            version = metadata.version(requirement.name)
+            yield Finding("ok", f"{requirement.name} {version} ({requirement.specifier})")
 
 
-def _parts() -> Iterator[Finding]:
-    for part in PARTS:
-        own = [need for need in needs() if need.part == part]
-        problems = [problem for need in own if (problem := _judge(need))]
-        if not own:
+def _check_extras() -> Iterator[Finding]:
+    for extra in EXTRAS:
+        requirements = [requirement for requirement in list_requirements() if requirement.extra == extra]
+        if not requirements:
             continue
+        problems = list(filter(None, map(_find_problem, requirements)))
         if problems:
-            mend = f"pip install '{doctor_checks.DISTRIBUTION}[{part}]'"
-            yield Finding("note", f"optional part {part}: {', '.join(problems)}; {mend}")
+            remedy = f"Run: pip install '{DISTRIBUTION}[{extra}]'"
+            yield Finding("note", f"Extra {extra}: {', '.join(problems)}. {remedy}")
         else:
-            yield Finding("ok", f"optional part {part} is installed")
+            yield Finding("ok", f"Extra {extra} is installed.")
 
 
-def _plugins() -> Iterator[Finding]:
-    for one in DISCOVERY.load_installed():
-        if one.state == "loaded":
-            yield Finding("ok", f"{one.origin} loads")
+def _check_plugins() -> Iterator[Finding]:
+    for plugin in DISCOVERY.load_installed():
+        if plugin.state == "loaded":
+            yield Finding("ok", f"{plugin.origin} loads")
         else:
-            verdict: Literal["wrong", "note"] = "wrong" if one.state == "broken" else "note"
-            yield Finding(verdict, f"{one.origin} is {one.state}: {one.reason}")
+            verdict: Literal["wrong", "note"] = "wrong" if plugin.state == "broken" else "note"
+            yield Finding(verdict, f"{plugin.origin} is {plugin.state}: {plugin.reason}")
 
 
-def _backends() -> Iterator[Finding]:
-    for one in backends.listed():
-        if one.problem is None:
-            yield Finding("ok", f"backend {one.spec.name} loads")
+def _check_backends() -> Iterator[Finding]:
+    for entry in plugins.list_backends():
+        if entry.problem is None:
+            yield Finding("ok", f"backend {entry.spec.name} loads")
         else:
-            yield Finding("wrong", f"backend {one.spec.name} does not load: {one.problem}")
+            yield Finding("wrong", f"backend {entry.spec.name} does not load: {entry.problem}")
 
 
-def _name() -> Iterator[Finding]:
-    found = doctor_checks.clashes()
-    for problem in found:
-        yield Finding("wrong", f"{problem}: {doctor_checks.MEND}")
-    if not found:
-        yield Finding("ok", f"the import name imgkit belongs to {doctor_checks.DISTRIBUTION} alone")
+def _check_import_name() -> Iterator[Finding]:
+    clashes = doctor_checks.find_clashes()
+    for problem in clashes:
+        yield Finding("wrong", f"{problem}. {doctor_checks.CLASH_REMEDY}")
+    if not clashes:
+        yield Finding("ok", f"The import name imgkit belongs to {DISTRIBUTION} alone.")

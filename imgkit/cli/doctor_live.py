@@ -1,4 +1,4 @@
-"""`imgkit doctor --live`: one free request, and what it means."""
+"""The option `--live` of `imgkit doctor`: a free request, and the meaning of its result."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
-from imgkit.cli import messages as wording
 from imgkit.cli import values
 from imgkit.cli.doctor_checks import Finding
+from imgkit.cli.messages import format_error
+from imgkit.cli.models import load_catalogue
 from imgkit.core.core import DEFAULT_BACKEND
 from imgkit.core.probe import ListedModel, Probe
 from imgkit.errors import (
@@ -24,21 +25,21 @@ from imgkit.redact import safe_url
 from imgkit.service import ImageService
 
 BACKEND = "requests"
-"""Used where none is named that reaches a network."""
+"""The backend of the request unless the settings name another that reaches the network."""
 
 TIMEOUTS = {"timeout_s": 20.0, "connect_timeout_s": 5.0, "read_timeout_s": 15.0}
-SKEW_S = 300.0
-"""A clock that is wrong by more makes tokens and links seem expired, or not valid yet."""
+MAX_CLOCK_SKEW_S = 300.0
+"""With a larger skew, tokens and links seem expired or not valid yet."""
 
-MOST_SHOWN = 12
+MAX_LISTED_MODELS = 12
 
 
-def examined(given: Mapping[str, Any], api_key_file: str | None) -> Iterator[Finding]:
-    """Yield what one free request tells, or why it was not sent.
+def check_api(given: Mapping[str, Any], api_key_file: str | None) -> Iterator[Finding]:
+    """Make a free request; yield its findings, or the reason why it was not sent.
 
     Args:
         given: arguments of `ImageService`.
-        api_key_file: where the key is; None for the provider's variables.
+        api_key_file: the file of the key; None for the provider's variables.
     """
     settings = {**TIMEOUTS, **given}
     if (settings.get("backend") or os.environ.get("IMGKIT_BACKEND") or DEFAULT_BACKEND) == DEFAULT_BACKEND:
@@ -47,72 +48,78 @@ def examined(given: Mapping[str, Any], api_key_file: str | None) -> Iterator[Fin
         if api_key_file is not None:
             settings["api_key"] = values.read_key(api_key_file)
         with ImageService(**{**settings, "retry": False}) as service:
-            target = service._core.target
-            known = {model.id for model in service._core.catalogue.list_models()}
-            found = service.probe()
+            result = service.probe()
+        catalogue = load_catalogue(given.get("provider"), given.get("models"))
     except ImgkitError as error:
-        yield Finding("wrong", f"live: nothing was sent: {wording.message(error)}")
+        yield Finding("wrong", f"live: Nothing was sent. {format_error(error)}")
         return
-    where = f"GET {safe_url(found.url)}"
-    if found.problem is not None:
-        yield _failed(where, found.problem)
+    request = f"GET {safe_url(result.url)}"
+    if result.problem is not None:
+        yield _explain_failure(request, result.problem)
     else:
-        yield from _answered(where, found, known, target.model)
-    if found.clock_ahead_s is not None:
-        yield _skew(found.clock_ahead_s)
+        model = given.get("model") or os.environ.get("IMGKIT_MODEL") or None
+        yield from _explain_success(request, result, {entry.id for entry in catalogue.list_models()}, model)
+    if result.clock_ahead_s is not None:
+        yield _check_skew(result.clock_ahead_s)
 
 
-def _failed(where: str, error: ImgkitError) -> Finding:
-    """Return what a failure means. The request was free, so nothing here is about money."""
-    if isinstance(error, NotSentError):
-        return Finding("wrong", f"live: {where}: {error}")
-    if isinstance(error, OutcomeUnknownError):
-        how = f"HTTP {error.status} from a gateway" if error.status else "no whole answer in time"
+def _explain_failure(request: str, error: ImgkitError) -> Finding:
+    """Return the meaning of a failure, without the warning about billing: the request is free."""
+    if isinstance(error, OutcomeUnknownError) and not isinstance(error, NotSentError):
+        cause = f"HTTP {error.status} from a gateway" if error.status else "No complete reply in time"
         return Finding(
-            "wrong", f"live: {where}: {how}. Check base_url, proxy and network; the request was free"
+            "wrong", f"live: {request}: {cause}. Check base URL, proxy and network; the request was free."
         )
     if isinstance(error, RateLimitError) and not isinstance(error, QuotaExceededError):
-        return Finding("note", f"live: {where}: {error}")
+        return Finding("note", f"live: {request}: {format_error(error)}")
     if isinstance(error, NotFoundError):
         return Finding(
-            "note", f"live: {where}: {error} Servers that list no models may serve them all the same"
+            "note",
+            f"live: {request}: {format_error(error)} A server that lists no models may still serve them.",
         )
-    return Finding("wrong", f"live: {where}: {error}")
+    return Finding("wrong", f"live: {request}: {format_error(error)}")
 
 
-def _answered(where: str, found: Probe, known: set[str], model: str | None) -> Iterator[Finding]:
-    key = "the key works" if found.signed else "it answers without a key"
-    told = f", request id {found.request_id}" if found.request_id else ""
-    yield Finding("ok", f"live: {where}: {key} ({found.elapsed_s:.2f} s{told})")
-    if found.organization is not None:
-        yield Finding("ok", f"live: organisation {found.organization.hint()}")
-    ours = [one for one in found.models if one.id in known or "image" in one.id or "dall-e" in one.id]
-    shown = ", ".join(map(_described, ours[:MOST_SHOWN])) + (", …" if len(ours) > MOST_SHOWN else "")
-    yield Finding(
-        "ok", f"live: {len(found.models)} models, for pictures: {shown or 'none that imgkit knows of'}"
-    )
-    today = datetime.now(UTC).date()
-    used = next((one for one in found.models if one.id == model), None)
+def _explain_success(request: str, result: Probe, known: set[str], model: str | None) -> Iterator[Finding]:
+    """Yield the findings about the key, the organization and the models.
+
+    Args:
+        request: the request as text.
+        result: its result.
+        known: ids of the models in the catalogue.
+        model: the model of calls that name none.
+    """
+    key = "the key works" if result.signed else "the server needs no key"
+    request_id = f", request id {result.request_id}" if result.request_id else ""
+    yield Finding("ok", f"live: {request}: {key} ({result.elapsed_s:.2f} s{request_id})")
+    if result.organization is not None:
+        yield Finding("ok", f"live: organization {result.organization.hint()}")
+    image_models = [
+        entry for entry in result.models if entry.id in known or "image" in entry.id or "dall-e" in entry.id
+    ]
+    listed = ", ".join(map(_format_model, image_models[:MAX_LISTED_MODELS]))
+    more = ", …" if len(image_models) > MAX_LISTED_MODELS else ""
+    yield Finding("ok", f"live: {len(result.models)} models; for images: {listed or 'none known'}{more}")
+    used = next((entry for entry in result.models if entry.id == model), None)
     if model is not None and used is None:
-        yield Finding(
-            "note", f"live: {model} is not among them; new models may be served before they are listed"
-        )
+        yield Finding("note", f"live: {model} is not listed. The server may still serve a new model.")
     elif used is not None and used.shutdown is not None:
-        yield _ending(used.id, used.shutdown, today)
+        yield _check_shutdown(used.id, used.shutdown, datetime.now(UTC).date())
 
 
-def _ending(model: str, shutdown: date, today: date) -> Finding:
+def _check_shutdown(model: str, shutdown: date, today: date) -> Finding:
     if shutdown <= today:
-        return Finding("wrong", f"live: {model} was shut down on {shutdown}: name another")
-    return Finding("note", f"live: {model} will be shut down on {shutdown}")
+        return Finding("wrong", f"live: {model} was shut down on {shutdown}. Use another model.")
+    return Finding("note", f"live: {model} will be shut down on {shutdown}.")
 
 
-def _described(model: ListedModel) -> str:
+def _format_model(model: ListedModel) -> str:
     return f"{model.id} (until {model.shutdown})" if model.shutdown else model.id
 
 
-def _skew(ahead_s: float) -> Finding:
+def _check_skew(ahead_s: float) -> Finding:
+    skew_s = abs(ahead_s)
+    if skew_s <= MAX_CLOCK_SKEW_S:
+        return Finding("ok", f"live: the clock is within {max(1, round(skew_s))} s of the server's")
     side = "ahead of" if ahead_s > 0 else "behind"
-    if abs(ahead_s) <= SKEW_S:
-        return Finding("ok", f"live: the clock is within {max(1, round(abs(ahead_s)))} s of the server's")
-    return Finding("wrong", f"live: the clock is {abs(ahead_s):.0f} s {side} the server's: set it")
+    return Finding("wrong", f"live: The clock is {skew_s:.0f} s {side} the server's. Set it.")

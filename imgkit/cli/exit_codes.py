@@ -1,4 +1,4 @@
-"""One table: from error classes to exit codes."""
+"""The exit code of each error class, and the meaning of each code."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from imgkit import errors
 OK = 0
 BUG = 1
 USAGE = 2
-PARTLY = 9
+PARTIAL = 9
 STOPPED = 130
 
 
 class Stopped(Exception):
-    """Ctrl-C while a call was under way, with what is known about money."""
+    """Ctrl-C stopped a call; the message says whether it may be billed."""
 
 
-MEANING = {
-    OK: "done",
-    BUG: "a bug in imgkit; for `doctor`, `cassette check` and `mask --check`: something is wrong",
-    USAGE: "usage, configuration or an invalid request; nothing was sent",
+MEANINGS = {
+    OK: "success",
+    BUG: "a bug in imgkit; `doctor`, `cassette check` and `mask --check` found a problem",
+    USAGE: "wrong usage, configuration or request; nothing was sent",
     3: "authentication, missing key, permission or verification",
     4: "rate limit or quota",
     5: "refused by the content policy",
-    6: "rejected by the API, an answer without pictures, or nothing in the cache or among the fixtures",
-    7: "network, timeout, unknown outcome, server error, unreadable reply, cut stream, download",
+    6: "rejected by the API, a reply without images, or no matching cache entry or fixture",
+    7: "network, timeout, unknown outcome, server error, unreadable reply, cut stream or download",
     8: "over the budget; nothing was sent",
-    PARTLY: "partly done: what was paid for is there, but not all of it where you asked",
+    PARTIAL: "partial success: all paid data is on disk, but not all of it where you asked for it",
     STOPPED: "stopped by Ctrl-C",
 }
 
-OF_ERROR: dict[type[BaseException], int] = {
+CODES_BY_ERROR: dict[type[BaseException], int] = {
     errors.ConfigurationError: USAGE,
     errors.InvalidRequestError: USAGE,
     errors.MissingKeyError: 3,
@@ -48,21 +48,21 @@ OF_ERROR: dict[type[BaseException], int] = {
     errors.DownloadError: 7,
     errors.NotDownloadedError: 7,
     errors.BudgetExceededError: 8,
-    errors.SaveError: PARTLY,
+    errors.SaveError: PARTIAL,
     Stopped: STOPPED,
 }
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code of an error: that of its nearest class in the table, else 1.
+    """Return the exit code of an error: the code of its nearest base class in the table, else 1.
 
-    What an API is known to refuse is refused without asking it: an `ApiError` with status 0.
+    An `ApiError` with status 0 is a usage error: imgkit refused the call itself and sent nothing.
     """
     if isinstance(error, errors.ApiError) and getattr(error, "status", None) == 0:
         return USAGE
-    return next((OF_ERROR[kind] for kind in type(error).__mro__ if kind in OF_ERROR), BUG)
+    return next((CODES_BY_ERROR[kind] for kind in type(error).__mro__ if kind in CODES_BY_ERROR), BUG)
 
 
-def described() -> str:
-    """Return the table as text for ``--help``."""
-    return "\n".join(f"  {code:>3}  {meaning}" for code, meaning in MEANING.items())
+def format_exit_codes() -> str:
+    """Return the table of exit codes as text for ``--help``."""
+    return "\n".join(f"  {code:>3}  {meaning}" for code, meaning in MEANINGS.items())

@@ -1,64 +1,142 @@
-"""The library speaks of Python; the command line repeats it in its own words."""
+"""Error messages in the words of the command line: option names, and remedies that a shell user can apply."""
 
 from __future__ import annotations
 
 import re
 
+from imgkit import errors
 from imgkit.cli import options
-from imgkit.errors import ApiError, ImgkitError, InvalidRequestError, TransportError
+from imgkit.errors import ImgkitError, InvalidRequestError
 
-# The process ends here, so nothing is "still in memory"; `imgkit.cli.salvage` says where it is instead.
-_INSTEAD = {
-    " error.body holds the reply.": "",
-    "; error.images has the pictures that did arrive. Try create_image, which needs no stream": (
-        ". Try without --stream"
+NETWORK_BACKEND = "Pass --backend requests or --backend aiohttp to reach the API."
+
+# Empty where the command needs no remedy: it saves every image, and salvages paid data by itself.
+REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
+    (errors.CacheMissError, None): "Repair the cache, or run the command without --cache only.",
+    (errors.CacheMissError, "cache"): "Run the command without --cache only to have one made.",
+    (errors.ConfigurationError, "allow_insecure"): "Or pass --allow-insecure on a network that you trust.",
+    (errors.ConfigurationError, "allow_unknown"): (
+        "Give its prices with --models FILE, or pass --allow-unknown-price."
     ),
-    ". The whole reply is in error.response": "",
-    " The image is still in image.data. Free some space or choose another place, and call image.save "
-    "again.": "",
-    ": try image.data or service.download(image) again before its link expires": "",
-    ". The URL is in image.url": "",
-    "Call stream_image or stream_image_edit for a stream.": "Use --stream.",
-    "Call stream_image(…, partial_images=2).": "Use --partial-images N.",
-    "; use save_to=… to fetch at once": "",
-    ", or pass an instance": "",
-    ", a folder, or an ssl.SSLContext": " or a folder",
-    "Budget(allow_unknown=True)": "--allow-unknown-price",
-    "usd must be": "--max-cost must be",
-    "client_options: simulate": "--simulate",
-    "client_options: latency_s": "--latency",
+    (errors.ConfigurationError, "api_key"): NETWORK_BACKEND,
+    (errors.ConfigurationError, "api_version"): "Set OPENAI_API_VERSION.",
+    (errors.ConfigurationError, "base_url"): NETWORK_BACKEND,
+    (errors.ConfigurationError, "ca"): "Pass a PEM file or a folder of certificates.",
+    (errors.ConfigurationError, "cache"): "Leave out --cache only.",
+    (errors.ConfigurationError, "organization"): NETWORK_BACKEND,
+    (errors.ConfigurationError, "project"): NETWORK_BACKEND,
+    (errors.DownloadBlockedError, None): "Pass --response-format b64_json to get the image in the reply.",
+    (errors.DownloadError, None): "",
+    (errors.DownloadError, "max_download_bytes"): "Pass a larger --max-download-bytes to fetch it.",
+    (errors.EndpointRetiredError, None): (
+        "Pass --strategy auto or --strategy emulate to edit the image with a prompt instead."
+    ),
+    (errors.FixtureMissingError, None): "Record it.",
+    (errors.InvalidRequestError, "extra_body.partial_images"): "Pass --partial-images N for partial images.",
+    (errors.InvalidRequestError, "extra_body.stream"): "Pass --stream for a stream.",
+    (errors.InvalidRequestError, "on_unsupported"): (
+        "Pass --on-unsupported drop to leave such fields out, or --on-unsupported warn to send them."
+    ),
+    (errors.InvalidRequestError, "prepare"): (
+        "Or pass --prepare fit to have it converted (of an animation, the first frame)."
+    ),
+    (errors.MissingKeyError, None): (
+        "Set it, pass --api-key-file FILE, or stay offline with --backend offline."
+    ),
+    (errors.MissingModelError, None): "Pass --model NAME or set IMGKIT_MODEL.",
+    (errors.NotDownloadedError, None): "",
+    (errors.SaveError, None): "",
+    (errors.StreamError, None): "Try again without --stream.",
+    (errors.UnknownBackendError, None): "Install a plugin that provides it.",
+    (errors.UnknownProviderError, None): "A server that speaks OpenAI's dialect needs only --base-url URL.",
+    (errors.UnreadableReplyError, None): "",
+    (errors.UnreadableReplyError, "max_reply_bytes"): (
+        "Ask for fewer or smaller images, or pass a larger --max-reply-bytes."
+    ),
 }
+"""Remedies by error class and by `ImgkitError.field`; None stands for any field."""
+
+_OTHER_NAMES = {
+    "image": "IMAGE",
+    "prompt": "PROMPT",
+    "save_to": "--output",
+    "api_key": "--api-key-file",
+    "usd": "--max-cost",
+}
+"""Names on the command line of parameters that are not an option of the same name."""
 
 
-def message(error: ImgkitError) -> str:
-    """Return what an error says, with options in place of Python arguments, a line for each problem."""
-    if isinstance(error, TransportError) or (isinstance(error, ApiError) and error.status):
-        return str(error)  # these are the words of a server or a network
-    names = options.names()
+def option_names() -> dict[str, str]:
+    """Return the option of each library parameter, such as ``{"timeout_s": "--timeout"}``."""
+    known = [
+        *options.service_options(),
+        *options.offline_options(),
+        *options.variation_options(),
+        *options.stream_options(),
+    ]
+    known.append(options.prepare_option())
+    for kind in options.REQUESTS:
+        known += options.request_options(kind)
+    names = {str(option.name): option.opts[0] for option in known}
+    client_options = {f"client_options.{option.name}": option.opts[0] for option in options.offline_options()}
+    return {**names, **client_options, **_OTHER_NAMES}
+
+
+def format_error(error: ImgkitError) -> str:
+    """Return the message of an error: a line per problem, with option names and the command's remedies."""
+    names = option_names()
     if isinstance(error, InvalidRequestError):
-        places = {_place(path, names): _translated(text, names) for path, text in error.fields.items()}
-        return "\n".join(f"{place}: {text}" for place, text in places.items())
-    return _translated(str(error), names)
+        lines = [f"{_format_place(path, names)}: {text}" for path, text in error.fields.items()]
+        remedies = (find_remedy(type(error), name, hint) for name, hint in error.hints.items())
+        return "\n".join([*lines, *filter(None, remedies)])
+    problem, remedy = error.problem, _find_error_remedy(error)
+    if error.field and error.field in names:
+        problem = _name_option(problem, error.field, names[error.field])
+    return f"{problem} {remedy}".rstrip()
 
 
-def _place(path: str, names: dict[str, str]) -> str:
+def find_remedy(kind: type[ImgkitError], field: str | None, hint: str) -> str:
+    """Return the command's remedy for a class of errors, the hint of the error if there is none.
+
+    Args:
+        kind: the class of the error; its base classes are tried after it.
+        field: `ImgkitError.field`, or a key of `InvalidRequestError.hints`.
+        hint: the remedy in terms of the Python API.
+    """
+    for base in kind.__mro__:
+        for key in ((base, field), (base, None)):
+            if key in REMEDIES:
+                return REMEDIES[key]
+    return hint
+
+
+def _find_error_remedy(error: ImgkitError) -> str:
+    if isinstance(error, errors.SaveError) and isinstance(error.__cause__, ImgkitError):
+        return _find_error_remedy(error.__cause__)  # the reason why an image of the call was not saved
+    return find_remedy(type(error), error.field, error.hint) if error.hint else ""
+
+
+def _name_option(problem: str, field: str, option: str) -> str:
+    """Return a problem with the name of an option in place of the name of an argument.
+
+    A name with an underscore is replaced wherever it stands. Other names may be plain words, and are
+    replaced at the start only.
+
+    Example:
+        >>> _name_option("Invalid key from api_key.", "api_key", "--api-key-file")
+        'Invalid key from --api-key-file.'
+        >>> _name_option('cache="only" is given.', "cache", "--cache")
+        '--cache only is given.'
+        >>> _name_option("The API needs a model.", "model", "--model")
+        'The API needs a model.'
+    """
+    start = "" if "_" in field else "^"
+    pattern = rf'{start}(?<![\w/.])({re.escape(field)})(?:="([^"]*)"|(?![\w/]))'
+    return re.sub(pattern, lambda name: f"{option} {name[2]}" if name[2] else option, problem, count=1)
+
+
+def _format_place(path: str, names: dict[str, str]) -> str:
     name, _, rest = path.partition(".")
     if name == "image" and rest.isdigit():
         return f"IMAGE {int(rest) + 1}"
     return names.get(name, name) + (f" {rest}" if rest else "")
-
-
-def _translated(text: str, names: dict[str, str]) -> str:
-    for phrase, other in _INSTEAD.items():
-        text = text.replace(phrase, other)
-    known = "|".join(sorted(names, key=len, reverse=True))
-
-    def argument(found: re.Match[str]) -> str:
-        value = found[2].strip("\"'")
-        return names[found[1]] if value == "True" else f"{names[found[1]]} {value}"
-
-    text = re.sub(rf"\b({known})=(\"[^\"]*\"|'[^']*'|…|\{{…\}}|True)", argument, text)
-    text = re.sub(rf"^({known}):", lambda found: f"{names[found[1]]}:", text)
-    # Names with an underscore are never plain words, but may be part of a path.
-    compound = "|".join(name for name in names if "_" in name)
-    return re.sub(rf"(?<![\w'\"{{/.-])({compound})(?![\w/-]|\.\w)", lambda found: names[found[1]], text)

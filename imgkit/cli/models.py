@@ -1,4 +1,4 @@
-"""`imgkit models`: what is known of them, with its date and source."""
+"""The command `imgkit models`: facts about models, with dates and sources."""
 
 from __future__ import annotations
 
@@ -11,99 +11,105 @@ from typing import Any
 from imgkit.catalogue.catalogue import Catalogue, load_own_facts
 from imgkit.catalogue.facts import FactSource, Grid, InputFacts, Model, Prices, Rule
 from imgkit.catalogue.rules import describe_rule, shutdown_notice
-from imgkit.cli import console as streams
-from imgkit.cli import exit_codes as exits
+from imgkit.cli import console, exit_codes, report
 from imgkit.errors import UnknownProviderError
 from imgkit.plugins.registry import load_hook_table
 from imgkit.redact import format_suggestion
 
-_SHORT = {"create_image": "create", "create_image_edit": "edit", "create_image_variation": "variation"}
+_COMMANDS = {"create_image": "create", "create_image_edit": "edit", "create_image_variation": "variation"}
 
 
-def show(*, model: str | None, models: str | None, as_json: bool) -> int:
-    """Print the models, or all that is known of one; return the exit code.
+def print_models(*, model: str | None, models: str | None, as_json: bool) -> int:
+    """Print all models, or all facts about a model; return the exit code.
 
     Args:
-        model: id or snapshot of the one that is wanted.
-        models: file of the user's own facts.
-        as_json: one object instead of a table.
+        model: the id or a snapshot of a model; None for all.
+        models: a file of the user's own facts.
+        as_json: print a JSON object instead of a table.
 
     Raises:
-        ConfigurationError: the provider, or a file of facts, cannot be read.
+        ConfigurationError: the provider is unknown, or a file of facts cannot be read.
     """
-    catalogue = _catalogue(models)
+    catalogue = load_catalogue(None, models)
     listed = catalogue.list_models()
     if model is not None:
-        listed = [one for one in listed if model in (one.id, *one.snapshots)]
+        known = [entry.id for entry in listed]
+        listed = [entry for entry in listed if model in (entry.id, *entry.snapshots)]
         if not listed:
-            known = [one.id for one in catalogue.list_models()]
-            streams.tell(
-                f"imgkit: nothing is known of {model!r}{format_suggestion(model, known)}; "
-                "it would pass unchecked"
+            console.print_message(
+                f"imgkit: No facts about the model {model!r}{format_suggestion(model, known)}. "
+                "Requests for it are not checked."
             )
-            return exits.BUG
+            return exit_codes.BUG
     today = date.today()
     if as_json:
-        entries = [_entry(one) for one in listed]
-        return streams.send_text(json.dumps({"schema_version": 1, "models": entries}) + "\n")
+        return console.write_bytes(report.encode_json({"models": list(map(_to_json, listed))}))
     if model is not None:
-        return streams.send_text("\n".join(_described(listed[0], catalogue, today)) + "\n")
-    width = max(len(one.id) for one in listed)
-    lines = [_line(one, width, today) for one in listed]
-    return streams.send_text("\n".join(lines) + "\n")
+        return console.write_text("\n".join(_format_model(listed[0], catalogue, today)) + "\n")
+    width = max(len(entry.id) for entry in listed)
+    return console.write_text("".join(f"{_format_row(entry, width, today)}\n" for entry in listed))
 
 
-def _catalogue(models: str | None) -> Catalogue:
-    name = os.environ.get("IMGKIT_PROVIDER") or "openai"
+def load_catalogue(provider: str | None, models: str | None) -> Catalogue:
+    """Return the facts about the models of a provider.
+
+    Args:
+        provider: its name; None for IMGKIT_PROVIDER, else openai.
+        models: a file of the user's own facts.
+
+    Raises:
+        ConfigurationError: the provider is unknown, or a file of facts cannot be read.
+    """
+    name = provider or os.environ.get("IMGKIT_PROVIDER") or "openai"
     spec = load_hook_table().provider_specs().get(name)
     if spec is None:
-        raise UnknownProviderError(f"IMGKIT_PROVIDER is {name}, which no plugin offers: change or unset it")
+        raise UnknownProviderError(f"Unknown provider {name!r} in IMGKIT_PROVIDER. Change or unset it.")
     return Catalogue(name, resolve_name(spec.target).model_facts, load_own_facts(models))
 
 
-def _line(model: Model, width: int, today: date) -> str:
-    operations = ", ".join(_SHORT[one] for one in model.operations) or "any"
+def _format_row(model: Model, width: int, today: date) -> str:
+    operations = ", ".join(_COMMANDS[name] for name in model.operations) or "any"
     end = ""
     if model.shutdown is not None:
-        end = f"; {'gone since' if model.shutdown <= today else 'ends'} {model.shutdown}"
+        end = f"; {'shut down on' if model.shutdown <= today else 'until'} {model.shutdown}"
     as_of = f"read {model.origin.as_of}" if model.origin.as_of else "your own"
-    return f"{model.id:<{width}}  {operations:<12}  {_prices(model)}  ({as_of}){end}"
+    return f"{model.id:<{width}}  {operations:<12}  {_format_prices(model)}  ({as_of}){end}"
 
 
-def _prices(model: Model) -> str:
+def _format_prices(model: Model) -> str:
     prices = model.prices
     if prices is None:
-        return "prices not known"
+        return "prices unknown"
     amounts = (prices.text_in, prices.image_in, prices.image_out)
-    shown = " / ".join("-" if one is None else f"{one.normalize():f}" for one in amounts)
-    return f"{shown} {prices.currency} per million tokens (text in / pictures in / out)"
+    shown = " / ".join("-" if amount is None else f"{amount.normalize():f}" for amount in amounts)
+    return f"{shown} {prices.currency} per million tokens (text in / images in / out)"
 
 
-def _described(model: Model, catalogue: Catalogue, today: date) -> list[str]:
-    """Return all that is known of a model as lines, each with the number of its source."""
+def _format_model(model: Model, catalogue: Catalogue, today: date) -> list[str]:
+    """Return all facts about a model as lines, each with the number of its source."""
     sources: dict[str, int] = {}
 
-    def line(name: str, text: str, origin: FactSource) -> str:
+    def format_fact(name: str, text: str, origin: FactSource) -> str:
         return f"  {name:<18} {text} [{sources.setdefault(str(origin), len(sources) + 1)}]"
 
-    lines = [model.id, line("hosts", ", ".join(model.hosts), model.origin)]
+    lines = [model.id, format_fact("hosts", ", ".join(model.hosts), model.origin)]
     if model.snapshots:
-        lines.append(line("also", ", ".join(model.snapshots), model.origin))
-    lines.append(line("operations", ", ".join(model.operations) or "any", model.origin))
+        lines.append(format_fact("also", ", ".join(model.snapshots), model.origin))
+    lines.append(format_fact("operations", ", ".join(model.operations) or "any", model.origin))
     end = shutdown_notice(model, catalogue, today)
-    lines += [line("end", end, model.origin)] if end else []
+    lines += [format_fact("end", end, model.origin)] if end else []
     if model.prices is not None:
-        lines.append(line("prices", _prices(model), model.prices.origin))
+        lines.append(format_fact("prices", _format_prices(model), model.prices.origin))
     inputs = model.inputs
     if inputs is not None:
         formats = ", ".join(sorted(inputs.formats))
-        most = f"up to {inputs.most_images} of up to {inputs.most_bytes} bytes"
-        lines.append(line("inputs", f"{formats}; {most}", inputs.origin))
-    lines += [line(rule.field, describe_rule(rule), rule.origin) for rule in model.rules]
+        limits = f"up to {inputs.most_images} images of up to {inputs.most_bytes} bytes each"
+        lines.append(format_fact("inputs", f"{formats}; {limits}", inputs.origin))
+    lines += [format_fact(rule.field, describe_rule(rule), rule.origin) for rule in model.rules]
     return [*lines, *(f"[{number}] {source}" for source, number in sources.items())]
 
 
-def _entry(model: Model) -> dict[str, Any]:
+def _to_json(model: Model) -> dict[str, Any]:
     return {
         "id": model.id,
         "snapshots": list(model.snapshots),
@@ -112,20 +118,20 @@ def _entry(model: Model) -> dict[str, Any]:
         "shutdown": model.shutdown and str(model.shutdown),
         "as_of": model.origin.as_of and str(model.origin.as_of),
         "source": model.origin.source,
-        "prices": None if model.prices is None else _facts(model.prices),
-        "inputs": None if model.inputs is None else _facts(model.inputs),
-        "rules": [_facts(rule) for rule in model.rules],
+        "prices": None if model.prices is None else _fact_to_json(model.prices),
+        "inputs": None if model.inputs is None else _fact_to_json(model.inputs),
+        "rules": [_fact_to_json(rule) for rule in model.rules],
     }
 
 
-def _facts(thing: Rule | Prices | InputFacts | Grid) -> dict[str, Any]:
-    """Return the fields of a fact as JSON has them, those that are set."""
-    told: dict[str, Any] = {}
-    for name, value in thing._asdict().items():
+def _fact_to_json(fact: Rule | Prices | InputFacts | Grid) -> dict[str, Any]:
+    """Return the fields of a fact that are set, as JSON has them."""
+    members: dict[str, Any] = {}
+    for name, value in fact._asdict().items():
         if name == "origin":
-            told |= {"as_of": value.as_of and str(value.as_of), "source": value.source}
+            members |= {"as_of": value.as_of and str(value.as_of), "source": value.source}
         elif isinstance(value, Grid):
-            told[name] = _facts(value)
+            members[name] = _fact_to_json(value)
         elif value not in (None, (), {}):
-            told[name] = sorted(value) if isinstance(value, frozenset) else value
-    return json.loads(json.dumps(told, default=str))  # type: ignore[no-any-return]  # an object, as above
+            members[name] = sorted(value) if isinstance(value, frozenset) else value
+    return json.loads(json.dumps(members, default=str))  # type: ignore[no-any-return]  # an object, as above

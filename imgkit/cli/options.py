@@ -1,4 +1,4 @@
-"""The options. Those of an operation come from its request class: what the library adds is here at once."""
+"""Options of all commands. The fields of a request class become the options of its operation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from imgkit.cli import console as streams
-from imgkit.cli import values
+from imgkit.cli import console, values
 from imgkit.models import (
     CreateImageEditRequest,
     CreateImageRequest,
@@ -27,25 +26,33 @@ REQUESTS: tuple[type[ImageRequest], ...] = (
 )
 POSITIONAL = ("image", "prompt")
 
-_HERE = {  # where the command line differs from what the library's own description says
-    "model": "which model draws; else IMGKIT_MODEL. OpenAI's own host needs one.",
-    "svg": "options of the svg format, as a JSON object.",
-    "extra_body": "further members of the body, as a JSON object; they win over the others.",
-    "extra_headers": "a further header, can be repeated; 'NAME:' alone leaves a header out.",
+_OWN_HELP = {
+    "model": "The model; default: IMGKIT_MODEL. OpenAI's own host requires one.",
+    "svg": "Options of the svg format, as a JSON object.",
+    "extra_body": "More members of the body, as a JSON object; they override the other options.",
+    "extra_headers": "One more header; can be repeated. 'NAME:' without a value removes a header.",
 }
-_OF_TYPE: dict[str, dict[str, Any]] = {
+"""Help texts by field, where the docstring of the request class does not fit a command line."""
+
+PARAMETERS_BY_TYPE: dict[str, dict[str, Any]] = {
     "str": {"type": str},
     "int": {"type": int},
     "float": {"type": float},
     "bool": {"type": bool, "metavar": "true|false"},
     "ImageInput": {"type": click.Path(), "metavar": "FILE"},
-    "Mapping[str, Any]": {"callback": values.json_object, "metavar": "JSON"},
-    "Mapping[str, str | None]": {"callback": values.headers, "metavar": "NAME:VALUE", "multiple": True},
+    "Mapping[str, Any]": {"callback": values.parse_json_object, "metavar": "JSON"},
+    "Mapping[str, str | None]": {"callback": values.parse_headers, "metavar": "NAME:VALUE", "multiple": True},
 }
 
 
 class Option(click.Option):
-    """An option that knows under which heading of the help it stands."""
+    """An option with the heading of its section in the help.
+
+    Args:
+        *args: as for `click.Option`.
+        section: the heading.
+        **more: as for `click.Option`.
+    """
 
     def __init__(self, *args: Any, section: str = "General", **more: Any) -> None:
         super().__init__(*args, **more)
@@ -53,10 +60,10 @@ class Option(click.Option):
 
 
 class Command(click.Command):
-    """A command whose help has its options under headings."""
+    """A command whose help lists its options by section."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, by section and in their own order."""
+        """Write the options by section, in the order of their declaration."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
@@ -68,256 +75,263 @@ class Command(click.Command):
 
 
 def request_options(kind: type[ImageRequest]) -> Iterator[Option]:
-    """Yield an option for each field of a request class that is not given by position."""
-    texts = {**_descriptions(CreateImageRequest), **_descriptions(kind), **_HERE}
+    """Yield an option for each field of a request class, except the positional ones."""
+    texts = {**_parse_field_help(CreateImageRequest), **_parse_field_help(kind), **_OWN_HELP}
     for field in fields(kind):
         if field.name not in POSITIONAL:
             annotation = str(field.type).removesuffix(" | None")
-            # A type that is new here is taken as text: the library says what it thinks of that.
-            how = _OF_TYPE.get(annotation, _OF_TYPE["str"])
-            flag = _flag(field.name.removesuffix("s") if how.get("multiple") else field.name)
+            # An unknown type is passed on as text, and the library validates it.
+            parameters = PARAMETERS_BY_TYPE.get(annotation, PARAMETERS_BY_TYPE["str"])
+            flag = _format_flag(field.name.removesuffix("s") if parameters.get("multiple") else field.name)
             text = texts.get(field.name, "")
+            completion = _build_completion(text)
             yield Option(
-                [flag, field.name], section="Picture", help=text, shell_complete=_suggester(text), **how
+                [flag, field.name], section="Image", help=text, shell_complete=completion, **parameters
             )
 
 
 def stream_options() -> Iterator[Option]:
-    """Yield the options of streams, for the operations that have them."""
+    """Yield the options of streaming operations."""
     yield Option(
         ["--stream"],
         section="Output",
         is_flag=True,
         default=None,
-        help="save partial pictures (NAME.partial-0.png …) while it is made, and show them in the terminal.",
+        help="Save partial images (NAME.partial-0.png …) as they arrive, and show them in the terminal.",
     )
     yield Option(
         ["--partial-images"],
         section="Output",
         type=click.IntRange(0, 3),
         metavar="N",
-        help="how many of them, 2 by default; they cost tokens. Implies --stream.",
+        help="Number of partial images, 2 by default; they cost tokens. Implies --stream.",
     )
 
 
 def cache_options() -> Iterator[Option]:
-    """Yield the options of the cache, which the command uses only when it is asked to."""
+    """Yield the options of the cache; without them the command does not use it."""
     yield Option(
         ["--cache"],
         section="Cache",
         type=click.Choice(["use", "refresh", "only"]),
-        help="answer an equal request from the cache; refresh: make it anew; only: send nothing.",
+        help="use: answer an equal request from the cache. refresh: send it, and replace the cache entry. "
+        "only: send nothing.",
     )
     yield Option(
         ["--replica"],
         section="Cache",
         type=click.IntRange(min=0),
         metavar="N",
-        help="a further picture for an equal request; 0 is the first.",
+        help="Number of a further result for an equal request; the first is 0.",
     )
 
 
 def prepare_option() -> Option:
-    """Return the option for what becomes of input pictures."""
+    """Return the option that converts input images."""
     return Option(
         ["--prepare"],
-        section="Picture",
+        section="Image",
         type=click.Choice(["check", "fit"]),
-        help="fit: make input pictures fit what the model takes; check: refuse what would need it.",
+        help="fit: convert input images that the model does not take. check: reject them.",
     )
 
 
 def budget_options() -> Iterator[Option]:
-    """Yield the options that bound what a command may cost."""
+    """Yield the options that limit the cost of a command."""
     yield Option(
         ["--max-cost", "max_cost_usd"],
         section="Money",
         metavar="USD",
-        help="send nothing that might make the command cost more.",
+        help="Stop before spending more than this amount.",
     )
     yield Option(
         ["--allow-unknown-price"],
         section="Money",
         is_flag=True,
-        help="with --max-cost: make calls whose price is not known, too.",
+        help="With --max-cost: also make calls whose price is not known.",
     )
 
 
 def variation_options() -> Iterator[Option]:
-    """Yield the options that say how variations are made."""
+    """Yield the options of variations."""
     yield Option(
         ["--strategy"],
-        section="Picture",
+        section="Image",
         type=click.Choice(["auto", "native", "emulate"]),
-        help="native: by the server's own operation; emulate: by an edit; auto (default): what there is.",
+        help="native: use the server's own operation. emulate: use an edit. auto (default): use the native "
+        "operation where it exists, else an edit.",
     )
     yield Option(
-        ["--variation-prompt"], section="Picture", help="of the edit that stands in for the operation."
+        ["--variation-prompt"], section="Image", help="Prompt of the edit that emulates the operation."
     )
 
 
 def service_options() -> Iterator[Option]:
-    """Yield the options that say where a request goes and how: arguments of `ImageService`."""
+    """Yield the options that are arguments of `ImageService`."""
 
     def option(name: str, help: str, **more: Any) -> Option:
-        flag = _flag(name.removesuffix("_s"))
-        return Option([flag, name], section="Where it is sent", help=help, **more)
+        flag = _format_flag(name.removesuffix("_s"))
+        return Option([flag, name], section="Connection", help=help, **more)
 
     seconds = {"type": click.FloatRange(min=0, min_open=True), "metavar": "SECONDS"}
     count = {"type": click.IntRange(min=1), "metavar": "BYTES"}
     yield option(
         "backend",
-        "offline (the default: no key, no network, no cost), requests, aiohttp or "
-        "another that is installed; else IMGKIT_BACKEND.",
-        shell_complete=_suggester('"offline" "requests" "aiohttp"'),
+        "offline (default; no key, no network, no cost), requests, aiohttp, or an installed one. Default: "
+        "IMGKIT_BACKEND.",
+        shell_complete=_build_completion('"offline" "requests" "aiohttp"'),
     )
-    yield option("provider", "the API's dialect, openai by default; else IMGKIT_PROVIDER.")
-    yield option("base_url", "root of the API, such as http://localhost:8000/v1; else OPENAI_BASE_URL.")
-    yield option("organization", "else OPENAI_ORG_ID.")
-    yield option("project", "else OPENAI_PROJECT_ID.")
-    yield option("timeout_s", "for the whole call, 600 by default.", **seconds)
-    yield option("connect_timeout_s", "for one connection, 5 by default.", **seconds)
-    yield option("read_timeout_s", "longest silence, 300 by default.", **seconds)
+    yield option("provider", "Dialect of the API. Default: IMGKIT_PROVIDER, else openai.")
+    yield option("base_url", "Root of the API, such as http://localhost:8000/v1. Default: OPENAI_BASE_URL.")
+    yield option("organization", "Organization to bill. Default: OPENAI_ORG_ID.")
+    yield option("project", "Project to bill. Default: OPENAI_PROJECT_ID.")
+    yield option("timeout_s", "Limit for the whole call, 600 by default.", **seconds)
+    yield option("connect_timeout_s", "Limit for opening one connection, 5 by default.", **seconds)
+    yield option("read_timeout_s", "Longest wait for the next bytes, 300 by default.", **seconds)
     yield state_option()
     yield models_option()
     yield option(
         "on_unsupported",
-        "what a model is known not to take: raise (default), warn and send it, or drop it.",
+        "For fields that the model rejects. raise (default): stop. warn: send them. drop: leave them out.",
         type=click.Choice(["raise", "warn", "drop"]),
     )
-    yield option("proxy", "send through this proxy.", metavar="URL")
-    yield option("ca", "certificates to trust (PEM); certifi's by default.", type=click.Path())
-    yield option("use_env_proxy", "use HTTPS_PROXY and its siblings.", is_flag=True, default=None)
+    yield option("proxy", "Send through this proxy.", metavar="URL")
+    yield option("ca", "Certificates to trust (PEM), those of certifi by default.", type=click.Path())
     yield option(
-        "reuse_connections", "keep connections open between paid requests.", is_flag=True, default=None
+        "use_env_proxy", "Use HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.", is_flag=True, default=None
     )
     yield option(
-        "allow_insecure", "send a key over plain http to another machine.", is_flag=True, default=None
+        "reuse_connections", "Keep connections open between paid requests.", is_flag=True, default=None
+    )
+    yield option(
+        "allow_insecure", "Send a key over plain http to another machine.", is_flag=True, default=None
     )
     yield Option(
         ["--retry/--no-retry"],
-        section="Where it is sent",
+        section="Connection",
         default=None,
-        help="repeat what cannot have been billed; on by default.",
+        help="Retry failures that cannot have been billed; on by default.",
     )
-    yield option("max_reply_bytes", "largest reply that is read, 128 MiB by default.", **count)
-    yield option("max_download_bytes", "largest picture fetched from a URL, 64 MiB by default.", **count)
+    yield option("max_reply_bytes", "Largest reply to read, 128 MiB by default.", **count)
+    yield option("max_download_bytes", "Largest image to download from a URL, 64 MiB by default.", **count)
 
 
 def state_option() -> Option:
-    """Return the option that says where the command keeps what must outlive it."""
+    """Return the option that names the state folder."""
     return Option(
         ["--state-folder", "state_folder"],
         type=click.Path(),
         metavar="DIR",
-        help="where replies are kept until they are delivered; else IMGKIT_HOME, else the user's own.",
+        help="Folder for replies that are not saved yet. Default: IMGKIT_HOME, else a folder of the user.",
     )
 
 
 def models_option() -> Option:
-    """Return the option that names a file with the user's own facts about models."""
+    """Return the option that names a file with facts about more models."""
     return Option(
         ["--models", "models"],
         type=click.Path(),
         metavar="FILE",
-        help="facts about models of your own, a TOML file; beside those of IMGKIT_MODELS.",
+        help="TOML file with facts about your own models, in addition to IMGKIT_MODELS.",
     )
 
 
 def offline_options() -> Iterator[Option]:
-    """Yield the knobs of the offline backend."""
+    """Yield the options of the offline backend."""
     section = "Offline backend only"
     yield Option(
         ["--simulate"],
         section=section,
         metavar="NAME",
-        help="meet this fault: an HTTP status, or a name such as timeout.",
+        help="Simulate this fault: an HTTP status, or a name such as timeout.",
     )
-    yield Option(["--seed"], section=section, help="other pictures for the same prompt.")
+    yield Option(
+        ["--seed"], section=section, help="Seed; another seed paints another image for the same prompt."
+    )
     yield Option(
         ["--latency", "latency_s"],
         section=section,
         type=click.FloatRange(min=0),
         metavar="SECONDS",
-        help="wait as long before answering.",
+        help="Wait this long before answering.",
     )
 
 
 def input_options(*, prompt: bool) -> Iterator[Option]:
-    """Yield the options for what must not stand on the command line, or is too long for it."""
+    """Yield the options for text that is secret, or too long for a command line."""
     if prompt:
         yield Option(
             ["--prompt-file"],
             section="Input",
             type=click.Path(),
             metavar="FILE|-",
-            help="read the prompt from a file instead, or from standard input.",
+            help="Read the prompt from a file, or from standard input.",
         )
     yield key_option()
 
 
 def key_option() -> Option:
-    """Return the option that names a file with the key."""
+    """Return the option that names a file with the API key."""
     return Option(
         ["--api-key-file"],
         section="Input",
         type=click.Path(),
         metavar="FILE|-",
-        help="read the API key from a file, or from standard input; else the provider's variable, such as "
-        "OPENAI_API_KEY.",
+        help="Read the API key from a file, or from standard input. Default: the provider's variable, "
+        "such as OPENAI_API_KEY.",
     )
 
 
 def output_options() -> Iterator[Option]:
-    """Yield the options for what becomes of the pictures."""
+    """Yield the options for the result."""
     yield Option(
         ["-o", "--output"],
         section="Output",
         type=click.Path(),
         metavar="PATH",
-        help="file, folder, or pattern such as 'out/{index}-{slug}.{ext}'; without it a name made "
-        "from the prompt, here.",
+        help="File, folder, or pattern such as 'out/{index}-{slug}.{ext}'. Default: a name made from the "
+        "prompt, in this folder.",
     )
-    yield Option(["--force"], section="Output", is_flag=True, help="replace files that exist.")
+    yield Option(["--force"], section="Output", is_flag=True, help="Replace files that exist.")
     yield Option(
         ["--no-sidecar"],
         section="Output",
         is_flag=True,
-        help="write no NAME.json with prompt, model and digest beside a picture.",
+        help="Write no NAME.json with prompt, model and digest beside an image.",
     )
     yield Option(
         ["--json", "as_json"],
         section="Output",
         is_flag=True,
-        help="one JSON object on standard output instead of paths.",
+        help="Print one JSON object instead of paths.",
     )
     yield Option(
         ["--dry-run"],
         section="Output",
         is_flag=True,
-        help="print the request that would be sent; send and write nothing.",
+        help="Print the request; send and write nothing.",
     )
 
 
 def common_options() -> Iterator[Option]:
     """Yield the options that every command has.
 
-    The help option is our own, so that all of standard output goes through `imgkit.cli.console`.
+    The help option replaces click's: all of standard output goes through `imgkit.cli.console`.
     """
     yield Option(
         ["-h", "--help"],
         is_flag=True,
         expose_value=False,
         is_eager=True,
-        callback=_help,
-        help="show this, and end.",
+        callback=_print_help,
+        help="Show this help.",
     )
     yield Option(
         ["--debug"],
         is_flag=True,
         expose_value=False,
-        callback=_debug,
-        help="show the traceback of an error; the same as IMGKIT_DEBUG=1.",
+        callback=_enable_debug,
+        help="Show the traceback of an error, like IMGKIT_DEBUG=1.",
     )
     yield Option(
         ["--api-key"],
@@ -326,52 +340,50 @@ def common_options() -> Iterator[Option]:
         flag_value="",
         expose_value=False,
         is_eager=True,
-        callback=values.refuse_key,
+        callback=values.reject_api_key,
     )
 
 
-def service_names() -> list[str]:
-    """Return the names of `ImageService`'s arguments that have an option."""
+def json_option(text: str = "Print one JSON object instead of a table.") -> Option:
+    """Return the option for output as JSON."""
+    return Option(["--json", "as_json"], is_flag=True, help=text)
+
+
+def service_arguments() -> list[str]:
+    """Return the names of the arguments of `ImageService` that have an option."""
     return [str(option.name) for option in service_options()]
 
 
-def names() -> dict[str, str]:
-    """Return how the library's parameters are written on the command line."""
-    options = [*service_options(), *offline_options(), *variation_options(), *stream_options()]
-    options.append(prepare_option())
-    for kind in REQUESTS:
-        options += request_options(kind)
-    found = {str(option.name): option.opts[0] for option in options}
-    return {**found, "image": "IMAGE", "prompt": "PROMPT", "save_to": "--output", "api_key": "--api-key-file"}
-
-
-def _flag(name: str) -> str:
+def _format_flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+def _print_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        ctx.exit(streams.send_text(ctx.get_help() + "\n"))
+        ctx.exit(console.write_text(ctx.get_help() + "\n"))
 
 
-def _debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+def _enable_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
         ctx.find_root().obj.debug = True
 
 
-def _descriptions(kind: type[ImageRequest]) -> dict[str, str]:
-    """Return what the docstring of a request class says of each field ("" under ``python -OO``)."""
-    # Cleaned, since Python 3.13 takes the indentation out of docstrings and older ones leave it in.
+def _parse_field_help(kind: type[ImageRequest]) -> dict[str, str]:
+    """Return the description of each field in the docstring of a request class; {} under ``python -OO``."""
+    # Python 3.13 removes the indentation of docstrings, older versions do not.
     text = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
     entries = re.findall(r"^ {4}(\w+): (.+(?:\n {5,}.+)*)", text, re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", entry.replace("`", "")) for name, entry in entries}
+    texts = {name: re.sub(r"\s+", " ", entry.replace("`", "")) for name, entry in entries}
+    return {name: text[:1].upper() + text[1:] for name, text in texts.items()}
 
 
-def _suggester(text: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]] | None:
-    """Return a completion that offers the words which a description puts in quotes."""
+def _build_completion(
+    text: str,
+) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]] | None:
+    """Return a completion that suggests the quoted words of a help text, None if there are none."""
     words = re.findall(r'"([\w-]+)"', text)
 
-    def suggest(ctx: click.Context, param: click.Parameter, start: str) -> list[CompletionItem]:
+    def suggest_words(ctx: click.Context, param: click.Parameter, start: str) -> list[CompletionItem]:
         return [CompletionItem(word) for word in words if word.startswith(start)]
 
-    return suggest if words else None
+    return suggest_words if words else None

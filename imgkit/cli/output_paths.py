@@ -1,4 +1,4 @@
-"""Where the pictures go, and whether something is there already."""
+"""The files that a command would write, checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -11,58 +11,67 @@ from imgkit.images.saving import SavePlan, with_extension
 from imgkit.images.sidecars import can_replace, sidecar_path
 from imgkit.images.sniff import EXTENSIONS, Format
 
+_MAX_CHECKED_NAMES = 100
 
-def plan(output: str | None, *, force: bool, sidecar: bool) -> SavePlan:
-    """Return the plan for ``--output``: the current folder and a name made from the prompt without it."""
+
+def build_save_plan(output: str | None, *, force: bool, sidecar: bool) -> SavePlan:
+    """Return the save plan of ``--output``; without it, a name made from the prompt in this folder.
+
+    Raises:
+        InvalidRequestError: the path is "-", or not a valid path.
+    """
     if output == "-":
-        raise InvalidRequestError({"save_to": "pictures are not written to standard output: give a file"})
+        raise InvalidRequestError(
+            {"save_to": "Images cannot be written to standard output. Give a file name."}
+        )
     return SavePlan.from_target(output or "", overwrite=force, sidecar=sidecar)
 
 
-def check_free(output: str | None, wanted: SavePlan, request: dict[str, Any]) -> None:
-    """Refuse, before anything is sent, a file that was named and exists.
+def check_free(output: str | None, plan: SavePlan, request: dict[str, Any]) -> None:
+    """Reject a named file that exists, before anything is sent.
 
-    Only a plain file name is meant literally; folders and patterns make names, and take free ones.
+    Only a plain file name is checked; folders and patterns produce names that are free.
 
     Raises:
-        InvalidRequestError: saying ``--force``, or to choose another name where that would not help.
+        InvalidRequestError: with the option that would help, or the advice to choose another name.
     """
-    if not output or wanted.make_folder:
+    if not output or plan.make_folder:
         return
-    for path in _names(Path(output), request):
-        beside = sidecar_path(path)
-        if wanted.overwrite:
+    for path in _list_names(Path(output), request):
+        sidecar = sidecar_path(path)
+        if plan.overwrite:
             if path.is_dir():
-                _refuse(f"{str(path)!r} is a folder: end it with a slash to write into it")
-            if wanted.sidecar and not can_replace(beside):
-                _refuse(
-                    f"{str(beside)!r} exists and is not a sidecar of imgkit: choose another name, or say "
-                    "--no-sidecar"
+                _reject(f"{str(path)!r} is a folder. End it with a slash to write into it.")
+            if plan.sidecar and not can_replace(sidecar):
+                _reject(
+                    f"{str(sidecar)!r} exists and is not a sidecar of imgkit. Choose another name, or pass "
+                    "--no-sidecar."
                 )
         elif os.path.lexists(path):
-            _refuse(f"{str(path)!r} exists: say --force to replace it, or choose another name")
-        elif wanted.sidecar and os.path.lexists(beside):
-            _refuse(
-                f"{str(beside)!r} exists, where the sidecar would go: say --force or --no-sidecar, or choose "
-                "another name"
+            _reject(f"{str(path)!r} exists. Pass --force to replace it, or choose another name.")
+        elif plan.sidecar and os.path.lexists(sidecar):
+            _reject(
+                f"{str(sidecar)!r} exists, and the sidecar would go there. Pass --force or --no-sidecar, or "
+                "choose another name."
             )
 
 
-def _names(path: Path, request: dict[str, Any]) -> list[Path]:
-    """Return the files that a plain name stands for, as far as the request tells."""
+def _list_names(path: Path, request: dict[str, Any]) -> list[Path]:
+    """Return the files that a plain name stands for, given the format and number of images."""
     members = {**request, **(request.get("extra_body") or {})}
-    format = members.get("output_format") or _format_of(path) or "png"
+    format = members.get("output_format") or _find_format(path) or "png"
     if format in EXTENSIONS:
         path = with_extension(path, format)
     count = members.get("n")
     if not isinstance(count, int) or count < 2:
         return [path]
-    return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, min(count, 100) + 1)]
+    numbers = range(1, min(count, _MAX_CHECKED_NAMES) + 1)
+    return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in numbers]
 
 
-def _format_of(path: Path) -> Format | None:
-    return next((name for name, endings in EXTENSIONS.items() if path.suffix.lower() in endings), None)
+def _find_format(path: Path) -> Format | None:
+    return next((name for name, suffixes in EXTENSIONS.items() if path.suffix.lower() in suffixes), None)
 
 
-def _refuse(problem: str) -> None:
+def _reject(problem: str) -> None:
     raise InvalidRequestError({"save_to": problem})

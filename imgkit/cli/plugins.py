@@ -1,32 +1,31 @@
-"""`imgkit plugins`: which there are, where they come from, and what became of them."""
+"""The commands `imgkit plugins` and `imgkit backends`: the installed parts and their state."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 from imgkit._version import __version__
-from imgkit.cli import console as streams
-from imgkit.cli import doctor_checks as clash
-from imgkit.errors import ImgkitError
+from imgkit.cli import console, report
+from imgkit.cli.doctor_checks import DISTRIBUTION
+from imgkit.errors import ImgkitError, PluginError
 from imgkit.plugins.binding import collect_hooks
-from imgkit.plugins.hookspecs import PluginSpec
-from imgkit.plugins.registry import DISCOVERY, build_hook_table, built_in_plugin
-from imgkit.plugins.table import HookImpl, PluginSource
+from imgkit.plugins.hookspecs import BackendSpec, PluginSpec
+from imgkit.plugins.registry import DISCOVERY, build_hook_table, built_in_plugin, load_hook_table
+from imgkit.plugins.table import HookImpl, NamedSpec, PluginSource, describe_error
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A plugin in the listing; its members are those of the JSON.
+class PluginEntry:
+    """A plugin in the list; its attributes are the members of the JSON.
 
     Attributes:
-        name: as it is asked for.
-        distribution: where it comes from.
-        version: of the distribution.
-        state: "built-in", "loaded", "installed" (it would be loaded), "blocked" or "broken".
+        name: the name of the plugin.
+        distribution: the distribution that installs it.
+        version: the version of the distribution.
+        state: "built-in", "loaded", "installed" (not imported yet), "blocked" or "broken".
         reason: why it is blocked or broken, else None.
-        hooks: what it implements; None as long as it is not loaded.
+        hooks: the names of its hooks; None if it is not loaded.
     """
 
     name: str
@@ -37,55 +36,113 @@ class Listed:
     hooks: tuple[str, ...] | None = None
 
 
-def show(*, load: bool, as_json: bool) -> int:
+@dataclass(frozen=True)
+class BackendEntry:
+    """A backend in the list.
+
+    Attributes:
+        spec: the spec from its plugin.
+        problem: why it cannot be loaded, None if it can.
+    """
+
+    spec: BackendSpec
+    problem: str | None
+
+
+def print_plugins(*, load: bool, as_json: bool) -> int:
     """Print the plugins and return the exit code.
 
     Args:
-        load: import those that may be.
-        as_json: one JSON object instead of a table.
+        load: import the plugins that are not blocked, and print their hooks.
+        as_json: print a JSON object instead of a table.
     """
-    found = [*_built_in(load=load), *_installed(load=load)]
+    entries = [*_list_built_in_plugins(load=load), *_list_installed_plugins(load=load)]
     if as_json:
-        entries = [asdict(one) for one in found]
-        return streams.send_text(json.dumps({"schema_version": 1, "plugins": entries}) + "\n")
-    rows = [(one.name, one.distribution, one.version, _state(one)) for one in found]
+        return console.write_bytes(report.encode_json({"plugins": list(map(asdict, entries))}))
+    rows = [(entry.name, entry.distribution, entry.version, _format_state(entry)) for entry in entries]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = ["  ".join([*(f"{text:<{width}}" for text, width in zip(row, widths, strict=False)), row[3]])
-             for row in rows]  # fmt: skip
-    return streams.send_text("\n".join(lines) + "\n")
+    lines = [
+        "  ".join([*(f"{text:<{width}}" for text, width in zip(row, widths, strict=False)), row[3]])
+        for row in rows
+    ]
+    return console.write_text("\n".join(lines) + "\n")
 
 
-def _state(one: Listed) -> str:
-    text = f"{one.state}: {one.reason}" if one.reason else one.state
-    return f"{text}; {', '.join(one.hooks)}" if one.hooks else text
+def print_backends(*, as_json: bool) -> int:
+    """Print the backends and return the exit code.
+
+    Args:
+        as_json: print a JSON object instead of a table.
+    """
+    entries = list_backends()
+    if as_json:
+        return console.write_bytes(report.encode_json({"backends": list(map(_to_json, entries))}))
+    width = max(len(entry.spec.name) for entry in entries)
+    lines = [
+        f"{entry.spec.name:<{width}}  {'loads' if entry.problem is None else 'fails'}  {entry.spec.summary}"
+        + (f"\n{'':<{width}}  {entry.problem}" if entry.problem else "")
+        for entry in entries
+    ]
+    return console.write_text("\n".join(lines) + "\n")
 
 
-def _built_in(*, load: bool) -> Iterator[Listed]:
-    """Yield what imgkit brings along; an optional part of it may lack what it needs."""
-    for offer in build_hook_table((built_in_plugin(),)).specs_by_name(PluginSpec).values():
-        own = (offer.spec.name, clash.DISTRIBUTION, __version__)
+def list_backends() -> list[BackendEntry]:
+    """Return all backends; each is loaded to find its problem."""
+    specs = load_hook_table().specs_by_name(BackendSpec).values()
+    return [BackendEntry(named.spec, _find_problem(named)) for named in specs]
+
+
+def _find_problem(named: NamedSpec[BackendSpec]) -> str | None:
+    try:
+        named.load()
+    except PluginError as error:
+        remedy = f"; {named.spec.install}" if named.spec.install else ""
+        return f"{describe_error(error.__cause__ or error)}{remedy}"
+    return None
+
+
+def _to_json(entry: BackendEntry) -> dict[str, object]:
+    return {
+        "name": entry.spec.name,
+        "summary": entry.spec.summary,
+        "flavor": entry.spec.flavor,
+        "reaches_network": entry.spec.reaches_network,
+        "loads": entry.problem is None,
+        "problem": entry.problem,
+    }
+
+
+def _format_state(entry: PluginEntry) -> str:
+    text = f"{entry.state}: {entry.reason}" if entry.reason else entry.state
+    return f"{text}; {', '.join(entry.hooks)}" if entry.hooks else text
+
+
+def _list_built_in_plugins(*, load: bool) -> Iterator[PluginEntry]:
+    """Yield the plugins of imgkit; an optional plugin may lack its requirements."""
+    for named in build_hook_table((built_in_plugin(),)).specs_by_name(PluginSpec).values():
+        identity = (named.spec.name, DISTRIBUTION, __version__)
         if not load:
-            yield Listed(*own, "built-in")
+            yield PluginEntry(*identity, "built-in")
             continue
         try:
-            impls = collect_hooks(PluginSource(offer.spec.name), offer.make())
+            impls = collect_hooks(PluginSource(named.spec.name), named.make())
         except ImgkitError as error:
-            yield Listed(*own, "broken", str(error))
+            yield PluginEntry(*identity, "broken", str(error))
         else:
-            yield Listed(*own, "built-in", hooks=_hooks(impls))
+            yield PluginEntry(*identity, "built-in", hooks=_list_hooks(impls))
 
 
-def _installed(*, load: bool) -> Iterator[Listed]:
-    for one in DISCOVERY.load_installed() if load else DISCOVERY.list_installed():
-        yield Listed(
-            one.origin.plugin,
-            one.origin.distribution,
-            one.origin.version,
-            one.state,
-            one.reason or None,
-            _hooks(one.impls) if one.state == "loaded" else None,
+def _list_installed_plugins(*, load: bool) -> Iterator[PluginEntry]:
+    for plugin in DISCOVERY.load_installed() if load else DISCOVERY.list_installed():
+        yield PluginEntry(
+            plugin.origin.plugin,
+            plugin.origin.distribution,
+            plugin.origin.version,
+            plugin.state,
+            plugin.reason or None,
+            _list_hooks(plugin.impls) if plugin.state == "loaded" else None,
         )
 
 
-def _hooks(impls: Iterable[HookImpl]) -> tuple[str, ...]:
+def _list_hooks(impls: Iterable[HookImpl]) -> tuple[str, ...]:
     return tuple(impl.hook for impl in impls)

@@ -1,4 +1,4 @@
-"""What is said about a reply: paths or one JSON object on standard output, the rest beside it."""
+"""The report of a call: paths or a JSON object on standard output, messages on standard error."""
 
 from __future__ import annotations
 
@@ -6,68 +6,73 @@ import json
 from pathlib import Path
 from typing import Any
 
-from imgkit.cli import console as streams
+from imgkit.cli import console
 from imgkit.models import Cost, Estimate, ImagesResponse
 
 SCHEMA_VERSION = 1
 
-OFFLINE = (
-    "imgkit: painted offline, not by a model; nothing was sent, nothing was spent. For a real one: "
-    "--backend requests --model NAME, with the key in OPENAI_API_KEY"
+OFFLINE_NOTICE = (
+    "imgkit: Painted offline, not by a model. Nothing was sent, nothing was spent. To use a model, pass "
+    "--backend requests --model NAME, with the key in OPENAI_API_KEY."
 )
 
 
-def show(reply: ImagesResponse, *, as_json: bool, kept: list[Path]) -> None:
-    """Tell where the pictures are.
+def print_response(response: ImagesResponse, *, as_json: bool, salvaged: list[Path]) -> None:
+    """Print the paths of the images, and the warnings and the cost of the call.
 
     Args:
-        reply: with the paths of the pictures that were saved.
-        as_json: one object instead of a path per line.
-        kept: files that hold what could not be saved.
+        response: a response whose saved images have paths.
+        as_json: print an object instead of a path per line.
+        salvaged: the files with data that could not be saved in its place.
 
     Raises:
-        OutputError: standard output could not be written to; the paths are then on standard error.
+        OutputError: standard output cannot be written to; the paths are then on standard error.
     """
-    for warning in reply.warnings:
-        streams.tell(f"imgkit: warning: {warning}")
-    if reply.images[0].about.get("offline"):
-        streams.tell(OFFLINE)
-    elif reply.cost.amount:
-        streams.tell(f"imgkit: cost: {reply.cost}")
-    if reply.meta.cached:
-        streams.tell("imgkit: from the cache; nothing was sent, nothing was spent")
-    paths = [str(image.path) for image in reply.images if image.path is not None]
+    for warning in response.warnings:
+        console.print_message(f"imgkit: warning: {warning}")
+    if response.images[0].about.get("offline"):
+        console.print_message(OFFLINE_NOTICE)
+    elif response.cost.amount:
+        console.print_message(f"imgkit: cost: {response.cost}")
+    if response.meta.cached:
+        console.print_message("imgkit: From the cache. Nothing was sent, nothing was spent.")
+    paths = [str(image.path) for image in response.images if image.path is not None]
     try:
         if as_json:
-            streams.send(_line(_object(reply, kept)))
+            console.write_bytes(encode_json(_build_report(response, salvaged)))
         else:
-            streams.send_paths(paths)
-    except streams.OutputError:
+            console.write_paths(paths)
+    except console.OutputError:
         for path in paths:
-            streams.tell(f"imgkit: saved: {path}")
+            console.print_message(f"imgkit: saved: {path}")
         raise
 
 
-def show_request(text: str, estimate: Estimate, *, as_json: bool) -> None:
-    """Print what would be sent, and what it may cost."""
+def print_dry_run(request: str, estimate: Estimate, *, as_json: bool) -> None:
+    """Print a request that was not sent, and its estimated cost."""
     if as_json:
-        told = {"schema_version": SCHEMA_VERSION, "dry_run": True, "request": text}
-        streams.send(_line({**told, "estimate": _amounts(estimate)}))
+        facts = {"dry_run": True, "request": request, "estimate": _build_amounts(estimate)}
+        console.write_bytes(encode_json(facts))
     else:
-        streams.send_text(text)
-        streams.tell(f"imgkit: estimated cost: {estimate}")
+        console.write_text(request)
+        console.print_message(f"imgkit: estimated cost: {estimate}")
 
 
-def _amounts(money: Cost | Estimate) -> dict[str, Any]:
-    """Return amounts as JSON has them: as text, since they are decimal."""
-    told = {name: getattr(money, name) for name in type(money).__dataclass_fields__}
-    return {name: value if value is None else str(value) for name, value in told.items()}
+def encode_json(facts: dict[str, Any]) -> bytes:
+    """Return an object as a line of JSON with its schema version; ASCII survives any locale."""
+    text = json.dumps({"schema_version": SCHEMA_VERSION, **facts}, ensure_ascii=True, default=str)
+    return f"{text}\n".encode("ascii")
 
 
-def _object(reply: ImagesResponse, kept: list[Path]) -> dict[str, Any]:
-    meta = reply.meta
+def _build_amounts(money: Cost | Estimate) -> dict[str, str | None]:
+    """Return the fields of an amount as text, since JSON has no decimal numbers."""
+    amounts = {name: getattr(money, name) for name in type(money).__dataclass_fields__}
+    return {name: value if value is None else str(value) for name, value in amounts.items()}
+
+
+def _build_report(response: ImagesResponse, salvaged: list[Path]) -> dict[str, Any]:
+    meta = response.meta
     return {
-        "schema_version": SCHEMA_VERSION,
         "operation": meta.operation,
         "images": [
             {
@@ -78,34 +83,29 @@ def _object(reply: ImagesResponse, kept: list[Path]) -> dict[str, Any]:
                 "height": image.height,
                 "revised_prompt": image.revised_prompt,
             }
-            for image in reply.images
+            for image in response.images
             if image.path is not None
         ],
-        "unsaved": [str(path) for path in kept],
+        "unsaved": [str(path) for path in salvaged],
         "backend": meta.backend,
         "provider": meta.provider,
         "model": meta.model,
-        "offline": bool(reply.images[0].about.get("offline")),
+        "offline": bool(response.images[0].about.get("offline")),
         "cached": meta.cached,
         "request_id": meta.request_id,
-        "usage": _usage(reply),
-        "cost": _amounts(reply.cost),
+        "usage": _build_usage(response),
+        "cost": _build_amounts(response.cost),
         "emulated": meta.emulated,
-        "missing": [str(error) for error in reply.errors],
-        "warnings": list(reply.warnings),
-        "created": reply.created,
+        "missing": [str(error) for error in response.errors],
+        "warnings": list(response.warnings),
+        "created": response.created,
         "elapsed_s": round(meta.elapsed_s, 3),
     }
 
 
-def _usage(reply: ImagesResponse) -> dict[str, Any] | None:
-    if reply.usage is None:
+def _build_usage(response: ImagesResponse) -> dict[str, Any] | None:
+    if response.usage is None:
         return None
-    counts = {name: getattr(reply.usage, name) for name in reply.usage.__dataclass_fields__}
+    counts = {name: getattr(response.usage, name) for name in response.usage.__dataclass_fields__}
     extra = counts.pop("extra")
     return {name: count for name, count in counts.items() if count is not None} | dict(extra)
-
-
-def _line(value: dict[str, Any]) -> bytes:
-    # ASCII, so that any locale, and any path, comes through.
-    return (json.dumps(value, ensure_ascii=True, default=str) + "\n").encode("ascii")

@@ -1,94 +1,142 @@
-"""Running the command: whatever happens becomes a message and an exit code, never a traceback."""
+"""A run of the command: every failure becomes a message and an exit code, never a traceback."""
 
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Never
 
 import click
 
-from imgkit.cli import app, signals
-from imgkit.cli import console as streams
-from imgkit.cli import exit_codes as exits
+from imgkit.cli import app, console, exit_codes
 from imgkit.errors import ImgkitError
 from imgkit.redact import scrub
 
-_LONGEST_USAGE = 4_000
-_LONGEST_TRACEBACK = 50_000
+_MAX_USAGE_CHARACTERS = 4_000
+_MAX_TRACEBACK_CHARACTERS = 50_000
+_MIN_SECRET_CHARACTERS = 8
+"""Shorter values are not keys, and masking them would blank out half of the text."""
 
 
 def run(args: Sequence[str]) -> int:
     """Run the command with these arguments.
 
+    Example:
+        >>> from imgkit.cli.run import run
+        >>> run(["create", "a fox", "--size", "huge"])
+        2
+
     Returns:
-        The exit code, as `imgkit.cli.exit_codes` has it.
+        An exit code of `imgkit.cli.exit_codes`.
     """
-    with signals.as_interrupts():
+    with interrupt_on_signals():
         return _run(args)
 
 
-def _run(args: Sequence[str]) -> int:
-    state = app.State(debug=os.environ.get("IMGKIT_DEBUG", "") not in ("", "0"))
+@contextmanager
+def interrupt_on_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM and SIGHUP; at the end the process dies of the signal after all.
+
+    The call is then cancelled as by Ctrl-C, and paid data is kept. A second signal kills the process at
+    once. A handler that somebody else has set (``nohup``, for example) stays.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    known = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]  # no SIGHUP on Windows
+    handled = [
+        number for number in known if number is not None and signal.getsignal(number) is signal.SIG_DFL
+    ]
+    received: list[int] = []
+
+    def restore_handlers() -> None:
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)
+
+    def interrupt(number: int, frame: FrameType | None) -> Never:
+        received.append(number)
+        restore_handlers()
+        raise KeyboardInterrupt
+
+    for number in handled:
+        signal.signal(number, interrupt)
     try:
-        code = app.build().main(list(args), prog_name="imgkit", standalone_mode=False, obj=state)
-        return code if isinstance(code, int) else exits.OK
-    except SystemExit as leaving:  # click has answered a shell's request for completions
-        return leaving.code if isinstance(leaving.code, int) else exits.OK
+        yield
+    finally:
+        restore_handlers()
+        if received:
+            signal.raise_signal(received[0])
+
+
+def _run(args: Sequence[str]) -> int:
+    state = app.RunState(debug=os.environ.get("IMGKIT_DEBUG", "") not in ("", "0"))
+    try:
+        code = app.build_cli().main(list(args), prog_name="imgkit", standalone_mode=False, obj=state)
+        return code if isinstance(code, int) else exit_codes.OK
+    except SystemExit as leaving:  # click has answered a completion request of the shell
+        return leaving.code if isinstance(leaving.code, int) else exit_codes.OK
     except (Exception, KeyboardInterrupt) as error:
         try:
-            return _explain(error, state)
-        except KeyboardInterrupt:  # a second Ctrl-C while the first is being explained
-            return exits.STOPPED
+            return _report_failure(error, state)
+        except KeyboardInterrupt:  # a second Ctrl-C
+            return exit_codes.STOPPED
 
 
-def _explain(error: BaseException, state: app.State) -> int:
-    """Write what went wrong to standard error; return the exit code."""
+def _report_failure(error: BaseException, state: app.RunState) -> int:
+    """Write an error to standard error; return its exit code."""
     if state.debug:
         text = "".join(traceback.format_exception(error)).rstrip()
-        streams.tell(scrub(text, _secrets(state), _LONGEST_TRACEBACK))
+        console.print_message(scrub(text, _list_secrets(state), _MAX_TRACEBACK_CHARACTERS))
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        streams.tell(error.format_message())
-        return exits.USAGE
+        console.print_message(error.format_message())
+        return exit_codes.USAGE
+    lines, code = _describe_failure(error, state)
+    for line in lines:
+        console.print_message(f"imgkit: {line}")
+    return code
+
+
+def _describe_failure(error: BaseException, state: app.RunState) -> tuple[list[str], int]:
+    """Return the lines that describe an error, and its exit code."""
     if isinstance(error, click.ClickException):
-        streams.tell(f"imgkit: {_usage(error)}")
-        return exits.USAGE
+        return [_format_usage_error(error)], exit_codes.USAGE
     if isinstance(error, click.Abort | KeyboardInterrupt):
-        streams.tell("imgkit: stopped")
-        return exits.STOPPED
-    if isinstance(error, streams.OutputError):
-        streams.tell(f"imgkit: {error}")
-        return exits.PARTLY
-    if isinstance(error, exits.Stopped):
-        streams.tell(f"imgkit: {error}")
-        return exits.STOPPED
+        return ["Stopped."], exit_codes.STOPPED
+    if isinstance(error, console.OutputError):
+        return [str(error)], exit_codes.PARTIAL
+    if isinstance(error, exit_codes.Stopped):
+        return [str(error)], exit_codes.STOPPED
     if isinstance(error, ImgkitError):
-        from imgkit.cli import messages as wording
+        from imgkit.cli import messages
 
-        for line in [*wording.message(error).splitlines(), *_notes(error)]:
-            streams.tell(f"imgkit: {line}")
-        return exits.exit_code(error)
-    what = f"{type(error).__name__}: {scrub(str(error), _secrets(state), 400)}"
-    streams.tell(f"imgkit: a bug in imgkit ({what}). Please report it, with what IMGKIT_DEBUG=1 shows")
-    return exits.BUG
+        lines = [*messages.format_error(error).splitlines(), *_list_notes(error)]
+        return lines, exit_codes.exit_code(error)
+    summary = f"{type(error).__name__}: {scrub(str(error), _list_secrets(state), 400)}"
+    return [f"This is a bug in imgkit ({summary}). Please report it with the output of IMGKIT_DEBUG=1."], (
+        exit_codes.BUG
+    )
 
 
-def _notes(error: ImgkitError) -> list[str]:
-    """Return what was noted on the way, but not which part of imgkit itself was on duty."""
+def _list_notes(error: ImgkitError) -> list[str]:
+    """Return the notes of an error, except those that name a part of imgkit itself."""
     notes = getattr(error, "__notes__", ())
     return [note for note in notes if not note.startswith("raised by plugin 'imgkit.")]
 
 
-def _usage(error: click.ClickException) -> str:
-    """Return click's message, scrubbed: a key may have been typed in a wrong place."""
-    text = scrub(error.format_message(), limit=_LONGEST_USAGE)
-    ctx = getattr(error, "ctx", None)
+def _format_usage_error(error: click.ClickException) -> str:
+    """Return click's message, scrubbed: a key may have been typed in the wrong place."""
+    text = scrub(error.format_message(), limit=_MAX_USAGE_CHARACTERS)
+    context = getattr(error, "ctx", None)
     if isinstance(error, click.NoSuchOption):
         text += " If this is a prompt, put '--' before it."
-    return f"{text}\nTry '{ctx.command_path} --help'." if ctx else text
+    return f"{text}\nTry '{context.command_path} --help'." if context else text
 
 
-def _secrets(state: app.State) -> list[str]:
-    # Those of any provider. Shorter ones are no keys, and would blank out half of the text.
-    kept = (value.strip() for name, value in os.environ.items() if name.endswith(("_API_KEY", "_TOKEN")))
-    return [text for text in (*state.secrets, *kept) if len(text) >= 8]
+def _list_secrets(state: app.RunState) -> list[str]:
+    variables = (text.strip() for name, text in os.environ.items() if name.endswith(("_API_KEY", "_TOKEN")))
+    return [text for text in (*state.secrets, *variables) if len(text) >= _MIN_SECRET_CHARACTERS]

@@ -1,4 +1,4 @@
-"""What was paid for outlives the process, also where the spool could not keep it."""
+"""Files for paid data that an error still holds, in case the spool does not have it."""
 
 from __future__ import annotations
 
@@ -12,58 +12,63 @@ from imgkit.images.sniff import EXTENSIONS
 from imgkit.images.sources import UrlSource
 
 
-def keep(error: ImgkitError, folder: Path) -> list[Path]:
-    """Write what an error still holds to files of mode 0600, and say so in notes of the error.
+def save_paid_data(error: ImgkitError, folder: Path) -> list[Path]:
+    """Write the paid data that an error holds to files of mode 0600, and add notes with their paths.
 
-    What the spool has (``error.spool_path``) is safe already.
+    Data that the spool has (``error.spool_path``) is not written again.
 
     Args:
-        error: a `SaveError`, `UnreadableReplyError` or `OutcomeUnknownError`; others hold nothing.
-        folder: where the pictures were to go; the temporary folder is next.
+        error: a `SaveError`, `UnreadableReplyError` or `OutcomeUnknownError`; others hold no data.
+        folder: the output folder; the temporary folder is the second choice.
 
     Returns:
-        The files written.
+        The files that hold the data.
     """
-    spooled = getattr(error, "spool_path", None)
-    if spooled is not None:
-        return [Path(spooled)]  # a note says so already
-    kept = []
-    for what, data, suffix in _left(error):
-        path = _write(data, suffix, folder)
+    spool_path = getattr(error, "spool_path", None)
+    if spool_path is not None:
+        return [Path(spool_path)]  # the error has a note with this path
+    saved = []
+    for name, data, suffix in _list_paid_data(error):
+        path = _write_private_file(data, suffix, folder)
         if path is None:
             error.add_note(
-                f"{what} could not be kept: neither {str(folder)!r} nor the temporary folder takes it"
+                f"{name} could not be saved: neither {str(folder)!r} nor the temporary folder is writable."
             )
         else:
-            kept.append(path)
-            error.add_note(f"{what} is kept in {path}")
-    return kept
+            saved.append(path)
+            error.add_note(f"{name} was saved to {path}")
+    return saved
 
 
-def _left(error: ImgkitError) -> list[tuple[str, bytes, str]]:
+def save_url(image: Image, folder: Path) -> Path | None:
+    """Write the URL of an image to a file of mode 0600.
+
+    Returns:
+        The file, or None if neither `folder` nor the temporary folder is writable.
+    """
+    _, data, suffix = _build_image_file(image)
+    return _write_private_file(data, suffix, folder)
+
+
+def _list_paid_data(error: ImgkitError) -> list[tuple[str, bytes, str]]:
+    """Return a name, the bytes and a file suffix for each piece of data."""
     if isinstance(error, UnreadableReplyError | OutcomeUnknownError):
-        return [("what arrived", error.body, ".bin")] if error.body else []
+        return [("The received data", error.body, ".bin")] if error.body else []
     if not isinstance(error, SaveError):
         return []
-    return [_picture(image) for image in error.images if isinstance(image, Image)]
+    return [_build_image_file(image) for image in error.images if isinstance(image, Image)]
 
 
-def keep_url(image: Image, folder: Path) -> Path | None:
-    """Write the URL of a picture to a file of mode 0600; return it, None if nothing takes it."""
-    _, data, suffix = _picture(image)
-    return _write(data, suffix, folder)
-
-
-def _picture(image: Image) -> tuple[str, bytes, str]:
-    number = f"picture {image.index + 1}"
+def _build_image_file(image: Image) -> tuple[str, bytes, str]:
     if isinstance(image.source, UrlSource) and not image.source.is_fetched:
-        # Not fetched again: that has just failed, and may take minutes. The URL itself can be a
-        # permission to read, so it goes into a private file and not into a message.
-        return f"the URL of {number}", f"{image.url}\n".encode(), ".url.txt"
-    return number, image.data, EXTENSIONS[image.format][0] if image.format else ".bin"
+        # A second download would probably fail too, and may take minutes. The URL can grant access to
+        # the image, so it goes into a private file and not into a message.
+        return f"The URL of image {image.index + 1}", f"{image.url}\n".encode(), ".url.txt"
+    suffix = EXTENSIONS[image.format][0] if image.format else ".bin"
+    return f"Image {image.index + 1}", image.data, suffix
 
 
-def _write(data: bytes, suffix: str, folder: Path) -> Path | None:
+def _write_private_file(data: bytes, suffix: str, folder: Path) -> Path | None:
     for place in (folder, Path(tempfile.gettempdir())):
         path = None
         try:

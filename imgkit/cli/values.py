@@ -1,4 +1,4 @@
-"""Reading what stands on the command line and behind it: JSON, headers, prompts, keys."""
+"""Values of options and arguments: JSON, headers, prompts, keys and the state folder."""
 
 from __future__ import annotations
 
@@ -6,127 +6,162 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-MOST_PROMPT_BYTES = 1_000_000
-MOST_KEY_BYTES = 10_000
+from imgkit.errors import ConfigurationError
 
-_EXAMPLE = "give an object such as '{\"seed\": 1}'"
+MAX_PROMPT_BYTES = 1_000_000
+MAX_KEY_BYTES = 10_000
+
+_JSON_EXAMPLE = "Give an object such as '{\"seed\": 1}'."
 _NO_API_KEY = (
-    "there is no --api-key: what stands on a command line is shown to everybody in the list of "
-    "processes, and kept in the shell's history. Set OPENAI_API_KEY, or give --api-key-file FILE (- for "
-    "standard input). A key that you have typed here is best replaced by a new one."
+    "The option --api-key does not exist: a command line is visible to every process, and your shell keeps "
+    "it in its history. Set OPENAI_API_KEY, or pass --api-key-file FILE (- for standard input). Replace a "
+    "key that you have typed here with a new one."
 )
 
 
-def refuse_key(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    """Say why there is no ``--api-key``, without repeating what was given."""
+def reject_api_key(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """Explain why ``--api-key`` does not exist, without repeating the key."""
     if value is not None and not ctx.resilient_parsing:
         raise click.UsageError(_NO_API_KEY, ctx)
 
 
-def json_object(ctx: click.Context, param: click.Parameter, value: str | None) -> dict[str, Any] | None:
-    """Return the JSON object that an option holds."""
+def parse_json_object(ctx: click.Context, param: click.Parameter, value: str | None) -> dict[str, Any] | None:
+    """Return the JSON object of an option."""
     if value is None:
         return None
     try:
         found = json.loads(value)
     except (ValueError, RecursionError) as error:
-        why = error.msg if isinstance(error, json.JSONDecodeError) else "it cannot be read"
-        raise click.BadParameter(f"this is no JSON ({why}): {_EXAMPLE}") from None
+        cause = error.msg if isinstance(error, json.JSONDecodeError) else "too deeply nested"
+        raise click.BadParameter(f"This is not JSON ({cause}). {_JSON_EXAMPLE}") from None
     if not isinstance(found, dict):
-        raise click.BadParameter(_EXAMPLE)
+        raise click.BadParameter(_JSON_EXAMPLE)
     return found
 
 
-def headers(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> dict[str, str | None] | None:
-    """Return headers by name; one without a value is left out of the request."""
-    found: dict[str, str | None] = {}
+def parse_headers(
+    ctx: click.Context, param: click.Parameter, value: Sequence[str]
+) -> dict[str, str | None] | None:
+    """Return headers by name; a header without a value is left out of the request."""
+    headers: dict[str, str | None] = {}
     for line in value:
         name, colon, content = line.partition(":")
         name = name.strip().lower()
-        # Not repeated in messages: it may be a credential.
+        # The message does not repeat the line: it may be a credential.
         if not colon:
-            raise click.BadParameter("write NAME:VALUE")
-        if name in found:
-            raise click.BadParameter(f"{name!r} is given twice")
-        found[name] = content.strip() or None
-    return found or None
+            raise click.BadParameter("Write NAME:VALUE.")
+        if name in headers:
+            raise click.BadParameter(f"{name!r} is given twice.")
+        headers[name] = content.strip() or None
+    return headers or None
 
 
-def as_utf8(text: str) -> str:
-    """Return an argument as the UTF-8 that was typed, also where the locale calls it something else."""
-    try:
-        return os.fsencode(text).decode("utf-8")
-    except UnicodeError:
-        return text  # the library says what is wrong with it
-
-
-def split_words(
+def split_arguments(
     words: Sequence[str], prompt_file: str | None, *, images: str, prompt: bool
 ) -> tuple[list[str], str | None]:
-    """Return the pictures and the prompt among the words of a command.
+    """Return the images and the prompt among the positional arguments of a command.
 
     Args:
-        words: what stands there besides options.
-        prompt_file: where the prompt is instead.
-        images: "none", "one" or "many": how many pictures the operation takes.
-        prompt: whether it takes a prompt.
+        words: the positional arguments.
+        prompt_file: the file of ``--prompt-file``, None without the option.
+        images: "none", "one" or "many", the number of images that the operation takes.
+        prompt: whether the operation takes a prompt.
+
+    Raises:
+        click.UsageError: an argument is missing, or there are too many.
     """
     rest = list(words)
     text: str | None = None
     if images == "none" and len(rest) > 1:
-        _refuse("PROMPT is one argument: put it in quotes")
+        _reject("PROMPT is one argument. Put it in quotes.")
     if images == "none" and rest and prompt_file is not None:
-        _refuse("give either PROMPT or --prompt-file")
+        _reject("Give either PROMPT or --prompt-file, not both.")
     if prompt and prompt_file is None:
         if not rest:
-            _refuse("PROMPT is missing: say what the picture should show, or give --prompt-file FILE")
-        text = as_utf8(rest.pop())
+            _reject("PROMPT is missing. Describe the image, or pass --prompt-file FILE.")
+        text = _decode_argument(rest.pop())
         if text == "-":
-            _refuse("to read the prompt from standard input, say --prompt-file -")
+            _reject("Pass --prompt-file - to read the prompt from standard input.")
     if images != "none" and not rest:
-        _refuse("IMAGE is missing: give a picture file" + (", and then PROMPT" if text is not None else ""))
+        _reject("IMAGE is missing. Give an image file" + (" and then PROMPT." if text is not None else "."))
     if images == "one" and len(rest) > 1:
-        _refuse("give one IMAGE")
+        _reject("Give one IMAGE only.")
     if prompt_file is not None:
         text = read_prompt(prompt_file)
     return rest, text
 
 
 def read_prompt(source: str) -> str:
-    """Return the text of a prompt file without the line break at its end."""
-    data = _read(source, MOST_PROMPT_BYTES, "--prompt-file")
+    """Return the text of a prompt file ("-" is standard input) without its final line break."""
+    data = _read_file(source, MAX_PROMPT_BYTES, "--prompt-file")
     try:
         return data.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
-        _refuse(f"--prompt-file is not UTF-8 text (byte {error.start}): convert it first")
+        _reject(f"--prompt-file is not UTF-8 text (byte {error.start}). Convert it first.")
 
 
 def read_key(source: str) -> str:
-    """Return the key in a file, without blanks and line breaks around it."""
-    data = _read(source, MOST_KEY_BYTES, "--api-key-file")
+    """Return the key in a file ("-" is standard input), without surrounding blanks and line breaks."""
+    data = _read_file(source, MAX_KEY_BYTES, "--api-key-file")
     key = data.decode("latin-1").strip()
-    return key or _refuse("--api-key-file is empty: put the key into it")
+    return key or _reject("--api-key-file is empty. Put the key into it.")
 
 
-def _read(source: str, limit: int, option: str) -> bytes:
+def find_state_folder(option: str | None = None) -> Path:
+    """Return the state folder: ``--state-folder``, else ``IMGKIT_HOME``, else the user's own.
+
+    Args:
+        option: the value of ``--state-folder``.
+
+    Raises:
+        ConfigurationError: the value is not a path.
+    """
+    from imgkit.core.config import resolve_state_folder
+
+    folder = resolve_state_folder(option)
+    if folder is not None:
+        return folder
+    from platformdirs import user_state_path
+
+    return user_state_path("imgkit", appauthor=False)
+
+
+def unusable_folder_error(folder: Path, error: OSError) -> ConfigurationError:
+    """Return the error for a state folder that cannot be read or written."""
+    return ConfigurationError(
+        f"The folder {str(folder)!r} cannot be used ({error.strerror or error}). Pass another "
+        "--state-folder, or set IMGKIT_HOME."
+    )
+
+
+def _decode_argument(text: str) -> str:
+    """Return an argument as the UTF-8 that the user typed, whatever encoding the locale names."""
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeError:
+        return text  # the library reports the bad character
+
+
+def _read_file(source: str, limit: int, option: str) -> bytes:
     try:
         if source == "-":
             if sys.stdin is None:
-                _refuse(f"{option}: standard input is closed")
+                _reject(f"{option}: Standard input is closed.")
             data = sys.stdin.buffer.read(limit + 1)
         else:
             with open(source, "rb") as stream:
                 data = stream.read(limit + 1)
     except (OSError, ValueError) as error:
-        _refuse(f"{option}: cannot read {source!r} ({getattr(error, 'strerror', None) or error})")
+        _reject(f"{option}: Cannot read {source!r} ({getattr(error, 'strerror', None) or error}).")
     if len(data) > limit:
-        _refuse(f"{option}: over {limit} bytes")
+        _reject(f"{option}: The file is over {limit} bytes.")
     return data
 
 
-def _refuse(message: str) -> NoReturn:
+def _reject(message: str) -> NoReturn:
     raise click.UsageError(message, click.get_current_context(silent=True))

@@ -73,7 +73,7 @@ def send_through_cache(
     except StoreFailed as error:
         if context.cache_use.mode == "only":
             raise CacheMissError(
-                f"{error}. Nothing was sent: mend the cache, or call without cache="
+                f"{error}. Nothing was sent.", hint="Repair the cache, or call without cache=…"
             ) from None
         fetched = yield from send_with_retries(context, request)
         return _with_warnings(fetched, [str(error)])
@@ -103,8 +103,9 @@ def _find_entry_or_lease(
             if mode == "only":
                 yield from run_blocking(answer.close)
                 raise CacheMissError(
-                    'cache="only", and the cache has no reply to this request: call without cache= to have '
-                    "one made"
+                    'cache="only" is given, but the cache has no reply to this request.',
+                    hint="Call without cache=… to have one made.",
+                    field="cache",
                 )
             return answer
         if isinstance(answer, Hit):

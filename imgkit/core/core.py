@@ -192,8 +192,9 @@ def _check_default_backend(config: ServiceConfig) -> None:
     for name in ("api_key", "base_url", "organization", "project"):
         if getattr(config, name) is not None:
             raise ConfigurationError(
-                f"{name} is given, but the default backend is {DEFAULT_BACKEND!r}, which sends nothing: "
-                'say backend="requests" or backend="aiohttp" to reach the API'
+                f"{name} is given, but the default backend {DEFAULT_BACKEND!r} sends nothing.",
+                hint='Pass backend="requests" or backend="aiohttp" to reach the API.',
+                field=name,
             )
 
 

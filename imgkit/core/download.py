@@ -45,8 +45,8 @@ def fetch_image(core: Core, url: str) -> Flow[bytes]:
             return (yield from _read_image(core, url, head))
         except TransportError as error:
             raise DownloadError(
-                f"the picture at {safe_url(url)} could not be fetched ({scrub(str(error), limit=200)}). It "
-                "exists: try image.data or service.download(image) again before its link expires"
+                f"The image at {safe_url(url)} could not be fetched ({scrub(str(error), limit=200)}).",
+                hint="It exists: try image.data or service.download(image) again before its link expires.",
             ) from None
     raise DownloadError(f"{safe_url(url)}: more than {MAX_REDIRECTS} redirects")
 
@@ -75,8 +75,8 @@ def build_download_request(core: Core, url: str) -> HttpRequest:
         else "only https URLs, and those of the API's own origin, are fetched"
     )
     raise DownloadBlockedError(
-        f"{safe_url(url)} is not fetched: {why}. The URL is in image.url; or ask for "
-        "response_format='b64_json'"
+        f"{safe_url(url)} is not fetched: {why}.",
+        hint='The URL is in image.url; or pass response_format="b64_json".',
     )
 
 
@@ -91,7 +91,8 @@ def _read_image(core: Core, url: str, head: Head) -> Flow[bytes]:
     if head.status in _EXPIRED_STATUSES:
         raise LinkExpiredError(
             f"{safe_url(url)} is not served any more (HTTP {head.status}): links to results live for about "
-            "an hour. The picture is not generated again by itself; use save_to=… to fetch at once"
+            "an hour. The image is not generated again by itself.",
+            hint="Pass save_to=… to download with the call.",
         )
     if head.status != 200:
         raise DownloadError(f"{safe_url(url)} answered HTTP {head.status}: try again")
@@ -103,7 +104,11 @@ def _read_image(core: Core, url: str, head: Head) -> Flow[bytes]:
         data.write(chunk)
         too_long = data.tell() > limit
     if too_long:
-        raise DownloadError(f"{safe_url(url)} is over {limit} bytes: raise max_download_bytes to fetch it")
+        raise DownloadError(
+            f"{safe_url(url)} is over {limit} bytes.",
+            hint="Raise max_download_bytes to fetch it.",
+            field="max_download_bytes",
+        )
     if length.isascii() and length.isdigit() and data.tell() < int(length):
         raise DownloadError(f"{safe_url(url)} ended after {data.tell()} of {length} bytes: try again")
     content = data.getvalue()

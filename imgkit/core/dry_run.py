@@ -80,7 +80,7 @@ def _step_to_request(flow: Flow[object]) -> tuple[HttpRequest, int]:
             match advance(flow, result):
                 case SendRequest(request) if request.method == "GET":
                     raise ConfigurationError(
-                        "an input is still at its URL: call service.download(image) first"
+                        "An input image is still at its URL.", hint="Call service.download(image) first."
                     )
                 case SendRequest(request):
                     return request, 1

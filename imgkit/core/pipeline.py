@@ -151,7 +151,9 @@ def fetch_images(context: CallContext, request: HttpRequest) -> Flow[FetchedImag
         return send_through_cache(context, request, context.core.resources.cache)
     if mode == "only":
         raise ConfigurationError(
-            'cache="only", but this service has no cache: give it one with plugins=["cache"]'
+            'cache="only" is given, but this service has no cache.',
+            hint='Give it one with plugins=["cache"].',
+            field="cache",
         )
     return send_with_retries(context, request)
 

@@ -242,8 +242,8 @@ def save_all(core: Core, response: ImagesResponse, plan: SavePlan) -> Flow[Image
         return response
     unsaved = tuple(image for image in images if image.path is None)
     raise SaveError(
-        f"{len(unsaved)} of {len(images)} pictures could not be saved: {first_error}. The whole reply is in "
-        "error.response",
+        f"{len(unsaved)} of {len(images)} images could not be saved. {first_error.problem}",
+        hint=" ".join([*filter(None, [first_error.hint]), "The whole reply is in error.response."]),
         images=unsaved,
         response=response,
     ) from first_error

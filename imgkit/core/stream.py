@@ -267,8 +267,8 @@ class _EventReader:
         came = f"{count} events" if count else "not one event"
         return StreamError(
             f"HTTP {self._head.status}, but the stream ended before a picture was complete: {came} came "
-            f"(request id {self._head.request_id or 'not given'}). It may have been billed; error.images has "
-            "the pictures that did arrive. Try create_image, which needs no stream",
+            f"(request id {self._head.request_id or 'not given'}). It may have been billed.",
+            hint="error.images has the images that did arrive. Try create_image, which needs no stream.",
             maybe_billed=True,
             request_id=self._head.request_id,
         )
@@ -293,7 +293,9 @@ class _EventReader:
         return UnreadableReplyError(
             f"HTTP {self._head.status} with an event of over {limit} bytes (request id "
             f"{self._head.request_id or 'not given'}): the stream was not read to its end and may have been "
-            "billed. Ask for smaller pictures, or raise max_reply_bytes",
+            "billed.",
+            hint="Ask for smaller images, or raise max_reply_bytes.",
+            field="max_reply_bytes",
             request_id=self._head.request_id,
             body=self._rest.raw() if self._rest is not None else b"",
         )

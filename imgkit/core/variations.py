@@ -34,10 +34,10 @@ def create_variation(context: CallContext, request: CreateImageVariationRequest)
     if options.strategy == "native" and retired is not None:
         since = f"was switched off on {retired.date}" if retired.date else "does not exist"
         raise EndpointRetiredError(
-            f"{request.operation} {since} at {core.target.base_url} ({retired.origin}); nothing was sent. "
-            f"{retired.instead}.",
+            f"{request.operation} {since} at {core.target.base_url} ({retired.origin}). Nothing was sent.",
             status=0,
             date=retired.date,
+            hint=f"{retired.instead}.",
         )
     warnings: tuple[str, ...] = ()
     if options.strategy == "native" or (options.strategy == "auto" and retired is None):

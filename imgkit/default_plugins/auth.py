@@ -98,8 +98,9 @@ class ProviderAuth:
         if call.host_class == "compatible":
             return None
         raise MissingKeyError(
-            f"{call.base_url} needs an API key. Set {' or '.join(self._slots)}, pass api_key=…, "
-            'or stay offline with backend="offline".'
+            f"{call.base_url} needs an API key, and {' or '.join(self._slots)} is not set.",
+            hint='Set it, pass api_key=…, or stay offline with backend="offline".',
+            field="api_key",
         )
 
     def _find_variable(self) -> str | None:
@@ -330,8 +331,9 @@ def check_encryption(base_url: str) -> None:
     """
     if not _is_private(base_url):
         raise ConfigurationError(
-            f"base_url {safe_url(base_url)!r} would send the API key unencrypted. Use https://, or pass "
-            "allow_insecure=True for a network that you trust."
+            f"The base URL {safe_url(base_url)!r} would send the API key unencrypted. Use https://.",
+            hint="Or pass allow_insecure=True for a network that you trust.",
+            field="allow_insecure",
         )
 
 

@@ -107,8 +107,9 @@ class Budget:
         if not known and not self._allow_unknown:
             why = estimate.note or f"its price is in {estimate.currency}"
             raise ConfigurationError(
-                f"The cost of this call is unknown ({why}), so the budget cannot limit it. Nothing was sent. "
-                "Give its prices with models=…, or allow such calls with Budget(allow_unknown=True)."
+                f"The cost of this call is unknown ({why}), so the budget cannot limit it. Nothing was sent.",
+                hint="Give its prices with models=…, or allow such calls with Budget(allow_unknown=True).",
+                field="allow_unknown",
             )
         amount = _to_nano(estimate.high) if known and estimate.high is not None else 0
         number = self._store.reserve(amount, self._limit, priced=known)
@@ -220,7 +221,7 @@ def _parse_limit(usd: object) -> int:
             raise InvalidOperation
     except InvalidOperation:
         raise ConfigurationError(
-            f"usd must be above 0 and at most {LARGEST_USD}, not {str(usd)[:40]!r}."
+            f"usd must be above 0 and at most {LARGEST_USD}, not {str(usd)[:40]!r}.", field="usd"
         ) from None
     return int(amount * 1_000_000_000)
 

@@ -222,7 +222,7 @@ def to_secret(given: object, source: str) -> Secret:
     secret = Secret(given) if isinstance(given, str) else None
     del given  # tracebacks may show local variables
     if secret is None:
-        raise ConfigurationError(f"Invalid key from {source}: a {kind}. Give the key as text.")
+        raise ConfigurationError(f"Invalid key from {source}: a {kind}. Give the key as text.", field=source)
     return secret
 
 
@@ -243,11 +243,12 @@ def normalize_key(key: Secret, source: str, scheme: str = "Bearer") -> Secret:
     """
     bare = Secret(f"{key.reveal().strip(' ')} ".removeprefix(f"{scheme} ").strip(" "))
     if not bare.reveal().strip():
-        raise ConfigurationError(f"Empty key from {source}. Give the key, or leave it out.")
+        raise ConfigurationError(f"Empty key from {source}. Give the key, or leave it out.", field=source)
     if not _SENDABLE.fullmatch(bare.reveal()):
         raise ConfigurationError(
             f"Invalid key from {source}. It has a character that no HTTP header can carry (a line break, a "
-            "blank or a letter outside ASCII). Copy the key again, without surrounding text."
+            "blank or a letter outside ASCII). Copy the key again, without surrounding text.",
+            field=source,
         )
     return bare
 

@@ -165,6 +165,6 @@ class SpoolReservation:
     def _to_save_error(self, problem: str, error: OSError) -> SaveError:
         self.spools = False
         return SaveError(
-            f"{problem} ({error.strerror or error}). Free disk space, or set another state_folder "
+            f"{problem} ({error.strerror or error}). Free disk space, or set another state folder "
             "(IMGKIT_HOME). The call itself continues."
         )

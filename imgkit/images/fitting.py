@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from imgkit.errors import InvalidRequestError
 from imgkit.images import pixels
 from imgkit.images.inputs import ImageFile, RawFile
 from imgkit.images.mask_pixels import (
@@ -28,7 +29,7 @@ from imgkit.images.sniff import Format
 if TYPE_CHECKING:
     import PIL.Image
 
-_OR_FIT = 'or pass prepare="fit"'
+_OR_FIT = 'Or pass prepare="fit" to have it converted (of an animation, the first frame).'
 
 _MAX_SHRINK_STEPS = 24
 _GENTLEST_STEP = 0.92
@@ -90,7 +91,7 @@ def check_fit(file: RawFile, needs: ImageNeeds) -> None:
     """
     problems = find_problems(file, needs)
     if problems:
-        raise field_error(file.field, " ".join(problems))
+        raise InvalidRequestError({file.field: " ".join(problems)}, hints={"prepare": _OR_FIT})
 
 
 def find_problems(file: RawFile, needs: ImageNeeds) -> list[str]:
@@ -108,38 +109,32 @@ def _compare(file: RawFile, header: ImageHeader, needs: ImageNeeds) -> list[str]
     if header.format.lower() not in needs.formats:
         accepted = _format_names(needs)
         problems.append(
-            f"The file is {_add_article(header.format)}, and the model takes {accepted}. Convert it, "
-            f"{_OR_FIT}."
+            f"The file is {_add_article(header.format)}, and the model takes {accepted}. Convert it."
         )
     if header.mode == "CMYK":
-        problems.append(f"The file is a CMYK {header.format}. Convert it to RGB, {_OR_FIT}.")
+        problems.append(f"The file is a CMYK {header.format}. Convert it to RGB.")
     if header.bits > 8:
-        problems.append(f"The file has {header.bits} bits per channel. Convert it to 8, {_OR_FIT}.")
+        problems.append(f"The file has {header.bits} bits per channel. Convert it to 8.")
     if header.mode in ("P", "PA", "1") and header.format != "GIF":
         colours = "only black and white" if header.mode == "1" else "a palette"
-        problems.append(f"The file has {colours} instead of full colours. Convert it to RGB, {_OR_FIT}.")
+        problems.append(f"The file has {colours} instead of full colours. Convert it to RGB.")
     if header.orientation != 1:
         problems.append(
-            f"Viewers rotate the image (EXIF orientation {header.orientation}). Rotate its pixels, {_OR_FIT}."
+            f"Viewers rotate the image (EXIF orientation {header.orientation}). Rotate its pixels."
         )
     if header.frames > 1:
-        problems.append(
-            f"The file is animated ({header.frames} frames). Pass a single frame, {_OR_FIT} for the first."
-        )
+        problems.append(f"The file is animated ({header.frames} frames). Pass a single frame.")
     if needs.square and width != height:
         problems.append(
-            f"The image has {format_size(width, height)} pixels, and the model takes a square. Pad it, "
-            f"{_OR_FIT}."
+            f"The image has {format_size(width, height)} pixels, and the model takes a square. Pad it."
         )
     if needs.max_pixels is not None and width * height > needs.max_pixels:
         problems.append(
-            f"The image has {width * height} pixels, and at most {needs.max_pixels} are accepted. Shrink it, "
-            f"{_OR_FIT}."
+            f"The image has {width * height} pixels, and at most {needs.max_pixels} are accepted. Shrink it."
         )
     if needs.max_bytes is not None and file.length > needs.max_bytes:
         problems.append(
-            f"The file has {file.length} bytes, and at most {needs.max_bytes} are accepted. Shrink it, "
-            f"{_OR_FIT}."
+            f"The file has {file.length} bytes, and at most {needs.max_bytes} are accepted. Shrink it."
         )
     return problems
 

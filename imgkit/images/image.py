@@ -136,8 +136,8 @@ class Image:
             decoded.load()
         except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
             raise UnreadableReplyError(
-                f"Pillow cannot read this image ({self.format or 'unknown format'}): "
-                f"{type(error).__name__}. Its bytes are in image.data.",
+                f"Pillow cannot read this image ({self.format or 'unknown format'}): {type(error).__name__}.",
+                hint="Its bytes are in image.data.",
                 body=self.data,
             ) from None
         return decoded

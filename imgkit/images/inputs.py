@@ -237,7 +237,7 @@ def find_type_problem(value: object) -> str | None:
         if re.match(r"https?://", value, re.IGNORECASE):
             return (
                 "The value is a URL, and imgkit does not fetch inputs. Download it and pass the file, "
-                "or let the API fetch it with ImageReference(url=…)."
+                "or let the API fetch it with an ImageReference."
             )
         return "The value is an empty path. Pass the path of an image." if not value else None
     if isinstance(value, bytes | bytearray | memoryview | os.PathLike | Image):

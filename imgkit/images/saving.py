@@ -145,9 +145,10 @@ class SavePlan:
             return self._write_files(preferred, image, sidecar)
         except OSError as error:
             raise SaveError(
-                f"Cannot write {str(preferred)!r} ({error.strerror or error}). The image is still in "
-                "image.data. Free some space or choose another place, and call image.save again.",
+                f"Cannot write {str(preferred)!r} ({error.strerror or error}).",
                 images=(image,),
+                hint="The image is still in image.data. Free some space or choose another place, and call "
+                "image.save again.",
             ) from None
 
     @property

@@ -126,8 +126,8 @@ class FileSource(NamedTuple):
         except OSError as error:
             problem = f"The file cannot be read any more ({error.strerror or error})"
         raise NotDownloadedError(
-            f"The image was saved to {str(self.path)!r} and is not in memory. {problem}. Call without "
-            "save_to= to keep images in memory, and save them with image.save."
+            f"The image was saved to {str(self.path)!r} and is not in memory. {problem}.",
+            hint="Call without save_to= to keep images in memory, and save them with image.save.",
         )
 
 
@@ -164,9 +164,9 @@ class UrlSource(_InMemorySource):
             if self._data is None:
                 if self._fetch is None:
                     raise NotDownloadedError(
-                        f"The image is still at {safe_url(self._url)}. Download it with "
-                        "`image = await service.download(image)` (without await for ImageService), or pass "
-                        "save_to=… with the call."
+                        f"The image is still at {safe_url(self._url)}.",
+                        hint="Download it with `image = await service.download(image)` (without await for "
+                        "ImageService), or pass save_to=… with the call.",
                     )
                 self._data = self._fetch(self._url)
             return self._data

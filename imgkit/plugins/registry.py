@@ -134,7 +134,7 @@ def find_spec(
     suggestion = format_suggestion(name, specs)
     text = f"Unknown {_KIND_NAMES[kind]} {name[:60]!r}{suggestion}. Available: {', '.join(specs)}."
     notes: list[str] = [f"{plugin.origin} is {plugin.state} ({plugin.reason})." for plugin in unusable]
-    raise unknown(" ".join(part for part in (text, hint, *notes) if part))
+    raise unknown(" ".join([text, *notes]), hint=hint or None)
 
 
 class ServicePlugins:

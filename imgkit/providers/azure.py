@@ -74,19 +74,27 @@ class AzureProvider(OpenAIProvider):
         if target.host_class == "offline":
             return
         if not _deployment(request, target):
-            raise MissingModelError("Azure needs the name of a deployment. Pass model=… or set IMGKIT_MODEL.")
+            raise MissingModelError(
+                "Azure needs the name of a deployment.",
+                hint="Pass model=… or set IMGKIT_MODEL.",
+                field="model",
+            )
         if _is_v1(target):
             return
-        remedy = "Set OPENAI_API_VERSION, or pass provider=AzureProvider(api_version=…)."
+        hint = "Set OPENAI_API_VERSION, or pass provider=AzureProvider(api_version=…)."
         if not self._version:
             raise ConfigurationError(
-                f"Azure needs an api-version such as {EDITS_SINCE}. {remedy} An address that ends with "
-                "/openai/v1 needs none."
+                f"Azure needs an api-version such as {EDITS_SINCE}. An address that ends with /openai/v1 "
+                "needs none.",
+                hint=hint,
+                field="api_version",
             )
         dated = re.match(r"\d{4}-\d\d-\d\d", self._version)
         if isinstance(request, CreateImageEditRequest) and dated and dated[0] < EDITS_SINCE[:10]:
             raise ConfigurationError(
-                f"Azure has edits since api-version {EDITS_SINCE}; this is {self._version}. {remedy}"
+                f"Azure has edits since api-version {EDITS_SINCE}; this is {self._version}.",
+                hint=hint,
+                field="api_version",
             )
 
     def url(self, request: ImageRequest, target: Target) -> str:

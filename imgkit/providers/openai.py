@@ -81,8 +81,9 @@ class OpenAIProvider(BaseProvider):
             catalogue = Catalogue("", self.model_facts)
             live = ", ".join(catalogue.list_live_ids(date.today()))
             raise MissingModelError(
-                f"{self.base_url} needs a model. Pass model=… or set IMGKIT_MODEL. "
-                f"Live models as of {catalogue.as_of}: {live}."
+                f"{self.base_url} needs a model. Live models as of {catalogue.as_of}: {live}.",
+                hint="Pass model=… or set IMGKIT_MODEL.",
+                field="model",
             )
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:

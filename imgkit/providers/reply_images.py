@@ -54,8 +54,8 @@ def unreadable_reply_error(head: Head, body: ReplyBody, why: str) -> UnreadableR
     """Return the error for a success reply without a readable image."""
     return UnreadableReplyError(
         f"HTTP {head.status}, but the reply has no readable image: {scrub(why, limit=200)} "
-        f"({body.length} bytes, request id {head.request_id or 'not given'}). The call may have been billed. "
-        "error.body holds the reply.",
+        f"({body.length} bytes, request id {head.request_id or 'not given'}). The call may have been billed.",
+        hint="error.body holds the reply.",
         request_id=head.request_id,
         body=body.raw(),
     )

@@ -43,8 +43,12 @@ _MAX_IMAGES_PER_REQUEST = 10
 _SIZE_PATTERN = r"\A(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})\Z"
 
 _STREAM_MEMBERS = {
-    "stream": "imgkit sets this member; leave it out. Call stream_image or stream_image_edit for a stream.",
-    "partial_images": "imgkit sets this member; leave it out. Call stream_image(…, partial_images=2).",
+    "stream": "imgkit sets this member; leave it out.",
+    "partial_images": "imgkit sets this member; leave it out.",
+}
+_STREAM_HINTS = {
+    "extra_body.stream": "Call stream_image or stream_image_edit for a stream.",
+    "extra_body.partial_images": "Call stream_image(…, partial_images=2) for partial images.",
 }
 
 
@@ -311,5 +315,6 @@ def validate_request(kind: type[RequestT], fields: Mapping[str, object]) -> Requ
     try:
         request: RequestT = REQUEST_SCHEMAS[kind].read(given)
     except SchemaError as error:
-        raise InvalidRequestError(error.fields) from None
+        hints = {path: hint for path, hint in _STREAM_HINTS.items() if path in error.fields}
+        raise InvalidRequestError(error.fields, hints=hints) from None
     return request

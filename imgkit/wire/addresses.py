@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-NOT_PUBLIC = "its address is not on the public internet. The URL is in image.url"
+NOT_PUBLIC = "its address is not on the public internet"
 """Reason in the message of a `DownloadBlockedError`."""
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")

@@ -28,28 +28,33 @@ def check_base_url(url: object, source: str) -> str:
     if not isinstance(url, str) or not re.fullmatch(r"[!-~]+", url) or re.search(r'[\\"<>^`{|}]', url):
         raise ConfigurationError(
             f"{source} is not a URL. Give a URL such as 'https://api.openai.com/v1', and a host "
-            "outside ASCII in its xn-- form."
+            "outside ASCII in its xn-- form.",
+            field=source,
         )
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ConfigurationError(f"{source} {safe_url(url)!r} is not a URL: {error}.") from None
+        raise ConfigurationError(f"{source} {safe_url(url)!r} is not a URL: {error}.", field=source) from None
     if parts.scheme not in ("http", "https"):
         raise ConfigurationError(
             f"{source} {safe_url(url)!r} does not start with http:// or https://. Write 'https://{url[:80]}'."
             if "@" not in url and "://" not in url
-            else f"{source} must start with http:// or https://."
+            else f"{source} must start with http:// or https://.",
+            field=source,
         )
     if parts.username is not None or parts.password is not None:
-        raise ConfigurationError(f"{source} contains credentials. Remove them and pass api_key=….")
+        raise ConfigurationError(
+            f"{source} contains credentials. Remove them and give the API key by itself.", field=source
+        )
     if not can_be_host(parts.hostname) or port == 0:
-        raise ConfigurationError(f"{source} {safe_url(url)!r} has no valid host to connect to.")
+        raise ConfigurationError(f"{source} {safe_url(url)!r} has no valid host to connect to.", field=source)
     if parts.query or parts.fragment or url.endswith(("?", "#")):
-        raise ConfigurationError(f"{source} contains '?' or '#'. It must end with its path.")
+        raise ConfigurationError(f"{source} contains '?' or '#'. It must end with its path.", field=source)
     if re.search(r"/images/(generations|edits|variations)/?$", parts.path):
         raise ConfigurationError(
-            f"{source} contains '/images/…'. Give the root of the API without it, such as …/v1."
+            f"{source} contains '/images/…'. Give the root of the API without it, such as …/v1.",
+            field=source,
         )
     return url.rstrip("/")
 

@@ -28,7 +28,7 @@ from imgkit.models import Cost, CreateImageRequest, Estimate, ImagesResponse, Me
 from imgkit.plugins.hookspecs import ServiceSettings
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, drop, hang, reply
-from tests.cli.support import clear
+from tests.cli.support import clear_environment
 from tests.support.official import official
 from tests.support.processes import run_in_fork, start_process
 
@@ -536,7 +536,7 @@ def test_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """``--max-cost`` exits with 8 before sending; an unknown price needs ``--allow-unknown-price``."""
-    clear(monkeypatch, tmp_path)
+    clear_environment(monkeypatch, tmp_path)
     (tmp_path / "own.toml").write_text(PRICES)
 
     def create(*options: str) -> tuple[int, str]:
@@ -566,4 +566,4 @@ def test_the_command_line(
     assert "--max-cost must be above 0" in problem
     code, problem = create("--allow-unknown-price")
     assert code == 2
-    assert "goes with --max-cost" in problem
+    assert "--allow-unknown-price requires --max-cost" in problem

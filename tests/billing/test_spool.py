@@ -216,11 +216,11 @@ def test_an_unwritable_state_folder(flavor: Any, http_backend: str, tmp_path: Pa
     with WireServer(reply(200, BIG)) as server:
         response = create(flavor, server, http_backend, tmp_path / "file")
     assert [image.data for image in response] == [FIRST, SECOND]
-    assert any("state_folder" in warning for warning in response.warnings)
+    assert any("state folder" in warning for warning in response.warnings)
     with WireServer(reply(200, {"data": []})) as server, pytest.raises(imgkit.EmptyResultError) as caught:
         create(flavor, server, http_backend, tmp_path / "file")
     assert caught.value.spool_path is None
-    assert any("state_folder" in note for note in caught.value.__notes__)
+    assert any("state folder" in note for note in caught.value.__notes__)
 
 
 @pytest.mark.parametrize("folder", ["", "\0", 3, "~nobody-of-this-name/x"])

@@ -1,4 +1,4 @@
-"""What the tests of the command line share; no tests are here."""
+"""Helpers for the tests of the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.support.processes import run_process
 
 SMALL = ("--size", "64x64")
-OFFLINE = "painted offline, not by a model; nothing was sent, nothing was spent"
+OFFLINE = "Painted offline, not by a model. Nothing was sent, nothing was spent."
 CANARY = "sk-test-CANARY-1234567890abcdef"
 _OURS = ("OPENAI_", "IMGKIT_", "_IMGKIT")
 _OTHERS = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "PYTHONIOENCODING", "PYTHONUTF8", "LANG", "LC_ALL",
@@ -25,30 +25,35 @@ PROGRAM = (
 )
 
 
-def clear(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Take everything out of the environment that the command reads, and go to an empty folder."""
+def clear_environment(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Remove every variable that the command reads, and change to an empty folder."""
     for name in list(os.environ):
         if name.startswith(_OURS) or name in _OTHERS:
             monkeypatch.delenv(name)
     monkeypatch.chdir(folder)
 
 
-def environment(**more: str) -> dict[str, str]:
-    """Return an environment that says nothing to the command but `more`."""
+def build_environment(**more: str) -> dict[str, str]:
+    """Return an environment without any variable of the command except `more`."""
     bare = {name: value for name, value in os.environ.items()
             if not name.startswith(_OURS) and name not in _OTHERS}  # fmt: skip
     return {**bare, "LANG": "C.UTF-8", **more}
 
 
-def command(*args: str) -> list[str]:
-    """Return the argument list of a real process, in which warnings are errors."""
+def build_command(*args: str) -> list[str]:
+    """Return the argument list of a real process that turns warnings into errors."""
     return [sys.executable, "-W", "error", "-c", PROGRAM, *args]
 
 
-def imgkit(
+def run_imgkit(
     *args: str, cwd: Path, env: Mapping[str, str] | None = None, stdin: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
     """Run the command in a process of its own, with pipes."""
     return run_process(
-        command(*args), cwd=cwd, env=environment(**(env or {})), input=stdin, capture_output=True, timeout=50
+        build_command(*args),
+        cwd=cwd,
+        env=build_environment(**(env or {})),
+        input=stdin,
+        capture_output=True,
+        timeout=50,
     )

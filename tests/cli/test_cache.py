@@ -1,27 +1,28 @@
-"""`--cache` and `imgkit cache`."""
+"""The option `--cache` and the command `imgkit cache`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from imgkit.cli.run import run
-from tests.cli.support import SMALL, clear
+from tests.cli.support import SMALL, clear_environment
 from tests.support.pictures import answer
 from tests.support.wire_server import WireServer, reply
 
 
 @pytest.fixture(autouse=True)
-def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    clear(monkeypatch, tmp_path)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clear_environment(monkeypatch, tmp_path)
     monkeypatch.setenv("IMGKIT_HOME", str(tmp_path / "home"))
 
 
-def test_an_equal_request_is_paid_for_once(capsys: Any, monkeypatch: Any) -> None:
-    """The command makes a new picture each time, unless it is asked to use the cache."""
+def test_equal_request_is_sent_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sends every request, unless --cache finds an equal one in the cache."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-of-this-test")
     with WireServer(reply(200, answer())) as server:
         args = ["create", "a fox", "--backend=requests", f"--base-url={server.base_url}"]
@@ -30,16 +31,17 @@ def test_an_equal_request_is_paid_for_once(capsys: Any, monkeypatch: Any) -> Non
         assert run([*args, "-o", "b.png", "--cache", "use"]) == 0
         capsys.readouterr()
         assert run([*args, "-o", "c.png", "--cache", "use", "--json"]) == 0
-        out, told = capsys.readouterr()
+        out, output = capsys.readouterr()
         assert json.loads(out)["cached"] is True
-        assert "from the cache" in told
+        assert "From the cache." in output
         assert server.posts == 2
         assert run([*args, "-o", "d.png", "--cache", "use", "--replica", "1"]) == 0
         assert run([*args, "-o", "e.png", "--cache", "refresh"]) == 0
         assert server.posts == 4
 
 
-def test_look_and_clear(tmp_path: Path, capsys: Any) -> None:
+def test_list_and_clear(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lists, measures and clears the entries, as text and as JSON."""
     for prompt in ("a fox", "a cat"):
         assert run(["create", prompt, "--cache", "use", *SMALL]) == 0
     capsys.readouterr()
@@ -60,27 +62,27 @@ def test_look_and_clear(tmp_path: Path, capsys: Any) -> None:
     assert facts["bytes"] == sum(one["size_bytes"] for one in entries)
 
     assert run(["cache", "clear", "--older-than", "1"]) == 0
-    assert "0 removed" in capsys.readouterr().err
+    assert "0 entries removed." in capsys.readouterr().err
     assert run(["cache", "clear"]) == 0
-    assert "2 removed" in capsys.readouterr().err
+    assert "2 entries removed." in capsys.readouterr().err
     assert run(["cache", "ls"]) == 0
-    assert "nothing is kept" in capsys.readouterr().err
+    assert "is empty" in capsys.readouterr().err
 
 
-def test_verify(tmp_path: Path, capsys: Any) -> None:
-    """Damaged entries are told, removed if asked, and the index is made anew."""
+def test_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Reports damaged entries, removes them on demand, and rebuilds the index."""
     for prompt in ("a fox", "a cat"):
         assert run(["create", prompt, "--cache", "use", *SMALL]) == 0
     assert run(["cache", "verify"]) == 0
-    assert "2 of 2 entries are whole" in capsys.readouterr().err
+    assert "2 of 2 entries are intact" in capsys.readouterr().err
     folder = tmp_path / "home/cache/v1"
     picture = next((folder / "entries").rglob("*.png"))
     picture.write_bytes(picture.read_bytes()[:-1])
     (folder / "index.sqlite3").unlink()
     assert run(["cache", "verify"]) == 9
-    told = capsys.readouterr().err
-    assert picture.parent.name in told
-    assert "1 of 2" in told
+    output = capsys.readouterr().err
+    assert picture.parent.name in output
+    assert "1 of 2" in output
     stray = folder / "entries/aa/aabb"
     stray.mkdir(parents=True)
     (stray / "x.png").write_bytes(b"")
@@ -91,7 +93,8 @@ def test_verify(tmp_path: Path, capsys: Any) -> None:
     assert json.loads(capsys.readouterr().out)["entries"] == 1
 
 
-def test_another_folder(tmp_path: Path, capsys: Any) -> None:
+def test_other_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Uses the folder of --folder; a file in its place is an error."""
     assert run(["cache", "stats", "--folder", "elsewhere", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["folder"] == "elsewhere"
     (tmp_path / "file").write_text("")

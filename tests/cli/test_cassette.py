@@ -1,4 +1,4 @@
-"""`imgkit cassette`: check, ls, show and shrink."""
+"""The command `imgkit cassette`: check, ls, show and shrink."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ from imgkit.images.sniff import sniff
 from imgkit.testing import canary, cassette, vcr_config
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, reply
-from tests.cli.support import clear
+from tests.cli.support import clear_environment
 
 OURS = Path(__file__).parents[1] / "cassettes"
 
 
 @pytest.fixture(autouse=True)
-def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    clear(monkeypatch, tmp_path)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clear_environment(monkeypatch, tmp_path)
 
 
-def record(path: Path, config: dict[str, Any]) -> None:
+def record_cassette(path: Path, config: dict[str, Any]) -> None:
+    """Record a creation and an edit."""
     with (
         WireServer(reply(200, answer(png(1, 100)))) as server,
         vcr.use_cassette(str(path), record_mode="all", **config),
@@ -44,8 +45,9 @@ def record(path: Path, config: dict[str, Any]) -> None:
         service.create_image_edit(png(2, 100), "a hat")
 
 
-def test_a_clean_one(capsys: Any) -> None:
-    record(Path("c.yaml"), vcr_config())
+def test_clean_cassette(capsys: pytest.CaptureFixture[str]) -> None:
+    """Finds no problem, and lists both requests."""
+    record_cassette(Path("c.yaml"), vcr_config())
     assert run(["cassette", "check", "."]) == 0
     assert "1 cassettes checked, no problems" in capsys.readouterr().err
     assert run(["cassette", "ls", "c.yaml"]) == 0
@@ -54,22 +56,23 @@ def test_a_clean_one(capsys: Any) -> None:
     assert "/v1/images/edits  200  'a hat'" in lines[1]
 
 
-def test_our_own_have_no_secret(capsys: Any) -> None:
+def test_own_cassettes_have_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    """Finds no problem in the cassettes of this project."""
     assert run(["cassette", "check", str(OURS)]) == 0
 
 
-def test_plain_vcrpy_leaks(capsys: Any) -> None:
-    """What vcrpy records by default is refused, and the key is not repeated."""
-    record(Path("c.yaml"), {})
+def test_plain_vcrpy_leaks(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rejects a default vcrpy recording, and does not repeat its key."""
+    record_cassette(Path("c.yaml"), {})
     assert run(["cassette", "check", "c.yaml"]) == 1
-    told = capsys.readouterr().err
-    assert "'authorization'" in told.lower()
-    assert "looks like a key" in told
-    assert canary.KEY not in told
+    output = capsys.readouterr().err
+    assert "'authorization'" in output.lower()
+    assert "looks like a key" in output
+    assert canary.KEY not in output
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "output"),
     [
         ("interactions:\n- !!python/object/new:os.system [echo]\n", "Python object"),
         ("interactions: [", "not a cassette"),
@@ -77,43 +80,46 @@ def test_plain_vcrpy_leaks(capsys: Any) -> None:
         ("interactions:\n- {request: 1}\n", "not a cassette"),
     ],
 )
-def test_what_is_refused(text: str, told: str, capsys: Any) -> None:
+def test_invalid_cassettes(text: str, output: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rejects Python objects and files that are not cassettes."""
     Path("c.yaml").write_text(text)
     assert run(["cassette", "check", "c.yaml"]) == 1
-    assert told in capsys.readouterr().err
+    assert output in capsys.readouterr().err
 
 
-def test_what_was_put_aside(capsys: Any) -> None:
-    """It holds the key for which it was refused: a folder with it must not be shared."""
+def test_refused_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rejects a folder with a refused file: that file holds the key."""
     folder = Path("cassettes")
     with pytest.raises(imgkit.ConfigurationError, match="looks like a key"):
         text = dump_cassette([{"note": "AKIA" + "A1" * 8}])
         write_cassette(folder / "c.yaml", text, SideFiles(folder / "c.yaml"))
     assert run(["cassette", "check", str(folder)]) == 1
-    told = capsys.readouterr().err
-    assert "c.yaml.refused: was refused" in told
-    assert "A1A1" not in told
+    output = capsys.readouterr().err
+    assert "c.yaml.refused: The recorder refused this file" in output
+    assert "A1A1" not in output
     assert run(["cassette", "ls", str(folder)]) == 0
 
 
-def test_lost_pictures(capsys: Any) -> None:
-    record(Path("c.yaml"), vcr_config())
+def test_missing_images(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rejects a cassette whose images are missing."""
+    record_cassette(Path("c.yaml"), vcr_config())
     for path in Path("c.yaml.files").iterdir():
         path.unlink()
     assert run(["cassette", "check", "c.yaml"]) == 1
     assert "record again" in capsys.readouterr().err
 
 
-def test_left_over_pictures(capsys: Any) -> None:
-    record(Path("c.yaml"), vcr_config())
+def test_left_over_images(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rejects an image that belongs to no request."""
+    record_cassette(Path("c.yaml"), vcr_config())
     Path("c.yaml.files/left.png").write_bytes(png(3))
     assert run(["cassette", "check", "c.yaml"]) == 1
-    assert "left.png' belongs to nothing" in capsys.readouterr().err
+    assert "left.png' belongs to no recorded request" in capsys.readouterr().err
 
 
-def test_a_key_in_a_drawing(capsys: Any) -> None:
-    """Pictures that are text are looked into; a recorder would have refused this one."""
-    record(Path("c.yaml"), vcr_config())
+def test_key_in_svg(capsys: pytest.CaptureFixture[str]) -> None:
+    """Finds a key in an SVG image, which is text."""
+    record_cassette(Path("c.yaml"), vcr_config())
     drawing = b"<svg>sk-abcdefghijklmnopqrstuvwx" + b" " * 600 + b"</svg>"
     digest = hashlib.sha256(drawing).hexdigest()
     Path(f"c.yaml.files/{digest}.svg").write_bytes(drawing)
@@ -121,13 +127,13 @@ def test_a_key_in_a_drawing(capsys: Any) -> None:
     picture = next(one.name for one in Path("c.yaml.files").iterdir() if one.read_bytes() == png(1, 100))
     Path("c.yaml").write_text(text.replace(picture, f"{digest}.svg"))
     assert run(["cassette", "check", "c.yaml"]) == 1
-    told = capsys.readouterr().err
-    assert "in a body looks like a key (sk-abc…)" in told
-    assert "sk-abcdefg" not in told
+    output = capsys.readouterr().err
+    assert "in a body looks like a key (sk-abc…)" in output
+    assert "sk-abcdefg" not in output
 
 
-def picture(format: str, size: tuple[int, int], seed: int) -> bytes:
-    """Return noise, which no format makes small."""
+def make_noise_image(format: str, size: tuple[int, int], seed: int) -> bytes:
+    """Return an image of noise, which no format compresses well."""
     stream = io.BytesIO()
     noise = random.Random(seed).randbytes(3 * size[0] * size[1])
     PIL.Image.frombytes("RGB", size, noise).save(stream, format)
@@ -137,14 +143,17 @@ def picture(format: str, size: tuple[int, int], seed: int) -> bytes:
 SVG = b"""<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="64" height='48'
  viewBox="0 0 64 48"><!-- %s --><script>alert(1)</script></svg>""" % (b"x" * 900)
 PICTURES = [
-    *(picture(format, (120, 90), number) for number, format in enumerate(["PNG", "JPEG", "WEBP", "GIF"])),
-    picture("PNG", (120, 90), 9),
+    *(
+        make_noise_image(format, (120, 90), number)
+        for number, format in enumerate(["PNG", "JPEG", "WEBP", "GIF"])
+    ),
+    make_noise_image("PNG", (120, 90), 9),
     SVG,
 ]
 
 
 def record_many(path: Path) -> None:
-    """All kinds of pictures in one reply, an edit, a picture at a URL, and an error."""
+    """Record a reply with images of all formats, an edit, an image at a URL, and an error."""
 
     def script(line: Any) -> None:
         if line.request_line.startswith("GET"):
@@ -159,21 +168,22 @@ def record_many(path: Path) -> None:
     with WireServer(script) as server:
         options = {"base_url": server.base_url, "plugins": [imgkit.RecorderPlugin(path)], "retry": False}
         with imgkit.ImageService("requests", **options) as service:  # type: ignore[arg-type]  # a mixed bag
-            ask_many(service)
+            call_many(service)
 
 
-def ask_many(service: imgkit.ImageService) -> list[list[bytes]]:
+def call_many(service: imgkit.ImageService) -> list[list[bytes]]:
+    """Make the calls of `record_many`, and return the bytes of their images."""
     made = [
         service.create_image("a fox & <b>a hen</b>", n=6),
-        service.create_image_edit(picture("PNG", (40, 30), 7), "a hat"),
+        service.create_image_edit(make_noise_image("PNG", (40, 30), 7), "a hat"),
     ]
     with pytest.raises(imgkit.BadRequestError):
         service.create_image("wrong")
     return [[image.data for image in one] for one in made]
 
 
-def test_show(capsys: Any) -> None:
-    """One page that loads nothing, with all pictures, and what was said in it as text."""
+def test_page(capsys: pytest.CaptureFixture[str]) -> None:
+    """Writes one page that loads nothing, with all images, and with prompts as text."""
     record_many(Path("c.yaml"))
     assert run(["cassette", "show", "c.yaml", "-o", "page.html"]) == 0
     assert capsys.readouterr().out == "page.html\n"
@@ -195,39 +205,41 @@ def test_show(capsys: Any) -> None:
     assert capsys.readouterr().out == text
 
 
-def test_show_where_nothing_can_be_written(capsys: Any) -> None:
+def test_page_in_a_missing_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    """Asks for another --output if the file cannot be written."""
     record_many(Path("c.yaml"))
     assert run(["cassette", "show", "c.yaml", "-o", "no/such/folder/page.html"]) != 0
-    assert "give another --output" in capsys.readouterr().err
+    assert "Pass another --output" in capsys.readouterr().err
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of all files by path."""
     return {str(one): one.read_bytes() for one in sorted(folder.rglob("*")) if one.is_file()}
 
 
 @pytest.mark.parametrize("player", ["requests", "aiohttp", "offline"])
-def test_shrink(player: str, capsys: Any) -> None:
-    """Replies get small pictures of the same kind and size, and are replayed by all; twice is as once."""
+def test_shrink(player: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Shrinks images, keeps format and size, and leaves a cassette that replays; twice is as once."""
     record_many(Path("c.yaml"))
     text = "# where it is from\n" + Path("c.yaml").read_text()
     Path("c.yaml").write_text(text)
-    before = sum(map(len, files_of(Path()).values()))
+    before = sum(map(len, read_files(Path()).values()))
     assert run(["cassette", "shrink", "."]) == 0
-    assert "bytes of pictures in replies, now" in capsys.readouterr().err
-    shrunk = files_of(Path())
+    assert "bytes of images in replies, now" in capsys.readouterr().err
+    shrunk = read_files(Path())
     assert sum(map(len, shrunk.values())) < before / 5
     assert Path("c.yaml").read_text().startswith("# where it is from\n")
     assert run(["cassette", "check", "."]) == 0
     assert run(["cassette", "shrink", "c.yaml"]) == 0
-    assert files_of(Path()) == shrunk
+    assert read_files(Path()) == shrunk
     uri = yaml.safe_load(Path("c.yaml").read_text())["interactions"][0]["request"]["uri"]
     if player == "offline":
         with imgkit.ImageService(fixtures="c.yaml", retry=False) as service:
-            many, (fetched,) = ask_many(service)
+            many, (fetched,) = call_many(service)
     else:
         options = {"base_url": uri.partition("/images")[0], "retry": False}
         with cassette("c.yaml", record_mode="none"), imgkit.ImageService(player, **options) as service:
-            many, (fetched,) = ask_many(service)
+            many, (fetched,) = call_many(service)
     assert len(set(many)) == 6
     for small, large in zip([*many, fetched], [*PICTURES, PICTURES[1]], strict=True):
         assert len(small) < len(large) * 0.75
@@ -239,10 +251,10 @@ def test_shrink(player: str, capsys: Any) -> None:
     assert many[1] == fetched
 
 
-def test_large_pictures_become_very_small() -> None:
-    """A megapixel in each format: a few KB at most, and once is enough."""
+def test_large_images_become_very_small() -> None:
+    """Shrinks a megapixel of each format to a few KB; a second run changes nothing."""
     for format in ("PNG", "JPEG", "WEBP", "GIF"):
-        large = picture(format, (1024, 1024), 1)
+        large = make_noise_image(format, (1024, 1024), 1)
         small = shrink_image(large)
         assert len(small) < 8_000, format
         assert shrink_image(small) == small

@@ -21,14 +21,14 @@ from typing import IO, Any
 
 import pytest
 
-from tests.cli.support import CANARY, OFFLINE, SMALL, command, environment, imgkit
+from tests.cli.support import CANARY, OFFLINE, SMALL, build_command, build_environment, run_imgkit
 from tests.support.processes import run_process, start_process
 
 HEAVY = ("requests", "aiohttp", "marshmallow", "PIL", "asyncio", "rich")
 
 
 @contextmanager
-def api(answer: Callable[[http.server.BaseHTTPRequestHandler, bytes], None]) -> Iterator[str]:
+def serve_api(answer: Callable[[http.server.BaseHTTPRequestHandler, bytes], None]) -> Iterator[str]:
     """Serve an API on this machine, and yield its base URL."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -49,8 +49,8 @@ def api(answer: Callable[[http.server.BaseHTTPRequestHandler, bytes], None]) -> 
         thread.join()
 
 
-def reply(handler: http.server.BaseHTTPRequestHandler, status: int, value: object) -> None:
-    """Answer with JSON."""
+def send_json(handler: http.server.BaseHTTPRequestHandler, status: int, value: object) -> None:
+    """Send a JSON response."""
     body = json.dumps(value).encode()
     handler.send_response(status)
     handler.send_header("content-type", "application/json")
@@ -60,7 +60,7 @@ def reply(handler: http.server.BaseHTTPRequestHandler, status: int, value: objec
 
 
 def read_until(descriptor: int, wanted: bytes, seconds: float = 30) -> bytes:
-    """Read a terminal until something has appeared on it."""
+    """Read a terminal until a text has appeared on it."""
     seen, end = b"", time.monotonic() + seconds
     while wanted not in seen:
         ready, _, _ = select.select([descriptor], [], [], max(0, end - time.monotonic()))
@@ -69,9 +69,9 @@ def read_until(descriptor: int, wanted: bytes, seconds: float = 30) -> bytes:
     return seen
 
 
-def test_one_path_a_line_is_all_of_stdout(tmp_path: Path) -> None:
-    """Pipes get paths only; what is said about them goes to stderr."""
-    done = imgkit("create", "two foxes", "--n", "2", "-o", "fox.png", *SMALL, cwd=tmp_path)
+def test_stdout_has_one_path_per_line(tmp_path: Path) -> None:
+    """Writes paths to standard output, and the notice to standard error."""
+    done = run_imgkit("create", "two foxes", "--n", "2", "-o", "fox.png", *SMALL, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, b"fox-1.png\nfox-2.png\n")
     assert done.stderr.decode().count("\n") == 1
     assert OFFLINE in done.stderr.decode()
@@ -79,29 +79,29 @@ def test_one_path_a_line_is_all_of_stdout(tmp_path: Path) -> None:
     assert (tmp_path / "fox-2.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_python_m_and_a_name_made_from_the_prompt(tmp_path: Path) -> None:
-    """`python -m imgkit` is the same command, and needs no -o."""
+def test_python_m_and_default_name(tmp_path: Path) -> None:
+    """Runs as `python -m imgkit`, and makes a file name from the prompt."""
     args = [sys.executable, "-W", "error", "-m", "imgkit", "create", "A Red Fox!", "--no-sidecar", *SMALL]
     for expected in (b"a-red-fox.png\n", b"a-red-fox-2.png\n"):
-        done = run_process(args, cwd=tmp_path, env=environment(), capture_output=True, timeout=50)
+        done = run_process(args, cwd=tmp_path, env=build_environment(), capture_output=True, timeout=50)
         assert (done.returncode, done.stdout) == (0, expected), done.stderr
     assert sorted(os.listdir(tmp_path)) == ["a-red-fox-2.png", "a-red-fox.png"]
 
 
-def test_json_is_one_object_with_absolute_paths_and_digests(tmp_path: Path) -> None:
-    """A program finds all it needs in one object, with a key in the environment that is not in it."""
-    done = imgkit(
+def test_json_report(tmp_path: Path) -> None:
+    """Prints one object with absolute paths and digests, and without the key."""
+    done = run_imgkit(
         "create", "a fox", "--json", "--n", "2", *SMALL, cwd=tmp_path, env={"OPENAI_API_KEY": CANARY}
     )
-    told = json.loads(done.stdout)
-    assert (done.returncode, told["schema_version"], told["offline"]) == (0, 1, True)
-    assert (told["backend"], told["provider"], told["model"]) == ("offline", "openai", None)
-    assert told["usage"]["total_tokens"] > 0
-    assert told["warnings"] == []
-    assert told["unsaved"] == []
-    assert {"request_id", "created", "elapsed_s"} <= set(told)
-    assert len(told["images"]) == 2
-    for image in told["images"]:
+    output = json.loads(done.stdout)
+    assert (done.returncode, output["schema_version"], output["offline"]) == (0, 1, True)
+    assert (output["backend"], output["provider"], output["model"]) == ("offline", "openai", None)
+    assert output["usage"]["total_tokens"] > 0
+    assert output["warnings"] == []
+    assert output["unsaved"] == []
+    assert {"request_id", "created", "elapsed_s"} <= set(output)
+    assert len(output["images"]) == 2
+    for image in output["images"]:
         assert Path(image["path"]).parent == tmp_path
         assert hashlib.sha256(Path(image["path"]).read_bytes()).hexdigest() == image["sha256"]
         assert CANARY not in Path(image["path"] + ".json").read_text()
@@ -109,33 +109,41 @@ def test_json_is_one_object_with_absolute_paths_and_digests(tmp_path: Path) -> N
 
 
 def test_help_and_version_import_nothing_heavy(tmp_path: Path) -> None:
-    """Help stays quick, and the version does not even need click."""
+    """Prints help without heavy imports, and the version without click."""
     for option, forbidden in (("--help", HEAVY), ("--version", (*HEAVY, "click"))):
         program = (
             "import sys; sys.argv[0] = 'imgkit'; from imgkit.__main__ import main; code = main(); "
             f"sys.stderr.write(repr([name for name in {forbidden} if name in sys.modules])); sys.exit(code)"
         )
-        done = run_process([sys.executable, "-c", program, option], cwd=tmp_path, env=environment(),
+        done = run_process([sys.executable, "-c", program, option], cwd=tmp_path, env=build_environment(),
                               capture_output=True, timeout=50)  # fmt: skip
         assert (done.returncode, done.stderr) == (0, b"[]")
         assert b"imgkit" in done.stdout
 
 
-def test_without_click_one_line_says_what_to_install(tmp_path: Path) -> None:
-    """The command of a bare installation explains itself."""
+def test_without_click(tmp_path: Path) -> None:
+    """Explains in one line how to install click."""
     program = "import sys; sys.modules['click'] = None; from imgkit.__main__ import main; sys.exit(main())"
-    done = run_process([sys.executable, "-c", program, "create", "fox"], cwd=tmp_path, env=environment(),
-                          capture_output=True, timeout=50)  # fmt: skip
+    done = run_process(
+        [sys.executable, "-c", program, "create", "fox"],
+        cwd=tmp_path,
+        env=build_environment(),
+        capture_output=True,
+        timeout=50,
+    )
     assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr == b"imgkit: the command line needs click: pip install 'imgkit-service[cli]'\n"
+    assert (
+        done.stderr
+        == b"imgkit: The command line needs click. Install it with: pip install 'imgkit-service[cli]'\n"
+    )
 
 
 @pytest.mark.parametrize("args", [("--version",), ("create", "--help"), ("create", "fox", *SMALL)])
-def test_a_reader_that_has_gone_is_no_error(tmp_path: Path, args: tuple[str, ...]) -> None:
-    """`imgkit … | head -0` ends quietly, and its picture is there."""
+def test_closed_pipe(tmp_path: Path, args: tuple[str, ...]) -> None:
+    """Ends quietly if the reader of a pipe is gone (`imgkit … | head -0`)."""
     reader, writer = os.pipe()
     os.close(reader)
-    done = run_process(command(*args), cwd=tmp_path, env=environment(), stdout=writer,
+    done = run_process(build_command(*args), cwd=tmp_path, env=build_environment(), stdout=writer,
                           stderr=subprocess.PIPE, timeout=50)  # fmt: skip
     os.close(writer)
     assert done.returncode == 0
@@ -144,51 +152,74 @@ def test_a_reader_that_has_gone_is_no_error(tmp_path: Path, args: tuple[str, ...
 
 
 @pytest.mark.parametrize("args", [("create", "--help"), ("create", "fox", *SMALL)])
-def test_a_full_disk_behind_stdout_is_told_in_a_line(tmp_path: Path, args: tuple[str, ...]) -> None:
-    """Paths that stdout does not take are told on stderr instead, without a traceback."""
+def test_full_disk_behind_stdout(tmp_path: Path, args: tuple[str, ...]) -> None:
+    """Writes the paths to standard error if standard output takes none."""
     with open("/dev/full", "wb") as full:
-        done = run_process(command(*args), cwd=tmp_path, env=environment(), stdout=full,
+        done = run_process(build_command(*args), cwd=tmp_path, env=build_environment(), stdout=full,
                               stderr=subprocess.PIPE, timeout=50)  # fmt: skip
     lines = done.stderr.decode().splitlines()
     assert done.returncode == 9
-    assert lines[-1] == "imgkit: cannot write to standard output: No space left on device"
+    assert lines[-1] == "imgkit: Cannot write to standard output: No space left on device."
     assert ("imgkit: saved: fox.png" in lines) == ("fox" in args)
 
 
-def test_closed_streams_do_not_matter(tmp_path: Path) -> None:
-    """With all three streams closed a picture is still made, and nothing is mixed into it."""
-    shell = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command("create", "fox", *SMALL)]
-    done = run_process(shell, cwd=tmp_path, env=environment(), timeout=50)
+def test_closed_streams(tmp_path: Path) -> None:
+    """Makes an intact image although all three streams are closed."""
+    shell = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *build_command("create", "fox", *SMALL)]
+    done = run_process(shell, cwd=tmp_path, env=build_environment(), timeout=50)
     assert done.returncode == 0
     assert (tmp_path / "fox.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_emoji_prompt_where_the_locale_is_ascii(tmp_path: Path) -> None:
-    """Neither argument nor output stumbles over an encoding, and the prompt arrives as it was typed."""
+def test_emoji_prompt_in_ascii_locale(tmp_path: Path) -> None:
+    """Sends the prompt as typed, and escapes output that the encoding lacks."""
     ascii_only = {"LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0",
                   "PYTHONCOERCECLOCALE": "0"}  # fmt: skip
-    done = imgkit("create", "fox 🦊", "-o", "fuchs-ü.png", *SMALL, cwd=tmp_path, env=ascii_only)
+    done = run_imgkit("create", "fox 🦊", "-o", "fuchs-ü.png", *SMALL, cwd=tmp_path, env=ascii_only)
     assert (done.returncode, done.stdout) == (0, "fuchs-ü.png\n".encode())
     assert json.loads((tmp_path / "fuchs-ü.png.json").read_text())["prompt"] == "fox 🦊"
-    dry = imgkit("create", "fox 🦊", "--dry-run", cwd=tmp_path, env=ascii_only)
+    dry = run_imgkit("create", "fox 🦊", "--dry-run", cwd=tmp_path, env=ascii_only)
     assert dry.returncode == 0
     assert rb"fox \U0001f98a" in dry.stdout
 
 
-def test_a_dry_run_shows_the_form_and_touches_nothing(tmp_path: Path) -> None:
-    """What would be sent is on stdout with sizes and digests; no key, no file, no request."""
-    imgkit("create", "fox", "-o", "fox.png", "--no-sidecar", *SMALL, cwd=tmp_path)
-    imgkit("mask", "--box", "0,0,9,9", "--like", "fox.png", "-o", "mask.png", cwd=tmp_path)
+def test_dry_run(tmp_path: Path) -> None:
+    """Prints the form with sizes and digests; sends and writes nothing."""
+    run_imgkit("create", "fox", "-o", "fox.png", "--no-sidecar", *SMALL, cwd=tmp_path)
+    run_imgkit("mask", "--box", "0,0,9,9", "--like", "fox.png", "-o", "mask.png", cwd=tmp_path)
     data, mask = ((tmp_path / name).read_bytes() for name in ("fox.png", "mask.png"))
 
-    def never(handler: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
+    def fail(handler: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
         raise AssertionError("a dry run has sent something")
 
-    with api(never) as base_url:
-        done = imgkit("edit", "fox.png", "fox.png", "a hat", "--mask", "mask.png", "--n", "3", "-o", "new/",
-                      "--svg", '{"model": "x"}', "--extra-header", "X-Team: a:b", "--organization", "org-42",
-                      "--backend", "requests", "--base-url", base_url, "--api-key-file", "-", "--dry-run",
-                      cwd=tmp_path, stdin=CANARY.encode() + b"\n")  # fmt: skip
+    with serve_api(fail) as base_url:
+        done = run_imgkit(
+            "edit",
+            "fox.png",
+            "fox.png",
+            "a hat",
+            "--mask",
+            "mask.png",
+            "--n",
+            "3",
+            "-o",
+            "new/",
+            "--svg",
+            '{"model": "x"}',
+            "--extra-header",
+            "X-Team: a:b",
+            "--organization",
+            "org-42",
+            "--backend",
+            "requests",
+            "--base-url",
+            base_url,
+            "--api-key-file",
+            "-",
+            "--dry-run",
+            cwd=tmp_path,
+            stdin=CANARY.encode() + b"\n",
+        )
     text = done.stdout.decode()
     assert (done.returncode, done.stderr.count(b"\n")) == (0, 1)
     assert done.stderr.startswith(b"imgkit: estimated cost: unknown (no prices are known")
@@ -202,19 +233,19 @@ def test_a_dry_run_shows_the_form_and_touches_nothing(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["fox.png", "mask.png"]
 
 
-def test_the_key_goes_to_the_server_and_nowhere_else(tmp_path: Path) -> None:
-    """A server that repeats the key, and a traceback, still show nothing of it."""
+def test_key_goes_to_the_server_only(tmp_path: Path) -> None:
+    """Hides the key although the server repeats it and --debug shows a traceback."""
     seen: list[str] = []
 
     def answer(handler: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
         seen.append(handler.headers["authorization"])
-        reply(
+        send_json(
             handler, 401, {"error": {"message": f"Incorrect API key: {seen[-1]}", "code": "invalid_api_key"}}
         )
 
     (tmp_path / "key.txt").write_text(f"{CANARY}\n")
-    with api(answer) as base_url:
-        done = imgkit("create", "fox", "--backend", "requests", "--base-url", base_url, "--debug",
+    with serve_api(answer) as base_url:
+        done = run_imgkit("create", "fox", "--backend", "requests", "--base-url", base_url, "--debug",
                       "--api-key-file", "key.txt", "-o", "out/", cwd=tmp_path)  # fmt: skip
     assert (done.returncode, done.stdout) == (3, b"")
     assert seen == [f"Bearer {CANARY}"]
@@ -227,47 +258,53 @@ def test_the_key_goes_to_the_server_and_nowhere_else(tmp_path: Path) -> None:
     ("create", "fox", "--api-key", CANARY), ("create", f"--api-key={CANARY}", "fox"),
     ("--api-key", CANARY, "create", "fox"), ("backends", "--api-key"),
 ])  # fmt: skip
-def test_a_key_on_the_command_line_is_refused_and_not_repeated(tmp_path: Path, args: tuple[str, ...]) -> None:
-    """There is no --api-key, and the message says what there is instead."""
-    done = imgkit(*args, cwd=tmp_path)
+def test_api_key_option_is_rejected(tmp_path: Path, args: tuple[str, ...]) -> None:
+    """Rejects --api-key without repeating the key, and names the alternatives."""
+    done = run_imgkit(*args, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert b"there is no --api-key" in done.stderr
+    assert b"The option --api-key does not exist" in done.stderr
     assert b"OPENAI_API_KEY" in done.stderr
     assert b"--api-key-file" in done.stderr
     assert b"CANARY" not in done.stderr
 
 
-def test_warnings_of_a_reply_are_told(tmp_path: Path) -> None:
-    """What a server's reply lacks is said on stderr and in the JSON; a live picture is not called offline."""
-    picture = imgkit("create", "fox", "-o", "fox.png", "--json", *SMALL, cwd=tmp_path)
+def test_warnings(tmp_path: Path) -> None:
+    """Prints the warnings of a reply on standard error and in the JSON."""
+    picture = run_imgkit("create", "fox", "-o", "fox.png", "--json", *SMALL, cwd=tmp_path)
     assert picture.returncode == 0
     b64 = base64.b64encode((tmp_path / "fox.png").read_bytes()).decode()
 
     def answer(handler: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
-        reply(handler, 200, {"created": 1, "data": [{"b64_json": b64}, {}]})
+        send_json(handler, 200, {"created": 1, "data": [{"b64_json": b64}, {}]})
 
     for backend in ("requests", "aiohttp"):
-        with api(answer) as base_url:
-            done = imgkit("create", "fox", "--backend", backend, "--base-url", base_url, "--model", "m",
+        with serve_api(answer) as base_url:
+            done = run_imgkit("create", "fox", "--backend", backend, "--base-url", base_url, "--model", "m",
                           "--json", cwd=tmp_path)  # fmt: skip
-        told = json.loads(done.stdout)
-        assert (done.returncode, told["offline"], told["backend"]) == (0, False, backend)
-        assert (told["model"], told["created"], told["usage"]) == ("m", 1, None)
-        assert told["warnings"] == ["data.1 holds no picture"]
-        assert done.stderr == b"imgkit: warning: data.1 holds no picture\n"
+        output = json.loads(done.stdout)
+        assert (done.returncode, output["offline"], output["backend"]) == (0, False, backend)
+        assert (output["model"], output["created"], output["usage"]) == ("m", 1, None)
+        assert output["warnings"] == ["data.1 has no image"]
+        assert done.stderr == b"imgkit: warning: data.1 has no image\n"
 
 
-def on_terminal(cwd: Path, *args: str, **env: str) -> tuple[subprocess.Popen[bytes], int]:
-    """Start the command with stderr on a terminal; return it and the terminal's other end."""
+def start_on_terminal(cwd: Path, *args: str, **env: str) -> tuple[subprocess.Popen[bytes], int]:
+    """Start the command with standard error on a terminal; return it and the terminal's other end."""
     ours, theirs = pty.openpty()
-    child = start_process(command(*args), cwd=cwd, env=environment(**env), stdin=subprocess.DEVNULL,
-                             stdout=subprocess.PIPE, stderr=theirs)  # fmt: skip
+    child = start_process(
+        build_command(*args),
+        cwd=cwd,
+        env=build_environment(**env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
     os.close(theirs)
     return child, ours
 
 
-def rest(ours: int) -> bytes:
-    """Return what else appears on a terminal until its last user has gone."""
+def read_rest(ours: int) -> bytes:
+    """Return the output on a terminal until its last user has closed it."""
     seen = b""
     try:
         while block := os.read(ours, 65536):
@@ -278,46 +315,46 @@ def rest(ours: int) -> bytes:
     return seen
 
 
-def finish(child: subprocess.Popen[bytes]) -> tuple[int, bytes]:
-    """Return exit code and stdout."""
+def wait_for_end(child: subprocess.Popen[bytes]) -> tuple[int, bytes]:
+    """Return exit code and standard output."""
     out: IO[bytes] = child.stdout  # type: ignore[assignment]
     with out:
         text = out.read()
     return child.wait(50), text
 
 
-def test_a_line_moves_on_a_terminal_only_where_it_may(tmp_path: Path) -> None:
-    """Seconds are counted while somebody watches; plain terminals get plain text; stdout is paths anyway."""
+def test_status_line(tmp_path: Path) -> None:
+    """Counts seconds on a terminal, except with NO_COLOR and on a dumb terminal."""
     args = ("create", "fox", "--latency", "1.2", "-o", "out/", *SMALL)
-    child, ours = on_terminal(tmp_path, *args, TERM="xterm")
-    plain, other = on_terminal(tmp_path, *args, TERM="xterm", NO_COLOR="1")
-    dumb, third = on_terminal(tmp_path, *args, TERM="dumb")
-    shown = read_until(ours, b"0:00:01") + rest(ours)
+    child, ours = start_on_terminal(tmp_path, *args, TERM="xterm")
+    plain, other = start_on_terminal(tmp_path, *args, TERM="xterm", NO_COLOR="1")
+    dumb, third = start_on_terminal(tmp_path, *args, TERM="dumb")
+    shown = read_until(ours, b"0:00:01") + read_rest(ours)
     assert b"waiting for offline" in shown
-    assert shown.rstrip().endswith(b"in OPENAI_API_KEY")
-    code, out = finish(child)
+    assert shown.rstrip().endswith(b"in OPENAI_API_KEY.")
+    code, out = wait_for_end(child)
     assert (code, out.startswith(b"out/fox"), out.count(b"\n")) == (0, True, 1)
     for one, end in ((plain, other), (dumb, third)):
-        text = rest(end)
-        assert text.startswith(b"imgkit: painted offline")
+        text = read_rest(end)
+        assert text.startswith(b"imgkit: Painted offline")
         assert b"\x1b" not in text
-        assert finish(one)[0] == 0
+        assert wait_for_end(one)[0] == 0
 
 
-def test_ctrl_c_while_nothing_can_have_been_billed(tmp_path: Path) -> None:
-    """Ctrl-C under the offline backend ends with 130 and says that nothing was spent."""
-    child, ours = on_terminal(tmp_path, "create", "fox", "--latency", "40", *SMALL, TERM="xterm")
+def test_ctrl_c_offline(tmp_path: Path) -> None:
+    """Exits with 130 and says that nothing was billed."""
+    child, ours = start_on_terminal(tmp_path, "create", "fox", "--latency", "40", *SMALL, TERM="xterm")
     read_until(ours, b"waiting for offline")
     child.send_signal(signal.SIGINT)
-    text = rest(ours)
-    assert finish(child) == (130, b"")
-    assert b"imgkit: stopped. Nothing was billed" in text
+    text = read_rest(ours)
+    assert wait_for_end(child) == (130, b"")
+    assert b"imgkit: Stopped. Nothing was billed." in text
     assert b"Traceback" not in text
 
 
 @pytest.mark.parametrize("backend", ["requests", "aiohttp"])
-def test_ctrl_c_after_a_request_was_sent(tmp_path: Path, backend: str) -> None:
-    """Ctrl-C while a server works ends with 130 and says that it may cost money."""
+def test_ctrl_c_after_sending(tmp_path: Path, backend: str) -> None:
+    """Exits with 130 and says that the call may be billed."""
     arrived, over = threading.Event(), threading.Event()
 
     def answer(handler: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
@@ -325,10 +362,10 @@ def test_ctrl_c_after_a_request_was_sent(tmp_path: Path, backend: str) -> None:
         over.wait(40)
         handler.close_connection = True
 
-    with api(answer) as base_url:
+    with serve_api(answer) as base_url:
         child = start_process(
-            command("create", "fox", "--backend", backend, "--base-url", base_url), cwd=tmp_path,
-            env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            build_command("create", "fox", "--backend", backend, "--base-url", base_url), cwd=tmp_path,
+            env=build_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         try:
             assert arrived.wait(30)
@@ -338,14 +375,14 @@ def test_ctrl_c_after_a_request_was_sent(tmp_path: Path, backend: str) -> None:
             over.set()
     assert (child.returncode, out) == (130, b"")
     assert err.decode().splitlines() == [
-        "imgkit: stopped. The request had been sent, so a picture may have been made and billed"
+        "imgkit: Stopped. The request was sent, so an image may have been made and billed."
     ]
 
 
-def test_completion_is_printed_and_answered(tmp_path: Path) -> None:
-    """The three scripts exist, and complete options and the values that the library names."""
+def test_completion(tmp_path: Path) -> None:
+    """Prints three scripts, and completes options and their values."""
     for shell, mark in (("bash", b"complete"), ("zsh", b"#compdef imgkit"), ("fish", b"complete")):
-        done = imgkit("completion", shell, cwd=tmp_path)
+        done = run_imgkit("completion", shell, cwd=tmp_path)
         assert done.returncode == 0
         assert mark in done.stdout
     words = {
@@ -353,4 +390,4 @@ def test_completion_is_printed_and_answered(tmp_path: Path) -> None:
         "COMP_WORDS": "imgkit create --quality m",
         "COMP_CWORD": "3",
     }
-    assert imgkit(cwd=tmp_path, env=words).stdout.split() == [b"plain,medium", b"plain,max"]
+    assert run_imgkit(cwd=tmp_path, env=words).stdout.split() == [b"plain,medium", b"plain,max"]

@@ -1,4 +1,4 @@
-"""`imgkit doctor` and `imgkit backends`: what they find, and that they find what is wrong."""
+"""The commands `imgkit doctor` and `imgkit backends`."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from typing import Any
 import pytest
 
 import imgkit as package
-from imgkit.cli import clash, doctor, surroundings
+from imgkit.cli import doctor, doctor_checks
 from imgkit.cli.run import run
 from imgkit.plugins.hookspecs import BackendSpec, hookimpl
 from imgkit.plugins.registry import load_hook_table
 from imgkit.testing.wire_server import Script, WireServer, drop, reply
-from tests.cli.support import CANARY, clear, imgkit
+from tests.cli.support import CANARY, clear_environment, run_imgkit
 
 
 @pytest.fixture(autouse=True)
-def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    clear(monkeypatch, tmp_path)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clear_environment(monkeypatch, tmp_path)
 
 
-class Broken:
-    """A plugin whose backend is not there."""
+class BrokenBackendPlugin:
+    """A plugin whose backend does not exist."""
 
     @hookimpl
     def imgkit_backends(self) -> list[BackendSpec]:
@@ -36,21 +36,19 @@ class Broken:
         ]
 
 
-def examined(capfd: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
+def run_doctor(capfd: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
     """Return exit code and lines of the doctor."""
     code = run(["doctor"])
     return code, capfd.readouterr().out.splitlines()
 
 
-def test_a_good_installation_is_called_one(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Versions, parts, backends and the key's last characters are told; the key is not."""
+def test_good_installation(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports versions, extras and backends, and the last characters of the key only."""
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://user:CANARY@localhost/v1?key=CANARY")
-    code, lines = examined(capfd)
+    code, lines = run_doctor(capfd)
     text = "\n".join(lines)
-    assert (code, lines[-1]) == (0, "nothing is wrong")
+    assert (code, lines[-1]) == (0, "No problem found.")
     assert f"ok     API key: OPENAI_API_KEY is set (…{CANARY[-4:]})" in lines
     assert "CANARY" not in text
     assert f"imgkit {package.__version__} in " in text
@@ -59,35 +57,33 @@ def test_a_good_installation_is_called_one(
         assert f"ok     {name} {metadata.version(name)} (>=" in text
 
 
-def test_what_is_too_old_or_missing_is_wrong(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A requirement that is not met fails the command; an optional part that is missing does not."""
+def test_requirements(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails for an old or missing requirement, and notes a missing extra."""
     monkeypatch.setattr(metadata, "requires", lambda name: [
         "pluggy>=999", "no-such-thing>=1", 'other-missing==2; extra == "painter"', 'click>=8; extra == "cli"',
         'imgkit-service[cli]; extra == "all"', 'unheard-of; python_version < "3"',
     ])  # fmt: skip
-    code, lines = examined(capfd)
-    assert (code, lines[-1]) == (1, "2 to mend")
-    mend = "pip install --upgrade imgkit-service"
-    assert f"wrong  pluggy {metadata.version('pluggy')} does not fit >=999: {mend}" in lines
-    assert f"wrong  no-such-thing is not installed: {mend}" in lines
-    part = "other-missing is not installed; pip install 'imgkit-service[painter]'"
-    assert f"note   optional part painter: {part}" in lines
-    assert "ok     optional part cli is installed" in lines
+    code, lines = run_doctor(capfd)
+    assert (code, lines[-1]) == (1, "2 problems found.")
+    remedy = "Run: pip install --upgrade imgkit-service"
+    assert f"wrong  pluggy {metadata.version('pluggy')} does not fit >=999. {remedy}" in lines
+    assert f"wrong  no-such-thing is not installed. {remedy}" in lines
+    problem = "other-missing is not installed. Run: pip install 'imgkit-service[painter]'"
+    assert f"note   Extra painter: {problem}" in lines
+    assert "ok     Extra cli is installed." in lines
 
 
 @pytest.mark.parametrize(("version", "specifier", "fits"), [
     ("1.10", ">=1.9", True), ("1.9", ">=1.10", False), ("2.0", "==2", True), ("2.0.1", "==2.0", False),
     ("3.11.7", ">=3.11", True), ("2026.9.26.post1", "==2026.9.26.post1", True), ("4", ">=2,<4", False),
 ])  # fmt: skip
-def test_versions_are_compared_by_their_numbers(version: str, specifier: str, fits: bool) -> None:
-    """1.10 is newer than 1.9."""
-    assert doctor.satisfies(version, specifier) is fits
+def test_version_comparison(version: str, specifier: str, fits: bool) -> None:
+    """Compares numbers: 1.10 is newer than 1.9."""
+    assert doctor.is_version_in(version, specifier) is fits
 
 
-def test_a_stranger_with_our_import_name_is_found(tmp_path: Path) -> None:
-    """The unrelated distribution `imgkit` beside ours fails the command, which says how to mend it."""
+def test_other_distribution_with_our_import_name(tmp_path: Path) -> None:
+    """Fails beside the unrelated distribution `imgkit`, and says how to repair it."""
     for name in ("imgkit-1.2.3", "imgkit_service-9"):
         folder = tmp_path / f"{name}.dist-info"
         folder.mkdir()
@@ -95,101 +91,103 @@ def test_a_stranger_with_our_import_name_is_found(tmp_path: Path) -> None:
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {title}\nVersion: {version}\n")
         (folder / "top_level.txt").write_text("imgkit\n")
         (folder / "RECORD").write_text("imgkit/__init__.py,,\n")
-    done = imgkit("doctor", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    done = run_imgkit("doctor", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
     assert done.returncode == 1
-    assert b"wrong  the import name imgkit belongs to imgkit too: pip uninstall imgkit, then" in done.stdout
+    assert (
+        b"wrong  The import name imgkit belongs to imgkit too. Run: pip uninstall imgkit, then" in done.stdout
+    )
     assert b"imgkit-service" in done.stdout
 
 
-def test_files_of_a_stranger_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A foreign module in our folder, and a package without our names, are both told."""
+def test_files_of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports a foreign module in our folder, and a package without our names."""
     (tmp_path / "imgkit.py").touch()
     monkeypatch.setattr(package, "__path__", [str(tmp_path)])
     monkeypatch.setattr(package, "__all__", ["from_url", "from_file"])
-    first, second = clash.clashes()
+    first, second = doctor_checks.find_clashes()
     assert str(tmp_path / "imgkit.py") in first
     assert "__init__.py" in second
 
 
-def test_settings_that_cannot_work_are_wrong(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A backend or provider that does not exist, and one that does not load, fail the command."""
-    for module in ("imgkit.cli.backends", "imgkit.cli.doctor_checks"):
-        monkeypatch.setattr(f"{module}.build_table", lambda: load_hook_table([Broken()]))
+def test_unknown_settings(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails for an unknown backend or provider, and for a backend that does not load."""
+    for module in ("imgkit.cli.plugins", "imgkit.cli.doctor_checks"):
+        monkeypatch.setattr(f"{module}.load_hook_table", lambda: load_hook_table([BrokenBackendPlugin()]))
     monkeypatch.setenv("IMGKIT_BACKEND", "requsts")
     monkeypatch.setenv("IMGKIT_PROVIDER", "nobody")
-    code, lines = examined(capfd)
-    assert (code, lines[-1]) == (1, "3 to mend")
+    code, lines = run_doctor(capfd)
+    assert (code, lines[-1]) == (1, "3 problems found.")
     wrong = [line for line in lines if line.startswith("wrong")]
     assert wrong[0].startswith("wrong  backend broken does not load: ModuleNotFoundError")
     assert wrong[0].endswith("; pip install x")
     assert wrong[1:] == [
-        "wrong  IMGKIT_BACKEND is requsts; there are aiohttp, broken, offline, requests: change or unset it",
-        "wrong  IMGKIT_PROVIDER names no provider that loads: change or unset it",
+        "wrong  Unknown backend 'requsts' in IMGKIT_BACKEND. Available: aiohttp, broken, offline, requests. "
+        "Change or unset it.",
+        "wrong  Unknown provider 'nobody' in IMGKIT_PROVIDER. Change or unset it.",
     ]
     assert run(["backends", "--json"]) == 0
     entries = json.loads(capfd.readouterr().out)["backends"]
     assert [entry["name"] for entry in entries if not entry["loads"]] == ["broken"]
 
 
-def test_backends_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
-    """Both forms name all three, what each is, and that it loads."""
+def test_list_backends(capfd: pytest.CaptureFixture[str]) -> None:
+    """Lists three backends with their summaries, as text and as JSON."""
     assert run(["backends"]) == 0
     lines = capfd.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [
         [name, "loads"] for name in ("aiohttp", "offline", "requests")
     ]
     assert run(["backends", "--json"]) == 0
-    told = json.loads(capfd.readouterr().out)
-    assert told["schema_version"] == 1
-    by_name = {entry["name"]: entry for entry in told["backends"]}
+    output = json.loads(capfd.readouterr().out)
+    assert output["schema_version"] == 1
+    by_name = {entry["name"]: entry for entry in output["backends"]}
     assert by_name["offline"]["reaches_network"] is False
     assert by_name["requests"]["problem"] is None
     assert "no key" in by_name["offline"]["summary"]
 
 
-def test_what_is_around_it_is_told(
+def test_environment(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Proxies without their passwords, certificates that are not read, and where replies are kept."""
+    """Reports proxies without passwords, unused certificates, and the state folder."""
     monkeypatch.setenv("HTTPS_PROXY", "http://user:CANARY@proxy.example:3128")
     monkeypatch.setenv("SSL_CERT_FILE", "/evil.pem")
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
     monkeypatch.setenv("IMGKIT_HOME", str(tmp_path / "not" / "yet"))
-    code, lines = examined(capfd)
+    code, lines = run_doctor(capfd)
     assert code == 0
     assert "CANARY" not in "".join(lines)
-    assert "note   HTTPS_PROXY is http://proxy.example:3128; it is used with --use-env-proxy only" in lines
-    assert "note   SSL_CERT_FILE is set; imgkit does not read it: --ca names other certificates" in lines
+    assert (
+        "note   HTTPS_PROXY is http://proxy.example:3128; imgkit uses it with --use-env-proxy only" in lines
+    )
+    assert "note   SSL_CERT_FILE is set, but imgkit does not read it. Use --ca instead." in lines
     assert any(line.startswith("note   SSLKEYLOGFILE is set") for line in lines)
-    assert f"ok     state folder: {tmp_path / 'not' / 'yet'} (made when it is needed)" in lines
-    assert any(line.startswith("ok     certificates: those of certifi 20") for line in lines)
+    assert f"ok     state folder: {tmp_path / 'not' / 'yet'} (created on first use)" in lines
+    assert any(line.startswith("ok     certificates: certifi 20") for line in lines)
     assert any(line.startswith("ok     clock: 20") for line in lines)
     assert not (tmp_path / "not").exists()
     (tmp_path / "file").touch()
     monkeypatch.setenv("IMGKIT_HOME", str(tmp_path / "file" / "below"))
-    code, lines = examined(capfd)
+    code, lines = run_doctor(capfd)
     assert code == 1
     assert any(line.startswith("wrong  state folder: ") and "IMGKIT_HOME" in line for line in lines)
 
 
-def test_a_key_that_no_header_can_carry(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_key(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails for a key that no HTTP header can carry, without showing it."""
     monkeypatch.setenv("OPENAI_API_KEY", f"{CANARY} and more")
-    code, lines = examined(capfd)
+    code, lines = run_doctor(capfd)
     assert code == 1
-    assert any(line.startswith("wrong  API key: OPENAI_API_KEY") for line in lines)
+    assert any(line.startswith("wrong  API key: Invalid key from OPENAI_API_KEY.") for line in lines)
     assert "CANARY" not in "".join(lines)
 
 
-def test_a_clock_from_before_the_installation() -> None:
-    """A clock may lag a little behind the files, as time zones go, and not by years."""
+def test_clock_before_the_installation() -> None:
+    """Allows a clock that lags by a time zone, and not by years."""
     now = 1_790_000_000.0
-    assert surroundings.clock(now, now + 3600).verdict == "ok"
-    assert surroundings.clock(now, 0).verdict == "ok"
-    found = surroundings.clock(0.0, now)
+    assert doctor_checks.check_clock(now, now + 3600).verdict == "ok"
+    assert doctor_checks.check_clock(now, 0).verdict == "ok"
+    found = doctor_checks.check_clock(0.0, now)
     assert found.verdict == "wrong"
     assert "1970-01-01 00:00 UTC" in found.text
 
@@ -197,10 +195,10 @@ def test_a_clock_from_before_the_installation() -> None:
 # With --live
 
 
-def live(
+def run_live(
     capfd: pytest.CaptureFixture[str], script: Script, *more: str, path: str = "/v1"
 ) -> tuple[int, list[str], list[Any]]:
-    """Return exit code, the lines about the one request, and the requests that came."""
+    """Return exit code, the lines about the request, and the requests that arrived."""
     with WireServer(script) as server:
         code = run(["doctor", "--live", "--base-url", server.origin + path, *more])
         lines = capfd.readouterr().out.splitlines()
@@ -210,7 +208,8 @@ def live(
         return code, found, server.lines
 
 
-def models(**more: str) -> Script:
+def list_models_script(**more: str) -> Script:
+    """Return a server script that lists models."""
     today = datetime.now(UTC).date()
     listed = [
         {"id": "gpt-5"},
@@ -223,13 +222,15 @@ def models(**more: str) -> Script:
 
 
 @pytest.mark.parametrize("backend", [(), ("--backend", "aiohttp")])
-def test_a_key_that_works(
+def test_valid_key(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, backend: tuple[str, ...]
 ) -> None:
-    """One GET with the key; organisation by its last characters, models with their ends, and the clock."""
+    """Sends one GET with the key; reports organization, models and the clock."""
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     monkeypatch.setenv("IMGKIT_MODEL", "gpt-image-1.5")
-    code, lines, (request,) = live(capfd, models(openai_organization="org-CANARY-99887766"), *backend)
+    code, lines, (request,) = run_live(
+        capfd, list_models_script(openai_organization="org-CANARY-99887766"), *backend
+    )
     assert code == 0
     assert request.request_line == "GET /v1/models HTTP/1.1"
     assert request.headers["authorization"] == f"Bearer {CANARY}"
@@ -237,26 +238,27 @@ def test_a_key_that_works(
     assert lines[0].startswith("ok     live: GET http://host/v1/models: the key works (")
     assert "request id req_test" in lines[0]
     assert lines[1:4] == [
-        "ok     live: organisation …7766",
-        "ok     live: 4 models, for pictures: gpt-image-2, "
+        "ok     live: organization …7766",
+        "ok     live: 4 models; for images: gpt-image-2, "
         f"gpt-image-1.5 (until {soon}), dall-e-2 (until 2026-05-12)",
-        f"note   live: gpt-image-1.5 will be shut down on {soon}",
+        f"note   live: gpt-image-1.5 will be shut down on {soon}.",
     ]
     assert lines[4].startswith("ok     live: the clock is within ")
 
 
-def test_models_that_are_gone_or_not_listed(
+def test_shut_down_and_unlisted_models(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Fails for a model that was shut down, and notes one that is not listed."""
     monkeypatch.setenv("IMGKIT_MODEL", "dall-e-2")
-    code, lines, _ = live(capfd, models())
+    code, lines, _ = run_live(capfd, list_models_script())
     assert code == 1
-    assert "wrong  live: dall-e-2 was shut down on 2026-05-12: name another" in lines
-    assert "it answers without a key" in lines[0]
+    assert "wrong  live: dall-e-2 was shut down on 2026-05-12. Use another model." in lines
+    assert "the server needs no key" in lines[0]
     monkeypatch.setenv("IMGKIT_MODEL", "gpt-image-3")
-    code, lines, _ = live(capfd, models())
+    code, lines, _ = run_live(capfd, list_models_script())
     assert code == 0
-    assert any(line.startswith("note   live: gpt-image-3 is not among them") for line in lines)
+    assert any(line.startswith("note   live: gpt-image-3 is not listed.") for line in lines)
 
 
 FAILURES: list[tuple[Script, int, str]] = [
@@ -266,8 +268,8 @@ FAILURES: list[tuple[Script, int, str]] = [
     (reply(404, b""), 0, "HTTP 404"),
     (reply(429, {"error": {"message": "slow"}}, retry_after="9"), 0, "HTTP 429"),
     (reply(429, {"error": {"message": "no", "code": "insufficient_quota"}}), 1, "HTTP 429"),
-    (reply(502, b"<html>"), 1, "HTTP 502 from a gateway. Check base_url"),
-    (drop, 1, "no whole answer in time. Check base_url"),
+    (reply(502, b"<html>"), 1, "HTTP 502 from a gateway. Check base URL"),
+    (drop, 1, "No complete reply in time. Check base URL"),
     (reply(200, b"<html>"), 1, "HTTP 200, but the reply is no list of models"),
     (reply(200, {"data": None}), 1, "HTTP 200, but the reply is no list of models: it has no data"),
     (reply(200, [1]), 1, "HTTP 200, but the reply is no list of models: it has no data"),
@@ -275,22 +277,23 @@ FAILURES: list[tuple[Script, int, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("script", "code", "said"), FAILURES)
+@pytest.mark.parametrize(("script", "code", "message"), FAILURES)
 @pytest.mark.parametrize("backend", ["requests", "aiohttp"])
-def test_what_a_failure_means(
+def test_failures(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-    script: Script, code: int, said: str, backend: str,
+    script: Script, code: int, message: str, backend: str,
 ) -> None:  # fmt: skip
-    """Each is one finding with a next step, and none speaks of billing, since the request is free."""
+    """Explains each failure in one finding that does not mention billing."""
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
-    ended, lines, requests = live(capfd, script, "--backend", backend)
+    ended, lines, requests = run_live(capfd, script, "--backend", backend)
     assert ended == code
     assert all(one.request_line.startswith("GET ") for one in requests)
-    assert lines[0].startswith(f"{'wrong' if code else 'note '}  live: GET http://host/v1/models: {said}")
+    assert lines[0].startswith(f"{'wrong' if code else 'note '}  live: GET http://host/v1/models: {message}")
     assert "billed" not in lines[0]
 
 
-def test_nobody_is_there(capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_server(capfd: pytest.CaptureFixture[str]) -> None:
+    """Fails if no server listens."""
     with WireServer(drop) as server:
         base_url = server.base_url
     assert run(["doctor", "--live", "--base-url", base_url]) == 1
@@ -298,48 +301,47 @@ def test_nobody_is_there(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_a_clock_that_is_wrong(capfd: pytest.CaptureFixture[str], hours: int) -> None:
-    """The server's Date tells; one that is no date tells nothing."""
+def test_clock_skew(capfd: pytest.CaptureFixture[str], hours: int) -> None:
+    """Compares the clock with the server's Date, and ignores an invalid one."""
     there = format_datetime(datetime.now(UTC) + timedelta(hours=hours), usegmt=True)
-    code, lines, _ = live(capfd, reply(200, {"data": []}, date=there))
+    code, lines, _ = run_live(capfd, reply(200, {"data": []}, date=there))
     assert code == 1
     side = "behind" if hours > 0 else "ahead of"
-    assert lines[-1].startswith("wrong  live: the clock is 3")
-    assert f" s {side} the server's: set it" in lines[-1]
-    code, lines, _ = live(capfd, reply(200, {"data": []}, date="soon"))
+    assert lines[-1].startswith("wrong  live: The clock is 3")
+    assert f" s {side} the server's. Set it." in lines[-1]
+    code, lines, _ = run_live(capfd, reply(200, {"data": []}, date="soon"))
     assert code == 0
     assert not any("clock" in line for line in lines)
 
 
-def test_without_a_key_nothing_is_sent(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The official host needs a key, Azure an address and an api-version: each is told."""
+def test_missing_settings(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sends nothing without a key, an Azure address or an api-version."""
     began = time.monotonic()
     assert run(["doctor", "--live"]) == 1
     out = capfd.readouterr().out
     assert (
-        "wrong  live: nothing was sent: https://api.openai.com/v1 needs an API key. Set OPENAI_API_KEY" in out
+        "wrong  live: Nothing was sent. https://api.openai.com/v1 needs an API key, and OPENAI_API_KEY is "
+        "not set. Set it, pass --api-key-file FILE" in out
     )
     assert run(["doctor", "--live", "--provider", "azure"]) == 1
-    assert "pass --base-url … or set AZURE_OPENAI_ENDPOINT" in capfd.readouterr().out
+    assert "Give one, or set AZURE_OPENAI_ENDPOINT." in capfd.readouterr().out
     monkeypatch.setenv("OPENAI_API_VERSION", "what is this")
     assert run(["doctor", "--provider", "azure"]) == 1
     assert "wrong  provider azure: Invalid api_version (OPENAI_API_VERSION)." in capfd.readouterr().out
     assert run(["doctor", "--live", "--api-key-file", "no-such-file"]) == 2
-    assert "cannot read 'no-such-file'" in capfd.readouterr().err
+    assert "Cannot read 'no-such-file'" in capfd.readouterr().err
     assert time.monotonic() - began < 20
 
 
-def test_live_at_azure(
+def test_live_azure(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Its own path, header and variables."""
+    """Uses the path, the header and the variables of Azure."""
     monkeypatch.setenv("OPENAI_API_VERSION", "2025-04-01-preview")
     (tmp_path / "key").write_text(f"{CANARY}\n")
     (tmp_path / "key").chmod(0o600)
-    code, lines, (request,) = live(
-        capfd, models(), "--provider", "azure", "--api-key-file", str(tmp_path / "key"), path=""
+    code, lines, (request,) = run_live(
+        capfd, list_models_script(), "--provider", "azure", "--api-key-file", str(tmp_path / "key"), path=""
     )
     assert code == 0
     assert request.request_line == "GET /openai/models?api-version=2025-04-01-preview HTTP/1.1"

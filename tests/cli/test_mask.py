@@ -1,16 +1,15 @@
-"""`imgkit mask`."""
+"""The command `imgkit mask`."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from imgkit import masks
 from imgkit.cli.run import run
-from tests.cli.support import clear, imgkit
+from tests.cli.support import clear_environment, run_imgkit
 from tests.support.pictures import picture
 from tests.support.rasters import greys, opened, saved
 
@@ -19,8 +18,8 @@ BOX = masks.from_box((30, 20), (1, 2, 10, 5))
 
 
 @pytest.fixture(autouse=True)
-def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    clear(monkeypatch, tmp_path)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clear_environment(monkeypatch, tmp_path)
     (tmp_path / "drawing.png").write_bytes(saved(DRAWING))
     (tmp_path / "photo.jpg").write_bytes(picture("JPEG", (30, 20)))
     (tmp_path / "old.png").write_bytes(BOX)
@@ -46,28 +45,30 @@ MADE: dict[str, tuple[str, bytes]] = {
 }  # fmt: skip
 
 
-def words(line: str) -> list[str]:
+def split_command(line: str) -> list[str]:
+    """Return the arguments of a command line; an underscore stands for a blank."""
     return ["mask", *(word.replace("_", " ") for word in line.split())]
 
 
 @pytest.mark.parametrize("kind", MADE)
-def test_masks_are_made(kind: str, capsys: Any) -> None:
-    """The path is printed, and the file is what the library makes."""
+def test_make_mask(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Prints the path, and writes the file that the library makes."""
     line, wanted = MADE[kind]
-    assert run([*words(line), "-o", "new.png"]) == 0
-    told = capsys.readouterr()
-    assert (told.out, told.err) == ("new.png\n", "")
+    assert run([*split_command(line), "-o", "new.png"]) == 0
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("new.png\n", "")
     assert Path("new.png").read_bytes() == wanted
     assert sorted(os.listdir()) == ["drawing.png", "new.png", "old.png", "photo.jpg"]
 
 
-def test_nothing_is_replaced_unless_told(capsys: Any) -> None:
-    made = words("--box 1,2,10,5 --like photo.jpg")
+def test_existing_mask(capsys: pytest.CaptureFixture[str]) -> None:
+    """Replaces an existing mask with --force only."""
+    made = split_command("--box 1,2,10,5 --like photo.jpg")
     assert run(made) == 0
     assert Path("mask.png").read_bytes() == BOX
-    other = words("--box 0,0,1,1 --like photo.jpg")
+    other = split_command("--box 0,0,1,1 --like photo.jpg")
     assert run(other) == 2
-    assert "'mask.png' exists: choose another name, or say --force" in capsys.readouterr().err
+    assert "'mask.png' exists. Pass --force to replace it, or choose another name." in capsys.readouterr().err
     assert Path("mask.png").read_bytes() == BOX
     assert run([*other, "--force"]) == 0
     assert Path("mask.png").read_bytes() == masks.from_box((30, 20), (0, 0, 1, 1))
@@ -75,14 +76,14 @@ def test_nothing_is_replaced_unless_told(capsys: Any) -> None:
 
 
 REFUSED = {
-    "nothing": ("", "say what it is made of"),
-    "two kinds": ("--from-white drawing.png --box 1,1,1,1", "say what it is made of"),
-    "no size": ("--box 1,1,1,1", "--like PICTURE or --size WxH"),
-    "two sizes": ("--box 1,1,1,1 --size 4x4 --like photo.jpg", "either --like or --size"),
-    "a box of words": ("--box 1,1,one,1 --size 4x4", "write x,y,width,height"),
-    "a box of three": ("--box 1,1,1 --size 4x4", "write x,y,width,height"),
+    "nothing": ("", "Give one source: --from-white"),
+    "two kinds": ("--from-white drawing.png --box 1,1,1,1", "Give one source: --from-white"),
+    "no size": ("--box 1,1,1,1", "Give --like IMAGE or --size WxH."),
+    "two sizes": ("--box 1,1,1,1 --size 4x4 --like photo.jpg", "Give either --like or --size, not both."),
+    "a box of words": ("--box 1,1,one,1 --size 4x4", "Write x,y,width,height"),
+    "a box of three": ("--box 1,1,1 --size 4x4", "Write x,y,width,height"),
     "two corners": ("--polygon 1,1_2,2 --size 4x4", "three corners or more"),
-    "size": ("--box 1,1,1,1 --size 4", "write WIDTHxHEIGHT"),
+    "size": ("--box 1,1,1,1 --size 4", "Write WIDTHxHEIGHT"),
     "large size": ("--box 1,1,1,1 --size 999999x1", "--like or --size: 999999x1 is not a size"),
     "outside": ("--box 25,1,9,9 --like photo.jpg", "--box: (25, 1, 9, 9) is not inside of 30x20 pixels"),
     "corner outside": (
@@ -96,43 +97,44 @@ REFUSED = {
         "--from-black: The size 3x2 has another shape than the image's 20x20",
     ),
     "wide": ("--from-mask old.png --feather 50", "--feather: The radius is wider than the hole"),
-    "no png": ("--from-mask old.png -o mask.jpg", "--output: 'mask.jpg' is no name for a mask"),
-    "no folder": ("--from-mask old.png -o none/mask.png", "cannot write 'none/mask.png' (No such file"),
+    "no png": ("--from-mask old.png -o mask.jpg", "--output: 'mask.jpg' is not the name of a PNG file"),
+    "no folder": ("--from-mask old.png -o none/mask.png", "Cannot write 'none/mask.png' (No such file"),
     "check alone": ("--check old.png", "--check goes with --like"),
     "check and make": ("--check old.png --like photo.jpg --invert", "--check goes with --like"),
 }
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_is_refused(kind: str, capsys: Any) -> None:
-    """With the option that is wrong, and what to do; nothing is written."""
+def test_wrong_arguments(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names the wrong option and the remedy; writes nothing."""
     line, text = REFUSED[kind]
-    assert run(words(line)) == 2
-    told = capsys.readouterr()
-    assert text in told.err
-    assert told.out == ""
+    assert run(split_command(line)) == 2
+    output = capsys.readouterr()
+    assert text in output.err
+    assert output.out == ""
     assert sorted(os.listdir()) == ["drawing.png", "old.png", "photo.jpg"]
 
 
-def test_checking(capsys: Any) -> None:
-    assert run(words("--check old.png --like photo.jpg")) == 0
+def test_check(capsys: pytest.CaptureFixture[str]) -> None:
+    """Reports that a mask fits, or each of its problems."""
+    assert run(split_command("--check old.png --like photo.jpg")) == 0
     assert "old.png fits photo.jpg" in capsys.readouterr().err
-    assert run(words("--check drawing.png --like photo.jpg")) == 1
-    told = capsys.readouterr()
-    assert "imgkit: drawing.png: The mask has no transparency" in told.err
-    assert "imgkit: drawing.png: The mask has 3x2 pixels, the image 30x20" in told.err
-    assert told.out == ""
-    assert run(words("--check missing.png --like photo.jpg")) == 2
+    assert run(split_command("--check drawing.png --like photo.jpg")) == 1
+    output = capsys.readouterr()
+    assert "imgkit: drawing.png: The mask has no transparency" in output.err
+    assert "imgkit: drawing.png: The mask has 3x2 pixels, the image 30x20" in output.err
+    assert output.out == ""
+    assert run(split_command("--check missing.png --like photo.jpg")) == 2
 
 
-def test_a_mask_into_an_edit(tmp_path: Path) -> None:
-    """From a shell: make a mask, edit with it; outside of it nothing changes."""
+def test_mask_of_an_edit(tmp_path: Path) -> None:
+    """Edits inside the mask only."""
     for line in (
         ["create", "a fox in the snow", "--size", "96x96", "-o", "fox.png"],
         ["mask", "--box", "20,30,40,40", "--like", "fox.png", "-o", "hole.png"],
         ["edit", "fox.png", "a hat", "--mask", "hole.png", "-o", "hat.png"],
     ):
-        done = imgkit(*line, cwd=tmp_path)
+        done = run_imgkit(*line, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     pages = [opened(Path(name).read_bytes()).convert("RGB") for name in ("fox.png", "hat.png")]
     assert pages[0].tobytes() != pages[1].tobytes()

@@ -1,4 +1,4 @@
-"""The options: as many as the library has parameters, and what they turn into."""
+"""Options: one for each parameter of the library, and their effect."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from dataclasses import fields, make_dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -17,72 +18,75 @@ from imgkit.cli import app, options, values
 from imgkit.cli.run import run
 from imgkit.core.operations import ImageOperations
 from imgkit.service import ImageService
-from tests.cli.support import SMALL, clear
+from tests.cli.support import SMALL, clear_environment
 
 # How the arguments of a service are given that have no option of their own.
 INSTEAD = {"self", "api_key", "plugins", "client_options", "max_in_flight", "unknown", "fixtures", "strict"}
 
 
 @pytest.fixture(autouse=True)
-def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    clear(monkeypatch, tmp_path)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clear_environment(monkeypatch, tmp_path)
 
 
 @pytest.fixture
 def prompts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the prompts that reach the library; nothing is drawn."""
+    """Return the prompts that reach the library; no image is made."""
     seen: list[str] = []
 
-    def draw(operation: str, *, prompt: str, **more: object) -> int:
+    def run_operation(operation: str, *, prompt: str, **more: object) -> int:
         seen.append(prompt)
         return 0
 
-    monkeypatch.setattr("imgkit.cli.generate.draw", draw)
+    monkeypatch.setattr("imgkit.cli.generate.run_operation", run_operation)
     return seen
 
 
-def commands() -> dict[str, click.Command]:
+def list_commands() -> dict[str, click.Command]:
     """Return the commands by name."""
-    return app.build().commands
+    return dict(app.build_cli().commands)
 
 
-@pytest.mark.parametrize("drawing", app.DRAWINGS, ids=lambda drawing: drawing.name)
-def test_every_parameter_of_an_operation_has_its_option(drawing: app.Drawing) -> None:
-    """A parameter that the library gains is on the command line without a line of code there."""
-    params = {param.name for param in commands()[drawing.name].params}
-    plan = getattr(ImageOperations, drawing.request.operation)
-    wanted = set(inspect.signature(plan).parameters) - {"core", "image", "prompt", "save_to"}
+@pytest.mark.parametrize("command", app.IMAGE_COMMANDS, ids=lambda command: command.name)
+def test_options_of_operations(command: app.ImageCommand) -> None:
+    """Has an option for every parameter of an operation."""
+    params = {param.name for param in list_commands()[command.name].params}
+    plan = getattr(ImageOperations, command.request.operation)
+    wanted = set(inspect.signature(plan).parameters) - {"self", "image", "prompt", "save_to"}
     assert wanted <= params
-    assert {field.name for field in fields(drawing.request)} <= wanted | {"image", "prompt"}
+    assert {field.name for field in fields(command.request)} <= wanted | {"image", "prompt"}
 
 
-def test_every_argument_of_the_service_has_its_option() -> None:
-    """What a service can be told can be said on the command line, except what the list names."""
+def test_options_of_the_service() -> None:
+    """Has an option for every argument of the service, with few exceptions."""
     wanted = set(inspect.signature(ImageService).parameters) - INSTEAD
-    assert wanted - {"model"} == set(options.service_names())
+    assert wanted - {"model"} == set(options.service_arguments())
 
 
-def test_every_type_of_parameter_is_known() -> None:
-    """No parameter is taken as text for want of knowing better."""
+def test_types_of_parameters() -> None:
+    """Knows the type of every parameter."""
     for kind in options.REQUESTS:
         for field in fields(kind):
             if field.name not in options.POSITIONAL:
-                assert str(field.type).removesuffix(" | None") in options._OF_TYPE, (kind, field.name)
+                assert str(field.type).removesuffix(" | None") in options.PARAMETERS_BY_TYPE, (
+                    kind,
+                    field.name,
+                )
 
 
-def test_a_new_parameter_becomes_an_option_with_its_description() -> None:
-    """The option, its type and its help come from the request class alone."""
+def test_new_parameter() -> None:
+    """Takes option, type and help from the request class alone."""
     kind = make_dataclass("New", [("prompt", "str"), ("sharpness", "int | None", None)])
     kind.__doc__ = (
         "A request.\n\n    Attributes:\n        sharpness: how sharp,\n            in percent.\n    "
     )
     (option,) = options.request_options(kind)
-    assert (option.opts, option.type, option.help) == (["--sharpness"], click.INT, "how sharp, in percent.")
+    assert (option.opts, option.type, option.help) == (["--sharpness"], click.INT, "How sharp, in percent.")
 
 
-@pytest.mark.parametrize("name", [None, *commands()])
-def test_help_is_on_stdout_with_an_example(capfd: pytest.CaptureFixture[str], name: str | None) -> None:
-    """-h and --help say the same everywhere, with an example and a text for each option."""
+@pytest.mark.parametrize("name", [None, *list_commands()])
+def test_help(capfd: pytest.CaptureFixture[str], name: str | None) -> None:
+    """Prints the same help for -h and --help, with an example and a text for each option."""
     texts = []
     for flag in ("-h", "--help"):
         assert run([name, flag] if name else [flag]) == 0
@@ -92,14 +96,14 @@ def test_help_is_on_stdout_with_an_example(capfd: pytest.CaptureFixture[str], na
     assert texts[0] == texts[1]
     assert "Example" in out
     assert "--api-key " not in out
-    for param in commands()[name].params if name else ():
+    for param in list_commands()[name].params if name else ():
         if isinstance(param, click.Option) and not param.hidden:
             assert param.help, param.name
             assert param.opts[0] in out
 
 
-def test_all_options_reach_the_request(capfd: pytest.CaptureFixture[str]) -> None:
-    """What stands on the command line is in the body and the headers, with its type, and nothing else is."""
+def test_options_reach_the_request(capfd: pytest.CaptureFixture[str]) -> None:
+    """Puts every option into the body or the headers, with its type."""
     wanted = {
         "model": "m", "n": 2, "size": "64x64", "quality": "low", "background": "opaque",
         "output_format": "jpeg", "output_compression": 7, "moderation": "low", "response_format": "url",
@@ -110,9 +114,9 @@ def test_all_options_reach_the_request(capfd: pytest.CaptureFixture[str]) -> Non
     args += ["--svg", '{"a": [1]}', "--extra-body", '{"seed": 5}', "--extra-header", "X-One: a:b"]
     args += ["--extra-header", "Accept:"]
     assert run(["create", "fox", "--dry-run", "--json", *args]) == 0
-    told = json.loads(capfd.readouterr().out)
-    head, _, body = told["request"].partition("\n\n")
-    assert (told["schema_version"], told["dry_run"]) == (1, True)
+    output = json.loads(capfd.readouterr().out)
+    head, _, body = output["request"].partition("\n\n")
+    assert (output["schema_version"], output["dry_run"]) == (1, True)
     assert json.loads(body) == {"prompt": "fox", "svg": {"a": [1]}, "seed": 5, **wanted}
     assert "x-one: a:b" in head.splitlines()
     assert not any(line.startswith("accept:") for line in head.splitlines())
@@ -120,8 +124,8 @@ def test_all_options_reach_the_request(capfd: pytest.CaptureFixture[str]) -> Non
     assert json.loads(capfd.readouterr().out.partition("\n\n")[2]) == {"prompt": "fox"}
 
 
-def test_options_of_the_service_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arguments of the service arrive under their own names; those not given are left to the library."""
+def test_options_reach_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes only the given options on, under the names of their arguments."""
     seen: dict[str, object] = {}
 
     class Spy(ImageService):
@@ -148,7 +152,7 @@ def test_options_of_the_service_reach_it(monkeypatch: pytest.MonkeyPatch) -> Non
     seen.clear()
     assert run(["create", "fox", "--dry-run", "--seed", "7", "--latency", "0"]) == 0
     seen.pop("plugins")
-    assert seen.pop("state_folder").name == "imgkit"
+    assert Path(str(seen.pop("state_folder"))).name == "imgkit"
     assert seen == {"client_options": {"seed": "7", "latency_s": 0.0}}
 
 
@@ -159,38 +163,38 @@ def test_options_of_the_service_reach_it(monkeypatch: pytest.MonkeyPatch) -> Non
     (["--prompt-file", "p.txt"], "line one\nline two"),
     (["--prompt-file", "-"], "piped 🦊"),
 ])  # fmt: skip
-def test_prompts_come_from_where_they_are(
+def test_prompt_sources(
     monkeypatch: pytest.MonkeyPatch, prompts: list[str], args: list[str], prompt: str
 ) -> None:
-    """A prompt that looks like an option, one in a file and one in a pipe arrive as they are."""
+    """Passes prompts from arguments, files and pipes on unchanged."""
     Path("p.txt").write_bytes(b"\xef\xbb\xbfline one\nline two\r\n")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("piped 🦊\n".encode())))
     assert run(["create", *args]) == 0
     assert prompts == [prompt]
 
 
-def test_edit_takes_pictures_and_then_the_prompt() -> None:
-    """The last word is the prompt, unless it comes from a file."""
+def test_arguments_of_edit() -> None:
+    """Takes the last word as the prompt, unless a file has it."""
     Path("p.txt").write_text("a hat")
-    many = {"images": "many", "prompt": True}
-    assert values.split_words(["a.png", "b.png", "a hat"], None, **many) == (["a.png", "b.png"], "a hat")
-    assert values.split_words(["a.png", "b.png"], "p.txt", **many) == (["a.png", "b.png"], "a hat")
+    split = partial(values.split_arguments, images="many", prompt=True)
+    assert split(["a.png", "b.png", "a hat"], None) == (["a.png", "b.png"], "a hat")
+    assert split(["a.png", "b.png"], "p.txt") == (["a.png", "b.png"], "a hat")
     with pytest.raises(click.UsageError, match="IMAGE is missing"):
-        values.split_words([], "p.txt", **many)
+        split([], "p.txt")
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    (b"\xff\xfe", "not UTF-8"), (b"x" * (values.MOST_PROMPT_BYTES + 1), "over 1000000 bytes"),
+    (b"\xff\xfe", "not UTF-8"), (b"x" * (values.MAX_PROMPT_BYTES + 1), "over 1000000 bytes"),
 ])  # fmt: skip
-def test_a_prompt_file_that_is_none(capfd: pytest.CaptureFixture[str], content: bytes, words: str) -> None:
-    """What cannot be a prompt is refused before anything is sent."""
+def test_invalid_prompt_file(capfd: pytest.CaptureFixture[str], content: bytes, words: str) -> None:
+    """Rejects a prompt file that is too long or not UTF-8."""
     Path("p.txt").write_bytes(content)
     assert run(["create", "--prompt-file", "p.txt"]) == 2
     assert words in capfd.readouterr().err
 
 
-def test_the_three_operations_in_a_row(capfd: pytest.CaptureFixture[str]) -> None:
-    """A picture is created, edited with a mask of its own, and varied into a pattern."""
+def test_three_operations(capfd: pytest.CaptureFixture[str]) -> None:
+    """Creates, edits and varies an image."""
     assert run(["create", "fox", "-o", "fox.png", "--background", "transparent", *SMALL]) == 0
     assert run(["edit", "fox.png", "a hat", "--mask", "fox.png", "-o", "hat.png"]) == 0
     assert run(["variation", "hat.png", "--n", "2", "-o", "out/{operation}-{index}.{ext}"]) == 0

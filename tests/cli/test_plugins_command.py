@@ -1,4 +1,4 @@
-"""`imgkit plugins`, and what `backends` and `doctor` say of installed plugins."""
+"""The command `imgkit plugins`; installed plugins in `backends` and `doctor`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.cli.support import command, environment, imgkit
+from tests.cli.support import build_command, build_environment, run_imgkit
 from tests.support.plugin_packages import BACKEND, install
 from tests.support.processes import run_process
 
@@ -14,27 +14,27 @@ BLOCK = {"IMGKIT_BLOCK_PLUGINS": "zeta"}
 OWN = ["cache", "logging", "recorder", "retry", "telemetry"]
 
 
-def installed(folder: Path) -> dict[str, str]:
-    """Install one good plugin, one to block and one that exits; return the environment for them."""
+def install_plugins(folder: Path) -> dict[str, str]:
+    """Install a good plugin, one to block and one that exits; return their environment."""
     install(folder, "acme", BACKEND)
     install(folder, "exits", "import sys; sys.exit('bye')", version="3.0")
     install(folder, "zeta")
     return {"PYTHONPATH": str(folder), **BLOCK}
 
 
-def listing(*args: str, cwd: Path, env: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Return the JSON listing by name."""
-    done = imgkit("plugins", "--json", *args, cwd=cwd, env=env)
+def list_plugins(*args: str, cwd: Path, env: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the JSON entries by name."""
+    done = run_imgkit("plugins", "--json", *args, cwd=cwd, env=env)
     assert (done.returncode, done.stderr) == (0, b"")
-    told = json.loads(done.stdout)
-    assert told["schema_version"] == 1
-    return {entry["name"]: entry for entry in told["plugins"]}
+    output = json.loads(done.stdout)
+    assert output["schema_version"] == 1
+    return {entry["name"]: entry for entry in output["plugins"]}
 
 
-def test_listed_without_being_imported(tmp_path: Path) -> None:
-    """Without --load each plugin has its line, and no module of a stranger is imported."""
-    env = installed(tmp_path)
-    done = imgkit("plugins", cwd=tmp_path, env=env)
+def test_list_without_import(tmp_path: Path) -> None:
+    """Prints each plugin without importing it."""
+    env = install_plugins(tmp_path)
+    done = run_imgkit("plugins", cwd=tmp_path, env=env)
     assert (done.returncode, done.stderr) == (0, b"")
     lines = [line.split(maxsplit=3) for line in done.stdout.decode().splitlines()]
     assert [line[0] for line in lines] == [*OWN, "acme", "exits", "zeta"]
@@ -44,18 +44,21 @@ def test_listed_without_being_imported(tmp_path: Path) -> None:
         ["exits", "imgkit-exits", "3.0", "installed"],
         ["zeta", "imgkit-zeta", "1.2", "blocked: by IMGKIT_BLOCK_PLUGINS"],
     ]
-    program = command()[-1].replace("sys.exit(main())", "sys.exit(main() or print([n for n in sys.modules "
-        "if n.startswith('imgkit_') or n in ('requests', 'aiohttp', 'opentelemetry')]))")  # fmt: skip
-    argv = [*command()[:-1], program, "plugins"]
+    program = build_command()[-1].replace(
+        "sys.exit(main())",
+        "sys.exit(main() or print([n for n in sys.modules if n.startswith('imgkit_') or n in "
+        "('requests', 'aiohttp', 'opentelemetry')]))",
+    )
+    argv = [*build_command()[:-1], program, "plugins"]
     traced = run_process(
-        argv, cwd=tmp_path, env=environment(**env), capture_output=True, timeout=50, text=True
+        argv, cwd=tmp_path, env=build_environment(**env), capture_output=True, timeout=50, text=True
     )
     assert traced.stdout.splitlines()[-1] == "[]"
 
 
-def test_listed_with_their_hooks(tmp_path: Path) -> None:
-    """With --load hooks are told, and why a plugin is broken; a blocked one stays unimported."""
-    found = listing("--load", cwd=tmp_path, env=installed(tmp_path))
+def test_list_hooks(tmp_path: Path) -> None:
+    """Prints hooks and failures with --load; does not import a blocked plugin."""
+    found = list_plugins("--load", cwd=tmp_path, env=install_plugins(tmp_path))
     assert found["acme"] == {
         "name": "acme", "distribution": "imgkit-acme", "version": "1.2", "state": "loaded", "reason": None,
         "hooks": ["imgkit_backends", "imgkit_plugins"],
@@ -66,30 +69,30 @@ def test_listed_with_their_hooks(tmp_path: Path) -> None:
     assert "imgkit_retry_wait" in found["retry"]["hooks"]
 
 
-def test_nothing_is_loaded_with_an_empty_list(tmp_path: Path) -> None:
-    """An empty IMGKIT_PLUGINS blocks all, also with --load."""
-    env = {**installed(tmp_path), "IMGKIT_PLUGINS": ""}
-    found = listing("--load", cwd=tmp_path, env=env)
+def test_empty_allow_list(tmp_path: Path) -> None:
+    """Blocks all plugins if IMGKIT_PLUGINS is empty."""
+    env = {**install_plugins(tmp_path), "IMGKIT_PLUGINS": ""}
+    found = list_plugins("--load", cwd=tmp_path, env=env)
     assert {found[name]["state"] for name in ("acme", "exits", "zeta")} == {"blocked"}
     assert found["acme"]["reason"] == "it is not in IMGKIT_PLUGINS"
 
 
-def test_backends_of_plugins_are_listed(tmp_path: Path) -> None:
-    """`imgkit backends` has those of installed plugins; `create` answers with one."""
+def test_backend_of_a_plugin(tmp_path: Path) -> None:
+    """Lists the backend of an installed plugin, and uses it."""
     install(tmp_path, "acme", BACKEND)
     env = {"PYTHONPATH": str(tmp_path)}
-    assert b"acme-memory  loads" in imgkit("backends", cwd=tmp_path, env=env).stdout
+    assert b"acme-memory  loads" in run_imgkit("backends", cwd=tmp_path, env=env).stdout
     args = ("create", "a fox", "--backend", "acme-memory", "-o", "fox.png", "--no-sidecar")
-    done = imgkit(*args, cwd=tmp_path, env=env)
+    done = run_imgkit(*args, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "fox.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_broken_plugin_fails_the_doctor(tmp_path: Path) -> None:
-    """`imgkit doctor` names the broken plugin, notes the blocked one, and ends with 1."""
-    done = imgkit("doctor", cwd=tmp_path, env=installed(tmp_path))
+def test_broken_plugin_in_doctor(tmp_path: Path) -> None:
+    """Fails for the broken plugin, and notes the blocked one."""
+    done = run_imgkit("doctor", cwd=tmp_path, env=install_plugins(tmp_path))
     lines = done.stdout.decode().splitlines()
-    assert (done.returncode, lines[-1]) == (1, "1 to mend")
+    assert (done.returncode, lines[-1]) == (1, "1 problem found.")
     assert "ok     plugin 'acme' (imgkit-acme 1.2) loads" in lines
     assert "wrong  plugin 'exits' (imgkit-exits 3.0) is broken: SystemExit: bye" in lines
     assert "note   plugin 'zeta' (imgkit-zeta 1.2) is blocked: by IMGKIT_BLOCK_PLUGINS" in lines

@@ -1,4 +1,4 @@
-"""`imgkit recover`: pictures out of what a crash, a cut connection or a full disk left behind."""
+"""The command `imgkit recover`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from imgkit.cli.run import run
 from imgkit.default_plugins.spool import open_spool
-from tests.cli.support import CANARY, clear, command, environment, imgkit
+from tests.cli.support import CANARY, build_command, build_environment, clear_environment, run_imgkit
 from tests.support.pictures import encoded, noise
 from tests.support.processes import start_process
 from tests.support.wire_server import Line, WireServer, head, reply
@@ -22,47 +22,55 @@ BODY = json.dumps({"data": [{"b64_json": encoded(one)} for one in PICTURES]}).en
 
 
 @pytest.fixture(autouse=True)
-def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    clear(monkeypatch, tmp_path)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clear_environment(monkeypatch, tmp_path)
     monkeypatch.setenv("IMGKIT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
 
 
-def create(server: WireServer, *more: str) -> list[str]:
+def build_create_command(server: WireServer, *more: str) -> list[str]:
+    """Return the arguments of a creation at a server."""
     return ["create", "a fox", "--backend=requests", f"--base-url={server.base_url}", "--no-retry", *more]
 
 
-def real(tmp_path: Path) -> dict[str, str]:
-    return environment(IMGKIT_HOME=str(tmp_path / "home"), OPENAI_API_KEY=CANARY)
+def build_process_environment(tmp_path: Path) -> dict[str, str]:
+    """Return the environment of a real process."""
+    return build_environment(IMGKIT_HOME=str(tmp_path / "home"), OPENAI_API_KEY=CANARY)
 
 
-def records(tmp_path: Path) -> list[Any]:
+def list_records(tmp_path: Path) -> list[Any]:
+    """Return the replies in the spool."""
     return open_spool(tmp_path / "home").list_replies()
 
 
-def until(done: Any) -> None:
+def wait_until(done: Any) -> None:
+    """Wait until a condition is true, 20 s at most."""
     end = time.monotonic() + 20
     while not done():
         assert time.monotonic() < end, "it takes too long"
         time.sleep(0.02)
 
 
-def test_a_killed_process_loses_nothing(tmp_path: Path, capsys: Any) -> None:
-    """Killed in the middle of the second picture: the first one is there, byte for byte."""
+def test_killed_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Recovers the first image, and the part of the second one that had arrived."""
 
     def script(line: Line) -> None:
         line.send(head(200, {"content-length": str(len(BODY)), "x-request-id": "req_k"}) + BODY[:-1500])
         line.until_client_leaves()
 
     with WireServer(script) as server:
-        process = start_process(command(*create(server)), cwd=tmp_path, env=real(tmp_path))
+        process = start_process(
+            build_command(*build_create_command(server)),
+            cwd=tmp_path,
+            env=build_process_environment(tmp_path),
+        )
         part = "home/spool/*/1.part"
-        until(lambda: any(path.stat().st_size > 1000 for path in tmp_path.glob(part)))
+        wait_until(lambda: any(path.stat().st_size > 1000 for path in tmp_path.glob(part)))
         assert run(["recover"]) == 0
-        assert "nothing is kept" in capsys.readouterr().err
+        assert "There are no replies to recover." in capsys.readouterr().err
         process.send_signal(signal.SIGKILL)
         process.wait(20)
-    (record,) = records(tmp_path)
+    (record,) = list_records(tmp_path)
     assert record.state == "orphaned"
 
     assert run(["recover", "--list"]) == 0
@@ -72,29 +80,31 @@ def test_a_killed_process_loses_nothing(tmp_path: Path, capsys: Any) -> None:
     assert "process ended" in line
 
     assert run(["recover", "-o", "out/"]) == 9
-    out, told = capsys.readouterr()
+    out, output = capsys.readouterr()
     paths = [Path(name) for name in out.split()]
     assert [path.suffix for path in paths] == [".png", ".png"]
     assert paths[0].read_bytes() == PICTURES[0]
     assert PICTURES[1].startswith(paths[1].read_bytes())
-    assert "cut off" in told
-    assert "stays" in told
-    story = json.loads(Path(f"{paths[0]}.json").read_text())
-    assert (story["prompt"], story["request_id"], story["recovered"]) == ("a fox", "req_k", True)
+    assert "the reply was cut off" in output
+    assert "stays" in output
+    sidecar = json.loads(Path(f"{paths[0]}.json").read_text())
+    assert (sidecar["prompt"], sidecar["request_id"], sidecar["recovered"]) == ("a fox", "req_k", True)
     assert not any(CANARY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
     assert run(["recover", "-o", "out/"]) == 9
     assert capsys.readouterr().out == ""
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
     assert run(["recover", "--list"]) == 0
-    assert "recovered as far as it goes" in capsys.readouterr().out
+    assert "recovered as far as possible" in capsys.readouterr().out
 
     assert run(["recover", "--drop", record.id]) == 0
-    assert records(tmp_path) == []
+    assert list_records(tmp_path) == []
 
 
-def test_what_cannot_be_saved_is_recovered(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
-    """The folder is gone when the pictures come: they are kept, named, and recovered whole."""
+def test_vanished_output_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recovers complete images after their folder has vanished."""
     out = tmp_path / "out"
     out.mkdir()
 
@@ -104,58 +114,62 @@ def test_what_cannot_be_saved_is_recovered(tmp_path: Path, capsys: Any, monkeypa
         reply(200, BODY)(line)
 
     with WireServer(script) as server:
-        done = imgkit(*create(server, "-o", "out/"), cwd=tmp_path, env=real(tmp_path))
+        done = run_imgkit(
+            *build_create_command(server, "-o", "out/"), cwd=tmp_path, env=build_process_environment(tmp_path)
+        )
     assert done.returncode == 9
-    (record,) = records(tmp_path)
+    (record,) = list_records(tmp_path)
     assert str(record.folder) in done.stderr.decode()
     assert "imgkit recover" in done.stderr.decode()
     assert run(["recover", "--json", "-o", "again/"]) == 0
-    (told,) = json.loads(capsys.readouterr().out)["records"]
-    assert [Path(path).read_bytes() for path in told["images"]] == PICTURES
-    assert told["stays"] is None
-    assert records(tmp_path) == []
+    (output,) = json.loads(capsys.readouterr().out)["records"]
+    assert [Path(path).read_bytes() for path in output["images"]] == PICTURES
+    assert output["stays"] is None
+    assert list_records(tmp_path) == []
 
 
-def test_an_unreadable_reply_stays(tmp_path: Path, capsys: Any) -> None:
+def test_unreadable_reply(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Keeps a reply without images in the spool."""
     with WireServer(reply(200, b'{"data": "what"}')) as server:
-        assert run(create(server)) == 7
+        assert run(build_create_command(server)) == 7
     assert "imgkit recover" in capsys.readouterr().err
-    (record,) = records(tmp_path)
+    (record,) = list_records(tmp_path)
     assert run(["recover"]) == 9
     assert str(record.folder) in capsys.readouterr().err
     assert record.text() == b'{"data": "what"}'
 
 
-def test_urls_are_kept_in_private_files(tmp_path: Path, capsys: Any) -> None:
-    """The URL of a picture that could not be fetched can be a permission to read: it is not shown."""
+def test_urls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Writes the URL of an image to a private file, and does not print it."""
     link = "https://results.invalid/x.png?sig=SECRET"
     with WireServer(reply(200, {"data": [{"url": link}]})) as server:
-        assert run(create(server)) == 9
+        assert run(build_create_command(server)) == 9
     capsys.readouterr()
     assert run(["recover", "-o", "out/"]) == 0
-    told = capsys.readouterr().err
-    assert "SECRET" not in told
+    output = capsys.readouterr().err
+    assert "SECRET" not in output
     (kept,) = (tmp_path / "out").glob("*.url.txt")
     assert kept.read_text() == f"{link}\n"
     assert kept.stat().st_mode & 0o777 == 0o600
-    assert records(tmp_path) == []
+    assert list_records(tmp_path) == []
 
 
-def test_unknown_records(capsys: Any) -> None:
+def test_unknown_records(capsys: pytest.CaptureFixture[str]) -> None:
+    """Names `--list` for an unknown id; an empty list is no error."""
     assert run(["recover", "--drop", "nothing"]) == 2
     assert "recover --list" in capsys.readouterr().err
     assert run(["recover", "--list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"schema_version": 1, "records": []}
 
 
-def test_a_state_folder_that_cannot_be_used(tmp_path: Path, capsys: Any) -> None:
-    """The picture comes all the same, and the command says what it could not do."""
+def test_unusable_state_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Makes the image all the same, with a warning about the state folder."""
     (tmp_path / "home").write_text("")
     with WireServer(reply(200, BODY)) as server:
-        assert run(create(server, "-o", "x.png")) == 0
-        assert "state_folder" in capsys.readouterr().err
+        assert run(build_create_command(server, "-o", "x.png")) == 0
+        assert "state folder" in capsys.readouterr().err
     with WireServer(reply(200, b'{"data": "what"}')) as server:
-        assert run(create(server, "-o", "y.png")) == 7
+        assert run(build_create_command(server, "-o", "y.png")) == 7
     assert len(list(tmp_path.glob("imgkit-unsaved-*"))) == 1
     assert run(["recover"]) == 2
     assert "--state-folder" in capsys.readouterr().err

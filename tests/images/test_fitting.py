@@ -101,8 +101,8 @@ def floating() -> bytes:
 
 
 CASES = {
-    "cmyk": Case(lambda: saved(two("CMYK"), "JPEG", quality=95), "is a CMYK JPEG. Convert it to RGB, or pass "
-                 'prepare="fit"', "Converted from CMYK to RGB", "jpeg"),
+    "cmyk": Case(lambda: saved(two("CMYK"), "JPEG", quality=95), "is a CMYK JPEG. Convert it to RGB.",
+                 "Converted from CMYK to RGB", "jpeg"),
     "palette": Case(lambda: saved(two().quantize(4)), "has a palette", "Converted to full colours"),
     "palette and alpha": Case(lambda: saved(two().quantize(4), transparency=b"\xff\xff\xff\xff\x00"[:4]),
                               "has a palette", "Converted to full colours", mode="RGBA"),
@@ -128,6 +128,8 @@ def test_unfitting_images(kind: str, cleanup: ExitStack) -> None:
     case = CASES[kind]
     data = case.data()
     fields = refusal(lambda: check_fit(open_file(data, "image", cleanup), case.needs))
+    with pytest.raises(InvalidRequestError, match='Or pass prepare="fit"'):
+        check_fit(open_file(data, "image", cleanup), case.needs)
     assert case.problem in fields["image"]
     fitted, changes = fit(data, case.needs, cleanup)
     assert any(change.startswith("image: ") and case.change in change for change in changes), changes

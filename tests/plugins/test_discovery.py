@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.support import environment
+from tests.cli.support import build_environment
 from tests.support.plugin_packages import BACKEND, GOOD, install
 from tests.support.processes import run_process
 
@@ -22,7 +22,7 @@ def run_python(
     """Run a program that must succeed with the plugins in `folder`; return its stdout and stderr."""
     done = run_process(
         [sys.executable, *flags, "-c", f"import sys, imgkit; {program}"],
-        env=environment(PYTHONPATH=str(folder), **(env or {})),
+        env=build_environment(PYTHONPATH=str(folder), **(env or {})),
         capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

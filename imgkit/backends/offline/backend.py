@@ -53,7 +53,10 @@ class OfflineBackend:
         given = options.client_options
         latency = given.get("latency_s", 0.0)
         if isinstance(latency, bool) or not isinstance(latency, int | float) or not 0 <= latency <= 3600:
-            raise ConfigurationError(f"client_options: latency_s must be 0 to 3600 seconds, not {latency!r}.")
+            raise ConfigurationError(
+                f"client_options.latency_s must be 0 to 3600 seconds, not {latency!r}.",
+                field="client_options.latency_s",
+            )
         self._latency_s = float(latency)
         simulate = given.get("simulate")
         self._fault: Fault | None = find_fault(simulate) if simulate is not None else None

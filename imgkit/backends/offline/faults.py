@@ -119,6 +119,7 @@ def find_fault(simulate: object) -> Fault:
         kind = "server_error" if status >= 500 else "invalid_request_error"
         return _build_api_fault(status, f"Simulated: {phrase}.", None, kind)
     raise ConfigurationError(
-        f"client_options: simulate is an HTTP status from 400 to 599 or a fault, not {simulate!r}"
-        f"{format_suggestion(name, FAULTS_BY_NAME)}. Available faults: {', '.join(FAULTS_BY_NAME)}."
+        f"client_options.simulate must be an HTTP status from 400 to 599 or a fault, not {simulate!r}"
+        f"{format_suggestion(name, FAULTS_BY_NAME)}. Available faults: {', '.join(FAULTS_BY_NAME)}.",
+        field="client_options.simulate",
     )

@@ -73,6 +73,7 @@ class Replay:
         index = find_nearest(wanted, (summary for summary, _ in self._recordings))
         entry = None if index is None else self._recordings[index][1]
         return FixtureMissingError(
-            f"{problem}. Record it or pass strict=False.",
+            f"{problem}.",
+            hint="Record it or pass strict=False.",
             nearest=None if entry is None else f"{entry.method} {entry.url} in {entry.path}",
         )
