@@ -31,6 +31,9 @@ HEAD = Head(
 )
 
 
+EVENT = imgkit.PartialImage(0, imgkit.Image.from_bytes(b"x"))
+
+
 def build_core(**options: Any) -> Core:
     """Return the core of a closed service."""
     service = imgkit.ImageService("requests", base_url="http://127.0.0.1:1/v1", retry=False, **options)
@@ -82,7 +85,8 @@ def test_inputs_are_opened_by_effects(tmp_path: Any) -> None:
     flow = OperationFlows(build_core()).create_image_edit([path, picture()], "blue", mask=mask)
     effect = advance(flow, None)
     assert isinstance(effect, RunBlocking)
-    inputs, warnings = effect.fn()
+    prepared: Any = effect.fn()
+    inputs, warnings = prepared
     files = list(inputs)
     effect = advance(flow, (inputs, warnings))
     assert isinstance(effect, SendRequest)
@@ -141,7 +145,7 @@ def test_a_failed_save_keeps_the_paid_reply(tmp_path: Any) -> None:
     effect = advance(flow, b"")
     for _ in ("decode", "save the first"):
         assert isinstance(effect, RunBlocking)
-        first = effect.fn()
+        first: Any = effect.fn()
         effect = advance(flow, first)
     with pytest.raises(imgkit.SaveError) as caught:
         advance(flow, EffectFailed(imgkit.SaveError("disk full")))
@@ -155,11 +159,11 @@ def test_a_stray_stop_iteration_is_a_bug() -> None:
     """A StopIteration raised inside a flow is a bug of the flow, not its result."""
 
     def flow() -> Generator[Any, Any, int]:
-        yield EmitEvent("x")
+        yield EmitEvent(EVENT)
         raise StopIteration(7)
 
     steps = flow()
-    assert advance(steps, None) == EmitEvent("x")
+    assert advance(steps, None) == EmitEvent(EVENT)
     with pytest.raises(RuntimeError):
         advance(steps, None)
 

@@ -210,5 +210,6 @@ def test_parts_are_flows() -> None:
                 outcomes.append(EffectFailed(caught.value))
         end = advance(flow, outcomes)
         assert isinstance(end, Finished)
+        assert isinstance(end.value, imgkit.ImagesResponse)
         assert len(end.value) == 1
         assert len(end.value.errors) == 1

@@ -305,7 +305,7 @@ def test_an_image_is_in_memory_once(service: Any) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert isinstance(effect, EmitEvent)
-    assert effect.event.image.data == data  # type: ignore[attr-defined]  # a Completed event
+    assert effect.event.image.data == data
     assert peak < len(data) + 2_000_000
     flow.close()
 

@@ -273,7 +273,9 @@ def test_usage() -> None:
         "input_tokens_details": {"text_tokens": 7, "image_tokens": "3", "cached_tokens": 2},
         "output_tokens_details": {"image_tokens": 20},
     }  # fmt: skip
-    assert REPLY_SCHEMA.read({"usage": usage}).usage.to_usage() == Usage(
+    raw_usage = REPLY_SCHEMA.read({"usage": usage}).usage
+    assert raw_usage is not None
+    assert raw_usage.to_usage() == Usage(
         total_tokens=30,
         output_tokens=20,
         input_text_tokens=7,
@@ -302,6 +304,7 @@ def test_odd_usage_never_raises(usage: Any) -> None:
     if not isinstance(usage, dict):
         assert read.usage is None
         return
+    assert read.usage is not None
     flat = read.usage.to_usage()
     for name in ("total_tokens", "input_tokens", "output_tokens"):
         count = usage.get(name)
