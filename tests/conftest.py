@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,8 +13,6 @@ import imgkit
 from tests.support.processes import _reap_processes as _reap_processes
 
 FOREIGN = ("OPENAI_", "IMGKIT_", "AZURE_", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NETRC")
-ROOT = Path(__file__).resolve().parents[1]
-MAX_EXIT_S = 20
 
 
 @pytest.fixture(autouse=True)
@@ -71,22 +66,3 @@ def flavor(request: pytest.FixtureRequest) -> ServiceRunner:
 def http_backend(request: pytest.FixtureRequest) -> str:
     """The name of an HTTP backend."""
     return str(request.param)
-
-
-@pytest.fixture
-def start_python() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """A function that runs Python code in a child process; the fixture kills and reaps the processes."""
-    processes: list[subprocess.Popen[bytes]] = []
-
-    def start(code: str, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", code, *arguments]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait(MAX_EXIT_S)
-        assert process.stdout is not None
-        process.stdout.close()

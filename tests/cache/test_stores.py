@@ -8,8 +8,8 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from imgkit.testing.cache_store_contract import (
     expect_lease,
     make_entry,
 )
-from tests.conftest import MAX_EXIT_S
+from tests.support.processes import TIMEOUT_S, start_process
 
 _SPEC = importlib.util.spec_from_file_location("fsspec_store", "examples/stores/fsspec_store.py")
 assert _SPEC is not None
@@ -266,18 +266,20 @@ for number in itertools.count():
 """
 
 
-def test_killed_writer_leaves_whole_entries(
-    tmp_path: Path, start_python: Callable[..., subprocess.Popen[bytes]]
-) -> None:
+def test_killed_writer_leaves_whole_entries(tmp_path: Path) -> None:
     """Leaves whole entries and free leases when the writer is killed."""
     store = FolderStore(tmp_path)
     for attempt in range(12):
-        writer = start_python(WRITER, str(tmp_path))
+        writer = start_process(
+            [sys.executable, "-c", WRITER, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+        )
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"ready\n"
         time.sleep(0.003 * (attempt + 1))
         writer.send_signal(signal.SIGKILL)
-        writer.wait(MAX_EXIT_S)
+        writer.wait(TIMEOUT_S)
         for number in range(3):
             result = store.try_lease(f"{number:064d}")
             if isinstance(result, Hit):

@@ -7,8 +7,8 @@ import json
 import random
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from imgkit.cassettes.writer import build_interaction, dump_cassette, write_cass
 from imgkit.testing import cassette
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, reply
-from tests.conftest import MAX_EXIT_S
+from tests.support.processes import TIMEOUT_S, start_process
 
 BIG = png(1, 700)
 BASE64 = base64.b64encode(BIG)
@@ -201,9 +201,7 @@ while True:
 """
 
 
-def test_killed_writer_leaves_whole_cassette(
-    tmp_path: Path, start_python: Callable[..., subprocess.Popen[bytes]]
-) -> None:
+def test_killed_writer_leaves_whole_cassette(tmp_path: Path) -> None:
     """Leaves a whole cassette with all its images when the writer is killed."""
     path = tmp_path / "c.yaml"
     files = SideFiles(path)
@@ -213,10 +211,12 @@ def test_killed_writer_leaves_whole_cassette(
     random_delay = random.Random(1)
     possible = [[png(number, 60 + size) for size in range(5)] for number in (0, 1)]
     for _ in range(4):
-        writer = start_python(WRITER, str(path))
+        writer = start_process(
+            [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+        )
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"ready\n"
         time.sleep(0.005 + random_delay.random() * 0.04)
         writer.send_signal(signal.SIGKILL)
-        writer.wait(MAX_EXIT_S)
+        writer.wait(TIMEOUT_S)
         assert [exchange.reply for exchange in read_exchanges(path)] in possible
