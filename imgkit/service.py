@@ -111,7 +111,7 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image]):
 
     def _new_driver(self, flow: Flow[T], timeout_s: object) -> Driver[T]:
         if self._closed:
-            raise ServiceClosedError("this service is closed: make a new one")
+            raise ServiceClosedError("This service is closed. Make a new one.")
         return Driver(self._record(flow), self._backend, self._new_transfer(timeout_s), self._watchdog)
 
     def _make_fetcher(self) -> Callable[[str], bytes]:
@@ -241,13 +241,13 @@ class AsyncImageService(ServiceBase["PendingCall[ImagesResponse]", AsyncImageStr
 
         loop = asyncio.get_running_loop()
         if self._closed:
-            raise ServiceClosedError("this service is closed: make a new one")
+            raise ServiceClosedError("This service is closed. Make a new one.")
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:
             raise ServiceClosedError(
-                "this AsyncImageService belongs to another event loop: make one inside each asyncio.run, "
-                "or use ImageService"
+                "This AsyncImageService belongs to another event loop. Make one inside each asyncio.run, "
+                "or use ImageService."
             )
         driver = AsyncDriver(
             self._record(flow),

@@ -155,7 +155,7 @@ model='gpt-image-2')
         if isinstance(request, str):
             request = CreateImageRequest(prompt=request, **_check_field_names(fields))
         elif fields:
-            raise InvalidRequestError(dict.fromkeys(fields, "goes into the request object"))
+            raise InvalidRequestError(dict.fromkeys(fields, "Belongs into the request object."))
         kind = type(request)
         valid = validate_request(kind, {name: getattr(request, name) for name in field_names(kind)})
         return self._core.settings.estimate(valid, partial_images)
@@ -241,7 +241,7 @@ def _retry_plugins(setup: Setup) -> list[object]:
     if isinstance(retry, RetryPlugin):
         return [retry]
     if not isinstance(retry, bool):
-        raise ConfigurationError(f"retry is True, False or a RetryPlugin, not {retry!r}")
+        raise ConfigurationError(f"retry must be True, False or a RetryPlugin, not {retry!r}.")
     if not retry or _has_plugin(setup, RetryPlugin):
         return []
     return [NoWaitRetry() if setup.is_replay else RetryPlugin()]

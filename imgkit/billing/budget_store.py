@@ -143,7 +143,7 @@ class BudgetStore:
         except (sqlite3.Error, OSError) as error:
             place = f"in {str(self._folder / FILE)!r}" if self._folder else "in memory"
             raise ConfigurationError(
-                f"the budget {place} cannot be read or written ({error}): mend that, or give another folder"
+                f"Cannot read or write the budget {place} ({error}). Repair it, or give another folder."
             ) from None
 
     def _connect(self) -> sqlite3.Connection:

@@ -108,7 +108,7 @@ class ReservationGroup:
         paths = [path for path in kept if path]
         if paths and hasattr(error, "spool_path"):
             error.spool_path = paths[0]
-            error.add_note(f"what arrived is kept in {paths[0]}: `imgkit recover` makes pictures of it")
+            error.add_note(f"The received part is kept in {paths[0]}. `imgkit recover` restores its images.")
 
     def abort(self, error: BaseException) -> None:
         """End the reservations of an interrupted call. Quick; does nothing after another end."""

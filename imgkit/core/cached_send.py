@@ -42,12 +42,12 @@ FIRST_POLL_S, MAX_POLL_S = 0.01, 0.25
 
 _NOT_IN_KEY = SENSITIVE_HEADERS | {"openai-organization", "openai-project", "user-agent"}
 _INTERRUPTED = (
-    "a call with an equal request was broken off after it had been sent: a picture may have been made and "
-    "billed. Calling again pays for another one"
+    "A concurrent identical call was interrupted after it was sent. An image may have been made and billed. "
+    "Calling again pays for another image."
 )
 _DAMAGED = (
-    "the reply to a call with an equal request was damaged, so it was not kept; that call has what arrived. "
-    "Calling again pays for another one"
+    "The reply to a concurrent identical call was damaged and is not in the cache. That call has the bytes "
+    "that arrived. Calling again pays for another image."
 )
 
 
@@ -124,8 +124,8 @@ def _find_entry_or_lease(
         waited_for = answer.holder or waited_for
         if time.monotonic() + wait_s >= context.deadline:
             raise NotSentError(
-                f"another call with an equal request was still running after {context.call.timeout_s:g} s; "
-                "this one sent nothing: call again, or with a longer timeout_s"
+                f"A concurrent identical call was still running after {context.call.timeout_s:g} s. "
+                "This call sent nothing. Call again, or with a longer timeout_s."
             )
         yield from sleep(wait_s)
         wait_s = min(MAX_POLL_S, wait_s * 1.5)
@@ -211,14 +211,14 @@ def _fill_cache(context: CallContext, request: HttpRequest, lease: CacheLease) -
     decoded, download_error = yield from _download_all(context.core, fetched.decoded)
     if download_error is not None:
         yield from run_blocking(partial(lease.abandon, to_failure(download_error)))
-        warning: str | None = f"the reply was not kept in the cache: {download_error}"
+        warning: str | None = f"The reply was not kept in the cache: {download_error}"
     elif is_whole(decoded):
         entry = to_entry(context.request, context.core.target.model, head, decoded, time.time())
         warning = yield from run_blocking(partial(lease.commit, entry))
     else:
         failure = to_failure(UnreadableReplyError(_DAMAGED, request_id=head.request_id))
         yield from run_blocking(partial(lease.abandon, failure))
-        warning = "the reply is damaged, and was not kept in the cache"
+        warning = "The reply is damaged and was not kept in the cache."
     return _with_warnings(FetchedImages(head, decoded), [warning] if warning else [])
 
 
@@ -247,7 +247,7 @@ def _with_warnings(fetched: FetchedImages, warnings: list[str]) -> FetchedImages
 
 
 def _describe_store_failure(cache: Resource[CacheStore], error: Exception) -> str:
-    return f"the cache of {cache.origin} failed, and the call went on without it ({describe_error(error)})"
+    return f"The cache of {cache.origin} failed; the call went on without it ({describe_error(error)})"
 
 
 def cache_key(request: HttpRequest, core: Core, salt: str = "0") -> str:

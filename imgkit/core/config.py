@@ -90,7 +90,7 @@ def check_seconds(name: str, value: object) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_DURATION_S:
         raise ConfigurationError(
-            f"{name} must be a positive number of seconds, at most a week, not {value!r}", field=name
+            f"{name} must be a positive number of seconds, at most a week, not {value!r}.", field=name
         )
     return float(value)
 
@@ -108,7 +108,7 @@ def parse_limits(config: ServiceConfig) -> Limits:
 def check_count(name: str, value: object) -> int:
     """Return a whole number from 1 on. Raises `ConfigurationError` for anything else."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"{name} must be a whole number from 1 on, not {value!r}", field=name)
+        raise ConfigurationError(f"{name} must be a whole number from 1 on, not {value!r}.", field=name)
     return value
 
 
@@ -124,15 +124,15 @@ def resolve_state_folder(given: str | PathLike[str] | None) -> Path | None:
         return None
     if not isinstance(given, str | PathLike) or not isinstance(text := os.fspath(given), str) or "\0" in text:
         raise ConfigurationError(
-            "state_folder must be the path of a folder, as str or os.PathLike", field="state_folder"
+            "state_folder must be the path of a folder, as str or os.PathLike.", field="state_folder"
         )
     if not text:
-        raise ConfigurationError("state_folder is empty: give the path of a folder", field="state_folder")
+        raise ConfigurationError("state_folder is empty. Give the path of a folder.", field="state_folder")
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
         raise ConfigurationError(
-            f"state_folder {text[:200]!r} cannot be found: {error}", field="state_folder"
+            f"Cannot find state_folder {text[:200]!r}: {error}", field="state_folder"
         ) from None
 
 
@@ -184,7 +184,7 @@ def _check_header_value(name: str, value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not re.fullmatch(r"[\x20-\x7e]+", value.strip()):
-        raise ConfigurationError(f"{name} must be printable ASCII text that is not empty", field=name)
+        raise ConfigurationError(f"{name} must be printable ASCII text that is not empty.", field=name)
     return value.strip()
 
 
@@ -209,6 +209,6 @@ def resolve_proxy(config: ServiceConfig, base_url: str) -> str | None:
             return None
     if not isinstance(proxy, str) or not re.match(r"https?://[^\s/]", proxy):
         raise ConfigurationError(
-            f"{source} must be the URL of an HTTP proxy, such as 'http://proxy.example:3128'", field=source
+            f"{source} must be the URL of an HTTP proxy, such as 'http://proxy.example:3128'.", field=source
         )
     return proxy

@@ -88,7 +88,7 @@ def parse_options(arguments: Mapping[str, Any]) -> CallOptions:
     if cache is not None and cache not in _CACHE_MODES:
         problems["cache"] = _describe_choice(cache, _CACHE_MODES)
     if type(replica) is not int or replica < 0:
-        problems["replica"] = "must be a whole number from 0 on"
+        problems["replica"] = "Must be a whole number from 0 on."
     if problems:
         raise InvalidRequestError(problems)
     if strategy not in _STRATEGIES:
@@ -104,7 +104,7 @@ def parse_options(arguments: Mapping[str, Any]) -> CallOptions:
 
 
 def _describe_choice(given: object, choices: tuple[str, ...]) -> str:
-    return f"is {str(given)[:40]!r}: give one of {', '.join(map(repr, choices))}"
+    return f"Unknown value {str(given)[:40]!r}. Choose one of {', '.join(map(repr, choices))}."
 
 
 class FetchedImages(NamedTuple):

@@ -122,9 +122,9 @@ def build_core(
     """
     _check_default_backend(config)
     if isinstance(config.plugins, str) or not isinstance(config.plugins, Iterable):
-        raise ConfigurationError("plugins must be a list of plugins")
+        raise ConfigurationError("plugins must be a list of plugins.")
     if config.client_options is not None and not isinstance(config.client_options, Mapping):
-        raise ConfigurationError("client_options must be a mapping")
+        raise ConfigurationError("client_options must be a mapping.")
     members = register_plugins(config.plugins)
     table = build_hook_table(members)
     spec, load_backend = _find_backend(_backend_argument(config) or DEFAULT_BACKEND, table)
@@ -214,7 +214,7 @@ def _offline_options(config: ServiceConfig, spec: BackendSpec) -> dict[str, obje
     if config.strict is not True:
         options["strict"] = config.strict
     if options and spec.name != DEFAULT_BACKEND:
-        raise ConfigurationError(f"{' and '.join(options)}: for the {DEFAULT_BACKEND} backend only")
+        raise ConfigurationError(f"{' and '.join(options)}: only the {DEFAULT_BACKEND} backend takes this.")
     return options
 
 
@@ -229,7 +229,7 @@ def _find_backend(
     instance = named
     if not hasattr(named, "open") or not hasattr(named, "errors"):
         raise ConfigurationError(
-            f"backend: a {type(named).__name__} is neither a name nor a backend (see imgkit.backends)"
+            f"backend: a {type(named).__name__} is neither a name nor a backend. See imgkit.backends."
         )
     spec = BackendSpec(
         name=getattr(named, "name", type(named).__name__),

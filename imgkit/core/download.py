@@ -48,7 +48,7 @@ def fetch_image(core: Core, url: str) -> Flow[bytes]:
                 f"The image at {safe_url(url)} could not be fetched ({scrub(str(error), limit=200)}).",
                 hint="It exists: try image.data or service.download(image) again before its link expires.",
             ) from None
-    raise DownloadError(f"{safe_url(url)}: more than {MAX_REDIRECTS} redirects")
+    raise DownloadError(f"{safe_url(url)} redirects more than {MAX_REDIRECTS} times.")
 
 
 def build_download_request(core: Core, url: str) -> HttpRequest:
@@ -70,12 +70,12 @@ def build_download_request(core: Core, url: str) -> HttpRequest:
         except ValueError:
             pass  # the port is no number: refused below
     why = (
-        "this backend cannot check where it connects to, so it fetches from the API's own origin only"
+        "This backend cannot check the address it connects to, so it fetches only from the API's origin"
         if url.startswith("https://") and not core.fetches_anywhere
-        else "only https URLs, and those of the API's own origin, are fetched"
+        else "imgkit fetches https URLs, and URLs of the API's own origin"
     )
     raise DownloadBlockedError(
-        f"{safe_url(url)} is not fetched: {why}.",
+        f"{safe_url(url)} is not fetched. {why}.",
         hint='The URL is in image.url; or pass response_format="b64_json".',
     )
 
@@ -84,18 +84,18 @@ def _join_location(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError:
-        raise DownloadError(f"{safe_url(url)} redirects to something that is no URL") from None
+        raise DownloadError(f"{safe_url(url)} redirects to an invalid URL.") from None
 
 
 def _read_image(core: Core, url: str, head: Head) -> Flow[bytes]:
     if head.status in _EXPIRED_STATUSES:
         raise LinkExpiredError(
-            f"{safe_url(url)} is not served any more (HTTP {head.status}): links to results live for about "
-            "an hour. The image is not generated again by itself.",
+            f"{safe_url(url)} is no longer served (HTTP {head.status}). Links to results live for about an "
+            "hour. imgkit does not generate the image again.",
             hint="Pass save_to=… to download with the call.",
         )
     if head.status != 200:
-        raise DownloadError(f"{safe_url(url)} answered HTTP {head.status}: try again")
+        raise DownloadError(f"{safe_url(url)} answered HTTP {head.status}. Try again.")
     data = io.BytesIO()  # its value is not a copy, unlike that of a bytearray
     limit = core.limits.max_download_bytes
     length = head.headers.get("content-length", "")
@@ -105,14 +105,14 @@ def _read_image(core: Core, url: str, head: Head) -> Flow[bytes]:
         too_long = data.tell() > limit
     if too_long:
         raise DownloadError(
-            f"{safe_url(url)} is over {limit} bytes.",
+            f"{safe_url(url)} exceeds {limit} bytes.",
             hint="Raise max_download_bytes to fetch it.",
             field="max_download_bytes",
         )
     if length.isascii() and length.isdigit() and data.tell() < int(length):
-        raise DownloadError(f"{safe_url(url)} ended after {data.tell()} of {length} bytes: try again")
+        raise DownloadError(f"{safe_url(url)} ended after {data.tell()} of {length} bytes. Try again.")
     content = data.getvalue()
     if sniff(content[:1024]) is None:
         start = scrub(content[:300].decode("utf-8", "replace"), limit=200)
-        raise DownloadError(f"{safe_url(url)} is no picture but {start!r}")
+        raise DownloadError(f"{safe_url(url)} holds no image but {start!r}.")
     return content

@@ -39,7 +39,7 @@ def describe_call(core: Core, operation: str, args: Sequence[object], kwargs: Ma
         ImgkitError: as the call itself would raise it before sending.
     """
     if operation not in OPERATIONS:
-        raise ConfigurationError(f"there is no operation {operation!r}; there are {', '.join(OPERATIONS)}")
+        raise ConfigurationError(f"Unknown operation {operation!r}. Available: {', '.join(OPERATIONS)}.")
     # The call uses no observers, no cache and no ledgers: nothing happens.
     core = core._replace(table=replace(core.table, observers=()), resources=PluginResources())
     try:
@@ -60,7 +60,7 @@ def _key_header(core: Core) -> str:
 def _describe_requests(
     request: HttpRequest, count: int, extra_headers: Mapping[str, str] | None = None
 ) -> str:
-    others = f"\n({count} such requests, for all the pictures that are asked for)\n" if count > 1 else ""
+    others = f"\n({count} such requests, for all images of the call)\n" if count > 1 else ""
     return describe_request(request, extra_headers) + others
 
 
@@ -92,9 +92,11 @@ def _step_to_request(flow: Flow[object]) -> tuple[HttpRequest, int]:
                 case RunParallel(flows, _):
                     return _step_to_request(flows[0])[0], len(flows)
                 case Finished():
-                    raise ConfigurationError("the call would send nothing")
+                    raise ConfigurationError("The call would send nothing.")
                 case effect:
-                    raise ConfigurationError(f"cannot be shown without sending: {type(effect).__name__}")
+                    raise ConfigurationError(
+                        f"The request cannot be shown without sending it: {type(effect).__name__}."
+                    )
     finally:
         flow.close()
 

@@ -118,6 +118,6 @@ def _check_markup(
     if fitting.has_moved_pixels(before, after):
         size = format_size(after.kind.width or 0, after.kind.height or 0)
         raise InvalidRequestError(
-            {markup.field: f"is drawn over the picture as it was, which has been made to fit ({size} pixels "
-             "now): make the picture fit first, and draw over that."}
+            {markup.field: f"The markup was drawn over the original image, which was fitted to {size} "
+             "pixels. Fit the image first, and draw the markup over the result."}
         )  # fmt: skip

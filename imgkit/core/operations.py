@@ -377,7 +377,8 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
 
 def _download(core: Core, image: Image, timeout_s: float | None) -> Flow[Image]:
     if not isinstance(image, Image):
-        raise InvalidRequestError({"image": f"is a {type(image).__name__}: give an image of a reply"})
+        problem = f"A {type(image).__name__} is no image of a response. Give an image of a response."
+        raise InvalidRequestError({"image": problem})
     if timeout_s is not None:
         check_seconds("timeout_s", timeout_s)
     return (yield from ensure_downloaded(core, image))

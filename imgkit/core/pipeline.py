@@ -199,7 +199,7 @@ def _send_part(
     """
     if fatal:
         raise NotSentError(
-            f"nothing was sent for this part of the call: another ended with {type(fatal[0]).__name__}",
+            f"Nothing was sent for this part of the call: another part ended with {type(fatal[0]).__name__}.",
             permanent=True,
         )
     core, started = part.core, time.monotonic()
@@ -231,7 +231,7 @@ def most_serious_error(errors: list[ImgkitError]) -> ImgkitError:
     others = [error for error in errors if error is not chosen]
     if others:
         chosen.add_note(
-            f"{len(others)} more requests of this call ended without pictures, such as: {others[0]}"
+            f"{len(others)} more requests of this call ended without images. One of them: {others[0]}"
         )
     return chosen
 
@@ -301,6 +301,4 @@ def _check_reference(core: Core, request: ImageRequest, field: str) -> None:
     takes = isinstance(request, CreateImageEditRequest) and core.provider.takes_references
     if not takes:
         what = f"{request.operation} of provider {core.provider_name}"
-        raise InvalidRequestError(
-            {field: f"is an ImageReference, which {what} does not take: give the picture"}
-        )
+        raise InvalidRequestError({field: f"{what} does not take an ImageReference. Give the image itself."})

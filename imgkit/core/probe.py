@@ -84,7 +84,7 @@ def probe_host(core: Core) -> Flow[Probe]:
     """
     request = core.provider.models_request(core.target)
     if request is None:
-        raise ConfigurationError(f"provider {core.provider_name} has no free request to ask")
+        raise ConfigurationError(f"Provider {core.provider_name} has no free request for a probe.")
     call = Call(
         id=uuid.uuid4().hex,
         operation="create_image",  # the key is for this; no observer sees the call

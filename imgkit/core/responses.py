@@ -153,7 +153,7 @@ def merge_responses(
     warnings = dict.fromkeys(warning for response in responses for warning in response.warnings)
     for number, error in errors.items():
         first = sum(counts[:number])
-        missing = f"pictures {first + 1} to {first + counts[number]} of {sum(counts)} are missing"
+        missing = f"Images {first + 1} to {first + counts[number]} of {sum(counts)} are missing"
         warnings[f"{missing}: {type(error).__name__}: {error}"] = None
     return replace(
         responses[0],

@@ -246,7 +246,7 @@ def read_body(context: CallContext, head: Head) -> Flow[JsonReply]:
         return reply
     raise UnreadableReplyError(
         f"HTTP {head.status} with a reply of over {limit} bytes (request id "
-        f"{head.request_id or 'not given'}): it was not read to its end and may have been billed.",
+        f"{head.request_id or 'not given'}). It was not read to its end and may have been billed.",
         hint="Ask for fewer or smaller images, or raise max_reply_bytes.",
         field="max_reply_bytes",
         request_id=head.request_id,

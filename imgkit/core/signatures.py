@@ -84,18 +84,18 @@ def argument_error(
     parameters = list(inspect.signature(method).parameters.values())[1:]
     known = [parameter.name for parameter in parameters]
     fields = {
-        name: f"{method.__name__} has no such parameter{format_suggestion(name, known)}; "
-        "what a server has beyond imgkit goes into extra_body={…}"
+        name: f"{method.__name__} has no such parameter{format_suggestion(name, known)}. "
+        "Pass a server's own parameters in extra_body={…}."
         for name in kwargs
         if name not in known
     }
     if not fields:
         required = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
         missing = [name for name in required[len(args) :] if name not in kwargs]
-        fields = dict.fromkeys(missing, "is missing")
+        fields = dict.fromkeys(missing, "Is missing.")
     if not fields:
         repeated = [name for name in known[: len(args)] if name in kwargs]
-        fields = dict.fromkeys(repeated, "is given twice, by position and by name")
+        fields = dict.fromkeys(repeated, "Is given twice, by position and by name.")
     if not fields:
-        fields = {"arguments": f"{method.__name__} takes {known[0]} and then keywords, such as {known[-1]}=…"}
+        fields = {"arguments": f"{method.__name__} takes {known[0]}, then keywords such as {known[-1]}=…."}
     return InvalidRequestError(fields)

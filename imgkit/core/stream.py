@@ -69,7 +69,7 @@ def run_stream(
     provider = core.provider
     if not isinstance(provider, StreamingProvider):
         raise ConfigurationError(
-            f"provider {core.provider_name} does not stream: use {request.operation}, or another provider"
+            f"Provider {core.provider_name} does not stream. Use {request.operation}, or another provider."
         )
     partial_images = _check_partial_images(arguments.get("partial_images"))
     context = start_call(core, request, options, partial_images or 0)
@@ -99,7 +99,7 @@ def _check_partial_images(partial_images: object) -> int | None:
     if partial_images is None:
         return None
     if type(partial_images) is not int or not 0 <= partial_images <= MAX_PARTIAL_IMAGES:
-        problem = f"must be a whole number from 0 to {MAX_PARTIAL_IMAGES}."
+        problem = f"Must be a whole number from 0 to {MAX_PARTIAL_IMAGES}."
         raise InvalidRequestError({"partial_images": problem})
     return partial_images
 
@@ -108,7 +108,7 @@ def _check_count(request: ImageRequest, limit: int | None) -> None:
     """Refuse more images than one request may ask for: a stream is one request."""
     if limit is not None and (request.n or 1) > limit:
         raise InvalidRequestError(
-            {"n": f"one stream has at most {limit}: ask for fewer, or use {request.operation}."}
+            {"n": f"A stream has at most {limit} images. Ask for fewer, or use {request.operation}."}
         )
 
 
@@ -150,12 +150,12 @@ def read_events(
     error = yield from reader.handle_last_event(error)
     if collector.is_complete:
         if error is not None:
-            collector.warn(f"the stream broke behind its last picture ({error})"[:500])
+            collector.warn(f"The stream broke off after its last image ({error})"[:500])
         return collector.decoded
     if error is None and not collector.decoded.pictures:
         error = reader.ended_early_error()
     if error is None:
-        collector.warn("the stream ended with fewer pictures than were asked for")
+        collector.warn("The stream ended with fewer images than requested.")
         return collector.decoded
     _attach_images(error, collector)
     try:
@@ -264,9 +264,9 @@ class _EventReader:
     def ended_early_error(self) -> StreamError:
         """Return the error for a stream that the server ended before an image was complete."""
         count = self._reply.count
-        came = f"{count} events" if count else "not one event"
+        came = f"{count} events" if count else "no event"
         return StreamError(
-            f"HTTP {self._head.status}, but the stream ended before a picture was complete: {came} came "
+            f"HTTP {self._head.status}, but the stream ended before an image was complete: {came} arrived "
             f"(request id {self._head.request_id or 'not given'}). It may have been billed.",
             hint="error.images has the images that did arrive. Try create_image, which needs no stream.",
             maybe_billed=True,
@@ -292,7 +292,7 @@ class _EventReader:
         limit = self._context.core.limits.max_reply_bytes
         return UnreadableReplyError(
             f"HTTP {self._head.status} with an event of over {limit} bytes (request id "
-            f"{self._head.request_id or 'not given'}): the stream was not read to its end and may have been "
+            f"{self._head.request_id or 'not given'}). The stream was not read to its end and may have been "
             "billed.",
             hint="Ask for smaller images, or raise max_reply_bytes.",
             field="max_reply_bytes",

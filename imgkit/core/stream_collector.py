@@ -103,7 +103,7 @@ class StreamCollector:
                 image = yield from run_blocking(partial(save_image, image, self._plan, count))
             except ImgkitError as error:  # saved again after the stream
                 image = yield from run_blocking(partial(load_into_memory, image))
-                self.warn(f"a picture could not be saved as soon as it was complete: {error}")
+                self.warn(f"An image could not be saved before its event: {error}")
         self._complete.append(image)
         self._partial, self._partial_count = None, 0
         if self.is_complete and last and (self._plan is None or all(image.path for image in self._complete)):

@@ -73,15 +73,15 @@ def _check_hooks(origin: PluginSource, plugin: object) -> None:
             continue
         marks = getattr(function, "imgkit_impl", None)
         if marks is None:
-            raise origin.error(f": {name} is not marked: put @imgkit.hookimpl above it")
+            raise origin.error(f": {name} is not marked. Put @imgkit.hookimpl above it.")
         if name not in TABLE_FIELDS:
             raise origin.error(
-                f": there is no hook {name!r}{format_suggestion(name, TABLE_FIELDS)}; "
-                f"there are {', '.join(TABLE_FIELDS)}"
+                f": unknown hook {name!r}{format_suggestion(name, TABLE_FIELDS)}. "
+                f"Available: {', '.join(TABLE_FIELDS)}."
             )
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise origin.error(f": {name} is a coroutine, and hooks are synchronous")
+            raise origin.error(f": {name} is a coroutine. Hooks are synchronous.")
         if marks["wrapper"] or marks["hookwrapper"]:
-            raise origin.error(f": {name} is a wrapper, and hooks of imgkit are not wrapped")
+            raise origin.error(f": {name} is a wrapper. imgkit's hooks take no wrappers.")
         if inspect.isgeneratorfunction(function) and name not in _COLLECTING:
-            raise origin.error(f": {name} is a generator, and would never run")
+            raise origin.error(f": {name} is a generator, which would never run.")

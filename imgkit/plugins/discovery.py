@@ -194,13 +194,13 @@ class Discovery:
         def check(plugin: InstalledPlugin) -> InstalledPlugin:
             for spec in sorted(plugin.specs):
                 if spec in own_specs:
-                    return _mark_broken(plugin, f"it offers the {spec}, which imgkit has itself")
+                    return _mark_broken(plugin, f"it offers the {spec}, which imgkit itself has")
                 for other in plugins:
                     if other is not plugin and spec in other.specs:
                         return _mark_broken(
                             plugin,
-                            f"{plugin.origin} and {other.origin} both offer the {spec}: "
-                            f"block one with {BLOCK}={_format_item(other.origin)}",
+                            f"{plugin.origin} and {other.origin} both offer the {spec}. "
+                            f"Block one with {BLOCK}={_format_item(other.origin)}",
                         )
             return plugin
 
@@ -232,7 +232,7 @@ def _break_name_clash(plugin: InstalledPlugin, plugins: Iterable[InstalledPlugin
         return plugin
     owners = " and ".join(f"{other.origin.distribution} {other.origin.version}" for other in same)
     item = _format_item(same[-1].origin)
-    return _mark_broken(plugin, f"{owners} both have a plugin of this name: block one with {BLOCK}={item}")
+    return _mark_broken(plugin, f"{owners} both have a plugin of this name. Block one with {BLOCK}={item}")
 
 
 def _mark_broken(plugin: InstalledPlugin, reason: str) -> InstalledPlugin:

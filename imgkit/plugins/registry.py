@@ -223,7 +223,7 @@ def _register(plugin: object, registered: PluginList, rank: PluginPriority) -> R
         plugin = _instantiate(plugin)
     for other in registered:
         if other.plugin is plugin:
-            raise other.origin.error(" is there already: give it once")
+            raise other.origin.error(" is registered already. Give it once.")
     origin = PluginSource(_free_name(_default_name(plugin), registered))
     return RegisteredPlugin(origin, plugin, collect_hooks(origin, plugin), rank)
 
@@ -235,7 +235,7 @@ def _register_by_name(name: str, registered: PluginList) -> RegisteredPlugin:
     for other in registered:
         # An installed plugin may have the name of its own spec.
         if other.name == name and (other.rank is PluginPriority.GIVEN or name not in specs):
-            raise other.origin.error(" is there already: name it once")
+            raise other.origin.error(" is registered already. Name it once.")
     for installed in _installed_plugins():
         if installed.name == name and name not in specs:
             return installed
@@ -252,7 +252,7 @@ def _instantiate(kind: type) -> object:
         raise
     except Exception as error:
         raise PluginSource(_default_name(kind)).error(
-            f" cannot be made without arguments ({describe_error(error)}): give an instance"
+            f" cannot be created without arguments ({describe_error(error)}). Give an instance."
         ) from error
 
 

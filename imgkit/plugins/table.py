@@ -111,7 +111,7 @@ class HookImpl(NamedTuple):
             raise
         except (Exception, SystemExit) as error:
             raise self.origin.error(
-                f" failed in {self.hook} ({describe_error(error)}): mend it, or {self.origin.removal_hint}",
+                f" failed in {self.hook} ({describe_error(error)}). Fix it, or {self.origin.removal_hint}.",
                 hook=self.hook,
             ) from error
 
@@ -134,7 +134,7 @@ class HookImpl(NamedTuple):
     def result_error(self, problem: str) -> PluginError:
         """Return the error for a result that the hook does not allow."""
         return self.origin.error(
-            f" {problem} from {self.hook}: see its description in imgkit.plugins.hookspecs", hook=self.hook
+            f" {problem} from {self.hook}. See its description in imgkit.plugins.", hook=self.hook
         )
 
 
@@ -170,7 +170,7 @@ class NamedSpec(Generic[Spec]):
         except ImgkitError:
             raise
         except (Exception, SystemExit) as error:
-            raise self.load_error(f"cannot be made ({describe_error(error)})") from error
+            raise self.load_error(f"cannot be created ({describe_error(error)})") from error
 
     def load_error(self, problem: str) -> PluginError:
         """Return the error for a target that cannot be used, with the way to install it."""
@@ -178,7 +178,7 @@ class NamedSpec(Generic[Spec]):
         is_own = self.origin.is_own
         owner = "" if is_own else f" of {self.origin}"
         return PluginError(
-            f"{self.spec.name!r}{owner} {problem}: install what is missing{command}",
+            f"{self.spec.name!r}{owner} {problem}. Install the missing package{command}.",
             plugin=self.spec.name if is_own else self.origin.plugin,
             distribution=self.origin.distribution,
         )
@@ -250,7 +250,7 @@ class HookTable:
             except ImgkitError as error:
                 if impl.plugin not in self.warned:
                     self.warned.add(impl.plugin)
-                    warn(f"an observer failed, and further failures of it are not reported: {error}")
+                    warn(f"An observer failed; its further failures are not reported. {error}")
 
     def specs_by_name(self, kind: type[Spec]) -> dict[str, NamedSpec[Spec]]:
         """Return the specs of a kind by name, sorted.
@@ -268,8 +268,8 @@ class HookTable:
             for spec in impl.collect_specs(kind):
                 if spec.name in found:
                     raise ConfigurationError(
-                        f"{found[spec.name].origin} and {impl.origin} both offer {spec.name!r}: "
-                        "leave one of them out"
+                        f"{found[spec.name].origin} and {impl.origin} both offer {spec.name!r}. "
+                        "Leave one of them out."
                     )
                 found[spec.name] = NamedSpec(spec, impl.origin)
         return dict(sorted(found.items()))
@@ -320,7 +320,7 @@ def call_plugin(
         raise
     except Exception as error:
         raise origin.error(
-            f" failed in its {kind} ({describe_error(error)}): mend it, or {origin.removal_hint}", hook=hook
+            f" failed in its {kind} ({describe_error(error)}). Fix it, or {origin.removal_hint}.", hook=hook
         ) from error
 
 

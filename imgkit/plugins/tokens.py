@@ -42,9 +42,9 @@ class Token:
         del value  # a traceback may show the variables of this frame
         if not isinstance(secret, Secret):
             del secret
-            raise ConfigurationError(f"Token: value is a {kind}: give text, or a Secret")
+            raise ConfigurationError(f"Token: value is a {kind}. Give text, or a Secret.")
         if expires_at is not None and not _is_time(expires_at):
-            raise ConfigurationError("Token: expires_at must be Unix time in seconds, or None for never")
+            raise ConfigurationError("Token: expires_at must be Unix time in seconds, or None for never.")
         object.__setattr__(self, "value", secret)
         object.__setattr__(self, "expires_at", expires_at)
 

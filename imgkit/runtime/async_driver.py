@@ -243,7 +243,7 @@ class AsyncDriver(Generic[T_co]):
         except ImgkitError as error:
             return EffectFailed(error)
         except DeadlinePassed:
-            return EffectFailed(NotSentError(f"nothing was sent within {self._transfer.timeout_s:g} s"))
+            return EffectFailed(NotSentError(f"Nothing was sent within {self._transfer.timeout_s:g} s."))
 
     def _to_failure(self, error: Exception) -> EffectFailed:
         if isinstance(error, DeadlinePassed):

@@ -74,7 +74,7 @@ class LoopBackend:
         """Return the loop. The first call starts it."""
         with self._lock:
             if self._closed:
-                raise ServiceClosedError("this service is closed: make a new one")
+                raise ServiceClosedError("This service is closed. Make a new one.")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(
@@ -126,7 +126,11 @@ class _LoopReply:
         self._waiter = waiter
 
     def read(self) -> bytes:
-        return self._waiter.wait(self._read)
+        try:
+            return self._waiter.wait(self._read)
+        except ServiceClosedError:
+            # The request was sent, so its outcome is unknown; this error would hide that.
+            raise Aborted("closed") from None
 
     def close(self) -> None:
         self._waiter.backend.call_soon(self._close)  # a closing backend closes its replies itself

@@ -27,7 +27,7 @@ from imgkit.wire.transfer import DriverTransfer
 T_co = TypeVar("T_co", covariant=True)
 
 
-CLOSED = "this service was closed while the call ran: make a new one"
+CLOSED = "This service was closed while the call ran. Make a new one."
 SENT_OR_NOT = "whether the request was received is not known"
 MAX_NAP_S = 60.0
 """Longest sleep of the watchdog in seconds."""
@@ -222,7 +222,7 @@ class Driver(Generic[T_co]):
         transfer = self._transfer = self._transfer.for_next_request()
         if self._aborted or (self._stop is not None and self._stop.is_set()):
             # An abort from here on finds this transfer.
-            return EffectFailed(NotSentError("nothing was sent: the call was interrupted", permanent=True))
+            return EffectFailed(NotSentError("Nothing was sent. The call was interrupted.", permanent=True))
         if transfer.is_expired():
             return EffectFailed(transfer.to_error(TimeoutError(), unsent=True))
         self._busy = True

@@ -18,15 +18,17 @@ if TYPE_CHECKING:
     from imgkit.models import StreamEvent
     from imgkit.runtime.async_driver import AsyncDriver
 
-_UNOPENED = "a stream is a context manager: say `{way} images.stream_image(…) as events:` and iterate inside"
-_ENDED = (
-    "this stream is over; if it was read to its end, its reply is in its `response`. Call again for other "
-    "pictures"
+_UNOPENED = (
+    "A stream is a context manager. Write `{way} images.stream_image(…) as events:` and iterate inside."
 )
-_LEFT_OPEN = "{stream} was dropped without being closed, and is closed now: `{way}` does that in time"
-_FORKED = "this stream belongs to the process that opened it, and a forked child cannot read it: make another"
-_OTHER_LOOP = "this stream belongs to the event loop that it was opened in: read it there, or make another"
-_BUSY = "this stream is being read already: one task or thread at a time"
+_ENDED = (
+    "This stream is over. If it was read to its end, `response` holds its response. Call again for other "
+    "images."
+)
+_LEFT_OPEN = "{stream} was dropped without being closed, and is closed now. `{way}` closes it in time."
+_FORKED = "This stream belongs to the process that opened it. A forked child needs a stream of its own."
+_OTHER_LOOP = "This stream belongs to the event loop that opened it. Read it there, or open another."
+_BUSY = "Another task or thread is reading this stream. One reads at a time."
 
 
 class _Stream:
@@ -51,13 +53,13 @@ class _Stream:
         """
         if self._response is None:
             raise StreamError(
-                "a stream has its response once it has been read to its end: iterate over it until it stops"
+                "A stream has its response after its last event. Iterate over it until it stops."
             )
         return self._response
 
     def _enter(self) -> None:
         if self._open or self._over:
-            raise StreamError(_ENDED if self._over else "this stream has been entered already")
+            raise StreamError(_ENDED if self._over else "This stream is open already.")
         self._open = True
         self._process = os.getpid()
 

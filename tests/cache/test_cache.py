@@ -305,7 +305,7 @@ def test_rejects_objects_that_are_no_store() -> None:
 
     with pytest.raises(imgkit.PluginError, match="no CacheStore"):
         imgkit.ImageService(plugins=[Wrong()])
-    with pytest.raises(imgkit.ConfigurationError, match="no CacheStore"):
+    with pytest.raises(imgkit.ConfigurationError, match="not a CacheStore"):
         CachePlugin({})  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(imgkit.ConfigurationError, match="not both"):
         CachePlugin(MemoryStore(), folder="x")
