@@ -24,7 +24,7 @@ _EXPORTS = {
         "TokenAuth",
     ),
     "imgkit.default_plugins.budget": ("Budget",),
-    "imgkit.default_plugins.cache": ("CachePlugin",),
+    "imgkit.default_plugins.caching": ("CachePlugin",),
     "imgkit.default_plugins.keys": (
         "FileKey",
         "KeyringKey",

@@ -8,7 +8,7 @@ from imgkit.default_plugins.auth import BearerAuth as BearerAuth
 from imgkit.default_plugins.auth import HeaderAuth as HeaderAuth
 from imgkit.default_plugins.auth import TokenAuth as TokenAuth
 from imgkit.default_plugins.budget import Budget as Budget
-from imgkit.default_plugins.cache import CachePlugin as CachePlugin
+from imgkit.default_plugins.caching import CachePlugin as CachePlugin
 from imgkit.default_plugins.keys import FileKey as FileKey
 from imgkit.default_plugins.keys import KeyringKey as KeyringKey
 from imgkit.default_plugins.logging import LoggingPlugin as LoggingPlugin

@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from imgkit.core.download import fetch_image
-from imgkit.core.probe import ListedModel, Probe, list_models, probe_host
 from imgkit.core.signatures import with_result_types
 from imgkit.errors import NotDownloadedError, ServiceClosedError
 from imgkit.fork import ForkRegistry
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Executor, ThreadPoolExecutor
 
+    from imgkit.core.probe import ListedModel, Probe
     from imgkit.runtime.async_driver import AsyncDriver
 
 T = TypeVar("T")
@@ -75,6 +75,8 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image]):
             ConfigurationError: the provider has no such request, or there is no key; nothing was sent.
             ImgkitError: the API or the wire failed.
         """
+        from imgkit.core.probe import list_models
+
         return self._run_flow(list_models(self._core), None)
 
     def probe(self) -> Probe:
@@ -83,6 +85,8 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image]):
         Raises:
             ConfigurationError: the provider has no such request, or there is no key; nothing was sent.
         """
+        from imgkit.core.probe import probe_host
+
         return self._run_flow(probe_host(self._core), None)
 
     def close(self) -> None:
@@ -180,10 +184,14 @@ class AsyncImageService(ServiceBase["PendingCall[ImagesResponse]", AsyncImageStr
 
     async def list_models(self) -> tuple[ListedModel, ...]:
         """Return the models that the host lists; see `ImageService.list_models`."""
+        from imgkit.core.probe import list_models
+
         return await self._run_in_task(list_models(self._core), None)
 
     async def probe(self) -> Probe:
         """Ask the host for its models; see `ImageService.probe`."""
+        from imgkit.core.probe import probe_host
+
         return await self._run_in_task(probe_host(self._core), None)
 
     async def close(self) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ARGUMENTS = field_names(ServiceConfig)
+_ARGUMENTS = ServiceConfig._fields
 
 
 class ServiceBase(ImageOperations[ResponseT, StreamT, ImageT]):

@@ -163,8 +163,8 @@ def _read_facts(path: Path, where: str) -> Facts:
 
 
 def _check_facts(facts: Mapping[str, Any], where: str) -> Facts:
-    from imgkit.schemas.base import SchemaError
     from imgkit.schemas.model_facts import MODEL_FACTS_SCHEMA
+    from imgkit.schemas.typed_schema import SchemaError
 
     try:
         MODEL_FACTS_SCHEMA.read(facts)

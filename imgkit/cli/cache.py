@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgkit.cache.folder import FolderStore
 from imgkit.cli import console, exit_codes, report, values
-from imgkit.default_plugins.cache import cache_folder
+from imgkit.default_plugins.caching import cache_folder
 
 if TYPE_CHECKING:
     from imgkit.cache.index import Row

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,8 +42,7 @@ class Limits(NamedTuple):
     max_download_bytes: int = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class ServiceConfig:
+class ServiceConfig(NamedTuple):
     """The arguments of a service, as its caller gave them.
 
     `imgkit.ImageService` documents each of them. The limits are None where the caller gave none.
@@ -76,6 +74,9 @@ class ServiceConfig:
     fixtures: str | PathLike[str] | None = None
     strict: bool = True
     client_options: Mapping[str, object] | None = None
+
+    def __repr__(self) -> str:
+        return "ServiceConfig(…)"  # a key may be among the arguments
 
 
 def check_seconds(name: str, value: object) -> float:

@@ -87,8 +87,6 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
         >>> len(response), response[0].width
         (2, 256)
 
-        Under `AsyncImageService`, await it.
-
         Args:
             prompt: description of the images, or a `CreateImageRequest`, which excludes other fields.
             model, n, size, quality, background, output_format, output_compression, moderation,
@@ -268,8 +266,7 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
 
         Args:
             prompt: description of the images, or a `CreateImageRequest`, which excludes other fields.
-            partial_images: number of partial images, 0 to 3. The server may send fewer; they cost
-                tokens.
+            partial_images: number of partial images, 0 to 3. The server may send fewer.
             model, n, size, quality, background, output_format, output_compression, moderation,
                 complexity, safety_identifier, user, extra_body, extra_headers: fields of
                 `CreateImageRequest`.
@@ -333,8 +330,7 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
 
         Args:
             image, prompt, mask, markup, input_fidelity: as for `create_image_edit`.
-            partial_images: number of partial images, 0 to 3. The server may send fewer; they cost
-                tokens.
+            partial_images: number of partial images, 0 to 3. The server may send fewer.
             model, n, size, quality, background, output_format, output_compression, complexity,
                 safety_identifier, user, extra_body, extra_headers: fields of `CreateImageRequest`.
                 A field that is None is not sent.

@@ -46,7 +46,7 @@ from imgkit.wire.messages import HttpRequest
 
 if TYPE_CHECKING:
     from imgkit.catalogue.facts import Model
-    from imgkit.core.inputs import InputRules
+    from imgkit.core.preparation import InputRules
 
 MAX_PARALLEL_PARTS = 4
 """Requests of one call that run at the same time."""
@@ -259,7 +259,7 @@ def open_inputs(
         elif isinstance(source, Image):
             source = yield from ensure_downloaded(core, source)
         sources[field] = source
-    from imgkit.core.inputs import InputRules  # loads the code that looks at pixels
+    from imgkit.core.preparation import InputRules  # loads the code that looks at pixels
 
     facts = None if model is None else model.inputs
     rules = InputRules.from_facts(facts, core.provider.mask_polarity)
@@ -286,7 +286,7 @@ def _prepare_inputs(
     sources: dict[str, object], rules: InputRules, prepare: Prepare | None, cleanup: ExitStack
 ) -> tuple[OpenedInputs, list[str]]:
     """Open every input that is more than a reference, and prepare them all. May block."""
-    from imgkit.core.inputs import prepare_inputs
+    from imgkit.core.preparation import prepare_inputs
 
     opened = {
         field: source if isinstance(source, ImageReference) else open_file(source, field, cleanup)

@@ -66,7 +66,8 @@ def _tap(flow: Flow[T], recorders: Sequence[Resource[Recorder]], problems: list[
             if isinstance(effect, Finished | SendRequest):
                 yield from tape.finish()
             if isinstance(effect, Finished):
-                return effect.value
+                value: T = effect.value
+                return value
             if isinstance(effect, RunParallel):
                 effect = effect._replace(
                     flows=tuple(_tap(part, recorders, problems) for part in effect.flows)

@@ -58,7 +58,7 @@ def imgkit_plugins() -> Iterable[PluginSpec]:
     return (
         PluginSpec(
             name="cache",
-            target="imgkit.default_plugins.cache:CachePlugin",
+            target="imgkit.default_plugins.caching:CachePlugin",
             summary="pays for equal requests once, even across processes",
         ),
         PluginSpec(

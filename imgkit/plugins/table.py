@@ -138,12 +138,19 @@ class HookImpl(NamedTuple):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class NamedSpec(Generic[Spec]):
-    """A spec that users select by name, and the source of its plugin."""
+    """A spec that users select by name.
 
-    spec: Spec
-    origin: PluginSource
+    Attributes:
+        spec: the spec.
+        origin: the source of its plugin.
+    """
+
+    __slots__ = ("origin", "spec")
+
+    def __init__(self, spec: Spec, origin: PluginSource) -> None:
+        self.spec: Spec = spec
+        self.origin = origin
 
     def load(self) -> Any:
         """Import and return the target of the spec.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from imgkit.providers.base import Target as Target
     from imgkit.providers.error_codes import data_date as data_date
     from imgkit.providers.error_codes import find_meaning as find_meaning
-    from imgkit.providers.errors import error_from_reply as error_from_reply
+    from imgkit.providers.error_replies import error_from_reply as error_from_reply
     from imgkit.providers.openai import OpenAIProvider as OpenAIProvider
     from imgkit.redact import Secret as Secret
     from imgkit.wire.json_values import DivertedImage as DivertedImage
@@ -68,7 +68,7 @@ _EXPORTS = {
         "data_date",
         "find_meaning",
     ),
-    "imgkit.providers.errors": ("error_from_reply",),
+    "imgkit.providers.error_replies": ("error_from_reply",),
     "imgkit.providers.openai": ("OpenAIProvider",),
     "imgkit.redact": ("Secret",),
     "imgkit.wire.json_values": (

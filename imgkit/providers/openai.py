@@ -40,7 +40,7 @@ from imgkit.providers.base import (
 )
 from imgkit.providers.reply_images import decode_content, unreadable_reply_error
 from imgkit.redact import Secret
-from imgkit.schemas.responses import IMAGE_SCHEMA, REPLY_SCHEMA
+from imgkit.schemas.replies import IMAGE_SCHEMA, REPLY_SCHEMA
 from imgkit.wire.json_values import restore_base64
 from imgkit.wire.messages import Body, BytesBody, Head, HttpRequest
 
@@ -153,7 +153,7 @@ class OpenAIProvider(BaseProvider):
             raise unreadable_reply_error(head, body, str(error)) from None
         entries = reply.pop("data", None)
         if not entries and reply.get("error"):
-            from imgkit.providers.errors import error_from_reply
+            from imgkit.providers.error_replies import error_from_reply
 
             raise error_from_reply(head, body.raw(), secrets)
         if entries is not None and not isinstance(entries, list):
@@ -191,7 +191,7 @@ class OpenAIProvider(BaseProvider):
 
     def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
         """Return the error for a reply outside 2xx."""
-        from imgkit.providers.errors import error_from_reply
+        from imgkit.providers.error_replies import error_from_reply
 
         return error_from_reply(head, body, secrets)
 

@@ -7,10 +7,10 @@ the type, because some servers leave out the ``event:`` line.
 from __future__ import annotations
 
 from imgkit.providers.base import DecodedImage, DecodedImages, DecodedPartialImage, ReplyBody, Target
-from imgkit.providers.errors import error_from_reply
+from imgkit.providers.error_replies import error_from_reply
 from imgkit.providers.reply_images import decode_content, unreadable_reply_error
 from imgkit.redact import Secret
-from imgkit.schemas.responses import REPLY_SCHEMA
+from imgkit.schemas.replies import REPLY_SCHEMA
 from imgkit.wire.json_values import restore_base64
 from imgkit.wire.messages import Head
 

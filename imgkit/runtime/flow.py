@@ -18,7 +18,6 @@ Finished(value='awake')
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Never, TypeAlias, TypeVar
 
 from imgkit.errors import ImgkitError
@@ -81,8 +80,7 @@ Effect: TypeAlias = SendRequest | ReadChunk | RunBlocking | Sleep | EmitEvent | 
 Flow: TypeAlias = Generator[Effect, Any, T_co]
 
 
-@dataclass(frozen=True, slots=True)
-class Finished(Generic[T]):
+class Finished(NamedTuple, Generic[T]):
     """The end of a flow, with its return value."""
 
     value: T

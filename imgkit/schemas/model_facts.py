@@ -8,7 +8,7 @@ import re
 import marshmallow as ma
 from marshmallow import fields, validate
 
-from imgkit.schemas.base import TypedSchema
+from imgkit.schemas.typed_schema import TypedSchema
 
 _SIZE_PATTERN = re.compile(r"[1-9][0-9]{0,5}x[1-9][0-9]{0,5}")
 

@@ -23,7 +23,7 @@ from imgkit.models import (
     ImageRequest,
     field_names,
 )
-from imgkit.schemas.base import SchemaError, TypedSchema
+from imgkit.schemas.typed_schema import SchemaError, TypedSchema
 from imgkit.wire.headers import NOT_FOR_USERS, header_problem
 
 RequestT = TypeVar("RequestT", bound=ImageRequest)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from imgkit.testing.backend_contract import BackendContract as BackendContract
     from imgkit.testing.cache_store_contract import CacheStoreContract as CacheStoreContract
-    from imgkit.testing.cassettes import cassette as cassette
-    from imgkit.testing.cassettes import register as register
-    from imgkit.testing.cassettes import vcr_config as vcr_config
+    from imgkit.testing.cassette import cassette as cassette
+    from imgkit.testing.cassette import register as register
+    from imgkit.testing.cassette import vcr_config as vcr_config
     from imgkit.testing.plugin_contract import PluginContract as PluginContract
     from imgkit.testing.provider_contract import ProviderContract as ProviderContract
     from imgkit.testing.samples import answer as answer
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "imgkit.testing.backend_contract": ("BackendContract",),
     "imgkit.testing.cache_store_contract": ("CacheStoreContract",),
-    "imgkit.testing.cassettes": (
+    "imgkit.testing.cassette": (
         "cassette",
         "register",
         "vcr_config",

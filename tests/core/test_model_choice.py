@@ -15,7 +15,7 @@ import imgkit
 from imgkit import CreateImageRequest
 from imgkit.cli.run import run
 from imgkit.default_plugins.budget import Budget
-from imgkit.default_plugins.cache import CachePlugin
+from imgkit.default_plugins.caching import CachePlugin
 from imgkit.default_plugins.telemetry import TelemetryPlugin
 from imgkit.models import resolve_model
 from tests.support.official import official

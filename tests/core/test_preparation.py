@@ -9,7 +9,7 @@ import pytest
 
 from imgkit import masks
 from imgkit.catalogue.facts import InputFacts
-from imgkit.core.inputs import InputRules, prepare_inputs
+from imgkit.core.preparation import InputRules, prepare_inputs
 from imgkit.errors import InvalidRequestError
 from imgkit.images.fitting import ImageNeeds
 from imgkit.images.inputs import ImageFile, ImageReference, OpenedInputs, open_file

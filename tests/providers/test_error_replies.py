@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from imgkit import errors as tree
 from imgkit.providers.error_codes import ErrorMeaning, data_date, load_meanings
-from imgkit.providers.errors import BY_STATUS, NEXT_STEP, error_from_reply
+from imgkit.providers.error_replies import BY_STATUS, NEXT_STEP, error_from_reply
 from imgkit.wire.headers import retry_after_s
 from imgkit.wire.messages import Head
 from tests.support.pictures import answer

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from imgkit.core.operations import ImageOperations
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, CreateImageVariationRequest, Usage
-from imgkit.schemas.base import SchemaError, flatten_messages
+from imgkit.schemas.replies import IMAGE_SCHEMA, REPLY_SCHEMA
 from imgkit.schemas.requests import (
     CREATE_IMAGE_EDIT_SCHEMA,
     CREATE_IMAGE_SCHEMA,
     CREATE_IMAGE_VARIATION_SCHEMA,
     REQUEST_SCHEMAS,
 )
-from imgkit.schemas.responses import IMAGE_SCHEMA, REPLY_SCHEMA
+from imgkit.schemas.typed_schema import SchemaError, flatten_messages
 
 CYCLE: dict[str, Any] = {}
 CYCLE["self"] = CYCLE

@@ -15,7 +15,7 @@ import marshmallow as ma
 from marshmallow import fields
 
 from imgkit.models import Usage
-from imgkit.schemas.base import TypedSchema
+from imgkit.schemas.typed_schema import TypedSchema
 
 # --- Values ----------------------------------------------------------------------------------
 
