@@ -83,7 +83,7 @@ _EXPORTS = {
         "UnsupportedMediaTypeError",
     ),
     "imgkit.images.image": ("Image",),
-    "imgkit.images.inputs": ("ImageReference",),
+    "imgkit.images.references": ("ImageReference",),
     "imgkit.models": (
         "Attempt",
         "Completed",

@@ -61,7 +61,7 @@ from imgkit.errors import UnknownProviderError as UnknownProviderError
 from imgkit.errors import UnreadableReplyError as UnreadableReplyError
 from imgkit.errors import UnsupportedMediaTypeError as UnsupportedMediaTypeError
 from imgkit.images.image import Image as Image
-from imgkit.images.inputs import ImageReference as ImageReference
+from imgkit.images.references import ImageReference as ImageReference
 from imgkit.models import Attempt as Attempt
 from imgkit.models import Completed as Completed
 from imgkit.models import Cost as Cost

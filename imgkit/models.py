@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, Protocol, Ty
 
 from imgkit.errors import ImgkitError
 from imgkit.images.image import Image
-from imgkit.images.inputs import ImageReference
+from imgkit.images.references import ImageReference
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -31,7 +31,8 @@ from imgkit.errors import (
     ServerError,
 )
 from imgkit.images.image import Image
-from imgkit.images.inputs import ImageReference, OpenedInputs, Prepare, open_file
+from imgkit.images.inputs import OpenedInputs, Prepare, open_file
+from imgkit.images.references import ImageReference
 from imgkit.models import (
     CreateImageEditRequest,
     CreateImageRequest,

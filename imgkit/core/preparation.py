@@ -15,8 +15,9 @@ from imgkit.catalogue.facts import InputFacts
 from imgkit.errors import InvalidRequestError
 from imgkit.images import fitting
 from imgkit.images.fitting import ImageNeeds
-from imgkit.images.inputs import ImageFile, ImageReference, OpenedInputs, Prepare, RawFile
+from imgkit.images.inputs import ImageFile, OpenedInputs, Prepare, RawFile
 from imgkit.images.mask_pixels import MAX_MASK_BYTES, check_mask, convert_polarity, format_size
+from imgkit.images.references import ImageReference
 from imgkit.images.sniff import Format
 from imgkit.providers.base import MaskPolarity
 

@@ -20,8 +20,9 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeGua
 
 from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.images.image import Image
+from imgkit.images.references import ImageReference
 from imgkit.images.sniff import Kind, ReadAt, guess_unsupported_format, is_complete, sniff_file
-from imgkit.redact import safe_url, scrub
+from imgkit.redact import scrub
 from imgkit.wire.json_values import decode_data_url, is_data_url
 from imgkit.wire.messages import BLOCK_BYTES
 
@@ -53,43 +54,6 @@ def parse_prepare(value: object) -> Prepare | None:
             {"prepare": f"{str(value)[:40]!r} is not a choice. Pass 'check', 'fit' or None."}
         )
     return value  # type: ignore[return-value]  # checked above
-
-
-# --- Types -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageReference:
-    """An input of an edit that imgkit does not upload. Pass either a `url` or a `file_id`.
-
-    >>> ImageReference(file_id="file-123")
-    ImageReference(file_id='file-123')
-
-    imgkit sends an edit with references as JSON (API reference of images/edits, read 2026-11-23), and its
-    other inputs as ``data:`` URLs.
-
-    Attributes:
-        url: an https URL that the API fetches.
-        file_id: id of a file that you have uploaded to the API.
-    """
-
-    url: str | None = None
-    file_id: str | None = None
-
-    @property
-    def problem(self) -> str | None:
-        """The reason why the reference is invalid; None if it is valid."""
-        if (self.url is None) == (self.file_id is None):
-            return "The reference needs a url or a file_id, and not both."
-        if self.url is not None and not (isinstance(self.url, str) and self.url.startswith("https://")):
-            return "The reference needs an https:// URL. Pass any other image itself."
-        if self.file_id is not None and not (isinstance(self.file_id, str) and self.file_id.strip()):
-            return "The reference needs a file_id that is not empty."
-        return None
-
-    def __repr__(self) -> str:
-        argument = f"file_id={self.file_id!r}" if self.url is None else f"url={safe_url(str(self.url))!r}"
-        return f"ImageReference({argument})"
 
 
 class RawFile:
@@ -226,9 +190,6 @@ class OpenedInputs:
     def has_references(self) -> bool:
         """Whether an input is an `ImageReference`."""
         return any(isinstance(opened, ImageReference) for opened in self)
-
-
-# --- Opening ---------------------------------------------------------------------------------
 
 
 def find_type_problem(value: object) -> str | None:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from imgkit.images.inputs import ImageFile as ImageFile
-    from imgkit.images.inputs import ImageReference as ImageReference
     from imgkit.images.inputs import OpenedInputs as OpenedInputs
+    from imgkit.images.references import ImageReference as ImageReference
     from imgkit.models import ImageRequest as ImageRequest
     from imgkit.models import Usage as Usage
     from imgkit.providers.azure import AzureProvider as AzureProvider
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "imgkit.images.inputs": (
         "ImageFile",
-        "ImageReference",
         "OpenedInputs",
     ),
+    "imgkit.images.references": ("ImageReference",),
     "imgkit.models": (
         "ImageRequest",
         "Usage",

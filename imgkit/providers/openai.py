@@ -21,7 +21,8 @@ from imgkit.errors import (
     InvalidRequestError,
     MissingModelError,
 )
-from imgkit.images.inputs import ImageFile, ImageReference, OpenedInputs
+from imgkit.images.inputs import ImageFile, OpenedInputs
+from imgkit.images.references import ImageReference
 from imgkit.models import (
     CreateImageEditRequest,
     CreateImageRequest,

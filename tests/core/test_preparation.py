@@ -12,7 +12,8 @@ from imgkit.catalogue.facts import InputFacts
 from imgkit.core.preparation import InputRules, prepare_inputs
 from imgkit.errors import InvalidRequestError
 from imgkit.images.fitting import ImageNeeds
-from imgkit.images.inputs import ImageFile, ImageReference, OpenedInputs, open_file
+from imgkit.images.inputs import ImageFile, OpenedInputs, open_file
+from imgkit.images.references import ImageReference
 from imgkit.providers.base import BaseProvider
 from tests.support.openings import cleanup
 from tests.support.pictures import picture
