@@ -202,8 +202,8 @@ def test_arguments_of_a_call() -> None:
         service: Any = typed_service  # the calls are wrong on purpose
         cases: list[tuple[Callable[[], object], str]] = [
             (lambda: service.create_image("a", qualty="high"), "qualty: .*did you mean 'quality'"),
-            (lambda: service.create_image(), "prompt: is missing"),
-            (lambda: service.create_image_edit(), "image: is missing"),
+            (lambda: service.create_image(), "prompt: This argument is missing"),
+            (lambda: service.create_image_edit(), "image: This argument is missing"),
             (lambda: service.create_image_edit("a.png"), "prompt: The prompt is missing"),
             (lambda: service.create_image("a", "b"), "takes prompt and then keywords"),
             (lambda: service.create_image("a", prompt="b"), "prompt: is given twice"),

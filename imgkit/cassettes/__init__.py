@@ -1,4 +1,4 @@
 """Recorded HTTP traffic on disk: scrubbing, image files, matching, reading and writing.
 
-This room needs no vcrpy and sends nothing; `imgkit.testing.cassette` connects it to vcrpy.
+This room needs no vcrpy and sends nothing; `imgkit.testing.vcr_cassettes` connects it to vcrpy.
 """

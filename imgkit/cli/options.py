@@ -40,7 +40,7 @@ PARAMETERS_BY_TYPE: dict[str, dict[str, Any]] = {
     "float": {"type": float},
     "bool": {"type": bool, "metavar": "true|false"},
     "ImageInput": {"type": click.Path(), "metavar": "FILE"},
-    "Mapping[str, Any]": {"callback": values.parse_json_object, "metavar": "JSON"},
+    "Mapping[str, object]": {"callback": values.parse_json_object, "metavar": "JSON"},
     "Mapping[str, str | None]": {"callback": values.parse_headers, "metavar": "NAME:VALUE", "multiple": True},
 }
 

@@ -92,10 +92,10 @@ def argument_error(
     if not fields:
         required = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
         missing = [name for name in required[len(args) :] if name not in kwargs]
-        fields = dict.fromkeys(missing, "Is missing.")
+        fields = dict.fromkeys(missing, "This argument is missing.")
     if not fields:
         repeated = [name for name in known[: len(args)] if name in kwargs]
-        fields = dict.fromkeys(repeated, "Is given twice, by position and by name.")
+        fields = dict.fromkeys(repeated, "This argument is given twice, by position and by name.")
     if not fields:
         fields = {"arguments": f"{method.__name__} takes {known[0]}, then keywords such as {known[-1]}=…."}
     return InvalidRequestError(fields)

@@ -17,7 +17,7 @@ LOCK_WAIT_S = 10.0
 class RecorderPlugin:
     """Records requests and their replies, including errors and downloads, to a cassette.
 
-    The format is that of `imgkit.testing.cassette`: secrets are scrubbed, images are in files beside the
+    The format is that of `imgkit.testing.vcr_cassettes`: secrets are scrubbed, images are in files beside the
     cassette, and text that looks like a key is an error. The cassette is complete after each reply. A
     failure to record does not fail the call: it is a warning in ``response.warnings``.
 

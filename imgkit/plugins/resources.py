@@ -64,7 +64,9 @@ def build_resources(
         is_known = before is not None and impl in before.results
         result = before.results[impl] if before and is_known else impl(settings=settings)
         if result is not None and not isinstance(result, protocol := resolve_name(_PROTOCOLS[impl.hook])):
-            raise impl.result_error(f"returned a {type(result).__name__}, which is no {protocol.__name__},")
+            raise impl.result_error(
+                f"returned a {type(result).__name__}, which is not a {protocol.__name__},"
+            )
         results[impl] = result
     stores, ledgers, recorders = (
         tuple(Resource(impl.origin, results[impl]) for impl in impls if results[impl] is not None)

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from imgkit.testing.backend_contract import BackendContract as BackendContract
     from imgkit.testing.cache_store_contract import CacheStoreContract as CacheStoreContract
-    from imgkit.testing.cassette import cassette as cassette
-    from imgkit.testing.cassette import register as register
-    from imgkit.testing.cassette import vcr_config as vcr_config
     from imgkit.testing.plugin_contract import PluginContract as PluginContract
     from imgkit.testing.provider_contract import ProviderContract as ProviderContract
     from imgkit.testing.samples import answer as answer
@@ -32,13 +29,16 @@ if TYPE_CHECKING:
     from imgkit.testing.streaming_provider_contract import (
         StreamingProviderContract as StreamingProviderContract,
     )
+    from imgkit.testing.vcr_cassettes import cassette as cassette
+    from imgkit.testing.vcr_cassettes import register as register
+    from imgkit.testing.vcr_cassettes import vcr_config as vcr_config
     from imgkit.testing.wire_server import WireServer as WireServer
     from imgkit.testing.wire_server import reply as reply
 
 _EXPORTS = {
     "imgkit.testing.backend_contract": ("BackendContract",),
     "imgkit.testing.cache_store_contract": ("CacheStoreContract",),
-    "imgkit.testing.cassette": (
+    "imgkit.testing.vcr_cassettes": (
         "cassette",
         "register",
         "vcr_config",

@@ -69,7 +69,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_recording_configure(config: pytest.Config, vcr: VCR) -> None:
     """Register our matcher with pytest-recording; its fixture may return `vcr_config`."""
-    from imgkit.testing.cassette import register
+    from imgkit.testing.vcr_cassettes import register
 
     register(vcr)
 
@@ -81,7 +81,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         return (yield)
     except Exception as error:
         if item.get_closest_marker(MARKER) is not None:
-            from imgkit.testing.cassette import add_miss_note
+            from imgkit.testing.vcr_cassettes import add_miss_note
 
             add_miss_note(
                 error, "Record it with --imgkit-record=new_episodes (or rewrite), or correct the request."
@@ -113,7 +113,7 @@ def _imgkit_cassette_settings(request: pytest.FixtureRequest) -> Iterator[dict[s
         )
     from imgkit.cassettes.writer import lock_cassette
     from imgkit.default_plugins.retry import NoWaitRetry
-    from imgkit.testing.cassette import cassette
+    from imgkit.testing.vcr_cassettes import cassette
 
     if mode == "none":
         with cassette(path, record_mode="none"):

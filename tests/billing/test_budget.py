@@ -178,7 +178,7 @@ def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(imgkit.ConfigurationError, match=r"budget in .*budget.sqlite"):
         Budget(1, tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(imgkit.ConfigurationError, match="cannot be read or written"):
+    with pytest.raises(imgkit.ConfigurationError, match="Cannot read or write"):
         Budget(1, tmp_path / "file" / "below")
 
 

@@ -199,7 +199,7 @@ def test_a_bad_ledger_is_refused() -> None:
         def imgkit_ledger(self, settings: Any) -> Any:
             return 3
 
-    with pytest.raises(imgkit.PluginError, match="no Ledger"):
+    with pytest.raises(imgkit.PluginError, match="not a Ledger"):
         imgkit.ImageService(plugins=[Wrong()])
 
 

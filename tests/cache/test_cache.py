@@ -303,7 +303,7 @@ def test_rejects_objects_that_are_no_store() -> None:
         def imgkit_cache(self, settings: Any) -> Any:
             return {}
 
-    with pytest.raises(imgkit.PluginError, match="no CacheStore"):
+    with pytest.raises(imgkit.PluginError, match="not a CacheStore"):
         imgkit.ImageService(plugins=[Wrong()])
     with pytest.raises(imgkit.ConfigurationError, match="not a CacheStore"):
         CachePlugin({})  # type: ignore[arg-type]  # wrong on purpose

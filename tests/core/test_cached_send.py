@@ -271,7 +271,7 @@ def test_a_waiting_call_keeps_its_deadline(flavor: Any, http_backend: str, store
             thread.start()
             assert gate.asked.wait(20)
             began = time.monotonic()
-            with pytest.raises(imgkit.NotSentError, match="another call"):
+            with pytest.raises(imgkit.NotSentError, match="concurrent identical call"):
                 flavor.run(
                     lambda service: service.create_image("a fox", timeout_s=0.3), http_backend, **settings
                 )
@@ -296,7 +296,7 @@ def test_a_cancelled_holder_ends_its_waiters(http_backend: str, store: Any) -> N
             await asyncio.sleep(0.04)
             holder.cancel()
             gate.open.set()
-            with pytest.raises(imgkit.OutcomeUnknownError, match="equal request was broken off"):
+            with pytest.raises(imgkit.OutcomeUnknownError, match="identical call was interrupted"):
                 await waiter
             with pytest.raises(asyncio.CancelledError):
                 await holder
@@ -328,7 +328,7 @@ def test_waiting_calls_poll_ever_more_slowly(store: Any) -> None:
     assert waits == sorted(waits)
     assert waits[-1] == 0.25
     holder.close()  # after it sent its request: the outcome is unknown
-    with pytest.raises(imgkit.OutcomeUnknownError, match="broken off"):
+    with pytest.raises(imgkit.OutcomeUnknownError, match="interrupted"):
         run_blocking_effects(waiter)
     third = OperationFlows(core).create_image("a fox")
     assert isinstance(run_blocking_effects(third), SendRequest)

@@ -62,7 +62,7 @@ def test_a_dry_run_raises_the_errors_of_a_call() -> None:
     with imgkit.ImageService("requests") as service:
         with pytest.raises(imgkit.MissingModelError):
             service.dry_run("create_image", "a fox")
-        with pytest.raises(imgkit.ConfigurationError, match="no operation"):
+        with pytest.raises(imgkit.ConfigurationError, match="Unknown operation"):
             service.dry_run("paint", "a fox")
     with imgkit.ImageService() as service:
         made = service.create_image("a fox", response_format="url", size="256x256")

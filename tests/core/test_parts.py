@@ -111,7 +111,7 @@ def test_partial_failure(flavor: Any, http_backend: str, tmp_path: Path) -> None
         assert server.posts == 3
     assert len(response) == 20
     assert [type(error) for error in response.errors] == [imgkit.OutcomeUnknownError]
-    assert "pictures 21 to 25 of 25 are missing: OutcomeUnknownError" in response.warnings[-1]
+    assert "Images 21 to 25 of 25 are missing: OutcomeUnknownError" in response.warnings[-1]
     assert sorted(int(path.stem) for path in tmp_path.glob("*.png")) == list(range(1, 21))
 
 

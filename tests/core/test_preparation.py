@@ -120,7 +120,7 @@ def test_markup_needs_an_unmoved_image(cleanup: ExitStack) -> None:
     markup = saved(two("RGBA"))
     for wrong in (saved(two()), exif(3, two(), "PNG")):
         rules = SQUARE if wrong == saved(two()) else InputRules()
-        with pytest.raises(InvalidRequestError, match="markup: is drawn over the picture as it was"):
+        with pytest.raises(InvalidRequestError, match="markup: The markup was drawn over the original image"):
             prepare([wrong], cleanup, markup=markup, how="fit", rules=rules)
     for fine in (saved(two()), saved(two(), "BMP"), saved(two("CMYK"), "JPEG")):
         ready, _ = prepare([fine], cleanup, markup=markup, how="fit")

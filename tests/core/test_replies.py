@@ -43,8 +43,8 @@ NOT_JSON: list[tuple[bytes, str]] = [
     (b'{"a": NaN}', "NaN is not JSON"),
     (b"[Infinity]", "Infinity is not JSON"),
     (b"-Infinity", "-Infinity is not JSON"),
-    (b'{"data": [1], "data": null}', "key 'data' is there twice"),
-    (b'{"a": {"b": 1, "c": 2, "b": 1}}', "key 'b' is there twice"),
+    (b'{"data": [1], "data": null}', "key 'data' appears twice"),
+    (b'{"a": {"b": 1, "c": 2, "b": 1}}', "key 'b' appears twice"),
     (b"[" * 100_000, "nested too deeply"),
     (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
     (b'{"a":' * 100_000, "nested too deeply"),
@@ -72,7 +72,7 @@ def test_a_duplicate_key_among_many() -> None:
     names = [f'"{number}": 0' for number in range(200_000)]
     body = ("{" + ", ".join([*names, '"last": 1, "last": 2']) + "}").encode()
     began = time.process_time()
-    with pytest.raises(ValueError, match="'last' is there twice"):
+    with pytest.raises(ValueError, match="'last' appears twice"):
         parse_json(body)
     assert time.process_time() - began < 5
 

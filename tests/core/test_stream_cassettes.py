@@ -60,7 +60,9 @@ def test_replay_offline(flavor: ServiceRunner, recording: Any) -> None:
     seen = watch(flavor, stream_fox, fixtures=path, model="m")
     assert images_by_event(seen) == WANTED
     with imgkit.ImageService(fixtures=path, model="m") as service:
-        with pytest.raises(imgkit.FixtureMissingError, match="stream: true was recorded, nothing is asked"):
+        with pytest.raises(
+            imgkit.FixtureMissingError, match="stream: true was recorded, nothing is requested"
+        ):
             service.create_image("a fox")
 
 

@@ -103,7 +103,7 @@ BROKEN = {
     "raises": ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
     "exits": ("import sys; sys.exit('bye')", "SystemExit: bye"),
     "lacks": ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
-    "misspelt": (GOOD.replace("imgkit_prepare", "imgkit_prepair"), "there is no hook 'imgkit_prepair'"),
+    "misspelt": (GOOD.replace("imgkit_prepare", "imgkit_prepair"), "unknown hook 'imgkit_prepair'"),
     "coroutine": (GOOD.replace("def ", "async def "), "imgkit_prepare is a coroutine"),
     "argument": (GOOD.replace("(request)", "(request, flavor)"), "flavor"),
     "collecting": (
@@ -111,7 +111,8 @@ BROKEN = {
         "returned a int instead of a BackendSpec",
     ),
     "taken": (
-        BACKEND.replace("{name}-memory", "requests"), "it offers the backend 'requests', which imgkit has",
+        BACKEND.replace("{name}-memory", "requests"),
+        "it offers the backend 'requests', which imgkit itself has",
     ),
 }  # fmt: skip
 
@@ -160,7 +161,7 @@ def test_two_plugins_of_one_name(tmp_path: Path) -> None:
     kind, plugin, _, text = find_error("imgkit.ImageService(plugins=['acme'])", tmp_path)
     assert (kind, plugin) == ("PluginError", "acme")
     assert "acme-one 1.2 and acme-two 1.2" in text
-    variable, _, item = text.rpartition("block one with ")[2].partition("=")
+    variable, _, item = text.rpartition("Block one with ")[2].partition("=")
     assert run_python(ABOUT, tmp_path, {variable: item})[0] == "a fox, by one, by zeta"
 
 
@@ -232,4 +233,4 @@ def test_a_plugin_may_provide_its_own_name(tmp_path: Path) -> None:
     assert run_python(program, tmp_path)[0] == "acme#2 acme"
     kind, *_, text = find_error("imgkit.ImageService(plugins=['logging', 'logging'])", tmp_path)
     assert kind == "PluginError"
-    assert "name it once" in text
+    assert "Name it once" in text

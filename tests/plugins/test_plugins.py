@@ -185,7 +185,7 @@ async def _coroutine(request: Any) -> None: ...
 
 
 UNFIT: dict[str, tuple[str, Any, str]] = {
-    "misspelt": ("imgkit_prepair", hookimpl(lambda request: None), "no hook 'imgkit_prepair'"),
+    "misspelt": ("imgkit_prepair", hookimpl(lambda request: None), "unknown hook 'imgkit_prepair'"),
     "coroutine": ("imgkit_prepare", hookimpl(_coroutine), "coroutine"),
     "unknown argument": ("imgkit_prepare", hookimpl(lambda request, flavor: None), "flavor"),
     "not marked": ("imgkit_prepare", lambda request: None, "hookimpl"),
@@ -308,7 +308,7 @@ def test_bad_additions_and_removals_change_nothing() -> None:
     with imgkit.ImageService(plugins=[shout, "logging"]) as service:
         before = list(service.plugins)
         for plugin in (shout, "logging"):
-            with pytest.raises(imgkit.PluginError, match="is there already"):
+            with pytest.raises(imgkit.PluginError, match="is registered already"):
                 service.plugins.add(plugin)
         with pytest.raises(
             imgkit.UnknownPluginError, match="Unknown plugin 'loging' .*did you mean 'logging'"
@@ -365,7 +365,7 @@ def test_a_plugin_may_be_given_once() -> None:
     """Refuses the same object or name twice; a named retry replaces the default retry."""
     shout = Shout()
     for twice in ([shout, shout], ["logging", "logging"]):
-        with pytest.raises(imgkit.PluginError, match="is there already"):
+        with pytest.raises(imgkit.PluginError, match="is registered already"):
             imgkit.ImageService(plugins=twice)
     with imgkit.ImageService(plugins=["retry"]) as service:
         assert [name for name in service.plugins if "retry" in name.lower()] == ["retry"]
@@ -378,7 +378,7 @@ def test_a_plugin_class_with_arguments_is_refused() -> None:
         def __init__(self, flavor: str) -> None: ...
 
     with pytest.raises(
-        imgkit.PluginError, match=r"Needs' cannot be made without arguments \(TypeError.*flavor"
+        imgkit.PluginError, match=r"Needs' cannot be created without arguments \(TypeError.*flavor"
     ):
         imgkit.ImageService(plugins=[Needs])
 

@@ -25,7 +25,7 @@ import imgkit
 from imgkit.cli.run import run
 from imgkit.default_plugins.retry import NoWaitRetry
 from imgkit.testing import cassette
-from imgkit.testing.cassette import scrub_request
+from imgkit.testing.vcr_cassettes import scrub_request
 from tests.record_cassettes import BASE_URL, CASSETTES, COMMAND, FOLDER, make_base_image, record
 from tests.support.api_server import ROOT, running
 from tests.support.pictures import answer, picture
