@@ -130,7 +130,7 @@ def test_misuse_of_a_blocking_stream() -> None:
         with stream as events:
             with pytest.raises(imgkit.StreamError, match="open already"), stream:
                 pass
-            with pytest.raises(imgkit.StreamError, match="read to its end"):
+            with pytest.raises(imgkit.StreamError, match="after its last event"):
                 _ = events.response
             assert len(list(events)) == 1
             with pytest.raises(imgkit.StreamError, match="is over"):
