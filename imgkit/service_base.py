@@ -155,7 +155,7 @@ model='gpt-image-2')
         if isinstance(request, str):
             request = CreateImageRequest(prompt=request, **_check_field_names(fields))
         elif fields:
-            raise InvalidRequestError(dict.fromkeys(fields, "Belongs into the request object."))
+            raise InvalidRequestError(dict.fromkeys(fields, "Set this field on the request object."))
         kind = type(request)
         valid = validate_request(kind, {name: getattr(request, name) for name in field_names(kind)})
         return self._core.settings.estimate(valid, partial_images)
