@@ -207,7 +207,10 @@ def test_arguments_of_a_call() -> None:
             (lambda: service.create_image_edit("a.png"), "prompt: The prompt is missing"),
             (lambda: service.create_image("a", "b"), "takes prompt, then keywords"),
             (lambda: service.create_image("a", prompt="b"), "prompt: This argument is given twice"),
-            (lambda: service.create_image(imgkit.CreateImageRequest(prompt="a"), n=2), "n: Set this field on the request object"),
+            (
+                lambda: service.create_image(imgkit.CreateImageRequest(prompt="a"), n=2),
+                "n: Set this field on the request object",
+            ),
             (lambda: service.create_image("a", timeout_s=-1), "timeout_s"),
             (lambda: service.download("x"), "image"),
         ]

@@ -67,7 +67,9 @@ def build_request(kind: type[ImageRequest], value: object, arguments: Mapping[st
     extra = [name for name in names if arguments.get(name) is not None and arguments[name] is not value]
     if extra:
         raise InvalidRequestError(
-            dict.fromkeys(extra, "Set this field on the request object. Give the object or keywords, not both.")
+            dict.fromkeys(
+                extra, "Set this field on the request object. Give the object or keywords, not both."
+            )
         )
     return validate_request(kind, {name: getattr(value, name) for name in names})
 

@@ -53,10 +53,7 @@ def run_stream(
     """Carry out one operation as a stream: emit `PartialImage` and `Completed` events.
 
     Args:
-        core: parts of the service.
-        kind: class of the request.
-        value: the first argument of the operation: a request, or the value of its first field.
-        arguments: all arguments of the operation by name.
+        core, kind, value, arguments: as for `imgkit.core.lifecycle.run_call`.
 
     Returns:
         The response that the call without a stream would return.
