@@ -66,11 +66,8 @@ def build_request(kind: type[ImageRequest], value: object, arguments: Mapping[st
         return validate_request(kind, {name: arguments.get(name) for name in names})
     extra = [name for name in names if arguments.get(name) is not None and arguments[name] is not value]
     if extra:
-        raise InvalidRequestError(
-            dict.fromkeys(
-                extra, "Set this field on the request object. Give the object or keywords, not both."
-            )
-        )
+        problem = "Set this field on the request object. Give the object or keywords, not both."
+        raise InvalidRequestError(dict.fromkeys(extra, problem))
     return validate_request(kind, {name: getattr(value, name) for name in names})
 
 
