@@ -1,4 +1,4 @@
-"""imgkit creates, edits and varies images through whatever backend is chosen at run time.
+"""imgkit creates, edits and varies images through a backend that you choose at run time.
 
 >>> from imgkit import ImageService
 >>> with ImageService() as images:                     # offline: no key, no network, no cost
