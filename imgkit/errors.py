@@ -526,7 +526,13 @@ class StreamError(ImgkitError, ReceivedReply):
 
 
 class DownloadError(ImgkitError):
-    """A result URL could not be fetched. The image exists; its URL is in ``image.url``."""
+    """A result URL could not be fetched. The image exists; its URL is in ``image.url``.
+
+    Attributes:
+        body: the received bytes of an image that was cut off, else b"".
+    """
+
+    body: bytes = b""
 
 
 class DownloadBlockedError(DownloadError):
@@ -534,7 +540,10 @@ class DownloadBlockedError(DownloadError):
 
 
 class LinkExpiredError(DownloadError):
-    """The server no longer serves the result URL (403, 404, 410). imgkit never generates the image again."""
+    """The server no longer serves the result URL: it says so, or answers 404, 410, or 403 without a reason.
+
+    imgkit never generates the image again.
+    """
 
 
 class NotDownloadedError(ImgkitError):

@@ -130,7 +130,8 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image]):
                     hint="Fetch it with service.download(image) of an open service, or pass save_to=… to "
                     "download with the call.",
                 )
-            return service._run_flow(fetch_image(service._core, url), None)
+            deadline = time.monotonic() + service._core.limits.timeout_s
+            return service._run_flow(fetch_image(service._core, url, deadline), None)
 
         return fetch
 

@@ -49,6 +49,7 @@ class ServiceBase(ImageOperations[ResponseT, StreamT, ImageT]):
         read_timeout_s: float | None = None,
         max_reply_bytes: int | None = None,
         max_download_bytes: int | None = None,
+        download_origins: Sequence[str] = (),
         proxy: str | None = None,
         ca: object = None,
         use_env_proxy: bool = False,
@@ -86,6 +87,10 @@ model='gpt-image-2')
             read_timeout_s: longest silence in seconds, 300 by default.
             max_reply_bytes: largest reply in bytes, 128 MiB by default.
             max_download_bytes: largest image fetched from a URL in bytes, 64 MiB by default.
+            download_origins: further servers whose result URLs imgkit fetches, such as
+                ``["http://192.168.0.5:9000"]``. By default it fetches from the API's own origin, from
+                this machine if the API is on it, and https from public addresses (port 443 or the
+                API's own).
             proxy: URL of a proxy. The environment's proxies need `use_env_proxy`.
             ca: PEM file or folder, or `ssl.SSLContext`; certifi's bundle by default.
             use_env_proxy: read ``HTTPS_PROXY`` and its siblings, for the API only.
@@ -95,7 +100,7 @@ model='gpt-image-2')
             max_in_flight: most requests at once on a backend that needs a thread for each.
             retry: repeat attempts that were not sent, that the API refused for now, or that it reports
                 as its own failure; never one that may be billed. False disables it; a `RetryPlugin`
-                brings its own settings.
+                brings its own settings. Downloads of results are free, so imgkit always repeats them.
             plugins: instances, classes or modules with hooks, or names such as "logging". imgkit asks
                 them in this order, before installed plugins and its own.
             state_folder: folder for data that outlives the process, such as undelivered replies; else

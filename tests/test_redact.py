@@ -41,6 +41,11 @@ SHOWN: list[tuple[str, str]] = [
     ("lone \ud800 surrogate", "lone ? surrogate"),
     ("  blanks  ", "blanks"),
     ("otter 🦦", "otter 🦦"),
+    ("GET https://h/a.png?sig=CANARY failed", "GET https://h/a.png?… failed"),
+    ("Max retries exceeded with url: /a.png?sig=CANARY&b (x)", "Max retries exceeded with url: /a.png?… (x)"),
+    ("'/a/b?CANARY' <p>a.png?sig%3DCANARY</p> ?sig=CANARY", "'/a/b?…' <p>a.png?… ?…"),
+    ("//h.example/a?CANARY; a.png?b?sig-CANARY", "//h.example/a?… a.png?…"),
+    ("Why? Because. Really?! 1?2", "Why? Because. Really?! 1?2"),
 ]
 
 

@@ -59,7 +59,10 @@ def build_request(request, transfer, trace, blocks=iter):
     timeout = {"connect": transfer.connect_timeout_s(), "read": transfer.read_timeout_s, "write": 30.0}
     body = whole_or_blocks(request.body)
     content = body if isinstance(body, bytes) else blocks(body)
-    options = {"headers": request.wire_headers(), "extensions": {"timeout": timeout, "trace": trace}}
+    # httpx rewrites URLs; this extension sends path and query byte for byte, as signed URLs need.
+    target = request.path_and_query.encode()
+    extensions = {"timeout": timeout, "trace": trace, "target": target}
+    options = {"headers": request.wire_headers(), "extensions": extensions}
     return httpx.Request(request.method, request.url, content=content, **options)
 
 

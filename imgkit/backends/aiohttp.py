@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import aiohttp
+from yarl import URL
 
 from imgkit.backends.sockets import close_inherited_sockets, tls_context
 from imgkit.errors import DownloadBlockedError
 from imgkit.redact import safe_url
-from imgkit.wire.addresses import NOT_PUBLIC, is_public
+from imgkit.wire.addresses import BLOCKED_HINT, NOT_PUBLIC, is_public
 from imgkit.wire.messages import AsyncReply, BackendOptions, Body, Head, HttpRequest, whole_or_blocks
 from imgkit.wire.transfer import Transfer, shut_down_socket
 
@@ -80,11 +82,11 @@ class AiohttpBackend:
         headers.setdefault("user-agent", "imgkit")
         # Nothing can leave before there is a connection.
         transfer.mark_unsent()
-        _current_transfer.set(transfer)
+        _current_request.set(_OpenRequest(transfer))
         try:
             response = await session.request(
                 request.method,
-                request.url,
+                _to_raw_url(request),
                 headers=headers,
                 data=_to_payload(request.body) if request.method == "POST" else None,
                 allow_redirects=False,
@@ -95,7 +97,7 @@ class AiohttpBackend:
             # aiohttp may merge the refusals of several addresses.
             if NOT_PUBLIC in str(error):
                 raise DownloadBlockedError(
-                    f"{safe_url(request.url)} is not fetched: {NOT_PUBLIC}.", hint="The URL is in image.url."
+                    f"{safe_url(request.url)} is not fetched: {NOT_PUBLIC}.", hint=BLOCKED_HINT
                 ) from None
             raise
         return _AiohttpReply(response, None if self._options.reuse_connections else transfer)
@@ -149,7 +151,7 @@ class AiohttpBackend:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._sockets.add(sock)
         # A cancelled upload leaves its transport waiting for the peer, unless the socket is shut down.
-        _current_transfer.get().watch_socket(sock.fileno())
+        _current_request.get().transfer.watch_socket(sock.fileno())
         return sock
 
     def _open_public_socket(self, address: tuple[object, ...]) -> socket.socket:
@@ -212,7 +214,20 @@ class _AiohttpReply:
 _MAX_LOOP_TURNS = 100
 """Maximum turns of the event loop to wait for transports to close."""
 
-_current_transfer: ContextVar[Transfer] = ContextVar("imgkit_sending")
+
+class _OpenRequest:
+    """The request that a task is sending.
+
+    Args:
+        transfer: the transfer to watch and to mark.
+    """
+
+    def __init__(self, transfer: Transfer) -> None:
+        self.transfer = transfer
+        self.connected = False
+
+
+_current_request: ContextVar[_OpenRequest] = ContextVar("imgkit_sending")
 _abandoned_connectors: list[object] = []
 """Connectors of the parent process, kept alive so that a forked child does not close their connections."""
 
@@ -224,19 +239,37 @@ class _Connector(aiohttp.TCPConnector):
     """
 
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:
-        """Connect, and mark the transfer: from now on the request may leave."""
+        """Connect, and mark the transfer: from now on the request may leave.
+
+        Raises:
+            ServerDisconnectedError: aiohttp sends a GET again after a disconnection; imgkit decides that.
+        """
+        request = _current_request.get()
+        if request.connected:
+            raise aiohttp.ServerDisconnectedError
         connection = await super().connect(*args, **kwargs)
+        request.connected = True
         transport: Any = connection.transport
         # Only asyncio's transports without TLS have this limit.
         if hasattr(transport, "max_size"):
             transport.max_size = RECEIVE_BYTES
-        _current_transfer.get().mark_sent()
+        request.transfer.mark_sent()
         return connection
 
 
 @lru_cache(maxsize=8)
 def _build_timeout(connect_s: float, read_s: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=connect_s, sock_read=read_s)
+
+
+def _to_raw_url(request: HttpRequest) -> URL:
+    """Return the URL of a request for aiohttp, which sends it byte for byte.
+
+    yarl keeps an encoded path as it is, so the query stands in the path: a URL of its own would drop an
+    empty query.
+    """
+    parts = urlsplit(request.url)
+    return URL.build(scheme=parts.scheme, authority=parts.netloc, path=request.path_and_query, encoded=True)
 
 
 def _to_payload(body: Body) -> bytes | AsyncIterator[bytes]:

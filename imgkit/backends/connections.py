@@ -22,7 +22,7 @@ from urllib3.exceptions import NameResolutionError, NewConnectionError
 
 from imgkit.errors import DownloadBlockedError
 from imgkit.redact import scrub
-from imgkit.wire.addresses import NOT_PUBLIC, is_public
+from imgkit.wire.addresses import BLOCKED_HINT, NOT_PUBLIC, is_public
 from imgkit.wire.transfer import Transfer
 
 SMALL_BODY_BYTES = 16 * 1024
@@ -40,12 +40,14 @@ class RequestContext:
         transfer: the transfer to watch and to mark.
         public_only: whether to refuse peers outside the public internet.
         reuse: whether the connection may carry further requests.
+        request_line_url: the URL in the request line, byte for byte.
     """
 
-    def __init__(self, transfer: Transfer, public_only: bool, reuse: bool) -> None:
+    def __init__(self, transfer: Transfer, public_only: bool, reuse: bool, request_line_url: str) -> None:
         self.transfer = transfer
         self.public_only = public_only
         self.reuse = reuse
+        self.request_line_url = request_line_url
 
 
 class _CurrentRequest(threading.local):
@@ -200,9 +202,7 @@ class _ConnectionMixin:
         for index, (family, kind, protocol, _, address) in enumerate(addresses):
             if context is not None and context.public_only and not is_public(str(address[0])):
                 context.transfer.mark_unsent()
-                raise DownloadBlockedError(
-                    f"{self.host} is not fetched: {NOT_PUBLIC}.", hint="The URL is in image.url."
-                )
+                raise DownloadBlockedError(f"{self.host} is not fetched: {NOT_PUBLIC}.", hint=BLOCKED_HINT)
             sock = socket.socket(family, kind, protocol)
             try:
                 for option in self.socket_options or ():
@@ -276,6 +276,12 @@ class _PoolMixin:
         is_recorded = hasattr(urllib3.HTTPConnectionPool._get_conn, "__wrapped__")
         with _recorder_lock if is_recorded else nullcontext():
             return super().urlopen(*args, **kwargs)  # type: ignore[misc]  # a mix-in of urllib3's pools
+
+    def _make_request(self, conn: Any, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+        """Send a request with its URL as given; urllib3 has rewritten it, which invalidates signatures."""
+        context = current_request.context
+        url = url if context is None else context.request_line_url
+        return super()._make_request(conn, method, url, *args, **kwargs)  # type: ignore[misc]  # a mix-in of urllib3's pools
 
     def _put_conn(self, conn: Any) -> None:
         """Return a connection to the pool, closed if it is not reusable."""

@@ -26,6 +26,7 @@ from imgkit.backends.connections import POOL_CLASSES, RequestContext, current_re
 from imgkit.backends.sockets import close_inherited_sockets, tls_context
 from imgkit.wire.messages import BackendOptions, Head, HttpRequest, Reply, whole_or_blocks
 from imgkit.wire.transfer import Transfer
+from imgkit.wire.urls import path_and_query
 
 READ_BYTES = 64 * 1024
 """Maximum bytes per read. At twice this size, memory allocators return each block to the system
@@ -67,8 +68,13 @@ class RequestsBackend:
         # requests sends an iterable with a length block by block, but its stubs do not say so.
         prepared.body = cast(Any, whole_or_blocks(request.body)) if request.method == "POST" else None
         proxy = None if request.public_peer_only else self._options.proxy
+        # A proxy gets the whole URL, unless TLS tunnels through it.
+        is_forwarded = proxy is not None and request.url[:5].lower() == "http:"
         current_request.context = RequestContext(
-            transfer, request.public_peer_only, self._options.reuse_connections
+            transfer,
+            request.public_peer_only,
+            self._options.reuse_connections,
+            request.url.partition("#")[0] if is_forwarded else request.path_and_query,
         )
         try:
             response = self._get_adapter().send(
@@ -194,8 +200,8 @@ class _Adapter(requests.adapters.HTTPAdapter):
         return pool
 
     def request_url(self, request: requests.PreparedRequest, proxies: Mapping[str, str] | None) -> str:
-        """Return the request target."""
-        return super().request_url(request, proxies) if proxies else _request_target(request.url)
+        """Return path and query; `RequestContext.request_line_url` replaces them when they are sent."""
+        return super().request_url(request, proxies) if proxies else path_and_query(str(request.url))
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
         """Build the response without unused parts: cookies, encoding, sorted headers."""
@@ -217,10 +223,3 @@ def _parse_host(url: str) -> Mapping[str, object]:
     return MappingProxyType(
         {"scheme": parts.scheme.lower(), "host": parts.hostname or "", "port": parts.port}
     )
-
-
-@lru_cache(maxsize=64)
-def _request_target(url: str) -> str:
-    """Return path and query of a URL."""
-    parts = urlsplit(url)
-    return f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"

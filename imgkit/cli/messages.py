@@ -25,7 +25,10 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
     (errors.ConfigurationError, "cache"): "Leave out --cache only.",
     (errors.ConfigurationError, "organization"): NETWORK_BACKEND,
     (errors.ConfigurationError, "project"): NETWORK_BACKEND,
-    (errors.DownloadBlockedError, None): "Pass --response-format b64_json to get the image in the reply.",
+    (errors.DownloadBlockedError, None): (
+        "If you trust its server, pass --download-origin ORIGIN. Or pass --response-format b64_json to get "
+        "the image in the reply."
+    ),
     (errors.DownloadError, None): "",
     (errors.DownloadError, "max_download_bytes"): "Pass a larger --max-download-bytes to fetch it.",
     (errors.EndpointRetiredError, None): (

@@ -214,6 +214,14 @@ def service_options() -> Iterator[Option]:
     )
     yield option("max_reply_bytes", "Largest reply to read, 128 MiB by default.", **count)
     yield option("max_download_bytes", "Largest image to download from a URL, 64 MiB by default.", **count)
+    yield Option(
+        ["--download-origin", "download_origins"],
+        section="Connection",
+        multiple=True,
+        metavar="ORIGIN",
+        callback=lambda ctx, param, value: value or None,
+        help="Also download results from this server, such as http://192.168.0.5:9000; can be repeated.",
+    )
 
 
 def state_option() -> Option:

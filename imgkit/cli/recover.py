@@ -121,7 +121,7 @@ def _save_images(record: SpooledReply, plan: SavePlan) -> tuple[list[str], str]:
             path = salvage.save_url(image, plan.folder)
             console.print_message(
                 f"imgkit: Image {image.index + 1} of {record.id} is still at its URL, which was saved to "
-                f"{path}. Download it within an hour of the call."
+                f"{path}. Download it before its link expires."
             )
             reason = reason if path else "a URL could not be written"
             continue

@@ -11,7 +11,7 @@ from imgkit.images.sniff import is_complete_bytes
 from imgkit.models import CreateImageVariationRequest, ImageRequest, Usage, resolve_model
 from imgkit.plugins.protocols import Entry, Failure
 from imgkit.providers.base import DecodedImage, DecodedImages
-from imgkit.redact import safe_url
+from imgkit.redact import cut_queries, safe_url
 from imgkit.wire.json_values import replace_values
 from imgkit.wire.messages import Head
 
@@ -125,7 +125,7 @@ def _is_json(value: object) -> bool:
 def _without_url_queries(extra: Mapping[str, object]) -> object:
     """Return a copy of JSON values whose URLs have no query: signatures stand there."""
     copy = {name: _copy_json(value) for name, value in extra.items()}
-    return replace_values(copy, str, lambda text: safe_url(text) if "://" in text else text)
+    return replace_values(copy, str, lambda text: safe_url(text) if "://" in text else cut_queries(text))
 
 
 def _copy_json(value: object) -> object:

@@ -208,7 +208,7 @@ def _fill_cache(context: CallContext, request: HttpRequest, lease: CacheLease) -
         yield from run_blocking(partial(lease.abandon, failure))
         raise
     head = fetched.head
-    decoded, download_error = yield from _download_all(context.core, fetched.decoded)
+    decoded, download_error = yield from _download_all(context, fetched.decoded)
     if download_error is not None:
         yield from run_blocking(partial(lease.abandon, to_failure(download_error)))
         warning: str | None = f"The reply was not kept in the cache: {download_error}"
@@ -222,7 +222,9 @@ def _fill_cache(context: CallContext, request: HttpRequest, lease: CacheLease) -
     return _with_warnings(FetchedImages(head, decoded), [warning] if warning else [])
 
 
-def _download_all(core: Core, decoded: DecodedImages) -> Flow[tuple[DecodedImages, ImgkitError | None]]:
+def _download_all(
+    context: CallContext, decoded: DecodedImages
+) -> Flow[tuple[DecodedImages, ImgkitError | None]]:
     """Fetch the bytes of images at URLs, up to the first failure: the cache keeps no URL.
 
     Returns:
@@ -233,7 +235,7 @@ def _download_all(core: Core, decoded: DecodedImages) -> Flow[tuple[DecodedImage
     for index, image in enumerate(images):
         if image.data is None:
             try:
-                data = yield from fetch_image(core, image.url or "")
+                data = yield from fetch_image(context.core, image.url or "", context.deadline)
             except ImgkitError as error:
                 failure = error
                 break

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from imgkit.errors import ConfigurationError
 from imgkit.models import HostClass
 from imgkit.plugins.hookspecs import BackendSpec
 from imgkit.providers.base import Provider, Target
+from imgkit.redact import safe_url
 from imgkit.wire.messages import AsyncBackend, Backend
-from imgkit.wire.urls import check_base_url, origin
+from imgkit.wire.urls import can_be_host, check_base_url, origin
 
 OFFLINE_BASE_URL = "https://offline.imgkit.invalid/v1"
 """Address of the offline backend. The top-level domain .invalid never resolves (RFC 2606)."""
@@ -60,6 +62,7 @@ class ServiceConfig(NamedTuple):
     read_timeout_s: float | None = None
     max_reply_bytes: int | None = None
     max_download_bytes: int | None = None
+    download_origins: Sequence[str] = ()
     proxy: str | None = None
     ca: object = None
     use_env_proxy: bool = False
@@ -111,6 +114,31 @@ def check_count(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigurationError(f"{name} must be a whole number from 1 on, not {value!r}.", field=name)
     return value
+
+
+def parse_download_origins(value: object) -> frozenset[tuple[str, str, int]]:
+    """Return the origins from which results may be downloaded, as `imgkit.wire.urls.origin` does.
+
+    Raises:
+        ConfigurationError: the value is no list of origins.
+    """
+    remedy = "Give a list of scheme, host and port, such as ['http://localhost:9000']."
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise ConfigurationError(f"download_origins is no list. {remedy}", field="download_origins")
+    return frozenset(_parse_origin(item, remedy) for item in value)
+
+
+def _parse_origin(item: object, remedy: str) -> tuple[str, str, int]:
+    shown = safe_url(item) if isinstance(item, str) else type(item).__name__
+    if isinstance(item, str) and re.fullmatch(r"(?i)https?://[a-z0-9.\-_:\[\]]+/?", item):
+        try:
+            if can_be_host(urlsplit(item).hostname) and urlsplit(item).port != 0:
+                return origin(item)
+        except ValueError as error:
+            shown = f"{shown} ({error})"
+    raise ConfigurationError(
+        f"download_origins holds {shown!r}, which is no origin. {remedy}", field="download_origins"
+    )
 
 
 def resolve_state_folder(given: str | PathLike[str] | None) -> Path | None:

@@ -15,6 +15,7 @@ from imgkit.core.config import (
     Limits,
     ServiceConfig,
     check_count,
+    parse_download_origins,
     parse_limits,
     resolve_proxy,
     resolve_state_folder,
@@ -69,6 +70,7 @@ class Core(NamedTuple):
         members: the plugins.
         resources: blocking resources that the plugins provide.
         fetches_anywhere: result URLs outside the API's origin may be fetched.
+        download_origins: origins whose result URLs may be fetched in any case.
         fetch: fetches the bytes behind a URL for ``image.data``; None under the async service.
     """
 
@@ -87,6 +89,7 @@ class Core(NamedTuple):
     members: PluginList
     resources: PluginResources
     fetches_anywhere: bool
+    download_origins: frozenset[tuple[str, str, int]] = frozenset()
     fetch: Callable[[str], bytes] | None = None
 
     def with_plugins(self, members: PluginList, table: HookTable) -> Core:
@@ -177,6 +180,7 @@ def build_core(
         # Behind a proxy the connected peer is the proxy, so nobody can check the real one.
         # A backend that reaches no network answers any URL by itself.
         fetches_anywhere=(spec.checks_peer and options.proxy is None) or not spec.reaches_network,
+        download_origins=parse_download_origins(config.download_origins),
         fetch=fetch,
     )
 

@@ -129,7 +129,7 @@ def deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None)
     response = result.response
     if plan is not None:
         try:
-            response = yield from save_all(context.core, response, plan)
+            response = yield from save_all(context, response, plan)
         except ImgkitError as error:
             for part, part_response in result.parts:
                 yield from keep_reservations(part, error, part_response)

@@ -5,6 +5,7 @@ A method makes the flow of its call. `imgkit.service` runs it: blocking, or in t
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Generic, Literal, TypeVar
@@ -375,9 +376,8 @@ def _download(core: Core, image: Image, timeout_s: float | None) -> Flow[Image]:
     if not isinstance(image, Image):
         problem = f"A {type(image).__name__} is no image of a response. Give an image of a response."
         raise InvalidRequestError({"image": problem})
-    if timeout_s is not None:
-        check_seconds("timeout_s", timeout_s)
-    return (yield from ensure_downloaded(core, image))
+    limit_s = core.limits.timeout_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
+    return (yield from ensure_downloaded(core, image, time.monotonic() + limit_s))
 
 
 class OperationFlows(ImageOperations[Flow[ImagesResponse], Flow[ImagesResponse], Flow[Image]]):

@@ -258,7 +258,7 @@ def open_inputs(
         if isinstance(source, ImageReference):
             _check_reference(core, request, field)
         elif isinstance(source, Image):
-            source = yield from ensure_downloaded(core, source)
+            source = yield from ensure_downloaded(core, source, context.deadline)
         sources[field] = source
     from imgkit.core.preparation import InputRules  # loads the code that looks at pixels
 

@@ -193,14 +193,14 @@ def sum_usage(usages: Iterable[Usage | None]) -> Usage | None:
     return Usage(**sums, extra=known[0].extra)
 
 
-def ensure_downloaded(core: Core, image: Image) -> Flow[Image]:
+def ensure_downloaded(core: Core, image: Image, deadline: float) -> Flow[Image]:
     """Return the image with its bytes in memory or on disk, fetched from its URL if necessary.
 
     Raises:
         DownloadError: the URL was refused, has expired, or could not be fetched.
     """
     if isinstance(image.source, UrlSource) and not image.source.is_fetched:
-        data = yield from fetch_image(core, image.url or "")
+        data = yield from fetch_image(core, image.url or "", deadline)
         return replace(image, source=BytesSource(data))
     return image
 
@@ -220,7 +220,7 @@ def load_into_memory(image: Image) -> Image:
     return replace(image, source=BytesSource(source.read())) if isinstance(source, PartFile) else image
 
 
-def save_all(core: Core, response: ImagesResponse, plan: SavePlan) -> Flow[ImagesResponse]:
+def save_all(context: CallContext, response: ImagesResponse, plan: SavePlan) -> Flow[ImagesResponse]:
     """Save those images of a response that have no file yet. A failure never costs another image.
 
     Raises:
@@ -231,7 +231,7 @@ def save_all(core: Core, response: ImagesResponse, plan: SavePlan) -> Flow[Image
     for image in response.images:
         try:
             if image.path is None:
-                image = yield from ensure_downloaded(core, image)
+                image = yield from ensure_downloaded(context.core, image, context.deadline)
                 image = yield from run_blocking(partial(save_image, image, plan, len(response.images)))
         except ImgkitError as error:
             first_error = first_error or error

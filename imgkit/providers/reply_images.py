@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urljoin
 
 from imgkit.errors import UnreadableReplyError
 from imgkit.images.sniff import has_end, sniff
@@ -12,6 +11,7 @@ from imgkit.providers.base import ReplyBody, Target
 from imgkit.redact import scrub
 from imgkit.wire.json_values import DivertedImage, decode_base64, decode_data_url, is_data_url
 from imgkit.wire.messages import Head
+from imgkit.wire.urls import join_url
 
 
 def decode_content(encoded: object, link: str | None, target: Target) -> tuple[dict[str, Any], list[str]]:
@@ -19,7 +19,8 @@ def decode_content(encoded: object, link: str | None, target: Target) -> tuple[d
 
     Args:
         encoded: the base64 member; text, a diverted image, or None.
-        link: the URL member, which may be a ``data:`` URL or relative to the target's address.
+        link: the URL member: absolute, relative to the target's address, a ``data:`` URL, or the image
+            itself in base64.
         target: the server that sent the reply.
     """
     content: dict[str, Any] = {}
@@ -35,8 +36,11 @@ def decode_content(encoded: object, link: str | None, target: Target) -> tuple[d
         if link and is_data_url(link):
             if not content and (data := decode_data_url(link)):
                 content["data"] = data
+        elif link and _is_base64_image(link):
+            if not content:
+                content["data"] = decode_base64(link)
         elif link:
-            content["url"] = urljoin(target.base_url + "/", link)
+            content["url"] = join_url(target.base_url + "/", link)
     except ValueError as error:
         problems.append(f"has an unreadable URL: {error}")
     source = content.get("source") or BytesSource(content.get("data", b""))
@@ -48,6 +52,15 @@ def decode_content(encoded: object, link: str | None, target: Target) -> tuple[d
     elif not has_end(kind, source.length, source.read_at):
         problems.append("seems to be cut off; its bytes are kept unchanged")
     return content, problems
+
+
+def _is_base64_image(text: str) -> bool:
+    """Return whether a text begins like an image in base64, which no URL does."""
+    start = "".join(text[:128].split())[:64]
+    try:
+        return len(start) == 64 and sniff(decode_base64(start)) is not None
+    except ValueError:
+        return False
 
 
 def unreadable_reply_error(head: Head, body: ReplyBody, why: str) -> UnreadableReplyError:

@@ -203,6 +203,27 @@ class BackendContract:
                 self.create(flavor, server)
             assert other.accepted == 0
 
+    def test_sends_urls_byte_for_byte(self, flavor: str, tmp_path: Path) -> None:
+        """Sends path and query of every URL byte for byte: signed URLs are valid in one spelling only."""
+        path, query = "/a%3Ab/%2fx//c/../d/./%7e%41", "?sig=%2b+%2F/..//x&y=%c3%bc~"
+
+        def echo(line: Line) -> None:
+            if line.request_line.startswith("POST"):
+                reply(200, {"created": 1, "data": [{"url": path + query}]})(line)
+            elif len(server.lines) == 2:
+                reply(302, b"", location=f"/to{path}{query}")(line)
+            else:
+                reply(200, png(1), content_type="image/png")(line)
+
+        with WireServer(echo) as server:
+            call = lambda service: service.create_image("a fox", save_to=tmp_path)  # noqa: E731
+            self.run(flavor, server.origin + path, call)
+        assert [line.request_line.split(" ")[1] for line in server.lines] == [
+            f"{path}/images/generations",
+            f"{path}{query}",
+            f"/to{path}{query}",
+        ]
+
     def test_stores_no_cookies(self, flavor: str) -> None:
         """Returns no cookie to the server."""
         with WireServer(reply(200, answer(), set_cookie="a=b; Path=/")) as server:

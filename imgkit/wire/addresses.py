@@ -7,6 +7,12 @@ import ipaddress
 NOT_PUBLIC = "its address is not on the public internet"
 """Reason in the message of a `DownloadBlockedError`."""
 
+BLOCKED_HINT = (
+    "If you trust its server, pass download_origins=[…] with its origin. The URL is in image.url; or pass "
+    'response_format="b64_json".'
+)
+"""Remedy in the message of a `DownloadBlockedError`."""
+
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 # `ipaddress` of CPython 3.11 to 3.13 calls some or all of these global; no public web server is there.
 # Source: IANA special-purpose registries, read 2026-11-23.

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from imgkit.errors import ConfigurationError
 from imgkit.redact import safe_headers, safe_url
 from imgkit.wire.transfer import Transfer
+from imgkit.wire.urls import path_and_query
 
 BLOCK_BYTES = 256 * 1024
 """The part of a file that is in memory at a time while it is sent, in bytes."""
@@ -107,7 +108,7 @@ class HttpRequest:
 
     Attributes:
         method: "POST" or "GET".
-        url: the absolute URL, already quoted.
+        url: the absolute URL, already quoted. Its bytes may be signed, so a backend keeps them.
         headers: values by lower-case name. Content-Type and Content-Length come from the body.
         body: the content.
         public_peer_only: refuse a peer outside the public internet before sending a byte
@@ -121,6 +122,11 @@ class HttpRequest:
     body: Body = BytesBody()
     public_peer_only: bool = False
     secret_headers: frozenset[str] = frozenset()
+
+    @property
+    def path_and_query(self) -> str:
+        """Path and query of the URL, byte for byte."""
+        return path_and_query(self.url)
 
     def wire_headers(self) -> dict[str, str]:
         """Return all headers to send, including the headers of the body."""

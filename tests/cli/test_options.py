@@ -139,6 +139,7 @@ def test_options_reach_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
             "--timeout=9", "--connect-timeout=2", "--read-timeout=3", "--proxy=http://p:1", "--ca=c.pem",
             "--use-env-proxy", "--reuse-connections", "--allow-insecure", "--provider=openai",
             "--api-key-file=key", "--max-reply-bytes=5", "--max-download-bytes=6",
+            "--download-origin=http://h:1", "--download-origin=https://i",
             "--state-folder=/kept"]  # fmt: skip
     assert run(["create", "fox", "--dry-run", *args]) == 0
     seen.pop("plugins")
@@ -147,6 +148,7 @@ def test_options_reach_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
         "timeout_s": 9.0, "connect_timeout_s": 2.0, "read_timeout_s": 3.0, "proxy": "http://p:1",
         "ca": "c.pem", "use_env_proxy": True, "reuse_connections": True, "allow_insecure": True,
         "provider": "openai", "api_key": "the-key", "max_reply_bytes": 5, "max_download_bytes": 6,
+        "download_origins": ("http://h:1", "https://i"),
         "client_options": {}, "state_folder": Path("/kept"),
     }  # fmt: skip
     seen.clear()

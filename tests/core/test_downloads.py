@@ -11,10 +11,21 @@ import pytest
 import trustme
 
 import imgkit
+from imgkit.backends import Head
+from imgkit.core.operations import OperationFlows
+from imgkit.images.image import Image
+from imgkit.images.sources import UrlSource
+from imgkit.runtime.flow import SendRequest, advance
 from tests.support.pictures import picture
 from tests.support.wire_server import Script, WireServer, drip, head, reply
 
 KEY = "sk-test-CANARY-1234567890abcdef"
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeat downloads without waiting; `test_pauses_between_attempts` reads the real pauses."""
+    monkeypatch.setattr("imgkit.core.download.PAUSES_S", (0.0, 0.0, 0.0))
 
 
 def reply_with_url(url: str) -> Script:
@@ -59,7 +70,8 @@ def test_downloads_from_the_same_origin(flavor: Any, http_backend: str) -> None:
 
 
 BLOCKED = [
-    "http://127.0.0.1:1/x.png",
+    "http://10.0.0.1:1/x.png",
+    "http://127.1:{port}/x.png",
     "gopher://127.0.0.1:70/_",
     "javascript:1",
     "file:///etc/passwd",
@@ -263,3 +275,123 @@ def test_an_input_at_a_url_is_downloaded(flavor: Any) -> None:
         return later(service)
 
     assert flavor.run(work)[0].width == 256
+
+
+PATH = "/a%3Ab/%2fx//c/../d/./%7e%41;p=1"
+QUERIES = ["?sig=%2b+%2F/..//x&y=%c3%bc~!*(),;", "?", "?a?b", ""]
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_urls_are_sent_byte_for_byte(flavor: Any, http_backend: str, query: str) -> None:
+    """Sends API requests, result URLs and redirect targets in the spelling that was signed."""
+    path = PATH + query
+    jump = reply(302, b"", location=f"/to{path}")
+    server = WireServer(lambda line: None)
+    server._scripts = []
+    for url in (f"{server.origin}{path}", path):
+        server._scripts += [reply_with_url(url), jump, reply_with_png()]
+    with server:
+        for _ in range(2):
+            data = create_and_download(flavor, http_backend, server, base_url=server.origin + PATH)
+            assert data == picture()
+    lines = [line.request_line for line in server.lines]
+    post = f"POST {PATH}/images/generations HTTP/1.1"
+    assert lines == [post, f"GET {path} HTTP/1.1", f"GET /to{path} HTTP/1.1"] * 2
+
+
+def test_a_proxy_gets_urls_byte_for_byte(flavor: Any, http_backend: str) -> None:
+    """Sends the whole URL to a proxy in its own spelling."""
+    base_url = f"http://127.0.0.1:1{PATH}"
+    with WireServer(reply_with_url("/x//%2f?a=%2b"), reply_with_png()) as proxy:
+        create_and_download(flavor, http_backend, proxy, base_url=base_url, proxy=proxy.origin)
+    lines = [line.request_line for line in proxy.lines]
+    assert lines == [
+        f"POST {base_url}/images/generations HTTP/1.1",
+        "GET http://127.0.0.1:1/x//%2f?a=%2b HTTP/1.1",
+    ]
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "0.0.0.0", "LOCALHOST"])
+def test_names_of_this_machine_are_one_place(flavor: Any, http_backend: str, host: str) -> None:
+    """Downloads from any port of this machine if the API is on it, under another name too."""
+    with WireServer(reply_with_png()) as store:
+        with WireServer(reply_with_url(f"http://{host}:{store.port}/1.png")) as server:
+            base_url = f"http://localhost:{server.port}/v1"
+            assert create_and_download(flavor, http_backend, server, base_url=base_url) == picture()
+    assert store.accepted == 1
+
+
+def start_download(url: str, base_url: str = "https://api.example:8443/v1", **options: Any) -> Any:
+    """Return the flow of a download, to be stepped by hand."""
+    with imgkit.ImageService("requests", base_url=base_url, **options) as service:
+        return OperationFlows(service._core).download(Image(url=url, source=UrlSource(url, None)))
+
+
+def test_a_public_server_does_not_redirect_to_this_machine() -> None:
+    """Follows no redirect from the public internet to another server on this machine."""
+    flow = start_download("https://cdn.example/1.png", "http://127.0.0.1:8000/v1")
+    assert isinstance(advance(flow, None), SendRequest)
+    with pytest.raises(imgkit.DownloadBlockedError):
+        advance(flow, Head(302, {"location": "http://127.0.0.1:9000/secret"}))
+
+
+PORTS: list[tuple[str, list[str], bool | None]] = [
+    ("https://cdn.example/1.png", [], True),
+    ("https://cdn.example:443/1.png", [], True),
+    ("https://cdn.example:8443/1.png", [], True),
+    ("https://cdn.example:22/1.png", [], None),
+    ("https://cdn.example:22/1.png", ["https://cdn.example:22"], False),
+    ("https://cdn.example:22/1.png", ["https://CDN.example:22/"], False),
+    ("http://10.0.0.5:9000/1.png", ["http://10.0.0.5:9000"], False),
+    ("http://10.0.0.5:9001/1.png", ["http://10.0.0.5:9000"], None),
+    ("https://10.0.0.5:9000/1.png", ["http://10.0.0.5:9000"], None),
+    ("http://localhost:9000/1.png", [], None),
+    ("http://[::1]:9000/1.png", ["http://[::1]:9000"], False),
+    ("http://u@10.0.0.5:9000/1.png", ["http://10.0.0.5:9000"], None),
+]
+
+
+@pytest.mark.parametrize(("url", "origins", "public_only"), PORTS)
+def test_allowed_places(url: str, origins: list[str], public_only: bool | None) -> None:
+    """Fetches https from port 443 and the API's own, and from `download_origins` without a check."""
+    flow = start_download(url, download_origins=origins)
+    if public_only is None:
+        with pytest.raises(imgkit.DownloadBlockedError, match="download_origins"):
+            advance(flow, None)
+    else:
+        effect = advance(flow, None)
+        assert isinstance(effect, SendRequest)
+        assert effect.request.public_peer_only is public_only
+
+
+@pytest.mark.parametrize(
+    "origins",
+    ["http://h", 5, [5], ["h:9000"], ["http://h/path"], ["http://u:CANARY@h"], ["http://h:0"], ["http://h:x"],
+     ["http://h?a=CANARY"], ["ftp://h"], [""], ["http://"], ["*"], [b"http://h"]],
+)  # fmt: skip
+def test_wrong_download_origins(origins: Any) -> None:
+    """Refuses anything but a list of origins, and names the argument and an example."""
+    with pytest.raises(imgkit.ConfigurationError, match=r"download_origins .*localhost:9000") as caught:
+        imgkit.ImageService(download_origins=origins)
+    assert "CANARY" not in str(caught.value)
+
+
+def test_an_origin_behind_another_name(flavor: Any, http_backend: str, monkeypatch: Any) -> None:
+    """Downloads from a trusted origin whose address is private."""
+    import socket
+
+    real = socket.getaddrinfo
+
+    def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        return real("127.0.0.1" if name == "minio.internal" else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with WireServer(reply_with_png()) as store:
+        place = f"http://minio.internal:{store.port}"
+        with WireServer(reply_with_url(f"{place}/1.png?sig=CANARY")) as server:
+            with pytest.raises(imgkit.DownloadBlockedError) as caught:
+                create_and_download(flavor, http_backend, server)
+            assert "CANARY" not in str(caught.value)
+            assert create_and_download(flavor, http_backend, server, download_origins=[place]) == picture()
+    assert store.accepted == 1

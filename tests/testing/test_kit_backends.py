@@ -127,6 +127,14 @@ MUTANTS = {
         more = {**request.headers, "accept-encoding": "gzip"}
         return super().open(replace(request, headers=more), transfer)
 ''', "test_sends_request_as_is"),
+    "decodes URLs": ('''
+    def open(self, request, transfer):
+        return super().open(replace(request, url=request.url.replace("%3A", ":")), transfer)
+''', "test_sends_urls_byte_for_byte"),
+    "folds URLs": ('''
+    def open(self, request, transfer):
+        return super().open(replace(request, url=request.url.replace("/c/..", "")), transfer)
+''', "test_sends_urls_byte_for_byte"),
 }  # fmt: skip
 
 
