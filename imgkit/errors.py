@@ -238,8 +238,10 @@ class NotSentError(TransportError):
         permanent: a retry will fail too: an untrusted certificate, or a host name that does not exist.
     """
 
-    def __init__(self, message: str, *, permanent: bool = False) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, permanent: bool = False, hint: str | None = None, field: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, field=field)
         self.permanent = permanent
 
 
@@ -256,11 +258,13 @@ class OutcomeUnknownError(TransportError, ReceivedReply):
     Attributes:
         maybe_billed: always True.
         request_id, spool_path, images, body: see `ReceivedReply`. ``request_id`` needs a reply's head.
-        status: the HTTP status where a gateway answered in place of the API.
+        status: the HTTP status of a reply that does not prove that nothing was billed.
+        retry_after_s: seconds to wait as the server asked, None where it did not ask.
         should_retry: the server's ``x-should-retry`` header, None without that header.
     """
 
     maybe_billed = True
+    retry_after_s: float | None = None
     should_retry: bool | None = None
 
     def __init__(
@@ -414,7 +418,7 @@ class RedirectRefusedError(ApiError):
 
 
 class ServerError(ApiError):
-    """The API itself reports that it failed (5xx with the API's JSON error)."""
+    """The API itself reports that it failed and billed nothing (see `Provider.failure_is_free`)."""
 
 
 class BudgetExceededError(ImgkitError):

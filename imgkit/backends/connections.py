@@ -250,11 +250,9 @@ class _ConnectionMixin:
         no_answer = socket.gaierror(socket.EAI_AGAIN, "the name server does not answer")
         result = results[0] if results else no_answer
         if isinstance(result, Exception):
-            raise NameResolutionError(
-                self.host,
-                cast(Any, self),
-                result if isinstance(result, socket.gaierror) else socket.gaierror(str(result)),
-            )
+            reason = result if isinstance(result, socket.gaierror) else socket.gaierror(str(result))
+            # The cause tells an unknown name, which is permanent, from a name server that is down.
+            raise NameResolutionError(self.host, cast(Any, self), reason) from reason
         return result
 
 

@@ -48,6 +48,7 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
     ),
     (errors.MissingModelError, None): "Pass --model NAME or set IMGKIT_MODEL.",
     (errors.NotDownloadedError, None): "",
+    (errors.NotSentError, "retry"): "Wait, or pass --no-retry to send at once.",
     (errors.SaveError, None): "",
     (errors.StreamError, None): "Try again without --stream.",
     (errors.UnknownBackendError, None): "Install a plugin that provides it.",

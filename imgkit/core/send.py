@@ -27,7 +27,7 @@ from imgkit.models import Attempt, ImagesResponse
 from imgkit.plugins.events import Call, FirstByte, Outcome, Progress, Retrying, Sent
 from imgkit.plugins.table import HookTable
 from imgkit.plugins.tokens import TokenNeeded
-from imgkit.providers.base import DecodedImages
+from imgkit.providers.base import DecodedImages, Provider
 from imgkit.redact import SENSITIVE_HEADERS, Secret
 from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, run_blocking, send_request, sleep
 from imgkit.wire.json_body import JsonReply, MemorySink
@@ -50,16 +50,20 @@ def send_with_retries(
         read: reads the open reply; `read_response` by default.
 
     Raises:
-        ImgkitError: the failure of the last attempt.
+        ImgkitError: the failure of the last attempt, or of an earlier attempt that may have been billed.
     """
     started = time.monotonic()
     failures: dict[str, int] = {}
+    unknown: ImgkitError | None = None
     while True:
         try:
             return (yield from send_once(context, request, read or read_response))
         except ImgkitError as error:
+            if error.maybe_billed:
+                unknown = error
             kind = None if context.emitted else classify_failure(error)
             if kind is None:
+                _raise_unknown_outcome(error, unknown)
                 raise
             failures[kind] = failures.get(kind, 0) + 1
             now = time.monotonic()
@@ -73,22 +77,36 @@ def send_with_retries(
             )
             wait_s = context.core.table.retry_wait(outcome, context.call)
             if wait_s is None or wait_s >= outcome.remaining_s:
+                _raise_unknown_outcome(error, unknown)
                 raise
         context.core.table.notify(Retrying(outcome, wait_s), context.call)
         yield from sleep(wait_s)
 
 
+def _raise_unknown_outcome(error: ImgkitError, unknown: ImgkitError | None) -> None:
+    """Raise the failure of an earlier attempt that may have been billed, if the last attempt was free.
+
+    Args:
+        error: the failure of the last attempt.
+        unknown: the latest failure that may have been billed, None if there was none.
+    """
+    if unknown is not None and not error.maybe_billed:
+        unknown.add_note(f"A later attempt of this call failed, too. {error}")
+        raise unknown from error
+
+
 def classify_failure(error: ImgkitError) -> FailureKind | None:
     """Return the kind of a failed attempt, None for a failure that no plugin may retry.
 
-    The server's ``x-should-retry: true`` marks a 408, 409 or 5xx as its own failure.
+    A `ServerError` is free by the provider's rule (see `to_reply_error`). The server's
+    ``x-should-retry: true`` marks a 408, 409 or 5xx as its own failure.
     """
     if isinstance(error, NotSentError):
         return "unsent"
     if isinstance(error, RateLimitError):
         return None if isinstance(error, QuotaExceededError) else "refused"
     if isinstance(error, ServerError):
-        return "failed" if error.status in (500, 503) or error.should_retry else None
+        return "failed" if error.status >= 500 or error.should_retry else None
     if isinstance(error, ConflictError):
         return "failed" if error.should_retry else None
     if isinstance(error, OutcomeUnknownError):
@@ -196,10 +214,22 @@ def read_response(context: CallContext, head: Head, secrets: tuple[Secret, ...])
     reply = yield from read_body(context, head)
     context.in_flight = False
     if not 200 <= head.status < 300:
-        raise core.provider.error(head, reply.raw(), secrets)
+        raise to_reply_error(core.provider, head, reply.raw(), secrets)
     decode = partial(core.provider.decode, head, reply, core.target, secrets)
     # Decoding looks at the images; with part files they are on disk, so it may block.
     return decode() if context.new_part_files is None else (yield from run_blocking(decode))
+
+
+def to_reply_error(provider: Provider, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
+    """Return the error for a reply outside 2xx: a 5xx is free only by the provider's rule."""
+    error = provider.error(head, body, secrets)
+    # A provider of another base class may lack the rule.
+    is_free = getattr(provider, "failure_is_free", None)
+    if head.status < 500 or error.maybe_billed or (is_free is not None and is_free(head, body)):
+        return error
+    from imgkit.providers.error_replies import error_from_reply
+
+    return error_from_reply(head, body, secrets, is_free=False)
 
 
 ReplyReader: TypeAlias = Callable[[CallContext, Head, tuple[Secret, ...]], Flow[DecodedImages]]

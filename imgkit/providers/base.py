@@ -156,8 +156,8 @@ class Credential:
 class Provider(Protocol):
     """An API dialect: encodes an operation as an HTTP request, and decodes the reply into images.
 
-    Derive from `BaseProvider`, which has defaults for the members from `base64_keys` to `models_request`.
-    A class with all members works as well.
+    Derive from `BaseProvider`, which has defaults for the members from `base64_keys` to `models_request`,
+    and for `failure_is_free`. A class with all members works as well.
 
     Attributes:
         base_url: the official address; "" if each customer has an address of their own.
@@ -249,6 +249,18 @@ class Provider(Protocol):
             secrets: strings that were sent and must not appear in the message.
         """
 
+    def failure_is_free(self, head: Head, body: bytes) -> bool:
+        """Return whether a 5xx reply proves that the request was not billed.
+
+        imgkit then raises the error that `error` returns, and may send the request again. After any other
+        5xx reply imgkit raises an `OutcomeUnknownError`, sends nothing again, and counts the attempt as
+        spent: a gateway answers 500 too when it gives up, while the API goes on behind it.
+
+        Args:
+            head: status, from 500 on, and headers.
+            body: the reply's bytes.
+        """
+
 
 class BaseProvider:
     """A base class for providers, with defaults for the members that few dialects need.
@@ -280,6 +292,10 @@ class BaseProvider:
     def models_request(self, target: Target) -> HttpRequest | None:
         """Return None: the API has no free list of models."""
         return None
+
+    def failure_is_free(self, head: Head, body: bytes) -> bool:
+        """Return False: no 5xx reply proves that the request was not billed."""
+        return False
 
 
 _MEMBERS = (

@@ -54,8 +54,11 @@ NEXT_STEP: dict[type[errors.ImgkitError], str] = {
     errors.ApiError: "See the provider's documentation for this status.",
 }
 
-GATEWAY_TIMEOUTS = frozenset({408, 502, 504, *range(520, 525)})
-"""Statuses of gateways that stopped waiting; the API may still create and bill the image."""
+FREE_STATUSES = frozenset({500, 503})
+"""Statuses under which OpenAI's own error object proves that nothing was billed."""
+
+_OWN_NAME = re.compile(r"(?=.*[a-z])[A-Za-z][\w.]*")
+_GATEWAY_NAME = re.compile(r"none|null|.*(gateway|proxy|upstream|time_?d?_?out)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,7 @@ def error_from_reply(
     secrets: tuple[Secret | str, ...] = (),
     *,
     next_steps: Mapping[str, str] | None = None,
+    is_free: bool | None = None,
 ) -> errors.ImgkitError:
     """Return the error for an error reply, as `Provider.error` does.
 
@@ -132,6 +136,8 @@ def error_from_reply(
         body: the reply's bytes.
         secrets: strings that must not appear in the message.
         next_steps: a provider's own remedies, by code.
+        is_free: the result of `Provider.failure_is_free`; None applies the rule of OpenAI's dialect. A 5xx
+            reply that is not free becomes an `OutcomeUnknownError`.
 
     Example:
         >>> error = error_from_reply(Head(404, {}), b'{"error": {"message": "No such model"}}')
@@ -139,18 +145,21 @@ def error_from_reply(
         ('NotFoundError', 404)
     """
     parsed = read_error_body(body)
-    kind, remedy = _classify(head.status, parsed)
     should_retry = _parse_should_retry(head)
-    if kind is None:
+    if is_free is None:
+        is_free = is_free_failure(head, body)
+    if head.status < 200 or head.status == 408 or (head.status >= 500 and not is_free):
         unknown = errors.OutcomeUnknownError(
-            f"{_format_status(head.status)} from a gateway instead of the API"
-            f"{_quote(parsed.message, secrets)}. The API may have created and billed an image, so imgkit "
-            f"does not repeat the request{_format_request_id(head)}.",
+            f"{_format_status(head.status)}{_format_request_id(head)}{_quote(parsed.message, secrets)}. The "
+            "reply does not prove that the API stopped: it may have created and billed an image. Check your "
+            "usage before you repeat the request.",
             request_id=head.request_id,
             status=head.status,
         )
         unknown.should_retry = should_retry
+        unknown.retry_after_s = retry_after_s(head.headers)
         return unknown
+    kind, remedy = _classify(head.status, parsed)
     facts: dict[str, Any] = {
         "status": head.status,
         "code": _scrub_code(parsed.code, secrets),
@@ -167,14 +176,49 @@ def error_from_reply(
     redirect = issubclass(kind, errors.RedirectRefusedError) and "location" in head.headers
     target = f" to {_origin(head.headers['location'])}" if redirect else ""
     wait = f" The server asks to wait {facts['retry_after_s']:g} s." if facts["retry_after_s"] else ""
+    # Text in place of an error object is not the API's: a gateway gave up under a success status.
+    is_billed = kind is errors.ApiError and head.status < 300 and "error" in parsed.details
+    billed = " The call may have been billed." if is_billed else ""
     error = kind(
         f"{_format_status(head.status)}{target}{code}{where}{_format_request_id(head)}"
         f"{_quote(parsed.message, secrets)}."
-        f"{wait} {remedy}",
+        f"{wait}{billed} {remedy}",
         **facts,
     )
     error.should_retry = should_retry
+    error.maybe_billed = is_billed
     return error
+
+
+def is_free_failure(head: Head, body: bytes) -> bool:
+    """Return whether a 5xx reply is OpenAI's own error object, under a status that bills nothing.
+
+    The object has a message, and a type or a code. Gateways answer in other shapes, or name themselves
+    or a timeout: the API may go on behind them.
+
+    Example:
+        >>> is_free_failure(Head(503, {}), b'{"error": {"message": "Overloaded", "type": "server_error"}}')
+        True
+        >>> is_free_failure(Head(503, {}), b'{"message": "Service Unavailable"}')
+        False
+    """
+    if head.status not in FREE_STATUSES:
+        return False
+    try:
+        value = parse_json(body)
+    except ValueError:
+        return False
+    error = value.get("error") if isinstance(value, dict) else None
+    if not isinstance(error, dict):
+        return False
+    message = error.get("message")
+    names = [name for name in (error.get("type"), error.get("code")) if name is not None]
+    return (
+        isinstance(message, str)
+        and bool(message.strip())
+        and any(isinstance(name, str) and _OWN_NAME.fullmatch(name) for name in names)
+        and not any(isinstance(name, str) and _GATEWAY_NAME.match(name) for name in names)
+    )
 
 
 def _parse_should_retry(head: Head) -> bool | None:
@@ -185,17 +229,15 @@ def _scrub_code(code: str | None, secrets: tuple[Secret | str, ...]) -> str | No
     return None if code is None else scrub(code, secrets, 120)
 
 
-def _classify(status: int, parsed: ErrorBody) -> tuple[type[errors.ApiError] | None, str]:
-    """Return the class of error (None for an unknown outcome) and the code's own remedy, if any."""
-    if status in GATEWAY_TIMEOUTS or status < 200 or (status >= 500 and not parsed.structured):
-        return None, ""
+def _classify(status: int, parsed: ErrorBody) -> tuple[type[errors.ApiError], str]:
+    """Return the class of error and the code's own remedy, if any."""
     if meaning := find_meaning(status, parsed.codes, parsed.param, parsed.message):
         return meaning.error, meaning.next
     if 300 <= status < 400:
         return errors.RedirectRefusedError, ""
     if status in BY_STATUS:
         return BY_STATUS[status], ""
-    if 500 <= status < 600:
+    if status >= 500:
         return errors.ServerError, ""
     return (errors.BadRequestError if 400 <= status < 500 else errors.ApiError), ""
 

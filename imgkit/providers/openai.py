@@ -194,7 +194,13 @@ class OpenAIProvider(BaseProvider):
         """Return the error for a reply outside 2xx."""
         from imgkit.providers.error_replies import error_from_reply
 
-        return error_from_reply(head, body, secrets)
+        return error_from_reply(head, body, secrets, is_free=self.failure_is_free(head, body))
+
+    def failure_is_free(self, head: Head, body: bytes) -> bool:
+        """Return True for the API's own error object under 500 or 503."""
+        from imgkit.providers.error_replies import is_free_failure
+
+        return is_free_failure(head, body)
 
 
 _TO_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))

@@ -26,7 +26,7 @@ ENDINGS: dict[str, Script] = {
     "rate limit": reply(
         429, {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}, retry_after_ms="1"
     ),
-    "failure": reply(500, {"error": {"message": f"Bearer {canary.KEY}"}}),
+    "failure": reply(500, {"error": {"message": f"Bearer {canary.KEY}", "code": "server_error"}}),
     "unreadable": reply(200, b"what"),
     "closed": drop,
     "garbage": raw(b"HELLO\r\n\r\n"),

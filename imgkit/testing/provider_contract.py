@@ -25,6 +25,11 @@ GARBAGE = (
     b'{"error": {"message": 3, "code": [], "param": {}}}', b'{"error": null}', b'[{"error": "x"}]',
     b'{"error": 3}', b"[" * 5000, b'{"error": "' + b"x" * 100_000 + b'"}',
 )  # fmt: skip
+GATEWAY_BODIES = (
+    b"", b"<html><h1>Gateway</h1></html>", b'{"message": "Service Unavailable"}', b'{"error": "timeout"}',
+    b'{"statusCode": 500, "message": "Internal server error"}',
+)  # fmt: skip
+OWN_ERROR = b'{"error": {"message": "It failed.", "type": "server_error", "code": "server_error"}}'
 STATUSES = (
     400,
     401,
@@ -209,6 +214,16 @@ class ProviderContract:
         assert rate_limit.retry_after_s == 7
         for status in (502, 504):
             assert isinstance(provider.error(Head(status, {}), b"<html>", ()), imgkit.OutcomeUnknownError)
+
+    def test_free_failures(self) -> None:
+        """Calls no reply of a gateway free, and returns an unbilled error for every free failure."""
+        provider = self.provider()
+        for head in (Head(status, {}) for status in range(500, 600)):
+            for body in GATEWAY_BODIES:
+                assert provider.failure_is_free(head, body) is False
+            for body in (OWN_ERROR, *GARBAGE):
+                if provider.failure_is_free(head, body):
+                    assert not provider.error(head, body, ()).maybe_billed
 
     def assert_presentable(self, error: Any) -> None:
         """Fail unless the error's message is 10 to 2,000 characters long and hides the key."""

@@ -96,7 +96,7 @@ class WireServer:
     """A server that runs a script per connection; the last script also serves all further connections.
 
     >>> import imgkit
-    >>> with WireServer(reply(500, {"error": {"message": "no"}})) as server:
+    >>> with WireServer(reply(500, {"error": {"message": "no", "code": "server_error"}})) as server:
     ...     with imgkit.ImageService("requests", base_url=server.base_url, retry=False) as service:
     ...         try:
     ...             service.create_image("a fox")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from typing import Any
 
 import pytest
 
 import imgkit
+from imgkit.plugins import Retrying
 from tests.support.pictures import answer, encoded, picture
 from tests.support.wire_server import Line, Script, WireServer, drip, drop, hang, head, raw, reply, reset
 
@@ -190,6 +192,37 @@ def test_unknown_host_is_not_sent(flavor: Any, http_backend: str) -> None:
     settings = {"backend": http_backend, "base_url": "https://nowhere.invalid/v1", "api_key": KEY}
     with pytest.raises(imgkit.NotSentError):
         flavor.run(lambda service: service.create_image("a fox"), **settings)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_permanent"), [(socket.EAI_NONAME, True), (socket.EAI_AGAIN, False)], ids=["unknown", "down"]
+)
+def test_unknown_host_is_permanent(
+    flavor: Any, http_backend: str, code: int, is_permanent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tells an unknown host name, which no retry helps, from a name server that is down."""
+
+    def look_up(*args: Any, **options: Any) -> Any:
+        raise socket.gaierror(code, "no address")
+
+    pauses: list[float] = []
+
+    class Pauses:
+        @imgkit.hookimpl
+        def imgkit_on_event(self, event: Any) -> None:
+            if isinstance(event, Retrying):
+                pauses.append(event.wait_s)
+
+    retry = imgkit.RetryPlugin(chance=lambda: 0.0)
+    monkeypatch.setattr("imgkit.default_plugins.retry.BACKOFF_S", 0.001)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(imgkit.NotSentError) as caught:
+        flavor.run(
+            lambda service: service.create_image("a fox"),
+            http_backend, base_url="http://nowhere.example/v1", retry=retry, plugins=[Pauses()],
+        )  # fmt: skip
+    assert caught.value.permanent is is_permanent
+    assert len(pauses) == (0 if is_permanent else 3)
 
 
 def test_connect_timeout_is_not_sent(flavor: Any, http_backend: str) -> None:

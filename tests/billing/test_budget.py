@@ -270,7 +270,7 @@ def test_a_full_budget_sends_nothing(flavor: Any, http_backend: str) -> None:
     ("script", "lost"),
     [(drop, True), (reply(504, b"<html>"), True), (reply(200, b"{}"), True), (reply(200, b"what"), True),
      (reply(400, {"error": {"message": "no"}}), False), (reply(429, {"error": {"message": "no"}}), False),
-     (reply(500, {"error": {"message": "no"}}), False)],
+     (reply(500, {"error": {"message": "no", "code": "server_error"}}), False)],
     ids=["drop", "504", "empty", "unreadable", "400", "429", "500"],
 )  # fmt: skip
 def test_how_failures_end(flavor: Any, http_backend: str, script: Any, lost: bool) -> None:

@@ -96,7 +96,7 @@ def test_each_attempt_has_its_reservation(flavor: Any, http_backend: str) -> Non
     ("script", "end"),
     [
         (reply(400, {"error": {"message": "no"}}), ("settle", None)),
-        (reply(500, {"error": {"message": "no"}}), ("settle", None)),
+        (reply(500, {"error": {"message": "no", "code": "server_error"}}), ("settle", None)),
         (drop, ("keep", "OutcomeUnknownError", None)),
         (reply(504, b"<html>"), ("keep", "OutcomeUnknownError", None)),
         (reply(200, b"{}"), ("keep", "EmptyResultError", None)),

@@ -193,7 +193,12 @@ def test_only_mode_needs_a_cache(flavor: Any) -> None:
 
 def test_does_not_store_failures(flavor: Any, http_backend: str, store: Any) -> None:
     """Sends the request again after a failure."""
-    scripts = [reply(500, {"error": {"message": "x"}}), drop, reply(200, b"{}"), reply(200, answer())]
+    scripts = [
+        reply(500, {"error": {"message": "x", "code": "server_error"}}),
+        drop,
+        reply(200, b"{}"),
+        reply(200, answer()),
+    ]
     with WireServer(*scripts) as server:
         for error_class in (imgkit.ServerError, imgkit.OutcomeUnknownError, imgkit.EmptyResultError):
             with pytest.raises(error_class) as caught:

@@ -126,7 +126,7 @@ def test_one_call_pays_for_all(at_once: Any, http_backend: str, store: Any) -> N
     [
         (drop, imgkit.OutcomeUnknownError),
         (reply(504, b"<html>"), imgkit.OutcomeUnknownError),
-        (reply(500, {"error": {"message": "no"}}), imgkit.ServerError),
+        (reply(500, {"error": {"message": "no", "code": "server_error"}}), imgkit.ServerError),
         (reply(200, b"{}"), imgkit.EmptyResultError),
     ],
     ids=["drop", "504", "500", "empty"],

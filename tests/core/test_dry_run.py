@@ -17,7 +17,7 @@ KEY = "sk-test-CANARY-1234567890abcdef"
 
 def test_the_text_equals_the_request() -> None:
     """Shows the method, URL, headers and body of the request that the service sends."""
-    with WireServer(reply(500, {"error": {"message": "x"}})) as server:
+    with WireServer(reply(500, {"error": {"message": "x", "code": "server_error"}})) as server:
         options: dict[str, Any] = {
             "retry": False,
             "base_url": server.base_url,

@@ -123,7 +123,7 @@ def test_all_parts_fail(flavor: Any) -> None:
             create_images(flavor, server, "requests", 100)
         assert 1 <= server.posts <= 4
     assert "9 more requests" in caught.value.__notes__[0]
-    with WireServer(reply(500, {"error": {"message": "no"}}), drop) as server:
+    with WireServer(reply(500, {"error": {"message": "no", "code": "server_error"}}), drop) as server:
         with pytest.raises(imgkit.OutcomeUnknownError):
             create_images(flavor, server, "requests", 20)
 

@@ -89,7 +89,7 @@ def test_offline_is_native(flavor: Any) -> None:
     [
         reply(404, {"error": {"message": "The model does not exist", "code": "model_not_found"}}),
         reply(400, {"error": {"message": "square pictures only"}}),
-        reply(500, {"error": {"message": "sorry"}}),
+        reply(500, {"error": {"message": "sorry", "code": "server_error"}}),
     ],
 )
 def test_other_failures_are_not_emulated(flavor: Any, problem: Script) -> None:

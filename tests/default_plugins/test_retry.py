@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,12 +12,12 @@ import imgkit
 from imgkit.core.core import Core
 from imgkit.core.operations import OperationFlows
 from imgkit.default_plugins.retry import RetryPlugin
-from imgkit.plugins.events import Call, Failed, Outcome, Succeeded
+from imgkit.plugins.events import Call, Failed, Outcome, Retrying, Started, Succeeded
 from imgkit.runtime.flow import EffectFailed as News
 from imgkit.runtime.flow import Finished, ReadChunk, SendRequest, Sleep, advance
 from imgkit.wire.headers import retry_after_s
 from imgkit.wire.messages import Head
-from tests.support.pictures import answer
+from tests.support.pictures import answer, picture
 from tests.support.wire_server import WireServer, drop, raw, reply
 
 CALL = Call(
@@ -128,6 +129,152 @@ def test_breaker() -> None:
         one.imgkit_before_send(None, CALL)  # type: ignore[arg-type]
     one.imgkit_on_event(Succeeded(None), CALL)  # type: ignore[arg-type]
     one.imgkit_before_send(None, CALL)  # type: ignore[arg-type]
+
+
+def end_calls(one: RetryPlugin, error: Exception, count: int = 5, call: Call = CALL) -> None:
+    """Let calls fail one after the other."""
+    for _ in range(count):
+        one.imgkit_on_event(Failed(error), call)
+
+
+def is_open(one: RetryPlugin, call: Call = CALL) -> bool:
+    """Return whether the breaker rejects a call."""
+    try:
+        one.imgkit_before_send(None, call)  # type: ignore[arg-type]  # not looked at
+    except imgkit.NotSentError:
+        return True
+    return False
+
+
+OPENING = (
+    imgkit.NotSentError("refused"),
+    imgkit.NotSentError("unknown host", permanent=True),
+    imgkit.OutcomeUnknownError("reset"),
+    imgkit.OutcomeUnknownError("gateway", status=502),
+    imgkit.ServerError("failed", status=503),
+)
+RESETTING = (
+    imgkit.OutcomeUnknownError("timeout", status=408),
+    imgkit.BadRequestError("no", status=400),
+    imgkit.ConflictError("no", status=409),
+    imgkit.RateLimitError("slow", status=429),
+    imgkit.QuotaExceededError("no credit", status=429),
+    imgkit.RedirectRefusedError("moved", status=307),
+    imgkit.EmptyResultError("no images"),
+    imgkit.UnreadableReplyError("no images"),
+)
+NEUTRAL = (
+    imgkit.InvalidRequestError({"n": "must be at least 1."}),
+    imgkit.EndpointRetiredError("retired", status=0),
+    imgkit.ServiceClosedError("closed"),
+)
+
+
+@pytest.mark.parametrize("error", OPENING, ids=repr)
+def test_breaker_counts_failures_of_the_host(error: Exception) -> None:
+    """Opens after five failed connections or 5xx replies, and names the last one and the way out."""
+    one = plugin()
+    end_calls(one, error, 4)
+    assert not is_open(one)
+    end_calls(one, error, 1)
+    with pytest.raises(imgkit.NotSentError) as caught:
+        one.imgkit_before_send(None, CALL)  # type: ignore[arg-type]  # not looked at
+    text = str(caught.value)
+    assert f"The last failure was {type(error).__name__}: {error}. " in text
+    assert "another 30 s" in text
+    assert "retry=False" in text
+    assert caught.value.permanent
+
+
+@pytest.mark.parametrize("error", RESETTING, ids=repr)
+def test_breaker_resets_after_an_answer(error: Exception) -> None:
+    """Counts no answer below 500, and forgets earlier failures after one."""
+    one = plugin()
+    end_calls(one, error, 9)
+    assert not is_open(one)
+    end_calls(one, OPENING[0], 4)
+    end_calls(one, error, 1)
+    end_calls(one, OPENING[0], 4)
+    assert not is_open(one)
+
+
+@pytest.mark.parametrize("error", NEUTRAL, ids=repr)
+def test_breaker_ignores_errors_before_sending(error: Exception) -> None:
+    """Neither counts an error that came before sending, nor forgets failures after it."""
+    one = plugin()
+    end_calls(one, OPENING[0], 4)
+    end_calls(one, error, 9)
+    assert not is_open(one)
+    end_calls(one, OPENING[0], 1)
+    assert is_open(one)
+
+
+def test_breaker_resets_after_a_refused_attempt() -> None:
+    """Forgets earlier failures after an attempt that the host refused, before the call ends."""
+    one = plugin()
+    end_calls(one, OPENING[0], 4)
+    one.imgkit_on_event(Retrying(outcome("refused", 1, refused()), 1.0), CALL)
+    end_calls(one, OPENING[0], 4)
+    assert not is_open(one)
+
+
+def test_breaker_keeps_hosts_and_operations_apart() -> None:
+    """Rejects calls of the same operation to the same host only."""
+    one = plugin()
+    end_calls(one, OPENING[0])
+    assert is_open(one, replace(CALL, base_url="http://H:80/v2"))
+    assert not is_open(one, replace(CALL, base_url="http://h:81/v1"))
+    assert not is_open(one, replace(CALL, operation="create_image_edit"))
+    one.imgkit_on_event(Succeeded(None), replace(CALL, operation="create_image_edit"))  # type: ignore[arg-type]
+    assert is_open(one)
+
+
+def test_breaker_counts_only_calls_that_were_sent() -> None:
+    """Ignores a call that a cache answers, or that a plugin rejects before it is sent."""
+    one = plugin()
+    end_calls(one, OPENING[0], 4)
+    for end in (Failed(imgkit.NotSentError("Not at night.")), Succeeded(None)):  # type: ignore[arg-type]
+        one.imgkit_on_event(Started(), CALL)
+        one.imgkit_on_event(end, CALL)
+    assert not is_open(one)
+    end_calls(one, OPENING[0], 1)
+    assert is_open(one)
+
+
+def test_breaker_over_the_wire(flavor: Any, http_backend: str) -> None:
+    """Failing edits stop edits, not creations, and the message names the last failure."""
+    failing = [reply(502, b"<html>Bad luck</html>") for _ in range(5)]
+    ends: list[Any] = []
+
+    def calls(service: Any) -> list[Any]:
+        return [lambda: service.create_image_edit(answered, "blue")] * 6 + [
+            lambda: service.create_image("a fox")
+        ]
+
+    def run_blocking(service: Any) -> None:
+        for call in calls(service):
+            try:
+                ends.append(call())
+            except imgkit.ImgkitError as error:
+                ends.append(error)
+
+    async def run_async(service: Any) -> None:
+        for call in calls(service):
+            try:
+                ends.append(await call())
+            except imgkit.ImgkitError as error:
+                ends.append(error)
+
+    answered = picture()
+    with WireServer(*failing, reply(200, answer())) as server:
+        run = run_blocking if flavor.flavor == "sync" else run_async
+        flavor.run(run, http_backend, base_url=server.base_url, retry=True)
+        assert server.posts == 6
+    assert [type(end) for end in ends[:5]] == [imgkit.OutcomeUnknownError] * 5
+    assert type(ends[5]) is imgkit.NotSentError
+    assert "create_image_edit" in str(ends[5])
+    assert "Bad luck" in str(ends[5])
+    assert len(ends[6].images) == 1
 
 
 @pytest.mark.parametrize(

@@ -293,11 +293,62 @@ def test_gateways(status: int, body: Any) -> None:
     assert "<" not in str(found)
 
 
-@pytest.mark.parametrize("status", [500, 501, 503, 507, 529])
-@pytest.mark.parametrize("body", [openai(), {"detail": "boom"}, {"error": "boom"}, "boom"])
-def test_reported_failures(status: int, body: Any) -> None:
-    """Maps a failure in the API's own JSON to a server error."""
-    assert type(error(status, body)) is tree.ServerError
+@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("names", [{"type": "server_error"}, {"code": "InternalServerError", "type": None}])
+def test_reported_failures(status: int, names: dict[str, Any]) -> None:
+    """Maps the API's own error object under 500 or 503 to a server error."""
+    assert type(error(status, openai(**names))) is tree.ServerError
+
+
+@pytest.mark.parametrize("status", [501, 502, 504, 507, 525, 529, 599])
+def test_other_statuses_prove_nothing(status: int) -> None:
+    """Maps the API's own error object under any other 5xx to an unknown outcome."""
+    assert type(error(status, openai())) is tree.OutcomeUnknownError
+
+
+JSON_OF_GATEWAYS: list[Any] = [
+    {"message": "Service Unavailable"},
+    {"message": "boom", "type": "server_error", "code": "server_error"},
+    {"statusCode": 500, "code": "InternalServerError", "message": "boom"},
+    {"detail": "boom"},
+    {"error": "boom"},
+    {"error": {"message": "boom"}},
+    {"error": {"message": "", "code": "server_error"}},
+    {"error": {"code": "server_error"}},
+    {"error": {"message": ["boom"], "code": "server_error"}},
+    {"error": {"message": "boom", "code": 500}},
+    {"error": {"message": "boom", "code": "500", "type": None}},
+    {"error": {"message": "boom", "code": "500", "type": "None"}},
+    {"error": {"message": "boom", "code": "ECONNRESET"}},
+    {"error": {"message": "boom", "type": "about:blank"}},
+    {"error": {"message": "boom", "type": "server_error", "code": "gateway_timeout"}},
+    {"error": {"message": "boom", "type": "upstream_error"}},
+    {"error": [{"message": "boom", "code": "server_error"}]},
+    {"errors": [{"message": "boom", "code": "server_error"}]},
+    [openai()],
+    "boom",
+    None,
+    17,
+]
+
+
+@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("body", JSON_OF_GATEWAYS, ids=repr)
+def test_json_of_gateways(status: int, body: Any) -> None:
+    """Maps JSON of any other shape to an unknown outcome."""
+    found = error(status, body, retry_after="7", x_should_retry="true")
+    assert type(found) is tree.OutcomeUnknownError
+    assert (found.retry_after_s, found.should_retry) == (7, True)
+
+
+@pytest.mark.parametrize("body", [{"error": "upstream timeout"}, {"error": ["boom"], "data": []}])
+def test_an_error_of_a_gateway_in_a_success(body: Any) -> None:
+    """Counts a 2xx reply as billed if text stands in place of the API's error object."""
+    found = error(200, body)
+    assert found.maybe_billed
+    assert "may have been billed" in str(found)
+    for free in (openai(), {"error": {"message": "boom"}}, {"type": "error", "message": "boom"}):
+        assert not error(200, free).maybe_billed
 
 
 REDIRECTS = [

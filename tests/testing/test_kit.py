@@ -169,6 +169,9 @@ class FaultyProvider(OpenAIProvider):
     def error(self, head: Any, body: bytes, secrets: Any) -> Any:
         return imgkit.ServerError(body.decode("latin-1") or "nothing at all", status=head.status)
 
+    def failure_is_free(self, head: Any, body: bytes) -> bool:
+        return True
+
 
 @pytest.mark.parametrize(
     "test",
@@ -177,6 +180,7 @@ class FaultyProvider(OpenAIProvider):
         "test_reply_without_images_is_an_error",
         "test_maps_errors",
         "test_retry_relevant_errors",
+        "test_free_failures",
     ],
 )
 def test_provider_contract_can_fail(test: str) -> None:
