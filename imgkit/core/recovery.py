@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,11 @@ from imgkit.providers.base import (
     DecodedImages,
     DecodedPartialImage,
     Provider,
+    ReplyBody,
     StreamingProvider,
     Target,
 )
-from imgkit.wire.event_body import EVENT_MARK
+from imgkit.wire.event_body import EVENT_MARK, is_event_text, split_events
 from imgkit.wire.json_values import DivertedImage, parse_json, replace_values
 from imgkit.wire.messages import Head
 
@@ -119,24 +120,32 @@ def _decode_record(record: SpooledReply) -> _DecodedRecord:
         provider: Provider = find_spec(load_hook_table(), ProviderSpec, name, UnknownProviderError, "").make()
         target = Target(base_url=str(facts.get("base_url")), host_class="compatible")
         head = Head(status if isinstance(status, int) else 200, {})
-        if text.startswith(EVENT_MARK) and isinstance(provider, StreamingProvider):
-            return _decode_events(provider, head, target, text, parts)
+        if isinstance(provider, StreamingProvider):
+            if text.startswith(EVENT_MARK):
+                events = [_SpooledBody(event, parts) for event in text.split(EVENT_MARK)[1:]]
+                return _decode_events(provider, head, target, events, parts)
+            if is_event_text(text):
+                return _decode_events(provider, head, target, split_events(text, provider.base64_keys), parts)
         return _DecodedRecord(provider.decode(head, _SpooledBody(text, parts), target), parts, whole=True)
     except ImgkitError:
         return _DecodedRecord(None, parts, whole=False)
 
 
 def _decode_events(
-    provider: StreamingProvider, head: Head, target: Target, text: bytes, parts: dict[int, bytes]
+    provider: StreamingProvider,
+    head: Head,
+    target: Target,
+    events: Sequence[ReplyBody],
+    parts: dict[int, bytes],
 ) -> _DecodedRecord:
     """Decode a stream: its complete images, and the last partial image of an unfinished one."""
     complete: list[DecodedImage] = []
     partial: DecodedImage | None = None
     superseded = set()
     created = None
-    for event in text.split(EVENT_MARK)[1:]:
+    for event in events:
         try:
-            decoded = provider.decode_event(head, _SpooledBody(event, parts), target)
+            decoded = provider.decode_event(head, event, target)
         except ImgkitError:
             continue  # truncated; its image is among the parts
         if isinstance(decoded, DecodedPartialImage):

@@ -27,11 +27,11 @@ from imgkit.models import Attempt, ImagesResponse
 from imgkit.plugins.events import Call, FirstByte, Outcome, Progress, Retrying, Sent
 from imgkit.plugins.table import HookTable
 from imgkit.plugins.tokens import TokenNeeded
-from imgkit.providers.base import DecodedImages, Provider
+from imgkit.providers.base import DecodedImages, Provider, StreamingProvider
 from imgkit.redact import SENSITIVE_HEADERS, Secret
 from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, run_blocking, send_request, sleep
 from imgkit.wire.json_body import JsonReply, MemorySink
-from imgkit.wire.messages import Head, HttpRequest
+from imgkit.wire.messages import Head, HttpRequest, announces_events
 
 MIN_SECRET_LENGTH = 8
 """Shorter credentials are not scrubbed from messages: they would blank out half of the text."""
@@ -211,10 +211,22 @@ def read_response(context: CallContext, head: Head, secrets: tuple[Secret, ...])
         ImgkitError: an error reply, or a success reply without readable images.
     """
     core = context.core
+    is_success = 200 <= head.status < 300
+    if is_success and announces_events(head) and isinstance(core.provider, StreamingProvider):
+        # Few servers stream without being asked.
+        from imgkit.core.event_reader import read_uninvited_events
+
+        return (yield from read_uninvited_events(core.provider, context, head, secrets))
     reply = yield from read_body(context, head)
     context.in_flight = False
-    if not 200 <= head.status < 300:
+    if not is_success:
         raise to_reply_error(core.provider, head, reply.raw(), secrets)
+    if reply.is_text and isinstance(core.provider, StreamingProvider):
+        from imgkit.core.event_reader import decode_event_text
+        from imgkit.wire.event_body import is_event_reply
+
+        if is_event_reply(reply):
+            return (yield from decode_event_text(core.provider, context, head, reply, secrets))
     decode = partial(core.provider.decode, head, reply, core.target, secrets)
     # Decoding looks at the images; with part files they are on disk, so it may block.
     return decode() if context.new_part_files is None else (yield from run_blocking(decode))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 from imgkit.core.context import CallContext, FetchedImages
 from imgkit.core.responses import build_response, load_into_memory, save_image
@@ -16,6 +18,28 @@ from imgkit.models import Completed, ImageRequest, ImagesResponse, PartialImage
 from imgkit.providers.base import DecodedImage, DecodedImages, DecodedPartialImage
 from imgkit.runtime.flow import EmitEvent, Flow, run_blocking
 from imgkit.wire.messages import Head
+
+
+class Collector(Protocol):
+    """A receiver for the decoded events of a stream."""
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The complete images, and the latest partial image of the unfinished one."""
+
+    @property
+    def decoded(self) -> DecodedImages:
+        """All decoded events, merged."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether as many images are complete as the request asked for."""
+
+    def handle(self, head: Head, decoded: DecodedPartialImage | DecodedImages) -> Flow[None]:
+        """Receive the images of an event, or of a whole reply."""
+
+    def warn(self, text: str) -> None:
+        """Add a warning to the response."""
 
 
 class StreamCollector:
@@ -43,8 +67,7 @@ class StreamCollector:
         self._inputs = inputs
         self._plan = plan
         self._started = started
-        body_n = (request.extra_body or {}).get("n")
-        self._expected = request.n or (body_n if isinstance(body_n, int) else 1)
+        self._expected = _expected_count(request)
         self._decoded = DecodedImages(pictures=(), warnings=warnings)
         self._complete: list[Image] = []
         self._partial: Image | None = None
@@ -70,7 +93,7 @@ class StreamCollector:
         if isinstance(decoded, DecodedPartialImage):
             yield from self._handle_partial(head, decoded)
             return
-        self._merge(decoded)
+        self._decoded = _merge_decoded(self._decoded, decoded)
         for number in range(len(decoded.pictures)):
             yield from self._handle_complete(head, decoded, last=number == len(decoded.pictures) - 1)
 
@@ -126,21 +149,78 @@ class StreamCollector:
         self._context.emitted = True
         yield EmitEvent(event)
 
-    def _merge(self, decoded: DecodedImages) -> None:
-        """Merge a decoded event with those before it. The later value wins."""
-        before = self._decoded
-        self._decoded = replace(
-            before,
-            **{
-                name: value if (value := getattr(decoded, name)) is not None else getattr(before, name)
-                for name in ("created", "usage", "background", "output_format", "size", "quality")
-            },
-            pictures=(*before.pictures, *decoded.pictures),
-            warnings=(*before.warnings, *decoded.warnings),
-            damaged=before.damaged or decoded.damaged,
-            extra={**before.extra, **decoded.extra},
-        )
-
     def _build(self, head: Head, decoded: DecodedImages) -> ImagesResponse:
         fetched = FetchedImages(head, decoded)
         return build_response(self._context, self._request, self._inputs, fetched, self._started)
+
+
+class ResultCollector:
+    """Collects the images of a stream that answers a call without a stream. It emits no event.
+
+    Args:
+        context: the call.
+    """
+
+    def __init__(self, context: CallContext) -> None:
+        self._context = context
+        self._head = Head(200, {})
+        self._started = time.monotonic()
+        self._decoded = DecodedImages(pictures=())
+        self._partial: DecodedImage | None = None
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The complete images, and the latest partial image of the unfinished one."""
+        images = (*self._decoded.pictures, *([self._partial] if self._partial else []))
+        for image in images:
+            if isinstance(image.source, PartFile):
+                image.source.share()
+        fetched = FetchedImages(self._head, replace(self._decoded, pictures=images))
+        context = self._context
+        return build_response(context, context.request, OpenedInputs(), fetched, self._started).images
+
+    @property
+    def decoded(self) -> DecodedImages:
+        """All decoded events, merged."""
+        return self._decoded
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether as many images are complete as the request asked for."""
+        return len(self._decoded.pictures) >= _expected_count(self._context.request)
+
+    def handle(self, head: Head, decoded: DecodedPartialImage | DecodedImages) -> Flow[None]:
+        """Keep the images of an event, or of a whole reply."""
+        self._head = head
+        if isinstance(decoded, DecodedPartialImage):
+            self._partial = DecodedImage(data=decoded.data, source=decoded.source)
+        else:
+            self._decoded = _merge_decoded(self._decoded, decoded)
+            self._partial = None if decoded.pictures else self._partial
+        return
+        yield  # makes this method a flow
+
+    def warn(self, text: str) -> None:
+        """Add a warning to the response."""
+        self._decoded = replace(self._decoded, warnings=(*self._decoded.warnings, text))
+
+
+def _expected_count(request: ImageRequest) -> int:
+    """Return the number of images that a request asks for."""
+    body_n = (request.extra_body or {}).get("n")
+    return request.n or (body_n if isinstance(body_n, int) else 1)
+
+
+def _merge_decoded(before: DecodedImages, decoded: DecodedImages) -> DecodedImages:
+    """Merge a decoded event with those before it. The later value wins."""
+    return replace(
+        before,
+        **{
+            name: value if (value := getattr(decoded, name)) is not None else getattr(before, name)
+            for name in ("created", "usage", "background", "output_format", "size", "quality")
+        },
+        pictures=(*before.pictures, *decoded.pictures),
+        warnings=(*before.warnings, *decoded.warnings),
+        damaged=before.damaged or decoded.damaged,
+        extra={**before.extra, **decoded.extra},
+    )

@@ -50,6 +50,9 @@ PATHS: dict[type[ImageRequest], str] = {
     CreateImageEditRequest: "/images/edits",
     CreateImageVariationRequest: "/images/variations",
 }
+EVENT_TYPES = "text/event-stream, application/json"
+"""The Accept header of a stream: some servers refuse a request that takes events alone."""
+
 _NOT_MEMBERS = ("image", "mask", "markup", "extra_body", "extra_headers")
 
 
@@ -133,7 +136,7 @@ class OpenAIProvider(BaseProvider):
         encoded = self.encode(replace(request, extra_body=extra_body), inputs, target)
         if "accept" in (request.extra_headers or {}):
             return encoded
-        return replace(encoded, headers={**encoded.headers, "accept": "text/event-stream"})
+        return replace(encoded, headers={**encoded.headers, "accept": EVENT_TYPES})
 
     def decode(
         self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
@@ -186,8 +189,10 @@ class OpenAIProvider(BaseProvider):
         self, head: Head, data: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
     ) -> DecodedPartialImage | DecodedImages | None:
         """Return the content of an event by its ``type``, None for unknown types."""
-        from imgkit.providers.openai_events import decode_event
+        from imgkit.providers.openai_events import decode_event, is_whole_reply
 
+        if is_whole_reply(data):
+            return self.decode(head, data, target, secrets)
         return decode_event(head, data, target, secrets)
 
     def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:

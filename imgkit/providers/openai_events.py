@@ -18,6 +18,18 @@ _PARTIAL = frozenset({"image_generation.partial_image", "image_edit.partial_imag
 _COMPLETED = frozenset({"image_generation.completed", "image_edit.completed"})
 
 
+def is_whole_reply(data: ReplyBody) -> bool:
+    """Return whether an event holds a whole reply, which some servers send as their only event."""
+    try:
+        event = data.json()
+    except ValueError:
+        return False
+    if not isinstance(event, dict) or event.get("error"):
+        return False
+    has_entries = isinstance(event.get("data"), list) and bool(event["data"])
+    return has_entries and (event.get("type") is None or event.get("type") in _COMPLETED)
+
+
 def decode_event(
     head: Head,
     data: ReplyBody,

@@ -127,8 +127,8 @@ class AsyncDriver(Generic[T_co]):
                     return effect
                 case SendRequest(request):
                     result = await self._open(request)
-                case ReadChunk():
-                    result = await self._read()
+                case ReadChunk(grace_s):
+                    result = await self._read(grace_s)
                 case RunBlocking(fn, before_sending):
                     result = await self._run(fn, before_sending)
                 case Sleep(wait_s):
@@ -223,14 +223,21 @@ class AsyncDriver(Generic[T_co]):
         transfer.request_id = self._reply.head.request_id
         return self._reply.head
 
-    async def _read(self) -> bytes | EffectFailed:
+    async def _read(self, grace_s: float | None) -> bytes | EffectFailed:
         if self._transfer.aborted:  # while the caller of a stream was busy
-            return EffectFailed(self._transfer.to_error(TimeoutError()))
+            return b"" if grace_s is not None else EffectFailed(self._transfer.to_error(TimeoutError()))
         assert self._reply is not None, "a flow reads after it has sent a request"
+        grace = nullcontext() if grace_s is None else asyncio.timeout(grace_s)
         try:
             with self._deadline:
-                chunk = await self._reply.read()
+                async with grace:
+                    chunk = await self._reply.read()
         except Exception as error:
+            if isinstance(grace, asyncio.Timeout) and (
+                grace.expired() or self._transfer.aborted or isinstance(error, DeadlinePassed)
+            ):
+                self._transfer.abort()
+                return b""
             return self._to_failure(error)
         self._busy = bool(chunk)
         return chunk

@@ -51,7 +51,7 @@ class Watchdog:
         self._closed = False
 
     def watch(self, transfer: DriverTransfer) -> None:
-        """Abort a transfer at its deadline, unless it is released before.
+        """Abort a transfer at its `abort_at`, unless it is released before.
 
         Raises:
             ServiceClosedError: the service is closed.
@@ -61,10 +61,10 @@ class Watchdog:
                 raise ServiceClosedError(CLOSED)
             self._active.add(transfer)
             if self._thread is None:
-                self._wake_at = transfer.deadline
+                self._wake_at = transfer.abort_at
                 self._thread = threading.Thread(target=self._run, name="imgkit-watchdog", daemon=True)
                 self._thread.start()
-            elif transfer.deadline < self._wake_at:
+            elif transfer.abort_at < self._wake_at:
                 self._wake.notify()
 
     def release(self, transfer: DriverTransfer) -> None:
@@ -93,11 +93,11 @@ class Watchdog:
         with self._wake:
             while not self._closed:
                 now = time.monotonic()
-                expired = [transfer for transfer in self._active if transfer.deadline <= now]
+                expired = [transfer for transfer in self._active if transfer.abort_at <= now]
                 self._active.difference_update(expired)
                 for transfer in expired:
                     transfer.abort()
-                deadlines = (transfer.deadline for transfer in self._active)
+                deadlines = (transfer.abort_at for transfer in self._active)
                 self._wake_at = min([now + MAX_NAP_S, *deadlines])
                 self._wake.wait(max(0.0, self._wake_at - now))
 
@@ -141,8 +141,8 @@ class Driver(Generic[T_co]):
                     return effect
                 case SendRequest(request):
                     result = self._open(request)
-                case ReadChunk():
-                    result = self._read()
+                case ReadChunk(grace_s):
+                    result = self._read(grace_s)
                 case RunBlocking(fn, _):
                     try:
                         result = fn()
@@ -234,13 +234,20 @@ class Driver(Generic[T_co]):
         transfer.request_id = self._reply.head.request_id
         return self._reply.head
 
-    def _read(self) -> bytes | EffectFailed:
+    def _read(self, grace_s: float | None) -> bytes | EffectFailed:
         assert self._reply is not None, "a flow reads after it has sent a request"
         try:
+            if grace_s is not None:
+                self._transfer.abort_within(grace_s)
+                self._watchdog.watch(self._transfer)
             chunk = self._reply.read()
         except Exception as error:
+            if grace_s is not None and self._transfer.aborted:
+                return b""
             return to_failure(error, self._backend, self._transfer)
-        if self._transfer.aborted and not chunk:  # a shut-down socket looks like the end of a reply
+        if (
+            self._transfer.aborted and not chunk and grace_s is None
+        ):  # a shut-down socket looks like the end of a reply
             return EffectFailed(self._transfer.to_error(TimeoutError()))
         self._busy = bool(chunk)
         return chunk

@@ -37,7 +37,14 @@ class SendRequest(NamedTuple):
 
 
 class ReadChunk(NamedTuple):
-    """Read the next chunk of the open reply. The result is bytes, b"" at the end."""
+    """Read the next chunk of the open reply. The result is bytes, b"" at the end.
+
+    Attributes:
+        grace_s: seconds after which the driver aborts the reply and reports its end; None to wait until
+            the deadline. Only for a reply that nobody needs any more.
+    """
+
+    grace_s: float | None = None
 
 
 class RunBlocking(NamedTuple):

@@ -1,12 +1,13 @@
 """A reader of replies to streaming requests: server-sent events, or a JSON value instead.
 
-Many servers answer a streaming request with plain JSON, and some send a wrong Content-Type. The
-first byte decides: a line of an event stream starts with the name of a field or a colon, and JSON
-never does.
+Many servers answer a streaming request with plain JSON, and some send a wrong Content-Type. So the
+first bytes decide first: an object or array is JSON under any Content-Type, and a comment or a known
+field begins events. The Content-Type decides about all others, such as a field of a later standard.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from imgkit.wire.json_body import ByteSink, JsonReply, MemorySink, SpoolChunks
@@ -19,8 +20,11 @@ DONE = b"[DONE]"
 """The start of the data of the event that ends a stream."""
 
 _BLANK = b" \t\r\n\xef\xbb\xbf"
-_EVENT_STARTS = (b":", b"d", b"e", b"i", b"r")
+_JSON_STARTS = (b"{", b"[", b'"')
+_EVENT_STARTS = (b":", b"data:", b"event:", b"id:", b"retry:")
+_EVENT_DATA = re.compile(rb"(?:\A|[\r\n])(?:\xef\xbb\xbf)?data:")
 _LONGEST_DONE = 256
+_LONGEST_BLANKS = 1024
 
 
 class EventReply:
@@ -34,7 +38,7 @@ class EventReply:
 
     Args:
         base64_keys, make_sink: as for `JsonReply`.
-        expect_events: the Content-Type announces events. It decides only for an empty body.
+        expect_events: the Content-Type announces events. It decides where the first bytes do not.
 
     Attributes:
         length: number of received bytes.
@@ -57,8 +61,8 @@ class EventReply:
         self._keys = base64_keys
         self._make_sink = make_sink
         self._expect_events = expect_events
-        # White space before the first byte that decides.
-        self._leading_blanks = b""
+        # The first bytes, until they decide.
+        self._start = b""
         self._parser: EventParser[_EventData] | None = None
         self._json: JsonReply | None = None
         self._spool_chunks: SpoolChunks = []
@@ -70,12 +74,13 @@ class EventReply:
         if self.done:
             return []
         if self._parser is None and self._json is None:
-            chunk = self._leading_blanks + chunk
-            start = chunk.lstrip(_BLANK)[:1]
-            if not start:
-                self._leading_blanks = chunk[-1024:]
+            chunk = self._start + chunk
+            is_stream = _is_event_start(chunk, self._expect_events)
+            if is_stream is None:
+                blanks = len(chunk) - len(chunk.lstrip(_BLANK))
+                self._start = chunk[max(0, blanks - _LONGEST_BLANKS) :]
                 return []
-            if start in _EVENT_STARTS:
+            if is_stream:
                 self._parser = EventParser(self._begin_event)
             else:
                 self._json = JsonReply(self._keys, self._make_sink)
@@ -114,14 +119,14 @@ class EventReply:
             return unfinished.reply
         if self._json is None and not self._expect_events:
             self._json = JsonReply(self._keys, self._make_sink)
-            self._json.feed(self._leading_blanks)
+            self._json.feed(self._start)
         if self._json is not None:
             self._spool_chunks += self._json.close()
         return self._json
 
     @property
     def is_stream(self) -> bool:
-        """Whether the body holds events. Before its first byte, the Content-Type decides."""
+        """Whether the body holds events. Before its first bytes, the Content-Type decides."""
         return self._parser is not None or (self._json is None and self._expect_events)
 
     def take_spool_chunks(self) -> SpoolChunks:
@@ -151,3 +156,39 @@ class _EventData:
 
     def close(self) -> None:
         self._owner.add_chunks(self.reply.close(), self.reply)
+
+
+def is_event_reply(reply: JsonReply) -> bool:
+    """Return whether a reply that was read as JSON holds events."""
+    return reply.is_text and is_event_text(reply.raw())
+
+
+def is_event_text(text: bytes) -> bool:
+    r"""Return whether a text holds events, under any Content-Type.
+
+    Example::
+
+        >>> is_event_text(b"version: 1\ndata: {}\n\n"), is_event_text(b'{"data": []}')
+        (True, False)
+    """
+    return not text.lstrip(_BLANK).startswith(_JSON_STARTS) and _EVENT_DATA.search(text) is not None
+
+
+def split_events(text: bytes, base64_keys: frozenset[str]) -> list[JsonReply]:
+    """Return the data of the events in a text, with that of a last event without its blank line."""
+    body = EventReply(base64_keys, expect_events=True)
+    events = body.feed(text)
+    rest = body.close()
+    return [*events, *([rest] if rest is not None else [])]
+
+
+def _is_event_start(start: bytes, expect_events: bool) -> bool | None:
+    """Return whether a body with these first bytes holds events, None if they do not decide yet."""
+    start = start.lstrip(_BLANK)
+    if not start:
+        return None
+    if start.startswith(_JSON_STARTS):
+        return False
+    if expect_events or start.startswith(_EVENT_STARTS):
+        return True
+    return None if any(name.startswith(start) for name in _EVENT_STARTS) else False

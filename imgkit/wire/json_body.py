@@ -85,6 +85,10 @@ class _ArrivingImage(DivertedImage):
         self._prefix = prefix
         self._sink = sink
 
+    def keep_text(self) -> None:
+        """Keep the text as it arrives: its beginning is not base64."""
+        self.decoder.failed = True
+
     def feed(self, text: bytes) -> list[bytes]:
         return self._store_pieces(self.decoder.feed(text))
 
@@ -148,6 +152,11 @@ class JsonReply:
     def next_image(self) -> int:
         """The spool number of the next image."""
         return self._first_image + len(self._images)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the body is no object and no array, as far as its first bytes tell."""
+        return not self._images and self._step is JsonReply._read_plain
 
     def feed(self, chunk: bytes) -> SpoolChunks:
         """Read the next bytes; return the new bytes for a spool."""
@@ -247,6 +256,9 @@ class JsonReply:
             self._step = JsonReply._read_long_string
             return at
         image = _ArrivingImage(buffer[at : at + begin], self._make_sink())
+        # The same bytes decide wherever the chunks end.
+        if not _begins_with_base64(buffer[at + begin : at + SHORT_BYTES]):
+            image.keep_text()
         self._spool_chunks.append(("reply", b"imgkit-part-%d" % self.next_image))
         self._images.append(image)
         self._parts.append(image)
@@ -327,6 +339,13 @@ def _find_string_end(buffer: bytes, at: int) -> tuple[int, bool]:
         content = _CONTENT.match(buffer, at)
         end = content.end() if content else at
     return end, buffer[end : end + 1] == b'"'
+
+
+def _begins_with_base64(head: bytes) -> bool:
+    """Return whether the first bytes of an image's text hold no wrong character."""
+    probe = Base64Decoder()
+    probe.feed(head)
+    return not probe.failed
 
 
 def _find_base64_start(head: bytes) -> int | None:

@@ -336,3 +336,8 @@ class AsyncBackend(Protocol):
 
     async def aclose(self) -> None:
         """Close every connection. Idempotent."""
+
+
+def announces_events(head: Head) -> bool:
+    """Return whether the Content-Type of a reply announces server-sent events."""
+    return head.headers.get("content-type", "").lstrip().lower().startswith("text/event-stream")

@@ -127,11 +127,13 @@ class DriverTransfer(Transfer):
 
     Attributes:
         request_id: the API's id of the call, None until the head of the reply arrives.
+        abort_at: when the watchdog aborts the transfer, by `time.monotonic`; its deadline or earlier.
     """
 
     def __init__(self, timeout_s: float, connect_timeout_s: float, read_timeout_s: float) -> None:
         super().__init__(timeout_s, connect_timeout_s, read_timeout_s)
         self.request_id: str | None = None
+        self.abort_at = self._deadline
 
     @property
     def timeout_s(self) -> float:
@@ -155,8 +157,12 @@ class DriverTransfer(Transfer):
     def for_next_request(self) -> DriverTransfer:
         """Return a transfer for the next request of the same call, with the same deadline."""
         transfer = DriverTransfer(self._timeout_s, self._connect_timeout_s, self.read_timeout_s)
-        transfer._deadline = self._deadline
+        transfer._deadline = transfer.abort_at = self._deadline
         return transfer
+
+    def abort_within(self, wait_s: float) -> None:
+        """Let the watchdog abort this transfer after `wait_s` seconds, if its deadline is not earlier."""
+        self.abort_at = min(self.abort_at, time.monotonic() + wait_s)
 
     def release(self) -> None:
         """Forget the callbacks and close the watched sockets, once the reply is closed."""

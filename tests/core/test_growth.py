@@ -62,7 +62,7 @@ class ScriptedBackend:
         self.count += 1
         if self.count % 5 == 0:
             return _Reply(400, (REFUSAL,), "application/json")
-        if request.headers["accept"] != "text/event-stream":
+        if not request.headers["accept"].startswith("text/event-stream"):
             return _Reply(200, (BODY,), "application/json")
         return _Reply(200, STREAM[: self.count % 4 + 1], "text/event-stream")
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imgkit.wire.base64_stream import Base64Decoder
 from imgkit.wire.json_body import SHORT_BYTES, JsonReply
 from imgkit.wire.json_values import DivertedImage, decode_base64, parse_json, restore_base64
 
@@ -257,6 +258,87 @@ def test_any_chunks_give_the_same_value(body: bytes, cuts: list[int], lost: int)
             reply.json()
         return
     assert decode_all(reply.json()) == decode_all(expected)
+
+
+PIECES = [
+    *(
+        "A",
+        "b/+9",
+        "Zm94",
+        "-_",
+        "=",
+        "==",
+        " ",
+        "  ",
+        "\u00a0",
+        "\u3000",
+        "\u00e9",
+        "\U0001f98a",
+        "!",
+        "\x01",
+    ),
+    *(
+        '\\"',
+        "\\\\",
+        "\\/",
+        "\\n",
+        "\\t",
+        "\\b",
+        "\\u0041",
+        "\\u003d",
+        "\\u0020",
+        "\\u0022",
+        "\\ud83d",
+        "\\u00",
+        "\\q",
+    ),
+]
+
+
+def decode_in_chunks(text: bytes, cuts: list[int]) -> tuple[bytes, bool, bytes]:
+    """Return the decoded bytes, whether the decoding failed, and the rejected text."""
+    decoder = Base64Decoder()
+    edges = sorted({0, len(text), *cuts})
+    pieces = [piece for start, end in itertools.pairwise(edges) for piece in decoder.feed(text[start:end])]
+    pieces.append(decoder.close())
+    return b"".join(pieces), decoder.failed, b"".join(decoder.rejected)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map(lambda pieces: "".join(pieces).encode()))
+def test_base64_is_decoded_alike_for_every_cut(text: bytes) -> None:
+    """Decodes and rejects the same bytes of a text wherever it is cut, and loses none."""
+    whole = decode_in_chunks(text, [])
+    for cut in range(1, len(text)):
+        assert decode_in_chunks(text, [cut]) == whole
+    assert decode_in_chunks(text, list(range(len(text)))) == whole
+    assert text.endswith(whole[2])
+
+
+PLACES = st.one_of(st.integers(SHORT_BYTES - 12, SHORT_BYTES + 4), st.integers(0, len(TEXT)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([*PIECES, '\\"b64_json\\": \\"', '\\"}']), PLACES, st.integers(0, 60))
+def test_every_cut_gives_the_same_result(piece: str, place: int, lost: int) -> None:
+    """Gives the same value, bytes and spool for every cut near an unusual piece of an image's text."""
+    begin, text = '{"data":[{"b64_json":"', TEXT[:place] + piece + TEXT[place:]
+    body = f'{begin}{text}"}},{{"b64_json":"{TEXT}"}}]}}'.encode()
+    body = body[: len(body) - lost]
+    whole = describe_reply(body, [])
+    at = len(begin) + place
+    for cut in range(at - 8, at + 20):
+        assert describe_reply(body, [cut]) == whole
+    assert describe_reply(body, list(range(at - 8, at + 20))) == whole
+
+
+def describe_reply(body: bytes, cuts: list[int]) -> tuple[Any, bytes, dict[str, bytes]]:
+    """Return value or error, bytes and spool files of a body in chunks."""
+    reply, files = read_in_chunks(body, cuts)
+    try:
+        return decode_all(reply.json()), reply.raw(), files
+    except ValueError as error:
+        return str(error), reply.raw(), files
 
 
 def decode_all(value: Any) -> Any:
