@@ -38,7 +38,7 @@
     ├── FixtureMissingError           no recorded reply matches (nearest); nothing was sent
     ├── CacheMissError                cache="only", and the cache has no such reply; nothing was sent
     ├── UnreadableReplyError          a success reply without a readable image (body)
-    ├── EmptyResultError              a success reply without images
+    ├── EmptyResultError              a success reply without images (body, job_id, job_url)
     ├── StreamError                   a stream ended early or was misused (images, maybe_billed)
     ├── DownloadError                 a result URL could not be fetched
     │   ├── DownloadBlockedError      refused before a byte was sent: scheme, address, origin
@@ -483,18 +483,35 @@ class UnreadableReplyError(ImgkitError, ReceivedReply):
 
 
 class EmptyResultError(ImgkitError, ReceivedReply):
-    """The API answered 200 without images; it may have been billed.
+    """The API answered with success but without images; it may have been billed.
 
     Attributes:
         maybe_billed: always True.
         request_id, spool_path: see `ReceivedReply`.
+        body: the received bytes. The message quotes their start.
+        job_id: the server's id of a job that it accepted in place of images, None if it named none.
+        job_url: the address of that job as the server gave it. It may grant access.
     """
 
     maybe_billed = True
+    job_id: str | None = None
+    job_url: str | None = None
 
-    def __init__(self, message: str, *, request_id: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        request_id: str | None = None,
+        body: bytes = b"",
+        job_id: str | None = None,
+        job_url: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
         self.request_id = request_id
+        self.body = body
+        self.job_id = job_id
+        self.job_url = job_url
 
 
 class StreamError(ImgkitError, ReceivedReply):

@@ -147,7 +147,7 @@ class _ConnectionMixin:
     """Head of a request, held back until the body starts."""
 
     def connect(self) -> None:
-        """Connect the socket. A failure proves that no byte of the request has left."""
+        """Connect the socket. A failure proves that no byte has left, except on an earlier connection."""
         context = current_request.context
         try:
             super().connect()  # type: ignore[misc]  # a mix-in of urllib3's connections
@@ -155,6 +155,8 @@ class _ConnectionMixin:
             if context is not None:
                 context.transfer.mark_unsent()
             raise
+        if context is not None:
+            context.transfer.mark_sent()
         open_sockets.add(self.sock)
         self.sock.settimeout(SEND_GAP_S)
 
@@ -164,6 +166,7 @@ class _ConnectionMixin:
         if context is not None:
             self.reusable = context.reuse
             if self.sock is not None:  # a reused connection
+                context.transfer.mark_sent()
                 context.transfer.watch_socket(self.sock.fileno())
                 self.sock.settimeout(SEND_GAP_S)
         self._head = b""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 HOOK = "imgkit_ledger"
+_MEMBERS = ("spools", "settle", "keep", "close")
 
 
 class ReservationGroup:
@@ -36,6 +37,7 @@ class ReservationGroup:
         self.sent = False
         self.problems: list[str] = []
         self._open: list[tuple[PluginSource, Reservation]] = []
+        self._has_images = False
         self._process: int | None = None  # a forked child ends nothing for its parent
 
     @property
@@ -46,7 +48,7 @@ class ReservationGroup:
     @property
     def wants_chunks(self) -> bool:
         """Whether a reservation keeps the chunks of a reply."""
-        return any(reservation.spools for _, reservation in self._open)
+        return any(True for _ in self._spools())
 
     @classmethod
     def reserve(
@@ -68,6 +70,7 @@ class ReservationGroup:
         try:
             for ledger in ledgers:
                 reservation = call_plugin(ledger.origin, HOOK, ledger.thing.reserve, request, call, attempt)
+                _check_reservation(ledger.origin, reservation)
                 group._open.append((ledger.origin, reservation))
         except BaseException:
             group.close()
@@ -82,6 +85,7 @@ class ReservationGroup:
     def write(self, chunks: Sequence[tuple[str, bytes]]) -> None:
         """Keep chunks of a reply: each is the name of its part, and its bytes."""
         for part, data in chunks:
+            self._has_images = self._has_images or part != "reply" or b'"url"' in data
             for source, spool in self._spools():
                 self._call_ledger(source, spool.write, part, data)
 
@@ -102,13 +106,16 @@ class ReservationGroup:
         ``error.spool_path`` and a note name the place where the reply is kept.
         """
         kept = [
-            self._call_ledger(source, reservation.keep, error, response)
+            self._call_ledger(source, _keep_reply, reservation, error, response)
             for source, reservation in self._take()
         ]
         paths = [path for path in kept if path]
         if paths and hasattr(error, "spool_path"):
             error.spool_path = paths[0]
-            error.add_note(f"The received part is kept in {paths[0]}. `imgkit recover` restores its images.")
+            command = "`imgkit recover` restores its images"
+            if response is None and not self._has_images:
+                command = "`imgkit recover --list` shows it"
+            error.add_note(f"The received part is kept in {paths[0]}. {command}.")
 
     def abort(self, error: BaseException) -> None:
         """End the reservations of an interrupted call. Quick; does nothing after another end."""
@@ -124,7 +131,9 @@ class ReservationGroup:
 
     def _spools(self) -> Iterator[tuple[PluginSource, Reservation]]:
         """Yield the reservations that keep the reply, each with its plugin."""
-        return ((source, reservation) for source, reservation in self._open if reservation.spools)
+        for source, reservation in self._open:
+            if self._call_ledger(source, getattr, reservation, "spools"):
+                yield source, reservation
 
     def _take(self) -> list[tuple[PluginSource, Reservation]]:
         """Return the open reservations and forget them. A forked child gets none: it ends nothing."""
@@ -140,3 +149,26 @@ class ReservationGroup:
         except ImgkitError as error:
             self.problems.append(str(error))
             return None
+
+
+def _check_reservation(source: PluginSource, reservation: object) -> None:
+    """Refuse an object that lacks members of a reservation before anything is sent.
+
+    Raises:
+        PluginError: the message names the members.
+    """
+    missing = [name for name in _MEMBERS if not call_plugin(source, HOOK, hasattr, reservation, name)]
+    if missing:
+        raise source.error(
+            f" returned a {type(reservation).__name__} from reserve. It lacks {', '.join(missing)}. "
+            f"Fix it, or {source.removal_hint}.",
+            hook=HOOK,
+        )
+
+
+def _keep_reply(
+    reservation: Reservation, error: BaseException, response: ImagesResponse | None
+) -> str | None:
+    """Keep a reply and return its path as text."""
+    path = reservation.keep(error, response)
+    return path if path is None else os.fsdecode(path)

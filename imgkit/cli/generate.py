@@ -12,6 +12,7 @@ from imgkit.cli import console, exit_codes, options, output_paths, report, salva
 from imgkit.cli.messages import option_names
 from imgkit.cli.progress import CallWatcher
 from imgkit.core.core import DEFAULT_BACKEND
+from imgkit.core.responses import count_requested_images
 from imgkit.errors import ImgkitError, SaveError
 from imgkit.images.saving import SavePlan
 from imgkit.models import ImageRequest, ImagesResponse, field_names
@@ -90,7 +91,9 @@ def run_operation(
             _salvage(error, plan, as_json=as_json)
             raise
     report.print_response(response, as_json=as_json, salvaged=[])
-    return exit_codes.PARTIAL if response.errors else exit_codes.OK
+    requested = count_requested_images(_build_request(operation, arguments))
+    is_short = bool(response.errors) or len(response.images) < requested
+    return exit_codes.PARTIAL if is_short else exit_codes.OK
 
 
 def _build_budget(max_cost_usd: str | None, allow_unknown_price: bool) -> list[object]:

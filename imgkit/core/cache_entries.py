@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import TypeGuard
 
 from imgkit import errors
 from imgkit.errors import ImgkitError
@@ -16,7 +17,8 @@ from imgkit.wire.json_values import replace_values
 from imgkit.wire.messages import Head
 
 _VALUES = ("created", "background", "output_format", "size", "quality")
-_NOT_CACHED = ("body", "images", "response")
+_NOT_CACHED = ("body", "images", "response", "job_url", "__notes__")
+_NOTES = "notes"
 _SHARED = "This error ended a concurrent identical call, which this call waited for. This call sent nothing."
 
 
@@ -87,6 +89,8 @@ def to_failure(error: ImgkitError) -> Failure:
     facts = {
         name: value for name, value in vars(error).items() if name not in _NOT_CACHED and _is_json(value)
     }
+    if notes := list(filter(_is_text, getattr(error, "__notes__", ()))):
+        facts[_NOTES] = notes
     return Failure(type(error).__name__, str(error), facts)
 
 
@@ -97,7 +101,11 @@ def from_failure(failure: Failure) -> ImgkitError:
         kind = ImgkitError
     error = kind.__new__(kind, failure.message)
     error.args = (failure.message,)
-    error.__dict__.update(_restore_attributes(kind, failure.facts))
+    facts = {name: value for name, value in failure.facts.items() if name not in (_NOTES, *_NOT_CACHED)}
+    error.__dict__.update(_restore_attributes(kind, facts))
+    notes = failure.facts.get(_NOTES)
+    for note in filter(_is_text, notes if isinstance(notes, list | tuple) else ()):
+        error.add_note(note)
     error.add_note(_SHARED)
     return error
 
@@ -106,12 +114,18 @@ def _restore_attributes(kind: type[ImgkitError], facts: Mapping[str, object]) ->
     """Return the attributes of an error. Those that a cache does not keep are empty; lists were tuples."""
     empty: dict[str, dict[str, object]] = {
         "UnreadableReplyError": {"body": b""},
+        "EmptyResultError": {"body": b"", "job_url": None},
         "SaveError": {"images": (), "response": None},
+        "EndpointRetiredError": {"date": None},
     }
     return {
         **{name: value for base in kind.__mro__ for name, value in empty.get(base.__name__, {}).items()},
         **{name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()},
     }
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str)
 
 
 def _is_json(value: object) -> bool:

@@ -18,6 +18,7 @@ from imgkit.core.core import Core
 from imgkit.core.download import fetch_image
 from imgkit.core.send import send_with_retries
 from imgkit.errors import (
+    BudgetExceededError,
     CacheMissError,
     ConfigurationError,
     ImgkitError,
@@ -203,8 +204,11 @@ def _fill_cache(context: CallContext, request: HttpRequest, lease: CacheLease) -
     try:
         fetched = yield from send_with_retries(context, request)
     except ImgkitError as error:
-        # A waiting caller has settings of its own, and may have the key that this call lacks.
-        failure = None if isinstance(error, ConfigurationError) else to_failure(error)
+        # A waiting caller has settings of its own: it may have the key or the budget that this call lacks.
+        is_own = isinstance(error, ConfigurationError | BudgetExceededError) or (
+            isinstance(error, NotSentError) and context.gate is not None and context.gate.is_closed
+        )
+        failure = None if is_own else to_failure(error)
         yield from run_blocking(partial(lease.abandon, failure))
         raise
     head = fetched.head

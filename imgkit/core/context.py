@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from imgkit.billing.reservations import ReservationGroup
 from imgkit.core.config import check_seconds
 from imgkit.core.core import Core
+from imgkit.core.part_gate import PartGate
 from imgkit.errors import InvalidRequestError
 from imgkit.images.inputs import Prepare, parse_prepare
 from imgkit.images.part_files import PartFiles
@@ -141,6 +142,7 @@ class CallContext:
         reservations: ledger reservations of the latest attempt; closed when the caller has the images.
         new_part_files: makes the part files of a reply for ``save_to=``; None keeps images in memory.
         parts: contexts of a split call, empty for a single request.
+        gate: shared by the parts of a split call, None for any other request.
         emitted: a stream event has reached the caller, so nothing is sent again.
         response: the response that the caller has, or will have when the call ends.
     """
@@ -160,6 +162,7 @@ class CallContext:
     reservations: ReservationGroup = field(default_factory=ReservationGroup)
     new_part_files: Callable[[], PartFiles] | None = None
     parts: list[CallContext] = field(default_factory=list)
+    gate: PartGate | None = None
     emitted: bool = False
     response: ImagesResponse | None = None
 
@@ -168,11 +171,12 @@ class CallContext:
         """Whether the outcome of a request of this call, or of a part, is unknown."""
         return self.in_flight or any(part.in_flight for part in self.parts)
 
-    def add_part(self, number: int) -> CallContext:
+    def add_part(self, number: int, gate: PartGate) -> CallContext:
         """Add and return the context of one request of a split call.
 
         Args:
             number: position among the parts, from 0.
+            gate: the gate of the call.
         """
         part = replace(
             self,
@@ -180,6 +184,7 @@ class CallContext:
             in_flight=False,
             reservations=ReservationGroup(),
             parts=[],
+            gate=gate,
             cleanup=ExitStack(),
             cache_use=self.cache_use._replace(part=number),
         )

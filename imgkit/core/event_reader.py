@@ -19,7 +19,7 @@ from imgkit.errors import (
 from imgkit.images.part_files import PartFiles
 from imgkit.plugins.events import Progress
 from imgkit.providers.base import DecodedImages, StreamingProvider
-from imgkit.redact import Secret
+from imgkit.redact import Secret, scrub
 from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, run_blocking
 from imgkit.wire.event_body import EventReply, is_event_reply, split_events
 from imgkit.wire.json_body import JsonReply, MemorySink
@@ -109,7 +109,6 @@ def _end_stream(reader: _EventReader, collector: Collector, error: ImgkitError |
     if error is None and not collector.decoded.pictures:
         error = reader.ended_early_error()
     if error is None:
-        collector.warn("The stream ended with fewer images than requested.")
         return collector.decoded
     _attach_images(error, collector)
     try:
@@ -144,6 +143,7 @@ class _EventReader:
         self._spools = context.reservations.wants_chunks
         self._rest: JsonReply | None = None
         self._count = 0
+        self._unknown_event = b""
         self._grace_end: float | None = None
         self._part_files: PartFiles | None = context.new_part_files() if context.new_part_files else None
         self._reply = EventReply(
@@ -246,10 +246,11 @@ class _EventReader:
         """Return the error for a stream that the server ended before an image was complete."""
         count = self._count or self._reply.count
         came = f"{count} events" if count else "no event"
+        quote = self._quote_event()
         is_asked_for = self._context.call.partial_images is not None
         return StreamError(
             f"HTTP {self._head.status}, but the stream ended before an image was complete: {came} arrived "
-            f"(request id {self._head.request_id or 'not given'}). It may have been billed.",
+            f"(request id {self._head.request_id or 'not given'}). It may have been billed.{quote}",
             hint="error.images has the images that did arrive."
             + (" Try create_image, which needs no stream." if is_asked_for else ""),
             maybe_billed=True,
@@ -263,6 +264,13 @@ class _EventReader:
         decoded = yield from self._decode(decode)
         if decoded is not None:
             yield from self._collector.handle(self._head, decoded)
+        else:
+            self._unknown_event = event.raw()
+
+    def _quote_event(self) -> str:
+        """Return a sentence with the last event of an unknown type, "" without such an event."""
+        text = scrub(self._unknown_event.decode("utf-8", "replace"), self._secrets, limit=300)
+        return f" The last event without an image: {text}" if text else ""
 
     def _decode(self, decode: Callable[[], T]) -> Flow[T]:
         """Decode where it may block if part files hold the images: decoding looks at them."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from imgkit.core.context import CallContext, parse_options, start_call
 from imgkit.core.core import Core
 from imgkit.core.pipeline import DispatchResult, dispatch
-from imgkit.core.responses import save_all
+from imgkit.core.responses import count_requested_images, save_all, warn_of_missing_images
 from imgkit.core.send import keep_reservations, settle_reservations
 from imgkit.core.variations import create_variation
 from imgkit.errors import ImgkitError, InvalidRequestError
@@ -126,7 +126,7 @@ def deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None)
     Raises:
         SaveError: an image could not be saved; every reservation is kept.
     """
-    response = result.response
+    response = warn_of_missing_images(result.response, count_requested_images(context.request))
     if plan is not None:
         try:
             response = yield from save_all(context, response, plan)

@@ -16,19 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from imgkit.catalogue.rules import check_inputs, check_request, max_value
 from imgkit.core.context import CallContext, FetchedImages
 from imgkit.core.core import Core
+from imgkit.core.part_gate import PartGate
 from imgkit.core.responses import build_response, ensure_downloaded, merge_responses, with_warnings
 from imgkit.core.send import send_with_retries
 from imgkit.errors import (
-    ApiError,
-    BudgetExceededError,
     ConfigurationError,
     ImgkitError,
     InvalidRequestError,
-    ModerationBlockedError,
     NotSentError,
-    QuotaExceededError,
-    RateLimitError,
-    ServerError,
 )
 from imgkit.images.image import Image
 from imgkit.images.inputs import OpenedInputs, Prepare, open_file
@@ -169,10 +164,10 @@ def send_split(
     """
     whole, rest = divmod(request.n or 1, limit)
     counts = [limit] * whole + ([rest] if rest else [])
-    fatal: list[ImgkitError] = []
-    parts = [context.add_part(number) for number in range(len(counts))]
+    gate = PartGate()
+    parts = [context.add_part(number, gate) for number in range(len(counts))]
     flows = tuple(
-        _send_part(part, replace(request, n=count), inputs, fatal)
+        _send_part(part, gate, replace(request, n=count), inputs)
         for part, count in zip(parts, counts, strict=True)
     )
     ends = yield from run_parallel(flows, min(MAX_PARALLEL_PARTS, context.core.options.max_in_flight))
@@ -188,47 +183,34 @@ def send_split(
 
 
 def _send_part(
-    part: CallContext, request: ImageRequest, inputs: OpenedInputs, fatal: list[ImgkitError]
+    part: CallContext, gate: PartGate, request: ImageRequest, inputs: OpenedInputs
 ) -> Flow[ImagesResponse]:
     """Send one request of a split call, unless another part has shown that it must fail.
 
     Args:
         part: context of the part.
+        gate: the gate of the call.
         request: its request.
         inputs: the opened inputs of the call.
-        fatal: errors that any equal request would meet; shared by the parts.
     """
-    if fatal:
-        raise NotSentError(
-            f"Nothing was sent for this part of the call: another part ended with {type(fatal[0]).__name__}.",
-            permanent=True,
-        )
+    if gate.is_closed:
+        raise gate.to_error()
     core, started = part.core, time.monotonic()
     part.request = request
     with part.cleanup:
         try:
             fetched = yield from fetch_images(part, core.provider.encode(request, inputs, core.target))
         except ImgkitError as error:
-            if is_fatal(error):
-                fatal.append(error)
+            gate.close(error)
             raise
+        finally:
+            gate.end_part(part)
     return build_response(part, request, inputs, fetched, started)
 
 
-def is_fatal(error: ImgkitError) -> bool:
-    """Return whether an equal request would meet the same error, so that no part needs to be sent."""
-    if isinstance(error, ModerationBlockedError):
-        return error.stage == "input"
-    if isinstance(error, QuotaExceededError):
-        return True
-    if isinstance(error, ServerError | RateLimitError):
-        return False
-    return isinstance(error, ApiError | BudgetExceededError | ConfigurationError | InvalidRequestError)
-
-
 def most_serious_error(errors: list[ImgkitError]) -> ImgkitError:
-    """Return the error of a call whose parts all failed: the first that may be billed, or the first."""
-    chosen = next((error for error in errors if error.maybe_billed), errors[0])
+    """Return the error of a call whose parts all failed: if possible one that may be billed, or was sent."""
+    chosen = min(errors, key=lambda error: (not error.maybe_billed, isinstance(error, NotSentError)))
     others = [error for error in errors if error is not chosen]
     if others:
         chosen.add_note(

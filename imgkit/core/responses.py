@@ -135,6 +135,27 @@ def _find_cost(core: Core, request: ImageRequest, fetched: FetchedImages) -> Cos
     return compute_cost(fetched.decoded.usage, model, request.operation)
 
 
+def count_requested_images(request: ImageRequest) -> int:
+    """Return the number of images that a request asks for; 1 if it names none.
+
+    Example:
+        >>> from imgkit import CreateImageRequest
+        >>> count_requested_images(CreateImageRequest(prompt="a fox", n=3))
+        3
+    """
+    in_body = (request.extra_body or {}).get("n")
+    return in_body if type(in_body) is int else request.n or 1
+
+
+def warn_of_missing_images(response: ImagesResponse, requested: int) -> ImagesResponse:
+    """Return a response with a warning if it has fewer images than were requested."""
+    count = len(response.images)
+    if count >= requested:
+        return response
+    text = f"{requested} images were requested, {count} arrived."
+    return replace(response, warnings=(text, *response.warnings))
+
+
 def merge_responses(
     responses: list[ImagesResponse],
     errors: Mapping[int, ImgkitError],

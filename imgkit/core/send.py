@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal, Never, TypeAlias
 
 from imgkit.billing.reservations import ReservationGroup
 from imgkit.core.context import CallContext, FetchedImages
 from imgkit.errors import (
     ConflictError,
+    EmptyResultError,
     ImgkitError,
     NotSentError,
     OutcomeUnknownError,
@@ -36,6 +37,9 @@ from imgkit.wire.messages import Head, HttpRequest, announces_events
 MIN_SECRET_LENGTH = 8
 """Shorter credentials are not scrubbed from messages: they would blank out half of the text."""
 
+GATE_POLL_S = 0.05
+"""Seconds between two looks at the gate of a split call."""
+
 FailureKind: TypeAlias = Literal["unsent", "refused", "failed", "unknown"]
 
 
@@ -54,45 +58,96 @@ def send_with_retries(
     """
     started = time.monotonic()
     failures: dict[str, int] = {}
-    unknown: ImgkitError | None = None
+    earlier: list[ImgkitError] = []
     while True:
+        sent_before = len(context.attempts)
         try:
-            return (yield from send_once(context, request, read or read_response))
+            fetched = yield from send_once(context, request, read or read_response)
         except ImgkitError as error:
-            if error.maybe_billed:
-                unknown = error
             kind = None if context.emitted else classify_failure(error)
-            if kind is None:
-                _raise_unknown_outcome(error, unknown)
-                raise
-            failures[kind] = failures.get(kind, 0) + 1
-            now = time.monotonic()
-            outcome = Outcome(
-                kind=kind,
-                error=error,
-                number=failures[kind],
-                attempts=len(context.attempts),
-                elapsed_s=now - started,
-                remaining_s=context.deadline - now,
-            )
-            wait_s = context.core.table.retry_wait(outcome, context.call)
-            if wait_s is None or wait_s >= outcome.remaining_s:
-                _raise_unknown_outcome(error, unknown)
-                raise
+            wait_s: float | None = None
+            if kind is not None:
+                failures[kind] = failures.get(kind, 0) + 1
+                now = time.monotonic()
+                outcome = Outcome(
+                    kind=kind,
+                    error=error,
+                    number=failures[kind],
+                    attempts=len(context.attempts),
+                    elapsed_s=now - started,
+                    remaining_s=context.deadline - now,
+                )
+                wait_s = _choose_wait_s(context, outcome)
+            if wait_s is None:
+                _raise_most_serious(earlier, error, was_sent=len(context.attempts) > sent_before)
+            if len(context.attempts) > sent_before:
+                earlier.append(error)
+        else:
+            if context.gate is not None:
+                context.gate.note_success()
+            return fetched
         context.core.table.notify(Retrying(outcome, wait_s), context.call)
-        yield from sleep(wait_s)
+        yield from _pause(context, outcome, wait_s)
 
 
-def _raise_unknown_outcome(error: ImgkitError, unknown: ImgkitError | None) -> None:
-    """Raise the failure of an earlier attempt that may have been billed, if the last attempt was free.
+def _choose_wait_s(context: CallContext, outcome: Outcome) -> float | None:
+    """Return the seconds to wait before the next attempt, None to end the call.
+
+    A retry plugin that fails ends the call; its failure becomes a note on the error of the attempt.
+    """
+    try:
+        wait_s = context.core.table.retry_wait(outcome, context.call)
+    except ImgkitError as problem:
+        outcome.error.add_note(str(problem))
+        return None
+    return None if wait_s is None or wait_s >= outcome.remaining_s else wait_s
+
+
+def _raise_most_serious(earlier: list[ImgkitError], error: ImgkitError, *, was_sent: bool) -> Never:
+    """Raise the error that ends the attempts of a request, from an except block.
+
+    An attempt that may be billed outweighs all others. An attempt that was sent outweighs a later one that
+    a plugin stopped.
 
     Args:
-        error: the failure of the last attempt.
-        unknown: the latest failure that may have been billed, None if there was none.
+        earlier: errors of the earlier attempts that were sent.
+        error: the error of the last attempt.
+        was_sent: the last attempt was sent.
     """
-    if unknown is not None and not error.maybe_billed:
-        unknown.add_note(f"A later attempt of this call failed, too. {error}")
-        raise unknown from error
+    chosen = error if was_sent or not earlier else earlier[-1]
+    chosen = next((each for each in (chosen, *earlier) if each.maybe_billed), chosen)
+    earlier.clear()  # the traceback of an error holds the frames that hold this list
+    try:
+        if chosen is not error:
+            chosen.add_note(f"A later attempt of this call failed, too. {error}")
+            raise chosen from error
+        raise chosen
+    finally:
+        del chosen, error
+
+
+def _pause(context: CallContext, outcome: Outcome, wait_s: float) -> Flow[None]:
+    """Wait before the next attempt.
+
+    A part of a split call stops waiting when the gate of the call closes. While the server fails, only one
+    part repeats its request after its pause; the others wait until that part has ended.
+    """
+    gate = context.gate
+    if gate is None:
+        yield from sleep(wait_s)
+        return
+    until, current_round = time.monotonic() + wait_s, gate.round
+    waits_for_other = outcome.kind == "failed" and not gate.claim_retry(context)
+    while not gate.is_closed:
+        if waits_for_other:
+            until = context.deadline if gate.round == current_round else 0.0
+        now = time.monotonic()
+        if now >= until:
+            return
+        step_s = min(GATE_POLL_S, until - now)
+        yield from sleep(step_s)
+        if time.monotonic() - now < step_s / 2:  # an abort ends every sleep, and the next attempt too
+            return
 
 
 def classify_failure(error: ImgkitError) -> FailureKind | None:
@@ -129,6 +184,9 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
     if ledgers:
         reserve = partial(ReservationGroup.reserve, ledgers, context.request, call, number)
         context.reservations = yield from run_blocking(reserve, before_sending=True)
+    if context.gate is not None and context.gate.is_closed:
+        yield RunBlocking(context.reservations.close)
+        raise context.gate.to_error()
     started = time.monotonic()
     status: int | None = None
     error_name: str | None = None
@@ -148,6 +206,7 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
             yield from keep_reservations(context, error)
         else:
             yield from settle_reservations(context, None)
+            attach_problems(context, error)
         raise
     finally:
         context.attempts.append(Attempt(status, error_name, time.monotonic() - started))
@@ -176,6 +235,11 @@ def keep_reservations(
     """
     if context.reservations.is_open:
         yield RunBlocking(partial(context.reservations.keep, error, response))
+    attach_problems(context, error)
+
+
+def attach_problems(context: CallContext, error: ImgkitError) -> None:
+    """Add the failures of ledgers to the error that ends an attempt, as notes."""
     for problem in context.reservations.problems:
         error.add_note(problem)
 
@@ -228,8 +292,12 @@ def read_response(context: CallContext, head: Head, secrets: tuple[Secret, ...])
         if is_event_reply(reply):
             return (yield from decode_event_text(core.provider, context, head, reply, secrets))
     decode = partial(core.provider.decode, head, reply, core.target, secrets)
-    # Decoding looks at the images; with part files they are on disk, so it may block.
-    return decode() if context.new_part_files is None else (yield from run_blocking(decode))
+    try:
+        # Decoding looks at the images; with part files they are on disk, so it may block.
+        return decode() if context.new_part_files is None else (yield from run_blocking(decode))
+    except EmptyResultError as error:
+        error.body = error.body or reply.raw()
+        raise
 
 
 def to_reply_error(provider: Provider, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:

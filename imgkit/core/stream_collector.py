@@ -8,7 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from imgkit.core.context import CallContext, FetchedImages
-from imgkit.core.responses import build_response, load_into_memory, save_image
+from imgkit.core.responses import build_response, count_requested_images, load_into_memory, save_image
 from imgkit.errors import ImgkitError
 from imgkit.images.image import Image
 from imgkit.images.inputs import OpenedInputs
@@ -67,7 +67,7 @@ class StreamCollector:
         self._inputs = inputs
         self._plan = plan
         self._started = started
-        self._expected = _expected_count(request)
+        self._expected = count_requested_images(request)
         self._decoded = DecodedImages(pictures=(), warnings=warnings)
         self._complete: list[Image] = []
         self._partial: Image | None = None
@@ -187,7 +187,7 @@ class ResultCollector:
     @property
     def is_complete(self) -> bool:
         """Whether as many images are complete as the request asked for."""
-        return len(self._decoded.pictures) >= _expected_count(self._context.request)
+        return len(self._decoded.pictures) >= count_requested_images(self._context.request)
 
     def handle(self, head: Head, decoded: DecodedPartialImage | DecodedImages) -> Flow[None]:
         """Keep the images of an event, or of a whole reply."""
@@ -203,12 +203,6 @@ class ResultCollector:
     def warn(self, text: str) -> None:
         """Add a warning to the response."""
         self._decoded = replace(self._decoded, warnings=(*self._decoded.warnings, text))
-
-
-def _expected_count(request: ImageRequest) -> int:
-    """Return the number of images that a request asks for."""
-    body_n = (request.extra_body or {}).get("n")
-    return request.n or (body_n if isinstance(body_n, int) else 1)
 
 
 def _merge_decoded(before: DecodedImages, decoded: DecodedImages) -> DecodedImages:

@@ -10,6 +10,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, TypeVarTuple
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from imgkit.plugins.events import Call, Event, Outcome
     from imgkit.wire.messages import HttpRequest
 
+MAX_WAIT_S = 1e9  # longer than any call; an int beyond the range of float is possible
 Spec = TypeVar("Spec", BackendSpec, ProviderSpec, PluginSpec)
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
@@ -246,7 +248,7 @@ class HookTable:
                 continue
             if isinstance(wait_s, bool) or not isinstance(wait_s, int | float) or wait_s != wait_s:
                 raise impl.result_error(f"returned a {type(wait_s).__name__}")
-            return float(wait_s) if wait_s >= 0 else None
+            return float(min(wait_s, MAX_WAIT_S)) if wait_s >= 0 else None
         return None
 
     def notify(self, event: Event, call: Call) -> None:
@@ -300,7 +302,11 @@ SPEC_HOOKS: dict[type, str] = {BackendSpec: "backends", ProviderSpec: "providers
 
 def describe_error(error: BaseException) -> str:
     """Return the class and the scrubbed text of a foreign exception, for a message."""
-    return f"{type(error).__name__}: {scrub(str(error), limit=200)}"
+    try:
+        text = str(error)
+    except Exception:  # an exception of a plugin may be as broken as the plugin
+        text = "its text cannot be read"
+    return f"{type(error).__name__}: {scrub(text, limit=200)}"
 
 
 def call_plugin(
@@ -325,7 +331,7 @@ def call_plugin(
         if not origin.is_own:
             error.add_note(f"raised by the {kind} of {origin}")
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise origin.error(
             f" failed in its {kind} ({describe_error(error)}). Fix it, or {origin.removal_hint}.", hook=hook
         ) from error
@@ -345,9 +351,10 @@ def warn(text: str) -> None:
 
 
 def _guard_token(impl: HookImpl, needed: TokenNeeded) -> TokenNeeded:
-    """Return the `TokenNeeded` of a plugin with a `sign` that is held to the rules of the hook."""
+    """Return the `TokenNeeded` of a plugin with functions that are held to the rules of the hook."""
+    fetch = partial(call_plugin, impl.origin, impl.hook, needed.fetch)
     sign = impl._replace(function=lambda request: needed.sign(request), argnames=("request",))
-    return TokenNeeded(needed.fetch, lambda request: _mark_credentials(impl, request, sign(request=request)))
+    return TokenNeeded(fetch, lambda request: _mark_credentials(impl, request, sign(request=request)))
 
 
 def _mark_credentials(impl: HookImpl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:

@@ -16,7 +16,6 @@ import pybase64
 
 from imgkit.catalogue.catalogue import Catalogue
 from imgkit.errors import (
-    EmptyResultError,
     ImgkitError,
     InvalidRequestError,
     MissingModelError,
@@ -145,33 +144,40 @@ class OpenAIProvider(BaseProvider):
 
         Raises:
             UnreadableReplyError: The reply is not JSON, or no image in it can be read.
-            EmptyResultError: The reply has no images.
+            EmptyResultError: The reply has no images, or is about a job that will make them.
         """
         try:
             if head.status in (204, 205, 206):
                 raise ValueError(f"HTTP {head.status} has no complete reply")
             reply = body.json()
+            if reply and isinstance(reply, list):
+                reply = {"data": reply}
             if not isinstance(reply, dict):
                 raise ValueError(f"a JSON {type(reply).__name__} instead of an object")
         except ValueError as error:
-            raise unreadable_reply_error(head, body, str(error)) from None
+            problem = str(error)
+            from imgkit.providers.unusual_replies import empty_result_error, find_job
+
+            if (job := find_job(head, {}, target)) is not None:
+                raise empty_result_error(head, body, secrets, job) from None
+            raise unreadable_reply_error(head, body, problem) from None
         entries = reply.pop("data", None)
         if not entries and reply.get("error"):
             from imgkit.providers.error_replies import error_from_reply
 
             raise error_from_reply(head, body.raw(), secrets)
-        if entries is not None and not isinstance(entries, list):
-            raise unreadable_reply_error(head, body, f"data is a JSON {type(entries).__name__}")
-        read = REPLY_SCHEMA.read(restore_base64(reply))
-        images, broken, empty = _decode_entries(entries or [], target)
-        if not images and broken:
-            raise unreadable_reply_error(head, body, "; ".join(broken))
+        images, broken, empty = _decode_entries(entries if isinstance(entries, list) else [], target)
+        notes: list[str] = []
         if not images:
-            raise EmptyResultError(
-                f"HTTP {head.status} without images (request id {head.request_id or 'not given'}). The call "
-                "may have been billed. Try another prompt, or ask the provider with the request id.",
-                request_id=head.request_id,
-            )
+            from imgkit.providers.unusual_replies import take_images
+
+            if entries is not None and not isinstance(entries, list):
+                broken = [f"data is a JSON {type(entries).__name__}"]
+            reply["data"] = entries
+            images, notes = take_images(head, body, reply, target, broken, secrets)
+            reply.pop("data", None)
+            broken, empty = [], []
+        read = REPLY_SCHEMA.read(restore_base64(reply))
         return DecodedImages(
             pictures=tuple(images),
             created=read.created,
@@ -180,7 +186,7 @@ class OpenAIProvider(BaseProvider):
             output_format=read.output_format,
             size=read.size,
             quality=read.quality,
-            warnings=(*read.warnings, *broken, *empty),
+            warnings=(*read.warnings, *notes, *broken, *empty),
             damaged=bool(broken or empty),
             extra=read.extra,
         )

@@ -220,6 +220,7 @@ class AsyncDriver(Generic[T_co]):
                 self._reply = await self._backend.open(request, transfer)
         except Exception as error:
             return self._to_failure(error)
+        transfer.mark_sent()
         transfer.request_id = self._reply.head.request_id
         return self._reply.head
 

@@ -231,6 +231,7 @@ class Driver(Generic[T_co]):
             self._reply = self._backend.open(request, transfer)
         except Exception as error:
             return to_failure(error, self._backend, transfer)
+        transfer.mark_sent()
         transfer.request_id = self._reply.head.request_id
         return self._reply.head
 

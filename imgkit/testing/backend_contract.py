@@ -15,40 +15,10 @@ import pytest
 
 import imgkit
 from imgkit.testing import canary
-from imgkit.testing.samples import answer, png
-from imgkit.testing.wire_server import Line, Script, WireServer, drip, drop, hang, head, raw, reply, reset
-from imgkit.wire.messages import AsyncBackend, Backend, BackendOptions
-
-_HEADERS = {"content-type": "application/json", "x-request-id": "req_1", "connection": "close"}
-_CHUNKED_HEADERS = {**_HEADERS, "transfer-encoding": "chunked"}
-
-UNKNOWN, API, UNREADABLE = imgkit.OutcomeUnknownError, imgkit.ApiError, imgkit.UnreadableReplyError
-
-FAULTS: dict[str, tuple[Script, type[Exception] | tuple[type[Exception], ...]]] = {
-    "closed after the request": (drop, UNKNOWN),
-    "reset after the request": (reset, UNKNOWN),
-    "half a status line": (raw(b"HTTP/1.1 20"), UNKNOWN),
-    # Some libraries accept half a head; then the body is unreadable. Either may have been billed.
-    "half a head": (raw(b"HTTP/1.1 200 OK\r\nContent-Type: appl"), (UNKNOWN, UNREADABLE)),
-    "garbage": (raw(b"HELLO\r\n\r\n"), UNKNOWN),
-    "half a body": (raw(head(200, {**_HEADERS, "content-length": "100"}) + b'{"data'), UNKNOWN),
-    "half a chunk": (raw(head(200, _CHUNKED_HEADERS) + b'20\r\n{"data'), UNKNOWN),
-    "no last chunk": (raw(head(200, _CHUNKED_HEADERS) + b"2\r\n{}\r\n"), UNKNOWN),
-    "cut without a length": (raw(head(200, _HEADERS) + b'{"data"'), UNREADABLE),
-    "empty body": (reply(200, b""), UNREADABLE),
-    "gateway page": (reply(504, b"<html>Gateway</html>", content_type="text/html"), UNKNOWN),
-    "key echoed": (
-        reply(401, {"error": {"message": f"wrong: {canary.KEY}", "code": "invalid_api_key"}}),
-        API,
-    ),
-    "failure of the API": (reply(500, {"error": {"message": "x", "code": "server_error"}}), API),
-    "redirect": (reply(307, b"", location="https://elsewhere.invalid/v1"), API),
-}
-SLOW: dict[str, Script] = {
-    "silence": hang,
-    "the head drips": drip(head(200, {**_HEADERS, "x-slow": "x" * 4000})),
-    "the body drips": drip(b" " * 4000, head(200, {**_HEADERS, "content-length": "4000"})),
-}
+from imgkit.testing.samples import answer, png, poll_after_send
+from imgkit.testing.wire_faults import FAULTS, HEADERS, SLOW, UNKNOWN
+from imgkit.testing.wire_server import Line, WireServer, drop, hang, head, raw, reply
+from imgkit.wire.messages import AsyncBackend, Backend, BackendOptions, HttpRequest
 
 
 class BackendContract:
@@ -106,8 +76,8 @@ class BackendContract:
             settings: Further arguments of the service.
         """
         arguments = {
-            "backend": self.backend(options or BackendOptions()), "base_url": base_url,
-            "api_key": canary.KEY, "timeout_s": 10, "retry": False, **settings,
+            "backend": settings.pop("backend", None) or self.backend(options or BackendOptions()),
+            "base_url": base_url, "api_key": canary.KEY, "timeout_s": 10, "retry": False, **settings,
         }  # fmt: skip
         if flavor == "sync":
             with imgkit.ImageService(**arguments) as service:
@@ -195,6 +165,18 @@ class BackendContract:
         with pytest.raises(imgkit.NotSentError):
             self.run(flavor, "https://nowhere.invalid/v1", lambda service: service.create_image("a fox"))
 
+    def test_stays_sent(self, flavor: str) -> None:
+        """Never reports a request as unsent after it was sent, even if a second connection fails."""
+        self.require("unsent")
+        with WireServer(drop) as gone:
+            pass
+        poll = HttpRequest("GET", f"{gone.base_url}/jobs/1", {})
+        polling = poll_after_send(self.backend(BackendOptions()), poll)
+        with WireServer(reply(202, b"")) as server:
+            with pytest.raises(UNKNOWN):
+                self.create(flavor, server, backend=polling, retry=True)
+            assert server.posts == 1
+
     def test_follows_no_redirect(self, flavor: str) -> None:
         """Follows no redirect with a paid request and its key."""
         with WireServer(reply(200, answer())) as other:
@@ -274,7 +256,7 @@ class BackendContract:
                     received.set()
 
         def script(line: Line) -> None:
-            line.send(head(200, {**_HEADERS, "content-length": str(len(body))}) + body[:10])
+            line.send(head(200, {**HEADERS, "content-length": str(len(body))}) + body[:10])
             assert received.wait(5)
             line.send(body[10:])
 

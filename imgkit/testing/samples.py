@@ -1,4 +1,4 @@
-"""Sample images and replies for tests."""
+"""Sample images, replies and a polling backend for tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import random
 import struct
 import zlib
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imgkit.wire.messages import HttpRequest
 
 
 @cache
@@ -47,3 +50,30 @@ def answer(*pictures: bytes) -> dict[str, Any]:
     """
     images = pictures or (png(),)
     return {"created": 1, "data": [{"b64_json": base64.b64encode(image).decode("ascii")} for image in images]}
+
+
+def poll_after_send(backend: Any, poll: HttpRequest) -> Any:
+    """Return a backend that sends `poll` behind each request, with the same transfer."""
+
+    class Polling:
+        errors, unsent_errors = backend.errors, backend.unsent_errors
+
+    class BlockingPolling(Polling):
+        def open(self, request: HttpRequest, transfer: Any) -> Any:
+            backend.open(request, transfer).close()
+            transfer.mark_sent()
+            return backend.open(poll, transfer)
+
+        def close(self) -> None:
+            backend.close()
+
+    class AsyncPolling(Polling):
+        async def open(self, request: HttpRequest, transfer: Any) -> Any:
+            (await backend.open(request, transfer)).close()
+            transfer.mark_sent()
+            return await backend.open(poll, transfer)
+
+        async def aclose(self) -> None:
+            await backend.aclose()
+
+    return AsyncPolling() if hasattr(backend, "aclose") else BlockingPolling()

@@ -22,7 +22,8 @@ class Transfer:
     A watchdog thread or a cancelled task may call `abort` while the backend blocks. The backend
     therefore registers everything that blocks, with `watch_socket` or `on_abort`. It calls
     `mark_unsent` where it can prove that no byte left; without that proof a failure counts as an
-    unknown outcome.
+    unknown outcome. `mark_sent` ends that proof for good: a backend that sends a second request for
+    the same call, such as a poll, cannot make the first unsent.
 
     Example, from the ``open`` method of a backend::
 
@@ -47,6 +48,7 @@ class Transfer:
         self._abort_callbacks: list[Callable[[], None]] = []
         self._handles: list[socket.socket] = []
         self._unsent = False
+        self._sent = False
         self._aborted = False
 
     def remaining_s(self) -> float:
@@ -58,11 +60,12 @@ class Transfer:
         return max(0.001, min(self._connect_timeout_s, self.remaining_s()))
 
     def mark_unsent(self) -> None:
-        """Record the proof that no byte of the request has left."""
-        self._unsent = True
+        """Record the proof that no byte of the request has left. Has no effect after `mark_sent`."""
+        self._unsent = not self._sent
 
     def mark_sent(self) -> None:
-        """Record that bytes of the request may leave from now on."""
+        """Record that bytes of the request may leave from now on. This is final."""
+        self._sent = True
         self._unsent = False
 
     def on_abort(self, callback: Callable[[], None]) -> None:
@@ -181,7 +184,7 @@ class DriverTransfer(Transfer):
 
         Args:
             cause: the exception of the HTTP library.
-            unsent: the type of `cause` alone proves that no byte left.
+            unsent: the type of `cause` alone proves that no byte left, unless the transfer is marked as sent.
 
         Returns:
             A `NotSentError` with proof, otherwise an `OutcomeUnknownError`.
@@ -192,7 +195,7 @@ class DriverTransfer(Transfer):
             reason = "the service was closed, or the call was aborted"
         else:
             reason = _format_exception(cause)
-        if unsent or self._unsent:
+        if self._unsent or (unsent and not self._sent):
             return NotSentError(
                 f"Could not connect: {reason}. Nothing was sent, so nothing was billed.",
                 permanent=_is_permanent(cause),

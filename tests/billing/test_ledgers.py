@@ -172,6 +172,32 @@ def test_a_ledger_that_fails_before_sending(flavor: Any, http_backend: str) -> N
         assert server.accepted == 0
 
 
+@pytest.mark.parametrize("wrong", [None, 3, object()])
+def test_a_wrong_reservation_is_refused(flavor: Any, http_backend: str, wrong: object) -> None:
+    """Refuses an object that is no reservation before it sends."""
+
+    class Wrong(LedgerLog):
+        def reserve(self, request: Any, call: Any, attempt: int) -> Any:
+            return wrong
+
+    with WireServer(reply(200, answer())) as server:
+        with pytest.raises(imgkit.PluginError, match="lacks spools, settle, keep, close"):
+            create(flavor, server, http_backend, Wrong())
+        assert server.accepted == 0
+
+
+@pytest.mark.parametrize("wrong", ["keep", "settle"])
+def test_a_failing_ledger_keeps_the_error(flavor: Any, http_backend: str, wrong: str) -> None:
+    """A ledger that fails at the end of a failed attempt adds a note to its error."""
+    script, kind = {
+        "keep": (drop, imgkit.OutcomeUnknownError),
+        "settle": (reply(400, {"error": {"message": "no"}}), imgkit.BadRequestError),
+    }[wrong]
+    with WireServer(script) as server, pytest.raises(kind) as caught:
+        create(flavor, server, http_backend, LedgerLog(wrong=wrong))
+    assert ["the book is full" in note for note in caught.value.__notes__] == [True]
+
+
 def test_a_cancelled_call_is_kept(http_backend: str) -> None:
     """Keeps the reservation of a cancelled call."""
     book = LedgerLog()

@@ -368,9 +368,11 @@ def test_dry_run_uses_no_cache(store: Any) -> None:
     imgkit.InvalidRequestError({"n": "is wrong"}),
     imgkit.PluginError("m", plugin="p", distribution="d", hook="h"),
     imgkit.NotSentError("m", permanent=True),
+    imgkit.EmptyResultError("m", body=b"{}", job_id="t-1"),
 ], ids=lambda error: type(error).__name__)  # fmt: skip
 def test_failure_restores_error(error: Any) -> None:
     """Restores an error without its body, and notes that another call raised it."""
+    error.add_note("The received part is kept in /x.")
     failure = to_failure(error)
     again = from_failure(Failure(**json.loads(json.dumps(to_dict(failure)))))
     assert type(again) is type(error)
@@ -379,7 +381,8 @@ def test_failure_restores_error(error: Any) -> None:
     assert {name: value for name, value in vars(again).items() if name != "__notes__"} == {
         name: value for name, value in expected.items() if name != "__notes__"
     }
-    assert "concurrent identical call" in again.__notes__[0]
+    assert again.__notes__[0] == "The received part is kept in /x."
+    assert "concurrent identical call" in again.__notes__[1]
 
 
 def to_dict(failure: Failure) -> dict[str, Any]:

@@ -139,6 +139,26 @@ def test_unreadable_reply(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert record.text() == b'{"data": "what"}'
 
 
+def test_missing_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exits with 9 and a warning if fewer images arrive than were requested."""
+    with WireServer(reply(200, BODY)) as server:
+        assert run(build_create_command(server, "--n", "3", "-o", "out/")) == 9
+    output = capsys.readouterr()
+    assert f"warning: 3 images were requested, {len(PICTURES)} arrived." in output.err
+    assert len(output.out.split()) == len(PICTURES)
+    assert list_records(tmp_path) == []
+
+
+def test_an_accepted_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names the job of a server that sends no image, without advice that cannot work."""
+    with WireServer(reply(202, {"task_id": "t-9"})) as server:
+        assert run(build_create_command(server)) == 6
+    output = capsys.readouterr().err
+    assert "id t-9" in output
+    assert "Do not send the request again." in output
+    assert "restores" not in output
+
+
 def test_urls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Writes the URL of an image to a private file, and does not print it."""
     link = "https://results.invalid/x.png?sig=SECRET"

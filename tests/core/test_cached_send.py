@@ -22,7 +22,7 @@ from imgkit.plugins.events import Failed
 from imgkit.runtime.flow import Finished, RunBlocking, SendRequest, Sleep, advance
 from tests.support.pictures import answer, picture
 from tests.support.processes import start_process
-from tests.support.wire_server import Line, Script, WireServer, drop, reply
+from tests.support.wire_server import Line, Script, WireServer, drop, head, raw, reply
 
 MANY = 10
 SETTINGS: dict[str, Any] = {"api_key": "sk-test", "timeout_s": 30, "retry": False}
@@ -128,13 +128,14 @@ def test_one_call_pays_for_all(at_once: Any, http_backend: str, store: Any) -> N
         (reply(504, b"<html>"), imgkit.OutcomeUnknownError),
         (reply(500, {"error": {"message": "no", "code": "server_error"}}), imgkit.ServerError),
         (reply(200, b"{}"), imgkit.EmptyResultError),
+        (raw(head(200, {"content-length": "99"}) + b'{"data"'), imgkit.OutcomeUnknownError),
     ],
-    ids=["drop", "504", "500", "empty"],
+    ids=["drop", "504", "500", "empty", "cut"],
 )
 def test_all_calls_share_the_error_of_the_sender(
-    at_once: Any, http_backend: str, store: Any, script: Script, kind: type[Exception]
+    at_once: Any, http_backend: str, store: Any, script: Script, kind: type[Exception], tmp_path: Path
 ) -> None:
-    """Waiting calls raise the sender's error and do not pay again."""
+    """Waiting calls raise the sender's error with its notes, and do not pay again."""
     failed: list[Failed] = []
 
     class Spy:
@@ -142,6 +143,11 @@ def test_all_calls_share_the_error_of_the_sender(
         def imgkit_on_event(self, event: Any) -> None:
             if isinstance(event, Failed):
                 failed.append(event)
+
+    class BrokenRetry:
+        @imgkit.hookimpl
+        def imgkit_retry_wait(self) -> Any:
+            raise ZeroDivisionError
 
     class Slow(MemoryStore if isinstance(store, MemoryStore) else FolderStore):  # type: ignore[misc]
         def abandon(self, lease: Any, failure: Any = None) -> None:
@@ -161,9 +167,16 @@ def test_all_calls_share_the_error_of_the_sender(
     slow = Slow() if isinstance(store, MemoryStore) else Slow(store.folder)
     gate = Gate(script)
     with WireServer(gate) as server:
-        results = at_once(server, http_backend, gate, plugins=[CachePlugin(slow), Spy()])
+        plugins = [CachePlugin(slow), Spy(), BrokenRetry()]
+        results = at_once(server, http_backend, gate, plugins=plugins, state_folder=tmp_path / "home")
         assert server.posts == 1
     assert [type(result) for result in results] == [kind] * MANY
+    notes = ["\n".join(result.__notes__) for result in results]
+    asks_plugins = kind is not imgkit.EmptyResultError
+    assert ["BrokenRetry" in note for note in notes] == [asks_plugins] * MANY
+    paths = {result.spool_path for result in results}
+    assert len(paths) == 1
+    assert all(str(paths) == "{None}" or str(*paths) in note for note in notes)
     assert (
         sum("concurrent identical call" in " ".join(getattr(result, "__notes__", ())) for result in results)
         == MANY - 1

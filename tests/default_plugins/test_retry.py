@@ -399,17 +399,45 @@ def test_retry_after(headers: dict[str, str], expected: float | None) -> None:
     assert retry_after_s(headers, NOW) == expected
 
 
-def test_invalid_results_of_plugins() -> None:
-    """Names a plugin that returns anything but seconds."""
+class BrokenText(Exception):
+    """An exception whose text cannot be read."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("result", ["soon", float("nan"), True, 1j, ZeroDivisionError(), BrokenText()])
+def test_a_broken_retry_plugin_keeps_the_error(result: Any) -> None:
+    """Ends the call with the error of its attempt, and names the plugin in a note."""
 
     class Odd:
         @imgkit.hookimpl
         def imgkit_retry_wait(self) -> Any:
-            return "soon"
+            if isinstance(result, Exception):
+                raise result
+            return result
 
     flow = OperationFlows(core(Odd())).create_image("a fox")
     advance(flow, None)
-    with pytest.raises(imgkit.PluginError, match="Odd"):
+    with pytest.raises(imgkit.OutcomeUnknownError) as caught:
+        advance(flow, News(imgkit.OutcomeUnknownError("dropped")))
+    assert caught.value.maybe_billed
+    (note,) = caught.value.__notes__
+    assert "Odd" in note
+    assert "imgkit_retry_wait" in note
+
+
+def test_an_endless_pause_ends_the_call() -> None:
+    """Ends the call after a pause that no float can hold."""
+
+    class Endless:
+        @imgkit.hookimpl
+        def imgkit_retry_wait(self) -> int:
+            return 10**400
+
+    flow = OperationFlows(core(Endless())).create_image("a fox")
+    advance(flow, None)
+    with pytest.raises(imgkit.NotSentError):
         advance(flow, News(imgkit.NotSentError("no")))
 
 
