@@ -31,6 +31,7 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
     ),
     (errors.DownloadError, None): "",
     (errors.DownloadError, "max_download_bytes"): "Pass a larger --max-download-bytes to fetch it.",
+    (errors.EmptyResultError, None): "Ask the provider for the result. Do not send the request again.",
     (errors.EndpointRetiredError, None): (
         "Pass --strategy auto or --strategy emulate to edit the image with a prompt instead."
     ),
