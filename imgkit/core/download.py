@@ -21,7 +21,7 @@ from imgkit.images.sniff import has_end, sniff
 from imgkit.redact import safe_url, scrub
 from imgkit.runtime.flow import Flow, read_chunk, send_request, sleep
 from imgkit.wire.addresses import BLOCKED_HINT
-from imgkit.wire.headers import retry_after_s
+from imgkit.wire.headers import LONGEST_RETRY_AFTER_S, retry_after_s
 from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.urls import can_be_host, is_loopback, join_url, origin
 
@@ -29,7 +29,6 @@ MAX_REDIRECTS = 3
 PAUSES_S = (0.5, 1.0, 2.0)
 """Longest pauses before the second, third and fourth attempt, in seconds; jitter halves them at most."""
 
-LONGEST_RETRY_AFTER_S = 120.0
 REASON_BYTES = 16 * 1024
 """Part of a store's error reply that is read."""
 

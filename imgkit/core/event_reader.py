@@ -71,7 +71,7 @@ def read_events(
     return _end_stream(reader, collector, error)
 
 
-def read_uninvited_events(
+def read_unrequested_events(
     provider: StreamingProvider, context: CallContext, head: Head, secrets: tuple[Secret, ...]
 ) -> Flow[DecodedImages]:
     """Read the open reply to a call without a stream, which announces events, as a result.

@@ -278,9 +278,9 @@ def read_response(context: CallContext, head: Head, secrets: tuple[Secret, ...])
     is_success = 200 <= head.status < 300
     if is_success and announces_events(head) and isinstance(core.provider, StreamingProvider):
         # Few servers stream without being asked.
-        from imgkit.core.event_reader import read_uninvited_events
+        from imgkit.core.event_reader import read_unrequested_events
 
-        return (yield from read_uninvited_events(core.provider, context, head, secrets))
+        return (yield from read_unrequested_events(core.provider, context, head, secrets))
     reply = yield from read_body(context, head)
     context.in_flight = False
     if not is_success:

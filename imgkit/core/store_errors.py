@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from imgkit.providers.error_replies import read_error_body
 
-MIN_SECRET_LENGTH = 6
+MIN_QUERY_SECRET_LENGTH = 6
 """Shorter values of a query are not scrubbed from messages: they would blank out half of the text."""
 
 _EXPIRED = re.compile(r"expired|not valid in the specified time frame", re.IGNORECASE)
@@ -95,7 +95,7 @@ def find_query_secrets(url: str) -> tuple[str, ...]:
     query = url.partition("#")[0].partition("?")[2]
     raw = (part.partition("=")[2] for part in query.split("&"))
     found = {query, *raw, *(value for _, value in parse_qsl(query))}
-    secrets = {text for text in found if len(text) >= MIN_SECRET_LENGTH}
+    secrets = {text for text in found if len(text) >= MIN_QUERY_SECRET_LENGTH}
     escaped = {html.escape(text) for text in secrets}
     return tuple(sorted(secrets | escaped, key=lambda text: (-len(text), text)))
 

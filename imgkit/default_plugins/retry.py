@@ -27,6 +27,7 @@ from imgkit.errors import (
 from imgkit.plugins.events import Call, Cancelled, Failed, Outcome, Retrying, Sent, Started, Succeeded
 from imgkit.plugins.hookspecs import hookimpl
 from imgkit.redact import scrub
+from imgkit.wire.headers import LONGEST_RETRY_AFTER_S
 from imgkit.wire.messages import HttpRequest
 from imgkit.wire.urls import origin
 
@@ -36,7 +37,6 @@ GIVE_UP = -1.0
 UNSENT_ATTEMPTS, UNSENT_SPAN_S = 4, 30.0
 REFUSED_ATTEMPTS, REFUSED_CAP_S = 5, 30.0
 BACKOFF_S, BACKOFF_CAP_S = 0.5, 8.0
-LONGEST_RETRY_AFTER_S = 120.0
 
 BUDGET = 100
 COST = {"unsent": 0, "refused": 5, "failed": 14, "unknown": 20}

@@ -157,7 +157,8 @@ class Provider(Protocol):
     """An API dialect: encodes an operation as an HTTP request, and decodes the reply into images.
 
     Derive from `BaseProvider`, which has defaults for the members from `base64_keys` to `models_request`,
-    and for `failure_is_free`. A class with all members works as well.
+    and for `failure_is_free`. A class with all members works as well; without `failure_is_free`, no 5xx
+    reply is free.
 
     Attributes:
         base_url: the official address; "" if each customer has an address of their own.

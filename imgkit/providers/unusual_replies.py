@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urljoin
 
 from imgkit.errors import EmptyResultError
 from imgkit.providers.base import DecodedImage, ReplyBody, Target
@@ -12,6 +11,7 @@ from imgkit.providers.reply_images import decode_content, unreadable_reply_error
 from imgkit.redact import Secret, safe_url, scrub
 from imgkit.wire.json_values import DivertedImage, is_data_url
 from imgkit.wire.messages import Head
+from imgkit.wire.urls import join_url
 
 IMAGE_KEYS = frozenset(
     [
@@ -181,7 +181,15 @@ def find_job(head: Head, reply: Mapping[str, Any], target: Target) -> Job | None
     if not is_job or word in FAILED:
         return None
     number = number or _find_text(objects, ("id", "request_id", "requestId"))
-    return Job(number, status, urljoin(f"{target.base_url}/", url) if url else None)
+    return Job(number, status, _join_address(target, url) if url else None)
+
+
+def _join_address(target: Target, url: str) -> str | None:
+    """Return the absolute URL of a job, None if the server named no URL."""
+    try:
+        return join_url(f"{target.base_url}/", url)
+    except ValueError:
+        return None
 
 
 def _find_text(objects: list[dict[str, Any]], names: tuple[str, ...]) -> str | None:

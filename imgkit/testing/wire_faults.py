@@ -7,6 +7,8 @@ from imgkit.testing import canary
 from imgkit.testing.wire_server import Script, drip, drop, hang, head, raw, reply, reset
 
 HEADERS = {"content-type": "application/json", "x-request-id": "req_1", "connection": "close"}
+"""Headers of a JSON reply that ends its connection."""
+
 _CHUNKED_HEADERS = {**HEADERS, "transfer-encoding": "chunked"}
 
 UNKNOWN, API, UNREADABLE = imgkit.OutcomeUnknownError, imgkit.ApiError, imgkit.UnreadableReplyError
@@ -31,8 +33,11 @@ FAULTS: dict[str, tuple[Script, type[Exception] | tuple[type[Exception], ...]]] 
     "failure of the API": (reply(500, {"error": {"message": "x", "code": "server_error"}}), API),
     "redirect": (reply(307, b"", location="https://elsewhere.invalid/v1"), API),
 }
+"""Scripts of faulty servers by name, each with the class of the error that a call must raise."""
+
 SLOW: dict[str, Script] = {
     "silence": hang,
     "the head drips": drip(head(200, {**HEADERS, "x-slow": "x" * 4000})),
     "the body drips": drip(b" " * 4000, head(200, {**HEADERS, "content-length": "4000"})),
 }
+"""Scripts of servers that never send a whole reply in time."""

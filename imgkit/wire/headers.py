@@ -24,6 +24,9 @@ FRAMING = frozenset(
 )
 """Headers that the body and the connection determine: neither users nor plugins set them."""
 
+LONGEST_RETRY_AFTER_S = 120.0
+"""Longest pause in seconds that a server may ask for; a call or download that must wait longer ends."""
+
 NOT_FOR_USERS = FRAMING | {"accept-encoding", "authorization", "cookie", "proxy-authorization"}
 """Headers that users may not set, because imgkit or its plugins set them."""
 
