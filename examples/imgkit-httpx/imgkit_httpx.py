@@ -59,11 +59,22 @@ def build_request(request, transfer, trace, blocks=iter):
     timeout = {"connect": transfer.connect_timeout_s(), "read": transfer.read_timeout_s, "write": 30.0}
     body = whole_or_blocks(request.body)
     content = body if isinstance(body, bytes) else blocks(body)
-    # httpx rewrites URLs; this extension sends path and query byte for byte, as signed URLs need.
-    target = request.path_and_query.encode()
-    extensions = {"timeout": timeout, "trace": trace, "target": target}
-    options = {"headers": request.wire_headers(), "extensions": extensions}
-    return httpx.Request(request.method, request.url, content=content, **options)
+    options = {"headers": request.wire_headers(), "extensions": {"timeout": timeout, "trace": trace}}
+    httpx_request = httpx.Request(request.method, request.url, content=content, **options)
+    httpx_request.url = ExactUrl(request)
+    return httpx_request
+
+
+class ExactUrl(httpx.URL):
+    """A URL with the bytes of its path and query: httpx rewrites them, which invalidates signed URLs."""
+
+    def __init__(self, request):
+        super().__init__(request.url)
+        self.path_and_query = request.path_and_query.encode()
+
+    @property
+    def raw_path(self):
+        return self.path_and_query
 
 
 def watch_socket(transfer, event, info):
