@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from imgkit.catalogue.rules import check_inputs, check_request, max_value
 from imgkit.core.context import CallContext, FetchedImages
 from imgkit.core.core import Core
-from imgkit.core.part_gate import PartGate
+from imgkit.core.part_gate import PartGate, is_fatal
 from imgkit.core.responses import build_response, ensure_downloaded, merge_responses, with_warnings
 from imgkit.core.send import send_with_retries
 from imgkit.errors import (
@@ -209,8 +209,15 @@ def _send_part(
 
 
 def most_serious_error(errors: list[ImgkitError]) -> ImgkitError:
-    """Return the error of a call whose parts all failed: if possible one that may be billed, or was sent."""
-    chosen = min(errors, key=lambda error: (not error.maybe_billed, isinstance(error, NotSentError)))
+    """Return the error of a call whose parts all failed.
+
+    An error that may be billed comes first, then one that was sent. Among those, an error that stopped the
+    other parts outweighs one that a later attempt might have mended.
+    """
+    chosen = min(
+        errors,
+        key=lambda error: (not error.maybe_billed, isinstance(error, NotSentError), not is_fatal(error)),
+    )
     others = [error for error in errors if error is not chosen]
     if others:
         chosen.add_note(

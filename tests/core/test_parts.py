@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from imgkit import CachePlugin, ImageService
 from imgkit.billing.spool import Spool
 from imgkit.cache.memory import MemoryStore
 from imgkit.core.operations import OperationFlows
+from imgkit.core.pipeline import most_serious_error
+from imgkit.errors import NotSentError, OutcomeUnknownError, RateLimitError, ServiceClosedError
 from imgkit.runtime.flow import EffectFailed, Finished, ReadChunk, RunParallel, SendRequest, advance
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import Line, WireServer, drop, reply
@@ -213,3 +216,13 @@ def test_parts_are_flows() -> None:
         assert isinstance(end.value, imgkit.ImagesResponse)
         assert len(end.value) == 1
         assert len(end.value.errors) == 1
+
+
+def test_the_error_that_stopped_the_parts_ends_the_call() -> None:
+    """Whichever part ends first, a closed service outweighs a wait, and a possible bill both."""
+    waiting, unsent = RateLimitError("Slow down.", status=429), NotSentError("Not sent.", permanent=True)
+    closed, unknown = ServiceClosedError("Closed."), OutcomeUnknownError("The connection broke.")
+    for errors in permutations([waiting, unsent, closed]):
+        assert most_serious_error(list(errors)) is closed
+    for errors in permutations([waiting, unsent, closed, unknown]):
+        assert most_serious_error(list(errors)) is unknown
