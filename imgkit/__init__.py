@@ -67,6 +67,7 @@ _EXPORTS = {
         "OutcomeUnknownError",
         "PermissionDeniedError",
         "PluginError",
+        "PluginWarning",
         "QuotaExceededError",
         "RateLimitError",
         "RedirectRefusedError",

@@ -46,6 +46,7 @@ from imgkit.errors import OrganizationNotVerifiedError as OrganizationNotVerifie
 from imgkit.errors import OutcomeUnknownError as OutcomeUnknownError
 from imgkit.errors import PermissionDeniedError as PermissionDeniedError
 from imgkit.errors import PluginError as PluginError
+from imgkit.errors import PluginWarning as PluginWarning
 from imgkit.errors import QuotaExceededError as QuotaExceededError
 from imgkit.errors import RateLimitError as RateLimitError
 from imgkit.errors import RedirectRefusedError as RedirectRefusedError

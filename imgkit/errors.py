@@ -104,6 +104,10 @@ class ReceivedReply:
     body: bytes = b""
 
 
+class PluginWarning(UserWarning):
+    """A plugin failed to load, or an observer raised; it was skipped. A warning, not an error."""
+
+
 class ImgkitError(Exception):
     """The root: ``except ImgkitError`` catches every error that imgkit raises on purpose.
 

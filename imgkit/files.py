@@ -1,4 +1,4 @@
-"""Flags for opening files, and atomic writes.
+"""Flags for opening files, atomic writes, and a detour for standard output.
 
 This module imports nothing else of imgkit.
 """
@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterable
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 BINARY_FLAGS = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 """Bytes pass unchanged on Windows, and programs that imgkit starts inherit no descriptor."""
@@ -119,3 +123,37 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class _Detour:
+    """A stream that stands for standard error in one thread, and for another stream in all others."""
+
+    def __init__(self, stream: object) -> None:
+        self._stream = stream
+        self._thread = threading.get_ident()
+        self.active = True
+
+    def __getattr__(self, name: str) -> Any:
+        is_detoured = self.active and threading.get_ident() == self._thread and sys.stderr is not None
+        return getattr(sys.stderr if is_detoured else self._stream, name)
+
+
+@contextmanager
+def print_to_stderr() -> Iterator[None]:
+    """Send to standard error what foreign code in this thread prints: standard output carries results.
+
+    >>> with print_to_stderr():
+    ...     print("hello from an import")
+    """
+    stdout = sys.stdout
+    if stdout is None:
+        yield
+        return
+    detour: Any = _Detour(stdout)
+    sys.stdout = detour
+    try:
+        yield
+    finally:
+        detour.active = False  # code may have kept it, such as a logging handler
+        if sys.stdout is detour:
+            sys.stdout = stdout

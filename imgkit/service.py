@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
@@ -173,6 +175,7 @@ class AsyncImageService(ServiceBase["PendingCall[ImagesResponse]", AsyncImageStr
         self._drivers: set[AsyncDriver[object]] = set()
         self._awaited_drivers: set[AsyncDriver[object]] = set()
         self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._finalizer: weakref.finalize[..., Any] | None = None
         if self._core.flavor == "sync":
             from imgkit.runtime.bridges import ThreadBackend
 
@@ -205,6 +208,8 @@ class AsyncImageService(ServiceBase["PendingCall[ImagesResponse]", AsyncImageStr
         import asyncio
 
         self._closed = True
+        if self._finalizer is not None:
+            self._finalizer.detach()
         for driver in list(self._drivers):
             driver.abort()
         until = time.monotonic() + CLOSE_TIMEOUT_S
@@ -253,6 +258,7 @@ class AsyncImageService(ServiceBase["PendingCall[ImagesResponse]", AsyncImageStr
             raise ServiceClosedError("This service is closed. Make a new one.")
         if self._loop is None:
             self._loop = loop
+            self._finalizer = weakref.finalize(self, _warn_not_closed, repr(self), loop, os.getpid())
         elif self._loop is not loop:
             raise ServiceClosedError(
                 "This AsyncImageService belongs to another event loop. Make one inside each asyncio.run, "
@@ -289,6 +295,18 @@ class AsyncImageService(ServiceBase["PendingCall[ImagesResponse]", AsyncImageStr
 def _close_backend(backend: Backend, watchdog: Watchdog) -> None:
     watchdog.close()
     backend.close()
+
+
+def _warn_not_closed(service: str, loop: asyncio.AbstractEventLoop, process: int) -> None:
+    """Warn of an asynchronous service that nobody closed, as asyncio's own objects do."""
+    if process != os.getpid():
+        return  # a forked child closes nothing of its parent
+    text = (
+        f"{service} was not closed, so its connections and threads stayed open. Use `async with`, or await "
+        "its close()."
+    )
+    loop.call_exception_handler({"message": text})
+    warnings.warn(text, ResourceWarning, stacklevel=2)
 
 
 _SERVICES = ForkRegistry(ImageService._after_fork)

@@ -8,7 +8,7 @@ import socket
 import weakref
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -74,6 +74,8 @@ class AiohttpBackend:
         self._options = options
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        # The service warns of a missing close; aiohttp would name a session that users never saw.
+        weakref.finalize(self, _drop_sessions, self._sessions, self._sockets)
 
     async def open(self, request: HttpRequest, transfer: Transfer) -> AsyncReply:
         """Send a request and return the open response; see `imgkit.wire.messages.AsyncBackend.open`."""
@@ -104,9 +106,8 @@ class AiohttpBackend:
 
     async def aclose(self) -> None:
         """Close every connection. Idempotent."""
-        sessions, self._sessions = self._sessions, {}
-        for session in sessions.values():
-            await session.close()
+        while self._sessions:
+            await self._sessions.popitem()[1].close()
         for sock in list(self._sockets):
             shut_down_socket(sock)
         # The transports notice within the next turns of the loop.
@@ -121,7 +122,7 @@ class AiohttpBackend:
         for session in self._sessions.values():
             _abandoned_connectors.append(session.connector)
             session.detach()
-        self._sessions = {}
+        self._sessions.clear()
 
     def _get_session(self, public_only: bool) -> aiohttp.ClientSession:
         """Return the session for the API, or the session for untrusted result URLs."""
@@ -130,7 +131,8 @@ class AiohttpBackend:
                 ssl=tls_context(self._options.ca),
                 limit=0,
                 force_close=not self._options.reuse_connections,
-                socket_factory=self._open_public_socket if public_only else self._open_socket,
+                # A bound method would keep the backend alive as long as its sessions.
+                socket_factory=partial(_open_public_socket if public_only else _open_socket, self._sockets),
             )
             self._sessions[public_only] = aiohttp.ClientSession(
                 connector=connector,
@@ -143,27 +145,43 @@ class AiohttpBackend:
             )
         return self._sessions[public_only]
 
-    def _open_socket(self, address: tuple[object, ...]) -> socket.socket:
-        """Open a socket and let the transfer watch it."""
-        family, kind, protocol = address[:3]
-        sock = socket.socket(family, kind, protocol)  # type: ignore[arg-type]  # aiohttp's tuple, loosely typed
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._sockets.add(sock)
-        # A cancelled upload leaves its transport waiting for the peer, unless the socket is shut down.
-        _current_request.get().transfer.watch_socket(sock.fileno())
-        return sock
 
-    def _open_public_socket(self, address: tuple[object, ...]) -> socket.socket:
-        """Open a socket for an address of the public internet; aiohttp connects it to this address.
+def _open_socket(sockets: weakref.WeakSet[socket.socket], address: tuple[object, ...]) -> socket.socket:
+    """Open a socket, add it to `sockets`, and let the transfer watch it."""
+    family, kind, protocol = address[:3]
+    sock = socket.socket(family, kind, protocol)  # type: ignore[arg-type]  # aiohttp's tuple, loosely typed
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sockets.add(sock)
+    # A cancelled upload leaves its transport waiting for the peer, unless the socket is shut down.
+    _current_request.get().transfer.watch_socket(sock.fileno())
+    return sock
 
-        Raises:
-            OSError: the address is not public.
-        """
-        host = address[4][0]  # type: ignore[index]  # a socket address: (host, port, …)
-        if not is_public(str(host)):
-            raise OSError(errno.EACCES, NOT_PUBLIC)
-        return self._open_socket(address)
+
+def _open_public_socket(
+    sockets: weakref.WeakSet[socket.socket], address: tuple[object, ...]
+) -> socket.socket:
+    """Open a socket for an address of the public internet; aiohttp connects it to this address.
+
+    Raises:
+        OSError: the address is not public.
+    """
+    host = address[4][0]  # type: ignore[index]  # a socket address: (host, port, …)
+    if not is_public(str(host)):
+        raise OSError(errno.EACCES, NOT_PUBLIC)
+    return _open_socket(sockets, address)
+
+
+def _drop_sessions(
+    sessions: dict[bool, aiohttp.ClientSession], sockets: weakref.WeakSet[socket.socket]
+) -> None:
+    """Hang up the connections of a backend that nobody closed, without a word of aiohttp."""
+    for sock in list(sockets):
+        shut_down_socket(sock)
+    for session in sessions.values():
+        _abandoned_connectors.append(session.connector)
+        session.detach()
+    sessions.clear()
 
 
 class _AiohttpReply:
@@ -229,7 +247,10 @@ class _OpenRequest:
 
 _current_request: ContextVar[_OpenRequest] = ContextVar("imgkit_sending")
 _abandoned_connectors: list[object] = []
-"""Connectors of the parent process, kept alive so that a forked child does not close their connections."""
+"""Connectors that must not run their finalizers.
+
+In a forked child they would close connections of the parent; after a missing close they would warn.
+"""
 
 
 class _Connector(aiohttp.TCPConnector):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
 from imgkit.cli import commands, console, exit_codes, mask, options, values
 from imgkit.cli.options import Command, Option
-from imgkit.errors import ConfigurationError
+from imgkit.errors import ConfigurationError, ImgkitError
 from imgkit.models import (
     CreateImageEditRequest,
     CreateImageRequest,
     CreateImageVariationRequest,
     ImageRequest,
 )
+
+if TYPE_CHECKING:
+    from imgkit.plugins.table import HookImpl
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -39,46 +42,90 @@ class RootGroup(click.Group):
     Its help lists its own commands: help imports no plugin.
     """
 
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self._plugin_commands: PluginCommands | None = None
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command of imgkit, else a command of a plugin."""
-        return super().get_command(ctx, cmd_name) or load_plugin_commands(self).get(cmd_name)
+        """Return a command of imgkit, else a command of a plugin.
+
+        Raises:
+            ConfigurationError: several plugins have a command of this name.
+        """
+        own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
+        if self._plugin_commands is None:
+            self._plugin_commands = load_plugin_commands(self)
+        if cmd_name in self._plugin_commands.clashes:
+            raise ConfigurationError(self._plugin_commands.clashes[cmd_name])
+        return self._plugin_commands.commands.get(cmd_name)
 
 
-def load_plugin_commands(group: click.Group) -> dict[str, click.Command]:
-    """Return the commands of installed plugins by name.
+class PluginCommands(NamedTuple):
+    """The commands of installed plugins.
+
+    Attributes:
+        commands: the commands by name.
+        clashes: the problem of each name that several plugins have.
+    """
+
+    commands: dict[str, click.Command]
+    clashes: dict[str, str]
+
+
+def load_plugin_commands(group: click.Group) -> PluginCommands:
+    """Return the commands of installed plugins. A plugin that fails costs a line on standard error.
 
     Args:
         group: the `imgkit` command.
-
-    Raises:
-        PluginError: a plugin fails, or returns something else than commands.
-        ConfigurationError: two plugins, or a plugin and imgkit, have a command of the same name.
     """
+    from imgkit.files import print_to_stderr
     from imgkit.plugins.registry import load_hook_table
 
     owners: dict[str, str] = dict.fromkeys(group.commands, "imgkit itself")
-    loaded: dict[str, click.Command] = {}
+    loaded = PluginCommands({}, {})
     for impl in load_hook_table().commands:
-        result = impl(group=group)
         try:
-            added = tuple(result if result is not None else ())
-        except TypeError:
-            raise impl.result_error(f"returned a {type(result).__name__}") from None
-        for command in added:
-            if not isinstance(command, click.Command) or not command.name:
-                raise impl.result_error(
-                    f"returned a {type(command).__name__} instead of a click.Command with a name"
-                )
-            if command.name in owners:
-                raise ConfigurationError(
-                    f"{owners[command.name]} and {impl.origin} both have the command {command.name!r}: "
-                    f"{impl.origin.removal_hint}"
-                )
-            # Contexts inherit that click's own --help is off; a plugin has no other.
-            command.context_settings.setdefault("help_option_names", ["--help"])
-            owners[command.name] = str(impl.origin)
-            loaded[command.name] = command
+            with print_to_stderr():
+                added = _list_commands(impl, group)
+        except ImgkitError as error:
+            console.print_message(f"imgkit: {' '.join(str(error).split())}")
+            continue
+        for name, command in added.items():
+            problem = (
+                f"{owners.get(name)} and {impl.origin} both have the command {name!r}: "
+                f"{impl.origin.removal_hint}"
+            )
+            if name in group.commands:
+                console.print_message(f"imgkit: {problem}")
+            elif name in owners:
+                loaded.clashes[name] = problem
+            else:
+                # Contexts inherit that click's own --help is off; a plugin has no other.
+                command.context_settings.setdefault("help_option_names", ["--help"])
+                owners[name] = str(impl.origin)
+                loaded.commands[name] = command
     return loaded
+
+
+def _list_commands(impl: HookImpl, group: click.Group) -> dict[str, click.Command]:
+    """Return the commands of one plugin by name.
+
+    Raises:
+        PluginError: the plugin fails, or returns something else than commands.
+    """
+    result = impl(group=group)
+    try:
+        added = tuple(result if result is not None else ())
+    except TypeError:
+        raise impl.result_error(f"returned a {type(result).__name__}") from None
+    for command in added:
+        if not isinstance(command, click.Command) or not command.name:
+            raise impl.result_error(
+                f"returned a {type(command).__name__} instead of a click.Command with a name"
+            )
+    return {command.name: command for command in added}
 
 
 class ImageCommand(NamedTuple):

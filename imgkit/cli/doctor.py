@@ -13,7 +13,6 @@ from typing import Any, Literal
 import imgkit
 from imgkit.cli import console, doctor_checks, doctor_live, plugins
 from imgkit.cli.doctor_checks import DISTRIBUTION, Finding
-from imgkit.plugins.registry import DISCOVERY
 
 EXTRAS = ("cli", "painter", "testing")
 
@@ -151,7 +150,7 @@ def _check_extras() -> Iterator[Finding]:
 
 
 def _check_plugins() -> Iterator[Finding]:
-    for plugin in DISCOVERY.load_installed():
+    for plugin in plugins.load_silently():
         if plugin.state == "loaded":
             yield Finding("ok", f"{plugin.origin} loads")
         else:

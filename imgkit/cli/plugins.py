@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 from imgkit._version import __version__
 from imgkit.cli import console, report
 from imgkit.cli.doctor_checks import DISTRIBUTION
-from imgkit.errors import ImgkitError, PluginError
+from imgkit.errors import ImgkitError, PluginError, PluginWarning
 from imgkit.plugins.binding import collect_hooks
+from imgkit.plugins.discovery import InstalledPlugin
 from imgkit.plugins.hookspecs import BackendSpec, PluginSpec
 from imgkit.plugins.registry import DISCOVERY, build_hook_table, built_in_plugin, load_hook_table
 from imgkit.plugins.table import HookImpl, NamedSpec, PluginSource, describe_error
@@ -23,8 +25,9 @@ class PluginEntry:
         name: the name of the plugin.
         distribution: the distribution that installs it.
         version: the version of the distribution.
-        state: "built-in", "loaded", "installed" (not imported yet), "blocked" or "broken".
-        reason: why it is blocked or broken, else None.
+        state: "built-in", "loaded", "installed" (not imported yet), "not installed" (a part of imgkit that
+            lacks its extra), "blocked" or "broken".
+        reason: why it is blocked or broken, or how to install it; else None.
         hooks: the names of its hooks; None if it is not loaded.
     """
 
@@ -127,13 +130,16 @@ def _list_built_in_plugins(*, load: bool) -> Iterator[PluginEntry]:
         try:
             impls = collect_hooks(PluginSource(named.spec.name), named.make())
         except ImgkitError as error:
-            yield PluginEntry(*identity, "broken", str(error))
+            if isinstance(error.__cause__, ImportError) and named.spec.install:
+                yield PluginEntry(*identity, "not installed", named.spec.install)
+            else:
+                yield PluginEntry(*identity, "broken", str(error))
         else:
             yield PluginEntry(*identity, "built-in", hooks=_list_hooks(impls))
 
 
 def _list_installed_plugins(*, load: bool) -> Iterator[PluginEntry]:
-    for plugin in DISCOVERY.load_installed() if load else DISCOVERY.list_installed():
+    for plugin in load_silently() if load else DISCOVERY.list_installed():
         yield PluginEntry(
             plugin.origin.plugin,
             plugin.origin.distribution,
@@ -142,6 +148,13 @@ def _list_installed_plugins(*, load: bool) -> Iterator[PluginEntry]:
             plugin.reason or None,
             _list_hooks(plugin.impls) if plugin.state == "loaded" else None,
         )
+
+
+def load_silently() -> tuple[InstalledPlugin, ...]:
+    """Load the installed plugins without a word about broken ones: the caller lists them itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* is left out", PluginWarning)
+        return DISCOVERY.load_installed()
 
 
 def _list_hooks(impls: Iterable[HookImpl]) -> tuple[str, ...]:

@@ -6,15 +6,16 @@ import os
 import signal
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Never
+from typing import Any, Never
 
 import click
 
 from imgkit.cli import app, console, exit_codes
-from imgkit.errors import ImgkitError
+from imgkit.errors import ImgkitError, PluginWarning
 from imgkit.redact import scrub
 
 _MAX_USAGE_CHARACTERS = 4_000
@@ -73,10 +74,28 @@ def interrupt_on_signals() -> Iterator[None]:
             signal.raise_signal(received[0])
 
 
+@contextmanager
+def show_plugin_warnings() -> Iterator[None]:
+    """Show a `PluginWarning` as a line of the command, not as Python shows it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", PluginWarning)
+        show = warnings.showwarning
+
+        def show_line(message: Warning | str, category: type[Warning], *place: Any, **rest: Any) -> None:
+            if issubclass(category, PluginWarning):
+                console.print_message(f"imgkit: {' '.join(str(message).split())}")
+            else:
+                show(message, category, *place, **rest)
+
+        warnings.showwarning = show_line
+        yield
+
+
 def _run(args: Sequence[str]) -> int:
     state = app.RunState(debug=os.environ.get("IMGKIT_DEBUG", "") not in ("", "0"))
     try:
-        code = app.build_cli().main(list(args), prog_name="imgkit", standalone_mode=False, obj=state)
+        with show_plugin_warnings():
+            code = app.build_cli().main(list(args), prog_name="imgkit", standalone_mode=False, obj=state)
         return code if isinstance(code, int) else exit_codes.OK
     except SystemExit as leaving:  # click has answered a completion request of the shell
         return leaving.code if isinstance(leaving.code, int) else exit_codes.OK

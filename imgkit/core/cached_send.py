@@ -33,7 +33,7 @@ from imgkit.plugins.table import describe_error
 from imgkit.providers.base import DecodedImages
 from imgkit.redact import SENSITIVE_HEADERS
 from imgkit.runtime.flow import Flow, run_blocking, sleep
-from imgkit.wire.messages import Body, HttpRequest
+from imgkit.wire.messages import HttpRequest
 from imgkit.wire.multipart import Field, MultipartBody
 
 FORMAT = "imgkit-cache-1"
@@ -283,11 +283,4 @@ def _key_parts(request: HttpRequest, core: Core, salt: str) -> Iterator[str]:
             else:
                 yield from ("file", part.name, part.media_type, part.content.sha256)
     else:
-        yield from ("body", request.body.content_type, _hash_body(request.body))
-
-
-def _hash_body(body: Body) -> str:
-    digest = hashlib.sha256()
-    for block in body.blocks():
-        digest.update(block)
-    return digest.hexdigest()
+        yield from ("body", request.body.content_type, request.body.sha256())

@@ -5,22 +5,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 from imgkit.core.context import CallContext, parse_options, start_call
 from imgkit.core.core import Core
 from imgkit.core.pipeline import DispatchResult, dispatch
-from imgkit.core.responses import count_requested_images, save_all, warn_of_missing_images
+from imgkit.core.responses import (
+    count_requested_images,
+    ensure_downloaded,
+    save_all,
+    warn_of_missing_images,
+)
 from imgkit.core.send import keep_reservations, settle_reservations
 from imgkit.core.variations import create_variation
 from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.images.saving import SavePlan
 from imgkit.models import CreateImageVariationRequest, ImageRequest, ImagesResponse, field_names
 from imgkit.plugins.events import Cancelled, Failed, Succeeded
+from imgkit.plugins.table import describe_error, warn
+from imgkit.redact import scrub
 from imgkit.runtime.flow import Flow, run_blocking
 from imgkit.schemas.requests import validate_request
+
+if TYPE_CHECKING:
+    from imgkit.plugins.protocols import Sink
+    from imgkit.plugins.resources import Resource
 
 
 def run_call(
@@ -88,6 +101,8 @@ def call_events(context: CallContext) -> Iterator[None]:
         except BaseException as error:
             if context.response is not None and isinstance(error, GeneratorExit):
                 context.reservations.settle(context.response)
+                if context.core.resources.sinks:
+                    warn("A stream was left early, so its images reached no sink. Read streams to their end.")
                 table.notify(Succeeded(context.response), call)
                 raise
             context.abort_reservations(error)
@@ -121,7 +136,7 @@ def open_save_plan(context: CallContext) -> Flow[SavePlan | None]:
 
 
 def deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None) -> Flow[ImagesResponse]:
-    """Save the images if a plan says so, and end the reservations of all requests.
+    """Save the images if a plan says so, tell the sinks, and end the reservations of all requests.
 
     Raises:
         SaveError: an image could not be saved; every reservation is kept.
@@ -134,8 +149,45 @@ def deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None)
             for part, part_response in result.parts:
                 yield from keep_reservations(part, error, part_response)
             raise
+    if context.core.resources.sinks:
+        response = yield from send_to_sinks(context, response)
     for part, part_response in result.parts:
         yield from settle_reservations(part, part_response)
         if part.reservations.problems:
             response = replace(response, warnings=(*response.warnings, *part.reservations.problems))
     return response
+
+
+def send_to_sinks(context: CallContext, response: ImagesResponse) -> Flow[ImagesResponse]:
+    """Hand the response to all sinks and return it with their warnings.
+
+    Images that are still at a URL are fetched first. Whatever fails becomes a warning.
+    """
+    images, warnings = [], []
+    for image in response.images:
+        try:
+            image = yield from ensure_downloaded(context.core, image, context.deadline)
+        except ImgkitError as error:
+            warnings.append(f"Image {image.index} reached the sinks without its bytes. {error}")
+        images.append(image)
+    response = replace(response, images=tuple(images), warnings=(*response.warnings, *warnings))
+    for sink in context.core.resources.sinks:
+        said = yield from run_blocking(partial(_call_sink, sink, response))
+        response = replace(response, warnings=(*response.warnings, *said))
+    return response
+
+
+def _call_sink(sink: Resource[Sink], response: ImagesResponse) -> tuple[str, ...]:
+    """Call a sink and return its warnings. No failure leaves this function: the images may be paid for."""
+    try:
+        result: object = sink.thing.receive(response)
+        if result is None:
+            return ()
+        texts = (result,) if isinstance(result, str) else tuple(cast("Iterable[object]", result))
+        if isinstance(result, ImagesResponse) or not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"receive returned a {type(result).__name__} in place of texts")
+        return tuple(scrub(str(text), limit=500) for text in texts)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a sink may run an event loop, whose CancelledError is no Exception
+        return (f"{sink.origin} failed in its sink ({describe_error(error)}). The images are complete.",)

@@ -6,7 +6,7 @@ A request for more images than the model makes at once is split into several, wh
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import date
@@ -36,13 +36,18 @@ from imgkit.models import (
     ImagesResponse,
     resolve_model,
 )
-from imgkit.plugins.events import Started
+from imgkit.plugins.events import Call, Started
+from imgkit.plugins.table import call_plugin
 from imgkit.runtime.flow import Finished, Flow, run_blocking, run_parallel
 from imgkit.wire.messages import HttpRequest
 
 if TYPE_CHECKING:
     from imgkit.catalogue.facts import Model
     from imgkit.core.preparation import InputRules
+    from imgkit.plugins.protocols import Guard
+    from imgkit.plugins.resources import Resource
+
+GUARD_HOOK = "imgkit_guards"
 
 MAX_PARALLEL_PARTS = 4
 """Requests of one call that run at the same time."""
@@ -73,6 +78,7 @@ def dispatch(context: CallContext, request: ImageRequest) -> Flow[DispatchResult
     core = context.core
     request, model, warnings = validate_for_model(core, request)
     with attach_warnings_to_errors(warnings):
+        yield from check_guards(context, request)
         inputs, input_warnings = yield from open_inputs(context, request, model)
         warnings += input_warnings
         start_request(context, request)
@@ -117,6 +123,29 @@ def attach_warnings_to_errors(warnings: list[str]) -> Iterator[None]:
         for warning in warnings:
             error.add_note(warning)
         raise
+
+
+def check_guards(context: CallContext, request: ImageRequest) -> Flow[None]:
+    """Ask the guards of the service whether the request may be sent, one after the other.
+
+    Raises:
+        ImgkitError: a guard refused or failed; nothing was sent.
+    """
+    for guard in context.core.resources.guards:
+        check = partial(_call_guard, guard, request, context.call)
+        yield from run_blocking(check, before_sending=True)
+
+
+def _call_guard(guard: Resource[Guard], request: ImageRequest, call: Call) -> None:
+    """Call a guard. A guard that returns a verdict has refused nothing, so its result is an error."""
+    check: Callable[[ImageRequest, Call], object] = guard.thing.check
+    verdict = call_plugin(guard.origin, GUARD_HOOK, check, request, call)
+    if verdict is not None:
+        raise guard.origin.error(
+            f": check returned a {type(verdict).__name__}. Nothing was sent. Return None to let a request "
+            "pass, and raise an error to refuse it.",
+            hook=GUARD_HOOK,
+        )
 
 
 def max_images_per_request(core: Core, request: ImageRequest) -> int | None:

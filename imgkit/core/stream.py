@@ -13,6 +13,7 @@ from imgkit.core.lifecycle import apply_prepare_hooks, build_request, call_event
 from imgkit.core.pipeline import (
     DispatchResult,
     attach_warnings_to_errors,
+    check_guards,
     max_images_per_request,
     open_inputs,
     start_request,
@@ -66,6 +67,7 @@ def run_stream(
         request, model, warnings = validate_for_model(core, request, stream_values)
         _check_count(request, max_images_per_request(core, request))
         with attach_warnings_to_errors(warnings):
+            yield from check_guards(context, request)
             inputs, input_warnings = yield from open_inputs(context, request, model)
             warnings += input_warnings
             wire_request = provider.encode_stream(request, inputs, core.target, partial_images)

@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from imgkit.plugins.protocols import Entry as Entry
     from imgkit.plugins.protocols import Exchanged as Exchanged
     from imgkit.plugins.protocols import Failure as Failure
+    from imgkit.plugins.protocols import Guard as Guard
     from imgkit.plugins.protocols import Hit as Hit
     from imgkit.plugins.protocols import Lease as Lease
     from imgkit.plugins.protocols import LeaseResult as LeaseResult
     from imgkit.plugins.protocols import Ledger as Ledger
     from imgkit.plugins.protocols import Recorder as Recorder
     from imgkit.plugins.protocols import Reservation as Reservation
+    from imgkit.plugins.protocols import Sink as Sink
     from imgkit.plugins.tokens import Token as Token
     from imgkit.plugins.tokens import TokenNeeded as TokenNeeded
     from imgkit.plugins.tokens import TokenSource as TokenSource
@@ -72,12 +74,14 @@ _EXPORTS = {
         "Entry",
         "Exchanged",
         "Failure",
+        "Guard",
         "Hit",
         "Lease",
         "LeaseResult",
         "Ledger",
         "Recorder",
         "Reservation",
+        "Sink",
     ),
     "imgkit.plugins.tokens": (
         "Token",

@@ -23,12 +23,21 @@ TABLE_FIELDS = {
     "imgkit_cache": "caches",
     "imgkit_ledger": "ledgers",
     "imgkit_recorder": "recorders",
+    "imgkit_sinks": "sinks",
+    "imgkit_guards": "guards",
     "imgkit_commands": "commands",
     "imgkit_on_event": "observers",
 }
 """Fields of `HookTable`, by the hook whose implementations they hold."""
 
-_COLLECTING = ("imgkit_backends", "imgkit_providers", "imgkit_plugins", "imgkit_commands")
+_COLLECTING = (
+    "imgkit_backends",
+    "imgkit_providers",
+    "imgkit_plugins",
+    "imgkit_commands",
+    "imgkit_sinks",
+    "imgkit_guards",
+)
 
 
 def collect_hooks(origin: PluginSource, plugin: object) -> tuple[HookImpl, ...]:
@@ -39,7 +48,8 @@ def collect_hooks(origin: PluginSource, plugin: object) -> tuple[HookImpl, ...]:
         plugin: an instance or a module.
 
     Raises:
-        PluginError: a hook is misspelt, a coroutine or a wrapper, or has a wrong parameter.
+        PluginError: a hook is misspelt, a coroutine or a wrapper, or has a wrong parameter; or there is
+            no hook at all.
     """
     _check_hooks(origin, plugin)
     manager = pluggy.PluginManager("imgkit")
@@ -48,11 +58,17 @@ def collect_hooks(origin: PluginSource, plugin: object) -> tuple[HookImpl, ...]:
         manager.register(plugin, origin.plugin)
     except pluggy.PluginValidationError as error:
         raise origin.error(f": {error}") from error
-    return tuple(
+    impls = tuple(
         HookImpl(origin, hook, impl.function, tuple(impl.argnames), impl.trylast - impl.tryfirst)
         for hook in TABLE_FIELDS
         for impl in getattr(manager.hook, hook).get_hookimpls()
     )
+    if not impls:
+        raise origin.error(
+            ": it has no hook, so it would do nothing. Name a function after a hook, such as "
+            "imgkit_on_event, and put @imgkit.hookimpl above it."
+        )
+    return impls
 
 
 def build_table(impls: Iterable[HookImpl]) -> HookTable:

@@ -14,6 +14,7 @@ from importlib import metadata
 from typing import Literal, NamedTuple
 
 from imgkit.errors import PluginError
+from imgkit.files import print_to_stderr
 from imgkit.plugins.table import HookImpl, PluginSource, describe_error, warn
 
 GROUP = "imgkit"
@@ -173,10 +174,11 @@ class Discovery:
             return plugin
         origin = plugin.origin
         try:
-            loaded = plugin.entry.load()
-            loaded = loaded() if isinstance(loaded, type) else loaded
-            impls = self._bind(origin, loaded)
-            specs = self._list_specs(impls)
+            with print_to_stderr():
+                loaded = plugin.entry.load()
+                loaded = loaded() if isinstance(loaded, type) else loaded
+                impls = self._bind(origin, loaded)
+                specs = self._list_specs(impls)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a foreign import may do anything, sys.exit included

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from imgkit.models import HostClass, ImageRequest
     from imgkit.plugins.events import Call, Event, Outcome
-    from imgkit.plugins.protocols import CacheStore, Ledger, Recorder
+    from imgkit.plugins.protocols import CacheStore, Guard, Ledger, Recorder, Sink
     from imgkit.plugins.tokens import TokenNeeded
     from imgkit.wire.messages import HttpRequest
 
@@ -176,6 +176,24 @@ class Hooks:
     @hookspec
     def imgkit_recorder(self, settings: ServiceSettings) -> Recorder | None:
         """Return a recorder of requests and replies, or None. Collected; called per service.
+
+        Args:
+            settings: the settings of the service.
+        """
+        raise AssertionError("a specification is not called")
+
+    @hookspec
+    def imgkit_sinks(self, settings: ServiceSettings) -> Iterable[Sink] | None:
+        """Return objects that receive every response, or None. Collected; called per service.
+
+        Args:
+            settings: the settings of the service.
+        """
+        raise AssertionError("a specification is not called")
+
+    @hookspec
+    def imgkit_guards(self, settings: ServiceSettings) -> Iterable[Guard] | None:
+        """Return objects that may refuse a request before it is sent, or None. Collected; called per service.
 
         Args:
             settings: the settings of the service.

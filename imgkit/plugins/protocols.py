@@ -1,13 +1,14 @@
-"""The protocols of blocking resources: cache stores, ledgers, recorders.
+"""The protocols of blocking resources: cache stores, ledgers, recorders, sinks, guards.
 
 A cache store keeps entries by key and grants a lease to one caller at a time (*single flight*). A ledger
-reserves every attempt before it is sent: a budget or a spool. A recorder keeps requests and replies.
-imgkit calls all of them where they may block.
+reserves every attempt before it is sent: a budget or a spool. A recorder keeps requests and replies. A
+sink receives every response. A guard may refuse a request before it is sent. imgkit calls all of them
+where they may block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
@@ -222,4 +223,53 @@ class Recorder(Protocol):
 
         Args:
             exchanged: both, complete.
+        """
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Receives the response of every call: uploads it, indexes it, shows it. It may block.
+
+    >>> from imgkit.plugins import Sink
+    >>> class Printer:
+    ...     def receive(self, response):
+    ...         print(len(response.images), "image")
+    >>> isinstance(Printer(), Sink)
+    True
+    """
+
+    def receive(self, response: ImagesResponse) -> Iterable[str] | None:
+        """Receive a response, after imgkit has saved its images. A failure costs a warning, never an image.
+
+        Args:
+            response: the response that the caller gets; images from the cache and merged parts included.
+
+        Returns:
+            Warnings for ``response.warnings``, or None.
+        """
+
+
+@runtime_checkable
+class Guard(Protocol):
+    """Decides before anything is sent whether a request may be sent, such as by moderation. It may block.
+
+    >>> from imgkit.plugins import Guard
+    >>> class NoFoxes:
+    ...     def check(self, request, call):
+    ...         if "fox" in request.prompt:
+    ...             raise ValueError("no foxes here")
+    >>> isinstance(NoFoxes(), Guard)
+    True
+    """
+
+    def check(self, request: ImageRequest, call: Call) -> None:
+        """Return if the request may be sent.
+
+        Args:
+            request: the request after the `prepare` hooks and the model's rules.
+            call: the call.
+
+        Raises:
+            ImgkitError: the guard refuses the request; nothing is sent. Any other exception becomes a
+                `PluginError`, and nothing is sent either.
         """

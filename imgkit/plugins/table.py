@@ -15,6 +15,8 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, TypeVarTuple
 
 from imgkit.errors import ConfigurationError, ImgkitError, PluginError
+from imgkit.errors import PluginWarning as PluginWarning
+from imgkit.files import print_to_stderr
 from imgkit.plugins.hookspecs import BackendSpec, PluginSpec, ProviderSpec
 from imgkit.plugins.tokens import TokenNeeded
 from imgkit.redact import scrub
@@ -29,10 +31,6 @@ MAX_WAIT_S = 1e9  # longer than any call; an int beyond the range of float is po
 Spec = TypeVar("Spec", BackendSpec, ProviderSpec, PluginSpec)
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
-
-
-class PluginWarning(UserWarning):
-    """A plugin failed to load, or an observer raised; it was skipped."""
 
 
 class PluginSource(NamedTuple):
@@ -106,7 +104,8 @@ class HookImpl(NamedTuple):
         try:
             if len(self.argnames) < len(arguments):
                 arguments = {name: arguments[name] for name in self.argnames}
-            return self.function(**arguments)
+            answer = self.function(**arguments)
+            return list(answer) if hasattr(type(answer), "__next__") else answer
         except ImgkitError as error:
             if not self.origin.is_own:
                 error.add_note(f"raised by {self.origin} in {self.hook}")
@@ -161,7 +160,8 @@ class NamedSpec(Generic[Spec]):
             PluginError: the import fails; the message says how to install what is missing.
         """
         try:
-            return resolve_name(self.spec.target)
+            with print_to_stderr():
+                return resolve_name(self.spec.target)
         except (Exception, SystemExit) as error:
             raise self.load_error(
                 f"cannot be loaded from {self.spec.target} ({describe_error(error)})"
@@ -207,6 +207,8 @@ class HookTable:
     caches: tuple[HookImpl, ...] = ()
     ledgers: tuple[HookImpl, ...] = ()
     recorders: tuple[HookImpl, ...] = ()
+    sinks: tuple[HookImpl, ...] = ()
+    guards: tuple[HookImpl, ...] = ()
     commands: tuple[HookImpl, ...] = ()
     observers: tuple[HookImpl, ...] = ()
     warned: set[str] = field(default_factory=set, compare=False)
@@ -324,7 +326,7 @@ def call_plugin(
         ImgkitError: raised by the method; a note names a plugin that is not imgkit's.
         PluginError: the method raised any other exception.
     """
-    kind = hook.removeprefix("imgkit_")
+    kind = hook.removeprefix("imgkit_").removesuffix("s")
     try:
         return method(*arguments)
     except ImgkitError as error:

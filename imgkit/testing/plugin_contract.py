@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 import warnings
@@ -32,6 +33,15 @@ ENDINGS: dict[str, Script] = {
     "garbage": raw(b"HELLO\r\n\r\n"),
 }
 
+STREAM = reply(
+    200,
+    b"data: "
+    + json.dumps({"type": "image_generation.completed", **answer(png(1))["data"][0]}).encode()
+    + b"\n\n",
+    content_type="text/event-stream",
+)
+"""The reply to a stream: one complete image."""
+
 
 class PluginContract:
     """The tests that every plugin must pass: it loads, costs no image and leaks no secret.
@@ -59,7 +69,15 @@ class PluginContract:
         """The service: "sync" or "async"."""
         return str(request.param)
 
-    def call(self, flavor: str, server: WireServer, plugin: object, folder: Path | None = None) -> Any:
+    def call(
+        self,
+        flavor: str,
+        server: WireServer,
+        plugin: object,
+        folder: Path | None = None,
+        *,
+        stream: bool = False,
+    ) -> Any:
         """Make a call with the plugin; return the response or the error.
 
         Args:
@@ -67,6 +85,7 @@ class PluginContract:
             server: Server that receives the request.
             plugin: The plugin under test.
             folder: Folder for spooled and cached replies; None turns both off.
+            stream: Make the call as a stream, and read it to its end.
         """
         settings: dict[str, Any] = {
             "base_url": server.base_url, "api_key": canary.KEY, "timeout_s": 10, "retry": False,
@@ -77,11 +96,21 @@ class PluginContract:
         try:
             if flavor == "sync":
                 with imgkit.ImageService("requests", **settings) as service:
-                    return service.create_image("a fox")
+                    if not stream:
+                        return service.create_image("a fox")
+                    with service.stream_image("a fox") as events:
+                        for _ in events:
+                            pass
+                        return events.response
 
             async def main() -> Any:
                 async with imgkit.AsyncImageService("aiohttp", **settings) as service:
-                    return await service.create_image("a fox")
+                    if not stream:
+                        return await service.create_image("a fox")
+                    async with service.stream_image("a fox") as events:
+                        async for _ in events:
+                            pass
+                        return events.response
 
             return asyncio.run(main())
         except ImgkitError as error:
@@ -107,13 +136,28 @@ class PluginContract:
     def test_does_not_change_the_outcome(self, flavor: str, ending: str, tmp_path: Path) -> None:
         """Keeps the outcome of a call, the number of requests and the bytes of the images."""
         with WireServer(ENDINGS[ending]) as server:
-            expected = self.call(flavor, server, _NoHooks())
+            expected = self.call(flavor, server, _Observer())
         with WireServer(ENDINGS[ending]) as server:
             result = self.call(flavor, server, self.plugin(tmp_path))
             assert self.repeats or server.posts == 1
         assert type(result) is type(expected), result
         if isinstance(result, imgkit.ImagesResponse):
             assert [image.data for image in result] == [png(1)]
+
+    def test_warns_of_nothing(self, flavor: str, tmp_path: Path) -> None:
+        """Adds no warning to a good response: its guards let it pass, and its sinks receive it."""
+        with WireServer(ENDINGS["success"]) as server:
+            result = self.call(flavor, server, self.plugin(tmp_path))
+        assert isinstance(result, imgkit.ImagesResponse), result
+        assert result.warnings == ()
+
+    def test_serves_streams(self, flavor: str, tmp_path: Path) -> None:
+        """Keeps the images of a stream, and adds no warning to its response."""
+        with WireServer(STREAM) as server:
+            result = self.call(flavor, server, self.plugin(tmp_path), stream=True)
+        assert isinstance(result, imgkit.ImagesResponse), result
+        assert [image.data for image in result] == [png(1)]
+        assert result.warnings == ()
 
     @pytest.mark.parametrize("ending", ENDINGS)
     def test_leaks_no_secret(
@@ -155,8 +199,12 @@ class PluginContract:
         assert [response[0].data for response in responses] == [png(1)] * 12
 
 
-class _NoHooks:
-    """A plugin without hooks."""
+class _Observer:
+    """A plugin that changes nothing."""
+
+    @imgkit.hookimpl
+    def imgkit_on_event(self) -> None:
+        """Do nothing."""
 
 
 def _is_from_http_library(record: logging.LogRecord) -> bool:

@@ -6,6 +6,7 @@ library. imgkit runs both kinds under both services.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -37,6 +38,9 @@ class Body(Protocol):
     def blocks(self) -> Iterator[bytes]:
         """Yield the content from its beginning, in blocks of at most about `BLOCK_BYTES`."""
 
+    def sha256(self) -> str:
+        """Return the hexadecimal SHA-256 of the content. Only the first use reads the content."""
+
 
 @dataclass(frozen=True, slots=True)
 class BytesBody:
@@ -54,11 +58,18 @@ class BytesBody:
 
     data: bytes = b""
     content_type: str = ""
+    _sha256: str = field(default="", init=False, repr=False, compare=False)
 
     @property
     def length(self) -> int:
         """The size in bytes."""
         return len(self.data)
+
+    def sha256(self) -> str:
+        """Return the hexadecimal SHA-256 of the content. Only the first use computes it."""
+        if not self._sha256:
+            object.__setattr__(self, "_sha256", hash_blocks(self))
+        return self._sha256
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the content as a single block."""
@@ -67,6 +78,14 @@ class BytesBody:
 
     def __repr__(self) -> str:
         return f"BytesBody({self.content_type or 'nothing'}, {self.length} bytes)"
+
+
+def hash_blocks(body: Body) -> str:
+    """Return the hexadecimal SHA-256 of the content of a body, which it reads block by block."""
+    digest = hashlib.sha256()
+    for block in body.blocks():
+        digest.update(block)
+    return digest.hexdigest()
 
 
 class SizedBlocks:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+from imgkit.wire.messages import hash_blocks
+
 
 class FileContent(Protocol):
     """The bytes of a file part; `imgkit.images.inputs.ImageFile` implements it."""
@@ -111,6 +113,14 @@ class MultipartBody:
                 yield from next(contents).blocks()
             else:
                 yield piece
+
+    def sha256(self) -> str:
+        """Return the hexadecimal SHA-256 of the whole form. Only the first use reads its files."""
+        return self._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
+        return hash_blocks(self)
 
     def _yield_frame(self) -> Iterator[bytes | None]:
         """Yield the bytes around the files, and None in place of each file."""

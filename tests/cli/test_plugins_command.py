@@ -69,6 +69,16 @@ def test_list_hooks(tmp_path: Path) -> None:
     assert "imgkit_retry_wait" in found["retry"]["hooks"]
 
 
+def test_a_plugin_that_lacks_its_extra(tmp_path: Path) -> None:
+    """Says "not installed", and how to install it, for a part of imgkit whose package is missing."""
+    folder = tmp_path / "opentelemetry"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("raise ImportError('hidden')")
+    found = list_plugins("--load", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    entry = found["telemetry"]
+    assert (entry["state"], entry["reason"]) == ("not installed", "pip install 'imgkit-service[otel]'")
+
+
 def test_empty_allow_list(tmp_path: Path) -> None:
     """Blocks all plugins if IMGKIT_PLUGINS is empty."""
     env = {**install_plugins(tmp_path), "IMGKIT_PLUGINS": ""}

@@ -109,6 +109,22 @@ def test_observers_see_no_credentials() -> None:
     assert len({call.id for _, call in seen}) == 1
 
 
+class Empty:
+    """A class without hooks."""
+
+    def imgkit(self) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize("plugin", [Empty, Empty(), object(), types.ModuleType("empty")])
+def test_a_plugin_without_hooks_is_refused(plugin: object) -> None:
+    """An object without any hook is refused, when a service is built and when it is added."""
+    with pytest.raises(imgkit.PluginError, match="it has no hook, so it would do nothing"):
+        imgkit.ImageService(plugins=[plugin])
+    with imgkit.ImageService() as service, pytest.raises(imgkit.PluginError, match="it has no hook"):
+        service.plugins.add(plugin)
+
+
 def test_a_failing_observer_costs_one_warning() -> None:
     """An observer that raises costs one warning; the paid image arrives."""
 

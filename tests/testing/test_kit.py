@@ -200,6 +200,59 @@ class RetriesUnknownOutcomes:
         return 0.0 if outcome.attempts < 2 else -1.0
 
 
+class FailingSink:
+    """A plugin whose sink fails."""
+
+    @imgkit.hookimpl
+    def imgkit_sinks(self) -> list[Any]:
+        return [self]
+
+    def receive(self, response: Any) -> None:
+        raise ZeroDivisionError
+
+
+class RefusingGuard:
+    """A plugin whose guard refuses every stream."""
+
+    @imgkit.hookimpl
+    def imgkit_guards(self) -> list[Any]:
+        return [self]
+
+    def check(self, request: Any, call: Any) -> None:
+        if call.partial_images is not None:
+            raise imgkit.ModerationBlockedError("no", status=0)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "test"), [(FailingSink, "test_warns_of_nothing"), (RefusingGuard, "test_serves_streams")]
+)
+def test_plugin_contract_finds_bad_sinks_and_guards(plugin: type, test: str, tmp_path: Path) -> None:
+    """Fails a plugin whose sink fails, or whose guard refuses a harmless request."""
+
+    class Contract(PluginContract):
+        def plugin(self, folder: Path) -> object:
+            return plugin()
+
+    for flavor in ("sync", "async"):
+        with pytest.raises(AssertionError):
+            getattr(Contract(), test)(flavor, tmp_path)
+
+
+class GoodSinkAndGuard(FailingSink, RefusingGuard):
+    """A plugin with a sink and a guard that do no harm."""
+
+    def receive(self, response: Any) -> None:
+        """Do nothing."""
+
+    def check(self, request: Any, call: Any) -> None:
+        """Do nothing."""
+
+
+class TestSinkAndGuard(PluginContract):
+    def plugin(self, folder: Path) -> object:
+        return GoodSinkAndGuard()
+
+
 def test_plugin_contract_can_fail(tmp_path: Path) -> None:
     """Fails a plugin that repeats a request of unknown outcome."""
 
