@@ -13,6 +13,7 @@ import imgkit
 from benchmarks.harness import Results, measure_interleaved
 from benchmarks.sides import SYNC
 from imgkit.core.operations import OperationFlows
+from imgkit.default_plugins.spool import open_spool
 from imgkit.runtime.flow import Finished, ReadChunk, RunBlocking, SendRequest, advance
 from imgkit.testing.samples import answer
 from imgkit.wire.messages import Head
@@ -21,6 +22,8 @@ BODY = json.dumps(answer()).encode()
 HEAD = Head(200, {"x-request-id": "r"})
 CALLS = 200
 GROWTH_CALLS = 10_000
+KEPT_REPLIES = 4000
+SAFETY = "the price of safety, a small call"
 
 
 class Idle:
@@ -68,6 +71,7 @@ def build_core(plugins: list[Any]) -> Any:
 def run(results: Results) -> None:
     _measure_hooks(results)
     _measure_hits(results)
+    _measure_safety(results)
     _measure_growth(results)
 
 
@@ -110,6 +114,40 @@ def _measure_hits(results: Results) -> None:
     results.add("1.4 MB from the cache", "CPU ms", {name: value / 10 * 1e3 for name, value in cpu.items()})
     service.close()
     peer.close()
+
+
+def _measure_safety(results: Results) -> None:
+    """Compare a call with a call that has a state folder, with kept replies in it, or a cache miss."""
+    kept = results.folder / "kept"
+    fill_spool(kept / "state", KEPT_REPLIES)
+    url = results.url("small")
+    sides = {
+        "no state folder": SYNC["imgkit, reusing"](url, results.folder),
+        "state folder": SYNC["imgkit, reusing, spool"](url, results.folder),
+        f"{KEPT_REPLIES} kept replies": SYNC["imgkit, reusing, spool"](url, kept),
+        "cache miss": SYNC["imgkit, reusing, cache"](url, results.folder),
+    }
+
+    def calls(side: Any) -> Any:
+        return lambda: [side.create() for _ in range(CALLS)]
+
+    wall, cpu = measure_interleaved({name: calls(side) for name, side in sides.items()}, results.rounds(15))
+    results.add(SAFETY, "CPU µs", {name: value / CALLS * 1e6 for name, value in cpu.items()})
+    results.add(SAFETY, "ms", {name: value / CALLS * 1e3 for name, value in wall.items()})
+    for side in sides.values():
+        side.close()
+
+
+def fill_spool(state_folder: Path, count: int) -> None:
+    """Keep replies in the spool of a state folder."""
+    spool = open_spool(state_folder)
+    for number in range(count):
+        folder = spool.folder / f"20261101T120000Z-{number:012x}-1"
+        folder.mkdir(mode=0o700, parents=True)
+        facts = {"imgkit_spool": 1, "started_at": 1.79e9, "why": "the reply had no images"}
+        (folder / "call.json").write_text(json.dumps(facts))
+        (folder / "reply.json.part").write_bytes(BODY)
+    spool.prune()
 
 
 def _measure_growth(results: Results) -> None:

@@ -85,6 +85,13 @@ def _budgets() -> Iterator[Budget]:
     for command, limit in (("--version", 2.5), ("--help", 8)):
         yield Budget(f"`imgkit {command}` / `python -c pass`", limit,
                      _ratio("command", "CPU ms", f"imgkit {command}", "python -c pass"))  # fmt: skip
+    case, none = "the price of safety, a small call", "no state folder"
+    yield Budget("CPU of a call with / without a state folder", 1.8,
+                 _ratio(case, "CPU µs", "state folder", none))  # fmt: skip
+    yield Budget("CPU of a call with 4000 / without kept replies", 1.1,
+                 _ratio(case, "CPU µs", "4000 kept replies", "state folder"))  # fmt: skip
+    yield Budget("CPU of a cache miss / a call", 6.0, _ratio(case, "CPU µs", "cache miss", none))
+    yield Budget("CPU of a cache miss", 2000, _value(case, "CPU µs", "cache miss"), "µs")
     added = _value("plugins, a call without network", "CPU µs", "3 with every hook", "none")
     yield Budget("time that 3 plugins add to a call", 10, added, "µs")
 

@@ -80,10 +80,33 @@ class FileLock:
             # The holder removed the file after this loop opened it: try the new file.
             os.close(descriptor)
 
+    @classmethod
+    def acquire_folder(cls, folder: Path) -> FileLock:
+        """Return a lock on a folder itself, which costs no file. Release it with ``remove=False``.
+
+        Raises:
+            BlockingIOError: another object holds the lock.
+            OSError: the folder is missing, or the system locks no folders (Windows, NFS).
+        """
+        descriptor = os.open(folder, os.O_RDONLY | NO_FOLLOW | BINARY_FLAGS)
+        try:
+            _lock_descriptor(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(folder, descriptor)
+
+    def read(self) -> bytes:
+        """Return the content of the lock file, at most 4 KiB."""
+        assert self._descriptor is not None, "the lock is held"
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        return os.read(self._descriptor, 4096)
+
     def write(self, data: bytes) -> None:
         """Replace the content of the lock file, which other processes may read."""
         assert self._descriptor is not None, "the lock is held"
-        os.pwrite(self._descriptor, data, 0)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        os.write(self._descriptor, data)
         os.ftruncate(self._descriptor, len(data))
 
     def release(self, *, remove: bool = True) -> None:

@@ -1,135 +1,36 @@
 """The spool: replies on disk, written as they arrive and removed after delivery.
 
-Each reply has a folder of its own, a *record*. ``call.json`` holds the facts of the call. ``0.part``,
-``1.part`` … hold the decoded bytes of images, ``reply.json.part`` the text around them, ``raw.part`` bytes
-that cannot be decoded. A process locks the record that it writes. A record without a lock is orphaned.
+Each reply is a record in a folder of its own; see `imgkit.billing.spool_record`. A crash of the machine may
+take any file that was not flushed. So every folder that holds parts counts as a record, also without its
+facts. Only a recovered record is ever deleted by itself.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from imgkit.files import CREATE_FLAGS, NO_FOLLOW, READ_FLAGS, sync_folder, write_all, write_atomically
-from imgkit.locks import FileLock
+from imgkit.billing.spool_record import (
+    VERSION,
+    SpooledReply,
+    SpoolRecord,
+    drop_folder,
+    lock_record,
+    read_record,
+    write_facts,
+)
+from imgkit.billing.spool_size import SizeFile
+from imgkit.files import sync_folder
 
-VERSION = 1
 MAX_BYTES = 1024 * 1024 * 1024
 MAX_AGE_S = 30 * 24 * 3600.0
+SCAN_INTERVAL_S = 24 * 3600.0
+"""Time between two walks over all records, in seconds."""
 
-_CALL, _LOCK = "call.json", "lock"
-_FILE_NAMES = {"reply": "reply.json.part", "raw": "raw.part"}
 _UNFINISHED_S = 3600.0
-
-
-class SpoolRecord:
-    """A record that this process writes, one thread at a time.
-
-    Attributes:
-        folder: folder of the record.
-    """
-
-    def __init__(self, folder: Path, lock: FileLock, facts: Mapping[str, object]) -> None:
-        self._open: dict[str, int] = {}
-        self.folder = folder
-        self._lock = lock
-        self._facts = facts
-
-    def write(self, part: str, data: bytes) -> None:
-        """Append to a part: "reply", "raw", or the number of an image. Raises OSError."""
-        if part not in self._open:
-            path = self.folder / _FILE_NAMES.get(part, f"{part}.part")
-            self._open[part] = os.open(path, os.O_WRONLY | CREATE_FLAGS, 0o600)
-        write_all(self._open[part], data)
-
-    def sync(self) -> None:
-        """Flush the record to the disk. Raises OSError."""
-        for descriptor in self._open.values():
-            os.fsync(descriptor)
-        sync_folder(self.folder)
-
-    def keep(self, reason: str) -> None:
-        """Leave the record for `Spool.list_replies`, with a reason. Raises OSError."""
-        try:
-            _write_facts(self.folder / _CALL, {**self._facts, "why": reason})
-        finally:
-            self._close_files()
-            self._lock.release()
-
-    def remove(self) -> None:
-        """Remove the record with all its parts. Raises OSError."""
-        self._close_files()
-        try:
-            _remove(self.folder)
-        finally:
-            self._lock.release(remove=False)
-
-    def __del__(self) -> None:
-        self._close_files()  # after Ctrl-C before `keep` or `remove`, the record is orphaned
-
-    def _close_files(self) -> None:
-        descriptors, self._open = self._open, {}
-        for descriptor in descriptors.values():
-            os.close(descriptor)
-
-
-@dataclass(frozen=True, slots=True)
-class SpooledReply:
-    """A record in the spool.
-
-    Attributes:
-        folder: folder of the record.
-        facts: facts of the call and of its reply.
-        state: "running" while its process writes it, "kept" after a call that did not deliver it,
-            "orphaned" after the death of its process.
-        size_bytes: size of all parts.
-    """
-
-    folder: Path
-    facts: Mapping[str, object]
-    state: Literal["running", "kept", "orphaned"]
-    size_bytes: int
-
-    @property
-    def id(self) -> str:
-        """The unique name of the record."""
-        return self.folder.name
-
-    @property
-    def why(self) -> str:
-        """The reason why the record was kept."""
-        reason = self.facts.get("why")
-        return reason if isinstance(reason, str) else "its process ended in the middle of the call"
-
-    @property
-    def recovered_to(self) -> tuple[str, ...]:
-        """Paths of the recovered images, empty before a recovery."""
-        paths = self.facts.get("recovered_to")
-        return tuple(str(path) for path in paths) if isinstance(paths, list) else ()
-
-    def text(self) -> bytes:
-        """Return the text around the images. Raises OSError."""
-        return _read(self.folder / _FILE_NAMES["reply"])
-
-    def undecoded(self) -> bytes:
-        """Return the bytes that could not be decoded. Raises OSError."""
-        return _read(self.folder / _FILE_NAMES["raw"])
-
-    def pictures(self) -> dict[int, bytes]:
-        """Return the bytes of the images by number, truncated images included. Raises OSError."""
-        numbers = sorted(
-            int(path.stem)
-            for path in self.folder.glob("*.part")
-            if path.stem.isascii() and path.stem.isdigit()
-        )
-        return {number: _read(self.folder / f"{number}.part") for number in numbers}
 
 
 class Spool:
@@ -137,12 +38,17 @@ class Spool:
 
     Args:
         folder: the folder; the first record creates it, for this user only.
-        max_bytes: size of all records above which the oldest are dropped, but never the newest.
-        max_age_s: age in seconds above which a record is dropped.
+        max_bytes: size of all records from which `is_full` is true and recovered records are dropped.
+        max_age_s: age in seconds above which a recovered record is dropped.
+
+    Attributes:
+        folder: the argument of the same name.
+        size: the size of all records, as far as it is known without a walk over them.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES, max_age_s: float = MAX_AGE_S) -> None:
         self.folder = folder
+        self.size = SizeFile(folder)
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
 
@@ -153,136 +59,106 @@ class Spool:
             name: end of its name, behind the time.
             facts: facts of the call, as JSON values.
         """
-        self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        self.prune()
-        # Built under a hidden name: a visible record is locked and has its facts from the start.
-        hidden = self.folder / f".{secrets.token_hex(8)}"
-        hidden.mkdir(mode=0o700)
-        lock = FileLock.acquire(hidden / _LOCK)
-        facts = {"imgkit_spool": VERSION, "started_at": time.time(), **facts}
+        folder = self.folder / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{name}"
         try:
-            _write_facts(hidden / _CALL, facts)
-            folder = self.folder / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{name}"
-            hidden.rename(folder)
+            os.mkdir(folder, 0o700)
+        except FileNotFoundError:
+            _create_folders(self.folder)
+            os.mkdir(folder, 0o700)
+        lock = lock_record(folder)
+        try:
+            return SpoolRecord(
+                folder, self.size, lock, {"imgkit_spool": VERSION, "started_at": time.time(), **facts}
+            )
         except BaseException:
             lock.release(remove=False)
             raise
-        lock.path = folder / _LOCK
-        return SpoolRecord(folder, lock, facts)
 
     def list_replies(self) -> list[SpooledReply]:
         """Return the records, oldest first. Raises OSError."""
         found = []
         for folder in self._folders():
-            facts = _read_facts(folder)
-            if facts is not None:
-                with suppress(FileNotFoundError):  # delivered at this moment
-                    found.append(SpooledReply(folder, facts, _find_state(folder, facts), _measure(folder)))
+            with suppress(FileNotFoundError):  # delivered at this moment
+                record = read_record(folder)
+                if record is not None:
+                    found.append(record)
         return found
 
+    def find_replies(self, name: str) -> list[SpooledReply]:
+        """Return the records whose `new` got this name. Raises OSError."""
+        folders = (folder for folder in self._folders() if folder.name.endswith(f"-{name}"))
+        return [record for folder in folders if (record := read_record(folder)) is not None]
+
     def mark(self, record: SpooledReply, paths: list[str]) -> None:
-        """Record the paths of recovered images. Raises OSError."""
-        _write_facts(record.folder / _CALL, {**record.facts, "why": record.why, "recovered_to": paths})
+        """Record that all readable images were recovered, and to which paths. Raises OSError."""
+        facts = {"imgkit_spool": VERSION, **record.facts, "why": record.why, "recovered_to": paths}
+        write_facts(record.folder, facts)
 
     def drop(self, record: SpooledReply) -> bool:
         """Remove a record; return False while its process writes it. Raises OSError."""
-        return _drop(record.folder)
+        is_gone = drop_folder(record.folder)
+        self.size.forget()
+        return is_gone
+
+    def is_full(self) -> bool:
+        """Return whether the records have reached `max_bytes`. Raises OSError.
+
+        Walks over the records once a day, and before it returns True.
+        """
+        total = self.size.read(SCAN_INTERVAL_S)
+        if total is None or total >= self._max_bytes:
+            self.prune()
+            total = self.size.read(SCAN_INTERVAL_S) or 0
+        return total >= self._max_bytes
 
     def prune(self) -> list[SpooledReply]:
-        """Drop records above the limits of age and size, and return them. Raises OSError."""
+        """Drop recovered records above the limits of age and size, and return them. Raises OSError.
+
+        Any other record stays, whatever its age: nobody may have seen it.
+        """
         now, dropped = time.time(), []
-        for folder in self._hidden_folders():
-            with suppress(FileNotFoundError):  # renamed at this moment
-                if now - folder.stat().st_mtime > _UNFINISHED_S:
-                    _drop(folder)
         records = self.list_replies()
+        kept = {record.folder for record in records}
+        for folder in self._folders():
+            if folder not in kept:
+                with suppress(OSError):  # another process was faster
+                    _remove_unfinished(folder, now)
         total = sum(record.size_bytes for record in records)
         for record in records:
-            is_old = now - _start_time(record) > self._max_age_s
-            is_excess = total > self._max_bytes and record is not records[-1]
-            if (is_old or is_excess) and self.drop(record):
+            is_old = abs(now - _start_time(record)) > self._max_age_s
+            is_recovered = "recovered_to" in record.facts
+            if is_recovered and (is_old or total >= self._max_bytes) and drop_folder(record.folder):
                 total -= record.size_bytes
                 dropped.append(record)
+        running = sum(record.size_bytes for record in records if record.state == "running")
+        self.size.replace(total - running)
         return dropped
 
     def _folders(self) -> Iterator[Path]:
-        yield from sorted(path for path in self._entries() if not path.name.startswith("."))
-
-    def _hidden_folders(self) -> Iterator[Path]:
-        yield from (path for path in self._entries() if path.name.startswith("."))
-
-    def _entries(self) -> list[Path]:
         try:
-            return [path for path in self.folder.iterdir() if path.is_dir() and not path.is_symlink()]
+            with os.scandir(self.folder) as entries:
+                names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
         except FileNotFoundError:
-            return []
+            return
+        yield from (self.folder / name for name in names)
 
 
-def _find_state(folder: Path, facts: Mapping[str, object]) -> Literal["running", "kept", "orphaned"]:
-    if "why" in facts:
-        return "kept"
-    lock = FileLock.try_acquire(folder / _LOCK)
-    if lock is None:
-        return "running"
-    lock.release()
-    return "orphaned"
+def _create_folders(folder: Path) -> None:
+    """Create a folder and its parents for this user only, and flush their names."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(path.parent)
 
 
-def _drop(folder: Path) -> bool:
-    try:
-        lock = FileLock.try_acquire(folder / _LOCK)
-    except FileNotFoundError:
-        return True  # another process was faster
-    if lock is None:
-        return False
-    try:
-        _remove(folder)
-    finally:
-        lock.release(remove=False)
-    return True
-
-
-def _remove(folder: Path) -> None:
-    """Remove a record. Its facts go first, so that nobody finds half a record."""
-    (folder / _CALL).unlink(missing_ok=True)
-    for path in folder.iterdir():
-        path.unlink(missing_ok=True)
-    folder.rmdir()
-
-
-def _read_facts(folder: Path) -> Mapping[str, object] | None:
-    try:
-        facts = json.loads(_read(folder / _CALL))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return facts if isinstance(facts, dict) and facts.get("imgkit_spool") == VERSION else None
+def _remove_unfinished(folder: Path, now: float) -> None:
+    """Remove an old folder in which nothing was ever written."""
+    if now - folder.stat().st_mtime > _UNFINISHED_S and not any(
+        path.lstat().st_size for path in folder.iterdir()
+    ):
+        drop_folder(folder)
 
 
 def _start_time(record: SpooledReply) -> float:
     started_at = record.facts.get("started_at")
     return float(started_at) if isinstance(started_at, int | float) else 0.0
-
-
-def _measure(folder: Path) -> int:
-    total = 0
-    for path in folder.glob("*.part"):
-        try:
-            total += path.lstat().st_size
-        except FileNotFoundError:
-            continue  # delivered at this moment
-    return total
-
-
-def _read(path: Path) -> bytes:
-    try:
-        descriptor = os.open(path, READ_FLAGS | NO_FOLLOW)
-    except FileNotFoundError:
-        return b""
-    with os.fdopen(descriptor, "rb") as stream:
-        return stream.read()
-
-
-def _write_facts(path: Path, facts: Mapping[str, object]) -> None:
-    text = json.dumps(facts, indent=2, ensure_ascii=True, default=str)
-    write_atomically(path, text.encode("ascii"), sync=False)

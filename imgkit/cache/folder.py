@@ -10,17 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imgkit.cache.leases import LeaseFolder, read_regular_file, release_unused, to_json
 from imgkit.errors import ConfigurationError
-from imgkit.files import NO_FOLLOW, READ_FLAGS, write_atomically
+from imgkit.files import write_atomically
 from imgkit.images.sniff import EXTENSIONS, sniff
 from imgkit.locks import FileLock
 from imgkit.plugins.protocols import Busy, Entry, Failure, Hit, Lease, LeaseResult
@@ -31,11 +29,8 @@ if TYPE_CHECKING:
 LAYOUT = "v1"
 MAX_BYTES = 2 * 1024 * 1024 * 1024
 MAX_AGE_S = 90 * 24 * 3600.0
-FAILURE_TTL_S = 3600.0
-"""Time during which waiting callers learn of a failure, in seconds."""
-
 _USE_UPDATE_INTERVAL_S = 3600.0
-_MAX_LOCK_ATTEMPTS = 50
+_PRUNE_INTERVAL_S = 60.0
 _ENTRY_FILE = "entry.json"
 
 
@@ -77,9 +72,10 @@ class FolderStore:
         self._max_age_s = max_age_s
         self._verify = verify
         self._clock = clock
-        self._locks: dict[str, FileLock] = {}
-        self._lock = threading.Lock()
+        # Bytes that fit, and time that may pass, before the next look for entries to remove.
+        self._room_bytes, self._prune_at = -1, 0.0
         self._root = self.folder / LAYOUT
+        self._leases = LeaseFolder(self._root)
         self._entries = str(self._root / "entries")
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -109,56 +105,47 @@ class FolderStore:
         entry = self.read(key, newer_than=newer_than)
         if entry is not None:
             return Hit(entry)
-        lock, current_holder = self._acquire_lock(key)
+        lock, current_holder = self._leases.acquire(key)
         try:
             # Look again: now no other caller can end a lease unseen.
             entry = self.read(key, newer_than=newer_than)
-            failure = self._read_failure(waited_for) if entry is None and waited_for else None
-            if entry is not None or failure is not None:
-                if lock is not None:
-                    lock.release()
-                return Hit(entry) if entry is not None else Busy(waited_for, failure)
-            if lock is None:
-                return Busy(current_holder)
-            holder = secrets.token_hex(16)
-            lock.write(holder.encode())
+            failure = self._leases.read_failure(waited_for) if entry is None and waited_for else None
+            if entry is None and failure is None and lock is not None:
+                return self._leases.grant(key, lock, self)
         except BaseException:
             if lock is not None:
-                lock.release()
+                release_unused(lock)
             raise
-        with self._lock:
-            self._locks[holder] = lock
-        return Lease(key, holder, self)
+        if entry is None and failure is None:
+            return Busy(current_holder)
+        if lock is not None:
+            release_unused(lock)
+        return Busy(waited_for, failure) if entry is None else Hit(entry)
 
-    def _acquire_lock(self, key: str) -> tuple[FileLock | None, str]:
-        """Return the lock of a key, or None and the id of its holder.
+    def mark_sent(self, lease: Lease, attempt: str) -> None:
+        """Mark a lease before its request is sent, as `imgkit.plugins.SentMarks` says.
 
-        The holder writes its id just after it locks the file. Waiting for the id matters: only callers that
-        name the holder learn of its failure.
+        The mark outlives the process, not a crash of the machine: flushing it would cost each miss more than
+        all its other work.
+
+        Raises:
+            OSError: The mark cannot be written.
         """
-        path = self._root / "leases" / f"{key}.lock"
-        for _ in range(_MAX_LOCK_ATTEMPTS):
-            lock = FileLock.try_acquire(path)
-            if lock is not None:
-                return lock, ""
-            current_holder = _read_holder(path)
-            if current_holder:
-                return None, current_holder
-            time.sleep(0.001)
-        return None, ""
+        self._leases.mark(lease, attempt)
 
     def commit(self, lease: Lease, entry: Entry) -> None:
         """Write the entry and end the lease.
 
         Raises:
-            OSError: The entry cannot be written; the lease has ended all the same.
+            OSError: The entry cannot be written; the lease stays open until `abandon`.
         """
-        try:
-            row = self._write_entry(lease.key, entry)
-        finally:
-            self._release(lease)
+        row = self._write_entry(lease.key, entry)
+        self._leases.end(lease)
         self.index.put(row)
-        self.prune()
+        # A walk over all rows at each miss would cost more than the miss.
+        self._room_bytes -= row.size_bytes
+        if self._room_bytes < 0 or time.monotonic() > self._prune_at:
+            self.prune()
 
     def abandon(self, lease: Lease, failure: Failure | None = None) -> None:
         """End the lease without an entry.
@@ -166,20 +153,7 @@ class FolderStore:
         Raises:
             OSError: The failure cannot be written; the lease has ended all the same.
         """
-        with self._lock:
-            if lease.holder not in self._locks:
-                return
-        try:
-            # Write the failure before the lease is free, for the next caller.
-            if failure is not None:
-                self._delete_old_failures()
-                write_atomically(
-                    self._root / "failures" / f"{lease.holder}.json",
-                    _to_json(asdict(failure)),
-                    suffix=".part",
-                )
-        finally:
-            self._release(lease)
+        self._leases.abandon(lease, failure)
 
     def read(self, key: str, *, newer_than: float | None = None) -> Entry | None:
         """Return an entry; return None if it is missing, too old or damaged.
@@ -191,7 +165,7 @@ class FolderStore:
         folder = f"{self._entries}/{key[:2]}/{key}"
         now = self._clock()
         try:
-            text, used_at = _read_file(f"{folder}/{_ENTRY_FILE}")
+            text, used_at = read_regular_file(f"{folder}/{_ENTRY_FILE}")
             document = json.loads(text)
             created_at = float(document["created_at"])
             if now - created_at > self._max_age_s or (newer_than is not None and created_at <= newer_than):
@@ -231,7 +205,7 @@ class FolderStore:
         try:
             self._delete_entry(key)
         finally:
-            lock.release()
+            release_unused(lock)
         self.index.delete(key)
         return True
 
@@ -241,9 +215,14 @@ class FolderStore:
         Raises:
             OSError: A file cannot be deleted.
         """
-        rows, now = self.index.rows(), self._clock()
-        total = sum(row.size_bytes for row in rows)
-        removed = []
+        now = self._clock()
+        total, oldest = self.index.totals()
+        self._prune_at = time.monotonic() + _PRUNE_INTERVAL_S
+        if total <= self.max_bytes and now - oldest <= self._max_age_s:
+            # Other processes add entries too, so a store uses only a part of the room by itself.
+            self._room_bytes = (self.max_bytes - total) // 8
+            return []
+        rows, removed = self.index.rows(), []
         for row in rows:
             # Keep the newest entry, however large: other callers may wait for it.
             is_over_limit = total > self.max_bytes and row is not rows[-1]
@@ -265,7 +244,7 @@ class FolderStore:
                 if lock is not None:
                     count += len(list(folder.iterdir()))
                     self._delete_entry(folder.name)
-                    lock.release()
+                    release_unused(lock)
         return count
 
     def _entry_folder(self, key: str) -> Path:
@@ -280,7 +259,7 @@ class FolderStore:
         name = item["file"]
         if os.path.basename(name) != name:
             raise ValueError("The file name contains a path.")
-        data, _ = _read_file(f"{folder}/{name}")
+        data, _ = read_regular_file(f"{folder}/{name}", item["bytes"])
         if len(data) != item["bytes"]:
             raise ValueError("The size differs.")
         if self._verify and hashlib.sha256(data).hexdigest() != item["sha256"]:
@@ -299,7 +278,7 @@ class FolderStore:
             name = digest + (EXTENSIONS[kind.format][0] if kind else ".bin")
             write_atomically(folder / name, data, suffix=".part")
             items.append({"file": name, "bytes": len(data), "sha256": digest})
-        text = _to_json({"created_at": entry.created_at, "facts": dict(entry.facts), "pictures": items})
+        text = to_json({"created_at": entry.created_at, "facts": dict(entry.facts), "pictures": items})
         write_atomically(folder / _ENTRY_FILE, text, suffix=".part")
         expected = {_ENTRY_FILE, *(item["file"] for item in items)}
         for path in folder.iterdir():
@@ -320,30 +299,11 @@ class FolderStore:
 
         for key in self.list_keys():
             try:
-                text, used_at = _read_file(self._entry_folder(key) / _ENTRY_FILE)
+                text, used_at = read_regular_file(self._entry_folder(key) / _ENTRY_FILE)
                 yield build_row(key, json.loads(text), used_at)
             except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 # A damaged entry has no row.
                 continue
-
-    def _read_failure(self, holder: str) -> Failure | None:
-        try:
-            text, _ = _read_file(self._root / "failures" / f"{os.path.basename(holder)}.json")
-            document = json.loads(text)
-            return Failure(str(document["error"]), str(document["message"]), dict(document["facts"]))
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
-            return None
-
-    def _delete_old_failures(self) -> None:
-        for path in (self._root / "failures").iterdir():
-            if time.time() - path.lstat().st_mtime > FAILURE_TTL_S:
-                path.unlink(missing_ok=True)
-
-    def _release(self, lease: Lease) -> None:
-        with self._lock:
-            lock = self._locks.pop(lease.holder, None)
-        if lock is not None:
-            lock.release()
 
 
 def _check_private(folder: Path) -> None:
@@ -356,29 +316,3 @@ def _check_private(folder: Path) -> None:
             f"Other users can write to {str(folder)!r}, so it is unsafe as a cache. "
             f"Run `chmod 700 {str(folder)!r}` or pass another folder."
         )
-
-
-def _read_holder(path: Path) -> str:
-    try:
-        return _read_file(path)[0].decode("ascii", "replace")
-    except FileNotFoundError:
-        return ""
-
-
-def _to_json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=True).encode("ascii")
-
-
-def _read_file(path: str | Path) -> tuple[bytes, float]:
-    """Return the content and the modification time of a regular file.
-
-    Raises:
-        OSError: The file cannot be read.
-        ValueError: The path is not a regular file.
-    """
-    descriptor = os.open(path, READ_FLAGS | NO_FOLLOW)
-    with os.fdopen(descriptor, "rb", buffering=0) as stream:
-        info = os.fstat(descriptor)
-        if not stat.S_ISREG(info.st_mode):
-            raise ValueError("The path is not a regular file.")
-        return stream.read(), info.st_mtime

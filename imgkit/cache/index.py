@@ -131,9 +131,18 @@ class Index:
         Raises:
             OSError: The index cannot be used.
         """
+        return self.totals()[0]
+
+    def totals(self) -> tuple[int, float]:
+        """Return the size of all entries in bytes, and the Unix time of the oldest in seconds.
+
+        Raises:
+            OSError: The index cannot be used.
+        """
         with self._open() as db:
-            (total,) = db.execute("SELECT coalesce(sum(size_bytes), 0) FROM entries").fetchone()
-            return int(total)
+            query = "SELECT coalesce(sum(size_bytes), 0), coalesce(min(created_at), 1e999) FROM entries"
+            total, oldest = db.execute(query).fetchone()
+            return int(total), float(oldest)
 
     def rebuild(self) -> None:
         """Replace all rows with the rows of a new scan.
@@ -160,12 +169,13 @@ class Index:
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError:
-                for name in ("", "-wal", "-shm"):
-                    self._path.with_name(self._path.name + name).unlink(missing_ok=True)
+                self._delete()
                 connection = self._connect()
             with closing(connection) as db, db:
                 yield db
         except sqlite3.Error as error:
+            if type(error) is sqlite3.DatabaseError:
+                self._delete()  # a crash of the machine has torn it; the next use builds it anew
             raise OSError(f"The cache index {str(self._path)!r} cannot be used: {error}.") from error
 
     def _connect(self) -> sqlite3.Connection:
@@ -175,17 +185,24 @@ class Index:
             os.close(os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o600))
         db = sqlite3.connect(self._path, timeout=MAX_WAIT_S)
         try:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            with db:
-                db.execute("BEGIN IMMEDIATE")
-                has_table = db.execute(
-                    "SELECT count(*) FROM sqlite_master WHERE name = 'entries'"
-                ).fetchone()[0]
-                if not has_table:
-                    db.execute(_SCHEMA)
-                    self._fill(db)
+            # Entries are flushed, and the index is derived from them: it need not survive a power failure.
+            db.execute("PRAGMA synchronous = OFF")
+            if not _has_table(db):
+                db.execute("PRAGMA journal_mode = WAL")
+                with db:
+                    db.execute("BEGIN IMMEDIATE")
+                    if not _has_table(db):
+                        db.execute(_SCHEMA)
+                        self._fill(db)
         except BaseException:
             db.close()
             raise
         return db
+
+    def _delete(self) -> None:
+        for name in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + name).unlink(missing_ok=True)
+
+
+def _has_table(db: sqlite3.Connection) -> bool:
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'entries'").fetchone() is not None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from imgkit.billing.spool import Spool, SpooledReply
+from imgkit.billing.spool import Spool
+from imgkit.billing.spool_record import SpooledReply
 from imgkit.cli import console, exit_codes, output_paths, report, salvage, values
 from imgkit.cli.messages import format_error
 from imgkit.core.recovery import recover
@@ -74,7 +75,7 @@ def _format_record(record: SpooledReply) -> str:
     state = "a call that runs" if record.state == "running" else record.why
     return (
         f"{record.id}  {_format_age(record)}  {record.size_bytes / 1e6:.1f} MB  "
-        f"{record.facts.get('operation')}  {prompt!r}  {state}"
+        f"{record.facts.get('operation') or 'unknown request'}  {prompt!r}  {state}"
         f"{'; recovered as far as possible' if record.recovered_to else ''}"
     )
 
@@ -86,11 +87,11 @@ def _recover_records(spool: Spool, records: list[SpooledReply], plan: SavePlan, 
         if record.recovered_to:  # an earlier run has saved all that is readable
             paths, reason = list(record.recovered_to), "it was recovered before, as far as possible"
         else:
-            paths, reason = _save_images(record, plan)
+            paths, reason, saved_all = _save_images(record, plan)
+            if reason and saved_all:
+                spool.mark(record, paths)
         if reason:
             remaining += 1
-            if paths and not record.recovered_to:
-                spool.mark(record, paths)
             console.print_message(
                 f"imgkit: {record.id} stays in {record.folder} ({reason}). "
                 f"`imgkit recover --drop {record.id}` deletes it."
@@ -107,14 +108,16 @@ def _recover_records(spool: Spool, records: list[SpooledReply], plan: SavePlan, 
     return exit_codes.PARTIAL if remaining else exit_codes.OK
 
 
-def _save_images(record: SpooledReply, plan: SavePlan) -> tuple[list[str], str]:
+def _save_images(record: SpooledReply, plan: SavePlan) -> tuple[list[str], str, bool]:
     """Save the images of a reply.
 
     Returns:
-        The paths of the images, and the reason why the reply must stay, "" if it need not.
+        The paths of the images; the reason why the reply must stay, "" if it need not; and whether all
+        readable images were saved, so that another run would save none.
     """
     found = recover(record)
     paths: list[str] = []
+    saved_all = True
     reason = "" if found.whole else record.why if not found.images else "a part of it is not readable"
     for image in found.images:
         if isinstance(image.source, UrlSource):
@@ -123,17 +126,18 @@ def _save_images(record: SpooledReply, plan: SavePlan) -> tuple[list[str], str]:
                 f"imgkit: Image {image.index + 1} of {record.id} is still at its URL, which was saved to "
                 f"{path}. Download it before its link expires."
             )
+            saved_all = saved_all and path is not None
             reason = reason if path else "a URL could not be written"
             continue
         try:
             paths.append(str(plan.write(image, len(found.images)).absolute()))
         except ImgkitError as error:
             console.print_message(f"imgkit: {format_error(error)}")
-            reason = "an image could not be saved"
+            reason, saved_all = "an image could not be saved", False
         else:
             if image.index in found.damaged:
                 console.print_message(f"imgkit: {paths[-1]} is incomplete: the reply was cut off.")
-    return paths, reason
+    return paths, reason, saved_all
 
 
 def _to_json(record: SpooledReply) -> dict[str, Any]:

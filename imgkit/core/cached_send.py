@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
+from imgkit.cache.flights import Flight, join_flight
 from imgkit.core.cache_entries import from_entry, from_failure, is_whole, to_entry, to_failure
+from imgkit.core.cache_lease import CacheLease, describe_store_failure
 from imgkit.core.context import CallContext, FetchedImages
 from imgkit.core.core import Core
 from imgkit.core.download import fetch_image
@@ -27,9 +29,8 @@ from imgkit.errors import (
     UnreadableReplyError,
 )
 from imgkit.plugins.events import CacheHit
-from imgkit.plugins.protocols import Busy, CacheStore, Entry, Failure, Hit, Lease
+from imgkit.plugins.protocols import Busy, CacheStore, Entry, Hit, Lease
 from imgkit.plugins.resources import Resource
-from imgkit.plugins.table import describe_error
 from imgkit.providers.base import DecodedImages
 from imgkit.redact import SENSITIVE_HEADERS
 from imgkit.runtime.flow import Flow, run_blocking, sleep
@@ -42,9 +43,9 @@ FORMAT = "imgkit-cache-1"
 FIRST_POLL_S, MAX_POLL_S = 0.01, 0.25
 
 _NOT_IN_KEY = SENSITIVE_HEADERS | {"openai-organization", "openai-project", "user-agent"}
-_INTERRUPTED = (
-    "A concurrent identical call was interrupted after it was sent. An image may have been made and billed. "
-    "Calling again pays for another image."
+_LOST = (
+    "The process of an identical call died after it had sent its request, and no whole reply was found. "
+    "An image may have been made and billed."
 )
 _DAMAGED = (
     "The reply to a concurrent identical call was damaged and is not in the cache. That call has the bytes "
@@ -69,46 +70,53 @@ def send_through_cache(
         ImgkitError: the failure of the request, of this call or of the one that it waited for.
     """
     key = cache_key(request, context.core, context.cache_use.salt)
-    try:
-        found = yield from _find_entry_or_lease(context, cache, key)
-    except StoreFailed as error:
-        if context.cache_use.mode == "only":
-            raise CacheMissError(
-                f"{error}. Nothing was sent.", hint="Repair the cache, or call without cache=…"
-            ) from None
-        fetched = yield from send_with_retries(context, request)
-        return _with_warnings(fetched, [str(error)])
+    flight = join_flight(cache.thing, key)
+    context.cleanup.callback(flight.leave)
+    found = yield from _find_entry_or_lease(context, cache, key, flight)
     if isinstance(found, FetchedImages):
         return found
-    return (yield from _fill_cache(context, request, CacheLease(context, cache, found)))
+    if found.lost_attempt:
+        return (yield from _take_over(context, found, key))
+    return (yield from _fill_cache(context, request, found))
 
 
 def _find_entry_or_lease(
-    context: CallContext, cache: Resource[CacheStore], key: str
-) -> Flow[Lease | FetchedImages]:
-    """Ask the store until it has the entry or grants a lease.
+    context: CallContext, cache: Resource[CacheStore], key: str, flight: Flight
+) -> Flow[CacheLease | FetchedImages]:
+    """Ask the store, and the equal calls of this process, until there is an entry or a lease.
 
     Raises:
-        StoreFailed: the store raised an error.
         ImgkitError: as `send_through_cache`.
     """
     mode = context.cache_use.mode
     newer_than = time.time() if mode == "refresh" else None
-    waited_for, wait_s = "", FIRST_POLL_S
+    waited_for, wait_s, problem = "", FIRST_POLL_S, ""
     while True:
-        ask = partial(_try_lease, cache, key, newer_than, waited_for)
+        ask = partial(_try_lease, cache, key, newer_than, waited_for, flight)
         answer = yield from run_blocking(ask, before_sending=True)
         if isinstance(answer, StoreFailed):
-            raise answer
-        if isinstance(answer, Lease):
+            problem = str(answer)
             if mode == "only":
+                raise CacheMissError(
+                    f"{problem}. Nothing was sent.", hint="Repair the cache, or call without cache=…"
+                )
+            if flight.lead():
+                return CacheLease(context, cache, None, flight, problem)
+            answer = Busy(waited_for)
+        if isinstance(answer, Lease):
+            if mode == "only" and not answer.lost_attempt:
                 yield from run_blocking(answer.close)
                 raise CacheMissError(
                     'cache="only" is given, but the cache has no reply to this request.',
                     hint="Call without cache=… to have one made.",
                     field="cache",
                 )
-            return answer
+            if flight.lead():
+                # A refresh that did not wait for the dead process wants another image.
+                wants_lost = mode != "refresh" or waited_for == answer.holder
+                return CacheLease(context, cache, answer, flight, wants_lost=wants_lost)
+            yield from run_blocking(answer.close)
+            answer = Busy(waited_for)
         if isinstance(answer, Hit):
             entry = answer.entry
             try:
@@ -118,88 +126,44 @@ def _find_entry_or_lease(
                 continue
             age_s = max(0.0, time.time() - entry.created_at)
             context.core.table.notify(CacheHit(key, age_s), context.call)
-            return FetchedImages(head, decoded, cached=True)
+            return _with_warnings(FetchedImages(head, decoded, cached=True), [problem] if problem else [])
         if answer.failure is not None:
             context.shared = True
             raise from_failure(answer.failure)
         waited_for = answer.holder or waited_for
         if time.monotonic() + wait_s >= context.deadline:
-            raise NotSentError(
-                f"A concurrent identical call was still running after {context.call.timeout_s:g} s. "
-                "This call sent nothing. Call again, or with a longer timeout_s."
-            )
+            raise _waited_too_long_error(context)
         yield from sleep(wait_s)
         wait_s = min(MAX_POLL_S, wait_s * 1.5)
 
 
 def _try_lease(
-    cache: Resource[CacheStore], key: str, newer_than: float | None, waited_for: str
+    cache: Resource[CacheStore], key: str, newer_than: float | None, waited_for: str, flight: Flight
 ) -> Hit | Lease | Busy | StoreFailed:
-    """Ask the store once. Its failure is returned: only errors of imgkit's own tree enter a flow."""
+    """Ask the store once, unless an equal call of this process has ended: its outcome comes first.
+
+    A failure of the store is returned: only errors of imgkit's own tree enter a flow.
+    """
+    if isinstance(flight.outcome, Entry):
+        return Hit(flight.outcome)
+    if flight.outcome is not None:
+        return Busy(waited_for, flight.outcome)
     try:
         answer = cache.thing.try_lease(key, newer_than=newer_than, waited_for=waited_for)
     except ImgkitError:
         raise
     except Exception as error:
-        return StoreFailed(_describe_store_failure(cache, error))
+        return StoreFailed(describe_store_failure(cache, error))
     if isinstance(answer, Hit | Lease | Busy):
         return answer
     broken = TypeError(f"try_lease returned a {type(answer).__name__}")
-    return StoreFailed(_describe_store_failure(cache, broken))
-
-
-class CacheLease:
-    """The lease of a call on a cache entry. Its methods may block.
-
-    Args:
-        context: the call that holds the lease.
-        cache: the store.
-        lease: as the store granted it.
-    """
-
-    def __init__(self, context: CallContext, cache: Resource[CacheStore], lease: Lease) -> None:
-        self._context = context
-        self._cache = cache
-        self._store = cache.thing
-        self._lease = lease
-        self._ended = False
-
-    def commit(self, entry: Entry) -> str | None:
-        """Store the entry and end the lease. Return a warning if the store fails: the images are here."""
-        self._ended = True
-        try:
-            try:
-                self._store.commit(self._lease, entry)
-            finally:
-                self._store.abandon(self._lease)  # does nothing after a successful commit
-        except Exception as error:
-            return _describe_store_failure(self._cache, error)
-        return None
-
-    def abandon(self, failure: Failure | None) -> None:
-        """End the lease without an entry. A store that fails leaves it to end with the process.
-
-        Args:
-            failure: the error that waiting callers get; None lets the next of them send the request.
-        """
-        if self._ended:
-            return
-        self._ended = True
-        try:
-            self._store.abandon(self._lease, failure)
-        except Exception:  # the call has an error of its own to tell
-            return
-
-    def abort(self) -> None:
-        """End the lease of an interrupted call. Waiting callers may go on unless it may have been billed."""
-        context = self._context
-        billed = context.in_flight or any(attempt.error is None for attempt in context.attempts)
-        self.abandon(to_failure(OutcomeUnknownError(_INTERRUPTED)) if billed else None)
+    return StoreFailed(describe_store_failure(cache, broken))
 
 
 def _fill_cache(context: CallContext, request: HttpRequest, lease: CacheLease) -> Flow[FetchedImages]:
     """Send a request and store its images for all callers that wait for the lease."""
     context.new_part_files = None  # an entry is made of bytes in memory
+    context.mark_sent = lease.mark_sent
     context.cleanup.callback(lease.abort)
     try:
         fetched = yield from send_with_retries(context, request)
@@ -211,19 +175,71 @@ def _fill_cache(context: CallContext, request: HttpRequest, lease: CacheLease) -
         failure = None if is_own else to_failure(error)
         yield from run_blocking(partial(lease.abandon, failure))
         raise
+    return (yield from _store_images(context, lease, fetched))
+
+
+def _store_images(context: CallContext, lease: CacheLease, fetched: FetchedImages) -> Flow[FetchedImages]:
+    """Download the images that a reply only names, store them all, and end the lease."""
     head = fetched.head
     decoded, download_error = yield from _download_all(context, fetched.decoded)
+    warnings = []
     if download_error is not None:
         yield from run_blocking(partial(lease.abandon, to_failure(download_error)))
-        warning: str | None = f"The reply was not kept in the cache: {download_error}"
+        warnings.append(f"The reply was not kept in the cache: {download_error}")
     elif is_whole(decoded):
         entry = to_entry(context.request, context.core.target.model, head, decoded, time.time())
-        warning = yield from run_blocking(partial(lease.commit, entry))
+        yield from run_blocking(partial(lease.commit, entry))
     else:
         failure = to_failure(UnreadableReplyError(_DAMAGED, request_id=head.request_id))
         yield from run_blocking(partial(lease.abandon, failure))
-        warning = "The reply is damaged and was not kept in the cache."
-    return _with_warnings(FetchedImages(head, decoded), [warning] if warning else [])
+        warnings.append("The reply is damaged and was not kept in the cache.")
+    return _with_warnings(fetched._replace(decoded=decoded), [*lease.warnings, *warnings])
+
+
+def _take_over(context: CallContext, lease: CacheLease, key: str) -> Flow[FetchedImages]:
+    """Return the images of a request that a dead process sent, from the reply in the spool.
+
+    Raises:
+        OutcomeUnknownError: the spool has no whole reply; callers that wait get the same error.
+        NotSentError: another process still had the reply open at the deadline.
+        CacheMissError: ``cache="only"``, and the spool has no whole reply.
+    """
+    from imgkit.core.recovery import drop_record, find_lost_reply  # few calls need it
+
+    context.cleanup.callback(lease.abort)
+    find = partial(find_lost_reply, context.core.resources.ledgers, lease.lost_attempt)
+    lost = yield from run_blocking(find, before_sending=True)
+    while lost.record is not None and lost.record.state == "running":
+        if time.monotonic() + FIRST_POLL_S >= context.deadline:
+            raise _waited_too_long_error(context)
+        yield from sleep(FIRST_POLL_S)
+        lost = yield from run_blocking(find, before_sending=True)
+    if lost.record is not None and lost.decoded is not None:
+        context.core.table.notify(CacheHit(key, 0.0), context.call)
+        fetched = FetchedImages(lost.head, lost.decoded, cached=True)
+        stored = yield from _store_images(context, lease, fetched)
+        if lease.is_stored:
+            yield from run_blocking(partial(drop_record, lost.record))
+        return stored
+    if context.cache_use.mode == "only":
+        yield from run_blocking(partial(lease.abandon, None))
+        raise CacheMissError(_LOST, hint="Call without cache=… to have another image made.", field="cache")
+    folder = None if lost.record is None else str(lost.record.folder)
+    kept = f" The received part is kept in {folder}. Run `imgkit recover` to restore it." if folder else ""
+    error = OutcomeUnknownError(
+        f"{_LOST}{kept} Calling again pays for another image.",
+        request_id=lost.head.request_id,
+        spool_path=folder,
+    )
+    yield from run_blocking(partial(lease.abandon, to_failure(error)))
+    raise error
+
+
+def _waited_too_long_error(context: CallContext) -> NotSentError:
+    return NotSentError(
+        f"A concurrent identical call was still running after {context.call.timeout_s:g} s. "
+        "This call sent nothing. Call again, or with a longer timeout_s."
+    )
 
 
 def _download_all(
@@ -250,10 +266,6 @@ def _download_all(
 def _with_warnings(fetched: FetchedImages, warnings: list[str]) -> FetchedImages:
     decoded = replace(fetched.decoded, warnings=(*fetched.decoded.warnings, *warnings))
     return fetched._replace(decoded=decoded)
-
-
-def _describe_store_failure(cache: Resource[CacheStore], error: Exception) -> str:
-    return f"The cache of {cache.origin} failed; the call went on without it ({describe_error(error)})"
 
 
 def cache_key(request: HttpRequest, core: Core, salt: str = "0") -> str:

@@ -143,6 +143,8 @@ class CallContext:
         new_part_files: makes the part files of a reply for ``save_to=``; None keeps images in memory.
         parts: contexts of a split call, empty for a single request.
         gate: shared by the parts of a split call, None for any other request.
+        mark_sent: marks the lease of the cache entry before an attempt of this number is sent; None takes
+            the mark back. May block. None without a lease.
         emitted: a stream event has reached the caller, so nothing is sent again.
         response: the response that the caller has, or will have when the call ends.
     """
@@ -163,6 +165,7 @@ class CallContext:
     new_part_files: Callable[[], PartFiles] | None = None
     parts: list[CallContext] = field(default_factory=list)
     gate: PartGate | None = None
+    mark_sent: Callable[[int | None], object] | None = None
     emitted: bool = False
     response: ImagesResponse | None = None
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from imgkit.billing.spool import SpooledReply
+from imgkit.billing.reservations import HOOK
+from imgkit.billing.spool import Spool
+from imgkit.billing.spool_record import SpooledReply, read_record
 from imgkit.errors import ImgkitError, UnknownProviderError
 from imgkit.images.image import Image
 from imgkit.images.sniff import is_complete_bytes, sniff
 from imgkit.images.sources import BytesSource, Source, UrlSource
 from imgkit.plugins.hookspecs import ProviderSpec
+from imgkit.plugins.protocols import Ledger, ReplyKeeper
 from imgkit.plugins.registry import find_spec, load_hook_table
+from imgkit.plugins.resources import Resource
+from imgkit.plugins.table import call_plugin
 from imgkit.providers.base import (
     DecodedImage,
     DecodedImages,
@@ -74,6 +80,68 @@ def recover(record: SpooledReply) -> Recovered:
     return Recovered(images, damaged, whole)
 
 
+class LostReply(NamedTuple):
+    """The reply to an attempt of a dead process.
+
+    Attributes:
+        record: the record, None if the spool has none.
+        head: status and request id.
+        decoded: all its images, None unless the reply is whole.
+    """
+
+    record: SpooledReply | None
+    head: Head = Head(200, {})
+    decoded: DecodedImages | None = None
+
+
+def find_lost_reply(ledgers: Iterable[Resource[Ledger]], attempt: str) -> LostReply:
+    """Return the reply that a ledger keeps of an attempt.
+
+    Args:
+        ledgers: the ledgers of the service.
+        attempt: name of the attempt, as `imgkit.plugins.ReplyKeeper` takes it.
+    """
+    found = LostReply(None)
+    for ledger in ledgers:
+        if not isinstance(ledger.thing, ReplyKeeper):
+            continue
+        # A ledger that cannot be read has no reply.
+        with suppress(OSError, ImgkitError):
+            for folder in call_plugin(ledger.origin, HOOK, ledger.thing.find_kept, attempt):
+                record = read_record(folder)
+                if record is not None:
+                    found = _decode_lost_reply(record)
+                if found.decoded is not None:
+                    return found
+    return found
+
+
+def drop_record(record: SpooledReply) -> None:
+    """Remove a record whose images are elsewhere. If that fails, it stays for `imgkit recover`."""
+    with suppress(OSError):
+        Spool(record.folder.parent).drop(record)
+
+
+def _decode_lost_reply(record: SpooledReply) -> LostReply:
+    if record.state == "running":
+        return LostReply(record)
+    reply = _decode_record(record)
+    request_id, status = record.facts.get("request_id"), record.facts.get("status")
+    head = Head(
+        status if isinstance(status, int) else 200, {"x-request-id": str(request_id)} if request_id else {}
+    )
+    decoded = reply.decoded
+    is_whole = (
+        reply.whole
+        and decoded is not None
+        and bool(decoded.pictures)
+        and not decoded.damaged
+        and not record.undecoded()
+        and all(image.data is None or is_complete_bytes(image.data) for image in decoded.pictures)
+    )
+    return LostReply(record, head, decoded if is_whole else None)
+
+
 class _SpooledBody:
     """The text of a spooled reply, or of one of its events, as a `ReplyBody`."""
 
@@ -115,7 +183,8 @@ class _DecodedRecord:
 
 def _decode_record(record: SpooledReply) -> _DecodedRecord:
     facts, parts, text = record.facts, record.pictures(), record.text()
-    status, name = facts.get("status"), str(facts.get("provider"))
+    # Of a request whose facts are lost, the dialect is most likely that of most servers.
+    status, name = facts.get("status"), str(facts.get("provider") or "openai")
     try:
         provider: Provider = find_spec(load_hook_table(), ProviderSpec, name, UnknownProviderError, "").make()
         target = Target(base_url=str(facts.get("base_url")), host_class="compatible")

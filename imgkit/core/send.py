@@ -186,6 +186,8 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
     secrets = collect_secrets(signed)
     number = next(context.attempt_numbers)
     ledgers = context.core.resources.ledgers
+    if context.mark_sent is not None:
+        yield from run_blocking(partial(context.mark_sent, number), before_sending=True)
     if ledgers:
         reserve = partial(ReservationGroup.reserve, ledgers, context.request, call, number)
         context.reservations = yield from run_blocking(reserve, before_sending=True)
@@ -212,6 +214,8 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
         else:
             yield from settle_reservations(context, None)
             attach_problems(context, error)
+            if context.mark_sent is not None:
+                yield from run_blocking(partial(context.mark_sent, None))
         raise
     finally:
         context.attempts.append(Attempt(status, error_name, time.monotonic() - started))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imgkit.billing.spool import MAX_AGE_S, MAX_BYTES, Spool, SpoolRecord
+from imgkit.billing.spool import MAX_AGE_S, MAX_BYTES, Spool
+from imgkit.billing.spool_record import SpoolRecord
 from imgkit.errors import (
     ApiError,
+    ConfigurationError,
     EmptyResultError,
     OutcomeUnknownError,
     SaveError,
@@ -38,8 +40,9 @@ class SpoolPlugin:
     which cost nothing.
 
     Args:
-        max_bytes: maximum size of all kept replies; the oldest replies are deleted first.
-        max_age_s: maximum age of a kept reply in seconds.
+        max_bytes: maximum size of all kept replies. When they have reached it, calls fail before anything is
+            sent, until ``imgkit recover`` has made room.
+        max_age_s: age in seconds above which a recovered reply is deleted. Other replies stay.
 
     Example:
         ::
@@ -80,7 +83,21 @@ class SpoolLedger:
         self._model = model
 
     def reserve(self, request: ImageRequest, call: Call, attempt: int) -> SpoolReservation:
-        """Return the reservation of an attempt; it writes nothing before the reply arrives."""
+        """Return the reservation of an attempt; it writes nothing before the reply arrives.
+
+        Raises:
+            ConfigurationError: the spool is full, so a reply that is paid for might be lost.
+        """
+        try:
+            is_full = self._spool.is_full()
+        except OSError:
+            is_full = False  # `begin` warns of a folder that cannot be used
+        if is_full:
+            raise ConfigurationError(
+                f"The folder {str(self._spool.folder)!r} is full of replies that were paid for and not "
+                "delivered. Nothing was sent, because another such reply might be lost. "
+                "Run `imgkit recover`, then `imgkit recover --drop ID` for each reply that stays."
+            )
         facts = {
             "call_id": call.id,
             "attempt": attempt,
@@ -94,6 +111,12 @@ class SpoolLedger:
             "parameters": sent_parameters(request),
         }
         return SpoolReservation(self._spool, f"{call.id[:12]}-{attempt}", facts)
+
+    def find_kept(self, attempt: str) -> list[Path]:
+        """Return the folders of the replies to an attempt, as `imgkit.plugins.ReplyKeeper` says."""
+        call_id, _, number = attempt.rpartition("-")
+        records = self._spool.find_replies(f"{call_id[:12]}-{number}")
+        return [record.folder for record in records if record.facts.get("call_id", call_id) == call_id]
 
 
 class SpoolReservation:
@@ -128,10 +151,10 @@ class SpoolReservation:
                 raise self._to_save_error("Only a part of the reply is kept on disk", error) from None
 
     def complete(self) -> None:
-        """Flush the record to disk."""
+        """Record the end of the reply, and flush it where the call will take time to deliver it."""
         if self._record is not None:
             try:
-                self._record.sync()
+                self._record.complete()
             except OSError as error:
                 raise self._to_save_error("The reply may not be safe on disk", error) from None
 

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from imgkit.plugins.protocols import LeaseResult as LeaseResult
     from imgkit.plugins.protocols import Ledger as Ledger
     from imgkit.plugins.protocols import Recorder as Recorder
+    from imgkit.plugins.protocols import ReplyKeeper as ReplyKeeper
     from imgkit.plugins.protocols import Reservation as Reservation
+    from imgkit.plugins.protocols import SentMarks as SentMarks
     from imgkit.plugins.protocols import Sink as Sink
     from imgkit.plugins.tokens import Token as Token
     from imgkit.plugins.tokens import TokenNeeded as TokenNeeded
@@ -80,7 +82,9 @@ _EXPORTS = {
         "LeaseResult",
         "Ledger",
         "Recorder",
+        "ReplyKeeper",
         "Reservation",
+        "SentMarks",
         "Sink",
     ),
     "imgkit.plugins.tokens": (

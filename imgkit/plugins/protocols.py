@@ -8,8 +8,9 @@ where they may block.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
@@ -63,14 +64,20 @@ class Lease:
         key: key of the entry.
         holder: an id that no other lease ever has.
         store: the store that granted the lease.
+        lost_attempt: the attempt that a dead process had marked as sent under this lease, "" for none. The
+            holder is that of the dead process, so callers that wait for it learn of a failure.
     """
 
     key: str
     holder: str
     store: CacheStore = field(repr=False, compare=False)
+    lost_attempt: str = ""
 
     def close(self) -> None:
-        """Give the lease back without a failure. Idempotent; does nothing after a commit."""
+        """Give the lease back without a failure. Idempotent; does nothing after a commit.
+
+        The mark of a dead process stays for the next caller.
+        """
         self.store.abandon(self)
 
 
@@ -117,7 +124,10 @@ class CacheStore(Protocol):
         """
 
     def commit(self, lease: Lease, entry: Entry) -> None:
-        """Store the entry in place of an older one, and end the lease."""
+        """Store the entry in place of an older one, and end the lease.
+
+        If it raises, `abandon` follows, with a failure for the callers that wait in other processes.
+        """
 
     def abandon(self, lease: Lease, failure: Failure | None = None) -> None:
         """End the lease without an entry. Idempotent; does nothing after `commit`.
@@ -127,6 +137,39 @@ class CacheStore(Protocol):
         Args:
             lease: the lease from `try_lease`.
             failure: the failure for waiting callers; None lets the next of them have the lease.
+        """
+
+
+@runtime_checkable
+class SentMarks(Protocol):
+    """A cache store whose leases outlive a killed process: they tell that its request was sent.
+
+    Optional for a store that several processes share. Without it, an equal call pays again after the death
+    of a process that had paid already.
+
+    >>> from imgkit import MemoryStore
+    >>> isinstance(MemoryStore(), SentMarks)
+    False
+    """
+
+    def mark_sent(self, lease: Lease, attempt: str) -> None:
+        """Mark a lease before its request is sent. `Lease.lost_attempt` shows the mark of a dead process.
+
+        Args:
+            lease: an open lease.
+            attempt: name of the attempt, "" to remove the mark: nothing of it can be billed.
+        """
+
+
+@runtime_checkable
+class ReplyKeeper(Protocol):
+    """A ledger that keeps replies on disk, which other processes can find."""
+
+    def find_kept(self, attempt: str) -> Sequence[Path]:
+        """Return the folders of the replies to an attempt. Raises OSError.
+
+        Args:
+            attempt: the id of the call, a hyphen and the number of the attempt.
         """
 
 

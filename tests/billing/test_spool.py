@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import imgkit
-from imgkit.billing.spool import Spool, SpooledReply
+from imgkit.billing.spool import Spool
+from imgkit.billing.spool_record import SpooledReply
 from imgkit.core.recovery import recover
 from imgkit.default_plugins.spool import SpoolPlugin, open_spool
 from imgkit.images.saving import SavePlan
@@ -243,21 +244,75 @@ def add_record(spool: Spool, name: str, size: int, *, age_s: float = 0.0, why: s
     spooled.keep(why)
 
 
-def test_the_spool_drops_its_oldest_records(tmp_path: Path) -> None:
-    """Drops the oldest records first, never the newest or a running record."""
+def test_only_recovered_records_are_dropped(tmp_path: Path) -> None:
+    """Drops recovered records that are too old or too much; any other stays, whatever the clock says."""
     spool = Spool(tmp_path / "spool", max_bytes=1000, max_age_s=3600)
-    add_record(spool, "1-old", 10, age_s=7200)
-    add_record(spool, "2-big", 700)
-    assert [record.id.partition("-")[2] for record in spool.list_replies()] == ["2-big"]
-    running = spool.new("3-running", {})
-    running.write("0", b"x" * 900)
-    add_record(spool, "4-huge", 5000)
-    names = [record.id.partition("-")[2] for record in spool.list_replies()]
-    assert names == ["3-running", "4-huge"]
-    assert [record.state for record in spool.list_replies()] == ["running", "kept"]
-    assert not spool.drop(spool.list_replies()[0])
+    for name in ("1-seen", "2-new", "3-seen"):
+        add_record(spool, name, 10, age_s=0.0 if name == "3-seen" else 40 * 24 * 3600.0)
+    running = spool.new("4-running", {})
+    for record in spool.list_replies():
+        if record.id.endswith("seen"):
+            spool.mark(record, [])
+    assert [record.id.partition("-")[2] for record in spool.prune()] == ["1-seen"]
+    running.write("0", b"x" * 990)
+    assert [record.id.partition("-")[2] for record in spool.prune()] == ["3-seen"]
+    assert [record.state for record in spool.list_replies()] == ["kept", "running"]
+    assert not spool.drop(spool.list_replies()[1])
     running.remove()
-    assert [path.name.partition("-")[2] for path in spool.folder.iterdir()] == ["4-huge"]
+
+
+def test_a_full_spool_refuses_calls(flavor: Any, http_backend: str, tmp_path: Path) -> None:
+    """A call is refused before anything is sent, until `imgkit recover` has made room."""
+    limit = SpoolPlugin(max_bytes=2000)
+    for number in range(3):
+        add_record(open_spool(tmp_path), str(number), 700, age_s=number * 1e9)
+    with WireServer(reply(200, BIG)) as server:
+        with pytest.raises(imgkit.ConfigurationError, match="`imgkit recover`") as caught:
+            create(flavor, server, http_backend, tmp_path, plugins=[limit])
+        assert server.posts == 0
+        assert "Nothing was sent" in str(caught.value)
+        assert len(list_records(tmp_path)) == 3
+        open_spool(tmp_path).drop(list_records(tmp_path)[0])
+        create(flavor, server, http_backend, tmp_path, plugins=[limit])
+        assert server.posts == 1
+    assert len(list_records(tmp_path)) == 2
+
+
+def test_kept_records_count_at_once(tmp_path: Path) -> None:
+    """A record that another process keeps fills the spool of this process."""
+    here, there = (Spool(tmp_path / "spool", max_bytes=1000) for _ in range(2))
+    assert not here.is_full()
+    add_record(there, "1", 600)
+    assert not here.is_full()
+    add_record(there, "2", 600)
+    assert here.is_full()
+    for record in there.list_replies():
+        there.drop(record)
+    assert not here.is_full()
+    for damage in (b"", b"x", b"\0" * 20):
+        add_record(there, "3", 2000)
+        (tmp_path / "spool" / ".size").write_bytes(damage)
+        assert here.is_full()
+        there.drop(there.list_replies()[0])
+
+
+def test_calls_do_not_walk_over_kept_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call looks into no kept record, also as the first call of a process."""
+    for number in range(20):
+        add_record(Spool(tmp_path / "spool"), str(number), 10)
+    assert not Spool(tmp_path / "spool").is_full()
+
+    def refuse(path: Any) -> Any:
+        raise AssertionError("a call must not list the spool")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    spool = Spool(tmp_path / "spool")
+    for number in range(3):
+        assert not spool.is_full()
+        record = spool.new(f"new-{number}", {})
+        record.write("reply", b"{}")
+        record.complete()
+        record.remove()
 
 
 def test_concurrent_records(tmp_path: Path) -> None:
@@ -307,4 +362,6 @@ def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     (spool.folder / "link").symlink_to(tmp_path)
     assert len(spool.list_replies()) == 1
     spool.prune()
-    assert len(list(spool.folder.iterdir())) == 5
+    assert sorted(path.name.partition("-")[0] for path in spool.folder.iterdir())[:5] == [
+        ".size", spool.list_replies()[0].id.partition("-")[0], "broken", "empty", "file"
+    ]  # fmt: skip

@@ -254,7 +254,7 @@ def test_ten_processes_pay_once(tmp_path: Path) -> None:
 
 
 def test_a_killed_holder_frees_its_lease(tmp_path: Path) -> None:
-    """A process that waits for a lease sends the request itself once the holder is killed."""
+    """A waiting process reports an unknown outcome once the holder is killed; the next call pays."""
     gate, second = Gate(drop), Gate(reply(200, answer()))
     second.open.set()
     with WireServer(gate, second) as server:
@@ -266,7 +266,11 @@ def test_a_killed_holder_frees_its_lease(tmp_path: Path) -> None:
         release_caller(waiter)
         assert not second.asked.wait(0.05)
         holder.send_signal(signal.SIGKILL)
-        assert finish_caller(waiter).startswith("False ")
+        assert finish_caller(waiter) == "OutcomeUnknownError"
+        assert server.posts == 1
+        caller = start_callers(server, tmp_path / "cache")
+        await_ready(caller)
+        assert finish_caller(caller).startswith("False ")
         gate.open.set()
         output, _ = holder.communicate(timeout=20)
         assert output == ""

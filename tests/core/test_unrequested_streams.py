@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import imgkit
-from imgkit.billing.spool import SpooledReply
+from imgkit.billing.spool_record import SpooledReply
 from imgkit.core.recovery import recover
 from imgkit.default_plugins.retry import NoWaitRetry
 from imgkit.default_plugins.spool import open_spool
