@@ -72,7 +72,7 @@ class FileLock:
             descriptor = os.open(path, _LOCK_FLAGS, 0o600)
             try:
                 _lock_descriptor(descriptor)
-                if _is_same_file(descriptor, path):
+                if is_same_file(descriptor, path):
                     return cls(path, descriptor)
             except BaseException:
                 os.close(descriptor)
@@ -134,7 +134,8 @@ class FileLock:
         self.forget()
 
 
-def _is_same_file(descriptor: int, path: Path) -> bool:
+def is_same_file(descriptor: int, path: Path) -> bool:
+    """Return whether a path still names the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:

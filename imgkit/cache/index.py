@@ -1,18 +1,29 @@
-"""Index cache entries by size and last use in SQLite; rebuild the index if it is lost or broken."""
+"""Index cache entries by size and last use in SQLite; rebuild the index if it is lost or broken.
+
+New rows go to a journal, a text file, and enter the database with its next use: opening a database would
+cost each cache miss more than all its other work.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from imgkit.files import BINARY_FLAGS, NO_FOLLOW, write_all
+from imgkit.locks import is_same_file
+
 _PROMPT_CHARACTERS = 120
 MAX_WAIT_S = 5.0
 """Maximum wait for another process that writes the index, in seconds."""
+
+_JOURNAL_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_FOLLOW | BINARY_FLAGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +33,7 @@ class Row:
     Attributes:
         key: Key of the entry.
         created_at, used_at: Unix times in seconds; the store updates `used_at` at most once an hour.
-        size_bytes: Size of the entry's image files.
+        size_bytes: Size of the entry's images.
         pictures: Number of images.
         operation, model, prompt: The request; each shortened to 120 characters.
     """
@@ -42,7 +53,7 @@ def build_row(key: str, document: Mapping[str, Any], used_at: float) -> Row:
 
     Args:
         key: Key of the entry.
-        document: Content of the entry's ``entry.json``.
+        document: The line of JSON of the entry.
         used_at: Last use, as a Unix time in seconds.
 
     Raises:
@@ -68,6 +79,7 @@ def _shorten(value: object) -> str:
 
 _COLUMNS = ", ".join(field.name for field in fields(Row))
 _PLACEHOLDERS = ", ".join("?" for _ in fields(Row))
+_INSERT = f"INSERT OR REPLACE INTO entries ({_COLUMNS}) VALUES ({_PLACEHOLDERS})"  # noqa: S608
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
     key TEXT PRIMARY KEY, created_at REAL NOT NULL, used_at REAL NOT NULL, size_bytes INTEGER NOT NULL,
@@ -86,16 +98,25 @@ class Index:
 
     def __init__(self, path: Path, scan: Callable[[], Iterable[Row]]) -> None:
         self._path = path
+        self._journal = path.with_name(f"{path.name}-new")
         self._scan_rows = scan
 
     def put(self, row: Row) -> None:
         """Add or replace a row.
 
         Raises:
-            OSError: The index cannot be used.
+            OSError: The journal cannot be written.
         """
-        with self._open() as db:
-            db.execute(f"INSERT OR REPLACE INTO entries ({_COLUMNS}) VALUES ({_PLACEHOLDERS})", astuple(row))  # noqa: S608
+        line = json.dumps(astuple(row)).encode("ascii") + b"\n"
+        is_written = False
+        while not is_written:
+            descriptor = os.open(self._journal, _JOURNAL_FLAGS, 0o600)
+            try:
+                write_all(descriptor, line)
+                # Another process may have taken the journal, and read it, before the line was in it.
+                is_written = is_same_file(descriptor, self._journal)
+            finally:
+                os.close(descriptor)
 
     def mark_used(self, key: str, at: float) -> None:
         """Set the last use of an entry to `at`, a Unix time in seconds.
@@ -155,10 +176,20 @@ class Index:
             self._fill(db)
 
     def _fill(self, db: sqlite3.Connection) -> None:
-        db.executemany(
-            f"INSERT OR REPLACE INTO entries ({_COLUMNS}) VALUES ({_PLACEHOLDERS})",  # noqa: S608
-            (astuple(row) for row in self._scan_rows()),
-        )
+        db.executemany(_INSERT, (astuple(row) for row in self._scan_rows()))
+
+    def _absorb_journal(self, db: sqlite3.Connection) -> None:
+        """Move the rows of the journal into the database, and of journals that a crash left behind."""
+        with suppress(FileNotFoundError):  # no new rows, or another process was faster
+            self._journal.replace(self._journal.with_name(f"{self._journal.name}-{secrets.token_hex(6)}"))
+        taken = sorted(self._journal.parent.glob(f"{self._journal.name}-*"))
+        if taken:
+            with db:
+                for journal in taken:
+                    with suppress(FileNotFoundError):
+                        db.executemany(_INSERT, _parse_journal(journal.read_bytes()))
+            for journal in taken:
+                journal.unlink(missing_ok=True)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -171,8 +202,10 @@ class Index:
             except sqlite3.DatabaseError:
                 self._delete()
                 connection = self._connect()
-            with closing(connection) as db, db:
-                yield db
+            with closing(connection) as db:
+                self._absorb_journal(db)
+                with db:
+                    yield db
         except sqlite3.Error as error:
             if type(error) is sqlite3.DatabaseError:
                 self._delete()  # a crash of the machine has torn it; the next use builds it anew
@@ -202,6 +235,18 @@ class Index:
     def _delete(self) -> None:
         for name in ("", "-wal", "-shm"):
             self._path.with_name(self._path.name + name).unlink(missing_ok=True)
+
+
+def _parse_journal(text: bytes) -> Iterator[tuple[object, ...]]:
+    """Yield the values of each row. A line that a crash has torn is lost until the index is rebuilt."""
+    for line in text.splitlines():
+        with suppress(ValueError, TypeError):
+            key, created_at, used_at, size_bytes, pictures, *texts = json.loads(line)
+            operation, model, prompt = map(str, texts)
+            yield (
+                str(key), float(created_at), float(used_at), int(size_bytes), int(pictures),
+                operation, model, prompt,
+            )  # fmt: skip
 
 
 def _has_table(db: sqlite3.Connection) -> bool:

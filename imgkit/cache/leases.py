@@ -13,6 +13,7 @@ import stat
 import threading
 import time
 from dataclasses import asdict
+from io import BufferedReader
 from pathlib import Path
 
 from imgkit.files import NO_FOLLOW, READ_FLAGS, write_atomically
@@ -23,7 +24,10 @@ FAILURE_TTL_S = 3600.0
 """Time during which waiting callers learn of a failure, in seconds."""
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
-"""Size of the largest file of facts that is read. imgkit writes some kilobytes."""
+"""Bytes of facts that are read at most. imgkit writes some kilobytes."""
+
+_CLEAN_INTERVAL_S = 60.0
+"""Time between two walks over the failures, in seconds: a burst of failures walks once."""
 
 _MAX_LOCK_ATTEMPTS = 50
 
@@ -40,6 +44,7 @@ class LeaseFolder:
         self._locks: dict[str, FileLock] = {}
         self._lost: set[str] = set()  # holders whose lease still has the mark of a dead process
         self._lock = threading.Lock()
+        self._clean_at = 0.0
 
     def acquire(self, key: str) -> tuple[FileLock | None, str]:
         """Return the lock of a key, or None and the id of its holder. Raises OSError.
@@ -110,13 +115,16 @@ class LeaseFolder:
     def read_failure(self, holder: str) -> Failure | None:
         """Return the failure that ended the lease of a holder, None for none."""
         try:
-            text, _ = read_regular_file(self._root / "failures" / f"{os.path.basename(holder)}.json")
-            document = json.loads(text)
+            path = self._root / "failures" / f"{os.path.basename(holder)}.json"
+            document = json.loads(_read_small_file(path))
             return Failure(str(document["error"]), str(document["message"]), dict(document["facts"]))
         except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
     def _delete_old_failures(self) -> None:
+        if time.monotonic() < self._clean_at:
+            return
+        self._clean_at = time.monotonic() + _CLEAN_INTERVAL_S
         for path in (self._root / "failures").iterdir():
             if time.time() - path.lstat().st_mtime > FAILURE_TTL_S:
                 path.unlink(missing_ok=True)
@@ -132,30 +140,29 @@ def to_json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=True).encode("ascii")
 
 
-def read_regular_file(path: str | Path, max_bytes: int = MAX_RECORD_BYTES) -> tuple[bytes, float]:
-    """Return the content and the modification time of a regular file.
-
-    Args:
-        path: path of the file.
-        max_bytes: size above which nothing is read.
+def open_regular_file(path: str | Path) -> BufferedReader:
+    """Open a file for reading.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: the path is not a regular file, or the file is larger.
+        OSError: the file cannot be read, or is a symbolic link.
+        ValueError: it is no regular file.
     """
-    descriptor = os.open(path, READ_FLAGS | NO_FOLLOW)
-    with os.fdopen(descriptor, "rb", buffering=0) as stream:
-        info = os.fstat(descriptor)
-        if not stat.S_ISREG(info.st_mode):
-            raise ValueError("The path is not a regular file.")
-        if info.st_size > max_bytes:
-            raise ValueError("The file is larger than expected.")
-        return stream.read(), info.st_mtime
+    stream = os.fdopen(os.open(path, READ_FLAGS | NO_FOLLOW), "rb")
+    if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        return stream
+    stream.close()
+    raise ValueError("The path is not a regular file.")
+
+
+def _read_small_file(path: Path) -> bytes:
+    """Return at most `MAX_RECORD_BYTES` of a regular file. Raises OSError and ValueError."""
+    with open_regular_file(path) as stream:
+        return stream.read(MAX_RECORD_BYTES)
 
 
 def _read_holder(path: Path) -> str:
     try:
-        return _parse_holder(read_regular_file(path)[0])[0]
+        return _parse_holder(_read_small_file(path))[0]
     except FileNotFoundError:
         return ""
 

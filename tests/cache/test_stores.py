@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -75,22 +76,33 @@ def test_files_are_private(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
 
-def test_entry_holds_image_files(tmp_path: Path) -> None:
-    """Stores the images of an entry as files, and leaves no lease file."""
+def find_entry(folder: Path) -> Path:
+    """Return the file of the only entry of a store."""
+    (path,) = list_files(folder / "v2/entries")
+    return path
+
+
+def test_entry_is_a_line_of_json_and_the_images(tmp_path: Path) -> None:
+    """Stores an entry as one file, and leaves no lease file."""
     fill_store(tmp_path)
-    names = sorted(path.suffix for path in list_files(tmp_path / "v1/entries"))
-    assert names == [".bin", ".jpg", ".json"] or names == [".jpg", ".json", ".png"]
-    assert list((tmp_path / "v1/leases").iterdir()) == []
+    line, rest = find_entry(tmp_path).read_bytes().split(b"\n", 1)
+    assert [item["bytes"] for item in json.loads(line)["pictures"]] == [len(data) for data in IMAGES]
+    assert rest == b"".join(IMAGES)
+    assert list((tmp_path / "v2/leases").iterdir()) == []
 
 
-def damage_image(path: Path, damage: str) -> None:
-    """Damage an image file in a given way."""
+def damage_entry(path: Path, damage: str) -> None:
+    """Damage the file of an entry in a given way."""
     content = path.read_bytes()
     match damage:
         case "shorter":
             path.write_bytes(content[:-1])
         case "another byte":
             path.write_bytes(content[:-1] + b"?")
+        case "longer":
+            path.write_bytes(content + b"?")
+        case "huge":
+            os.truncate(path, 1 << 40)  # a sparse file: reading it would end the process
         case "gone":
             path.unlink()
         case "a link":
@@ -101,21 +113,24 @@ def damage_image(path: Path, damage: str) -> None:
             os.mkfifo(path)
 
 
-@pytest.mark.parametrize("damage", ["shorter", "another byte", "gone", "a link", "a FIFO"])
+@pytest.mark.parametrize("damage", ["shorter", "another byte", "longer", "huge", "gone", "a link", "a FIFO"])
 def test_damaged_image_is_a_miss(tmp_path: Path, damage: str) -> None:
-    """Treats a damaged image as a miss; the next commit repairs the entry."""
+    """Treats a damaged entry as a miss; the next commit repairs it."""
     store = fill_store(tmp_path)
-    image = next(path for path in list_files(tmp_path) if path.suffix == ".jpg")
-    damage_image(image, damage)
+    entry = find_entry(tmp_path)
+    damage_entry(entry, damage)
     lease = expect_lease(store.try_lease(KEY))
     store.commit(lease, make_entry())
     assert expect_hit(store.try_lease(KEY)).pictures == IMAGES
-    assert len(list_files(image.parent)) == 3
+    assert entry.is_file()
+    assert not entry.is_symlink()
 
 
 ENTRIES = ["", "{", "[]", "null", '{"created_at": "x"}', '{"created_at": 9e9, "pictures": 3, "facts": {}}',
            "[" * 9999,
-           '{"created_at": 9e9, "pictures": [{"file": "../../x", "bytes": 1, "sha256": ""}], "facts": {}}',
+           '{"created_at": 9e9, "pictures": [{"bytes": 1, "sha256": "ab"}], "facts": {}}\nx',
+           '{"created_at": 9e9, "pictures": [{"bytes": 1e30, "sha256": ""}], "facts": {}}\nx',
+           '{"created_at": 9e9, "pictures": [{"bytes": -9}, {"bytes": 10}], "facts": {}}\nx',
            '{"created_at": 9e9, "pictures": [{"file": 3}], "facts": {}}',
            '{"created_at": 9e9, "pictures": [], "facts": []}',
            '{"created_at": NaN, "pictures": []}']  # fmt: skip
@@ -125,27 +140,25 @@ ENTRIES = ["", "{", "[]", "null", '{"created_at": "x"}', '{"created_at": 9e9, "p
 def test_damaged_entry_is_a_miss(tmp_path: Path, text: str) -> None:
     """Treats a damaged entry as a miss."""
     store = fill_store(tmp_path)
-    (path,) = (path for path in list_files(tmp_path) if path.name == "entry.json")
-    path.write_text(text)
+    find_entry(tmp_path).write_text(text)
     store.index.rebuild()
-    assert len(store.index.rows()) == ("sha256" in text)  # counted, but no hit
+    assert len(store.index.rows()) == ('"ab"' in text)  # counted, but no hit
     expect_lease(store.try_lease(KEY)).close()
 
 
 def test_verify_off_still_compares_sizes(tmp_path: Path) -> None:
     """Compares only the sizes of images if `verify` is False."""
     store = fill_store(tmp_path, verify=False)
-    image = next(path for path in list_files(tmp_path) if path.suffix == ".jpg")
-    damage_image(image, "another byte")
+    damage_entry(find_entry(tmp_path), "another byte")
     expect_hit(store.try_lease(KEY))
-    damage_image(image, "shorter")
+    damage_entry(find_entry(tmp_path), "shorter")
     expect_lease(store.try_lease(KEY)).close()
 
 
 def test_rebuilds_lost_or_broken_index(tmp_path: Path) -> None:
     """Rebuilds a lost or broken index from the files."""
     store = fill_store(tmp_path)
-    path = tmp_path / "v1/index.sqlite3"
+    path = tmp_path / "v2/index.sqlite3"
     for content in (None, b"", b"no database at all" * 100):
         for name in ("", "-wal", "-shm"):
             Path(f"{path}{name}").unlink(missing_ok=True)
@@ -199,15 +212,31 @@ def test_updates_last_use_once_an_hour(tmp_path: Path) -> None:
 
 
 def test_deletes_old_failures(tmp_path: Path) -> None:
-    """Deletes failures that are older than an hour."""
+    """Deletes failures that are older than an hour, with the first failure of a process."""
     store = FolderStore(tmp_path)
     first = expect_lease(store.try_lease(KEY))
     store.abandon(first, Failure("ServerError", "x"))
-    (path,) = (tmp_path / "v1/failures").iterdir()
+    (path,) = (tmp_path / "v2/failures").iterdir()
     os.utime(path, (0, 0))
+    store = FolderStore(tmp_path)
     second = expect_lease(store.try_lease(KEY))
     store.abandon(second, Failure("ServerError", "y"))
-    assert [one.name for one in (tmp_path / "v1/failures").iterdir()] == [f"{second.holder}.json"]
+    assert [one.name for one in (tmp_path / "v2/failures").iterdir()] == [f"{second.holder}.json"]
+
+
+def test_a_burst_of_failures_walks_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists the kept failures once a minute, so that 300 failures do not cost 300 walks."""
+    store, walks = FolderStore(tmp_path), []
+    list_folder = os.listdir
+
+    def count(path: str) -> list[str]:
+        walks.append(path)
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "listdir", count)
+    for number in range(5):
+        store.abandon(expect_lease(store.try_lease(f"{number}" * 64)), Failure("ServerError", "x"))
+    assert len(walks) == 1
 
 
 def test_rejects_unsafe_folders(tmp_path: Path) -> None:
@@ -292,11 +321,40 @@ def test_killed_writer_leaves_whole_entries(tmp_path: Path) -> None:
     assert len(store.index.rows()) == len(store.list_keys())
 
 
-def test_folder_holds_only_json_images_and_index(tmp_path: Path) -> None:
-    """Writes only JSON, images and a single database."""
-    fill_store(tmp_path)
-    for path in list_files(tmp_path):
-        if path.suffix == ".json":
-            assert isinstance(json.loads(path.read_bytes()), dict)
-        else:
-            assert path.suffix in (".png", ".jpg", ".bin", ".sqlite3", ".sqlite3-wal", ".sqlite3-shm")
+def test_folder_holds_only_entries_and_index(tmp_path: Path) -> None:
+    """Writes only entries, a journal and a single database."""
+    store = fill_store(tmp_path)
+    assert sorted(path.name for path in list_files(tmp_path)) == [f"{KEY}.entry", "index.sqlite3"]
+    store.commit(expect_lease(store.try_lease(OTHER_KEY)), make_entry())
+    entries = sorted([f"{KEY}.entry", f"{OTHER_KEY}.entry"])
+    new = [*entries, "index.sqlite3", "index.sqlite3-new"]
+    assert sorted(path.name for path in list_files(tmp_path)) == sorted(new)
+
+
+def test_the_journal_loses_no_row(tmp_path: Path) -> None:
+    """Lists every entry of stores that commit while others read the index."""
+    stores = [FolderStore(tmp_path) for _ in range(4)]
+    keys = [f"{number:064x}" for number in range(120)]
+
+    def commit(number: int) -> None:
+        store = stores[number % 3]
+        store.commit(expect_lease(store.try_lease(keys[number])), make_entry())
+        if number % 5 == 0:
+            stores[3].index.rows()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(commit, range(len(keys))))
+    assert sorted(row.key for row in stores[3].index.rows()) == keys
+
+
+def test_a_journal_of_a_killed_process(tmp_path: Path) -> None:
+    """Reads a journal that a killed process had taken; a torn line is left out."""
+    store = fill_store(tmp_path)
+    store.commit(expect_lease(store.try_lease(OTHER_KEY)), make_entry())
+    journal = tmp_path / "v2/index.sqlite3-new"
+    text = journal.read_bytes()
+    journal.rename(f"{journal}-0123456789ab")
+    third = "c3" * 32
+    journal.write_bytes(text.replace(OTHER_KEY.encode(), third.encode()) + b'["cut", 1.0, "nan')
+    assert sorted(row.key for row in store.index.rows()) == sorted([KEY, OTHER_KEY, third])
+    assert [path.name for path in journal.parent.glob("*-new*")] == []

@@ -75,17 +75,17 @@ def test_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["create", prompt, "--cache", "use", *SMALL]) == 0
     assert run(["cache", "verify"]) == 0
     assert "2 of 2 entries are intact" in capsys.readouterr().err
-    folder = tmp_path / "home/cache/v1"
-    picture = next((folder / "entries").rglob("*.png"))
-    picture.write_bytes(picture.read_bytes()[:-1])
+    folder = tmp_path / "home/cache/v2"
+    entry = next((folder / "entries").rglob("*.entry"))
+    entry.write_bytes(entry.read_bytes()[:-1])
     (folder / "index.sqlite3").unlink()
     assert run(["cache", "verify"]) == 9
     output = capsys.readouterr().err
-    assert picture.parent.name in output
+    assert entry.stem in output
     assert "1 of 2" in output
-    stray = folder / "entries/aa/aabb"
-    stray.mkdir(parents=True)
-    (stray / "x.png").write_bytes(b"")
+    stray = folder / "entries/aa/.aabb.entry.0123.part"
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(b"")
     assert run(["cache", "verify", "--remove"]) == 0
     assert "1 stray" in capsys.readouterr().err
     assert not stray.exists()

@@ -175,7 +175,7 @@ def test_lease_says_sent_only_while_it_may_be_billed(tmp_path: Path) -> None:
     while not isinstance(effect, SendRequest):
         assert isinstance(effect, RunBlocking)
         effect = advance(flow, effect.fn())
-    (path,) = (tmp_path / "v1" / "leases").iterdir()
+    (path,) = (tmp_path / "v2" / "leases").iterdir()
     assert path.read_text().endswith("-1")
     flow.close()
     service.close()
@@ -257,7 +257,7 @@ def test_failed_commit_ends_waiting_processes(tmp_path: Path) -> None:
 
     def script(line: Line) -> None:
         nonlocal waited_for
-        (path,) = (tmp_path / "v1" / "leases").iterdir()
+        (path,) = (tmp_path / "v2" / "leases").iterdir()
         busy = other.try_lease(path.stem)
         assert isinstance(busy, imgkit.plugins.Busy)
         waited_for = busy.holder
@@ -268,7 +268,7 @@ def test_failed_commit_ends_waiting_processes(tmp_path: Path) -> None:
     ) as service:  # fmt: skip
         (warning,) = service.create_image("a fox").warnings
     assert "No space left" in warning
-    failures = [path.stem for path in (tmp_path / "v1" / "failures").iterdir()]
+    failures = [path.stem for path in (tmp_path / "v2" / "failures").iterdir()]
     assert failures == [waited_for]
 
 
