@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from imgkit.billing.reservations import HOOK
 from imgkit.billing.spool import Spool
 from imgkit.billing.spool_record import SpooledReply, read_record
+from imgkit.core.cut_replies import find_images
 from imgkit.errors import ImgkitError, UnknownProviderError
 from imgkit.images.image import Image
-from imgkit.images.sniff import is_complete_bytes, sniff
+from imgkit.images.sniff import is_complete_bytes
 from imgkit.images.sources import BytesSource, Source, UrlSource
 from imgkit.plugins.hookspecs import ProviderSpec
 from imgkit.plugins.protocols import Ledger, ReplyKeeper
@@ -29,11 +30,9 @@ from imgkit.providers.base import (
     Target,
 )
 from imgkit.wire.event_body import EVENT_MARK, is_event_text, split_events
+from imgkit.wire.json_body import PLACEHOLDER
 from imgkit.wire.json_values import DivertedImage, parse_json, replace_values
 from imgkit.wire.messages import Head
-
-PLACEHOLDER = "imgkit-part-"
-"""Prefix of the text that stands for an image in a spooled reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ def recover(record: SpooledReply) -> Recovered:
         OSError: the record cannot be read.
     """
     reply = _decode_record(record)
-    found = list(_iterate_images(reply.decoded, reply.parts))
+    found = list(_iterate_images(reply.decoded, reply.rest))
     images = tuple(
         Image(
             index=index,
@@ -172,12 +171,12 @@ class _DecodedRecord:
 
     Attributes:
         decoded: the provider's result, None if it could not decode the reply.
-        parts: bytes of images by number, also of those that `decoded` lacks.
+        rest: images that `decoded` may lack, the last one as far as it arrived.
         whole: the text is complete.
     """
 
     decoded: DecodedImages | None
-    parts: dict[int, bytes]
+    rest: tuple[bytes, ...]
     whole: bool
 
 
@@ -195,9 +194,10 @@ def _decode_record(record: SpooledReply) -> _DecodedRecord:
                 return _decode_events(provider, head, target, events, parts)
             if is_event_text(text):
                 return _decode_events(provider, head, target, split_events(text, provider.base64_keys), parts)
-        return _DecodedRecord(provider.decode(head, _SpooledBody(text, parts), target), parts, whole=True)
+        decoded = provider.decode(head, _SpooledBody(text, parts), target)
+        return _DecodedRecord(decoded, _list_images(parts), whole=True)
     except ImgkitError:
-        return _DecodedRecord(None, parts, whole=False)
+        return _DecodedRecord(None, tuple(find_images(text, parts)), whole=False)
 
 
 def _decode_events(
@@ -211,12 +211,14 @@ def _decode_events(
     complete: list[DecodedImage] = []
     partial: DecodedImage | None = None
     superseded = set()
+    cut: list[bytes] = []
     created = None
     for event in events:
         try:
             decoded = provider.decode_event(head, event, target)
         except ImgkitError:
-            continue  # truncated; its image is among the parts
+            cut += find_images(event.raw(), {})  # a longer image is among the parts
+            continue
         if isinstance(decoded, DecodedPartialImage):
             partial = DecodedImage(data=decoded.data)
             superseded.add(decoded.data)
@@ -225,15 +227,19 @@ def _decode_events(
             created = decoded.created
             partial = None
     images = (*complete, *([partial] if partial else []))
-    remaining = {number: data for number, data in parts.items() if data not in superseded}
-    whole = bool(complete) and partial is None
-    return _DecodedRecord(DecodedImages(pictures=images, created=created), remaining, whole)
+    rest = tuple(data for data in _list_images(parts) if data not in superseded)
+    whole = bool(complete) and partial is None and not cut
+    return _DecodedRecord(DecodedImages(pictures=images, created=created), (*rest, *cut), whole)
+
+
+def _list_images(parts: dict[int, bytes]) -> tuple[bytes, ...]:
+    return tuple(find_images(b"", parts))
 
 
 def _iterate_images(
-    decoded: DecodedImages | None, parts: dict[int, bytes]
+    decoded: DecodedImages | None, rest: tuple[bytes, ...]
 ) -> Iterator[tuple[Source, str | None, str | None]]:
-    """Yield source, URL and revised prompt of the decoded images, then of images that only parts have."""
+    """Yield source, URL and revised prompt of the decoded images, then of the rest that they lack."""
     seen = set()
     for image in decoded.pictures if decoded else ():
         if image.data is not None:
@@ -241,8 +247,8 @@ def _iterate_images(
             yield BytesSource(image.data), image.url, image.revised_prompt
         else:
             yield UrlSource(image.url or "", None), image.url, image.revised_prompt
-    for data in parts.values():
-        if data not in seen and sniff(data[:1024]) is not None:
+    for data in rest:
+        if data not in seen:
             yield BytesSource(data), None, None
 
 

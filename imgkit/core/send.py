@@ -13,6 +13,7 @@ from typing import Literal, Never, TypeAlias
 
 from imgkit.billing.reservations import ReservationGroup
 from imgkit.core.context import CallContext, FetchedImages
+from imgkit.core.cut_replies import find_whole_images
 from imgkit.errors import (
     ConflictError,
     EmptyResultError,
@@ -357,6 +358,8 @@ def read_body(context: CallContext, head: Head) -> Flow[JsonReply]:
     except OutcomeUnknownError as error:
         yield from _close_body(reply, reservations, spools)
         error.body = reply.raw()
+        if is_success:
+            error.images = find_whole_images(error.body)
         raise
     yield from _close_body(reply, reservations, spools)
     if part_files is not None and part_files.on_disk:

@@ -26,6 +26,9 @@ from imgkit.wire.json_values import (
     replace_values,
 )
 
+PLACEHOLDER = "imgkit-part-"
+"""Stands in a spooled text for an image, before the number of its part."""
+
 SHORT_BYTES = 1024
 """Strings up to this length stay in the JSON text."""
 
@@ -259,7 +262,7 @@ class JsonReply:
         # The same bytes decide wherever the chunks end.
         if not _begins_with_base64(buffer[at + begin : at + SHORT_BYTES]):
             image.keep_text()
-        self._spool_chunks.append(("reply", b"imgkit-part-%d" % self.next_image))
+        self._spool_chunks.append(("reply", f"{PLACEHOLDER}{self.next_image}".encode()))
         self._images.append(image)
         self._parts.append(image)
         self._step = JsonReply._read_image

@@ -36,7 +36,7 @@ class ChildProcesses:
         return child
 
     def fork(self, work: Callable[[], bool]) -> int:
-        """Run `work` in a forked child; return its exit code: 0 for True, 1 for False, 2 if it raises."""
+        """Start `work` in a forked child and return its id, for `join`."""
         with warnings.catch_warnings():
             # Python 3.12 warns of forks beside threads; the child runs only what its test gives it.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -52,6 +52,10 @@ class ChildProcesses:
             finally:
                 os._exit(code)
         self._forks.add(child)
+        return child
+
+    def join(self, child: int) -> int:
+        """Return the exit code of a forked child: 0 for True, 1 for False, 2 if its work raised."""
         _, status = os.waitpid(child, 0)
         self._forks.discard(child)
         return os.waitstatus_to_exitcode(status)
@@ -154,4 +158,15 @@ def run_process(
 
 def run_in_fork(work: Callable[[], bool]) -> int:
     """Run `work` in a forked child; return its exit code: 0 for True, 1 for False, 2 if it raises."""
+    return _running[-1].join(_running[-1].fork(work))
+
+
+def start_fork(work: Callable[[], bool]) -> int:
+    """Start `work` in a forked child and return its id; the test kills and reaps the child."""
     return _running[-1].fork(work)
+
+
+def kill_fork(child: int) -> None:
+    """Kill a forked child with SIGKILL, and reap it."""
+    os.kill(child, signal.SIGKILL)
+    _running[-1].join(child)
