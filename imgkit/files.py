@@ -5,12 +5,15 @@ This module imports nothing else of imgkit.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +111,42 @@ def create_empty(path: Path, mode: int) -> None:
         OSError: the file cannot be created.
     """
     os.close(os.open(path, os.O_WRONLY | CREATE_FLAGS, mode))
+
+
+def read_file(path: str | Path, max_bytes: int, *, follow: bool = True) -> bytes:
+    """Return the content of a regular file. A FIFO, a device or a huge file is refused, not read.
+
+    Args:
+        path: the file.
+        max_bytes: size above which the file is refused.
+        follow: also read through a symbolic link.
+
+    Raises:
+        OSError: the file cannot be read, is no regular file, or is larger.
+    """
+    with open_regular_file(path, follow=follow) as stream:
+        is_large = os.fstat(stream.fileno()).st_size > max_bytes
+        content = b"" if is_large else stream.read(max_bytes + 1)
+    if is_large or len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"it is over {max_bytes} bytes", str(path))
+    return content
+
+
+def open_regular_file(path: str | Path, *, follow: bool = True) -> BufferedReader:
+    """Open a regular file for reading.
+
+    Args:
+        path: the file.
+        follow: also open a symbolic link.
+
+    Raises:
+        OSError: the file cannot be read, or is no regular file.
+    """
+    descriptor = os.open(path, READ_FLAGS | (0 if follow else NO_FOLLOW))
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,19 +7,25 @@ record that it writes. A record without a lock is orphaned.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
+import stat
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from imgkit.billing.spool_size import SizeFile
-from imgkit.files import CREATE_FLAGS, NO_FOLLOW, READ_FLAGS, sync_folder, write_all, write_atomically
+from imgkit.files import CREATE_FLAGS, read_file, sync_folder, write_all, write_atomically
 from imgkit.locks import FileLock
 
 VERSION = 1
+MAX_PART_BYTES = 1024 * 1024 * 1024
+"""A larger part is damaged: no reply is as large."""
 FLUSH_BYTES = 64 * 1024
 """A complete reply of this size is flushed at once. A smaller one is, if the call does not deliver it."""
 FLUSH_INTERVAL_S = 1.0
@@ -247,7 +253,9 @@ def drop_folder(folder: Path) -> bool:
 def _remove_folder(folder: Path) -> None:
     """Remove a record. Its facts go last, so that an interrupted removal leaves no unknown request."""
     for path in folder.iterdir():
-        if path.name != _CALL:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)  # imgkit makes none
+        elif path.name != _CALL:
             path.unlink(missing_ok=True)
     (folder / _CALL).unlink(missing_ok=True)
     folder.rmdir()
@@ -264,20 +272,20 @@ def _read_facts(folder: Path) -> Mapping[str, object] | None:
 def _measure(folder: Path) -> int:
     total = 0
     for path in folder.glob("*.part"):
-        try:
-            total += path.lstat().st_size
-        except FileNotFoundError:
-            continue  # delivered at this moment
+        with suppress(FileNotFoundError):  # delivered at this moment
+            info = path.lstat()
+            total += info.st_size if stat.S_ISREG(info.st_mode) and info.st_size <= MAX_PART_BYTES else 0
     return total
 
 
 def _read(path: Path) -> bytes:
+    """Return the content of a part. What is no file, or too large for one, is as good as missing."""
     try:
-        descriptor = os.open(path, READ_FLAGS | NO_FOLLOW)
-    except FileNotFoundError:
-        return b""
-    with os.fdopen(descriptor, "rb") as stream:
-        return stream.read()
+        return read_file(path, MAX_PART_BYTES, follow=False)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.EINVAL, errno.EFBIG):
+            return b""
+        raise
 
 
 def write_facts(folder: Path, facts: Mapping[str, object]) -> None:

@@ -7,9 +7,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from imgkit.files import BINARY_FLAGS, NO_FOLLOW, READ_FLAGS, write_atomically
+from imgkit.files import BINARY_FLAGS, NO_FOLLOW, read_file, write_atomically
 
 NAME = ".size"
+_MAX_BYTES = 16 * 1024 * 1024
 
 
 class SizeFile:
@@ -83,11 +84,9 @@ class SizeFile:
 
 def _parse(path: str) -> tuple[int, float] | None:
     """Return the total and the time of the last walk, None for a damaged file."""
-    descriptor = os.open(path, READ_FLAGS | NO_FOLLOW)
-    with os.fdopen(descriptor, "rb") as stream:
-        first, *more = stream.read().splitlines() or [b""]
     try:
+        first, *more = read_file(path, _MAX_BYTES, follow=False).splitlines() or [b""]
         scanned_at, total = map(int, first.split())
         return total + sum(map(int, more)), float(scanned_at)
-    except ValueError:
+    except (OSError, ValueError, OverflowError):
         return None

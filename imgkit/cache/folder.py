@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgkit.cache.leases import MAX_RECORD_BYTES, LeaseFolder, open_regular_file, release_unused, to_json
+from imgkit.cache.leases import MAX_RECORD_BYTES, LeaseFolder, release_unused, to_json
 from imgkit.errors import ConfigurationError
-from imgkit.files import write_atomically
+from imgkit.files import open_regular_file, write_atomically
 from imgkit.locks import FileLock
 from imgkit.plugins.protocols import Busy, Entry, Failure, Hit, Lease, LeaseResult
 
@@ -290,7 +290,7 @@ class _OpenEntry:
     """
 
     def __init__(self, path: str) -> None:
-        self._stream = open_regular_file(path)
+        self._stream = open_regular_file(path, follow=False)
         try:
             info = os.fstat(self._stream.fileno())
             self.modified_at = info.st_mtime

@@ -14,14 +14,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from imgkit.files import BINARY_FLAGS, NO_FOLLOW, write_all
+from imgkit.files import BINARY_FLAGS, NO_FOLLOW, read_file, write_all
 from imgkit.locks import is_same_file
 
+T = TypeVar("T")
+
 _PROMPT_CHARACTERS = 120
+_LARGEST_INTEGER = (1 << 63) - 1
 MAX_WAIT_S = 5.0
 """Maximum wait for another process that writes the index, in seconds."""
+
+_MAX_JOURNAL_BYTES = 64 * 1024 * 1024
+"""A larger journal is damaged: imgkit takes it into the database each minute."""
 
 _JOURNAL_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_FOLLOW | BINARY_FLAGS
 
@@ -142,9 +148,8 @@ class Index:
         Raises:
             OSError: The index cannot be used.
         """
-        with self._open() as db:
-            result = db.execute(f"SELECT {_COLUMNS} FROM entries ORDER BY used_at, key")  # noqa: S608
-            return [Row(*values) for values in result]
+        query = f"SELECT {_COLUMNS} FROM entries ORDER BY used_at, key"  # noqa: S608
+        return self._query(query, lambda found: [_to_row(values) for values in found])
 
     def size_bytes(self) -> int:
         """Return the size of all entries in bytes.
@@ -160,10 +165,8 @@ class Index:
         Raises:
             OSError: The index cannot be used.
         """
-        with self._open() as db:
-            query = "SELECT coalesce(sum(size_bytes), 0), coalesce(min(created_at), 1e999) FROM entries"
-            total, oldest = db.execute(query).fetchone()
-            return int(total), float(oldest)
+        query = "SELECT coalesce(sum(size_bytes), 0), coalesce(min(created_at), 1e999) FROM entries"
+        return self._query(query, lambda found: (int(found[0][0]), float(found[0][1])))
 
     def rebuild(self) -> None:
         """Replace all rows with the rows of a new scan.
@@ -174,6 +177,16 @@ class Index:
         with self._open() as db:
             db.execute("DELETE FROM entries")
             self._fill(db)
+
+    def _query(self, query: str, convert: Callable[[list[tuple[Any, ...]]], T]) -> T:
+        """Return the converted result of a query. A value of a wrong type is damage: the index is rebuilt."""
+        for _ in range(2):
+            with self._open() as db:
+                found = db.execute(query).fetchall()
+            with suppress(TypeError, ValueError, OverflowError):
+                return convert(found)
+            self._delete()
+        raise OSError(f"The cache index {str(self._path)!r} cannot be used: it is damaged.")
 
     def _fill(self, db: sqlite3.Connection) -> None:
         db.executemany(_INSERT, (astuple(row) for row in self._scan_rows()))
@@ -186,8 +199,9 @@ class Index:
         if taken:
             with db:
                 for journal in taken:
-                    with suppress(FileNotFoundError):
-                        db.executemany(_INSERT, _parse_journal(journal.read_bytes()))
+                    with suppress(OSError):  # damaged, or another process was faster
+                        text = read_file(journal, _MAX_JOURNAL_BYTES, follow=False)
+                        db.executemany(_INSERT, _parse_journal(text))
             for journal in taken:
                 journal.unlink(missing_ok=True)
 
@@ -240,13 +254,24 @@ class Index:
 def _parse_journal(text: bytes) -> Iterator[tuple[object, ...]]:
     """Yield the values of each row. A line that a crash has torn is lost until the index is rebuilt."""
     for line in text.splitlines():
-        with suppress(ValueError, TypeError):
-            key, created_at, used_at, size_bytes, pictures, *texts = json.loads(line)
-            operation, model, prompt = map(str, texts)
-            yield (
-                str(key), float(created_at), float(used_at), int(size_bytes), int(pictures),
-                operation, model, prompt,
-            )  # fmt: skip
+        with suppress(ValueError, TypeError, OverflowError, RecursionError):
+            yield astuple(_to_row(json.loads(line)))
+
+
+def _to_row(values: Iterable[Any]) -> Row:
+    """Return a row of stored values.
+
+    Raises:
+        TypeError, ValueError, OverflowError: The values are damaged.
+    """
+    key, created_at, used_at, size_bytes, pictures, *texts = values
+    operation, model, prompt = map(_shorten, texts)
+    row = Row(
+        str(key), float(created_at), float(used_at), int(size_bytes), int(pictures), operation, model, prompt
+    )
+    if max(row.size_bytes, row.pictures) > _LARGEST_INTEGER:
+        raise OverflowError("SQLite cannot hold the number.")
+    return row
 
 
 def _has_table(db: sqlite3.Connection) -> bool:

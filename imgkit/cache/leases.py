@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import stat
 import threading
 import time
 from dataclasses import asdict
-from io import BufferedReader
 from pathlib import Path
 
-from imgkit.files import NO_FOLLOW, READ_FLAGS, write_atomically
+from imgkit.files import read_file, write_atomically
 from imgkit.locks import FileLock
 from imgkit.plugins.protocols import CacheStore, Failure, Lease
 
@@ -116,10 +114,10 @@ class LeaseFolder:
         """Return the failure that ended the lease of a holder, None for none."""
         try:
             path = self._root / "failures" / f"{os.path.basename(holder)}.json"
-            document = json.loads(_read_small_file(path))
+            document = json.loads(read_file(path, MAX_RECORD_BYTES, follow=False))
             return Failure(str(document["error"]), str(document["message"]), dict(document["facts"]))
-        except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
-            return None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return None  # missing or damaged
 
     def _delete_old_failures(self) -> None:
         if time.monotonic() < self._clean_at:
@@ -140,29 +138,9 @@ def to_json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=True).encode("ascii")
 
 
-def open_regular_file(path: str | Path) -> BufferedReader:
-    """Open a file for reading.
-
-    Raises:
-        OSError: the file cannot be read, or is a symbolic link.
-        ValueError: it is no regular file.
-    """
-    stream = os.fdopen(os.open(path, READ_FLAGS | NO_FOLLOW), "rb")
-    if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        return stream
-    stream.close()
-    raise ValueError("The path is not a regular file.")
-
-
-def _read_small_file(path: Path) -> bytes:
-    """Return at most `MAX_RECORD_BYTES` of a regular file. Raises OSError and ValueError."""
-    with open_regular_file(path) as stream:
-        return stream.read(MAX_RECORD_BYTES)
-
-
 def _read_holder(path: Path) -> str:
     try:
-        return _parse_holder(_read_small_file(path))[0]
+        return _parse_holder(read_file(path, MAX_RECORD_BYTES, follow=False))[0]
     except FileNotFoundError:
         return ""
 

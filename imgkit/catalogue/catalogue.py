@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgkit.errors import ConfigurationError
+from imgkit.files import read_file
 
 if TYPE_CHECKING:
     from imgkit.catalogue.facts import Facts, Model, Retired
     from imgkit.catalogue.reading import Reader
 
 VARIABLE = "IMGKIT_MODELS"
+MAX_FACTS_BYTES = 16 * 1024 * 1024
 """The variable with the paths of the user's own files, separated as in PATH."""
 
 NEAR_DAYS = 60
@@ -152,9 +154,8 @@ def _read_facts(path: Path, where: str) -> Facts:
     import tomllib
 
     try:
-        with path.open("rb") as stream:
-            facts = tomllib.load(stream)
-    except (OSError, ValueError) as error:
+        facts = tomllib.loads(read_file(path, MAX_FACTS_BYTES).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         problem = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(
             f"{where}{str(path)!r} cannot be read: {problem}.", field=where.removesuffix(": ")
@@ -167,7 +168,6 @@ def _check_facts(facts: Mapping[str, Any], where: str) -> Facts:
     from imgkit.schemas.typed_schema import SchemaError
 
     try:
-        MODEL_FACTS_SCHEMA.read(facts)
+        return MODEL_FACTS_SCHEMA.read(facts)
     except SchemaError as error:
         raise ConfigurationError(f"{where}: {error}", field=where.partition(":")[0]) from None
-    return dict(facts)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from imgkit.default_plugins.token_cache import PATIENCE_S, TokenCache
 from imgkit.errors import ConfigurationError, MissingKeyError
+from imgkit.files import open_regular_file
 from imgkit.plugins.tokens import Token
 from imgkit.redact import Secret, scrub
 
@@ -82,7 +83,7 @@ class FileKey:
                 raise ConfigurationError(
                     f"Cannot use {self}. imgkit reads it repeatedly, so give a regular file."
                 )
-            with open(self._path, "rb") as stream:
+            with open_regular_file(self._path) as stream:
                 # Taken from the open file before reading, so a later change is detected.
                 status = os.fstat(stream.fileno())
                 key = _decode_file(stream.read(LARGEST_FILE + 1))

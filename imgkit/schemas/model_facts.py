@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
+from datetime import date, datetime
 
 import marshmallow as ma
 from marshmallow import fields, validate
@@ -31,8 +33,20 @@ def _count_field() -> fields.Integer:
     return fields.Integer(strict=True, validate=validate.Range(min=1))
 
 
-def _date_field() -> fields.Raw:
-    return fields.Raw(validate=validate.Predicate("toordinal", error="Must be a date such as 2026-11-23."))
+class _DateField(fields.Field[date]):
+    """A date, as TOML has it or as text."""
+
+    def _deserialize(
+        self, value: object, attr: str | None, data: Mapping[str, object] | None, **kwargs: object
+    ) -> date:
+        if isinstance(value, datetime):
+            return value.date()
+        if isinstance(value, date):
+            return value
+        try:
+            return date.fromisoformat(value if isinstance(value, str) else "")
+        except ValueError:
+            raise ma.ValidationError("Must be a date such as 2026-11-23.") from None
 
 
 def _hosts_field() -> fields.List[str]:
@@ -48,7 +62,7 @@ class _FactsSchema(TypedSchema[dict[str, object]]):
     target: type[dict[str, object]] = dict
 
     source = fields.String()
-    as_of = _date_field()
+    as_of = _DateField()
 
 
 class _GridSchema(ma.Schema):
@@ -123,7 +137,7 @@ class _ModelSchema(_FactsSchema):
     hosts = _hosts_field()
     operations = fields.List(fields.String(validate=validate.OneOf(OPERATIONS)))
     rules = fields.List(fields.String())
-    shutdown = _date_field()
+    shutdown = _DateField()
     inputs = fields.String()
     prices = fields.String()
     tokens = fields.String()
@@ -131,7 +145,7 @@ class _ModelSchema(_FactsSchema):
 
 class _RetiredSchema(_FactsSchema):
     operation = fields.String(required=True, validate=validate.OneOf(OPERATIONS))
-    date = _date_field()
+    date = _DateField()
     hosts = _hosts_field()
     instead = fields.String()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import imgkit
-from imgkit.catalogue.catalogue import NEAR_DAYS, Catalogue, load_provider_data
+from imgkit.catalogue.catalogue import NEAR_DAYS, Catalogue, load_own_facts, load_provider_data
 from imgkit.catalogue.facts import STALE_DAYS, Grid, Model, Rule
 from imgkit.catalogue.rules import (
     check_request,
@@ -327,3 +327,13 @@ def test_emulated_variations_lose_no_field() -> None:
     assert dataclasses.is_dataclass(CreateImageVariationRequest)
     assert explain_violation(Rule(name="r", field="n", most=3), 4) is not None
     assert png()
+
+
+@pytest.mark.parametrize("given", ["2026-01-02", date(2026, 1, 2), datetime(2026, 1, 2, 3, 4)])
+def test_a_date_may_be_text(given: object) -> None:
+    """Reads a date in a mapping as TOML writes it, as text, or with a time."""
+    (facts,) = load_own_facts({"models": [{"id": "m", "shutdown": given}]})
+    assert facts["models"][0]["shutdown"] == date(2026, 1, 2)
+    for wrong in ("tomorrow", 3, [], "2026-13-01"):
+        with pytest.raises(imgkit.ConfigurationError, match=r"Must be a date such as 2026-11-23\."):
+            load_own_facts({"models": [{"id": "m", "shutdown": wrong}]})
