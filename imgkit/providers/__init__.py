@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from imgkit.models import ImageRequest as ImageRequest
     from imgkit.models import Usage as Usage
     from imgkit.providers.azure import AzureProvider as AzureProvider
-    from imgkit.providers.base import BaseProvider as BaseProvider
     from imgkit.providers.base import Credential as Credential
     from imgkit.providers.base import DecodedImage as DecodedImage
     from imgkit.providers.base import DecodedImages as DecodedImages
@@ -27,10 +26,13 @@ if TYPE_CHECKING:
     from imgkit.providers.base import ReplyBody as ReplyBody
     from imgkit.providers.base import StreamingProvider as StreamingProvider
     from imgkit.providers.base import Target as Target
+    from imgkit.providers.base_provider import BaseProvider as BaseProvider
     from imgkit.providers.error_codes import data_date as data_date
     from imgkit.providers.error_codes import find_meaning as find_meaning
     from imgkit.providers.error_replies import error_from_reply as error_from_reply
+    from imgkit.providers.error_replies import refused as refused
     from imgkit.providers.openai import OpenAIProvider as OpenAIProvider
+    from imgkit.providers.reply_images import readable as readable
     from imgkit.redact import Secret as Secret
     from imgkit.wire.json_values import DivertedImage as DivertedImage
     from imgkit.wire.json_values import decode_base64 as decode_base64
@@ -53,7 +55,6 @@ _EXPORTS = {
     ),
     "imgkit.providers.azure": ("AzureProvider",),
     "imgkit.providers.base": (
-        "BaseProvider",
         "Credential",
         "DecodedImage",
         "DecodedImages",
@@ -64,12 +65,17 @@ _EXPORTS = {
         "StreamingProvider",
         "Target",
     ),
+    "imgkit.providers.base_provider": ("BaseProvider",),
     "imgkit.providers.error_codes": (
         "data_date",
         "find_meaning",
     ),
-    "imgkit.providers.error_replies": ("error_from_reply",),
+    "imgkit.providers.error_replies": (
+        "error_from_reply",
+        "refused",
+    ),
     "imgkit.providers.openai": ("OpenAIProvider",),
+    "imgkit.providers.reply_images": ("readable",),
     "imgkit.redact": ("Secret",),
     "imgkit.wire.json_values": (
         "DivertedImage",

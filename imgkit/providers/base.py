@@ -156,13 +156,12 @@ class Credential:
 class Provider(Protocol):
     """An API dialect: encodes an operation as an HTTP request, and decodes the reply into images.
 
-    Derive from `BaseProvider`, which has defaults for the members from `base64_keys` to `models_request`,
-    and for `failure_is_free`. A class with all members works as well; without `failure_is_free`, no 5xx
-    reply is free.
+    Derive from `imgkit.providers.BaseProvider`, which has defaults for the members from `base64_keys` to
+    `check`, and for `failure_is_free`. A class with all members works as well; without `failure_is_free`,
+    no 5xx reply is free.
 
     Attributes:
         base_url: the official address; "" if each customer has an address of their own.
-        env: names of environment variables for "api_key", "base_url", "organization" and "project".
 
     Example:
         ::
@@ -179,7 +178,10 @@ class Provider(Protocol):
     """
 
     base_url: ClassVar[str]
-    env: ClassVar[Mapping[str, str]]
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Names of environment variables for "api_key", "base_url", "organization" and "project"."""
 
     @property
     def base64_keys(self) -> frozenset[str]:
@@ -261,42 +263,6 @@ class Provider(Protocol):
             head: status, from 500 on, and headers.
             body: the reply's bytes.
         """
-
-
-class BaseProvider:
-    """A base class for providers, with defaults for the members that few dialects need.
-
-    A subclass sets `base_url` and `env`, and defines `check`, `encode`, `decode` and `error`; `Provider`
-    describes all members.
-
-    Example:
-        >>> class AcmeProvider(BaseProvider):
-        ...     base_url = "https://api.acme.example/v1"
-        ...     env = {"api_key": "ACME_API_KEY"}
-        >>> AcmeProvider().credentials
-        (Credential(variable='ACME_API_KEY', header='authorization', scheme='Bearer'),)
-    """
-
-    base_url: ClassVar[str] = ""
-    env: ClassVar[Mapping[str, str]]
-    base64_keys: ClassVar[frozenset[str]] = frozenset()
-    model_facts: ClassVar[str] = ""
-    takes_references: ClassVar[bool] = False
-    mask_polarity: ClassVar[MaskPolarity] = "transparent"
-    official_hosts: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def credentials(self) -> tuple[Credential, ...]:
-        """A bearer token from the variable that ``env["api_key"]`` names."""
-        return (Credential(variable=self.env["api_key"]),)
-
-    def models_request(self, target: Target) -> HttpRequest | None:
-        """Return None: the API has no free list of models."""
-        return None
-
-    def failure_is_free(self, head: Head, body: bytes) -> bool:
-        """Return False: no 5xx reply proves that the request was not billed."""
-        return False
 
 
 _MEMBERS = (

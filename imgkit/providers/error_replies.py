@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -187,6 +187,50 @@ def error_from_reply(
     )
     error.should_retry = should_retry
     error.maybe_billed = is_billed
+    return error
+
+
+def refused(
+    head: Head,
+    message: str = "",
+    *,
+    stage: str | None = None,
+    categories: Sequence[str] = (),
+    code: str | None = None,
+    secrets: tuple[Secret | str, ...] = (),
+    maybe_billed: bool = False,
+) -> errors.ModerationBlockedError:
+    """Return the error for a reply by which the provider refuses the content, under any status.
+
+    Some APIs report a refusal under status 200, in a member of the reply.
+
+    Args:
+        head: status and headers of the reply.
+        message: the API's own words, "" if it gives none.
+        stage: "input" for the prompt or an input image, "output" for the result, None if unknown.
+        categories: the API's names of the refused content.
+        code: the API's code of the refusal.
+        secrets: strings that must not appear in the error.
+        maybe_billed: the API may charge for the image that it has made and held back.
+
+    Example:
+        >>> error = refused(Head(200, {}), "Unsafe content", stage="output")
+        >>> error.stage, error.problem
+        ('output', 'HTTP 200 OK: the provider refused the content: Unsafe content. Rephrase ...
+    """
+    safe_code = _scrub_code(code, secrets)
+    marks = f"{f', code {safe_code}' if safe_code else ''}{_format_request_id(head)}"
+    billed = " The call may have been billed." if maybe_billed else ""
+    error = errors.ModerationBlockedError(
+        f"{_format_status(head.status)}{marks}: the provider refused the content{_quote(message, secrets)}."
+        f"{billed} {NEXT_STEP[errors.ModerationBlockedError]}",
+        status=head.status,
+        code=safe_code,
+        request_id=_scrub_code(head.request_id, secrets),
+        stage=stage,
+        categories=tuple(scrub(name, secrets, 60) for name in categories[:20]),
+    )
+    error.maybe_billed = maybe_billed
     return error
 
 

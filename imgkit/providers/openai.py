@@ -31,13 +31,13 @@ from imgkit.models import (
     resolve_model,
 )
 from imgkit.providers.base import (
-    BaseProvider,
     DecodedImage,
     DecodedImages,
     DecodedPartialImage,
     ReplyBody,
     Target,
 )
+from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.reply_images import decode_content, unreadable_reply_error
 from imgkit.redact import Secret
 from imgkit.schemas.replies import IMAGE_SCHEMA, REPLY_SCHEMA

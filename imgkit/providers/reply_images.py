@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from imgkit.errors import UnreadableReplyError
 from imgkit.images.sniff import has_end, sniff
 from imgkit.images.sources import BytesSource
 from imgkit.providers.base import ReplyBody, Target
-from imgkit.redact import scrub
+from imgkit.redact import Secret, scrub
 from imgkit.wire.json_values import DivertedImage, decode_base64, decode_data_url, is_data_url
 from imgkit.wire.messages import Head
 from imgkit.wire.urls import join_url
@@ -63,10 +65,43 @@ def _is_base64_image(text: str) -> bool:
         return False
 
 
-def unreadable_reply_error(head: Head, body: ReplyBody, why: str) -> UnreadableReplyError:
+@contextmanager
+def readable(head: Head, body: ReplyBody, secrets: tuple[Secret, ...] = ()) -> Iterator[None]:
+    """Turn the builtin exceptions of code that reads a reply into an `UnreadableReplyError`.
+
+    Put it around the lines of `Provider.decode` and `StreamingProvider.decode_event` that look into the
+    body. Errors of imgkit pass through unchanged.
+
+    Args:
+        head: status and headers of the reply.
+        body: the reply; ``error.body`` keeps its bytes, which may hold a paid image.
+        secrets: strings that must not appear in the message.
+
+    Raises:
+        UnreadableReplyError: The body is no JSON, or lacks a member, or a member has another type.
+
+    Example:
+        ::
+
+            def decode(self, head, body, target, secrets=()):
+                with readable(head, body, secrets):
+                    entries = body.json()["pictures"]
+                    images = tuple(DecodedImage(data=decode_base64(entry)) for entry in entries)
+                return DecodedImages(pictures=images)
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # Such an exception may quote the reply, and the key with it.
+        raise unreadable_reply_error(head, body, f"{type(error).__name__}: {error}", secrets) from None
+
+
+def unreadable_reply_error(
+    head: Head, body: ReplyBody, why: str, secrets: tuple[Secret, ...] = ()
+) -> UnreadableReplyError:
     """Return the error for a success reply without a readable image."""
     return UnreadableReplyError(
-        f"HTTP {head.status}, but the reply has no readable image: {scrub(why, limit=200)} "
+        f"HTTP {head.status}, but the reply has no readable image: {scrub(why, secrets, limit=200)} "
         f"({body.length} bytes, request id {head.request_id or 'not given'}). The call may have been billed.",
         hint="error.body holds the reply.",
         request_id=head.request_id,

@@ -13,6 +13,9 @@ from urllib.parse import quote
 KEY = "sk-test-CANARY-9f8e7d6c5b4a39281706"
 """A fake API key that belongs to no account."""
 
+PLAIN_KEY = "canary.9f8e7d6c5b4a39281706"
+"""A fake API key without the shape of a key: only code that knows the key itself can hide it."""
+
 
 def encode_variants(secret: str = KEY) -> tuple[str, ...]:
     """Return the secret in the encodings in which it could leak.

@@ -14,7 +14,7 @@ from imgkit.errors import InvalidRequestError
 from imgkit.images.fitting import ImageNeeds
 from imgkit.images.inputs import ImageFile, OpenedInputs, open_file
 from imgkit.images.references import ImageReference
-from imgkit.providers.base import BaseProvider
+from imgkit.providers import BaseProvider
 from tests.support.openings import cleanup
 from tests.support.pictures import picture
 from tests.support.rasters import exif, hole, refusal, saved, two

@@ -16,7 +16,7 @@ import pytest
 import imgkit
 from imgkit import CreateImageRequest, PartialImage, RetryPlugin
 from imgkit.core.operations import OperationFlows
-from imgkit.providers.base import BaseProvider
+from imgkit.providers import BaseProvider
 from imgkit.providers.openai import OpenAIProvider
 from imgkit.runtime.flow import EffectFailed, EmitEvent, Finished, ReadChunk, SendRequest, Sleep, advance
 from imgkit.wire.messages import Head
