@@ -28,7 +28,7 @@ def load_blocks(page: str, *blocks: int) -> dict[str, Any]:
 
 BACKEND = load_blocks("write-a-backend.md")["StdlibBackend"]
 PROVIDER = load_blocks("write-a-provider.md")["AcmeProvider"]
-STREAMING = load_blocks("write-a-provider.md", 0, 2)["StreamingAcme"]
+STREAMING = load_blocks("write-a-provider.md", 0, 3)["StreamingAcme"]
 
 
 class TestStdlib(BackendContract):
@@ -60,6 +60,14 @@ class TestStreamingAcme(AcmeReplies, StreamingProviderContract):
 
     def complete_event(self, image: bytes) -> bytes:
         return self.reply([image])
+
+
+def test_the_page_names_every_test_of_the_contract() -> None:
+    """Explains each test of the provider contracts in a table of the page, and no other test."""
+    text = (Path(__file__).parents[1] / "docs" / "write-a-provider.md").read_text()
+    rows = "\n".join(line for line in text.splitlines() if line.startswith("| `test_"))
+    tests = [name for name in dir(StreamingProviderContract) if name.startswith("test_")]
+    assert sorted(re.findall(r"`(test_\w+)`", rows)) == tests
 
 
 def test_arrays_are_decoded_as_they_arrive() -> None:

@@ -2,59 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import re
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from functools import partial
 from urllib.parse import urlsplit
 
-import pytest
-
-import imgkit
-from imgkit.errors import ImgkitError
-from imgkit.images.inputs import OpenedInputs, open_input
-from imgkit.models import CreateImageRequest, ImageRequest
-from imgkit.providers.base import DecodedImages, Provider, Target
-from imgkit.redact import Secret
-from imgkit.testing import canary
+from imgkit.images.inputs import OpenedInputs
+from imgkit.models import ImageRequest, field_names
+from imgkit.providers.base import Provider
+from imgkit.testing.provider_guards import forbid_io, list_source_files, run_interleaved
+from imgkit.testing.provider_replies import OWN_ERROR, SECRETS, ProviderReplyTests
+from imgkit.testing.provider_requests import ProviderRequestTests
+from imgkit.testing.provider_samples import change, list_contents, open_inputs
+from imgkit.testing.request_checks import assert_no_key, join_wire
 from imgkit.testing.samples import png
-from imgkit.wire.json_body import JsonReply
-from imgkit.wire.messages import Head, HttpRequest
-
-GARBAGE = (
-    b"", b"{", b"null", b"[]", b"3", b'"text"', b"<html>", b"\xff\xfe", b"{}", b'{"data": null}',
-    b'{"error": {"message": 3, "code": [], "param": {}}}', b'{"error": null}', b'[{"error": "x"}]',
-    b'{"error": 3}', b"[" * 5000, b'{"error": "' + b"x" * 100_000 + b'"}',
-)  # fmt: skip
-GATEWAY_BODIES = (
-    b"", b"<html><h1>Gateway</h1></html>", b'{"message": "Service Unavailable"}', b'{"error": "timeout"}',
-    b'{"statusCode": 500, "message": "Internal server error"}',
-)  # fmt: skip
-OWN_ERROR = b'{"error": {"message": "It failed.", "type": "server_error", "code": "server_error"}}'
-STATUSES = (
-    400,
-    401,
-    402,
-    403,
-    404,
-    405,
-    408,
-    409,
-    413,
-    422,
-    429,
-    500,
-    501,
-    502,
-    503,
-    504,
-    520,
-    301,
-    100,
-    599,
-)
+from imgkit.wire.messages import Head
 
 
-class ProviderContract:
+class ProviderContract(ProviderRequestTests, ProviderReplyTests):
     """The tests that every provider must pass. They need no backend: a provider does no I/O.
 
     Override `provider` and `reply`::
@@ -67,75 +33,46 @@ class ProviderContract:
                 encoded = [base64.b64encode(image).decode() for image in pictures]
                 return json.dumps({"pictures": encoded}).encode()
 
-    Override `requests` too if the provider has further operations.
+    Override further methods if the dialect has more: `url_reply` and `usage_reply` for replies with URLs
+    and with token counts, `error_reply` for errors of another shape than OpenAI's, `requests` for
+    operations that need certain fields, `field_values` for fields with values of their own. `endpoints`,
+    `images_per_reply` and `reply_headers` are attributes.
     """
-
-    def provider(self) -> Provider:
-        """Return a new provider."""
-        raise NotImplementedError("Override provider() to return the provider under test.")
-
-    def reply(self, pictures: list[bytes]) -> bytes:
-        """Return the body of a success reply with these images, in the provider's dialect."""
-        raise NotImplementedError("Override reply() to return a success reply.")
-
-    def requests(self) -> list[ImageRequest]:
-        """Return requests that the provider supports, at least one per operation."""
-        return [CreateImageRequest(prompt="a fox")]
-
-    def target(self, provider: Provider) -> Target:
-        """Return the target of the requests."""
-        base_url = provider.base_url or "https://api.example"
-        return Target(base_url=base_url, host_class="compatible", model="a-model")
-
-    def encode(self, request: ImageRequest, cleanup: ExitStack) -> HttpRequest:
-        """Check and encode a request."""
-        provider = self.provider()
-        target = self.target(provider)
-        value = getattr(request, "image", ())
-        sources = value if isinstance(value, list | tuple) else (value,)
-        inputs = OpenedInputs(tuple(open_input(source, "image", cleanup) for source in sources))
-        provider.check(request, target)
-        return provider.encode(request, inputs, target)
-
-    def decode(self, body: bytes, status: int = 200) -> DecodedImages:
-        """Decode a success reply that arrives in chunks of 4 KiB."""
-        provider = self.provider()
-        reply = JsonReply(provider.base64_keys)
-        for start in range(0, len(body), 4096):
-            reply.feed(body[start : start + 4096])
-        reply.close()
-        return provider.decode(Head(status, {"x-request-id": "req_1"}), reply, self.target(provider))
 
     def test_metadata(self) -> None:
         """Declares an https base URL, environment variables and base64 keys of the right types."""
         provider = self.provider()
-        if provider.base_url:
-            parts = urlsplit(provider.base_url)
-            assert parts.scheme == "https"
-            assert parts.hostname
-            assert not provider.base_url.endswith("/")
+        base_url, variables = provider.base_url, provider.env
+        if base_url:
+            parts = urlsplit(base_url)
+            assert parts.scheme == "https", f"base_url is {base_url!r}. A key travels by https only."
+            assert parts.hostname, f"base_url is {base_url!r}, which names no host."
+            assert not base_url.endswith("/"), f"base_url is {base_url!r}. Leave out the slash at its end."
         else:
-            assert "base_url" in provider.env, "A provider without a base URL needs a variable for it."
-        assert "api_key" in provider.env
-        assert all(isinstance(name, str) and name for name in provider.env.values())
-        assert all(isinstance(key, str) and key for key in provider.base64_keys)
+            assert "base_url" in variables, "A provider without a base URL needs a variable for it in `env`."
+        assert "api_key" in variables, "`env` names no variable for the API key."
+        assert all(isinstance(name, str) and name for name in variables.values()), f"`env` is {variables!r}."
+        keys = provider.base64_keys
+        assert all(isinstance(key, str) and key for key in keys), f"base64_keys is {keys!r}."
 
     def test_credentials(self) -> None:
         """Gives each credential its own variable and a lower-case header; `api_key` sets one of them."""
         provider = self.provider()
-        credentials = provider.credentials
-        assert provider.env["api_key"] in [credential.variable for credential in credentials]
-        assert len({credential.variable for credential in credentials}) == len(credentials)
-        assert all(item.header and item.header == item.header.lower() for item in credentials)
+        variables = [credential.variable for credential in provider.credentials]
+        key = provider.env["api_key"]
+        assert key in variables, f"`env` reads the API key from {key}, and no credential has this variable."
+        assert len(set(variables)) == len(variables), f"Two credentials share a variable: {variables}."
+        for header in (credential.header for credential in provider.credentials):
+            assert header, "A credential names no header."
+            assert header == header.lower(), f"The header {header!r} of a credential is not in lower case."
 
     def test_official_hosts(self) -> None:
         """Names official hosts by domain, never by address or by a lone wildcard."""
-        provider = self.provider()
-        for name in provider.official_hosts:
-            labels = name.removeprefix("*.").split(".")
-            assert name == name.lower()
-            assert len(labels) > 1
-            assert all(label and "*" not in label and "/" not in label for label in labels)
+        for name in self.provider().official_hosts:
+            assert re.fullmatch(r"(\*\.)?([a-z0-9-]+\.)+[a-z][a-z0-9-]*", name), (
+                f"official_hosts has {name!r}. Name a domain in lower case, such as api.example.com or "
+                "*.example.com: the key goes to these hosts."
+            )
 
     def test_models_request(self) -> None:
         """Requests the list of models with a GET to the target, without credentials."""
@@ -143,89 +80,78 @@ class ProviderContract:
         target = self.target(provider)
         request = provider.models_request(target)
         if request is not None:
-            assert request.method == "GET"
-            assert request.url.startswith(target.base_url)
-            assert not {credential.header for credential in provider.credentials} & set(request.headers)
+            assert request.method == "GET", f"The list of models is asked for by {request.method}, not GET."
+            assert request.url.startswith(target.base_url), f"The list of models is at {request.url}."
+            assert_no_key(request, self.secret_headers)
 
-    def test_encodes_requests(self) -> None:
-        """Encodes equal requests to equal bytes, for the target, without credentials."""
-        for request in self.requests():
-            with ExitStack() as cleanup:
-                first, second = self.encode(request, cleanup), self.encode(request, cleanup)
-                bodies = [b"".join(encoded.body.blocks()) for encoded in (first, second, second)]
-                assert bodies[0] == bodies[1] == bodies[2]
-                assert len(bodies[0]) == first.body.length
-                assert (first.url, dict(first.headers)) == (second.url, dict(second.headers))
-                assert first.method == "POST"
-                assert first.url.startswith(self.target(self.provider()).base_url)
-                assert first.body.content_type
-                assert all(name == name.lower() for name in first.headers)
-                secret_headers = {credential.header for credential in self.provider().credentials}
-                assert not {"authorization", "content-length", "content-type", *secret_headers} & set(
-                    first.headers
+    def test_does_no_io(self) -> None:
+        """Opens no file and no socket, starts no process and no thread, and does not sleep."""
+        with ExitStack() as cleanup:
+            for name, call in self.list_calls(self.provider(), cleanup):
+                for is_first in (True, False):
+                    # Modules and package data may load on first use.
+                    with forbid_io(f"{name}()", allow_reading=is_first):
+                        call()
+
+    def test_keeps_calls_apart(self) -> None:
+        """Gives a call the same result beside another call, and after it."""
+        files = list_source_files(type(self.provider()))
+        for request in self.list_requests():
+            expected = self.run_call(self.provider(), request, 1)
+            provider = self.provider()
+            call = partial(self.run_call, provider, request, 1)
+            other = partial(self.run_call, provider, self.change_request(request), 4)
+            for result in [*run_interleaved(call, other, files), call()]:
+                assert result == expected, (
+                    f"{request.operation} gives another result while the provider serves another call, or "
+                    f"after it: {result!r:.300} in place of {expected!r:.300}. Threads and tasks share a "
+                    "provider: keep nothing of a call in its attributes, or in globals."
                 )
 
-    def test_decodes_images(self) -> None:
-        """Decodes images of any size byte for byte."""
-        images = [png(1), png(2, 64), png(3)]
-        assert [image.data for image in self.decode(self.reply(images)).pictures] == images
+    def list_calls(self, provider: Provider, cleanup: ExitStack) -> list[tuple[str, Callable[[], object]]]:
+        """Return calls of all methods of the provider, each with the name of its method.
 
-    def test_reply_without_images_is_an_error(self) -> None:
-        """Reports a reply without images as an error that may have been billed."""
-        for body in (self.reply([]), *GARBAGE):
-            with pytest.raises(ImgkitError) as caught:
-                self.decode(body)
-            self.assert_presentable(caught.value)
-            assert caught.value.maybe_billed or isinstance(caught.value, imgkit.ApiError)
+        Args:
+            provider: the provider under test.
+            cleanup: closes the images of the requests.
+        """
+        calls: list[tuple[str, Callable[[], object]]] = [
+            ("models_request", partial(provider.models_request, self.target(provider)))
+        ]
+        for request in self.list_requests():
+            inputs = open_inputs(request, cleanup)
+            calls.append(("encode", partial(self.encode_whole, request, inputs, provider)))
+        refusal = self.error_reply("It failed.")
+        for body in (self.sample_reply(2)[0], refusal, b"<html>", b"{}"):
+            calls.append(("decode", partial(self.try_decode, body, provider)))
+        for status in (400, 401, 403, 429, 500, 503):
+            for body in (refusal, OWN_ERROR, b"<html>"):
+                calls.append(("error", partial(provider.error, Head(status, {}), body, SECRETS)))
+                calls.append(("failure_is_free", partial(self.is_free, provider, Head(status, {}), body)))
+        return calls
 
-    def test_truncated_replies(self) -> None:
-        """Never decodes wrong bytes from a truncated reply."""
-        images = [png(1), png(2, 64)]
-        body = self.reply(images)
-        for end in range(1, len(body), max(1, len(body) // 50)):
-            try:
-                decoded = self.decode(body[:end])
-            except ImgkitError as error:
-                self.assert_presentable(error)
-            else:
-                assert all(image.data in images for image in decoded.pictures)
+    def change_request(self, request: ImageRequest) -> ImageRequest:
+        """Return a request of the same operation, with other values in the fields that the provider takes."""
+        names = field_names(type(request))
+        for field in ("prompt", "image", "n", "size", "model", "extra_body"):
+            value = png(9) if field == "image" else self.copy_values(field)[1]
+            if field in names and self.takes_request(change(request, **{field: value})):
+                request = change(request, **{field: value})
+        return request
 
-    @pytest.mark.parametrize("status", STATUSES)
-    def test_maps_errors(self, status: int) -> None:
-        """Maps any body of an error status to an imgkit error that hides the key."""
-        provider = self.provider()
-        echo = json.dumps({"error": {"message": f"the key {canary.KEY} is wrong", "code": "x"}}).encode()
-        for body in (echo, *GARBAGE):
-            head = Head(status, {"x-request-id": "req_1"})
-            error = provider.error(head, body, (Secret(canary.KEY),))
-            assert isinstance(error, ImgkitError)
-            self.assert_presentable(error)
-            if isinstance(error, imgkit.ApiError):
-                assert error.status == status
-                assert error.request_id == "req_1"
+    def run_call(self, provider: Provider, request: ImageRequest, seed: int) -> list[object]:
+        """Encode a request, decode a reply, and return the results.
 
-    def test_retry_relevant_errors(self) -> None:
-        """Distinguishes wrong keys, rate limits with their wait, and gateway pages."""
-        provider = self.provider()
-        body = json.dumps({"error": {"message": "no"}}).encode()
-        assert isinstance(provider.error(Head(401, {}), body, ()), imgkit.AuthenticationError)
-        rate_limit = provider.error(Head(429, {"retry-after": "7"}), body, ())
-        assert isinstance(rate_limit, imgkit.RateLimitError)
-        assert rate_limit.retry_after_s == 7
-        for status in (502, 504):
-            assert isinstance(provider.error(Head(status, {}), b"<html>", ()), imgkit.OutcomeUnknownError)
+        Args:
+            provider: the provider under test.
+            request: the request.
+            seed: chooses the images of the reply.
+        """
+        with ExitStack() as cleanup:
+            wire = self.encode_whole(request, open_inputs(request, cleanup), provider)
+        decoded = self.decode(self.sample_reply(2, seed)[0], provider=provider)
+        return [wire, list_contents(decoded), decoded]
 
-    def test_free_failures(self) -> None:
-        """Calls no reply of a gateway free, and returns an unbilled error for every free failure."""
-        provider = self.provider()
-        for head in (Head(status, {}) for status in range(500, 600)):
-            for body in GATEWAY_BODIES:
-                assert provider.failure_is_free(head, body) is False
-            for body in (OWN_ERROR, *GARBAGE):
-                if provider.failure_is_free(head, body):
-                    assert not provider.error(head, body, ()).maybe_billed
-
-    def assert_presentable(self, error: Any) -> None:
-        """Fail unless the error's message is 10 to 2,000 characters long and hides the key."""
-        assert 10 < len(str(error)) < 2000
-        assert canary.KEY not in f"{error}{error!r}{error.args}"
+    def encode_whole(self, request: ImageRequest, inputs: OpenedInputs, provider: Provider) -> bytes:
+        """Check and encode a request; return its wire form, with the whole body."""
+        return join_wire(self.encode_opened(request, inputs, provider))

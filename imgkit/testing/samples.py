@@ -8,14 +8,20 @@ import random
 import struct
 import zlib
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from imgkit.wire.messages import HttpRequest
 
+GIF = base64.b64decode("R0lGODlhAQABAAAAACwAAAAAAQABAAACAgQBADs=")
+"""A GIF of one pixel."""
+
+_PNG_COLORS = {"L": (0, 1), "RGB": (2, 3), "RGBA": (6, 4)}
+"""Colour type and bytes per pixel of a PNG."""
+
 
 @cache
-def png(seed: int = 0, size_px: int = 8) -> bytes:
+def png(seed: int = 0, size_px: int = 8, mode: Literal["L", "RGB", "RGBA"] = "RGB") -> bytes:
     """Return a PNG of random pixels; it needs no Pillow.
 
     >>> png(1) == png(1), png(1) == png(2)
@@ -24,11 +30,13 @@ def png(seed: int = 0, size_px: int = 8) -> bytes:
     Args:
         seed: Different seeds give different images.
         size_px: Width and height in pixels.
+        mode: Pixel mode, with Pillow's names. A mask may be "RGBA" or "L".
     """
+    color_type, pixel_bytes = _PNG_COLORS[mode]
     pixels = random.Random(seed)
-    rows = b"".join(b"\0" + pixels.randbytes(3 * size_px) for _ in range(size_px))
+    rows = b"".join(b"\0" + pixels.randbytes(pixel_bytes * size_px) for _ in range(size_px))
     chunks = (
-        (b"IHDR", struct.pack(">IIBBBBB", size_px, size_px, 8, 2, 0, 0, 0)),
+        (b"IHDR", struct.pack(">IIBBBBB", size_px, size_px, 8, color_type, 0, 0, 0)),
         (b"IDAT", zlib.compress(rows)),
         (b"IEND", b""),
     )

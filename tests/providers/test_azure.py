@@ -13,16 +13,16 @@ import pytest
 import imgkit
 from imgkit.core.operations import OperationFlows
 from imgkit.default_plugins.auth import TokenAuth
-from imgkit.models import CreateImageRequest, ImageRequest
 from imgkit.plugins.tokens import Token
 from imgkit.providers.azure import AzureProvider
 from imgkit.providers.base import Credential, Target
 from imgkit.providers.openai import OpenAIProvider
 from imgkit.runtime.flow import SendRequest, advance
-from imgkit.testing import ProviderContract, cassette
+from imgkit.testing import StreamingProviderContract, cassette
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import Line, WireServer, reply
 from tests.providers.test_sdk_parity import ReceivedRequest, assert_equal_requests, receive_request
+from tests.support.openai_samples import OpenAISamples
 from tests.support.pictures import picture
 
 KEY = "0123456789abcdefCANARY0123456789"
@@ -318,16 +318,17 @@ def test_it_is_short() -> None:
     assert len(inspect.getsource(azure).splitlines()) < 130
 
 
-class TestAzureContract(ProviderContract):
+class TestAzureContract(OpenAISamples, StreamingProviderContract):
     def provider(self) -> AzureProvider:
         return AzureProvider(VERSION)
 
-    def reply(self, pictures: list[bytes]) -> bytes:
-        return json.dumps(answer(*pictures) if pictures else {"data": []}).encode()
-
-    def requests(self) -> list[ImageRequest]:
-        edit = imgkit.CreateImageEditRequest(image=RED, prompt="a hat")
-        return [CreateImageRequest(prompt="a fox"), edit]
-
     def target(self, provider: Any) -> Target:
         return Target(base_url=OFFICIAL, host_class="official", model="draw")
+
+
+class TestAzureV1Contract(OpenAISamples, StreamingProviderContract):
+    def provider(self) -> AzureProvider:
+        return AzureProvider()
+
+    def target(self, provider: Any) -> Target:
+        return Target(base_url=f"{OFFICIAL}/openai/v1", host_class="official", model="draw")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 import imgkit
 from imgkit.images.inputs import OpenedInputs
 from imgkit.plugins.hookspecs import ProviderSpec, hookimpl
-from imgkit.providers.base import Target
+from imgkit.providers.base import Provider, Target
 from imgkit.providers.openai import OpenAIProvider
+from imgkit.testing import StreamingProviderContract
 from imgkit.wire.messages import HttpRequest
+from tests.support.openai_samples import OpenAISamples
 from tests.support.pictures import answer, picture
 from tests.support.wire_server import WireServer, reply
 
@@ -30,6 +33,19 @@ class AcmeProvider(OpenAIProvider):
     def encode(self, request: Any, inputs: OpenedInputs, target: Target) -> HttpRequest:
         made = super().encode(request, inputs, target)
         return dataclasses.replace(made, url=made.url.replace("/images/", "/pictures/"))
+
+
+class TestAcme(OpenAISamples, StreamingProviderContract):
+    """A dialect that subclasses OpenAI's passes the contract."""
+
+    endpoints: ClassVar[Mapping[str, str]] = {
+        "create_image": "/pictures/generations",
+        "create_image_edit": "/pictures/edits",
+        "create_image_variation": "/pictures/variations",
+    }
+
+    def provider(self) -> Provider:
+        return AcmeProvider()
 
 
 class AcmePlugin:
