@@ -34,7 +34,7 @@ from imgkit.plugins.resources import Resource
 from imgkit.providers.base import DecodedImages
 from imgkit.redact import SENSITIVE_HEADERS
 from imgkit.runtime.flow import Flow, run_blocking, sleep
-from imgkit.wire.messages import HttpRequest
+from imgkit.wire.messages import HttpRequest, hash_body
 from imgkit.wire.multipart import Field, MultipartBody
 
 FORMAT = "imgkit-cache-1"
@@ -295,4 +295,4 @@ def _key_parts(request: HttpRequest, core: Core, salt: str) -> Iterator[str]:
             else:
                 yield from ("file", part.name, part.media_type, part.content.sha256)
     else:
-        yield from ("body", request.body.content_type, request.body.sha256())
+        yield from ("body", request.body.content_type, hash_body(request.body))

@@ -33,7 +33,7 @@ from imgkit.providers.base import DecodedImages, Provider, StreamingProvider
 from imgkit.redact import SENSITIVE_HEADERS, Secret
 from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, run_blocking, send_request, sleep
 from imgkit.wire.json_body import JsonReply, MemorySink
-from imgkit.wire.messages import BytesBody, Head, HttpRequest, announces_events
+from imgkit.wire.messages import BytesBody, Head, HttpRequest, announces_events, hash_body
 
 MIN_SECRET_LENGTH = 8
 """Shorter credentials are not scrubbed from messages: they would blank out half of the text."""
@@ -181,7 +181,7 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
         not impl.origin.is_own for impl in (*table.before_sends, *table.authenticates)
     ):
         # A signer may ask for the digest of the body in a hook, which must not read files.
-        yield from run_blocking(request.body.sha256, before_sending=True)
+        yield from run_blocking(partial(hash_body, request.body), before_sending=True)
     request = table.before_send(request, call)
     signed = yield from authenticate(request, table, call)
     secrets = collect_secrets(signed)

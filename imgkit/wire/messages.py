@@ -80,6 +80,11 @@ class BytesBody:
         return f"BytesBody({self.content_type or 'nothing'}, {self.length} bytes)"
 
 
+def hash_body(body: Body) -> str:
+    """Return the SHA-256 of a body, also of a plugin's body that lacks `Body.sha256`."""
+    return body.sha256() if hasattr(body, "sha256") else hash_blocks(body)
+
+
 def hash_blocks(body: Body) -> str:
     """Return the hexadecimal SHA-256 of the content of a body, which it reads block by block."""
     digest = hashlib.sha256()

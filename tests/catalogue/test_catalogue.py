@@ -334,6 +334,7 @@ def test_a_date_may_be_text(given: object) -> None:
     """Reads a date in a mapping as TOML writes it, as text, or with a time."""
     (facts,) = load_own_facts({"models": [{"id": "m", "shutdown": given}]})
     assert facts["models"][0]["shutdown"] == date(2026, 1, 2)
+    wrong: object
     for wrong in ("tomorrow", 3, [], "2026-13-01"):
         with pytest.raises(imgkit.ConfigurationError, match=r"Must be a date such as 2026-11-23\."):
             load_own_facts({"models": [{"id": "m", "shutdown": wrong}]})

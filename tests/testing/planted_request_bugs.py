@@ -22,6 +22,7 @@ from imgkit.providers import (
     OpenedInputs,
     Target,
 )
+from imgkit.wire.messages import hash_blocks
 from tests.testing.planted_bugs import plant
 
 # --- Addresses and keys ----------------------------------------------------------------------
@@ -119,6 +120,9 @@ class OneTimeBody:
     def blocks(self) -> Iterator[bytes]:
         return self._blocks
 
+    def sha256(self) -> str:
+        return hash_blocks(self)
+
 
 @plant("test_bodies_can_be_read_again", "The second reading of a create_image body gives other bytes")
 class ConsumesBody(OpenAIProvider):
@@ -143,6 +147,9 @@ class WrongLengthBody:
 
     def blocks(self) -> Iterator[bytes]:
         yield self.data
+
+    def sha256(self) -> str:
+        return hash_blocks(self)
 
 
 @plant("test_bodies_can_be_read_again", "its length says")
