@@ -102,3 +102,16 @@ def remove_keys(text: bytes, keys: Iterable[bytes]) -> bytes:
         scrubbed = scrub_keys(key)
         text = text.replace(key, b"scrubbed" if scrubbed == key else scrubbed)
     return text
+
+
+def remove_keys_from_headers(headers: Mapping[str, str], keys: Iterable[bytes]) -> dict[str, str]:
+    """Return a reply's headers without the keys that the request carried.
+
+    Args:
+        headers: Headers that the server may have copied keys into.
+        keys: The credentials, as `collect_sent_keys` returns them.
+    """
+    return {
+        name: remove_keys(value.encode("utf-8", "surrogateescape"), keys).decode("utf-8", "surrogateescape")
+        for name, value in headers.items()
+    }

@@ -122,10 +122,11 @@ class _Tape:
         """Give the part of the reply that the call has read to the recorders."""
         if self._request is None or self._head is None:
             return
-        from imgkit.cassettes.api_keys import remove_keys
+        from imgkit.cassettes.api_keys import remove_keys, remove_keys_from_headers
 
         reply = b"".join(self._chunks)
-        exchanged = Exchanged(self._request, self._head, remove_keys(reply, self._keys))
+        head = Head(self._head.status, remove_keys_from_headers(self._head.headers, self._keys))
+        exchanged = Exchanged(self._request, head, remove_keys(reply, self._keys))
         self._request, self._chunks = None, []
         for recorder in self._recorders:
             record = partial(call_plugin, recorder.origin, HOOK, recorder.thing.record, exchanged)
