@@ -113,7 +113,7 @@ def create_empty(path: Path, mode: int) -> None:
     os.close(os.open(path, os.O_WRONLY | CREATE_FLAGS, mode))
 
 
-def read_file(path: str | Path, max_bytes: int, *, follow: bool = True) -> bytes:
+def read_regular_file(path: str | Path, max_bytes: int, *, follow: bool = True) -> bytes:
     """Return the content of a regular file. A FIFO, a device or a huge file is refused, not read.
 
     Args:

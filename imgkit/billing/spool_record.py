@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from imgkit.billing.spool_size import SizeFile
-from imgkit.files import CREATE_FLAGS, read_file, sync_folder, write_all, write_atomically
+from imgkit.files import CREATE_FLAGS, read_regular_file, sync_folder, write_all, write_atomically
 from imgkit.locks import FileLock
 
 VERSION = 1
@@ -281,7 +281,7 @@ def _measure(folder: Path) -> int:
 def _read(path: Path) -> bytes:
     """Return the content of a part. What is no file, or too large for one, is as good as missing."""
     try:
-        return read_file(path, MAX_PART_BYTES, follow=False)
+        return read_regular_file(path, MAX_PART_BYTES, follow=False)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.EINVAL, errno.EFBIG):
             return b""

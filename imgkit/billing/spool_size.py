@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from imgkit.files import BINARY_FLAGS, NO_FOLLOW, read_file, write_atomically
+from imgkit.files import BINARY_FLAGS, NO_FOLLOW, read_regular_file, write_atomically
 
 NAME = ".size"
 _MAX_BYTES = 16 * 1024 * 1024
@@ -85,7 +85,7 @@ class SizeFile:
 def _parse(path: str) -> tuple[int, float] | None:
     """Return the total and the time of the last walk, None for a damaged file."""
     try:
-        first, *more = read_file(path, _MAX_BYTES, follow=False).splitlines() or [b""]
+        first, *more = read_regular_file(path, _MAX_BYTES, follow=False).splitlines() or [b""]
         scanned_at, total = map(int, first.split())
         return total + sum(map(int, more)), float(scanned_at)
     except (OSError, ValueError, OverflowError):

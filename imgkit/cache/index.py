@@ -16,7 +16,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from imgkit.files import BINARY_FLAGS, NO_FOLLOW, read_file, write_all
+from imgkit.files import BINARY_FLAGS, NO_FOLLOW, read_regular_file, write_all
 from imgkit.locks import is_same_file
 
 T = TypeVar("T")
@@ -200,7 +200,7 @@ class Index:
             with db:
                 for journal in taken:
                     with suppress(OSError):  # damaged, or another process was faster
-                        text = read_file(journal, _MAX_JOURNAL_BYTES, follow=False)
+                        text = read_regular_file(journal, _MAX_JOURNAL_BYTES, follow=False)
                         db.executemany(_INSERT, _parse_journal(text))
             for journal in taken:
                 journal.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from imgkit.files import read_file, write_atomically
+from imgkit.files import read_regular_file, write_atomically
 from imgkit.locks import FileLock
 from imgkit.plugins.protocols import CacheStore, Failure, Lease
 
@@ -114,7 +114,7 @@ class LeaseFolder:
         """Return the failure that ended the lease of a holder, None for none."""
         try:
             path = self._root / "failures" / f"{os.path.basename(holder)}.json"
-            document = json.loads(read_file(path, MAX_RECORD_BYTES, follow=False))
+            document = json.loads(read_regular_file(path, MAX_RECORD_BYTES, follow=False))
             return Failure(str(document["error"]), str(document["message"]), dict(document["facts"]))
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None  # missing or damaged
@@ -140,7 +140,7 @@ def to_json(value: object) -> bytes:
 
 def _read_holder(path: Path) -> str:
     try:
-        return _parse_holder(read_file(path, MAX_RECORD_BYTES, follow=False))[0]
+        return _parse_holder(read_regular_file(path, MAX_RECORD_BYTES, follow=False))[0]
     except FileNotFoundError:
         return ""
 

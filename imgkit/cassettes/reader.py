@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imgkit.cassettes.damage import find_damage
 from imgkit.cassettes.side_files import SideFiles
 from imgkit.errors import ConfigurationError
+from imgkit.files import read_regular_file
+
+MAX_CASSETTE_BYTES = 256 * 1024 * 1024
+"""Size of the largest cassette. Images are in files of their own, so real cassettes are far smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +65,48 @@ def load_interactions(path: Path) -> list[dict[str, Any]]:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    interactions: list[dict[str, Any]] = parse_cassette(
+        path,
+        lambda text: yaml.load(text, loader),  # noqa: S506 - a safe loader
+    )["interactions"]
+    return interactions
+
+
+def parse_cassette(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """Return the content of a cassette after a check of its form.
+
+    Args:
+        path: Path of the cassette.
+        parse: Parses its text.
+
+    Raises:
+        ConfigurationError: The file cannot be read, is empty, or is not a cassette.
+    """
+    import yaml
+
     try:
-        items = yaml.load(path.read_bytes(), loader)["interactions"]  # noqa: S506 - a safe loader
-        for item in items:
-            _ = item["request"]["method"], item["request"]["uri"], item["response"]["status"]["code"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeError) as error:
-        raise ConfigurationError(
-            f"{str(path)!r} is not a cassette ({type(error).__name__}). Record it again or correct the path."
-        ) from None
-    return list(items)
+        text = read_regular_file(path, MAX_CASSETTE_BYTES).decode("utf-8")
+    except OSError as error:
+        raise _refuse(path, f"It cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise _refuse(path, "It is not UTF-8 text.") from None
+    if not text.strip():
+        raise _refuse(path, "It is empty.")
+    try:
+        content = parse(text)
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise _refuse(path, f"It cannot be parsed ({type(error).__name__}).") from None
+    problem = find_damage(content)
+    if problem is not None:
+        raise _refuse(path, problem)
+    return dict(content)
+
+
+def _refuse(path: Path, problem: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{str(path)!r} is not a cassette. {problem} Correct the path, restore the file, or delete it and "
+        "record again."
+    )
 
 
 def get_content_type(message: Mapping[str, Any]) -> str:

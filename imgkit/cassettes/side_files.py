@@ -15,10 +15,13 @@ import pybase64
 from imgkit.cassettes.api_keys import find_key
 from imgkit.cassettes.bodies import map_parts, replace_images
 from imgkit.errors import ConfigurationError
-from imgkit.files import write_atomically
+from imgkit.files import read_regular_file, write_atomically
 from imgkit.images.sniff import EXTENSIONS, sniff
 
 PLACEHOLDER = b"imgkit-file:"
+
+MAX_FILE_BYTES = 256 * 1024 * 1024
+"""Size of the largest image file."""
 
 _FILE_NAME = rb"imgkit-file:([0-9a-f]{64}\.[a-z]{3,4})"
 _PLACEHOLDER_PATTERN = re.compile(_FILE_NAME)
@@ -134,7 +137,7 @@ class SideFiles:
             return self._new[name]
         path = self.folder / name
         try:
-            data = path.read_bytes()
+            data = read_regular_file(path, MAX_FILE_BYTES)
         except OSError as error:
             raise ConfigurationError(
                 f"Image {str(path)!r} of the cassette cannot be read ({error.strerror}). Restore it or "

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgkit.errors import ConfigurationError
-from imgkit.files import read_file
+from imgkit.files import read_regular_file
 
 if TYPE_CHECKING:
     from imgkit.catalogue.facts import Facts, Model, Retired
@@ -154,7 +154,7 @@ def _read_facts(path: Path, where: str) -> Facts:
     import tomllib
 
     try:
-        facts = tomllib.loads(read_file(path, MAX_FACTS_BYTES).decode("utf-8"))
+        facts = tomllib.loads(read_regular_file(path, MAX_FACTS_BYTES).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         problem = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(

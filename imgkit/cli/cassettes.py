@@ -10,12 +10,18 @@ from typing import Any
 
 from imgkit.cassettes.api_keys import find_key
 from imgkit.cassettes.bodies import replace_images
-from imgkit.cassettes.reader import get_content_type, list_cassettes, load_interactions, to_bytes
+from imgkit.cassettes.reader import (
+    MAX_CASSETTE_BYTES,
+    get_content_type,
+    list_cassettes,
+    load_interactions,
+    to_bytes,
+)
 from imgkit.cassettes.scrubbing import REQUEST_ID, is_private
 from imgkit.cassettes.side_files import REFUSED_PATTERN, SideFiles
 from imgkit.cli import console, exit_codes
 from imgkit.errors import ConfigurationError, SaveError
-from imgkit.files import write_atomically
+from imgkit.files import read_regular_file, write_atomically
 from imgkit.images.sniff import sniff
 
 _MAX_PROMPT_CHARACTERS = 60
@@ -103,7 +109,11 @@ def _find_refused_files(places: Sequence[str]) -> Iterator[Path]:
 
 def _find_problems(path: Path) -> Iterator[str]:
     """Yield the problems of a cassette; no secret is quoted."""
-    text = path.read_bytes()
+    try:
+        text = read_regular_file(path, MAX_CASSETTE_BYTES)
+    except OSError as error:
+        yield f"It cannot be read: {error.strerror}."
+        return
     python_tag = _PYTHON_TAG.search(text)
     if python_tag is not None:
         yield f"It holds a Python object ({python_tag.group().decode()}). Record it again with bytes."
@@ -165,7 +175,7 @@ def _format_prompt(request: dict[str, Any]) -> str:
     body = to_bytes(request.get("body"))
     try:
         prompt = json.loads(body).get("prompt")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         field = re.search(rb'name="prompt"\r\n\r\n(.*?)\r\n--', body, re.DOTALL)
         prompt = field.group(1).decode("utf-8", "replace") if field else None
     return repr(str(prompt)[:_MAX_PROMPT_CHARACTERS]) if prompt else ""
