@@ -116,6 +116,14 @@ def create_empty(path: Path, mode: int) -> None:
 def read_regular_file(path: str | Path, max_bytes: int, *, follow: bool = True) -> bytes:
     """Return the content of a regular file. A FIFO, a device or a huge file is refused, not read.
 
+    Example::
+
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "fox.txt"
+        >>> _ = path.write_text("a fox")
+        >>> read_regular_file(path, max_bytes=100)
+        b'a fox'
+
     Args:
         path: the file.
         max_bytes: size above which the file is refused.
@@ -125,10 +133,10 @@ def read_regular_file(path: str | Path, max_bytes: int, *, follow: bool = True) 
         OSError: the file cannot be read, is no regular file, or is larger.
     """
     with open_regular_file(path, follow=follow) as stream:
-        is_large = os.fstat(stream.fileno()).st_size > max_bytes
-        content = b"" if is_large else stream.read(max_bytes + 1)
-    if is_large or len(content) > max_bytes:
-        raise OSError(errno.EFBIG, f"it is over {max_bytes} bytes", str(path))
+        size = os.fstat(stream.fileno()).st_size
+        content = b"" if size > max_bytes else stream.read(max_bytes + 1)
+    if max(size, len(content)) > max_bytes:
+        raise OSError(errno.EFBIG, f"{max(size, len(content))} bytes, more than {max_bytes}", str(path))
     return content
 
 
@@ -146,7 +154,7 @@ def open_regular_file(path: str | Path, *, follow: bool = True) -> BufferedReade
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
-    raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def sync_folder(folder: Path) -> None:

@@ -56,7 +56,8 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image]):
         if self._core.flavor == "async":
             from imgkit.runtime.bridges import LoopBackend
 
-            self._backend: Backend = LoopBackend(cast(AsyncBackend, self._core.backend))
+            bridge = LoopBackend(cast(AsyncBackend, self._core.backend))
+            self._backend: Backend = bridge  # type: ignore[assignment]  # nobody sets its errors
         else:
             self._backend = cast(Backend, self._core.backend)
         # A service that nobody closes is closed when the interpreter ends.
@@ -179,10 +180,11 @@ class AsyncImageService(ServiceBase["PendingCall[ImagesResponse]", AsyncImageStr
         if self._core.flavor == "sync":
             from imgkit.runtime.bridges import ThreadBackend
 
-            self._backend: AsyncBackend = ThreadBackend(
+            bridge = ThreadBackend(
                 cast(Backend, self._core.backend),
                 lambda: self._thread_pool("wire", self._core.options.max_in_flight),
             )
+            self._backend: AsyncBackend = bridge  # type: ignore[assignment]  # nobody sets its errors
         else:
             self._backend = cast(AsyncBackend, self._core.backend)
 

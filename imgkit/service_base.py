@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar
 
 from imgkit.core.config import ServiceConfig, check_seconds
 from imgkit.core.core import Setup, build_core
+from imgkit.core.interception import intercept_call
 from imgkit.core.operations import ImageOperations, ImageT, ResponseT, StreamT
 from imgkit.default_plugins.auth import ProviderAuth, check_encryption
 from imgkit.default_plugins.retry import NoWaitRetry, RetryPlugin
@@ -200,13 +201,16 @@ model='gpt-image-2')
         return None
 
     def _record(self, flow: Flow[T]) -> Flow[T]:
-        """Return a flow whose traffic the recorders see, if there are any."""
-        recorders = self._core.resources.recorders
-        if not recorders:
-            return flow
-        from imgkit.core.recording import record_traffic
+        """Return a flow whose traffic recorders and interceptors see, if there are any."""
+        core = self._core
+        if core.resources.recorders:
+            from imgkit.core.recording import record_traffic
 
-        return record_traffic(flow, recorders)
+            flow = record_traffic(flow, core.resources.recorders)
+        reaches_network = core.target.host_class != "offline"
+        if not reaches_network and core.options.client_options.keys() & {"fixtures", "simulate"}:
+            return flow  # the test has said where its replies come from
+        return intercept_call(flow, core.backend, core.backend_name, reaches_network=reaches_network)
 
     def _new_transfer(self, timeout_s: object) -> DriverTransfer:
         limits = self._core.limits

@@ -68,6 +68,7 @@ class AiohttpBackend:
         aiohttp.InvalidURL,
     )
     checks_peer = True
+    is_patched_by_vcrpy = True
 
     def __init__(self, options: BackendOptions) -> None:
         options.refuse_unknown("aiohttp")

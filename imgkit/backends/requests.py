@@ -52,6 +52,7 @@ class RequestsBackend:
     errors = (requests.RequestException, HTTPError, OSError, http.client.HTTPException)
     unsent_errors = ()
     checks_peer = True
+    is_patched_by_vcrpy = True
 
     def __init__(self, options: BackendOptions) -> None:
         options.refuse_unknown("requests")

@@ -20,6 +20,7 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
     ),
     (errors.ConfigurationError, "api_key"): NETWORK_BACKEND,
     (errors.ConfigurationError, "api_version"): "Set OPENAI_API_VERSION.",
+    (errors.ConfigurationError, "backend"): "Pass --backend requests or --backend aiohttp.",
     (errors.ConfigurationError, "base_url"): NETWORK_BACKEND,
     (errors.ConfigurationError, "ca"): "Pass a PEM file or a folder of certificates.",
     (errors.ConfigurationError, "cache"): "Leave out --cache only.",

@@ -21,12 +21,13 @@ from imgkit.core.config import (
     resolve_state_folder,
     resolve_target,
 )
+from imgkit.core.interception import DeferredBackend, is_intercepting
 from imgkit.errors import ConfigurationError, UnknownBackendError, UnknownProviderError
 from imgkit.models import Estimate, ImageRequest, resolve_model
 from imgkit.plugins.hookspecs import BackendSpec, ProviderSpec, ServiceSettings
 from imgkit.plugins.registry import PluginList, build_hook_table, find_spec, register_plugins
 from imgkit.plugins.resources import PluginResources, build_resources
-from imgkit.plugins.table import HookTable
+from imgkit.plugins.table import HookTable, NamedSpec
 from imgkit.providers.base import Provider, Target, check_provider
 from imgkit.redact import safe_url
 from imgkit.wire.messages import AsyncBackend, Backend, BackendOptions
@@ -229,8 +230,13 @@ def _find_backend(
     if isinstance(named, str):
         hint = "Install a plugin that provides it, or pass an instance."
         found = find_spec(table, BackendSpec, named, UnknownBackendError, hint)
-        return found.spec, lambda options: found.load()(options)
+        return found.spec, partial(_build_backend, found)
     instance = named
+    if isinstance(named, type):
+        raise ConfigurationError(
+            f"backend: {named.__name__} is a class. Pass an instance, or register the class in a plugin and "
+            "pass its name."
+        )
     if not hasattr(named, "open") or not hasattr(named, "errors"):
         raise ConfigurationError(
             f"backend: a {type(named).__name__} is neither a name nor a backend. See imgkit.backends."
@@ -242,6 +248,14 @@ def _find_backend(
         checks_peer=bool(getattr(named, "checks_peer", False)),
     )
     return spec, lambda options: instance
+
+
+def _build_backend(found: NamedSpec[BackendSpec], options: BackendOptions) -> Backend | AsyncBackend:
+    """Return the backend of a spec; under a cassette, its first request builds it."""
+    if is_intercepting() and found.spec.reaches_network:
+        return DeferredBackend(partial(found.make, options))  # type: ignore[return-value]  # of either flavor
+    backend: Backend | AsyncBackend = found.load()(options)
+    return backend
 
 
 def _find_provider(named: str | Provider, table: HookTable) -> tuple[str, Provider]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from imgkit.core.core import Core
+from imgkit.core.interception import can_answer_locally
 from imgkit.errors import (
     DownloadBlockedError,
     DownloadError,
@@ -150,8 +151,10 @@ def build_download_request(core: Core, url: str, *, from_public: bool = False) -
         is_trusted = place == own or place in core.download_origins or (is_local and not from_public)
         is_public = place[0] == "https" and place[2] in (443, own[2])
         is_offline = core.target.host_class == "offline"
-        if is_trusted or (core.fetches_anywhere and (is_public or is_offline)):
-            return HttpRequest("GET", url.partition("#")[0], _HEADERS, public_peer_only=not is_trusted)
+        request = HttpRequest("GET", url.partition("#")[0], _HEADERS, public_peer_only=not is_trusted)
+        is_allowed = is_trusted or (core.fetches_anywhere and (is_public or is_offline))
+        if is_allowed or can_answer_locally(request):
+            return request
     why = (
         "This backend cannot check the address it connects to, so it fetches only from the API's origin"
         if place is not None and place[0] == "https" and not core.fetches_anywhere

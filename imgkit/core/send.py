@@ -14,6 +14,7 @@ from typing import Literal, Never, TypeAlias
 from imgkit.billing.reservations import ReservationGroup
 from imgkit.core.context import CallContext, FetchedImages
 from imgkit.core.cut_replies import find_whole_images
+from imgkit.core.interception import needs_credentials
 from imgkit.errors import (
     ConflictError,
     EmptyResultError,
@@ -257,9 +258,13 @@ def attach_problems(context: CallContext, error: ImgkitError) -> None:
 def authenticate(request: HttpRequest, table: HookTable, call: Call) -> Flow[HttpRequest]:
     """Return the request with the credentials that a plugin adds, after fetching a token if needed.
 
+    A request that a cassette answers stays as it is.
+
     Raises:
         ImgkitError: no credentials, or the token could not be fetched; nothing was sent.
     """
+    if not (yield from needs_credentials(request)):
+        return request
     signed = table.authenticate(request, call)
     if isinstance(signed, TokenNeeded):
         yield from run_blocking(signed.fetch, before_sending=True)

@@ -167,15 +167,18 @@ class NamedSpec(Generic[Spec]):
                 f"cannot be loaded from {self.spec.target} ({describe_error(error)})"
             ) from error
 
-    def make(self) -> Any:
-        """Load the target of the spec and call it without arguments.
+    def make(self, *arguments: object) -> Any:
+        """Load the target of the spec and call it.
+
+        Args:
+            arguments: the arguments of its target.
 
         Raises:
             PluginError: the import or the call fails.
         """
         kind = self.load()
         try:
-            return kind()
+            return kind(*arguments)
         except ImgkitError:
             raise
         except (Exception, SystemExit) as error:

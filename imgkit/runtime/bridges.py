@@ -27,13 +27,21 @@ class LoopBackend:
 
     def __init__(self, inner: AsyncBackend) -> None:
         self._inner = inner
-        self.errors = (*inner.errors, Aborted)
-        self.unsent_errors = inner.unsent_errors
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
         self.replies: set[_LoopReply] = set()
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """The errors of the backend, and the error of an aborted request."""
+        return (*self._inner.errors, Aborted)
+
+    @property
+    def unsent_errors(self) -> tuple[type[Exception], ...]:
+        """The errors of the backend that prove that nothing was sent."""
+        return self._inner.unsent_errors
 
     def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
         """See `imgkit.wire.messages.Backend.open`."""
@@ -149,8 +157,16 @@ class ThreadBackend:
     def __init__(self, inner: Backend, executor: Callable[[], Executor]) -> None:
         self._inner = inner
         self._executor = executor
-        self.errors = inner.errors
-        self.unsent_errors = inner.unsent_errors
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """The errors of the backend."""
+        return self._inner.errors
+
+    @property
+    def unsent_errors(self) -> tuple[type[Exception], ...]:
+        """The errors of the backend that prove that nothing was sent."""
+        return self._inner.unsent_errors
 
     async def open(self, request: HttpRequest, transfer: Transfer) -> AsyncReply:
         """See `imgkit.wire.messages.AsyncBackend.open`."""
