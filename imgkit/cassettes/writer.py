@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from imgkit.cassettes import scrubbing
 from imgkit.cassettes.api_keys import find_key
@@ -149,7 +149,8 @@ def write_cassette(path: Path, text: bytes, files: SideFiles) -> None:
         refused_path = _find_free_name(path)
         write_atomically(refused_path, text)
     except OSError as error:
-        _save_elsewhere(path, text, files, error)
+        problem = f"The cassette {str(path)!r} cannot be written ({error.strerror or error})."
+        raise save_copy(path, text, files, problem) from error
     raise ConfigurationError(
         f"The cassette {str(path)!r} was not written. Something in it looks like a key ({suspected_key}). "
         f"A private copy is in {str(refused_path)!r}. Remove the key and rename the copy."
@@ -177,14 +178,19 @@ def _find_free_name(path: Path) -> Path:
     return refused_path
 
 
-def _save_elsewhere(path: Path, text: bytes, files: SideFiles, error: OSError) -> NoReturn:
-    problem = f"The cassette {str(path)!r} cannot be written ({error.strerror or error})."
+def save_copy(path: Path, text: bytes, files: SideFiles, problem: str) -> SaveError:
+    """Write a cassette to a temporary folder; return the error that names the problem and the copy.
+
+    Args:
+        path, text, files: As for `write_cassette`.
+        problem: The reason why the cassette cannot be written to its place, a sentence.
+    """
     try:
         folder = Path(tempfile.mkdtemp(prefix="imgkit-cassette-"))
         files.save(folder / files.folder.name)
         write_atomically(folder / path.name, text)
     except OSError:
-        raise SaveError(
+        return SaveError(
             f"{problem} A temporary folder cannot be written either. Free disk space and record again."
-        ) from error
-    raise SaveError(f"{problem} A copy is in {str(folder)!r}. Move it into place.") from error
+        )
+    return SaveError(f"{problem} A copy is in {str(folder)!r}. Move it into place.")

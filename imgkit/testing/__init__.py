@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from imgkit.testing.provider_contract import ProviderContract as ProviderContract
     from imgkit.testing.samples import answer as answer
     from imgkit.testing.samples import png as png
+    from imgkit.testing.service_cassettes import CassetteWarning as CassetteWarning
+    from imgkit.testing.service_cassettes import cassette as cassette
     from imgkit.testing.streaming_provider_contract import (
         StreamingProviderContract as StreamingProviderContract,
     )
-    from imgkit.testing.vcr_cassettes import cassette as cassette
     from imgkit.testing.vcr_cassettes import register as register
     from imgkit.testing.vcr_cassettes import vcr_config as vcr_config
     from imgkit.testing.wire_server import WireServer as WireServer
@@ -38,8 +39,11 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "imgkit.testing.backend_contract": ("BackendContract",),
     "imgkit.testing.cache_store_contract": ("CacheStoreContract",),
-    "imgkit.testing.vcr_cassettes": (
+    "imgkit.testing.service_cassettes": (
+        "CassetteWarning",
         "cassette",
+    ),
+    "imgkit.testing.vcr_cassettes": (
         "register",
         "vcr_config",
     ),

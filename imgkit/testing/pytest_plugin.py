@@ -12,9 +12,11 @@ with ``@pytest.mark.imgkit_cassette`` replays ``cassettes/MODULE/TEST.yaml`` bes
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +32,9 @@ MARKER = "imgkit_cassette"
 
 _MARKER_HELP = (
     f"{MARKER}(name=None, backend='requests', record=None): Replay a cassette. name: file name, by default "
-    "the test's name; backend: its name; record: mode that overrides --imgkit-record."
+    "the test's name; backend: its name or an instance; record: mode that overrides --imgkit-record."
 )
 _CASSETTE_FIXTURE = "_imgkit_cassette_settings"
-_NO_KEY = "replayed-and-never-sent"
 _START_TIME = pytest.StashKey[float]()
 _MAX_RECORDING_S = 600.0
 _MAX_NAME_CHARACTERS = 150
@@ -48,8 +49,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="none",
         help="Recording mode of imgkit_cassette tests. none (default): replay; an unrecorded request is "
         "an error. once: record if the cassette is missing. new_episodes: record missing requests. all: "
-        "record all requests and keep the old recordings. rewrite: record all requests and delete the "
-        "old recordings.",
+        "record all requests and keep the old recordings of other requests. rewrite: record all requests "
+        "and delete the old recordings.",
     )
 
 
@@ -59,11 +60,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER_HELP)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Give every marked test the cassette fixture, even if it creates its own service."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    """Open the cassette of a marked test before any other fixture, which may make calls, too."""
     names = getattr(item, "fixturenames", None)
-    if names is not None and item.get_closest_marker(MARKER) is not None and _CASSETTE_FIXTURE not in names:
-        names.append(_CASSETTE_FIXTURE)
+    if names is not None and item.get_closest_marker(MARKER) is not None and names[:1] != [_CASSETTE_FIXTURE]:
+        names.insert(0, _CASSETTE_FIXTURE)
+    with _miss_notes(item):
+        return (yield)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -77,8 +81,15 @@ def pytest_recording_configure(config: pytest.Config, vcr: VCR) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Add a note about the nearest recorded request and about recording."""
-    try:
+    with _miss_notes(item):
         return (yield)
+
+
+@contextmanager
+def _miss_notes(item: pytest.Item) -> Iterator[None]:
+    """Add a note to an error of a marked test that means a missing recording."""
+    try:
+        yield
     except Exception as error:
         if item.get_closest_marker(MARKER) is not None:
             from imgkit.testing.vcr_cassettes import add_miss_note
@@ -105,7 +116,7 @@ def _imgkit_cassette_settings(request: pytest.FixtureRequest) -> Iterator[dict[s
     name, backend, record = _parse_marker(marker)
     mode = record or request.config.getoption("--imgkit-record")
     path = cassette_path(request, name)
-    if mode == "none" and not path.exists():
+    if mode == "none" and not os.path.lexists(path):
         pytest.fail(
             f"There is no cassette {path}. Record it with --imgkit-record=once; this sends requests and may "
             "cost money.",
@@ -113,15 +124,15 @@ def _imgkit_cassette_settings(request: pytest.FixtureRequest) -> Iterator[dict[s
         )
     from imgkit.cassettes.writer import lock_cassette
     from imgkit.default_plugins.retry import NoWaitRetry
-    from imgkit.testing.vcr_cassettes import cassette
+    from imgkit.testing.service_cassettes import cassette
 
     if mode == "none":
         with cassette(path, record_mode="none"):
-            # A replay needs no key. It need not wait either, because the reply is recorded.
-            yield {"backend": backend, "api_key": _NO_KEY, "retry": NoWaitRetry()}
+            # A recorded pause has passed.
+            yield {"backend": backend, "retry": NoWaitRetry()}
         return
     # Tests in other workers may share the cassette.
-    with lock_cassette(path, _MAX_RECORDING_S):
+    with lock_cassette(path.with_name(f"{path.name}.turn"), _MAX_RECORDING_S):
         rewrite = mode == "rewrite"
         drop_unused = rewrite and not _was_recorded_in_this_run(path, request.config)
         with cassette(path, record_mode="all" if rewrite else mode, drop_unused_requests=drop_unused):
@@ -189,7 +200,7 @@ def _parse_marker(marker: pytest.Mark) -> tuple[Any, ...]:
 
 
 def _parse_arguments(
-    name: str | None = None, backend: str = "requests", record: str | None = None
+    name: str | None = None, backend: object = "requests", record: str | None = None
 ) -> tuple[Any, ...]:
     if record is not None and record not in MODES:
         raise pytest.UsageError(f"{MARKER}: Unknown record mode {record!r}. Available: {', '.join(MODES)}.")

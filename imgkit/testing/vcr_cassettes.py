@@ -1,25 +1,24 @@
-"""Cassettes of image calls with vcrpy: without secrets, with images beside them, for every backend.
+"""Settings for vcrpy: cassettes of image calls without secrets, with images beside them.
 
-`cassette` records or replays a single file. `vcr_config` is for ``vcr.use_cassette`` and for the fixture
-``vcr_config`` of pytest-recording.
+`vcr_config` is for ``vcr.use_cassette`` and for the fixture ``vcr_config`` of pytest-recording, with the
+backends that vcrpy patches. `imgkit.testing.cassette` serves every backend.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import vcr
-from vcr.cassette import Cassette
 from vcr.errors import CannotOverwriteExistingCassetteException
 from vcr.persisters.filesystem import CassetteNotFoundError
 from vcr.request import Request
-from vcr.serialize import deserialize, serialize
+from vcr.serialize import serialize
 
 from imgkit.cassettes import scrubbing
-from imgkit.cassettes.api_keys import collect_sent_keys
+from imgkit.cassettes.api_keys import collect_sent_keys, remove_keys_from_headers
 from imgkit.cassettes.matching import (
     RequestSummary,
     describe_differences,
@@ -27,8 +26,10 @@ from imgkit.cassettes.matching import (
     parse_fields,
     summarize_request,
 )
+from imgkit.cassettes.reader import parse_cassette, to_bytes
 from imgkit.cassettes.side_files import SideFiles
 from imgkit.cassettes.writer import write_cassette
+from imgkit.errors import ConfigurationError
 from imgkit.runtime.driver import SENT_OR_NOT
 
 MATCH_ON = ("method", "scheme", "host", "port", "path", "query", "imgkit_body")
@@ -44,7 +45,9 @@ def vcr_config(**more: Any) -> dict[str, Any]:
         def vcr_config():
             return imgkit.testing.vcr_config()
 
-    Call `register` first if you use a `vcr.VCR` of your own.
+    Call `register` first if you use a `vcr.VCR` of your own. vcrpy patches the backends ``requests`` and
+    ``aiohttp``. A service refuses to send with any other backend while a cassette of vcrpy is open, unless
+    the backend declares ``is_patched_by_vcrpy = True``.
 
     Args:
         more: Further vcrpy settings; they override the defaults.
@@ -72,39 +75,6 @@ def register(recorder: vcr.VCR) -> None:
     recorder.register_matcher(imgkit_body.__name__, imgkit_body)
 
 
-@contextmanager
-def cassette(path: str | Path, **more: Any) -> Iterator[Cassette]:
-    """Record or replay a cassette: ``vcr.use_cassette`` with `vcr_config` and better error handling.
-
-    ::
-
-        with cassette("tests/cassettes/fox.yaml"):
-            images.create_image("a fox")
-
-    vcrpy leaves the HTTP libraries patched if saving fails; this function restores them before it raises.
-    For an unrecorded request, vcrpy's error gets a note with the nearest recorded request.
-
-    Args:
-        path: Path of the cassette.
-        more: Further vcrpy settings, such as ``record_mode="none"``.
-
-    Raises:
-        ConfigurationError: The recording may hold a key; the error names the refused copy.
-        SaveError: The cassette cannot be written; the error names the copy.
-    """
-    persister = _DeferredPersister()
-    try:
-        with vcr.use_cassette(str(path), **vcr_config(**{"persister": persister, **more})) as tape:
-            yield tape
-    except BaseException as error:
-        add_miss_note(error, "Record it with record_mode='new_episodes' or correct the request.")
-        if persister.problem is not None:
-            error.add_note(str(persister.problem))
-        raise
-    if persister.problem is not None:
-        raise persister.problem
-
-
 def add_miss_note(error: BaseException, remedy: str) -> None:
     """Add a note to vcrpy's error: the nearest recorded request and the fields that differ.
 
@@ -116,8 +86,8 @@ def add_miss_note(error: BaseException, remedy: str) -> None:
     """
     if isinstance(error, CannotOverwriteExistingCassetteException) and error.failed_request is not None:
         path = str(error.cassette._path)
-        recorded = [(_summarize(item), path) for item in error.cassette.requests]
-        reason = explain_miss(_summarize(error.failed_request), recorded)
+        recorded = [(summarize(item), path) for item in error.cassette.requests]
+        reason = explain_miss(summarize(error.failed_request), recorded)
         notes = getattr(error, "__notes__", [])
         # The cassette sent nothing, so the note about an unknown outcome would mislead.
         notes[:] = [note for note in notes if SENT_OR_NOT not in note]
@@ -163,7 +133,7 @@ def scrub_response(response: dict[str, Any], keys: Iterable[bytes] = ()) -> dict
     flat = {
         name: values if isinstance(values, str) else ", ".join(values) for name, values in recorded.items()
     }
-    scrubbed, body = scrubbing.scrub_reply(flat, body, keys)
+    scrubbed, body = scrubbing.scrub_reply(remove_keys_from_headers(flat, keys), body, keys)
     headers = {name: recorded[name] if value == flat[name] else [value] for name, value in scrubbed.items()}
     return {**response, "headers": headers, "body": {**response["body"], "string": body}}
 
@@ -190,22 +160,19 @@ class Persister:
         """Return the requests and replies of a cassette with their images.
 
         Raises:
-            CassetteNotFoundError: The cassette is missing or empty.
-            ConfigurationError: An image is missing or has changed.
+            CassetteNotFoundError: There is no file.
+            ConfigurationError: The file is damaged, or an image is missing or has changed.
         """
         path = Path(cassette_path)
-        if not path.is_file() or not (text := path.read_text("utf-8")).strip():
+        if not os.path.lexists(path):
             raise CassetteNotFoundError
-        requests, responses, *more = deserialize(text, serializer)
+        content = parse_cassette(path, serializer.deserialize)
         files = SideFiles(path)
-        for request in requests:
-            request.body = files.restore_images(_read_body(request), _get_content_type(request.headers))
-        for response in responses:
-            body = response["body"]
-            body["string"] = files.restore_images(
-                body.get("string") or b"", _get_content_type(response["headers"])
-            )
-        return (requests, responses, *more)
+        interactions = content["interactions"]
+        requests = [_load_request(item["request"], files) for item in interactions]
+        responses = [_load_response(item["response"], files) for item in interactions]
+        metadata = content.get("metadata")
+        return (requests, responses, metadata) if metadata else (requests, responses)
 
     @staticmethod
     def save_cassette(cassette_path: str | Path, cassette_dict: dict[str, Any], serializer: Any) -> None:
@@ -219,50 +186,80 @@ class Persister:
         files = SideFiles(path)
         stored = {
             **cassette_dict,
-            "requests": [
-                Request(
-                    item.method,
-                    item.uri,
-                    files.extract_images(_read_body(item), _get_content_type(item.headers)),
-                    item.headers,
-                )
-                for item in cassette_dict["requests"]
-            ],
-            "responses": [_extract_images(item, files) for item in cassette_dict["responses"]],
+            "requests": [extract_request(item, files) for item in cassette_dict["requests"]],
+            "responses": [extract_response(item, files) for item in cassette_dict["responses"]],
         }
-        write_cassette(path, serialize(stored, serializer).encode("utf-8"), files)
+        write_cassette(path, dump_interactions(stored, serializer), files)
 
 
-class _DeferredPersister:
-    """A persister that keeps an error until vcrpy has restored the HTTP libraries."""
+def extract_request(item: Request, files: SideFiles) -> Request:
+    """Return a request with the names of files in place of its images.
 
-    def __init__(self) -> None:
-        self.problem: Exception | None = None
-
-    def load_cassette(self, cassette_path: str | Path, serializer: Any) -> Any:
-        return Persister.load_cassette(cassette_path, serializer)
-
-    def save_cassette(
-        self, cassette_path: str | Path, cassette_dict: dict[str, Any], serializer: Any
-    ) -> None:
-        try:
-            Persister.save_cassette(cassette_path, cassette_dict, serializer)
-        except Exception as error:
-            self.problem = error
+    Args:
+        item: The request.
+        files: Gets the images.
+    """
+    body = files.extract_images(_read_body(item), _get_content_type(item.headers))
+    return Request(item.method, item.uri, body, item.headers)
 
 
-def _summarize(request: Request) -> RequestSummary:
-    return summarize_request(
-        request.method, request.uri, _get_content_type(request.headers), _read_body(request)
+def extract_response(item: Mapping[str, Any], files: SideFiles) -> dict[str, Any]:
+    """Return a reply in vcrpy's form with the names of files in place of its images.
+
+    Args:
+        item: The reply.
+        files: Gets the images.
+    """
+    body = files.extract_images(item["body"].get("string") or b"", _get_content_type(item["headers"]))
+    return {**item, "body": {"string": body}}
+
+
+def dump_interactions(stored: dict[str, Any], serializer: Any) -> bytes:
+    """Return the text of a cassette.
+
+    Args:
+        stored: Requests, replies and metadata in vcrpy's form, without images.
+        serializer: vcrpy's serializer.
+    """
+    return bytes(serialize(stored, serializer).encode("utf-8"))
+
+
+def _load_request(item: Mapping[str, Any], files: SideFiles) -> Request:
+    headers = _load_headers(item)
+    request = Request(item["method"], item["uri"], item.get("body"), headers)
+    try:
+        body = _read_body(request)
+    except TypeError:
+        raise ConfigurationError(f"The cassette {files.folder.stem!r} has a body that is no text.") from None
+    return Request(
+        item["method"], item["uri"], files.restore_images(body, _get_content_type(headers)), headers
     )
 
 
-def _extract_images(response: dict[str, Any], files: SideFiles) -> dict[str, Any]:
-    body = response["body"].get("string") or b""
+def _load_response(item: Mapping[str, Any], files: SideFiles) -> dict[str, Any]:
+    headers = _load_headers(item)
+    body = to_bytes((item.get("body") or {}).get("string"))
+    restored = files.restore_images(body, _get_content_type(headers))
+    return {**item, "headers": headers, "body": {"string": restored}}
+
+
+def _load_headers(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return recorded headers; their values become text, also where YAML reads a number."""
     return {
-        **response,
-        "body": {"string": files.extract_images(body, _get_content_type(response["headers"]))},
+        name: [_to_header(each) for each in value] if isinstance(value, list | tuple) else _to_header(value)
+        for name, value in (item.get("headers") or {}).items()
     }
+
+
+def _to_header(value: object) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def summarize(request: Request) -> RequestSummary:
+    """Return the summary of vcrpy's request."""
+    return summarize_request(
+        request.method, request.uri, _get_content_type(request.headers), _read_body(request)
+    )
 
 
 def _read_body(request: Request) -> bytes:
