@@ -300,8 +300,8 @@ def test_intercepts_existing_service(flavor: Any, http_backend: str, reuse: bool
 
 
 IMPORT_INSIDE = """
-import sys, imgkit
-from imgkit.testing import cassette
+import sys, imgkit, vcr
+from imgkit.testing import vcr_config
 from tests.support.processes import run_process
 from tests.support.pictures import answer, picture
 from tests.support.wire_server import WireServer, raw, reply
@@ -310,7 +310,7 @@ from tests.record_cassettes import BASE_URL, CASSETTES, FOLDER
 backend = sys.argv[1]
 calls = CASSETTES["create_image"]
 assert f"imgkit.backends.{backend}" not in sys.modules
-with cassette(FOLDER / "create_image.yaml", record_mode="none") as tape:
+with vcr.use_cassette(str(FOLDER / "create_image.yaml"), record_mode="none", **vcr_config()) as tape:
     with imgkit.ImageService(backend, base_url=BASE_URL) as service:
         assert len(calls[0](service)[0].data) > 1000
         assert tape.play_count == 1
@@ -333,7 +333,7 @@ with imgkit.ImageService(backend, base_url=server.base_url) as service:
 
 
 def test_backend_imported_inside_cassette_works_later(http_backend: str) -> None:
-    """Keeps nothing of vcrpy in a backend that is first imported inside a cassette."""
+    """Keeps nothing of vcrpy in a backend that is first imported inside a cassette of vcrpy."""
     command = [sys.executable, "-W", "error", "-c", IMPORT_INSIDE, http_backend]
     completed = run_process(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert (completed.stderr, completed.returncode) == ("", 0)

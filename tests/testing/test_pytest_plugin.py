@@ -281,3 +281,45 @@ def test_marker_covers_every_service(pytester: pytest.Pytester) -> None:
         assert server.posts == 3
     run_pytest(pytester).assert_outcomes(passed=2)
     assert (pytester.path / "cassettes/test_it/test_both.yaml").read_text().count("method: POST") == 2
+
+
+ANY_BACKEND = """
+import imgkit, pytest
+from imgkit.backends import BackendOptions
+from tests.support.wire_backends import Backends, HttpxCoroutines
+
+BASE_URL = {base_url!r}
+
+@pytest.fixture
+def imgkit_settings():
+    return {{"base_url": BASE_URL, "plugins": [Backends()]}}
+
+@pytest.mark.imgkit_cassette(backend="pycurl-based")
+def test_named(image_service):
+    assert image_service.create_image("a fox")[0].width == 8
+
+@pytest.mark.imgkit_cassette
+def test_instance():
+    backend = HttpxCoroutines(BackendOptions())
+    with imgkit.ImageService(backend, base_url=BASE_URL) as images:
+        assert images.create_image("a {animal}")[0].width == 8
+"""
+
+
+def test_marker_serves_backends_of_strangers(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sends nothing with a stranger's backend without the option; then records once, and replays."""
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLE.parents[1]))
+    with WireServer(reply(200, answer(png(1)))) as server:
+        pytester.makepyfile(test_it=ANY_BACKEND.format(base_url=server.base_url, animal="hen"))
+        run_pytest(pytester).assert_outcomes(errors=2)
+        assert server.accepted == 0
+        run_pytest(pytester, "--imgkit-record=once").assert_outcomes(passed=2)
+        run_pytest(pytester, "--imgkit-record=once").assert_outcomes(passed=2)
+        assert server.posts == 2
+        pytester.makepyfile(test_it=ANY_BACKEND.format(base_url=server.base_url, animal="wolf"))
+        run_pytest(pytester).assert_outcomes(passed=1, failed=1)
+        assert server.posts == 2
+    for path in pytester.path.glob("cassettes/test_it/*.yaml"):
+        assert path.read_text().count("method: POST") == 1

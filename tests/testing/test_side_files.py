@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import vcr
 
 import imgkit
 from imgkit.cassettes.matching import parse_fields
@@ -20,7 +21,7 @@ from imgkit.cassettes.reader import read_exchanges
 from imgkit.cassettes.scrubbing import scrub_body, scrub_reply
 from imgkit.cassettes.side_files import SideFiles
 from imgkit.cassettes.writer import build_interaction, dump_cassette, write_cassette
-from imgkit.testing import cassette
+from imgkit.testing import vcr_config
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, reply
 from tests.support.processes import TIMEOUT_S, start_process
@@ -88,7 +89,7 @@ def test_records_and_replays_replies(name: str, tmp_path: Path) -> None:
     with WireServer(reply(200, body, content_type=content_type)) as server:
         url = f"{server.base_url}/images/generations"
         for mode in ("once", "none"):
-            with cassette(path, record_mode=mode):
+            with vcr.use_cassette(str(path), record_mode=mode, **vcr_config()):
                 bodies.append(requests.post(url, data=BODIES["edit as JSON"][0], timeout=5).content)
         assert server.posts == 1
     assert bodies == [body, body]
@@ -147,7 +148,7 @@ def test_matches_requests_with_reordered_members(tmp_path: Path) -> None:
     with WireServer(reply(200, answer())) as server:
         url = f"{server.base_url}/images/generations"
         for mode, body in (("once", b'{"prompt":"a","n":1}'), ("none", b'{"n": 1, "prompt": "a"}')):
-            with cassette(tmp_path / "c.yaml", record_mode=mode):
+            with vcr.use_cassette(str(tmp_path / "c.yaml"), record_mode=mode, **vcr_config()):
                 headers = {"content-type": "application/json"}
                 assert requests.post(url, data=body, headers=headers, timeout=5).status_code == 200
         assert server.posts == 1

@@ -283,11 +283,11 @@ def test_scrubs_unknown_headers_and_content_types(kind: str, tmp_path: Path) -> 
     request_headers = {**ODD, "content-type": kind}
     reply_headers = {**ODD, "x-ratelimit-remaining-tokens": "41"}
     with WireServer(reply(200, b"note=sk-SECRET01234567", content_type=kind, **reply_headers)) as server:
-        with cassette(path):
+        with vcr.use_cassette(str(path), **vcr_config()):
             requests.post(
                 f"{server.base_url}/x", data=b"key=sk-SECRET01234567", headers=request_headers, timeout=5
             )
-        with cassette(path, record_mode="none"):
+        with vcr.use_cassette(str(path), record_mode="none", **vcr_config()):
             replayed = requests.post(
                 f"{server.base_url}/x", data=b"key=sk-SECRET01234567", headers=request_headers, timeout=5
             )
