@@ -18,6 +18,7 @@ class HttpxBackend:
 
     errors = (httpx.RequestError, httpx.InvalidURL, OSError)
     unsent_errors = (httpx.ConnectError, httpx.ConnectTimeout)
+    is_patched_by_vcrpy = True
     transport_class = httpx.HTTPTransport
 
     def __init__(self, options):
