@@ -20,8 +20,7 @@ import pytest
 
 import imgkit
 from imgkit import errors
-from imgkit.errors import ImgkitError
-from imgkit.plugins.registry import PluginWarning
+from imgkit.errors import ImgkitError, PluginWarning
 from imgkit.wire.messages import BackendOptions
 from tests.support.pictures import answer, encoded, picture
 from tests.support.wire_server import WireServer, drip, hang, head, raw, reply

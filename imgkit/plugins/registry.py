@@ -21,7 +21,6 @@ from imgkit.plugins.discovery import Discovery
 from imgkit.plugins.hookspecs import BackendSpec, PluginSpec, ProviderSpec
 from imgkit.plugins.table import HookImpl, NamedSpec, PluginSource, Spec, describe_error
 from imgkit.plugins.table import HookTable as HookTable
-from imgkit.plugins.table import PluginWarning as PluginWarning
 from imgkit.redact import format_suggestion
 
 BUILT_IN = "imgkit.default_plugins.builtin"

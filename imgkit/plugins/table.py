@@ -14,8 +14,7 @@ from functools import partial
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, TypeVarTuple
 
-from imgkit.errors import ConfigurationError, ImgkitError, PluginError
-from imgkit.errors import PluginWarning as PluginWarning
+from imgkit.errors import ConfigurationError, ImgkitError, PluginError, PluginWarning
 from imgkit.files import print_to_stderr
 from imgkit.plugins.hookspecs import BackendSpec, PluginSpec, ProviderSpec
 from imgkit.plugins.tokens import TokenNeeded

@@ -15,10 +15,10 @@ import imgkit
 from imgkit.cli.run import run
 from imgkit.core.recording import record_traffic
 from imgkit.default_plugins.recorder import RecorderPlugin
-from imgkit.errors import NotSentError
+from imgkit.errors import NotSentError, PluginWarning
 from imgkit.plugins.protocols import Exchanged
 from imgkit.plugins.resources import Resource
-from imgkit.plugins.table import PluginSource, PluginWarning
+from imgkit.plugins.table import PluginSource
 from imgkit.runtime.flow import EffectFailed, Finished, ReadChunk, RunBlocking, SendRequest, advance
 from imgkit.testing import canary
 from imgkit.testing.samples import answer, png

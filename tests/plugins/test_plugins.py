@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 import imgkit
+from imgkit.errors import PluginWarning
 from imgkit.plugins.hookspecs import BackendSpec, Hooks, PluginSpec, hookimpl
-from imgkit.plugins.registry import HookTable, PluginWarning, load_hook_table
+from imgkit.plugins.registry import HookTable, load_hook_table
 from tests.support.pictures import answer
 from tests.support.wire_server import WireServer, reply
 

@@ -13,8 +13,8 @@ import pytest
 import imgkit
 from imgkit import hookimpl
 from imgkit.core.operations import OperationFlows
+from imgkit.errors import PluginWarning
 from imgkit.plugins import Call
-from imgkit.plugins.table import PluginWarning
 from imgkit.runtime.flow import RunBlocking, SendRequest, advance
 from imgkit.testing.samples import answer, png
 from tests.support.event_streams import completed, partial, streamed
