@@ -365,3 +365,16 @@ def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     assert sorted(path.name.partition("-")[0] for path in spool.folder.iterdir())[:5] == [
         ".size", spool.list_replies()[0].id.partition("-")[0], "broken", "empty", "file"
     ]  # fmt: skip
+
+
+def test_kept_records_leave_no_open_files(tmp_path: Path) -> None:
+    """A process may keep any number of replies."""
+    spool = Spool(tmp_path)
+    descriptors = []
+    for number in range(5):
+        record = spool.new(f"{number}", {})
+        record.write("reply", b"{}")
+        record.write("0", b"x")
+        record.keep("a test")
+        descriptors.append(len(os.listdir("/dev/fd")))
+    assert len(set(descriptors)) == 1

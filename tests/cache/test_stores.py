@@ -257,6 +257,10 @@ def test_memory_store_limits() -> None:
         store.commit(expect_lease(store.try_lease(key)), make_entry(created_at=now))
     assert len(store) == 1
     expect_hit(store.try_lease(OTHER_KEY))
+    wide = MemoryStore(max_bytes=2 * sum(map(len, IMAGES)))
+    for key in (KEY, OTHER_KEY):
+        wide.commit(expect_lease(wide.try_lease(key)), make_entry())
+    assert len(wide) == 2  # the limit itself is allowed
     now += 61
     expect_lease(store.try_lease(OTHER_KEY)).close()
     store.clear()

@@ -237,3 +237,11 @@ def test_ctrl_c_while_part_threads_start(monkeypatch: pytest.MonkeyPatch) -> Non
         for thread in started:
             thread.join(10)
             assert not thread.is_alive()
+
+
+def test_a_closed_watchdog_starts_no_transfer() -> None:
+    """A request that begins while another thread closes the service is refused, not left unwatched."""
+    watchdog = Watchdog()
+    watchdog.close()
+    with pytest.raises(imgkit.ServiceClosedError, match="closed while the call ran"):
+        watchdog.watch(DriverTransfer(5, 5, 5))

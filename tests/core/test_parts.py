@@ -15,8 +15,15 @@ from imgkit import CachePlugin, ImageService
 from imgkit.billing.spool import Spool
 from imgkit.cache.memory import MemoryStore
 from imgkit.core.operations import OperationFlows
+from imgkit.core.part_gate import PartGate
 from imgkit.core.pipeline import most_serious_error
-from imgkit.errors import NotSentError, OutcomeUnknownError, RateLimitError, ServiceClosedError
+from imgkit.errors import (
+    ModerationBlockedError,
+    NotSentError,
+    OutcomeUnknownError,
+    RateLimitError,
+    ServiceClosedError,
+)
 from imgkit.runtime.flow import EffectFailed, Finished, ReadChunk, RunParallel, SendRequest, advance
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import Line, WireServer, drop, reply
@@ -226,3 +233,11 @@ def test_the_error_that_stopped_the_parts_ends_the_call() -> None:
         assert most_serious_error(list(errors)) is closed
     for errors in permutations([waiting, unsent, closed, unknown]):
         assert most_serious_error(list(errors)) is unknown
+
+
+@pytest.mark.parametrize(("stage", "stops"), [("input", True), ("output", False), (None, False)])
+def test_a_refused_prompt_stops_the_parts(stage: str | None, stops: bool) -> None:
+    """Only a refusal of the input is the same for every part; another image may pass."""
+    gate = PartGate()
+    gate.close(ModerationBlockedError("No.", status=400, stage=stage))
+    assert gate.is_closed == stops
