@@ -32,10 +32,12 @@ STREAMING = load_blocks("write-a-provider.md", 0, 3)["StreamingAcme"]
 
 
 class TestStdlib(BackendContract):
-    capabilities = frozenset({"unsent", "connect timeout"})
-    # The backend of the page uses no proxy, and reads no reply before it has sent the body.
-    test_uses_proxy = None  # type: ignore[assignment]
-    test_reads_early_refusal = None  # type: ignore[assignment]
+    # The backend of the page has no capability for these.
+    test_close_disconnects = None  # type: ignore[assignment]
+    test_sends_once_on_reused_connection = None  # type: ignore[assignment]
+    test_refuses_private_peers = None  # type: ignore[assignment]
+    test_uses_https_proxy = None  # type: ignore[assignment]
+    test_verifies_https_proxy = None  # type: ignore[assignment]
 
     def backend(self, options: Any) -> Any:
         return BACKEND(options)

@@ -9,15 +9,16 @@ from functools import partial
 import httpx
 
 from imgkit import hookimpl
-from imgkit.backends import Head, tls_context, whole_or_blocks
+from imgkit.backends import CAPABILITIES, Head, tls_context, whole_or_blocks
 from imgkit.plugins import BackendSpec
 
 
 class HttpxBackend:
     """A synchronous backend."""
 
-    errors = (httpx.RequestError, httpx.InvalidURL, OSError)
-    unsent_errors = (httpx.ConnectError, httpx.ConnectTimeout)
+    wire_errors = (httpx.RequestError, httpx.InvalidURL, OSError)
+    unsent_errors = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
+    capabilities = frozenset(CAPABILITIES)
     is_patched_by_vcrpy = True
     transport_class = httpx.HTTPTransport
 
@@ -25,7 +26,10 @@ class HttpxBackend:
         options.refuse_unknown("httpx")
         limits = httpx.Limits(max_keepalive_connections=None if options.reuse_connections else 0)
         tls = tls_context(options.ca)
-        self.transport = self.transport_class(verify=tls, trust_env=False, limits=limits, proxy=options.proxy)
+        proxy = options.proxy
+        if proxy and proxy.startswith("https:"):
+            proxy = httpx.Proxy(proxy, ssl_context=tls)
+        self.transport = self.transport_class(verify=tls, trust_env=False, limits=limits, proxy=proxy)
 
     def open(self, request, transfer):
         return Reply(
@@ -81,7 +85,7 @@ class ExactUrl(httpx.URL):
 def watch_socket(transfer, event, info):
     # At the deadline, imgkit shuts this socket down, which ends a blocking read or write.
     if event == "connection.connect_tcp.complete":
-        transfer.watch_socket(info["return_value"].get_extra_info("socket").fileno())
+        transfer.watch_socket(info["return_value"].get_extra_info("socket"))
 
 
 class Reply:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from imgkit.backends.offline import OfflineBackend as OfflineBackend
     from imgkit.backends.requests import RequestsBackend as RequestsBackend
     from imgkit.backends.sockets import tls_context as tls_context
+    from imgkit.wire.decoding import ContentDecoder as ContentDecoder
+    from imgkit.wire.messages import CAPABILITIES as CAPABILITIES
     from imgkit.wire.messages import AsyncBackend as AsyncBackend
     from imgkit.wire.messages import AsyncReply as AsyncReply
     from imgkit.wire.messages import Backend as Backend
@@ -31,7 +33,9 @@ _EXPORTS = {
     "imgkit.backends.offline": ("OfflineBackend",),
     "imgkit.backends.requests": ("RequestsBackend",),
     "imgkit.backends.sockets": ("tls_context",),
+    "imgkit.wire.decoding": ("ContentDecoder",),
     "imgkit.wire.messages": (
+        "CAPABILITIES",
         "AsyncBackend",
         "AsyncReply",
         "Backend",

@@ -19,7 +19,15 @@ from imgkit.backends.sockets import close_inherited_sockets, tls_context
 from imgkit.errors import DownloadBlockedError
 from imgkit.redact import safe_url
 from imgkit.wire.addresses import BLOCKED_HINT, NOT_PUBLIC, is_public
-from imgkit.wire.messages import AsyncReply, BackendOptions, Body, Head, HttpRequest, whole_or_blocks
+from imgkit.wire.messages import (
+    CAPABILITIES,
+    AsyncReply,
+    BackendOptions,
+    Body,
+    Head,
+    HttpRequest,
+    whole_or_blocks,
+)
 from imgkit.wire.transfer import Transfer, shut_down_socket
 
 if TYPE_CHECKING:
@@ -59,7 +67,7 @@ class AiohttpBackend:
     """
 
     # UnicodeError: a host name that cannot be encoded.
-    errors = (aiohttp.ClientError, OSError, UnicodeError)
+    wire_errors = (aiohttp.ClientError, OSError, UnicodeError)
     unsent_errors = (
         aiohttp.ClientConnectorError,
         aiohttp.ConnectionTimeoutError,
@@ -67,6 +75,7 @@ class AiohttpBackend:
         aiohttp.ClientHttpProxyError,
         aiohttp.InvalidURL,
     )
+    capabilities = frozenset(CAPABILITIES)
     checks_peer = True
     is_patched_by_vcrpy = True
 
@@ -155,7 +164,7 @@ def _open_socket(sockets: weakref.WeakSet[socket.socket], address: tuple[object,
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sockets.add(sock)
     # A cancelled upload leaves its transport waiting for the peer, unless the socket is shut down.
-    _current_request.get().transfer.watch_socket(sock.fileno())
+    _current_request.get().transfer.watch_socket(sock)
     return sock
 
 

@@ -167,7 +167,7 @@ class _ConnectionMixin:
             self.reusable = context.reuse
             if self.sock is not None:  # a reused connection
                 context.transfer.mark_sent()
-                context.transfer.watch_socket(self.sock.fileno())
+                context.transfer.watch_socket(self.sock)
                 self.sock.settimeout(SEND_GAP_S)
         self._head = b""
         try:
@@ -212,7 +212,7 @@ class _ConnectionMixin:
                     sock.setsockopt(*option)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 if context is not None:
-                    context.transfer.watch_socket(sock.fileno())
+                    context.transfer.watch_socket(sock)
                 # Each address gets an equal share of the remaining time.
                 share_s = (deadline - time.monotonic()) / (len(addresses) - index)
                 sock.settimeout(max(0.001, share_s))

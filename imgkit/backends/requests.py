@@ -24,7 +24,7 @@ from urllib3.util import Retry, Timeout
 
 from imgkit.backends.connections import POOL_CLASSES, RequestContext, current_request, open_sockets
 from imgkit.backends.sockets import close_inherited_sockets, tls_context
-from imgkit.wire.messages import BackendOptions, Head, HttpRequest, Reply, whole_or_blocks
+from imgkit.wire.messages import CAPABILITIES, BackendOptions, Head, HttpRequest, Reply, whole_or_blocks
 from imgkit.wire.transfer import Transfer
 from imgkit.wire.urls import path_and_query
 
@@ -49,8 +49,9 @@ class RequestsBackend:
         ...     pass
     """
 
-    errors = (requests.RequestException, HTTPError, OSError, http.client.HTTPException)
+    wire_errors = (requests.RequestException, HTTPError, OSError, http.client.HTTPException)
     unsent_errors = ()
+    capabilities = frozenset(CAPABILITIES)
     checks_peer = True
     is_patched_by_vcrpy = True
 
@@ -172,9 +173,22 @@ class _Adapter(requests.adapters.HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = POOL_CLASSES
 
     def proxy_manager_for(self, proxy: str, **kwargs: object) -> ProxyManager:
-        manager: ProxyManager = super().proxy_manager_for(proxy, ssl_context=tls_context(self._ca), **kwargs)
+        # Without a context for the proxy itself, urllib3 trusts SSL_CERT_FILE.
+        tls = tls_context(self._ca)
+        manager: ProxyManager = super().proxy_manager_for(
+            proxy, ssl_context=tls, proxy_ssl_context=tls, **kwargs
+        )
         manager.pool_classes_by_scheme = POOL_CLASSES
         return manager
+
+    def close(self) -> None:
+        """Close the idle connections. urllib3 leaves that to the garbage collector."""
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - urllib3's container is no mapping
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()
+        super().close()
 
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: object, cert: object = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterable
@@ -19,8 +20,8 @@ def tls_context(ca: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLCo
     Equal paths share a context. Neither ``SSL_CERT_FILE`` nor ``SSLKEYLOGFILE`` is read.
 
     Args:
-        ca: a PEM file or folder, an `ssl.SSLContext` to return unchanged, or None for certifi's
-            bundle.
+        ca: a PEM file, a folder with the hashed names of ``openssl rehash``, an `ssl.SSLContext` to
+            return unchanged, or None for certifi's bundle.
 
     Raises:
         ConfigurationError: the file or folder has no readable certificates.
@@ -36,7 +37,7 @@ def tls_context(ca: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLCo
     except (OSError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"ca: No certificates can be read from {str(ca)[:200]!r} ({type(error).__name__}).",
-            hint="Pass a PEM file, a folder of certificates or an ssl.SSLContext.",
+            hint="Pass a PEM file, a folder prepared by openssl rehash, or an ssl.SSLContext.",
             field="ca",
         ) from None
 
@@ -47,6 +48,9 @@ def _load_context(path: str) -> ssl.SSLContext:
     # milliseconds, so the context is shared.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if os.path.isdir(path):
+        # OpenSSL reads the folder during a handshake, and ignores all other names.
+        if not any(re.fullmatch(r"[0-9a-f]{8}\.\d+", name) for name in os.listdir(path)):
+            raise ValueError("The folder has no hashed names.")
         context.load_verify_locations(capath=path)
     else:
         context.load_verify_locations(cafile=path)

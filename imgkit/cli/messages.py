@@ -22,7 +22,7 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
     (errors.ConfigurationError, "api_version"): "Set OPENAI_API_VERSION.",
     (errors.ConfigurationError, "backend"): "Pass --backend requests or --backend aiohttp.",
     (errors.ConfigurationError, "base_url"): NETWORK_BACKEND,
-    (errors.ConfigurationError, "ca"): "Pass a PEM file or a folder of certificates.",
+    (errors.ConfigurationError, "ca"): "Pass a PEM file or a folder prepared by openssl rehash.",
     (errors.ConfigurationError, "cache"): "Leave out --cache only.",
     (errors.ConfigurationError, "organization"): NETWORK_BACKEND,
     (errors.ConfigurationError, "project"): NETWORK_BACKEND,

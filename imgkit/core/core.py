@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -131,7 +131,7 @@ def build_core(
         raise ConfigurationError("client_options must be a mapping.")
     members = register_plugins(config.plugins)
     table = build_hook_table(members)
-    spec, load_backend = _find_backend(_backend_argument(config) or DEFAULT_BACKEND, table)
+    spec, load_backend = _find_backend(_backend_argument(config) or DEFAULT_BACKEND, table, config)
     provider_name, provider = _find_provider(
         config.provider or os.environ.get("IMGKIT_PROVIDER") or "openai", table
     )
@@ -224,38 +224,98 @@ def _offline_options(config: ServiceConfig, spec: BackendSpec) -> dict[str, obje
 
 
 def _find_backend(
-    named: str | Backend | AsyncBackend, table: HookTable
+    named: str | Backend | AsyncBackend, table: HookTable, config: ServiceConfig
 ) -> tuple[BackendSpec, Callable[[BackendOptions], Backend | AsyncBackend]]:
     """Return the spec of a backend and its factory. An instance is its own factory's result."""
     if isinstance(named, str):
         hint = "Install a plugin that provides it, or pass an instance."
         found = find_spec(table, BackendSpec, named, UnknownBackendError, hint)
-        return found.spec, partial(_build_backend, found)
+        return found.spec, partial(_build_backend, found, config)
     instance = named
     if isinstance(named, type):
         raise ConfigurationError(
             f"backend: {named.__name__} is a class. Pass an instance, or register the class in a plugin and "
             "pass its name."
         )
-    if not hasattr(named, "open") or not hasattr(named, "errors"):
-        raise ConfigurationError(
-            f"backend: a {type(named).__name__} is neither a name nor a backend. See imgkit.backends."
-        )
+    _check_backend(instance)
+    _refuse_options_beside_instance(config)
     spec = BackendSpec(
         name=getattr(named, "name", type(named).__name__),
         target="",
         flavor="async" if hasattr(named, "aclose") else "sync",
         checks_peer=bool(getattr(named, "checks_peer", False)),
     )
+    _check_capabilities(spec.name, instance, config, BackendOptions())
     return spec, lambda options: instance
 
 
-def _build_backend(found: NamedSpec[BackendSpec], options: BackendOptions) -> Backend | AsyncBackend:
+def _build_backend(
+    named: NamedSpec[BackendSpec], config: ServiceConfig, options: BackendOptions
+) -> Backend | AsyncBackend:
     """Return the backend of a spec; under a cassette, its first request builds it."""
-    if is_intercepting() and found.spec.reaches_network:
-        return DeferredBackend(partial(found.make, options))  # type: ignore[return-value]  # of either flavor
-    backend: Backend | AsyncBackend = found.load()(options)
+    build = partial(_make_backend, named, config, options)
+    if is_intercepting() and named.spec.reaches_network:
+        return DeferredBackend(build)  # type: ignore[return-value]  # of either flavor
+    return build()
+
+
+def _make_backend(
+    named: NamedSpec[BackendSpec], config: ServiceConfig, options: BackendOptions
+) -> Backend | AsyncBackend:
+    """Return a new backend. An option that its class would ignore is an error."""
+    if named.spec.reaches_network:
+        _check_capabilities(named.spec.name, named.load(), config, options)
+    backend: Backend | AsyncBackend = named.make(options)
+    _check_backend(backend)
     return backend
+
+
+def _check_capabilities(name: str, backend: object, config: ServiceConfig, options: BackendOptions) -> None:
+    """Refuse an argument that needs a capability which a backend, or its class, does not declare."""
+    capabilities = frozenset(getattr(backend, "capabilities", ()))
+    for option, capability in _list_needs(config, options):
+        if capability not in capabilities:
+            raise ConfigurationError(
+                f"{option}: backend {name!r} would ignore it. It lacks the capability {capability!r}.",
+                hint="Leave it out, or use another backend.",
+                field=option,
+            )
+
+
+def _list_needs(config: ServiceConfig, options: BackendOptions) -> Iterator[tuple[str, str]]:
+    """Yield each argument that needs a capability of the backend, with that capability."""
+    if options.proxy is not None:
+        option = "use_env_proxy" if config.proxy is None else "proxy"
+        yield option, "https proxy" if options.proxy.startswith("https:") else "proxy"
+    if config.ca is not None:
+        yield "ca", "ca"
+    if config.reuse_connections:
+        yield "reuse_connections", "reuse"
+    if config.connect_timeout_s is not None:
+        yield "connect_timeout_s", "connect timeout"
+
+
+def _refuse_options_beside_instance(config: ServiceConfig) -> None:
+    """Refuse options for the constructor of a backend that exists already."""
+    for option in ("proxy", "use_env_proxy", "ca", "reuse_connections", "client_options"):
+        if getattr(config, option):
+            raise ConfigurationError(
+                f"{option}: the backend is an instance, which has its own options and would ignore it.",
+                hint="Give the instance this option in its BackendOptions, or name the backend.",
+                field=option,
+            )
+
+
+def _check_backend(backend: object) -> None:
+    """Refuse an object that lacks members of a backend. The message names them."""
+    closing = "aclose" if hasattr(backend, "aclose") else "close"
+    members = ("open", closing, "wire_errors", "unsent_errors")
+    missing = [name for name in members if not hasattr(backend, name)]
+    if missing:
+        raise ConfigurationError(
+            f"backend: a {type(backend).__name__} is neither a name nor a backend. It lacks "
+            f"{', '.join(missing)}. See imgkit.backends."
+        )
 
 
 def _find_provider(named: str | Provider, table: HookTable) -> tuple[str, Provider]:

@@ -137,9 +137,9 @@ class DeferredBackend:
         self._lock = threading.Lock()
 
     @property
-    def errors(self) -> tuple[type[Exception], ...]:
+    def wire_errors(self) -> tuple[type[Exception], ...]:
         """The errors of the backend; none before it is built."""
-        return () if self._backend is None else self._backend.errors
+        return () if self._backend is None else self._backend.wire_errors
 
     @property
     def unsent_errors(self) -> tuple[type[Exception], ...]:

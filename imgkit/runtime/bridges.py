@@ -34,9 +34,9 @@ class LoopBackend:
         self.replies: set[_LoopReply] = set()
 
     @property
-    def errors(self) -> tuple[type[Exception], ...]:
+    def wire_errors(self) -> tuple[type[Exception], ...]:
         """The errors of the backend, and the error of an aborted request."""
-        return (*self._inner.errors, Aborted)
+        return (*self._inner.wire_errors, Aborted)
 
     @property
     def unsent_errors(self) -> tuple[type[Exception], ...]:
@@ -159,9 +159,9 @@ class ThreadBackend:
         self._executor = executor
 
     @property
-    def errors(self) -> tuple[type[Exception], ...]:
+    def wire_errors(self) -> tuple[type[Exception], ...]:
         """The errors of the backend."""
-        return self._inner.errors
+        return self._inner.wire_errors
 
     @property
     def unsent_errors(self) -> tuple[type[Exception], ...]:

@@ -275,12 +275,12 @@ def to_failure(error: Exception, backend: object, transfer: DriverTransfer) -> E
         backend: the backend that raised it.
         transfer: the transfer of the request.
     """
-    errors: tuple[type[Exception], ...] = getattr(backend, "errors", ())
+    wire_errors: tuple[type[Exception], ...] = getattr(backend, "wire_errors", ())
     unsent: tuple[type[Exception], ...] = getattr(backend, "unsent_errors", ())
     own_error = _find_own_cause(error)
     if own_error is not None:
         return EffectFailed(own_error)
-    if isinstance(error, errors) or transfer.aborted:
+    if isinstance(error, wire_errors) or transfer.aborted:
         return EffectFailed(transfer.to_error(error, unsent=isinstance(error, unsent)))
     error.add_note(
         f"raised by backend {type(backend).__name__}, which does not declare it as a failure of the wire; "

@@ -64,7 +64,7 @@ def poll_after_send(backend: Any, poll: HttpRequest) -> Any:
     """Return a backend that sends `poll` behind each request, with the same transfer."""
 
     class Polling:
-        errors, unsent_errors = backend.errors, backend.unsent_errors
+        wire_errors, unsent_errors = backend.wire_errors, backend.unsent_errors
 
     class BlockingPolling(Polling):
         def open(self, request: HttpRequest, transfer: Any) -> Any:

@@ -1,16 +1,25 @@
 """A scripted HTTP server on loopback for tests: exact bytes, faults, slow replies.
 
 A script is a function of a `Line`, the accepted connection. The server calls it after it has read the
-request. `reply`, `raw`, `drop`, `reset`, `hang` and `drip` return or are scripts.
+request. `reply`, `raw`, `drop`, `reset`, `hang`, `tunnel` and `drip` return or are scripts.
 """
 
 from __future__ import annotations
 
 import json
+import select
 import socket
+import ssl
 import threading
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, Self
+
+_CERTIFICATES = Path(__file__).with_name("certificates")
+
+CA_FILE = _CERTIFICATES / "ca.pem"
+"""The certificate authority of `server_tls`. Trust it in a test: ``BackendOptions(ca=CA_FILE)``."""
 
 Script = Callable[["Line"], None]
 
@@ -106,7 +115,7 @@ class WireServer:
 
     Args:
         scripts: Scripts, in the order of the connections.
-        tls: `ssl.SSLContext` with a certificate; the server then speaks https.
+        tls: True for https with the kit's certificate (`CA_FILE`), or an `ssl.SSLContext`.
         read_first: Read the request before the script runs.
 
     Attributes:
@@ -115,9 +124,9 @@ class WireServer:
         port: Port that the operating system chose.
     """
 
-    def __init__(self, *scripts: Script, tls: Any = None, read_first: bool = True) -> None:
+    def __init__(self, *scripts: Script, tls: bool | ssl.SSLContext = False, read_first: bool = True) -> None:
         self._scripts = list(scripts)
-        self._tls = tls
+        self._tls = server_tls() if tls is True else tls
         self._read_first = read_first
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -196,6 +205,18 @@ class WireServer:
         self.close()
 
 
+@cache
+def server_tls(host: str = "localhost") -> ssl.SSLContext:
+    """Return the TLS settings of a server, with a certificate that `CA_FILE` has signed.
+
+    Args:
+        host: "localhost", for 127.0.0.1 and ::1 too; or "elsewhere", for elsewhere.invalid alone.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(_CERTIFICATES / f"{host}.pem")
+    return context
+
+
 def head(status: int, headers: dict[str, str]) -> bytes:
     r"""Return the head of a reply as bytes.
 
@@ -248,6 +269,29 @@ def reset(line: Line) -> None:
 def hang(line: Line) -> None:
     """Read the request and stay silent until the client disconnects."""
     line.until_client_leaves()
+
+
+def tunnel(line: Line) -> None:
+    """Serve a CONNECT request as a proxy does: relay bytes between client and target until either leaves."""
+    host, _, port = line.request_line.split(" ")[1].rpartition(":")
+    with socket.create_connection((host, int(port))) as target:
+        line.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        peers = {line.connection: target, target: line.connection}
+        while not line.closing.is_set():
+            readable, _, _ = select.select(list(peers), [], [], 0.02)
+            for source in readable:
+                data = _receive_available(source)
+                if not data:
+                    return
+                peers[source].sendall(data)
+
+
+def _receive_available(sock: socket.socket) -> bytes:
+    """Return the bytes that have arrived, including those that TLS has already decrypted."""
+    data = sock.recv(65536)
+    while isinstance(sock, ssl.SSLSocket) and sock.pending():
+        data += sock.recv(sock.pending())
+    return data
 
 
 def drip(data: bytes, first: bytes = b"", every_s: float = 0.02) -> Script:

@@ -206,6 +206,24 @@ class Head:
         return self.headers.get("x-request-id") or self.headers.get("apim-request-id")
 
 
+CAPABILITIES: Mapping[str, str] = MappingProxyType(
+    {
+        "ca": "Verifies servers with `BackendOptions.ca`.",
+        "connect timeout": "Limits connecting, TLS included, to `Transfer.connect_timeout_s()`.",
+        "early refusal": "Reads a reply that arrives during the upload.",
+        "hang up": "Disconnects at once when the transfer is aborted or its task is cancelled.",
+        "https proxy": "Reaches a `BackendOptions.proxy` with an https URL over TLS.",
+        "proxy": "Sends through `BackendOptions.proxy` if its URL is http.",
+        "reuse": "Keeps connections open if `BackendOptions.reuse_connections` is True.",
+        "unsent": "Tells a failed connection, which sent nothing, from every later failure.",
+    }
+)
+"""The optional abilities that a backend may declare, with their meanings.
+
+imgkit refuses an argument of a service that needs a capability which the backend does not declare.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendOptions:
     """The options that a service passes to the constructor of its backend.
@@ -216,8 +234,10 @@ class BackendOptions:
         256
 
     Attributes:
-        proxy: URL of the proxy for the API host, None for a direct connection.
+        proxy: URL of the proxy for the API host, None for a direct connection. It may hold a name and
+            a password, which go to the proxy alone.
         ca: path of a PEM file or folder, or an `ssl.SSLContext`; None for certifi's bundle.
+            `imgkit.backends.tls_context` takes any of them.
         reuse_connections: keep connections open. By default each request opens a connection,
             because a stale kept-alive connection can leave the fate of a paid request unknown.
         max_in_flight: number of requests that the service sends at once.
@@ -295,8 +315,9 @@ class Backend(Protocol):
 
 
         class HelloBackend:
-            errors = (OSError,)
+            wire_errors = (OSError,)
             unsent_errors = (ConnectionRefusedError,)
+            capabilities = frozenset({"unsent"})
 
             def open(self, request, transfer):
                 return HelloReply()
@@ -305,13 +326,14 @@ class Backend(Protocol):
                 pass
 
     Attributes:
-        errors: the library's exceptions that leave `open` and `read`. imgkit turns them into an
+        wire_errors: the library's exceptions that leave `open` and `read`. imgkit turns them into an
             `imgkit.OutcomeUnknownError`.
         unsent_errors: the errors among them that prove that no byte of the request left. imgkit
             turns them into an `imgkit.NotSentError`.
+        capabilities: optional; the keys of `CAPABILITIES` that hold for the class, none by default.
     """
 
-    errors: tuple[type[Exception], ...]
+    wire_errors: tuple[type[Exception], ...]
     unsent_errors: tuple[type[Exception], ...]
 
     def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
@@ -326,7 +348,7 @@ class Backend(Protocol):
             transfer: time limits and abort switch of the request.
 
         Raises:
-            Exception: one of `errors`. Any other exception counts as a bug of the backend.
+            Exception: one of `wire_errors`. Any other exception counts as a bug of the backend.
         """
 
     def close(self) -> None:
@@ -349,10 +371,10 @@ class AsyncBackend(Protocol):
     takes the place of ``close``.
 
     Attributes:
-        errors, unsent_errors: as in `Backend`.
+        wire_errors, unsent_errors, capabilities: as in `Backend`.
     """
 
-    errors: tuple[type[Exception], ...]
+    wire_errors: tuple[type[Exception], ...]
     unsent_errors: tuple[type[Exception], ...]
 
     async def open(self, request: HttpRequest, transfer: Transfer) -> AsyncReply:

@@ -11,9 +11,17 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from typing import Protocol
 
 from imgkit.errors import NotSentError, OutcomeUnknownError, TransportError
 from imgkit.redact import scrub
+
+
+class HasFileno(Protocol):
+    """An object with a descriptor, such as a socket or an asyncio transport's socket."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
 
 
 class Transfer:
@@ -30,7 +38,7 @@ class Transfer:
         transfer.mark_unsent()
         connection = connect(request.url, timeout=transfer.connect_timeout_s())
         transfer.mark_sent()
-        transfer.watch_socket(connection.fileno())
+        transfer.watch_socket(connection)
         connection.settimeout(transfer.read_timeout_s)
 
     Args:
@@ -79,18 +87,25 @@ class Transfer:
                 return
         callback()
 
-    def watch_socket(self, fileno: int) -> None:
+    def watch_socket(self, sock: HasFileno | int | None) -> None:
         """Shut a socket down when the transfer is aborted, even if TLS wraps it by then.
 
         The transfer keeps a duplicate of the descriptor, because the original may go. Wrapping a
         socket in TLS takes the descriptor away from its first owner. An HTTP library may close its
         own descriptor while it still reads a reply.
 
+        Args:
+            sock: a socket, any other object with ``fileno()``, or a descriptor. None has no effect:
+                libraries return it for a connection without a socket.
+
         Raises:
             TimeoutError: the transfer is aborted already.
+            OSError: the socket is closed.
         """
+        if sock is None:
+            return
         # os.dup does not duplicate sockets on Windows.
-        handle = socket.socket(fileno=socket.dup(fileno))
+        handle = socket.socket(fileno=socket.dup(sock if isinstance(sock, int) else sock.fileno()))
         with self._lock:
             if not self._aborted:
                 self._handles.append(handle)

@@ -59,7 +59,9 @@ def test_a_hint_ends_the_message_of_the_library() -> None:
     error = ConfigurationError("ca: Not readable.", hint="Pass an ssl.SSLContext.", field="ca")
     assert str(error) == "ca: Not readable. Pass an ssl.SSLContext."
     assert (error.problem, error.hint, error.field) == ("ca: Not readable.", "Pass an ssl.SSLContext.", "ca")
-    assert format_error(error) == "--ca: Not readable. Pass a PEM file or a folder of certificates."
+    assert (
+        format_error(error) == "--ca: Not readable. Pass a PEM file or a folder prepared by openssl rehash."
+    )
 
 
 def test_an_unknown_hint_is_printed_as_it_is() -> None:

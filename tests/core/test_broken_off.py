@@ -55,7 +55,7 @@ def test_an_abort_between_two_transfers_stops_the_part() -> None:
             return super().for_next_request()
 
     class Backend:
-        errors: tuple[type[Exception], ...] = ()
+        wire_errors: tuple[type[Exception], ...] = ()
         unsent_errors: tuple[type[Exception], ...] = ()
 
         def open(self, request: Any, transfer: Any) -> Any:

@@ -76,7 +76,7 @@ def test_credentials_in_any_header_are_hidden() -> None:
     seen: list[str] = []
 
     class Keep:
-        errors: tuple[type[Exception], ...] = (OSError,)
+        wire_errors: tuple[type[Exception], ...] = (OSError,)
         unsent_errors: tuple[type[Exception], ...] = ()
 
         def open(self, request: Any, transfer: Any) -> Any:

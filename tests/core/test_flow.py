@@ -172,7 +172,7 @@ def test_a_bug_in_a_backend_closes_the_flow() -> None:
     """A bug in a backend closes the flow and is raised unchanged, with a note."""
 
     class Broken:
-        errors: tuple[type[Exception], ...] = (OSError,)
+        wire_errors: tuple[type[Exception], ...] = (OSError,)
         unsent_errors: tuple[type[Exception], ...] = ()
 
         def open(self, request: Any, transfer: Any) -> Any:
@@ -194,7 +194,7 @@ def test_undeclared_failures_have_an_unknown_outcome() -> None:
     """A failure without proof that nothing was sent is an unknown outcome."""
 
     class Cut:
-        errors: tuple[type[Exception], ...] = (ConnectionError,)
+        wire_errors: tuple[type[Exception], ...] = (ConnectionError,)
         unsent_errors: tuple[type[Exception], ...] = (ConnectionRefusedError,)
 
         def __init__(self, error: Exception) -> None:

@@ -52,7 +52,7 @@ class ScriptedBackend:
     """A backend without a network: every fifth request fails, and streams end at different points."""
 
     name = "answers"
-    errors: tuple[type[Exception], ...] = ()
+    wire_errors: tuple[type[Exception], ...] = ()
     unsent_errors: tuple[type[Exception], ...] = ()
 
     def __init__(self) -> None:

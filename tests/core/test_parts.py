@@ -158,7 +158,7 @@ def test_a_bug_ends_all_parts(flavor: Any) -> None:
 
     class Odd:
         name = "odd"
-        errors = ()
+        wire_errors = ()
         unsent_errors = ()
 
         def open(self, request: Any, transfer: Any) -> Any:

@@ -21,7 +21,7 @@ HEAD = Head(200, {"content-type": "text/event-stream"})
 class CutBackend:
     """A backend whose reply ends or breaks after some bytes."""
 
-    errors: tuple[type[Exception], ...] = (OSError,)
+    wire_errors: tuple[type[Exception], ...] = (OSError,)
     unsent_errors: tuple[type[Exception], ...] = ()
 
     def __init__(self) -> None:

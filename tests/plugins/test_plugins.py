@@ -223,7 +223,7 @@ def test_unfit_plugins_are_refused_when_loaded(case: str) -> None:
 class MemoryBackend:
     """A minimal backend that replies to every request with one image."""
 
-    errors = (OSError,)
+    wire_errors = (OSError,)
     unsent_errors = ()
 
     def __init__(self, options: Any) -> None:

@@ -32,7 +32,7 @@ class Reply:
     def close(self): ...
 
 class Memory:
-    errors, unsent_errors = (OSError,), ()
+    wire_errors, unsent_errors = (OSError,), ()
 
     def __init__(self, options): ...
 

@@ -52,7 +52,7 @@ class WholeReply:
 class Urllib3Backend(Built):
     """A backend over urllib3, without requests."""
 
-    errors = (urllib3.exceptions.HTTPError, OSError)
+    wire_errors = (urllib3.exceptions.HTTPError, OSError)
     unsent_errors = ()
 
     def open(self, request: HttpRequest, transfer: Transfer) -> WholeReply:
@@ -74,7 +74,7 @@ class Urllib3Backend(Built):
 class PycurlBackend(Built):
     """A backend over libcurl, which opens its sockets outside Python."""
 
-    errors = (pycurl.error,)
+    wire_errors = (pycurl.error,)
     unsent_errors = ()
 
     def open(self, request: HttpRequest, transfer: Transfer) -> WholeReply:
@@ -104,7 +104,7 @@ class PycurlBackend(Built):
 class StdlibBackend(Built):
     """A backend over `http.client`, which watches its socket."""
 
-    errors = (OSError, http.client.HTTPException)
+    wire_errors = (OSError, http.client.HTTPException)
     unsent_errors = ()
 
     def open(self, request: HttpRequest, transfer: Transfer) -> WholeReply:
@@ -129,7 +129,7 @@ class StdlibBackend(Built):
 class HttpxBackend(Built):
     """A backend over httpx."""
 
-    errors = (httpx.RequestError,)
+    wire_errors = (httpx.RequestError,)
     unsent_errors = ()
 
     def open(self, request: HttpRequest, transfer: Transfer) -> WholeReply:
@@ -143,7 +143,7 @@ class HttpxBackend(Built):
 class HttpxCoroutines(Built):
     """A backend over the coroutines of httpx."""
 
-    errors = (httpx.RequestError,)
+    wire_errors = (httpx.RequestError,)
     unsent_errors = ()
 
     async def open(self, request: HttpRequest, transfer: Transfer) -> AsyncWholeReply:

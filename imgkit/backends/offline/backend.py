@@ -45,7 +45,7 @@ class OfflineBackend:
         64
     """
 
-    errors = (ConnectionError, TimeoutError)
+    wire_errors = (ConnectionError, TimeoutError)
     unsent_errors = ()
 
     def __init__(self, options: BackendOptions) -> None:
