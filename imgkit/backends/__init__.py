@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from imgkit.backends.aiohttp import AiohttpBackend as AiohttpBackend
     from imgkit.backends.offline import OfflineBackend as OfflineBackend
     from imgkit.backends.requests import RequestsBackend as RequestsBackend
+    from imgkit.backends.sockets import proxy_authorization as proxy_authorization
     from imgkit.backends.sockets import tls_context as tls_context
     from imgkit.wire.decoding import ContentDecoder as ContentDecoder
     from imgkit.wire.messages import CAPABILITIES as CAPABILITIES
@@ -32,7 +33,7 @@ _EXPORTS = {
     "imgkit.backends.aiohttp": ("AiohttpBackend",),
     "imgkit.backends.offline": ("OfflineBackend",),
     "imgkit.backends.requests": ("RequestsBackend",),
-    "imgkit.backends.sockets": ("tls_context",),
+    "imgkit.backends.sockets": ("proxy_authorization", "tls_context"),
     "imgkit.wire.decoding": ("ContentDecoder",),
     "imgkit.wire.messages": (
         "CAPABILITIES",

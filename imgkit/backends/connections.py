@@ -10,27 +10,17 @@ import logging
 import re
 import socket
 import threading
-import time
-import weakref
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import urllib3
 import urllib3.connection
 from urllib3.exceptions import NameResolutionError, NewConnectionError
 
-from imgkit.errors import DownloadBlockedError
+from imgkit.backends.dialing import SEND_GAP_S, SinglePacketMixin, StrictResponse, dial, open_sockets
 from imgkit.redact import scrub
-from imgkit.wire.addresses import BLOCKED_HINT, NOT_PUBLIC, is_public
 from imgkit.wire.transfer import Transfer
-
-SMALL_BODY_BYTES = 16 * 1024
-"""Maximum size of a body that leaves in the same packet as its head."""
-
-INTERIM_STATUSES = frozenset(range(102, 200))
-SEND_GAP_S = 30.0
-"""Maximum seconds per block of an upload; urllib3 would apply the connect timeout."""
 
 
 class RequestContext:
@@ -56,19 +46,7 @@ class _CurrentRequest(threading.local):
     context: RequestContext | None = None
 
 
-SocketAddress: TypeAlias = tuple[
-    socket.AddressFamily,
-    socket.SocketKind,
-    int,
-    str,
-    tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes],
-]
-"""An address of a host, as `socket.getaddrinfo` returns it."""
-
 current_request = _CurrentRequest()
-open_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-"""All open sockets, for a forked child to close."""
-
 _recorder_lock = threading.RLock()
 
 
@@ -80,62 +58,17 @@ def _find_original_class(subclass: type) -> Any:
 _HTTP = _find_original_class(urllib3.connection.HTTPConnection)
 _HTTPS = _find_original_class(urllib3.connection.HTTPSConnection)
 
+USES_HTTP_CLIENT: bool = issubclass(_HTTP, http.client.HTTPConnection)
+"""False if urllib3-future, which comes with niquests, has replaced urllib3.
 
-class _StrictResponse(http.client.HTTPResponse):
-    """A response that requires a complete, final head.
-
-    http.client accepts half a head as an empty response, and 103 (early hints) as a final status.
-    """
-
-    def begin(self) -> None:
-        """Read heads until a final status.
-
-        Raises:
-            RemoteDisconnected: the connection was closed within a head.
-        """
-        buffered = cast(Any, self.fp).peek()
-        is_complete = b"\r\n\r\n" in buffered
-        if is_complete and buffered[9:10] != b"1":
-            super().begin()
-            return
-        while True:
-            stream = self.fp
-            self.fp = cast(Any, _HeadReader(stream))
-            try:
-                super().begin()
-            finally:
-                if isinstance(self.fp, _HeadReader) or self.status in INTERIM_STATUSES:
-                    self.fp = stream
-            if self.status not in INTERIM_STATUSES:
-                return
-            # Without headers, `begin` reads the next head.
-            self.headers = cast(Any, None)
+Its connections are not those of http.client, and may repeat requests and change their protocol.
+"""
 
 
-class _HeadReader:
-    """A stream that raises `RemoteDisconnected` when it ends within a line."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self.close = stream.close
-        self.flush = stream.flush
-
-    def readline(self, limit: int = -1) -> bytes:
-        """Return the next line of the head.
-
-        Raises:
-            RemoteDisconnected: the stream ended within the line.
-        """
-        line: bytes = self._stream.readline(limit)
-        if not line.endswith(b"\n") and len(line) < limit:
-            raise http.client.RemoteDisconnected("The connection was closed within the head of the response.")
-        return line
-
-
-class _ConnectionMixin:
+class _ConnectionMixin(SinglePacketMixin):
     """The additions to urllib3's connections, for HTTP and HTTPS alike."""
 
-    response_class = _StrictResponse
+    response_class = StrictResponse
     sock: Any
     _dns_host: str
     host: str
@@ -143,8 +76,6 @@ class _ConnectionMixin:
     timeout: float | None
     socket_options: Sequence[tuple[int, int, int | bytes]] | None
     reusable = True
-    _head: bytes | None = None
-    """Head of a request, held back until the body starts."""
 
     def connect(self) -> None:
         """Connect the socket. A failure proves that no byte has left, except on an earlier connection."""
@@ -169,94 +100,33 @@ class _ConnectionMixin:
                 context.transfer.mark_sent()
                 context.transfer.watch_socket(self.sock)
                 self.sock.settimeout(SEND_GAP_S)
-        self._head = b""
-        try:
-            super().request(*args, **kwargs)  # type: ignore[misc]  # a mix-in of urllib3's connections
-        finally:
-            head, self._head = self._head, None
-        # A request without a body has not called `send` a second time.
-        if head:
-            self.send(head)
-
-    def send(self, data: Any) -> None:
-        """Send a head and a small body as a single packet; http.client would send them separately."""
-        head = self._head
-        if head == b"":
-            self._head = data
-            return
-        self._head = None
-        if head and len(data) <= SMALL_BODY_BYTES:
-            data = head + data
-        elif head:
-            super().send(head)  # type: ignore[misc]  # a mix-in of urllib3's connections
-        super().send(data)  # type: ignore[misc]  # a mix-in of urllib3's connections
+        super().request(*args, **kwargs)
 
     def _new_conn(self) -> socket.socket:
         """Connect to the first address that accepts, within a single timeout.
 
         Raises:
             DownloadBlockedError: the request requires a public peer, and an address is not public.
+            NameResolutionError: the name is unknown, or the name server did not answer in time.
             NewConnectionError: no address accepted.
         """
         context = current_request.context
-        deadline = time.monotonic() + float(self.timeout or SEND_GAP_S)
-        last_error: OSError = OSError("the name has no addresses")
-        addresses = self._resolve_host(deadline)
-        for index, (family, kind, protocol, _, address) in enumerate(addresses):
-            if context is not None and context.public_only and not is_public(str(address[0])):
-                context.transfer.mark_unsent()
-                raise DownloadBlockedError(f"{self.host} is not fetched: {NOT_PUBLIC}.", hint=BLOCKED_HINT)
-            sock = socket.socket(family, kind, protocol)
-            try:
-                for option in self.socket_options or ():
-                    sock.setsockopt(*option)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                if context is not None:
-                    context.transfer.watch_socket(sock)
-                # Each address gets an equal share of the remaining time.
-                share_s = (deadline - time.monotonic()) / (len(addresses) - index)
-                sock.settimeout(max(0.001, share_s))
-                sock.connect(address)
-                return sock
-            except OSError as error:
-                sock.close()
-                last_error = error
-        raise NewConnectionError(cast(Any, self), f"No connection to {self.host}: {last_error}")
-
-    def _resolve_host(self, deadline: float) -> Sequence[SocketAddress]:
-        """Return the addresses of the host.
-
-        A host name is looked up in a separate thread, because the resolver has no timeout.
-
-        Args:
-            deadline: monotonic time in seconds.
-
-        Raises:
-            NameResolutionError: the name is unknown, or the name server did not answer in time.
-        """
-        host = self._dns_host.strip("[]")
+        transfer, public_only = (None, False) if context is None else (context.transfer, context.public_only)
+        timeout_s = float(self.timeout or SEND_GAP_S)
         try:
-            socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
-            return socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
-        except OSError:
-            results: list[Sequence[SocketAddress] | OSError | UnicodeError] = []
-
-        def look_up() -> None:
-            try:
-                results.append(socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM))
-            except (OSError, UnicodeError) as error:
-                results.append(error)
-
-        thread = threading.Thread(target=look_up, name="imgkit-resolver", daemon=True)
-        thread.start()
-        thread.join(max(0.001, deadline - time.monotonic()))
-        no_answer = socket.gaierror(socket.EAI_AGAIN, "the name server does not answer")
-        result = results[0] if results else no_answer
-        if isinstance(result, Exception):
-            reason = result if isinstance(result, socket.gaierror) else socket.gaierror(str(result))
+            return dial(
+                self._dns_host.strip("[]"),
+                self.port,
+                timeout_s,
+                transfer,
+                public_only=public_only,
+                options=self.socket_options or (),
+            )
+        except socket.gaierror as error:
             # The cause tells an unknown name, which is permanent, from a name server that is down.
-            raise NameResolutionError(self.host, cast(Any, self), reason) from reason
-        return result
+            raise NameResolutionError(self.host, cast(Any, self), error) from error
+        except OSError as error:
+            raise NewConnectionError(cast(Any, self), f"No connection to {self.host}: {error}") from error
 
 
 class _HttpConnection(_ConnectionMixin, _HTTP):  # type: ignore[misc,valid-type]  # the base is found at run time

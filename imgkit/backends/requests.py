@@ -3,6 +3,9 @@
 requests and urllib3 leave three things to chance, which this backend controls. Every connection is
 known, so that a deadline can end it and a forked child can drop it. A peer is checked before a byte
 is sent. A failure to connect is distinguished from every later failure.
+
+None of that holds for urllib3-future. Where it has replaced urllib3, http.client sends the requests
+(`imgkit.backends.plain_http`).
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ from urllib3.connectionpool import ConnectionPool
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry, Timeout
 
-from imgkit.backends.connections import POOL_CLASSES, RequestContext, current_request, open_sockets
+from imgkit.backends.connections import POOL_CLASSES, USES_HTTP_CLIENT, RequestContext, current_request
+from imgkit.backends.dialing import open_sockets
+from imgkit.backends.plain_http import PlainHttpBackend
 from imgkit.backends.sockets import close_inherited_sockets, tls_context
 from imgkit.wire.messages import CAPABILITIES, BackendOptions, Head, HttpRequest, Reply, whole_or_blocks
 from imgkit.wire.transfer import Transfer
@@ -51,7 +56,7 @@ class RequestsBackend:
 
     wire_errors = (requests.RequestException, HTTPError, OSError, http.client.HTTPException)
     unsent_errors = ()
-    capabilities = frozenset(CAPABILITIES)
+    capabilities = frozenset(CAPABILITIES) if USES_HTTP_CLIENT else PlainHttpBackend.capabilities
     checks_peer = True
     is_patched_by_vcrpy = True
 
@@ -60,9 +65,12 @@ class RequestsBackend:
         self._options = options
         self._lock = threading.Lock()
         self._adapter: _Adapter | None = None
+        self._plain = None if USES_HTTP_CLIENT else PlainHttpBackend(options)
 
     def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
         """Send a request and return the open response; see `imgkit.wire.messages.Backend.open`."""
+        if self._plain is not None:
+            return self._plain.open(request, transfer)
         prepared = requests.PreparedRequest()
         prepared.method = request.method
         prepared.url = request.url
@@ -100,6 +108,8 @@ class RequestsBackend:
 
     def close(self) -> None:
         """Close every connection. Idempotent."""
+        if self._plain is not None:
+            self._plain.close()
         with self._lock:
             adapter, self._adapter = self._adapter, None
         if adapter is not None:
@@ -108,6 +118,8 @@ class RequestsBackend:
     def after_fork(self) -> None:
         """Close the inherited descriptors in a forked child, without a word to their peers."""
         self._lock = threading.Lock()
+        if self._plain is not None:
+            self._plain.after_fork()
         if self._adapter is not None:
             close_inherited_sockets(open_sockets)
             _abandoned_adapters.append(self._adapter)

@@ -1,13 +1,15 @@
-"""TLS settings that both HTTP backends share, and sockets that a forked child inherits."""
+"""TLS settings and proxy passwords for all HTTP backends, and sockets that a forked child inherits."""
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import socket
 import ssl
 from collections.abc import Iterable
 from functools import cache
+from urllib.parse import unquote, urlsplit
 
 import certifi
 
@@ -55,6 +57,25 @@ def _load_context(path: str) -> ssl.SSLContext:
     else:
         context.load_verify_locations(cafile=path)
     return context
+
+
+def proxy_authorization(proxy: str | None) -> dict[str, str]:
+    """Return the header with the name and the password of a proxy's URL, {} without them.
+
+    Send it to the proxy only: with the request over http, with CONNECT over https.
+
+    Args:
+        proxy: `BackendOptions.proxy`.
+
+    Example:
+        >>> proxy_authorization("http://ann:p%40ss@proxy.example:3128")
+        {'proxy-authorization': 'Basic YW5uOnBAc3M='}
+    """
+    parts = urlsplit(proxy or "")
+    if parts.username is None:
+        return {}
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"proxy-authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
 
 
 def close_inherited_sockets(sockets: Iterable[socket.socket]) -> None:

@@ -6,13 +6,15 @@ import platform
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import import_module, metadata
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any, Literal
 
 import imgkit
 from imgkit.cli import console, doctor_checks, doctor_live, plugins
 from imgkit.cli.doctor_checks import DISTRIBUTION, Finding
+from imgkit.plugins.table import describe_error
 
 EXTRAS = ("cli", "painter", "testing")
 
@@ -46,6 +48,7 @@ def run_doctor(*, live: bool = False, api_key_file: str | None = None, **setting
     given = {name: value for name, value in settings.items() if value is not None}
     findings = [
         *_check_requirements(),
+        *_check_imports(),
         *_check_extras(),
         *_check_plugins(),
         *_check_backends(),
@@ -134,6 +137,54 @@ def _check_requirements() -> Iterator[Finding]:
         else:
             version = metadata.version(requirement.name)
             yield Finding("ok", f"{requirement.name} {version} ({requirement.specifier})")
+
+
+def _check_imports() -> Iterator[Finding]:
+    """Compare the modules that Python imports with the distributions that are installed.
+
+    The metadata of a distribution stays although another distribution has replaced its files.
+    """
+    owners = metadata.packages_distributions()
+    for requirement in list_requirements():
+        if requirement.extra is not None or _find_problem(requirement):
+            continue
+        distribution = metadata.distribution(requirement.name)
+        for module, names in sorted(owners.items()):
+            others = {name for name in names if _normalize_name(name) != _normalize_name(requirement.name)}
+            if len(others) < len(set(names)) and not module.startswith("_"):
+                yield from _compare_module(module, distribution, sorted(others))
+
+
+def _compare_module(module: str, distribution: metadata.Distribution, others: list[str]) -> Iterator[Finding]:
+    """Yield a note if a module is not the module that its distribution has installed.
+
+    Args:
+        module: name of the module.
+        distribution: the distribution that we require.
+        others: names of further distributions that have installed the module.
+    """
+    try:
+        imported = vars(import_module(module))
+    except Exception as error:
+        yield Finding("wrong", f"{module} cannot be imported: {describe_error(error)}")
+        return
+    version = str(imported.get("__version__", distribution.version))
+    folder = Path(str(distribution.locate_file(""))).resolve()
+    file = Path(str(imported.get("__file__") or folder)).resolve()
+    is_editable = '"editable": true' in (distribution.read_text("direct_url.json") or "")
+    is_elsewhere = not is_editable and not file.is_relative_to(folder)
+    if others or is_elsewhere or _compare_versions(version, distribution.version):
+        cause = f" {' and '.join(others)} has installed the same module." if others else ""
+        yield Finding(
+            "note",
+            f"{module} {version} is imported from {file}, but {distribution.name} {distribution.version} is "
+            f"installed in {folder}.{cause} Remove the other copy, then run: pip install --force-reinstall "
+            f"{distribution.name}",
+        )
+
+
+def _normalize_name(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def _check_extras() -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -53,6 +54,7 @@ def test_good_installation(capfd: pytest.CaptureFixture[str], monkeypatch: pytes
     assert "CANARY" not in text
     assert f"imgkit {package.__version__} in " in text
     assert "ok     backend requests loads" in lines
+    assert "is imported from" not in text
     for name in ("pluggy", "marshmallow", "requests", "aiohttp", "pillow"):
         assert f"ok     {name} {metadata.version(name)} (>=" in text
 
@@ -71,6 +73,63 @@ def test_requirements(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     problem = "other-missing is not installed. Run: pip install 'imgkit-service[painter]'"
     assert f"note   Extra painter: {problem}" in lines
     assert "ok     Extra cli is installed." in lines
+
+
+def install_fake(folder: Path, name: str, version: str, module: str) -> None:
+    """Install the metadata of a distribution that claims a module."""
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "RECORD").write_text(f"{module}/__init__.py,,\n")
+
+
+def test_replaced_module(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Notes that a distribution has replaced the module of another, as urllib3-future does."""
+    install_fake(tmp_path, "urllib3-future", "2.25.904", "urllib3")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("urllib3.__version__", "2.25.904")
+    code, lines = run_doctor(capfd)
+    (note,) = (line for line in lines if line.startswith("note   urllib3 "))
+    assert note.startswith("note   urllib3 2.25.904 is imported from ")
+    assert f", but urllib3 {metadata.version('urllib3')} is installed in " in note
+    assert note.endswith(
+        ". urllib3-future has installed the same module. Remove the other copy, then run: pip install "
+        "--force-reinstall urllib3"
+    )
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "verdict"),
+    [
+        (
+            "__version__ = '1.0'",
+            "note   acme_lib 1.0 is imported from {folder}/acme_lib.py, but acme-lib ",
+        ),
+        ("1 / 0", "wrong  acme_lib cannot be imported: ZeroDivisionError"),
+    ],
+)
+def test_shadowed_module(
+    source: str,
+    verdict: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Notes that a file of the same name hides the module of a distribution, or fails if it is broken."""
+    installed, local = tmp_path / "installed", tmp_path / "local"
+    installed.mkdir()
+    local.mkdir()
+    install_fake(installed, "acme-lib", "1.0", "acme_lib")
+    (local / "acme_lib.py").write_text(source)
+    monkeypatch.syspath_prepend(installed)
+    monkeypatch.syspath_prepend(local)
+    monkeypatch.setattr(metadata, "requires", lambda name: ["acme-lib>=1"])
+    _, lines = run_doctor(capfd)
+    assert [line for line in lines if verdict.format(folder=local.resolve()) in line], lines
+    sys.modules.pop("acme_lib", None)
 
 
 @pytest.mark.parametrize(("version", "specifier", "fits"), [

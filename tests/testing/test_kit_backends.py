@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from imgkit.backends.aiohttp import AiohttpBackend
+from imgkit.backends.plain_http import PlainHttpBackend
 from imgkit.backends.requests import RequestsBackend
 from imgkit.errors import ImgkitError
 from imgkit.testing import BackendContract
@@ -20,6 +21,14 @@ from tests.testing.faulty_backends import FAULTS
 class TestRequests(BackendContract):
     def backend(self, options: BackendOptions) -> Any:
         return RequestsBackend(options)
+
+
+class TestPlainHttp(BackendContract):
+    test_uses_https_proxy = None  # type: ignore[assignment]
+    test_verifies_https_proxy = None  # type: ignore[assignment]
+
+    def backend(self, options: BackendOptions) -> Any:
+        return PlainHttpBackend(options)
 
 
 class TestAiohttp(BackendContract):
