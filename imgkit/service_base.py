@@ -119,7 +119,8 @@ model='gpt-image-2')
             **unknown: refused, with the nearest real name.
 
         Raises:
-            ConfigurationError: an argument is wrong; the message names it and a remedy.
+            ConfigurationError: an argument is wrong, or the backend would ignore it; the message names
+                it and a remedy.
         """
         arguments = {name: value for name, value in locals().items() if name in _ARGUMENTS}
         if unknown:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from imgkit.backends import CAPABILITIES, BackendOptions
 from imgkit.testing import BackendContract, ProviderContract, StreamingProviderContract, png
 
 
@@ -70,6 +72,13 @@ def test_the_page_names_every_test_of_the_contract() -> None:
     rows = "\n".join(line for line in text.splitlines() if line.startswith("| `test_"))
     tests = [name for name in dir(StreamingProviderContract) if name.startswith("test_")]
     assert sorted(re.findall(r"`(test_\w+)`", rows)) == tests
+
+
+def test_the_page_explains_every_option_and_capability() -> None:
+    """Names each option of a backend, and has a row for each capability and no other."""
+    text = (Path(__file__).parents[1] / "docs" / "write-a-backend.md").read_text("utf-8")
+    assert set(re.findall(r'(?m)^\| `"(.+?)"` \|', text)) == set(CAPABILITIES)
+    assert set(re.findall(r"options\.(\w+)", text)) >= {field.name for field in fields(BackendOptions)}
 
 
 def test_arrays_are_decoded_as_they_arrive() -> None:

@@ -37,8 +37,8 @@ class PlainHttpBackend:
         options: connection settings; no ``client_options`` exist.
     """
 
-    wire_errors = (OSError, http.client.HTTPException)
-    unsent_errors = ()
+    wire_errors: tuple[type[Exception], ...] = (OSError, http.client.HTTPException)
+    unsent_errors: tuple[type[Exception], ...] = ()
     # TLS within TLS needs more than the standard library has.
     capabilities = frozenset(CAPABILITIES) - {"https proxy"}
     checks_peer = True

@@ -54,8 +54,13 @@ class RequestsBackend:
         ...     pass
     """
 
-    wire_errors = (requests.RequestException, HTTPError, OSError, http.client.HTTPException)
-    unsent_errors = ()
+    wire_errors: tuple[type[Exception], ...] = (
+        requests.RequestException,
+        HTTPError,
+        OSError,
+        http.client.HTTPException,
+    )
+    unsent_errors: tuple[type[Exception], ...] = ()
     capabilities = frozenset(CAPABILITIES) if USES_HTTP_CLIENT else PlainHttpBackend.capabilities
     checks_peer = True
     is_patched_by_vcrpy = True

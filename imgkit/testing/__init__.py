@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from imgkit.testing.vcr_cassettes import register as register
     from imgkit.testing.vcr_cassettes import vcr_config as vcr_config
+    from imgkit.testing.wire_server import CA_FILE as CA_FILE
     from imgkit.testing.wire_server import WireServer as WireServer
     from imgkit.testing.wire_server import reply as reply
 
@@ -55,6 +56,7 @@ _EXPORTS = {
         "png",
     ),
     "imgkit.testing.wire_server": (
+        "CA_FILE",
         "WireServer",
         "reply",
     ),

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import proxy_bypass
 
 import requests
+from yarl import URL
 
 from imgkit.backends.aiohttp import AiohttpBackend
 from imgkit.backends.requests import RequestsBackend
@@ -106,7 +107,7 @@ class SendsAgain(RequestsBackend):
 
 @found_by("test_maps_faults_to_errors")
 class ReportsSentAsUnsent(RequestsBackend):
-    unsent_errors = (requests.ConnectionError,)  # type: ignore[assignment]
+    unsent_errors = (requests.ConnectionError,)
 
     def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
         transfer.mark_sent = lambda: None  # type: ignore[method-assign]
@@ -139,6 +140,12 @@ class DecodesUrls(RequestsBackend):
 class FoldsUrls(RequestsBackend):
     def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
         return super().open(replace(request, url=request.url.replace("/c/..", "")), transfer)
+
+
+@found_by("test_sends_urls_byte_for_byte")
+class NormalizesUrls(AiohttpBackend):
+    async def open(self, request: HttpRequest, transfer: Transfer) -> Any:
+        return await super().open(replace(request, url=str(URL(request.url))), transfer)
 
 
 @found_by("test_decodes_content")
