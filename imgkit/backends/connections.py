@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import http.client
 import logging
 import re
 import socket
@@ -58,7 +57,7 @@ def _find_original_class(subclass: type) -> Any:
 _HTTP = _find_original_class(urllib3.connection.HTTPConnection)
 _HTTPS = _find_original_class(urllib3.connection.HTTPSConnection)
 
-USES_HTTP_CLIENT: bool = issubclass(_HTTP, http.client.HTTPConnection)
+USES_HTTP_CLIENT = any(base.__module__ == "http.client" for base in _HTTP.__mro__)
 """False if urllib3-future, which comes with niquests, has replaced urllib3.
 
 Its connections are not those of http.client, and may repeat requests and change their protocol.

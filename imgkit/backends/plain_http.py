@@ -30,6 +30,20 @@ _Place = tuple[str, str, int, bool]
 """Scheme, host, port, and whether the peer must be public."""
 
 
+def _refuse_recorder() -> None:
+    """Refuse to send past a recorder: a test that replays must not pay."""
+    if http.client.HTTPConnection.__module__ != "http.client":
+        raise ConfigurationError(
+            "A recorder of HTTP libraries such as vcrpy is active, but it does not see the requests of this "
+            "backend, because urllib3-future has replaced urllib3. Uninstall niquests and urllib3-future and "
+            "reinstall urllib3, or record with imgkit.RecorderPlugin."
+        )
+
+
+# The classes below would otherwise derive from the classes of the recorder.
+_refuse_recorder()
+
+
 class PlainHttpBackend:
     """A `Backend` that sends with http.client; see `imgkit.wire.messages.Backend`.
 
@@ -211,13 +225,3 @@ class _HttpsConnection(_PlainMixin, http.client.HTTPSConnection):
 
 
 _Connection = _HttpConnection | _HttpsConnection
-
-
-def _refuse_recorder() -> None:
-    """Refuse to send past a recorder: a test that replays must not pay."""
-    if http.client.HTTPConnection.__module__ != "http.client":
-        raise ConfigurationError(
-            "A recorder of HTTP libraries such as vcrpy is active, but it does not see the requests of this "
-            "backend, because urllib3-future has replaced urllib3. Uninstall niquests and urllib3-future and "
-            "reinstall urllib3, or record with imgkit.RecorderPlugin."
-        )

@@ -27,9 +27,17 @@ from urllib3.util import Retry, Timeout
 
 from imgkit.backends.connections import POOL_CLASSES, USES_HTTP_CLIENT, RequestContext, current_request
 from imgkit.backends.dialing import open_sockets
-from imgkit.backends.plain_http import PlainHttpBackend
 from imgkit.backends.sockets import close_inherited_sockets, tls_context
-from imgkit.wire.messages import CAPABILITIES, BackendOptions, Head, HttpRequest, Reply, whole_or_blocks
+from imgkit.wire.messages import (
+    CAPABILITIES,
+    Backend,
+    BackendOptions,
+    ForkAware,
+    Head,
+    HttpRequest,
+    Reply,
+    whole_or_blocks,
+)
 from imgkit.wire.transfer import Transfer
 from imgkit.wire.urls import path_and_query
 
@@ -61,7 +69,7 @@ class RequestsBackend:
         http.client.HTTPException,
     )
     unsent_errors: tuple[type[Exception], ...] = ()
-    capabilities = frozenset(CAPABILITIES) if USES_HTTP_CLIENT else PlainHttpBackend.capabilities
+    capabilities = frozenset(CAPABILITIES) - (frozenset() if USES_HTTP_CLIENT else {"https proxy"})
     checks_peer = True
     is_patched_by_vcrpy = True
 
@@ -70,12 +78,12 @@ class RequestsBackend:
         self._options = options
         self._lock = threading.Lock()
         self._adapter: _Adapter | None = None
-        self._plain = None if USES_HTTP_CLIENT else PlainHttpBackend(options)
+        self._plain: Backend | None = None
 
     def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
         """Send a request and return the open response; see `imgkit.wire.messages.Backend.open`."""
-        if self._plain is not None:
-            return self._plain.open(request, transfer)
+        if not USES_HTTP_CLIENT:
+            return self._get_plain_backend().open(request, transfer)
         prepared = requests.PreparedRequest()
         prepared.method = request.method
         prepared.url = request.url
@@ -113,22 +121,31 @@ class RequestsBackend:
 
     def close(self) -> None:
         """Close every connection. Idempotent."""
-        if self._plain is not None:
-            self._plain.close()
         with self._lock:
             adapter, self._adapter = self._adapter, None
+            plain, self._plain = self._plain, None
         if adapter is not None:
             adapter.close()
+        if plain is not None:
+            plain.close()
 
     def after_fork(self) -> None:
         """Close the inherited descriptors in a forked child, without a word to their peers."""
         self._lock = threading.Lock()
-        if self._plain is not None:
+        if isinstance(self._plain, ForkAware):
             self._plain.after_fork()
         if self._adapter is not None:
             close_inherited_sockets(open_sockets)
             _abandoned_adapters.append(self._adapter)
             self._adapter = None
+
+    def _get_plain_backend(self) -> Backend:
+        from imgkit.backends.plain_http import PlainHttpBackend
+
+        with self._lock:
+            if self._plain is None:
+                self._plain = PlainHttpBackend(self._options)
+            return self._plain
 
     def _get_adapter(self) -> _Adapter:
         with self._lock:
