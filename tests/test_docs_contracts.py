@@ -9,6 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from imgkit.backends import CAPABILITIES, BackendOptions
 from imgkit.testing import BackendContract, ProviderContract, StreamingProviderContract, png
 
@@ -66,11 +68,15 @@ class TestStreamingAcme(AcmeReplies, StreamingProviderContract):
         return self.reply([image])
 
 
-def test_the_page_names_every_test_of_the_contract() -> None:
-    """Explains each test of the provider contracts in a table of the page, and no other test."""
-    text = (Path(__file__).parents[1] / "docs" / "write-a-provider.md").read_text()
+@pytest.mark.parametrize(
+    ("page", "contract"),
+    [("write-a-provider.md", StreamingProviderContract), ("write-a-backend.md", BackendContract)],
+)
+def test_the_page_names_every_test_of_the_contract(page: str, contract: type[object]) -> None:
+    """Explains each test of the contract in a table of the page, and no other test."""
+    text = (Path(__file__).parents[1] / "docs" / page).read_text("utf-8")
     rows = "\n".join(line for line in text.splitlines() if line.startswith("| `test_"))
-    tests = [name for name in dir(StreamingProviderContract) if name.startswith("test_")]
+    tests = [name for name in dir(contract) if name.startswith("test_")]
     assert sorted(re.findall(r"`(test_\w+)`", rows)) == tests
 
 

@@ -207,11 +207,10 @@ class _Adapter(requests.adapters.HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = POOL_CLASSES
 
     def proxy_manager_for(self, proxy: str, **kwargs: object) -> ProxyManager:
-        # Without a context for the proxy itself, urllib3 trusts SSL_CERT_FILE.
-        tls = tls_context(self._ca)
-        manager: ProxyManager = super().proxy_manager_for(
-            proxy, ssl_context=tls, proxy_ssl_context=tls, **kwargs
-        )
+        # Without settings for the proxy itself, urllib3 trusts SSL_CERT_FILE.
+        tls = self._build_tls_options()
+        proxy_tls = {f"proxy_{name}": value for name, value in tls.items()}
+        manager: ProxyManager = super().proxy_manager_for(proxy, **tls, **proxy_tls, **kwargs)
         manager.pool_classes_by_scheme = POOL_CLASSES
         return manager
 
@@ -232,7 +231,13 @@ class _Adapter(requests.adapters.HTTPAdapter):
         The context is created for the first HTTPS connection.
         """
         host = _parse_host(request.url)
-        return host, {"ssl_context": tls_context(self._ca)} if host["scheme"] == "https" else {}
+        return host, self._build_tls_options() if host["scheme"] == "https" else {}
+
+    def _build_tls_options(self) -> dict[str, object]:
+        """Return the TLS context, and whether host names count: urllib3 checks them by itself otherwise."""
+        context = tls_context(self._ca)
+        unchecked = {} if context.check_hostname else {"assert_hostname": False}
+        return {"ssl_context": context, **unchecked}
 
     def get_connection_with_tls_context(
         self,

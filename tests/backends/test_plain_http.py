@@ -14,7 +14,7 @@ import imgkit
 from imgkit.backends import BackendOptions
 from imgkit.backends.plain_http import PlainHttpBackend
 from imgkit.testing import WireServer, answer, png, reply
-from imgkit.testing.backend_transfer_contract import WHOLE_REPLY
+from imgkit.testing.backend_connections import WHOLE_REPLY
 from tests.support.processes import run_process
 from tests.support.wire_server import Line
 

@@ -11,7 +11,7 @@ import pytest
 
 import imgkit
 from imgkit.backends import proxy_authorization, tls_context
-from imgkit.testing.backend_tls_contract import CA_HASH
+from imgkit.testing.backend_tls import CA_HASH
 from imgkit.testing.wire_server import CA_FILE
 
 
