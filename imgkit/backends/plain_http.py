@@ -30,18 +30,12 @@ _Place = tuple[str, str, int, bool]
 """Scheme, host, port, and whether the peer must be public."""
 
 
-def _refuse_recorder() -> None:
-    """Refuse to send past a recorder: a test that replays must not pay."""
-    if http.client.HTTPConnection.__module__ != "http.client":
-        raise ConfigurationError(
-            "A recorder of HTTP libraries such as vcrpy is active, but it does not see the requests of this "
-            "backend, because urllib3-future has replaced urllib3. Uninstall niquests and urllib3-future and "
-            "reinstall urllib3, or record with imgkit.RecorderPlugin."
-        )
-
-
-# The classes below would otherwise derive from the classes of the recorder.
-_refuse_recorder()
+if http.client.HTTPConnection.__module__ != "http.client":
+    # The classes below would record into its cassette for ever.
+    raise ConfigurationError(
+        "A recorder such as vcrpy is active, and urllib3-future has replaced urllib3. Close the cassette "
+        "before the first request, or uninstall niquests and urllib3-future and reinstall urllib3."
+    )
 
 
 class PlainHttpBackend:
@@ -65,7 +59,6 @@ class PlainHttpBackend:
 
     def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
         """Send a request and return the open response; see `imgkit.wire.messages.Backend.open`."""
-        _refuse_recorder()
         place = (*origin(request.url), request.public_peer_only)
         connection = self._take_idle(place)
         try:

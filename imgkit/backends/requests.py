@@ -71,7 +71,7 @@ class RequestsBackend:
     unsent_errors: tuple[type[Exception], ...] = ()
     capabilities = frozenset(CAPABILITIES) - (frozenset() if USES_HTTP_CLIENT else {"https proxy"})
     checks_peer = True
-    is_patched_by_vcrpy = True
+    is_patched_by_vcrpy = USES_HTTP_CLIENT
 
     def __init__(self, options: BackendOptions) -> None:
         options.refuse_unknown("requests")
