@@ -30,6 +30,44 @@ CREATE_FLAGS = os.O_CREAT | os.O_EXCL | NO_FOLLOW | BINARY_FLAGS
 """Create a new file; fail if the name is taken. Combine with `os.O_WRONLY` or `os.O_RDWR`."""
 
 
+def is_private(folder: Path) -> bool:
+    """Return whether no other user can write to a folder, or put another folder in its place.
+
+    The folder belongs to this user, and its parent to this user or to root. Root also accepts a folder of
+    another user, such as a volume that a container mounts, if only the owners can write to the folder and
+    to its parent. A folder that does not exist yet is as good as its parent.
+
+    Without the owners and modes of POSIX every folder counts as private.
+
+    Args:
+        folder: the folder. Its parent may be missing, too.
+    """
+    if os.name != "posix":
+        return True
+    return _is_private(_stat(folder), _stat(folder.parent), os.geteuid())
+
+
+def _is_private(folder: os.stat_result | None, parent: os.stat_result | None, user: int) -> bool:
+    """Return whether a folder is private to a user, by its status and that of its parent."""
+    if folder is not None and _is_writable_by_others(folder):
+        return False
+    owners = {status.st_uid for status in (folder, parent) if status is not None}
+    if user == 0:
+        return owners <= {0} or parent is None or not _is_writable_by_others(parent)
+    return owners <= {0, user} and (folder is None or folder.st_uid == user)
+
+
+def _is_writable_by_others(status: os.stat_result) -> bool:
+    return bool(stat.S_IMODE(status.st_mode) & (stat.S_IWGRP | stat.S_IWOTH))
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
 def write_atomically(
     path: Path,
     data: bytes | Iterable[bytes],

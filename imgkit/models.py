@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, Protocol, Ty
 from imgkit.errors import ImgkitError
 from imgkit.images.image import Image
 from imgkit.images.references import ImageReference
+from imgkit.redact import hide_members
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -95,7 +96,7 @@ class CreateImageRequest:
     svg: Mapping[str, object] | None = None
     safety_identifier: str | None = None
     user: str | None = None
-    extra_body: Mapping[str, object] | None = None
+    extra_body: Mapping[str, object] | None = field(default=None, repr=False)
     extra_headers: Mapping[str, str | None] | None = field(default=None, repr=False)
 
 
@@ -138,7 +139,7 @@ class CreateImageEditRequest:
     svg: Mapping[str, object] | None = None
     safety_identifier: str | None = None
     user: str | None = None
-    extra_body: Mapping[str, object] | None = None
+    extra_body: Mapping[str, object] | None = field(default=None, repr=False)
     extra_headers: Mapping[str, str | None] | None = field(default=None, repr=False)
 
 
@@ -165,7 +166,7 @@ class CreateImageVariationRequest:
     size: str | None = None
     response_format: str | None = None
     user: str | None = None
-    extra_body: Mapping[str, object] | None = None
+    extra_body: Mapping[str, object] | None = field(default=None, repr=False)
     extra_headers: Mapping[str, str | None] | None = field(default=None, repr=False)
 
 
@@ -201,12 +202,13 @@ def resolve_model(request: ImageRequest, default: str | None) -> str | None:
 
 
 def sent_parameters(request: ImageRequest) -> dict[str, object]:
-    """Return the set parameters of a request, without prompt, model, images and headers.
+    """Return the set parameters of a request, without prompt, model, images, headers and secrets.
 
-    Headers are left out because they may hold secrets.
+    >>> sent_parameters(CreateImageRequest(prompt="a fox", extra_body={"api_key": "s3cr3t", "seed": 5}))
+    {'extra_body': {'api_key': '…', 'seed': 5}}
     """
     return {
-        name: value
+        name: hide_members(value) if name == "extra_body" else value
         for name in field_names(type(request))
         if name not in _CONTENT_FIELDS and (value := getattr(request, name)) is not None
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 SENSITIVE_HEADERS = frozenset(
@@ -29,6 +29,19 @@ _USERINFO = re.compile(r"//[^/\s@'\"]+@")
 # The lookbehind lets each word start once, so the search takes linear time.
 _QUERY = re.compile(r"""(?<![^\s?'"])([^\s?'"]*)\?([^\s'"]+)""")
 _SENSITIVE_NAME = re.compile(r"auth|token|secret|key|cookie|session|passw|signature|credential")
+_SECRET_WORDS = frozenset(
+    [
+        *("auth", "authentication", "authorization", "bearer", "cookie", "cookies", "credential"),
+        *("credentials", "jwt", "key", "keys", "passphrase", "passwd", "password", "pwd", "secret"),
+        *("secrets", "session", "sig", "signature", "token", "tokens"),
+    ]
+)
+_SECRET_ENDINGS = (
+    *("accesskey", "apikey", "authkey", "passkey", "password", "privatekey", "secret", "secretkey"),
+    "token",
+)
+# The words of snake_case, kebab-case and camelCase.
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 MESSAGE_LIMIT = 600
@@ -84,6 +97,16 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash((Secret, self._value))
+
+
+def wrap_key(value: Any) -> Any:
+    """Return text as a `Secret`, and bytes as empty bytes. Other values stay.
+
+    Tracebacks may show local variables, and an error about bytes needs only their type.
+    """
+    if isinstance(value, str):
+        return Secret(value)
+    return type(value)() if isinstance(value, bytes | bytearray) else value
 
 
 def _to_bytes(secret: Secret) -> bytes:
@@ -186,6 +209,160 @@ def is_sensitive_header(name: str) -> bool:
 def is_secret_name(name: str) -> bool:
     """Return whether a lower-case name suggests a credential."""
     return _SENSITIVE_NAME.search(name) is not None
+
+
+def is_secret_member(name: str) -> bool:
+    """Return whether a word in the name of a JSON member suggests a credential.
+
+    Example::
+
+        >>> [is_secret_member(name) for name in ("api_key", "userToken", "keywords", "author")]
+        [True, True, False, False]
+    """
+    return any(
+        word in _SECRET_WORDS or word.endswith(_SECRET_ENDINGS)
+        for word in map(str.lower, _WORD.findall(name))
+    )
+
+
+def list_credentials(value: str) -> list[str]:
+    """Return the credentials in the value of a secret header, the whole value first.
+
+    Example::
+
+        >>> list_credentials("Basic dTpwYXNzd29yZA==")
+        ['dTpwYXNzd29yZA==', 'u:password', 'password']
+        >>> list_credentials("token-1, token-2")
+        ['token-1, token-2', 'token-1', 'token-2']
+
+    Args:
+        value: one credential with or without a scheme, or a list of them.
+    """
+    found: list[str] = []
+    for element in re.split(r"[,;]", value):
+        scheme, _, rest = element.strip().partition(" ")
+        for word in rest.split() or [scheme]:
+            content = word.partition("=")[2].strip('"')
+            found += [word, content] if content.strip("=") else [word]
+        if scheme.lower() == "basic" and (pair := _decode_basic(rest)) is not None:
+            found += [pair, pair.partition(":")[2]]
+    is_single = re.fullmatch(r"[A-Za-z]+ [^\s,;]+", value) is not None
+    return [text for text in dict.fromkeys(([] if is_single else [value]) + found) if text]
+
+
+def _decode_basic(text: str) -> str | None:
+    from base64 import b64decode
+
+    try:
+        return b64decode(text.strip()).decode("utf-8", "surrogateescape")
+    except ValueError:
+        return None
+
+
+def hide_members(value: Any, name: str = "") -> Any:
+    """Return a copy of a JSON value with ``…`` in place of each value under a secret name.
+
+    Numbers stay: ``max_tokens`` is no credential.
+
+    Example::
+
+        >>> hide_members({"api_key": "s3cr3t", "max_tokens": 5, "auth": {"user": "me"}})
+        {'api_key': '…', 'max_tokens': 5, 'auth': {'user': '…'}}
+
+    Args:
+        value: a JSON value.
+        name: name of the member that holds it.
+    """
+    if isinstance(value, Mapping):
+        hides = is_secret_member(name)
+        return {key: hide_members(inner, name if hides else str(key)) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [hide_members(inner, name) for inner in value]
+    is_number = value is None or isinstance(value, int | float)
+    return value if is_number or not is_secret_member(name) else "…"
+
+
+def list_secret_members(value: Any, name: str = "") -> list[Secret]:
+    """Return the texts that `hide_members` hides."""
+    if isinstance(value, Mapping):
+        hides = is_secret_member(name)
+        return [
+            secret
+            for key, inner in value.items()
+            for secret in list_secret_members(inner, name if hides else str(key))
+        ]
+    if isinstance(value, list | tuple):
+        return [secret for inner in value for secret in list_secret_members(inner, name)]
+    if isinstance(value, bytes) and is_secret_member(name):
+        value = value.decode("utf-8", "surrogateescape")
+    return [Secret(value)] if isinstance(value, str) and is_secret_member(name) else []
+
+
+def hide_json_members(text: str) -> str:
+    """Return JSON text with the texts under secret names hidden; any other text stays as it is.
+
+    Example::
+
+        >>> hide_json_members('{"seed": 5, "token": "t0ken"}')
+        '{"seed":5,"token":"…"}'
+    """
+    import json
+
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if not list_secret_members(value):
+        return text
+    return json.dumps(hide_members(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+class PrivateDict(dict[str, Any]):
+    """A dictionary whose repr hides the texts under secret names.
+
+    Example::
+
+        >>> PrivateDict({"api_key": "s3cr3t", "seed": 5})
+        {'api_key': '…', 'seed': 5}
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(hide_members(dict(self)))
+
+
+class HiddenDict(dict[str, Any]):
+    """A dictionary whose repr shows no value.
+
+    Example::
+
+        >>> HiddenDict({"authorization": "Bearer s3cr3t"})
+        {'authorization': '…'}
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(dict.fromkeys(self, "…"))
+
+
+def escape_control(text: str) -> str:
+    r"""Return text with escapes in place of control and direction-changing characters.
+
+    Line breaks and tabs stay.
+
+    Example::
+
+        >>> print(escape_control("a\x1b[31mb\u202ec"))
+        a\x1b[31mb\u202ec
+    """
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def mask_control(text: str) -> str:
+    """Return text with blanks in place of control and direction-changing characters."""
+    return _CONTROL.sub(" ", text)
 
 
 def format_suggestion(word: str, known: Iterable[str]) -> str:

@@ -6,10 +6,10 @@ import os
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, cast
 
 from imgkit.core.config import ServiceConfig, check_seconds
-from imgkit.core.core import Setup, build_core
+from imgkit.core.core import Core, Setup, build_core
 from imgkit.core.interception import intercept_call
 from imgkit.core.operations import ImageOperations, ImageT, ResponseT, StreamT
 from imgkit.default_plugins.auth import ProviderAuth, check_encryption
@@ -34,6 +34,10 @@ _ARGUMENTS = ServiceConfig._fields
 
 class ServiceBase(ImageOperations[ResponseT, StreamT, ImageT]):
     """The common part of `ImageService` and `AsyncImageService`."""
+
+    # For the repr of a service whose constructor has failed.
+    _core: Core = cast(Core, None)
+    _closed = False
 
     def __init__(
         self,
@@ -122,16 +126,18 @@ model='gpt-image-2')
             ConfigurationError: an argument is wrong, or the backend would ignore it; the message names
                 it and a remedy.
         """
-        arguments = {name: value for name, value in locals().items() if name in _ARGUMENTS}
-        if unknown:
+        config = ServiceConfig.from_arguments(locals())
+        unknown_names = list(unknown)
+        # Tracebacks may show the variables of this frame.
+        del api_key, base_url, proxy, client_options, unknown
+        if unknown_names:
             problems = (
                 f"{name} is no argument of {type(self).__name__}{format_suggestion(name, _ARGUMENTS)}"
-                for name in unknown
+                for name in unknown_names
             )
             raise ConfigurationError("; ".join(problems))
-        self._closed = False
         self._swap_lock = threading.Lock()
-        self._core = build_core(ServiceConfig(**arguments), list_default_plugins, self._make_fetcher())
+        self._core = build_core(config, list_default_plugins, self._make_fetcher())
         self._connect()
 
     @property
@@ -207,7 +213,7 @@ model='gpt-image-2')
         if core.resources.recorders:
             from imgkit.core.recording import record_traffic
 
-            flow = record_traffic(flow, core.resources.recorders)
+            flow = record_traffic(flow, core.resources.recorders, core.sent)
         reaches_network = core.target.host_class != "offline"
         if not reaches_network and core.options.client_options.keys() & {"fixtures", "simulate"}:
             return flow  # the test has said where its replies come from
@@ -219,7 +225,8 @@ model='gpt-image-2')
         return DriverTransfer(total_s, limits.connect_timeout_s, limits.read_timeout_s)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._core!r}{', closed' if self._closed else ''})"
+        core = "incomplete" if self._core is None else repr(self._core)
+        return f"{type(self).__name__}({core}{', closed' if self._closed else ''})"
 
 
 def list_default_plugins(setup: Setup) -> list[object]:

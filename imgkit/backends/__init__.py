@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from imgkit.backends.requests import RequestsBackend as RequestsBackend
     from imgkit.backends.sockets import proxy_authorization as proxy_authorization
     from imgkit.backends.sockets import tls_context as tls_context
+    from imgkit.wire.capabilities import CAPABILITIES as CAPABILITIES
     from imgkit.wire.decoding import ContentDecoder as ContentDecoder
-    from imgkit.wire.messages import CAPABILITIES as CAPABILITIES
     from imgkit.wire.messages import AsyncBackend as AsyncBackend
     from imgkit.wire.messages import AsyncReply as AsyncReply
     from imgkit.wire.messages import Backend as Backend
@@ -34,9 +34,9 @@ _EXPORTS = {
     "imgkit.backends.offline": ("OfflineBackend",),
     "imgkit.backends.requests": ("RequestsBackend",),
     "imgkit.backends.sockets": ("proxy_authorization", "tls_context"),
+    "imgkit.wire.capabilities": ("CAPABILITIES",),
     "imgkit.wire.decoding": ("ContentDecoder",),
     "imgkit.wire.messages": (
-        "CAPABILITIES",
         "AsyncBackend",
         "AsyncReply",
         "Backend",

@@ -19,8 +19,8 @@ from imgkit.backends.sockets import close_inherited_sockets, tls_context
 from imgkit.errors import DownloadBlockedError
 from imgkit.redact import safe_url
 from imgkit.wire.addresses import BLOCKED_HINT, NOT_PUBLIC, is_public
+from imgkit.wire.capabilities import CAPABILITIES
 from imgkit.wire.messages import (
-    CAPABILITIES,
     AsyncReply,
     BackendOptions,
     Body,

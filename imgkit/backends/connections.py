@@ -178,17 +178,22 @@ class _HttpsPool(_PoolMixin, urllib3.HTTPSConnectionPool):
         return _HttpsConnection if current is _HTTPS else current
 
 
-class _QueryFilter(logging.Filter):
-    """Removes the queries of signed URLs from urllib3's log records of this thread's request."""
+class _LogFilter(logging.Filter):
+    """Removes from urllib3's log records what may grant access, for the request of this thread.
+
+    These are queries, the paths of downloads, and the lines of a broken head, which may repeat a key.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         if current_request.context is not None:
-            record.msg, record.args = scrub(re.sub(r"\?[^\s\"]*", "?…", record.getMessage()), limit=2000), ()
+            text = record.getMessage().partition(", unparsed data:")[0]
+            text = re.sub(r'"GET \S+', '"GET …', re.sub(r"\?[^\s\"]*", "?…", text))
+            record.msg, record.args, record.exc_info = scrub(text, limit=2000), (), None
         return True
 
 
 for _name in ("urllib3.connectionpool", "urllib3.connection"):
-    logging.getLogger(_name).addFilter(_QueryFilter())
+    logging.getLogger(_name).addFilter(_LogFilter())
 
 POOL_CLASSES: dict[str, type[urllib3.HTTPConnectionPool]] = {"http": _HttpPool, "https": _HttpsPool}
 """urllib3's pool classes, by scheme."""

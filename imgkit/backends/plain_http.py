@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 from imgkit.backends.dialing import SEND_GAP_S, SinglePacketMixin, StrictResponse, dial, open_sockets
 from imgkit.backends.sockets import close_inherited_sockets, proxy_authorization, tls_context
 from imgkit.errors import ConfigurationError
+from imgkit.wire.capabilities import CAPABILITIES
 from imgkit.wire.decoding import ContentDecoder
-from imgkit.wire.messages import CAPABILITIES, BackendOptions, Head, HttpRequest, Reply, whole_or_blocks
+from imgkit.wire.messages import BackendOptions, Head, HttpRequest, Reply, whole_or_blocks
 from imgkit.wire.transfer import Transfer
 from imgkit.wire.urls import origin
 

@@ -28,8 +28,9 @@ from urllib3.util import Retry, Timeout
 from imgkit.backends.connections import POOL_CLASSES, USES_HTTP_CLIENT, RequestContext, current_request
 from imgkit.backends.dialing import open_sockets
 from imgkit.backends.sockets import close_inherited_sockets, tls_context
+from imgkit.redact import HiddenDict
+from imgkit.wire.capabilities import CAPABILITIES
 from imgkit.wire.messages import (
-    CAPABILITIES,
     Backend,
     BackendOptions,
     ForkAware,
@@ -154,7 +155,7 @@ class RequestsBackend:
             return self._adapter
 
 
-class _LowerCaseHeaders(dict[str, str]):
+class _LowerCaseHeaders(HiddenDict):
     """Headers by lower-case name for requests' adapter; requests' own class is ten times slower."""
 
     def __contains__(self, name: object) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, TypeVarTuple
 
 from imgkit.errors import ImgkitError
 from imgkit.plugins.table import PluginSource, call_plugin
+from imgkit.wire.secret_filter import NO_SECRETS, SecretFilter
 
 if TYPE_CHECKING:
     from imgkit.models import ImageRequest, ImagesResponse
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from imgkit.plugins.protocols import Ledger, Reservation
     from imgkit.plugins.resources import Resource
     from imgkit.wire.messages import Head
+    from imgkit.wire.spool_filter import SpoolFilter
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
@@ -38,6 +40,7 @@ class ReservationGroup:
         self.problems: list[str] = []
         self._open: list[tuple[PluginSource, Reservation]] = []
         self._has_images = False
+        self._filter: SpoolFilter | None = None
         self._process: int | None = None  # a forked child ends nothing for its parent
 
     @property
@@ -77,21 +80,38 @@ class ReservationGroup:
             raise
         return group
 
-    def begin(self, head: Head) -> None:
-        """Record that a 2xx reply begins to arrive."""
+    def begin(self, head: Head, secrets: SecretFilter = NO_SECRETS) -> None:
+        """Record that a 2xx reply begins to arrive.
+
+        Args:
+            head: its status and headers.
+            secrets: removes from its text what nobody may keep.
+        """
+        from imgkit.wire.spool_filter import SpoolFilter  # only spools load it
+
+        self._filter = SpoolFilter(secrets)
         for source, spool in self._spools():
             self._call_ledger(source, spool.begin, head)
 
     def write(self, chunks: Sequence[tuple[str, bytes]]) -> None:
         """Keep chunks of a reply: each is the name of its part, and its bytes."""
+        self._write(chunks if self._filter is None else self._filter.clean(chunks))
+
+    def _write(self, chunks: Sequence[tuple[str, bytes]]) -> None:
         for part, data in chunks:
             self._has_images = self._has_images or part != "reply" or b'"url"' in data
             for source, spool in self._spools():
                 self._call_ledger(source, spool.write, part, data)
 
+    def _write_rest(self) -> None:
+        """Keep the text that the filter has held back."""
+        if self._filter is not None:
+            self._write(self._filter.close())
+
     def finish(self, chunks: Sequence[tuple[str, bytes]]) -> None:
         """Keep the last chunks of a reply and record its end."""
         self.write(chunks)
+        self._write_rest()
         for source, spool in self._spools():
             self._call_ledger(source, spool.complete)
 
@@ -105,6 +125,8 @@ class ReservationGroup:
 
         ``error.spool_path`` and a note name the place where the reply is kept.
         """
+        if self._process == os.getpid():
+            self._write_rest()
         kept = [
             self._call_ledger(source, _keep_reply, reservation, error, response)
             for source, reservation in self._take()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from imgkit.cache.leases import MAX_RECORD_BYTES, LeaseFolder, release_unused, to_json
 from imgkit.errors import ConfigurationError
-from imgkit.files import open_regular_file, write_atomically
+from imgkit.files import is_private, open_regular_file, write_atomically
 from imgkit.locks import FileLock
 from imgkit.plugins.protocols import Busy, Entry, Failure, Hit, Lease, LeaseResult
 
@@ -328,12 +327,9 @@ class _OpenEntry:
 
 
 def _check_private(folder: Path) -> None:
-    """Raise an error if other users may write to the folder."""
-    if os.name != "posix":
-        return
-    info = folder.stat()
-    if info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) & 0o022:
+    """Raise an error if other users may write to a cache."""
+    if not is_private(folder):
         raise ConfigurationError(
-            f"Other users can write to {str(folder)!r}, so it is unsafe as a cache. "
-            f"Run `chmod 700 {str(folder)!r}` or pass another folder."
+            f"Other users can write to {str(folder)!r}, or own it or its parent, so it is unsafe as a cache. "
+            f"Run `chmod 700 {str(folder)!r}` as its owner, or pass another folder."
         )

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Mapping
+from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
-from imgkit.redact import is_secret_name
-
-_MIN_KEY_CHARACTERS = 16
-"""Shorter credentials may be ordinary words, such as the key of a test."""
+from imgkit.redact import Secret, is_secret_name, list_credentials
+from imgkit.wire.secret_filter import SecretFilter
+from imgkit.wire.secret_finder import MIN_SECRET_LENGTH
 
 _WORD_STARTS = (
     rb"(?<![A-Za-z0-9]%s)",
@@ -29,6 +29,9 @@ def _compile_key(prefix: bytes, rest: bytes) -> re.Pattern[bytes]:
     before = b"|".join(start % prefix for start in _WORD_STARTS)
     return re.compile(b"(" + prefix + b")(?:" + before + b")(?!scrubbed\\b)" + rest)
 
+
+_QUERY_LENGTH = 8
+"""Shorter values in a query may be ordinary words."""
 
 _KEY_CHARACTERS = rb"[A-Za-z0-9]{20,}"
 _VENDOR_KEYS = (
@@ -82,36 +85,54 @@ def collect_sent_keys(headers: Mapping[str, str | bytes], secret: Container[str]
         secret: Further names of headers that carry keys, in lower case.
     """
     values = (
-        value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+        value if isinstance(value, str) else value.decode("utf-8", "replace")
         for name, value in headers.items()
         if name.lower() in secret or is_secret_name(name.lower())
     )
-    # The key follows a scheme such as "Bearer", if the value has one.
-    words = (value.split()[-1] for value in values if value.strip())
-    return frozenset(word for word in words if len(word) >= _MIN_KEY_CHARACTERS)
+    words = (word.encode("utf-8", "surrogateescape") for value in values for word in list_credentials(value))
+    return frozenset(word for word in words if len(word) >= MIN_SECRET_LENGTH)
+
+
+def collect_query_keys(method: str, url: str) -> frozenset[bytes]:
+    """Return the long values in the query of a download: they may sign its URL, and stores repeat them.
+
+    Args:
+        method: "GET" for a download.
+        url: The URL of the request.
+    """
+    query = urlsplit(url).query if method == "GET" else ""
+    values = [*(value for _, value in parse_qsl(query)), *([] if "=" in query else [unquote_plus(query)])]
+    return frozenset(
+        value.encode("utf-8", "surrogatepass") for value in values if len(value) >= _QUERY_LENGTH
+    )
 
 
 def remove_keys(text: bytes, keys: Iterable[bytes]) -> bytes:
-    """Return a reply's text without the keys that the request carried.
+    """Return a reply's text without the keys that the request carried, in any usual spelling.
 
     Args:
-        text: Text that the server may have copied keys into.
+        text: Text that the server may have copied keys into. JSON stays JSON, and images stay whole.
         keys: The credentials, as `collect_sent_keys` returns them.
     """
     for key in sorted(keys, key=len, reverse=True):
         scrubbed = scrub_keys(key)
-        text = text.replace(key, b"scrubbed" if scrubbed == key else scrubbed)
-    return text
+        if scrubbed != key:
+            text = text.replace(key, scrubbed)
+    return _build_filter(keys).clean_bytes(text)
 
 
 def remove_keys_from_headers(headers: Mapping[str, str], keys: Iterable[bytes]) -> dict[str, str]:
     """Return a reply's headers without the keys that the request carried.
 
     Args:
-        headers: Headers that the server may have copied keys into.
+        headers: Headers that the server may have copied keys into, in any case.
         keys: The credentials, as `collect_sent_keys` returns them.
     """
+    secrets = _build_filter(keys)
     return {
-        name: remove_keys(value.encode("utf-8", "surrogateescape"), keys).decode("utf-8", "surrogateescape")
-        for name, value in headers.items()
+        name: secrets.clean_headers({name.lower(): value})[name.lower()] for name, value in headers.items()
     }
+
+
+def _build_filter(keys: Iterable[bytes]) -> SecretFilter:
+    return SecretFilter((Secret(key.decode("utf-8", "replace")) for key in keys), mark="scrubbed")

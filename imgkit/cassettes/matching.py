@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from imgkit.cassettes.bodies import parse_boundary
-from imgkit.cassettes.scrubbing import scrub_body, scrub_url
+from imgkit.cassettes.scrubbing import hide_secret_members, scrub_body, scrub_url
 from imgkit.redact import scrub
 
 _NAME = re.compile(rb'name="([^"]*)"')
@@ -51,7 +51,7 @@ def parse_fields(content_type: str, body: bytes) -> dict[str, str]:
     >>> parse_fields("application/json", b'{"n": 2}')
     {'n': '2'}
     """
-    body = scrub_body(body, content_type)
+    body = scrub_body(hide_secret_members(body, content_type), content_type)
     boundary = parse_boundary(content_type)
     if boundary is not None:
         return _parse_form(body, b"--" + boundary)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import parse_qsl, quote, unquote_plus, urlsplit, urlunsplit
 
-from imgkit.cassettes.api_keys import remove_keys, scrub_keys
-from imgkit.cassettes.bodies import map_parts
+from imgkit.cassettes.api_keys import remove_keys, remove_keys_from_headers, scrub_keys
+from imgkit.cassettes.bodies import map_parts, parse_boundary
 from imgkit.images.sniff import sniff
-from imgkit.redact import is_sensitive_header
+from imgkit.redact import Secret, hide_json_members, hide_members, is_sensitive_header, list_secret_members
 
 REQUEST_ID = "req_scrubbed"
 
@@ -25,6 +25,7 @@ _SECRET_PARAMETERS = re.compile(r"key|token|sig|secret|credential|password|auth"
 _SCRUBBED = re.compile(r"scrubbed-[0-9a-f]{8}")
 _URL = re.compile(rb'https?:(?:\\?/){2}[^"\s<>?]*\?[^"\s<>]*')
 _USERINFO = re.compile(rb'(https?:(?:\\?/){2})[^"\s<>?/\\@]+@')
+_FIELD_NAME = re.compile(rb'name="([^"]*)"')
 _TEXT = re.compile(r"json|^text/|^multipart/form-data")
 
 
@@ -84,6 +85,69 @@ def scrub_body(body: bytes, content_type: str) -> bytes:
     return map_parts(body, content_type, lambda part: part if sniff(part[:1024]) else scrub_text(part))
 
 
+def hide_secret_members(body: bytes, content_type: str) -> bytes:
+    """Return a request's body with ``…`` in place of each text under a secret name, such as "api_key".
+
+    >>> hide_secret_members(b'{"token":"t0ken"}', "application/json").decode()
+    '{"token":"…"}'
+    """
+
+    def hide(name: str, text: str) -> str:
+        return hide_json_members(hide_members(text, name))
+
+    return _map_members(body, content_type, hide)
+
+
+def collect_body_keys(body: bytes, content_type: str) -> frozenset[bytes]:
+    """Return the texts that `hide_secret_members` hides.
+
+    >>> collect_body_keys(b'{"token":"t0ken"}', "application/json")
+    frozenset({b't0ken'})
+    """
+    found: list[Secret] = []
+
+    def collect(name: str, text: str) -> str:
+        found.extend(list_secret_members(text, name))
+        try:
+            found.extend(list_secret_members(json.loads(text)))
+        except (ValueError, RecursionError):
+            return text
+        return text
+
+    _map_members(body, content_type, collect)
+    return frozenset(secret.reveal().encode("utf-8", "surrogatepass") for secret in found)
+
+
+def _map_members(body: bytes, content_type: str, change: Callable[[str, str], str]) -> bytes:
+    """Return a request's body with its text changed, or with the text of each field of a form.
+
+    Args:
+        body, content_type: The body.
+        change: Takes the name of a field, "" for the whole body, and its text.
+    """
+    boundary = parse_boundary(content_type)
+    if boundary is not None:
+        delimiter = b"--" + boundary
+        return delimiter.join(_map_field(part, change) for part in body.split(delimiter))
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        return body
+    return change("", text).encode("utf-8", "surrogatepass")
+
+
+def _map_field(part: bytes, change: Callable[[str, str], str]) -> bytes:
+    head, separator, content = part.partition(b"\r\n\r\n")
+    name = _FIELD_NAME.search(head)
+    if name is None or b"filename=" in head:
+        return part
+    text = content.removesuffix(b"\r\n").decode("utf-8", "surrogateescape")
+    changed = change(name[1].decode("utf-8", "replace"), text)
+    return (
+        part if changed == text else head + separator + changed.encode("utf-8", "surrogateescape") + b"\r\n"
+    )
+
+
 def scrub_reply(
     headers: Mapping[str, str], body: bytes, keys: Iterable[bytes] = ()
 ) -> tuple[dict[str, str], bytes]:
@@ -100,6 +164,7 @@ def scrub_reply(
         if not is_private(name) or name.lower().endswith("request-id")
     }
     kind = next((value for name, value in recorded_headers.items() if name.lower() == "content-type"), "")
+    keys = frozenset(keys)
     scrubbed = scrub_body(remove_keys(body, keys), kind)
     for name, value in recorded_headers.items():
         if name.lower().endswith("request-id"):
@@ -110,7 +175,7 @@ def scrub_reply(
             recorded_headers[name] = str(len(scrubbed))
         else:
             recorded_headers[name] = _scrub_header(value)
-    return recorded_headers, scrubbed
+    return remove_keys_from_headers(recorded_headers, keys), scrubbed
 
 
 def _scrub_header(value: str | bytes) -> str:

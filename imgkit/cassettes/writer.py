@@ -82,7 +82,7 @@ def build_interaction(
     recorded_headers, reply = scrubbing.scrub_reply(recorded_headers, reply)
     if "content-length" in recorded_headers:
         recorded_headers["content-length"] = str(len(reply))
-    request_body = scrubbing.scrub_body(body, request_type)
+    request_body = scrubbing.scrub_body(scrubbing.hide_secret_members(body, request_type), request_type)
     reply_type = recorded_headers.get("content-type", "")
     return {
         "request": {

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+from imgkit.redact import escape_control, mask_control
 
 
 class OutputError(Exception):
@@ -18,7 +17,7 @@ def print_message(text: str) -> None:
     if sys.stderr is None:  # print(file=None) would write to standard output
         return
     try:
-        sys.stderr.write(_CONTROL.sub(" ", text) + "\n")
+        sys.stderr.write(mask_control(text) + "\n")
         sys.stderr.flush()
     except (OSError, ValueError):
         return  # no other stream is left for a complaint
@@ -48,9 +47,12 @@ def write_bytes(data: bytes) -> int:
 
 
 def write_text(text: str) -> int:
-    """Write text to standard output; characters outside its encoding become escapes."""
+    """Write text to standard output.
+
+    Control and direction-changing characters, and those outside its encoding, become escapes.
+    """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return write_bytes(text.encode(encoding, "backslashreplace"))
+    return write_bytes(escape_control(text).encode(encoding, "backslashreplace"))
 
 
 def write_paths(paths: list[str]) -> int:

@@ -15,7 +15,7 @@ from imgkit.errors import ConfigurationError
 from imgkit.models import HostClass
 from imgkit.plugins.hookspecs import BackendSpec
 from imgkit.providers.base import Provider, Target
-from imgkit.redact import safe_url
+from imgkit.redact import PrivateDict, Secret, safe_url, wrap_key
 from imgkit.wire.messages import AsyncBackend, Backend
 from imgkit.wire.urls import can_be_host, check_base_url, origin
 
@@ -45,15 +45,15 @@ class Limits(NamedTuple):
 
 
 class ServiceConfig(NamedTuple):
-    """The arguments of a service, as its caller gave them.
+    """The arguments of a service, as its caller gave them. Those that may hold a secret are wrapped.
 
     `imgkit.ImageService` documents each of them. The limits are None where the caller gave none.
     """
 
     backend: str | Backend | AsyncBackend | None = None
     provider: str | Provider | None = None
-    api_key: str | Callable[[], str] | None = None
-    base_url: str | None = None
+    api_key: Secret | Callable[[], str] | None = None
+    base_url: Secret | None = None
     organization: str | None = None
     project: str | None = None
     model: str | None = None
@@ -63,7 +63,7 @@ class ServiceConfig(NamedTuple):
     max_reply_bytes: int | None = None
     max_download_bytes: int | None = None
     download_origins: Sequence[str] = ()
-    proxy: str | None = None
+    proxy: Secret | None = None
     ca: object = None
     use_env_proxy: bool = False
     reuse_connections: bool = False
@@ -77,6 +77,16 @@ class ServiceConfig(NamedTuple):
     fixtures: str | PathLike[str] | None = None
     strict: bool = True
     client_options: Mapping[str, object] | None = None
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> ServiceConfig:
+        """Return the configuration that `arguments` hold, perhaps among other variables."""
+        given = {name: arguments[name] for name in cls._fields}
+        for name in ("api_key", "base_url", "proxy"):
+            given[name] = wrap_key(given[name])
+        if isinstance(given["client_options"], Mapping):
+            given["client_options"] = PrivateDict(given["client_options"])
+        return cls(**given)
 
     def __repr__(self) -> str:
         return "ServiceConfig(…)"  # a key may be among the arguments
@@ -181,9 +191,14 @@ def resolve_target(provider: Provider, spec: BackendSpec, config: ServiceConfig)
             return os.environ.get(provider.env.get(name, ""), "").strip() or None
         return _check_header_value(name, value)
 
+    def url_setting() -> Secret | None:
+        value = os.environ.get(provider.env.get("base_url", ""), "").strip()
+        return Secret(value) if value else None
+
     is_given = config.base_url is not None
     source = "base_url" if is_given else provider.env.get("base_url", "base_url")
-    url = config.base_url if is_given else setting("base_url")
+    # Wrapped, because it may hold a password by mistake.
+    url: Secret | None = config.base_url if is_given else url_setting()
     if url is None and not provider.base_url:
         raise ConfigurationError(
             "This provider has no base URL of its own. Give one"
@@ -233,11 +248,22 @@ def resolve_proxy(config: ServiceConfig, base_url: str) -> str | None:
         if proxy_bypass(f"{host}:{port}"):
             return None
         source, proxies = f"{scheme.upper()}_PROXY", getproxies()
-        proxy = proxies.get(scheme) or proxies.get("all")
-        if proxy is None:
+        environment_proxy = proxies.get(scheme) or proxies.get("all")
+        if environment_proxy is None:
             return None
-    if not isinstance(proxy, str) or not re.match(r"https?://[^\s/]", proxy):
+        proxy = Secret(environment_proxy)
+        del proxies, environment_proxy
+    if not isinstance(proxy, Secret) or not _is_proxy(proxy.reveal()):
         raise ConfigurationError(
             f"{source} must be the URL of an HTTP proxy, such as 'http://proxy.example:3128'.", field=source
         )
-    return proxy
+    return proxy.reveal()
+
+
+def _is_proxy(url: str) -> bool:
+    """Return whether a text is the URL of an HTTP proxy."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

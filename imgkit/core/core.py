@@ -22,6 +22,7 @@ from imgkit.core.config import (
     resolve_target,
 )
 from imgkit.core.interception import DeferredBackend, is_intercepting
+from imgkit.core.sent_secrets import SentSecrets, list_service_secrets
 from imgkit.errors import ConfigurationError, UnknownBackendError, UnknownProviderError
 from imgkit.models import Estimate, ImageRequest, resolve_model
 from imgkit.plugins.hookspecs import BackendSpec, ProviderSpec, ServiceSettings
@@ -29,7 +30,7 @@ from imgkit.plugins.registry import PluginList, build_hook_table, find_spec, reg
 from imgkit.plugins.resources import PluginResources, build_resources
 from imgkit.plugins.table import HookTable, NamedSpec
 from imgkit.providers.base import Provider, Target, check_provider
-from imgkit.redact import safe_url
+from imgkit.redact import PrivateDict, safe_url
 from imgkit.wire.messages import AsyncBackend, Backend, BackendOptions
 
 DEFAULT_BACKEND = "offline"
@@ -71,6 +72,7 @@ class Core(NamedTuple):
         members: the plugins.
         resources: blocking resources that the plugins provide.
         fetches_anywhere: result URLs outside the API's origin may be fetched.
+        sent: the secrets that requests carried.
         download_origins: origins whose result URLs may be fetched in any case.
         fetch: fetches the bytes behind a URL for ``image.data``; None under the async service.
     """
@@ -90,6 +92,7 @@ class Core(NamedTuple):
     members: PluginList
     resources: PluginResources
     fetches_anywhere: bool
+    sent: SentSecrets
     download_origins: frozenset[tuple[str, str, int]] = frozenset()
     fetch: Callable[[str], bytes] | None = None
 
@@ -137,7 +140,7 @@ def build_core(
     )
     target = resolve_target(provider, spec, config)
     state_folder = resolve_state_folder(config.state_folder)
-    client_options = {**(config.client_options or {}), **_offline_options(config, spec)}
+    client_options = PrivateDict({**(config.client_options or {}), **_offline_options(config, spec)})
     is_replay = spec.name == DEFAULT_BACKEND and client_options.get("fixtures") is not None
     defaults = list_default_plugins(Setup(config, provider, target, members, state_folder, is_replay))
     catalogue = Catalogue(provider_name, provider.model_facts, load_own_facts(config.models))
@@ -182,6 +185,7 @@ def build_core(
         # A backend that reaches no network answers any URL by itself.
         fetches_anywhere=(spec.checks_peer and options.proxy is None) or not spec.reaches_network,
         download_origins=parse_download_origins(config.download_origins),
+        sent=SentSecrets(list_service_secrets(config, options.proxy)),
         fetch=fetch,
     )
 

@@ -14,6 +14,7 @@ from imgkit.core.interception import can_answer_locally
 from imgkit.errors import (
     DownloadBlockedError,
     DownloadError,
+    ImgkitError,
     LinkExpiredError,
     NotSentError,
     TransportError,
@@ -53,6 +54,22 @@ class FailedAttempt(NamedTuple):
 
 
 def fetch_image(core: Core, url: str, deadline: float) -> Flow[bytes]:
+    """Return the bytes of the image at a result URL, as `_fetch_image` does.
+
+    No error shows a key that the server has put into the URL.
+    """
+    flow = _fetch_image(core, url, deadline)
+    del url  # tracebacks may show local variables
+    try:
+        return (yield from flow)
+    except ImgkitError as error:
+        core.sent.all.clean_error(error)
+        # The frames below hold the URL, which grants access.
+        error.__traceback__ = None
+        raise
+
+
+def _fetch_image(core: Core, url: str, deadline: float) -> Flow[bytes]:
     """Return the bytes of the image at a result URL.
 
     imgkit fetches https URLs whose connected peer is globally routable, URLs of the API's own origin, of
@@ -121,7 +138,7 @@ def _fetch_once(core: Core, url: str) -> Flow[bytes | FailedAttempt]:
                 from_public = from_public or request.public_peer_only
                 continue
             if head.status != 200:
-                return (yield from _read_refusal(url, head, secrets))
+                return (yield from _read_refusal(core, url, head, secrets))
             return (yield from _read_image(core, url, head, secrets))
         except TransportError as error:
             problem = (
@@ -188,7 +205,7 @@ def _extract_reason(error: TransportError) -> str:
     return text.removeprefix("The outcome is unknown: ")
 
 
-def _read_refusal(url: str, head: Head, secrets: tuple[str, ...]) -> Flow[FailedAttempt]:
+def _read_refusal(core: Core, url: str, head: Head, secrets: tuple[str, ...]) -> Flow[FailedAttempt]:
     """Read an error reply of the store, and tell its reason.
 
     Raises:
@@ -197,7 +214,7 @@ def _read_refusal(url: str, head: Head, secrets: tuple[str, ...]) -> Flow[Failed
     """
     from imgkit.core.store_errors import find_past_expiry, read_reason, says_expired
 
-    reason = read_reason((yield from _read_start()))
+    reason = read_reason(core.sent.all.clean_bytes((yield from _read_start())))
     quoted = scrub(reason, secrets, limit=400).rstrip(". ")
     answer = f"HTTP {head.status}: {quoted}" if quoted else f"HTTP {head.status}"
     if head.status >= 500 or head.status in (408, 429):
@@ -256,7 +273,8 @@ def _read_image(core: Core, url: str, head: Head, secrets: tuple[str, ...]) -> F
     if kind is None:
         from imgkit.core.store_errors import read_reason
 
-        start = scrub(read_reason(content[:REASON_BYTES]), secrets, limit=200)
+        content = core.sent.all.clean_bytes(content[:REASON_BYTES])
+        start = scrub(read_reason(content), secrets, limit=200)
         shown = start or scrub(content[:300].decode("utf-8", "replace"), secrets, limit=200)
         raise DownloadError(f"{safe_url(url)} holds no image but {shown!r}.")
     if not has_end(kind, len(content), lambda size, position: content[position : position + size]):

@@ -10,7 +10,7 @@ from imgkit.core.core import Core
 from imgkit.core.operations import OperationFlows
 from imgkit.errors import ConfigurationError, ImgkitError, MissingKeyError
 from imgkit.plugins.resources import PluginResources
-from imgkit.redact import safe_headers
+from imgkit.redact import hide_json_members, hide_members, safe_headers
 from imgkit.runtime.flow import EffectFailed, Finished, Flow, RunBlocking, RunParallel, SendRequest, advance
 from imgkit.wire.messages import HttpRequest
 from imgkit.wire.multipart import Field, MultipartBody
@@ -115,11 +115,12 @@ def describe_request(request: HttpRequest, extra_headers: Mapping[str, str] | No
 
 def _describe_body(request: HttpRequest) -> str:
     if not isinstance(request.body, MultipartBody):
-        return b"".join(request.body.blocks()).decode("utf-8")
+        return hide_json_members(b"".join(request.body.blocks()).decode("utf-8"))
     lines = []
     for part in request.body.parts:
         if isinstance(part, Field):
-            lines.append(f"{part.name} = {json.dumps(part.value, ensure_ascii=False)}")
+            value = hide_members(part.value, part.name)
+            lines.append(f"{part.name} = {json.dumps(hide_json_members(value), ensure_ascii=False)}")
         else:
             content = part.content
             lines.append(

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TypeGuard, TypeVar
 
 from imgkit.core.context import CallContext
+from imgkit.core.sent_secrets import clean_images
 from imgkit.core.stream_collector import Collector, ResultCollector
 from imgkit.errors import (
     ApiError,
@@ -19,11 +20,12 @@ from imgkit.errors import (
 from imgkit.images.part_files import PartFiles
 from imgkit.plugins.events import Progress
 from imgkit.providers.base import DecodedImages, StreamingProvider
-from imgkit.redact import Secret, scrub
+from imgkit.redact import scrub
 from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, run_blocking
 from imgkit.wire.event_body import EventReply, is_event_reply, split_events
 from imgkit.wire.json_body import JsonReply, MemorySink
 from imgkit.wire.messages import Head, announces_events
+from imgkit.wire.secret_filter import SecretFilter
 
 GRACE_S = 1.0
 """Seconds in which a server may end a stream after its last image; many never end it."""
@@ -36,7 +38,7 @@ def read_events(
     collector: Collector,
     context: CallContext,
     head: Head,
-    secrets: tuple[Secret, ...],
+    secrets: SecretFilter,
 ) -> Flow[DecodedImages]:
     """Read the open success reply to its end and hand its events on.
 
@@ -48,7 +50,7 @@ def read_events(
         collector: receives the events.
         context: the call.
         head: status and headers of the reply.
-        secrets: credentials that must not appear in messages.
+        secrets: removes credentials that the server repeats.
 
     Returns:
         All complete images, merged.
@@ -72,7 +74,7 @@ def read_events(
 
 
 def read_unrequested_events(
-    provider: StreamingProvider, context: CallContext, head: Head, secrets: tuple[Secret, ...]
+    provider: StreamingProvider, context: CallContext, head: Head, secrets: SecretFilter
 ) -> Flow[DecodedImages]:
     """Read the open reply to a call without a stream, which announces events, as a result.
 
@@ -87,7 +89,7 @@ def decode_event_text(
     context: CallContext,
     head: Head,
     reply: JsonReply,
-    secrets: tuple[Secret, ...],
+    secrets: SecretFilter,
 ) -> Flow[DecodedImages]:
     """Decode a whole reply that holds events under another Content-Type as a result.
 
@@ -133,7 +135,7 @@ class _EventReader:
         collector: Collector,
         context: CallContext,
         head: Head,
-        secrets: tuple[Secret, ...],
+        secrets: SecretFilter,
     ) -> None:
         self._provider = provider
         self._collector = collector
@@ -150,6 +152,7 @@ class _EventReader:
             provider.base64_keys,
             MemorySink if self._part_files is None else self._part_files.new_file,
             expect_events=announces_events(head),
+            secrets=secrets,
         )
 
     @property
@@ -161,7 +164,7 @@ class _EventReader:
         """Read the reply, hand on its complete events, and return the error that ended it, if any."""
         context, reply = self._context, self._reply
         if self._spools:
-            yield RunBlocking(partial(context.reservations.begin, self._head))
+            yield RunBlocking(partial(context.reservations.begin, self._head, self._secrets))
         error: ImgkitError | None = None
         try:
             yield from self._read_chunks()
@@ -207,8 +210,9 @@ class _EventReader:
         """Hand on the images of a plain JSON reply."""
         core = self._context.core
         self._context.in_flight = False
-        decode = partial(core.provider.decode, self._head, reply, core.target, self._secrets)
-        yield from self._collector.handle(self._head, (yield from self._decode(decode)))
+        decode = partial(core.provider.decode, self._head, reply, core.target, self._secrets.secrets)
+        decoded = clean_images((yield from self._decode(decode)), self._secrets)
+        yield from self._collector.handle(self._head, decoded)
 
     def handle_event_text(self, reply: JsonReply) -> Flow[ImgkitError | None]:
         """Hand on the events in a whole text, and return the error that ends it, if any."""
@@ -259,9 +263,11 @@ class _EventReader:
 
     def _hand_on(self, event: JsonReply) -> Flow[None]:
         decode = partial(
-            self._provider.decode_event, self._head, event, self._context.core.target, self._secrets
+            self._provider.decode_event, self._head, event, self._context.core.target, self._secrets.secrets
         )
         decoded = yield from self._decode(decode)
+        if isinstance(decoded, DecodedImages):
+            decoded = clean_images(decoded, self._secrets)
         if decoded is not None:
             yield from self._collector.handle(self._head, decoded)
         else:
@@ -269,7 +275,7 @@ class _EventReader:
 
     def _quote_event(self) -> str:
         """Return a sentence with the last event of an unknown type, "" without such an event."""
-        text = scrub(self._unknown_event.decode("utf-8", "replace"), self._secrets, limit=300)
+        text = scrub(self._unknown_event.decode("utf-8", "replace"), self._secrets.secrets, limit=300)
         return f" The last event without an image: {text}" if text else ""
 
     def _decode(self, decode: Callable[[], T]) -> Flow[T]:

@@ -21,6 +21,7 @@ from imgkit.core.responses import (
     warn_of_missing_images,
 )
 from imgkit.core.send import keep_reservations, settle_reservations
+from imgkit.core.sent_secrets import list_request_secrets
 from imgkit.core.variations import create_variation
 from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.images.saving import SavePlan
@@ -96,6 +97,9 @@ def call_events(context: CallContext) -> Iterator[None]:
         try:
             yield
         except ImgkitError as error:
+            # A plugin may have failed before the request was sent.
+            context.core.sent.remember(list_request_secrets(context.request))
+            context.core.sent.all.clean_error(error)
             table.notify(Failed(error, shared=context.shared), call)
             raise
         except BaseException as error:
@@ -113,9 +117,12 @@ def call_events(context: CallContext) -> Iterator[None]:
 
 
 def apply_prepare_hooks(context: CallContext, request: ImageRequest) -> ImageRequest:
-    """Apply the `prepare` hooks and validate the result like user input."""
+    """Apply the `prepare` hooks and validate the result like user input.
+
+    A hook can also change ``extra_headers`` or ``extra_body`` in place.
+    """
     changed = context.core.table.prepare(request, context.call)
-    if changed is request:
+    if not context.core.table.prepares:
         return request
     kind = type(request)
     return validate_request(kind, {name: getattr(changed, name) for name in field_names(kind)})

@@ -10,12 +10,15 @@ from datetime import date
 from email.utils import parsedate_to_datetime
 
 from imgkit.core.core import Core
-from imgkit.core.send import authenticate, collect_secrets
+from imgkit.core.send import authenticate
+from imgkit.core.sent_secrets import collect_secrets
 from imgkit.errors import ConfigurationError, ImgkitError, UnreadableReplyError
 from imgkit.plugins.events import Call
 from imgkit.redact import Secret, scrub
 from imgkit.runtime.flow import Flow, read_chunk, send_request
 from imgkit.wire.json_values import parse_json
+from imgkit.wire.messages import Head
+from imgkit.wire.secret_filter import SecretFilter
 
 MAX_BYTES = 4 * 1024 * 1024
 """Largest list of models that is read."""
@@ -95,29 +98,39 @@ def probe_host(core: Core) -> Flow[Probe]:
         timeout_s=core.limits.timeout_s,
     )
     signed = yield from authenticate(request, core.table, call)
-    secrets = collect_secrets(signed)
-    probe = Probe(url=request.url, signed=bool(secrets))
+    credentials = collect_secrets(signed)
+    secrets = core.sent.remember(credentials)
+    probe = Probe(url=request.url, signed=bool(credentials))
     started, now = time.monotonic(), time.time()
     try:
         head = yield from send_request(signed)
+        organization = Secret(head.headers.get("openai-organization", ""))
+        head = Head(head.status, secrets.clean_headers(head.headers))
         probe = replace(
             probe,
-            request_id=head.request_id and scrub(head.request_id, secrets, 80),
+            request_id=head.request_id,
             clock_ahead_s=_clock_ahead_s(head.headers, (now + time.time()) / 2),
         )
-        data = bytearray()
-        while chunk := (yield from read_chunk()):
-            data += chunk
-            if len(data) > MAX_BYTES:
-                raise _no_list_error(head.status, "it is too long")
+        body = yield from _read_body(head.status, secrets)
         probe = replace(probe, elapsed_s=time.monotonic() - started)
         if not 200 <= head.status < 300:
-            raise core.provider.error(head, bytes(data), secrets)
-        organization = head.headers.get("openai-organization")
-        probe = replace(probe, organization=Secret(organization) if organization else None)
-        return replace(probe, models=_parse_models(head.status, bytes(data)))
+            raise core.provider.error(head, body, secrets.secrets)
+        probe = replace(probe, organization=organization if organization.reveal() else None)
+        return replace(probe, models=_parse_models(head.status, body))
     except ImgkitError as error:
+        secrets.clean_error(error)
         return replace(probe, problem=error)
+
+
+def _read_body(status: int, secrets: SecretFilter) -> Flow[bytes]:
+    """Return the body of the open reply without secrets."""
+    data = bytearray()
+    while chunk := (yield from read_chunk()):
+        data += chunk
+        if len(data) > MAX_BYTES:
+            del chunk, data  # tracebacks may show local variables
+            raise _no_list_error(status, "it is too long")
+    return secrets.clean_bytes(bytes(data))
 
 
 def _parse_models(status: int, data: bytes) -> tuple[ListedModel, ...]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from imgkit.core.sent_secrets import SentSecrets
 from imgkit.errors import ImgkitError
 from imgkit.models import ImagesResponse
 from imgkit.plugins.protocols import Exchanged
@@ -28,6 +29,7 @@ from imgkit.runtime.flow import (
     run_blocking,
 )
 from imgkit.wire.messages import Head, HttpRequest
+from imgkit.wire.secret_filter import SecretFilter
 
 if TYPE_CHECKING:
     from imgkit.plugins.protocols import Recorder
@@ -37,7 +39,9 @@ T = TypeVar("T")
 HOOK = "imgkit_recorder"
 
 
-def record_traffic(flow: Flow[T], recorders: Sequence[Resource[Recorder]]) -> Flow[T]:
+def record_traffic(
+    flow: Flow[T], recorders: Sequence[Resource[Recorder]], sent: SentSecrets | None = None
+) -> Flow[T]:
     """Return the flow of a call, with recorders that get each complete reply.
 
     They get it before the call sees its end: until then the reply counts as not delivered. A reply whose
@@ -46,10 +50,12 @@ def record_traffic(flow: Flow[T], recorders: Sequence[Resource[Recorder]]) -> Fl
     Args:
         flow: the flow of a call.
         recorders: resources that each hold a `Recorder`.
+        sent: the secrets that the service has sent, also with other requests.
     """
+    sent = sent or SentSecrets()
     problems: list[str] = []
     try:
-        value = yield from _tap(flow, recorders, problems)
+        value = yield from _tap(flow, recorders, problems, sent)
     except ImgkitError as error:
         for problem in problems:
             error.add_note(problem)
@@ -57,12 +63,15 @@ def record_traffic(flow: Flow[T], recorders: Sequence[Resource[Recorder]]) -> Fl
     return _attach_problems(value, problems)
 
 
-def _tap(flow: Flow[T], recorders: Sequence[Resource[Recorder]], problems: list[str]) -> Flow[T]:
-    tape = _Tape(recorders, problems)
-    result: Any = None
+def _tap(
+    flow: Flow[T], recorders: Sequence[Resource[Recorder]], problems: list[str], sent: SentSecrets
+) -> Flow[T]:
+    tape = _Tape(recorders, problems, sent)
+    # Popped, because tracebacks may show local variables, and a reply may repeat a key.
+    results: list[Any] = [None]
     try:
         while True:
-            effect: Effect | Finished[T] = advance(flow, result)
+            effect: Effect | Finished[T] = advance(flow, results.pop())
             if isinstance(effect, Finished | SendRequest):
                 yield from tape.finish()
             if isinstance(effect, Finished):
@@ -70,18 +79,18 @@ def _tap(flow: Flow[T], recorders: Sequence[Resource[Recorder]], problems: list[
                 return value
             if isinstance(effect, RunParallel):
                 effect = effect._replace(
-                    flows=tuple(_tap(part, recorders, problems) for part in effect.flows)
+                    flows=tuple(_tap(part, recorders, problems, sent) for part in effect.flows)
                 )
             try:
-                result = yield effect
+                results.append((yield effect))
             except ImgkitError as error:
                 tape.discard()
-                result = EffectFailed(error)
+                results.append(EffectFailed(error))
                 continue
             if isinstance(effect, SendRequest):
-                tape.start(effect.request, result)
+                tape.start(effect.request, results[0])
             elif isinstance(effect, ReadChunk):
-                yield from tape.add(result)
+                yield from tape.add(results[0])
     except ImgkitError:
         yield from tape.finish()
         raise
@@ -92,7 +101,10 @@ def _tap(flow: Flow[T], recorders: Sequence[Resource[Recorder]], problems: list[
 class _Tape:
     """The reply that is being read."""
 
-    def __init__(self, recorders: Sequence[Resource[Recorder]], problems: list[str]) -> None:
+    def __init__(
+        self, recorders: Sequence[Resource[Recorder]], problems: list[str], sent: SentSecrets
+    ) -> None:
+        self._sent = sent
         self._problems = problems
         self._recorders = recorders
         self._request: HttpRequest | None = None
@@ -122,11 +134,8 @@ class _Tape:
         """Give the part of the reply that the call has read to the recorders."""
         if self._request is None or self._head is None:
             return
-        from imgkit.cassettes.api_keys import remove_keys, remove_keys_from_headers
-
         reply = b"".join(self._chunks)
-        head = Head(self._head.status, remove_keys_from_headers(self._head.headers, self._keys))
-        exchanged = Exchanged(self._request, head, remove_keys(reply, self._keys))
+        exchanged = Exchanged(*_clean_exchange(self._request, self._head, reply, self._keys, self._sent.all))
         self._request, self._chunks = None, []
         for recorder in self._recorders:
             record = partial(call_plugin, recorder.origin, HOOK, recorder.thing.record, exchanged)
@@ -134,6 +143,28 @@ class _Tape:
                 yield from run_blocking(record)
             except ImgkitError as error:
                 self._problems.append(str(error))
+
+
+def _clean_exchange(
+    request: HttpRequest, head: Head, reply: bytes, keys: frozenset[bytes], sent: SecretFilter
+) -> tuple[HttpRequest, Head, bytes]:
+    """Return a request and its reply without secrets.
+
+    Args:
+        request: without its credentials.
+        head, reply: the reply.
+        keys: the credentials of the request.
+        sent: the secrets of the service and of its other requests.
+    """
+    from imgkit.cassettes.api_keys import collect_query_keys, remove_keys, remove_keys_from_headers
+
+    secrets = sent.with_mark("scrubbed")
+    url = secrets.clean_text(remove_keys(request.url.encode(), keys).decode())
+    headers = secrets.clean_headers(remove_keys_from_headers(head.headers, keys))
+    # A store may repeat the signature of a link.
+    signatures = collect_query_keys(request.method, request.url)
+    cleaned = secrets.clean_bytes(remove_keys(reply, keys | signatures))
+    return replace(request, url=url), Head(head.status, headers), cleaned
 
 
 def _attach_problems(value: T, problems: Sequence[str]) -> T:

@@ -83,15 +83,17 @@ def build_response(
 
 
 def _to_image(core: Core, index: int, decoded: DecodedImage, about: Mapping[str, object]) -> Image:
+    # The source keeps the link itself, which may need the key that the server put into it.
+    url = decoded.url and core.sent.all.clean_text(decoded.url)
     if decoded.source is not None:
         source = decoded.source
     elif decoded.data is not None:
         source = BytesSource(decoded.data)
     else:
-        source = UrlSource(decoded.url or "", core.fetch)
+        source = UrlSource(decoded.url or "", core.fetch, url or "")
     return Image(
         index=index,
-        url=decoded.url,
+        url=url,
         revised_prompt=decoded.revised_prompt,
         extra=decoded.extra,
         about=about,
@@ -221,7 +223,7 @@ def ensure_downloaded(core: Core, image: Image, deadline: float) -> Flow[Image]:
         DownloadError: the URL was refused, has expired, or could not be fetched.
     """
     if isinstance(image.source, UrlSource) and not image.source.is_fetched:
-        data = yield from fetch_image(core, image.url or "", deadline)
+        data = yield from fetch_image(core, image.source.url, deadline)
         return replace(image, source=BytesSource(data))
     return image
 

@@ -15,6 +15,7 @@ from imgkit.billing.reservations import ReservationGroup
 from imgkit.core.context import CallContext, FetchedImages
 from imgkit.core.cut_replies import find_whole_images
 from imgkit.core.interception import needs_credentials
+from imgkit.core.sent_secrets import clean_images, collect_secrets
 from imgkit.errors import (
     ConflictError,
     EmptyResultError,
@@ -31,13 +32,11 @@ from imgkit.plugins.events import Call, FirstByte, Outcome, Progress, Retrying, 
 from imgkit.plugins.table import HookTable
 from imgkit.plugins.tokens import TokenNeeded
 from imgkit.providers.base import DecodedImages, Provider, StreamingProvider
-from imgkit.redact import SENSITIVE_HEADERS, Secret
+from imgkit.redact import Secret
 from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, run_blocking, send_request, sleep
 from imgkit.wire.json_body import JsonReply, MemorySink
 from imgkit.wire.messages import BytesBody, Head, HttpRequest, announces_events, hash_body
-
-MIN_SECRET_LENGTH = 8
-"""Shorter credentials are not scrubbed from messages: they would blank out half of the text."""
+from imgkit.wire.secret_filter import SecretFilter
 
 GATE_POLL_S = 0.05
 """Seconds between two looks at the gate of a split call."""
@@ -185,7 +184,7 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
         yield from run_blocking(partial(hash_body, request.body), before_sending=True)
     request = table.before_send(request, call)
     signed = yield from authenticate(request, table, call)
-    secrets = collect_secrets(signed)
+    secrets = context.core.sent.remember(collect_secrets(signed, context.request))
     number = next(context.attempt_numbers)
     ledgers = context.core.resources.ledgers
     if context.mark_sent is not None:
@@ -203,12 +202,14 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
     context.in_flight = context.reservations.sent = True
     try:
         head = yield from send_request(signed)
+        head = Head(head.status, secrets.clean_headers(head.headers))
         status = head.status
         table.notify(FirstByte(status, head.headers, time.monotonic() - started), call)
         decoded = yield from read(context, head, secrets)
         context.in_flight = False
         return FetchedImages(head, decoded)
     except ImgkitError as error:
+        secrets.clean_error(error)
         context.in_flight = isinstance(error, OutcomeUnknownError)
         error_name = type(error).__name__
         if error.maybe_billed:
@@ -272,18 +273,7 @@ def authenticate(request: HttpRequest, table: HookTable, call: Call) -> Flow[Htt
     return signed
 
 
-def collect_secrets(signed: HttpRequest) -> tuple[Secret, ...]:
-    """Return the credentials in a request's headers, wrapped because tracebacks show frame variables."""
-    return tuple(
-        Secret(secret)
-        for name, value in signed.headers.items()
-        if name in SENSITIVE_HEADERS or name in signed.secret_headers
-        for secret in (value, value.rpartition(" ")[2])
-        if len(secret) >= MIN_SECRET_LENGTH
-    )
-
-
-def read_response(context: CallContext, head: Head, secrets: tuple[Secret, ...]) -> Flow[DecodedImages]:
+def read_response(context: CallContext, head: Head, secrets: SecretFilter) -> Flow[DecodedImages]:
     """Read the open reply to its end and decode it.
 
     Raises:
@@ -296,23 +286,24 @@ def read_response(context: CallContext, head: Head, secrets: tuple[Secret, ...])
         from imgkit.core.event_reader import read_unrequested_events
 
         return (yield from read_unrequested_events(core.provider, context, head, secrets))
-    reply = yield from read_body(context, head)
+    reply = yield from read_body(context, head, secrets)
     context.in_flight = False
     if not is_success:
-        raise to_reply_error(core.provider, head, reply.raw(), secrets)
+        raise to_reply_error(core.provider, head, reply.raw(), secrets.secrets)
     if reply.is_text and isinstance(core.provider, StreamingProvider):
         from imgkit.core.event_reader import decode_event_text
         from imgkit.wire.event_body import is_event_reply
 
         if is_event_reply(reply):
             return (yield from decode_event_text(core.provider, context, head, reply, secrets))
-    decode = partial(core.provider.decode, head, reply, core.target, secrets)
+    decode = partial(core.provider.decode, head, reply, core.target, secrets.secrets)
     try:
         # Decoding looks at the images; with part files they are on disk, so it may block.
-        return decode() if context.new_part_files is None else (yield from run_blocking(decode))
+        decoded = decode() if context.new_part_files is None else (yield from run_blocking(decode))
     except EmptyResultError as error:
         error.body = error.body or reply.raw()
         raise
+    return clean_images(decoded, secrets)
 
 
 def to_reply_error(provider: Provider, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
@@ -327,10 +318,10 @@ def to_reply_error(provider: Provider, head: Head, body: bytes, secrets: tuple[S
     return error_from_reply(head, body, secrets, is_free=False)
 
 
-ReplyReader: TypeAlias = Callable[[CallContext, Head, tuple[Secret, ...]], Flow[DecodedImages]]
+ReplyReader: TypeAlias = Callable[[CallContext, Head, SecretFilter], Flow[DecodedImages]]
 
 
-def read_body(context: CallContext, head: Head) -> Flow[JsonReply]:
+def read_body(context: CallContext, head: Head, secrets: SecretFilter) -> Flow[JsonReply]:
     """Read the open reply to its end.
 
     Each chunk of a 2xx body goes to the ledgers as it arrives: nobody knows whether another will come.
@@ -346,10 +337,11 @@ def read_body(context: CallContext, head: Head) -> Flow[JsonReply]:
     reply = JsonReply(
         core.provider.base64_keys if is_success else frozenset(),
         MemorySink if part_files is None else part_files.new_file,
+        secrets=secrets,
     )
     expected, limit = content_length(head), core.limits.max_reply_bytes
     if spools:
-        yield RunBlocking(partial(reservations.begin, head))
+        yield RunBlocking(partial(reservations.begin, head, secrets))
     try:
         while reply.length <= limit and (chunk := (yield ReadChunk())):
             spooled = reply.feed(chunk)

@@ -8,8 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from imgkit.errors import InvalidRequestError
-from imgkit.redact import format_suggestion
+from imgkit.redact import HiddenDict, PrivateDict, format_suggestion
 from imgkit.runtime.flow import fail
+
+_WRAPPERS = {"extra_body": PrivateDict, "extra_headers": HiddenDict}
+"""Dictionaries with a safe repr, by the arguments that may hold secrets."""
 
 MethodT = TypeVar("MethodT", bound=Callable[..., object])
 ServiceT = TypeVar("ServiceT", bound=type[object])
@@ -23,6 +26,7 @@ def operation(method: MethodT) -> MethodT:
 
     @functools.wraps(method)
     def call(self: Any, /, *args: object, **kwargs: object) -> object:
+        _wrap_secrets(kwargs)
         try:
             return method(self, *args, **kwargs)
         except TypeError as error:
@@ -66,9 +70,17 @@ def _as_coroutine(method: Callable[..., Any]) -> Any:
 
     @functools.wraps(method)
     async def await_call(self: object, /, *args: object, **kwargs: object) -> object:
+        _wrap_secrets(kwargs)
         return await call(self, *args, **kwargs)
 
     return await_call
+
+
+def _wrap_secrets(arguments: dict[str, object]) -> None:
+    """Wrap the arguments that may hold secrets, because tracebacks may show local variables."""
+    for name, wrapper in _WRAPPERS.items():
+        if isinstance(given := arguments.get(name), Mapping):
+            arguments[name] = wrapper(given)
 
 
 def argument_error(

@@ -28,9 +28,9 @@ from imgkit.errors import (
 )
 from imgkit.models import ImageRequest, ImagesResponse
 from imgkit.providers.base import DecodedImages, StreamingProvider
-from imgkit.redact import Secret
 from imgkit.runtime.flow import Flow
 from imgkit.wire.messages import Head
+from imgkit.wire.secret_filter import SecretFilter
 
 MAX_PARTIAL_IMAGES = 3
 """Partial images of one image (API reference of images/generations, 2026-11-23)."""
@@ -105,7 +105,7 @@ def _read_reply(
     collector: StreamCollector,
     context: CallContext,
     head: Head,
-    secrets: tuple[Secret, ...],
+    secrets: SecretFilter,
 ) -> Flow[DecodedImages]:
     """Read the open reply to a stream: its events, or an error reply."""
     if not 200 <= head.status < 300:

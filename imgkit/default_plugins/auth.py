@@ -22,7 +22,7 @@ from imgkit.plugins.events import Call
 from imgkit.plugins.hookspecs import hookimpl
 from imgkit.plugins.tokens import Token, TokenNeeded, TokenSource
 from imgkit.providers.base import Credential
-from imgkit.redact import Secret, safe_url
+from imgkit.redact import HiddenDict, Secret, safe_url, wrap_key
 from imgkit.wire.headers import FRAMING, header_problem
 from imgkit.wire.messages import HttpRequest
 
@@ -62,7 +62,7 @@ class ProviderAuth:
         allow_insecure: bool = False,
         file: str | os.PathLike[str] | None = None,
     ) -> None:
-        source = Secret(api_key) if isinstance(api_key, str) else api_key
+        source = wrap_key(api_key)
         del api_key  # tracebacks may show local variables
         self._slots = {
             credential.variable: _HeaderSlot(
@@ -136,7 +136,7 @@ class BearerAuth(ProviderAuth):
         allow_insecure: bool = False,
         file: str | os.PathLike[str] | None = None,
     ) -> None:
-        source = Secret(api_key) if isinstance(api_key, str) else api_key
+        source = wrap_key(api_key)
         del api_key  # tracebacks may show local variables
         super().__init__(
             source, (Credential(variable=variable),), variable, allow_insecure=allow_insecure, file=file
@@ -172,7 +172,7 @@ class HeaderAuth:
         allow_insecure: bool = False,
         file: str | os.PathLike[str] | None = None,
     ) -> None:
-        source = Secret(key) if isinstance(key, str) else key
+        source = wrap_key(key)
         del key  # tracebacks may show local variables
         self._name = _check_header_name(name)
         self._source = _to_source(source, file)
@@ -226,9 +226,11 @@ class TokenAuth:
         allow_insecure: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        kind = type(source).__name__
         if not isinstance(source, TokenSource) or inspect.iscoroutinefunction(source.token):
+            del source  # tracebacks may show local variables
             raise ConfigurationError(
-                f"source is a {type(source).__name__}. Give an object with a plain method token() that "
+                f"source is a {kind}. Give an object with a plain method token() that "
                 "returns an imgkit.plugins.tokens.Token. For a key in a file, use BearerAuth(file=…)."
             )
         if not isinstance(scheme, str) or not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]*", scheme):
@@ -296,13 +298,14 @@ class _HeaderSlot(NamedTuple):
         if isinstance(source, CallableKey):
             source = source.read()
         if isinstance(source, Secret):
-            return self.add_key(source, request)
+            return request.with_headers(self.with_key(request, source))
         pending = _PendingSignature(self, source)
         return TokenNeeded(pending.fetch, pending.sign)
 
-    def add_key(self, key: Secret, request: HttpRequest) -> HttpRequest:
+    def with_key(self, request: HttpRequest, key: Secret) -> dict[str, str]:
+        """Return the headers of a request, with a key."""
         prefix = f"{self.scheme} " if self.scheme else ""
-        return request.with_headers({**request.headers, self.name: f"{prefix}{key.reveal()}"})
+        return HiddenDict({**request.headers, self.name: f"{prefix}{key.reveal()}"})
 
 
 class _PendingSignature:
@@ -320,7 +323,7 @@ class _PendingSignature:
 
     def sign(self, request: HttpRequest) -> HttpRequest:
         assert self._key is not None, "fetch() runs before sign()"
-        return self._slot.add_key(self._key, request)
+        return request.with_headers(self._slot.with_key(request, self._key))
 
 
 def check_encryption(base_url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import re
 import stat
@@ -16,6 +17,7 @@ from imgkit.errors import ConfigurationError, MissingKeyError
 from imgkit.files import open_regular_file
 from imgkit.plugins.tokens import Token
 from imgkit.redact import Secret, scrub
+from imgkit.wire.secret_finder import MIN_SECRET_LENGTH
 
 LARGEST_FILE = 64 * 1024
 """Maximum size of a key file in bytes."""
@@ -25,6 +27,10 @@ _SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 class KeyFileWarning(UserWarning):
     """Every user of the machine can read a key file."""
+
+
+class ShortKeyWarning(UserWarning):
+    """A key is so short that imgkit cannot remove it from a server's texts."""
 
 
 @runtime_checkable
@@ -251,7 +257,21 @@ def normalize_key(key: Secret, source: str, scheme: str = "Bearer") -> Secret:
             "blank or a letter outside ASCII). Copy the key again, without surrounding text.",
             field=source,
         )
+    if len(bare.reveal()) < MIN_SECRET_LENGTH:
+        _warn_of_short_key(source)
     return bare
+
+
+def _warn_of_short_key(source: str) -> None:
+    text = (
+        f"The key from {source} has fewer than {MIN_SECRET_LENGTH} characters, so imgkit cannot remove it "
+        "from messages in which a server repeats it. Use a longer key."
+    )
+    try:
+        warnings.warn(text, ShortKeyWarning, stacklevel=4)
+    except ShortKeyWarning:
+        # A strict warning filter is no reason to refuse the key of a local server.
+        logging.getLogger("imgkit").warning(text)
 
 
 def _file_version(status: os.stat_result) -> tuple[int, ...]:

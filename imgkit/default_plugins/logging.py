@@ -32,7 +32,7 @@ from imgkit.plugins.events import (
 )
 from imgkit.plugins.hookspecs import hookimpl
 from imgkit.redact import safe_headers, safe_url, scrub
-from imgkit.wire.messages import WHOLE_BODY_BYTES, BytesBody, HttpRequest
+from imgkit.wire.messages import WHOLE_BODY_BYTES, BytesBody, Head, HttpRequest
 from imgkit.wire.multipart import Field, MultipartBody
 
 VARIABLE = "IMGKIT_LOG"
@@ -106,7 +106,7 @@ class LoggingPlugin:
             _log_request(event, call)
         elif isinstance(event, FirstByte):
             state.status = event.status
-            state.request_id = event.headers.get("x-request-id")
+            state.request_id = Head(event.status, event.headers).request_id
             _log_first_byte(event, call)
         elif isinstance(event, Retrying):
             _log_retry(event, call)

@@ -15,6 +15,7 @@ from imgkit.errors import (
     StreamError,
     UnreadableReplyError,
 )
+from imgkit.files import is_private
 from imgkit.models import ImageRequest, ImagesResponse, resolve_model, sent_parameters
 from imgkit.plugins.events import Call
 from imgkit.plugins.hookspecs import ServiceSettings, hookimpl
@@ -66,8 +67,23 @@ class SpoolPlugin:
 
 
 def open_spool(state_folder: Path, *, max_bytes: int = MAX_BYTES, max_age_s: float = MAX_AGE_S) -> Spool:
-    """Return the spool in a state folder, whose limits are `max_bytes` and `max_age_s`."""
+    """Return the spool in a state folder, whose limits are `max_bytes` and `max_age_s`.
+
+    Raises:
+        ConfigurationError: other users may write to the spool.
+    """
+    _check_private(state_folder / FOLDER)
     return Spool(state_folder / FOLDER, max_bytes=max_bytes, max_age_s=max_age_s)
+
+
+def _check_private(folder: Path) -> None:
+    """Raise an error if other users may write to a spool."""
+    if not is_private(folder):
+        raise ConfigurationError(
+            f"Other users can write to {str(folder)!r}, or own it or its parent, so it is unsafe as a spool. "
+            f"Run `chmod 700 {str(folder)!r}` as its owner, or set another state folder (IMGKIT_HOME).",
+            field="state_folder",
+        )
 
 
 class SpoolLedger:
@@ -86,8 +102,10 @@ class SpoolLedger:
         """Return the reservation of an attempt; it writes nothing before the reply arrives.
 
         Raises:
-            ConfigurationError: the spool is full, so a reply that is paid for might be lost.
+            ConfigurationError: other users may write to the spool by now; or it is full, so a reply that
+                is paid for might be lost.
         """
+        _check_private(self._spool.folder)
         try:
             is_full = self._spool.is_full()
         except OSError:

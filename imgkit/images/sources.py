@@ -141,10 +141,15 @@ class UrlSource(_InMemorySource):
     Args:
         url: location of the image.
         fetch: blocking function that fetches a URL; None if only `service.download(image)` can.
+        shown_url: the location without secrets, for messages and pickles; `url` by default.
+
+    Attributes:
+        url: the location, which may hold a secret that `imgkit.Image.url` does not.
     """
 
-    def __init__(self, url: str, fetch: Callable[[str], bytes] | None) -> None:
-        self._url = url
+    def __init__(self, url: str, fetch: Callable[[str], bytes] | None, shown_url: str = "") -> None:
+        self.url = url
+        self._shown_url = shown_url or url
         self._fetch = fetch
         self._data: bytes | None = None
         self._lock = threading.Lock()
@@ -164,17 +169,18 @@ class UrlSource(_InMemorySource):
             if self._data is None:
                 if self._fetch is None:
                     raise NotDownloadedError(
-                        f"The image is still at {safe_url(self._url)}.",
+                        f"The image is still at {safe_url(self._shown_url)}.",
                         hint="Download it with `image = await service.download(image)` (without await for "
                         "ImageService), or pass save_to=… with the call.",
                     )
-                self._data = self._fetch(self._url)
+                self._data = self._fetch(self.url)
             return self._data
 
     def __getstate__(self) -> tuple[str, bytes | None]:
-        return self._url, self._data
+        return self._shown_url, self._data
 
     def __setstate__(self, state: tuple[str, bytes | None]) -> None:
-        self._url, self._data = state
+        self.url, self._data = state
+        self._shown_url = self.url
         self._fetch = None
         self._lock = threading.Lock()

@@ -254,7 +254,7 @@ class Exchanged:
 
     request: HttpRequest
     head: Head
-    reply: bytes
+    reply: bytes = field(repr=False)
 
 
 @runtime_checkable

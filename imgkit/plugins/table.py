@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pkgutil import resolve_name
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, TypeVarTupl
 
 from imgkit.errors import ConfigurationError, ImgkitError, PluginError, PluginWarning
 from imgkit.files import print_to_stderr
+from imgkit.plugins.header_changes import find_changed_headers
 from imgkit.plugins.hookspecs import BackendSpec, PluginSpec, ProviderSpec
 from imgkit.plugins.tokens import TokenNeeded
 from imgkit.redact import scrub
-from imgkit.wire.headers import FRAMING, header_problem
 
 if TYPE_CHECKING:
     from imgkit.models import ImageRequest
@@ -365,36 +365,12 @@ def _mark_credentials(impl: HookImpl, before: HttpRequest, after: HttpRequest | 
     """Return the signed request with its new headers marked as secret."""
     if after is None:
         return before
-    secret = frozenset(_changed_headers(impl, before, after))
+    secret = frozenset(find_changed_headers(before, after, impl.result_error))
     return after.with_headers(after.headers, secret)
 
 
 def _with_new_headers(impl: HookImpl, before: HttpRequest, after: HttpRequest | None) -> HttpRequest:
     if after is None:
         return before
-    _changed_headers(impl, before, after)
+    find_changed_headers(before, after, impl.result_error)
     return after
-
-
-def _changed_headers(impl: HookImpl, before: HttpRequest, after: HttpRequest) -> dict[str, str]:
-    """Return the headers that a plugin has set.
-
-    Raises:
-        PluginError: it changed anything else, or set a header that cannot be sent.
-    """
-    if type(after) is not type(before):
-        raise impl.result_error(f"returned a {type(after).__name__}")
-    if (after.method, after.url, after.body) != (before.method, before.url, before.body):
-        raise impl.result_error("returned a request with another method, URL or body")
-    if not isinstance(after.headers, Mapping):
-        raise impl.result_error(
-            f"returned headers that cannot be sent ({header_problem(after.headers, FRAMING)})"
-        )
-    had = before.headers
-    changed = {name: value for name, value in after.headers.items() if name not in had or had[name] != value}
-    problem = header_problem(changed, FRAMING)
-    if problem is None and any(name != name.lower() or value is None for name, value in changed.items()):
-        problem = "names must be in lower case, and values text"
-    if problem:
-        raise impl.result_error(f"returned headers that cannot be sent ({problem})")
-    return changed

@@ -11,6 +11,7 @@ from imgkit.providers.reply_images import decode_content, unreadable_reply_error
 from imgkit.redact import Secret, safe_url, scrub
 from imgkit.wire.json_values import DivertedImage, is_data_url
 from imgkit.wire.messages import Head
+from imgkit.wire.secret_filter import SecretFilter
 from imgkit.wire.urls import join_url
 
 IMAGE_KEYS = frozenset(
@@ -217,9 +218,7 @@ def empty_result_error(
         secrets: strings that must not appear in the error.
         job: the job that the server accepted instead.
     """
-    raw = body.raw()
-    for secret in secrets:
-        raw = raw.replace(secret.reveal().encode("utf-8", "surrogatepass"), "…".encode())
+    raw = SecretFilter(secrets).clean_bytes(body.raw())
     quote = scrub(raw.decode("utf-8", "replace"), secrets, QUOTE_LIMIT)
     request_id = f"request id {head.request_id or 'not given'}"
     said = f"The reply: {quote}" if quote else "The reply is empty."

@@ -118,24 +118,24 @@ class AsyncDriver(Generic[T_co]):
 
     async def run_until_event(self) -> Finished[T_co] | EmitEvent:
         """Run the flow up to its end or its next event for the caller."""
-        result: object = None
+        # Popped, so that no variable keeps a chunk: it may be large, or repeat a key.
+        results: list[object] = [None]
         while True:
-            effect: Effect | Finished[T_co] = advance(self._flow, result)
-            result = None  # do not keep a chunk that the flow may drop
+            effect: Effect | Finished[T_co] = advance(self._flow, results.pop())
             match effect:
                 case Finished() | EmitEvent():
                     return effect
                 case SendRequest(request):
-                    result = await self._open(request)
+                    results.append(await self._open(request))
                 case ReadChunk(grace_s):
-                    result = await self._read(grace_s)
-                case RunBlocking(fn, before_sending):
-                    result = await self._run(fn, before_sending)
+                    results.append(await self._read(grace_s))
+                case RunBlocking():
+                    results.append(await self._run(effect.fn, effect.before_sending))
                 case Sleep(wait_s):
                     await self._sleep(min(wait_s, self._transfer.remaining_s()))
-                    result = None
+                    results.append(None)
                 case RunParallel(flows, limit):
-                    result = await self._run_parallel(flows, limit)
+                    results.append(await self._run_parallel(flows, limit))
 
     async def run_to_end(self) -> Finished[T_co] | EffectFailed:
         """Run the flow of a part to its end. An exception outside imgkit's own tree is raised."""

@@ -132,27 +132,27 @@ class Driver(Generic[T_co]):
 
     def run_until_event(self) -> Finished[T_co] | EmitEvent:
         """Run the flow up to its end or its next event for the caller."""
-        result: object = None
+        # Popped, so that no variable keeps a chunk: it may be large, or repeat a key.
+        results: list[object] = [None]
         while True:
-            effect: Effect | Finished[T_co] = advance(self._flow, result)
-            result = None  # do not keep a chunk that the flow may drop
+            effect: Effect | Finished[T_co] = advance(self._flow, results.pop())
             match effect:
                 case Finished() | EmitEvent():
                     return effect
                 case SendRequest(request):
-                    result = self._open(request)
+                    results.append(self._open(request))
                 case ReadChunk(grace_s):
-                    result = self._read(grace_s)
-                case RunBlocking(fn, _):
+                    results.append(self._read(grace_s))
+                case RunBlocking():
                     try:
-                        result = fn()
+                        results.append(effect.fn())
                     except ImgkitError as error:
-                        result = EffectFailed(error)
+                        results.append(EffectFailed(error))
                 case Sleep(wait_s):
                     (self._stop.wait if self._stop else time.sleep)(min(wait_s, self._transfer.remaining_s()))
-                    result = None
+                    results.append(None)
                 case RunParallel(flows, limit):
-                    result = self._run_parallel(flows, limit)
+                    results.append(self._run_parallel(flows, limit))
 
     def run_to_end(self) -> Finished[T_co] | EffectFailed:
         """Run the flow of a part to its end. An exception outside imgkit's own tree is raised."""

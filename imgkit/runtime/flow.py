@@ -58,6 +58,11 @@ class RunBlocking(NamedTuple):
     fn: Callable[[], object]
     before_sending: bool = False
 
+    def __repr__(self) -> str:
+        # The arguments of a partial function may hold a reply.
+        fn = getattr(self.fn, "func", self.fn)
+        return f"RunBlocking({getattr(fn, '__qualname__', type(fn).__name__)})"
+
 
 class Sleep(NamedTuple):
     """Wait this many seconds. There is no result."""
@@ -113,10 +118,13 @@ def advance(flow: Flow[T], result: object) -> Effect | Finished[T]:
     Raises:
         ImgkitError: the flow ended with this error.
     """
+    # Tracebacks may show local variables, and a reply may repeat a key.
+    results = [result]
+    del result
     try:
-        if isinstance(result, EffectFailed):
-            return flow.throw(result.error)
-        return flow.send(result)
+        if isinstance(results[0], EffectFailed):
+            return flow.throw(results[0].error)
+        return flow.send(results.pop())
     except StopIteration as stop:
         return Finished(stop.value)
 

@@ -23,6 +23,7 @@ from imgkit.models import (
     ImageRequest,
     field_names,
 )
+from imgkit.redact import HiddenDict, PrivateDict
 from imgkit.schemas.typed_schema import SchemaError, TypedSchema
 from imgkit.wire.headers import NOT_FOR_USERS, header_problem
 
@@ -168,7 +169,7 @@ class _ExtraBodyField(_JsonObjectField):
             problems["n"] = [f"Must be a whole number from 1 to {_MAX_IMAGES_PER_REQUEST} in extra_body."]
         if problems:
             raise ma.ValidationError(problems)
-        return members
+        return PrivateDict(members)
 
 
 class _HeadersField(fields.Field[dict[str, object]]):
@@ -178,7 +179,7 @@ class _HeadersField(fields.Field[dict[str, object]]):
         problem = header_problem(value, NOT_FOR_USERS)
         if problem:
             raise ma.ValidationError(f"{problem.rstrip('.')}.")
-        return {name.lower(): content for name, content in value.items()}
+        return HiddenDict({name.lower(): content for name, content in value.items()})
 
 
 def _text_field(validator: Callable[[str], object]) -> _TextField:

@@ -15,7 +15,8 @@ from imgkit.testing import canary
 from imgkit.testing.backend_harness import MAX_DELAY_S, BackendHarness, call_once
 from imgkit.testing.samples import answer
 from imgkit.testing.wire_server import CA_FILE, WireServer, hang, reply, server_tls
-from imgkit.wire.messages import CAPABILITIES, BackendOptions
+from imgkit.wire.capabilities import CAPABILITIES
+from imgkit.wire.messages import BackendOptions
 
 CA_HASH = "a6bd0e79"
 """Hash of the authority's name: OpenSSL looks for this file name in a folder of certificates."""

@@ -56,19 +56,27 @@ def find_secret(
     """
     spellings = encode_variants(secret)
     places: list[str] = []
-    for place, text in _list_texts(values, records, folders):
+    for place, text in iterate_texts(*values, records=records, folders=folders):
         if any(spelling in text for spelling in spellings):
             places.append(place)
     return places
 
 
-def _list_texts(
-    values: Iterable[object], records: Iterable[logging.LogRecord], folders: Iterable[Path]
+def iterate_texts(
+    *values: object, records: Iterable[logging.LogRecord] = (), folders: Iterable[Path] = ()
 ) -> Iterator[tuple[str, str]]:
+    """Yield each place that `find_secret` searches, and its text.
+
+    >>> list(iterate_texts(b"bytes"))
+    [('bytes', 'bytes')]
+
+    Args:
+        values, records, folders: As for `find_secret`.
+    """
     for value in values:
         name = type(value).__name__
         if isinstance(value, bytes):
-            yield name, value.decode("latin-1")
+            yield name, value.decode("utf-8", "surrogateescape")
             continue
         yield f"repr of {name}", repr(value)
         yield f"str of {name}", str(value)
@@ -82,7 +90,7 @@ def _list_texts(
     for folder in folders:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
-                yield str(path.relative_to(folder)), path.read_bytes().decode("latin-1")
+                yield str(path.relative_to(folder)), path.read_bytes().decode("utf-8", "surrogateescape")
 
 
 def _list_error_texts(error: BaseException) -> Iterator[tuple[str, str]]:
@@ -109,7 +117,7 @@ def _walk_causes(error: BaseException) -> Iterator[BaseException]:
 
 def _dump_pickle(value: object) -> str:
     try:
-        return pickle.dumps(value).decode("latin-1")
+        return pickle.dumps(value).decode("utf-8", "surrogateescape")
     except Exception:
         # An object that cannot be pickled leaks nothing through pickle.
         return ""

@@ -116,7 +116,9 @@ def scrub_request(request: Request) -> Request:
     """Return the request to record and compare: its body as bytes, without credentials."""
     headers = scrubbing.scrub_request_headers(request.headers)
     url = scrubbing.scrub_url(request.uri, all_parameters=request.method == "GET")
-    body = scrubbing.scrub_body(_read_body(request), _get_content_type(headers))
+    content_type = _get_content_type(headers)
+    body = scrubbing.hide_secret_members(_read_body(request), content_type)
+    body = scrubbing.scrub_body(body, content_type)
     return Request(request.method, url, body, headers)
 
 
@@ -145,8 +147,10 @@ class _Scrubber:
         self._keys: frozenset[bytes] = frozenset()
 
     def request(self, request: Request) -> Request:
+        body = _read_body(request)
         self._keys |= collect_sent_keys(request.headers)
-        return scrub_request(request)
+        self._keys |= scrubbing.collect_body_keys(body, _get_content_type(request.headers))
+        return scrub_request(Request(request.method, request.uri, body, request.headers))
 
     def response(self, response: dict[str, Any]) -> dict[str, Any]:
         return scrub_response(response, self._keys)

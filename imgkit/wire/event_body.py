@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 
 from imgkit.wire.json_body import ByteSink, JsonReply, MemorySink, SpoolChunks
+from imgkit.wire.secret_filter import NO_SECRETS, SecretFilter
 from imgkit.wire.sse import EventParser
 
 EVENT_MARK = b"\x1e"
@@ -37,7 +38,7 @@ class EventReply:
         [{'type': 'ping'}]
 
     Args:
-        base64_keys, make_sink: as for `JsonReply`.
+        base64_keys, make_sink, secrets: as for `JsonReply`.
         expect_events: the Content-Type announces events. It decides where the first bytes do not.
 
     Attributes:
@@ -53,6 +54,7 @@ class EventReply:
         make_sink: Callable[[], ByteSink] = MemorySink,
         *,
         expect_events: bool,
+        secrets: SecretFilter = NO_SECRETS,
     ) -> None:
         self.length = 0
         self.pending_length = 0
@@ -63,6 +65,7 @@ class EventReply:
         self._expect_events = expect_events
         # The first bytes, until they decide.
         self._start = b""
+        self._secrets = secrets
         self._parser: EventParser[_EventData] | None = None
         self._json: JsonReply | None = None
         self._spool_chunks: SpoolChunks = []
@@ -83,7 +86,7 @@ class EventReply:
             if is_stream:
                 self._parser = EventParser(self._begin_event)
             else:
-                self._json = JsonReply(self._keys, self._make_sink)
+                self._json = JsonReply(self._keys, self._make_sink, secrets=self._secrets)
         if self._json is not None:
             self._spool_chunks += self._json.feed(chunk)
             self.pending_length = self._json.length
@@ -118,7 +121,7 @@ class EventReply:
             unfinished.close()
             return unfinished.reply
         if self._json is None and not self._expect_events:
-            self._json = JsonReply(self._keys, self._make_sink)
+            self._json = JsonReply(self._keys, self._make_sink, secrets=self._secrets)
             self._json.feed(self._start)
         if self._json is not None:
             self._spool_chunks += self._json.close()
@@ -136,7 +139,8 @@ class EventReply:
 
     def _begin_event(self) -> _EventData:
         self._spool_chunks.append(("reply", EVENT_MARK))
-        return _EventData(self, JsonReply(self._keys, self._make_sink, first_image=self._next_image))
+        reply = JsonReply(self._keys, self._make_sink, first_image=self._next_image, secrets=self._secrets)
+        return _EventData(self, reply)
 
     def add_chunks(self, chunks: SpoolChunks, reply: JsonReply) -> None:
         """Add the new spool bytes of an event."""

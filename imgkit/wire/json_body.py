@@ -25,6 +25,7 @@ from imgkit.wire.json_values import (
     parse_json,
     replace_values,
 )
+from imgkit.wire.secret_filter import NO_SECRETS, SecretFilter
 
 PLACEHOLDER = "imgkit-part-"
 """Stands in a spooled text for an image, before the number of its part."""
@@ -128,6 +129,7 @@ class JsonReply:
         base64_keys: members with images in base64, as a string or an array of strings.
         make_sink: returns a receiver for the bytes of one image.
         first_image: spool number of the first image, if other images arrived before this reply.
+        secrets: removes secrets from the value and from the raw bytes. A spool needs a filter of its own.
 
     Attributes:
         length: number of received bytes.
@@ -139,8 +141,11 @@ class JsonReply:
         make_sink: Callable[[], ByteSink] = MemorySink,
         *,
         first_image: int = 0,
+        secrets: SecretFilter = NO_SECRETS,
     ) -> None:
         self.length = 0
+        self._base64_keys = base64_keys
+        self._secrets = secrets
         self._make_sink = make_sink
         self._first_image = first_image
         self._step: Step = JsonReply._read_start if base64_keys else JsonReply._read_plain
@@ -186,8 +191,6 @@ class JsonReply:
         Raises:
             ValueError: as `parse_json` does.
         """
-        if not self._images or any(image.decoder.failed for image in self._images):
-            return parse_json(self.raw())
         # A server cannot guess the token, so it cannot forge a mark.
         token = secrets.token_hex(16)
         marks: dict[str, _ArrivingImage] = {}
@@ -197,12 +200,18 @@ class JsonReply:
             marks[name] = image
             return name.encode()
 
-        value = parse_json(self._join_parts(mark))
-        return replace_values(value, str, lambda text: marks.get(text, text))
+        failed = any(image.decoder.failed for image in self._images)
+        text = self._join_parts(_ArrivingImage.to_text if failed else mark)
+        value = parse_json(text)
+        if marks:
+            value = replace_values(value, str, lambda text: marks.get(text, text))
+        if self._secrets.occurs_in(text):
+            value = self._secrets.clean_json(value, keep=self._base64_keys, links=False)
+        return value
 
     def raw(self) -> bytes:
-        """Return the received bytes; decoded images are encoded anew."""
-        return self._join_parts(_ArrivingImage.to_text)
+        """Return the received bytes without secrets; decoded images are encoded anew."""
+        return self._secrets.clean_bytes(self._join_parts(_ArrivingImage.to_text))
 
     def _join_parts(self, format_image: Callable[[_ArrivingImage], bytes]) -> bytes:
         return b"".join(

@@ -11,14 +11,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, runtime_checkable
+from urllib.parse import urljoin
 
 from imgkit.errors import ConfigurationError
-from imgkit.redact import safe_headers, safe_url
+from imgkit.redact import HiddenDict, safe_url, scrub
 from imgkit.wire.transfer import Transfer
 from imgkit.wire.urls import path_and_query
 
 BLOCK_BYTES = 256 * 1024
 """The part of a file that is in memory at a time while it is sent, in bytes."""
+
+REQUEST_ID_LIMIT = 128
+"""Longest id of a request in characters. Ids of known servers have at most 40."""
+
+PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
+"""Headers whose values a repr shows."""
 
 WHOLE_BODY_BYTES = 1024 * 1024
 """HTTP libraries get bodies up to this size as `bytes`, and larger bodies block by block."""
@@ -121,19 +128,26 @@ def whole_or_blocks(body: Body) -> bytes | SizedBlocks:
     return b"".join(body.blocks()) if body.length <= WHOLE_BODY_BYTES else SizedBlocks(body)
 
 
+def _hide_values(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers for a repr: only `PLAIN_HEADERS` keep their values."""
+    return {name: value if name in PLAIN_HEADERS else "…" for name, value in headers.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
     """A complete HTTP request. A backend adds nothing that changes its meaning.
 
     Example::
 
-        >>> HttpRequest("POST", "https://api.example/v1", body=BytesBody(b"{}")).wire_headers()
-        {'content-length': '2'}
+        >>> request = HttpRequest("POST", "https://api.example/v1", body=BytesBody(b"{}"))
+        >>> request.wire_headers()["content-length"]
+        '2'
 
     Attributes:
         method: "POST" or "GET".
         url: the absolute URL, already quoted. Its bytes may be signed, so a backend keeps them.
-        headers: values by lower-case name. Content-Type and Content-Length come from the body.
+        headers: values by lower-case name, read-only. Content-Type and Content-Length come from the
+            body.
         body: the content.
         public_peer_only: refuse a peer outside the public internet before sending a byte
             (`imgkit.wire.addresses.is_public`).
@@ -147,14 +161,19 @@ class HttpRequest:
     public_peer_only: bool = False
     secret_headers: frozenset[str] = frozenset()
 
+    def __post_init__(self) -> None:
+        # A copy that nobody can change: a hook must return another request, which imgkit checks.
+        if isinstance(self.headers, Mapping):
+            object.__setattr__(self, "headers", MappingProxyType(HiddenDict(self.headers)))
+
     @property
     def path_and_query(self) -> str:
         """Path and query of the URL, byte for byte."""
         return path_and_query(self.url)
 
     def wire_headers(self) -> dict[str, str]:
-        """Return all headers to send, including the headers of the body."""
-        headers = dict(self.headers)
+        """Return all headers to send, including the headers of the body. The repr hides their values."""
+        headers = HiddenDict(self.headers)
         if self.method == "POST":
             if self.body.content_type:
                 headers["content-type"] = self.body.content_type
@@ -176,9 +195,10 @@ class HttpRequest:
         return HttpRequest(self.method, self.url, headers, self.body, self.public_peer_only, secret)
 
     def __repr__(self) -> str:
-        headers = safe_headers(self.headers, self.secret_headers)
+        # The path of a result URL may grant access.
+        place = safe_url(self.url if self.method == "POST" else f"{urljoin(self.url, '/')}…")
         return (
-            f"HttpRequest({self.method} {safe_url(self.url)}, {headers}, "
+            f"HttpRequest({self.method} {place}, {_hide_values(self.headers)}, "
             f"{self.body.content_type or 'no body'}, {self.body.length} bytes)"
         )
 
@@ -202,26 +222,15 @@ class Head:
 
     @property
     def request_id(self) -> str | None:
-        """The API's id of the call: `x-request-id`, or Azure's `apim-request-id`."""
-        return self.headers.get("x-request-id") or self.headers.get("apim-request-id")
+        """The API's id of the call: `x-request-id`, or Azure's `apim-request-id`.
 
+        It is one line of at most `REQUEST_ID_LIMIT` characters.
+        """
+        text = self.headers.get("x-request-id") or self.headers.get("apim-request-id")
+        return (" ".join(scrub(text, limit=REQUEST_ID_LIMIT).split()) or None) if text else None
 
-CAPABILITIES: Mapping[str, str] = MappingProxyType(
-    {
-        "ca": "Verifies servers with `BackendOptions.ca`.",
-        "connect timeout": "Limits connecting, TLS included, to `Transfer.connect_timeout_s()`.",
-        "early refusal": "Reads a reply that arrives during the upload.",
-        "hang up": "Disconnects at once when the transfer is aborted or its task is cancelled.",
-        "https proxy": "Reaches a `BackendOptions.proxy` with an https URL over TLS.",
-        "proxy": "Sends through `BackendOptions.proxy` if its URL is http.",
-        "reuse": "Keeps connections open if `BackendOptions.reuse_connections` is True.",
-        "unsent": "Tells a failed connection, which sent nothing, from every later failure.",
-    }
-)
-"""The optional abilities that a backend may declare, with their meanings.
-
-imgkit refuses an argument of a service that needs a capability which the backend does not declare.
-"""
+    def __repr__(self) -> str:
+        return f"Head({self.status}, {_hide_values(self.headers)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,7 +339,8 @@ class Backend(Protocol):
             `imgkit.OutcomeUnknownError`.
         unsent_errors: the errors among them that prove that no byte of the request left. imgkit
             turns them into an `imgkit.NotSentError`.
-        capabilities: optional; the keys of `CAPABILITIES` that hold for the class, none by default.
+        capabilities: optional; the keys of `imgkit.backends.CAPABILITIES` that hold for the class, none
+            by default.
     """
 
     wire_errors: tuple[type[Exception], ...]

@@ -6,11 +6,11 @@ import re
 from urllib.parse import urlsplit
 
 from imgkit.errors import ConfigurationError
-from imgkit.redact import safe_url
+from imgkit.redact import Secret, safe_url
 
 
 def check_base_url(url: object, source: str) -> str:
-    """Return a base URL without its trailing slashes.
+    """Return a base URL without its trailing slashes. No error shows a password in it.
 
     Example::
 
@@ -18,45 +18,47 @@ def check_base_url(url: object, source: str) -> str:
         'https://api.openai.com/v1'
 
     Args:
-        url: the value that the caller gave.
+        url: the value that the caller gave, perhaps wrapped in a `Secret`.
         source: the argument or environment variable of the value, for error messages.
 
     Raises:
         ConfigurationError: no http(s) scheme, no host, credentials, a query, a fragment, or
             characters outside ASCII.
     """
-    if not isinstance(url, str) or not re.fullmatch(r"[!-~]+", url) or re.search(r'[\\"<>^`{|}]', url):
-        raise ConfigurationError(
-            f"{source} is not a URL. Give a URL such as 'https://api.openai.com/v1', and a host "
-            "outside ASCII in its xn-- form.",
-            field=source,
+    wrapped = Secret(url) if isinstance(url, str) else url
+    del url  # tracebacks may show local variables
+    problem = _find_problem(wrapped.reveal() if isinstance(wrapped, Secret) else None)
+    if problem is not None or not isinstance(wrapped, Secret):
+        raise ConfigurationError(f"{source} {problem}", field=source)
+    return wrapped.reveal().rstrip("/")
+
+
+def _find_problem(url: str | None) -> str | None:
+    """Return the problem of a base URL as the rest of a sentence, None without a problem."""
+    if url is None or not re.fullmatch(r"[!-~]+", url) or re.search(r'[\\"<>^`{|}]', url):
+        return (
+            "is not a URL. Give a URL such as 'https://api.openai.com/v1', and a host outside ASCII in its "
+            "xn-- form."
         )
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"{source} {safe_url(url)!r} is not a URL: {error}.", field=source) from None
+    except ValueError:
+        # Python's own message quotes the port, which may be the first part of a password with a slash.
+        return "is not a URL: its host or its port is not valid. Write it as 'https://host:port/path'."
     if parts.scheme not in ("http", "https"):
-        raise ConfigurationError(
-            f"{source} {safe_url(url)!r} does not start with http:// or https://. Write 'https://{url[:80]}'."
-            if "@" not in url and "://" not in url
-            else f"{source} must start with http:// or https://.",
-            field=source,
-        )
+        if "@" in url or "://" in url:
+            return "must start with http:// or https://."
+        return f"{safe_url(url)!r} does not start with http:// or https://. Write 'https://{url[:80]}'."
     if parts.username is not None or parts.password is not None:
-        raise ConfigurationError(
-            f"{source} contains credentials. Remove them and give the API key by itself.", field=source
-        )
+        return "contains credentials. Remove them and give the API key by itself."
     if not can_be_host(parts.hostname) or port == 0:
-        raise ConfigurationError(f"{source} {safe_url(url)!r} has no valid host to connect to.", field=source)
+        return f"{safe_url(url)!r} has no valid host to connect to."
     if parts.query or parts.fragment or url.endswith(("?", "#")):
-        raise ConfigurationError(f"{source} contains '?' or '#'. It must end with its path.", field=source)
+        return "contains '?' or '#'. It must end with its path."
     if re.search(r"/images/(generations|edits|variations)/?$", parts.path):
-        raise ConfigurationError(
-            f"{source} contains '/images/…'. Give the root of the API without it, such as …/v1.",
-            field=source,
-        )
-    return url.rstrip("/")
+        return "contains '/images/…'. Give the root of the API without it, such as …/v1."
+    return None
 
 
 def can_be_host(name: str | None) -> bool:
