@@ -37,6 +37,7 @@ from tests.support.leaks import (
     give_options,
     list_traces,
     make_keys,
+    restart_echo,
 )
 from tests.support.pictures import picture
 from tests.support.wire_server import WireServer
@@ -212,6 +213,7 @@ def test_no_sink_shows_a_key(
     canaries = [make_canary(shape) for shape in SHAPES]
     # Each scene meets another shape and another way with each service and backend.
     turn = 2 * (flavor.flavor == "sync") + (http_backend == "requests")
+    restart_echo(turn)
     every_way = itertools.cycle(itertools.product(CREDENTIALS, MODES))
     ways = itertools.islice(every_way, 4 * turn, None)
     leaks = {}
@@ -319,6 +321,7 @@ SPOKEN = {
 @pytest.fixture
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Canary:
     """A canary for the planted leaks."""
+    restart_echo(0)
     return Canary(ServiceRunner("sync"), "requests", "no shape", tmp_path, monkeypatch, caplog)
 
 

@@ -180,6 +180,26 @@ def test_no_frame_of_a_backend_shows_a_key(
     assert_hidden(caught.value)
 
 
+@pytest.mark.parametrize("place", ["base_url", "proxy"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_failed_connection_shows_no_key(
+    flavor: ServiceRunner, http_backend: str, caplog: pytest.LogCaptureFixture, place: str, scheme: str
+) -> None:
+    """A server or a proxy that hangs up, or that speaks no TLS, brings no key into an error or a log."""
+    caplog.set_level(logging.DEBUG)
+    password = KEY.replace("/", "-")
+    with WireServer(lambda line: line.send(b"HTTP/1.1 407 No\r\n\r\n"), read_first=False) as server:
+        settings: dict[str, Any] = {"base_url": f"{scheme}://127.0.0.1:{server.port}/v1"}
+        if place == "proxy":
+            proxy = f"http://user:{password}@127.0.0.1:{server.port}"
+            settings = {"base_url": f"{scheme}://api.example/v1", "proxy": proxy, "allow_insecure": True}
+        with pytest.raises(imgkit.ImgkitError) as caught:
+            flavor.run(lambda service: service.create_image("a fox"), http_backend, api_key=KEY, **settings)
+    for key in (KEY, password):
+        assert_hidden(caught.value, key)
+        assert canary.find_secret(records=caplog.records, secret=key) == []
+
+
 def test_requests_and_their_headers_have_a_safe_repr() -> None:
     """No repr of a request or of its headers shows a value that may be a key."""
     request = HttpRequest("GET", f"https://h.example/{KEY}?{KEY}", MappingProxyType({"x-acme": KEY}))

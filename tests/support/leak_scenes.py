@@ -203,7 +203,7 @@ FINISHED: dict[str, Scene] = {
     "other place": succeed(lambda text, keys: {"output": [{"image": DATA_URL}]}),
     "damaged": succeed(lambda text, keys: {"data": [DATA, {"b64_json": text}, text]}),
     "empty": succeed(lambda text, keys: {"data": []}),
-    "unreadable": succeed(lambda text, keys: {"data": [{"b64_json": text * 20}]}),
+    "unreadable": succeed(lambda text, keys: {"data": [{"b64_json": f"<{text}>" * 20}]}),
     "job": succeed(lambda text, keys: {"task_id": text, "status": "queued"}, status=202),
     "job elsewhere": succeed(
         lambda text, keys: {"status": text}, status=202, operation_location="https://jobs.example/1"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import itertools
 import json
 import logging
 import traceback
@@ -39,7 +38,7 @@ SHAPES: dict[str, Callable[[int], str]] = {
     "quotes": lambda number: f'CANARY{number:02d}"with\\two/escapes&<b>',
     "short": lambda number: f"k3Y!{number:02d}",
     "shortest": lambda number: f"Q7z{chr(ord('A') + number)}",
-    "number": lambda number: f"7391{number:02d}",
+    "number": lambda number: f"7391503862{number:02d}",
     "word": lambda number: f"canary_{chr(ord('a') + number)}",
 }
 """Keys by their shape; the number tells places apart."""
@@ -259,7 +258,15 @@ def iterate_frames(error: object) -> Iterator[tuple[str, str]]:
                 yield f"a frame of {frame.name}", str(frame.locals)
 
 
-_turn = itertools.count()
+class _Turn:
+    """The number of the next text of a server."""
+
+    next = 0
+
+
+def restart_echo(turn: int) -> None:
+    """Begin again with the spellings of one of the `SLICES`."""
+    _Turn.next = turn
 
 
 def echo(line: Line, keys: Iterable[str]) -> str:
@@ -267,7 +274,7 @@ def echo(line: Line, keys: Iterable[str]) -> str:
 
     Each key stands there as it is, and in some of its spellings; the next texts have the others.
     """
-    turn = next(_turn)
+    turn, _Turn.next = _Turn.next, _Turn.next + 1
     forms = [form for key in keys for form in (key, *spell(key)[turn % SLICES :: SLICES])]
     received = [*line.head.decode("latin-1").split("\r\n"), line.body[:4000].decode("utf-8", "replace")]
     return " ".join([*forms, *received])
