@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -91,6 +92,8 @@ class FileLock:
         descriptor = os.open(folder, os.O_RDONLY | NO_FOLLOW | BINARY_FLAGS)
         try:
             _lock_descriptor(descriptor)
+            if not is_same_file(descriptor, folder):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
         except BaseException:
             os.close(descriptor)
             raise

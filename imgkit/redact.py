@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -204,6 +204,18 @@ def safe_headers(headers: Mapping[str, str], secret: Container[str] = ()) -> dic
 def is_sensitive_header(name: str) -> bool:
     """Return whether a header with this lower-case name may hold a credential or an identity."""
     return name in SENSITIVE_HEADERS or is_secret_name(name)
+
+
+def remove_credentials(headers: Mapping[str, str], secret: Collection[str] = ()) -> dict[str, str]:
+    """Return the headers of a request without those that may hold a credential or an identity.
+
+    Args:
+        headers: by lower-case name.
+        secret: further names to leave out.
+    """
+    return {
+        name: value for name, value in headers.items() if name not in secret and not is_sensitive_header(name)
+    }
 
 
 def is_secret_name(name: str) -> bool:

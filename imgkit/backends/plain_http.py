@@ -7,7 +7,7 @@ speak HTTP/2 and send a request again, so no paid request goes through it.
 from __future__ import annotations
 
 import http.client
-import select
+import selectors
 import socket
 import threading
 from collections import defaultdict
@@ -149,7 +149,10 @@ class PlainHttpBackend:
                 if not self._idle[place]:
                     return None
                 connection = self._idle[place].pop()
-            if not select.select([connection.sock], [], [], 0)[0]:
+            with selectors.DefaultSelector() as selector:  # select() refuses high descriptors
+                selector.register(connection.sock, selectors.EVENT_READ)
+                is_idle = not selector.select(0)
+            if is_idle:
                 return connection
             connection.close()
 

@@ -244,7 +244,8 @@ def drop_folder(folder: Path) -> bool:
     if lock is None:
         return False
     try:
-        _remove_folder(folder)
+        with suppress(FileNotFoundError):  # another process was faster
+            _remove_folder(folder)
     finally:
         lock.release(remove=False)
     return True
@@ -279,7 +280,7 @@ def _measure(folder: Path) -> int:
 
 
 def _read(path: Path) -> bytes:
-    """Return the content of a part. What is no file, or too large for one, is as good as missing."""
+    """Return the content of a part, b"" for a missing, irregular or oversized one. Raises OSError."""
     try:
         return read_regular_file(path, MAX_PART_BYTES, follow=False)
     except OSError as error:

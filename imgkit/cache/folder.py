@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,11 +142,12 @@ class FolderStore:
         """
         row = self._write_entry(lease.key, entry)
         self._leases.end(lease)
-        self.index.put(row)
-        # A walk over all rows at each miss would cost more than the miss.
-        self._room_bytes -= row.size_bytes
-        if self._room_bytes < 0 or time.monotonic() > self._prune_at:
-            self.prune()
+        with suppress(OSError):  # the entry is stored; a later use of the index finds it
+            self.index.put(row)
+            # A walk over all rows at each miss would cost more than the miss.
+            self._room_bytes -= row.size_bytes
+            if self._room_bytes < 0 or time.monotonic() > self._prune_at:
+                self.prune()
 
     def abandon(self, lease: Lease, failure: Failure | None = None) -> None:
         """End the lease without an entry.
@@ -163,7 +165,7 @@ class FolderStore:
         """
         now = self._clock()
         try:
-            with _OpenEntry(self._path_of(key)) as opened:
+            with _OpenEntry(self._entry_path(key)) as opened:
                 document, used_at = opened.document, opened.modified_at
                 created_at = float(document["created_at"])
                 is_old = now - created_at > self._max_age_s
@@ -181,7 +183,7 @@ class FolderStore:
 
     def _update_use_time(self, key: str, now: float) -> None:
         try:
-            os.utime(self._path_of(key))
+            os.utime(self._entry_path(key))
             self.index.mark_used(key, now)
         except OSError:
             # A read-only folder still serves its entries.
@@ -201,7 +203,7 @@ class FolderStore:
         if lock is None:
             return False
         try:
-            Path(self._path_of(key)).unlink(missing_ok=True)
+            Path(self._entry_path(key)).unlink(missing_ok=True)
         finally:
             release_unused(lock)
         self.index.delete(key)
@@ -245,7 +247,7 @@ class FolderStore:
                 release_unused(lock)
         return count
 
-    def _path_of(self, key: str) -> str:
+    def _entry_path(self, key: str) -> str:
         # Hits are fast: pathlib alone would take a fifth of the time.
         return f"{self._entries}/{key[:2]}/{key}{_SUFFIX}"
 
@@ -254,7 +256,7 @@ class FolderStore:
 
         items = [{"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for data in entry.pictures]
         document = {"created_at": entry.created_at, "facts": dict(entry.facts), "pictures": items}
-        path, line = Path(self._path_of(key)), to_json(document) + b"\n"
+        path, line = Path(self._entry_path(key)), to_json(document) + b"\n"
         if not path.parent.exists():
             path.parent.mkdir(mode=0o700, exist_ok=True)
         write_atomically(path, (line, *entry.pictures), suffix=_PART_SUFFIX)
@@ -265,7 +267,7 @@ class FolderStore:
 
         for key in self.list_keys():
             try:
-                with _OpenEntry(self._path_of(key)) as opened:
+                with _OpenEntry(self._entry_path(key)) as opened:
                     row = build_row(key, opened.document, opened.modified_at)
             except _DAMAGE:
                 # A damaged entry has no row.

@@ -168,7 +168,7 @@ def deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None)
 def send_to_sinks(context: CallContext, response: ImagesResponse) -> Flow[ImagesResponse]:
     """Hand the response to all sinks and return it with their warnings.
 
-    Images that are still at a URL are fetched first. Whatever fails becomes a warning.
+    Images that are still at a URL are fetched first. A failure becomes a warning.
     """
     images, warnings = [], []
     for image in response.images:
@@ -179,8 +179,8 @@ def send_to_sinks(context: CallContext, response: ImagesResponse) -> Flow[Images
         images.append(image)
     response = replace(response, images=tuple(images), warnings=(*response.warnings, *warnings))
     for sink in context.core.resources.sinks:
-        said = yield from run_blocking(partial(_call_sink, sink, response))
-        response = replace(response, warnings=(*response.warnings, *said))
+        new_warnings = yield from run_blocking(partial(_call_sink, sink, response))
+        response = replace(response, warnings=(*response.warnings, *new_warnings))
     return response
 
 

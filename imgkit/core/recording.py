@@ -16,7 +16,7 @@ from imgkit.errors import ImgkitError
 from imgkit.models import ImagesResponse
 from imgkit.plugins.protocols import Exchanged
 from imgkit.plugins.table import call_plugin, warn
-from imgkit.redact import SENSITIVE_HEADERS
+from imgkit.redact import remove_credentials
 from imgkit.runtime.flow import (
     Effect,
     EffectFailed,
@@ -28,7 +28,7 @@ from imgkit.runtime.flow import (
     advance,
     run_blocking,
 )
-from imgkit.wire.messages import Head, HttpRequest
+from imgkit.wire.messages import BytesBody, Head, HttpRequest
 from imgkit.wire.secret_filter import SecretFilter
 
 if TYPE_CHECKING:
@@ -164,7 +164,10 @@ def _clean_exchange(
     # A store may repeat the signature of a link.
     signatures = collect_query_keys(request.method, request.url)
     cleaned = secrets.clean_bytes(remove_keys(reply, keys | signatures))
-    return replace(request, url=url), Head(head.status, headers), cleaned
+    body = request.body
+    if isinstance(body, BytesBody) and secrets.occurs_in(body.data):
+        body = BytesBody(secrets.clean_bytes(body.data), body.content_type)
+    return replace(request, url=url, body=body), Head(head.status, headers), cleaned
 
 
 def _attach_problems(value: T, problems: Sequence[str]) -> T:
@@ -179,6 +182,5 @@ def _attach_problems(value: T, problems: Sequence[str]) -> T:
 
 
 def _without_credentials(request: HttpRequest) -> HttpRequest:
-    private = request.secret_headers | SENSITIVE_HEADERS
-    headers = {name: value for name, value in request.headers.items() if name not in private}
+    headers = remove_credentials(request.headers, request.secret_headers)
     return replace(request, headers=headers, secret_headers=frozenset())

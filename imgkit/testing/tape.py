@@ -22,7 +22,7 @@ from imgkit.cassettes.matching import RequestSummary
 from imgkit.core.interception import advance_for
 from imgkit.errors import FixtureMissingError, ImgkitError
 from imgkit.fork import ForkRegistry
-from imgkit.redact import SENSITIVE_HEADERS, safe_url
+from imgkit.redact import remove_credentials, safe_url
 from imgkit.runtime.flow import (
     Effect,
     EffectFailed,
@@ -319,8 +319,7 @@ class _Exchange:
 
 def _to_vcr_request(request: HttpRequest) -> Request:
     """Return a request in vcrpy's form, without credentials."""
-    private = request.secret_headers | SENSITIVE_HEADERS
-    headers = {name: value for name, value in request.wire_headers().items() if name not in private}
+    headers = remove_credentials(request.wire_headers(), request.secret_headers)
     body = b"".join(request.body.blocks()) if request.method == "POST" else None
     return Request(request.method, request.url, body, headers)
 

@@ -9,6 +9,12 @@ from imgkit.wire.messages import Head
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 """Tells zlib to recognise either format by its header."""
 
+_GZIP_START = b"\x1f"
+"""The first byte of each member. A gzip body may have several."""
+
+_ZLIB_METHOD = 8
+"""The lower half of the first byte of a zlib header. Some servers send deflate without a header."""
+
 
 class ContentDecoder:
     """Decodes the body of a reply chunk by chunk, for backends whose HTTP library does not.
@@ -40,13 +46,23 @@ class ContentDecoder:
         Raises:
             OSError: the body is not in its encoding.
         """
-        self._has_data = self._has_data or bool(chunk)
         if self._zlib is None:
             return chunk
+        pieces = []
         try:
-            return self._zlib.decompress(chunk)
+            while chunk:
+                if self._zlib.eof:
+                    if chunk[:1] != _GZIP_START:
+                        break  # padding
+                    self._zlib = zlib.decompressobj(_GZIP_OR_ZLIB)
+                elif not self._has_data and self._encoding == "deflate" and chunk[0] & 15 != _ZLIB_METHOD:
+                    self._zlib = zlib.decompressobj(-zlib.MAX_WBITS)
+                self._has_data = True
+                pieces.append(self._zlib.decompress(chunk))
+                chunk = self._zlib.unused_data
         except zlib.error as error:
             raise OSError(f"The body of the reply is not {self._encoding} ({error}).") from error
+        return b"".join(pieces)
 
     def finish(self) -> None:
         """Check the end of the body.

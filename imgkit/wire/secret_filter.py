@@ -23,7 +23,10 @@ _JSON_START = re.compile(rb'[\s\xef\xbb\xbf]*(?:[\[{"]|data:|event:|id:|retry:|:
 _LINK = re.compile(r"(?:https?:/|/|data:)\S*")
 _ESCAPED = re.compile(rb"(?<!\\)(?:\\\\)*\\(?:u[0-9A-Fa-f]{0,3})?\Z")
 _ESCAPE_CONTEXT = 64
-_HEAD_BYTES = 1024
+_IMAGE_START = re.compile(
+    rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF.{4}WEBP|.{4}ftyp|BM.{4}\0{4}|II\*\0|MM\0\*|\0\0[\1\2]\0", re.DOTALL
+)
+"""The beginning of a picture, which is never a text."""
 _NAME_END = re.compile(rb'"\s*:')
 _NUMBER_START = re.compile(rb"[-+.0-9eE]*\s*(?:[:\[,]|\Z)")
 _NUMBER_END = re.compile(rb'[-+.0-9eE]*\s*(?:[\]}]|,\s*["\[{0-9tfn-]|\Z)')
@@ -89,8 +92,7 @@ class SecretFilter:
             >>> SecretFilter([Secret("1234")]).clean_bytes(b'{"created": 12345, "id": "1234"}').decode()
             '{"created": 12345, "id": "…"}'
         """
-        if b"\0" in data[:_HEAD_BYTES]:
-            # No text.
+        if _IMAGE_START.match(data):
             return data
         matches = self.finder.find(data)
         if matches and is_like_json(data):
@@ -166,20 +168,35 @@ class SecretFilter:
             if current is None or id(current) in seen:
                 continue
             seen.add(id(current))
-            waiting += (current.__cause__, current.__context__)
             if isinstance(current, BaseExceptionGroup):
                 waiting += current.exceptions
-            args = tuple(map(self._clean_value, current.args))
-            if args != current.args:
-                current.args = args
-            names = (
-                vars(current) if isinstance(current, ImgkitError) else {"__notes__"} & vars(current).keys()
-            )
-            for name in list(names):
-                value = getattr(current, name)
-                cleaned = self._clean_value(value)
-                if cleaned is not value:
-                    setattr(current, name, cleaned)
+            self._clean_attributes(current)
+            is_suppressed = current.__suppress_context__
+            for link in ("__cause__", "__context__"):
+                linked = getattr(current, link)
+                if linked is None:
+                    continue
+                self._clean_attributes(linked)
+                text = _read_text(linked)
+                if self.occurs_in(text.encode("utf-8", "surrogatepass")):
+                    # Many errors of libraries build their text from other attributes than `args`.
+                    linked = Exception(self.clean_text(text)).with_traceback(linked.__traceback__)
+                    setattr(current, link, linked)
+                waiting.append(linked)
+            current.__suppress_context__ = is_suppressed
+
+    def _clean_attributes(self, error: BaseException) -> None:
+        """Remove the secrets from the arguments and notes of an error, and from all attributes of ours."""
+        args = tuple(map(self._clean_value, error.args))
+        if args != error.args:
+            error.args = args
+        for name in list(
+            vars(error) if isinstance(error, ImgkitError) else {"__notes__"} & vars(error).keys()
+        ):
+            value = getattr(error, name)
+            cleaned = self._clean_value(value)
+            if cleaned is not value:
+                setattr(error, name, cleaned)
 
     def _clean_value(self, value: Any) -> Any:
         """Return a value of an error without the secrets, and the same object if it has none."""
@@ -197,6 +214,14 @@ class SecretFilter:
 
 
 NO_SECRETS = SecretFilter()
+
+
+def _read_text(error: BaseException) -> str:
+    """Return the class and the text of an error, which may be as broken as its library."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
 
 
 def _iterate_texts(value: Any) -> Iterator[str]:

@@ -48,6 +48,10 @@ class SpoolFilter:
         return [(name, rest)] if rest else []
 
 
+_LONGEST_RUN = 64
+"""Backslashes before a cut that may belong to one escape, however often it was escaped."""
+
+
 class TextFilter:
     """Removes secrets from a text that arrives in pieces cut anywhere. JSON stays JSON.
 
@@ -105,6 +109,7 @@ class TextFilter:
 
 def _find_safe_end(buffer: bytes, matches: Sequence[Match], end: int) -> int:
     """Return a position up to `end` that is in no match and not behind a backslash."""
-    while end and buffer[end - 1 : end] == b"\\":
-        end -= 1
+    # Of a long run of backslashes each pair is an escape of its own.
+    run = end - len(buffer[max(0, end - _LONGEST_RUN) : end].rstrip(b"\\")) - max(0, end - _LONGEST_RUN)
+    end -= run if run < _LONGEST_RUN else 0
     return next((match.start for match in matches if match.start < end < match.end), end)

@@ -51,3 +51,18 @@ def test_a_body_in_no_encoding_is_an_error() -> None:
     """A body that is not compressed, although the head says so, is an error."""
     with pytest.raises(OSError, match="is not gzip"):
         decode("gzip", TEXT, 100)
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_several_members_and_raw_deflate(size: int) -> None:
+    """Reads gzip of several members, and deflate without its header, as browsers do."""
+    raw = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    bodies = {
+        "gzip": gzip.compress(b"a red ") + gzip.compress(b"fox"),
+        "deflate": raw.compress(b"a red fox") + raw.flush(),
+    }
+    for encoding, body in bodies.items():
+        decoder = ContentDecoder(Head(200, {"content-encoding": encoding}))
+        pieces = [decoder.decode(body[at : at + size]) for at in range(0, len(body), size)]
+        decoder.finish()
+        assert b"".join(pieces) == b"a red fox"

@@ -59,7 +59,7 @@ def make_body(key: str) -> str:
     text = json.dumps(key)[1:-1]
     return (
         f'{{"created": 1739148000, "data": [{{"url": "{text}", "caf\\u00e9": "\\nope \\u00e9"}}], "n": 7391, '
-        f'"nope": [1, true, null, -1.5e9, 739103, "x{text}y"], "name {text}": 1, "q": "\\"{text}.\\\\", '
+        f'"nope": [1, true, null, -1.5e9, 739150386203, "x{text}y"], "name {text}": 1, "q": "\\"{text}.\\\\", '
         '"b64_json": "x"}'
     )
 
@@ -75,7 +75,7 @@ def test_json_stays_json(key: str) -> None:
     ):
         assert value["created"] == 1739148000
         assert value["n"] == 7391
-        assert value["nope"][:5] == [1, True, None, -1.5e9, 739103]
+        assert value["nope"][:5] == [1, True, None, -1.5e9, 739150386203]
         assert value["data"][0]["url"] == "…"
         assert value["nope"][5] == "x…y"
         assert value["q"] == '"….\\'
@@ -90,7 +90,7 @@ def test_no_cut_changes_the_text_of_a_spool(key: str) -> None:
     items = []
     for form in spell(key):
         filler = base64.b64encode(chance.randbytes(chance.choice([20, 170, 400]))).decode()
-        items += [json.dumps(form), "739103", json.dumps(filler), f'"\\\\\\u0041\\n{"y" * 30}"']
+        items += [json.dumps(form), "739150386203", json.dumps(filler), f'"\\\\\\u0041\\n{"y" * 30}"']
         items.append(json.dumps({"data": "another-Secret-0123456789", "nope": [True]}))
     text = ("{" + ", ".join(f'"f{number}": {item}' for number, item in enumerate(items)) + "}").encode()
     whole = secrets.clean_bytes(text)
@@ -116,11 +116,11 @@ def test_images_and_events_pass_the_spool() -> None:
     spool = SpoolFilter(ALL)
     image = key.encode() * 3
     chunks = [("reply", EVENT_MARK), ("reply", b'{"a": "x'), ("0", image), ("reply", EVENT_MARK)]
-    chunks += [("reply", f'{{"n": 739103, "b": "{key} 739103"}}'.encode()), ("raw", key.encode())]
+    chunks += [("reply", f'{{"n": 739150386203, "b": "{key} 739150386203"}}'.encode()), ("raw", key.encode())]
     cleaned = [*spool.clean(chunks), *spool.close()]
     assert b"".join(data for name, data in cleaned if name == "0") == image
     text = b"".join(data for name, data in cleaned if name == "reply")
-    assert text == EVENT_MARK + b'{"a": "x' + EVENT_MARK + '{"n": 739103, "b": "… …"}'.encode()
+    assert text == EVENT_MARK + b'{"a": "x' + EVENT_MARK + '{"n": 739150386203, "b": "… …"}'.encode()
     assert ("raw", "…".encode()) in cleaned
     assert SpoolFilter(SecretFilter()).clean(chunks) == chunks
 
@@ -225,3 +225,52 @@ def test_a_reply_is_cleaned_after_it_is_parsed() -> None:
     secrets = SecretFilter([Secret("k3Y!z03")])
     assert secrets.clean_json(parse_json(body)) == {"note": "…"}
     assert json.loads(secrets.clean_bytes(body)) == {"note": "…"}
+
+
+def test_a_zero_byte_does_not_hide_a_secret() -> None:
+    """Cleans a text with a zero byte; the beginning of an image is what stops the filter."""
+    secrets = SecretFilter([Secret("k3Y!00zz")])
+    assert secrets.clean_bytes(b"a\0 k3Y!00zz") == "a\0 …".encode()
+    assert secrets.clean_bytes(b"\x89PNG\r\n k3Y!00zz") == b"\x89PNG\r\n k3Y!00zz"
+
+
+class Stubborn(Exception):
+    """An error whose text does not come from its arguments, as those of many libraries."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("x")
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Broken(Exception):
+    """An error without a text."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize("link", ["__cause__", "__context__"])
+def test_causes_with_texts_of_their_own(link: str) -> None:
+    """Puts a plain error in place of a cause whose text cannot be cleaned; any other stays."""
+    secrets = SecretFilter([Secret("k3Y!00zz")])
+    for inner, text in ((Stubborn("to k3Y!00zz"), "Stubborn: to …"), (Stubborn("to me"), "to me")):
+        outer = ValueError("outer")
+        setattr(outer, link, inner)
+        secrets.clean_error(outer)
+        assert str(getattr(outer, link)) == text
+        assert outer.__suppress_context__ == (link == "__cause__")
+    outer = ValueError("outer")
+    setattr(outer, link, Broken())
+    secrets.clean_error(outer)
+    assert isinstance(getattr(outer, link), Broken)
+
+
+def test_a_run_of_backslashes_is_not_held_back() -> None:
+    """Hands on a text of backslashes as it arrives, so that its cost stays linear."""
+    text = TextFilter(SecretFilter([Secret("k3Y!00zz")]))
+    returned = sum(len(text.feed(b"\\" * 10_000)) for _ in range(20))
+    assert returned > 190_000
+    assert returned + len(text.close()) == 200_000
