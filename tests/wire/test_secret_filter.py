@@ -59,7 +59,8 @@ def make_body(key: str) -> str:
     text = json.dumps(key)[1:-1]
     return (
         f'{{"created": 1739148000, "data": [{{"url": "{text}", "caf\\u00e9": "\\nope \\u00e9"}}], "n": 7391, '
-        f'"nope": [1, true, null, -1.5e9, 739150386203, "x{text}y"], "name {text}": 1, "q": "\\"{text}.\\\\", '
+        f'"nope": [1, true, null, -1.5e9, 739150386203, "x{text}y"], '
+        f'"name {text}": 1, "q": "\\"{text}.\\\\", '
         '"b64_json": "x"}'
     )
 
