@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import imgkit
+from imgkit.core import download
 from imgkit.default_plugins.auth import BearerAuth, HeaderAuth, TokenAuth
 from imgkit.testing import canary, cassette
 from imgkit.wire.messages import HttpRequest
@@ -243,8 +244,11 @@ def test_images_survive_short_keys(
     assert response.extra["note"] == "…"
 
 
-def test_the_bytes_of_an_error_keep_images_whole(flavor: ServiceRunner, http_backend: str) -> None:
+def test_the_bytes_of_an_error_keep_images_whole(
+    flavor: ServiceRunner, http_backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A short key changes no byte of the image in the body of an error, in base64 or not."""
+    monkeypatch.setattr(download, "PAUSES_S", (0.0, 0.0, 0.0))
     data = noise(33)
     key = encoded(data)[400:404]
     whole = json.dumps({"data": [{"b64_json": encoded(data)}], "note": key}).encode()
@@ -272,7 +276,7 @@ def test_the_bytes_of_an_error_keep_images_whole(flavor: ServiceRunner, http_bac
     with WireServer(script) as server:
         with pytest.raises(imgkit.SaveError) as failed:
             flavor.run(
-                lambda service: service.create_image("a fox", save_to="unused", timeout_s=0.4),
+                lambda service: service.create_image("a fox", save_to=tmp_path / "fox.png"),
                 http_backend,
                 base_url=server.base_url,
                 api_key=key,
