@@ -247,7 +247,7 @@ class Exchanged:
     """A request and its reply.
 
     Attributes:
-        request: the request without credentials.
+        request: the request without the credentials in its headers.
         head: status and headers of the reply.
         reply: body of the reply, without a content encoding and without keys that the server repeated.
     """

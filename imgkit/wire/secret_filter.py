@@ -12,11 +12,13 @@ from imgkit.errors import ImgkitError
 from imgkit.redact import Secret
 from imgkit.wire.secret_finder import Kind, Match, SecretFinder
 
-PROTOCOL_HEADERS: Mapping[str, Kind] = {
-    **dict.fromkeys(("content-encoding", "content-type"), "word"),
-    **dict.fromkeys(("content-length", "date", "retry-after", "retry-after-ms"), "number"),
+_SECONDS = re.compile(r"[0-9.]+|[A-Z][a-z]{2}, [0-9A-Za-z: ]{10,30} GMT")
+_MEDIA_TYPE = re.compile(r"[a-z-]+(?:/[a-z0-9.+-]+)?(?:; ?charset=[A-Za-z0-9-]+)?")
+PROTOCOL_HEADERS: Mapping[str, tuple[re.Pattern[str], Kind]] = {
+    **dict.fromkeys(("content-encoding", "content-type"), (_MEDIA_TYPE, "word")),
+    **dict.fromkeys(("content-length", "date", "retry-after", "retry-after-ms"), (_SECONDS, "number")),
 }
-"""Headers that tell how to read the reply. They keep secrets that look like what they hold."""
+"""Headers that tell how to read the reply: the form of their values, and the secrets that these keep."""
 
 _QUOTE = re.compile(rb'\\.|"', re.DOTALL)
 _JSON_START = re.compile(rb'[\s\xef\xbb\xbf]*(?:[\[{"]|data:|event:|id:|retry:|:)')
@@ -30,7 +32,6 @@ _IMAGE_START = re.compile(
 _NAME_END = re.compile(rb'"\s*:')
 _NUMBER_START = re.compile(rb"[-+.0-9eE]*\s*(?:[:\[,]|\Z)")
 _NUMBER_END = re.compile(rb'[-+.0-9eE]*\s*(?:[\]}]|,\s*["\[{0-9tfn-]|\Z)')
-_PLAIN_HEADER = re.compile(r"[\w ,;:=/.+-]*", re.ASCII)
 
 
 class SecretFilter:
@@ -155,8 +156,9 @@ class SecretFilter:
 
     def _clean_header(self, name: str, value: str) -> str:
         data = value.encode("utf-8", "surrogatepass")
-        kept = PROTOCOL_HEADERS.get(name) if _PLAIN_HEADER.fullmatch(value) else None
-        matches = [match for match in self.finder.find(data) if match.kind != kept]
+        form, kept = PROTOCOL_HEADERS.get(name, (None, None))
+        is_readable = form is not None and form.fullmatch(value) is not None
+        matches = [match for match in self.finder.find(data) if not is_readable or match.kind != kept]
         return self.replace(data, matches).decode("utf-8", "surrogatepass")
 
     def clean_error(self, error: BaseException) -> None:

@@ -11,6 +11,7 @@ import json
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Literal, NamedTuple, TypeAlias
 
 from imgkit.redact import Secret
@@ -32,6 +33,9 @@ FOLDED_LENGTH = 16
 
 BASE64_CONTEXT = 200
 """Runs of base64 characters from this length on may be an image."""
+
+MAX_ESCAPES = 200_000
+"""Escapes of a text that are decoded. Behind them, only unescaped spellings are found."""
 
 _MAX_LAYERS = 3
 _LONGEST_ESCAPE = len(r"\u002f")
@@ -208,7 +212,7 @@ def _unfold(text: bytes) -> _Layer | None:
     starts: list[int] = []
     origins: list[int] = []
     at = length = 0
-    for escape in _ESCAPE.finditer(text):
+    for escape in islice(_ESCAPE.finditer(text), MAX_ESCAPES):
         plain, decoded = text[at : escape.start()], _decode(escape)
         pieces += (plain, decoded)
         starts += (length, length + len(plain))

@@ -27,6 +27,8 @@ ODD_KEYS = (
 )
 KEYS = (*(make(3) for make in SHAPES.values()), *ODD_KEYS)
 ALL = SecretFilter(map(Secret, KEYS))
+PIN = int(SHAPES["number"](3))
+"""A key that also occurs as a number, and in one."""
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -58,9 +60,8 @@ def make_body(key: str) -> str:
     """Return a JSON reply with a key in many places, and with values that look like keys."""
     text = json.dumps(key)[1:-1]
     return (
-        f'{{"created": 1739148000, "data": [{{"url": "{text}", "caf\\u00e9": "\\nope \\u00e9"}}], "n": 7391, '
-        f'"nope": [1, true, null, -1.5e9, 739150386203, "x{text}y"], '
-        f'"name {text}": 1, "q": "\\"{text}.\\\\", '
+        f'{{"created": 1{PIN}00, "data": [{{"url": "{text}", "caf\\u00e9": "\\nope \\u00e9"}}], "n": 7391, '
+        f'"nope": [1, true, null, -1.5e9, {PIN}, "x{text}y"], "name {text}": 1, "q": "\\"{text}.\\\\", '
         '"b64_json": "x"}'
     )
 
@@ -74,9 +75,9 @@ def test_json_stays_json(key: str) -> None:
         json.loads(secrets.clean_bytes(body.encode())),
         secrets.clean_json(json.loads(body), keep=frozenset({"b64_json"})),
     ):
-        assert value["created"] == 1739148000
+        assert value["created"] == int(f"1{PIN}00")
         assert value["n"] == 7391
-        assert value["nope"][:5] == [1, True, None, -1.5e9, 739150386203]
+        assert value["nope"][:5] == [1, True, None, -1.5e9, PIN]
         assert value["data"][0]["url"] == "…"
         assert value["nope"][5] == "x…y"
         assert value["q"] == '"….\\'
@@ -91,7 +92,7 @@ def test_no_cut_changes_the_text_of_a_spool(key: str) -> None:
     items = []
     for form in spell(key):
         filler = base64.b64encode(chance.randbytes(chance.choice([20, 170, 400]))).decode()
-        items += [json.dumps(form), "739150386203", json.dumps(filler), f'"\\\\\\u0041\\n{"y" * 30}"']
+        items += [json.dumps(form), str(PIN), json.dumps(filler), f'"\\\\\\u0041\\n{"y" * 30}"']
         items.append(json.dumps({"data": "another-Secret-0123456789", "nope": [True]}))
     text = ("{" + ", ".join(f'"f{number}": {item}' for number, item in enumerate(items)) + "}").encode()
     whole = secrets.clean_bytes(text)
@@ -117,11 +118,11 @@ def test_images_and_events_pass_the_spool() -> None:
     spool = SpoolFilter(ALL)
     image = key.encode() * 3
     chunks = [("reply", EVENT_MARK), ("reply", b'{"a": "x'), ("0", image), ("reply", EVENT_MARK)]
-    chunks += [("reply", f'{{"n": 739150386203, "b": "{key} 739150386203"}}'.encode()), ("raw", key.encode())]
+    chunks += [("reply", f'{{"n": {PIN}, "b": "{key} {PIN}"}}'.encode()), ("raw", key.encode())]
     cleaned = [*spool.clean(chunks), *spool.close()]
     assert b"".join(data for name, data in cleaned if name == "0") == image
     text = b"".join(data for name, data in cleaned if name == "reply")
-    assert text == EVENT_MARK + b'{"a": "x' + EVENT_MARK + '{"n": 739150386203, "b": "… …"}'.encode()
+    assert text == EVENT_MARK + b'{"a": "x' + EVENT_MARK + f'{{"n": {PIN}, "b": "… …"}}'.encode()
     assert ("raw", "…".encode()) in cleaned
     assert SpoolFilter(SecretFilter()).clean(chunks) == chunks
 
@@ -156,8 +157,8 @@ def test_headers_that_tell_how_to_read_a_reply_stay() -> None:
     secrets = SecretFilter(map(Secret, ("json", "7391", "k3Y!z")))
     headers = {"content-type": "application/json", "content-length": "7391", "retry-after": "7391"}
     assert secrets.clean_headers({**headers, "x-a": "json 7391"}) == {**headers, "x-a": "… …"}
-    assert secrets.clean_headers({"content-length": "7391 <k3Y!z>", "date": "k3Y!z"}) == {
-        "content-length": "… <…>",
+    assert secrets.clean_headers({"content-length": "7391 A7391", "date": "k3Y!z"}) == {
+        "content-length": "… A…",
         "date": "…",
     }
 
@@ -213,6 +214,14 @@ def test_sent_secrets_are_remembered_for_a_while() -> None:
         assert first is sent.remember((Secret(f"token-{number:04}"),))
         assert first.clean_text(f"argument-0 token-{number:04}") == "… …"
     assert sent.all.clean_text("argument-0 token-0000 token-0001 token-0016") == "… token-0000 … …"
+
+
+def test_a_flood_of_escapes_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a limit, escapes are not decoded any more; the key as it is is still found."""
+    monkeypatch.setattr("imgkit.wire.secret_finder.MAX_ESCAPES", 10)
+    secrets = SecretFilter([Secret("s3cr3t/key")])
+    text = "s3cr3t%2Fkey " + "%41" * 40 + " s3cr3t/key s3cr3t%2Fkey"
+    assert secrets.clean_text(text) == "… " + "%41" * 40 + " … s3cr3t%2Fkey"
 
 
 def test_short_secrets_stay() -> None:
