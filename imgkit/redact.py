@@ -40,6 +40,7 @@ _SECRET_ENDINGS = (
     *("accesskey", "apikey", "authkey", "passkey", "password", "privatekey", "secret", "secretkey"),
     "token",
 )
+_SINGLE_CREDENTIAL = re.compile(r"([A-Za-z]+) ([^\s,;=]+=*)")
 # The words of snake_case, kebab-case and camelCase.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -250,6 +251,8 @@ def list_credentials(value: str) -> list[str]:
     Args:
         value: one credential with or without a scheme, or a list of them.
     """
+    if (single := _SINGLE_CREDENTIAL.fullmatch(value)) is not None and single[1].lower() != "basic":
+        return [single[2]]
     found: list[str] = []
     for element in re.split(r"[,;]", value):
         scheme, _, rest = element.strip().partition(" ")
@@ -258,8 +261,8 @@ def list_credentials(value: str) -> list[str]:
             found += [word, content] if content.strip("=") else [word]
         if scheme.lower() == "basic" and (pair := _decode_basic(rest)) is not None:
             found += [pair, pair.partition(":")[2]]
-    is_single = re.fullmatch(r"[A-Za-z]+ [^\s,;]+", value) is not None
-    return [text for text in dict.fromkeys(([] if is_single else [value]) + found) if text]
+    whole = [] if single is not None else [value]
+    return [text for text in dict.fromkeys(whole + found) if text]
 
 
 def _decode_basic(text: str) -> str | None:

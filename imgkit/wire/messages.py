@@ -7,6 +7,7 @@ library. imgkit runs both kinds under both services.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -23,6 +24,8 @@ BLOCK_BYTES = 256 * 1024
 
 REQUEST_ID_LIMIT = 128
 """Longest id of a request in characters. Ids of known servers have at most 40."""
+
+_PLAIN_ID = re.compile(r"req_[A-Za-z0-9]{1,100}|[0-9a-f-]{8,64}")
 
 PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
 """Headers whose values a repr shows."""
@@ -227,7 +230,9 @@ class Head:
         It is one line of at most `REQUEST_ID_LIMIT` characters.
         """
         text = self.headers.get("x-request-id") or self.headers.get("apim-request-id")
-        return (" ".join(scrub(text, limit=REQUEST_ID_LIMIT).split()) or None) if text else None
+        if not text or _PLAIN_ID.fullmatch(text):
+            return text or None
+        return " ".join(scrub(text, limit=REQUEST_ID_LIMIT).split()) or None
 
     def __repr__(self) -> str:
         return f"Head({self.status}, {_hide_values(self.headers)})"

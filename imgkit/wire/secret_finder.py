@@ -78,14 +78,12 @@ class _Needle(NamedTuple):
     """One spelling of a secret.
 
     Attributes:
-        text: the spelling.
-        unfolded: the spelling as it stands in text without escapes.
-        ignores_case: upper and lower case mean the same; both texts are in lower case.
+        text: the spelling; in lower case if `ignores_case`.
+        ignores_case: upper and lower case mean the same.
         kind: what the secret looks like.
     """
 
     text: bytes
-    unfolded: bytes
     ignores_case: bool = False
     kind: Kind = "text"
 
@@ -129,31 +127,32 @@ class SecretFinder:
         longest: bytes that the longest spelling of a secret takes.
     """
 
-    __slots__ = ("_needles", "longest")
+    __slots__ = ("_needles", "_unfolded_needles", "longest")
 
     def __init__(self, secrets: Iterable[Secret]) -> None:
-        self._needles = tuple(
-            {
-                needle: None
-                for secret in secrets
-                if len(secret.reveal()) >= MIN_SECRET_LENGTH
-                for needle in _list_needles(secret.reveal())
-            }
+        needles = dict.fromkeys(
+            needle
+            for secret in secrets
+            if len(secret.reveal()) >= MIN_SECRET_LENGTH
+            for needle in _list_needles(secret.reveal())
         )
-        self.longest = max((len(needle.text) for needle in self._needles), default=0) * _LONGEST_ESCAPE
+        self._needles = tuple(needles)
+        # As they stand in text without escapes.
+        self._unfolded_needles = tuple(dict.fromkeys(map(_unfold_needle, needles)))
+        self.longest = max((len(needle.text) for needle in needles), default=0) * _LONGEST_ESCAPE
 
     def find(self, text: bytes) -> list[Match]:
         """Return the places of secrets, in order and without overlap."""
         if not self._needles:
             return []
-        matches = list(self._search(text, unfolded=False))
+        matches = _search(text, self._needles)
         layers: list[_Layer] = []
         while len(layers) < _MAX_LAYERS:
             layer = _unfold(layers[-1].text if layers else text)
             if layer is None:
                 break
             layers.append(layer)
-            for match in self._search(layer.text, unfolded=True):
+            for match in _search(layer.text, self._unfolded_needles):
                 length = match.end - match.start
                 for each in reversed(layers):
                     match = each.to_origin(match)
@@ -161,17 +160,18 @@ class SecretFinder:
                     matches.append(match)
         return _merge([match for match in matches if not _may_be_image(text, match)]) if matches else matches
 
-    def _search(self, text: bytes, *, unfolded: bool) -> Iterator[Match]:
-        lowered: bytes | None = None
-        for needle in self._needles:
-            wanted = needle.unfolded if unfolded else needle.text
-            if needle.ignores_case and lowered is None:
-                lowered = text.lower()
-            place = lowered if needle.ignores_case and lowered is not None else text
-            at = place.find(wanted)
-            while at >= 0:
-                yield Match(at, at + len(wanted), needle.kind)
-                at = place.find(wanted, at + len(wanted))
+
+def _search(text: bytes, needles: tuple[_Needle, ...]) -> list[Match]:
+    """Return all places of the needles."""
+    matches = []
+    lowered = text.lower()
+    for wanted, ignores_case, kind in needles:
+        place = lowered if ignores_case else text
+        at = place.find(wanted)
+        while at >= 0:
+            matches.append(Match(at, at + len(wanted), kind))
+            at = place.find(wanted, at + len(wanted))
+    return matches
 
 
 def _list_needles(secret: str) -> Iterator[_Needle]:
@@ -183,25 +183,25 @@ def _list_needles(secret: str) -> Iterator[_Needle]:
     elif _WORD.fullmatch(raw):
         kind = "word"
     for text in {raw, json.dumps(secret)[1:-1].encode("ascii")}:
-        yield _build_needle(text, ignores_case=len(raw) >= FOLDED_LENGTH, kind=kind)
+        ignores_case = len(raw) >= FOLDED_LENGTH
+        yield _Needle(text.lower() if ignores_case else text, ignores_case, kind)
     if len(raw) < ENCODED_LENGTH:
         return
-    yield _build_needle(raw.hex().encode("ascii"), ignores_case=True)
+    yield _Needle(raw.hex().encode("ascii"), ignores_case=True)
     for before in range(3):
         # The characters that do not depend on the text around the secret.
         text = base64.b64encode(b"\0" * before + raw)
         inner = text[(before * 8 + 5) // 6 : (before + len(raw)) * 8 // 6]
-        yield _build_needle(inner)
-        yield _build_needle(inner.replace(b"+", b"-").replace(b"/", b"_"))
+        yield _Needle(inner)
+        yield _Needle(inner.replace(b"+", b"-").replace(b"/", b"_"))
 
 
-def _build_needle(text: bytes, *, ignores_case: bool = False, kind: Kind = "text") -> _Needle:
-    unfolded = text
-    while (layer := _unfold(unfolded)) is not None:
-        unfolded = layer.text
-    if ignores_case:
-        text, unfolded = text.lower(), unfolded.lower()
-    return _Needle(text, unfolded, ignores_case, kind)
+def _unfold_needle(needle: _Needle) -> _Needle:
+    """Return a needle without escapes."""
+    text = needle.text
+    while (layer := _unfold(text)) is not None:
+        text = layer.text
+    return needle._replace(text=text.lower() if needle.ignores_case else text)
 
 
 def _unfold(text: bytes) -> _Layer | None:
