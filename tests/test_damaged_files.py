@@ -23,7 +23,7 @@ from imgkit.default_plugins.spool import open_spool
 from tests.support.pictures import answer, encoded, noise, picture
 from tests.support.wire_server import WireServer, head, raw, reply
 
-ROUNDS = 40
+ROUNDS = 25
 CODES = (0, 2, 3, 9)
 """Exit codes of the command; 1 stands for a bug of imgkit."""
 

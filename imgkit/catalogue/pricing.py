@@ -43,6 +43,9 @@ def compute_cost(usage: Usage | None, model: Model | None, operation: str) -> Co
         return Cost(note="the server reports no usage")
     if "svg_usage" in usage.extra:
         return Cost(note="drawing svg is billed separately, at unknown prices")
+    output = (usage.output_tokens, usage.output_text_tokens, usage.output_image_tokens)
+    if not any(output) and any(tokens is not None for tokens in output):
+        return Cost(note="the usage that the server reports has no output tokens, which no image costs")
     prices = model.prices
     amount, notes = NOTHING, []
     for tokens, price, note in _itemize(usage, prices, operation):

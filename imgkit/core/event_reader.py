@@ -109,7 +109,7 @@ def _end_stream(reader: _EventReader, collector: Collector, error: ImgkitError |
             collector.warn(f"The stream broke off after its last image ({error})"[:500])
         return collector.decoded
     if error is None and not collector.decoded.pictures:
-        error = reader.ended_early_error()
+        error = reader.unreadable_event or reader.ended_early_error()
     if error is None:
         return collector.decoded
     _attach_images(error, collector)
@@ -145,6 +145,7 @@ class _EventReader:
         self._spools = context.reservations.wants_chunks
         self._rest: JsonReply | None = None
         self._count = 0
+        self.unreadable_event: UnreadableReplyError | None = None
         self._unknown_event = b""
         self._grace_end: float | None = None
         self._part_files: PartFiles | None = context.new_part_files() if context.new_part_files else None
@@ -265,7 +266,15 @@ class _EventReader:
         decode = partial(
             self._provider.decode_event, self._head, event, self._context.core.target, self._secrets.secrets
         )
-        decoded = yield from self._decode(decode)
+        try:
+            decoded = yield from self._decode(decode)
+        except UnreadableReplyError as error:
+            if event.has_images or _is_json(event):
+                raise
+            # Some servers send "data: ping" between the events of an image.
+            self.unreadable_event = self.unreadable_event or error.with_traceback(None)
+            self._collector.warn("An event without an image could not be read, and was skipped.")
+            return
         if isinstance(decoded, DecodedImages):
             decoded = clean_images(decoded, self._secrets)
         if decoded is not None:
@@ -296,6 +305,14 @@ class _EventReader:
             request_id=self._head.request_id,
             body=self._rest.raw() if self._rest is not None else b"",
         )
+
+
+def _is_json(event: JsonReply) -> bool:
+    try:
+        event.json()
+    except ValueError:
+        return False
+    return True
 
 
 def _is_whole_event(event: JsonReply | None) -> TypeGuard[JsonReply]:

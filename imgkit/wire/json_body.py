@@ -162,6 +162,11 @@ class JsonReply:
         return self._first_image + len(self._images)
 
     @property
+    def has_images(self) -> bool:
+        """Whether a string of the body was diverted as an image."""
+        return bool(self._images)
+
+    @property
     def is_text(self) -> bool:
         """Whether the body is no object and no array, as far as its first bytes tell."""
         return not self._images and self._step is JsonReply._read_plain

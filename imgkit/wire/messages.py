@@ -121,13 +121,7 @@ class SizedBlocks:
 
 
 def whole_or_blocks(body: Body) -> bytes | SizedBlocks:
-    """Return a small body as `bytes`, and a large body as an iterable of blocks with a length.
-
-    Example::
-
-        >>> whole_or_blocks(BytesBody(b"fox"))
-        b'fox'
-    """
+    """Return a small body as `bytes`, and a large body as an iterable of blocks with a length."""
     return b"".join(body.blocks()) if body.length <= WHOLE_BODY_BYTES else SizedBlocks(body)
 
 

@@ -18,7 +18,7 @@ import imgkit
 from imgkit import PartialImage
 from imgkit.default_plugins.spool import open_spool
 from tests.conftest import ServiceRunner
-from tests.support.event_streams import completed, half_a_stream, partial, then
+from tests.support.event_streams import WHOLE, completed, half_a_stream, partial, streamed, then
 from tests.support.processes import run_process
 from tests.support.wire_server import WireServer
 
@@ -213,3 +213,31 @@ def test_a_plugin_may_close_the_stream(http_backend: str) -> None:
         with contextlib.suppress(imgkit.OutcomeUnknownError):
             list(events)
         assert left.wait(10)
+
+
+JUNK = (b"data: keepalive\n\n", b"event: ping\ndata: ping\n\n", b'data: {"loss": NaN}\n\n')
+
+
+@pytest.mark.parametrize("junk", JUNK)
+@pytest.mark.parametrize("streams", [True, False])
+def test_an_event_that_is_no_json_costs_no_image(http_backend: str, junk: bytes, streams: bool) -> None:
+    """Skips an event without an image that is not JSON, and warns; without an image it is the error."""
+    for events in ((junk, completed()), (junk,)):
+        with WireServer(streamed(*events)) as server:
+            with imgkit.ImageService(http_backend, base_url=server.base_url, retry=False) as service:
+                if len(events) == 1:
+                    with pytest.raises(imgkit.UnreadableReplyError):
+                        run_call(service, streams=streams)
+                    continue
+                response = run_call(service, streams=streams)
+        assert [image.data for image in response] == [WHOLE]
+        assert any("was skipped" in warning for warning in response.warnings)
+
+
+def run_call(service: imgkit.ImageService, *, streams: bool) -> imgkit.ImagesResponse:
+    """Return the response of a stream, or of a call that asked for none."""
+    if not streams:
+        return service.create_image("a fox")
+    with service.stream_image("a fox") as events:
+        list(events)
+        return events.response

@@ -183,7 +183,7 @@ def test_a_long_line_takes_linear_time_and_no_memory() -> None:
     """Parses a line of 64 MiB as fast per byte as 4 MiB, and never holds it whole."""
     chunk = b"A" * 65536
     short_s = min(measure_parse_s(4 << 20, chunk) for _ in range(3))
-    assert min(measure_parse_s(64 << 20, chunk) for _ in range(3)) < 16 * short_s * 3
+    assert min(measure_parse_s(64 << 20, chunk) for _ in range(3)) < 16 * short_s * 8
     tracemalloc.start()
     measure_parse_s(8 << 20, chunk)
     peak = tracemalloc.get_traced_memory()[1]
@@ -191,7 +191,9 @@ def test_a_long_line_takes_linear_time_and_no_memory() -> None:
     assert peak < 200_000
     # The same byte by byte.
     short_s = min(measure_parse_s(4096, b"A") for _ in range(5))
-    assert min(measure_parse_s(65536, b"A") for _ in range(3)) < 16 * short_s * 4
+    assert (
+        min(measure_parse_s(65536, b"A") for _ in range(3)) < 16 * short_s * 8
+    )  # quadratic time would take 256
 
 
 # Replies: the JSON data of events, or JSON in place of events.
