@@ -30,7 +30,7 @@ contracts: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 pytest: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 examples: $(VENV)/.dev  ## build the example packages, and run their suites in a fresh environment
 	$(BIN)/python examples/check.py

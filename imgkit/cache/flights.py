@@ -26,6 +26,11 @@ class Flight:
         self._is_led = False
         self._calls = 0
 
+    @property
+    def entry(self) -> Entry | None:
+        """The entry of the call that paid, None without one."""
+        return self.outcome if isinstance(self.outcome, Entry) else None
+
     def lead(self) -> bool:
         """Make the caller the leader, the only call that pays; return False if there is another."""
         with _LOCK:

@@ -154,6 +154,8 @@ def _try_lease(
         raise
     except Exception as error:
         return StoreFailed(describe_store_failure(cache, error))
+    if isinstance(answer, Busy) and (entry := flight.entry) is not None:
+        return Hit(entry)  # it arrived meanwhile, and the store could not keep it
     if isinstance(answer, Hit | Lease | Busy):
         return answer
     broken = TypeError(f"try_lease returned a {type(answer).__name__}")

@@ -18,8 +18,12 @@ import imgkit
 from imgkit import CachePlugin, OutcomeUnknownError
 from imgkit.cache import flights
 from imgkit.cache.folder import FolderStore
+from imgkit.core.cached_send import _try_lease
 from imgkit.core.operations import OperationFlows
 from imgkit.default_plugins.spool import open_spool
+from imgkit.plugins.protocols import Busy, Entry, Failure, Hit
+from imgkit.plugins.resources import Resource
+from imgkit.plugins.table import PluginSource
 from imgkit.runtime.flow import RunBlocking, SendRequest, advance
 from tests.core.test_cached_send import MANY, SETTINGS, Gate, run_as_tasks, run_as_threads
 from tests.support.pictures import answer, encoded, noise, picture
@@ -282,3 +286,19 @@ def test_failure_is_shared_on_a_full_disk(http_backend: str, tmp_path: Path, ful
         results = run_as_threads(server, http_backend, gate, plugins=[CachePlugin(store)])
         assert server.posts == 1
     assert {type(result) for result in results} == {imgkit.EmptyResultError}
+
+
+def test_an_entry_that_arrives_meanwhile_outweighs_the_failure_of_the_store(tmp_path: Path) -> None:
+    """A call that asks a store while the payer's commit fails takes the payer's entry."""
+    entry = Entry({}, (picture(),), time.time())
+
+    class Late(FolderStore):
+        def try_lease(self, key: str, **options: Any) -> Any:
+            flight.end(entry)
+            return Busy("someone", Failure("OutcomeUnknownError", "not stored"))
+
+    store = Late(tmp_path)
+    flight = flights.join_flight(store, "a1")
+    found = _try_lease(Resource(PluginSource("a test"), store), "a1", None, "someone", flight)
+    flight.leave()
+    assert found == Hit(entry)
