@@ -17,7 +17,8 @@ from imgkit.default_plugins.keys import ShortKeyWarning
 from imgkit.errors import PluginWarning
 from imgkit.redact import escape_control
 from imgkit.testing import canary
-from imgkit.wire.messages import REQUEST_ID_LIMIT, Head, HttpRequest
+from imgkit.wire.headers import REQUEST_ID_LIMIT
+from imgkit.wire.messages import Head, HttpRequest
 from tests.support.pictures import answer, picture
 from tests.support.wire_server import WireServer, reply
 

@@ -1,4 +1,4 @@
-"""Checks of request headers, and the retry headers of a reply."""
+"""Checks of request headers, and the retry headers and the id of a reply."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+
+from imgkit.redact import scrub
 
 FRAMING = frozenset(
     {
@@ -30,6 +32,10 @@ LONGEST_RETRY_AFTER_S = 120.0
 NOT_FOR_USERS = FRAMING | {"accept-encoding", "authorization", "cookie", "proxy-authorization"}
 """Headers that users may not set, because imgkit or its plugins set them."""
 
+REQUEST_ID_LIMIT = 128
+"""Longest id of a request in characters. Ids of known servers have at most 40."""
+
+_PLAIN_ID = re.compile(r"req_[A-Za-z0-9]{1,100}|[0-9a-f-]{8,64}")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"([!-~]([ -~]*[!-~])?)?")
 
@@ -93,3 +99,16 @@ def _parse_number(text: str | None, divisor: float) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def clean_request_id(text: str | None) -> str | None:
+    r"""Return a server's id of a request as one line of at most `REQUEST_ID_LIMIT` characters.
+
+    Example::
+
+        >>> clean_request_id("req_1\x1b[2J"), clean_request_id("")
+        ('req_1 [2J', None)
+    """
+    if not text or _PLAIN_ID.fullmatch(text):
+        return text or None
+    return " ".join(scrub(text, limit=REQUEST_ID_LIMIT).split()) or None

@@ -7,7 +7,6 @@ library. imgkit runs both kinds under both services.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -15,17 +14,13 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from urllib.parse import urljoin
 
 from imgkit.errors import ConfigurationError
-from imgkit.redact import HiddenDict, safe_url, scrub
+from imgkit.redact import HiddenDict, safe_url
+from imgkit.wire.headers import clean_request_id
 from imgkit.wire.transfer import Transfer
 from imgkit.wire.urls import path_and_query
 
 BLOCK_BYTES = 256 * 1024
 """The part of a file that is in memory at a time while it is sent, in bytes."""
-
-REQUEST_ID_LIMIT = 128
-"""Longest id of a request in characters. Ids of known servers have at most 40."""
-
-_PLAIN_ID = re.compile(r"req_[A-Za-z0-9]{1,100}|[0-9a-f-]{8,64}")
 
 PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
 """Headers whose values a repr shows."""
@@ -221,12 +216,9 @@ class Head:
     def request_id(self) -> str | None:
         """The API's id of the call: `x-request-id`, or Azure's `apim-request-id`.
 
-        It is one line of at most `REQUEST_ID_LIMIT` characters.
+        It is one line of at most `imgkit.wire.headers.REQUEST_ID_LIMIT` characters.
         """
-        text = self.headers.get("x-request-id") or self.headers.get("apim-request-id")
-        if not text or _PLAIN_ID.fullmatch(text):
-            return text or None
-        return " ".join(scrub(text, limit=REQUEST_ID_LIMIT).split()) or None
+        return clean_request_id(self.headers.get("x-request-id") or self.headers.get("apim-request-id"))
 
     def __repr__(self) -> str:
         return f"Head({self.status}, {_hide_values(self.headers)})"
