@@ -305,6 +305,7 @@ PLANTED = {
 }
 PLANTED_SCENES = (
     *(("create", name) for name in ("images", "unreadable", "broken head 0", "by url", "gone", "key")),
+    ("edit", "images"),
     ("stream", "event error"),
 )
 SPOKEN = {
