@@ -17,7 +17,8 @@ demo: $(VENV)/.demo  ## draw a first picture: no key, no network
 	@echo "  $(BIN)/imgkit variation demo/a-cute-baby-sea-otter.png --n 3 -o demo/"
 	@echo "  $(BIN)/imgkit --help"
 
-test: lint types contracts pytest examples  ## everything that must hold
+test: lint types contracts  ## everything that must hold
+	$(MAKE) --jobs=2 pytest examples  # the examples mostly wait for their installation
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -210,14 +210,17 @@ def test_no_sink_shows_a_key(
 ) -> None:
     """A key that a server repeats anywhere is in no message, log, span, file, pickle, variable or output."""
     canaries = [make_canary(shape) for shape in SHAPES]
-    # Each scene meets another shape and another way with each service and backend.
-    turn = 2 * (flavor.flavor == "sync") + (http_backend == "requests")
+    # Each scene runs with both services and both backends, each time with another shape and another way.
+    is_sync, is_requests = flavor.flavor == "sync", http_backend == "requests"
+    turn = 2 * is_sync + is_requests
     restart_echo(turn)
     every_way = itertools.cycle(itertools.product(CREDENTIALS, MODES))
     ways = itertools.islice(every_way, 4 * turn, None)
     leaks = {}
     for number, ((operation, name), scene) in enumerate(SCENES.items()):
         (how, mode), canary = next(ways), canaries[(number + turn) % len(canaries)]
+        if (number + is_sync + is_requests) % 2:
+            continue
         if found := canary.find_leaks(operation, name, scene, how=how, mode=mode):
             leaks[operation, name, how, mode] = found
     assert leaks == {}

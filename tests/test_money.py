@@ -117,6 +117,10 @@ FAULTS: dict[str, Fault] = {
         reply(200, b"<html>Welcome</html>", content_type="text/html"), imgkit.UnreadableReplyError,
         is_spent=True,
     ),
+    "damaged JSON": both(
+        reply(200, BODY.replace(b'"created": 7', b'"created": NaN')), imgkit.UnreadableReplyError,
+        is_spent=True, kept=(FIRST, SECOND), kept_of_stream=(FIRST, SECOND),
+    ),
     "a gateway's page": both(
         reply(502, b"<html>Bad gateway</html>"), imgkit.OutcomeUnknownError, is_spent=True
     ),
@@ -163,7 +167,6 @@ class Net(NamedTuple):
 
 NETS = {
     "none": Net(),
-    "retries": Net(retries=True),
     "cache": Net(cache=True),
     "state folder": Net(state=True),
     "broken retry plugin": Net(retries=True, broken_plugin=True),
@@ -269,6 +272,9 @@ def check_result(result: Result, fault: Fault, call: str, net: Net, label: str) 
         return
     assert type(result.error) is expected, label
     assert result.error.maybe_billed == fault.is_spent, label
+    kept = fault.kept_of_stream if call == "stream" else fault.kept
+    images = [image.data for image in getattr(result.error, "images", ())]
+    assert [data for data in kept if data in (FIRST, SECOND, PARTIAL)] == images, label
     # The whole reservation counts as spent, once.
     assert result.budget.spent == result.budget.unknown, label
     is_emitted = call == "stream" and FIRST in fault.kept_of_stream  # then nothing may be repeated
@@ -279,4 +285,4 @@ def check_result(result: Result, fault: Fault, call: str, net: Net, label: str) 
     ):
         assert any("broken plugin" in note for note in result.error.__notes__), label
     if net.state:
-        assert result.kept == list(fault.kept_of_stream if call == "stream" else fault.kept), label
+        assert result.kept == list(kept), label

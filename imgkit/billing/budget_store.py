@@ -134,7 +134,8 @@ class BudgetStore:
                     try:
                         yield connection
                     except BaseException:
-                        connection.execute("ROLLBACK")
+                        if connection.in_transaction:  # on a full disk SQLite has rolled it back
+                            connection.execute("ROLLBACK")
                         raise
                     connection.execute("COMMIT")
                 finally:

@@ -73,11 +73,13 @@ def _print_records(records: list[SpooledReply], *, as_json: bool) -> int:
 def _format_record(record: SpooledReply) -> str:
     prompt = str(record.facts.get("prompt") or "")[:60]
     state = "a call that runs" if record.state == "running" else record.why
-    return (
+    line = (
         f"{record.id}  {_format_age(record)}  {record.size_bytes / 1e6:.1f} MB  "
         f"{record.facts.get('operation') or 'unknown request'}  {prompt!r}  {state}"
         f"{'; recovered as far as possible' if record.recovered_to else ''}"
     )
+    # Names of folders and damaged facts may hold line breaks, which would look like further replies.
+    return line.replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _recover_records(spool: Spool, records: list[SpooledReply], plan: SavePlan, *, as_json: bool) -> int:

@@ -1,10 +1,11 @@
-"""Find the images in a reply that ended before its JSON was complete."""
+"""Find the images in a reply whose JSON is cut or damaged."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
 
+from imgkit.errors import ReceivedReply
 from imgkit.images.image import Image
 from imgkit.images.sniff import is_complete_bytes, sniff
 from imgkit.wire.base64_stream import Base64Decoder
@@ -54,7 +55,8 @@ def _decode_image(content: bytes) -> bytes:
     return b"" if sniff(data[:1024]) is None else data
 
 
-def find_whole_images(text: bytes) -> tuple[Image, ...]:
-    """Return the images that a cut text holds whole."""
-    whole = filter(is_complete_bytes, find_images(text, {}))
-    return tuple(Image.from_bytes(data, index=index) for index, data in enumerate(whole))
+def attach_whole_images(error: ReceivedReply, text: bytes) -> None:
+    """Give an error the images that a cut or damaged text holds whole, unless it has images."""
+    if not error.images:
+        whole = filter(is_complete_bytes, find_images(text, {}))
+        error.images = tuple(Image.from_bytes(data, index=index) for index, data in enumerate(whole))

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TypeGuard, TypeVar
 
 from imgkit.core.context import CallContext
+from imgkit.core.cut_replies import attach_whole_images
 from imgkit.core.sent_secrets import clean_images
 from imgkit.core.stream_collector import Collector, ResultCollector
 from imgkit.errors import (
@@ -122,7 +123,7 @@ def _end_stream(reader: _EventReader, collector: Collector, error: ImgkitError |
 def _attach_images(error: ImgkitError, collector: Collector) -> None:
     """Attach the images that arrived to the error that ends their stream: they may be billed."""
     if isinstance(error, ApiError | OutcomeUnknownError | StreamError | UnreadableReplyError):
-        error.images = collector.images
+        error.images = collector.images or error.images
         error.maybe_billed = error.maybe_billed or bool(collector.images)
 
 
@@ -212,7 +213,11 @@ class _EventReader:
         core = self._context.core
         self._context.in_flight = False
         decode = partial(core.provider.decode, self._head, reply, core.target, self._secrets.secrets)
-        decoded = clean_images((yield from self._decode(decode)), self._secrets)
+        try:
+            decoded = clean_images((yield from self._decode(decode)), self._secrets)
+        except UnreadableReplyError as error:
+            attach_whole_images(error, reply.raw())
+            raise
         yield from self._collector.handle(self._head, decoded)
 
     def handle_event_text(self, reply: JsonReply) -> Flow[ImgkitError | None]:

@@ -13,7 +13,7 @@ from typing import Literal, Never, TypeAlias
 
 from imgkit.billing.reservations import ReservationGroup
 from imgkit.core.context import CallContext, FetchedImages
-from imgkit.core.cut_replies import find_whole_images
+from imgkit.core.cut_replies import attach_whole_images
 from imgkit.core.interception import needs_credentials
 from imgkit.core.sent_secrets import clean_images, collect_secrets
 from imgkit.errors import (
@@ -303,6 +303,9 @@ def read_response(context: CallContext, head: Head, secrets: SecretFilter) -> Fl
     except EmptyResultError as error:
         error.body = error.body or reply.raw()
         raise
+    except UnreadableReplyError as error:
+        attach_whole_images(error, reply.raw())
+        raise
     return clean_images(decoded, secrets)
 
 
@@ -356,7 +359,7 @@ def read_body(context: CallContext, head: Head, secrets: SecretFilter) -> Flow[J
         yield from _close_body(reply, reservations, spools)
         error.body = reply.raw()
         if is_success:
-            error.images = find_whole_images(error.body)
+            attach_whole_images(error, error.body)
         raise
     yield from _close_body(reply, reservations, spools)
     if part_files is not None and part_files.on_disk:

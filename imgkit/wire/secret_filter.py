@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -95,10 +96,22 @@ class SecretFilter:
         """
         if _IMAGE_START.match(data):
             return data
+        if b"\0" in data[:4]:
+            data = self._clean_wide_text(data)
         matches = self.finder.find(data)
         if matches and is_like_json(data):
             matches = keep_json_valid(data, matches)
         return self.replace(data, matches)
+
+    def _clean_wide_text(self, data: bytes) -> bytes:
+        """Return a text in UTF-16 or UTF-32 without the secrets, which look different there."""
+        encoding = json.detect_encoding(data)
+        try:
+            text = data.decode(encoding)
+            cleaned = self.clean_text(text)
+            return data if cleaned == text else cleaned.encode(encoding)
+        except UnicodeError:
+            return data
 
     def replace(self, data: bytes, matches: Sequence[Match], start: int = 0, end: int | None = None) -> bytes:
         """Return the bytes from `start` to `end` with the mark in place of matches within them."""

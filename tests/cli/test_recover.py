@@ -193,3 +193,12 @@ def test_unusable_state_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert len(list(tmp_path.glob("imgkit-unsaved-*"))) == 1
     assert run(["recover"]) == 2
     assert "--state-folder" in capsys.readouterr().err
+
+
+def test_a_line_break_in_a_name_forges_no_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lists a record on one line, whatever the name of its folder."""
+    folder = tmp_path / "spool" / "x\n\t99  0 min  9.9 MB"
+    folder.mkdir(parents=True)
+    (folder / "0.part").write_bytes(b"x")
+    assert run(["recover", "--list", "--state-folder", str(tmp_path)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1

@@ -127,8 +127,9 @@ def test_it(image_service, animal):
 """
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "3")], ids=["in one process", "in three"])
-@pytest.mark.parametrize("mode", ["new_episodes", "rewrite"])
+@pytest.mark.parametrize(
+    ("mode", "workers"), [("new_episodes", ()), ("new_episodes", ("-n", "3")), ("rewrite", ("-n", "3"))]
+)
 def test_tests_can_share_a_cassette(mode: str, workers: tuple[str, ...], pytester: pytest.Pytester) -> None:
     """Keeps the recordings of all tests that share a cassette, in one process or in three."""
     with WireServer(reply(200, answer(png(1)))) as server:

@@ -284,3 +284,12 @@ def test_a_run_of_backslashes_is_not_held_back() -> None:
     returned = sum(len(text.feed(b"\\" * 10_000)) for _ in range(20))
     assert returned > 190_000
     assert returned + len(text.close()) == 200_000
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_wide_texts(encoding: str) -> None:
+    """Finds a key in a text of two or four bytes a character."""
+    secrets = SecretFilter([Secret("k3Y!00zz")])
+    text = '{"message": "to k3Y!00zz"}'
+    assert secrets.clean_bytes(text.encode(encoding)).decode(encoding) == '{"message": "to …"}'
+    assert secrets.clean_bytes(b"\0" + b"\xff" * 9) == b"\0" + b"\xff" * 9
