@@ -75,9 +75,9 @@ class BackendProxyTests(BackendHarness):
         self.require("proxy")
         for name in ("NO_PROXY", "no_proxy"):
             monkeypatch.setenv(name, "127.0.0.1,localhost")
-        with WireServer(drop) as proxy:
-            pass
         with WireServer(OK, tls=scheme == "https") as server:
+            with WireServer(drop) as proxy:
+                pass  # its port differs from that of the server, and is closed now
             url = proxy.origin.replace("//", f"//{CREDENTIALS}@")
             error = self.fail(flavor, server.base_url, options=BackendOptions(proxy=url))
             assert server.accepted == 0, "The backend connects without its proxy."
