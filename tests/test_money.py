@@ -118,7 +118,7 @@ FAULTS: dict[str, Fault] = {
         is_spent=True,
     ),
     "damaged JSON": both(
-        reply(200, BODY.replace(b'"created": 7', b'"created": NaN')), imgkit.UnreadableReplyError,
+        reply(200, BODY.replace(b'"created": 7', b'"created": 7, "created": 8')), imgkit.UnreadableReplyError,
         is_spent=True, kept=(FIRST, SECOND), kept_of_stream=(FIRST, SECOND),
     ),
     "a gateway's page": both(

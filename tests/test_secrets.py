@@ -157,6 +157,56 @@ def test_a_wrong_argument_shows_no_key(flavor: ServiceRunner, name: str) -> None
     assert_hidden(caught.value)
 
 
+@pytest.mark.parametrize("way", ["argument", "header", "plugin"])
+@pytest.mark.parametrize("field", ["prompt", "user"])
+def test_a_text_with_the_key_is_refused(flavor: ServiceRunner, way: str, field: str, tmp_path: Path) -> None:
+    """A prompt that repeats the key is refused before it is sent: sidecar and file name would show it."""
+    texts = {"prompt": f"a fox {KEY}"} if field == "prompt" else {"prompt": "a fox", "user": KEY}
+    ways: dict[str, dict[str, Any]] = {
+        "argument": {"api_key": KEY},
+        "header": {"api_key": "unused"},
+        "plugin": {"plugins": [HeaderAuth("x-key", KEY)]},
+    }
+    more = {"extra_headers": {"x-api-key": KEY}} if way == "header" else {}
+    with WireServer(reply(200, answer())) as server, pytest.raises(imgkit.InvalidRequestError) as caught:
+        flavor.run(
+            lambda service: service.create_image(**texts, **more, save_to=tmp_path / "out"),
+            "requests",
+            base_url=server.base_url,
+            **ways[way],
+        )
+    assert list(caught.value.fields) == [field]
+    assert KEY not in str(caught.value)
+    assert server.accepted == 0
+    assert not any(tmp_path.rglob("*"))
+
+
+def test_no_sidecar_shows_a_key_in_an_unusual_member(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """A sidecar shows ``extra_body`` without the key, whatever the name of its member."""
+    body = {"note": f"for {KEY}", "more": [{"deep": KEY}]}
+    with WireServer(reply(200, answer())) as server:
+        flavor.run(
+            lambda service: service.create_image("a fox", extra_body=body, save_to=tmp_path / "fox"),
+            "requests",
+            base_url=server.base_url,
+            api_key=KEY,
+        )
+        assert json.loads(server.lines[0].body)["note"] == f"for {KEY}"
+    sidecar = json.loads((tmp_path / "fox.png.json").read_text())
+    assert sidecar["parameters"]["extra_body"] == {"note": "for …", "more": [{"deep": "…"}]}
+
+
+def test_a_short_key_may_be_a_word(flavor: ServiceRunner) -> None:
+    """A short key, as for a server on this machine, may stand in a prompt."""
+    with WireServer(reply(200, answer())) as server:
+        assert flavor.run(
+            lambda service: service.create_image("a test of a fox"),
+            "requests",
+            base_url=server.base_url,
+            api_key="test",
+        )
+
+
 def fail_by_bug(*args: object, **options: object) -> None:
     """Fail as a library with a bug does."""
     raise KeyError("bug")

@@ -1,15 +1,19 @@
-"""Find the images in a reply whose JSON is cut or damaged."""
+"""Find the images in a reply whose JSON is cut or damaged: they are paid for."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TypeVar
 
-from imgkit.errors import ReceivedReply
+from imgkit.errors import ImgkitError, ReceivedReply, UnreadableReplyError
 from imgkit.images.image import Image
 from imgkit.images.sniff import is_complete_bytes, sniff
+from imgkit.providers.base import DecodedImages
 from imgkit.wire.base64_stream import Base64Decoder
-from imgkit.wire.json_body import PLACEHOLDER
+from imgkit.wire.json_body import PLACEHOLDER, JsonReply
+from imgkit.wire.json_values import mend_json
 
 _STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)("?)', re.DOTALL)
 """A JSON string. Only the last string of a text may lack its closing quote."""
@@ -18,6 +22,55 @@ _MARK = re.compile(re.escape(PLACEHOLDER.encode()) + rb"(\d{1,9})")
 _DATA_URL = re.compile(rb"data:[^,]{0,200};base64,")
 _SHORTEST = 16
 """No image has a shorter text."""
+
+T = TypeVar("T")
+
+
+def decode_mended(
+    error: UnreadableReplyError,
+    decode: Callable[[JsonReply], T],
+    reply: JsonReply,
+    base64_keys: frozenset[str],
+) -> T:
+    """Decode a reply again whose JSON is damaged around whole images; the result gets a warning.
+
+    Args:
+        error: the failure of the received reply; it gets the images that are whole.
+        decode: decodes a reply, or an event.
+        reply: the received reply.
+        base64_keys: the members of a reply that hold images.
+
+    Raises:
+        UnreadableReplyError: `error`, because an image would be lost, or the reply cannot be mended.
+    """
+    raw = reply.raw()
+    attach_whole_images(error, raw)
+    text = None if _is_strict(reply) else mend_json(raw)
+    if text is None:
+        raise error
+    mended = JsonReply(base64_keys)
+    mended.feed(text)
+    mended.close()
+    try:
+        decoded = decode(mended)
+    except ImgkitError:
+        raise error from None  # it tells more
+    if not isinstance(decoded, DecodedImages):
+        if decoded is None:
+            raise error
+        return decoded
+    if len(decoded.pictures) < sum(map(is_complete_bytes, find_images(raw, {}))):
+        raise error
+    warning = "The reply is not valid JSON. Its images were read; other values may be missing."
+    return replace(decoded, warnings=(*decoded.warnings, warning))
+
+
+def _is_strict(reply: JsonReply) -> bool:
+    try:
+        reply.json()
+    except ValueError:
+        return False
+    return True
 
 
 def find_images(text: bytes, parts: Mapping[int, bytes]) -> Iterator[bytes]:

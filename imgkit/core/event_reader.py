@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeGuard, TypeVar
 
 from imgkit.core.context import CallContext
-from imgkit.core.cut_replies import attach_whole_images
+from imgkit.core.cut_replies import decode_mended
 from imgkit.core.sent_secrets import clean_images
 from imgkit.core.stream_collector import Collector, ResultCollector
 from imgkit.errors import (
@@ -182,7 +182,7 @@ class _EventReader:
     def _read_chunks(self) -> Flow[None]:
         context, reply, part_files = self._context, self._reply, self._part_files
         limit = context.core.limits.max_reply_bytes
-        while not reply.done and reply.pending_length <= limit:
+        while reply.pending_length <= limit:
             read = self._next_read()
             if read is None or not (chunk := (yield read)):
                 return
@@ -199,8 +199,14 @@ class _EventReader:
                 yield from self._hand_on(event)
 
     def _next_read(self) -> ReadChunk | None:
-        """Return the next read, which is short after the last image; None if the server had its time."""
-        if not self._collector.is_complete:
+        """Return the next read, None if no more will come.
+
+        After the last image, or after the end mark of a stream that lacks images, the server has a moment.
+        """
+        is_complete, is_done = self._collector.is_complete, self._reply.done
+        if is_complete and is_done:
+            return None
+        if not is_complete and not is_done:
             return ReadChunk()
         now = time.monotonic()
         if self._grace_end is None:
@@ -212,13 +218,10 @@ class _EventReader:
         """Hand on the images of a plain JSON reply."""
         core = self._context.core
         self._context.in_flight = False
-        decode = partial(core.provider.decode, self._head, reply, core.target, self._secrets.secrets)
-        try:
-            decoded = clean_images((yield from self._decode(decode)), self._secrets)
-        except UnreadableReplyError as error:
-            attach_whole_images(error, reply.raw())
-            raise
-        yield from self._collector.handle(self._head, decoded)
+        decoded = yield from self._decode(
+            lambda reply: core.provider.decode(self._head, reply, core.target, self._secrets.secrets), reply
+        )
+        yield from self._collector.handle(self._head, clean_images(decoded, self._secrets))
 
     def handle_event_text(self, reply: JsonReply) -> Flow[ImgkitError | None]:
         """Hand on the events in a whole text, and return the error that ends it, if any."""
@@ -268,11 +271,12 @@ class _EventReader:
         )
 
     def _hand_on(self, event: JsonReply) -> Flow[None]:
-        decode = partial(
-            self._provider.decode_event, self._head, event, self._context.core.target, self._secrets.secrets
-        )
+        target = self._context.core.target
         try:
-            decoded = yield from self._decode(decode)
+            decoded = yield from self._decode(
+                lambda event: self._provider.decode_event(self._head, event, target, self._secrets.secrets),
+                event,
+            )
         except UnreadableReplyError as error:
             if event.has_images or _is_json(event):
                 raise
@@ -292,12 +296,19 @@ class _EventReader:
         text = scrub(self._unknown_event.decode("utf-8", "replace"), self._secrets.secrets, limit=300)
         return f" The last event without an image: {text}" if text else ""
 
-    def _decode(self, decode: Callable[[], T]) -> Flow[T]:
+    def _decode(self, decode: Callable[[JsonReply], T], reply: JsonReply) -> Flow[T]:
         """Decode where it may block if part files hold the images: decoding looks at them."""
+
+        def run() -> T:
+            try:
+                return decode(reply)
+            except UnreadableReplyError as error:
+                return decode_mended(error, decode, reply, self._provider.base64_keys)
+
         if self._part_files is None or not self._part_files.on_disk:
-            return decode()
+            return run()
         yield RunBlocking(self._part_files.write)
-        return (yield from run_blocking(decode))
+        return (yield from run_blocking(run))
 
     def _too_large_error(self) -> UnreadableReplyError:
         limit = self._context.core.limits.max_reply_bytes

@@ -110,7 +110,7 @@ def _sidecar_facts(
         "operation": meta.operation,
         "prompt": None if isinstance(request, CreateImageVariationRequest) else request.prompt,
         "model": meta.model,
-        "parameters": sent_parameters(request),
+        "parameters": core.sent.all.clean_json(sent_parameters(request)),
         "inputs": {
             file.field: {"sha256": file.sha256, "format": file.kind.format, "bytes": file.length}
             for file in inputs.files

@@ -13,9 +13,9 @@ from typing import Literal, Never, TypeAlias
 
 from imgkit.billing.reservations import ReservationGroup
 from imgkit.core.context import CallContext, FetchedImages
-from imgkit.core.cut_replies import attach_whole_images
+from imgkit.core.cut_replies import attach_whole_images, decode_mended
 from imgkit.core.interception import needs_credentials
-from imgkit.core.sent_secrets import clean_images, collect_secrets
+from imgkit.core.sent_secrets import clean_images, collect_secrets, refuse_secrets_in_texts
 from imgkit.errors import (
     ConflictError,
     EmptyResultError,
@@ -184,7 +184,10 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
         yield from run_blocking(partial(hash_body, request.body), before_sending=True)
     request = table.before_send(request, call)
     signed = yield from authenticate(request, table, call)
-    secrets = context.core.sent.remember(collect_secrets(signed, context.request))
+    credentials = collect_secrets(signed, context.request)
+    if context.request is not None:
+        refuse_secrets_in_texts(context.request, credentials)
+    secrets = context.core.sent.remember(credentials)
     number = next(context.attempt_numbers)
     ledgers = context.core.resources.ledgers
     if context.mark_sent is not None:
@@ -304,8 +307,12 @@ def read_response(context: CallContext, head: Head, secrets: SecretFilter) -> Fl
         error.body = error.body or reply.raw()
         raise
     except UnreadableReplyError as error:
-        attach_whole_images(error, reply.raw())
-        raise
+        decoded = decode_mended(
+            error,
+            lambda mended: core.provider.decode(head, mended, core.target, secrets.secrets),
+            reply,
+            core.provider.base64_keys,
+        )
     return clean_images(decoded, secrets)
 
 

@@ -8,11 +8,14 @@ from dataclasses import replace
 from urllib.parse import unquote, urlsplit
 
 from imgkit.core.config import ServiceConfig
-from imgkit.models import ImageRequest
+from imgkit.errors import InvalidRequestError
+from imgkit.models import ImageRequest, field_names
 from imgkit.providers.base import DecodedImages
 from imgkit.redact import Secret, is_sensitive_header, list_credentials, list_secret_members
 from imgkit.wire.messages import HttpRequest
 from imgkit.wire.secret_filter import SecretFilter
+
+_MIN_UNMISTAKABLE = 16
 
 MAX_REMEMBERED = 16
 """Groups of secrets that a service remembers; a key that changes often has many."""
@@ -84,6 +87,32 @@ def collect_secrets(signed: HttpRequest, request: ImageRequest | None = None) ->
     members = request.extra_body if request is not None else None
     in_body = list_secret_members(members) if members else ()
     return (*_list_in_headers(signed.headers, signed.secret_headers), *in_body)
+
+
+def refuse_secrets_in_texts(request: ImageRequest, secrets: Iterable[Secret]) -> None:
+    """Refuse a request whose texts repeat a credential: sidecars, caches and file names would keep it.
+
+    Short credentials, such as "test" for a server on this machine, may be ordinary words.
+
+    Raises:
+        InvalidRequestError: a text contains a credential of at least `_MIN_UNMISTAKABLE` characters.
+    """
+    name = _find_text_with_secret(request, secrets)
+    if name is not None:
+        raise InvalidRequestError(
+            {name: "It contains the credential that the request is sent with. Remove it from the text."}
+        )
+
+
+def _find_text_with_secret(request: ImageRequest, secrets: Iterable[Secret]) -> str | None:
+    # A function of its own: a traceback of the error must not show the credentials in its frame.
+    for secret in secrets:
+        text = secret.reveal()
+        for name in field_names(type(request)) if len(text) >= _MIN_UNMISTAKABLE else ():
+            value = getattr(request, name)
+            if isinstance(value, str) and text in value:
+                return name
+    return None
 
 
 def _list_in_headers(headers: Mapping[str, str], secret: frozenset[str] = frozenset()) -> Iterator[Secret]:

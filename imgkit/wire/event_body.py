@@ -44,7 +44,7 @@ class EventReply:
     Attributes:
         length: number of received bytes.
         pending_length: number of received bytes of the incomplete event, or of the JSON value.
-        done: the event that ends a stream has arrived.
+        done: the event that ends a stream has arrived. Some servers send images behind it.
         count: number of events that have arrived.
     """
 
@@ -74,8 +74,6 @@ class EventReply:
     def feed(self, chunk: bytes) -> list[JsonReply]:
         """Read the next bytes; return the data of the events that they complete."""
         self.length += len(chunk)
-        if self.done:
-            return []
         if self._parser is None and self._json is None:
             chunk = self._start + chunk
             is_stream = _is_event_start(chunk, self._expect_events)
@@ -98,7 +96,7 @@ class EventReply:
             text = reply.raw() if reply.length <= _LONGEST_DONE else None
             if text is not None and text.startswith(DONE):
                 self.done = True
-                break
+                continue
             # Some servers keep a connection alive with events without data.
             if text is None or text.strip():
                 replies.append(reply)
@@ -116,7 +114,7 @@ class EventReply:
         """
         if self._parser is not None:
             unfinished = self._parser.unfinished
-            if unfinished is None or self.done:
+            if unfinished is None:
                 return None
             unfinished.close()
             return unfinished.reply

@@ -191,3 +191,28 @@ def _reject_constant(name: str) -> Any:
 
 _STRICT = json.JSONDecoder(object_pairs_hook=_to_dict, parse_constant=_reject_constant)
 """A shared decoder: `json.loads` builds a new decoder for each call with hooks."""
+
+_LENIENT = json.JSONDecoder(object_pairs_hook=_to_dict, parse_constant=lambda name: None, strict=False)
+
+
+def mend_json(body: bytes) -> bytes | None:
+    r"""Return the JSON object or array at the start of a damaged body as strict JSON.
+
+    NaN and Infinity become null. Bytes that are not UTF-8, control characters in strings, and everything
+    behind the value do not matter.
+
+    Example::
+
+        >>> mend_json(b'{"data": [], "score": NaN}\0<!-- proxy -->')
+        b'{"data": [], "score": null}'
+
+    Returns:
+        The body of the same value, None if the body does not start with a whole object or array.
+    """
+    text = body.removeprefix(BOM_UTF8).decode("utf-8", "replace").lstrip("\0 \t\r\n")
+    if not text.startswith(("{", "[")):
+        return None
+    try:
+        return json.dumps(_LENIENT.raw_decode(text)[0]).encode()
+    except (ValueError, RecursionError):
+        return None

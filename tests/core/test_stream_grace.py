@@ -17,7 +17,7 @@ from imgkit.default_plugins.spool import open_spool
 from imgkit.runtime.flow import EmitEvent, Finished, ReadChunk, SendRequest, advance
 from imgkit.wire.messages import Head
 from tests.conftest import ServiceRunner
-from tests.support.event_streams import HEAD, WHOLE, chunk, completed, partial, watch
+from tests.support.event_streams import HEAD, WHOLE, chunk, completed, partial, streamed, watch
 from tests.support.pictures import noise
 from tests.support.wire_server import Line, Script, WireServer
 
@@ -128,6 +128,21 @@ def test_a_deadline_within_the_grace(
         response = flavor.run(work, http_backend, base_url=server.base_url)
         assert left.wait(5)
     assert response.warnings == ()
+
+
+@pytest.mark.usefixtures("_short_grace")
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_images_behind_the_end_mark(
+    flavor: ServiceRunner, http_backend: str, hangs_up: bool, tmp_path: Path
+) -> None:
+    """Reads images behind ``[DONE]`` while images are missing, and waits no longer than the grace."""
+    pieces = (completed(), b"data: [DONE]\n\n", completed(noise(3)))
+    script = streamed(*pieces) if hangs_up else hold_open(threading.Event(), *pieces)
+    with WireServer(script) as server:
+        options: dict[str, Any] = {"base_url": server.base_url, "state_folder": tmp_path}
+        seen = watch(flavor, lambda service: service.stream_image("a fox", n=3), http_backend, **options)
+    assert [image.data for image in seen.response] == [WHOLE, noise(3)]
+    assert seen.response.warnings == ("3 images were requested, 2 arrived.",)
 
 
 @pytest.mark.usefixtures("_short_grace")

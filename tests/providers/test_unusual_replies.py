@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 import imgkit
+from imgkit.default_plugins.spool import open_spool
 from imgkit.testing.wire_server import WireServer, reply
+from tests.conftest import ServiceRunner
+from tests.support.event_streams import watch
 from tests.support.pictures import encoded, picture
 
 KEY = "sk-test-0123456789"
@@ -44,6 +47,47 @@ def test_finds_images(flavor: Any, body: Any, place: str) -> None:
     assert [image.data for image in response] == [picture()]
     (warning,) = response.warnings
     assert f"under {place}," in warning
+
+
+WHOLE = json.dumps({"created": 7, "data": [{"b64_json": encoded(), "revised_prompt": "a fox"}]}).encode()
+DAMAGED: list[bytes] = [
+    WHOLE.replace(b"7", b"NaN"),
+    WHOLE.replace(b"7", b"-Infinity"),
+    WHOLE.replace(b"a fox", b"a\nfox"),
+    WHOLE.replace(b"a fox", b"a\xfffox"),
+    WHOLE + b"\0",
+    WHOLE + b"\n<!-- served by a proxy -->",
+    WHOLE + b'{"status": "ok"}',
+    b"\0\n" + WHOLE,
+]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("body", DAMAGED)
+def test_reads_damaged_json(flavor: ServiceRunner, body: bytes, streams: bool, tmp_path: Path) -> None:
+    """Returns the images of a reply whose JSON is damaged elsewhere, with a warning, and keeps nothing."""
+    with WireServer(reply(200, body)) as server:
+        settings: dict[str, Any] = {"base_url": server.base_url, "state_folder": tmp_path}
+        response = (
+            watch(flavor, lambda service: service.stream_image("a fox"), "requests", **settings).response
+            if streams
+            else create(flavor, server, **settings)
+        )
+    assert [image.data for image in response] == [picture()]
+    assert response.warnings == (
+        "The reply is not valid JSON. Its images were read; other values may be missing.",
+    )
+    assert server.posts == 1
+    assert open_spool(tmp_path).list_replies() == []
+
+
+@pytest.mark.parametrize("body", [WHOLE + WHOLE, WHOLE.replace(b"7", b'7, "created": 8')])
+def test_loses_no_image_of_damaged_json(flavor: ServiceRunner, body: bytes) -> None:
+    """Raises an error with every image where mending would lose an image or a value."""
+    with WireServer(reply(200, body)) as server, pytest.raises(imgkit.UnreadableReplyError) as caught:
+        create(flavor, server)
+    images = [image.data for image in caught.value.images]
+    assert images == [picture()] * body.count(b"b64_json")
 
 
 @pytest.mark.parametrize("body", [
