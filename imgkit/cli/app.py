@@ -29,11 +29,15 @@ class RunState:
 
     Attributes:
         debug: whether an error shows its traceback.
+        as_json: whether standard output gets an object for an error, too.
         secrets: texts that must not appear in a traceback.
+        report: members of that object about the images of a call that failed.
     """
 
     debug: bool = False
+    as_json: bool = False
     secrets: list[str] = field(default_factory=list)
+    report: dict[str, Any] = field(default_factory=dict)
 
 
 class RootGroup(click.Group):
@@ -185,8 +189,8 @@ class ImageCommand(NamedTuple):
         )
         from imgkit.cli.generate import run_operation
 
-        secrets = click.get_current_context().find_root().obj.secrets
-        return run_operation(self.request.operation, images=images, prompt=prompt, secrets=secrets, **given)
+        state: RunState = click.get_current_context().find_root().obj
+        return run_operation(self.request.operation, images=images, prompt=prompt, state=state, **given)
 
 
 IMAGE_COMMANDS = (

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from imgkit.redact import escape_control, mask_control
+
+if TYPE_CHECKING:
+    from imgkit.cli.status_line import StatusLine
+
+_status_lines: list[StatusLine] = []
+"""The status line at the end of the terminal, if there is one."""
+
+_message_count = 0
 
 
 class OutputError(Exception):
@@ -14,13 +25,45 @@ class OutputError(Exception):
 
 def print_message(text: str) -> None:
     """Write a line to standard error, with control characters replaced by blanks; never raises."""
+    global _message_count
+    _message_count += 1
+    write_to_stderr(mask_control(text) + "\n")
+
+
+def has_status_line() -> bool:
+    """Return whether other writers to standard error would glue their text to a status line."""
+    return bool(_status_lines)
+
+
+def count_messages() -> int:
+    """Return the number of messages so far: an image in the terminal moves up when it grows."""
+    return _message_count
+
+
+def write_to_stderr(text: str) -> None:
+    """Write text with its line break to standard error, above the status line; never raises."""
+    if _status_lines:
+        _status_lines[-1].write(text)
+        return
     if sys.stderr is None:  # print(file=None) would write to standard output
         return
     try:
-        sys.stderr.write(mask_control(text) + "\n")
+        sys.stderr.write(text)
         sys.stderr.flush()
     except (OSError, ValueError):
         return  # no other stream is left for a complaint
+
+
+@contextmanager
+def show_status_line(status_line: StatusLine) -> Iterator[None]:
+    """Show a status line below all messages; it disappears at the end."""
+    status_line.start()
+    _status_lines.append(status_line)
+    try:
+        yield
+    finally:
+        _status_lines.remove(status_line)
+        status_line.stop()
 
 
 def write_bytes(data: bytes) -> int:
@@ -34,6 +77,8 @@ def write_bytes(data: bytes) -> int:
     """
     if sys.stdout is None:
         return 0
+    for status_line in _status_lines:
+        status_line.stop()  # both streams may be the same terminal
     try:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)

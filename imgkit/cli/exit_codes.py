@@ -12,7 +12,20 @@ STOPPED = 130
 
 
 class Stopped(Exception):
-    """Ctrl-C stopped a call; the message says whether it may be billed."""
+    """Ctrl-C stopped a call; the message says whether it may be billed.
+
+    Args:
+        message: the message.
+        maybe_billed: whether a request was under way that may be billed.
+
+    Example:
+        >>> Stopped("Stopped.", maybe_billed=True).maybe_billed
+        True
+    """
+
+    def __init__(self, message: str, *, maybe_billed: bool) -> None:
+        super().__init__(message)
+        self.maybe_billed = maybe_billed
 
 
 MEANINGS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from imgkit.errors import ImgkitError, SaveError
 from imgkit.images.saving import SavePlan
 from imgkit.models import ImageRequest, ImagesResponse, field_names
 from imgkit.service import ImageService
+
+if TYPE_CHECKING:
+    from imgkit.cli.app import RunState
 
 _OFFLINE_OPTIONS = ("simulate", "seed", "latency_s")
 
@@ -34,7 +37,7 @@ def run_operation(
     api_key_file: str | None,
     max_cost_usd: str | None,
     allow_unknown_price: bool,
-    secrets: list[str],
+    state: RunState,
     **given: Any,
 ) -> int:
     """Run an operation and print the paths of its images.
@@ -44,7 +47,7 @@ def run_operation(
         images, prompt: the positional arguments.
         output, force, no_sidecar, as_json, dry_run, api_key_file, max_cost_usd, allow_unknown_price: the
             options of these names.
-        secrets: receives the key, which must not appear in a traceback.
+        state: receives the key, which must not appear in a traceback, and the report of a failed call.
         given: the other options: arguments of the service and of the operation, and offline options.
 
     Returns:
@@ -64,7 +67,7 @@ def run_operation(
     output_paths.check_free(output, plan, arguments)
     if api_key_file is not None:
         settings["api_key"] = values.read_key(api_key_file)
-        secrets.append(settings["api_key"])
+        state.secrets.append(settings["api_key"])
     watcher = CallWatcher()
     plugins = [watcher, *_build_budget(max_cost_usd, allow_unknown_price)]
     if chosen.get("cache") is not None:
@@ -86,11 +89,13 @@ def run_operation(
 
                 response = read_stream(call(**arguments, save_to=plan), plan, watcher)
         except KeyboardInterrupt:
-            raise exit_codes.Stopped(_describe_billing(watcher)) from None
+            text = _describe_billing(watcher)
+            raise exit_codes.Stopped(text, maybe_billed=watcher.sent) from None
         except ImgkitError as error:
-            _salvage(error, plan, as_json=as_json)
+            _salvage(error, plan, state)
             raise
-    report.print_response(response, as_json=as_json, salvaged=[])
+    report.print_messages(response)
+    report.print_response(response, as_json=as_json)
     requested = count_requested_images(_build_request(operation, arguments))
     is_short = bool(response.errors) or len(response.images) < requested
     return exit_codes.PARTIAL if is_short else exit_codes.OK
@@ -145,12 +150,18 @@ def _name_positional(images: list[str], prompt: str | None) -> dict[str, Any]:
     return image if prompt is None else {**image, "prompt": prompt}
 
 
-def _salvage(error: ImgkitError, plan: SavePlan, *, as_json: bool) -> None:
+def _salvage(error: ImgkitError, plan: SavePlan, state: RunState) -> None:
     """Save paid data that the error holds, and print the images that were saved in spite of it."""
     salvaged = salvage.save_paid_data(error, plan.folder)
+    if salvaged:
+        state.report["unsaved"] = [str(path) for path in salvaged]
     if isinstance(error, SaveError) and isinstance(error.response, ImagesResponse):
+        report.print_messages(error.response)
+        if state.as_json:
+            state.report = report.build_report(error.response, salvaged)
+            return
         try:
-            report.print_response(error.response, as_json=as_json, salvaged=salvaged)
+            report.print_response(error.response)
         except console.OutputError as second:
             error.add_note(str(second))  # the first error matters more
 

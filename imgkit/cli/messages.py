@@ -101,6 +101,19 @@ def format_error(error: ImgkitError) -> str:
     return f"{problem} {remedy}".rstrip()
 
 
+def describe_error(error: ImgkitError) -> dict[str, object]:
+    """Return the remedy and the options that an error is about, for a program that reads them."""
+    names = option_names()
+    if isinstance(error, InvalidRequestError):
+        remedies = [find_remedy(type(error), name, hint) for name, hint in error.hints.items()]
+        return {
+            "hint": " ".join(filter(None, remedies)) or None,
+            "field": next(iter(error.fields), None),
+            "fields": {path: f"{_format_place(path, names)}: {text}" for path, text in error.fields.items()},
+        }
+    return {"hint": _find_error_remedy(error) or None, "field": error.field}
+
+
 def find_remedy(kind: type[ImgkitError], field: str | None, hint: str) -> str:
     """Return the command's remedy for a class of errors, the hint of the error if there is none.
 

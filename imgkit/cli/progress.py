@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-from imgkit.plugins.events import Call, Cancelled, Event, FirstByte, Progress, Sent
+from imgkit.cli import console
+from imgkit.cli.status_line import StatusLine
+from imgkit.default_plugins.retry import find_attempt_limit
+from imgkit.plugins.events import Call, Cancelled, Event, FirstByte, Outcome, Progress, Retrying, Sent
 from imgkit.plugins.hookspecs import hookimpl
-
-if TYPE_CHECKING:
-    from rich.progress import Progress as StatusLine
-    from rich.progress import TaskID
+from imgkit.redact import safe_url
 
 
 class CallWatcher:
@@ -38,27 +38,33 @@ class CallWatcher:
         self.maybe_billed = False
         self.reply_started = False
         self._status_line: StatusLine | None = None
-        self._task: TaskID | None = None
 
     @hookimpl
     def imgkit_on_event(self, event: Event, call: Call) -> None:
-        """Update the attributes and the status line."""
+        """Update the attributes and the status line; without such a line, print a message for a retry."""
         match event:
-            case Sent():
+            case Sent(attempt=attempt):
                 self.sent = call.host_class != "offline"
                 self.reply_started = False
-                self._set_status(f"waiting for {call.backend}")
+                place = f"waiting for {_format_origin(call.base_url)}" if self.sent else "painting offline"
+                self._set_status(f"{place} (attempt {attempt})" if attempt > 1 else place)
             case FirstByte(status):
                 self.reply_started = self.sent and 200 <= status < 300
                 self._set_status("receiving")
-            case Progress(received, _):
+            case Progress(received, _) if self.reply_started or not self.sent:
                 self._set_status(f"receiving, {received / 1e6:.1f} MB")
+            case Retrying(outcome, wait_s):
+                self.reply_started = False
+                text = describe_retry(outcome)
+                if self._status_line is None:
+                    console.print_message(f"imgkit: {text.replace('{wait}', str(max(1, math.ceil(wait_s))))}")
+                self._set_status(text, wait_s)
             case Cancelled(maybe_billed):
                 self.maybe_billed = maybe_billed and self.sent
 
-    def _set_status(self, text: str) -> None:
-        if self._status_line is not None and self._task is not None:
-            self._status_line.update(self._task, description=text)
+    def _set_status(self, text: str, wait_s: float | None = None) -> None:
+        if self._status_line is not None:
+            self._status_line.set_text(text, wait_s)
 
     @contextmanager
     def show_progress(self) -> Iterator[None]:
@@ -66,27 +72,39 @@ class CallWatcher:
         if not can_animate():
             yield
             return
+        status_line = StatusLine(sys.stderr)
+        status_line.set_text("preparing")
+        self._status_line = status_line
         try:
-            from rich.console import Console
-            from rich.progress import Progress as StatusLine
-            from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
-        except ImportError:
-            yield
-            return
-        columns = (SpinnerColumn("line"), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-        status_line = StatusLine(
-            *columns,
-            console=Console(stderr=True),
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        with status_line:
-            self._status_line, self._task = status_line, status_line.add_task("preparing", total=None)
-            try:
+            with console.show_status_line(status_line):
                 yield
-            finally:
-                self._status_line = None
+        finally:
+            self._status_line = None
+
+
+def describe_retry(outcome: Outcome) -> str:
+    """Return the reason of a retry and "{wait}" for its pause.
+
+    Args:
+        outcome: the outcome of the failed attempt.
+    """
+    status = getattr(outcome.error, "status", None)
+    match outcome.kind:
+        case "unsent":
+            problem = "Could not connect."
+        case "refused" if status == 429:
+            problem = "Rate limited."
+        case _ if status:
+            problem = f"HTTP {status}."
+        case _:
+            problem = "No reply."
+    number, limit = outcome.number + 1, find_attempt_limit(outcome.kind)
+    count = f"{number} of {limit}" if limit is not None and number <= limit else f"attempt {number}"
+    return f"{problem} Trying again in {{wait}} s ({count})."
+
+
+def _format_origin(base_url: str) -> str:
+    return "/".join(safe_url(base_url).split("/")[:3])
 
 
 def can_animate() -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from imgkit.cli import console
+from imgkit.errors import ImgkitError
 from imgkit.models import Cost, Estimate, ImagesResponse
 
 SCHEMA_VERSION = 1
@@ -17,29 +20,48 @@ OFFLINE_NOTICE = (
 )
 
 
-def print_response(response: ImagesResponse, *, as_json: bool, salvaged: list[Path]) -> None:
-    """Print the paths of the images, and the warnings and the cost of the call.
-
-    Args:
-        response: a response whose saved images have paths.
-        as_json: print an object instead of a path per line.
-        salvaged: the files with data that could not be saved in its place.
-
-    Raises:
-        OutputError: standard output cannot be written to; the paths are then on standard error.
-    """
+def print_messages(response: ImagesResponse) -> None:
+    """Print the warnings of a call, and a line with its id, tokens, cost and seconds."""
     for warning in response.warnings:
         console.print_message(f"imgkit: warning: {warning}")
     if response.images[0].about.get("offline"):
         console.print_message(OFFLINE_NOTICE)
-    elif response.cost.amount:
-        console.print_message(f"imgkit: cost: {response.cost}")
-    if response.meta.cached:
+    elif response.meta.cached:
         console.print_message("imgkit: From the cache. Nothing was sent, nothing was spent.")
+    else:
+        console.print_message(f"imgkit: {format_summary(response)}")
+
+
+def format_summary(response: ImagesResponse) -> str:
+    """Return the request id, the tokens, the cost and the seconds of a call as a short line."""
+    meta, usage, cost = response.meta, response.usage, response.cost
+    identity = meta.request_id and (
+        meta.request_id if meta.request_id.startswith("req") else f"request {meta.request_id}"
+    )
+    tokens = usage and usage.total_tokens
+    parts = (
+        identity,
+        None if tokens is None else f"{tokens} tokens",
+        "price unknown" if cost.amount is None else f"{cost.amount:.4f} {cost.currency}",
+        f"{meta.elapsed_s:.1f} s",
+    )
+    return ", ".join(filter(None, parts))
+
+
+def print_response(response: ImagesResponse, *, as_json: bool = False) -> None:
+    """Print the paths of the images.
+
+    Args:
+        response: a response whose saved images have paths.
+        as_json: print an object instead of a path per line.
+
+    Raises:
+        OutputError: standard output cannot be written to; the paths are then on standard error.
+    """
     paths = [str(image.path) for image in response.images if image.path is not None]
     try:
         if as_json:
-            console.write_bytes(encode_json(_build_report(response, salvaged)))
+            console.write_bytes(encode_json(build_report(response, [])))
         else:
             console.write_paths(paths)
     except console.OutputError:
@@ -60,8 +82,47 @@ def print_dry_run(request: str, estimate: Estimate, *, as_json: bool) -> None:
 
 def encode_json(facts: dict[str, Any]) -> bytes:
     """Return an object as a line of JSON with its schema version; ASCII survives any locale."""
-    text = json.dumps({"schema_version": SCHEMA_VERSION, **facts}, ensure_ascii=True, default=str)
+    members = _replace_non_finite({"schema_version": SCHEMA_VERSION, **facts})
+    text = json.dumps(members, ensure_ascii=True, allow_nan=False, default=str)
     return f"{text}\n".encode("ascii")
+
+
+def _replace_non_finite(value: Any) -> Any:
+    """Return a value with None in place of infinity and NaN, which JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(name): _replace_non_finite(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace_non_finite(member) for member in value]
+    return value
+
+
+def build_error(error: BaseException, message: str, exit_code: int) -> dict[str, Any]:
+    """Return the facts about an error as JSON has them.
+
+    Args:
+        error: the error.
+        message: the message of the command, a line per problem.
+        exit_code: the exit code of the command.
+    """
+    facts: dict[str, Any] = {
+        "class": type(error).__name__,
+        "message": message,
+        "hint": None,
+        "field": None,
+        "exit_code": exit_code,
+        "maybe_billed": getattr(error, "maybe_billed", False),
+        "request_id": getattr(error, "request_id", None),
+        "spool_path": getattr(error, "spool_path", None),
+        "status": getattr(error, "status", None) or None,
+        "code": getattr(error, "code", None),
+    }
+    if isinstance(error, ImgkitError):
+        from imgkit.cli import messages
+
+        facts |= messages.describe_error(error)
+    return facts
 
 
 def _build_amounts(money: Cost | Estimate) -> dict[str, str | None]:
@@ -70,7 +131,13 @@ def _build_amounts(money: Cost | Estimate) -> dict[str, str | None]:
     return {name: value if value is None else str(value) for name, value in amounts.items()}
 
 
-def _build_report(response: ImagesResponse, salvaged: list[Path]) -> dict[str, Any]:
+def build_report(response: ImagesResponse, salvaged: list[Path]) -> dict[str, Any]:
+    """Return the facts about a response as JSON has them.
+
+    Args:
+        response: a response whose saved images have paths.
+        salvaged: the files with data that could not be saved in its place.
+    """
     meta = response.meta
     return {
         "operation": meta.operation,

@@ -8,14 +8,14 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Never
 
 import click
 
 from imgkit.cli import app, console, exit_codes
-from imgkit.errors import ImgkitError, PluginWarning
+from imgkit.errors import FixtureMissingError, ImgkitError, PluginWarning
 from imgkit.redact import scrub
 
 _MAX_USAGE_CHARACTERS = 4_000
@@ -84,6 +84,8 @@ def show_plugin_warnings() -> Iterator[None]:
         def show_line(message: Warning | str, category: type[Warning], *place: Any, **rest: Any) -> None:
             if issubclass(category, PluginWarning):
                 console.print_message(f"imgkit: {' '.join(str(message).split())}")
+            elif console.has_status_line():
+                console.write_to_stderr(warnings.formatwarning(message, category, *place))
             else:
                 show(message, category, *place, **rest)
 
@@ -92,7 +94,9 @@ def show_plugin_warnings() -> Iterator[None]:
 
 
 def _run(args: Sequence[str]) -> int:
-    state = app.RunState(debug=os.environ.get("IMGKIT_DEBUG", "") not in ("", "0"))
+    # The parser may fail before it meets the option.
+    as_json = "--json" in args[: args.index("--") if "--" in args else None]
+    state = app.RunState(debug=os.environ.get("IMGKIT_DEBUG", "") not in ("", "0"), as_json=as_json)
     try:
         with show_plugin_warnings():
             code = app.build_cli().main(list(args), prog_name="imgkit", standalone_mode=False, obj=state)
@@ -117,6 +121,13 @@ def _report_failure(error: BaseException, state: app.RunState) -> int:
     lines, code = _describe_failure(error, state)
     for line in lines:
         console.print_message(f"imgkit: {line}")
+    if state.as_json and not isinstance(error, console.OutputError):
+        from imgkit.cli import report
+
+        facts = report.build_error(error, "\n".join(lines), code)
+        # The first error matters more than a second one of standard output.
+        with suppress(console.OutputError):
+            console.write_bytes(report.encode_json({**state.report, "error": facts}))
     return code
 
 
@@ -135,10 +146,20 @@ def _describe_failure(error: BaseException, state: app.RunState) -> tuple[list[s
 
         lines = [*messages.format_error(error).splitlines(), *_list_notes(error)]
         return lines, exit_codes.exit_code(error)
+    if _is_cassette_miss(error):
+        text = scrub(" ".join(str(error).split()), _list_secrets(state), _MAX_USAGE_CHARACTERS)
+        return [f"The cassette has no recording of this request. Nothing was sent. {text}"], (
+            exit_codes.CODES_BY_ERROR[FixtureMissingError]
+        )
     summary = f"{type(error).__name__}: {scrub(str(error), _list_secrets(state), 400)}"
     return [f"This is a bug in imgkit ({summary}). Please report it with the output of IMGKIT_DEBUG=1."], (
         exit_codes.BUG
     )
+
+
+def _is_cassette_miss(error: BaseException) -> bool:
+    """Return whether a cassette around the command lacks a recording: the error is vcrpy's own."""
+    return any(kind.__module__ == "vcr.errors" for kind in type(error).__mro__)
 
 
 def _list_notes(error: ImgkitError) -> list[str]:

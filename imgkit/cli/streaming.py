@@ -23,7 +23,7 @@ def read_stream(stream: ImageStream, plan: SavePlan, watcher: CallWatcher) -> Im
     Args:
         stream: a stream that is not entered yet.
         plan: the save plan of the complete images.
-        watcher: shows the progress where the terminal cannot show images.
+        watcher: shows the progress below the images.
 
     Returns:
         The response, as the call without a stream returns it.
@@ -32,10 +32,8 @@ def read_stream(stream: ImageStream, plan: SavePlan, watcher: CallWatcher) -> Im
         ImgkitError: the error of the library.
     """
     canvas = terminal_images.open_canvas()
-    if canvas is None:
-        with watcher.show_progress():
-            return _read_events(stream, plan, None)
-    return _read_events(stream, plan, canvas)
+    with watcher.show_progress():
+        return _read_events(stream, plan, canvas)
 
 
 def build_partial_plan(plan: SavePlan, index: int) -> SavePlan:

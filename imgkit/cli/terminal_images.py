@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import PIL.Image
 
+from imgkit.cli import console
 from imgkit.cli.progress import can_animate
 from imgkit.errors import UnreadableReplyError
 from imgkit.images.image import Image
@@ -38,20 +39,23 @@ class Canvas:
     def __init__(self, paint: Painter) -> None:
         self._paint = paint
         self._lines = 0  # lines of the visible image and its caption
+        self._messages = 0  # messages printed before that image
 
     def show(self, image: Image, caption: str) -> None:
         """Show an image with a caption below it, in place of the last image."""
         columns, lines = _terminal_size()
-        rows = max(1, min(MAX_ROWS, lines - 3))
+        rows = max(1, min(MAX_ROWS, lines - 3))  # a caption and the status line stand below
         try:
             drawn = self._paint(image, columns - 1, rows)
         except UnreadableReplyError:
             return  # Pillow cannot decode it, but its file is saved
         # Move up to the first line of the last image, and clear everything below.
-        back = f"\x1b[{self._lines}F\x1b[J" if self._lines else ""
+        # Below a message there is no image to replace.
+        is_last = self._lines and self._messages == console.count_messages()
+        back = f"\x1b[{self._lines}F\x1b[J" if is_last else ""
         line = "".join(letter if letter.isprintable() else "?" for letter in caption)[: columns - 1]
-        _write_terminal(f"{back}{drawn}{line}\n")
-        self._lines = rows + 1
+        console.write_to_stderr(f"{back}{drawn}{line}\n")
+        self._lines, self._messages = rows + 1, console.count_messages()
 
 
 def open_canvas(environment: Mapping[str, str] = os.environ) -> Canvas | None:
@@ -121,11 +125,3 @@ def _terminal_size() -> tuple[int, int]:
     except (OSError, ValueError, AttributeError):
         return 80, 24
     return max(2, size.columns or 80), max(4, size.lines or 24)
-
-
-def _write_terminal(text: str) -> None:
-    try:
-        sys.stderr.write(text)
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        return  # the terminal is closed, or its encoding lacks the characters; the files are saved

@@ -36,6 +36,7 @@ GIVE_UP = -1.0
 
 UNSENT_ATTEMPTS, UNSENT_SPAN_S = 4, 30.0
 REFUSED_ATTEMPTS, REFUSED_CAP_S = 5, 30.0
+SERVER_ERROR_RETRIES = 2
 BACKOFF_S, BACKOFF_CAP_S = 0.5, 8.0
 
 BUDGET = 100
@@ -92,7 +93,7 @@ class RetryPlugin:
         self,
         *,
         on_unknown: Literal["raise", "retry-once"] = "raise",
-        retry_server_errors: int = 2,
+        retry_server_errors: int = SERVER_ERROR_RETRIES,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -212,6 +213,20 @@ class RetryPlugin:
         if retry_after_s > LONGEST_RETRY_AFTER_S:
             return None
         return retry_after_s * (1.0 + self._chance() / 10)
+
+
+def find_attempt_limit(kind: str) -> int | None:
+    """Return the number of attempts that the default retries make, None for an outcome not repeated.
+
+    Args:
+        kind: `Outcome.kind`.
+
+    Example:
+        >>> find_attempt_limit("refused")
+        5
+    """
+    limits = {"unsent": UNSENT_ATTEMPTS, "refused": REFUSED_ATTEMPTS, "failed": SERVER_ERROR_RETRIES + 1}
+    return limits.get(kind)
 
 
 def _circuit_key(call: Call) -> _CircuitKey:
