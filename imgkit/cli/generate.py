@@ -94,6 +94,8 @@ def run_operation(
         except ImgkitError as error:
             _salvage(error, plan, state)
             raise
+    if response.meta.emulated and chosen.get("strategy") == "emulate":
+        console.print_message("imgkit: Made by an edit, as --strategy emulate asks.")
     report.print_messages(response)
     report.print_response(response, as_json=as_json)
     requested = count_requested_images(_build_request(operation, arguments))

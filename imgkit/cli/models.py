@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from datetime import date
@@ -11,10 +12,9 @@ from typing import Any
 from imgkit.catalogue.catalogue import Catalogue, load_own_facts
 from imgkit.catalogue.facts import FactSource, Grid, InputFacts, Model, Prices, Rule
 from imgkit.catalogue.rules import describe_rule, shutdown_notice
-from imgkit.cli import console, exit_codes, report
-from imgkit.errors import UnknownProviderError
+from imgkit.cli import console, report
+from imgkit.errors import ConfigurationError, UnknownProviderError
 from imgkit.plugins.registry import load_hook_table
-from imgkit.redact import format_suggestion
 
 _COMMANDS = {"create_image": "create", "create_image_edit": "edit", "create_image_variation": "variation"}
 
@@ -28,7 +28,7 @@ def print_models(*, model: str | None, models: str | None, as_json: bool) -> int
         as_json: print a JSON object instead of a table.
 
     Raises:
-        ConfigurationError: the provider is unknown, or a file of facts cannot be read.
+        ConfigurationError: the model or the provider is unknown, or a file of facts cannot be read.
     """
     catalogue = load_catalogue(None, models)
     listed = catalogue.list_models()
@@ -36,11 +36,12 @@ def print_models(*, model: str | None, models: str | None, as_json: bool) -> int
         known = [entry.id for entry in listed]
         listed = [entry for entry in listed if model in (entry.id, *entry.snapshots)]
         if not listed:
-            console.print_message(
-                f"imgkit: No facts about the model {model!r}{format_suggestion(model, known)}. "
-                "Requests for it are not checked."
+            near = difflib.get_close_matches(model.lower()[:60], known, n=3)
+            similar = f" Similar: {', '.join(near)}." if near else ""
+            raise ConfigurationError(
+                f"Unknown model {model!r}.{similar} `imgkit models` lists the known models; --models FILE "
+                "adds your own."
             )
-            return exit_codes.BUG
     today = date.today()
     if as_json:
         return console.write_bytes(report.encode_json({"models": list(map(_to_json, listed))}))

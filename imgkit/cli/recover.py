@@ -40,7 +40,7 @@ def recover_replies(
     try:
         records = spool.list_replies()
         if drop:
-            return _delete_records(spool, records, drop)
+            return _delete_records(spool, records, drop, as_json=as_json)
         if listing:
             return _print_records(records, as_json=as_json)
         plan = output_paths.build_save_plan(output, force=False, sidecar=True)
@@ -51,7 +51,9 @@ def recover_replies(
         raise values.unusable_folder_error(spool.folder, error) from None
 
 
-def _delete_records(spool: Spool, records: list[SpooledReply], names: tuple[str, ...]) -> int:
+def _delete_records(
+    spool: Spool, records: list[SpooledReply], names: tuple[str, ...], *, as_json: bool
+) -> int:
     records_by_id = {record.id: record for record in records}
     unknown = [name for name in names if name not in records_by_id]
     for name in unknown:
@@ -59,6 +61,9 @@ def _delete_records(spool: Spool, records: list[SpooledReply], names: tuple[str,
     busy = [name for name in names if name in records_by_id and not spool.drop(records_by_id[name])]
     for name in busy:
         console.print_message(f"imgkit: {name} was not deleted: a running call is writing it.")
+    if as_json:
+        dropped = [name for name in names if name not in (*unknown, *busy)]
+        console.write_bytes(report.encode_json({"dropped": dropped, "unknown": unknown, "busy": busy}))
     return exit_codes.USAGE if unknown else exit_codes.PARTIAL if busy else exit_codes.OK
 
 

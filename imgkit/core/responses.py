@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from os import PathLike
+from pathlib import PurePath
 
 from imgkit.catalogue.pricing import NOTHING, compute_cost, sum_costs
 from imgkit.core.context import CallContext, FetchedImages
@@ -30,6 +33,7 @@ from imgkit.models import (
 )
 from imgkit.providers.base import DecodedImage, DecodedImages
 from imgkit.runtime.flow import Flow, run_blocking
+from imgkit.wire.json_values import is_data_url
 
 
 def build_response(
@@ -106,7 +110,9 @@ def _sidecar_facts(
 ) -> dict[str, object]:
     """Return the facts that a sidecar records about an image. They hold no secret."""
     usage = decoded.usage
+    is_variation = meta.operation == CreateImageVariationRequest.operation
     return {
+        **({"name": _name_variation(request)} if is_variation else {}),
         "operation": meta.operation,
         "prompt": None if isinstance(request, CreateImageVariationRequest) else request.prompt,
         "model": meta.model,
@@ -125,6 +131,15 @@ def _sidecar_facts(
         if usage
         else None,
     }
+
+
+def _name_variation(request: ImageRequest) -> str:
+    """Return the name of a variation's file: that of the input with "-variation"."""
+    image = getattr(request, "image", None)
+    name = getattr(image, "path", None) or getattr(image, "name", None) or image
+    if not isinstance(name, str | PathLike) or (isinstance(name, str) and is_data_url(name)):
+        return "image-variation"
+    return f"{PurePath(os.fsdecode(name)).stem or 'image'}-variation"
 
 
 def _find_cost(core: Core, request: ImageRequest, fetched: FetchedImages) -> Cost:

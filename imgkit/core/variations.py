@@ -40,6 +40,9 @@ def create_variation(context: CallContext, request: CreateImageVariationRequest)
             hint=f"{retired.instead}.",
         )
     warnings: tuple[str, ...] = ()
+    if options.strategy == "auto" and retired is not None:
+        since = f" since {retired.date}" if retired.date else ""
+        warnings = (f"This server has no variations{since}; imgkit asked for an edit instead.",)
     if options.strategy == "native" or (options.strategy == "auto" and retired is None):
         try:
             return (yield from dispatch(context, request))

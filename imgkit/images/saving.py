@@ -162,7 +162,7 @@ class SavePlan:
         extension = EXTENSIONS[format][0] if format else ".bin"
         name = self.pattern.format(
             index=image.index + 1,
-            slug=slug(str(about.get("prompt") or about.get("operation") or "image")),
+            slug=slug(str(about.get("name") or about.get("prompt") or about.get("operation") or "image")),
             ext=extension[1:],
             digest=digest[:_DIGEST_CHARACTERS],
             operation=slug(str(about.get("operation") or "image")),

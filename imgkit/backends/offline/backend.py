@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from imgkit.backends.offline.replay import Replay
 
 CHUNK_BYTES = 64 * 1024
+SILENCE_S = 1.0
+"""Longest pause of the simulated fault "timeout". It shows the error without the wait."""
+
 CLIENT_OPTIONS = frozenset({"fixtures", "latency_s", "seed", "simulate", "strict"})
 
 
@@ -83,8 +86,12 @@ class OfflineBackend:
         content = b"".join(request.body.blocks())
         self._wait(self._latency_s, transfer)
         if fault is not None and fault.kind == "silence":
-            self._wait(transfer.remaining_s(), transfer)
-            raise TimeoutError("simulated silence")
+            pause_s = min(SILENCE_S, transfer.remaining_s())
+            self._wait(pause_s, transfer)
+            raise TimeoutError(
+                f"simulated silence, cut short after {pause_s:.1f} s; a real server may be silent until the "
+                "timeout"
+            )
         if fault is not None and fault.kind == "cut":
             raise ConnectionResetError("simulated: connection closed after the request")
         if fault is not None and fault.kind == "reply":

@@ -18,7 +18,7 @@ class Fault:
 
     Attributes:
         kind: "reply" answers with the fields below; "refused" fails before anything is sent; "silence"
-            waits until the deadline; "cut" closes the connection after the request; "half_body" closes
+            sends nothing for a second; "cut" closes the connection after the request; "half_body" closes
             it within the body.
         status: HTTP status of the response.
         headers: headers of the response, by lower-case name.
