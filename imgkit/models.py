@@ -93,11 +93,11 @@ class CreateImageRequest:
     complexity: str | None = None
     frame_count: int | None = None
     frame_duration_ms: int | None = None
-    svg: Mapping[str, object] | None = None
+    svg: Mapping[str, object] | None = field(default=None, hash=False)
     safety_identifier: str | None = None
     user: str | None = None
-    extra_body: Mapping[str, object] | None = field(default=None, repr=False)
-    extra_headers: Mapping[str, str | None] | None = field(default=None, repr=False)
+    extra_body: Mapping[str, object] | None = field(default=None, repr=False, hash=False)
+    extra_headers: Mapping[str, str | None] | None = field(default=None, repr=False, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,11 +136,11 @@ class CreateImageEditRequest:
     complexity: str | None = None
     frame_count: int | None = None
     frame_duration_ms: int | None = None
-    svg: Mapping[str, object] | None = None
+    svg: Mapping[str, object] | None = field(default=None, hash=False)
     safety_identifier: str | None = None
     user: str | None = None
-    extra_body: Mapping[str, object] | None = field(default=None, repr=False)
-    extra_headers: Mapping[str, str | None] | None = field(default=None, repr=False)
+    extra_body: Mapping[str, object] | None = field(default=None, repr=False, hash=False)
+    extra_headers: Mapping[str, str | None] | None = field(default=None, repr=False, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +166,8 @@ class CreateImageVariationRequest:
     size: str | None = None
     response_format: str | None = None
     user: str | None = None
-    extra_body: Mapping[str, object] | None = field(default=None, repr=False)
-    extra_headers: Mapping[str, str | None] | None = field(default=None, repr=False)
+    extra_body: Mapping[str, object] | None = field(default=None, repr=False, hash=False)
+    extra_headers: Mapping[str, str | None] | None = field(default=None, repr=False, hash=False)
 
 
 ImageRequest: TypeAlias = CreateImageRequest | CreateImageEditRequest | CreateImageVariationRequest
@@ -330,7 +330,7 @@ class Usage:
     input_image_tokens: int | None = None
     output_text_tokens: int | None = None
     output_image_tokens: int | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,7 +385,7 @@ class Meta:
     cached: bool = False
     emulated: bool = False
     emulation_prompt: str | None = None
-    rate_limits: Mapping[str, str] = field(default_factory=dict)
+    rate_limits: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -397,6 +397,8 @@ class ImagesResponse(Sequence[Image]):
     ...     response = service.create_image("a red fox", n=2, size="64x64")
     >>> len(response), response[0].width
     (2, 64)
+
+    Responses are equal if all their values are, `meta` left out: two calls with the same result are equal.
 
     Attributes:
         images: the images, in the server's order.
@@ -427,6 +429,18 @@ class ImagesResponse(Sequence[Image]):
     def data(self) -> tuple[Image, ...]:
         """The images under the API's own name for them."""
         return self.images
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ImagesResponse):
+            return NotImplemented
+        names = [name for name in field_names(ImagesResponse) if name not in ("meta", "errors")]
+        return all(getattr(self, name) == getattr(other, name) for name in names) and (
+            # Exceptions compare by identity.
+            [repr(error) for error in self.errors] == [repr(error) for error in other.errors]
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.images, self.created))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -508,8 +522,8 @@ class Completed:
     output_format: str | None = None
     size: str | None = None
     quality: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    meta: Meta = field(kw_only=True)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    meta: Meta = field(kw_only=True, compare=False)
 
 
 StreamEvent: TypeAlias = PartialImage | Completed

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgkit.errors import NotDownloadedError, UnreadableReplyError
 from imgkit.images.sniff import Format, Kind, sniff_file
-from imgkit.images.sources import BytesSource, Source, UrlSource
+from imgkit.images.sources import BytesSource, Source, UrlSource, have_same_bytes
 from imgkit.redact import safe_url
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ class Image:
     ...     image = service.create_image("a red fox", size="64x32")[0]
     >>> image.format, image.width, image.height
     ('png', 64, 32)
+
+    Images are equal if the server's values and the bytes are; `path` and `about` do not count. A
+    comparison downloads nothing: an image at its URL equals another at the same URL.
 
     Attributes:
         index: position in the response, from 0.
@@ -141,6 +144,19 @@ class Image:
                 body=self.data,
             ) from None
         return decoded
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Image):
+            return NotImplemented
+        if self is other:
+            return True
+        mine = (self.index, self.url, self.revised_prompt, self.extra)
+        return mine == (other.index, other.url, other.revised_prompt, other.extra) and have_same_bytes(
+            self.source, other.source
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.index, self.url, self.revised_prompt))
 
     def _kind(self) -> Kind | None:
         return sniff_file(self.source.length, self.source.read_at)[0]

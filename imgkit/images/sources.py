@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from imgkit.errors import NotDownloadedError
+from imgkit.errors import ImgkitError, NotDownloadedError
 from imgkit.redact import safe_url
 from imgkit.wire.json_values import Source as Source
 
@@ -145,11 +145,12 @@ class UrlSource(_InMemorySource):
 
     Attributes:
         url: the location, which may hold a secret that `imgkit.Image.url` does not.
+        shown_url: the location without secrets.
     """
 
     def __init__(self, url: str, fetch: Callable[[str], bytes] | None, shown_url: str = "") -> None:
         self.url = url
-        self._shown_url = shown_url or url
+        self.shown_url = shown_url or url
         self._fetch = fetch
         self._data: bytes | None = None
         self._lock = threading.Lock()
@@ -169,7 +170,7 @@ class UrlSource(_InMemorySource):
             if self._data is None:
                 if self._fetch is None:
                     raise NotDownloadedError(
-                        f"The image is still at {safe_url(self._shown_url)}.",
+                        f"The image is still at {safe_url(self.shown_url)}.",
                         hint="Download it with `image = await service.download(image)` (without await for "
                         "ImageService), or pass save_to=… with the call.",
                     )
@@ -177,10 +178,32 @@ class UrlSource(_InMemorySource):
             return self._data
 
     def __getstate__(self) -> tuple[str, bytes | None]:
-        return self._shown_url, self._data
+        return self.shown_url, self._data
 
     def __setstate__(self, state: tuple[str, bytes | None]) -> None:
         self.url, self._data = state
-        self._shown_url = self.url
+        self.shown_url = self.url
         self._fetch = None
         self._lock = threading.Lock()
+
+
+def have_same_bytes(one: Source, other: Source) -> bool:
+    """Return whether two sources have the same bytes, without a download.
+
+    Sources that are not fetched are equal if their URLs are. A file that has changed or is gone equals
+    only a source of the same file.
+
+    >>> have_same_bytes(BytesSource(b"image"), BytesSource(b"image"))
+    True
+    """
+    if one is other:
+        return True
+    remote = [source for source in (one, other) if isinstance(source, UrlSource) and not source.is_fetched]
+    if remote:
+        return len(remote) == 2 and remote[0].shown_url == remote[1].shown_url
+    if isinstance(one, FileSource) and one == other:
+        return True
+    try:
+        return one.length == other.length and one.read() == other.read()
+    except ImgkitError:
+        return False

@@ -8,6 +8,7 @@ import http.server
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -285,7 +286,9 @@ def test_warnings(tmp_path: Path) -> None:
         assert (done.returncode, output["offline"], output["backend"]) == (0, False, backend)
         assert (output["model"], output["created"], output["usage"]) == ("m", 1, None)
         assert output["warnings"] == ["data.1 has no image"]
-        assert done.stderr == b"imgkit: warning: data.1 has no image\n"
+        warning, summary = done.stderr.decode().splitlines()
+        assert warning == "imgkit: warning: data.1 has no image"
+        assert re.fullmatch(r"imgkit: price unknown, \d+\.\d s", summary)
 
 
 def start_on_terminal(cwd: Path, *args: str, **env: str) -> tuple[subprocess.Popen[bytes], int]:
@@ -330,7 +333,7 @@ def test_status_line(tmp_path: Path) -> None:
     plain, other = start_on_terminal(tmp_path, *args, TERM="xterm", NO_COLOR="1")
     dumb, third = start_on_terminal(tmp_path, *args, TERM="dumb")
     shown = read_until(ours, b"0:00:01") + read_rest(ours)
-    assert b"waiting for offline" in shown
+    assert b"painting offline" in shown
     assert shown.rstrip().endswith(b"in OPENAI_API_KEY.")
     code, out = wait_for_end(child)
     assert (code, out.startswith(b"out/fox"), out.count(b"\n")) == (0, True, 1)
@@ -344,7 +347,7 @@ def test_status_line(tmp_path: Path) -> None:
 def test_ctrl_c_offline(tmp_path: Path) -> None:
     """Exits with 130 and says that nothing was billed."""
     child, ours = start_on_terminal(tmp_path, "create", "fox", "--latency", "40", *SMALL, TERM="xterm")
-    read_until(ours, b"waiting for offline")
+    read_until(ours, b"painting offline")
     child.send_signal(signal.SIGINT)
     text = read_rest(ours)
     assert wait_for_end(child) == (130, b"")

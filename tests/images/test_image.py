@@ -6,11 +6,15 @@ import base64
 import io
 import json
 import pickle
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
 
 import PIL.Image
 import pytest
 
 import imgkit
+from imgkit.images.sources import BytesSource, FileSource, UrlSource
 from imgkit.models import ImagesResponse, Meta
 from tests.support.pictures import picture
 
@@ -47,6 +51,47 @@ def test_pickle_round_trip() -> None:
     restored = pickle.loads(pickle.dumps(response))
     assert restored[0].data == picture()
     assert restored.meta == META
+    assert restored == response
+    assert len({restored, response}) == 1
+
+
+def test_equal_values_are_equal(tmp_path: Path) -> None:
+    """Compares images by values and bytes, wherever the bytes are, and ignores path, facts and meta."""
+    with imgkit.ImageService(client_options={"seed": 1}) as service:
+        one, two = (service.create_image("a fox", size="64x64") for _ in range(2))
+        saved = service.create_image("a fox", size="64x64", save_to=tmp_path / "fox.png")
+    assert one.meta != two.meta
+    assert one.images == two.images == saved.images
+    other = replace(one, images=two.images, meta=META)
+    assert (one == other, hash(one) == hash(other), one == "a fox") == (True, True, False)
+    assert one != replace(other, created=(one.created or 0) + 1)
+    assert one[0] != imgkit.Image.from_bytes(picture())
+    assert one[0] != replace(one[0], index=1)
+    assert one.usage == two.usage
+    assert hash(one.usage) == hash(two.usage)
+    assert one.cost == imgkit.models.Cost(amount=Decimal(0), note=one.cost.note)
+    failed = [replace(one, errors=(imgkit.SaveError(text),)) for text in ("Full.", "Full.", "Gone.")]
+    assert failed[0] == failed[1] != failed[2]
+    assert saved[0].path is not None
+    on_disk = replace(saved[0], source=FileSource.from_path(saved[0].path))
+    assert on_disk == one[0]
+    saved[0].path.write_bytes(b"other")
+    assert on_disk != one[0]
+    assert on_disk == pickle.loads(pickle.dumps(on_disk))
+
+
+def test_images_at_urls_compare_without_a_download() -> None:
+    """Fetches nothing: the URL decides until the bytes are there."""
+
+    def fetch(url: str) -> bytes:
+        raise AssertionError("a comparison downloads")
+
+    def build(url: str) -> imgkit.Image:
+        return imgkit.Image(url=url, source=UrlSource(url, fetch))
+
+    assert build("https://host/a") == build("https://host/a") != build("https://host/b")
+    assert hash(build("https://host/a")) == hash(build("https://host/a"))
+    assert build("https://host/a") != replace(build("https://host/a"), source=BytesSource(b"x"))
 
 
 @pytest.mark.parametrize("size", [(64, 32), (2000, 1000)])
