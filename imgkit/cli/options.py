@@ -224,6 +224,15 @@ def service_options() -> Iterator[Option]:
     )
 
 
+def download_options() -> Iterator[Option]:
+    """Yield the options of a command that only downloads results."""
+    names = ("backend", "timeout_s", "proxy", "ca", "use_env_proxy", "max_download_bytes", "download_origins")
+    for option in service_options():
+        if option.name in names:
+            option.section = "Downloads"
+            yield option
+
+
 def state_option() -> Option:
     """Return the option that names the state folder."""
     return Option(

@@ -69,17 +69,23 @@ class CallWatcher:
     @contextmanager
     def show_progress(self) -> Iterator[None]:
         """Show a status line with the elapsed seconds on a terminal; it disappears at the end."""
-        if not can_animate():
-            yield
-            return
-        status_line = StatusLine(sys.stderr)
-        status_line.set_text("preparing")
-        self._status_line = status_line
-        try:
-            with console.show_status_line(status_line):
+        with show_activity("preparing") as self._status_line:
+            try:
                 yield
-        finally:
-            self._status_line = None
+            finally:
+                self._status_line = None
+
+
+@contextmanager
+def show_activity(text: str) -> Iterator[StatusLine | None]:
+    """Show a status line with a text and the elapsed seconds; yield None where none can be shown."""
+    if not can_animate():
+        yield None
+        return
+    status_line = StatusLine(sys.stderr)
+    status_line.set_text(text)
+    with console.show_status_line(status_line):
+        yield status_line
 
 
 def describe_retry(outcome: Outcome) -> str:

@@ -3,23 +3,73 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from imgkit.billing.spool import Spool
 from imgkit.billing.spool_record import SpooledReply
 from imgkit.cli import console, exit_codes, output_paths, report, salvage, values
 from imgkit.cli.messages import format_error
+from imgkit.cli.progress import show_activity
 from imgkit.core.recovery import recover
 from imgkit.default_plugins.spool import open_spool
 from imgkit.errors import ImgkitError
+from imgkit.images.image import Image
 from imgkit.images.saving import SavePlan
 from imgkit.images.sources import UrlSource
+from imgkit.service import ImageService
 
 _FACTS = ("operation", "prompt", "model", "request_id", "call_id", "started_at", "backend", "base_url")
 
 
+class Downloader:
+    """Downloads images that a reply left at their URLs. It builds a service on first use.
+
+    Example:
+        >>> downloader = Downloader({"download_origins": None})
+        >>> downloader.close()
+
+    Args:
+        settings: arguments of `ImageService` by name; the record supplies those that are None.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = {name: value for name, value in settings.items() if value is not None}
+        self._services: dict[tuple[object, ...], ImageService] = {}
+
+    def download(self, record: SpooledReply, image: Image) -> Image:
+        """Return the image with its bytes, under the rules of the call that left it behind.
+
+        Raises:
+            ImgkitError: the image could not be fetched.
+        """
+        facts = record.facts
+        place = {name: facts.get(name) or None for name in ("backend", "provider", "base_url")}
+        # No key is sent to a result URL.
+        settings: dict[str, Any] = {
+            **place,
+            "backend": place["backend"] or "requests",
+            "allow_insecure": True,
+        }
+        key = tuple(place.values())
+        if key not in self._services:
+            self._services[key] = ImageService(**{**settings, **self._settings})
+        return self._services[key].download(image)
+
+    def close(self) -> None:
+        """Close the services. Idempotent."""
+        while self._services:
+            self._services.popitem()[1].close()
+
+
 def recover_replies(
-    *, listing: bool, as_json: bool, output: str | None, drop: tuple[str, ...], state_folder: str | None
+    *,
+    listing: bool,
+    as_json: bool,
+    output: str | None,
+    drop: tuple[str, ...],
+    state_folder: str | None,
+    **settings: Any,
 ) -> int:
     """List, recover or delete the replies in the spool.
 
@@ -29,6 +79,7 @@ def recover_replies(
         output: the target of the images, as for `create`.
         drop: ids of replies to delete.
         state_folder: the value of ``--state-folder``.
+        settings: arguments of the service that downloads images, by name.
 
     Returns:
         0 if no reply is left, 9 if any is, 2 if an id of `drop` is unknown.
@@ -37,6 +88,7 @@ def recover_replies(
         ImgkitError: the state folder cannot be read.
     """
     spool = open_spool(values.find_state_folder(state_folder))
+    downloader = Downloader(settings)
     try:
         records = spool.list_replies()
         if drop:
@@ -46,9 +98,11 @@ def recover_replies(
         plan = output_paths.build_save_plan(output, force=False, sidecar=True)
         plan.check()
         finished = [record for record in records if record.state != "running"]
-        return _recover_records(spool, finished, plan, as_json=as_json)
+        return _recover_records(spool, finished, plan, downloader, as_json=as_json)
     except OSError as error:
         raise values.unusable_folder_error(spool.folder, error) from None
+    finally:
+        downloader.close()
 
 
 def _delete_records(
@@ -87,14 +141,16 @@ def _format_record(record: SpooledReply) -> str:
     return line.replace("\n", "\\n").replace("\t", "\\t")
 
 
-def _recover_records(spool: Spool, records: list[SpooledReply], plan: SavePlan, *, as_json: bool) -> int:
+def _recover_records(
+    spool: Spool, records: list[SpooledReply], plan: SavePlan, downloader: Downloader, *, as_json: bool
+) -> int:
     recovered: list[dict[str, Any]] = []
     remaining = 0
     for record in records:
         if record.recovered_to:  # an earlier run has saved all that is readable
             paths, reason = list(record.recovered_to), "it was recovered before, as far as possible"
         else:
-            paths, reason, saved_all = _save_images(record, plan)
+            paths, reason, saved_all = _save_images(record, plan, downloader)
             if reason and saved_all:
                 spool.mark(record, paths)
         if reason:
@@ -115,8 +171,8 @@ def _recover_records(spool: Spool, records: list[SpooledReply], plan: SavePlan, 
     return exit_codes.PARTIAL if remaining else exit_codes.OK
 
 
-def _save_images(record: SpooledReply, plan: SavePlan) -> tuple[list[str], str, bool]:
-    """Save the images of a reply.
+def _save_images(record: SpooledReply, plan: SavePlan, downloader: Downloader) -> tuple[list[str], str, bool]:
+    """Save the images of a reply, and download those that are still at their URLs.
 
     Returns:
         The paths of the images; the reason why the reply must stay, "" if it need not; and whether all
@@ -128,14 +184,16 @@ def _save_images(record: SpooledReply, plan: SavePlan) -> tuple[list[str], str, 
     reason = "" if found.whole else record.why if not found.images else "a part of it is not readable"
     for image in found.images:
         if isinstance(image.source, UrlSource):
-            path = salvage.save_url(image, plan.folder)
-            console.print_message(
-                f"imgkit: Image {image.index + 1} of {record.id} is still at its URL, which was saved to "
-                f"{path}. Download it before its link expires."
-            )
-            saved_all = saved_all and path is not None
-            reason = reason if path else "a URL could not be written"
-            continue
+            try:
+                with show_activity(f"downloading image {image.index + 1}"):
+                    image = downloader.download(record, image)
+            except ImgkitError as error:
+                path = salvage.save_url(image, plan.folder)
+                console.print_message(
+                    f"imgkit: {format_error(error)} The URL of image {image.index + 1} was saved to {path}."
+                )
+                reason, saved_all = "an image is still at its URL", False
+                continue
         try:
             paths.append(str(plan.write(image, len(found.images)).absolute()))
         except ImgkitError as error:

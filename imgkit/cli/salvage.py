@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from imgkit.errors import ImgkitError, OutcomeUnknownError, SaveError, UnreadableReplyError
@@ -10,6 +11,8 @@ from imgkit.files import write_and_close
 from imgkit.images.image import Image
 from imgkit.images.sniff import EXTENSIONS
 from imgkit.images.sources import UrlSource
+
+_PREFIX = "imgkit-unsaved-"
 
 
 def save_paid_data(error: ImgkitError, folder: Path) -> list[Path]:
@@ -41,12 +44,16 @@ def save_paid_data(error: ImgkitError, folder: Path) -> list[Path]:
 
 
 def save_url(image: Image, folder: Path) -> Path | None:
-    """Write the URL of an image to a file of mode 0600.
+    """Write the URL of an image to a file of mode 0600, unless the folder has such a file already.
 
     Returns:
         The file, or None if neither `folder` nor the temporary folder is writable.
     """
     _, data, suffix = _build_image_file(image)
+    for path in folder.glob(f"{_PREFIX}*{suffix}"):
+        with suppress(OSError):
+            if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+                return path.absolute()
     return _write_private_file(data, suffix, folder)
 
 
@@ -72,7 +79,7 @@ def _write_private_file(data: bytes, suffix: str, folder: Path) -> Path | None:
     for place in (folder, Path(tempfile.gettempdir())):
         path = None
         try:
-            descriptor, name = tempfile.mkstemp(suffix, "imgkit-unsaved-", place)  # mode 0600
+            descriptor, name = tempfile.mkstemp(suffix, _PREFIX, place)  # mode 0600
             path = Path(name).absolute()
             write_and_close(descriptor, data)
             return path

@@ -160,18 +160,52 @@ def test_an_accepted_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_urls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Writes the URL of an image to a private file, and does not print it."""
-    link = "https://results.invalid/x.png?sig=SECRET"
+    """Writes a URL that cannot be fetched to a private file, does not print it, and keeps the reply."""
+    link = "http://results.invalid/x.png?sig=SECRET"
     with WireServer(reply(200, {"data": [{"url": link}]})) as server:
         assert run(build_create_command(server)) == 9
     capsys.readouterr()
-    assert run(["recover", "-o", "out/"]) == 0
-    output = capsys.readouterr().err
-    assert "SECRET" not in output
-    (kept,) = (tmp_path / "out").glob("*.url.txt")
-    assert kept.read_text() == f"{link}\n"
-    assert kept.stat().st_mode & 0o777 == 0o600
-    assert list_records(tmp_path) == []
+    for _ in range(2):
+        assert run(["recover", "-o", "out/"]) == 9
+        output = capsys.readouterr().err
+        assert "SECRET" not in output
+        assert "Pass --response-format" in output or "--download-origin" in output
+        (kept,) = (tmp_path / "out").glob("*.url.txt")
+        assert kept.read_text() == f"{link}\n"
+        assert kept.stat().st_mode & 0o777 == 0o600
+        assert str(kept) in output
+        assert "stays in" in output
+    assert len(list_records(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("backend", ["requests", "aiohttp"])
+def test_images_at_urls_are_fetched(tmp_path: Path, capsys: pytest.CaptureFixture[str], backend: str) -> None:
+    """Downloads an image that the call could not fetch, and removes the reply."""
+    is_up: list[bool] = []
+    keys: list[str | None] = []
+
+    def serve(line: Line) -> None:
+        if line.request_line.startswith("POST"):
+            url = f"{server.base_url.removesuffix('/v1')}/fox.png?sig=SECRET"
+            reply(200, {"data": [{"url": url}]})(line)
+        else:
+            (reply(200, PICTURES[0], content_type="image/png") if is_up else reply(403, b"no"))(line)
+            keys.append(line.headers.get("authorization"))
+
+    with WireServer(serve) as server:
+        command = ["create", "a fox", f"--backend={backend}", f"--base-url={server.base_url}"]
+        assert run(command) == 9
+        assert run(["recover", "-o", "out/"]) == 9
+        assert len(list_records(tmp_path)) == 1
+        is_up.append(True)
+        capsys.readouterr()
+        assert run(["recover", "-o", "out/", "--json"]) == 0
+        (record,) = json.loads(capsys.readouterr().out)["records"]
+        assert [Path(path).read_bytes() for path in record["images"]] == [PICTURES[0]]
+        assert record["stays"] is None
+        assert list_records(tmp_path) == []
+        assert server.posts == 1
+        assert set(keys) == {None}
 
 
 def test_unknown_records(capsys: pytest.CaptureFixture[str]) -> None:
