@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 
 from imgkit.cli import commands, console, exit_codes, mask, options, values
-from imgkit.cli.options import Command, Option
+from imgkit.cli.help_text import COMMON, Command, Option
 from imgkit.errors import ConfigurationError, ImgkitError
 from imgkit.models import (
     CreateImageEditRequest,
@@ -49,6 +49,12 @@ class RootGroup(click.Group):
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self._plugin_commands: PluginCommands | None = None
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the exit codes, then the examples."""
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(f"{code:>3}", meaning) for code, meaning in exit_codes.MEANINGS.items()])
+        super().format_epilog(ctx, formatter)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command of imgkit, else a command of a plugin.
@@ -160,6 +166,7 @@ class ImageCommand(NamedTuple):
         """Return the click command."""
         return Command(
             self.name,
+            common=COMMON,
             context_settings=commands.SETTINGS,
             params=[
                 click.Argument(["words"], nargs=-1, metavar=self.words, type=click.Path()),
@@ -203,7 +210,7 @@ IMAGE_COMMANDS = (
         "no cost. Put '--' before a prompt that begins with '-'.",
         (
             "imgkit create 'a red fox in the snow' -o fox.png",
-            "imgkit create 'a red fox' --backend requests --model gpt-image-2 --n 3 -o out/",
+            "imgkit create 'a fox' --backend requests --model gpt-image-2 --n 3 -o out/",
         ),
     ),
     ImageCommand(
@@ -215,7 +222,7 @@ IMAGE_COMMANDS = (
         "'--' before a prompt that begins with '-'.",
         (
             "imgkit edit fox.png 'give it a hat' -o hat.png",
-            "imgkit edit fox.png 'give it a hat' --mask head.png --backend requests --model gpt-image-2",
+            "imgkit edit fox.png 'a hat' --mask head.png --backend requests --model gpt-image-2",
         ),
     ),
     ImageCommand(
@@ -269,9 +276,7 @@ def build_cli() -> click.Group:
         help="Create, edit and vary images. Nothing leaves this machine unless you name a backend.\n\n"
         "Paths of images go to standard output, all messages to standard error. Installed plugins may add "
         "commands: `imgkit plugins --load` lists them.",
-        epilog=commands.format_examples("imgkit create 'a red fox in the snow' -o fox.png")
-        + "\n\n"
-        + commands.preformat("Exit codes:", exit_codes.format_exit_codes()),
+        epilog=commands.format_examples("imgkit create 'a red fox in the snow' -o fox.png"),
     )
 
 

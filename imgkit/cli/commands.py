@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from imgkit.cli import options
-from imgkit.cli.options import Command, Option
+from imgkit.cli.help_text import Command, Option
 
 SETTINGS: dict[str, Any] = {"help_option_names": [], "max_content_width": 100}
 """The context settings of every command."""
@@ -96,6 +96,7 @@ def build_cache_group() -> click.Group:
             for name, (function, option, text) in commands.items()
         ],
         help="List, verify and clear the cache of --cache.",
+        short_help="List, verify and clear the cache of --cache.",
         epilog=format_examples("imgkit cache ls", "imgkit cache clear --older-than 30"),
     )
 
@@ -141,6 +142,7 @@ def build_cassette_group() -> click.Group:
             for name, (function, text) in commands.items()
         ],
         help="Check, list, show and shrink recorded traffic.",
+        short_help="Check, list, show and shrink recorded traffic.",
         epilog=format_examples("imgkit cassette check tests/cassettes"),
     )
 

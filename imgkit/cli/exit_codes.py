@@ -74,8 +74,3 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, errors.ApiError) and getattr(error, "status", None) == 0:
         return USAGE
     return next((CODES_BY_ERROR[kind] for kind in type(error).__mro__ if kind in CODES_BY_ERROR), BUG)
-
-
-def format_exit_codes() -> str:
-    """Return the table of exit codes as text for ``--help``."""
-    return "\n".join(f"  {code:>3}  {meaning}" for code, meaning in MEANINGS.items())

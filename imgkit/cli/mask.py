@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from imgkit.cli import console, exit_codes, options
-from imgkit.cli.options import Command, Option
+from imgkit.cli.help_text import Command, Option
 from imgkit.errors import InvalidRequestError
 
 Box = tuple[int, int, int, int]

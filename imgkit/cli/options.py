@@ -11,7 +11,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from imgkit.cli import console, values
+from imgkit.cli import values
+from imgkit.cli.help_text import Option, print_help
 from imgkit.models import (
     CreateImageEditRequest,
     CreateImageRequest,
@@ -43,35 +44,6 @@ PARAMETERS_BY_TYPE: dict[str, dict[str, Any]] = {
     "Mapping[str, object]": {"callback": values.parse_json_object, "metavar": "JSON"},
     "Mapping[str, str | None]": {"callback": values.parse_headers, "metavar": "NAME:VALUE", "multiple": True},
 }
-
-
-class Option(click.Option):
-    """An option with the heading of its section in the help.
-
-    Args:
-        *args: as for `click.Option`.
-        section: the heading.
-        **more: as for `click.Option`.
-    """
-
-    def __init__(self, *args: Any, section: str = "General", **more: Any) -> None:
-        super().__init__(*args, **more)
-        self.section = section
-
-
-class Command(click.Command):
-    """A command whose help lists its options by section."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options by section, in the order of their declaration."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
-            if isinstance(param, Option) and record is not None:
-                sections.setdefault(param.section, []).append(record)
-        for heading, records in sections.items():
-            with formatter.section(heading):
-                formatter.write_dl(records)
 
 
 def request_options(kind: type[ImageRequest]) -> Iterator[Option]:
@@ -171,7 +143,8 @@ def service_options() -> Iterator[Option]:
 
     def option(name: str, help: str, **more: Any) -> Option:
         flag = _format_flag(name.removesuffix("_s"))
-        return Option([flag, name], section="Connection", help=help, **more)
+        section = "Limits and retries" if name.endswith("_s") or name.startswith("max_") else "Connection"
+        return Option([flag, name], section=section, help=help, **more)
 
     seconds = {"type": click.FloatRange(min=0, min_open=True), "metavar": "SECONDS"}
     count = {"type": click.IntRange(min=1), "metavar": "BYTES"}
@@ -208,7 +181,7 @@ def service_options() -> Iterator[Option]:
     )
     yield Option(
         ["--retry/--no-retry"],
-        section="Connection",
+        section="Limits and retries",
         default=None,
         help="Retry failures that cannot have been billed; on by default.",
     )
@@ -340,7 +313,7 @@ def common_options() -> Iterator[Option]:
         is_flag=True,
         expose_value=False,
         is_eager=True,
-        callback=_print_help,
+        callback=print_help,
         help="Show this help.",
     )
     yield Option(
@@ -373,11 +346,6 @@ def service_arguments() -> list[str]:
 
 def _format_flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def _print_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    if value and not ctx.resilient_parsing:
-        ctx.exit(console.write_text(ctx.get_help() + "\n"))
 
 
 def _enable_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:

@@ -78,7 +78,7 @@ def test_exit_codes_are_complete(capfd: pytest.CaptureFixture[str]) -> None:
         assert exit_codes.exit_code(kind.__new__(kind)) in exit_codes.MEANINGS
     _, out, _ = run_captured(capfd, "--help")
     for code, meaning in exit_codes.MEANINGS.items():
-        assert f"{code:>3}  {meaning}" in out
+        assert f"{code} {meaning}" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(("args", "words"), [
