@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
@@ -21,23 +20,6 @@ if TYPE_CHECKING:
     from imgkit.plugins.table import HookImpl
 
 SHELLS = ("bash", "zsh", "fish")
-
-
-@dataclass
-class RunState:
-    """The state of a run, shared by its commands.
-
-    Attributes:
-        debug: whether an error shows its traceback.
-        as_json: whether standard output gets an object for an error, too.
-        secrets: texts that must not appear in a traceback.
-        report: members of that object about the images of a call that failed.
-    """
-
-    debug: bool = False
-    as_json: bool = False
-    secrets: list[str] = field(default_factory=list)
-    report: dict[str, Any] = field(default_factory=dict)
 
 
 class RootGroup(click.Group):
@@ -196,7 +178,7 @@ class ImageCommand(NamedTuple):
         )
         from imgkit.cli.generate import run_operation
 
-        state: RunState = click.get_current_context().find_root().obj
+        state: values.RunState = click.get_current_context().find_root().obj
         return run_operation(self.request.operation, images=images, prompt=prompt, state=state, **given)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -17,9 +17,6 @@ from imgkit.errors import ImgkitError, SaveError
 from imgkit.images.saving import SavePlan
 from imgkit.models import ImageRequest, ImagesResponse, field_names
 from imgkit.service import ImageService
-
-if TYPE_CHECKING:
-    from imgkit.cli.app import RunState
 
 _OFFLINE_OPTIONS = ("simulate", "seed", "latency_s")
 
@@ -37,7 +34,7 @@ def run_operation(
     api_key_file: str | None,
     max_cost_usd: str | None,
     allow_unknown_price: bool,
-    state: RunState,
+    state: values.RunState,
     **given: Any,
 ) -> int:
     """Run an operation and print the paths of its images.
@@ -152,7 +149,7 @@ def _name_positional(images: list[str], prompt: str | None) -> dict[str, Any]:
     return image if prompt is None else {**image, "prompt": prompt}
 
 
-def _salvage(error: ImgkitError, plan: SavePlan, state: RunState) -> None:
+def _salvage(error: ImgkitError, plan: SavePlan, state: values.RunState) -> None:
     """Save paid data that the error holds, and print the images that were saved in spite of it."""
     salvaged = salvage.save_paid_data(error, plan.folder)
     if salvaged:

@@ -14,7 +14,7 @@ from typing import Any, Never
 
 import click
 
-from imgkit.cli import app, console, exit_codes
+from imgkit.cli import app, console, exit_codes, values
 from imgkit.errors import FixtureMissingError, ImgkitError, PluginWarning
 from imgkit.redact import scrub
 
@@ -96,7 +96,7 @@ def show_plugin_warnings() -> Iterator[None]:
 def _run(args: Sequence[str]) -> int:
     # The parser may fail before it meets the option.
     as_json = "--json" in args[: args.index("--") if "--" in args else None]
-    state = app.RunState(debug=os.environ.get("IMGKIT_DEBUG", "") not in ("", "0"), as_json=as_json)
+    state = values.RunState(debug=os.environ.get("IMGKIT_DEBUG", "") not in ("", "0"), as_json=as_json)
     try:
         with show_plugin_warnings():
             code = app.build_cli().main(list(args), prog_name="imgkit", standalone_mode=False, obj=state)
@@ -110,7 +110,7 @@ def _run(args: Sequence[str]) -> int:
             return exit_codes.STOPPED
 
 
-def _report_failure(error: BaseException, state: app.RunState) -> int:
+def _report_failure(error: BaseException, state: values.RunState) -> int:
     """Write an error to standard error; return its exit code."""
     if state.debug:
         text = "".join(traceback.format_exception(error)).rstrip()
@@ -131,7 +131,7 @@ def _report_failure(error: BaseException, state: app.RunState) -> int:
     return code
 
 
-def _describe_failure(error: BaseException, state: app.RunState) -> tuple[list[str], int]:
+def _describe_failure(error: BaseException, state: values.RunState) -> tuple[list[str], int]:
     """Return the lines that describe an error, and its exit code."""
     if isinstance(error, click.ClickException):
         return [_format_usage_error(error)], exit_codes.USAGE
@@ -177,6 +177,6 @@ def _format_usage_error(error: click.ClickException) -> str:
     return f"{text}\nTry '{context.command_path} --help'." if context else text
 
 
-def _list_secrets(state: app.RunState) -> list[str]:
+def _list_secrets(state: values.RunState) -> list[str]:
     variables = (text.strip() for name, text in os.environ.items() if name.endswith(("_API_KEY", "_TOKEN")))
     return [text for text in (*state.secrets, *variables) if len(text) >= _MIN_SECRET_CHARACTERS]

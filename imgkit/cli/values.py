@@ -1,4 +1,4 @@
-"""Values of options and arguments: JSON, headers, prompts, keys and the state folder."""
+"""Values of options and arguments: JSON, headers, prompts, keys, the state folder; the state of a run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +23,23 @@ _NO_API_KEY = (
     "it in its history. Set OPENAI_API_KEY, or pass --api-key-file FILE (- for standard input). Replace a "
     "key that you have typed here with a new one."
 )
+
+
+@dataclass
+class RunState:
+    """The state of a run, shared by its commands.
+
+    Attributes:
+        debug: whether an error shows its traceback.
+        as_json: whether standard output gets an object for an error, too.
+        secrets: texts that must not appear in a traceback.
+        report: members of that object about the images of a call that failed.
+    """
+
+    debug: bool = False
+    as_json: bool = False
+    secrets: list[str] = field(default_factory=list)
+    report: dict[str, Any] = field(default_factory=dict)
 
 
 def reject_api_key(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
