@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from imgkit.redact import escape_control, mask_control
 
@@ -24,10 +24,26 @@ class OutputError(Exception):
 
 
 def print_message(text: str) -> None:
-    """Write a line to standard error, with control characters replaced by blanks; never raises."""
+    """Write a line to standard error, with control characters replaced by blanks; never raises.
+
+    On a terminal, a long line breaks between words.
+    """
     global _message_count
     _message_count += 1
-    write_to_stderr(mask_control(text) + "\n")
+    lines = mask_control(text)
+    if is_terminal(sys.stderr):
+        from imgkit.cli.status_line import count_columns, wrap_lines
+
+        lines = wrap_lines(lines, count_columns(sys.stderr))
+    write_to_stderr(f"{lines}\n")
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Return whether a stream is an open terminal."""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:
+        return False
 
 
 def has_status_line() -> bool:

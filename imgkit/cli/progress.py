@@ -51,7 +51,7 @@ class CallWatcher:
             case FirstByte(status):
                 self.reply_started = self.sent and 200 <= status < 300
                 self._set_status("receiving")
-            case Progress(received, _) if self.reply_started or not self.sent:
+            case Progress(received, _) if received >= 50_000:
                 self._set_status(f"receiving, {received / 1e6:.1f} MB")
             case Retrying(outcome, wait_s):
                 self.reply_started = False
@@ -115,9 +115,6 @@ def _format_origin(base_url: str) -> str:
 
 def can_animate() -> bool:
     """Return whether standard error is a terminal that can redraw a line."""
-    if sys.stderr is None or os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in ("dumb", ""):
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in ("dumb", ""):
         return False
-    try:
-        return sys.stderr.isatty()
-    except ValueError:
-        return False
+    return console.is_terminal(sys.stderr)

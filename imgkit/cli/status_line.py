@@ -90,13 +90,7 @@ class StatusLine:
         text = self._text
         if self._until is not None:
             text = text.replace("{wait}", str(max(1, math.ceil(self._until - time.monotonic()))))
-        return fit_line(f"{next(self._frames)} ", text, f" {clock}", self._count_columns() - 1)
-
-    def _count_columns(self) -> int:
-        try:
-            return os.get_terminal_size(self._stream.fileno()).columns or 80
-        except (OSError, ValueError):
-            return 80
+        return fit_line(f"{next(self._frames)} ", text, f" {clock}", count_columns(self._stream) - 1)
 
     def _write(self, text: str) -> None:
         try:
@@ -106,6 +100,32 @@ class StatusLine:
             return  # the terminal is closed, and no other place shows a progress
 
 
+def count_columns(stream: TextIO) -> int:
+    """Return the width of a terminal, 80 if it is unknown."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def wrap_lines(text: str, columns: int) -> str:
+    r"""Return text with its long lines broken between words and indented from the second line on.
+
+    >>> wrap_lines("imgkit: a long message", 16)
+    'imgkit: a long\n  message'
+    """
+    import textwrap
+
+    wrapper = textwrap.TextWrapper(
+        columns,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+    )
+    return "\n".join(wrapper.fill(line) if len(line) > columns else line for line in text.split("\n"))
+
+
 def fit_line(start: str, text: str, end: str, columns: int) -> str:
     """Return a line of at most this many columns. The text matters more than its start and end.
 
@@ -113,10 +133,12 @@ def fit_line(start: str, text: str, end: str, columns: int) -> str:
     '| waiting 0:01'
     >>> fit_line("| ", "waiting for a host", " 0:01", 20)
     '| waiting for a host'
+    >>> fit_line("| ", "waiting (attempt 2)", " 0:01", 10)
+    'waiting'
     >>> fit_line("| ", "waiting for a host", " 0:01", 10)
     'waiting...'
     """
-    for line in (start + text + end, start + text, text):
+    for line in (start + text + end, start + text, text, text.rpartition(" (")[0] or text):
         if len(line) <= columns:
             return line
     return f"{text[: max(0, columns - 3)]}..."[: max(0, columns)]

@@ -54,8 +54,8 @@ class Canvas:
         is_last = self._lines and self._messages == console.count_messages()
         back = f"\x1b[{self._lines}F\x1b[J" if is_last else ""
         line = "".join(letter if letter.isprintable() else "?" for letter in caption)[: columns - 1]
-        console.write_to_stderr(f"{back}{drawn}{line}\n")
-        self._lines, self._messages = rows + 1, console.count_messages()
+        console.write_to_stderr(f"{back}{drawn}{line}\n" if line else f"{back}{drawn}")
+        self._lines, self._messages = rows + bool(line), console.count_messages()
 
 
 def open_canvas(environment: Mapping[str, str] = os.environ) -> Canvas | None:

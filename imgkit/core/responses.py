@@ -136,6 +136,8 @@ def _sidecar_facts(
 def _name_variation(request: ImageRequest) -> str:
     """Return the name of a variation's file: that of the input with "-variation"."""
     image = getattr(request, "image", None)
+    if isinstance(image, list | tuple) and image:
+        image = image[0]  # the edit that emulates it takes several
     name = getattr(image, "path", None) or getattr(image, "name", None) or image
     if not isinstance(name, str | PathLike) or (isinstance(name, str) and is_data_url(name)):
         return "image-variation"
