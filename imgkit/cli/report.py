@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imgkit.cli import console
+from imgkit.cli.exit_codes import STOPPED
 from imgkit.errors import ImgkitError
 from imgkit.models import Cost, Estimate, ImagesResponse
 
@@ -107,7 +108,7 @@ def build_error(error: BaseException, message: str, exit_code: int) -> dict[str,
         exit_code: the exit code of the command.
     """
     facts: dict[str, Any] = {
-        "class": type(error).__name__,
+        "class": "Stopped" if exit_code == STOPPED else type(error).__name__,
         "message": message,
         "hint": None,
         "field": None,

@@ -17,6 +17,9 @@ from imgkit.cli.run import run
 from imgkit.images.image import Image
 from imgkit.images.saving import SavePlan
 from imgkit.images.sources import BytesSource, UrlSource
+from imgkit.testing import cassette
+from imgkit.testing.samples import answer
+from imgkit.testing.wire_server import WireServer, reply
 from tests.cli.support import CANARY, SMALL, clear_environment
 from tests.support.processes import run_process
 
@@ -253,8 +256,87 @@ def test_unsaved_image(
         sidecar: dict[str, Any] = json.loads(out)
         assert [Path(one["path"]).name for one in sidecar["images"]] == ["fox-1.png", "fox-3.png"]
         assert sidecar["unsaved"] == [str(kept.absolute())]
+        assert (sidecar["error"]["class"], sidecar["error"]["exit_code"]) == ("SaveError", 9)
     else:
         assert out == "fox-1.png\nfox-3.png\n"
+
+
+@pytest.mark.parametrize(("args", "expected"), [
+    (("create", "fox", "--simulate", "429", "--no-retry"),
+     {"class": "RateLimitError", "exit_code": 4, "status": 429, "code": "rate_limit_exceeded",
+      "request_id": "req_offline_simulated", "maybe_billed": False}),
+    (("create", "fox", "--simulate", "connection_cut"),
+     {"class": "OutcomeUnknownError", "exit_code": 7, "maybe_billed": True, "request_id": None}),
+    (("create", "fox", "--size", "big"), {"class": "InvalidRequestError", "exit_code": 2, "field": "size"}),
+    (("create", "fox", "--base-url", "http://localhost/v1"),
+     {"class": "ConfigurationError", "exit_code": 2, "field": "base_url",
+      "hint": "Pass --backend requests or --backend aiohttp to reach the API."}),
+    (("create", "fox", "--nonsense"), {"class": "NoSuchOption", "exit_code": 2, "hint": None}),
+    (("create", "fox", "--svg", "["), {"class": "BadParameter", "exit_code": 2}),
+    (("edit", "nowhere.png", "a hat"), {"class": "InvalidRequestError", "exit_code": 2, "field": "image"}),
+    (("variation", "nowhere.png"), {"class": "InvalidRequestError", "exit_code": 2}),
+    (("create", "fox", "--stream", "--simulate", "500", "--no-retry"), {"class": "ServerError"}),
+    (("create", "fox", "--dry-run", "--size", "big"), {"class": "InvalidRequestError", "exit_code": 2}),
+    (("models", "gpt-imag"), {"class": "ConfigurationError", "exit_code": 2}),
+    (("models", "--models", "nowhere.toml"), {"class": "ConfigurationError", "exit_code": 2}),
+    (("cache", "ls", "--folder", "/dev/null"), {"class": "ConfigurationError", "exit_code": 2}),
+    (("recover", "--nonsense"), {"class": "NoSuchOption", "exit_code": 2}),
+    (("plugins", "more"), {"class": "UsageError", "exit_code": 2}),
+])  # fmt: skip
+def test_json_of_errors(
+    capfd: pytest.CaptureFixture[str], args: tuple[str, ...], expected: dict[str, object]
+) -> None:
+    """Prints one object on standard output for every failure, with the message of standard error."""
+    code, out, err = run_captured(capfd, *args, "--json")
+    document = json.loads(out, parse_constant=pytest.fail)
+    assert out.count("\n") == document["schema_version"] == 1
+    error = document["error"]
+    assert {"message", "hint", "field", "maybe_billed", "request_id", "spool_path"} <= set(error)
+    assert error["exit_code"] == code
+    assert expected.items() <= error.items()
+    assert all(f"{line}\n" in err for line in error["message"].splitlines())
+
+
+def test_json_of_a_bug_and_of_ctrl_c(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prints an object for failures that are no errors of imgkit; a prompt is no option."""
+    failures: list[tuple[BaseException, str, int]]
+    failures = [(RuntimeError("x"), "RuntimeError", 1), (KeyboardInterrupt(), "Stopped", 130)]
+    for error, name, expected in failures:
+
+        def fail(*args: object, problem: BaseException = error, **more: object) -> None:
+            raise problem
+
+        monkeypatch.setattr("imgkit.cli.output_paths.build_save_plan", fail)
+        code, out, _ = run_captured(capfd, "create", "fox", "--json")
+        assert (code, json.loads(out)["error"]["class"]) == (expected, name)
+        assert run_captured(capfd, "create", "--", "--json")[1] == ""
+
+
+def test_json_is_strict(capfd: pytest.CaptureFixture[str]) -> None:
+    """Writes null for a number that JSON does not have."""
+    usage = b'{"total_tokens": 5, "huge": 1e999, "deep": [{"far": -1e999}]}'
+    body = json.dumps(answer()).encode()[:-1] + b', "usage": ' + usage + b"}"
+    with WireServer(reply(200, body)) as server:
+        code, out, _ = run_captured(
+            capfd, "create", "fox", "--json", "--backend=requests", f"--base-url={server.base_url}"
+        )
+    assert code == 0
+    document = json.loads(out, parse_constant=pytest.fail)
+    assert document["usage"] == {"total_tokens": 5, "huge": None, "deep": [{"far": None}]}
+
+
+def test_a_cassette_without_the_request(capfd: pytest.CaptureFixture[str]) -> None:
+    """Says that the cassette has no recording, with its own exit code: this is no bug of imgkit."""
+    Path("empty.yaml").write_text("interactions: []\nversion: 1\n")
+    with cassette("empty.yaml", record_mode="none"):
+        code, out, err = run_captured(
+            capfd, "create", "fox", "--json", "--backend=requests", "--base-url=http://127.0.0.1:9/v1"
+        )
+    assert code == json.loads(out)["error"]["exit_code"] == 6
+    assert err.startswith("imgkit: The cassette has no recording of this request. Nothing was sent. ")
+    assert "bug" not in err
 
 
 def test_url_of_an_image(tmp_path: Path) -> None:
