@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 
 import imgkit
+from imgkit.backends.offline import backend
 from imgkit.backends.offline.faults import FAULTS_BY_NAME
 from tests.support.pictures import picture
 
@@ -152,6 +153,15 @@ def test_simulated_faults(flavor: Any, name: str) -> None:
             client_options={"simulate": name},
         )
     assert type(caught.value) is EXPECTED[name]
+
+
+def test_a_simulated_timeout_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses briefly although the timeout is long, and says so."""
+    assert backend.SILENCE_S <= 1
+    monkeypatch.setattr(backend, "SILENCE_S", 0.02)
+    with imgkit.ImageService(client_options={"simulate": "timeout"}) as service:
+        with pytest.raises(imgkit.OutcomeUnknownError, match=r"simulated silence, cut short after 0\.0 s"):
+            service.create_image("a fox")
 
 
 @pytest.mark.parametrize(

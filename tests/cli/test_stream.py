@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from imgkit import Image, ImageService, errors
-from imgkit.cli import terminal_images
+from imgkit.cli import console, terminal_images
 from imgkit.cli.run import run
 from imgkit.cli.streaming import build_partial_plan
 from imgkit.default_plugins.spool import open_spool
@@ -342,6 +342,21 @@ def test_undrawable_image(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
     canvas.show(Image.from_bytes(picture()), "a\x1b[2Jb\n")
     assert "a?[2Jb?\n" in capsys.readouterr().err
+
+
+def test_a_message_below_an_image_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    """Draws the next image below a message, and only without a message in place of the last image."""
+    canvas = terminal_images.Canvas(terminal_images.draw_half_blocks)
+    for print_something in (False, False, True):
+        if print_something:
+            console.print_message("imgkit: careful")
+        capsys.readouterr()
+        canvas.show(Image.from_bytes(picture()), "")
+        drawn = capsys.readouterr().err
+        assert drawn.endswith("\x1b[0m\n")
+    assert not drawn.startswith("\x1b[20F")
+    canvas.show(Image.from_bytes(picture()), "")
+    assert capsys.readouterr().err.startswith("\x1b[20F\x1b[J")
 
 
 def test_exit_code() -> None:

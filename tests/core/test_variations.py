@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +53,9 @@ def test_the_official_host_gets_an_edit(flavor: Any, http_backend: str) -> None:
     assert response.meta.operation == "create_image_variation"
     assert response.meta.emulation_prompt == PROMPT == response[0].about["prompt"]
     assert other.meta.emulation_prompt == "again, at night"
+    (warning,) = response.warnings
+    assert warning.startswith("This server has no variations since 2026-")
+    assert warning.endswith("; imgkit asked for an edit instead.")
 
 
 @pytest.mark.parametrize("status", [404, 405])
@@ -123,3 +127,21 @@ def test_a_wrong_strategy(flavor: Any) -> None:
     with pytest.raises(imgkit.InvalidRequestError, match="prompt"):
         call = lambda service: service.create_image_variation(png(), strategy="emulate", variation_prompt=" ")  # noqa: E731
         flavor.run(call)
+
+
+@pytest.mark.parametrize("strategy", ["native", "emulate"])
+def test_files_are_named_after_the_input(tmp_path: Path, strategy: Any) -> None:
+    """Names a variation after a path, an open file or a saved image, and after nothing else."""
+    path = tmp_path / "My Fox.png"
+    path.write_bytes(data := png(size_px=64))
+    with imgkit.ImageService() as service, path.open("rb") as stream:
+        saved = service.create_image("a hat", size="64x64", save_to=tmp_path / "hat.png")[0]
+        named: dict[Any, str]
+        named = {path: "my-fox", str(path): "my-fox", stream: "my-fox", saved: "hat", data: "image"}
+        for number, (image, name) in enumerate(named.items()):
+            folder = tmp_path / str(number)
+            response = service.create_image_variation(image, n=2, strategy=strategy, save_to=f"{folder}/")
+            names = [image.path.name for image in response if image.path]
+            assert names == [f"{name}-variation-1.png", f"{name}-variation-2.png"]
+            kept = service.create_image_variation(image, strategy=strategy, save_to=folder / "own.png")[0]
+            assert kept.path == folder / "own.png"
