@@ -90,7 +90,7 @@ class StatusLine:
         text = self._text
         if self._until is not None:
             text = text.replace("{wait}", str(max(1, math.ceil(self._until - time.monotonic()))))
-        return fit_line(f"{next(self._frames)} ", text, f" {clock}", count_columns(self._stream) - 1)
+        return fit_line(f"{next(self._frames)} ", text, f" {clock}", (count_columns(self._stream) or 80) - 1)
 
     def _write(self, text: str) -> None:
         try:
@@ -101,21 +101,25 @@ class StatusLine:
 
 
 def count_columns(stream: TextIO) -> int:
-    """Return the width of a terminal, 80 if it is unknown."""
+    """Return the width of a terminal, 0 if it is unknown."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns or 80
+        return os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
-        return 80
+        return 0
 
 
 def wrap_lines(text: str, columns: int) -> str:
     r"""Return text with its long lines broken between words and indented from the second line on.
+
+    Text for a terminal of unknown width (0) stays as it is.
 
     >>> wrap_lines("imgkit: a long message", 16)
     'imgkit: a long\n  message'
     """
     import textwrap
 
+    if columns < 1:
+        return text
     wrapper = textwrap.TextWrapper(
         columns,
         subsequent_indent="  ",
