@@ -53,18 +53,21 @@ def answer_partly(line: Line) -> None:
         reply(200, {"created": 1, "data": [*answer(picture())["data"], {"url": origin}]})(line)
 
 
+CACHED = "create 'a fox' {server} -o out/ --cache use"
+
+
 class Scene(NamedTuple):
     """A run of the command.
 
     Attributes:
         command: the arguments; a word "{server}" becomes the options of the server.
         scripts: the answers of the server, in order; the last answers all further requests.
-        runs: how often the command runs; the last run is shown.
+        before: a command that runs before, and is not shown.
     """
 
     command: str
     scripts: tuple[Script, ...] = (GOOD,)
-    runs: int = 1
+    before: str = ""
 
 
 SCENES = {
@@ -85,7 +88,9 @@ SCENES = {
     "rename": Scene("create 'a fox' {server} -o fox.png", (reply(200, answer(picture("JPEG"))),)),
     "fewer images": Scene("create 'a fox' {server} --n 3 -o out/"),
     "an image that is gone": Scene("create 'a fox' {server} --n 2 -o out/ --no-retry", (answer_partly,)),
-    "cache": Scene("create 'a fox' {server} -o out/ --cache use", runs=2),
+    "cache": Scene(CACHED, before=CACHED),
+    "recover": Scene("recover -o back/", (answer_partly,), before="create 'a fox' {server} --no-retry"),
+    "recover without a reply": Scene("recover"),
     "error": Scene("create 'a fox' {server}", (DENIED,)),
     "refusal": Scene("create 'a fox' {server}", (BLOCKED,)),
     "timeout": Scene("create 'a fox' --simulate timeout"),
@@ -105,6 +110,7 @@ def mask(text: str, folder: Path) -> str:
     text = text.replace(str(folder), "/tmp/" + "#" * len(folder.name))
     text = re.sub(r"(?<=//127\.0\.0\.1:)\d+", "#####", text)
     text = re.sub(r"\d{8}T\d{6}Z-\w+-1", "SPOOLED-REPLY-ID".ljust(31, "#"), text)
+    text = re.sub(r"imgkit-unsaved-\w{8}", "imgkit-unsaved-########", text)
     text = re.sub(r'(?<="sha256": ")\w+', "#" * 64, text)
     text = re.sub(r'(?<="elapsed_s": )[\d.]+', "#.###", text)
     return re.sub(r"\b\d+\.\d s\b", "#.# s", text)
@@ -138,9 +144,11 @@ def play(
     """Run a scene on a terminal, or in pipes without columns; return the text about it."""
     with WireServer(*scene.scripts) as server:
         server_options = f"--backend requests --base-url {server.base_url}"
-        args = shlex.split(scene.command.replace("{server}", server_options))
-        for _ in range(1, scene.runs):
-            run(args)
+        before, args = (
+            shlex.split(text.replace("{server}", server_options)) for text in (scene.before, scene.command)
+        )
+        if before:
+            run(before)
         capsys.readouterr()
         if columns:
             return play_on_terminal(args, columns, folder, monkeypatch)
