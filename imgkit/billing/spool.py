@@ -91,8 +91,15 @@ class Spool:
 
     def mark(self, record: SpooledReply, paths: list[str]) -> None:
         """Record that all readable images were recovered, and to which paths. Raises OSError."""
-        facts = {"imgkit_spool": VERSION, **record.facts, "why": record.why, "recovered_to": paths}
-        write_facts(record.folder, facts)
+        self._add_facts(record, {"recovered_to": paths})
+
+    def mark_saved(self, record: SpooledReply, paths: Mapping[int, str]) -> None:
+        """Record the images of an unfinished recovery, by index. Raises OSError."""
+        self._add_facts(record, {"saved_images": {str(index): path for index, path in paths.items()}})
+
+    def _add_facts(self, record: SpooledReply, facts: Mapping[str, object]) -> None:
+        known = {"imgkit_spool": VERSION, **record.facts, "why": record.why}
+        write_facts(record.folder, {**known, **facts})
 
     def drop(self, record: SpooledReply) -> bool:
         """Remove a record; return False while its process writes it. Raises OSError."""

@@ -171,6 +171,15 @@ class SpooledReply:
         paths = self.facts.get("recovered_to")
         return tuple(str(path) for path in paths) if isinstance(paths, list) else ()
 
+    @property
+    def saved_images(self) -> dict[int, str]:
+        """Paths by index of the images that an unfinished recovery has saved and that still exist."""
+        paths = self.facts.get("saved_images")
+        if not isinstance(paths, dict):
+            return {}
+        known = {int(index): str(path) for index, path in paths.items() if str(index).isdecimal()}
+        return {index: path for index, path in known.items() if os.path.isfile(path)}
+
     def text(self) -> bytes:
         """Return the text around the images. Raises OSError."""
         return _read(self.folder / _FILE_NAMES["reply"])

@@ -147,12 +147,16 @@ def _recover_records(
     recovered: list[dict[str, Any]] = []
     remaining = 0
     for record in records:
+        known = record.saved_images
         if record.recovered_to:  # an earlier run has saved all that is readable
             paths, reason = list(record.recovered_to), "it was recovered before, as far as possible"
         else:
-            paths, reason, saved_all = _save_images(record, plan, downloader)
+            saved, reason, saved_all = _save_images(record, plan, downloader)
+            paths = list(saved.values())
             if reason and saved_all:
                 spool.mark(record, paths)
+            elif reason and saved:
+                spool.mark_saved(record, saved)
         if reason:
             remaining += 1
             console.print_message(
@@ -163,7 +167,7 @@ def _recover_records(
             spool.drop(record)
         recovered.append({**_to_json(record), "images": paths, "stays": reason or None})
         if not as_json and not record.recovered_to:
-            console.write_paths(paths)
+            console.write_paths([path for path in paths if path not in known.values()])
     if not records:
         console.print_message("imgkit: There are no replies to recover.")
     if as_json:
@@ -171,18 +175,23 @@ def _recover_records(
     return exit_codes.PARTIAL if remaining else exit_codes.OK
 
 
-def _save_images(record: SpooledReply, plan: SavePlan, downloader: Downloader) -> tuple[list[str], str, bool]:
+def _save_images(
+    record: SpooledReply, plan: SavePlan, downloader: Downloader
+) -> tuple[dict[int, str], str, bool]:
     """Save the images of a reply, and download those that are still at their URLs.
 
     Returns:
-        The paths of the images; the reason why the reply must stay, "" if it need not; and whether all
-        readable images were saved, so that another run would save none.
+        The paths of the images by index, those of an earlier run included; the reason why the reply must
+        stay, "" if it need not; and whether all readable images were saved, so that another run would
+        save none.
     """
     found = recover(record)
-    paths: list[str] = []
+    paths = record.saved_images
     saved_all = True
     reason = "" if found.whole else record.why if not found.images else "a part of it is not readable"
     for image in found.images:
+        if image.index in paths:
+            continue
         if isinstance(image.source, UrlSource):
             try:
                 with show_activity(f"downloading image {image.index + 1}"):
@@ -195,13 +204,13 @@ def _save_images(record: SpooledReply, plan: SavePlan, downloader: Downloader) -
                 reason, saved_all = "an image is still at its URL", False
                 continue
         try:
-            paths.append(str(plan.write(image, len(found.images)).absolute()))
+            paths[image.index] = str(plan.write(image, len(found.images)).absolute())
         except ImgkitError as error:
             console.print_message(f"imgkit: {format_error(error)}")
             reason, saved_all = "an image could not be saved", False
         else:
             if image.index in found.damaged:
-                console.print_message(f"imgkit: {paths[-1]} is incomplete: the reply was cut off.")
+                console.print_message(f"imgkit: {paths[image.index]} is incomplete: the reply was cut off.")
     return paths, reason, saved_all
 
 

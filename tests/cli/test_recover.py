@@ -187,7 +187,7 @@ def test_images_at_urls_are_fetched(tmp_path: Path, capsys: pytest.CaptureFixtur
     def serve(line: Line) -> None:
         if line.request_line.startswith("POST"):
             url = f"{server.base_url.removesuffix('/v1')}/fox.png?sig=SECRET"
-            reply(200, {"data": [{"url": url}]})(line)
+            reply(200, {"data": [{"url": url}, {"b64_json": encoded(PICTURES[1])}]})(line)
         else:
             (reply(200, PICTURES[0], content_type="image/png") if is_up else reply(403, b"no"))(line)
             keys.append(line.headers.get("authorization"))
@@ -195,13 +195,17 @@ def test_images_at_urls_are_fetched(tmp_path: Path, capsys: pytest.CaptureFixtur
     with WireServer(serve) as server:
         command = ["create", "a fox", f"--backend={backend}", f"--base-url={server.base_url}"]
         assert run(command) == 9
-        assert run(["recover", "-o", "out/"]) == 9
+        for printed in (1, 0):
+            capsys.readouterr()
+            assert run(["recover", "-o", "out/"]) == 9
+            assert capsys.readouterr().out.count("\n") == printed
         assert len(list_records(tmp_path)) == 1
         is_up.append(True)
         capsys.readouterr()
         assert run(["recover", "-o", "out/", "--json"]) == 0
         (record,) = json.loads(capsys.readouterr().out)["records"]
-        assert [Path(path).read_bytes() for path in record["images"]] == [PICTURES[0]]
+        assert {Path(path).read_bytes() for path in record["images"]} == set(PICTURES)
+        assert len(list((tmp_path / "out").glob("*.png"))) == 2
         assert record["stays"] is None
         assert list_records(tmp_path) == []
         assert server.posts == 1
