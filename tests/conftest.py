@@ -12,7 +12,7 @@ import pytest
 import imgkit
 from tests.support.processes import _reap_processes as _reap_processes
 
-FOREIGN = ("OPENAI_", "IMGKIT_", "AZURE_", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NETRC")
+FOREIGN = ("OPENAI_", "IMGKIT_", "AZURE_", "OTEL_", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NETRC")
 
 
 @pytest.fixture(autouse=True)

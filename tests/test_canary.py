@@ -290,9 +290,7 @@ PLANTED = {
     "bodies": keep("clean_bytes", "attributes of", "calls.yaml", "bytes"),
     "values": keep("clean_json", ".png.json", ".entry", "pickle of ImagesResponse", "repr of"),
     "texts": keep("clean_text", "str of", "calls.yaml"),
-    "errors": Plant(
-        SecretFilter, "clean_error", lambda self, error: None, ("str of", "a span", "a log record")
-    ),
+    "errors": Plant(SecretFilter, "clean_error", lambda self, error: None, ("str of", "a log record")),
     "spool": Plant(SpoolFilter, "clean", lambda self, chunks: list(chunks), ("reply.json.part",)),
     "tape": Plant(recording, "_clean_exchange", lambda *values: values[:3], ("calls.yaml",)),
     "parameters": Plant(models, "hide_members", lambda value: value, ("call.json", ".png.json")),

@@ -21,7 +21,7 @@ from imgkit.errors import InvalidRequestError
 from imgkit.images.inputs import Prepare, parse_prepare
 from imgkit.images.part_files import PartFiles
 from imgkit.images.saving import SavePlan
-from imgkit.models import Attempt, ImageRequest, ImagesResponse
+from imgkit.models import Attempt, ImageRequest, ImagesResponse, resolve_model
 from imgkit.plugins.events import Call
 from imgkit.providers.base import DecodedImages
 from imgkit.wire.messages import Head
@@ -237,6 +237,7 @@ def start_call(
         host_class=core.target.host_class,
         timeout_s=limit_s,
         partial_images=partial_images,
+        model=resolve_model(request, core.target.model),
     )
     return CallContext(
         core=core,

@@ -38,6 +38,7 @@ from imgkit.models import (
 )
 from imgkit.plugins.events import Call, Started
 from imgkit.plugins.table import call_plugin
+from imgkit.redact import hide_members
 from imgkit.runtime.flow import Finished, Flow, run_blocking, run_parallel
 from imgkit.wire.messages import HttpRequest
 
@@ -160,7 +161,14 @@ def start_request(context: CallContext, request: ImageRequest) -> None:
     context.request = request
     if not context.started:
         context.started = True
-        context.core.table.notify(Started(), context.call)
+        context.core.table.notify(Started(_to_public_request(context.core, request)), context.call)
+
+
+def _to_public_request(core: Core, request: ImageRequest) -> ImageRequest:
+    """Return the request for observers: with the model that is sent, without headers and secret members."""
+    extra_body = None if request.extra_body is None else hide_members(request.extra_body)
+    model = resolve_model(request, core.target.model)
+    return replace(request, model=model, extra_headers=None, extra_body=extra_body)
 
 
 def fetch_images(context: CallContext, request: HttpRequest) -> Flow[FetchedImages]:

@@ -1,250 +1,371 @@
-"""The telemetry plugin: spans and metrics of calls for OpenTelemetry.
+"""The telemetry plugin: spans, metrics and events of calls for OpenTelemetry.
 
-Names follow the GenAI semantic conventions (open-telemetry/semantic-conventions-genai, status Development,
-read 2026-11-23). They have no operation for images yet and allow custom values: ``image_generation``,
-``image_edit`` and ``image_variation``. Attributes outside the conventions begin with ``imgkit.``. The
-plugin uses only the API package, so it records nothing and costs little without an SDK.
+Names follow the GenAI semantic conventions, release v0.1.0 (open-telemetry/semantic-conventions-genai,
+status Development, read 2026-11-28). They have no operation for images yet and allow custom values:
+``image_generation``, ``image_edit`` and ``image_variation``. Attributes outside the conventions begin with
+``imgkit.``. The plugin uses only the API package, so it records nothing and costs little without an SDK.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from imgkit._version import __version__
 from imgkit.default_plugins.logging import request_members
+from imgkit.default_plugins.telemetry_values import (
+    DURATION_BUCKETS,
+    TOKEN_BUCKETS,
+    Attributes,
+    CaptureMode,
+    clean_prompt,
+    clean_text,
+    count_tokens,
+    name_capture,
+    parse_capture,
+    parse_int,
+    read_member,
+    to_call_attributes,
+    to_input_messages,
+    to_output_messages,
+    to_request_attributes,
+    to_retry_attributes,
+)
 from imgkit.errors import PluginError
-from imgkit.models import ImagesResponse
-from imgkit.plugins.events import Call, Cancelled, Event, Failed, Retrying, Sent, Started, Succeeded
+from imgkit.models import ImageRequest, ImagesResponse, Usage
+from imgkit.plugins.events import (
+    Call,
+    Cancelled,
+    Event,
+    Failed,
+    FirstByte,
+    Progress,
+    Retrying,
+    Sent,
+    Started,
+    Succeeded,
+)
 from imgkit.plugins.hookspecs import hookimpl
-from imgkit.redact import scrub
 
 if TYPE_CHECKING:
-    from opentelemetry.metrics import MeterProvider
+    from opentelemetry._logs import LoggerProvider, SeverityNumber
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import Histogram, Meter, MeterProvider
     from opentelemetry.trace import Span, TracerProvider
 
-CAPTURE_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-PROMPT_LIMIT = 1024
-"""Maximum length of a prompt in a span, in characters."""
+SCHEMA_URL = "https://opentelemetry.io/schemas/gen-ai/0.1.0"
+"""Schema of the names in spans, metrics and events."""
 
-OPERATIONS = {
-    "create_image": "image_generation",
-    "create_image_edit": "image_edit",
-    "create_image_variation": "image_variation",
-}
-"""Values of ``gen_ai.operation.name`` by imgkit's names."""
-
-_SYSTEMS = {"azure": "azure.ai.openai"}
-"""Values of ``gen_ai.provider.name`` that differ from imgkit's names."""
-
-DURATION_BUCKETS = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
-TOKEN_BUCKETS = [float(4**power) for power in range(14)]
-"""Bucket boundaries from the conventions."""
-
+_DETAILS_EVENT = "gen_ai.client.inference.operation.details"
+_EXCEPTION_EVENT = "gen_ai.client.inference.exception"
 _FINAL_EVENTS = (Succeeded, Failed, Cancelled)
-
-Attributes = dict[str, str | int | float | bool]
 
 
 @dataclass(slots=True)
 class _CallSpan:
-    """The span of a running call."""
+    """The span of a running call, and what its metrics and its event need.
+
+    Attributes:
+        span: the open span.
+        common: attributes of the span that all metrics have.
+        facts: all attributes of the span.
+        began_ns: start in monotonic nanoseconds.
+        began_at_ns: start in Unix time.
+        attempts: number of attempts so far.
+        prompt: text of the prompt, None if it is not captured.
+        has_stream: the latest reply is a stream of images.
+        first_chunk_s: seconds until the first chunk of the stream.
+    """
 
     span: Span
     common: Attributes
-    began: float = field(default_factory=time.monotonic)
+    facts: Attributes
+    began_ns: int
+    began_at_ns: int
     attempts: int = 0
+    prompt: str | None = None
+    has_stream: bool = False
+    first_chunk_s: float | None = None
+
+    def set(self, name: str, value: str | int | float | bool | None) -> None:
+        """Set an attribute of the span, unless its value is unknown."""
+        if value is not None:
+            self.facts[name] = value
+            self.span.set_attribute(name, value)
+
+    def set_model(self, model: object) -> None:
+        """Set the model, also in the span's name, if it is another than before."""
+        name = clean_text(model)
+        if name and self.common.get("gen_ai.request.model") != name:
+            self.common["gen_ai.request.model"] = name
+            self.set("gen_ai.request.model", name)
+            self.span.update_name(f"{self.common['gen_ai.operation.name']} {name}")
+
+    def elapsed_ns(self) -> int:
+        """Return the nanoseconds since the start."""
+        return time.monotonic_ns() - self.began_ns
+
+
+class _Instruments:
+    """The metrics of the conventions for calls of a model."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.duration = _create_histogram(
+            meter, "duration", "s", "GenAI client inference operation duration.", DURATION_BUCKETS
+        )
+        self.first_chunk = _create_histogram(
+            meter,
+            "time_to_first_chunk",
+            "s",
+            "Time to receive the first chunk of a stream.",
+            DURATION_BUCKETS,
+        )
+        self.used = {
+            side: meter.create_counter(
+                f"gen_ai.client.inference.usage.{side}_tokens",
+                unit="{token}",
+                description=f"The number of {side} tokens used.",
+            )
+            for side in ("input", "output")
+        }
+        self.per_call = {
+            side: _create_histogram(
+                meter,
+                f"operation.{side}_tokens",
+                "{token}",
+                f"The number of {side} tokens used per inference operation.",
+                TOKEN_BUCKETS,
+            )
+            for side in ("input", "output")
+        }
+
+
+def _create_histogram(
+    meter: Meter, name: str, unit: str, description: str, buckets: list[float]
+) -> Histogram:
+    return meter.create_histogram(
+        f"gen_ai.client.inference.{name}",
+        unit=unit,
+        description=description,
+        explicit_bucket_boundaries_advisory=buckets,
+    )
 
 
 class TelemetryPlugin:
     """Creates a CLIENT span per call, including its retries, and records duration and tokens.
 
     The span is a child of the caller's current span, and ends with the call, even a cancelled call. It
-    holds no credential, no image, no URL except the API's host, and no exception.
+    holds no credential, no image, no URL except the API's host, and no text of an error, which may repeat
+    the prompt. A failed call also emits an event with the class of its error.
 
     Args:
-        capture_content: put prompts into spans, cut to `PROMPT_LIMIT` characters. None does so if the
-            variable OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT is "true".
-        tracer_provider, meter_provider: receivers of spans and metrics; None uses the global providers.
+        capture_content: places for prompts, cut to 1024 characters: "no_content", "span_only",
+            "event_only" or "span_and_event"; True is "span_only", False is "no_content". None takes the
+            value of the variable OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT.
+        tracer_provider, meter_provider, logger_provider: receivers of spans, metrics and events; None uses
+            the global providers.
 
     Raises:
         PluginError: The package opentelemetry-api is not installed.
+        ConfigurationError: `capture_content` has another value.
 
     Example:
-        >>> TelemetryPlugin(capture_content=False)
-        TelemetryPlugin(capture_content=False)
+        >>> TelemetryPlugin(capture_content="span_and_event")
+        TelemetryPlugin(capture_content='span_and_event')
     """
 
     def __init__(
         self,
         *,
-        capture_content: bool | None = None,
+        capture_content: bool | CaptureMode | None = None,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
     ) -> None:
         try:
-            from opentelemetry import metrics, trace
+            from opentelemetry import _logs, baggage, metrics, trace
         except ImportError as error:
             raise PluginError(
                 f"The telemetry plugin needs opentelemetry-api ({error}): "
                 "pip install 'imgkit-service[otel]'.",
                 plugin="telemetry",
             ) from error
-        if capture_content is None:
-            capture_content = os.environ.get(CAPTURE_VARIABLE, "").strip().lower() == "true"
-        self._capture_content = capture_content
-        self._api = trace
-        self._tracer = trace.get_tracer("imgkit", __version__, tracer_provider)
-        meter = metrics.get_meter("imgkit", __version__, meter_provider)
-        self._duration = meter.create_histogram(
-            "gen_ai.client.operation.duration",
-            unit="s",
-            description="GenAI operation duration.",
-            explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
-        )
-        self._tokens = meter.create_histogram(
-            "gen_ai.client.token.usage",
-            unit="{token}",
-            description="Number of input and output tokens used.",
-            explicit_bucket_boundaries_advisory=TOKEN_BUCKETS,
-        )
+        self._capture = parse_capture(capture_content)
+        self._trace = trace
+        self._baggage = baggage
+        self._logs = _logs
+        self._tracer = trace.get_tracer("imgkit", __version__, tracer_provider, SCHEMA_URL)
+        self._logger = _logs.get_logger("imgkit", __version__, logger_provider, SCHEMA_URL)
+        self._instruments = _Instruments(metrics.get_meter("imgkit", __version__, meter_provider, SCHEMA_URL))
         self._running: dict[str, _CallSpan] = {}
 
     @hookimpl
     def imgkit_on_event(self, event: Event, call: Call) -> None:
         """Start the call's span, add events to it, and end it."""
         if isinstance(event, Started):
-            self._running[call.id] = self._start_span(call)
+            self._running[call.id] = self._start_span(call, event.request)
         elif isinstance(event, _FINAL_EVENTS):
-            # A call that was rejected before it was sent, or answered by a cache, has no `Started`.
-            state = self._running.pop(call.id) if call.id in self._running else self._start_span(call)
-            self._end_span(event, state)
+            # A call that was rejected before it was sent has no `Started`.
+            state = self._running.pop(call.id) if call.id in self._running else self._start_span(call, None)
+            self._end_span(event, state, call)
         elif isinstance(event, Sent):
             self._describe_request(event, self._running[call.id])
+        elif isinstance(event, FirstByte | Progress) and call.partial_images is not None:
+            _note_chunk(event, self._running[call.id])
         elif isinstance(event, Retrying):
-            self._running[call.id].span.add_event("imgkit.retry", _retry_attributes(event))
+            state = self._running[call.id]
+            state.has_stream, state.first_chunk_s = False, None
+            state.span.add_event("imgkit.retry", to_retry_attributes(event))
 
-    def _start_span(self, call: Call) -> _CallSpan:
-        common: Attributes = {
-            "gen_ai.operation.name": OPERATIONS[call.operation],
-            # The offline artist uses a provider's dialect, but is not that provider: its calls are free.
-            "gen_ai.provider.name": "imgkit.offline"
-            if call.host_class == "offline"
-            else _SYSTEMS.get(call.provider, call.provider),
+    def _start_span(self, call: Call, request: ImageRequest | None) -> _CallSpan:
+        common = to_call_attributes(call, request)
+        operation, model = common["gen_ai.operation.name"], common.get("gen_ai.request.model")
+        facts: Attributes = {
+            **common,
+            "gen_ai.output.type": "image",
+            **({} if request is None else to_request_attributes(request)),
+            **({} if call.partial_images is None else {"gen_ai.request.stream": True}),
+            "imgkit.call.id": call.id,
+            "imgkit.backend": call.backend,
         }
-        if call.host_class != "offline":
-            common |= _server_attributes(call.base_url)
+        conversation = clean_text(self._baggage.get_baggage("gen_ai.conversation.id"))
+        if conversation:
+            facts["gen_ai.conversation.id"] = conversation
+        began_at_ns, began_ns = time.time_ns(), time.monotonic_ns()
         span = self._tracer.start_span(
-            OPERATIONS[call.operation],
-            kind=self._api.SpanKind.CLIENT,
-            attributes={
-                **common,
-                "gen_ai.output.type": "image",
-                **({} if call.partial_images is None else {"gen_ai.request.stream": True}),
-                "imgkit.call.id": call.id,
-                "imgkit.backend": call.backend,
-            },
+            f"{operation} {model}" if model else str(operation),
+            kind=self._trace.SpanKind.CLIENT,
+            attributes=facts,
+            start_time=began_at_ns,
         )
-        return _CallSpan(span, common)
+        state = _CallSpan(span, common, facts, began_ns, began_at_ns)
+        if request is not None and any(self._capture):
+            state.prompt = clean_prompt(read_member(request, "prompt"))
+        return state
 
     def _describe_request(self, event: Sent, state: _CallSpan) -> None:
-        state.attempts = event.attempt
-        if event.attempt > 1:
-            return
+        """Take over facts that hooks and providers have put into the request on the wire."""
+        state.attempts = max(state.attempts, event.attempt)
+        if event.attempt > 1 or not (state.span.is_recording() or self._capture.in_events):
+            return  # without an SDK nobody reads the body
         members = request_members(event.request)
-        _set_model(state, members.get("model"))
-        count = members.get("n")
-        if isinstance(count, int) or (isinstance(count, str) and count.isascii() and count.isdigit()):
-            state.span.set_attribute("gen_ai.request.choice.count", int(count))
-        prompt = members.get("prompt")
-        if self._capture_content and isinstance(prompt, str) and state.span.is_recording():
-            part = {"type": "text", "content": scrub(prompt, limit=PROMPT_LIMIT)}
-            messages = json.dumps([{"role": "user", "parts": [part]}], ensure_ascii=False)
-            state.span.set_attribute("gen_ai.input.messages", messages)
+        state.set_model(members.get("model"))
+        state.set("gen_ai.request.seed", parse_int(members.get("seed")))
+        if any(self._capture):
+            state.prompt = clean_prompt(members.get("prompt")) or state.prompt
 
-    def _end_span(self, event: Succeeded | Failed | Cancelled, state: _CallSpan) -> None:
-        span = state.span
+    def _end_span(self, event: Succeeded | Failed | Cancelled, state: _CallSpan, call: Call) -> None:
+        elapsed_ns = state.elapsed_ns()
         try:
             if isinstance(event, Succeeded):
-                self._describe_response(event.response, state)
-            elif isinstance(event, Failed):
-                self._describe_failure(state, type(event.error).__name__, str(event.error))
-                _set_attribute(span, "http.response.status_code", getattr(event.error, "status", None))
-                _set_attribute(
-                    span, "imgkit.request_id", _clean_text(getattr(event.error, "request_id", None))
-                )
-                span.set_attribute("imgkit.maybe_billed", getattr(event.error, "maybe_billed", False))
+                _describe_response(event.response, state)
             else:
-                self._describe_failure(state, "cancelled", "cancelled by the caller")
-                span.set_attribute("imgkit.maybe_billed", event.maybe_billed)
-            span.set_attribute("imgkit.attempts", state.attempts)
-            context = self._api.set_span_in_context(span)
-            self._duration.record(time.monotonic() - state.began, state.common, context)
+                self._describe_failure(event, state)
+            state.set("imgkit.attempts", state.attempts)
+            state.set("gen_ai.response.time_to_first_chunk", state.first_chunk_s)
+            messages = _list_messages(event, state) if any(self._capture) else {}
+            if self._capture.in_spans:
+                for name, value in messages.items():
+                    state.span.set_attribute(name, json.dumps(value, ensure_ascii=False))
+            self._record_metrics(event, state, call, elapsed_ns / 1e9)
+            self._emit_events(event, state, messages)
         finally:
-            span.end()
+            state.span.end(state.began_at_ns + elapsed_ns)
 
-    def _describe_failure(self, state: _CallSpan, kind: str, why: str) -> None:
-        state.common["error.type"] = kind
-        state.span.set_attribute("error.type", kind)
-        why = " ".join(scrub(why, limit=300).split())
-        state.span.set_status(self._api.Status(self._api.StatusCode.ERROR, why))
+    def _describe_failure(self, event: Failed | Cancelled, state: _CallSpan) -> None:
+        """Set the status without the message of the error: servers repeat prompts in it."""
+        if isinstance(event, Cancelled):
+            kind, why = "cancelled", "cancelled by the caller"
+            maybe_billed = event.maybe_billed
+        else:
+            status = getattr(event.error, "status", None) or None
+            kind = type(event.error).__name__
+            why = f"{kind}: HTTP {status}" if status else kind
+            maybe_billed = getattr(event.error, "maybe_billed", False)
+            state.set("http.response.status_code", status)
+            state.set("imgkit.request_id", clean_text(getattr(event.error, "request_id", None)))
+        state.set("error.type", kind)
+        state.set("imgkit.maybe_billed", maybe_billed)
+        state.span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, why))
 
-    def _describe_response(self, response: ImagesResponse, state: _CallSpan) -> None:
-        meta, usage, span = response.meta, response.usage, state.span
-        _set_model(state, meta.model)
-        _set_attribute(span, "gen_ai.response.model", _clean_text(response.extra.get("model")))
-        _set_attribute(span, "http.response.status_code", meta.status)
-        _set_attribute(span, "imgkit.request_id", _clean_text(meta.request_id))
-        span.set_attributes({"imgkit.pictures": len(response), "imgkit.cached": meta.cached})
-        if usage is None or meta.cached:  # the original call counted a cached reply's tokens
+    def _record_metrics(self, event: Event, state: _CallSpan, call: Call, elapsed_s: float) -> None:
+        instruments, context = self._instruments, self._trace.set_span_in_context(state.span)
+        names = ("gen_ai.response.model", "error.type")
+        ended = {**state.common, **{name: state.facts[name] for name in names if name in state.facts}}
+        common = {name: value for name, value in ended.items() if name != "error.type"}
+        instruments.duration.record(elapsed_s, ended, context)
+        if state.first_chunk_s is not None:
+            instruments.first_chunk.record(state.first_chunk_s, common, context)
+        response = event.response if isinstance(event, Succeeded) else None
+        # The original call counted the tokens of a cached reply. The offline artist uses no tokens.
+        if call.host_class == "offline" or (response is not None and response.meta.cached):
             return
-        _set_attribute(span, "gen_ai.usage.image.input_tokens", usage.input_image_tokens)
-        _set_attribute(span, "gen_ai.usage.image.output_tokens", usage.output_image_tokens)
-        context = self._api.set_span_in_context(span)
-        for kind, count in (("input", usage.input_tokens), ("output", usage.output_tokens)):
-            if count is not None:
-                span.set_attribute(f"gen_ai.usage.{kind}_tokens", count)
-                self._tokens.record(count, {**state.common, "gen_ai.token.type": kind}, context)
+        usage = (response and response.usage) or Usage()
+        for side, (total, parts) in count_tokens(usage).items():
+            instruments.per_call[side].record(total or 0, ended, context)
+            for modality, count in parts.items():
+                instruments.used[side].add(count, {**common, "gen_ai.token.modality": modality}, context)
+
+    def _emit_events(self, event: Event, state: _CallSpan, messages: dict[str, Any]) -> None:
+        context = self._trace.set_span_in_context(state.span)
+        if self._capture.in_events:
+            severity = self._logs.SeverityNumber.DEBUG
+            self._emit(_DETAILS_EVENT, severity, {**state.facts, **messages}, context)
+        if isinstance(event, Failed):
+            error = type(event.error)
+            attributes = {"exception.type": f"{error.__module__}.{error.__qualname__}"}
+            self._emit(_EXCEPTION_EVENT, self._logs.SeverityNumber.WARN, attributes, context)
+
+    def _emit(
+        self, name: str, severity: SeverityNumber, attributes: dict[str, Any], context: Context
+    ) -> None:
+        self._logger.emit(
+            self._logs.LogRecord(
+                timestamp=time.time_ns(),
+                context=context,
+                severity_number=severity,
+                severity_text=severity.name,
+                attributes=attributes,
+                event_name=name,
+            )
+        )
 
     def __repr__(self) -> str:
-        return f"TelemetryPlugin(capture_content={self._capture_content})"
+        return f"TelemetryPlugin(capture_content={name_capture(self._capture)!r})"
 
 
-def _set_model(state: _CallSpan, model: object) -> None:
-    """Add the model to the span and its name, once it is known."""
-    name = _clean_text(model)
-    if name and state.common.get("gen_ai.request.model") != name:
-        state.common["gen_ai.request.model"] = name
-        state.span.set_attribute("gen_ai.request.model", name)
-        state.span.update_name(f"{state.common['gen_ai.operation.name']} {name}")
+def _note_chunk(event: FirstByte | Progress, state: _CallSpan) -> None:
+    """Take the time of the first chunk of a stream; the body of an error reply is none."""
+    if isinstance(event, FirstByte):
+        state.has_stream = 200 <= event.status < 300
+    elif state.has_stream and state.first_chunk_s is None:
+        state.first_chunk_s = state.elapsed_ns() / 1e9
 
 
-def _retry_attributes(event: Retrying) -> Attributes:
-    return {
-        "error.type": type(event.outcome.error).__name__,
-        "imgkit.outcome": event.outcome.kind,
-        "imgkit.attempts": event.outcome.attempts,
-        "imgkit.wait_s": event.wait_s,
-    }
+def _list_messages(event: Event, state: _CallSpan) -> dict[str, Any]:
+    """Return the captured messages by the names of their attributes."""
+    messages: dict[str, Any] = {}
+    if state.prompt is not None:
+        messages["gen_ai.input.messages"] = to_input_messages(state.prompt)
+    if isinstance(event, Succeeded) and any(image.revised_prompt for image in event.response.images):
+        messages["gen_ai.output.messages"] = to_output_messages(event.response)
+    return messages
 
 
-def _server_attributes(base_url: str) -> Attributes:
-    parts = urlsplit(base_url)
-    return {
-        "server.address": parts.hostname or "",
-        "server.port": parts.port or (443 if parts.scheme == "https" else 80),
-    }
-
-
-def _clean_text(value: Any) -> str | None:
-    """Return a text of the server or caller without secrets, on one line; None if it is not text."""
-    return " ".join(scrub(value, limit=200).split()) if isinstance(value, str) else None
-
-
-def _set_attribute(span: Span, name: str, value: str | int | None) -> None:
-    if value is not None:
-        span.set_attribute(name, value)
+def _describe_response(response: ImagesResponse, state: _CallSpan) -> None:
+    meta = response.meta
+    state.set_model(meta.model)
+    state.set("gen_ai.response.model", clean_text(response.extra.get("model")))
+    state.set("gen_ai.response.id", clean_text(response.extra.get("id")))
+    state.set("http.response.status_code", meta.status)
+    state.set("imgkit.request_id", clean_text(meta.request_id))
+    state.set("imgkit.pictures", len(response))
+    state.set("imgkit.cached", meta.cached)
+    if response.usage is None or meta.cached:
+        return
+    for side, (total, parts) in count_tokens(response.usage).items():
+        state.set(f"gen_ai.usage.{side}_tokens", total)
+        for modality in ("text", "image"):
+            state.set(f"gen_ai.usage.{modality}.{side}_tokens", parts.get(modality))

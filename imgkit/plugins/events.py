@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from imgkit.errors import ImgkitError
-from imgkit.models import ImagesResponse, Operation
+from imgkit.models import ImageRequest, ImagesResponse, Operation
 
 if TYPE_CHECKING:
     from imgkit.models import HostClass
@@ -26,6 +26,8 @@ class Call:
         host_class: "official", "compatible" or "offline".
         timeout_s: seconds that the whole call may take.
         partial_images: number of partial images of a stream, None for a call without a stream.
+        model: name of the model as the call began, None if the server chooses. A `prepare` hook may change
+            it; `Started` has the request that is sent.
     """
 
     id: str
@@ -36,6 +38,7 @@ class Call:
     host_class: HostClass
     timeout_s: float
     partial_images: int | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The request is valid, and imgkit is about to send it."""
+    """The request is valid, and imgkit is about to send it.
+
+    Attributes:
+        request: the request after the `prepare` hooks and the model's rules, before imgkit splits it. It
+            names the model that is sent, and has no ``extra_headers`` and no secret members. None only in
+            events that a test makes.
+    """
+
+    request: ImageRequest | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

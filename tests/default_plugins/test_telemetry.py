@@ -10,20 +10,27 @@ import threading
 from typing import Any
 
 import pytest
+from opentelemetry import baggage, context
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, Sampler, SamplingResult
 from opentelemetry.trace import SpanKind, StatusCode
 
 import imgkit
+from imgkit.default_plugins import telemetry
 from imgkit.default_plugins.logging import request_members
-from imgkit.default_plugins.telemetry import PROMPT_LIMIT, TelemetryPlugin
+from imgkit.default_plugins.telemetry import SCHEMA_URL, TelemetryPlugin
+from imgkit.default_plugins.telemetry_values import CAPTURE_VARIABLE, PROMPT_LIMIT, count_tokens
 from imgkit.errors import NotSentError, RateLimitError
 from imgkit.models import ImagesResponse, Meta, Usage
 from imgkit.plugins.events import Call, Failed, Outcome, Retrying, Started, Succeeded
 from imgkit.wire.messages import BytesBody, HttpRequest
+from tests.support.event_streams import completed, partial, streamed, watch
 from tests.support.pictures import answer, encoded, picture
 from tests.support.wire_server import WireServer, hang, reply
 
@@ -44,17 +51,26 @@ CALL = Call(
 
 
 class Collected:
-    """Telemetry providers that keep spans and metrics in memory."""
+    """Telemetry providers that keep spans, metrics and events in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, sampler: Sampler = ALWAYS_ON) -> None:
         self._exporter = InMemorySpanExporter()
         self._reader = InMemoryMetricReader()
-        self.tracers = TracerProvider(shutdown_on_exit=False)
+        untyped: Any = InMemoryLogRecordExporter
+        self._logs = untyped()
+        self.tracers = TracerProvider(sampler, shutdown_on_exit=False)
         self.tracers.add_span_processor(SimpleSpanProcessor(self._exporter))
         self.meters = MeterProvider([self._reader], shutdown_on_exit=False)
+        self.loggers = LoggerProvider(shutdown_on_exit=False)
+        self.loggers.add_log_record_processor(SimpleLogRecordProcessor(self._logs))
 
     def plugin(self, **options: Any) -> TelemetryPlugin:
-        return TelemetryPlugin(tracer_provider=self.tracers, meter_provider=self.meters, **options)
+        return TelemetryPlugin(
+            tracer_provider=self.tracers,
+            meter_provider=self.meters,
+            logger_provider=self.loggers,
+            **options,
+        )
 
     def spans(self) -> tuple[ReadableSpan, ...]:
         return self._exporter.get_finished_spans()
@@ -63,9 +79,26 @@ class Collected:
         (span,) = self.spans()
         return span
 
+    def attributes(self) -> dict[str, Any]:
+        return dict(self.span().attributes or {})
+
+    def events(self) -> list[Any]:
+        """Return the log records of all events."""
+        return [one.log_record for one in self._logs.get_finished_logs()]
+
     def everything(self) -> str:
         data = self._reader.get_metrics_data()
-        return "".join(span.to_json() for span in self.spans()) + (data.to_json() if data else "")
+        records: list[Any] = [*self.spans(), *self._logs.get_finished_logs()]
+        texts = [one.to_json() for one in records]
+        return "".join(texts) + (data.to_json() if data else "")
+
+    def scopes(self) -> set[Any]:
+        """Return the instrumentation scopes of all signals."""
+        data = self._reader.get_metrics_data()
+        assert data is not None
+        metrics = [scope.scope for resource in data.resource_metrics for scope in resource.scope_metrics]
+        records = [one.instrumentation_scope for one in self._logs.get_finished_logs()]
+        return {*metrics, *records, *(span.instrumentation_scope for span in self.spans())}
 
     def points(self) -> dict[str, list[Any]]:
         data = self._reader.get_metrics_data()
@@ -73,6 +106,23 @@ class Collected:
         scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics]
         metrics = [metric for scope in scopes for metric in scope.metrics]
         return {f"{one.name} {one.unit}": list(one.data.data_points) for one in metrics}
+
+
+class RecordingSampler(Sampler):
+    """A sampler that keeps the name and attributes that each decision sees."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, dict[str, Any]]] = []
+
+    def should_sample(
+        self, parent_context: Any, trace_id: int, name: str, kind: Any = None, attributes: Any = None,
+        links: Any = None, trace_state: Any = None,
+    ) -> SamplingResult:  # fmt: skip
+        self.seen.append((name, dict(attributes or {})))
+        return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes)
+
+    def get_description(self) -> str:
+        return "recording"
 
 
 @pytest.fixture
@@ -111,27 +161,81 @@ def test_span_attributes(flavor: Any, http_backend: str, collected: Collected) -
     }
 
 
+INFERENCE = "gen_ai.client.inference"
+ALL_METRICS = {
+    f"{INFERENCE}.duration s",
+    f"{INFERENCE}.usage.input_tokens {{token}}",
+    f"{INFERENCE}.usage.output_tokens {{token}}",
+    f"{INFERENCE}.operation.input_tokens {{token}}",
+    f"{INFERENCE}.operation.output_tokens {{token}}",
+}
+
+
 def test_metrics(flavor: Any, collected: Collected) -> None:
-    """Records duration and tokens as histograms with conventional names and units."""
-    with WireServer(reply(200, {**answer(), "usage": USAGE})) as server:
+    """Records duration and tokens with conventional names, units and attributes."""
+    with WireServer(reply(200, {**answer(), "usage": USAGE, "model": "gpt-x-2026"})) as server:
         options = {"base_url": server.base_url, "model": "gpt-x", "plugins": [collected.plugin()]}
         flavor.run(lambda service: service.create_image("a fox"), "requests", **options)
     points = collected.points()
-    assert set(points) == {"gen_ai.client.operation.duration s", "gen_ai.client.token.usage {token}"}
+    assert set(points) == ALL_METRICS
     common = {
         "gen_ai.operation.name": "image_generation", "gen_ai.provider.name": "openai",
-        "gen_ai.request.model": "gpt-x", "server.address": "127.0.0.1", "server.port": server.port,
+        "gen_ai.request.model": "gpt-x", "gen_ai.response.model": "gpt-x-2026",
+        "server.address": "127.0.0.1", "server.port": server.port,
     }  # fmt: skip
-    (duration,) = points["gen_ai.client.operation.duration s"]
+    (duration,) = points[f"{INFERENCE}.duration s"]
     assert dict(duration.attributes) == common
-    assert 0 < duration.sum < 10
+    span = collected.span()
+    assert duration.sum == pytest.approx(((span.end_time or 0) - (span.start_time or 0)) / 1e9)
     assert duration.explicit_bounds[-1] == 81.92
-    tokens = {
-        point.attributes["gen_ai.token.type"]: point for point in points["gen_ai.client.token.usage {token}"]
+    (per_call,) = points[f"{INFERENCE}.operation.input_tokens {{token}}"]
+    assert (dict(per_call.attributes), per_call.sum, per_call.explicit_bounds[-1]) == (common, 7, 67108864)
+    modality = "gen_ai.token.modality"
+    used = {
+        side: {
+            one.attributes[modality]: one.value
+            for one in points[f"{INFERENCE}.usage.{side}_tokens {{token}}"]
+        }
+        for side in ("input", "output")
     }
-    assert {kind: point.sum for kind, point in tokens.items()} == {"input": 7, "output": 90}
-    assert dict(tokens["input"].attributes) == {**common, "gen_ai.token.type": "input"}
-    assert tokens["input"].explicit_bounds[-1] == 67108864
+    assert used == {"input": {"image": 3, "unknown": 4}, "output": {"unknown": 90}}
+    (output,) = points[f"{INFERENCE}.usage.output_tokens {{token}}"]
+    assert dict(output.attributes) == {**common, modality: "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("usage", "total", "parts"),
+    [
+        (Usage(), None, {"unknown": 0}),
+        (Usage(input_tokens=0), 0, {"unknown": 0}),
+        (Usage(input_tokens=9), 9, {"unknown": 9}),
+        (Usage(input_tokens=9, input_text_tokens=4, input_image_tokens=5), 9, {"text": 4, "image": 5}),
+        (Usage(input_tokens=9, input_text_tokens=4), 9, {"text": 4, "unknown": 5}),
+        (Usage(input_text_tokens=4, input_image_tokens=0), 4, {"text": 4, "image": 0}),
+        (Usage(input_tokens=3, input_text_tokens=4), 3, {"unknown": 3}),
+    ],
+)
+def test_token_parts(usage: Usage, total: int | None, parts: dict[str, int]) -> None:
+    """The parts by modality add up to the total, whatever the server breaks down."""
+    assert count_tokens(usage)["input"] == (total, parts)
+
+
+def test_split_calls(flavor: Any, http_backend: str, collected: Collected) -> None:
+    """A call that imgkit splits has one span, with its whole number of images and the sum of its tokens."""
+
+    def script(line: Any) -> None:
+        reply(200, {**answer(json.loads(line.body)["n"]), "usage": USAGE})(line)
+
+    with WireServer(script) as server:
+        options = {"base_url": server.base_url, "plugins": [collected.plugin()]}
+        made = flavor.run(
+            lambda service: service.create_image("a fox", n=25, model="gpt-x"), http_backend, **options
+        )
+        assert (len(made), server.posts) == (25, 3)
+    attributes = collected.attributes()
+    assert attributes["gen_ai.request.choice.count"] == attributes["imgkit.pictures"] == 25
+    assert attributes["gen_ai.usage.input_tokens"] == 21
+    assert attributes["imgkit.attempts"] == 3
 
 
 def test_offline_calls(flavor: Any, collected: Collected) -> None:
@@ -165,14 +269,194 @@ def test_failures(flavor: Any, http_backend: str, collected: Collected) -> None:
             flavor.run(lambda service: service.create_image("a fox"), http_backend, **options)
     span = collected.span()
     assert span.status.status_code is StatusCode.ERROR
-    assert "bad size …" in (span.status.description or "")
+    assert span.status.description == "BadRequestError: HTTP 400"
     attributes = dict(span.attributes or {})
     assert (attributes["error.type"], attributes["http.response.status_code"]) == ("BadRequestError", 400)
     assert attributes["imgkit.maybe_billed"] is False
     assert span.events == ()
     points = collected.points()
-    assert list(points) == ["gen_ai.client.operation.duration s"]
-    assert points["gen_ai.client.operation.duration s"][0].attributes["error.type"] == "BadRequestError"
+    assert set(points) == ALL_METRICS
+    for name in ("duration s", "operation.input_tokens {token}", "operation.output_tokens {token}"):
+        (point,) = points[f"{INFERENCE}.{name}"]
+        assert point.attributes["error.type"] == "BadRequestError"
+    for side in ("input", "output"):
+        (used,) = points[f"{INFERENCE}.usage.{side}_tokens {{token}}"]
+        assert (used.value, used.attributes["gen_ai.token.modality"]) == (0, "unknown")
+        assert "error.type" not in used.attributes
+    (event,) = collected.events()
+    assert (event.event_name, event.severity_text) == (f"{INFERENCE}.exception", "WARN")
+    assert dict(event.attributes) == {"exception.type": "imgkit.errors.BadRequestError"}
+    assert event.span_id == span.context.span_id
+
+
+@pytest.mark.parametrize("capture", ["no_content", "span_and_event"])
+@pytest.mark.parametrize("operation", ["create_image", "create_image_edit", "stream_image"])
+def test_no_error_text_reaches_telemetry(
+    flavor: Any, operation: str, capture: str, collected: Collected
+) -> None:
+    """A server that repeats the prompt in its refusal puts it nowhere, unless prompts are captured."""
+    prompt = "a purple walrus"
+    error = {"message": f"Refused: {prompt}", "code": prompt, "type": prompt, "param": prompt}
+    inputs = (picture(),) if operation == "create_image_edit" else ()
+    with WireServer(reply(400, {"error": error})) as server:
+        plugin = collected.plugin(capture_content=capture)
+        options: dict[str, Any] = {"base_url": server.base_url, "plugins": [plugin]}
+        with pytest.raises(imgkit.BadRequestError, match=prompt):
+            if operation == "stream_image":
+                watch(flavor, lambda one: one.stream_image(prompt), "requests", retry=False, **options)
+            else:
+                flavor.run(lambda one: getattr(one, operation)(*inputs, prompt), "requests", **options)
+    captured_in = collected.attributes().pop("gen_ai.input.messages", "")
+    assert ("walrus" in captured_in) is (capture == "span_and_event")
+    assert "walrus" not in str(collected.span().status.description)
+    assert ("walrus" in collected.everything()) is (capture == "span_and_event")
+    names = [event.event_name for event in collected.events()]
+    assert names[-1] == f"{INFERENCE}.exception"
+    assert "walrus" not in str(collected.events()[-1].attributes)
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "model", "count", "seed"),
+    [
+        ({"model": "gpt-x"}, {}, "gpt-x", None, None),
+        ({"model": "gpt-x"}, {"model": "gpt-y", "n": 1}, "gpt-y", None, None),
+        ({}, {"extra_body": {"model": "gpt-z", "n": 3, "seed": 5}}, "gpt-z", 3, 5),
+        ({"model": "gpt-x"}, {"extra_body": {"seed": "no number"}}, "gpt-x", None, None),
+        ({}, {"n": 2}, None, 2, None),
+    ],
+)
+def test_samplers_see_the_request(
+    options: dict[str, Any], arguments: dict[str, Any], model: str | None, count: int | None, seed: int | None
+) -> None:
+    """Gives model, server, number of images and seed to the sampler, when the span is created."""
+    sampler = RecordingSampler()
+    collected = Collected(sampler)
+    with WireServer(reply(200, answer(count or 1))) as server:
+        with imgkit.ImageService(
+            "requests", base_url=server.base_url, plugins=[collected.plugin()], **options
+        ) as service:
+            service.create_image("a fox", **arguments)
+    ((name, seen),) = sampler.seen
+    assert (
+        name
+        == collected.span().name
+        == ("image_generation" if model is None else f"image_generation {model}")
+    )
+    assert (seen["server.address"], seen["server.port"]) == ("127.0.0.1", server.port)
+    assert seen.get("gen_ai.request.model") == model
+    assert seen.get("gen_ai.request.choice.count") == count
+    assert seen.get("gen_ai.request.seed") == seed
+
+
+def test_rejected_calls_name_their_model() -> None:
+    """The span of a call that was rejected before it was sent has its model from the start."""
+    sampler = RecordingSampler()
+    rejected = Collected(sampler)
+    options: dict[str, Any] = {"base_url": "http://127.0.0.1:1/v1", "plugins": [rejected.plugin()]}
+    with imgkit.ImageService("requests", **options) as one, pytest.raises(imgkit.InvalidRequestError):
+        one.create_image_edit(b"no image", "a hat", model="gpt-x")
+    assert sampler.seen[0][1]["gen_ai.request.model"] == "gpt-x"
+    assert rejected.attributes()["imgkit.attempts"] == 0
+
+
+def test_hooks_change_the_model_of_the_span() -> None:
+    """A `prepare` hook changes the model before the span is created."""
+
+    class Cheaper:
+        @imgkit.hookimpl
+        def imgkit_prepare(self, request: Any, call: Call) -> Any:
+            assert call.model == "gpt-x"
+            return dataclasses.replace(request, model="gpt-mini")
+
+    sampler = RecordingSampler()
+    changed = Collected(sampler)
+    with imgkit.ImageService(plugins=[Cheaper(), changed.plugin()]) as service:
+        service.create_image("a fox", model="gpt-x", size="64x64")
+    assert sampler.seen[0][1]["gen_ai.request.model"] == "gpt-mini"
+
+
+def test_observers_get_the_request_without_credentials(flavor: Any) -> None:
+    """`Started` has the whole request, without headers and secret members."""
+    seen: list[Any] = []
+
+    class Observer:
+        @imgkit.hookimpl
+        def imgkit_on_event(self, event: Any) -> None:
+            seen.append(event)
+
+    arguments = {"n": 2, "extra_headers": {"x-key": KEY}, "extra_body": {"api_key": KEY, "seed": 5}}
+    with WireServer(reply(200, answer(2))) as server:
+        options = {"base_url": server.base_url, "model": "gpt-x", "plugins": [Observer()]}
+        flavor.run(lambda service: service.create_image("a fox", **arguments), "requests", **options)
+        assert KEY in server.lines[0].head.decode()
+        assert KEY in server.lines[0].body.decode()
+    request: Any = next(event.request for event in seen if isinstance(event, Started))
+    assert (request.prompt, request.n, request.model, request.extra_headers) == ("a fox", 2, "gpt-x", None)
+    assert dict(request.extra_body) == {"api_key": "…", "seed": 5}
+
+
+def test_streams(flavor: Any, http_backend: str, collected: Collected) -> None:
+    """Records the time to the first chunk of a stream, in the span and as a metric."""
+    with WireServer(streamed(partial(), completed())) as server:
+        seen = watch(
+            flavor, lambda service: service.stream_image("a fox", partial_images=1), http_backend,
+            base_url=server.base_url, plugins=[collected.plugin()],
+        )  # fmt: skip
+    assert seen.kinds == ["PartialImage", "Completed"]
+    attributes, points = collected.attributes(), collected.points()
+    assert attributes["gen_ai.request.stream"] is True
+    assert (attributes["gen_ai.usage.input_tokens"], attributes["gen_ai.usage.output_tokens"]) == (2, 7)
+    (first,) = points[f"{INFERENCE}.time_to_first_chunk s"]
+    (duration,) = points[f"{INFERENCE}.duration s"]
+    assert attributes["gen_ai.response.time_to_first_chunk"] == first.sum
+    assert 0 < first.sum <= duration.sum
+    assert first.explicit_bounds == duration.explicit_bounds
+
+
+def test_a_refused_stream_has_no_first_chunk(flavor: Any, collected: Collected) -> None:
+    """The body of an error reply is no chunk of a stream, and a later attempt has its own first chunk."""
+    script = [reply(429, {"error": {"message": "slow"}}, retry_after="0"), reply(400, b"{}")]
+    with WireServer(*script) as server:
+        with pytest.raises(imgkit.BadRequestError):
+            watch(
+                flavor, lambda service: service.stream_image("a fox"), "requests",
+                base_url=server.base_url, plugins=[collected.plugin()], retry=True,
+            )  # fmt: skip
+    assert collected.attributes()["imgkit.attempts"] == 2
+    assert "gen_ai.response.time_to_first_chunk" not in collected.attributes()
+    assert f"{INFERENCE}.time_to_first_chunk s" not in collected.points()
+
+
+def test_schema_and_scope(collected: Collected) -> None:
+    """All signals name the schema of the conventions, the library and its version."""
+    with imgkit.ImageService(plugins=[collected.plugin(capture_content="event_only")]) as service:
+        service.create_image("a fox", size="64x64")
+    (scope,) = collected.scopes()
+    assert (scope.name, scope.version, scope.schema_url) == ("imgkit", imgkit.__version__, SCHEMA_URL)
+
+
+def test_conversations(flavor: Any, collected: Collected) -> None:
+    """Takes the id of a conversation from the baggage of the caller."""
+    token = context.attach(baggage.set_baggage("gen_ai.conversation.id", "conv_7"))
+    try:
+        flavor.run(lambda one: one.create_image("a fox", size="64x64"), plugins=[collected.plugin()])
+    finally:
+        context.detach(token)
+    assert collected.attributes()["gen_ai.conversation.id"] == "conv_7"
+
+
+def test_unsampled_calls_count(flavor: Any) -> None:
+    """A call without a recorded span still has its metrics and its event."""
+    unsampled = Collected(ALWAYS_OFF)
+    with WireServer(reply(200, {**answer(), "usage": USAGE})) as server:
+        options = {"base_url": server.base_url, "plugins": [unsampled.plugin(capture_content="event_only")]}
+        flavor.run(lambda one: one.create_image("a fox", model="gpt-x"), "requests", **options)
+    assert unsampled.spans() == ()
+    (duration,) = unsampled.points()[f"{INFERENCE}.duration s"]
+    assert duration.attributes["gen_ai.request.model"] == "gpt-x"
+    (event,) = unsampled.events()
+    assert event.attributes["gen_ai.usage.output_tokens"] == 90
+    assert "a fox" in str(event.attributes["gen_ai.input.messages"])
 
 
 def test_cancelled_calls_leave_no_span_open(http_backend: str, collected: Collected) -> None:
@@ -211,8 +495,8 @@ def test_spans_nest_under_the_callers(flavor: Any, collected: Collected) -> None
 
     def work(service: Any) -> Any:
         if flavor.flavor == "async":
-            return asyncio.gather(*[one_task(service, number) for number in range(1, 6)])
-        threads = [threading.Thread(target=one_call, args=(service, number)) for number in range(1, 6)]
+            return asyncio.gather(*[one_task(service, number) for number in range(2, 7)])
+        threads = [threading.Thread(target=one_call, args=(service, number)) for number in range(2, 7)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -249,7 +533,7 @@ def test_no_secret_in_spans_or_metrics(
     script = reply(status, replies[status], set_cookie="CANARY", x_request_id=f"req {SIGNED}")
     with WireServer(script) as server:
         options: dict[str, Any] = {"api_key": KEY, "organization": ORGANIZATION, "base_url": server.base_url}
-        options["plugins"] = [collected.plugin(capture_content=True), Biscuit()]
+        options["plugins"] = [collected.plugin(capture_content="span_and_event"), Biscuit()]
         try:
             flavor.run(
                 lambda service: service.create_image(f"{SIGNED} {BASE64} {KEY}"), http_backend, **options
@@ -263,35 +547,82 @@ def test_no_secret_in_spans_or_metrics(
     assert BASE64[:80] not in collected.everything()
 
 
-def captured(collected: Collected, **options: Any) -> Any:
+def capture(collected: Collected, **options: Any) -> tuple[str | None, Any]:
+    """Make a call and return the prompt in its span and in its event."""
     with imgkit.ImageService(plugins=[collected.plugin(**options)]) as service:
-        service.create_image("otter " * 500, size="256x256")
-    return dict(collected.span().attributes or {}).get("gen_ai.input.messages")
+        service.create_image("otter " * 500, size="64x64")
+    events = [dict(event.attributes) for event in collected.events()]
+    in_event = events[0].get("gen_ai.input.messages") if events else None
+    return collected.attributes().get("gen_ai.input.messages"), in_event
 
 
 def test_prompts_are_not_captured(collected: Collected) -> None:
-    """Exports no prompt by default."""
-    assert captured(collected) is None
+    """Exports no prompt and no event by default."""
+    assert capture(collected) == (None, None)
+    assert collected.events() == []
     assert "otter" not in collected.everything()
 
 
 @pytest.mark.parametrize("by_variable", [True, False])
+@pytest.mark.parametrize(
+    ("value", "in_span", "in_event"),
+    [
+        ("NO_CONTENT", False, False), ("SPAN_ONLY", True, False), ("EVENT_ONLY", False, True),
+        ("SPAN_AND_EVENT", True, True), ("true", True, False), ("false", False, False),
+        (" span_only ", True, False), ("True", True, False), ("", False, False),
+    ],
+)  # fmt: skip
 def test_prompts_are_captured_on_request(
-    by_variable: bool, collected: Collected, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Exports the shortened prompt if the argument or the variable enables it."""
+    value: str, in_span: bool, in_event: bool, by_variable: bool, collected: Collected,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Exports the shortened prompt to the places that the argument or the variable names."""
+    options: dict[str, Any] = {}
     if by_variable:
-        monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true")
-    (message,) = json.loads(captured(collected, **({} if by_variable else {"capture_content": True})))
-    (part,) = message["parts"]
-    assert (message["role"], part["type"], part["content"][:12]) == ("user", "text", "otter otter ")
-    assert len(part["content"]) == PROMPT_LIMIT
+        monkeypatch.setenv(CAPTURE_VARIABLE, value)
+    elif value:
+        options["capture_content"] = value
+    span, event = capture(collected, **options)
+    assert (span is not None, event is not None) == (in_span, in_event)
+    for message in [*json.loads(span or "[]"), *(event or ())]:
+        (part,) = message["parts"]
+        assert (message["role"], part["type"], part["content"][:12]) == ("user", "text", "otter otter ")
+        assert len(part["content"]) == PROMPT_LIMIT
+    if in_event:
+        (record,) = collected.events()
+        assert (record.event_name, record.severity_text) == (f"{INFERENCE}.operation.details", "DEBUG")
+        assert record.span_id == collected.span().context.span_id
+        spans = {**collected.attributes(), "gen_ai.input.messages": None}
+        assert {**dict(record.attributes), "gen_ai.input.messages": None} == spans
+
+
+def test_unknown_places(collected: Collected, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown value of the variable captures nothing and warns; one of the argument is an error."""
+    monkeypatch.setenv(CAPTURE_VARIABLE, "everywhere")
+    with pytest.warns(imgkit.PluginWarning, match="NO_CONTENT, SPAN_ONLY, EVENT_ONLY, SPAN_AND_EVENT"):
+        assert capture(collected) == (None, None)
+    for value in ("everywhere", "", 1):
+        with pytest.raises(imgkit.ConfigurationError, match="Choose one of 'no_content', 'span_only'"):
+            collected.plugin(capture_content=value)
 
 
 def test_the_argument_wins_over_the_variable(collected: Collected, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ignores the variable with capture_content=False."""
-    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true")
-    assert captured(collected, capture_content=False) is None
+    monkeypatch.setenv(CAPTURE_VARIABLE, "true")
+    assert capture(collected, capture_content=False) == (None, None)
+
+
+def test_revised_prompts(flavor: Any, collected: Collected) -> None:
+    """Captures the prompts that the model rewrote, as one message for each image."""
+    body = {"created": 1, "id": "img_5", "data": [{"b64_json": encoded(), "revised_prompt": "a red fox"}]}
+    with WireServer(reply(200, body)) as server:
+        plugin = collected.plugin(capture_content="span_and_event")
+        options = {"base_url": server.base_url, "plugins": [plugin]}
+        flavor.run(lambda one: one.create_image("a fox"), "requests", **options)
+    message = {"role": "assistant", "parts": [{"type": "text", "content": "a red fox"}]}
+    assert json.loads(collected.attributes()["gen_ai.output.messages"]) == [message]
+    assert "a red fox" in str(collected.events()[0].attributes["gen_ai.output.messages"])
+    assert collected.attributes()["gen_ai.response.id"] == "img_5"
 
 
 def test_retries_are_events_of_one_span(collected: Collected) -> None:
@@ -320,7 +651,7 @@ def test_cached_replies_count_no_tokens(collected: Collected) -> None:
     attributes = dict(collected.span().attributes or {})
     assert attributes["imgkit.cached"] is True
     assert "gen_ai.usage.input_tokens" not in attributes
-    assert list(collected.points()) == ["gen_ai.client.operation.duration s"]
+    assert list(collected.points()) == [f"{INFERENCE}.duration s"]
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,12 +661,14 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
         TelemetryPlugin()
 
 
-def test_without_an_sdk() -> None:
-    """Works with the API package alone, and keeps nothing."""
-    plugin = TelemetryPlugin()
+def test_without_an_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Works with the API package alone, reads no request body, and keeps nothing."""
+    read: list[object] = []
+    monkeypatch.setattr(telemetry, "request_members", read.append)
+    plugin = TelemetryPlugin(capture_content="span_only")
     with imgkit.ImageService(plugins=[plugin]) as service:
         assert len(service.create_image("a fox", size="256x256")) == 1
-    assert plugin._running == {}
+    assert (plugin._running, read) == ({}, [])
 
 
 @pytest.mark.parametrize("data", [b"[1]", b"{", b"\xff", b'"text"'])

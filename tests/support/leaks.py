@@ -15,6 +15,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -203,6 +205,10 @@ class Sinks:
         self._tracers = TracerProvider(shutdown_on_exit=False)
         self._tracers.add_span_processor(SimpleSpanProcessor(self.spans))
         self._meters = MeterProvider([self.metrics], shutdown_on_exit=False)
+        untyped: Any = InMemoryLogRecordExporter
+        self.log_events = untyped()
+        self._loggers = LoggerProvider(shutdown_on_exit=False)
+        self._loggers.add_log_record_processor(SimpleLogRecordProcessor(self.log_events))
 
     def make_plugins(self, *, keeps: bool) -> list[object]:
         """Return the plugins that write, with those that keep replies if `keeps` is true."""
@@ -212,7 +218,12 @@ class Sinks:
         ]
         return [
             LoggingPlugin(),
-            TelemetryPlugin(tracer_provider=self._tracers, meter_provider=self._meters, capture_content=True),
+            TelemetryPlugin(
+                tracer_provider=self._tracers,
+                meter_provider=self._meters,
+                logger_provider=self._loggers,
+                capture_content="span_and_event",
+            ),
             self.observer,
             *(kept if keeps else []),
         ]
@@ -232,6 +243,7 @@ class Sinks:
         metrics = self.metrics.get_metrics_data()
         texts = [
             *(("a span", span.to_json()) for span in self.spans.get_finished_spans()),
+            *(("an event of a span", one.to_json()) for one in self.log_events.get_finished_logs()),
             ("the metrics", "" if metrics is None else metrics.to_json()),
             *(("an event", text) for text in self.observer.seen),
             *(("a warning", f"{warning.message!r} {warning.filename}") for warning in self.warnings),
