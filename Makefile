@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(12, 3 * (os.cpu_count() or 1) // 2))')
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types contracts pytest examples bench format cassettes sheet clean
+.PHONY: demo test lint types contracts pytest examples dist dist-check bench format cassettes sheet clean
 
 demo: $(VENV)/.demo  ## draw a first picture: no key, no network
 	@mkdir -p demo
@@ -35,6 +35,16 @@ pytest: $(VENV)/.dev
 
 examples: $(VENV)/.dev  ## build the example packages, and run their suites in a fresh environment
 	$(BIN)/python examples/check.py
+
+dist:  ## build sdist and wheel in dist/, with tools in an environment of their own
+	rm -rf dist
+	$(PYTHON) -m venv $(VENV)/dist
+	$(VENV)/dist/bin/python -m pip --quiet --disable-pip-version-check install build twine
+	$(VENV)/dist/bin/python -m build --outdir dist .
+	$(VENV)/dist/bin/python -m twine check --strict dist/*
+
+dist-check: dist  ## run the tests from the sdist, and check an installed wheel's types from outside
+	$(PYTHON) tests/check_dist.py dist WORKERS=$(WORKERS)
 
 bench: $(VENV)/.dev  ## measure against peers, which get an environment of their own
 	$(PYTHON) -m venv $(VENV)/peers

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
+from pathspec import GitIgnoreSpec
 
 import imgkit
 from imgkit import errors
@@ -144,6 +146,24 @@ def test_metadata() -> None:
     }  # fmt: skip
     assert metadata.version("imgkit-service") == imgkit.__version__
     assert (ROOT / "imgkit" / "py.typed").exists()
+
+
+def list_source_files() -> set[str]:
+    """Return the files of the repository, or of an unpacked sdist, but for those that git ignores."""
+    if (ROOT / ".git").exists():
+        listing = run_process(["git", "ls-files", "-z"], capture_output=True, text=True, check=True, cwd=ROOT)
+        return {name for name in listing.stdout.split("\0") if name and (ROOT / name).exists()}
+    ignored = GitIgnoreSpec.from_lines((ROOT / ".gitignore").read_text("utf-8").splitlines())
+    names = {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if path.is_file()}
+    return set(ignored.match_files(names, negate=True)) - {"PKG-INFO"}
+
+
+def test_the_sdist_holds_all_files() -> None:
+    """The sdist holds every file of the repository, so its tests and targets work without git."""
+    builder = SdistBuilder(str(ROOT))
+    packed = {file.distribution_path for file in builder.recurse_included_files()} | {".gitignore"}
+    assert list_source_files() - packed == set()
+    assert not [name for name in packed if name.startswith((".venv/", "dist/", ".git/"))]
 
 
 def test_files_stay_small() -> None:
