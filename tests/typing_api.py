@@ -8,6 +8,7 @@ from typing import assert_type
 from imgkit import (
     AsyncImageService,
     AsyncImageStream,
+    Budget,
     Completed,
     CreateImageEditRequest,
     CreateImageRequest,
@@ -16,10 +17,16 @@ from imgkit import (
     ImageService,
     ImagesResponse,
     ImageStream,
+    ImgkitError,
     Meta,
     PartialImage,
+    RateLimitError,
+    RetryPlugin,
+    TelemetryPlugin,
     Usage,
+    hookimpl,
 )
+from imgkit.plugins import Call, Event, HttpRequest, Started, Succeeded
 
 
 def blocking() -> None:
@@ -68,3 +75,38 @@ async def awaiting() -> None:
                 assert_type(event, PartialImage | Completed)
             assert_type(events.response, ImagesResponse)
         await images.create_image("a fox", n="3")  # type: ignore[arg-type]
+
+
+class Watch:
+    """A plugin, as its author types it."""
+
+    def __init__(self) -> None:
+        self.model: str | None = None
+
+    @hookimpl
+    def imgkit_on_event(self, event: Event, call: Call) -> None:
+        if isinstance(event, Started) and event.request is not None:
+            assert_type(event.request.n, int | None)
+            self.model = event.request.model
+        elif isinstance(event, Succeeded):
+            assert_type(event.response, ImagesResponse)
+        assert_type(call.model, str | None)
+
+    @hookimpl
+    def imgkit_before_send(self, request: HttpRequest) -> HttpRequest:
+        return request.with_headers({**request.headers, "x-team": "art"})
+
+
+def failing() -> None:
+    telemetry = TelemetryPlugin(capture_content="span_and_event")
+    retry = RetryPlugin(on_unknown="retry-once")
+    with ImageService(plugins=[Watch(), telemetry, Budget(1)], retry=retry) as images:
+        try:
+            images.create_image("a fox")
+        except RateLimitError as error:
+            assert_type(error.status, int)
+            assert_type(error.retry_after_s, float | None)
+        except ImgkitError as error:
+            assert_type(error.maybe_billed, bool)
+            assert_type(error.hint, str | None)
+    TelemetryPlugin(capture_content="everywhere")  # type: ignore[arg-type]
