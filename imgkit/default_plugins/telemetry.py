@@ -209,7 +209,7 @@ class TelemetryPlugin:
         elif isinstance(event, _FINAL_EVENTS):
             # A call that was rejected before it was sent has no `Started`.
             state = self._running.pop(call.id) if call.id in self._running else self._start_span(call, None)
-            self._end_span(event, state, call)
+            self._end_span(event, state)
         elif isinstance(event, Sent):
             self._describe_request(event, self._running[call.id])
         elif isinstance(event, FirstByte | Progress) and call.partial_images is not None:
@@ -256,7 +256,7 @@ class TelemetryPlugin:
         if any(self._capture):
             state.prompt = clean_prompt(members.get("prompt")) or state.prompt
 
-    def _end_span(self, event: Succeeded | Failed | Cancelled, state: _CallSpan, call: Call) -> None:
+    def _end_span(self, event: Succeeded | Failed | Cancelled, state: _CallSpan) -> None:
         elapsed_ns = state.elapsed_ns()
         try:
             if isinstance(event, Succeeded):
@@ -269,7 +269,7 @@ class TelemetryPlugin:
             if self._capture.in_spans:
                 for name, value in messages.items():
                     state.span.set_attribute(name, json.dumps(value, ensure_ascii=False))
-            self._record_metrics(event, state, call, elapsed_ns / 1e9)
+            self._record_metrics(event, state, elapsed_ns / 1e9)
             self._emit_events(event, state, messages)
         finally:
             state.span.end(state.began_at_ns + elapsed_ns)
@@ -290,7 +290,7 @@ class TelemetryPlugin:
         state.set("imgkit.maybe_billed", maybe_billed)
         state.span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, why))
 
-    def _record_metrics(self, event: Event, state: _CallSpan, call: Call, elapsed_s: float) -> None:
+    def _record_metrics(self, event: Event, state: _CallSpan, elapsed_s: float) -> None:
         instruments, context = self._instruments, self._trace.set_span_in_context(state.span)
         names = ("gen_ai.response.model", "error.type")
         ended = {**state.common, **{name: state.facts[name] for name in names if name in state.facts}}
@@ -299,8 +299,8 @@ class TelemetryPlugin:
         if state.first_chunk_s is not None:
             instruments.first_chunk.record(state.first_chunk_s, common, context)
         response = event.response if isinstance(event, Succeeded) else None
-        # The original call counted the tokens of a cached reply. The offline artist uses no tokens.
-        if call.host_class == "offline" or (response is not None and response.meta.cached):
+        # The original call counted the tokens of a cached reply.
+        if response is not None and response.meta.cached:
             return
         usage = (response and response.usage) or Usage()
         for side, (total, parts) in count_tokens(usage).items():

@@ -259,6 +259,7 @@ def test_offline_calls(flavor: Any, collected: Collected) -> None:
     assert edit["gen_ai.provider.name"] == variation["gen_ai.provider.name"] == "imgkit.offline"
     assert not {"server.address", "server.port", "gen_ai.request.model"} & (edit.keys() | variation.keys())
     assert edit["gen_ai.request.choice.count"] == 2
+    assert set(collected.points()) == ALL_METRICS
     assert "gen_ai.request.choice.count" not in variation
 
 
