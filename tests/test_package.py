@@ -154,7 +154,9 @@ def list_source_files() -> set[str]:
         listing = run_process(["git", "ls-files", "-z"], capture_output=True, text=True, check=True, cwd=ROOT)
         return {name for name in listing.stdout.split("\0") if name and (ROOT / name).exists()}
     ignored = GitIgnoreSpec.from_lines((ROOT / ".gitignore").read_text("utf-8").splitlines())
-    names = {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if path.is_file()}
+    tops = [top for top in ROOT.iterdir() if not ignored.match_file(f"{top.name}/")]  # an environment is huge
+    paths = [path for top in tops for path in (top, *top.rglob("*")) if path.is_file()]
+    names = {path.relative_to(ROOT).as_posix() for path in paths}
     return set(ignored.match_files(names, negate=True)) - {"PKG-INFO"}
 
 
