@@ -345,9 +345,10 @@ def _note_chunk(event: FirstByte | Progress, state: _CallSpan) -> None:
 
 
 def _list_messages(event: Event, state: _CallSpan) -> dict[str, Any]:
-    """Return the captured messages by the names of their attributes."""
+    """Return the messages that were sent and received, by the names of their attributes."""
     messages: dict[str, Any] = {}
-    if state.prompt is not None:
+    # A prompt that was never sent may have been refused for the credential in it.
+    if state.prompt is not None and state.attempts:
         messages["gen_ai.input.messages"] = to_input_messages(state.prompt)
     if isinstance(event, Succeeded) and any(image.revised_prompt for image in event.response.images):
         messages["gen_ai.output.messages"] = to_output_messages(event.response)

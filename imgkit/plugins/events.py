@@ -69,8 +69,8 @@ class Started:
 
     Attributes:
         request: the request after the `prepare` hooks and the model's rules, before imgkit splits it. It
-            names the model that is sent, and has no ``extra_headers`` and no secret members. None only in
-            events that a test makes.
+            names the model that is sent, and has no ``extra_headers`` and no secret members; its texts are
+            those of the user. None only in events that a test makes.
     """
 
     request: ImageRequest | None = field(default=None, compare=False, repr=False)

@@ -36,6 +36,7 @@ from tests.support.pictures import answer, encoded, picture
 from tests.support.wire_server import WireServer, hang, reply
 
 KEY = "sk-CANARY-key-0123456789"
+OTHER_KEY = "sk-CANARY-other-0123456789"
 ORGANIZATION = "org-CANARY-0123456789"
 SIGNED = "https://cdn.example/a.png?sig=CANARY-signature"
 BASE64 = encoded(picture() + bytes(range(256)) * 4)
@@ -538,7 +539,9 @@ def test_no_secret_in_spans_or_metrics(
         options["plugins"] = [collected.plugin(capture_content="span_and_event"), Biscuit()]
         try:
             flavor.run(
-                lambda service: service.create_image(f"{SIGNED} {BASE64} {KEY}"), http_backend, **options
+                lambda service: service.create_image(f"{SIGNED} {BASE64} {OTHER_KEY}"),
+                http_backend,
+                **options,
             )
         except imgkit.BadRequestError:
             assert status == 400
@@ -596,6 +599,17 @@ def test_prompts_are_captured_on_request(
         assert record.span_id == collected.span().context.span_id
         spans = {**collected.attributes(), "gen_ai.input.messages": None}
         assert {**dict(record.attributes), "gen_ai.input.messages": None} == spans
+
+
+def test_refused_prompts_are_not_captured(flavor: Any, collected: Collected) -> None:
+    """A prompt that is refused for the credential in it reaches neither span nor event."""
+    key = "Zx81/qpLm+CANARY~77_yy="
+    options: dict[str, Any] = {"base_url": "http://127.0.0.1:1/v1", "api_key": key}
+    options["plugins"] = [collected.plugin(capture_content="span_and_event")]
+    with pytest.raises(imgkit.InvalidRequestError, match="prompt"):
+        flavor.run(lambda one: one.create_image(f"a fox named {key}"), "requests", **options)
+    assert "CANARY" not in collected.everything()
+    assert "a fox" not in collected.everything()
 
 
 def test_unknown_places(collected: Collected, monkeypatch: pytest.MonkeyPatch) -> None:
