@@ -12,9 +12,11 @@ import imgkit
 from imgkit import CachePlugin
 from imgkit.cache.folder import FolderStore
 from imgkit.cache.memory import MemoryStore
-from imgkit.core.cache_entries import from_failure, to_failure
+from imgkit.core.cache_entries import from_failure, to_entry, to_failure
 from imgkit.plugins.events import CacheHit, Sent, Succeeded
 from imgkit.plugins.protocols import Failure
+from imgkit.providers.base import DecodedImage, DecodedImages
+from imgkit.wire.messages import Head
 from tests.support.pictures import answer, encoded, noise, picture
 from tests.support.wire_server import Line, WireServer, drop, reply
 
@@ -254,7 +256,9 @@ def test_does_not_store_undownloaded_images(flavor: Any, http_backend: str, stor
     with WireServer(script) as server:
         (response,) = run(flavor, server, http_backend, store, create())
         assert response[0].url == f"{server.origin}/x.png"
-        assert "not kept in the cache" in response.warnings[0]
+        (warning,) = response.warnings
+        assert warning.startswith("The reply was not kept in the cache: ")
+        assert "HTTP 404" in warning
         run(flavor, server, http_backend, store, create())
         assert server.posts == 2
 
@@ -290,6 +294,27 @@ def test_failing_cache_costs_no_image(flavor: Any, http_backend: str, wrong: tup
         assert "the store is gone" in response.warnings[0]
     with WireServer(drop) as server, pytest.raises(imgkit.OutcomeUnknownError):
         run(flavor, server, http_backend, BrokenStore("abandon"), create())
+
+
+def test_a_store_that_returns_no_result(flavor: Any, http_backend: str) -> None:
+    """Goes on without a store that breaks its protocol, and says so."""
+
+    class OddStore(BrokenStore):
+        def try_lease(self, key: str, **more: Any) -> Any:
+            return "a hit"
+
+    with WireServer(reply(200, answer())) as server:
+        (response,) = run(flavor, server, http_backend, OddStore(), create())
+    assert response[0].data == picture()
+    assert "try_lease returned a str" in response.warnings[0]
+
+
+def test_an_entry_keeps_no_access() -> None:
+    """Removes users and queries from the URLs of an entry, and leaves other text as it is."""
+    extra = {"link": "https://user:pw@cdn.example/x?sig=1", "notes": ["Why? Because."]}
+    decoded = DecodedImages(pictures=(DecodedImage(data=b"x"),), extra=extra)
+    entry = to_entry(imgkit.CreateImageRequest(prompt="a fox"), None, Head(200, {}), decoded, 0.0)
+    assert entry.facts["extra"] == {"link": "https://cdn.example/x?…", "notes": ["Why? Because."]}
 
 
 def test_only_mode_fails_with_failing_cache(flavor: Any, http_backend: str) -> None:

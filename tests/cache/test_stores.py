@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 import imgkit
 from imgkit.cache.folder import FolderStore
 from imgkit.cache.memory import MemoryStore
+from imgkit.locks import FileLock
 from imgkit.plugins.protocols import CacheStore, Failure, Hit, Lease
 from imgkit.testing import CacheStoreContract
 from imgkit.testing.cache_store_contract import (
@@ -323,6 +325,38 @@ def test_killed_writer_leaves_whole_entries(tmp_path: Path) -> None:
     store.sweep()
     store.index.rebuild()
     assert len(store.index.rows()) == len(store.list_keys())
+
+
+def test_a_sweep_takes_only_the_files_of_dead_writers(tmp_path: Path) -> None:
+    """Counts and removes the partial entry of a dead process, not that of a running lease."""
+    store = fill_store(tmp_path)
+    lease = expect_lease(store.try_lease(OTHER_KEY))
+    dead, running = (tmp_path / "v2/entries" / key[:2] / f".{key}.0123.part" for key in (KEY, OTHER_KEY))
+    running.parent.mkdir()
+    for path in (dead, running):
+        path.write_bytes(b"x")
+    leases = sorted((tmp_path / "v2/leases").iterdir())
+    assert [store.sweep(), store.sweep()] == [1, 0]
+    assert list((tmp_path / "v2/entries").glob("??/.*")) == [running]
+    assert sorted((tmp_path / "v2/leases").iterdir()) == leases
+    lease.close()
+
+
+def test_a_failed_look_leaves_no_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frees the key of a lease that cannot be written, even while its error is alive."""
+    store, other = FolderStore(tmp_path), FolderStore(tmp_path)
+
+    def fail(lock: FileLock, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileLock, "write", fail)
+        with pytest.raises(OSError, match="No space left") as caught:
+            store.try_lease(KEY)
+    assert list((tmp_path / "v2/leases").iterdir()) == []
+    lease = expect_lease(other.try_lease(KEY))
+    assert isinstance(caught.value, OSError)
+    lease.close()
 
 
 def test_folder_holds_only_entries_and_index(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ import pytest
 
 import imgkit
 from imgkit import CachePlugin
+from imgkit.cache.flights import join_flight
 from imgkit.cache.folder import FolderStore
 from imgkit.cache.memory import MemoryStore
+from imgkit.core.core import Core
 from imgkit.core.operations import OperationFlows
 from imgkit.plugins.events import Failed
-from imgkit.runtime.flow import Finished, RunBlocking, SendRequest, Sleep, advance
+from imgkit.runtime.flow import Finished, ReadChunk, RunBlocking, SendRequest, Sleep, advance
+from imgkit.wire.messages import Head
 from tests.support.pictures import answer, picture
 from tests.support.processes import start_process
 from tests.support.wire_server import Line, Script, WireServer, drop, head, raw, reply
@@ -324,13 +328,16 @@ def test_a_cancelled_holder_ends_its_waiters(http_backend: str, store: Any) -> N
         assert server.posts == 2
 
 
+def make_core(store: Any, **options: Any) -> Core:
+    """Return the parts of a service with a cache, for flows that the test steps."""
+    settings = {"base_url": "http://127.0.0.1:1/v1", "api_key": "sk-test", **options}
+    with imgkit.ImageService("requests", plugins=[CachePlugin(store)], **settings) as service:
+        return service._core
+
+
 def test_waiting_calls_poll_ever_more_slowly(store: Any) -> None:
     """A waiting call polls at growing intervals, without a lock, until the holder ends."""
-    service = imgkit.ImageService(
-        "requests", base_url="http://127.0.0.1:1/v1", api_key="sk-test", plugins=[CachePlugin(store)]
-    )
-    core = service._core
-    service.close()
+    core = make_core(store)
     holder, waiter = (OperationFlows(core).create_image("a fox") for _ in range(2))
     effect = run_blocking_effects(holder)
     assert isinstance(effect, SendRequest)
@@ -350,6 +357,46 @@ def test_waiting_calls_poll_ever_more_slowly(store: Any) -> None:
     third = OperationFlows(core).create_image("a fox")
     assert isinstance(run_blocking_effects(third), SendRequest)
     third.close()
+
+
+def test_a_paid_call_that_is_left_before_it_stores_its_images(store: Any) -> None:
+    """A waiting call does not pay again if the holder ends after its reply and before its download."""
+    core = make_core(store)
+    holder, waiter = (OperationFlows(core).create_image("a fox") for _ in range(2))
+    assert isinstance(run_blocking_effects(holder), SendRequest)
+    assert isinstance(run_blocking_effects(waiter), Sleep)
+    body = b'{"data": [{"url": "http://127.0.0.1:1/fox.png"}]}'
+    for news, expected in ((Head(200, {}), ReadChunk), (body, ReadChunk), (b"", SendRequest)):
+        assert isinstance(run_blocking_effects(holder, news), expected)
+    holder.close()
+    with pytest.raises(imgkit.OutcomeUnknownError, match="interrupted"):
+        run_blocking_effects(waiter)
+
+
+def test_a_refused_call_that_is_left_lets_the_next_pay(store: Any) -> None:
+    """A waiting call sends its request if the holder ends in the pause after a refusal."""
+    core = make_core(store, retry=True)
+    holder, waiter = (OperationFlows(core).create_image("a fox") for _ in range(2))
+    assert isinstance(run_blocking_effects(holder), SendRequest)
+    assert isinstance(run_blocking_effects(waiter), Sleep)
+    for news, expected in ((Head(429, {}), ReadChunk), (b"", Sleep)):
+        assert isinstance(run_blocking_effects(holder, news), expected)
+    holder.close()
+    assert isinstance(run_blocking_effects(waiter), SendRequest)
+    waiter.close()
+
+
+def test_a_flight_ends_with_its_last_call(store: Any) -> None:
+    """A process holds nothing of a call through the cache once it has ended."""
+    first, second = (join_flight(store, "a1" * 32) for _ in range(2))
+    assert first is second
+    flight = weakref.ref(first)
+    first.leave()
+    assert join_flight(store, "a1" * 32) is first
+    for _ in range(2):
+        first.leave()
+    del first, second
+    assert flight() is None
 
 
 def run_blocking_effects(flow: Any, news: Any = None) -> Any:
