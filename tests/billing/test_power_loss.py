@@ -73,6 +73,21 @@ def test_kept_reply_survives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, su
     assert PICTURE in recover_images(folder)
 
 
+def send_small_cut_reply(line: Any) -> None:
+    """Send a small picture, then hang up."""
+    body = build_body(PICTURE)
+    line.send(head(200, {"content-length": str(len(body) + 9)}) + body)
+
+
+@pytest.mark.parametrize("survivors", SURVIVORS)
+def test_small_kept_reply_survives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survivors: Any) -> None:
+    """Flushes a reply that is too small for a flush at its end once its error reaches the caller."""
+    with watch_call(tmp_path, monkeypatch, send_small_cut_reply) as loss:
+        pass
+    folder = loss.rebuild(loss.moments[-1], survivors, tmp_path / "after") / "home"
+    assert recover_images(folder) == [PICTURE]
+
+
 @pytest.mark.parametrize("survivors", SURVIVORS)
 @pytest.mark.parametrize("picture", [PICTURE, BIG], ids=["small", "big"])
 def test_saved_image_or_spooled_reply(

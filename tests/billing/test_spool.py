@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import os
 import stat
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 import imgkit
+from imgkit.billing import spool_record
 from imgkit.billing.spool import Spool
 from imgkit.billing.spool_record import SpooledReply
 from imgkit.core.recovery import recover
@@ -259,6 +262,84 @@ def test_only_recovered_records_are_dropped(tmp_path: Path) -> None:
     assert [record.state for record in spool.list_replies()] == ["kept", "running"]
     assert not spool.drop(spool.list_replies()[1])
     running.remove()
+
+
+def test_a_recovered_record_makes_room_at_the_limit(tmp_path: Path) -> None:
+    """A spool of exactly its largest size is full, and drops a recovered record."""
+    spool = Spool(tmp_path / "spool", max_bytes=10)
+    add_record(spool, "1", 10)
+    assert spool.is_full()
+    spool.mark(spool.list_replies()[0], [])
+    assert not spool.is_full()
+    assert spool.list_replies() == []
+
+
+def test_a_failed_removal_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that cannot be removed is not taken for a running record, even while the error is alive."""
+    spool = Spool(tmp_path / "spool")
+    spool.new("1", {}).write("0", b"x")
+    (record,) = spool.list_replies()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", refuse_write)
+        with pytest.raises(OSError, match="No space left") as caught:
+            spool.drop(record)
+    assert spool.drop(record)
+    assert isinstance(caught.value, OSError)
+
+
+def refuse_write(*args: Any, **options: Any) -> Any:
+    """Fail as a full disk does."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_record_with_foreign_files_is_removed(tmp_path: Path) -> None:
+    """Removes folders and links that others have put into a record, but no file behind a link."""
+    spool = Spool(tmp_path / "spool")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("mine")
+    for name in ("delivered", "dropped"):
+        record = spool.new(name, {})
+        record.write("0", b"x")
+        (record.folder / "folder").mkdir()
+        (record.folder / "folder" / "file").write_text("theirs")
+        (record.folder / "link").symlink_to(tmp_path / "mine")
+        if name == "delivered":
+            record.remove()
+        else:
+            record.keep("x")
+            assert spool.drop(spool.list_replies()[0])
+        assert not record.folder.exists()
+    assert (tmp_path / "mine" / "file").read_text() == "mine"
+
+
+def test_a_kept_record_flushes_no_removed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flushes each file of a kept record, and not the file whose place new facts have taken."""
+    links: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: links.append(os.fstat(descriptor).st_nlink))
+    add_record(Spool(tmp_path / "spool"), "1", 10)
+    assert len(links) > 2
+    assert 0 not in links
+
+
+@pytest.mark.parametrize(("full_at", "warning"), [(1, "not kept on disk"), (2, "Only a part of the reply")])
+def test_a_full_disk_costs_a_warning(
+    flavor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_at: int, warning: str
+) -> None:
+    """Warns of a reply that the disk rejects, delivers its images and leaves no running record."""
+    writes = itertools.count(1)
+    write = spool_record.write_all
+
+    def write_some(descriptor: int, data: bytes) -> None:
+        (write if next(writes) < full_at else refuse_write)(descriptor, data)
+
+    monkeypatch.setattr(spool_record, "write_all", write_some)
+    with WireServer(reply(200, BIG)) as server:
+        response = create(flavor, server, "requests", tmp_path)
+    assert [image.data for image in response] == [FIRST, SECOND]
+    (problem,) = response.warnings
+    assert warning in problem
+    assert "No space left" in problem
+    assert [record.state for record in list_records(tmp_path)] in ([], ["orphaned"])
 
 
 def test_a_full_spool_refuses_calls(flavor: Any, http_backend: str, tmp_path: Path) -> None:
