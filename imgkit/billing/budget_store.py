@@ -153,7 +153,11 @@ class BudgetStore:
             return self._database
         self._database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         connection = sqlite3.connect(self._database, timeout=LOCK_TIMEOUT_S, isolation_level=None)
-        connection.execute("PRAGMA synchronous = FULL")
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _owner_name(self) -> str:

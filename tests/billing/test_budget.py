@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -180,6 +181,36 @@ def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(imgkit.ConfigurationError, match="Cannot read or write"):
         Budget(1, tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize("content", [b"no database" * 100, b""])
+def test_a_failure_leaves_no_open_file(tmp_path: Path, content: bytes) -> None:
+    """Closes a broken file at once, even while the errors about it are alive."""
+    budget = Budget(1, tmp_path)
+    (tmp_path / FILE).write_bytes(content)
+    before = len(os.listdir("/dev/fd"))
+    errors = []
+    for _ in range(3):
+        with pytest.raises(imgkit.ConfigurationError) as caught:
+            budget.reserve(build_estimate("0.5"))
+        errors.append(caught)
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_the_folder_is_private(tmp_path: Path) -> None:
+    """Creates the folder of a budget for its user only."""
+    assert Budget(1, tmp_path / "state" / "budget").spent == 0
+    assert stat.S_IMODE((tmp_path / "state" / "budget").stat().st_mode) == 0o700
+
+
+def test_the_memory_of_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked child counts the reservations of its parent as reserved."""
+    budget = Budget(1)
+    budget.reserve(build_estimate("0.25"))
+    parent = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    budget.reserve(build_estimate("0.5"))
+    assert list_amounts(budget) == (0, Decimal("0.75"), 0, 0)
 
 
 def test_amounts_are_exact_and_rounded_up(place: Path | None) -> None:

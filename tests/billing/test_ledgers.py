@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import imgkit
+from imgkit.plugins.events import Sent
 from tests.support.pictures import answer, encoded, noise, picture
 from tests.support.wire_server import WireServer, drop, hang, reply
 
@@ -215,6 +216,26 @@ def test_a_cancelled_call_is_kept(http_backend: str) -> None:
     with WireServer(hang) as server:
         asyncio.run(main(server))
     assert book.log == [("reserve", 1), ("keep", "GeneratorExit", None)]
+
+
+def test_an_interrupted_call_that_was_not_sent_is_closed() -> None:
+    """Closes the reservation of a call that ends between its reservation and its request."""
+
+    class Interrupting(LedgerLog):
+        @imgkit.hookimpl
+        def imgkit_on_event(self, event: Any) -> None:
+            if isinstance(event, Sent):
+                raise KeyboardInterrupt
+
+    book = Interrupting()
+    with (
+        imgkit.ImageService(
+            "requests", base_url="http://127.0.0.1:1/v1", plugins=[book], **SETTINGS
+        ) as service,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        service.create_image("a fox")
+    assert book.log == [("reserve", 1), ("close",)]
 
 
 def test_a_bad_ledger_is_refused() -> None:
