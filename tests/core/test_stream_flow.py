@@ -235,6 +235,38 @@ def test_models_that_do_not_stream(model: str, arguments: dict[str, Any], proble
         next(events)
 
 
+OWN_RULES: dict[str, Any] = {
+    "hosts": ["compatible"],
+    "rules": {
+        "one": {"field": "n", "most": 1, "sure": True},
+        "whole": {"field": "partial_images", "most": 0, "sure": True},
+    },
+    "models": [{"id": "mine", "rules": ["one", "whole"]}],
+}
+
+
+def test_missing_values_count_as_the_least() -> None:
+    """Sends a stream without numbers to a model that makes one image and no partial images."""
+    settings: dict[str, Any] = {"base_url": "http://127.0.0.1:1/v1", "model": "mine", "models": OWN_RULES}
+    with imgkit.ImageService("requests", **settings) as service:
+        assert isinstance(advance(build_flow(service), None), SendRequest)
+        for wrong in ({"n": 2}, {"partial_images": 1}):
+            with pytest.raises(imgkit.InvalidRequestError, match=next(iter(wrong))):
+                advance(build_flow(service, **wrong), None)
+
+
+def test_an_error_event_without_its_end(service: Any) -> None:
+    """Raises the error of an event that lacks only its blank line."""
+    flow = build_flow(service)
+    refused = event({"error": {"message": "Not this.", "code": "content_policy_violation"}})
+    effect = advance(flow, None)
+    for news in (EVENTS, refused[:-1]):
+        effect = advance(flow, news)
+        assert effect == ReadChunk()
+    with pytest.raises(imgkit.ModerationBlockedError, match="Not this"):
+        advance(flow, b"")
+
+
 def test_wrong_keywords(service: Any) -> None:
     """Refuses unknown keywords when the call is made, with the nearest real name."""
     with pytest.raises(imgkit.InvalidRequestError, match="did you mean 'partial_images'"):

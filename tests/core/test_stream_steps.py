@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import imgkit
+from imgkit.plugins.events import Cancelled
 from imgkit.runtime.flow import EmitEvent, Finished, ReadChunk, RunBlocking, SendRequest, advance
 from imgkit.testing.samples import png
 from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.transfer import Transfer
 from tests.support.event_streams import completed, partial
+from tests.support.pictures import encoded
 
 SKETCH, WHOLE = png(2), png(1)
 HEAD = Head(200, {"content-type": "text/event-stream"})
@@ -151,3 +154,25 @@ def test_left_at_every_step(tmp_path: Path, count: int) -> None:
         if isinstance(effect, Finished):
             break
     assert seen == {SendRequest, ReadChunk, RunBlocking, EmitEvent, Finished}
+
+
+@pytest.mark.parametrize(
+    "body", [json.dumps({"data": [{"b64_json": encoded(WHOLE)}]}).encode(), b"hello\n" + completed(WHOLE)]
+)
+def test_left_after_a_whole_reply(body: bytes) -> None:
+    """Tells observers that the outcome is known once a reply without announced events is whole."""
+    seen: list[Any] = []
+
+    class Spy:
+        @imgkit.hookimpl
+        def imgkit_on_event(self, event: Any) -> None:
+            seen.append(event)
+
+    with imgkit.ImageService(CutBackend(), base_url="http://127.0.0.1:9/v1", plugins=[Spy()]) as service:
+        flow = service.stream_image("a fox", n=2)._flow
+        assert isinstance(advance(flow, None), SendRequest)
+        for news in (Head(200, {"content-type": "application/json"}), body):
+            assert isinstance(advance(flow, news), ReadChunk)
+        assert isinstance(advance(flow, b""), EmitEvent)
+        flow.close()
+    assert seen[-1] == Cancelled(maybe_billed=False)
