@@ -204,7 +204,7 @@ def explain_violation(rule: Rule, value: Any) -> str | None:
         near = f"; the nearest is {_find_nearest(size, rule.allowed)}" if size else ""
         return f"takes {_format_choices(rule.allowed)}{when}, not {value!r}{why}{near}"
     if (rule.most is not None and value > rule.most) or (rule.least is not None and value < rule.least):
-        return f"takes {rule.least or 0:g} to {rule.most or math.inf:g}{when}, not {value}{why}"
+        return f"takes {_format_range(rule)}{when}, not {value}{why}"
     if rule.longest is not None and len(value) > rule.longest:
         return f"takes at most {rule.longest} characters, not {len(value)}{why}: shorten it"
     size = _parse_size(value) if rule.grid else None
@@ -222,7 +222,7 @@ def describe_rule(rule: Rule) -> str:
     if rule.allowed:
         parts.append(_format_choices(rule.allowed, quoted=False))
     if rule.most is not None or rule.least is not None:
-        parts.append(f"{rule.least or 0:g} to {rule.most or math.inf:g}")
+        parts.append(_format_range(rule))
     if rule.longest is not None:
         parts.append(f"up to {rule.longest} characters")
     if rule.grid is not None:
@@ -233,6 +233,11 @@ def describe_rule(rule: Rule) -> str:
     )
     why = f" ({rule.why})" if rule.why else ""
     return "; ".join(parts) + (f" with {when}" if when else "") + why + ("" if rule.sure else "; doubtful")
+
+
+def _format_range(rule: Rule) -> str:
+    least = rule.least or 0
+    return f"{least:g} or more" if rule.most is None else f"{least:g} to {rule.most:g}"
 
 
 def max_value(field: str, request: ImageRequest, model: Model, catalogue: Catalogue) -> int | None:

@@ -12,7 +12,7 @@ import imgkit
 from imgkit import CachePlugin
 from imgkit.cache.folder import FolderStore
 from imgkit.cache.memory import MemoryStore
-from imgkit.core.cache_entries import from_failure, to_entry, to_failure
+from imgkit.core.cache_entries import from_failure, is_whole, to_entry, to_failure
 from imgkit.plugins.events import CacheHit, Sent, Succeeded
 from imgkit.plugins.protocols import Failure
 from imgkit.providers.base import DecodedImage, DecodedImages
@@ -220,6 +220,14 @@ def test_does_not_store_damaged_replies(flavor: Any, http_backend: str, store: A
         assert server.posts == 3
     assert [one.meta.cached for one in replies] == [False, False, False, True]
     assert ["not kept" in " ".join(one.warnings) for one in replies] == [True, True, False, False]
+
+
+def test_only_whole_images_make_an_entry() -> None:
+    """Takes an image that is cut off for damaged, whether or not its provider says so."""
+    whole = DecodedImage(data=noise(1))
+    assert is_whole(DecodedImages(pictures=(whole, whole)))
+    for damaged in (noise(1)[:-50], b"", None):
+        assert not is_whole(DecodedImages(pictures=(whole, DecodedImage(data=damaged))))
 
 
 def test_stores_downloaded_images_without_urls(flavor: Any, http_backend: str, tmp_path: Path) -> None:

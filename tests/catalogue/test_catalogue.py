@@ -325,7 +325,9 @@ def test_emulated_variations_lose_no_field() -> None:
     """Variations have no field that edits lack."""
     assert set(field_names(CreateImageVariationRequest)) <= set(field_names(CreateImageEditRequest))
     assert dataclasses.is_dataclass(CreateImageVariationRequest)
-    assert explain_violation(Rule(name="r", field="n", most=3), 4) is not None
+    assert explain_violation(Rule(name="r", field="n", most=3), 4) == "takes 0 to 3, not 4"
+    assert explain_violation(Rule(name="r", field="n", most=0), 1) == "takes 0 to 0, not 1"
+    assert explain_violation(Rule(name="r", field="n", least=3), 1) == "takes 3 or more, not 1"
     assert png()
 
 
