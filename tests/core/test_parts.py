@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ import imgkit
 from imgkit import CachePlugin, ImageService
 from imgkit.billing.spool import Spool
 from imgkit.cache.memory import MemoryStore
+from imgkit.core import send
 from imgkit.core.operations import OperationFlows
 from imgkit.core.part_gate import PartGate
 from imgkit.core.pipeline import most_serious_error
@@ -22,15 +25,17 @@ from imgkit.errors import (
     NotSentError,
     OutcomeUnknownError,
     RateLimitError,
+    ServerError,
     ServiceClosedError,
 )
-from imgkit.runtime.flow import EffectFailed, Finished, ReadChunk, RunParallel, SendRequest, advance
+from imgkit.runtime.flow import EffectFailed, Finished, ReadChunk, RunParallel, SendRequest, Sleep, advance
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import Line, WireServer, drop, reply
 from imgkit.wire.messages import Head
 from tests.support.official import official
 
 KEY = "sk-test-0123456789"
+OUTAGE = b'{"error": {"message": "Overloaded.", "type": "server_error"}}'
 
 
 def reply_with_n(line: Line) -> None:
@@ -241,3 +246,43 @@ def test_a_refused_prompt_stops_the_parts(stage: str | None, stops: bool) -> Non
     gate = PartGate()
     gate.close(ModerationBlockedError("No.", status=400, stage=stage))
     assert gate.is_closed == stops
+
+
+def test_a_second_failure_in_a_row_is_an_outage() -> None:
+    """Stops the parts once the server has failed twice in a row and a part gives up."""
+    gate = PartGate()
+    gate.close(ServerError("Down.", status=500))
+    assert not gate.is_closed
+    gate.note_success()
+    assert gate.claim_retry("a part")
+    gate.close(ServerError("Down.", status=500))
+    assert gate.is_closed
+
+
+def test_a_waiting_part_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets another part repeat its request when the part that probed the server ends without a success."""
+    now = time.monotonic()
+    monkeypatch.setattr(send, "time", SimpleNamespace(monotonic=lambda: now))
+    with ImageService("requests", base_url="http://127.0.0.1:1/v1", retry=True) as service:
+        flow = OperationFlows(service._core).create_image("a fox", n=12)
+        effect = advance(flow, None)
+        assert isinstance(effect, RunParallel)
+        for part in effect.flows:
+            assert isinstance(advance(part, None), SendRequest)
+            assert advance(part, Head(500, {})) == ReadChunk()
+            assert advance(part, OUTAGE) == ReadChunk()
+            assert isinstance(advance(part, b""), Sleep)
+        probe, waiting = effect.flows
+        step: Any = Sleep(0.05)
+        while isinstance(step, Sleep):
+            now += step.wait_s
+            step = advance(probe, None)
+        assert isinstance(step, SendRequest)
+        now += 0.05
+        assert isinstance(advance(waiting, None), Sleep)
+        with pytest.raises(OutcomeUnknownError):
+            advance(probe, EffectFailed(OutcomeUnknownError("The connection broke.")))
+        now += 0.05
+        assert isinstance(advance(waiting, None), SendRequest)
+        waiting.close()
+        flow.close()
