@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 import time
 from typing import Any
@@ -245,3 +246,18 @@ def test_a_closed_watchdog_starts_no_transfer() -> None:
     watchdog.close()
     with pytest.raises(imgkit.ServiceClosedError, match="closed while the call ran"):
         watchdog.watch(DriverTransfer(5, 5, 5))
+
+
+def test_a_forked_watchdog_closes_its_copies() -> None:
+    """A forked child holds no descriptor of a request that its parent sends."""
+    ours, theirs = socket.socketpair()
+    watchdog, transfer = Watchdog(), DriverTransfer(5, 5, 5)
+    with theirs:
+        with ours:
+            transfer.watch_socket(ours)
+        watchdog._active.add(transfer)
+        watchdog.after_fork()
+        theirs.settimeout(1)
+        assert theirs.recv(1) == b""
+    watchdog.close()
+    assert not transfer.aborted

@@ -58,6 +58,21 @@ def test_the_official_host_gets_an_edit(flavor: Any, http_backend: str) -> None:
     assert warning.endswith("; imgkit asked for an edit instead.")
 
 
+def test_an_emulated_call_starts_once() -> None:
+    """Tells observers of one start and of both requests, if an edit stands in for a variation."""
+    kinds: list[str] = []
+
+    class Spy:
+        @imgkit.hookimpl
+        def imgkit_on_event(self, event: Any) -> None:
+            kinds.append(type(event).__name__)
+
+    server, _ = build_server(MISSING)
+    with server, imgkit.ImageService("requests", base_url=server.base_url, plugins=[Spy()]) as service:
+        service.create_image_variation(png())
+    assert [kind for kind in kinds if kind in ("Started", "Sent")] == ["Started", "Sent", "Sent"]
+
+
 @pytest.mark.parametrize("status", [404, 405])
 def test_compatible_servers_are_tried_first(flavor: Any, http_backend: str, status: int) -> None:
     """Emulates a variation with a warning after a 404 or 405, which cost nothing."""

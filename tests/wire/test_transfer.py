@@ -36,6 +36,18 @@ def test_an_abort_shuts_a_watched_socket_down(form: str) -> None:
         transfer.release()
 
 
+def test_a_socket_that_connects_after_the_abort() -> None:
+    """Shuts it down at once, although its owner still holds it."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transfer = DriverTransfer(5, 5, 5)
+        transfer.abort()
+        with pytest.raises(TimeoutError):
+            transfer.watch_socket(ours)
+        theirs.settimeout(1)
+        assert theirs.recv(1) == b""
+
+
 def test_a_connection_without_a_socket() -> None:
     """Libraries return None for it; there is nothing to watch."""
     transfer = DriverTransfer(5, 5, 5)
