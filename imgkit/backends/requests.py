@@ -177,8 +177,6 @@ class _RequestsReply:
         # read1 returns the available bytes; read would wait until its buffer is full.
         """Return the next chunk as soon as it arrives; b"" at the end."""
         chunk: bytes = self._raw.read1(READ_BYTES)
-        if not chunk:
-            self._raw.release_conn()
         return chunk
 
     def close(self) -> None:

@@ -187,7 +187,6 @@ class DriverTransfer(Transfer):
         with self._lock:
             self._abort_callbacks.clear()
             self.close_after_fork()
-            self._handles.clear()
 
     def close_after_fork(self) -> None:
         """Close the duplicated descriptors. A forked child calls this; its parent keeps its own."""

@@ -171,6 +171,27 @@ def test_rebuilds_lost_or_broken_index(tmp_path: Path) -> None:
         assert row.prompt.startswith("a fox")
 
 
+def test_an_index_that_cannot_be_opened(tmp_path: Path) -> None:
+    """Reports an index that is no file as such, and deletes no folder in its place."""
+    store = FolderStore(tmp_path)
+    (tmp_path / "v2/index.sqlite3").mkdir()
+    for use in (store.index.rows, store.index.rebuild):
+        with pytest.raises(OSError, match="cannot be used"):
+            use()
+    assert (tmp_path / "v2/index.sqlite3").is_dir()
+
+
+def test_two_processes_make_a_folder_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores an entry whose folder another process makes at the same moment."""
+    store = FolderStore(tmp_path)
+    lease = expect_lease(store.try_lease(KEY))
+    (tmp_path / "v2/entries" / KEY[:2]).mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", lambda path, **options: False)
+        store.commit(lease, make_entry())
+    expect_hit(store.try_lease(KEY))
+
+
 def test_prunes_by_size_and_age(tmp_path: Path) -> None:
     """Removes the least recently used entries first, and no leased entry."""
     now = time.time()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import socket
 import ssl
 from typing import Any
 
@@ -16,6 +17,7 @@ from imgkit.core.operations import OperationFlows
 from imgkit.images.image import Image
 from imgkit.images.sources import UrlSource
 from imgkit.runtime.flow import SendRequest, advance
+from imgkit.testing.wire_server import CA_FILE
 from tests.support.pictures import picture
 from tests.support.wire_server import Script, WireServer, drip, head, reply
 
@@ -243,10 +245,8 @@ def test_a_proxy_limits_downloads_to_the_own_origin(flavor: Any, http_backend: s
     assert len(proxy.lines) == 1
 
 
-def test_the_resolved_address_decides(monkeypatch: Any, flavor: Any, http_backend: str) -> None:
-    """Checks the address that a host name resolves to, not the name."""
-    import socket
-
+def resolve_cdn_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the name cdn.example lead to this machine."""
     real = socket.getaddrinfo
 
     def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:
@@ -254,11 +254,36 @@ def test_the_resolved_address_decides(monkeypatch: Any, flavor: Any, http_backen
         return real("127.0.0.1" if name == "cdn.example" else host, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+
+def test_the_resolved_address_decides(monkeypatch: Any, flavor: Any, http_backend: str) -> None:
+    """Checks the address that a host name resolves to, not the name."""
+    resolve_cdn_to_this_machine(monkeypatch)
     with (
         WireServer(reply_with_url("https://cdn.example/x.png")) as server,
         pytest.raises(imgkit.DownloadBlockedError, match="public internet"),
     ):
         create_and_download(flavor, http_backend, server)
+
+
+def test_a_public_address_is_dialed(flavor: Any, http_backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks the address of a peer, and dials it if it is public."""
+    checked = set()
+
+    def check(address: str) -> bool:
+        checked.add(address)
+        return True
+
+    for module in ("aiohttp", "dialing"):
+        monkeypatch.setattr(f"imgkit.backends.{module}.is_public", check)
+    resolve_cdn_to_this_machine(monkeypatch)
+    with WireServer(lambda line: reply_with_url(url)(line), tls=True) as server:
+        url = f"https://cdn.example:{server.port}/x.png"
+        base_url = f"https://127.0.0.1:{server.port}/v1"
+        with pytest.raises(imgkit.DownloadError, match="could not be fetched"):
+            create_and_download(flavor, http_backend, server, base_url=base_url, ca=CA_FILE)
+    assert checked == {"127.0.0.1"}
+    assert server.accepted == 2
 
 
 def test_an_input_at_a_url_is_downloaded(flavor: Any) -> None:

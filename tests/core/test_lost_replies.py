@@ -20,7 +20,8 @@ from imgkit.cache import flights
 from imgkit.cache.folder import FolderStore
 from imgkit.core.cached_send import _try_lease
 from imgkit.core.operations import OperationFlows
-from imgkit.default_plugins.spool import open_spool
+from imgkit.core.recovery import find_lost_reply
+from imgkit.default_plugins.spool import SpoolLedger, open_spool
 from imgkit.plugins.protocols import Busy, Entry, Failure, Hit
 from imgkit.plugins.resources import Resource
 from imgkit.plugins.table import PluginSource
@@ -302,3 +303,17 @@ def test_an_entry_that_arrives_meanwhile_outweighs_the_failure_of_the_store(tmp_
     found = _try_lease(Resource(PluginSource("a test"), store), "a1", None, "someone", flight)
     flight.leave()
     assert found == Hit(entry)
+
+
+def test_a_lost_reply_without_facts(tmp_path: Path) -> None:
+    """A whole reply counts as a success, also if a crash of the machine has taken the facts beside it."""
+    spool = open_spool(tmp_path)
+    record = spool.new("0123456789ab-1", {"status": 200, "request_id": "req_1"})
+    record.write("reply", json.dumps(BODY).encode())
+    record.keep("x")
+    (record.folder / "call.json").unlink()
+    ledger = Resource[Any](PluginSource("a test"), SpoolLedger(spool, None))
+    lost = find_lost_reply([ledger], "0123456789abcdef-1")
+    assert (lost.head.status, lost.head.request_id) == (200, None)
+    assert lost.decoded is not None
+    assert lost.decoded.pictures[0].data == noise(1)
