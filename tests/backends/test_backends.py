@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import socket
+import threading
 import time
+import warnings
 from typing import Any
 
 import pytest
 
 import imgkit
+from imgkit.backends.aiohttp import AiohttpBackend, _abandoned_connectors
 from imgkit.plugins import Retrying
+from imgkit.wire.messages import BackendOptions, BytesBody, HttpRequest
+from imgkit.wire.transfer import DriverTransfer, Transfer
 from tests.support.pictures import answer, encoded, picture
 from tests.support.wire_server import Line, Script, WireServer, drip, drop, hang, head, raw, reply, reset
 
@@ -325,3 +332,86 @@ def test_early_error_during_upload(flavor: Any, http_backend: str, tmp_path: Any
     with WireServer(reject_early, read_first=False) as server, pytest.raises(imgkit.AuthenticationError):
         settings = {"backend": http_backend, "base_url": server.base_url}
         flavor.run(lambda service: service.create_image_edit(path, "blue"), **settings)
+
+
+def test_connections_are_kept_alive(flavor: Any, http_backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the system probe a silent connection, so that a lost peer does not go unseen."""
+    seen: list[int] = []
+    watch = Transfer.watch_socket
+
+    def look(transfer: Transfer, sock: Any) -> None:
+        seen.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        watch(transfer, sock)
+
+    monkeypatch.setattr(Transfer, "watch_socket", look)
+    with WireServer(OK) as server:
+        create_image(flavor, server, http_backend)
+    assert seen
+    assert all(seen)
+
+
+class KeptConnection:
+    """A server script that replies on a connection until the client hangs up."""
+
+    def __init__(self) -> None:
+        self.left = threading.Event()
+
+    def __call__(self, line: Any) -> None:
+        body = json.dumps(answer()).encode()
+        while True:
+            line.send(head(200, {"content-length": str(len(body))}) + body)
+            if not line.read_request():
+                self.left.set()
+                return
+
+
+async def send_request(backend: AiohttpBackend, url: str) -> None:
+    """Send a request with the backend itself and read its reply."""
+    transfer = DriverTransfer(5, 5, 5)
+    reply = await backend.open(HttpRequest("POST", url, {}, BytesBody(b"{}")), transfer)
+    while await reply.read():
+        pass
+    reply.close()
+    transfer.release()
+
+
+async def close_abandoned_connectors() -> None:
+    """Close the connectors that aiohttp must not close by itself: this process goes on."""
+    while _abandoned_connectors:
+        connector: Any = _abandoned_connectors.pop()
+        await connector.close()
+    await asyncio.sleep(0.01)
+
+
+def test_a_dropped_backend_hangs_up() -> None:
+    """Ends the idle connections of an aiohttp backend that nobody has closed."""
+    script = KeptConnection()
+
+    async def main(url: str) -> bool:
+        backend = AiohttpBackend(BackendOptions(reuse_connections=True))
+        await send_request(backend, url)
+        del backend
+        gc.collect()
+        is_left = script.left.wait(1)
+        await close_abandoned_connectors()
+        return is_left
+
+    with WireServer(script) as server:
+        assert asyncio.run(main(f"{server.base_url}/images/generations"))
+
+
+def test_a_forked_session_is_silent() -> None:
+    """A forked child drops the sessions of its parent without a word of aiohttp."""
+
+    async def main(url: str) -> None:
+        backend = AiohttpBackend(BackendOptions())
+        await send_request(backend, url)
+        with warnings.catch_warnings(record=True) as problems:
+            warnings.simplefilter("always")
+            backend.after_fork()
+            gc.collect()
+        assert problems == []
+        await close_abandoned_connectors()
+
+    with WireServer(OK) as server:
+        asyncio.run(main(f"{server.base_url}/images/generations"))

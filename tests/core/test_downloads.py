@@ -16,7 +16,7 @@ from imgkit.backends import Head
 from imgkit.core.operations import OperationFlows
 from imgkit.images.image import Image
 from imgkit.images.sources import UrlSource
-from imgkit.runtime.flow import SendRequest, advance
+from imgkit.runtime.flow import Finished, ReadChunk, SendRequest, advance
 from imgkit.testing.wire_server import CA_FILE
 from tests.support.pictures import picture
 from tests.support.wire_server import Script, WireServer, drip, head, reply
@@ -358,6 +358,23 @@ def test_a_public_server_does_not_redirect_to_this_machine() -> None:
     assert isinstance(advance(flow, None), SendRequest)
     with pytest.raises(imgkit.DownloadBlockedError):
         advance(flow, Head(302, {"location": "http://127.0.0.1:9000/secret"}))
+
+
+def test_an_image_of_exactly_the_largest_size() -> None:
+    """Reads an image whose length is the limit, and none that is longer by a byte."""
+    image, url = picture(), "https://cdn.example/1.png"
+    for limit in (len(image), len(image) - 1):
+        for headers in ({"content-length": str(len(image))}, {}):
+            flow = start_download(url, max_download_bytes=limit)
+            assert isinstance(advance(flow, None), SendRequest)
+            if limit == len(image):
+                for news in (Head(200, headers), image):
+                    assert isinstance(advance(flow, news), ReadChunk)
+                assert isinstance(advance(flow, b""), Finished)
+                continue
+            with pytest.raises(imgkit.DownloadError, match="exceeds"):
+                advance(flow, Head(200, headers))
+                advance(flow, image)
 
 
 PORTS: list[tuple[str, list[str], bool | None]] = [
