@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 import imgkit
-from imgkit.billing import spool_record
 from imgkit.billing.spool import Spool
 from imgkit.billing.spool_record import SpooledReply
 from imgkit.core.recovery import recover
 from imgkit.default_plugins.spool import SpoolPlugin, open_spool
+from imgkit.files import write_all
 from imgkit.images.saving import SavePlan
 from imgkit.providers.openai import OpenAIProvider
 from tests.support.pictures import encoded, picture
@@ -327,12 +327,11 @@ def test_a_full_disk_costs_a_warning(
 ) -> None:
     """Warns of a reply that the disk rejects, delivers its images and leaves no running record."""
     writes = itertools.count(1)
-    write = spool_record.write_all
 
     def write_some(descriptor: int, data: bytes) -> None:
-        (write if next(writes) < full_at else refuse_write)(descriptor, data)
+        (write_all if next(writes) < full_at else refuse_write)(descriptor, data)
 
-    monkeypatch.setattr(spool_record, "write_all", write_some)
+    monkeypatch.setattr("imgkit.billing.spool_record.write_all", write_some)
     with WireServer(reply(200, BIG)) as server:
         response = create(flavor, server, "requests", tmp_path)
     assert [image.data for image in response] == [FIRST, SECOND]
