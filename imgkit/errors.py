@@ -261,7 +261,8 @@ class OutcomeUnknownError(TransportError, ReceivedReply):
 
     Attributes:
         maybe_billed: always True.
-        request_id, spool_path, images, body: see `ReceivedReply`. ``request_id`` needs a reply's head.
+        request_id, spool_path, images, body: see `ReceivedReply`. ``request_id`` needs a reply's head. With
+            a ``status``, the body is as in `ApiError`.
         status: the HTTP status of a reply that does not prove that nothing was billed.
         retry_after_s: seconds to wait as the server asked, None where it did not ask.
         should_retry: the server's ``x-should-retry`` header, None without that header.
@@ -297,7 +298,9 @@ class ApiError(ImgkitError, ReceivedReply):
 
     Attributes:
         status: HTTP status.
-        code, type, param: the fields of the API's error, None where it did not set them.
+        code, type, param: the fields of the API's error, None where it did not set them. The code of an
+            error within the error counts: gateways wrap the API's own.
+        body: the first 16 KiB of the reply, without secrets and images; b"" where imgkit sent nothing.
         request_id, spool_path, images: see `ReceivedReply`. Only a stream has the last two.
         retry_after_s: seconds to wait as the server asked, None where it did not ask.
         should_retry: the server's ``x-should-retry`` header, None without that header.

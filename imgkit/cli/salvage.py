@@ -59,6 +59,8 @@ def save_url(image: Image, folder: Path) -> Path | None:
 
 def _list_paid_data(error: ImgkitError) -> list[tuple[str, bytes, str]]:
     """Return a name, the bytes and a file suffix for each piece of data."""
+    if isinstance(error, OutcomeUnknownError) and error.status is not None:
+        return []  # an error reply, which holds no image
     if isinstance(error, UnreadableReplyError | OutcomeUnknownError):
         return [("The received data", error.body, ".bin")] if error.body else []
     if not isinstance(error, SaveError):

@@ -9,6 +9,7 @@ from typing import TypeGuard, TypeVar
 
 from imgkit.core.context import CallContext
 from imgkit.core.cut_replies import decode_mended
+from imgkit.core.provider_calls import call_decode
 from imgkit.core.sent_secrets import clean_images
 from imgkit.core.stream_collector import Collector, ResultCollector
 from imgkit.errors import (
@@ -20,7 +21,7 @@ from imgkit.errors import (
 )
 from imgkit.images.part_files import PartFiles
 from imgkit.plugins.events import Progress
-from imgkit.providers.base import DecodedImages, StreamingProvider
+from imgkit.providers.base import DecodedImages, DecodedPartialImage, StreamingProvider
 from imgkit.redact import scrub
 from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, run_blocking
 from imgkit.wire.event_body import EventReply, is_event_reply, split_events
@@ -218,9 +219,13 @@ class _EventReader:
         """Hand on the images of a plain JSON reply."""
         core = self._context.core
         self._context.in_flight = False
-        decoded = yield from self._decode(
-            lambda reply: core.provider.decode(self._head, reply, core.target, self._secrets.secrets), reply
-        )
+        secrets = self._secrets.secrets
+
+        def decode(reply: JsonReply) -> DecodedImages:
+            method = partial(core.provider.decode, self._head, reply, core.target, secrets)
+            return call_decode(core, "decode", method, self._head, reply, secrets)
+
+        decoded = yield from self._decode(decode, reply)
         yield from self._collector.handle(self._head, clean_images(decoded, self._secrets))
 
     def handle_event_text(self, reply: JsonReply) -> Flow[ImgkitError | None]:
@@ -271,12 +276,14 @@ class _EventReader:
         )
 
     def _hand_on(self, event: JsonReply) -> Flow[None]:
-        target = self._context.core.target
+        core, head, secrets = self._context.core, self._head, self._secrets.secrets
+
+        def decode(event: JsonReply) -> DecodedImages | DecodedPartialImage | None:
+            method = partial(self._provider.decode_event, head, event, core.target, secrets)
+            return call_decode(core, "decode_event", method, head, event, secrets)
+
         try:
-            decoded = yield from self._decode(
-                lambda event: self._provider.decode_event(self._head, event, target, self._secrets.secrets),
-                event,
-            )
+            decoded = yield from self._decode(decode, event)
         except UnreadableReplyError as error:
             if event.has_images or _is_json(event):
                 raise

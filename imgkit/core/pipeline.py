@@ -17,6 +17,7 @@ from imgkit.catalogue.rules import check_inputs, check_request, max_value
 from imgkit.core.context import CallContext, FetchedImages
 from imgkit.core.core import Core
 from imgkit.core.part_gate import PartGate, is_fatal
+from imgkit.core.provider_calls import call_before_sending
 from imgkit.core.responses import build_response, ensure_downloaded, merge_responses, with_warnings
 from imgkit.core.send import send_with_retries
 from imgkit.errors import (
@@ -88,7 +89,7 @@ def dispatch(context: CallContext, request: ImageRequest) -> Flow[DispatchResult
             result = yield from send_split(context, request, inputs, limit)
         else:
             started = time.monotonic()
-            fetched = yield from fetch_images(context, core.provider.encode(request, inputs, core.target))
+            fetched = yield from fetch_images(context, encode_request(core, request, inputs))
             response = build_response(context, request, inputs, fetched, started)
             result = DispatchResult(response, ((context, response),))
     return result._replace(response=with_warnings(result.response, warnings)) if warnings else result
@@ -111,8 +112,17 @@ def validate_for_model(
     request, warnings = check_request(
         request, model, core.catalogue, core.on_unsupported, date.today(), stream_values
     )
-    core.provider.check(request, core.target)
+    call_before_sending(core, "check", partial(core.provider.check, request, core.target))
     return request, model, warnings
+
+
+def encode_request(core: Core, request: ImageRequest, inputs: OpenedInputs) -> HttpRequest:
+    """Return the HTTP request of the provider.
+
+    Raises:
+        ImgkitError: the provider refuses the request, or failed; nothing was sent.
+    """
+    return call_before_sending(core, "encode", partial(core.provider.encode, request, inputs, core.target))
 
 
 @contextmanager
@@ -236,7 +246,7 @@ def _send_part(
     part.request = request
     with part.cleanup:
         try:
-            fetched = yield from fetch_images(part, core.provider.encode(request, inputs, core.target))
+            fetched = yield from fetch_images(part, encode_request(core, request, inputs))
         except ImgkitError as error:
             gate.close(error)
             raise

@@ -10,6 +10,7 @@ from datetime import date
 from email.utils import parsedate_to_datetime
 
 from imgkit.core.core import Core
+from imgkit.core.provider_calls import to_reply_error
 from imgkit.core.send import authenticate
 from imgkit.core.sent_secrets import collect_secrets
 from imgkit.errors import ConfigurationError, ImgkitError, UnreadableReplyError
@@ -114,7 +115,7 @@ def probe_host(core: Core) -> Flow[Probe]:
         body = yield from _read_body(head.status, secrets)
         probe = replace(probe, elapsed_s=time.monotonic() - started)
         if not 200 <= head.status < 300:
-            raise core.provider.error(head, body, secrets.secrets)
+            raise to_reply_error(core, head, body, secrets.secrets)
         probe = replace(probe, organization=organization if organization.reveal() else None)
         return replace(probe, models=_parse_models(head.status, body))
     except ImgkitError as error:

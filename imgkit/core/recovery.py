@@ -196,7 +196,7 @@ def _decode_record(record: SpooledReply) -> _DecodedRecord:
                 return _decode_events(provider, head, target, split_events(text, provider.base64_keys), parts)
         decoded = provider.decode(head, _SpooledBody(text, parts), target)
         return _DecodedRecord(decoded, _list_images(parts), whole=True)
-    except ImgkitError:
+    except Exception:  # a provider's bug must not hide the images
         return _DecodedRecord(None, tuple(find_images(text, parts)), whole=False)
 
 
@@ -216,7 +216,7 @@ def _decode_events(
     for event in events:
         try:
             decoded = provider.decode_event(head, event, target)
-        except ImgkitError:
+        except Exception:  # a provider's bug must not hide the images
             cut += find_images(event.raw(), {})  # a longer image is among the parts
             continue
         if isinstance(decoded, DecodedPartialImage):

@@ -15,6 +15,7 @@ from imgkit.billing.reservations import ReservationGroup
 from imgkit.core.context import CallContext, FetchedImages
 from imgkit.core.cut_replies import attach_whole_images, decode_mended
 from imgkit.core.interception import needs_credentials
+from imgkit.core.provider_calls import call_decode, check_decoded, guard_decode, to_reply_error
 from imgkit.core.sent_secrets import clean_images, collect_secrets, refuse_secrets_in_texts
 from imgkit.errors import (
     ConflictError,
@@ -31,8 +32,7 @@ from imgkit.models import Attempt, ImagesResponse
 from imgkit.plugins.events import Call, FirstByte, Outcome, Progress, Retrying, Sent
 from imgkit.plugins.table import HookTable
 from imgkit.plugins.tokens import TokenNeeded
-from imgkit.providers.base import DecodedImages, Provider, StreamingProvider
-from imgkit.redact import Secret
+from imgkit.providers.base import DecodedImages, StreamingProvider
 from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, run_blocking, send_request, sleep
 from imgkit.wire.json_body import JsonReply, MemorySink
 from imgkit.wire.messages import BytesBody, Head, HttpRequest, announces_events, hash_body
@@ -160,7 +160,8 @@ def classify_failure(error: ImgkitError) -> FailureKind | None:
     if isinstance(error, NotSentError):
         return "unsent"
     if isinstance(error, RateLimitError):
-        return None if isinstance(error, QuotaExceededError) else "refused"
+        # A gateway that gave up may report a rate limit, too.
+        return None if isinstance(error, QuotaExceededError) or error.maybe_billed else "refused"
     if isinstance(error, ServerError):
         return "failed" if error.status >= 500 or error.should_retry else None
     if isinstance(error, ConflictError):
@@ -292,40 +293,41 @@ def read_response(context: CallContext, head: Head, secrets: SecretFilter) -> Fl
     reply = yield from read_body(context, head, secrets)
     context.in_flight = False
     if not is_success:
-        raise to_reply_error(core.provider, head, reply.raw(), secrets.secrets)
+        raise to_reply_error(core, head, reply.raw(), secrets.secrets)
     if reply.is_text and isinstance(core.provider, StreamingProvider):
         from imgkit.core.event_reader import decode_event_text
         from imgkit.wire.event_body import is_event_reply
 
         if is_event_reply(reply):
             return (yield from decode_event_text(core.provider, context, head, reply, secrets))
-    decode = partial(core.provider.decode, head, reply, core.target, secrets.secrets)
+    method = partial(core.provider.decode, head, reply, core.target, secrets.secrets)
     try:
         # Decoding looks at the images; with part files they are on disk, so it may block.
-        decoded = decode() if context.new_part_files is None else (yield from run_blocking(decode))
+        if context.new_part_files is not None:
+            decode = partial(call_decode, core, "decode", method, head, reply, secrets.secrets)
+            decoded = yield from run_blocking(decode)
+        else:
+            with guard_decode(core, "decode", head, reply, secrets.secrets):
+                decoded = method()
+                check_decoded(decoded)
     except EmptyResultError as error:
         error.body = error.body or reply.raw()
         raise
     except UnreadableReplyError as error:
         decoded = decode_mended(
             error,
-            lambda mended: core.provider.decode(head, mended, core.target, secrets.secrets),
+            lambda mended: call_decode(
+                core,
+                "decode",
+                partial(core.provider.decode, head, mended, core.target, secrets.secrets),
+                head,
+                mended,
+                secrets.secrets,
+            ),
             reply,
             core.provider.base64_keys,
         )
     return clean_images(decoded, secrets)
-
-
-def to_reply_error(provider: Provider, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
-    """Return the error for a reply outside 2xx: a 5xx is free only by the provider's rule."""
-    error = provider.error(head, body, secrets)
-    # A provider of another base class may lack the rule.
-    is_free = getattr(provider, "failure_is_free", None)
-    if head.status < 500 or error.maybe_billed or (is_free is not None and is_free(head, body)):
-        return error
-    from imgkit.providers.error_replies import error_from_reply
-
-    return error_from_reply(head, body, secrets, is_free=False)
 
 
 ReplyReader: TypeAlias = Callable[[CallContext, Head, SecretFilter], Flow[DecodedImages]]

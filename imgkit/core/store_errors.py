@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, urlsplit
 
-from imgkit.providers.error_replies import read_error_body
+from imgkit.providers.error_bodies import read_error_body
 
 MIN_QUERY_SECRET_LENGTH = 6
 """Shorter values of a query are not scrubbed from messages: they would blank out half of the text."""
@@ -15,8 +15,6 @@ MIN_QUERY_SECRET_LENGTH = 6
 _EXPIRED = re.compile(r"expired|not valid in the specified time frame", re.IGNORECASE)
 _DATE_FORMATS = ("%Y%m%dT%H%M%SZ", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%MZ", "%Y-%m-%d")
 _VENDORS = ("x-amz", "x-goog", "x-oss", "x-cos", "x-tos", "x-bce")
-# Azure appends the string to sign, others a request id and the time.
-_DETAILS = re.compile(r"String[- ]to[- ]sign|\bRequestId:|\bTime:", re.IGNORECASE)
 
 
 def read_reason(body: bytes) -> str:
@@ -33,18 +31,12 @@ def read_reason(body: bytes) -> str:
     """
     if b"\0" in body[:1024]:
         return ""
-    text = body.decode("utf-8", "replace")
-    code = _find_element(text, "Code")
-    message = _find_element(text, "Message")
-    if code or message:
-        detail = _find_element(text, "AuthenticationErrorDetail") or _find_element(text, "Details")
-        message = ". ".join(part.rstrip(". ") for part in (message, detail) if part)
-    else:
-        parsed = read_error_body(body)
-        code, message = parsed.code or "", parsed.message
-        if parsed.structured and not message:
-            message = " ".join(text.split())
-    return ": ".join(part for part in (code, message) if part)
+    parsed = read_error_body(body)
+    code, message = parsed.code or "", parsed.message
+    if parsed.structured and not message and not code:
+        message = " ".join(body.decode("utf-8", "replace").split())
+    page = "a web page" if parsed.is_page else ""
+    return ": ".join(part for part in (page, code, message) if part)
 
 
 def says_expired(reason: str) -> bool:
@@ -98,13 +90,6 @@ def find_query_secrets(url: str) -> tuple[str, ...]:
     secrets = {text for text in found if len(text) >= MIN_QUERY_SECRET_LENGTH}
     escaped = {html.escape(text) for text in secrets}
     return tuple(sorted(secrets | escaped, key=lambda text: (-len(text), text)))
-
-
-def _find_element(text: str, name: str) -> str:
-    """Return the text of the first XML element with this name, up to the details of the store."""
-    match = re.search(rf"<{name}>([^<]*)", text, re.IGNORECASE)
-    content = html.unescape(match[1]) if match else ""
-    return " ".join(_DETAILS.split(content)[0].split())
 
 
 def _parse_date(text: str) -> datetime | None:

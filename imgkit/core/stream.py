@@ -14,11 +14,13 @@ from imgkit.core.pipeline import (
     DispatchResult,
     attach_warnings_to_errors,
     check_guards,
+    encode_request,
     max_images_per_request,
     open_inputs,
     start_request,
     validate_for_model,
 )
+from imgkit.core.provider_calls import call_before_sending
 from imgkit.core.send import read_response
 from imgkit.core.stream_collector import StreamCollector
 from imgkit.core.stream_refusal import send_stream
@@ -70,11 +72,12 @@ def run_stream(
             yield from check_guards(context, request)
             inputs, input_warnings = yield from open_inputs(context, request, model)
             warnings += input_warnings
-            wire_request = provider.encode_stream(request, inputs, core.target, partial_images)
+            encode = partial(provider.encode_stream, request, inputs, core.target, partial_images)
+            wire_request = call_before_sending(core, "encode_stream", encode)
             start_request(context, request)
             collector = StreamCollector(context, request, inputs, plan, started, tuple(warnings))
             read = partial(_read_reply, provider, collector)
-            to_plain = partial(core.provider.encode, request, inputs, core.target)
+            to_plain = partial(encode_request, core, request, inputs)
             head = yield from send_stream(context, wire_request, to_plain, collector, read)
         response = collector.build_response(head)
         result = DispatchResult(response, ((context, response),))

@@ -20,6 +20,7 @@ class ErrorMeaning:
 
     Attributes:
         codes: matches replies with any of these codes.
+        types: matches replies of any of these types.
         statuses: matches replies with any of these HTTP statuses.
         param: matches replies about this parameter.
         says: matches replies whose message contains this expression.
@@ -32,23 +33,29 @@ class ErrorMeaning:
     error: type[errors.ApiError]
     source: str
     codes: frozenset[str] = frozenset()
+    types: frozenset[str] = frozenset()
     statuses: frozenset[int] = frozenset()
     param: str = ""
     says: re.Pattern[str] | None = None
     next: str = ""
     unconfirmed: bool = False
 
-    def is_match(self, status: int, codes: Iterable[str], param: str | None, message: str) -> bool:
+    def is_match(
+        self, status: int, codes: Iterable[str], param: str | None, message: str, type: str | None = None
+    ) -> bool:
         """Return whether all conditions match a reply."""
         return (
             (not self.codes or not self.codes.isdisjoint(codes))
+            and (not self.types or type in self.types)
             and (not self.statuses or status in self.statuses)
             and (not self.param or self.param == param)
             and (self.says is None or self.says.search(message) is not None)
         )
 
 
-def find_meaning(status: int, codes: Iterable[str], param: str | None, message: str) -> ErrorMeaning | None:
+def find_meaning(
+    status: int, codes: Iterable[str], param: str | None, message: str, type: str | None = None
+) -> ErrorMeaning | None:
     """Return the meaning of an error reply, None if the data has none.
 
     Args:
@@ -56,6 +63,7 @@ def find_meaning(status: int, codes: Iterable[str], param: str | None, message: 
         codes: the reply's own code, and the codes of inner errors.
         param: the parameter that the reply names.
         message: the reply's message.
+        type: the type of error that the reply names.
 
     Example:
         >>> meaning = find_meaning(429, ("insufficient_quota",), None, "")
@@ -65,7 +73,8 @@ def find_meaning(status: int, codes: Iterable[str], param: str | None, message: 
     code_list = tuple(codes)
     candidates = load_meanings()
     return next(
-        (meaning for meaning in candidates if meaning.is_match(status, code_list, param, message)), None
+        (meaning for meaning in candidates if meaning.is_match(status, code_list, param, message, type)),
+        None,
     )
 
 
@@ -77,6 +86,7 @@ def load_meanings() -> tuple[ErrorMeaning, ...]:
             error=getattr(errors, entry["error"]),
             source=entry["source"],
             codes=frozenset(entry.get("codes", ())),
+            types=frozenset(entry.get("types", ())),
             statuses=frozenset(entry.get("statuses", ())),
             param=entry.get("param", ""),
             says=re.compile(entry["says"], re.IGNORECASE | re.DOTALL) if "says" in entry else None,
@@ -85,6 +95,12 @@ def load_meanings() -> tuple[ErrorMeaning, ...]:
         )
         for entry in _load_data()["meanings"]
     )
+
+
+@cache
+def known_codes() -> frozenset[str]:
+    """Return all codes that have a meaning."""
+    return frozenset(code for meaning in load_meanings() for code in meaning.codes)
 
 
 def data_date() -> date:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
 from imgkit import errors
+from imgkit.providers.error_bodies import ErrorBody, read_error_body
 from imgkit.providers.error_codes import find_meaning
+from imgkit.providers.error_facts import find_categories, find_wait_s, trim_body
 from imgkit.redact import Secret, safe_url, scrub
 from imgkit.wire.headers import retry_after_s
 from imgkit.wire.json_values import parse_json
@@ -54,71 +54,23 @@ NEXT_STEP: dict[type[errors.ImgkitError], str] = {
     errors.ApiError: "See the provider's documentation for this status.",
 }
 
+PAGE_ORIGIN = "This is a web page of a proxy, a firewall or another server, and not the API's own reply."
+PAGE_STEPS: dict[type[errors.ImgkitError], str] = {
+    errors.AuthenticationError: "Check base_url, and whether your proxy asks for a login.",
+    errors.BadRequestError: "Check base_url and your proxy. If the page says that the request is too large, "
+    "send smaller images.",
+    errors.EndpointRetiredError: "Check base_url.",
+    errors.NotFoundError: "Check base_url.",
+    errors.PermissionDeniedError: "Check base_url, and whether your network lets you reach it.",
+    errors.RateLimitError: NEXT_STEP[errors.RateLimitError],
+}
+"""Remedies by class for a web page, whose status is not the API's word."""
+
 FREE_STATUSES = frozenset({500, 503})
 """Statuses under which OpenAI's own error object proves that nothing was billed."""
 
 _OWN_NAME = re.compile(r"(?=.*[a-z])[A-Za-z][\w.]*")
 _GATEWAY_NAME = re.compile(r"none|null|.*(gateway|proxy|upstream|time_?d?_?out)", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorBody:
-    """The content of an error reply, in any of the known shapes.
-
-    Attributes:
-        message: "" if the reply has none.
-        code, type, param: None if the reply has none.
-        details: the error object, or {}.
-        inner: the inner error object, or {}; its code is more precise than the outer code.
-        structured: True for JSON from the API, False for a gateway's page.
-    """
-
-    message: str = ""
-    code: str | None = None
-    type: str | None = None
-    param: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
-    inner: Mapping[str, Any] = field(default_factory=dict)
-    structured: bool = False
-
-    @property
-    def codes(self) -> tuple[str, ...]:
-        """The codes of the outer and the inner error, in this order."""
-        return tuple(code for code in (self.code, _parse_code(self.inner.get("code"))) if code)
-
-
-def read_error_body(body: bytes) -> ErrorBody:
-    """Parse an error body of any known shape.
-
-    Known shapes are those of OpenAI, Azure, Google, FastAPI and RFC 9457, text, HTML and no body.
-
-    Example:
-        >>> read_error_body(b'{"error": {"message": "No such size", "code": "bad_size"}}').code
-        'bad_size'
-    """
-    try:
-        value = parse_json(body)
-    except ValueError:
-        return ErrorBody(_page_text(body))
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and "error" in value[0]:
-        # Google's servers wrap the object in a list.
-        value = value[0]
-    if not isinstance(value, dict):
-        return ErrorBody("" if value is None else _to_text(value), structured=value is not None)
-    error = value.get("error") or value
-    if not isinstance(error, dict):
-        error = {**value, "message": error}
-    text = error.get("message") or error.get("detail") or error.get("title") or ""
-    # In RFC 9457 "type" is a URI, and "code" may repeat the HTTP status: neither is a code.
-    return ErrorBody(
-        message=_format_message(text),
-        code=_parse_code(error.get("code")),
-        type=_parse_code(error.get("type")),
-        param=_parse_code(error.get("param")),
-        details=error,
-        inner=_find_inner_error(error),
-        structured=True,
-    )
 
 
 def error_from_reply(
@@ -149,42 +101,54 @@ def error_from_reply(
     if is_free is None:
         is_free = is_free_failure(head, body)
     if head.status < 200 or head.status == 408 or (head.status >= 500 and not is_free):
+        page = f" {PAGE_ORIGIN}" if parsed.is_page else ""
+        problem = f"{_format_status(head.status)}{_format_request_id(head)}{_quote(parsed.message, secrets)}"
         unknown = errors.OutcomeUnknownError(
-            f"{_format_status(head.status)}{_format_request_id(head)}{_quote(parsed.message, secrets)}. The "
-            "reply does not prove that the API stopped: it may have created and billed an image. Check your "
-            "usage before you repeat the request.",
+            f"{problem}.{page} The reply does not prove that the API stopped: it may have created and billed "
+            "an image. Check your usage before you repeat the request.",
             request_id=head.request_id,
             status=head.status,
         )
+        unknown.body = trim_body(body, secrets)
         unknown.should_retry = should_retry
         unknown.retry_after_s = retry_after_s(head.headers)
         return unknown
-    kind, remedy = _classify(head.status, parsed)
+    kind, remedy, known_code = _classify(head.status, parsed)
+    shown_code = known_code or parsed.code
+    wait_s = retry_after_s(head.headers)
+    if wait_s is None and issubclass(kind, errors.RateLimitError | errors.ServerError):
+        wait_s = find_wait_s(parsed)
     facts: dict[str, Any] = {
         "status": head.status,
-        "code": _scrub_code(parsed.code, secrets),
+        "code": _scrub_code(shown_code, secrets),
         "type": _scrub_code(parsed.type, secrets),
         "param": _scrub_code(parsed.param, secrets),
         "request_id": _scrub_code(head.request_id, secrets),
-        "retry_after_s": retry_after_s(head.headers),
+        "retry_after_s": wait_s,
     }
     if issubclass(kind, errors.ModerationBlockedError):
-        facts |= _find_moderation(parsed)
-    remedy = (next_steps or {}).get(parsed.code or "") or remedy or NEXT_STEP[kind]
+        facts["stage"], facts["categories"] = find_categories(parsed)
+    remedy = (next_steps or {}).get(shown_code or "") or remedy or NEXT_STEP[kind]
     where = f", param {scrub(facts['param'], limit=60)}" if parsed.param else ""
-    code = f", code {scrub(facts['code'], limit=60)}" if parsed.code else ""
+    code = f", code {scrub(facts['code'], limit=60)}" if shown_code else ""
     redirect = issubclass(kind, errors.RedirectRefusedError) and "location" in head.headers
     target = f" to {_origin(head.headers['location'])}" if redirect else ""
-    wait = f" The server asks to wait {facts['retry_after_s']:g} s." if facts["retry_after_s"] else ""
+    wait = f" The server asks to wait {wait_s:g} s." if wait_s else ""
+    page = f" {PAGE_ORIGIN}" if parsed.is_page and head.status >= 400 else ""
     # Text in place of an error object is not the API's: a gateway gave up under a success status.
-    is_billed = kind is errors.ApiError and head.status < 300 and "error" in parsed.details
+    is_billed = (
+        head.status < 300
+        and parsed.is_text_error
+        and (kind is errors.ApiError or known_code not in parsed.outer_codes)
+    )
     billed = " The call may have been billed." if is_billed else ""
     error = kind(
         f"{_format_status(head.status)}{target}{code}{where}{_format_request_id(head)}"
         f"{_quote(parsed.message, secrets)}."
-        f"{wait}{billed} {remedy}",
+        f"{page}{wait}{billed} {remedy}",
         **facts,
     )
+    error.body = trim_body(body, secrets)
     error.should_retry = should_retry
     error.maybe_billed = is_billed
     return error
@@ -273,85 +237,18 @@ def _scrub_code(code: str | None, secrets: tuple[Secret | str, ...]) -> str | No
     return None if code is None else scrub(code, secrets, 120)
 
 
-def _classify(status: int, parsed: ErrorBody) -> tuple[type[errors.ApiError], str]:
-    """Return the class of error and the code's own remedy, if any."""
-    if meaning := find_meaning(status, parsed.codes, parsed.param, parsed.message):
-        return meaning.error, meaning.next
+def _classify(status: int, parsed: ErrorBody) -> tuple[type[errors.ApiError], str, str | None]:
+    """Return the class of error, the remedy for its code or page, "" if it has none, and the known code."""
+    if meaning := find_meaning(status, parsed.codes, parsed.param, parsed.message, parsed.type):
+        return meaning.error, meaning.next, next((c for c in parsed.codes if c in meaning.codes), None)
+    kind: type[errors.ApiError] = errors.ApiError
     if 300 <= status < 400:
-        return errors.RedirectRefusedError, ""
-    if status in BY_STATUS:
-        return BY_STATUS[status], ""
-    if status >= 500:
-        return errors.ServerError, ""
-    return (errors.BadRequestError if 400 <= status < 500 else errors.ApiError), ""
-
-
-def _find_inner_error(error: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the inner error object as Azure and LiteLLM send it, {} if there is none."""
-    from_litellm = error.get("provider_specific_fields")
-    for place in (error, from_litellm if isinstance(from_litellm, dict) else {}):
-        for name in ("innererror", "inner_error"):
-            if isinstance(inner := place.get(name), dict):
-                return inner
-    return {}
-
-
-def _find_moderation(parsed: ErrorBody) -> dict[str, Any]:
-    """Return stage and categories from OpenAI's details, or from the Azure filters that took effect."""
-    details = parsed.details.get("moderation_details")
-    details = details if isinstance(details, dict) else {}
-    categories = details.get("categories")
-    if not isinstance(categories, list):
-        filters = parsed.inner.get("content_filter_result", parsed.inner.get("content_filter_results"))
-        categories = [
-            name
-            for name, result in (filters.items() if isinstance(filters, dict) else ())
-            if isinstance(result, dict) and result.get("filtered") is True
-        ]
-    return {
-        "stage": _parse_code(details.get("moderation_stage")),
-        "categories": tuple(str(name)[:60] for name in categories[:20]),
-    }
-
-
-def _format_message(text: Any) -> str:
-    """Return the text of an error; a list of {loc, msg} from FastAPI becomes one line."""
-    if isinstance(text, str):
-        return text
-    if isinstance(text, list):
-        lines = []
-        for item in text[:5]:
-            if isinstance(item, dict):
-                loc = item.get("loc")
-                path = ".".join(_to_text(step) for step in loc) if isinstance(loc, list) else ""
-                lines.append(f"{path}: {_to_text(item.get('msg', ''))}".strip(": "))
-            else:
-                lines.append(_to_text(item))
-        return "; ".join(lines)
-    return _to_text(text)
-
-
-def _to_text(value: Any) -> str:
-    try:
-        return str(value)[:2000]
-    except RecursionError:  # the JSON parser goes deeper than str()
-        return ""
-
-
-def _parse_code(value: Any) -> str | None:
-    """Return a code as text; None for a missing value, an object, or a mere HTTP status."""
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        return None
-    text = str(value)[:120]
-    return None if re.fullmatch(r"[1-5]\d\d", text) else text
-
-
-def _page_text(body: bytes) -> str:
-    """Return the text of a text or HTML page, without its markup."""
-    text = body[:4096].decode("utf-8", "replace")
-    if "<" in text:
-        text = re.sub(r"(?is)<(script|style)\b.*?(?:</\1\s*>|\Z)|</?[a-z!?][^>]*(?:>|\Z)", " ", text)
-    return " ".join(html.unescape(text).split())
+        kind = errors.RedirectRefusedError
+    elif status >= 500:
+        kind = errors.ServerError
+    elif status >= 400:
+        kind = BY_STATUS.get(status, errors.BadRequestError)
+    return kind, PAGE_STEPS.get(kind, "Check base_url.") if parsed.is_page and status >= 400 else "", None
 
 
 def _quote(message: str, secrets: tuple[Secret | str, ...]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from imgkit.providers.base import DecodedImage, DecodedImages, DecodedPartialImage, ReplyBody, Target
 from imgkit.providers.error_replies import error_from_reply
-from imgkit.providers.reply_images import decode_content, unreadable_reply_error
+from imgkit.providers.reply_images import decode_content, readable, unreadable_reply_error
 from imgkit.redact import Secret
 from imgkit.schemas.replies import REPLY_SCHEMA
 from imgkit.wire.json_values import restore_base64
@@ -37,10 +37,8 @@ def decode_event(
     secrets: tuple[Secret, ...],
 ) -> DecodedPartialImage | DecodedImages | None:
     """Return the content of an event, as `imgkit.providers.StreamingProvider.decode_event` describes."""
-    try:
+    with readable(head, data, secrets):
         event = data.json()
-    except ValueError as error:
-        raise unreadable_reply_error(head, data, f"an event of the stream: {error}") from None
     if not isinstance(event, dict):
         return None
     kind = event.pop("type", None)

@@ -287,7 +287,7 @@ def test_a_page_in_place_of_an_image(http_backend: str) -> None:
     page = b"<html><body>Log in: /fox.png?sig=CANARY/secret</body></html>"
     with WireServer(reply_with_url(), reply(200, page)) as server:
         with imgkit.ImageService(http_backend, base_url=server.base_url) as service:
-            with pytest.raises(imgkit.DownloadError, match="holds no image but 'Log in: ") as caught:
+            with pytest.raises(imgkit.DownloadError, match="a web page: Log in: ") as caught:
                 service.download(service.create_image("a fox")[0])
     assert "CANARY" not in str(caught.value)
 

@@ -13,14 +13,17 @@ from hypothesis import strategies as st
 
 from imgkit import errors as tree
 from imgkit.providers.error_codes import ErrorMeaning, data_date, load_meanings
-from imgkit.providers.error_replies import BY_STATUS, NEXT_STEP, error_from_reply
+from imgkit.providers.error_replies import BY_STATUS, NEXT_STEP, PAGE_ORIGIN, PAGE_STEPS, error_from_reply
 from imgkit.wire.headers import retry_after_s
 from imgkit.wire.messages import Head
 from tests.support.pictures import answer
 from tests.support.wire_server import WireServer, reply
 
 KEY = "sk-proj-CANARY1234567890abcdef"
-STEPS = sorted({*NEXT_STEP.values(), *(one.next for one in load_meanings() if one.next)})
+STEPS = sorted(
+    {*NEXT_STEP.values(), *PAGE_STEPS.values(), "Check base_url.", *(one.next for one in load_meanings())}
+    - {""}
+)
 
 
 def error(status: int, body: Any = b"", secrets: tuple[str, ...] = (), **headers: str) -> Any:
@@ -68,7 +71,7 @@ SHAPES: list[tuple[Any, str]] = [
     ({"message": "boom", "code": None}, "boom"),
     ({"detail": "boom"}, "boom"),
     ({"detail": [{"loc": ["body", "prompt"], "msg": "boom", "type": "missing"}]}, "body.prompt: boom"),
-    ({"detail": ["boom", {"msg": "bang"}, {"loc": "x"}, 5]}, "boom; bang; ; 5"),
+    ({"detail": ["boom", {"msg": "bang"}, {"loc": "x"}, 5]}, "boom; bang; x; 5"),
     ({"title": "boom", "status": 422, "type": "https://errors.example/x"}, "boom"),
     ({"title": "Invalid request", "status": 422, "detail": "boom"}, "boom"),
     ("boom", "boom"),
@@ -101,8 +104,11 @@ def test_every_shape_under_every_status(status: int, kind: type[tree.ApiError], 
     text = str(found)
     assert text.startswith(f"HTTP {status}")
     assert "request id req_7" in text
-    assert f": {said}." in text if said else f"req_7. {NEXT_STEP[kind]}" in text
-    assert text.endswith(NEXT_STEP[kind])
+    is_page = isinstance(body, bytes) and b"<html>" in body and status >= 400
+    step = PAGE_STEPS.get(kind, "Check base_url.") if is_page else NEXT_STEP[kind]
+    assert f": {said}." in text if said else f"req_7. {step}" in text
+    assert text.endswith(step)
+    assert (PAGE_ORIGIN in text) == is_page
     assert sum(step in text for step in STEPS) == 1
 
 

@@ -1,0 +1,151 @@
+"""Calls of a provider's methods: a bug in one of them ends the call with an error of imgkit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from imgkit.errors import ApiError, ImgkitError, OutcomeUnknownError, PluginError, UnreadableReplyError
+from imgkit.plugins.hookspecs import ProviderSpec
+from imgkit.plugins.table import PluginSource, describe_error
+from imgkit.providers.base import DecodedImages, DecodedPartialImage, ReplyBody
+from imgkit.redact import Secret
+from imgkit.wire.messages import Head
+
+if TYPE_CHECKING:
+    from imgkit.core.core import Core
+
+T = TypeVar("T")
+
+
+def call_before_sending(core: Core, name: str, method: Callable[[], T]) -> T:
+    """Call a method that runs before anything is sent: ``check``, ``encode`` or ``encode_stream``.
+
+    Args:
+        core: parts of the service.
+        name: name of the method.
+        method: the method with its arguments.
+
+    Raises:
+        ImgkitError: raised by the method.
+        PluginError: the method raised another exception; nothing was sent.
+    """
+    try:
+        return method()
+    except ImgkitError:
+        raise
+    except Exception as error:
+        origin = find_origin(core)
+        raise PluginError(
+            f"{_name_provider(core)} failed in {name}() ({describe_error(error)}). Nothing was sent. Report "
+            "it to the provider's author.",
+            plugin=origin.plugin if origin else core.provider_name,
+            distribution=origin.distribution if origin else "",
+            hook="imgkit_providers",
+        ) from error
+
+
+def call_decode(
+    core: Core,
+    name: str,
+    method: Callable[[], T],
+    head: Head,
+    body: ReplyBody,
+    secrets: tuple[Secret, ...],
+) -> T:
+    """Call ``decode`` or ``decode_event`` on a paid reply, under `guard_decode`."""
+    with guard_decode(core, name, head, body, secrets):
+        result = method()
+        # An event may hold nothing of interest.
+        if result is not None or name == "decode":
+            check_decoded(result)
+        return result
+
+
+@contextmanager
+def guard_decode(
+    core: Core, name: str, head: Head, body: ReplyBody, secrets: tuple[Secret, ...]
+) -> Iterator[None]:
+    """Turn any exception of a provider that decodes a paid reply into an error with the reply.
+
+    Args:
+        core: parts of the service.
+        name: name of the provider's method.
+        head: status and headers of the reply.
+        body: the reply or the event.
+        secrets: strings that must not appear in an error.
+
+    Raises:
+        ImgkitError: raised by the method; an `ApiError` has the beginning of the reply as its ``body``.
+        UnreadableReplyError: the method raised another exception.
+    """
+    try:
+        yield
+    except ApiError as error:
+        keep_body(error, body.raw(), secrets)
+        raise
+    except ImgkitError:
+        raise
+    except Exception as error:
+        marks = f"{body.length} bytes, request id {head.request_id or 'not given'}"
+        raise UnreadableReplyError(
+            f"{_name_provider(core)} failed in {name}() on HTTP {head.status} ({describe_error(error)}; "
+            f"{marks}). The call may have been billed.",
+            hint="error.body holds the reply. Report it to the provider's author.",
+            request_id=head.request_id,
+            body=body.raw(),
+        ) from error
+
+
+def check_decoded(result: object) -> None:
+    """Raise a TypeError for a result of another type than those that providers return."""
+    if not isinstance(result, DecodedImages | DecodedPartialImage):
+        raise TypeError(f"it returned a {type(result).__name__} in place of DecodedImages")
+
+
+def to_reply_error(core: Core, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
+    """Return the error for a reply outside 2xx: a 5xx is free only by the provider's rule.
+
+    If a method of the provider fails, the rule of imgkit's own dialects chooses the class, and no 5xx is
+    free.
+    """
+    provider = core.provider
+    try:
+        error = provider.error(head, body, secrets)
+        if not isinstance(error, ImgkitError):
+            raise TypeError(f"error() returned a {type(error).__name__}")
+        # A provider of another base class may lack the rule.
+        rule = getattr(provider, "failure_is_free", None)
+        is_free = head.status < 500 or error.maybe_billed or (rule is not None and rule(head, body))
+        note = ""
+    except Exception as bug:
+        is_free, note = False, f"{_name_provider(core)} failed to read this reply ({describe_error(bug)})."
+    if not is_free or note:
+        from imgkit.providers.error_replies import error_from_reply
+
+        error = error_from_reply(head, body, secrets, is_free=False)
+    if note:
+        error.add_note(note)
+    keep_body(error, body, secrets)
+    return error
+
+
+def keep_body(error: ImgkitError, body: bytes, secrets: tuple[Secret, ...]) -> None:
+    """Give an error the beginning of its reply, unless it has one."""
+    if isinstance(error, ApiError | OutcomeUnknownError) and not error.body:
+        from imgkit.providers.error_facts import trim_body
+
+        error.body = trim_body(body, secrets)
+
+
+def find_origin(core: Core) -> PluginSource | None:
+    """Return the plugin that supplies the provider of a service, None for an object of the caller."""
+    named = core.table.specs_by_name(ProviderSpec).get(core.provider_name)
+    return None if named is None else named.origin
+
+
+def _name_provider(core: Core) -> str:
+    origin = find_origin(core)
+    whence = "" if origin is None or origin.is_own else f" of {origin}"
+    return f"Provider {core.provider_name!r}{whence}"

@@ -1,0 +1,305 @@
+"""Errors that gateways wrap, and the fields that servers list: the reason is read wherever it stands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+from typing import Any
+
+import pytest
+
+import imgkit
+from imgkit import errors as tree
+from imgkit.providers.error_facts import MAX_BODY_BYTES
+from imgkit.providers.error_replies import PAGE_ORIGIN, error_from_reply
+from imgkit.wire.messages import Head
+from tests.support.pictures import answer
+from tests.support.wire_server import WireServer, reply
+
+KEY = "sk-proj-CANARY1234567890abcdef"
+
+
+def read(status: int, body: Any, **headers: str) -> Any:
+    """Return the error of a reply."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return error_from_reply(Head(status, named), content, (KEY,))
+
+
+def inner(code: str | None, message: str, **more: Any) -> dict[str, Any]:
+    """Return an error of OpenAI's API."""
+    return {
+        "error": {
+            "message": message,
+            "type": "image_generation_user_error",
+            "param": None,
+            "code": code,
+            **more,
+        }
+    }
+
+
+SAID = "Your request was rejected by the safety system. safety_violations=[sexual]."
+DETAILS = {"moderation_stage": "output", "categories": ["sexual"]}
+REFUSAL = inner("moderation_blocked", SAID, moderation_details=DETAILS)
+TEXT = json.dumps(REFUSAL, indent=2)
+
+WRAPPERS: dict[str, Any] = {
+    "litellm": {
+        "error": {
+            "message": f"litellm.BadRequestError: OpenAIException - {TEXT}. Received Model Group=x",
+            "type": None,
+            "param": None,
+            "code": "400",
+        }
+    },
+    "text": {"error": {"message": TEXT, "code": "BAD_REQUEST"}, "status": 400},
+    "text in text": {
+        "error": {"message": json.dumps({"error": "Bad Request", "message": TEXT}), "code": "BAD"}
+    },
+    "python": {"detail": f"Error code: 400 - {REFUSAL!r}"},
+    "python bytes": {"error": {"message": f"upstream said {json.dumps(REFUSAL).encode()!r}"}},
+    "escaped": {"message": "failed: " + json.dumps(json.dumps(REFUSAL))},
+    "openrouter": {
+        "error": {
+            "message": "Provider returned error",
+            "code": 400,
+            "metadata": {"raw": TEXT, "provider_name": "x"},
+        },
+        "user_id": "u",
+    },
+    "azure": {"error": {"code": "BadRequest", "message": SAID, "innererror": REFUSAL["error"]}},
+    "list": [{"error": {"message": "no", "errors": [REFUSAL["error"]]}}],
+    "object in message": {"statusCode": 400, "message": REFUSAL},
+    "detail": {"detail": REFUSAL},
+    "plain text": f"Error code: 400 - {TEXT}".encode(),
+    "json text": f"Error code: 400 - {TEXT}",
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_the_code_inside_counts(wrapper: str) -> None:
+    """Finds code, stage, categories and sentence of the API within every wrapper."""
+    found = read(400, WRAPPERS[wrapper])
+    assert type(found) is tree.ModerationBlockedError
+    assert (found.code, found.stage, found.categories) == ("moderation_blocked", "output", ("sexual",))
+    assert "Your request was rejected by the safety system" in str(found)
+    assert '"' not in str(found)
+    assert b"rejected by the safety system" in found.body
+
+
+@pytest.mark.parametrize(
+    ("body", "categories"),
+    [
+        ({"error": {"message": f"litellm.ContentPolicyViolationError: {SAID}", "code": "400"}}, ("sexual",)),
+        (
+            {"message": "Refused: safety_violations=[sexual, 'self-harm']", "code": None},
+            ("sexual", "self-harm"),
+        ),
+        (
+            {
+                "error": {
+                    "code": 403,
+                    "message": "Your chosen model requires moderation and your input was flagged.",
+                    "metadata": {"reasons": ["violence"], "flagged_input": "x"},
+                }
+            },
+            ("violence",),
+        ),
+        ({"detail": [{"loc": ["body", "prompt"], "msg": "no", "type": "content_policy_violation"}]}, ()),
+        ({"error": {"code": "421", "message": "Moderation Block", "type": "content_filter"}}, ()),
+    ],
+)
+def test_refusals_whose_code_is_lost(body: Any, categories: tuple[str, ...]) -> None:
+    """Reads a refusal and its categories from the sentence, a type, or the gateway's own members."""
+    found = read(403, body)
+    assert type(found) is tree.ModerationBlockedError
+    assert found.categories == categories
+
+
+QUOTA = inner("insufficient_quota", "You exceeded your current quota.")
+LIMIT = inner("rate_limit_exceeded", "Rate limit reached. Please try again in 1m2.5s.")
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "wait_s"),
+    [
+        (
+            {"error": {"message": f"OpenAIException - {json.dumps(QUOTA)}", "code": "429"}},
+            "QuotaExceededError",
+            None,
+        ),
+        (
+            {"error": {"message": f"Error: {QUOTA!r}", "code": "rate_limit_exceeded"}},
+            "QuotaExceededError",
+            None,
+        ),
+        (
+            {"error": {"message": "no", "type": "insufficient_quota", "code": None}},
+            "QuotaExceededError",
+            None,
+        ),
+        ({"error": {"message": f"litellm.RateLimitError: {json.dumps(LIMIT)}"}}, "RateLimitError", 62.5),
+        ({"error": {"message": "Please retry after 20 seconds."}}, "RateLimitError", 20),
+        ({"error": {"message": "Try again in 120ms"}}, "RateLimitError", 0.12),
+        ({"error": {"message": "Try again in 3 months or 5 minutes"}}, "RateLimitError", None),
+        ({"error": "slow down", "retry_after": 7}, "RateLimitError", 7),
+        ({"error": {"message": "no", "metadata": {"retry_after_ms": 1500}}}, "RateLimitError", 1.5),
+        (
+            {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": [{"retryDelay": "21.5s"}]}},
+            "RateLimitError",
+            21.5,
+        ),
+    ],
+)
+def test_waits_within_the_body(body: Any, kind: str, wait_s: float | None) -> None:
+    """Takes the wait from the body if the reply has no header for it."""
+    found = read(429, body)
+    assert (type(found).__name__, found.retry_after_s) == (kind, wait_s)
+    if kind == "RateLimitError":
+        assert read(429, body, retry_after="9").retry_after_s == 9
+
+
+FIELDS: dict[str, tuple[Any, str, str]] = {
+    "fastapi": (
+        {"detail": [{"loc": ["body", "size"], "msg": "too large", "type": "x"}]},
+        "size",
+        "too large",
+    ),
+    "fastapi entry": ({"detail": [{"loc": ["body", "image", 0], "msg": "no"}]}, "image", "body.image.0: no"),
+    "problem": (
+        {
+            "type": "https://e.example/x",
+            "title": "Bad",
+            "invalid-params": [{"name": "n", "reason": "must be 1"}],
+        },
+        "n",
+        "Bad: n: must be 1",
+    ),
+    "prism": (
+        {
+            "title": "Invalid",
+            "detail": "d",
+            "validation": [{"location": ["body", "size"], "message": "one of"}],
+        },
+        "size",
+        "one of",
+    ),
+    "validation by name": ({"title": "Bad", "validation": [{"n": "must be 1"}]}, "n", "n: must be 1"),
+    "replicate": (
+        {"title": "Bad", "invalid_fields": [{"field": "seed", "description": "an int"}]},
+        "seed",
+        "an int",
+    ),
+    "json:api": (
+        {"errors": [{"source": {"pointer": "/data/attributes/size"}, "detail": "too large"}]},
+        "size",
+        "too large",
+    ),
+    "errors by field": (
+        {"message": "Invalid", "errors": {"prompt": ["too long", "x"]}},
+        "prompt",
+        "too long",
+    ),
+    "google": (
+        {
+            "error": {
+                "code": 400,
+                "message": "Bad",
+                "details": [{"fieldViolations": [{"field": "instances.size", "description": "too large"}]}],
+            }
+        },
+        "instances.size",
+        "too large",
+    ),
+    "within a gateway": (
+        {"error": {"message": "Error code: 422 - {'detail': [{'loc': ['body', 'n'], 'msg': 'no'}]}"}},
+        "n",
+        "no",
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", FIELDS)
+def test_listed_fields(shape: str) -> None:
+    """Names the field and the problem that a server lists, in any shape."""
+    body, param, said = FIELDS[shape]
+    found = read(422, body)
+    assert found.param == param
+    assert f"param {param}" in str(found)
+    assert said in str(found)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 413, 502])
+def test_pages_are_not_the_word_of_the_api(status: int) -> None:
+    """Says that a web page comes of another server, and blames neither key nor request for it."""
+    found = read(status, b"<!DOCTYPE html><html><head><title>Blocked</title></head></html>")
+    assert f"HTTP {status}" in str(found)
+    assert f": Blocked. {PAGE_ORIGIN}" in str(found)
+    assert "API key" not in str(found)
+    assert found.body.startswith(b"<!DOCTYPE html>")
+    assert "web page" not in str(read(status, inner(None, "no")))
+
+
+def test_xml_of_a_store() -> None:
+    """Reads code and message of XML."""
+    found = read(403, b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>No.</Message></Error>')
+    assert (type(found), found.code) == (tree.PermissionDeniedError, "AccessDenied")
+    assert ": No. " in str(found)
+
+
+def test_a_proxy_that_asks_for_a_login() -> None:
+    """Tells how to give the proxy a login."""
+    assert "http://NAME:PASSWORD@HOST:PORT" in str(read(407, b"<html><h1>407</h1></html>"))
+
+
+def test_the_error_keeps_its_body() -> None:
+    """Keeps at most 16 KiB of the reply, without keys and images, also when it is pickled."""
+    image = "iVBORw0KGgo" + "A" * 40_000
+    body = {"error": {"message": f"Wrong key {KEY}", "code": "x", "echo": image, "rest": "é " * 20_000}}
+    found = read(400, body)
+    assert len(found.body) <= MAX_BODY_BYTES
+    assert b"CANARY" not in found.body
+    assert b"characters of base64" in found.body
+    assert pickle.loads(pickle.dumps(found)).body == found.body
+
+
+@pytest.mark.parametrize(
+    "text", ["{'" * 5_000, '{"a":' * 5_000, "{'a': " + "\\" * 9_000, "'" * 9_000, "{\"'" * 999]
+)
+def test_odd_sentences(text: str) -> None:
+    """Reads any sentence quickly."""
+    assert type(read(400, {"error": {"message": text}})) is tree.BadRequestError
+
+
+def test_money_of_wrapped_errors(flavor: Any, http_backend: str) -> None:
+    """Sends a request again after a wrapped rate limit, and never after a wrapped quota."""
+    quota, limit = (
+        {"error": {"message": f"OpenAIException - {json.dumps(body)}"}} for body in (QUOTA, LIMIT)
+    )
+    for script, posts in (
+        (reply(429, quota, retry_after="0.01"), 1),
+        (reply(429, limit, retry_after="0.01"), 2),
+    ):
+        with WireServer(script, reply(200, answer())) as server:
+
+            async def make(images: Any) -> Any:
+                return (await asyncio.gather(images.create_image("a fox"), return_exceptions=True))[0]
+
+            def make_now(images: Any) -> Any:
+                try:
+                    return images.create_image("a fox")
+                except imgkit.QuotaExceededError as error:
+                    return error
+
+            work = make_now if flavor.flavor == "sync" else make
+            end = flavor.run(work, http_backend, base_url=server.base_url, api_key=KEY, retry=True)
+            assert server.posts == posts
+            assert isinstance(end, imgkit.ImagesResponse if posts == 2 else imgkit.QuotaExceededError)
+
+
+@pytest.mark.parametrize("code", ["rate_limit_exceeded", "moderation_blocked"])
+def test_a_gateways_text_under_a_success_may_be_billed(code: str) -> None:
+    """Counts text in place of an error object under 2xx as billed, whatever error it quotes."""
+    assert read(200, {"error": f"upstream: {json.dumps(inner(code, 'no'))}"}).maybe_billed
