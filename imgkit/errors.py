@@ -232,7 +232,9 @@ class InvalidRequestError(ImgkitError):
 
 
 class TransportError(ImgkitError):
-    """The connection failed before the reply was complete."""
+    """The connection failed before the reply was complete; ``reason`` is the cause alone, in a sentence."""
+
+    reason: str = ""
 
 
 class NotSentError(TransportError):
@@ -261,8 +263,7 @@ class OutcomeUnknownError(TransportError, ReceivedReply):
 
     Attributes:
         maybe_billed: always True.
-        request_id, spool_path, images, body: see `ReceivedReply`. ``request_id`` needs a reply's head. With
-            a ``status``, the body is as in `ApiError`.
+        request_id, spool_path, images, body: see `ReceivedReply`. ``request_id`` needs a reply's head.
         status: the HTTP status of a reply that does not prove that nothing was billed.
         retry_after_s: seconds to wait as the server asked, None where it did not ask.
         should_retry: the server's ``x-should-retry`` header, None without that header.
@@ -298,9 +299,8 @@ class ApiError(ImgkitError, ReceivedReply):
 
     Attributes:
         status: HTTP status.
-        code, type, param: the fields of the API's error, None where it did not set them. The code of an
-            error within the error counts: gateways wrap the API's own.
-        body: the first 16 KiB of the reply, without secrets and images; b"" where imgkit sent nothing.
+        code, type, param: the fields of the API's error, None where it did not set them.
+        body: the first 16 KiB of the reply, without secrets and images.
         request_id, spool_path, images: see `ReceivedReply`. Only a stream has the last two.
         retry_after_s: seconds to wait as the server asked, None where it did not ask.
         should_retry: the server's ``x-should-retry`` header, None without that header.

@@ -18,7 +18,7 @@ from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.models import CreateImageRequest, Estimate, ImageRequest, field_names
 from imgkit.plugins.registry import PluginList, ServicePlugins
 from imgkit.plugins.table import HookTable
-from imgkit.redact import format_suggestion
+from imgkit.redact import format_suggestion, safe_url
 from imgkit.runtime.flow import Flow
 from imgkit.schemas.requests import validate_request
 from imgkit.wire.transfer import DriverTransfer
@@ -222,7 +222,10 @@ model='gpt-image-2')
     def _new_transfer(self, timeout_s: object) -> DriverTransfer:
         limits = self._core.limits
         total_s = limits.timeout_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
-        return DriverTransfer(total_s, limits.connect_timeout_s, limits.read_timeout_s)
+        proxy = self._core.options.proxy
+        return DriverTransfer(
+            total_s, limits.connect_timeout_s, limits.read_timeout_s, proxy and safe_url(proxy)
+        )
 
     def __repr__(self) -> str:
         core = "incomplete" if self._core is None else repr(self._core)

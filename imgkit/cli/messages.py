@@ -50,6 +50,10 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
     ),
     (errors.MissingModelError, None): "Pass --model NAME or set IMGKIT_MODEL.",
     (errors.NotDownloadedError, None): "",
+    (
+        errors.NotSentError,
+        "ca",
+    ): "If you trust its authority, pass the authority's certificate with --ca FILE.",
     (errors.NotSentError, "retry"): "Wait, or pass --no-retry to send at once.",
     (errors.SaveError, None): "",
     (errors.StreamError, None): "Try again without --stream.",
@@ -132,6 +136,8 @@ def find_remedy(kind: type[ImgkitError], field: str | None, hint: str) -> str:
 def _find_error_remedy(error: ImgkitError) -> str:
     if isinstance(error, errors.SaveError) and isinstance(error.__cause__, ImgkitError):
         return _find_error_remedy(error.__cause__)  # the reason why an image of the call was not saved
+    if error.field == "base_url" and isinstance(error, errors.NotSentError):
+        return _name_option(error.hint or "", error.field, "--base-url")
     return find_remedy(type(error), error.field, error.hint) if error.hint else ""
 
 

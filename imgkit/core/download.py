@@ -201,8 +201,7 @@ def _join_location(url: str, location: str) -> str:
 
 def _extract_reason(error: TransportError) -> str:
     """Return the reason of a failure, without the words about paid requests: a download is free."""
-    text = str(error).partition(". Nothing was sent")[0].partition(". The API may have")[0]
-    return text.removeprefix("The outcome is unknown: ")
+    return (error.reason or str(error)).rstrip(".")
 
 
 def _read_refusal(core: Core, url: str, head: Head, secrets: tuple[str, ...]) -> Flow[FailedAttempt]:

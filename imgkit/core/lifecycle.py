@@ -19,6 +19,7 @@ from imgkit.core.responses import (
     ensure_downloaded,
     save_all,
     warn_of_missing_images,
+    warn_of_other_formats,
 )
 from imgkit.core.send import keep_reservations, settle_reservations
 from imgkit.core.sent_secrets import list_request_secrets
@@ -156,6 +157,7 @@ def deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None)
             for part, part_response in result.parts:
                 yield from keep_reservations(part, error, part_response)
             raise
+    response = yield from warn_of_other_formats(response, context.request)
     if context.core.resources.sinks:
         response = yield from send_to_sinks(context, response)
     for part, part_response in result.parts:

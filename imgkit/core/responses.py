@@ -175,6 +175,40 @@ def warn_of_missing_images(response: ImagesResponse, requested: int) -> ImagesRe
     return replace(response, warnings=(text, *response.warnings))
 
 
+def warn_of_other_formats(response: ImagesResponse, request: ImageRequest) -> Flow[ImagesResponse]:
+    """Return a response with a warning if its images have another format than was requested.
+
+    Images that are still at a URL do not count.
+    """
+    own_value = getattr(request, "output_format", None)  # variations have no such field
+    wanted = (request.extra_body or {}).get("output_format") or own_value
+    images = [
+        image
+        for image in response.images
+        if not isinstance(image.source, UrlSource) or image.source.is_fetched
+    ]
+    if not isinstance(wanted, str) or not images:
+        return response
+    if all(isinstance(image.source, BytesSource) for image in images):
+        formats = list(map(_read_format, images))
+    else:
+        formats = yield from run_blocking(lambda: list(map(_read_format, images)))
+    others = dict.fromkeys(found for found in formats if found is not None and found != wanted.lower())
+    texts = [
+        f"{wanted[:20]} was requested, but {found} arrived. Saved files get the extension of their content."
+        for found in others
+    ]
+    return replace(response, warnings=(*texts, *response.warnings)) if texts else response
+
+
+def _read_format(image: Image) -> str | None:
+    """Return the format of a saved image, None if its file is gone: the image is paid for all the same."""
+    try:
+        return image.format
+    except (ImgkitError, OSError):
+        return None
+
+
 def merge_responses(
     responses: list[ImagesResponse],
     errors: Mapping[int, ImgkitError],

@@ -179,7 +179,7 @@ def _read_sentence(text: str, before: str = "") -> ErrorBody | None:
 def _read_text(body: bytes) -> ErrorBody:
     start = body[:MAX_TEXT]
     text = start.decode("utf-8", "replace")
-    if _PAGE.search(start[:2048]):
+    if is_page(start):
         return ErrorBody(page_text(body), is_page=True)
     if _XML.match(text):
         code, message = find_element(text, "Code"), find_element(text, "Message")
@@ -203,6 +203,17 @@ def find_element(text: str, name: str) -> str:
     match = re.search(rf"<(?:\w+:)?{name}\b[^>]*>([^<]*)", text, re.IGNORECASE)
     content = html.unescape(match[1]) if match else ""
     return " ".join(_DETAILS.split(content)[0].split())
+
+
+def is_page(body: bytes) -> bool:
+    """Return whether a body is a web page.
+
+    Example:
+        >>> is_page(b"<!DOCTYPE html><title>Log in</title>"), is_page(b'{"html": "<p>"}')
+        (True, False)
+    """
+    start = body[:2048].lstrip(b"\xef\xbb\xbf \t\r\n")
+    return start.startswith(b"<") and _PAGE.search(start) is not None
 
 
 def page_text(body: bytes) -> str:

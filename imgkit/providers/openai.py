@@ -160,7 +160,7 @@ class OpenAIProvider(BaseProvider):
 
             if (job := find_job(head, {}, target)) is not None:
                 raise empty_result_error(head, body, secrets, job) from None
-            raise unreadable_reply_error(head, body, problem) from None
+            raise unreadable_reply_error(head, body, problem, secrets) from None
         entries = reply.pop("data", None)
         if not entries and reply.get("error"):
             from imgkit.providers.error_replies import error_from_reply

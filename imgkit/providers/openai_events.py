@@ -57,7 +57,8 @@ def decode_event(
         content, url_problems = decode_content(None, str(event.pop("url", None) or ""), target)
         problems += url_problems
     if not content and problems:
-        raise unreadable_reply_error(head, data, "; ".join(f"the image {problem}" for problem in problems))
+        problem = "; ".join(f"the image {problem}" for problem in problems)
+        raise unreadable_reply_error(head, data, problem, secrets)
     # The key is created_at in events, created in whole replies.
     read = REPLY_SCHEMA.read(
         {("created" if key == "created_at" else key): value for key, value in event.items()}

@@ -15,6 +15,12 @@ from imgkit.wire.json_values import DivertedImage, decode_base64, decode_data_ur
 from imgkit.wire.messages import Head
 from imgkit.wire.urls import join_url
 
+QUOTE_BYTES = 8 * 1024
+"""Part of an unreadable reply that is read for its error."""
+
+QUOTE_LIMIT = 200
+"""Longest quotation of it in characters."""
+
 
 def decode_content(encoded: object, link: str | None, target: Target) -> tuple[dict[str, Any], list[str]]:
     """Return the readable content of an entry as arguments of `DecodedImage`, and the entry's problems.
@@ -99,11 +105,31 @@ def readable(head: Head, body: ReplyBody, secrets: tuple[Secret, ...] = ()) -> I
 def unreadable_reply_error(
     head: Head, body: ReplyBody, why: str, secrets: tuple[Secret, ...] = ()
 ) -> UnreadableReplyError:
-    """Return the error for a success reply without a readable image."""
+    """Return the error for a success reply without a readable image. It quotes the start of the reply."""
+    raw = body.raw()
+    media_type = scrub(head.headers.get("content-type", "").partition(";")[0], secrets, 60)
     return UnreadableReplyError(
         f"HTTP {head.status}, but the reply has no readable image: {scrub(why, secrets, limit=200)} "
-        f"({body.length} bytes, request id {head.request_id or 'not given'}). The call may have been billed.",
+        f"({body.length} bytes of {media_type or 'unnamed'} content, request id "
+        f"{head.request_id or 'not given'}). {_quote_start(raw, secrets)} The call may have been billed.",
         hint="error.body holds the reply.",
         request_id=head.request_id,
-        body=body.raw(),
+        body=raw,
     )
+
+
+def _quote_start(raw: bytes, secrets: tuple[Secret, ...]) -> str:
+    """Return a sentence with the start of a reply."""
+    from imgkit.providers.error_bodies import is_page, page_text
+    from imgkit.wire.secret_filter import SecretFilter
+
+    if not raw.strip():
+        return "The reply is empty."
+    if (kind := sniff(raw[:1024])) is not None:
+        return f"The reply is itself a {kind.format} image."
+    start = SecretFilter(secrets).clean_bytes(raw[:QUOTE_BYTES])
+    if b"\0" in start[:200]:
+        return f"The reply begins with the bytes {start[:16].hex(' ')}."
+    text = page_text(start) if is_page(start) else start.decode("utf-8", "replace")
+    what = "web page" if is_page(start) else "reply"
+    return f"The {what} begins: {scrub(' '.join(text.split()), secrets, QUOTE_LIMIT).rstrip('. ')}."

@@ -85,7 +85,7 @@ def take_images(
     job = find_job(head, reply, target)
     images, names = find_images(reply, target, job)
     if not images and job is None and broken:
-        raise unreadable_reply_error(head, body, "; ".join(broken))
+        raise unreadable_reply_error(head, body, "; ".join(broken), secrets)
     if not images:
         raise empty_result_error(head, body, secrets, job)
     for name in names:

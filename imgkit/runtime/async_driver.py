@@ -215,6 +215,7 @@ class AsyncDriver(Generic[T_co]):
         if transfer.is_expired():
             return EffectFailed(transfer.to_error(TimeoutError(), unsent=True))
         self._busy = True
+        transfer.begin(request.url, direct=request.public_peer_only)
         try:
             with self._deadline:
                 self._reply = await self._backend.open(request, transfer)

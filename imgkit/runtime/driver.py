@@ -226,6 +226,7 @@ class Driver(Generic[T_co]):
         if transfer.is_expired():
             return EffectFailed(transfer.to_error(TimeoutError(), unsent=True))
         self._busy = True
+        transfer.begin(request.url, direct=request.public_peer_only)
         try:
             self._watchdog.watch(transfer)
             self._reply = self._backend.open(request, transfer)

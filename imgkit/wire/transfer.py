@@ -6,7 +6,6 @@ Backends receive a `Transfer`. Drivers hold it as a `DriverTransfer`, with the d
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 import time
 import warnings
@@ -145,12 +144,18 @@ class DriverTransfer(Transfer):
 
     Attributes:
         request_id: the API's id of the call, None until the head of the reply arrives.
+        url: scheme, host and port of the request, "" until a driver sends it.
+        proxy: URL of the proxy that the request goes through, None for a direct connection.
         abort_at: when the watchdog aborts the transfer, by `time.monotonic`; its deadline or earlier.
     """
 
-    def __init__(self, timeout_s: float, connect_timeout_s: float, read_timeout_s: float) -> None:
+    def __init__(
+        self, timeout_s: float, connect_timeout_s: float, read_timeout_s: float, proxy: str | None = None
+    ) -> None:
         super().__init__(timeout_s, connect_timeout_s, read_timeout_s)
         self.request_id: str | None = None
+        self.url = ""
+        self.proxy = self._own_proxy = proxy
         self.abort_at = self._deadline
 
     @property
@@ -174,9 +179,22 @@ class DriverTransfer(Transfer):
 
     def for_next_request(self) -> DriverTransfer:
         """Return a transfer for the next request of the same call, with the same deadline."""
-        transfer = DriverTransfer(self._timeout_s, self._connect_timeout_s, self.read_timeout_s)
+        transfer = DriverTransfer(
+            self._timeout_s, self._connect_timeout_s, self.read_timeout_s, self._own_proxy
+        )
         transfer._deadline = transfer.abort_at = self._deadline
         return transfer
+
+    def begin(self, url: str, *, direct: bool) -> None:
+        """Note the request that is about to be sent, for the messages of its failure.
+
+        Args:
+            url: its URL.
+            direct: it goes through no proxy.
+        """
+        # The rest may grant access.
+        self.url = "/".join(url.split("/", 3)[:3]).partition("?")[0]
+        self.proxy = None if direct else self._own_proxy
 
     def abort_within(self, wait_s: float) -> None:
         """Let the watchdog abort this transfer after `wait_s` seconds, if its deadline is not earlier."""
@@ -203,38 +221,32 @@ class DriverTransfer(Transfer):
         Returns:
             A `NotSentError` with proof, otherwise an `OutcomeUnknownError`.
         """
+        from imgkit.wire.failures import Failure, Route, explain_failure  # only failures load it
+
+        is_unsent = self._unsent or (unsent and not self._sent)
+        route = Route(self.url, self.proxy, self._connect_timeout_s, self.read_timeout_s)
+        failure = explain_failure(cause, route, unsent=is_unsent)
         if self.is_expired():
-            reason = f"no complete reply arrived within {self._timeout_s:g} s"
+            failure = Failure(f"No complete reply arrived within {self._timeout_s:g} s.")
         elif self._aborted:
-            reason = "the service was closed, or the call was aborted"
-        else:
-            reason = _format_exception(cause)
-        if self._unsent or (unsent and not self._sent):
-            return NotSentError(
-                f"Could not connect: {reason}. Nothing was sent, so nothing was billed.",
-                permanent=_is_permanent(cause),
+            failure = Failure("The service was closed, or the call was aborted.")
+        error: NotSentError | OutcomeUnknownError
+        if is_unsent:
+            error = NotSentError(
+                f"Could not connect. Nothing was sent, so nothing was billed. {failure.reason}",
+                permanent=failure.permanent,
+                hint=failure.hint or None,
+                field=failure.field,
             )
-        request_id = f" (request id {self.request_id})" if self.request_id else ""
-        return OutcomeUnknownError(
-            f"The outcome is unknown: {reason}. The API may have received the request, and made and "
-            f"billed an image. imgkit does not repeat it by itself{request_id}.",
-            request_id=self.request_id,
-        )
-
-
-def _is_permanent(cause: BaseException | None) -> bool:
-    """Return whether a retry cannot connect: untrusted certificate, or unknown host name."""
-    # HTTP libraries wrap errors in causes, contexts, reasons and arguments: the list grows in the loop.
-    chain: list[object] = [cause]
-    for error in chain:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        if isinstance(error, socket.gaierror):
-            return error.errno == socket.EAI_NONAME
-        if isinstance(error, BaseException) and len(chain) < 50:
-            inner = (error.__cause__, error.__context__, getattr(error, "reason", None), *error.args)
-            chain.extend(found for found in inner if isinstance(found, BaseException) and found not in chain)
-    return False
+        else:
+            request_id = f" (request id {self.request_id})" if self.request_id else ""
+            error = OutcomeUnknownError(
+                f"The outcome is unknown. {failure.reason} The API may have received the request, and made "
+                f"and billed an image. imgkit does not repeat it by itself{request_id}.",
+                request_id=self.request_id,
+            )
+        error.reason = failure.reason
+        return error
 
 
 def _format_exception(error: BaseException) -> str:

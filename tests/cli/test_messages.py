@@ -41,8 +41,8 @@ def test_every_hint_has_a_remedy_of_the_command() -> None:
     """No remedy in Python's words reaches a user of the command."""
     hints = list(list_hints())
     assert len(hints) > 15
-    # A computed field, and a call that only Python can make.
-    allowed = {("core/core.py", None), ("core/dry_run.py", None)}
+    # Computed fields, and a call that only Python can make.
+    allowed = {("core/core.py", None), ("core/dry_run.py", None), ("wire/transfer.py", None)}
     missing = [
         (place, name, field)
         for place, name, field in hints
@@ -52,6 +52,24 @@ def test_every_hint_has_a_remedy_of_the_command() -> None:
         and (place.partition(":")[0], field) not in allowed
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("hint", "field", "shown"),
+    [
+        ("Is the server running? Check base_url.", "base_url", "Is the server running? Check --base-url."),
+        (
+            "If you trust its authority, pass ca=… with the authority's certificate.",
+            "ca",
+            "If you trust its authority, pass the authority's certificate with --ca FILE.",
+        ),
+        ("Is the proxy running? Check its address.", "proxy", "Is the proxy running? Check its address."),
+    ],
+)
+def test_failures_to_connect_name_options(hint: str, field: str, shown: str) -> None:
+    """Names options in the remedies for a failed connection."""
+    error = errors.NotSentError("Could not connect.", hint=hint, field=field)
+    assert format_error(error) == f"Could not connect. {shown}"
 
 
 def test_a_hint_ends_the_message_of_the_library() -> None:

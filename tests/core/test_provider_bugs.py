@@ -37,7 +37,7 @@ class BuggyProvider(OpenAIProvider):
 
     def decode(self, *args: Any) -> Any:
         if self.bug == "refusal":
-            raise imgkit.ModerationBlockedError("no")  # type: ignore[call-arg]  # the bug: no status
+            raise imgkit.ModerationBlockedError("no")
         return self._break("decode", super().decode(*args))
 
     def decode_event(self, *args: Any) -> Any:
@@ -72,7 +72,7 @@ def fail(flavor: Any, script: Any, folder: Path, *, stream: bool = False) -> tup
             async with images.stream_image("a fox") as events:
                 return [event async for event in events]
 
-        with pytest.raises(Exception) as caught:
+        with pytest.raises(imgkit.ImgkitError) as caught:
             flavor.run(
                 now if flavor.flavor == "sync" else later,
                 "requests",
@@ -130,13 +130,13 @@ def test_bugs_before_anything_is_sent(
     ],
 )
 def test_bugs_on_an_error_reply(
-    flavor: Any, bug: str, status: int, kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flavor: Any, bug: str, status: int, kind: type[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reads the reply itself, notes the bug, and takes no 5xx for free."""
     monkeypatch.setattr(BuggyProvider, "bug", bug)
     body = {"error": {"message": "boom", "type": "server_error", "code": "x"}}
     error, posts = fail(flavor, reply(status, body), tmp_path)
-    assert type(error) is kind
+    assert isinstance(error, kind)
     assert ": boom." in str(error)
     assert any("Provider 'buggy'" in note for note in error.__notes__)
     assert b"boom" in error.body

@@ -81,7 +81,7 @@ class OfflineBackend:
         fault = self._fault
         if fault is not None and fault.kind == "refused":
             raise NotSentError(
-                "Could not connect: simulated refusal. Nothing was sent, so nothing was billed."
+                "Could not connect. Nothing was sent, so nothing was billed. The refusal is simulated."
             )
         content = b"".join(request.body.blocks())
         self._wait(self._latency_s, transfer)
