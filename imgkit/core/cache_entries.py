@@ -19,6 +19,7 @@ from imgkit.wire.messages import Head
 _VALUES = ("created", "background", "output_format", "size", "quality")
 _NOT_CACHED = ("body", "images", "response", "job_url", "__notes__")
 _NOTES = "notes"
+_ERROR_BODY = "error_body"
 _SHARED = "This error ended a concurrent identical call, which this call waited for. This call sent nothing."
 
 
@@ -91,6 +92,8 @@ def to_failure(error: ImgkitError) -> Failure:
     }
     if notes := list(filter(_is_text, getattr(error, "__notes__", ()))):
         facts[_NOTES] = notes
+    if isinstance(error, errors.ApiError):
+        facts[_ERROR_BODY] = error.body.decode("utf-8", "replace")
     return Failure(type(error).__name__, str(error), facts)
 
 
@@ -101,8 +104,15 @@ def from_failure(failure: Failure) -> ImgkitError:
         kind = ImgkitError
     error = kind.__new__(kind, failure.message)
     error.args = (failure.message,)
-    facts = {name: value for name, value in failure.facts.items() if name not in (_NOTES, *_NOT_CACHED)}
+    facts = {
+        name: value
+        for name, value in failure.facts.items()
+        if name not in (_NOTES, _ERROR_BODY, *_NOT_CACHED)
+    }
     error.__dict__.update(_restore_attributes(kind, facts))
+    body = failure.facts.get(_ERROR_BODY)
+    if isinstance(error, errors.ApiError) and isinstance(body, str):
+        error.body = body.encode("utf-8", "replace")
     notes = failure.facts.get(_NOTES)
     for note in filter(_is_text, notes if isinstance(notes, list | tuple) else ()):
         error.add_note(note)

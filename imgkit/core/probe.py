@@ -15,6 +15,7 @@ from imgkit.core.send import authenticate
 from imgkit.core.sent_secrets import collect_secrets
 from imgkit.errors import ConfigurationError, ImgkitError, UnreadableReplyError
 from imgkit.plugins.events import Call
+from imgkit.providers.reply_images import quote_start
 from imgkit.redact import Secret, scrub
 from imgkit.runtime.flow import Flow, read_chunk, send_request
 from imgkit.wire.json_values import parse_json
@@ -112,36 +113,37 @@ def probe_host(core: Core) -> Flow[Probe]:
             request_id=head.request_id,
             clock_ahead_s=_clock_ahead_s(head.headers, (now + time.time()) / 2),
         )
-        body = yield from _read_body(head.status, secrets)
+        body = yield from _read_body(head, secrets)
         probe = replace(probe, elapsed_s=time.monotonic() - started)
         if not 200 <= head.status < 300:
             raise to_reply_error(core, head, body, secrets.secrets)
         probe = replace(probe, organization=organization if organization.reveal() else None)
-        return replace(probe, models=_parse_models(head.status, body))
+        return replace(probe, models=_parse_models(head, body, secrets.secrets))
     except ImgkitError as error:
         secrets.clean_error(error)
         return replace(probe, problem=error)
 
 
-def _read_body(status: int, secrets: SecretFilter) -> Flow[bytes]:
+def _read_body(head: Head, secrets: SecretFilter) -> Flow[bytes]:
     """Return the body of the open reply without secrets."""
     data = bytearray()
     while chunk := (yield from read_chunk()):
         data += chunk
         if len(data) > MAX_BYTES:
             del chunk, data  # tracebacks may show local variables
-            raise _no_list_error(status, "it is too long")
+            raise _no_list_error(head, "it is too long")
     return secrets.clean_bytes(bytes(data))
 
 
-def _parse_models(status: int, data: bytes) -> tuple[ListedModel, ...]:
+def _parse_models(head: Head, data: bytes, secrets: tuple[Secret, ...]) -> tuple[ListedModel, ...]:
     try:
         reply = parse_json(data)
     except ValueError as error:
-        raise _no_list_error(status, scrub(str(error), limit=200)) from None
+        reason = scrub(str(error), limit=200)
+        raise _no_list_error(head, reason, quote_start(data, secrets)) from None
     entries = reply.get("data") if isinstance(reply, dict) else None
     if not isinstance(entries, list):
-        raise _no_list_error(status, "it has no data")
+        raise _no_list_error(head, "it has no data", quote_start(data, secrets))
     return tuple(
         ListedModel(id=scrub(entry["id"], limit=100), shutdown=_parse_date(entry.get("shutdown_date")))
         for entry in entries
@@ -149,9 +151,11 @@ def _parse_models(status: int, data: bytes) -> tuple[ListedModel, ...]:
     )
 
 
-def _no_list_error(status: int, reason: str) -> UnreadableReplyError:
+def _no_list_error(head: Head, reason: str, quote: str = "") -> UnreadableReplyError:
+    media_type = scrub(head.headers.get("content-type", "").partition(";")[0], limit=60) or "unnamed"
     return UnreadableReplyError(
-        f"HTTP {status}, but the reply is no list of models: {reason}. Check base_url."
+        f"HTTP {head.status}, but the reply is no list of models: {reason} ({media_type} content)."
+        f"{f' {quote}' if quote else ''} Check base_url."
     )
 
 

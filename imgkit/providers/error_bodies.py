@@ -151,7 +151,7 @@ def _format_message(item: Mapping[str, Any], depth: int = 0) -> str:
     if isinstance(metadata, dict) and isinstance(raw := metadata.get("raw"), str):
         texts.append(_flatten_text(raw, depth))
     texts.append("; ".join(map(str, list_problems(item))))
-    return ": ".join(_drop_repeated(texts))[: 2 * TEXT_LIMIT]
+    return ": ".join(_drop_repeated(texts)).replace(".: ", ". ")[: 2 * TEXT_LIMIT]
 
 
 def _flatten_text(text: str, depth: int) -> str:

@@ -13,8 +13,10 @@ WRAPPERS = (
 )
 """Members that may hold the error of the server behind a gateway: objects, lists, or JSON as text."""
 
-ERROR_MEMBERS = frozenset(["code", "detail", "error", "errors", "message", "msg"])
-"""An object within a text is an error if it has one of these members."""
+ERROR_MEMBERS = frozenset(["detail", "error", "errors"])
+TEXT_MEMBERS = frozenset(["message", "msg"])
+KIND_MEMBERS = frozenset(["code", "status", "type"])
+"""An object within a text is an error if it has one of the first, or one of each of the others."""
 
 MAX_OBJECTS, MAX_ITEMS, MAX_TRIES = 30, 5, 5
 MAX_TEXT = 16 * 1024
@@ -76,9 +78,16 @@ def find_nested(text: str) -> NestedText | None:
         if number == MAX_TRIES:
             break
         value = _parse_object(text[start.start() :])
-        if isinstance(value, dict) and not ERROR_MEMBERS.isdisjoint(value):
+        if isinstance(value, dict) and _is_error(value):
             return NestedText(_OPENING_QUOTE.sub("", text[: start.start()]), value)
     return None
+
+
+def _is_error(value: dict[str, Any]) -> bool:
+    """Return whether an object is an error, and not a quotation of the request."""
+    return not ERROR_MEMBERS.isdisjoint(value) or not (
+        TEXT_MEMBERS.isdisjoint(value) or KIND_MEMBERS.isdisjoint(value)
+    )
 
 
 def _parse_object(text: str) -> Any:

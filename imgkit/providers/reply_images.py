@@ -111,15 +111,20 @@ def unreadable_reply_error(
     return UnreadableReplyError(
         f"HTTP {head.status}, but the reply has no readable image: {scrub(why, secrets, limit=200)} "
         f"({body.length} bytes of {media_type or 'unnamed'} content, request id "
-        f"{head.request_id or 'not given'}). {_quote_start(raw, secrets)} The call may have been billed.",
+        f"{head.request_id or 'not given'}). {quote_start(raw, secrets)} The call may have been billed.",
         hint="error.body holds the reply.",
         request_id=head.request_id,
         body=raw,
     )
 
 
-def _quote_start(raw: bytes, secrets: tuple[Secret, ...]) -> str:
-    """Return a sentence with the start of a reply."""
+def quote_start(raw: bytes, secrets: tuple[Secret, ...]) -> str:
+    """Return a sentence with the start of a reply, without secrets and images.
+
+    Example:
+        >>> quote_start(b"<html><title>Log in</title></html>", ())
+        'The web page begins: Log in.'
+    """
     from imgkit.providers.error_bodies import is_page, page_text
     from imgkit.wire.secret_filter import SecretFilter
 

@@ -35,6 +35,7 @@ NO_TLS = re.compile(r"WRONG_VERSION_NUMBER|HTTP_REQUEST|RECORD_LAYER_FAILURE|PAC
 MAX_CHAIN = 50
 
 _BAD_ENCODING = re.compile(r"(?i)content-encoding|the body of the reply is not")
+_REFUSED = re.compile(r"(?i)\bconnection refused\b")  # libraries on curl have no class for it
 _TUNNEL = re.compile(r"(?i)tunnel connection failed: (\d{3}[^'\")]{0,80})")
 
 
@@ -115,7 +116,7 @@ def _explain_connecting(chain: list[BaseException], route: Route) -> Failure | N
             if (failure := explain(error, route)) is not None:
                 return failure
     hint, field = ("Is the proxy running? Check its address.", "proxy") if route.proxy else ("", "base_url")
-    if any(isinstance(error, ConnectionRefusedError) for error in chain):
+    if any(isinstance(error, ConnectionRefusedError) or _REFUSED.search(str(error)) for error in chain):
         hint = hint or "Is the server running? Check base_url."
         return Failure(f"Nothing listens at {route.peer}.", hint, field)
     if any(isinstance(error, OSError) and error.errno in NO_ROUTE for error in chain):

@@ -11,6 +11,7 @@ import pytest
 
 import imgkit
 from imgkit import errors as tree
+from imgkit.core.cache_entries import from_failure, to_failure
 from imgkit.providers.error_facts import MAX_BODY_BYTES
 from imgkit.providers.error_replies import PAGE_ORIGIN, error_from_reply
 from imgkit.wire.messages import Head
@@ -263,6 +264,7 @@ def test_the_error_keeps_its_body() -> None:
     assert b"CANARY" not in found.body
     assert b"characters of base64" in found.body
     assert pickle.loads(pickle.dumps(found)).body == found.body
+    assert from_failure(to_failure(found)).body == found.body  # type: ignore[attr-defined]  # an ApiError
 
 
 @pytest.mark.parametrize(
@@ -271,6 +273,12 @@ def test_the_error_keeps_its_body() -> None:
 def test_odd_sentences(text: str) -> None:
     """Reads any sentence quickly."""
     assert type(read(400, {"error": {"message": text}})) is tree.BadRequestError
+
+
+def test_a_quoted_prompt_is_no_error() -> None:
+    """Leaves JSON that is no error in its sentence."""
+    said = 'The prompt {"message": "moderation_blocked"} is too long'
+    assert f": {said}." in str(read(400, {"error": {"message": said}}))
 
 
 def test_money_of_wrapped_errors(flavor: Any, http_backend: str) -> None:
