@@ -111,10 +111,15 @@ def _iterate_codes(objects: tuple[Mapping[str, Any], ...], problems: list[Proble
     for item in objects:
         if (code := _first_code((item,), CODE_MEMBERS)) is not None:
             yield code
-        for name, pattern in (("status", _STATUS_WORD), ("reason", _STATUS_WORD), ("error", _CODE_WORD)):
+        has_text = any(isinstance(item.get(name), str) for name in TEXT_MEMBERS)
+        for name, pattern, is_code in (
+            ("status", _STATUS_WORD, True),
+            ("reason", _STATUS_WORD, True),
+            ("error", _CODE_WORD, has_text),
+            ("name", _CODE_WORD, "errors" in item),
+        ):
             word = item.get(name)
-            has_text = name != "error" or any(isinstance(item.get(other), str) for other in TEXT_MEMBERS)
-            if isinstance(word, str) and has_text and pattern.fullmatch(word):
+            if isinstance(word, str) and is_code and pattern.fullmatch(word):
                 yield word[:120]
     for problem in problems:
         if problem.code is not None:

@@ -31,6 +31,9 @@ PATH_MEMBERS = ("loc", "location", "path", "field", "param", "parameter", "name"
 PLACES = frozenset(["attributes", "body", "data", "form", "header", "json", "path", "query", "request"])
 """Steps of a path in front of the name of a field."""
 
+_NAMED = re.compile(r"([a-z][a-z0-9_]{0,40}(?:\.[a-z0-9_]{1,40})*): (.+)", re.DOTALL)
+"""A text that names the field of its problem, such as "prompt: cannot be blank"."""
+
 
 class Problem(NamedTuple):
     """A single problem of a request, as some servers list them.
@@ -80,7 +83,9 @@ def list_problems(item: Mapping[str, Any]) -> list[Problem]:
 def read_problem(entry: Any) -> Problem:
     """Return an entry of a list of problems; a text is a problem without a field."""
     if not isinstance(entry, dict):
-        return Problem("", to_text(entry))
+        text = to_text(entry)
+        named = _NAMED.fullmatch(text) if isinstance(entry, str) else None
+        return Problem(named[1], named[2]) if named else Problem("", text)
     source = entry.get("source")
     places = [entry, source] if isinstance(source, dict) else [entry]
     path = next((p for place in places for name in PATH_MEMBERS if (p := _format_path(place.get(name)))), "")
@@ -108,6 +113,8 @@ def name_field(path: str) -> str:
         ('prompt', 'image')
     """
     steps = [step for step in re.split(r"[.\[\]]+", path.removeprefix("$")) if step]
+    if steps == ["body"]:
+        return ""
     while len(steps) > 1 and steps[0] in PLACES:
         del steps[0]
     while len(steps) > 1 and steps[-1].isdigit():

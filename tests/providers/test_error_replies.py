@@ -139,7 +139,7 @@ def test_the_codes_are_dated_data() -> None:
     assert len({code for code, _ in PLAIN}) == len(PLAIN)
     assert {code for one in load_meanings() if one.unconfirmed for code in one.codes} == {
         "PermissionDenied", "RateLimitReached", "DeploymentNotFound", "unsupported_parameter",
-        "model_not_found", "invalid_value",
+        "model_not_found", "invalid_value", "content_moderation", "DataInspectionFailed",
     }  # fmt: skip
 
 

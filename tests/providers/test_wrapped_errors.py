@@ -109,6 +109,7 @@ def test_the_code_inside_counts(wrapper: str) -> None:
             ("violence",),
         ),
         ({"detail": [{"loc": ["body", "prompt"], "msg": "no", "type": "content_policy_violation"}]}, ()),
+        ({"id": "x", "name": "content_moderation", "errors": ["Your request was flagged"]}, ()),
         ({"error": {"code": "421", "message": "Moderation Block", "type": "content_filter"}}, ()),
     ],
 )
@@ -193,6 +194,7 @@ FIELDS: dict[str, tuple[Any, str, str]] = {
         "seed",
         "an int",
     ),
+    "stability": ({"name": "bad_request", "errors": ["prompt: cannot be blank"]}, "prompt", "cannot be"),
     "json:api": (
         {"errors": [{"source": {"pointer": "/data/attributes/size"}, "detail": "too large"}]},
         "size",
