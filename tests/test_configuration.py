@@ -53,12 +53,9 @@ def test_backend_by_environment(monkeypatch: Any) -> None:
         build_core()
 
 
-@pytest.mark.parametrize("name", ["nope", "request", "../x", "os:system", ""])
+@pytest.mark.parametrize("name", ["nope", "request", "../x", "os:system", "", " "])
 def test_unknown_backend(name: str) -> None:
     """Lists the known backends for an unknown name, and imports nothing for it."""
-    if not name:
-        assert build_core(name).backend_name == "offline"
-        return
     with pytest.raises(imgkit.UnknownBackendError, match="aiohttp, offline, requests"):
         imgkit.ImageService(name)
 
@@ -107,7 +104,7 @@ BASE_URLS = {
     "https://u:CANARY@h/v1": "credentials",
     "https://h/v1?x=1": "contains '\\?' or '#'",
     "https://h/v1#f": "contains '\\?' or '#'",
-    "https://h/v1/images/generations": "contains '/images/.*without it",
+    "https://h/v1/images/generations": 'Pass base_url="https://h/v1"|Set OPENAI_BASE_URL=https://h/v1',
     "https://[::1": "not a URL",
     "https://h:0/v1": "no valid host",
     "https://h:99999/v1": "not a URL",
@@ -129,6 +126,103 @@ def test_bad_base_urls(url: str, monkeypatch: Any) -> None:
         monkeypatch.setenv("OPENAI_BASE_URL", url)
         with pytest.raises(imgkit.ConfigurationError, match="OPENAI_BASE_URL"):
             imgkit.ImageService("requests")
+
+
+MENDED_URLS = {
+    "localhost:8000/v1": "http://localhost:8000/v1",
+    "127.0.0.1:8000": "http://127.0.0.1:8000",
+    "[::1]:8000/v1": "http://[::1]:8000/v1",
+    "192.168.0.5:8000/v1": "http://192.168.0.5:8000/v1",
+    "gpu-box:8000/v1": "http://gpu-box:8000/v1",
+    "api.example.com/v1": "https://api.example.com/v1",
+    "//api.example.com/v1": "https://api.example.com/v1",
+    "api.example.com/v1/images/edits?x=CANARY": "https://api.example.com/v1",
+    "https://api.openai.com": "https://api.openai.com/v1",
+    "https://API.openai.com/": "https://API.openai.com/v1",
+    "https://api.openai.com/v1/images/generations/": "https://api.openai.com/v1",
+    "https://api.openai.com/v1/chat/completions": "https://api.openai.com/v1",
+    "http://localhost:8000/v1?api_key=CANARY": "http://localhost:8000/v1",
+    "https://r.openai.azure.com/openai/v1/images/generations?api-version=preview": (
+        "https://r.openai.azure.com/openai/v1"
+    ),
+}
+
+
+@pytest.mark.parametrize("url", MENDED_URLS)
+def test_a_wrong_base_url_has_its_remedy(url: str, monkeypatch: Any) -> None:
+    """The error holds the URL to pass instead, in the words of its source, and that URL works."""
+    better = MENDED_URLS[url]
+    with pytest.raises(imgkit.ConfigurationError) as caught:
+        imgkit.ImageService("requests", base_url=url)
+    assert str(caught.value).endswith(f' Pass base_url="{better}".')
+    assert "CANARY" not in str(caught.value)
+    assert build_core("requests", base_url=better).target.base_url == better
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    with pytest.raises(imgkit.ConfigurationError, match="^OPENAI_BASE_URL") as caught:
+        imgkit.ImageService("aiohttp")
+    assert str(caught.value).endswith(f" Set OPENAI_BASE_URL={better}.")
+
+
+@pytest.mark.parametrize("prefix", ["https://r.openai.azure.com/openai", "https://gateway.example/x"])
+@pytest.mark.parametrize("rest", ["", "/", "/images/generations?api-version=2025-04-01-preview"])
+def test_an_azure_target_uri(prefix: str, rest: str) -> None:
+    """The error takes an address of a deployment apart into base_url, provider, model and version."""
+    with pytest.raises(imgkit.ConfigurationError) as caught:
+        imgkit.ImageService("requests", base_url=f"{prefix}/deployments/my-dep{rest}")
+    words = f'Pass base_url="{prefix.removesuffix("/openai")}". Pass provider="azure" and model="my-dep".'
+    version = " Set OPENAI_API_VERSION=2025-04-01-preview." if "?" in rest else ""
+    assert str(caught.value).endswith(words + version)
+
+
+WITHOUT_BACKEND: dict[str, Any] = {
+    "provider": "openai",
+    "model": "gpt-image-2",
+    "proxy": "http://127.0.0.1:9",
+    "ca": "ca.pem",
+    "use_env_proxy": True,
+    "reuse_connections": True,
+    "allow_insecure": True,
+    "download_origins": ["http://127.0.0.1:9"],
+    **dict.fromkeys(("api_key", "base_url", "organization", "project"), "x"),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_BACKEND)
+def test_a_setting_of_an_api_needs_a_backend(name: str, monkeypatch: Any) -> None:
+    """Refuses to paint in place of the API that a setting means; naming the offline backend allows it."""
+    given = {name: WITHOUT_BACKEND[name]}
+    for kind in (imgkit.ImageService, imgkit.AsyncImageService):
+        with pytest.raises(imgkit.ConfigurationError, match=f'^{name} is given without.*backend="requests"'):
+            kind(**given)
+    assert build_core("offline", **given).backend_name == "offline"
+    if name in ("provider", "model"):
+        assert build_core(client_options={"seed": "1"}, **given).backend_name == "offline"
+        monkeypatch.setenv(f"IMGKIT_{name.upper()}", str(given[name]))
+        with pytest.raises(imgkit.ConfigurationError, match=r"^IMGKIT_.* Set IMGKIT_BACKEND=requests"):
+            imgkit.ImageService()
+        monkeypatch.setenv("IMGKIT_BACKEND", "offline")
+        assert build_core().backend_name == "offline"
+
+
+MIXED_UP: list[tuple[dict[str, Any], str]] = [
+    ({"backend": "openai"}, r"'openai' is a provider, not a backend.*Pass backend=\"requests\""),
+    ({"backend": "azure"}, r'Pass backend="requests" or backend="aiohttp", with provider="azure"\.$'),
+    ({"backend": "cache"}, r"'cache' is a plugin, not a backend.*Pass plugins=\[\"cache\"\]\.$"),
+    ({"backend": "offline", "provider": "requests"}, r'Pass backend="requests"\.'),
+    ({"backend": "offline", "provider": ""}, "name of the provider is empty"),
+    ({"backend": "offline", "provider": []}, "A list is not a provider"),
+    ({"backend": "offline", "provider": type("Acme", (), {})}, "Acme is a class. Pass an instance"),
+    ({"plugins": ["azure"]}, r'Pass provider="azure" with a backend\.$'),
+    ({"backend": []}, "type list is neither a name nor a backend"),
+    ({"backend": 0}, "type int is neither a name nor a backend"),
+]
+
+
+@pytest.mark.parametrize(("given", "problem"), MIXED_UP)
+def test_names_of_another_kind(given: dict[str, Any], problem: str) -> None:
+    """Tells a backend, a provider and a plugin apart, and paints for none of these values."""
+    with pytest.raises(imgkit.ConfigurationError, match=problem):
+        imgkit.ImageService(**given)
 
 
 def test_slashes_and_hosts() -> None:
@@ -180,14 +274,14 @@ def test_wrong_values(name: str) -> None:
     assert "CANARY" not in str(caught.value)
 
 
-def test_a_bad_ca_file(tmp_path: Any) -> None:
-    """Reports a CA file without certificates at the first call, before connecting."""
+def test_a_bad_ca_file(http_backend: str, tmp_path: Any) -> None:
+    """Refuses a CA file without certificates when the service is built, on each backend."""
     path = tmp_path / "ca.pem"
     path.write_text("nothing")
-    for ca in (path, tmp_path / "missing.pem", 7):
-        with imgkit.ImageService("requests", base_url="https://127.0.0.1:1/v1", ca=ca) as service:
-            with pytest.raises(imgkit.ConfigurationError, match="ca"):
-                service.create_image("a fox")
+    problems = {path: "PEM", tmp_path / "missing.pem": "No such file", 7: "TypeError|PEM"}
+    for ca, problem in problems.items():
+        with pytest.raises(imgkit.ConfigurationError, match=f"^ca: .*{problem}"):
+            imgkit.ImageService(http_backend, ca=ca)
 
 
 def test_unknown_argument() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import pickle
@@ -27,6 +28,7 @@ from tests.support.openings import cleanup, refusal
 from tests.support.pictures import picture
 
 PNG = picture("PNG")
+BASE64 = base64.b64encode(PNG).decode()
 
 __all__ = ["cleanup"]  # a fixture, used by name
 
@@ -168,6 +170,20 @@ WRONG_PATHS: list[tuple[Callable[[Path], Any], str]] = [
     (lambda folder: "data:," + "\ud800", "cannot be read"),
     (lambda folder: "data:,", "is empty"),
     (lambda folder: "data:image/svg+xml,%3Csvg/%3E", "is svg"),
+    (lambda folder: BASE64, "base64 text of a png image, not a path. Put 'data:image/png;base64,'"),
+    (lambda folder: BASE64 * 50, "base64 text of a png image, not a path"),
+    (lambda folder: base64.b64encode(picture("JPEG")).decode(), "base64 text of a jpeg image, not a path"),
+    (lambda folder: base64.urlsafe_b64encode(picture("WEBP")).decode(), "base64 text of a webp image"),
+    (lambda folder: f'"data:image/png;base64,{BASE64}"', "a data: URL in quotes. Remove the quotes."),
+    (lambda folder: BASE64.encode(), "base64 text of a png image. Decode it first."),
+    (lambda folder: io.BytesIO(BASE64.encode()), "base64 text of a png image. Decode it first."),
+    (lambda folder: write_file(folder, BASE64.encode()), "base64 text of a png image. Decode it first."),
+    (lambda folder: f"data:;base64,{base64.b64encode(BASE64.encode()).decode()}", "Decode it first."),
+    (lambda folder: b"data:image/png;base64," + BASE64.encode(), "base64 text of a png image. Decode"),
+    (lambda folder: os.fsencode(write_file(folder)), "Give a path as text, not as bytes."),
+    (lambda folder: f"file://{folder}/a%20fox.png", "/a fox.png'."),
+    (lambda folder: "~/no-such-fox.png", f"Pass the path '{Path.home()}/no-such-fox.png'."),
+    (lambda folder: write_file(folder).with_name("im.png"), "(did you mean 'in.png'?). Check the path."),
 ]
 
 
@@ -193,7 +209,7 @@ def test_unreadable_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clean
 
 TYPES = [
     ("http://example.com/a.png", "does not fetch"), ("HTTPS://example.com/a.png", "does not fetch"),
-    ("", "empty path"), (5, "type int"), (None, "type NoneType"), ({}, "type dict"), ([PNG], "type list"),
+    ("s3://bucket/a.png", "does not fetch"), ("", "empty path"), (5, "type int"), (None, "type NoneType"), ({}, "type dict"), ([PNG], "type list"),
 ]  # fmt: skip
 
 

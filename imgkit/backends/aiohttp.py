@@ -81,6 +81,9 @@ class AiohttpBackend:
 
     def __init__(self, options: BackendOptions) -> None:
         options.refuse_unknown("aiohttp")
+        # Report an unusable `ca` now, not at the first connection.
+        if options.ca is not None:
+            tls_context(options.ca)
         self._options = options
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()

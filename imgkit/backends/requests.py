@@ -76,6 +76,9 @@ class RequestsBackend:
 
     def __init__(self, options: BackendOptions) -> None:
         options.refuse_unknown("requests")
+        # Report an unusable `ca` now, not at the first connection.
+        if options.ca is not None:
+            tls_context(options.ca)
         self._options = options
         self._lock = threading.Lock()
         self._adapter: _Adapter | None = None
@@ -194,9 +197,6 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
     def __init__(self, options: BackendOptions) -> None:
         self._ca = options.ca
-        # Report an unusable `ca` now, not at the first connection.
-        if options.ca is not None:
-            tls_context(options.ca)
         super().__init__(
             pool_connections=8, pool_maxsize=options.max_in_flight, max_retries=Retry(0, read=False)
         )

@@ -37,8 +37,11 @@ def tls_context(ca: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLCo
     try:
         return _load_context(certifi.where() if ca is None else os.fspath(ca))
     except (OSError, TypeError, ValueError) as error:
+        reason = "there are none in the form of PEM"
+        if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+            reason = error.strerror or type(error).__name__
         raise ConfigurationError(
-            f"ca: No certificates can be read from {str(ca)[:200]!r} ({type(error).__name__}).",
+            f"ca: No certificates can be read from {str(ca)[:200]!r} ({reason}).",
             hint="Pass a PEM file, a folder prepared by openssl rehash, or an ssl.SSLContext.",
             field="ca",
         ) from None

@@ -62,6 +62,8 @@ def run_operation(
     arguments = _name_positional(images, prompt) | chosen
     plan = output_paths.build_save_plan(output, force=force, sidecar=not no_sidecar)
     output_paths.check_free(output, plan, arguments)
+    if chosen.get("model") is not None and "backend" not in settings:
+        settings["model"] = chosen["model"]  # refused without a backend, which would paint instead
     if api_key_file is not None:
         settings["api_key"] = values.read_key(api_key_file)
         state.secrets.append(settings["api_key"])

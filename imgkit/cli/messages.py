@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 from imgkit import errors
 from imgkit.cli import options
 from imgkit.errors import ImgkitError, InvalidRequestError
 
-NETWORK_BACKEND = "Pass --backend requests or --backend aiohttp to reach the API."
+AS_OPTIONS = "(the hint of the error, with options in place of arguments)"
+"""A remedy in `REMEDIES`: the hint names values that only the error knows."""
 
 # Empty where the command needs no remedy: it saves every image, and salvages paid data by itself.
 REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
@@ -18,14 +20,10 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
     (errors.ConfigurationError, "allow_unknown"): (
         "Give its prices with --models FILE, or pass --allow-unknown-price."
     ),
-    (errors.ConfigurationError, "api_key"): NETWORK_BACKEND,
     (errors.ConfigurationError, "api_version"): "Set OPENAI_API_VERSION.",
     (errors.ConfigurationError, "backend"): "Pass --backend requests or --backend aiohttp.",
-    (errors.ConfigurationError, "base_url"): NETWORK_BACKEND,
     (errors.ConfigurationError, "ca"): "Pass a PEM file or a folder prepared by openssl rehash.",
     (errors.ConfigurationError, "cache"): "Leave out --cache only.",
-    (errors.ConfigurationError, "organization"): NETWORK_BACKEND,
-    (errors.ConfigurationError, "project"): NETWORK_BACKEND,
     (errors.DownloadBlockedError, None): (
         "If you trust its server, pass --download-origin ORIGIN. Or pass --response-format b64_json to get "
         "the image in the reply."
@@ -45,6 +43,7 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
     (errors.InvalidRequestError, "prepare"): (
         "Or pass --prepare fit to have it converted (of an animation, the first frame)."
     ),
+    (errors.InvalidRequestError, "reference"): "",
     (errors.MissingKeyError, None): (
         "Set it, pass --api-key-file FILE, or stay offline with --backend offline."
     ),
@@ -58,7 +57,13 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
     (errors.SaveError, None): "",
     (errors.StreamError, None): "Try again without --stream.",
     (errors.UnknownBackendError, None): "Install a plugin that provides it.",
+    (errors.UnknownBackendError, "name"): AS_OPTIONS,
+    (errors.UnknownBackendError, "plugin"): "",
+    (errors.UnknownBackendError, "provider"): AS_OPTIONS,
     (errors.UnknownProviderError, None): "A server that speaks OpenAI's dialect needs only --base-url URL.",
+    (errors.UnknownProviderError, "backend"): AS_OPTIONS,
+    (errors.UnknownProviderError, "name"): AS_OPTIONS,
+    (errors.UnknownProviderError, "plugin"): "",
     (errors.UnreadableReplyError, None): "",
     (errors.UnreadableReplyError, "max_reply_bytes"): (
         "Ask for fewer or smaller images, or pass a larger --max-reply-bytes."
@@ -129,8 +134,26 @@ def find_remedy(kind: type[ImgkitError], field: str | None, hint: str) -> str:
     for base in kind.__mro__:
         for key in ((base, field), (base, None)):
             if key in REMEDIES:
-                return REMEDIES[key]
-    return hint
+                return to_options(hint) if REMEDIES[key] is AS_OPTIONS else REMEDIES[key]
+    return to_options(hint)
+
+
+def to_options(hint: str) -> str:
+    """Return a hint with options in place of arguments of the Python API.
+
+    Example:
+        >>> to_options('Pass base_url="http://localhost:1/v1", allow_insecure=True or ca="my ca.pem".')
+        "Pass --base-url http://localhost:1/v1, --allow-insecure or --ca 'my ca.pem'."
+    """
+    names = option_names()
+
+    def replace(match: re.Match[str]) -> str:
+        option = names.get(match[1])
+        if option is None:
+            return match[0]
+        return option if match[3] == "True" else f"{option} {shlex.quote(match[2] or match[3])}"
+
+    return re.sub(r"""\b(\w+)=(?:"([^"]+)"|(True\b|\d+))""", replace, hint)
 
 
 def _find_error_remedy(error: ImgkitError) -> str:

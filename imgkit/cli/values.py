@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from imgkit.errors import ConfigurationError
 
 MAX_PROMPT_BYTES = 1_000_000
 MAX_KEY_BYTES = 10_000
+_MAX_QUOTED_CHARACTERS = 200
 
 _JSON_EXAMPLE = "Give an object such as '{\"seed\": 1}'."
 _NO_API_KEY = (
@@ -96,7 +98,9 @@ def split_arguments(
     rest = list(words)
     text: str | None = None
     if images == "none" and len(rest) > 1:
-        _reject("PROMPT is one argument. Put it in quotes.")
+        _reject(f"PROMPT is one argument. Put it in quotes: {_quote(rest)}.")
+    if images == "many" and prompt and prompt_file is None:
+        _check_prompt_place(rest)
     if images == "none" and rest and prompt_file is not None:
         _reject("Give either PROMPT or --prompt-file, not both.")
     if prompt and prompt_file is None:
@@ -108,7 +112,7 @@ def split_arguments(
     if images != "none" and not rest:
         _reject("IMAGE is missing. Give an image file" + (" and then PROMPT." if text is not None else "."))
     if images == "one" and len(rest) > 1:
-        _reject("Give one IMAGE only.")
+        _reject("Give one IMAGE only. A variation takes no prompt: use `imgkit edit IMAGE PROMPT` for that.")
     if prompt_file is not None:
         text = read_prompt(prompt_file)
     return rest, text
@@ -155,6 +159,35 @@ def unusable_folder_error(folder: Path, error: OSError) -> ConfigurationError:
         f"The folder {str(folder)!r} cannot be used ({error.strerror or error}). Pass another "
         "--state-folder, or set IMGKIT_HOME."
     )
+
+
+def _check_prompt_place(words: list[str]) -> None:
+    """Refuse a prompt without quotes among the images, before the images, or left out.
+
+    Raises:
+        click.UsageError: the message has the arguments as they should be.
+    """
+    files = [os.path.isfile(word) for word in words]
+    if len(words) == 1 and files[0]:
+        _reject("PROMPT is missing. Describe the change after IMAGE.")
+    if len(words) == 2 and files == [False, True] and " " in words[0]:
+        _reject(f"PROMPT comes after IMAGE: {_quote([words[1]])} {_quote([words[0]])}.")
+    count = next((index for index, is_file in enumerate(files) if not is_file), len(words))
+    rest = words[count:]
+    if count and len(rest) > 1 and not any(files[count:]) and not any(map(_could_be_image, rest[:-1])):
+        images = " ".join(_quote([word]) for word in words[:count])
+        _reject(f"PROMPT is one argument. Put it in quotes: {images} {_quote(rest)}.")
+
+
+def _could_be_image(word: str) -> bool:
+    """Return whether a word that names no file was probably meant to."""
+    return ":" in word or "/" in word or os.sep in word or bool(os.path.splitext(word)[1][1:].isalnum())
+
+
+def _quote(words: Sequence[str]) -> str:
+    """Return words as one argument for a shell, shortened for a message."""
+    text = " ".join(words)
+    return shlex.quote(text if len(text) <= _MAX_QUOTED_CHARACTERS else f"{text[:_MAX_QUOTED_CHARACTERS]}…")
 
 
 def _decode_argument(text: str) -> str:

@@ -16,8 +16,9 @@ from imgkit.models import HostClass
 from imgkit.plugins.hookspecs import BackendSpec
 from imgkit.providers.base import Provider, Target
 from imgkit.redact import PrivateDict, Secret, safe_url, wrap_key
+from imgkit.wire.base_urls import check_base_url, suggest_base_url
 from imgkit.wire.messages import AsyncBackend, Backend
-from imgkit.wire.urls import can_be_host, check_base_url, origin
+from imgkit.wire.urls import can_be_host, origin
 
 OFFLINE_BASE_URL = "https://offline.imgkit.invalid/v1"
 """Address of the offline backend. The top-level domain .invalid never resolves (RFC 2606)."""
@@ -205,6 +206,7 @@ def resolve_target(provider: Provider, spec: BackendSpec, config: ServiceConfig)
             + (f", or set {provider.env['base_url']}." if "base_url" in provider.env else ".")
         )
     base_url = check_base_url(url, source) if url is not None else provider.base_url
+    _check_path(provider, base_url, source)
     host_class: HostClass = "official" if _is_official(provider, origin(base_url)) else "compatible"
     return Target(
         base_url=base_url,
@@ -213,6 +215,17 @@ def resolve_target(provider: Provider, spec: BackendSpec, config: ServiceConfig)
         project=_check_header_value("project", setting("project")),
         model=model,
     )
+
+
+def _check_path(provider: Provider, base_url: str, source: str) -> None:
+    """Refuse the provider's own host without the path of its API: every request would answer 404."""
+    path = urlsplit(provider.base_url).path.rstrip("/")
+    if path and not urlsplit(base_url).path and _is_official(provider, origin(base_url)):
+        raise ConfigurationError(
+            f"{source} {safe_url(base_url)!r} lacks the path of the API.",
+            hint=suggest_base_url(source, f"{base_url}{path}"),
+            field=source,
+        )
 
 
 def _is_official(provider: Provider, place: tuple[str, str, int]) -> bool:
@@ -253,17 +266,27 @@ def resolve_proxy(config: ServiceConfig, base_url: str) -> str | None:
             return None
         proxy = Secret(environment_proxy)
         del proxies, environment_proxy
-    if not isinstance(proxy, Secret) or not _is_proxy(proxy.reveal()):
+    problem = _find_proxy_problem(proxy.reveal()) if isinstance(proxy, Secret) else "is no text."
+    if problem or not isinstance(proxy, Secret):
         raise ConfigurationError(
-            f"{source} must be the URL of an HTTP proxy, such as 'http://proxy.example:3128'.", field=source
+            f"{source} {problem} Give the URL of an HTTP proxy, such as 'http://proxy.example:3128'.",
+            field=source,
         )
     return proxy.reveal()
 
 
-def _is_proxy(url: str) -> bool:
-    """Return whether a text is the URL of an HTTP proxy."""
+def _find_proxy_problem(url: str) -> str | None:
+    """Return why a text is no URL of an HTTP proxy, None if it is one. The text may hold a password."""
+    if not re.fullmatch(r"[!-~]+", url):
+        return "is empty, or has characters that no URL has."
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme.lower() not in ("http", "https"):
+        return "does not start with http:// or https://."
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        port = parts.port
     except ValueError:
-        return False
+        return "has no valid host and port."
+    if port == 0 or parts.netloc.endswith(":"):
+        return "has no valid port."
+    return None if can_be_host(parts.hostname) else "has no valid host."

@@ -34,6 +34,7 @@ from imgkit.redact import PrivateDict, safe_url
 from imgkit.wire.messages import AsyncBackend, Backend, BackendOptions
 
 DEFAULT_BACKEND = "offline"
+DEFAULT_PROVIDER = "openai"
 
 
 class Setup(NamedTuple):
@@ -134,9 +135,13 @@ def build_core(
         raise ConfigurationError("client_options must be a mapping.")
     members = register_plugins(config.plugins)
     table = build_hook_table(members)
-    spec, load_backend = _find_backend(_backend_argument(config) or DEFAULT_BACKEND, table, config)
+    named = _backend_argument(config)
+    spec, load_backend = _find_backend(DEFAULT_BACKEND if named is None else named, table, config)
     provider_name, provider = _find_provider(
-        config.provider or os.environ.get("IMGKIT_PROVIDER") or "openai", table
+        (os.environ.get("IMGKIT_PROVIDER") or DEFAULT_PROVIDER)
+        if config.provider is None
+        else config.provider,
+        table,
     )
     target = resolve_target(provider, spec, config)
     state_folder = resolve_state_folder(config.state_folder)
@@ -195,16 +200,33 @@ def _backend_argument(config: ServiceConfig) -> str | Backend | AsyncBackend | N
 
 
 def _check_default_backend(config: ServiceConfig) -> None:
-    """Refuse arguments that only a real API needs beside the default backend, which sends nothing."""
+    """Refuse settings of an API beside the default backend, which would paint without a word."""
     if _backend_argument(config) is not None:
         return
-    for name in ("api_key", "base_url", "organization", "project"):
-        if getattr(config, name) is not None:
+    # Options of the offline backend choose it, and a recording has a provider and a model.
+    is_chosen = config.fixtures is not None or bool(config.client_options)
+    for name in _API_ARGUMENTS if is_chosen else (*_MODEL_ARGUMENTS, *_API_ARGUMENTS):
+        if getattr(config, name) is not ServiceConfig._field_defaults[name]:
             raise ConfigurationError(
-                f"{name} is given, but the default backend {DEFAULT_BACKEND!r} sends nothing.",
-                hint='Pass backend="requests" or backend="aiohttp" to reach the API.',
+                f"{name} is given without a backend. The default, {DEFAULT_BACKEND!r}, sends nothing.",
+                hint='Pass backend="requests" or backend="aiohttp" to reach the API, or backend="offline" '
+                "to paint.",
                 field=name,
             )
+    for name in _MODEL_ARGUMENTS:
+        variable = f"IMGKIT_{name.upper()}"
+        if os.environ.get(variable) and not is_chosen:
+            raise ConfigurationError(
+                f"{variable} is set without a backend. The default, {DEFAULT_BACKEND!r}, sends nothing.",
+                hint='Set IMGKIT_BACKEND=requests to reach the API, or pass backend="offline" to paint.',
+            )
+
+
+_MODEL_ARGUMENTS = ("provider", "model")
+_API_ARGUMENTS = (
+    *("api_key", "base_url", "organization", "project", "proxy", "ca", "use_env_proxy"),
+    *("reuse_connections", "allow_insecure", "download_origins"),
+)
 
 
 def _estimate(
@@ -317,16 +339,20 @@ def _check_backend(backend: object) -> None:
     missing = [name for name in members if not hasattr(backend, name)]
     if missing:
         raise ConfigurationError(
-            f"backend: a {type(backend).__name__} is neither a name nor a backend. It lacks "
-            f"{', '.join(missing)}. See imgkit.backends."
+            f"backend: a value of type {type(backend).__name__} is neither a name nor a backend. It lacks "
+            f"{', '.join(missing)}.",
+            hint='Pass a name, such as backend="requests", or an instance as imgkit.backends describes it.',
+            field="backend",
         )
 
 
 def _find_provider(named: str | Provider, table: HookTable) -> tuple[str, Provider]:
+    if isinstance(named, type):
+        raise ConfigurationError(f"provider: {named.__name__} is a class. Pass an instance.")
     if not isinstance(named, str):
         check_provider(named)
         return getattr(named, "name", type(named).__name__), named
-    hint = "Servers that speak OpenAI's dialect need only base_url=…."
+    hint = "A server that speaks OpenAI's dialect needs only base_url=…."
     provider: Provider = find_spec(table, ProviderSpec, named, UnknownProviderError, hint).make()
     check_provider(provider)
     return named, provider

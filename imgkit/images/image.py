@@ -124,7 +124,8 @@ class Image:
         """
         from imgkit.images.saving import SavePlan
 
-        return SavePlan.from_target(target, overwrite=overwrite, sidecar=sidecar).write(self, count=1)
+        plan = SavePlan.from_target(target, overwrite=overwrite, sidecar=sidecar, field="target")
+        return plan.write(self, count=1)
 
     def to_pil(self) -> PIL.Image.Image:
         """Return the decoded image as a `PIL.Image.Image`.

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeGua
 
 from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.images.image import Image
+from imgkit.images.mistakes import explain_missing_input, explain_text, suggest_name
 from imgkit.images.references import ImageReference
 from imgkit.images.sniff import Kind, ReadAt, guess_unsupported_format, is_complete, sniff_file
 from imgkit.redact import scrub
@@ -148,6 +149,8 @@ class ImageFile(RawFile):
         kind, head = sniff_file(self.length, self._read_at)
         if kind is None or kind.format not in UPLOAD_FORMATS:
             name = kind.format if kind else guess_unsupported_format(head)
+            if name == "text":
+                self._reject(explain_text(head))
             self._reject(f"The file is {name}, not a PNG, JPEG, WebP or GIF image. Convert it.")
         if kind.width == 0 or kind.height == 0:
             self._reject(f"The image has {kind.width}x{kind.height} pixels. Pass an image with pixels.")
@@ -195,11 +198,8 @@ class OpenedInputs:
 def find_type_problem(value: object) -> str | None:
     """Return why the type of `value` is no image input; None if it is one. Reads no bytes."""
     if isinstance(value, str):
-        if re.match(r"https?://", value, re.IGNORECASE):
-            return (
-                "The value is a URL, and imgkit does not fetch inputs. Download it and pass the file, "
-                "or let the API fetch it with an ImageReference."
-            )
+        if re.match(r"(?!file:)[a-z][a-z0-9+.-]+://", value, re.IGNORECASE):
+            return "The value is a URL, and imgkit does not fetch inputs. Download it and pass the file."
         return "The value is an empty path. Pass the path of an image." if not value else None
     if isinstance(value, bytes | bytearray | memoryview | os.PathLike | Image):
         return None
@@ -264,7 +264,10 @@ def _open_path(path: str | bytes, field: str, cleanup: ExitStack) -> RawFile:
         descriptor = os.open(path, flags)
     except (OSError, ValueError) as error:
         reason = _scrub_error(getattr(error, "strerror", None) or error)
-        raise InvalidRequestError({field: f"Cannot open {quoted}: {reason}. Check the path."}) from None
+        problem = explain_missing_input(os.fsdecode(path)) or (
+            f"Cannot open {quoted}: {reason}{suggest_name(os.fsdecode(path))}. Check the path."
+        )
+        raise InvalidRequestError({field: problem}) from None
     cleanup.callback(os.close, descriptor)
     return _open_descriptor(descriptor, 0, quoted, field)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from imgkit.errors import InvalidRequestError, SaveError
 from imgkit.files import create_empty, sync_folder, write_atomically
+from imgkit.images.mistakes import explain_target, explain_unwritable
 from imgkit.images.part_files import PartFile
 from imgkit.images.sidecars import SavableImage, can_replace, sidecar_json, sidecar_path
 from imgkit.images.sniff import EXTENSIONS, Format
@@ -64,13 +65,19 @@ class SavePlan:
 
     @classmethod
     def from_target(
-        cls, target: str | PathLike[str], *, overwrite: bool = False, sidecar: bool = True
+        cls,
+        target: str | PathLike[str],
+        *,
+        overwrite: bool = False,
+        sidecar: bool = True,
+        field: str = "save_to",
     ) -> SavePlan:
         """Return the plan for a `save_to` argument.
 
         Args:
             target: a folder (existing, or with a slash at the end), a pattern with ``{…}``, or a file.
             overwrite, sidecar: see the class.
+            field: the name of the argument, for error messages.
 
         Raises:
             InvalidRequestError: the target is no path, or a pattern with unknown fields.
@@ -80,22 +87,20 @@ class SavePlan:
         except TypeError:
             text = None
         if not isinstance(text, str) or "\0" in text:
-            raise InvalidRequestError({"save_to": "Pass a path as str or os.PathLike."})
+            raise InvalidRequestError({field: explain_target(target if text is None else text)})
         try:
             os.fsencode(text)
         except UnicodeEncodeError:
-            raise InvalidRequestError(
-                {"save_to": f"{text[:200]!r} cannot be a path on this system."}
-            ) from None
+            raise InvalidRequestError({field: f"{text[:200]!r} cannot be a path on this system."}) from None
         if "{" in text or "}" in text:
-            _check_pattern(text)
+            _check_pattern(text, field)
             folder = os.path.dirname(re.split("[{}]", text, maxsplit=1)[0])
             return cls(Path(folder), text[len(folder) :].lstrip("/" + os.sep), True, overwrite, sidecar)
         path = Path(text)
         if not text or text.endswith(("/", os.sep)) or os.path.isdir(text):
             return cls(path, "{slug}", True, overwrite, sidecar)
         if not path.name.strip("."):
-            raise InvalidRequestError({"save_to": f"{text!r} is not a file name."})
+            raise InvalidRequestError({field: f"{text!r} is not a file name."})
         return cls(path.parent, _escape_braces(path.name), False, overwrite, sidecar)
 
     def check(self) -> None:
@@ -113,13 +118,11 @@ class SavePlan:
             for part in Path(self.pattern.format(**_LONGEST_VALUES) + _LONGEST_SUFFIX).parts:
                 _check_name(self.folder / part)
         except OSError as error:
-            hint = (
-                "Make the folder first, or end the path with a slash to let imgkit make it."
-                if isinstance(error, FileNotFoundError) and not self.make_folder
-                else "Choose another place."
+            remedy = explain_unwritable(
+                error, str(self.folder), self.pattern, is_folder_made=self.make_folder
             )
             raise InvalidRequestError(
-                {"save_to": f"Cannot write in {str(self.folder)!r} ({error.strerror}). {hint}"}
+                {"save_to": f"Cannot write in {str(self.folder)!r} ({error.strerror}). {remedy}"}
             ) from None
 
     def write(self, image: SavableImage, count: int) -> Path:
@@ -145,10 +148,12 @@ class SavePlan:
             return self._write_files(preferred, image, sidecar)
         except OSError as error:
             raise SaveError(
-                f"Cannot write {str(preferred)!r} ({error.strerror or error}).",
+                f"Cannot write {str(preferred)!r} ({error.strerror or error}). "
+                + explain_unwritable(
+                    error, str(preferred.parent), preferred.name, is_folder_made=self.make_folder
+                ),
                 images=(image,),
-                hint="The image is still in image.data. Free some space or choose another place, and call "
-                "image.save again.",
+                hint="The image is still in image.data: call image.save again.",
             ) from None
 
     @property
@@ -255,7 +260,7 @@ def _parse_fields(pattern: str) -> set[str]:
     return {field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None}
 
 
-def _check_pattern(text: str) -> None:
+def _check_pattern(text: str, field_name: str) -> None:
     try:
         fits = all(
             field is None
@@ -271,7 +276,7 @@ def _check_pattern(text: str) -> None:
         problem = (
             f"{text[:200]!r} does not fit. A pattern may contain {names}, and widths as in {{index:03d}}."
         )
-        raise InvalidRequestError({"save_to": problem})
+        raise InvalidRequestError({field_name: problem})
 
 
 def write_file(path: Path, data: bytes, *, overwrite: bool) -> None:

@@ -28,6 +28,16 @@ BUILT_IN = "imgkit.default_plugins.builtin"
 
 _KIND_NAMES = {BackendSpec: "backend", ProviderSpec: "provider", PluginSpec: "plugin"}
 
+_MIX_UP_HINTS = {
+    ("backend", "provider"): 'Pass backend="requests" or backend="aiohttp", with provider="{name}".',
+    ("backend", "plugin"): 'Pass plugins=["{name}"].',
+    ("provider", "backend"): 'Pass backend="{name}". OpenAI\'s dialect needs no provider.',
+    ("provider", "plugin"): 'Pass plugins=["{name}"].',
+    ("plugin", "backend"): 'Pass backend="{name}".',
+    ("plugin", "provider"): 'Pass provider="{name}" with a backend.',
+}
+"""Hints by the kind that a caller asked for, and the kind of the name."""
+
 
 class PluginPriority(IntEnum):
     """The order of plugins by their provenance: lower ones are asked first."""
@@ -130,10 +140,19 @@ def find_spec(
     for plugin in unusable:
         if plugin.origin.plugin == name:
             raise plugin.unusable_error()
-    suggestion = format_suggestion(name, specs)
-    text = f"Unknown {_KIND_NAMES[kind]} {name[:60]!r}{suggestion}. Available: {', '.join(specs)}."
+    wanted, suggestion = _KIND_NAMES[kind], format_suggestion(name, specs)
+    problem, field = f"Unknown {wanted} {name[:60]!r}{suggestion}.", None
+    if not name.strip():
+        problem, field = f"The name of the {wanted} is empty.", "name"
+        hint = f'Pass a name, such as {wanted}="{next(iter(specs))}".'
+    for other in _KIND_NAMES.keys() - {kind}:
+        if name in table.specs_by_name(other):
+            field = _KIND_NAMES[other]
+            problem = f"{name!r} is a {field}, not a {wanted}."
+            hint = _MIX_UP_HINTS[wanted, field].format(name=name)
+    text = f"{problem} Available: {', '.join(specs)}."
     notes: list[str] = [f"{plugin.origin} is {plugin.state} ({plugin.reason})." for plugin in unusable]
-    raise unknown(" ".join([text, *notes]), hint=hint or None)
+    raise unknown(" ".join([text, *notes]), hint=hint or None, field=field)
 
 
 class ServicePlugins:

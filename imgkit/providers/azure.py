@@ -11,12 +11,12 @@ import os
 import re
 from collections.abc import Mapping
 from typing import ClassVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from imgkit.errors import ConfigurationError, MissingModelError
 from imgkit.models import CreateImageEditRequest, ImageRequest, resolve_model
 from imgkit.providers.base import Credential, Target
-from imgkit.providers.openai import PATHS, OpenAIProvider
+from imgkit.providers.openai import AZURE_HOSTS, PATHS, OpenAIProvider
 from imgkit.wire.messages import HttpRequest
 
 EDITS_SINCE = "2025-04-01-preview"
@@ -50,11 +50,7 @@ class AzureProvider(OpenAIProvider):
         Credential(variable="AZURE_OPENAI_AD_TOKEN"),
         Credential(variable="AZURE_OPENAI_API_KEY", header="api-key", scheme=""),
     )
-    official_hosts: ClassVar[tuple[str, ...]] = (
-        "*.openai.azure.com",
-        "*.services.ai.azure.com",
-        "*.cognitiveservices.azure.com",
-    )
+    official_hosts: ClassVar[tuple[str, ...]] = AZURE_HOSTS
 
     def __init__(self, api_version: str | None = None) -> None:
         self._given_version = api_version
@@ -73,6 +69,13 @@ class AzureProvider(OpenAIProvider):
         """
         if target.host_class == "offline":
             return
+        if target.host_class == "official" and not re.fullmatch(r"(/openai(/v1)?)?", _path(target)):
+            place = target.base_url.removesuffix(_path(target))
+            raise ConfigurationError(
+                f"base_url: Azure has no image API below {_path(target)[:200]!r}.",
+                hint=f'Pass base_url="{place}", or base_url="{place}/openai/v1" for the newer layout.',
+                field="base_url",
+            )
         if not _deployment(request, target):
             raise MissingModelError(
                 "Azure needs the name of a deployment.",
@@ -112,6 +115,10 @@ class AzureProvider(OpenAIProvider):
         version = self._given_version if _is_v1(target) else self._version
         root = target.base_url if _is_v1(target) else f"{target.base_url.removesuffix('/openai')}/openai"
         return f"{root}{path}?api-version={version}" if version else f"{root}{path}"
+
+
+def _path(target: Target) -> str:
+    return urlsplit(target.base_url).path
 
 
 def _is_v1(target: Target) -> bool:

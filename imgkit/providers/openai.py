@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import pybase64
 
 from imgkit.catalogue.catalogue import Catalogue
 from imgkit.errors import (
+    ConfigurationError,
     ImgkitError,
     InvalidRequestError,
     MissingModelError,
@@ -52,6 +54,9 @@ PATHS: dict[type[ImageRequest], str] = {
 EVENT_TYPES = "text/event-stream, application/json"
 """The Accept header of a stream: some servers refuse a request that takes events alone."""
 
+AZURE_HOSTS = ("*.openai.azure.com", "*.services.ai.azure.com", "*.cognitiveservices.azure.com")
+"""The hosts of OpenAI's models at Azure, as `Provider.official_hosts` writes them."""
+
 _NOT_MEMBERS = ("image", "mask", "markup", "extra_body", "extra_headers")
 
 
@@ -79,7 +84,16 @@ class OpenAIProvider(BaseProvider):
 
         Raises:
             MissingModelError: The message lists the live models.
+            ConfigurationError: The address is one of Azure.
         """
+        place = urlsplit(target.base_url)
+        is_azure = (place.hostname or "").endswith(tuple(name[1:] for name in AZURE_HOSTS))
+        if target.host_class == "compatible" and is_azure and place.path != "/openai/v1":
+            raise ConfigurationError(
+                f"base_url: {place.hostname} is a host of Azure, whose addresses and headers differ.",
+                hint='Pass provider="azure".',
+                field="base_url",
+            )
         if target.host_class == "official" and resolve_model(request, target.model) is None:
             catalogue = Catalogue("", self.model_facts)
             live = ", ".join(catalogue.list_live_ids(date.today()))

@@ -317,5 +317,7 @@ def validate_request(kind: type[RequestT], fields: Mapping[str, object]) -> Requ
         request: RequestT = REQUEST_SCHEMAS[kind].read(given)
     except SchemaError as error:
         hints = {path: hint for path, hint in _STREAM_HINTS.items() if path in error.fields}
+        if any(problem.startswith("The value is a URL") for problem in error.fields.values()):
+            hints["reference"] = "Or let the API fetch it with an ImageReference."
         raise InvalidRequestError(error.fields, hints=hints) from None
     return request

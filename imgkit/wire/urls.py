@@ -1,64 +1,9 @@
-"""The base URL of a service, and the parts of a URL, which keep their bytes."""
+"""The parts of a URL, which keep their bytes."""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import urlsplit
-
-from imgkit.errors import ConfigurationError
-from imgkit.redact import Secret, safe_url
-
-
-def check_base_url(url: object, source: str) -> str:
-    """Return a base URL without its trailing slashes. No error shows a password in it.
-
-    Example::
-
-        >>> check_base_url("https://api.openai.com/v1/", "base_url")
-        'https://api.openai.com/v1'
-
-    Args:
-        url: the value that the caller gave, perhaps wrapped in a `Secret`.
-        source: the argument or environment variable of the value, for error messages.
-
-    Raises:
-        ConfigurationError: no http(s) scheme, no host, credentials, a query, a fragment, or
-            characters outside ASCII.
-    """
-    wrapped = Secret(url) if isinstance(url, str) else url
-    del url  # tracebacks may show local variables
-    problem = _find_problem(wrapped.reveal() if isinstance(wrapped, Secret) else None)
-    if problem is not None or not isinstance(wrapped, Secret):
-        raise ConfigurationError(f"{source} {problem}", field=source)
-    return wrapped.reveal().rstrip("/")
-
-
-def _find_problem(url: str | None) -> str | None:
-    """Return the problem of a base URL as the rest of a sentence, None without a problem."""
-    if url is None or not re.fullmatch(r"[!-~]+", url) or re.search(r'[\\"<>^`{|}]', url):
-        return (
-            "is not a URL. Give a URL such as 'https://api.openai.com/v1', and a host outside ASCII in its "
-            "xn-- form."
-        )
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        # Python's own message quotes the port, which may be the first part of a password with a slash.
-        return "is not a URL: its host or its port is not valid. Write it as 'https://host:port/path'."
-    if parts.scheme not in ("http", "https"):
-        if "@" in url or "://" in url:
-            return "must start with http:// or https://."
-        return f"{safe_url(url)!r} does not start with http:// or https://. Write 'https://{url[:80]}'."
-    if parts.username is not None or parts.password is not None:
-        return "contains credentials. Remove them and give the API key by itself."
-    if not can_be_host(parts.hostname) or port == 0:
-        return f"{safe_url(url)!r} has no valid host to connect to."
-    if parts.query or parts.fragment or url.endswith(("?", "#")):
-        return "contains '?' or '#'. It must end with its path."
-    if re.search(r"/images/(generations|edits|variations)/?$", parts.path):
-        return "contains '/images/…'. Give the root of the API without it, such as …/v1."
-    return None
 
 
 def can_be_host(name: str | None) -> bool:

@@ -113,7 +113,7 @@ def test_options_reach_the_request(capfd: pytest.CaptureFixture[str]) -> None:
     args = [f"--{name.replace('_', '-')}={value}" for name, value in wanted.items()]
     args += ["--svg", '{"a": [1]}', "--extra-body", '{"seed": 5}', "--extra-header", "X-One: a:b"]
     args += ["--extra-header", "Accept:"]
-    assert run(["create", "fox", "--dry-run", "--json", *args]) == 0
+    assert run(["create", "fox", "--backend", "offline", "--dry-run", "--json", *args]) == 0
     output = json.loads(capfd.readouterr().out)
     head, _, body = output["request"].partition("\n\n")
     assert (output["schema_version"], output["dry_run"]) == (1, True)

@@ -162,5 +162,5 @@ def test_the_connect_timeout_beside_an_instance() -> None:
 )
 def test_an_object_that_is_no_backend(backend: Any) -> None:
     """The error names the missing members, such as `wire_errors`."""
-    with pytest.raises(imgkit.ConfigurationError, match=r"lacks .*close, wire_errors, unsent_errors\. See"):
+    with pytest.raises(imgkit.ConfigurationError, match=r"lacks .*wire_errors, unsent_errors\. Pass a name"):
         build(backend)

@@ -298,9 +298,9 @@ class PlainProvider(BaseProvider):
 def test_a_provider_without_streams(flavor: ServiceRunner) -> None:
     """Refuses to stream with such a provider and sends nothing; a plain call works."""
     with pytest.raises(imgkit.ConfigurationError, match="Provider plain does not stream. Use create_image"):
-        watch(flavor, lambda service: service.stream_image("a fox"), provider=PlainProvider())
+        watch(flavor, lambda service: service.stream_image("a fox"), "offline", provider=PlainProvider())
     provider: Any = PlainProvider()  # without the optional attributes of a provider
-    with imgkit.ImageService(provider=provider) as service:
+    with imgkit.ImageService("offline", provider=provider) as service:
         assert len(service.create_image("a fox", size="64x64")) == 1
 
 

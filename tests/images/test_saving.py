@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
@@ -91,7 +92,7 @@ def test_folders(tmp_path: Path) -> None:
     assert image().save(f"{tmp_path}/{{model}}/{{index}}").parent == tmp_path / "gpt-image-2-x"
     SavePlan.from_target(f"{tmp_path}/fresh/").check()
     assert (tmp_path / "fresh").is_dir()
-    assert "Make the folder first" in problem(tmp_path / "missing" / "a.png")
+    assert "Make the folder" in problem(tmp_path / "missing" / "a.png")
     with pytest.raises(SaveError, match="still in image.data"):
         image().save(tmp_path / "missing" / "a.png")
     assert not (tmp_path / "missing").exists()
@@ -172,11 +173,11 @@ BAD_TARGETS = [
     ("{slug.__class__}", "does not fit"), ("{slug[0]}", "does not fit"), ("{index.real}", "does not fit"),
     ("{slug!r}", "does not fit"), ("{slug:d}", "does not fit"), ("{index:s}", "does not fit"),
     ("{index:{slug}}", "does not fit"), ("{index:999999999}", "does not fit"), ("a{", "does not fit"),
-    ("a}b", "does not fit"), ("a\0b.png", "Pass a path"), (5, "Pass a path"), (b"a.png", "Pass a path"),
+    ("a}b", "does not fit"), ("a\0b.png", "NUL"), (5, "Pass a path"), (b"a.png", "Pass it as text"),
     (None, "Pass a path"), ("\ud800.png", "cannot be a path"), ("missing/..", "not a file name"),
     ("x" * 300, "File name too long"), ("x" * 245 + ".png", "File name too long"),
     ("x" * 245 + "{index}", "File name too long"), ("/proc/nowhere/a/", "Choose another place"),
-    ("/proc/version/a.png", "Choose another place"), ("/proc/version/a/", "Choose another place"),
+    ("/proc/version/a.png", "Choose another folder"), ("/proc/version/a/", "Choose another folder"),
     ("/proc/a.png", "Cannot write in '/proc'"),
 ]  # fmt: skip
 
@@ -189,6 +190,33 @@ def test_targets_rejected_by_the_check(
     monkeypatch.chdir(tmp_path)
     assert expected in problem(target)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "remedy"),
+    [
+        (io.BytesIO(), "write the bytes yourself: file.write(image.data)"),
+        (io.StringIO(), "write the bytes yourself"),
+        (b"a.png", "os.fsdecode"),
+        (None, "Pass a path as str or os.PathLike"),
+        ("file/a.png", "'file' is a file or lies below one. Choose another folder. The image is still in"),
+        ("no/a.png", "Make the folder 'no' first, or write 'no/a.{ext}' to have it made. The image is"),
+        ("/proc/a.png", "Choose another place. The image is still in image.data"),
+        ("x" * 300, "Choose a shorter name. The image is still in image.data"),
+    ],
+)
+def test_each_wrong_target_of_save_has_its_remedy(
+    target: Any, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names the likely mistake, and the argument of `Image.save`."""
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    with pytest.raises((InvalidRequestError, SaveError)) as caught:
+        image().save(target)
+    assert remedy in str(caught.value)
+    if isinstance(caught.value, InvalidRequestError):
+        assert list(caught.value.fields) == ["target"]
+    assert image().save("no/a.{ext}") == Path("no/a.png")
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_a_broken_plugin_is_skipped(case: str, tmp_path: Path) -> None:
     assert output == "a fox, by zeta"
     assert warnings.count("PluginWarning: plugin 'acme' (imgkit-acme 1.2) is left out: ") == 1
     assert reason in warnings
-    options = ("backend='acme'", "provider='acme'", "plugins=['acme']")
+    options = ("backend='acme'", "'offline', provider='acme'", "plugins=['acme']")
     expressions = [f"imgkit.ImageService({option})" for option in options]
     for kind, plugin, distribution, text in list_errors(expressions, tmp_path):
         assert (kind, plugin, distribution) == ("PluginError", "acme", "imgkit-acme")

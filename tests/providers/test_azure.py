@@ -265,7 +265,7 @@ def test_offline_needs_nothing(flavor: Any) -> None:
     def work(images: Any) -> Any:
         return images.create_image_variation(png(1, 64))
 
-    assert flavor.run(work, provider="azure")[0].format == "png"
+    assert flavor.run(work, "offline", provider="azure")[0].format == "png"
 
 
 def test_content_filter_errors(flavor: Any, http_backend: str) -> None:

@@ -67,7 +67,7 @@ def test_credentials_of_a_subclass() -> None:
 def test_a_provider_of_another_base_class() -> None:
     """Accepts an object with all members of the protocol."""
     provider: Any = Standalone()
-    with imgkit.ImageService(provider=provider) as service:
+    with imgkit.ImageService("offline", provider=provider) as service:
         assert len(service.create_image("a fox", size="64x64")) == 1
 
 
@@ -75,4 +75,4 @@ def test_a_provider_that_lacks_members() -> None:
     """Rejects an object without all members, and names them."""
     provider: Any = Standalone("encode", "model_facts")
     with pytest.raises(imgkit.ConfigurationError, match="lacks model_facts, encode.*BaseProvider"):
-        imgkit.ImageService(provider=provider)
+        imgkit.ImageService("offline", provider=provider)
