@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(12, 3 * (os.cpu_count() or 1) // 2))')
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types contracts pytest examples dist dist-check bench format cassettes sheet clean
+.PHONY: demo test lint types contracts pytest examples dist dist-check bench format cassettes messages sheet clean
 
 demo: $(VENV)/.demo  ## draw a first picture: no key, no network
 	@mkdir -p demo
@@ -60,6 +60,9 @@ format: $(VENV)/.dev  ## tidy the code
 
 cassettes: $(VENV)/.dev  ## record tests/cassettes anew from a server process on loopback
 	$(BIN)/python -m tests.record_cassettes
+
+messages: $(VENV)/.dev  ## write tests/messages.txt anew; read the difference before you commit it
+	$(BIN)/python -m tests.support.advice
 
 sheet: $(VENV)/.dev  ## paint docs/contact-sheet.webp anew
 	$(BIN)/python docs/make_contact_sheet.py

@@ -80,7 +80,8 @@ model='gpt-image-2')
 
         Args:
             backend: "offline" (the default: no key, no network, no cost), "requests", "aiohttp", the
-                name of a plugin's backend, or an instance; else ``IMGKIT_BACKEND``.
+                name of a plugin's backend, or an instance; else ``IMGKIT_BACKEND``. A setting that
+                only an API needs, such as `provider` or `model`, requires a named backend.
             provider: the API's dialect, "openai" by default; else ``IMGKIT_PROVIDER``.
             api_key: the key, or a callable that returns it for each attempt; else ``OPENAI_API_KEY``.
             base_url: root of the API, such as ``http://localhost:8000/v1``; else ``OPENAI_BASE_URL``.

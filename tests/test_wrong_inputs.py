@@ -209,7 +209,8 @@ def test_unreadable_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clean
 
 TYPES = [
     ("http://example.com/a.png", "does not fetch"), ("HTTPS://example.com/a.png", "does not fetch"),
-    ("s3://bucket/a.png", "does not fetch"), ("", "empty path"), (5, "type int"), (None, "type NoneType"), ({}, "type dict"), ([PNG], "type list"),
+    ("s3://bucket/a.png", "does not fetch"),
+    ("", "empty path"), (5, "type int"), (None, "type NoneType"), ({}, "type dict"), ([PNG], "type list"),
 ]  # fmt: skip
 
 

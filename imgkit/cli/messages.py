@@ -37,6 +37,10 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
     (errors.FixtureMissingError, None): "Record it.",
     (errors.InvalidRequestError, "extra_body.partial_images"): "Pass --partial-images N for partial images.",
     (errors.InvalidRequestError, "extra_body.stream"): "Pass --stream for a stream.",
+    (errors.InvalidRequestError, "extra_body"): (
+        "Pass --extra-body JSON for a value that only your server knows."
+    ),
+    (errors.InvalidRequestError, "masks"): "",
     (errors.InvalidRequestError, "on_unsupported"): (
         "Pass --on-unsupported drop to leave such fields out, or --on-unsupported warn to send them."
     ),
@@ -88,6 +92,7 @@ def option_names() -> dict[str, str]:
         *options.offline_options(),
         *options.variation_options(),
         *options.stream_options(),
+        *options.cache_options(),
     ]
     known.append(options.prepare_option())
     for kind in options.REQUESTS:

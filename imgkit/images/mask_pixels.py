@@ -20,7 +20,7 @@ MAX_MASK_BYTES = 4 * 1024 * 1024
 
 MASK_HINT = (
     "Make a mask from a black and white drawing with `imgkit mask --from-white drawing.png --like photo.png "
-    "-o mask.png`, or with imgkit.masks.from_white."
+    "-o mask.png`."
 )
 """Remedy for an image without transparency."""
 
@@ -137,7 +137,8 @@ def check_mask(
     """
     report = examine_mask(mask, image, max_bytes=max_bytes)
     if report.problems:
-        raise field_error(mask.field, " ".join(report.problems))
+        hint = "In Python, imgkit.masks has from_white, resize, invert and union for it."
+        raise InvalidRequestError({mask.field: " ".join(report.problems)}, hints={"masks": hint})
     return [f"mask: {doubt}" for doubt in report.doubts]
 
 
@@ -158,12 +159,12 @@ def examine_mask(
         if opacity is None or pixels.is_opaque(opacity):
             problems.append(
                 "The mask is opaque everywhere, so nothing could change. Make the pixels transparent that "
-                "may change, or invert the mask with imgkit.masks.invert."
+                "may change, or invert the mask: `imgkit mask --from-mask mask.png --invert -o inverted.png`."
             )
         elif pixels.is_transparent(opacity):
             doubts.append(
                 "The mask is transparent everywhere, so the whole image may change, as without a mask. If "
-                "you do not intend that, draw it again with imgkit.masks."
+                "you do not intend that, draw it again."
             )
     return MaskReport(tuple(problems), tuple(doubts))
 
@@ -180,13 +181,14 @@ def _find_file_problems(mask: ImageFile, max_bytes: int | None) -> list[str]:
     if max_bytes is not None and mask.length > max_bytes:
         problems.append(
             f"The mask has {mask.length} bytes, and the API accepts at most {max_bytes}. Write it without "
-            "its colours: `imgkit mask --from-mask mask.png -o small.png`, or imgkit.masks.union(mask)."
+            "its colours: `imgkit mask --from-mask mask.png -o small.png`."
         )
     return problems
 
 
 def _find_size_problems(mask: ImageFile, image: ImageFile) -> list[str]:
-    mask_size, image_size = (mask.kind.width, mask.kind.height), (image.kind.width, image.kind.height)
+    mask_size = (mask.kind.width or 0, mask.kind.height or 0)
+    image_size = (image.kind.width or 0, image.kind.height or 0)
     if mask_size == image_size:
         return []
     sizes = f"{mask_size[0]}x{mask_size[1]} pixels, the image {image_size[0]}x{image_size[1]}"
@@ -195,9 +197,14 @@ def _find_size_problems(mask: ImageFile, image: ImageFile) -> list[str]:
             f"The mask has {sizes}, and viewers rotate the image (EXIF). Rotate its pixels with "
             "PIL.ImageOps.exif_transpose."
         ]
+    if not _has_shape(mask_size, image_size):
+        return [
+            f"The mask has {sizes}, which is another shape. Draw it over the image: `imgkit mask --box "
+            "10,20,30,20 --like photo.png -o mask.png` makes a mask with a box at x, y of a width and height."
+        ]
     return [
         f"The mask has {sizes}. Resize the mask: `imgkit mask --from-mask mask.png --like photo.png -o "
-        "fitting.png`, or imgkit.masks.resize."
+        "fitting.png`."
     ]
 
 
@@ -208,10 +215,15 @@ def check_still(file: RawFile) -> None:
         raise field_error(file.field, f"The image is animated ({frames} frames). Pass a single image.")
 
 
+def _has_shape(size: tuple[int, int], target: tuple[int, int]) -> bool:
+    """Return whether two sizes have the same aspect ratio, apart from rounding to whole pixels."""
+    scale = target[0] / size[0]
+    return abs(size[1] * scale - target[1]) <= max(1.0, scale / 2)
+
+
 def check_shape(size: tuple[int, int], target: tuple[int, int], field: str) -> None:
     """Reject another aspect ratio, apart from rounding to whole pixels. Raises InvalidRequestError."""
-    scale = target[0] / size[0]
-    if abs(size[1] * scale - target[1]) > max(1.0, scale / 2):
+    if not _has_shape(size, target):
         raise field_error(
             field,
             f"The size {format_size(*size)} has another shape than the image's {format_size(*target)}. Draw "

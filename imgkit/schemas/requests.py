@@ -193,7 +193,7 @@ def _name_field() -> _TextField:
 
 
 def _choice_field(*choices: str) -> _TextField:
-    error = "{input!r} is not one of {choices}. To send a value that only your server knows, use extra_body."
+    error = "{input!r} is not one of {choices}."
     return _text_field(validate.OneOf(choices, error=error))
 
 
@@ -319,5 +319,7 @@ def validate_request(kind: type[RequestT], fields: Mapping[str, object]) -> Requ
         hints = {path: hint for path, hint in _STREAM_HINTS.items() if path in error.fields}
         if any(problem.startswith("The value is a URL") for problem in error.fields.values()):
             hints["reference"] = "Or let the API fetch it with an ImageReference."
+        if any(" is not one of " in problem for problem in error.fields.values()):
+            hints["extra_body"] = "Pass extra_body={…} for a value that only your server knows."
         raise InvalidRequestError(error.fields, hints=hints) from None
     return request

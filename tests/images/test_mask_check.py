@@ -37,14 +37,17 @@ def large() -> bytes:
 UNFIT: dict[str, tuple[Callable[[], tuple[Any, Any]], str]] = {
     "jpeg": (lambda: (picture("JPEG"), picture()), "imgkit mask --from-white drawing.png --like photo.png"),
     "webp": (lambda: (picture("WEBP"), picture()), "is a webp"),
-    "no alpha": (lambda: (picture(), picture()), "imgkit.masks.from_white"),
-    "opaque": (lambda: (picture(mode="RGBA"), picture()), "masks.invert"),
+    "no alpha": (lambda: (picture(), picture()), "with `imgkit mask --from-white"),
+    "opaque": (lambda: (picture(mode="RGBA"), picture()), "--invert -o inverted.png"),
     "nearly opaque": (lambda: (PIL.Image.new("RGBA", (8, 8), (0, 0, 0, 200)), picture()), "is opaque"),
     "opaque palette": (
         lambda: (saved(PIL.Image.new("P", (8, 8), 1), transparency=0), picture()), "opaque everywhere"
     ),
     "other size": (
         lambda: (HOLED, picture(size=(16, 16))), "the image 16x16. Resize the mask: `imgkit mask --from"
+    ),
+    "other shape": (
+        lambda: (HOLED, picture(size=(16, 8))), "is another shape. Draw it over the image: `imgkit mask --box"
     ),
     "turned": (lambda: (masks.from_box((4, 6), (0, 0, 1, 1)), turned((6, 4))), "exif_transpose"),
     "animated": (lambda: (apng(), picture()), "is an animated PNG"),
