@@ -85,6 +85,10 @@ _OTHER_NAMES = {
 """Names on the command line of parameters that are not an option of the same name."""
 
 
+_ARGUMENT = re.compile(r"(?<= )[a-z]+(?:_[a-z]+)+(?=[ ,:;]|\.?(?:\s|$))")
+"""A word in a sentence that may be an argument, such as ``base_url``. No other word has an underscore."""
+
+
 def option_names() -> dict[str, str]:
     """Return the option of each library parameter, such as ``{"timeout_s": "--timeout"}``."""
     known = [
@@ -112,6 +116,7 @@ def format_error(error: ImgkitError) -> str:
     problem, remedy = error.problem, _find_error_remedy(error)
     if error.field and error.field in names:
         problem = _name_option(problem, error.field, names[error.field])
+    problem = _ARGUMENT.sub(lambda name: names.get(name[0], name[0]), problem)
     return f"{problem} {remedy}".rstrip()
 
 

@@ -18,6 +18,19 @@ from imgkit.errors import ConfigurationError
 MAX_PROMPT_BYTES = 1_000_000
 MAX_KEY_BYTES = 10_000
 _MAX_QUOTED_CHARACTERS = 200
+_IMAGE_SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".gif",
+    ".svg",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".heic",
+    ".avif",
+)
 
 _JSON_EXAMPLE = "Give an object such as '{\"seed\": 1}'."
 _NO_API_KEY = (
@@ -174,14 +187,15 @@ def _check_prompt_place(words: list[str]) -> None:
         _reject(f"PROMPT comes after IMAGE: {_quote([words[1]])} {_quote([words[0]])}.")
     count = next((index for index, is_file in enumerate(files) if not is_file), len(words))
     rest = words[count:]
-    if count and len(rest) > 1 and not any(files[count:]) and not any(map(_could_be_image, rest[:-1])):
+    if count and len(rest) > 1 and not any(files[count:]) and not _is_named_like_image(rest[0]):
         images = " ".join(_quote([word]) for word in words[:count])
         _reject(f"PROMPT is one argument. Put it in quotes: {images} {_quote(rest)}.")
 
 
-def _could_be_image(word: str) -> bool:
+def _is_named_like_image(word: str) -> bool:
     """Return whether a word that names no file was probably meant to."""
-    return ":" in word or "/" in word or os.sep in word or bool(os.path.splitext(word)[1][1:].isalnum())
+    suffix = os.path.splitext(word)[1].lower()
+    return ":" in word or os.sep in word or suffix in _IMAGE_SUFFIXES
 
 
 def _quote(words: Sequence[str]) -> str:

@@ -196,7 +196,9 @@ def build_core(
 
 
 def _backend_argument(config: ServiceConfig) -> str | Backend | AsyncBackend | None:
-    return config.backend if config.backend is not None else os.environ.get("IMGKIT_BACKEND") or None
+    return (
+        config.backend if config.backend is not None else os.environ.get("IMGKIT_BACKEND", "").strip() or None
+    )
 
 
 def _check_default_backend(config: ServiceConfig) -> None:

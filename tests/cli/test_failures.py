@@ -110,6 +110,8 @@ def test_exit_codes_are_complete(capfd: pytest.CaptureFixture[str]) -> None:
     (("create", "fox", "--backend", "azure"), "--backend aiohttp, with --provider azure."),
     (("create", "fox", "--backend", ""), "The name of the backend is empty."),
     (("edit", "empty.txt", "a", "red", "hat"), "Put it in quotes: empty.txt 'a red hat'."),
+    (("edit", "empty.txt", "make", "it", "1.5", "times/larger"), "empty.txt 'make it 1.5 times/larger'."),
+    (("edit", "empty.txt", "hat.png", "a", "hat"), "IMAGE 1: 'empty.txt' is empty"),
     (("edit", "a red hat", "empty.txt"), "PROMPT comes after IMAGE: empty.txt 'a red hat'."),
     (("edit", "empty.txt"), "PROMPT is missing. Describe the change after IMAGE."),
     (("edit", "https://h/fox.png", "a hat"), "Download it and pass the file.\n"),

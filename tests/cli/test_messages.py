@@ -94,6 +94,12 @@ def test_a_hint_ends_the_message_of_the_library() -> None:
     )
 
 
+def test_arguments_within_a_sentence_become_options() -> None:
+    """A message of an API or a plugin names options, and keeps paths and quoted words."""
+    error = errors.NotFoundError("'base_url' a/base_url.png: Check base_url, or raise timeout_s.", status=404)
+    assert format_error(error) == "'base_url' a/base_url.png: Check --base-url, or raise --timeout."
+
+
 def test_an_unknown_hint_is_printed_as_it_is() -> None:
     """A plugin's hint is better than none."""
     error = ConfigurationError("The vault is locked.", hint="Set VAULT_TOKEN.")
