@@ -135,6 +135,9 @@ MENDED_URLS = {
     "192.168.0.5:8000/v1": "http://192.168.0.5:8000/v1",
     "gpu-box:8000/v1": "http://gpu-box:8000/v1",
     "api.example.com/v1": "https://api.example.com/v1",
+    "api.openai.com": "https://api.openai.com/v1",
+    "api.openai.com/images/generations": "https://api.openai.com/v1",
+    "https:/api.example.com/v1": "https://api.example.com/v1",
     "//api.example.com/v1": "https://api.example.com/v1",
     "api.example.com/v1/images/edits?x=CANARY": "https://api.example.com/v1",
     "https://api.openai.com": "https://api.openai.com/v1",
@@ -163,7 +166,7 @@ def test_a_wrong_base_url_has_its_remedy(url: str, monkeypatch: Any) -> None:
     assert str(caught.value).endswith(f" Set OPENAI_BASE_URL={better}.")
 
 
-@pytest.mark.parametrize("prefix", ["https://r.openai.azure.com/openai", "https://gateway.example/x"])
+@pytest.mark.parametrize("prefix", ["https://r.openai.azure.com/openai", "https://gateway.example/x/openai"])
 @pytest.mark.parametrize("rest", ["", "/", "/images/generations?api-version=2025-04-01-preview"])
 def test_an_azure_target_uri(prefix: str, rest: str) -> None:
     """The error takes an address of a deployment apart into base_url, provider, model and version."""
@@ -172,6 +175,8 @@ def test_an_azure_target_uri(prefix: str, rest: str) -> None:
     words = f'Pass base_url="{prefix.removesuffix("/openai")}". Pass provider="azure" and model="my-dep".'
     version = " Set OPENAI_API_VERSION=2025-04-01-preview." if "?" in rest else ""
     assert str(caught.value).endswith(words + version)
+    with pytest.raises(imgkit.ConfigurationError, match="the name of a deployment as model"):
+        imgkit.ImageService("requests", base_url=f"{prefix}/deployments/")
 
 
 WITHOUT_BACKEND: dict[str, Any] = {

@@ -205,7 +205,7 @@ def resolve_target(provider: Provider, spec: BackendSpec, config: ServiceConfig)
             "This provider has no base URL of its own. Give one"
             + (f", or set {provider.env['base_url']}." if "base_url" in provider.env else ".")
         )
-    base_url = check_base_url(url, source) if url is not None else provider.base_url
+    base_url = check_base_url(url, source, provider.base_url) if url is not None else provider.base_url
     _check_path(provider, base_url, source)
     host_class: HostClass = "official" if _is_official(provider, origin(base_url)) else "compatible"
     return Target(

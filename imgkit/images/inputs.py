@@ -198,7 +198,7 @@ class OpenedInputs:
 def find_type_problem(value: object) -> str | None:
     """Return why the type of `value` is no image input; None if it is one. Reads no bytes."""
     if isinstance(value, str):
-        if re.match(r"(?!file:)[a-z][a-z0-9+.-]+://", value, re.IGNORECASE):
+        if re.match(r"(?!file:)(?:blob:)?[a-z][a-z0-9+.-]+://", value, re.IGNORECASE):
             return "The value is a URL, and imgkit does not fetch inputs. Download it and pass the file."
         return "The value is an empty path. Pass the path of an image." if not value else None
     if isinstance(value, bytes | bytearray | memoryview | os.PathLike | Image):

@@ -66,7 +66,7 @@ def explain_missing_input(path: str) -> str | None:
             f"The value is base64 text of a {found} image, not a path. Put 'data:image/{found};base64,' "
             "before it."
         )
-    if re.match(r"file://", path, re.IGNORECASE):
+    if re.match(r"file://.", path, re.IGNORECASE):
         return f"The value is a file: URL. Pass the path {unquote(urlsplit(path).path)[:200]!r}."
     if path.startswith("~") and (expanded := os.path.expanduser(path)) != path:
         return f"imgkit does not expand '~'. Pass the path {expanded[:200]!r}."

@@ -142,6 +142,7 @@ def find_spec(
             raise plugin.unusable_error()
     wanted, suggestion = _KIND_NAMES[kind], format_suggestion(name, specs)
     problem, field = f"Unknown {wanted} {name[:60]!r}{suggestion}.", None
+    hint = "" if suggestion else hint
     if not name.strip():
         problem, field = f"The name of the {wanted} is empty.", "name"
         hint = f'Pass a name, such as {wanted}="{next(iter(specs))}".'

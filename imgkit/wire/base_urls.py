@@ -11,7 +11,9 @@ from imgkit.errors import ConfigurationError
 from imgkit.redact import Secret, safe_url
 from imgkit.wire.urls import can_be_host, is_loopback
 
-_DEPLOYMENT = re.compile(r"(.*?)(?:/openai)?/deployments/([^/]+)(?:/.*)?")
+_DEPLOYMENT = re.compile(
+    r"(?P<root>.*?)(?:/openai/deployments(?:/+(?P<name>[^/]*).*)?|/deployments/+(?P<other>[^/]+)/+images/.*)"
+)
 _ENDPOINT = re.compile(
     r"(.*)/images/(?:generations|edits|variations)/*"
     r"|(.*/v\d\w*)/(?:images|chat|completions|responses|embeddings|models|files)(?:/.*)?"
@@ -34,7 +36,7 @@ class _Problem(NamedTuple):
     also: str = ""
 
 
-def check_base_url(url: object, source: str) -> str:
+def check_base_url(url: object, source: str, official: str = "") -> str:
     """Return a base URL without its trailing slashes. No error shows a password in it.
 
     Example::
@@ -45,6 +47,7 @@ def check_base_url(url: object, source: str) -> str:
     Args:
         url: the value that the caller gave, perhaps wrapped in a `Secret`.
         source: the argument or environment variable of the value, for error messages.
+        official: the provider's own base URL, whose path imgkit knows.
 
     Raises:
         ConfigurationError: no http(s) scheme, no host, credentials, a query, a fragment, the path of an
@@ -55,6 +58,8 @@ def check_base_url(url: object, source: str) -> str:
     problem = _find_problem(wrapped.reveal() if isinstance(wrapped, Secret) else None)
     if problem is not None or not isinstance(wrapped, Secret):
         text, better, also = problem or _NO_URL
+        if better and not also and not urlsplit(better).path and official.startswith(f"{better}/"):
+            better = official
         hint = f"{suggest_base_url(source, better)}{also}" if better else None
         raise ConfigurationError(f"{source} {text}", hint=hint, field=source)
     return wrapped.reveal().rstrip("/")
@@ -92,15 +97,21 @@ def _find_problem(url: str | None) -> _Problem | None:
         return _find_scheme_problem(url)
     if parts.username is not None or parts.password is not None:
         return _Problem("contains credentials. Remove them and give the API key by itself.")
+    if not parts.netloc and (rest := parts.path.lstrip("/")):
+        better = f"{parts.scheme}://{rest}"
+        if _find_problem(better) is None:
+            return _Problem(f"{safe_url(url)!r} lacks a slash before its host.", better)
     if not can_be_host(parts.hostname) or port == 0:
         return _Problem(f"{safe_url(url)!r} has no valid host to connect to.")
     place = f"{parts.scheme}://{parts.netloc}"
     if match := _DEPLOYMENT.fullmatch(parts.path):
-        return _find_deployment_problem(f"{place}{match[1]}", unquote(match[2]), parts)
+        return _find_deployment_problem(
+            f"{place}{match['root']}", unquote(match["name"] or match["other"] or ""), parts
+        )
     if match := _ENDPOINT.fullmatch(parts.path):
         return _Problem(
             f"{safe_url(url)!r} is the address of one operation. imgkit adds '/images/…' by itself.",
-            f"{place}{match[1] or match[2] or ''}",
+            f"{place}{match[1] or match[2] or ''}".rstrip("/"),
         )
     if parts.query or parts.fragment or url.endswith(("?", "#")):
         return _Problem("contains '?' or '#'. It must end with its path.", f"{place}{parts.path}")
@@ -111,7 +122,7 @@ def _find_scheme_problem(url: str) -> _Problem:
     """Return the problem of a URL without http:// or https://."""
     if "@" in url or ("://" in url and not url.startswith("//")):
         return _Problem("must start with http:// or https://.")
-    if re.match(r"/(?!/)", url):
+    if re.match(r"/(?!/)|[?#]|:(?!:)", url):
         return _Problem(f"{re.split('[?#]', url)[0][:200]!r} has no host to connect to.")
     bare = url.lstrip("/")
     scheme = "http" if _is_local(bare) else "https"
@@ -125,9 +136,11 @@ def _find_scheme_problem(url: str) -> _Problem:
 def _find_deployment_problem(root: str, deployment: str, parts: SplitResult) -> _Problem:
     """Return the problem of a URL in the layout of Azure, which contains the name of a deployment."""
     version = _API_VERSION.fullmatch(parts.query)
-    also = f' Pass provider="azure" and model="{deployment[:100]}".'
+    name = f"the deployment {deployment[:100]!r}" if deployment else "deployments"
+    model = f'model="{deployment[:100]}"' if deployment else "the name of a deployment as model"
+    also = f' Pass provider="azure" and {model}.'
     return _Problem(
-        f"is the address of the deployment {deployment[:100]!r}, not of the resource.",
+        f"is the address of {name}, not of the resource.",
         root,
         f"{also} Set OPENAI_API_VERSION={version[1]}." if version else also,
     )

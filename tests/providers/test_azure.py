@@ -332,3 +332,30 @@ class TestAzureV1Contract(OpenAISamples, StreamingProviderContract):
 
     def target(self, provider: Any) -> Target:
         return Target(base_url=f"{OFFICIAL}/openai/v1", host_class="official", model="draw")
+
+
+@pytest.mark.parametrize("backend", ["requests", "aiohttp"])
+@pytest.mark.parametrize(
+    ("provider", "path", "remedy"),
+    [
+        ("openai", "", 'Pass provider="azure".'),
+        ("openai", "/openai", 'Pass provider="azure".'),
+        ("azure", "/v1", 'or base_url="https://r.openai.azure.com/openai/v1" for the newer layout.'),
+        ("azure", "/api/projects/p", 'Pass base_url="https://r.openai.azure.com", or'),
+    ],
+)
+def test_an_address_of_another_layout(backend: str, provider: str, path: str, remedy: str) -> None:
+    """Refuses an address below which Azure has no image API, before anything is sent."""
+    address = f"https://r.openai.azure.com{path}"
+    for kind in (imgkit.ImageService, imgkit.AsyncImageService):
+        service: Any = kind(backend, provider=provider, base_url=address, model="d", api_key="k")
+        with pytest.raises(imgkit.ConfigurationError) as caught:
+            service.dry_run("create_image", "a fox")
+        assert remedy in str(caught.value)
+
+
+def test_the_newer_layout_without_the_provider() -> None:
+    """Sends to /openai/v1 as to any compatible server."""
+    address = "https://r.openai.azure.com/openai/v1"
+    with imgkit.ImageService("requests", base_url=address, model="d", api_key="k") as service:
+        assert service.dry_run("create_image", "a fox").startswith(f"POST {address}/images/generations")
