@@ -187,7 +187,6 @@ WITHOUT_BACKEND: dict[str, Any] = {
     "use_env_proxy": True,
     "reuse_connections": True,
     "allow_insecure": True,
-    "download_origins": ["http://127.0.0.1:9"],
     **dict.fromkeys(("api_key", "base_url", "organization", "project"), "x"),
 }
 

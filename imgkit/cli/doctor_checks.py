@@ -53,6 +53,11 @@ def check_settings(given: Mapping[str, Any]) -> Iterator[Finding]:
         given: arguments of `ImageService` from the command line.
     """
     yield _check_backend(given)
+    if not given.get("backend") and not os.environ.get("IMGKIT_BACKEND"):
+        for variable in ("IMGKIT_MODEL", "IMGKIT_PROVIDER"):
+            if os.environ.get(variable):
+                text = f"{variable} is set without IMGKIT_BACKEND, so calls without --backend fail."
+                yield Finding("note", f"{text} Set it to requests or aiohttp.")
     model = given.get("model") or os.environ.get("IMGKIT_MODEL")
     yield Finding("ok", f"model without --model: {model or 'none (IMGKIT_MODEL is not set)'}")
     provider = _load_provider(given)

@@ -227,7 +227,7 @@ def _check_default_backend(config: ServiceConfig) -> None:
 _MODEL_ARGUMENTS = ("provider", "model")
 _API_ARGUMENTS = (
     *("api_key", "base_url", "organization", "project", "proxy", "ca", "use_env_proxy"),
-    *("reuse_connections", "allow_insecure", "download_origins"),
+    *("reuse_connections", "allow_insecure"),
 )
 
 

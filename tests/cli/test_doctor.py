@@ -318,6 +318,8 @@ def test_shut_down_and_unlisted_models(
     code, lines, _ = run_live(capfd, list_models_script())
     assert code == 0
     assert any(line.startswith("note   live: gpt-image-3 is not listed.") for line in lines)
+    run(["doctor"])
+    assert "IMGKIT_MODEL is set without IMGKIT_BACKEND, so calls" in capfd.readouterr().out
 
 
 FAILURES: list[tuple[Script, int, str]] = [
