@@ -279,7 +279,8 @@ def test_unsaved_image(
     (("create", "fox", "--size", "big"), {"class": "InvalidRequestError", "exit_code": 2, "field": "size"}),
     (("create", "fox", "--base-url", "http://localhost/v1"),
      {"class": "ConfigurationError", "exit_code": 2, "field": "base_url",
-      "hint": "Pass --backend requests or --backend aiohttp to reach the API."}),
+      "hint": "Pass --backend requests or --backend aiohttp to reach the API, or --backend offline to "
+              "paint."}),
     (("create", "fox", "--nonsense"), {"class": "NoSuchOption", "exit_code": 2, "hint": None}),
     (("create", "fox", "--svg", "["), {"class": "BadParameter", "exit_code": 2}),
     (("edit", "nowhere.png", "a hat"), {"class": "InvalidRequestError", "exit_code": 2, "field": "image"}),
