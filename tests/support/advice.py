@@ -171,7 +171,7 @@ CASES: tuple[Case, ...] = (
             "env": {"OPENAI_API_VERSION": VERSION, "AZURE_OPENAI_API_KEY": KEY},
         },
     ),
-    _same("wrong-path", _answer("no-path"), "Check the model", {"base_url": "{origin}/v1"}),
+    Case("wrong-path", _answer("no-path"), "base_url", "--base-url", {"base_url": "{origin}/v1"}),
     # The network
     _same("missing-ca", {**HTTP, "ca": "ca.pem"}, "Pass a PEM file", {"ca": "{ca}"}),
     _same("untrusted-tls", {**HTTP, "base_url": "{secure}"}, "Nothing was sent", {"ca": "{ca}"}),
