@@ -174,14 +174,18 @@ CASES: tuple[Case, ...] = (
     Case("wrong-path", _answer("no-path"), "base_url", "--base-url", {"base_url": "{origin}/v1"}),
     # The network
     _same("missing-ca", {**HTTP, "ca": "ca.pem"}, "Pass a PEM file", {"ca": "{ca}"}),
-    _same("untrusted-tls", {**HTTP, "base_url": "{secure}"}, "Nothing was sent", {"ca": "{ca}"}),
+    _same(
+        "untrusted-tls", {**HTTP, "base_url": "{secure}"}, "If you trust its authority, pass", {"ca": "{ca}"}
+    ),
     _same("wrong-proxy", {**HTTP, "proxy": "{host}"}, "Give the URL of an HTTP proxy", {"proxy": "{origin}"}),
-    _same("dead-proxy", {**HTTP, "proxy": "{closed}"}, "Nothing was sent", {"proxy": None}),
-    _same("refused", {**HTTP, "base_url": "{closed}/v1"}, "Nothing was sent", {"base_url": "{origin}/v1"}),
+    _same("dead-proxy", {**HTTP, "proxy": "{closed}"}, "Is the proxy running?", {"proxy": None}),
+    _same(
+        "refused", {**HTTP, "base_url": "{closed}/v1"}, "Is the server running?", {"base_url": "{origin}/v1"}
+    ),
     _same(
         "unknown-host",
         {**HTTP, "base_url": "https://nowhere.invalid/v1"},
-        "Nothing was sent",
+        "The host name nowhere.invalid is unknown. Check",
         {"base_url": "{origin}/v1"},
     ),
     _same("silence", _answer("silent", read_timeout_s=0.05), "billed", {}),
