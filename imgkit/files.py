@@ -101,14 +101,28 @@ def write_atomically(
         OSError: the file cannot be written. The temporary file is removed.
     """
     part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}{suffix}")
-    try:
+    # A publisher that links the file leaves the temporary name behind.
+    with remove_after(part):
         descriptor = os.open(part, os.O_WRONLY | CREATE_FLAGS, mode)
         write_and_close(descriptor, data, sync=sync)
         publish(part, path)
+
+
+@contextmanager
+def remove_after(path: Path) -> Iterator[None]:
+    """Delete a temporary file at the end of a block, also if Ctrl-C interrupts the block or the deletion.
+
+    Raises:
+        OSError: the file cannot be deleted.
+    """
+    try:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
     finally:
-        # A publisher that links the file leaves the temporary name behind.
-        if os.path.lexists(part):
-            os.unlink(part)
+        # Ctrl-C raises once, at any place: the second attempt is then undisturbed.
+        path.unlink(missing_ok=True)
 
 
 def write_and_close(descriptor: int, data: bytes | Iterable[bytes], *, sync: bool = True) -> None:
@@ -189,9 +203,12 @@ def open_regular_file(path: str | Path, *, follow: bool = True) -> BufferedReade
         OSError: the file cannot be read, or is no regular file.
     """
     descriptor = os.open(path, READ_FLAGS | (0 if follow else NO_FOLLOW))
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, "is a folder", str(path))
     raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 

@@ -17,9 +17,10 @@ orientation.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, TypeAlias
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from imgkit.errors import InvalidRequestError
 from imgkit.images import mask_pixels, pixels
@@ -35,6 +36,7 @@ from imgkit.images.mask_pixels import (
     resize_opacity,
 )
 from imgkit.models import ImageInput
+from imgkit.wire.plain_values import describe_failure, has_type, show_value, to_integer, to_number
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -223,9 +225,10 @@ def feather(mask: ImageInput, radius_px: float) -> bytes:
     """
     from PIL import ImageFilter
 
-    if not _is_number(radius_px) or not 0 < radius_px <= _MAX_RADIUS_PX:
+    radius = to_number(radius_px)
+    if radius is None or not 0 < radius <= _MAX_RADIUS_PX:
         raise field_error("radius_px", f"Must be a number of pixels over 0, at most {_MAX_RADIUS_PX}.")
-    soft = _decode_mask(mask, "mask").filter(ImageFilter.GaussianBlur(radius_px))
+    soft = _decode_mask(mask, "mask").filter(ImageFilter.GaussianBlur(radius))
     if pixels.is_opaque(soft):
         raise field_error(
             "radius_px", "The radius is wider than the hole, which would vanish. Reduce the radius."
@@ -298,7 +301,8 @@ def check(mask: ImageInput, image: ImageInput, *, max_bytes: int = mask_pixels.M
 def _from_grey(picture: ImageInput, like: LikeOrSize | None, threshold: int, *, white: bool) -> bytes:
     import PIL.Image
 
-    if type(threshold) is not int or not 1 <= threshold <= 255:
+    level = to_integer(threshold)
+    if level is None or not 1 <= level <= 255:
         raise field_error("threshold", "Must be a whole number from 1 to 255.")
     with ExitStack() as cleanup:
         file = _open(picture, "picture", cleanup)
@@ -308,19 +312,22 @@ def _from_grey(picture: ImageInput, like: LikeOrSize | None, threshold: int, *, 
     if grey.size != size:
         check_shape(grey.size, size, "picture")
         grey = grey.resize(size, PIL.Image.Resampling.BOX)
-    opacity = grey.point([pixels.OPAQUE * ((value < threshold) == white) for value in range(256)])
+    opacity = grey.point([pixels.OPAQUE * ((value < level) == white) for value in range(256)])
     if pixels.is_opaque(opacity):
         colour, other = ("white", "from_black") if white else ("black", "from_white")
         raise field_error(
             "picture",
-            f"The drawing has no {colour} pixels (threshold {threshold}), so nothing could change. Paint the "
+            f"The drawing has no {colour} pixels (threshold {level}), so nothing could change. Paint the "
             f"changeable parts {colour}, or use imgkit.masks.{other}.",
         )
     return encode_mask(opacity)
 
 
 def _open(picture: ImageInput, field: str, cleanup: ExitStack) -> ImageFile:
-    problem = find_type_problem(picture)
+    try:
+        problem = find_type_problem(picture)
+    except Exception as error:  # of the caller's object
+        problem = f"The value cannot be read ({describe_failure(error)}). Pass a path, bytes or an open file."
     if problem is not None:
         raise InvalidRequestError({field: problem})
     return open_input(picture, field, cleanup)
@@ -331,9 +338,9 @@ def _decode_mask(mask: ImageInput, field: str) -> PIL.Image.Image:
         return decode_mask(_open(mask, field, cleanup))
 
 
-def _parse_size(value: LikeOrSize, field: str) -> tuple[int, int]:
+def _parse_size(value: Any, field: str) -> tuple[int, int]:
     """Return the size of an image, or the given size, in pixels."""
-    if isinstance(value, tuple):
+    if issubclass(type(value), tuple):
         width, height = _parse_whole_numbers(value, field, 2, "width, height")
     else:
         with ExitStack() as cleanup:
@@ -353,25 +360,32 @@ def _parse_size(value: LikeOrSize, field: str) -> tuple[int, int]:
 
 
 def _parse_whole_numbers(value: object, field: str, count: int, names: str) -> list[int]:
-    numbers = list(value) if isinstance(value, tuple | list) else []
-    if len(numbers) != count or any(type(number) is not int for number in numbers):
+    given = list(value) if issubclass(type(value), tuple | list) else []  # type: ignore[call-overload]
+    numbers = [number for item in given if (number := to_integer(item)) is not None]
+    if not len(numbers) == len(given) == count:
         raise field_error(field, f"Must be {count} whole numbers: {names}, in pixels.")
     return numbers
 
 
-def _parse_corners(points: object, width: int, height: int) -> list[tuple[float, float]]:
-    corners = list(points) if isinstance(points, Iterable) and not isinstance(points, str | bytes) else []
+def _parse_corners(points: Any, width: int, height: int) -> list[tuple[float, float]]:
+    try:
+        corners = [] if issubclass(type(points), str | bytes) else [*islice(iter(points), _MAX_POINTS + 1)]
+    except Exception:  # no iterable, or broken
+        corners = []
     if not 3 <= len(corners) <= _MAX_POINTS:
         raise field_error("points", f"Pass 3 to {_MAX_POINTS} corners (x, y) in pixels, not {len(corners)}.")
+    plain = []
     for index, point in enumerate(corners):
-        if not isinstance(point, tuple | list) or len(point) != 2 or not all(map(_is_number, point)):
+        given = list(point) if has_type(point, tuple) or has_type(point, list) else []
+        numbers = [number for item in given if (number := to_number(item)) is not None]
+        if not len(numbers) == len(given) == 2:
             raise field_error(f"points.{index}", "Must be two numbers: x, y, in pixels.")
-        if not (0 <= point[0] <= width and 0 <= point[1] <= height):
-            raise field_error(
-                f"points.{index}",
-                f"({point[0]}, {point[1]}) is outside of {format_size(width, height)} pixels.",
-            )
-    return [(float(x), float(y)) for x, y in corners]
+        x, y = numbers
+        if not (0 <= x <= width and 0 <= y <= height):
+            place = f"({show_value(x)}, {show_value(y)})"
+            raise field_error(f"points.{index}", f"{place} is outside of {width}x{height} pixels.")
+        plain.append((float(x), float(y)))
+    return plain
 
 
 def _find_crossings(corners: list[tuple[float, float]], height: int) -> list[list[float]]:
@@ -383,7 +397,3 @@ def _find_crossings(corners: list[tuple[float, float]], height: int) -> list[lis
         for row in range(math.ceil(y1 - 0.5), math.ceil(y2 - 0.5)):
             rows[row].append(x1 + (row + 0.5 - y1) * (x2 - x1) / (y2 - y1))
     return [sorted(row) for row in rows]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

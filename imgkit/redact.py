@@ -105,9 +105,9 @@ def wrap_key(value: Any) -> Any:
 
     Tracebacks may show local variables, and an error about bytes needs only their type.
     """
-    if isinstance(value, str):
-        return Secret(value)
-    return type(value)() if isinstance(value, bytes | bytearray) else value
+    if issubclass(type(value), str):
+        return Secret(str.__str__(value))
+    return b"" if issubclass(type(value), bytes | bytearray) else value
 
 
 def _to_bytes(secret: Secret) -> bytes:

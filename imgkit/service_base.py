@@ -6,9 +6,10 @@ import os
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, cast, get_args
 
 from imgkit.core.config import ServiceConfig, check_seconds
+from imgkit.core.context import check_partial_images
 from imgkit.core.core import Core, Setup, build_core
 from imgkit.core.interception import intercept_call
 from imgkit.core.operations import ImageOperations, ImageT, ResponseT, StreamT
@@ -21,6 +22,7 @@ from imgkit.plugins.table import HookTable
 from imgkit.redact import format_suggestion, safe_url
 from imgkit.runtime.flow import Flow
 from imgkit.schemas.requests import validate_request
+from imgkit.wire.plain_values import has_type, show_value, to_text
 from imgkit.wire.transfer import DriverTransfer
 
 if TYPE_CHECKING:
@@ -137,6 +139,7 @@ model='gpt-image-2')
                 for name in unknown_names
             )
             raise ConfigurationError("; ".join(problems))
+        config = config.to_plain()
         self._swap_lock = threading.Lock()
         self._core = build_core(config, list_default_plugins, self._make_fetcher())
         self._connect()
@@ -166,13 +169,17 @@ model='gpt-image-2')
         Raises:
             InvalidRequestError: the request is wrong.
         """
-        if isinstance(request, str):
-            request = CreateImageRequest(prompt=request, **_check_field_names(fields))
+        prompt = to_text(request)
+        if prompt is not None:
+            request = CreateImageRequest(prompt=prompt, **_check_field_names(fields))
         elif fields:
             raise InvalidRequestError(dict.fromkeys(fields, "Set this field on the request object."))
-        kind = type(request)
+        kind = next((kind for kind in get_args(ImageRequest) if has_type(request, kind)), None)
+        if kind is None:
+            problem = f"Pass a request or the text of a prompt, not {show_value(request)}."
+            raise InvalidRequestError({"request": problem})
         valid = validate_request(kind, {name: getattr(request, name) for name in field_names(kind)})
-        return self._core.settings.estimate(valid, partial_images)
+        return self._core.settings.estimate(valid, check_partial_images(partial_images) or 0)
 
     def dry_run(self, operation: str, /, *args: object, **kwargs: object) -> str:
         """Return the request that a call would send, as text. Nothing is sent, and no key is needed.
@@ -262,7 +269,7 @@ def _retry_plugins(setup: Setup) -> list[object]:
     if isinstance(retry, RetryPlugin):
         return [retry]
     if not isinstance(retry, bool):
-        raise ConfigurationError(f"retry must be True, False or a RetryPlugin, not {retry!r}.")
+        raise ConfigurationError(f"retry must be True, False or a RetryPlugin, not {show_value(retry)}.")
     if not retry or _has_plugin(setup, RetryPlugin):
         return []
     return [NoWaitRetry() if setup.is_replay else RetryPlugin()]

@@ -9,6 +9,8 @@ import pickle
 import random
 import struct
 import tempfile
+import threading
+import time
 import tracemalloc
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import imgkit
 from imgkit.errors import InvalidRequestError
 from imgkit.images import inputs
 from imgkit.images.inputs import ImageFile, find_type_problem, open_input
@@ -26,6 +29,7 @@ from imgkit.images.sniff import is_complete_bytes
 from imgkit.wire.messages import BLOCK_BYTES
 from tests.support.openings import cleanup, refusal
 from tests.support.pictures import picture
+from tests.support.wire_server import WireServer
 
 PNG = picture("PNG")
 BASE64 = base64.b64encode(PNG).decode()
@@ -73,6 +77,31 @@ WRONG_STREAMS: list[tuple[Callable[[Path], Any], str]] = [
     (lambda folder: GivesText(), "returns str, not bytes"),
     (lambda folder: io.FileIO("/dev/zero"), "not a regular file"),
 ]
+
+
+class Slow:
+    """A file object whose first read never ends by itself."""
+
+    def __init__(self) -> None:
+        self.is_over = threading.Event()
+
+    def read(self, size: int) -> bytes:
+        self.is_over.wait(10)
+        return b""
+
+
+def test_a_slow_file_object_ends_with_the_call(flavor: Any) -> None:
+    """A file object that blocks ends the call at its deadline, before anything is sent."""
+    slow, started = Slow(), time.monotonic()
+    with WireServer() as server, pytest.raises(imgkit.NotSentError, match="Nothing was sent"):
+        call = lambda service: service.create_image_edit(slow, "a hat", timeout_s=0.2)  # noqa: E731
+        try:
+            flavor.run(call, "requests", base_url=server.base_url)
+        finally:
+            took_s = time.monotonic() - started
+            slow.is_over.set()
+    assert took_s < 5
+    assert server.posts == 0
 
 
 @pytest.mark.parametrize(("make", "problem"), WRONG_STREAMS)

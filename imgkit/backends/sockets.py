@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import certifi
 
 from imgkit.errors import ConfigurationError
+from imgkit.wire.plain_values import show_value
 
 
 def tls_context(ca: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLContext:
@@ -41,7 +42,7 @@ def tls_context(ca: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLCo
         if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
             reason = error.strerror or type(error).__name__
         raise ConfigurationError(
-            f"ca: No certificates can be read from {str(ca)[:200]!r} ({reason}).",
+            f"ca: No certificates can be read from {show_value(ca)} ({reason}).",
             hint="Pass a PEM file, a folder prepared by openssl rehash, or an ssl.SSLContext.",
             field="ca",
         ) from None

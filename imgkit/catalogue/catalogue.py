@@ -158,7 +158,7 @@ def _read_facts(path: Path, where: str) -> Facts:
     except (OSError, ValueError, RecursionError) as error:
         problem = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(
-            f"{where}{str(path)!r} cannot be read: {problem}.", field=where.removesuffix(": ")
+            f"{where}{str(path)[:200]!r} cannot be read: {problem}.", field=where.removesuffix(": ")
         ) from None
     return _check_facts(facts, f"{where}{path}")
 

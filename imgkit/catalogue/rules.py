@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from imgkit.catalogue.catalogue import NEAR_DAYS, Catalogue
 from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.images.inputs import ImageFile, OpenedInputs
+from imgkit.images.sniff import is_animated
 from imgkit.models import ImageRequest, field_names
+from imgkit.wire.plain_values import show_value, to_text
 
 if TYPE_CHECKING:
     from imgkit.catalogue.facts import FactSource, Grid, InputFacts, Model, Rule
@@ -53,9 +55,11 @@ def parse_policy(given: object) -> Policy:
         >>> parse_policy("warn")
         'warn'
     """
-    if given not in POLICIES:
-        raise ConfigurationError(f"on_unsupported must be {_format_choices(POLICIES)}, not {given!r}.")
-    return given
+    policy = next((policy for policy in POLICIES if policy == to_text(given)), None)
+    if policy is None:
+        choices = _format_choices(POLICIES)
+        raise ConfigurationError(f"on_unsupported must be {choices}, not {show_value(given)}.")
+    return policy
 
 
 def check_request(
@@ -171,6 +175,8 @@ def _find_file_problem(file: ImageFile, facts: InputFacts, *, as_json: bool) -> 
     if facts.formats and not overlay and kind.format not in facts.formats:
         formats = _format_choices(sorted(facts.formats), quoted=False)
         return f"takes {formats} images, not {kind.format}{fit}"
+    if facts.formats and "gif" not in facts.formats and is_animated(kind, file.read_at):
+        return f"takes still images, and this {kind.format} is animated{fit}"
     if max_bytes is not None and file.length > max_bytes:
         return f"takes images of up to {max_bytes} bytes, not {file.length}{fit}"
     if facts.square and not overlay and kind.width != kind.height:

@@ -12,6 +12,7 @@ from imgkit.cli import console, exit_codes, options, output_paths, report, salva
 from imgkit.cli.messages import option_names
 from imgkit.cli.progress import CallWatcher
 from imgkit.core.core import DEFAULT_BACKEND
+from imgkit.core.lifecycle import ask_for_format
 from imgkit.core.responses import count_requested_images
 from imgkit.errors import ImgkitError, SaveError
 from imgkit.images.saving import SavePlan
@@ -73,8 +74,10 @@ def run_operation(
         plugins.append("cache")
     with ImageService(**settings, plugins=plugins) as service:
         if dry_run:
+            request = ask_for_format(service._core, _build_request(operation, arguments), plan)
+            if (asked := getattr(request, "output_format", None)) is not None:
+                arguments["output_format"] = asked
             text = service.dry_run(method, **arguments)
-            request = _build_request(operation, arguments)
             estimate = service.estimate(request, partial_images=arguments.get("partial_images", 0))
             report.print_dry_run(text, estimate, as_json=as_json)
             return exit_codes.OK

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from imgkit.errors import InvalidRequestError
-from imgkit.images.saving import SavePlan, with_extension
+from imgkit.images.names import list_plain_names
+from imgkit.images.saving import SavePlan
 from imgkit.images.sidecars import can_replace, sidecar_path
-from imgkit.images.sniff import EXTENSIONS, Format
-
-_MAX_CHECKED_NAMES = 100
 
 
 def build_save_plan(output: str | None, *, force: bool, sidecar: bool) -> SavePlan:
@@ -37,7 +35,8 @@ def check_free(output: str | None, plan: SavePlan, request: dict[str, Any]) -> N
     """
     if not output or plan.make_folder:
         return
-    for path in _list_names(Path(output), request):
+    members = {**request, **(request.get("extra_body") or {})}
+    for path in list_plain_names(Path(output), members.get("output_format"), members.get("n")):
         sidecar = sidecar_path(path)
         if plan.overwrite:
             if path.is_dir():
@@ -54,23 +53,6 @@ def check_free(output: str | None, plan: SavePlan, request: dict[str, Any]) -> N
                 f"{str(sidecar)!r} exists, and the sidecar would go there. Pass --force or --no-sidecar, or "
                 "choose another name."
             )
-
-
-def _list_names(path: Path, request: dict[str, Any]) -> list[Path]:
-    """Return the files that a plain name stands for, given the format and number of images."""
-    members = {**request, **(request.get("extra_body") or {})}
-    format = members.get("output_format") or _find_format(path) or "png"
-    if format in EXTENSIONS:
-        path = with_extension(path, format)
-    count = members.get("n")
-    if not isinstance(count, int) or count < 2:
-        return [path]
-    numbers = range(1, min(count, _MAX_CHECKED_NAMES) + 1)
-    return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in numbers]
-
-
-def _find_format(path: Path) -> Format | None:
-    return next((name for name, suffixes in EXTENSIONS.items() if path.suffix.lower() in suffixes), None)
 
 
 def _reject(problem: str) -> None:

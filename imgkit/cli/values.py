@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from imgkit.errors import ConfigurationError
+from imgkit.files import open_regular_file
 
 MAX_PROMPT_BYTES = 1_000_000
 MAX_KEY_BYTES = 10_000
@@ -219,7 +220,9 @@ def _read_file(source: str, limit: int, option: str) -> bytes:
                 _reject(f"{option}: Standard input is closed.")
             data = sys.stdin.buffer.read(limit + 1)
         else:
-            with open(source, "rb") as stream:
+            # The shell opens the pipes behind these names, so they have a writer.
+            is_open = source == "/dev/stdin" or source.startswith("/dev/fd/")
+            with open(source, "rb") if is_open else open_regular_file(source) as stream:
                 data = stream.read(limit + 1)
     except (OSError, ValueError) as error:
         _reject(f"{option}: Cannot read {source!r} ({getattr(error, 'strerror', None) or error}).")

@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from imgkit.core.arguments import check_model_name, to_plain_arguments, wrap_secrets
 from imgkit.errors import ConfigurationError
 from imgkit.models import HostClass
 from imgkit.plugins.hookspecs import BackendSpec
 from imgkit.providers.base import Provider, Target
-from imgkit.redact import PrivateDict, Secret, safe_url, wrap_key
+from imgkit.redact import Secret, safe_url
 from imgkit.wire.base_urls import check_base_url, suggest_base_url
 from imgkit.wire.messages import AsyncBackend, Backend
+from imgkit.wire.plain_values import show_value, to_integer, to_number, type_name
 from imgkit.wire.urls import can_be_host, origin
 
 OFFLINE_BASE_URL = "https://offline.imgkit.invalid/v1"
@@ -82,12 +84,11 @@ class ServiceConfig(NamedTuple):
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> ServiceConfig:
         """Return the configuration that `arguments` hold, perhaps among other variables."""
-        given = {name: arguments[name] for name in cls._fields}
-        for name in ("api_key", "base_url", "proxy"):
-            given[name] = wrap_key(given[name])
-        if isinstance(given["client_options"], Mapping):
-            given["client_options"] = PrivateDict(given["client_options"])
-        return cls(**given)
+        return cls(**wrap_secrets({name: arguments[name] for name in cls._fields}))
+
+    def to_plain(self) -> ServiceConfig:
+        """Return the configuration with plain values. Raises `ConfigurationError` as `to_plain_arguments`."""
+        return ServiceConfig(**to_plain_arguments(self._asdict()))
 
     def __repr__(self) -> str:
         return "ServiceConfig(…)"  # a key may be among the arguments
@@ -103,11 +104,13 @@ def check_seconds(name: str, value: object) -> float:
     Raises:
         ConfigurationError: it is no positive number of seconds, or exceeds a week.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_DURATION_S:
+    number = to_number(value)
+    if number is None or not 0 < number <= MAX_DURATION_S:
         raise ConfigurationError(
-            f"{name} must be a positive number of seconds, at most a week, not {value!r}.", field=name
+            f"{name} must be a positive number of seconds, at most a week, not {show_value(value)}.",
+            field=name,
         )
-    return float(value)
+    return float(number)
 
 
 def parse_limits(config: ServiceConfig) -> Limits:
@@ -122,9 +125,12 @@ def parse_limits(config: ServiceConfig) -> Limits:
 
 def check_count(name: str, value: object) -> int:
     """Return a whole number from 1 on. Raises `ConfigurationError` for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"{name} must be a whole number from 1 on, not {value!r}.", field=name)
-    return value
+    number = to_integer(value)
+    if number is None or number < 1:
+        raise ConfigurationError(
+            f"{name} must be a whole number from 1 on, not {show_value(value)}.", field=name
+        )
+    return number
 
 
 def parse_download_origins(value: object) -> frozenset[tuple[str, str, int]]:
@@ -140,7 +146,7 @@ def parse_download_origins(value: object) -> frozenset[tuple[str, str, int]]:
 
 
 def _parse_origin(item: object, remedy: str) -> tuple[str, str, int]:
-    shown = safe_url(item) if isinstance(item, str) else type(item).__name__
+    shown = safe_url(item) if isinstance(item, str) else type_name(item)
     if isinstance(item, str) and re.fullmatch(r"(?i)https?://[a-z0-9.\-_:\[\]]+/?", item):
         try:
             if can_be_host(urlsplit(item).hostname) and urlsplit(item).port != 0:
@@ -162,7 +168,7 @@ def resolve_state_folder(given: str | PathLike[str] | None) -> Path | None:
         given = os.environ.get("IMGKIT_HOME") or None
     if given is None:
         return None
-    if not isinstance(given, str | PathLike) or not isinstance(text := os.fspath(given), str) or "\0" in text:
+    if not isinstance(text := given, str) or "\0" in text:
         raise ConfigurationError(
             "state_folder must be the path of a folder, as str or os.PathLike.", field="state_folder"
         )
@@ -170,9 +176,11 @@ def resolve_state_folder(given: str | PathLike[str] | None) -> Path | None:
         raise ConfigurationError("state_folder is empty. Give the path of a folder.", field="state_folder")
     try:
         return Path(text).expanduser().absolute()
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
+        # The home folder of a user, or the current folder, does not exist.
+        reason = getattr(error, "strerror", None) or error
         raise ConfigurationError(
-            f"Cannot find state_folder {text[:200]!r}: {error}", field="state_folder"
+            f"Cannot find state_folder {text[:200]!r}: {reason}. Pass an absolute path.", field="state_folder"
         ) from None
 
 
@@ -182,7 +190,7 @@ def resolve_target(provider: Provider, spec: BackendSpec, config: ServiceConfig)
     Raises:
         ConfigurationError: an argument or a variable is wrong; the message names it.
     """
-    model = config.model or os.environ.get("IMGKIT_MODEL") or None
+    model = config.model or check_model_name("IMGKIT_MODEL", os.environ.get("IMGKIT_MODEL"))
     if not spec.reaches_network:
         return Target(base_url=OFFLINE_BASE_URL, host_class="offline", model=model)
 

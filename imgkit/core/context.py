@@ -11,7 +11,7 @@ from functools import partial
 from itertools import count
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from imgkit.billing.reservations import ReservationGroup
 from imgkit.core.config import check_seconds
@@ -25,13 +25,21 @@ from imgkit.models import Attempt, ImageRequest, ImagesResponse, resolve_model
 from imgkit.plugins.events import Call
 from imgkit.providers.base import DecodedImages
 from imgkit.wire.messages import Head
+from imgkit.wire.plain_values import show_value, to_integer, to_text
 
 SaveTo = str | PathLike[str] | SavePlan | None
 Strategy = Literal["auto", "native", "emulate"]
 CacheMode = Literal["use", "refresh", "only", "off"]
 
+ChoiceT = TypeVar("ChoiceT", bound=str)
+
 _STRATEGIES: tuple[Strategy, ...] = ("auto", "native", "emulate")
+_OPTION_DEFAULTS: Mapping[str, object] = {"cache": None, "replica": 0, "strategy": "auto"}
 _CACHE_MODES: tuple[CacheMode, ...] = ("use", "refresh", "only", "off")
+
+
+MAX_PARTIAL_IMAGES = 3
+"""Partial images of one image (API reference of images/generations, 2026-11-23)."""
 
 
 class CacheUse(NamedTuple):
@@ -83,17 +91,18 @@ def parse_options(arguments: Mapping[str, Any]) -> CallOptions:
     Raises:
         InvalidRequestError: an option has an unknown value; names every such option.
     """
-    cache, replica = arguments.get("cache"), arguments.get("replica", 0)
-    strategy = arguments.get("strategy", "auto")
+    given = {name: arguments.get(name, default) for name, default in _OPTION_DEFAULTS.items()}
+    cache, strategy = _find_choice(given["cache"], _CACHE_MODES), _find_choice(given["strategy"], _STRATEGIES)
+    replica = to_integer(given["replica"])
     problems = {}
-    if cache is not None and cache not in _CACHE_MODES:
-        problems["cache"] = _describe_choice(cache, _CACHE_MODES)
-    if type(replica) is not int or replica < 0:
+    if given["cache"] is not None and cache is None:
+        problems["cache"] = _describe_choice(given["cache"], _CACHE_MODES)
+    if replica is None or replica < 0:
         problems["replica"] = "Must be a whole number from 0 on."
-    if problems:
+    if problems or replica is None:
         raise InvalidRequestError(problems)
-    if strategy not in _STRATEGIES:
-        raise InvalidRequestError({"strategy": _describe_choice(strategy, _STRATEGIES)})
+    if strategy is None:
+        raise InvalidRequestError({"strategy": _describe_choice(given["strategy"], _STRATEGIES)})
     return CallOptions(
         save_to=arguments.get("save_to"),
         cache=CacheUse(cache or "use", replica),
@@ -104,8 +113,24 @@ def parse_options(arguments: Mapping[str, Any]) -> CallOptions:
     )
 
 
+def _find_choice(given: object, choices: tuple[ChoiceT, ...]) -> ChoiceT | None:
+    text = to_text(given)
+    return next((choice for choice in choices if choice == text), None)
+
+
 def _describe_choice(given: object, choices: tuple[str, ...]) -> str:
-    return f"Unknown value {str(given)[:40]!r}. Choose one of {', '.join(map(repr, choices))}."
+    return f"Unknown value {show_value(given)}. Choose one of {', '.join(map(repr, choices))}."
+
+
+def check_partial_images(partial_images: object) -> int | None:
+    """Return the number of partial images, None for none given."""
+    if partial_images is None:
+        return None
+    number = to_integer(partial_images)
+    if number is None or not 0 <= number <= MAX_PARTIAL_IMAGES:
+        problem = f"Must be a whole number from 0 to {MAX_PARTIAL_IMAGES}."
+        raise InvalidRequestError({"partial_images": problem})
+    return number
 
 
 class FetchedImages(NamedTuple):

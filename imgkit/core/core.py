@@ -32,6 +32,7 @@ from imgkit.plugins.table import HookTable, NamedSpec
 from imgkit.providers.base import Provider, Target, check_provider
 from imgkit.redact import PrivateDict, safe_url
 from imgkit.wire.messages import AsyncBackend, Backend, BackendOptions
+from imgkit.wire.plain_values import describe_failure, to_text, type_name
 
 DEFAULT_BACKEND = "offline"
 DEFAULT_PROVIDER = "openai"
@@ -167,7 +168,7 @@ def build_core(
     options = BackendOptions(
         proxy=resolve_proxy(config, target.base_url) if spec.reaches_network else None,
         ca=config.ca,
-        reuse_connections=bool(config.reuse_connections),
+        reuse_connections=config.reuse_connections,
         max_in_flight=check_count("max_in_flight", config.max_in_flight),
         client_options=client_options,
     )
@@ -260,15 +261,14 @@ def _find_backend(
         found = find_spec(table, BackendSpec, named, UnknownBackendError, hint)
         return found.spec, partial(_build_backend, found, config)
     instance = named
-    if isinstance(named, type):
+    if issubclass(type(named), type):
         raise ConfigurationError(
-            f"backend: {named.__name__} is a class. Pass an instance, or register the class in a plugin and "
-            "pass its name."
+            "backend is a class. Pass an instance, or register the class in a plugin and pass its name."
         )
     _check_backend(instance)
     _refuse_options_beside_instance(config)
     spec = BackendSpec(
-        name=getattr(named, "name", type(named).__name__),
+        name=to_text(getattr(named, "name", None)) or type_name(named),
         target="",
         flavor="async" if hasattr(named, "aclose") else "sync",
         checks_peer=bool(getattr(named, "checks_peer", False)),
@@ -336,12 +336,21 @@ def _refuse_options_beside_instance(config: ServiceConfig) -> None:
 
 def _check_backend(backend: object) -> None:
     """Refuse an object that lacks members of a backend. The message names them."""
-    closing = "aclose" if hasattr(backend, "aclose") else "close"
-    members = ("open", closing, "wire_errors", "unsent_errors")
-    missing = [name for name in members if not hasattr(backend, name)]
+    try:
+        closing = "aclose" if hasattr(backend, "aclose") else "close"
+        members = ("open", closing, "wire_errors", "unsent_errors")
+        missing = [name for name in members if not hasattr(backend, name)]
+        for name in ("wire_errors", "unsent_errors"):
+            tuple(getattr(backend, name, ()))
+        frozenset(getattr(backend, "capabilities", ()))
+    except Exception as error:
+        # The object is the caller's: it may raise anything.
+        raise ConfigurationError(
+            f"backend: a {type_name(backend)} is no backend ({describe_failure(error)}). See imgkit.backends."
+        ) from None
     if missing:
         raise ConfigurationError(
-            f"backend: a value of type {type(backend).__name__} is neither a name nor a backend. It lacks "
+            f"backend: a value of type {type_name(backend)} is neither a name nor a backend. It lacks "
             f"{', '.join(missing)}.",
             hint='Pass a name, such as backend="requests", or an instance as imgkit.backends describes it.',
             field="backend",
@@ -353,7 +362,7 @@ def _find_provider(named: str | Provider, table: HookTable) -> tuple[str, Provid
         raise ConfigurationError(f"provider: {named.__name__} is a class. Pass an instance.")
     if not isinstance(named, str):
         check_provider(named)
-        return getattr(named, "name", type(named).__name__), named
+        return to_text(getattr(named, "name", None)) or type_name(named), named
     hint = "A server that speaks OpenAI's dialect needs only base_url=…."
     provider: Provider = find_spec(table, ProviderSpec, named, UnknownProviderError, hint).make()
     check_provider(provider)

@@ -14,6 +14,7 @@ from imgkit.redact import hide_json_members, hide_members, safe_headers
 from imgkit.runtime.flow import EffectFailed, Finished, Flow, RunBlocking, RunParallel, SendRequest, advance
 from imgkit.wire.messages import HttpRequest
 from imgkit.wire.multipart import Field, MultipartBody
+from imgkit.wire.plain_values import show_value, to_text
 
 OPERATIONS = (
     "create_image",
@@ -38,8 +39,10 @@ def describe_call(core: Core, operation: str, args: Sequence[object], kwargs: Ma
         ConfigurationError: there is no such operation, or the call would send nothing.
         ImgkitError: as the call itself would raise it before sending.
     """
-    if operation not in OPERATIONS:
-        raise ConfigurationError(f"Unknown operation {operation!r}. Available: {', '.join(OPERATIONS)}.")
+    if to_text(operation) not in OPERATIONS:
+        raise ConfigurationError(
+            f"Unknown operation {show_value(operation)}. Available: {', '.join(OPERATIONS)}."
+        )
     # The call uses no observers, no cache and no ledgers: nothing happens.
     core = core._replace(table=replace(core.table, observers=()), resources=PluginResources())
     try:

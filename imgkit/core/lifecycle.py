@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from imgkit.catalogue.rules import find_violations
 from imgkit.core.context import CallContext, parse_options, start_call
 from imgkit.core.core import Core
 from imgkit.core.pipeline import DispatchResult, dispatch
@@ -25,17 +26,30 @@ from imgkit.core.send import keep_reservations, settle_reservations
 from imgkit.core.sent_secrets import list_request_secrets
 from imgkit.core.variations import create_variation
 from imgkit.errors import ImgkitError, InvalidRequestError
+from imgkit.images.names import asked_format, check_names_are_free
 from imgkit.images.saving import SavePlan
-from imgkit.models import CreateImageVariationRequest, ImageRequest, ImagesResponse, field_names
+from imgkit.models import (
+    CreateImageVariationRequest,
+    ImageRequest,
+    ImagesResponse,
+    field_names,
+    resolve_model,
+    sent_parameters,
+)
 from imgkit.plugins.events import Cancelled, Failed, Succeeded
 from imgkit.plugins.table import describe_error, warn
 from imgkit.redact import scrub
 from imgkit.runtime.flow import Flow, run_blocking
 from imgkit.schemas.requests import validate_request
+from imgkit.wire.plain_values import has_type
 
 if TYPE_CHECKING:
     from imgkit.plugins.protocols import Sink
     from imgkit.plugins.resources import Resource
+
+
+OFFLINE_FORMATS = ("png", "jpeg", "webp")
+"""Formats that the offline backend paints without a model."""
 
 
 def run_call(
@@ -56,7 +70,7 @@ def run_call(
     context = start_call(core, request, parse_options(arguments))
     with call_events(context):
         plan = yield from open_save_plan(context)
-        request = apply_prepare_hooks(context, request)
+        request = ask_for_format(core, apply_prepare_hooks(context, request), plan)
         if isinstance(request, CreateImageVariationRequest):
             result = yield from create_variation(context, request)
         else:
@@ -77,7 +91,7 @@ def build_request(kind: type[ImageRequest], value: object, arguments: Mapping[st
         InvalidRequestError: a field is wrong, or stands beside a request object.
     """
     names = field_names(kind)
-    if not isinstance(value, kind):
+    if not has_type(value, kind):
         return validate_request(kind, {name: arguments.get(name) for name in names})
     extra = [name for name in names if arguments.get(name) is not None and arguments[name] is not value]
     if extra:
@@ -129,6 +143,22 @@ def apply_prepare_hooks(context: CallContext, request: ImageRequest) -> ImageReq
     return validate_request(kind, {name: getattr(changed, name) for name in field_names(kind)})
 
 
+def ask_for_format(core: Core, request: ImageRequest, plan: SavePlan | None) -> ImageRequest:
+    """Return the request with the format that the file name asks for, if the model is known to take it."""
+    asked = None if plan is None else asked_format(plan)
+    if asked is None or isinstance(request, CreateImageVariationRequest):
+        return request
+    members = {**sent_parameters(request), **(request.extra_body or {})}
+    model = core.catalogue.find_model(resolve_model(request, core.target.model), core.target.host_class)
+    is_given = "output_format" in members or members.get("background") == "transparent"
+    if is_given or asked == core.catalogue.defaults.get("output_format"):
+        return request
+    changed = replace(request, output_format=asked)
+    if model is None:
+        return changed if core.target.host_class == "offline" and asked in OFFLINE_FORMATS else request
+    return request if any(find_violations(changed, model, core.catalogue)) else changed
+
+
 def open_save_plan(context: CallContext) -> Flow[SavePlan | None]:
     """Return the plan of ``save_to=`` after a check that its folder can be written to.
 
@@ -137,8 +167,11 @@ def open_save_plan(context: CallContext) -> Flow[SavePlan | None]:
     save_to = context.options.save_to
     if save_to is None:
         return None
-    plan = save_to if isinstance(save_to, SavePlan) else SavePlan.from_target(save_to)
+    plan = save_to if has_type(save_to, SavePlan) else SavePlan.from_target(save_to)  # type: ignore[arg-type]
     yield from run_blocking(plan.check, before_sending=True)
+    members = {**sent_parameters(context.request), **(context.request.extra_body or {})}
+    check = partial(check_names_are_free, plan, members.get("output_format"), members.get("n"))
+    yield from run_blocking(check, before_sending=True)
     context.part_files_in(plan)
     return plan
 

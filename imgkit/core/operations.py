@@ -26,6 +26,7 @@ from imgkit.models import (
     ImagesResponse,
 )
 from imgkit.runtime.flow import Flow
+from imgkit.wire.plain_values import has_type, type_name
 
 ResponseT = TypeVar("ResponseT")
 StreamT = TypeVar("StreamT")
@@ -373,9 +374,8 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
 
 
 def _download(core: Core, image: Image, timeout_s: float | None) -> Flow[Image]:
-    if not isinstance(image, Image):
-        problem = f"A {type(image).__name__} is no image of a response. Give an image of a response."
-        raise InvalidRequestError({"image": problem})
+    if not has_type(image, Image):
+        raise InvalidRequestError({"image": f"A {type_name(image)} is no image. Give one of a response."})
     limit_s = core.limits.timeout_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
     return (yield from ensure_downloaded(core, image, time.monotonic() + limit_s))
 

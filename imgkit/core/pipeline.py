@@ -300,7 +300,8 @@ def open_inputs(
 
     facts = None if model is None else model.inputs
     rules = InputRules.from_facts(facts, core.provider.mask_polarity)
-    prepare = partial(_prepare_inputs, sources, rules, context.options.prepare, context.cleanup)
+    how, deadline = context.options.prepare, context.deadline
+    prepare = partial(_prepare_inputs, sources, rules, how, deadline, context.cleanup)
     inputs, warnings = yield from run_blocking(prepare, before_sending=True)
     if model is not None and facts is not None:
         warnings = [*warnings, *check_inputs(inputs, model, core.on_unsupported, date.today())]
@@ -320,13 +321,17 @@ def _input_fields(
 
 
 def _prepare_inputs(
-    sources: dict[str, object], rules: InputRules, prepare: Prepare | None, cleanup: ExitStack
+    sources: dict[str, object],
+    rules: InputRules,
+    prepare: Prepare | None,
+    deadline: float,
+    cleanup: ExitStack,
 ) -> tuple[OpenedInputs, list[str]]:
     """Open every input that is more than a reference, and prepare them all. May block."""
     from imgkit.core.preparation import prepare_inputs
 
     opened = {
-        field: source if isinstance(source, ImageReference) else open_file(source, field, cleanup)
+        field: source if isinstance(source, ImageReference) else open_file(source, field, cleanup, deadline)
         for field, source in sources.items()
     }
     mask, markup = opened.pop("mask", None), opened.pop("markup", None)

@@ -17,6 +17,7 @@ from imgkit.core.download import fetch_image
 from imgkit.errors import ImgkitError, SaveError
 from imgkit.images.image import Image
 from imgkit.images.inputs import OpenedInputs
+from imgkit.images.names import explain_other_name
 from imgkit.images.part_files import PartFile
 from imgkit.images.saving import SavePlan
 from imgkit.images.sources import BytesSource, UrlSource
@@ -301,6 +302,7 @@ def save_all(context: CallContext, response: ImagesResponse, plan: SavePlan) -> 
         SaveError: an image could not be saved; ``error.response`` has all images and paths.
     """
     images: list[Image] = []
+    warnings: list[str] = []
     first_error: ImgkitError | None = None
     for image in response.images:
         try:
@@ -310,8 +312,12 @@ def save_all(context: CallContext, response: ImagesResponse, plan: SavePlan) -> 
         except ImgkitError as error:
             first_error = first_error or error
             image = load_into_memory(image)
+        if image.path is not None:
+            explain = partial(explain_other_name, plan, image, image.path, len(response.images))
+            warnings += filter(None, [(yield from run_blocking(explain))])
         images.append(image)
-    response = replace(response, images=tuple(images))
+    warnings = [text for text in dict.fromkeys(warnings) if text not in response.warnings]
+    response = replace(response, images=tuple(images), warnings=(*response.warnings, *warnings))
     if first_error is None:
         return response
     unsaved = tuple(image for image in images if image.path is None)

@@ -79,8 +79,12 @@ def _as_coroutine(method: Callable[..., Any]) -> Any:
 def _wrap_secrets(arguments: dict[str, object]) -> None:
     """Wrap the arguments that may hold secrets, because tracebacks may show local variables."""
     for name, wrapper in _WRAPPERS.items():
-        if isinstance(given := arguments.get(name), Mapping):
-            arguments[name] = wrapper(given)
+        if issubclass(type(given := arguments.get(name)), Mapping):
+            try:
+                arguments[name] = wrapper(given)
+            except Exception:
+                # The validation names the problem of a mapping that cannot be read.
+                return
 
 
 def argument_error(

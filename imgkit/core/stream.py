@@ -6,10 +6,17 @@ import time
 from collections.abc import Mapping
 from functools import partial
 
-from imgkit.core.context import CallContext, parse_options, start_call
+from imgkit.core.context import CallContext, check_partial_images, parse_options, start_call
 from imgkit.core.core import Core
 from imgkit.core.event_reader import read_events
-from imgkit.core.lifecycle import apply_prepare_hooks, build_request, call_events, deliver, open_save_plan
+from imgkit.core.lifecycle import (
+    apply_prepare_hooks,
+    ask_for_format,
+    build_request,
+    call_events,
+    deliver,
+    open_save_plan,
+)
 from imgkit.core.pipeline import (
     DispatchResult,
     attach_warnings_to_errors,
@@ -34,9 +41,6 @@ from imgkit.runtime.flow import Flow
 from imgkit.wire.messages import Head
 from imgkit.wire.secret_filter import SecretFilter
 
-MAX_PARTIAL_IMAGES = 3
-"""Partial images of one image (API reference of images/generations, 2026-11-23)."""
-
 
 def run_stream(
     core: Core, kind: type[ImageRequest], value: object, arguments: Mapping[str, object]
@@ -59,13 +63,13 @@ def run_stream(
         raise ConfigurationError(
             f"Provider {core.provider_name} does not stream. Use {request.operation}, or another provider."
         )
-    partial_images = _check_partial_images(arguments.get("partial_images"))
+    partial_images = check_partial_images(arguments.get("partial_images"))
     context = start_call(core, request, options, partial_images or 0)
     with call_events(context):
         started = time.monotonic()
         plan = yield from open_save_plan(context)
         stream_values = {"stream": True, "partial_images": partial_images or 0}
-        request = apply_prepare_hooks(context, request)
+        request = ask_for_format(core, apply_prepare_hooks(context, request), plan)
         request, model, warnings = validate_for_model(core, request, stream_values)
         _check_count(request, max_images_per_request(core, request))
         with attach_warnings_to_errors(warnings):
@@ -83,16 +87,6 @@ def run_stream(
         result = DispatchResult(response, ((context, response),))
         response = context.response = yield from deliver(context, result, plan)
     return response
-
-
-def _check_partial_images(partial_images: object) -> int | None:
-    """Return the number of partial images, None for none given."""
-    if partial_images is None:
-        return None
-    if type(partial_images) is not int or not 0 <= partial_images <= MAX_PARTIAL_IMAGES:
-        problem = f"Must be a whole number from 0 to {MAX_PARTIAL_IMAGES}."
-        raise InvalidRequestError({"partial_images": problem})
-    return partial_images
 
 
 def _check_count(request: ImageRequest, limit: int | None) -> None:

@@ -25,6 +25,7 @@ from imgkit.providers.base import Credential
 from imgkit.redact import HiddenDict, Secret, safe_url, wrap_key
 from imgkit.wire.headers import FRAMING, header_problem
 from imgkit.wire.messages import HttpRequest
+from imgkit.wire.plain_values import describe_failure, type_name
 
 NOT_FOR_KEYS = FRAMING | {"accept", "accept-encoding", "cookie", "user-agent"}
 """Headers that cannot carry a key, because HTTP uses them otherwise."""
@@ -374,18 +375,19 @@ def _to_source(key: object, file: str | os.PathLike[str] | None) -> Secret | Key
         return FileKey(file)
     if isinstance(key, Secret):
         return normalize_key(key, "api_key")
-    if inspect.iscoroutinefunction(key):
-        raise ConfigurationError(
-            "api_key is a coroutine function. Give a plain function that returns the key."
-        )
-    if isinstance(key, KeySource):
-        return key
+    try:
+        is_coroutine, is_source = inspect.iscoroutinefunction(key), isinstance(key, KeySource)
+    except Exception as error:
+        # The object is the caller's: it may raise anything.
+        raise ConfigurationError(f"api_key cannot be read ({describe_failure(error)}). Give text.") from None
+    if is_coroutine:
+        raise ConfigurationError("api_key is a coroutine function. Give a function that returns the key.")
+    if is_source:
+        return key  # type: ignore[return-value]  # checked above
     if callable(key):
         return CallableKey(key)
-    raise ConfigurationError(
-        f"api_key is a {type(key).__name__}. Give text, a callable that returns text, or a source such as "
-        "FileKey."
-    )
+    remedy = "Give text, a callable that returns text, or a source such as FileKey."
+    raise ConfigurationError(f"api_key is a {type_name(key)}. {remedy}")
 
 
 def _check_header_name(name: object) -> str:

@@ -12,6 +12,7 @@ from imgkit.models import Cost, Estimate, Estimator, ImageRequest, ImagesRespons
 from imgkit.plugins.events import Call
 from imgkit.plugins.hookspecs import ServiceSettings, hookimpl
 from imgkit.wire.messages import Head
+from imgkit.wire.plain_values import to_path
 
 CURRENCY = "USD"
 LARGEST_USD = 1_000_000_000
@@ -229,13 +230,13 @@ def _parse_limit(usd: object) -> int:
 def _parse_folder(folder: object) -> Path | None:
     if folder is None:
         return None
-    if (
-        not isinstance(folder, str | os.PathLike)
-        or not isinstance(text := os.fspath(folder), str)
-        or not text
-    ):
+    try:
+        text = to_path(folder)
+    except ValueError:
+        text = ""
+    if not text:
         raise ConfigurationError("folder must be the path of a folder, as str or os.PathLike, or None.")
     try:
         return Path(text).expanduser().absolute()
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         raise ConfigurationError(f"Cannot find folder {text[:200]!r}: {error}.") from None

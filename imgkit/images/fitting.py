@@ -291,11 +291,9 @@ def _encode_within_limit(
 
 def _place(image: PIL.Image.Image, place: Placement, needs: ImageNeeds) -> PIL.Image.Image:
     """Return the image shrunk and padded to its placement."""
-    import PIL.Image
-
     profile = image.info.get("icc_profile")
     if image.size != place.inner:
-        image = image.resize(place.inner, PIL.Image.Resampling.LANCZOS)
+        image = _shrink(image, place.inner)
     if place.outer != place.inner:
         if needs.formats & {"png", "webp"}:
             image = _pad(image.convert("RGBA"), place, (0, 0, 0, 0))
@@ -303,6 +301,23 @@ def _place(image: PIL.Image.Image, place: Placement, needs: ImageNeeds) -> PIL.I
             image = _pad(image, place, _mean_edge_colour(image))
     image.info["icc_profile"] = profile
     return image
+
+
+def _shrink(image: PIL.Image.Image, size: tuple[int, int]) -> PIL.Image.Image:
+    """Return a smaller image. Fully transparent pixels keep their colours, which a model may see."""
+    from PIL.Image import Resampling
+
+    # Pillow weighs colours by their opacity, which leaves black where nothing is opaque.
+    small = image.resize(size, Resampling.LANCZOS)
+    if image.mode != "RGBA":
+        return small
+    opacity = small.getchannel("A")
+    if opacity.getextrema()[0] == 0:
+        hidden = opacity.point([255 * (value == 0) for value in range(256)])
+        small = small.convert("RGB")
+        small.paste(image.convert("RGB").resize(size, Resampling.LANCZOS), mask=hidden)
+        small.putalpha(opacity)
+    return small
 
 
 def _pad(image: PIL.Image.Image, place: Placement, fill: int | tuple[int, ...]) -> PIL.Image.Image:

@@ -6,29 +6,30 @@ known, it can be read repeatedly, and it never moves a file position of the call
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
 import re
 import stat
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeGuard, get_args
+from typing import IO, Any, Literal, NoReturn, TypeAlias, get_args
 
 from imgkit.errors import ImgkitError, InvalidRequestError
+from imgkit.files import open_regular_file
+from imgkit.images.file_objects import copy_file_object
 from imgkit.images.image import Image
 from imgkit.images.mistakes import explain_missing_input, explain_text, suggest_name
+from imgkit.images.pillow_inputs import UPLOAD_FORMATS, encode_pil, is_pil
 from imgkit.images.references import ImageReference
 from imgkit.images.sniff import Kind, ReadAt, guess_unsupported_format, is_complete, sniff_file
 from imgkit.redact import scrub
 from imgkit.wire.json_values import decode_data_url, is_data_url
 from imgkit.wire.messages import BLOCK_BYTES
-
-if TYPE_CHECKING:
-    import PIL.Image
+from imgkit.wire.plain_values import describe_failure, has_type, show_value, to_path, to_text, type_name
 
 MAX_INPUT_BYTES = 256 * 1024 * 1024
 """Largest input in bytes. It is above the limit of every known server and stops only runaway inputs."""
@@ -36,12 +37,8 @@ MAX_INPUT_BYTES = 256 * 1024 * 1024
 MAX_INPUT_PIXELS = 500_000_000
 """Largest input in pixels by its header. A larger header is a decompression bomb."""
 
-UPLOAD_FORMATS = ("png", "jpeg", "webp", "gif")
-
 _MAX_EDGE_PX = 65_535
-_IN_MEMORY_BYTES = 8 * 1024 * 1024
 _QUOTED_CHARACTERS = 200
-_PNG_MODES = {"I": "I;16", "La": "LA"}
 _SEEK_LOCK = threading.Lock()
 
 Prepare: TypeAlias = Literal["check", "fit"]
@@ -50,11 +47,12 @@ Prepare: TypeAlias = Literal["check", "fit"]
 
 def parse_prepare(value: object) -> Prepare | None:
     """Return the validated `prepare` argument of a call. Raises InvalidRequestError."""
-    if value is not None and value not in get_args(Prepare):
+    name = to_text(value)
+    if value is not None and name not in get_args(Prepare):
         raise InvalidRequestError(
-            {"prepare": f"{str(value)[:40]!r} is not a choice. Pass 'check', 'fit' or None."}
+            {"prepare": f"{show_value(value)} is not a choice. Pass 'check', 'fit' or None."}
         )
-    return value  # type: ignore[return-value]  # checked above
+    return name  # type: ignore[return-value]  # checked above
 
 
 class RawFile:
@@ -205,10 +203,12 @@ def find_type_problem(value: object) -> str | None:
         return None
     if isinstance(value, ImageReference):
         return value.problem
-    if hasattr(value, "read") or _is_pil(value):
+    if hasattr(value, "read") or is_pil(value):
         return None
+    if hasattr(type(value), "__array_interface__"):
+        return "The value is an array. Pass PIL.Image.fromarray(array)."
     return (
-        f"The value is of type {type(value).__name__}. Pass a path, bytes, an open binary file, a PIL image, "
+        f"The value is of type {type_name(value)}. Pass a path, bytes, an open binary file, a PIL image, "
         "an image of an earlier response, or a data: URL."
     )
 
@@ -227,19 +227,33 @@ def open_input(value: object, field: str, cleanup: ExitStack) -> ImageFile:
     return ImageFile.from_raw(open_file(value, field, cleanup))
 
 
-def open_file(value: Any, field: str, cleanup: ExitStack) -> RawFile:
-    """Open an image input like `open_input`, without validating its bytes. May block."""
-    if isinstance(value, str) and is_data_url(value):
+def open_file(value: Any, field: str, cleanup: ExitStack, deadline: float | None = None) -> RawFile:
+    """Open an image input like `open_input`, without validating its bytes. May block until `deadline`."""
+    try:
+        return _open_any(value, field, cleanup, deadline)
+    except ImgkitError:
+        raise
+    except Exception as error:
+        # The object is the caller's: every exception it raises is an invalid input, not a bug of imgkit.
+        problem = f"The {type_name(value)} cannot be read ({describe_failure(error)}). Pass a path or bytes."
+        raise InvalidRequestError({field: problem}) from None
+
+
+def _open_any(value: Any, field: str, cleanup: ExitStack, deadline: float | None) -> RawFile:
+    if has_type(value, str) and is_data_url(value):
         return _open_bytes(_decode_data_url(value, field), field)
-    if isinstance(value, str | os.PathLike):
-        return _open_path(os.fspath(value), field, cleanup)
+    if has_type(value, str) or hasattr(type(value), "__fspath__"):
+        try:
+            return _open_path(to_path(value), field, cleanup)
+        except ValueError as error:
+            raise InvalidRequestError({field: f"The path cannot be used: {error}. Pass a str."}) from None
     if isinstance(value, bytes | bytearray | memoryview):
         return _open_bytes(bytes(value), field)
     if isinstance(value, Image):
-        return _open_bytes(value.data, field)
-    if _is_pil(value):
-        return _open_bytes(_encode_pil(value, field), field)
-    return _open_stream(value, field, cleanup)
+        return _open_bytes(bytes(memoryview(value.data)), field)
+    if is_pil(value):
+        return _open_bytes(encode_pil(value, field, MAX_INPUT_BYTES), field)
+    return _open_stream(value, field, cleanup, deadline)
 
 
 def _open_bytes(data: bytes, field: str) -> RawFile:
@@ -252,30 +266,30 @@ def _decode_data_url(text: str, field: str) -> bytes:
     try:
         return decode_data_url(text)
     except ValueError as error:
-        raise InvalidRequestError({field: f"The data: URL cannot be read: {_scrub_error(error)}."}) from None
+        raise InvalidRequestError(
+            {field: f"The data: URL cannot be read: {scrub(str(error), limit=_QUOTED_CHARACTERS)}."}
+        ) from None
 
 
-def _open_path(path: str | bytes, field: str, cleanup: ExitStack) -> RawFile:
-    quoted = _quote(os.fsdecode(path))
+def _open_path(path: str, field: str, cleanup: ExitStack) -> RawFile:
+    quoted = _quote(path)
     try:
-        # O_NONBLOCK: opening a FIFO would otherwise wait for a writer for ever.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-        flags |= getattr(os, "O_BINARY", 0)
-        descriptor = os.open(path, flags)
+        stream = open_regular_file(path)
     except (OSError, ValueError) as error:
-        reason = _scrub_error(getattr(error, "strerror", None) or error)
-        problem = explain_missing_input(os.fsdecode(path)) or (
-            f"Cannot open {quoted}: {reason}{suggest_name(os.fsdecode(path))}. Check the path."
+        if isinstance(error, OSError) and error.errno in (errno.EISDIR, errno.EINVAL):
+            kind = "a folder" if error.errno == errno.EISDIR else "not a regular file"
+            raise InvalidRequestError({field: f"{quoted} is {kind}. Pass an image file."}) from None
+        reason = scrub(str(getattr(error, "strerror", None) or error), limit=_QUOTED_CHARACTERS)
+        problem = explain_missing_input(path) or (
+            f"Cannot open {quoted}: {reason}{suggest_name(path)}. Check the path."
         )
         raise InvalidRequestError({field: problem}) from None
-    cleanup.callback(os.close, descriptor)
-    return _open_descriptor(descriptor, 0, quoted, field)
+    cleanup.callback(stream.close)
+    return _open_descriptor(stream.fileno(), 0, quoted, field)
 
 
 def _open_descriptor(descriptor: int, start: int, quoted: str, field: str) -> RawFile:
     before = os.fstat(descriptor)
-    if stat.S_ISDIR(before.st_mode):
-        raise InvalidRequestError({field: f"{quoted} is a folder. Pass an image file."})
     if not stat.S_ISREG(before.st_mode):
         raise InvalidRequestError({field: f"{quoted} is not a regular file. Pass an image file."})
     _check_length(before.st_size - start, field, quoted)
@@ -303,7 +317,7 @@ def _read_descriptor(descriptor: int, size: int, position: int) -> bytes:
         return os.read(descriptor, size)
 
 
-def _open_stream(stream: IO[Any], field: str, cleanup: ExitStack) -> RawFile:
+def _open_stream(stream: IO[Any], field: str, cleanup: ExitStack, deadline: float | None) -> RawFile:
     """Open a file object at its position and leave the position there if possible."""
     try:
         if hasattr(stream, "encoding"):
@@ -314,13 +328,13 @@ def _open_stream(stream: IO[Any], field: str, cleanup: ExitStack) -> RawFile:
             cleanup.callback(os.close, descriptor)
             quoted = f"The file {_quote(str(stream.name))}"
             return _open_descriptor(descriptor, stream.tell(), quoted, field)
-        return _copy_stream(stream, field, cleanup)
+        return _copy_stream(stream, field, cleanup, deadline)
     except ImgkitError:
         raise
     except Exception as error:
         # The object is the caller's: every exception it raises is an invalid input, not a bug of imgkit.
-        reason = f"{type(error).__name__}: {_scrub_error(error)}"
-        raise InvalidRequestError({field: f"The file object failed ({reason}). Is it still open?"}) from None
+        problem = f"The file object failed ({describe_failure(error)}). Is it still open?"
+        raise InvalidRequestError({field: problem}) from None
 
 
 def _is_plain_file(stream: IO[Any]) -> bool:
@@ -328,23 +342,9 @@ def _is_plain_file(stream: IO[Any]) -> bool:
     return type(stream) is io.FileIO or (type(stream) is io.BufferedReader and type(stream.raw) is io.FileIO)
 
 
-def _copy_stream(stream: IO[Any], field: str, cleanup: ExitStack) -> RawFile:
-    is_seekable = bool(getattr(stream, "seekable", lambda: False)())
-    start = stream.tell() if is_seekable else 0
-    copy = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - closed with the call
+def _copy_stream(stream: IO[Any], field: str, cleanup: ExitStack, deadline: float | None) -> RawFile:
+    copy, length = copy_file_object(stream, MAX_INPUT_BYTES, deadline)
     cleanup.callback(copy.close)
-    length = 0
-    try:
-        while block := stream.read(BLOCK_BYTES):
-            if not isinstance(block, bytes | bytearray | memoryview):
-                raise InvalidRequestError({field: f"read() returns {type(block).__name__}, not bytes."})
-            length += len(block)
-            if length > MAX_INPUT_BYTES:
-                break
-            copy.write(block)
-    finally:
-        if is_seekable:
-            stream.seek(start)
     _check_length(length, field, "The file object, from its position on,")
 
     lock = threading.Lock()  # the requests of a call read it concurrently
@@ -357,26 +357,6 @@ def _copy_stream(stream: IO[Any], field: str, cleanup: ExitStack) -> RawFile:
     return RawFile(field, length, read_at)
 
 
-def _is_pil(value: object) -> TypeGuard[PIL.Image.Image]:
-    # By name: a caller with such an image has imported Pillow, so imgkit need not.
-    return any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(value).__mro__)
-
-
-def _encode_pil(image: PIL.Image.Image, field: str) -> bytes:
-    if 0 in image.size:
-        raise InvalidRequestError({field: f"The PIL image has {image.width}x{image.height} pixels."})
-    stream = io.BytesIO()
-    try:
-        if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B"):
-            default = "RGBA" if image.has_transparency_data else "RGB"
-            image = image.convert(_PNG_MODES.get(image.mode, default))
-        image.save(stream, "PNG", compress_level=1)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {_scrub_error(error)}"
-        raise InvalidRequestError({field: f"The PIL image cannot be written as PNG ({reason})."}) from None
-    return stream.getvalue()
-
-
 def _check_length(length: int, field: str, subject: str = "The image") -> None:
     if length <= 0:
         raise InvalidRequestError({field: f"{subject} is empty (0 bytes). Pass an image."})
@@ -386,7 +366,3 @@ def _check_length(length: int, field: str, subject: str = "The image") -> None:
 
 def _quote(name: str) -> str:
     return repr(name if len(name) <= _QUOTED_CHARACTERS else name[:_QUOTED_CHARACTERS] + "…")
-
-
-def _scrub_error(error: object) -> str:
-    return scrub(str(error), limit=_QUOTED_CHARACTERS).rstrip(".")

@@ -161,6 +161,11 @@ def examine_mask(
                 "The mask is opaque everywhere, so nothing could change. Make the pixels transparent that "
                 "may change, or invert the mask: `imgkit mask --from-mask mask.png --invert -o inverted.png`."
             )
+        elif lowest := pixels.lowest_opacity(opacity):
+            doubts.append(
+                f"No pixel of the mask is fully transparent: the lowest alpha is {lowest} of 255, and the "
+                "API edits pixels of alpha 0. Draw the mask with a brush of full strength."
+            )
         elif pixels.is_transparent(opacity):
             doubts.append(
                 "The mask is transparent everywhere, so the whole image may change, as without a mask. If "

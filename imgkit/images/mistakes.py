@@ -13,6 +13,7 @@ from imgkit.images.sniff import sniff
 from imgkit.redact import format_suggestion
 from imgkit.wire.base64_stream import URL_SAFE
 from imgkit.wire.json_values import is_data_url
+from imgkit.wire.plain_values import has_type, type_name
 
 _MIN_BASE64_CHARACTERS = 16
 _LOOKED_AT = 4096
@@ -116,13 +117,13 @@ def explain_unwritable(error: OSError, folder: str, name: str, *, is_folder_made
 
 def explain_target(target: object) -> str:
     """Return why an object is no place to save to, with the remedy."""
-    if isinstance(target, bytes | bytearray):
+    if has_type(target, bytes) or has_type(target, bytearray):
         return "The path is of type bytes. Pass it as text, for example with os.fsdecode."
-    if hasattr(target, "write"):
+    if hasattr(type(target), "write"):
         return (
-            f"A file object ({type(target).__name__}) is no path. Pass a path, or write the bytes yourself: "
+            f"A file object ({type_name(target)}) is no path. Pass a path, or write the bytes yourself: "
             "file.write(image.data)."
         )
-    if isinstance(target, str):
+    if has_type(target, str):
         return "The path contains a NUL character. Remove it."
-    return f"A value of type {type(target).__name__} is no path. Pass a path as str or os.PathLike."
+    return f"A value of type {type_name(target)} is no path. Pass a path as str or os.PathLike."

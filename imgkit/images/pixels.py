@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from imgkit.errors import ImgkitError, InvalidRequestError
-from imgkit.images.inputs import UPLOAD_FORMATS, RawFile
+from imgkit.images.inputs import RawFile
+from imgkit.images.pillow_inputs import UPLOAD_FORMATS, convert_cmyk, get_orientation, profile_fits
 from imgkit.images.sniff import HEAD_BYTES, Format, read_png_header, sniff
 from imgkit.redact import scrub
 
@@ -28,7 +29,6 @@ MAX_DECODED_PIXELS = 64_000_000
 OPAQUE = 255
 _HALF = 128
 _OTHER_FORMATS = ("AVIF", "HEIF", "TIFF", "BMP", "JPEG2000")
-_ORIENTATION_TAG = 0x0112
 
 _FORMATS_BY_PREFERENCE: tuple[Format, ...] = ("png", "webp", "jpeg", "gif")
 _JPEG_QUALITIES = (95, 90, 85)
@@ -75,7 +75,7 @@ def read_header(file: RawFile) -> ImageHeader:
         name = "JPEG" if image.format == "MPO" else image.format or ""
         frames = 1 if name == "JPEG" else getattr(image, "n_frames", 1)
         return ImageHeader(
-            name, image.mode, *image.size, _get_bits(file, image), frames, _get_orientation(image)
+            name, image.mode, *image.size, _get_bits(file, image), frames, get_orientation(image)
         )
 
     return _with_image(file, build_header)
@@ -122,6 +122,11 @@ def is_opaque(opacity: PIL.Image.Image) -> bool:
     return low >= _HALF
 
 
+def lowest_opacity(opacity: PIL.Image.Image) -> int:
+    """Return the lowest value of an opacity band: 0 if a pixel is fully transparent."""
+    return _get_extremes(opacity)[0]
+
+
 def is_transparent(opacity: PIL.Image.Image) -> bool:
     """Return whether every pixel of an opacity band is fully transparent."""
     _, high = _get_extremes(opacity)
@@ -141,28 +146,11 @@ def _convert_to_plain(file: RawFile, image: PIL.Image.Image) -> PIL.Image.Image:
         plain = plain.convert("RGBA")
         plain.putalpha(opacity)
     elif plain.mode == "CMYK":
-        plain, profile = _convert_cmyk(plain, profile), b""
+        plain, profile = convert_cmyk(plain, profile), b""
     else:
         plain = plain.convert("L" if plain.mode in ("1", "L") else "RGB")
-    profile_fits = profile[16:20] == (b"GRAY" if plain.mode == "L" else b"RGB ")
-    plain.info = {"icc_profile": profile} if profile_fits else {}
+    plain.info = {"icc_profile": profile} if profile_fits(profile, plain.mode) else {}
     return plain
-
-
-def _convert_cmyk(image: PIL.Image.Image, profile: bytes) -> PIL.Image.Image:
-    from PIL import ImageCms
-
-    if profile:
-        try:
-            converted = ImageCms.profileToProfile(
-                image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"),
-                outputMode="RGB",
-            )  # fmt: skip
-        except (ImageCms.PyCMSError, OSError):
-            converted = None  # broken or foreign profile: use the plain formula
-        if converted is not None:
-            return converted
-    return image.convert("RGB")
 
 
 def _reduce_to_eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -193,18 +181,6 @@ def _extract_opacity(file: RawFile, image: PIL.Image.Image) -> PIL.Image.Image |
              "channel."}
         )  # fmt: skip
     return image.convert("RGBA").getchannel("A")
-
-
-def _get_orientation(image: PIL.Image.Image) -> int:
-    import PIL.Image
-
-    try:
-        # Call the base class: the PNG class decodes all pixels to read the chunks after them.
-        orientation = PIL.Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
-    except Exception:
-        # Pillow raises various errors on broken metadata; the image itself may be intact.
-        return 1
-    return orientation if orientation in range(1, 9) else 1
 
 
 def _get_bits(file: RawFile, image: PIL.Image.Image) -> int:

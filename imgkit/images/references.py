@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from imgkit.redact import safe_url
+from imgkit.wire.plain_values import show_value, to_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +32,20 @@ class ImageReference:
         """The reason why the reference is invalid; None if it is valid."""
         if (self.url is None) == (self.file_id is None):
             return "The reference needs a url or a file_id, and not both."
-        if self.url is not None and not (isinstance(self.url, str) and self.url.startswith("https://")):
+        url, file_id = to_text(self.url), to_text(self.file_id)
+        if self.url is not None and (
+            url is None or not re.fullmatch(r"https://[^\s\x00-\x1f\ud800-\udfff]+", url)
+        ):
             return "The reference needs an https:// URL. Pass any other image itself."
-        if self.file_id is not None and not (isinstance(self.file_id, str) and self.file_id.strip()):
-            return "The reference needs a file_id that is not empty."
+        if self.file_id is not None and (file_id is None or not re.fullmatch(r"[!-~]+", file_id.strip())):
+            return "The reference needs a file_id that is not empty, of printable ASCII characters."
         return None
 
+    def to_plain(self) -> ImageReference:
+        """Return a valid reference with exact texts."""
+        return ImageReference(url=to_text(self.url), file_id=to_text(self.file_id))
+
     def __repr__(self) -> str:
-        argument = f"file_id={self.file_id!r}" if self.url is None else f"url={safe_url(str(self.url))!r}"
+        url = to_text(self.url)
+        argument = f"file_id={show_value(self.file_id)}" if url is None else f"url={safe_url(url)!r}"
         return f"ImageReference({argument})"

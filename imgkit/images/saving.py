@@ -15,17 +15,19 @@ from os import PathLike
 from pathlib import Path
 
 from imgkit.errors import InvalidRequestError, SaveError
-from imgkit.files import create_empty, sync_folder, write_atomically
+from imgkit.files import create_empty, remove_after, sync_folder, write_atomically
 from imgkit.images.mistakes import explain_target, explain_unwritable
 from imgkit.images.part_files import PartFile
 from imgkit.images.sidecars import SavableImage, can_replace, sidecar_json, sidecar_path
 from imgkit.images.sniff import EXTENSIONS, Format
 from imgkit.images.sources import BytesSource, FileSource, Source, read_blocks
+from imgkit.wire.plain_values import to_path
 
 PATTERN_FIELDS = ("index", "slug", "ext", "digest", "operation", "model")
 
 _KNOWN_EXTENSIONS = {extension for names in EXTENSIONS.values() for extension in names}
 _MAX_NAMES = 10_000
+_QUOTED_CHARACTERS = 300
 _SLUG_CHARACTERS = 48
 _DIGEST_CHARACTERS = 12
 _DEVICE_NAME = re.compile(r"con|prn|aux|nul|com\d|lpt\d")  # reserved by Windows
@@ -83,11 +85,11 @@ class SavePlan:
             InvalidRequestError: the target is no path, or a pattern with unknown fields.
         """
         try:
-            text = os.fspath(target)
-        except TypeError:
-            text = None
-        if not isinstance(text, str) or "\0" in text:
-            raise InvalidRequestError({field: explain_target(target if text is None else text)})
+            text = to_path(target)
+        except ValueError:
+            raise InvalidRequestError({field: explain_target(target)}) from None
+        if "\0" in text:
+            raise InvalidRequestError({field: explain_target(text)})
         try:
             os.fsencode(text)
         except UnicodeEncodeError:
@@ -113,8 +115,8 @@ class SavePlan:
         try:
             if self.make_folder:
                 self.folder.mkdir(parents=True, exist_ok=True)
-            create_empty(probe, 0o600)
-            probe.unlink()
+            with remove_after(probe):
+                create_empty(probe, 0o600)
             for part in Path(self.pattern.format(**_LONGEST_VALUES) + _LONGEST_SUFFIX).parts:
                 _check_name(self.folder / part)
         except OSError as error:
@@ -122,7 +124,7 @@ class SavePlan:
                 error, str(self.folder), self.pattern, is_folder_made=self.make_folder
             )
             raise InvalidRequestError(
-                {"save_to": f"Cannot write in {str(self.folder)!r} ({error.strerror}). {remedy}"}
+                {"save_to": f"Cannot write in {quote_path(self.folder)} ({error.strerror}). {remedy}"}
             ) from None
 
     def write(self, image: SavableImage, count: int) -> Path:
@@ -140,7 +142,7 @@ class SavePlan:
             SaveError: the file could not be written.
         """
         digest = image.sha256 if self.needs_digest else ""
-        preferred = self._build_path(image, digest, count)
+        preferred = self.build_path(image, digest, count)
         sidecar = sidecar_json(image, digest) if self.sidecar else None
         try:
             if self.make_folder:
@@ -148,7 +150,7 @@ class SavePlan:
             return self._write_files(preferred, image, sidecar)
         except OSError as error:
             raise SaveError(
-                f"Cannot write {str(preferred)!r} ({error.strerror or error}). "
+                f"Cannot write {quote_path(preferred)} ({error.strerror or error}). "
                 + explain_unwritable(
                     error, str(preferred.parent), preferred.name, is_folder_made=self.make_folder
                 ),
@@ -161,7 +163,8 @@ class SavePlan:
         """Whether a sidecar or a name contains the SHA-256 of each image."""
         return self.sidecar or "digest" in _parse_fields(self.pattern)
 
-    def _build_path(self, image: SavableImage, digest: str, count: int) -> Path:
+    def build_path(self, image: SavableImage, digest: str, count: int) -> Path:
+        """Return the path of an image if no file has its name."""
         about = image.about
         format = image.format
         extension = EXTENSIONS[format][0] if format else ".bin"
@@ -183,8 +186,8 @@ class SavePlan:
         if self.overwrite:
             if sidecar is not None and not can_replace(sidecar_path(preferred)):
                 raise SaveError(
-                    f"{str(sidecar_path(preferred))!r} exists and is not a sidecar of imgkit. Choose another "
-                    "name, or save with sidecar=False.",
+                    f"{quote_path(sidecar_path(preferred))} exists and is not a sidecar of imgkit. Choose "
+                    "another name, or save with sidecar=False.",
                     images=(image,),
                 )
             _write_source(preferred, source, os.replace)
@@ -214,8 +217,14 @@ class SavePlan:
             _sync_folder(path.parent)
             return path
         raise SaveError(
-            f"{_MAX_NAMES} files like {str(preferred)!r} exist. Choose another name.", images=(image,)
+            f"{_MAX_NAMES} files like {quote_path(preferred)} exist. Choose another name.", images=(image,)
         )
+
+
+def quote_path(path: Path) -> str:
+    """Return the text of a path for a message, cut if it is very long."""
+    text = str(path)
+    return repr(text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}…")
 
 
 def with_extension(path: Path, format: Format | None) -> Path:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from imgkit.errors import ReceivedImage
 from imgkit.images.sniff import Format
 from imgkit.images.sources import Source
+from imgkit.wire.json_values import dump_json
 
 SIDECAR_MARK = "imgkit_sidecar"
 SIDECAR_VERSION = 1
@@ -72,7 +73,7 @@ def sidecar_json(image: SavableImage, digest: str) -> bytes:
         "sha256": digest,
     }
     # ASCII keeps lone surrogates and control characters of a server's prompt as JSON escapes.
-    return (json.dumps(sidecar, indent=2, ensure_ascii=True, default=str) + "\n").encode("ascii")
+    return (dump_json(sidecar, indent=2) + "\n").encode("ascii")
 
 
 def can_replace(path: Path) -> bool:

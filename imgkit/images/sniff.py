@@ -151,6 +151,17 @@ def read_png_header(read_at: ReadAt) -> PngHeader:
     return PngHeader(bits, colour_type, b"tRNS" in names, b"acTL" in names)
 
 
+def is_animated(kind: Kind, read_at: ReadAt) -> bool:
+    """Return whether a PNG or a WebP has several frames. A GIF counts as animated by its format."""
+    if kind.format == "png":
+        return read_png_header(read_at).animated
+    if kind.format == "webp":
+        # Bit 1 of the flags of an extended header (WebP container specification, section 2.7).
+        head = read_at(21, 0)
+        return head[12:16] == b"VP8X" and bool(head[20] & 2)
+    return kind.format == "gif"
+
+
 def sniff_file(length: int, read_at: ReadAt) -> tuple[Kind | None, bytes]:
     """Return the kind of a file and its first bytes. Reads no more than necessary.
 

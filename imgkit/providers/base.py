@@ -12,6 +12,7 @@ from imgkit.images.sources import Source
 from imgkit.models import HostClass, ImageRequest, Usage
 from imgkit.redact import Secret
 from imgkit.wire.messages import Head, HttpRequest
+from imgkit.wire.plain_values import describe_failure, has_type, type_name
 
 MaskPolarity: TypeAlias = Literal["transparent", "white"]
 """The pixels of a mask that may change: transparent pixels, or white pixels of a greyscale image."""
@@ -277,12 +278,27 @@ def check_provider(provider: object) -> None:
     Raises:
         ConfigurationError: The message names the members.
     """
+    try:
+        problem = _find_provider_problem(provider)
+    except Exception as error:
+        # The object is the caller's: it may raise anything.
+        problem = describe_failure(error)
+    if problem is not None:
+        raise ConfigurationError(
+            f"A {type_name(provider)} is not a provider. {problem}. Derive its class from "
+            "imgkit.providers.BaseProvider."
+        )
+
+
+def _find_provider_problem(provider: Any) -> str | None:
     missing = [name for name in _MEMBERS if not hasattr(provider, name)]
     if missing:
-        raise ConfigurationError(
-            f"A {type(provider).__name__} is not a provider. It lacks {', '.join(missing)}. Derive its class "
-            "from imgkit.providers.BaseProvider."
-        )
+        return f"It lacks {', '.join(missing)}"
+    if not isinstance(provider.env, Mapping) or "api_key" not in provider.env:
+        return "Its env is no mapping that names the variable of its api_key"
+    if not has_type(provider.base_url, str):
+        return "Its base_url is no text"
+    return None if isinstance(provider.credentials, tuple | list) else "Its credentials are no tuple"
 
 
 @runtime_checkable

@@ -16,6 +16,7 @@ import marshmallow as ma
 from marshmallow import fields, validate
 
 from imgkit.errors import InvalidRequestError
+from imgkit.images.references import ImageReference
 from imgkit.models import (
     CreateImageEditRequest,
     CreateImageRequest,
@@ -26,6 +27,7 @@ from imgkit.models import (
 from imgkit.redact import HiddenDict, PrivateDict
 from imgkit.schemas.typed_schema import SchemaError, TypedSchema
 from imgkit.wire.headers import NOT_FOR_USERS, header_problem
+from imgkit.wire.plain_values import describe_failure, has_type, to_integer, to_json_value, to_text, type_name
 
 RequestT = TypeVar("RequestT", bound=ImageRequest)
 
@@ -77,86 +79,113 @@ def _check_prompt(value: str) -> None:
 # --- Types of fields -------------------------------------------------------------------------
 
 
-class _TextField(fields.String):
-    """Text. Unlike marshmallow's field, it does not decode bytes."""
-
-    default_error_messages = {"invalid": "Must be text."}
-
-    def _deserialize(self, value: object, attr: str | None, data: object, **kwargs: object) -> str:
-        if not isinstance(value, str):
-            raise self.make_error("invalid")
-        return value
-
-
-class _ImageField(fields.Field[object]):
-    """An image input. The field checks the Python type; opening the image checks its bytes."""
+class _PlainField(fields.Field[Any]):
+    """A field that loads plain values. An exception of the caller's object is a problem of the field."""
 
     def _deserialize(
         self, value: object, attr: str | None, data: Mapping[str, object] | None, **kwargs: object
-    ) -> object:
+    ) -> Any:
+        try:
+            return self._to_plain(value, data or {})
+        except ma.ValidationError:
+            raise
+        except Exception as error:
+            # Only the caller's object can raise here, and it may raise anything.
+            problem = (
+                f"The {type_name(value)} cannot be read ({describe_failure(error)}). Pass a plain value."
+            )
+            raise ma.ValidationError(problem) from None
+
+    def _to_plain(self, value: object, data: Mapping[str, object]) -> Any:
+        raise NotImplementedError
+
+
+class _TextField(_PlainField):
+    """Text: `str`, or an enum or another subclass of it."""
+
+    def _to_plain(self, value: object, data: Mapping[str, object]) -> str:
+        text = to_text(value)
+        if text is None:
+            raise ma.ValidationError("Must be text.")
+        return text
+
+
+class _WholeNumberField(_PlainField):
+    """A whole number: `int`, an enum of it, or a number of NumPy."""
+
+    def __init__(self, low: int, high: int) -> None:
+        super().__init__(allow_none=True)
+        self._bounds = low, high
+
+    def _to_plain(self, value: object, data: Mapping[str, object]) -> int:
+        number, (low, high) = to_integer(value), self._bounds
+        if number is None or not low <= number <= high:
+            raise ma.ValidationError(f"Must be a whole number from {low} to {high}.")
+        return number
+
+
+class _ImageField(_PlainField):
+    """An image input. The field checks the Python type; opening the image checks its bytes."""
+
+    def _to_plain(self, value: object, data: Mapping[str, object]) -> object:
         from imgkit.images.inputs import find_type_problem
 
+        value = _plain_text(value)
         problem = find_type_problem(value)
         if problem:
             raise ma.ValidationError(problem)
-        return value
+        return value.to_plain() if isinstance(value, ImageReference) else value
 
 
 class _MarkupField(_ImageField):
     """A drawing over the first image: an alternative to a mask."""
 
-    def _deserialize(
-        self, value: object, attr: str | None, data: Mapping[str, object] | None, **kwargs: object
-    ) -> object:
-        if data is not None and data.get("mask") is not None:
+    def _to_plain(self, value: object, data: Mapping[str, object]) -> object:
+        if data.get("mask") is not None:
             raise ma.ValidationError("A markup excludes a mask. Pass one of the two.")
-        return super()._deserialize(value, attr, data, **kwargs)
+        return super()._to_plain(value, data)
 
 
 class _ImagesField(_ImageField):
     """One image input or a sequence of them; loads a tuple."""
 
-    def _deserialize(
-        self, value: object, attr: str | None, data: Mapping[str, object] | None, **kwargs: object
-    ) -> tuple[object, ...]:
-        if not isinstance(value, list | tuple):
-            return (super()._deserialize(value, attr, data, **kwargs),)
-        if not 1 <= len(value) <= MAX_INPUT_IMAGES:
-            raise ma.ValidationError(f"Pass 1 to {MAX_INPUT_IMAGES} images, not {len(value)}.")
-        problems = {}
-        for index, image in enumerate(value):
+    def _to_plain(self, value: object, data: Mapping[str, object]) -> tuple[object, ...]:
+        if not (has_type(value, list) or has_type(value, tuple)):
+            return (super()._to_plain(value, data),)
+        given = list(value)
+        if not 1 <= len(given) <= MAX_INPUT_IMAGES:
+            raise ma.ValidationError(f"Pass 1 to {MAX_INPUT_IMAGES} images, not {len(given)}.")
+        images, problems = [], {}
+        for index, image in enumerate(given):
             try:
-                super()._deserialize(image, attr, data, **kwargs)
+                images.append(super()._to_plain(image, data))
             except ma.ValidationError as error:
                 problems[index] = error.messages
         if problems:
             raise ma.ValidationError(problems)
-        return tuple(value)
+        return tuple(images)
 
 
-class _JsonObjectField(fields.Field[dict[str, object]]):
-    """A JSON object, validated down to its leaves."""
+class _JsonObjectField(_PlainField):
+    """A JSON object, validated and made plain down to its leaves."""
 
-    def _deserialize(
-        self, value: object, attr: str | None, data: object, **kwargs: object
-    ) -> dict[str, object]:
-        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+    def _to_plain(self, value: object, data: Mapping[str, object]) -> dict[str, Any]:
+        if not issubclass(type(value), Mapping) or any(to_text(key) is None for key in value):  # type: ignore[attr-defined]
             raise ma.ValidationError("Must be a mapping with names as keys.")
         try:
-            # NaN, sets and cycles are no strict JSON: fail here, before anything is sent.
-            json.dumps(dict(value), ensure_ascii=False, allow_nan=False, sort_keys=True).encode("utf-8")
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ma.ValidationError(f"The value cannot be written as JSON: {error}") from None
-        return dict(value)
+            members: dict[str, Any] = to_json_value(value)
+            # NaN, surrogates and huge numbers are no strict JSON: fail here, before anything is sent.
+            json.dumps(members, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        except ValueError as error:
+            raise ma.ValidationError(f"The value cannot be written as JSON: {error}.") from None
+        return members
 
 
 class _ExtraBodyField(_JsonObjectField):
     """Further members of the body; the members that imgkit understands keep their rules."""
 
-    def _deserialize(
-        self, value: object, attr: str | None, data: object, **kwargs: object
-    ) -> dict[str, object]:
-        members = super()._deserialize(value, attr, data, **kwargs)
+    def _to_plain(self, value: object, data: Mapping[str, object]) -> dict[str, Any]:
+        members = super()._to_plain(value, data)
         problems = {name: [_STREAM_MEMBERS[name]] for name in members if name in _STREAM_MEMBERS}
         prompt = members.get("prompt")
         if isinstance(prompt, str):
@@ -172,14 +201,23 @@ class _ExtraBodyField(_JsonObjectField):
         return PrivateDict(members)
 
 
-class _HeadersField(fields.Field[dict[str, object]]):
+class _HeadersField(_PlainField):
     """Further headers; loads them by lower-case name."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: object, **kwargs: object) -> dict[str, object]:
-        problem = header_problem(value, NOT_FOR_USERS)
+    def _to_plain(self, value: object, data: Mapping[str, object]) -> dict[str, str | None]:
+        headers: Any = value
+        if issubclass(type(value), Mapping):
+            headers = {_plain_text(name): _plain_text(content) for name, content in headers.items()}
+        problem = header_problem(headers, NOT_FOR_USERS)
         if problem:
             raise ma.ValidationError(f"{problem.rstrip('.')}.")
-        return HiddenDict({name.lower(): content for name, content in value.items()})
+        return HiddenDict({name.lower(): content for name, content in headers.items()})
+
+
+def _plain_text(value: object) -> object:
+    """Return text as an exact `str`, and any other value as it is."""
+    text = to_text(value)
+    return value if text is None else text
 
 
 def _text_field(validator: Callable[[str], object]) -> _TextField:
@@ -195,16 +233,6 @@ def _name_field() -> _TextField:
 def _choice_field(*choices: str) -> _TextField:
     error = "{input!r} is not one of {choices}."
     return _text_field(validate.OneOf(choices, error=error))
-
-
-def _whole_number_field(low: int, high: int) -> fields.Integer:
-    message = f"Must be a whole number from {low} to {high}."
-    return fields.Integer(
-        strict=True,
-        allow_none=True,
-        validate=validate.Range(low, high, error=message),
-        error_messages={"invalid": message},
-    )
 
 
 def _explain_missing(message: str) -> dict[str, str | list[Any] | dict[Any, Any]]:
@@ -226,13 +254,13 @@ class RequestSchema(TypedSchema[RequestT]):
         validate=_check_prompt,
         error_messages=_explain_missing("The prompt is missing. Describe the image."),
     )
-    image: fields.Field[object] = _ImageField(
+    image: fields.Field[Any] = _ImageField(
         required=True, error_messages=_explain_missing("The image is missing. Pass the image to vary.")
     )
     mask = _ImageField(allow_none=True)
     markup = _MarkupField(allow_none=True)
     model = _name_field()
-    n = _whole_number_field(1, MAX_IMAGES)
+    n = _WholeNumberField(1, MAX_IMAGES)
     size = _text_field(
         validate.Regexp(
             _SIZE_PATTERN,
@@ -242,14 +270,14 @@ class RequestSchema(TypedSchema[RequestT]):
     quality = _choice_field("low", "medium", "high", "xhigh", "max", "auto", "standard", "hd")
     background = _choice_field("transparent", "opaque", "auto")
     output_format = _choice_field("png", "jpeg", "webp", "gif", "svg")
-    output_compression = _whole_number_field(0, 100)
+    output_compression = _WholeNumberField(0, 100)
     moderation = _choice_field("auto", "low")
     input_fidelity = _choice_field("high", "low")
     response_format = _choice_field("url", "b64_json")
     style = _choice_field("vivid", "natural")
     complexity = _choice_field("low", "medium", "high")
-    frame_count = _whole_number_field(2, 16)
-    frame_duration_ms = _whole_number_field(1, 655_350)
+    frame_count = _WholeNumberField(2, 16)
+    frame_duration_ms = _WholeNumberField(1, 655_350)
     svg = _JsonObjectField(allow_none=True)
     safety_identifier = _name_field()
     user = _name_field()

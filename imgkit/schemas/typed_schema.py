@@ -9,6 +9,8 @@ import marshmallow as ma
 
 T = TypeVar("T")
 
+_MAX_NAME_CHARACTERS = 100
+
 _MAX_MESSAGE_CHARACTERS = 500
 """Limit of a field's message: messages quote the value, which may have any size."""
 
@@ -63,7 +65,9 @@ def flatten_messages(messages: object, path: str = "") -> dict[str, str]:
     if isinstance(messages, Mapping):
         flat: dict[str, str] = {}
         for key, inner in messages.items():
-            name = path if key == "_schema" else f"{path}.{key}" if path else str(key)
+            # A surrogate of a foreign name must not make the message unprintable.
+            part = str(key)[:_MAX_NAME_CHARACTERS].encode("utf-8", "backslashreplace").decode("utf-8")
+            name = path if key == "_schema" else f"{path}.{part}" if path else part
             flat.update(flatten_messages(inner, name))
         return flat
     texts = messages if isinstance(messages, list) else [messages]

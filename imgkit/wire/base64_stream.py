@@ -13,7 +13,7 @@ _URL_SAFE_BYTES = bytes.maketrans(b"-_", b"+/")
 _TOKEN = re.compile(
     rb"([A-Za-z0-9+/_-]++)"
     rb"|(=++)"
-    rb"|( ++|\\[nrtf])"
+    rb"|(\\[nrtf])"
     rb"|(\\/|\\u[0-9A-Fa-f]{4}|[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3})"
 )
 """Content, padding, white space, or a character in an unusual spelling."""
@@ -27,9 +27,10 @@ _CUT_TOKEN = re.compile(
 class Base64Decoder:
     """A decoder for the content of a JSON string, in chunks of any size.
 
-    Clean text takes a fast path. White space, JSON escapes, the URL-safe alphabet and padding take
-    a slower path. Any other character ends the decoding: the decoder keeps the text that it has not
-    decoded as it arrived. The result is the same wherever the chunks end.
+    Clean text takes a fast path. Line breaks, JSON escapes, the URL-safe alphabet and padding take a
+    slower path. Any other character ends the decoding, and so does a blank, which may stand for "+":
+    the decoder keeps the text that it has not decoded as it arrived. The result is the same wherever
+    the chunks end.
 
     Example::
 
@@ -143,7 +144,7 @@ def _read_spelling(spelling: bytes) -> tuple[int, bytes]:
         return _CONTENT, b"/"
     is_escape = spelling.startswith(b"\\")
     character = chr(int(spelling[2:], 16)) if is_escape else spelling.decode("utf-8", "replace")
-    if character.isspace():
+    if character.isspace() and character != " ":
         return _BLANK, b""
     token = _TOKEN.fullmatch(character.encode("utf-8", "replace"))
     kind = token.lastindex if token is not None else None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from codecs import BOM_UTF8
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -13,6 +15,8 @@ import pybase64
 from imgkit.wire.base64_stream import URL_SAFE
 
 T = TypeVar("T")
+
+_LINE_BREAKS = re.compile(r"[^\S ]+")
 
 
 class Source(Protocol):
@@ -74,11 +78,34 @@ def parse_json(body: bytes) -> Any:
     raise ValueError(problem)
 
 
+def dump_json(value: Any, indent: int | None = None) -> str:
+    """Return a value as strict ASCII JSON. Infinity and NaN become null.
+
+    Example::
+
+        >>> dump_json({"ratio": float("inf")})
+        '{"ratio": null}'
+    """
+    try:
+        return json.dumps(value, indent=indent, default=str, allow_nan=False)
+    except ValueError:
+        return json.dumps(_to_finite(value), indent=indent, default=str, allow_nan=False)
+
+
+def _to_finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _to_finite(inner) for key, inner in value.items()}
+    return [_to_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
 def decode_base64(text: object) -> bytes:
     """Return the bytes that base64 text or a `DivertedImage` encodes.
 
-    White space, the URL-safe alphabet, missing padding and a ``data:…;base64,`` prefix are
-    accepted. Any other deviation raises, and never gives wrong bytes.
+    White space between lines, the URL-safe alphabet, missing padding and a ``data:…;base64,`` prefix
+    are accepted. Blanks within a line are read as the "+" that a form decoder has taken. Any other
+    deviation raises, and never gives wrong bytes.
 
     Example::
 
@@ -100,11 +127,31 @@ def decode_base64(text: object) -> bytes:
         head, comma, text = text.partition(",")
         if not comma or not has_base64_marker(head):
             raise ValueError("a data: URL that is not base64")
-    text = "".join(text.split()).translate(URL_SAFE).rstrip("=")
+    text = _remove_white_space(text).translate(URL_SAFE).rstrip("=")
     try:
         return pybase64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError:
         raise ValueError("broken base64") from None
+
+
+def _remove_white_space(text: str) -> str:
+    """Return base64 without white space, and with "+" in place of blanks that stand for it.
+
+    Raises:
+        ValueError: there are blanks that are neither "+" nor between lines of equal length.
+    """
+    lines = [line.strip(" ") for line in _LINE_BREAKS.split(text)]
+    words = "".join(lines).split(" ")
+    length = len(words[0])
+    is_wrapped = length > 0 and length % 4 == 0 and len(words[-1]) <= length
+    if len(words) == 1 or (is_wrapped and all(len(word) == length for word in words[:-1])):
+        dropped = "".join(words)
+        # A single blank at such a place may be either; the length of the whole decides.
+        if len(words) != 2 or len(dropped) % 4 == 0:
+            return dropped
+    if not any(character in word for word in words for character in "+-_"):
+        return "+".join(words)
+    raise ValueError("broken base64")
 
 
 def restore_base64(value: Any) -> Any:

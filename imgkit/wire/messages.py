@@ -16,6 +16,7 @@ from urllib.parse import urljoin
 from imgkit.errors import ConfigurationError
 from imgkit.redact import HiddenDict, safe_url
 from imgkit.wire.headers import clean_request_id
+from imgkit.wire.plain_values import show_value
 from imgkit.wire.transfer import Transfer
 from imgkit.wire.urls import path_and_query
 
@@ -264,7 +265,7 @@ class BackendOptions:
         Raises:
             ConfigurationError: an option is unknown. The message names it.
         """
-        unknown = sorted(str(name) for name in self.client_options if name not in known)
+        unknown = sorted(show_value(name)[1:-1] for name in self.client_options if name not in known)
         if unknown:
             remedy = f"It knows: {', '.join(sorted(known))}." if known else "It has no client options."
             raise ConfigurationError(

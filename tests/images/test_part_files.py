@@ -52,10 +52,15 @@ def test_saved_whole(flavor: Any, http_backend: str, tmp_path: Path) -> None:
 
 
 def test_never_over_another_file(flavor: Any, tmp_path: Path) -> None:
-    """Takes the next free name instead of replacing a file."""
-    (tmp_path / "fox.png").write_bytes(b"mine")
-    got = ask(flavor, "requests", reply(200, answer(BIG)), save_to=tmp_path / "fox.png")
+    """Takes the next free name, and says so, if another program takes the name during the call."""
+
+    def script(line: Line) -> None:
+        (tmp_path / "fox.png").write_bytes(b"mine")
+        reply(200, answer(BIG))(line)
+
+    got = ask(flavor, "requests", script, save_to=tmp_path / "fox.png")
     assert got[0].path.name == "fox-2.png"
+    assert "Remove the old file" in got.warnings[0]
     assert (tmp_path / "fox.png").read_bytes() == b"mine"
 
 

@@ -9,8 +9,10 @@ import os
 import stat
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -396,3 +398,47 @@ def test_extensions() -> None:
     assert with_extension(Path("a.gif"), "jpeg") == Path("a.jpg")
     assert with_extension(Path("a.tar"), "jpeg") == Path("a.tar.jpg")
     assert with_extension(Path("a.bin"), None) == Path("a.bin")
+
+
+def interrupt(work: Callable[[], object], line: int) -> bool:
+    """Run `work` and raise KeyboardInterrupt at a line of the modules for files; return whether it came."""
+    seen = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal seen
+        if Path(frame.f_code.co_filename).name not in ("files.py", "saving.py", "part_files.py"):
+            return None
+        seen += event == "line"
+        if event == "line" and seen == line:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return seen >= line
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of an open descriptor
+def test_ctrl_c_leaves_no_hidden_file(tmp_path: Path) -> None:
+    """Leaves no hidden file behind wherever Ctrl-C interrupts a check or a save."""
+
+    def work() -> None:
+        SavePlan.from_target(tmp_path / "a.png").check()
+        image().save(tmp_path / "out" / "a.png", sidecar=False)
+
+    (tmp_path / "out").mkdir()
+    line = 1
+    # A thread of its own: an exception of a trace function may stay the thread's current exception.
+    with ThreadPoolExecutor(1) as thread:
+        while thread.submit(interrupt, work, line).result():
+            assert list(tmp_path.rglob(".*")) == [], line
+            for path in (tmp_path / "out").iterdir():
+                path.unlink()
+            line += 1
+    assert line > 50

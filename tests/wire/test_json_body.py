@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from imgkit.wire.base64_stream import Base64Decoder
 from imgkit.wire.json_body import SHORT_BYTES, JsonReply
-from imgkit.wire.json_values import DivertedImage, decode_base64, parse_json, restore_base64
+from imgkit.wire.json_values import DivertedImage, decode_base64, dump_json, parse_json, restore_base64
 
 KEYS = frozenset({"b64_json", "images"})
 IMAGE = random.Random(7).randbytes(3001)
@@ -114,7 +114,10 @@ SPELLINGS = {
     "escaped slashes": TEXT.replace("/", "\\/"),
     "unicode escapes": TEXT.replace("/", "\\u002f").replace("A", "\\u0041"),
     "lines": "\\n".join(TEXT[at : at + 76] for at in range(0, len(TEXT), 76)),
-    "spaces": TEXT.replace("A", " A\\t"),
+    "indented lines": "  \\n ".join(TEXT[at : at + 76] for at in range(0, len(TEXT), 76)) + " ",
+    "lines joined by blanks": " ".join(TEXT[at : at + 76] for at in range(0, len(TEXT), 76)),
+    "blanks for plus signs": TEXT.replace("+", " "),
+    "escaped blanks for plus signs": TEXT.replace("+", "\\u0020"),
     "url-safe": TEXT.replace("+", "-").replace("/", "_"),
     "no padding": TEXT.rstrip("="),
     "too much padding": TEXT.rstrip("=") + "====",
@@ -135,6 +138,7 @@ def test_spellings(spelling: str) -> None:
 
 
 BROKEN = {
+    "a blank beside plus signs": TEXT[:2001] + " " + TEXT[2001:],
     "text behind the padding": TEXT + " " + TEXT[:9],
     "inner padding": TEXT[:2000] + "=" + TEXT[2000:],
     "a wrong character": TEXT[:2001] + "!" + TEXT[2001:],
@@ -209,6 +213,12 @@ def test_parses_the_rest_strictly(rest: str) -> None:
     reply, _ = read_in_chunks(body)
     with pytest.raises(ValueError, match="."):
         reply.json()
+
+
+def test_numbers_beyond_a_float_are_written_as_null() -> None:
+    """Writes null for a number that JSON does not have, such as 1e999 of a reply."""
+    value = read_in_chunks(b'{"usage":[1e999, {"a": -1e999}, 5]}')[0].json()
+    assert json.loads(dump_json(value), parse_constant=pytest.fail) == {"usage": [None, {"a": None}, 5]}
 
 
 def test_deep_nesting() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from imgkit.backends.offline.faults import Fault, find_fault
 from imgkit.backends.offline.server import OfflineServer, ServerResponse
 from imgkit.errors import ConfigurationError, NotSentError
 from imgkit.wire.messages import BackendOptions, Head, HttpRequest, Reply
+from imgkit.wire.plain_values import show_value, to_flag, to_number, to_path, to_text
 from imgkit.wire.transfer import Transfer
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ CHUNK_BYTES = 64 * 1024
 SILENCE_S = 1.0
 """Longest pause of the simulated fault "timeout". It shows the error without the wait."""
 
+_MAX_SEED_DIGITS = 100
 CLIENT_OPTIONS = frozenset({"fixtures", "latency_s", "seed", "simulate", "strict"})
 
 
@@ -54,21 +55,25 @@ class OfflineBackend:
     def __init__(self, options: BackendOptions) -> None:
         options.refuse_unknown("offline", CLIENT_OPTIONS)
         given = options.client_options
-        latency = given.get("latency_s", 0.0)
-        if isinstance(latency, bool) or not isinstance(latency, int | float) or not 0 <= latency <= 3600:
+        latency = to_number(given.get("latency_s", 0.0))
+        if latency is None or not 0 <= latency <= 3600:
             raise ConfigurationError(
-                f"client_options.latency_s must be 0 to 3600 seconds, not {latency!r}.",
+                "client_options.latency_s must be 0 to 3600 seconds, not "
+                f"{show_value(given.get('latency_s'))}.",
                 field="client_options.latency_s",
             )
         self._latency_s = float(latency)
         simulate = given.get("simulate")
         self._fault: Fault | None = find_fault(simulate) if simulate is not None else None
         self._replay = _open_replay(given.get("fixtures"))
-        self._strict = given.get("strict", True)
-        if not isinstance(self._strict, bool):
-            raise ConfigurationError(f"client_options: strict must be True or False, not {self._strict!r}.")
+        strict = to_flag(given.get("strict", True))
+        if strict is None:
+            raise ConfigurationError(
+                f"client_options: strict must be True or False, not {show_value(given.get('strict'))}."
+            )
+        self._strict = strict
         # The salt is part of cache keys, because another seed paints other images.
-        self.cache_salt = str(given.get("seed", ""))
+        self.cache_salt = _parse_seed(given.get("seed", ""))
         self._server = OfflineServer(self.cache_salt)
 
     def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
@@ -125,6 +130,17 @@ class OfflineBackend:
                 raise TimeoutError("aborted")
 
 
+def _parse_seed(seed: object) -> str:
+    """Return the text of a seed. Raises `ConfigurationError` for anything but text and numbers."""
+    plain = "" if seed is None else to_number(seed) if to_text(seed) is None else to_text(seed)
+    if plain is None or (isinstance(plain, int) and abs(plain) >= 10**_MAX_SEED_DIGITS):
+        raise ConfigurationError(
+            f"client_options.seed must be text or a number, not {show_value(seed)}.",
+            field="client_options.seed",
+        )
+    return str(plain)
+
+
 def _open_replay(fixtures: object) -> Replay | None:
     """Return the replay of the fixtures; None without fixtures.
 
@@ -133,14 +149,16 @@ def _open_replay(fixtures: object) -> Replay | None:
     """
     if fixtures is None:
         return None
-    if not isinstance(fixtures, str | os.PathLike):
+    try:
+        path = to_path(fixtures)
+    except ValueError as error:
         raise ConfigurationError(
-            f"client_options: fixtures must be the path of a cassette or of a folder, not {fixtures!r}."
-        )
+            f"client_options: fixtures must be the path of a cassette or of a folder: {error}."
+        ) from None
     # Loaded on demand: most services have no fixtures.
     from imgkit.backends.offline.replay import Replay
 
-    return Replay(Path(fixtures))
+    return Replay(Path(path))
 
 
 class _OfflineReply:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from imgkit.errors import ConfigurationError
 from imgkit.redact import format_suggestion
+from imgkit.wire.plain_values import show_value, to_integer, to_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +106,8 @@ def find_fault(simulate: object) -> Fault:
         >>> find_fault(503).status
         503
     """
-    name = str(simulate)
-    if isinstance(simulate, bool) or not isinstance(simulate, int | str):
-        name = ""
+    number = to_integer(simulate)
+    name = to_text(simulate) or ("" if number is None or not 400 <= number <= 599 else str(number))
     if name in FAULTS_BY_NAME:
         return FAULTS_BY_NAME[name]
     if name.isascii() and name.isdigit() and 400 <= int(name) <= 599:
@@ -119,7 +119,8 @@ def find_fault(simulate: object) -> Fault:
         kind = "server_error" if status >= 500 else "invalid_request_error"
         return _build_api_fault(status, f"Simulated: {phrase}.", None, kind)
     raise ConfigurationError(
-        f"client_options.simulate must be an HTTP status from 400 to 599 or a fault, not {simulate!r}"
-        f"{format_suggestion(name, FAULTS_BY_NAME)}. Available faults: {', '.join(FAULTS_BY_NAME)}.",
+        "client_options.simulate must be an HTTP status from 400 to 599 or a fault, not "
+        f"{show_value(simulate)}{format_suggestion(name, FAULTS_BY_NAME)}. "
+        f"Available faults: {', '.join(FAULTS_BY_NAME)}.",
         field="client_options.simulate",
     )

@@ -1,0 +1,91 @@
+"""The names that a caller asks for, and the warnings about other names that files got."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from imgkit.errors import ImgkitError, InvalidRequestError
+from imgkit.images.saving import SavePlan, quote_path, with_extension
+from imgkit.images.sidecars import SavableImage, sidecar_path
+from imgkit.images.sniff import EXTENSIONS, Format
+
+_MAX_CHECKED_NAMES = 100
+
+
+def asked_format(plan: SavePlan) -> Format | None:
+    """Return the format that the extension of a plan's names stands for, None without a known extension.
+
+    >>> asked_format(SavePlan.from_target("fox.jpg")), asked_format(SavePlan.from_target("out/{index}.{ext}"))
+    ('jpeg', None)
+    """
+    suffix = Path(plan.pattern).suffix.lower()
+    return next((name for name, suffixes in EXTENSIONS.items() if suffix in suffixes), None)
+
+
+def list_plain_names(path: Path, format: object, count: object) -> list[Path]:
+    """Return the files that a plain file name stands for.
+
+    >>> [str(path) for path in list_plain_names(Path("fox"), "png", 2)]
+    ['fox-1.png', 'fox-2.png']
+
+    Args:
+        path: the file name.
+        format: the format of the images; None for the name's own, "png" without one.
+        count: number of images.
+    """
+    own = next((name for name, suffixes in EXTENSIONS.items() if path.suffix.lower() in suffixes), None)
+    wanted = format or own or "png"
+    for known in EXTENSIONS:
+        path = with_extension(path, known) if wanted == known else path
+    if not isinstance(count, int) or count < 2:
+        return [path]
+    numbers = range(1, min(count, _MAX_CHECKED_NAMES) + 1)
+    return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in numbers]
+
+
+def check_names_are_free(plan: SavePlan, format: object, count: object) -> None:
+    """Refuse a plain file name that is taken, before anything is sent. May block.
+
+    Args:
+        plan: the plan; folders and patterns give names that are free.
+        format, count: as for `list_plain_names`.
+
+    Raises:
+        InvalidRequestError: a file, or its sidecar, exists.
+    """
+    if plan.make_folder or plan.overwrite:
+        return
+    name = plan.pattern.replace("{{", "{").replace("}}", "}")
+    for path in list_plain_names(plan.folder / name, format, count):
+        for taken in (path, sidecar_path(path)) if plan.sidecar else (path,):
+            if os.path.lexists(taken):
+                remedy = "Choose another name, or a folder such as 'out/', in which imgkit takes free names."
+                raise InvalidRequestError({"save_to": f"{quote_path(taken)} exists. {remedy}"})
+
+
+def explain_other_name(plan: SavePlan, image: SavableImage, path: Path, count: int) -> str | None:
+    """Return a warning if an image got another name than its plan asks for, None otherwise.
+
+    Args:
+        plan: the plan of the names.
+        image: the image.
+        path: the file that was written.
+        count: number of images of the call.
+    """
+    asked = asked_format(plan)
+    try:
+        format = image.format
+    except ImgkitError:
+        return None  # another process has changed the file
+    if asked is not None and asked != format:
+        return (
+            f"The image is a {format or 'file of another kind'}, so it was saved as {quote_path(path)}. "
+            f"Pass output_format={asked!r}, or a name that ends in {path.suffix}."
+        )
+    if not plan.make_folder and path != (preferred := plan.build_path(image, "", count)):
+        return (
+            f"{quote_path(preferred)} exists, so the image was saved as {quote_path(path)}. Remove the old "
+            "file, or choose another name."
+        )
+    return None
