@@ -293,7 +293,7 @@ PLANTED = {
     "errors": Plant(SecretFilter, "clean_error", lambda self, error: None, ("str of", "a log record")),
     "spool": Plant(SpoolFilter, "clean", lambda self, chunks: list(chunks), ("reply.json.part",)),
     "tape": Plant(recording, "_clean_exchange", lambda *values: values[:3], ("calls.yaml",)),
-    "parameters": Plant(models, "hide_members", lambda value: value, ("call.json", ".png.json")),
+    "parameters": Plant(models, "hide_members", lambda value: value, ("call.json",)),
     "logged headers": Plant(
         logs, "safe_headers", lambda headers, secret=(): dict(headers), ("a log record",)
     ),

@@ -293,7 +293,7 @@ def _read(path: Path) -> bytes:
     try:
         return read_regular_file(path, MAX_PART_BYTES, follow=False)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP, errno.EINVAL, errno.EFBIG):
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.EFBIG):
             return b""
         raise
 

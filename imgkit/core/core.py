@@ -32,7 +32,7 @@ from imgkit.plugins.table import HookTable, NamedSpec
 from imgkit.providers.base import Provider, Target, check_provider
 from imgkit.redact import PrivateDict, safe_url
 from imgkit.wire.messages import AsyncBackend, Backend, BackendOptions
-from imgkit.wire.plain_values import describe_failure, to_text, type_name
+from imgkit.wire.plain_values import class_name, describe_failure, to_text, type_name
 
 DEFAULT_BACKEND = "offline"
 DEFAULT_PROVIDER = "openai"
@@ -263,7 +263,8 @@ def _find_backend(
     instance = named
     if issubclass(type(named), type):
         raise ConfigurationError(
-            "backend is a class. Pass an instance, or register the class in a plugin and pass its name."
+            f"backend: {class_name(named)} is a class. Pass an instance, or register the class in a plugin "
+            "and pass its name."
         )
     _check_backend(instance)
     _refuse_options_beside_instance(config)

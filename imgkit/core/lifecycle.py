@@ -26,7 +26,7 @@ from imgkit.core.send import keep_reservations, settle_reservations
 from imgkit.core.sent_secrets import list_request_secrets
 from imgkit.core.variations import create_variation
 from imgkit.errors import ImgkitError, InvalidRequestError
-from imgkit.images.names import asked_format, check_names_are_free
+from imgkit.images.names import asked_format, check_plan
 from imgkit.images.saving import SavePlan
 from imgkit.models import (
     CreateImageVariationRequest,
@@ -168,9 +168,8 @@ def open_save_plan(context: CallContext) -> Flow[SavePlan | None]:
     if save_to is None:
         return None
     plan = save_to if has_type(save_to, SavePlan) else SavePlan.from_target(save_to)  # type: ignore[arg-type]
-    yield from run_blocking(plan.check, before_sending=True)
     members = {**sent_parameters(context.request), **(context.request.extra_body or {})}
-    check = partial(check_names_are_free, plan, members.get("output_format"), members.get("n"))
+    check = partial(check_plan, plan, members.get("output_format"), members.get("n"))
     yield from run_blocking(check, before_sending=True)
     context.part_files_in(plan)
     return plan

@@ -44,16 +44,17 @@ def list_plain_names(path: Path, format: object, count: object) -> list[Path]:
     return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in numbers]
 
 
-def check_names_are_free(plan: SavePlan, format: object, count: object) -> None:
-    """Refuse a plain file name that is taken, before anything is sent. May block.
+def check_plan(plan: SavePlan, format: object, count: object) -> None:
+    """Refuse a folder that cannot be written to, or a plain name that is taken. Nothing was sent; may block.
 
     Args:
         plan: the plan; folders and patterns give names that are free.
         format, count: as for `list_plain_names`.
 
     Raises:
-        InvalidRequestError: a file, or its sidecar, exists.
+        InvalidRequestError: as `SavePlan.check`; or a file, or its sidecar, exists.
     """
+    plan.check()
     if plan.make_folder or plan.overwrite:
         return
     name = plan.pattern.replace("{{", "{").replace("}}", "}")

@@ -36,7 +36,16 @@ def type_name(value: object) -> str:
     >>> type_name(5)
     'int'
     """
-    return str(type.__dict__["__name__"].__get__(type(value)))
+    return class_name(type(value))
+
+
+def class_name(kind: object) -> str:
+    """Return the name of a class, even if its metaclass raises.
+
+    >>> class_name(int)
+    'int'
+    """
+    return str(type.__dict__["__name__"].__get__(kind))
 
 
 def show_value(value: object) -> str:

@@ -160,7 +160,7 @@ def test_a_simulated_timeout_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backend.SILENCE_S <= 1
     monkeypatch.setattr(backend, "SILENCE_S", 0.02)
     with imgkit.ImageService(client_options={"simulate": "timeout"}) as service:
-        with pytest.raises(imgkit.OutcomeUnknownError, match=r"simulated silence, cut short after 0\.0 s"):
+        with pytest.raises(imgkit.OutcomeUnknownError, match=r"Simulated silence, cut short after 0\.0 s"):
             service.create_image("a fox")
 
 

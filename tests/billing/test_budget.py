@@ -194,7 +194,7 @@ def test_a_failure_leaves_no_open_file(tmp_path: Path, content: bytes) -> None:
         with pytest.raises(imgkit.ConfigurationError) as caught:
             budget.reserve(build_estimate("0.5"))
         errors.append(caught)
-    assert len(os.listdir("/dev/fd")) == before
+    assert len(os.listdir("/dev/fd")) <= before  # others may close theirs meanwhile
 
 
 def test_the_folder_is_private(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ class WatchfulBody(SizedBlocks):
                 raise ConnectionResetError("The server speaks out of turn.")
 
 
-@plant("test_reads_early_refusal", "speaks out of turn")
+@plant("test_reads_early_refusal", "closed the connection before its reply was complete")
 class BreaksOffUploads(RequestsBackend):
     """A wrong key looks like a broken connection, which may have been billed."""
 

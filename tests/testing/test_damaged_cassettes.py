@@ -107,7 +107,7 @@ FILES: dict[str, tuple[bytes | Callable[[Path], object], str]] = {
     "body list": (change("response.body.string", [1]), "response.body.string is of the type list"),
     "surrogate": (b'interactions:\n- request: {method: "\\ud800"}\n', "Interaction 1|cannot be parsed"),
     "FIFO": (make_fifo, "It cannot be read: not a regular file"),
-    "folder": (Path.mkdir, "It cannot be read: not a regular file"),
+    "folder": (Path.mkdir, "It cannot be read: is a folder"),
     "link loop": (make_loop, "It cannot be read: Too many levels"),
     "dangling link": (make_dangling_link, "It cannot be read: No such file"),
     "2 GiB": (make_huge, "It cannot be read: 2147483648 bytes, more than"),
