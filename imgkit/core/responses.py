@@ -289,6 +289,14 @@ def save_image(image: Image, plan: SavePlan, count: int) -> Image:
     )
 
 
+def _save_and_explain(image: Image, plan: SavePlan, count: int) -> tuple[Image, str | None]:
+    """Save an image that has no file yet; return it with a warning if its name is not the one asked for."""
+    if image.path is None:
+        image = save_image(image, plan, count)
+    path = image.path
+    return image, None if path is None else explain_other_name(plan, image, path, count)
+
+
 def load_into_memory(image: Image) -> Image:
     """Copy a temporary image into memory: its part file is deleted when the call ends."""
     source = image.source
@@ -308,13 +316,12 @@ def save_all(context: CallContext, response: ImagesResponse, plan: SavePlan) -> 
         try:
             if image.path is None:
                 image = yield from ensure_downloaded(context.core, image, context.deadline)
-                image = yield from run_blocking(partial(save_image, image, plan, len(response.images)))
+            save = partial(_save_and_explain, image, plan, len(response.images))
+            image, warning = yield from run_blocking(save)
+            warnings += filter(None, [warning])
         except ImgkitError as error:
             first_error = first_error or error
             image = load_into_memory(image)
-        if image.path is not None:
-            explain = partial(explain_other_name, plan, image, image.path, len(response.images))
-            warnings += filter(None, [(yield from run_blocking(explain))])
         images.append(image)
     warnings = [text for text in dict.fromkeys(warnings) if text not in response.warnings]
     response = replace(response, images=tuple(images), warnings=(*response.warnings, *warnings))

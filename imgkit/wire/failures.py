@@ -197,7 +197,7 @@ def _explain_reply(chain: list[BaseException], route: Route) -> Failure | None:
     """Return the cause of a reply that did not arrive whole, None if the exceptions tell none."""
     for error in chain:
         if str(error).startswith("simulated"):
-            return Failure(f"{_capitalize(str(error))}.")
+            return Failure(f"S{str(error)[1:]}.")
         if _BAD_ENCODING.search(str(error)):
             return Failure(f"The reply of {route.server} cannot be decompressed.")
         if type(error).__name__ in INVALID_NAMES:

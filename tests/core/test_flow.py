@@ -145,13 +145,13 @@ def test_a_failed_save_keeps_the_paid_reply(tmp_path: Any) -> None:
     effect = advance(flow, b"")
     for _ in ("decode", "save the first"):
         assert isinstance(effect, RunBlocking)
-        first: Any = effect.fn()
-        effect = advance(flow, first)
+        saved: Any = effect.fn()
+        effect = advance(flow, saved)
     with pytest.raises(imgkit.SaveError) as caught:
         advance(flow, EffectFailed(imgkit.SaveError("disk full")))
     response: Any = caught.value.response
     assert [image.data for image in response] == [picture(), picture()]
-    assert response[0].path == first.path == tmp_path / "fox-1.png"
+    assert response[0].path == saved[0].path == tmp_path / "fox-1.png"
     assert [image.index for image in caught.value.images] == [1]
 
 
