@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(12, 3 * (os.cpu_count() or 1) // 2))')
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types contracts pytest examples dist dist-check bench format cassettes messages sheet clean
+.PHONY: demo test checks lint types contracts pytest examples dist dist-check bench format cassettes messages sheet clean
 
 demo: $(VENV)/.demo  ## draw a first picture: no key, no network
 	@mkdir -p demo
@@ -17,8 +17,10 @@ demo: $(VENV)/.demo  ## draw a first picture: no key, no network
 	@echo "  $(BIN)/imgkit variation demo/a-cute-baby-sea-otter.png --n 3 -o demo/"
 	@echo "  $(BIN)/imgkit --help"
 
-test: lint types contracts  ## everything that must hold
-	$(MAKE) --jobs=2 pytest examples  # the examples mostly wait for their installation
+test: $(VENV)/.dev  ## everything that must hold
+	$(MAKE) --jobs=2 checks pytest examples  # mypy has one core, and the examples mostly wait for pip
+
+checks: lint types contracts
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
