@@ -166,8 +166,12 @@ def test_a_wrong_base_url_has_its_remedy(url: str, monkeypatch: Any) -> None:
     assert str(caught.value).endswith(f" Set OPENAI_BASE_URL={better}.")
 
 
-@pytest.mark.parametrize("prefix", ["https://r.openai.azure.com/openai", "https://gateway.example/x/openai"])
-@pytest.mark.parametrize("rest", ["", "/", "/images/generations?api-version=2025-04-01-preview"])
+@pytest.mark.parametrize(("prefix", "rest"), [
+    ("https://r.openai.azure.com/openai", ""),
+    ("https://r.openai.azure.com/openai", "/"),
+    ("https://r.openai.azure.com/openai", "/images/generations?api-version=2025-04-01-preview"),
+    ("https://gateway.example/x/openai", "/images/generations?api-version=2025-04-01-preview"),
+])  # fmt: skip
 def test_an_azure_target_uri(prefix: str, rest: str) -> None:
     """The error takes an address of a deployment apart into base_url, provider, model and version."""
     with pytest.raises(imgkit.ConfigurationError) as caught:
@@ -176,7 +180,17 @@ def test_an_azure_target_uri(prefix: str, rest: str) -> None:
     version = " Set OPENAI_API_VERSION=2025-04-01-preview." if "?" in rest else ""
     assert str(caught.value).endswith(words + version)
     with pytest.raises(imgkit.ConfigurationError, match="the name of a deployment as model"):
-        imgkit.ImageService("requests", base_url=f"{prefix}/deployments/")
+        imgkit.ImageService("requests", base_url="https://r.openai.azure.com/openai/deployments/")
+
+
+@pytest.mark.parametrize("url", [
+    "http://localhost:4000/openai/deployments/gpt-image-1",
+    "https://gateway.example/v1/models/flux",
+    "https://gateway.example/v2/images/proxy/v1",
+])  # fmt: skip
+def test_roots_of_other_servers_are_taken(url: str) -> None:
+    """Takes a root whose path only looks like that of an operation."""
+    assert build_core("requests", base_url=url).target.base_url == url
 
 
 WITHOUT_BACKEND: dict[str, Any] = {

@@ -58,14 +58,16 @@ def check_settings(given: Mapping[str, Any]) -> Iterator[Finding]:
             if os.environ.get(variable):
                 text = f"{variable} is set without IMGKIT_BACKEND, so calls without --backend fail."
                 yield Finding("note", f"{text} Set it to requests or aiohttp.")
+    backend = given.get("backend") or os.environ.get("IMGKIT_BACKEND") or "offline"
     model = given.get("model") or os.environ.get("IMGKIT_MODEL")
     yield Finding("ok", f"model without --model: {model or 'none (IMGKIT_MODEL is not set)'}")
     provider = _load_provider(given)
     if isinstance(provider, Finding):
         yield provider
     else:
-        yield from _check_keys(provider)
         variable = provider.env.get("base_url", "")
+        has_own_address = bool(given.get("base_url") or os.environ.get(variable, "").strip())
+        yield from _check_keys(provider, is_needed=backend != "offline" and not has_own_address)
         if given.get("base_url"):
             yield Finding("ok", f"base URL: --base-url is {safe_url(given['base_url'])}")
         elif os.environ.get(variable, "").strip():
@@ -132,8 +134,20 @@ def _load_provider(given: Mapping[str, Any]) -> Provider | Finding:
     return provider
 
 
-def _check_keys(provider: Provider) -> Iterator[Finding]:
-    for variable in (credential.variable for credential in provider.credentials):
+def _check_keys(provider: Provider, *, is_needed: bool) -> Iterator[Finding]:
+    """Yield the state of each variable for a key.
+
+    Args:
+        provider: the provider, which names the variables.
+        is_needed: requests go to the provider's own host, which wants a key.
+    """
+    variables = [credential.variable for credential in provider.credentials]
+    has_key = any(os.environ.get(variable, "").strip() for variable in variables)
+    if is_needed and not has_key:
+        names = " and ".join(variables)
+        yield Finding("note", f"API key: {names} is not set. Set it, or pass --api-key-file FILE to a call.")
+        return
+    for variable in variables:
         text = os.environ.get(variable, "").strip()
         if not text:
             yield Finding("ok", f"API key: {variable} is not set; the offline backend needs none")

@@ -116,7 +116,9 @@ def format_error(error: ImgkitError) -> str:
     problem, remedy = error.problem, _find_error_remedy(error)
     if error.field and error.field in names:
         problem = _name_option(problem, error.field, names[error.field])
-    problem = _ARGUMENT.sub(lambda name: names.get(name[0], name[0]), problem)
+    remedy = _ARGUMENT.sub(lambda name: names.get(name[0], name[0]), remedy)
+    if getattr(error, "status", None) is None:  # the words of a server stay as they are
+        problem = _ARGUMENT.sub(lambda name: names.get(name[0], name[0]), problem)
     return f"{problem} {remedy}".rstrip()
 
 

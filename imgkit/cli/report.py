@@ -10,6 +10,7 @@ from typing import Any
 
 from imgkit.cli import console
 from imgkit.cli.exit_codes import STOPPED
+from imgkit.cli.messages import to_options
 from imgkit.errors import ImgkitError
 from imgkit.models import Cost, Estimate, ImagesResponse
 
@@ -24,7 +25,7 @@ OFFLINE_NOTICE = (
 def print_messages(response: ImagesResponse) -> None:
     """Print the warnings of a call, and a line with its id, tokens, cost and seconds."""
     for warning in response.warnings:
-        console.print_message(f"imgkit: warning: {warning}")
+        console.print_message(f"imgkit: warning: {to_options(warning)}")
     if response.images[0].about.get("offline"):
         console.print_message(OFFLINE_NOTICE)
     elif response.meta.cached:

@@ -20,6 +20,9 @@ from imgkit.redact import scrub
 
 _MAX_USAGE_CHARACTERS = 4_000
 _MAX_TRACEBACK_CHARACTERS = 50_000
+_WITH_PROMPT = ("create", "edit")
+"""The commands that take a prompt."""
+
 _MIN_SECRET_CHARACTERS = 8
 """Shorter values are not keys, and masking them would blank out half of the text."""
 
@@ -172,8 +175,8 @@ def _format_usage_error(error: click.ClickException) -> str:
     """Return click's message, scrubbed: a key may have been typed in the wrong place."""
     text = scrub(error.format_message(), limit=_MAX_USAGE_CHARACTERS)
     context = getattr(error, "ctx", None)
-    if isinstance(error, click.NoSuchOption):
-        text += " If this is a prompt, put '--' before it."
+    if isinstance(error, click.NoSuchOption) and context is not None and context.command.name in _WITH_PROMPT:
+        text += " If this is a prompt, put the options first, then '--' and the prompt."
     return f"{text}\nTry '{context.command_path} --help'." if context else text
 
 

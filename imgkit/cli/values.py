@@ -221,7 +221,7 @@ def _read_file(source: str, limit: int, option: str) -> bytes:
             data = sys.stdin.buffer.read(limit + 1)
         else:
             # The shell opens the pipes behind these names, so they have a writer.
-            is_open = source == "/dev/stdin" or source.startswith("/dev/fd/")
+            is_open = source == "/dev/stdin" or source.startswith(("/dev/fd/", "/proc/self/fd/"))
             with open(source, "rb") if is_open else open_regular_file(source) as stream:
                 data = stream.read(limit + 1)
     except (OSError, ValueError) as error:

@@ -191,7 +191,7 @@ def build_core(
         # A backend that reaches no network answers any URL by itself.
         fetches_anywhere=(spec.checks_peer and options.proxy is None) or not spec.reaches_network,
         download_origins=parse_download_origins(config.download_origins),
-        sent=SentSecrets(list_service_secrets(config, options.proxy)),
+        sent=SentSecrets(list_service_secrets(config, options.proxy, provider)),
         fetch=fetch,
     )
 
@@ -209,7 +209,7 @@ def _check_default_backend(config: ServiceConfig) -> None:
     # Options of the offline backend choose it, and a recording has a provider and a model.
     is_chosen = config.fixtures is not None or bool(config.client_options)
     for name in _API_ARGUMENTS if is_chosen else (*_MODEL_ARGUMENTS, *_API_ARGUMENTS):
-        if getattr(config, name) is not ServiceConfig._field_defaults[name]:
+        if getattr(config, name) not in (None, ServiceConfig._field_defaults[name]):
             raise ConfigurationError(
                 f"{name} is given without a backend. The default, {DEFAULT_BACKEND!r}, sends nothing.",
                 hint='Pass backend="requests" or backend="aiohttp" to reach the API, or backend="offline" '

@@ -189,7 +189,7 @@ def deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None)
             for part, part_response in result.parts:
                 yield from keep_reservations(part, error, part_response)
             raise
-    response = yield from warn_of_other_formats(response, context.request)
+    response = yield from warn_of_other_formats(response, context.request, plan)
     if context.core.resources.sinks:
         response = yield from send_to_sinks(context, response)
     for part, part_response in result.parts:

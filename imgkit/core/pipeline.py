@@ -20,6 +20,7 @@ from imgkit.core.part_gate import PartGate, is_fatal
 from imgkit.core.provider_calls import call_before_sending
 from imgkit.core.responses import build_response, ensure_downloaded, merge_responses, with_warnings
 from imgkit.core.send import send_with_retries
+from imgkit.core.sent_secrets import refuse_secrets_in_texts
 from imgkit.errors import (
     ConfigurationError,
     ImgkitError,
@@ -171,6 +172,8 @@ def start_request(context: CallContext, request: ImageRequest) -> None:
     context.request = request
     if not context.started:
         context.started = True
+        # Observers see its texts; what they may do with a key in them, nobody knows.
+        refuse_secrets_in_texts(request, context.core.sent.known)
         context.core.table.notify(Started(_to_public_request(context.core, request)), context.call)
 
 

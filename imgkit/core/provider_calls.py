@@ -6,10 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from imgkit.errors import ApiError, ImgkitError, OutcomeUnknownError, PluginError, UnreadableReplyError
+from imgkit.errors import (
+    ApiError,
+    EmptyResultError,
+    ImgkitError,
+    OutcomeUnknownError,
+    PluginError,
+    StreamError,
+    UnreadableReplyError,
+)
+from imgkit.models import Usage
 from imgkit.plugins.hookspecs import ProviderSpec
 from imgkit.plugins.table import PluginSource, describe_error
-from imgkit.providers.base import DecodedImages, DecodedPartialImage, ReplyBody
+from imgkit.providers.base import DecodedImage, DecodedImages, DecodedPartialImage, ReplyBody
 from imgkit.redact import Secret
 from imgkit.wire.messages import Head
 
@@ -59,7 +68,7 @@ def call_decode(
         result = method()
         # An event may hold nothing of interest.
         if result is not None or name == "decode":
-            check_decoded(result)
+            check_decoded(result, is_event=name != "decode")
         return result
 
 
@@ -77,7 +86,8 @@ def guard_decode(
         secrets: strings that must not appear in an error.
 
     Raises:
-        ImgkitError: raised by the method; an `ApiError` has the beginning of the reply as its ``body``.
+        ApiError, ReceivedReply: raised by the method; an `ApiError` has the beginning of the reply as its
+            ``body``.
         UnreadableReplyError: the method raised another exception.
     """
     try:
@@ -85,9 +95,9 @@ def guard_decode(
     except ApiError as error:
         keep_body(error, body.raw(), secrets)
         raise
-    except ImgkitError:
+    except (EmptyResultError, OutcomeUnknownError, StreamError, UnreadableReplyError):
         raise
-    except Exception as error:
+    except Exception as error:  # an error that says that nothing was sent would have the request repeated
         marks = f"{body.length} bytes, request id {head.request_id or 'not given'}"
         raise UnreadableReplyError(
             f"{_name_provider(core)} failed in {name}() on HTTP {head.status} ({describe_error(error)}; "
@@ -98,10 +108,28 @@ def guard_decode(
         ) from error
 
 
-def check_decoded(result: object) -> None:
-    """Raise a TypeError for a result of another type than those that providers return."""
-    if not isinstance(result, DecodedImages | DecodedPartialImage):
+def check_decoded(result: object, *, is_event: bool = False) -> None:
+    """Raise a TypeError for a result of another type than those that providers return.
+
+    Args:
+        result: the result of a provider's method.
+        is_event: it decoded an event, which may hold a partial image.
+    """
+    if is_event and isinstance(result, DecodedPartialImage):
+        return
+    if not isinstance(result, DecodedImages):
         raise TypeError(f"it returned a {type(result).__name__} in place of DecodedImages")
+    if not isinstance(result.pictures, tuple):
+        raise TypeError(f"pictures is a {type(result.pictures).__name__} in place of a tuple")
+    for image in result.pictures:
+        if not isinstance(image, DecodedImage):
+            raise TypeError(f"pictures holds a {type(image).__name__} in place of a DecodedImage")
+        if not isinstance(image.data, bytes | None) or not isinstance(image.url, str | None):
+            raise TypeError("a DecodedImage has data that are no bytes, or a url that is no text")
+        if image.data is None and image.url is None and image.source is None:
+            raise TypeError("a DecodedImage has neither data, nor a url, nor a source")
+    if not isinstance(result.usage, Usage | None):
+        raise TypeError(f"usage is a {type(result.usage).__name__} in place of a Usage")
 
 
 def to_reply_error(core: Core, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:

@@ -17,9 +17,10 @@ from imgkit.core.download import fetch_image
 from imgkit.errors import ImgkitError, SaveError
 from imgkit.images.image import Image
 from imgkit.images.inputs import OpenedInputs
-from imgkit.images.names import explain_other_name
+from imgkit.images.names import asked_format, explain_other_name
 from imgkit.images.part_files import PartFile
 from imgkit.images.saving import SavePlan
+from imgkit.images.sniff import EXTENSIONS
 from imgkit.images.sources import BytesSource, UrlSource
 from imgkit.models import (
     Cost,
@@ -176,10 +177,13 @@ def warn_of_missing_images(response: ImagesResponse, requested: int) -> ImagesRe
     return replace(response, warnings=(text, *response.warnings))
 
 
-def warn_of_other_formats(response: ImagesResponse, request: ImageRequest) -> Flow[ImagesResponse]:
+def warn_of_other_formats(
+    response: ImagesResponse, request: ImageRequest, plan: SavePlan | None
+) -> Flow[ImagesResponse]:
     """Return a response with a warning if its images have another format than was requested.
 
-    Images that are still at a URL do not count.
+    Images that are still at a URL do not count, and a file whose name asked for the format has a warning
+    already.
     """
     own_value = getattr(request, "output_format", None)  # variations have no such field
     wanted = (request.extra_body or {}).get("output_format") or own_value
@@ -188,13 +192,14 @@ def warn_of_other_formats(response: ImagesResponse, request: ImageRequest) -> Fl
         for image in response.images
         if not isinstance(image.source, UrlSource) or image.source.is_fetched
     ]
-    if not isinstance(wanted, str) or not images:
+    if not isinstance(wanted, str) or not images or (plan is not None and asked_format(plan) is not None):
         return response
     if all(isinstance(image.source, BytesSource) for image in images):
         formats = list(map(_read_format, images))
     else:
         formats = yield from run_blocking(lambda: list(map(_read_format, images)))
-    others = dict.fromkeys(found for found in formats if found is not None and found != wanted.lower())
+    asked = next((name for name, suffixes in EXTENSIONS.items() if f".{wanted.lower()}" in suffixes), "")
+    others = dict.fromkeys(found for found in formats if found is not None and found != (asked or wanted))
     texts = [
         f"{wanted[:20]} was requested, but {found} arrived. Saved files get the extension of their content."
         for found in others

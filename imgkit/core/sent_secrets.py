@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -10,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from imgkit.core.config import ServiceConfig
 from imgkit.errors import InvalidRequestError
 from imgkit.models import ImageRequest, field_names
-from imgkit.providers.base import DecodedImages
+from imgkit.providers.base import DecodedImages, Provider
 from imgkit.redact import Secret, is_sensitive_header, list_credentials, list_secret_members
 from imgkit.wire.messages import HttpRequest
 from imgkit.wire.secret_filter import SecretFilter
@@ -25,13 +26,16 @@ class SentSecrets:
     """The secrets of a service, and those that it has sent lately: a server may repeat them later.
 
     Args:
-        known: secrets among the arguments of the service.
+        known: secrets among the arguments of the service, and in the variables that its provider reads.
+
+    Attributes:
+        known: as given.
     """
 
     def __init__(self, known: Iterable[Secret] = ()) -> None:
-        self._known = tuple(known)
+        self.known = tuple(known)
         self._filters: dict[tuple[Secret, ...], SecretFilter] = {}
-        self._all: tuple[list[tuple[Secret, ...]], SecretFilter] = ([], SecretFilter(self._known))
+        self._all: tuple[list[tuple[Secret, ...]], SecretFilter] = ([], SecretFilter(self.known))
 
     @property
     def all(self) -> SecretFilter:
@@ -40,7 +44,7 @@ class SentSecrets:
         groups = list(self._filters)
         known_groups, found = self._all
         if groups != known_groups:
-            found = SecretFilter((*self._known, *(secret for group in groups for secret in group)))
+            found = SecretFilter((*self.known, *(secret for group in groups for secret in group)))
             self._all = (groups, found)
         return found
 
@@ -48,20 +52,22 @@ class SentSecrets:
         """Return a filter for secrets that are about to be sent, and for those of the service."""
         found = self._filters.get(secrets)
         if found is None:
-            found = self._filters[secrets] = SecretFilter((*self._known, *secrets))
+            found = self._filters[secrets] = SecretFilter((*self.known, *secrets))
             for old in list(self._filters)[:-MAX_REMEMBERED]:
                 self._filters.pop(old, None)
         return found
 
 
-def list_service_secrets(config: ServiceConfig, proxy: str | None) -> list[Secret]:
-    """Return the secrets among the arguments of a service.
+def list_service_secrets(config: ServiceConfig, proxy: str | None, provider: Provider) -> list[Secret]:
+    """Return the secrets among the arguments of a service, and in the variables that its provider reads.
 
     Args:
         config: the arguments.
         proxy: URL of the proxy, which may have a password.
+        provider: the provider; its credentials name the variables.
     """
-    texts: list[str] = []
+    variables = [credential.variable for credential in provider.credentials]
+    texts = [text for name in variables if (text := os.environ.get(name, "").strip())]
     if isinstance(config.api_key, Secret):
         texts += list_credentials(config.api_key.reveal())
     user, _, password = urlsplit(proxy or "").netloc.rpartition("@")[0].partition(":")

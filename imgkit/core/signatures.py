@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from imgkit.errors import InvalidRequestError
@@ -80,11 +81,8 @@ def _wrap_secrets(arguments: dict[str, object]) -> None:
     """Wrap the arguments that may hold secrets, because tracebacks may show local variables."""
     for name, wrapper in _WRAPPERS.items():
         if issubclass(type(given := arguments.get(name)), Mapping):
-            try:
+            with suppress(Exception):  # the validation names the problem of a mapping that cannot be read
                 arguments[name] = wrapper(given)
-            except Exception:
-                # The validation names the problem of a mapping that cannot be read.
-                return
 
 
 def argument_error(

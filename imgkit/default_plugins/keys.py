@@ -17,6 +17,7 @@ from imgkit.errors import ConfigurationError, MissingKeyError
 from imgkit.files import open_regular_file
 from imgkit.plugins.tokens import Token
 from imgkit.redact import Secret, scrub
+from imgkit.wire.plain_values import to_path
 from imgkit.wire.secret_finder import MIN_SECRET_LENGTH
 
 LARGEST_FILE = 64 * 1024
@@ -73,9 +74,13 @@ class FileKey:
     _path = Path()  # for tracebacks of an incomplete source
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in os.fspath(path):
+        try:
+            text = to_path(path)
+            self._path = Path(text).expanduser()
+        except (ValueError, RuntimeError):
+            text = ""
+        if not text or "\0" in text:
             raise ConfigurationError("A key file needs a path, as text or pathlib.Path.")
-        self._path = Path(path).expanduser()
         self._cached: tuple[tuple[int, ...], Secret] | None = None
         self._warned = False
 

@@ -10,10 +10,11 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgkit.errors import NotDownloadedError, UnreadableReplyError
+from imgkit.errors import InvalidRequestError, NotDownloadedError, UnreadableReplyError
 from imgkit.images.sniff import Format, Kind, sniff_file
 from imgkit.images.sources import BytesSource, Source, UrlSource, have_same_bytes
 from imgkit.redact import safe_url
+from imgkit.wire.plain_values import to_flag, to_integer
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -119,12 +120,19 @@ class Image:
             The path of the written file.
 
         Raises:
+            InvalidRequestError: the target is no path, or a flag is neither True nor False.
             NotDownloadedError, DownloadError: the bytes are unavailable.
             SaveError: the file could not be written; the image is still in memory.
         """
         from imgkit.images.saving import SavePlan
 
-        plan = SavePlan.from_target(target, overwrite=overwrite, sidecar=sidecar, field="target")
+        flags = {"overwrite": to_flag(overwrite), "sidecar": to_flag(sidecar)}
+        wrong = [name for name, flag in flags.items() if flag is None]
+        if wrong:
+            raise InvalidRequestError(dict.fromkeys(wrong, "Must be True or False."))
+        plan = SavePlan.from_target(
+            target, overwrite=bool(flags["overwrite"]), sidecar=bool(flags["sidecar"]), field="target"
+        )
         return plan.write(self, count=1)
 
     def to_pil(self) -> PIL.Image.Image:
@@ -181,13 +189,17 @@ class Image:
         """Return a PNG of the image whose longest edge is at most `size_px` pixels.
 
         Raises:
+            InvalidRequestError: `size_px` is no number of pixels.
             UnreadableReplyError: as `to_pil`.
         """
         import PIL.Image
 
+        edge = to_integer(size_px)
+        if edge is None or edge < 1:
+            raise InvalidRequestError({"size_px": "Must be a whole number of pixels from 1 on."})
         thumbnail = self.to_pil()
-        if max(thumbnail.size) > size_px:
-            thumbnail.thumbnail((size_px, size_px), PIL.Image.Resampling.LANCZOS)
+        if max(thumbnail.size) > edge:
+            thumbnail.thumbnail((edge, edge), PIL.Image.Resampling.LANCZOS)
         if thumbnail.mode not in ("RGB", "RGBA", "L"):
             thumbnail = thumbnail.convert("RGBA")
         stream = io.BytesIO()

@@ -359,7 +359,8 @@ def _copy_stream(stream: IO[Any], field: str, cleanup: ExitStack, deadline: floa
 
 def _check_length(length: int, field: str, subject: str = "The image") -> None:
     if length <= 0:
-        raise InvalidRequestError({field: f"{subject} is empty (0 bytes). Pass an image."})
+        remedy = "Call seek(0) first, or pass an image" if "position" in subject else "Pass an image"
+        raise InvalidRequestError({field: f"{subject} is empty (0 bytes). {remedy}."})
     if length > MAX_INPUT_BYTES:
         raise InvalidRequestError({field: f"{subject} is over {MAX_INPUT_BYTES} bytes. Shrink the image."})
 

@@ -99,6 +99,8 @@ def explain_unwritable(error: OSError, folder: str, name: str, *, is_folder_made
         name: the name of the file.
         is_folder_made: imgkit has tried to make the folder.
     """
+    if folder.startswith("~") and (expanded := os.path.expanduser(folder)) != folder:
+        return f"imgkit does not expand '~'. Pass {os.path.join(expanded, name)!r}."
     if error.errno == errno.ENOENT and not is_folder_made and not os.path.isdir(folder):
         pattern = os.path.join(folder, f"{os.path.splitext(name)[0] or 'image'}.{{ext}}")
         return f"Make the folder {folder!r} first, or write {pattern!r} to have it made."

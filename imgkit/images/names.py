@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from imgkit.errors import ImgkitError, InvalidRequestError
@@ -79,10 +80,14 @@ def explain_other_name(plan: SavePlan, image: SavableImage, path: Path, count: i
         format = image.format
     except ImgkitError:
         return None  # another process has changed the file
-    if asked is not None and asked != format:
+    suffix = "" if "{" in plan.pattern else Path(plan.pattern).suffix
+    if (asked is not None and asked != format) or (asked is None and suffix not in ("", path.suffix)):
+        parameters = image.about.get("parameters")
+        is_requested = isinstance(parameters, Mapping) and parameters.get("output_format") == asked
+        remedy = f'Pass output_format="{asked}", or give' if asked and not is_requested else "Give"
         return (
             f"The image is a {format or 'file of another kind'}, so it was saved as {quote_path(path)}. "
-            f"Pass output_format={asked!r}, or a name that ends in {path.suffix}."
+            f"{remedy} a name that ends in {path.suffix}."
         )
     if not plan.make_folder and path != (preferred := plan.build_path(image, "", count)):
         return (

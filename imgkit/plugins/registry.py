@@ -146,8 +146,8 @@ def find_spec(
     if not name.strip():
         problem, field = f"The name of the {wanted} is empty.", "name"
         hint = f'Pass a name, such as {wanted}="{next(iter(specs))}".'
-    for other in _KIND_NAMES.keys() - {kind}:
-        if name in table.specs_by_name(other):
+    for other in _KIND_NAMES:
+        if other is not kind and name in table.specs_by_name(other):
             field = _KIND_NAMES[other]
             problem = f"{name!r} is a {field}, not a {wanted}."
             hint = _MIX_UP_HINTS[wanted, field].format(name=name)

@@ -16,7 +16,7 @@ _DEPLOYMENT = re.compile(
 )
 _ENDPOINT = re.compile(
     r"(.*)/images/(?:generations|edits|variations)/*"
-    r"|(.*/v\d\w*)/(?:images|chat|completions|responses|embeddings|models|files)(?:/.*)?"
+    r"|(.*/v\d\w*)/(?:images|chat|chat/completions|completions|responses|embeddings|models|files)/*"
 )
 _API_VERSION = re.compile(r"(?:.*&)?api-version=([A-Za-z0-9.-]{1,40})(?:&.*)?")
 _LOCAL_DOMAINS = ("local", "lan", "internal", "localhost", "home.arpa")
@@ -104,7 +104,10 @@ def _find_problem(url: str | None) -> _Problem | None:
     if not can_be_host(parts.hostname) or port == 0:
         return _Problem(f"{safe_url(url)!r} has no valid host to connect to.")
     place = f"{parts.scheme}://{parts.netloc}"
-    if match := _DEPLOYMENT.fullmatch(parts.path):
+    is_azure = (parts.hostname or "").endswith(".azure.com")
+    match = _DEPLOYMENT.fullmatch(parts.path)
+    # Other servers, such as proxies, have roots of this form.
+    if match and (is_azure or "/images/" in parts.path):
         return _find_deployment_problem(
             f"{place}{match['root']}", unquote(match["name"] or match["other"] or ""), parts
         )

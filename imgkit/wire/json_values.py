@@ -103,9 +103,8 @@ def _to_finite(value: Any) -> Any:
 def decode_base64(text: object) -> bytes:
     """Return the bytes that base64 text or a `DivertedImage` encodes.
 
-    White space between lines, the URL-safe alphabet, missing padding and a ``data:…;base64,`` prefix
-    are accepted. Blanks within a line are read as the "+" that a form decoder has taken. Any other
-    deviation raises, and never gives wrong bytes.
+    White space, the URL-safe alphabet, missing padding and a ``data:…;base64,`` prefix are accepted, and
+    blanks in the place of each "+", which a form decoder has taken. Any other deviation raises.
 
     Example::
 
@@ -137,20 +136,23 @@ def decode_base64(text: object) -> bytes:
 def _remove_white_space(text: str) -> str:
     """Return base64 without white space, and with "+" in place of blanks that stand for it.
 
+    A text with a "+" has lost none. In any other text, the blanks are white space where they stand at equal
+    distances, or where only so the length is that of base64.
+
     Raises:
-        ValueError: there are blanks that are neither "+" nor between lines of equal length.
+        ValueError: nobody can tell what the blanks are.
     """
-    lines = [line.strip(" ") for line in _LINE_BREAKS.split(text)]
-    words = "".join(lines).split(" ")
-    length = len(words[0])
-    is_wrapped = length > 0 and length % 4 == 0 and len(words[-1]) <= length
-    if len(words) == 1 or (is_wrapped and all(len(word) == length for word in words[:-1])):
-        dropped = "".join(words)
-        # A single blank at such a place may be either; the length of the whole decides.
-        if len(words) != 2 or len(dropped) % 4 == 0:
-            return dropped
-    if not any(character in word for word in words for character in "+-_"):
+    words = "".join(line.strip(" ") for line in _LINE_BREAKS.split(text)).split(" ")
+    joined = "".join(words)
+    is_wrapped = len(words) > 2 and len({*map(len, words[:-1])}) == 1 and len(words[-1]) <= len(words[0])
+    if len(words) == 1 or is_wrapped:
+        return joined
+    with_plus = len(joined) + len(words) - 1
+    has_plus = any(character in joined for character in "+-_")
+    if not has_plus and (with_plus % 4 == 0 or len(joined) % 4 == 1):
         return "+".join(words)
+    if len(joined) % 4 == 0 or (with_plus % 4 == 1 and not has_plus):
+        return joined
     raise ValueError("broken base64")
 
 

@@ -87,7 +87,7 @@ def test_exit_codes_are_complete(capfd: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(("args", "words"), [
     (("create",), "PROMPT is missing"),
     (("create", "a", "b"), "Put it in quotes: 'a b'."),
-    (("create", "-5 degrees"), "put '--' before it"),
+    (("create", "-5 degrees"), "then '--' and the prompt"),
     (("create", "-"), "Pass --prompt-file - to read"),
     (("create", "fox", "--prompt-file", "p.txt"), "Give either PROMPT or --prompt-file, not both."),
     (("create", "--prompt-file", "nowhere.txt"), "Cannot read 'nowhere.txt'"),

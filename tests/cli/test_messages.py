@@ -96,8 +96,10 @@ def test_a_hint_ends_the_message_of_the_library() -> None:
 
 def test_arguments_within_a_sentence_become_options() -> None:
     """A message of an API or a plugin names options, and keeps paths and quoted words."""
-    error = errors.NotFoundError("'base_url' a/base_url.png: Check base_url, or raise timeout_s.", status=404)
+    error = errors.SaveError("'base_url' a/base_url.png: Check base_url, or raise timeout_s.")
     assert format_error(error) == "'base_url' a/base_url.png: Check --base-url, or raise --timeout."
+    refused = errors.NotFoundError("No such base_url.", status=404, hint="Check base_url.")
+    assert format_error(refused) == "No such base_url. Check --base-url."
 
 
 def test_an_unknown_hint_is_printed_as_it_is() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import imgkit
 from imgkit.plugins.hookspecs import ProviderSpec, hookimpl
+from imgkit.providers import DecodedImage, DecodedImages, DecodedPartialImage
 from imgkit.providers.openai import OpenAIProvider
 from tests.support.pictures import answer
 from tests.support.wire_server import WireServer, reply
@@ -105,6 +106,36 @@ def test_bugs_after_a_paid_reply(
     assert error.spool_path is not None
     assert Path(error.spool_path).is_dir()
     assert posts == 1
+
+
+WRONG_RESULTS: dict[str, Any] = {
+    "text as an image": DecodedImages(pictures=(b"abc",)),  # type: ignore[arg-type]
+    "no tuple": DecodedImages(pictures=None),  # type: ignore[arg-type]
+    "usage as a mapping": DecodedImages(pictures=(), usage={}),  # type: ignore[arg-type]
+    "an image without content": DecodedImages(pictures=(DecodedImage(),)),
+    "a partial image": DecodedPartialImage(index=0, data=b"abc"),
+    "not sent": imgkit.NotSentError("no"),
+    "refused by itself": imgkit.InvalidRequestError({"n": "no"}),
+    "a setting": imgkit.ConfigurationError("no"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_RESULTS)
+def test_wrong_results_of_decode(
+    flavor: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong result, or an error that says that nothing was sent, is an unreadable reply, sent once."""
+
+    def decode(*args: Any, **options: Any) -> Any:
+        if isinstance(WRONG_RESULTS[name], Exception):
+            raise WRONG_RESULTS[name]
+        return WRONG_RESULTS[name]
+
+    monkeypatch.setattr(BuggyProvider, "decode", decode)
+    error, posts = fail(flavor, reply(200, answer()), tmp_path)
+    assert type(error) is imgkit.UnreadableReplyError
+    assert (posts, error.maybe_billed) == (1, True)
+    assert error.body
 
 
 @pytest.mark.parametrize("bug", ["check", "encode"])

@@ -41,7 +41,7 @@ def test_another_format_is_told(tmp_path: Path) -> None:
             kept = service.create_image("a fox", model="m", output_format="png")
     assert saved[0].path is not None
     assert saved[0].path.name == "fox.jpg"
-    assert "Pass output_format='png', or a name that ends in .jpg" in saved.warnings[0]
+    assert 'Pass output_format="png", or give a name that ends in .jpg' in saved.warnings[0]
     (warning,) = kept.warnings
     assert warning.startswith("png was requested, but jpeg arrived.")
 
