@@ -19,15 +19,21 @@ from imgkit.providers.error_problems import (
     read_problem,
     to_text,
 )
-from imgkit.providers.nested_errors import MAX_ITEMS, MAX_TEXT, find_nested, iterate_objects
+from imgkit.providers.nested_errors import MAX_ITEMS, MAX_TEXT, NestedFinder, NestedText, iterate_objects
 from imgkit.wire.json_values import parse_json
 
 MAX_DEPTH = 8
 """Deepest error object within an error whose sentences count."""
 
+TAIL_LIMIT = 300
+"""Longest text behind an error object that counts."""
+
 CODE_MEMBERS = ("code", "error_code", "errorCode")
 _STATUS_WORD = re.compile(r"[A-Z]+(?:_[A-Z]+)+")
 _CODE_WORD = re.compile(r"[a-z]+(?:_[a-z]+)+")
+_GENERIC_CODE = re.compile(
+    r"bad_|error|fail|gateway|internal|invalid_request|provider|proxy|response|unavail|upstream"
+)
 _PAGE = re.compile(rb"(?i)<(?:!doctype\s+html|html|head|body|title|center|h1)\b")
 _XML = re.compile(
     r"(?i)\s*(?:<\?xml\b[^>]*>\s*)?<(?:\w+:)?(?:error|errors|errorresponse|\w*fault|response)\b"
@@ -42,12 +48,13 @@ class ErrorBody(NamedTuple):
     Attributes:
         message: the sentences of the reply, "" if it has none.
         codes: its codes, those of the outer object first; gateways wrap the API's own error.
-        outer_codes: those that stand in the outer object itself.
+        outer_codes: those of the outer object itself, and of its ``error``.
         type, param: None if the reply has none.
         objects: the error objects, each before the objects within it.
         structured: True for JSON or XML, False for a text or a web page.
         is_page: True for a web page, which APIs do not send.
         is_text_error: True if ``error`` of the reply is no object.
+        is_quoted: True if an error object stands within a text.
     """
 
     message: str = ""
@@ -59,6 +66,7 @@ class ErrorBody(NamedTuple):
     structured: bool = False
     is_page: bool = False
     is_text_error: bool = False
+    is_quoted: bool = False
 
     @property
     def code(self) -> str | None:
@@ -88,22 +96,42 @@ def read_error_body(body: bytes) -> ErrorBody:
     if not isinstance(value, dict):
         parsed = _read_sentence(value) if isinstance(value, str) else None
         return parsed or ErrorBody("" if value is None else to_text(value), structured=value is not None)
-    return _read_objects(value)
+    return _read_objects(value, NestedFinder())
 
 
-def _read_objects(value: dict[str, Any], before: str = "") -> ErrorBody:
-    objects = tuple(iterate_objects(value))
+def _read_objects(value: dict[str, Any], finder: NestedFinder) -> ErrorBody:
+    own_objects = tuple(iterate_objects(value))
+    inner = value.get("error")
+    outer_codes = tuple(_iterate_codes((value, inner) if isinstance(inner, dict) else (value,), []))
+    # An API that names its own code may quote the prompt: its sentences are no errors.
+    inner_finder = None if any(map(is_specific, outer_codes)) else finder
+    objects = tuple(iterate_objects(value, inner_finder))
     problems = [problem for item in objects for problem in list_problems(item)]
     paths = [problem.path for problem in problems if problem.path]
     return ErrorBody(
-        message=f"{before}{_format_message(value)}"[: 2 * TEXT_LIMIT],
+        message=_format_message(value, inner_finder)[: 2 * TEXT_LIMIT],
         codes=tuple(dict.fromkeys(_iterate_codes(objects, problems))),
-        outer_codes=tuple(_iterate_codes(objects[:1], [])),
+        outer_codes=outer_codes,
         type=_first_code(objects, ("type",)),
         param=_first_code(objects, ("param",)) or (parse_code(name_field(paths[0])) if paths else None),
         objects=objects,
         structured=True,
-        is_text_error=bool(value.get("error")) and not isinstance(value["error"], dict),
+        is_text_error=bool(value.get("error")) and not isinstance(inner, dict),
+        is_quoted=len(objects) > len(own_objects),
+    )
+
+
+def is_specific(code: str) -> bool:
+    """Return whether a code without a meaning names a problem that only the API itself knows.
+
+    Example:
+        >>> is_specific("string_too_long"), is_specific("bad_request"), is_specific("BadRequest")
+        (True, False, False)
+    """
+    return (
+        _CODE_WORD.fullmatch(code) is not None
+        and _GENERIC_CODE.search(code) is None
+        and code not in known_codes()
     )
 
 
@@ -134,37 +162,43 @@ def _first_code(objects: tuple[Mapping[str, Any], ...], names: tuple[str, ...]) 
     return next((code for code in codes if code is not None), None)
 
 
-def _format_message(item: Mapping[str, Any], depth: int = 0) -> str:
+def _format_message(item: Mapping[str, Any], finder: NestedFinder | None, depth: int = 0) -> str:
     """Return the sentences of an error object, with those of the objects within it."""
     if depth > MAX_DEPTH:
         return ""
     texts: list[str] = []
     inner = item.get("error")
-    if isinstance(inner, dict) and (text := _format_message(inner, depth + 1)):
+    if isinstance(inner, dict) and (text := _format_message(inner, finder, depth + 1)):
         return text
     for name in ("error", *TEXT_MEMBERS):
         value = item.get(name)
         if isinstance(value, str):
-            texts.append(_flatten_text(value, depth))
+            texts.append(_flatten_text(value, finder, depth))
         elif isinstance(value, dict) and name != "error":
-            texts.append(_format_message(value, depth + 1))
+            texts.append(_format_message(value, finder, depth + 1))
         elif isinstance(value, list) and name not in ENTRY_MEMBERS:
             texts.append("; ".join(str(read_problem(entry)) for entry in value[:MAX_ITEMS]))
         elif isinstance(value, int | float) and not isinstance(value, bool):
             texts.append(to_text(value))
     metadata = item.get("metadata")
     if isinstance(metadata, dict) and isinstance(raw := metadata.get("raw"), str):
-        texts.append(_flatten_text(raw, depth))
+        texts.append(_flatten_text(raw, finder, depth))
     texts.append("; ".join(map(str, list_problems(item))))
     return ": ".join(_drop_repeated(texts)).replace(".: ", ". ")[: 2 * TEXT_LIMIT]
 
 
-def _flatten_text(text: str, depth: int) -> str:
+def _flatten_text(text: str, finder: NestedFinder | None, depth: int) -> str:
     """Return a text with the sentences of an error object in place of its JSON."""
-    nested = find_nested(text)
-    if nested is None:
-        return text[:TEXT_LIMIT]
-    return nested.before[:TEXT_LIMIT] + _format_message(nested.value, depth + 1)
+    nested = None if finder is None else finder.find(text)
+    inner = "" if nested is None else _format_message(nested.value, finder, depth + 1)
+    return _surround(nested, inner) if nested is not None and inner else text[:TEXT_LIMIT]
+
+
+def _surround(nested: NestedText, inner: str) -> str:
+    """Return the sentences of an object between the texts before and behind it."""
+    after = nested.after[:TAIL_LIMIT].rstrip()
+    inner = inner.rstrip(". ") if after.startswith(".") else inner
+    return f"{nested.before[:TEXT_LIMIT]}{inner}{after}"
 
 
 def _drop_repeated(texts: list[str]) -> list[str]:
@@ -175,10 +209,15 @@ def _drop_repeated(texts: list[str]) -> list[str]:
     ]
 
 
-def _read_sentence(text: str, before: str = "") -> ErrorBody | None:
-    """Return the error within a text, None if it has none."""
-    nested = find_nested(text)
-    return None if nested is None else _read_objects(nested.value, before + nested.before)
+def _read_sentence(text: str) -> ErrorBody | None:
+    """Return the error within a text, None if it has none. No server has put its codes outside the text."""
+    finder = NestedFinder()
+    nested = finder.find(text)
+    if nested is None:
+        return None
+    parsed = _read_objects(nested.value, finder)
+    message = _surround(nested, parsed.message) if parsed.message else text
+    return parsed._replace(message=message[: 2 * TEXT_LIMIT], outer_codes=(), is_quoted=True)
 
 
 def _read_text(body: bytes) -> ErrorBody:
@@ -205,7 +244,7 @@ def find_element(text: str, name: str) -> str:
         >>> find_element("<Error><Code>ExpiredRequest</Code></Error>", "Code")
         'ExpiredRequest'
     """
-    match = re.search(rf"<(?:\w+:)?{name}\b[^>]*>([^<]*)", text, re.IGNORECASE)
+    match = re.search(rf"<(?:\w+:)?{name}\b[^<>]*>([^<]*)", text, re.IGNORECASE)
     content = html.unescape(match[1]) if match else ""
     return " ".join(_DETAILS.split(content)[0].split())
 
