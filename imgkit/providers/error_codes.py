@@ -13,6 +13,11 @@ from typing import Any
 
 from imgkit import errors
 
+_QUOTED = re.compile(
+    r"""(?<!\w)'[^']*+(?:'(?=\w)[^']*+)*+(?:'|\Z)|(?<!\w)"[^"]*+(?:"(?=\w)[^"]*+)*+(?:"|\Z)|`[^`]*+(?:`|\Z)"""
+)
+"""A quoted part of a sentence; an apostrophe within a word is no quote."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorMeaning:
@@ -54,9 +59,17 @@ class ErrorMeaning:
 
 
 def find_meaning(
-    status: int, codes: Iterable[str], param: str | None, message: str, type: str | None = None
+    status: int,
+    codes: Iterable[str],
+    param: str | None,
+    message: str,
+    type: str | None = None,
+    outer_codes: Iterable[str] = (),
 ) -> ErrorMeaning | None:
     """Return the meaning of an error reply, None if the data has none.
+
+    A code of the outer object decides. Inner errors and sentences may quote the request, so they only make
+    its class more precise. Quoted parts of the message do not count.
 
     Args:
         status: HTTP status.
@@ -64,18 +77,23 @@ def find_meaning(
         param: the parameter that the reply names.
         message: the reply's message.
         type: the type of error that the reply names.
+        outer_codes: the codes of the outer object.
 
     Example:
         >>> meaning = find_meaning(429, ("insufficient_quota",), None, "")
         >>> meaning.error.__name__
         'QuotaExceededError'
     """
-    code_list = tuple(codes)
-    candidates = load_meanings()
-    return next(
-        (meaning for meaning in candidates if meaning.is_match(status, code_list, param, message, type)),
-        None,
+    code_list, outer_list, sentence = tuple(codes), tuple(outer_codes), _QUOTED.sub(" ", message)
+    meanings = load_meanings()
+    found = (each for each in meanings if each.is_match(status, code_list, param, sentence, type))
+    own = (
+        each for each in meanings if each.codes and each.is_match(status, outer_list, param, sentence, type)
     )
+    meaning, own_meaning = next(found, None), next(own, None)
+    if own_meaning is None or (meaning is not None and issubclass(meaning.error, own_meaning.error)):
+        return meaning
+    return own_meaning
 
 
 @cache
