@@ -376,7 +376,7 @@ class PermissionDeniedError(ApiError):
 
 
 class OrganizationNotVerifiedError(PermissionDeniedError):
-    """The provider must verify the organisation before it may use this model."""
+    """The provider must verify the organization before it may use this model."""
 
 
 class NotFoundError(ApiError):

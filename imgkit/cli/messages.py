@@ -173,6 +173,10 @@ def _find_error_remedy(error: ImgkitError) -> str:
         return _find_error_remedy(error.__cause__)  # the reason why an image of the call was not saved
     if error.field == "base_url" and isinstance(error, errors.NotSentError):
         return _name_option(error.hint or "", error.field, "--base-url")
+    if isinstance(error, errors.ApiError) and error.status and error.hint:
+        # The remedy for a reply is the same in the library and in the command.
+        names = option_names()
+        return _ARGUMENT.sub(lambda name: names.get(name[0], name[0]), to_options(error.hint))
     return find_remedy(type(error), error.field, error.hint) if error.hint else ""
 
 

@@ -11,6 +11,7 @@ from imgkit import errors
 from imgkit.providers.error_bodies import ErrorBody, read_error_body
 from imgkit.providers.error_codes import find_meaning
 from imgkit.providers.error_facts import find_categories, find_wait_s, trim_body
+from imgkit.providers.nested_errors import NestedFinder
 from imgkit.redact import Secret, safe_url, scrub
 from imgkit.wire.headers import retry_after_s
 from imgkit.wire.json_values import parse_json
@@ -38,7 +39,7 @@ NEXT_STEP: dict[type[errors.ImgkitError], str] = {
     errors.UnsupportedMediaTypeError: "Convert the input to PNG, JPEG or WebP.",
     errors.AuthenticationError: "Check the API key and its environment variable.",
     errors.PermissionDeniedError: "Ask the owner of the key for access to this model or endpoint.",
-    errors.OrganizationNotVerifiedError: "Verify the organisation in the provider's settings, then wait a "
+    errors.OrganizationNotVerifiedError: "Verify the organization in the provider's settings, then wait a "
     "few minutes.",
     errors.NotFoundError: "Check the model's name and base_url: this server has no such model or endpoint.",
     errors.ModelNotFoundError: "Name a model that this host serves and your project may use; this "
@@ -69,6 +70,9 @@ PAGE_STEPS: dict[type[errors.ImgkitError], str] = {
 FREE_STATUSES = frozenset({500, 503})
 """Statuses under which OpenAI's own error object proves that nothing was billed."""
 
+REPEATED = frozenset({errors.RateLimitError, errors.ServerError})
+"""Classes whose requests the retry plugin repeats. Only the outer code or the status gives them."""
+
 _OWN_NAME = re.compile(r"(?=.*[a-z])[A-Za-z][\w.]*")
 _GATEWAY_NAME = re.compile(r"none|null|.*(gateway|proxy|upstream|time_?d?_?out)", re.IGNORECASE)
 
@@ -97,30 +101,75 @@ def error_from_reply(
         ('NotFoundError', 404)
     """
     parsed = read_error_body(body)
-    should_retry = _parse_should_retry(head)
     if is_free is None:
         is_free = is_free_failure(head, body)
+    error: errors.ApiError | errors.OutcomeUnknownError
     if head.status < 200 or head.status == 408 or (head.status >= 500 and not is_free):
-        page = f" {PAGE_ORIGIN}" if parsed.is_page else ""
-        problem = f"{_format_status(head.status)}{_format_request_id(head)}{_quote(parsed.message, secrets)}"
-        unknown = errors.OutcomeUnknownError(
-            f"{problem}.{page} The reply does not prove that the API stopped: it may have created and billed "
-            "an image. Check your usage before you repeat the request.",
-            request_id=head.request_id,
-            status=head.status,
-        )
-        unknown.body = trim_body(body, secrets)
-        unknown.should_retry = should_retry
-        unknown.retry_after_s = retry_after_s(head.headers)
-        return unknown
+        error = _build_unknown_outcome(head, parsed, secrets)
+    else:
+        error = _build_api_error(head, parsed, secrets, next_steps or {})
+    error.body = trim_body(body, secrets)
+    error.should_retry = _parse_should_retry(head)
+    return error
+
+
+def _build_unknown_outcome(
+    head: Head, parsed: ErrorBody, secrets: tuple[Secret | str, ...]
+) -> errors.OutcomeUnknownError:
+    page = f" {PAGE_ORIGIN}" if parsed.is_page else ""
+    problem = f"{_format_status(head.status)}{_format_request_id(head)}{_quote(parsed.message, secrets)}"
+    hint = "Check your usage before you repeat the request."
+    error = errors.OutcomeUnknownError(
+        f"{problem}.{page} The reply does not prove that the API stopped: it may have created and billed "
+        f"an image. {hint}",
+        request_id=head.request_id,
+        status=head.status,
+    )
+    error.hint = hint
+    error.retry_after_s = retry_after_s(head.headers)
+    return error
+
+
+def _build_api_error(
+    head: Head, parsed: ErrorBody, secrets: tuple[Secret | str, ...], next_steps: Mapping[str, str]
+) -> errors.ApiError:
     kind, remedy, known_code = _classify(head.status, parsed)
-    shown_code = known_code or parsed.code
+    code = known_code or parsed.code
+    facts = _collect_facts(kind, head, parsed, code, secrets)
+    is_billed = _is_billed(head.status, parsed, known_code)
+    error = kind(
+        _format_problem(kind, head, parsed, facts, secrets)
+        + (" The call may have been billed." if is_billed else ""),
+        hint=next_steps.get(code or "") or remedy or NEXT_STEP[kind],
+        **facts,
+    )
+    error.maybe_billed = is_billed
+    return error
+
+
+def _is_billed(status: int, parsed: ErrorBody, known_code: str | None) -> bool:
+    """Return whether an error under a success status may cost money: a gateway gave up, or quotes another.
+
+    Only the API's own error object is free.
+    """
+    is_foreign = parsed.is_text_error or parsed.is_quoted or known_code is not None
+    return status < 300 and is_foreign and known_code not in parsed.outer_codes
+
+
+def _collect_facts(
+    kind: type[errors.ApiError],
+    head: Head,
+    parsed: ErrorBody,
+    code: str | None,
+    secrets: tuple[Secret | str, ...],
+) -> dict[str, Any]:
+    """Return the arguments of an error: code, parameter and other facts of the reply."""
     wait_s = retry_after_s(head.headers)
     if wait_s is None and issubclass(kind, errors.RateLimitError | errors.ServerError):
         wait_s = find_wait_s(parsed)
     facts: dict[str, Any] = {
         "status": head.status,
-        "code": _scrub_code(shown_code, secrets),
+        "code": _scrub_code(code, secrets),
         "type": _scrub_code(parsed.type, secrets),
         "param": _scrub_code(parsed.param, secrets),
         "request_id": _scrub_code(head.request_id, secrets),
@@ -128,30 +177,26 @@ def error_from_reply(
     }
     if issubclass(kind, errors.ModerationBlockedError):
         facts["stage"], facts["categories"] = find_categories(parsed)
-    remedy = (next_steps or {}).get(shown_code or "") or remedy or NEXT_STEP[kind]
-    where = f", param {scrub(facts['param'], limit=60)}" if parsed.param else ""
-    code = f", code {scrub(facts['code'], limit=60)}" if shown_code else ""
+    return facts
+
+
+def _format_problem(
+    kind: type[errors.ApiError],
+    head: Head,
+    parsed: ErrorBody,
+    facts: Mapping[str, Any],
+    secrets: tuple[Secret | str, ...],
+) -> str:
+    """Return the sentences of an error in front of its remedy."""
     redirect = issubclass(kind, errors.RedirectRefusedError) and "location" in head.headers
     target = f" to {_origin(head.headers['location'])}" if redirect else ""
-    wait = f" The server asks to wait {wait_s:g} s." if wait_s else ""
+    code = f", code {scrub(facts['code'], limit=60)}" if facts["code"] else ""
+    where = f", param {scrub(facts['param'], limit=60)}" if facts["param"] else ""
     page = f" {PAGE_ORIGIN}" if parsed.is_page and head.status >= 400 else ""
-    # Text in place of an error object is not the API's: a gateway gave up under a success status.
-    is_billed = (
-        head.status < 300
-        and parsed.is_text_error
-        and (kind is errors.ApiError or known_code not in parsed.outer_codes)
-    )
-    billed = " The call may have been billed." if is_billed else ""
-    error = kind(
-        f"{_format_status(head.status)}{target}{code}{where}{_format_request_id(head)}"
-        f"{_quote(parsed.message, secrets)}."
-        f"{page}{wait}{billed} {remedy}",
-        **facts,
-    )
-    error.body = trim_body(body, secrets)
-    error.should_retry = should_retry
-    error.maybe_billed = is_billed
-    return error
+    wait_s = facts["retry_after_s"]
+    wait = f" The server asks to wait {wait_s:g} s." if wait_s else ""
+    marks = f"{_format_status(head.status)}{target}{code}{where}{_format_request_id(head)}"
+    return f"{marks}{_quote(parsed.message, secrets)}.{page}{wait}"
 
 
 def refused(
@@ -187,7 +232,8 @@ def refused(
     billed = " The call may have been billed." if maybe_billed else ""
     error = errors.ModerationBlockedError(
         f"{_format_status(head.status)}{marks}: the provider refused the content{_quote(message, secrets)}."
-        f"{billed} {NEXT_STEP[errors.ModerationBlockedError]}",
+        f"{billed}",
+        hint=NEXT_STEP[errors.ModerationBlockedError],
         status=head.status,
         code=safe_code,
         request_id=_scrub_code(head.request_id, secrets),
@@ -201,8 +247,8 @@ def refused(
 def is_free_failure(head: Head, body: bytes) -> bool:
     """Return whether a 5xx reply is OpenAI's own error object, under a status that bills nothing.
 
-    The object has a message, and a type or a code. Gateways answer in other shapes, or name themselves
-    or a timeout: the API may go on behind them.
+    The object has a message, and a type or a code. Gateways answer in other shapes, name themselves or a
+    timeout, or quote another server's error: the API may go on behind them.
 
     Example:
         >>> is_free_failure(Head(503, {}), b'{"error": {"message": "Overloaded", "type": "server_error"}}')
@@ -224,6 +270,7 @@ def is_free_failure(head: Head, body: bytes) -> bool:
     return (
         isinstance(message, str)
         and bool(message.strip())
+        and NestedFinder().find(message) is None
         and any(isinstance(name, str) and _OWN_NAME.fullmatch(name) for name in names)
         and not any(isinstance(name, str) and _GATEWAY_NAME.match(name) for name in names)
     )
@@ -239,8 +286,6 @@ def _scrub_code(code: str | None, secrets: tuple[Secret | str, ...]) -> str | No
 
 def _classify(status: int, parsed: ErrorBody) -> tuple[type[errors.ApiError], str, str | None]:
     """Return the class of error, the remedy for its code or page, "" if it has none, and the known code."""
-    if meaning := find_meaning(status, parsed.codes, parsed.param, parsed.message, parsed.type):
-        return meaning.error, meaning.next, next((c for c in parsed.codes if c in meaning.codes), None)
     kind: type[errors.ApiError] = errors.ApiError
     if 300 <= status < 400:
         kind = errors.RedirectRefusedError
@@ -248,7 +293,18 @@ def _classify(status: int, parsed: ErrorBody) -> tuple[type[errors.ApiError], st
         kind = errors.ServerError
     elif status >= 400:
         kind = BY_STATUS.get(status, errors.BadRequestError)
-    return kind, PAGE_STEPS.get(kind, "Check base_url.") if parsed.is_page and status >= 400 else "", None
+    meaning = find_meaning(
+        status, parsed.codes, parsed.param, parsed.message, parsed.type, parsed.outer_codes
+    )
+    known_code: str | None = None
+    if meaning is not None:
+        known_code = next((code for code in parsed.codes if code in meaning.codes), None)
+        is_own = known_code is None or known_code in parsed.outer_codes
+        # An error within the error does not prove that a repetition is free.
+        if is_own or meaning.error is kind or meaning.error not in REPEATED:
+            return meaning.error, meaning.next, known_code
+    remedy = PAGE_STEPS.get(kind, "Check base_url.") if parsed.is_page and status >= 400 else ""
+    return kind, remedy, known_code
 
 
 def _quote(message: str, secrets: tuple[Secret | str, ...]) -> str:

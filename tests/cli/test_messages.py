@@ -14,10 +14,12 @@ import pytest
 import imgkit
 from imgkit import errors
 from imgkit.cli.exit_codes import exit_code
-from imgkit.cli.messages import REMEDIES, format_error, to_options
+from imgkit.cli.messages import REMEDIES, describe_error, format_error, to_options
 from imgkit.cli.run import run
 from imgkit.core.cache_entries import from_failure, to_failure
 from imgkit.errors import ConfigurationError, EndpointRetiredError, InvalidRequestError, SaveError
+from imgkit.providers.error_codes import load_meanings
+from imgkit.providers.error_replies import NEXT_STEP, PAGE_STEPS
 from imgkit.testing.samples import png
 
 PACKAGE = Path(imgkit.__file__).parent
@@ -48,7 +50,14 @@ def test_every_hint_has_a_remedy_of_the_command() -> None:
     hints = list(list_hints())
     assert len(hints) > 15
     # A computed field or hint, and a call that only Python can make.
-    modules = ("core/core", "core/dry_run", "core/config", "wire/base_urls", "wire/transfer")
+    modules = (
+        "core/core",
+        "core/dry_run",
+        "core/config",
+        "wire/base_urls",
+        "wire/transfer",
+        "providers/error_replies",
+    )
     allowed = {(f"{module}.py", None) for module in modules}
     hints = [
         hint
@@ -155,6 +164,19 @@ def test_copies_keep_hint_and_field(error: errors.ImgkitError) -> None:
         assert other.problem == error.problem
         assert format_error(other) == format_error(error)
         assert getattr(other, "hints", {}) == getattr(error, "hints", {})
+
+
+def test_remedies_for_replies_name_options() -> None:
+    """The remedies for error replies have no words of Python, and the command names its options in them."""
+    steps = {*NEXT_STEP.values(), *PAGE_STEPS.values(), *(meaning.next for meaning in load_meanings())}
+    for step in steps - {""}:
+        error = errors.NotFoundError("HTTP 404.", status=404, hint=step)
+        assert describe_error(error)["hint"]
+        assert format_error(error) == f"HTTP 404. {describe_error(error)['hint']}"
+        assert not PYTHON_WORDS.search(format_error(error))
+        assert "base_url" not in format_error(error)
+    gone = EndpointRetiredError("Gone.", status=410, hint="The provider has switched it off.")
+    assert format_error(gone) == str(gone)
 
 
 def test_a_retired_operation_names_the_option() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import time
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ import pytest
 import imgkit
 from imgkit import errors as tree
 from imgkit.core.cache_entries import from_failure, to_failure
+from imgkit.providers.error_bodies import read_error_body
 from imgkit.providers.error_facts import MAX_BODY_BYTES
-from imgkit.providers.error_replies import PAGE_ORIGIN, error_from_reply
+from imgkit.providers.error_replies import PAGE_ORIGIN, error_from_reply, refused
 from imgkit.wire.messages import Head
 from tests.support.pictures import answer
 from tests.support.wire_server import WireServer, reply
@@ -269,12 +271,28 @@ def test_the_error_keeps_its_body() -> None:
     assert from_failure(to_failure(found)).body == found.body  # type: ignore[attr-defined]  # an ApiError
 
 
-@pytest.mark.parametrize(
-    "text", ["{'" * 5_000, '{"a":' * 5_000, "{'a': " + "\\" * 9_000, "'" * 9_000, "{\"'" * 999]
-)
-def test_odd_sentences(text: str) -> None:
-    """Reads any sentence quickly."""
-    assert type(read(400, {"error": {"message": text}})) is tree.BadRequestError
+HOSTILE = (
+    "{'" * 5_000, '{"a":' * 5_000, "{'a': " + "\\" * 16_000, "'" * 16_000 + '{"a', "{\"'" * 5_000,
+    "litellm.BadRequestError: {'prompt': '" + "it\\'s a fox " * 1_400, "{'" + "\\'" * 8_000,
+    ("{'" + "\\'" * 1_500) * 5, "{\\\"" + "\\n" * 8_000, "{ " * 8_000, '{"' + '\\"' * 8_000,
+    "<Error><Code" + "<Code" * 3_200, "organization" * 400, "`'" * 8_000, "' " * 8_000,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(HOSTILE)))
+def test_hostile_texts_cost_no_time(number: int) -> None:
+    """Reads 16 KB of any text within 50 ms, also if the reply repeats it in many members."""
+    text = HOSTILE[number][: 16 * 1024]
+    members = dict.fromkeys(("message", "detail", "msg", "body", "cause", "raw"), text)
+    repeated = json.dumps({"error": members, "errors": [members] * 5}).encode()
+    for body in (text.encode(), json.dumps({"error": {"message": text}}).encode(), repeated):
+        spans: list[float] = []
+        while not spans or (spans[-1] >= 0.05 and len(spans) < 5):
+            start = time.thread_time()
+            # The rest of the work on a larger body is the search for secrets.
+            _ = read_error_body(body) if body is repeated else read(400, body)
+            spans.append(time.thread_time() - start)
+        assert spans[-1] < 0.05
 
 
 def test_a_quoted_prompt_is_no_error() -> None:
@@ -313,3 +331,122 @@ def test_money_of_wrapped_errors(flavor: Any, http_backend: str) -> None:
 def test_a_gateways_text_under_a_success_may_be_billed(code: str) -> None:
     """Counts text in place of an error object under 2xx as billed, whatever error it quotes."""
     assert read(200, {"error": f"upstream: {json.dumps(inner(code, 'no'))}"}).maybe_billed
+
+
+QUOTED: dict[str, dict[str, Any]] = {
+    "gateway": {
+        "message": "litellm.Timeout: gave up: {'error': {'code':'rate_limit_exceeded'}}",
+        "type": "t",
+    },
+    "prompt": {
+        "message": 'Invalid prompt \'poster: {"error": {"code": "rate_limit_exceeded"}}\'',
+        "type": "x",
+    },
+    "failure": {"message": "upstream: {'error': {'code': 'server_error', 'message': 'no'}}", "type": "x"},
+    "member": {"message": "no", "type": "x", "innererror": {"code": "rate_limit_exceeded"}},
+    "type": {"message": "upstream: {'error': {'type': 'content_filter', 'message': 'no'}}"},
+}
+
+
+@pytest.mark.parametrize("name", QUOTED)
+def test_an_error_within_a_success_is_not_free(name: str, http_backend: str, flavor: Any) -> None:
+    """Sends once, and counts the call as billed, if only an inner error under 200 could be repeated."""
+    found = read(200, {"error": QUOTED[name]})
+    assert found.maybe_billed
+    assert not isinstance(found, tree.RateLimitError | tree.ServerError)
+    with WireServer(reply(200, {"error": QUOTED[name]}), reply(200, answer())) as server:
+
+        async def make(images: Any) -> Any:
+            return (await asyncio.gather(images.create_image("a fox"), return_exceptions=True))[0]
+
+        def make_now(images: Any) -> Any:
+            with pytest.raises(imgkit.ApiError) as caught:
+                images.create_image("a fox")
+            return caught.value
+
+        work = make_now if flavor.flavor == "sync" else make
+        end = flavor.run(work, http_backend, base_url=server.base_url, api_key=KEY, retry=True)
+        assert (server.posts, end.maybe_billed) == (1, True)
+
+
+@pytest.mark.parametrize("status", [400, 403, 408, 500, 502, 503])
+@pytest.mark.parametrize("name", ["gateway", "prompt", "failure"])
+def test_a_quoted_error_repeats_nothing(name: str, status: int) -> None:
+    """Gives no class that is repeated, unless the status itself gives it."""
+    found = read(status, {"error": {**QUOTED[name], "type": "server_error"}})
+    assert not isinstance(found, tree.RateLimitError | tree.ServerError)
+    assert isinstance(found, tree.OutcomeUnknownError) == (status in (408, 500, 502, 503))
+
+
+ECHO = """Invalid prompt: '{"error": {"code": "insufficient_quota"}}' is too long"""
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "code"),
+    [
+        (400, {"message": ECHO, "code": "string_too_long"}, "BadRequestError", "string_too_long"),
+        (
+            400,
+            {
+                "message": 'Bad \'{"error": {"message": "rejected by our safety system"}}\'',
+                "code": "string_too_long",
+            },
+            "BadRequestError",
+            "string_too_long",
+        ),
+        (400, {"message": ECHO, "code": "unknown_parameter"}, "UnknownParameterError", "unknown_parameter"),
+        (
+            400,
+            {
+                "message": "Unknown parameter 'x: \"Your request was rejected by our safety system\"'",
+                "code": "unknown_parameter",
+            },
+            "UnknownParameterError",
+            "unknown_parameter",
+        ),
+        (
+            400,
+            {"message": "Prompt 'it's rejected by our safety system' is long", "code": None},
+            "BadRequestError",
+            None,
+        ),
+        (400, {"message": 'prompt "failed to download image" is too long'}, "BadRequestError", None),
+        (
+            400,
+            {"message": "Rejected by our safety system", "code": "unknown_parameter"},
+            "UnknownParameterError",
+            "unknown_parameter",
+        ),
+        (429, {"message": "slow", "type": "content_filter"}, "RateLimitError", None),
+    ],
+)
+def test_a_quoted_prompt_chooses_no_class(status: int, body: Any, kind: str, code: str | None) -> None:
+    """Trusts the code of the outer error before quotations of the request, and keeps the whole sentence."""
+    found = read(status, {"error": body})
+    assert (type(found).__name__, found.code) == (kind, code)
+    assert body["message"] in str(found)
+
+
+@pytest.mark.parametrize("spell", [json.dumps, repr, lambda body: json.dumps(json.dumps(body))])
+def test_the_text_behind_an_inner_error(spell: Any) -> None:
+    """Keeps the words in front of an inner error and behind it, in each spelling."""
+    said = spell(inner("x", 'It\'s "not" here.\n'))
+    for body in (
+        {"error": {"message": f"Upstream: {said}. Request abc failed"}},
+        {"detail": f"Upstream: {said}."},
+    ):
+        text = str(read(400, body))
+        assert 'Upstream: It\'s "not" here' in text
+        assert ("here. Request abc failed." in text) == ("error" in body)
+        assert "}" not in text
+
+
+def test_the_remedy_is_the_hint() -> None:
+    """Splits the message of each error for a reply into problem and remedy."""
+    for status, body in ((400, inner("x", "no")), (429, LIMIT), (400, REFUSAL), (502, b""), (404, b"<html>")):
+        found = read(status, body)
+        assert found.hint
+        assert str(found) == f"{found.problem} {found.hint}"
+    hint = refused(Head(200, {}), "Unsafe").hint
+    assert hint is not None
+    assert hint.startswith("Rephrase")
