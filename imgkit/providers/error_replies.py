@@ -225,7 +225,7 @@ def refused(
     Example:
         >>> error = refused(Head(200, {}), "Unsafe content", stage="output")
         >>> error.stage, error.problem
-        ('output', 'HTTP 200 OK: the provider refused the content: Unsafe content. Rephrase ...
+        ('output', 'HTTP 200 OK: the provider refused the content: Unsafe content.')
     """
     safe_code = _scrub_code(code, secrets)
     marks = f"{f', code {safe_code}' if safe_code else ''}{_format_request_id(head)}"
