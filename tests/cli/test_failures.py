@@ -49,7 +49,7 @@ def run_captured(capfd: pytest.CaptureFixture[str], *args: str) -> tuple[int, st
 
 
 @pytest.mark.parametrize(("fault", "code", "words"), [
-    ("401", 3, "Check the API key"), ("403", 3, "Verify the organisation"),
+    ("401", 3, "Check the API key"), ("403", 3, "Verify the organization"),
     ("429", 4, "wait 1 s"), ("insufficient_quota", 4, "Add credit"),
     ("moderation_blocked", 5, "Rephrase the prompt"),
     ("400", 6, "HTTP 400"), ("404", 6, "HTTP 404"), ("empty_result", 6, "without images"),
