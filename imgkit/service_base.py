@@ -105,7 +105,7 @@ model='gpt-image-2')
             reuse_connections: keep connections open between paid requests. It saves a handshake. If an
                 idle connection dies at that moment, the outcome of a request is unknown.
             allow_insecure: send a key over plain http to another machine.
-            max_in_flight: most requests at once on a backend that needs a thread for each.
+            max_in_flight: most requests at once on a backend that needs a thread for each, up to 100,000.
             retry: repeat attempts that were not sent, that the API refused for now, or that it reports
                 as its own failure; never one that may be billed. False disables it; a `RetryPlugin`
                 brings its own settings. Downloads of results are free, so imgkit always repeats them.

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 import imgkit
+from imgkit.backends.requests import _Adapter
 from imgkit.core.core import Core
+from imgkit.wire.messages import BackendOptions
 from tests.support.pictures import answer
 from tests.support.wire_server import WireServer, reply
 
@@ -281,6 +283,21 @@ WRONG: dict[str, Any] = {
     "api_key": "sk-\nCANARY-000000",
     "project": "",
 }
+
+
+def test_many_requests_at_once() -> None:
+    """Refuses more than 100,000 requests at once; a pool of connections stays smaller still."""
+    assert build_core(max_in_flight=100_000).options.max_in_flight == 100_000
+    for given, kept in ((100_000, 1024), (7, 7)):
+        pool = _Adapter(BackendOptions(max_in_flight=given)).poolmanager.connection_from_url(
+            "http://x.example"
+        )
+        assert pool.pool is not None
+        assert pool.pool.maxsize == kept
+    with pytest.raises(
+        imgkit.ConfigurationError, match="max_in_flight must be .* from 1 to 100000, not 1000"
+    ):
+        build_core(max_in_flight=10**7)
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -188,6 +188,9 @@ class _RequestsReply:
         self._raw.release_conn()
 
 
+MAX_IDLE_CONNECTIONS = 1024
+"""Largest number of connections that a pool keeps."""
+
 _abandoned_adapters: list[object] = []
 """Adapters of the parent process, kept alive so that a forked child does not close their connections."""
 
@@ -197,9 +200,9 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
     def __init__(self, options: BackendOptions) -> None:
         self._ca = options.ca
-        super().__init__(
-            pool_connections=8, pool_maxsize=options.max_in_flight, max_retries=Retry(0, read=False)
-        )
+        # urllib3 fills a queue of this size for each host. Connections beyond it are closed after use.
+        idle = min(options.max_in_flight, MAX_IDLE_CONNECTIONS)
+        super().__init__(pool_connections=8, pool_maxsize=idle, max_retries=Retry(0, read=False))
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)

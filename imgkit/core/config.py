@@ -123,12 +123,13 @@ def parse_limits(config: ServiceConfig) -> Limits:
     return Limits(**given)
 
 
-def check_count(name: str, value: object) -> int:
-    """Return a whole number from 1 on. Raises `ConfigurationError` for anything else."""
+def check_count(name: str, value: object, limit: int | None = None) -> int:
+    """Return a whole number from 1 to `limit`. Raises `ConfigurationError` for anything else."""
     number = to_integer(value)
-    if number is None or number < 1:
+    if number is None or number < 1 or (limit is not None and number > limit):
+        span = "from 1 on" if limit is None else f"from 1 to {limit}"
         raise ConfigurationError(
-            f"{name} must be a whole number from 1 on, not {show_value(value)}.", field=name
+            f"{name} must be a whole number {span}, not {show_value(value)}.", field=name
         )
     return number
 

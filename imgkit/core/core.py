@@ -36,6 +36,8 @@ from imgkit.wire.plain_values import class_name, describe_failure, to_text, type
 
 DEFAULT_BACKEND = "offline"
 DEFAULT_PROVIDER = "openai"
+MAX_IN_FLIGHT = 100_000
+"""Largest number of requests at once that a service accepts."""
 
 
 class Setup(NamedTuple):
@@ -169,7 +171,7 @@ def build_core(
         proxy=resolve_proxy(config, target.base_url) if spec.reaches_network else None,
         ca=config.ca,
         reuse_connections=config.reuse_connections,
-        max_in_flight=check_count("max_in_flight", config.max_in_flight),
+        max_in_flight=check_count("max_in_flight", config.max_in_flight, MAX_IN_FLIGHT),
         client_options=client_options,
     )
     return Core(
