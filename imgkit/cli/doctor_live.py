@@ -16,8 +16,6 @@ from imgkit.core.probe import ListedModel, Probe
 from imgkit.errors import (
     ImgkitError,
     NotFoundError,
-    NotSentError,
-    OutcomeUnknownError,
     QuotaExceededError,
     RateLimitError,
 )
@@ -64,12 +62,7 @@ def check_api(given: Mapping[str, Any], api_key_file: str | None) -> Iterator[Fi
 
 
 def _explain_failure(request: str, error: ImgkitError) -> Finding:
-    """Return the meaning of a failure, without the warning about billing: the request is free."""
-    if isinstance(error, OutcomeUnknownError) and not isinstance(error, NotSentError):
-        cause = f"HTTP {error.status} from a gateway" if error.status else "No complete reply in time"
-        return Finding(
-            "wrong", f"live: {request}: {cause}. Check base URL, proxy and network; the request was free."
-        )
+    """Return the meaning of a failure."""
     if isinstance(error, RateLimitError) and not isinstance(error, QuotaExceededError):
         return Finding("note", f"live: {request}: {format_error(error)}")
     if isinstance(error, NotFoundError):

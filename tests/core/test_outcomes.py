@@ -170,3 +170,25 @@ def test_parts_go_on_after_an_outage(flavor: Any, http_backend: str, monkeypatch
         assert len(response) == 30
         assert server.posts == 5
     assert response.errors == ()
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        (reply(502, b"<html>"), imgkit.ServerError),
+        (reply(408, {"error": {"message": "late"}}), imgkit.ApiError),
+        (drop, imgkit.TransportError),
+        (reply(200, b"hm"), imgkit.UnreadableReplyError),
+    ],
+)
+def test_a_list_of_models_is_free(
+    flavor: Any, http_backend: str, script: Any, kind: type[imgkit.ImgkitError]
+) -> None:
+    """No failure of the list of models may have cost money, and the message does not say so."""
+    with WireServer(script) as server:
+        probe = flavor.run(lambda service: service.probe(), http_backend, base_url=server.base_url)
+        with pytest.raises(kind) as caught:
+            flavor.run(lambda service: service.list_models(), http_backend, base_url=server.base_url)
+    assert type(caught.value) is type(probe.problem) is kind
+    assert not caught.value.maybe_billed
+    assert "billed an image" not in str(caught.value)
