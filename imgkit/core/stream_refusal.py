@@ -8,7 +8,7 @@ from collections.abc import Callable
 from imgkit.core.context import CallContext
 from imgkit.core.send import ReplyReader, send_with_retries
 from imgkit.core.stream_collector import StreamCollector
-from imgkit.errors import ApiError, ImgkitError, InvalidImageError, ModerationBlockedError
+from imgkit.errors import ApiError, BadRequestError, ImgkitError, UnknownParameterError
 from imgkit.runtime.flow import Flow
 from imgkit.wire.messages import Head, HttpRequest
 
@@ -37,7 +37,7 @@ def send_stream(
     try:
         return (yield from send_with_retries(context, request, read)).head
     except ApiError as error:
-        if context.emitted or not _refuses_stream(error):
+        if context.emitted or error.maybe_billed or not _refuses_stream(error):
             raise
         refusal = str(error)[:300]
     collector.warn(f"The server refuses to stream, so imgkit asked again without a stream ({refusal})")
@@ -49,11 +49,14 @@ def send_stream(
 
 
 def _refuses_stream(error: ApiError) -> bool:
-    """Return whether an error proves that the server made nothing, because it does not stream."""
-    if isinstance(error, ModerationBlockedError | InvalidImageError) and error.status != 415:
+    """Return whether an error proves that the server made nothing, because it does not stream.
+
+    The reply's code outranks the status: a code with a meaning of its own never refuses a stream.
+    """
+    if type(error) not in (ApiError, BadRequestError, UnknownParameterError):
         return False
-    if error.status in (406, 415):
+    if error.status in (406, 415) and not isinstance(error, UnknownParameterError):
         return True
-    if error.status not in (400, 422):
+    if error.status not in (400, 406, 415, 422):
         return False
     return _STREAM_WORDS.search(str(error) if error.param is None else error.param) is not None
