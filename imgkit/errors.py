@@ -301,7 +301,7 @@ class ApiError(ImgkitError, ReceivedReply):
         status: HTTP status.
         code, type, param: the fields of the API's error, None where it did not set them.
         body: the first 16 KiB of the reply, without secrets and images.
-        request_id, spool_path, images: see `ReceivedReply`. Only a stream has the last two.
+        request_id, spool_path, images: see `ReceivedReply`. Only a stream has a spool_path.
         retry_after_s: seconds to wait as the server asked, None where it did not ask.
         should_retry: the server's ``x-should-retry`` header, None without that header.
         maybe_billed: True where ``images`` arrived before the error.
@@ -468,7 +468,7 @@ class UnreadableReplyError(ImgkitError, ReceivedReply):
     """A success reply without a readable image; it may have been billed.
 
     Attributes:
-        maybe_billed: always True.
+        maybe_billed: True, except after a request that is free, such as one for the list of models.
         request_id, spool_path, images: see `ReceivedReply`.
         body: the received bytes, which may contain a paid image.
     """

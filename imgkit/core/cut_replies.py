@@ -1,4 +1,4 @@
-"""Find the images in a reply whose JSON is cut or damaged: they are paid for."""
+"""Find the images in a reply that is cut, damaged or an error: they are paid for."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from imgkit.errors import ImgkitError, ReceivedReply, UnreadableReplyError
+from imgkit.errors import ApiError, ImgkitError, OutcomeUnknownError, ReceivedReply, UnreadableReplyError
 from imgkit.images.image import Image
 from imgkit.images.sniff import is_complete_bytes, sniff
 from imgkit.providers.base import DecodedImages
+from imgkit.providers.unusual_replies import iterate_texts
 from imgkit.wire.base64_stream import Base64Decoder
 from imgkit.wire.json_body import PLACEHOLDER, JsonReply
-from imgkit.wire.json_values import mend_json
+from imgkit.wire.json_values import mend_json, parse_json
 
 _STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)("?)', re.DOTALL)
 """A JSON string. Only the last string of a text may lack its closing quote."""
@@ -22,6 +23,9 @@ _MARK = re.compile(re.escape(PLACEHOLDER.encode()) + rb"(\d{1,9})")
 _DATA_URL = re.compile(rb"data:[^,]{0,200};base64,")
 _SHORTEST = 16
 """No image has a shorter text."""
+
+_ECHOES = frozenset({"detail", "details", "messages"})
+"""Members of an error reply that repeat the request."""
 
 T = TypeVar("T")
 
@@ -113,3 +117,43 @@ def attach_whole_images(error: ReceivedReply, text: bytes) -> None:
     if not error.images:
         whole = filter(is_complete_bytes, find_images(text, {}))
         error.images = tuple(Image.from_bytes(data, index=index) for index, data in enumerate(whole))
+
+
+def attach_images_of_failure(error: ImgkitError, results: list[bytes | str]) -> None:
+    """Mark the error of a reply that has results as billed, and give it the whole images.
+
+    Args:
+        error: the error; only an `ApiError` or `OutcomeUnknownError` can have images.
+        results: as `find_results` returns them.
+    """
+    if not results or not isinstance(error, ApiError | OutcomeUnknownError):
+        return
+    whole = [data for data in results if isinstance(data, bytes) and is_complete_bytes(data)]
+    error.images = tuple(Image.from_bytes(data, index=index) for index, data in enumerate(whole))
+    error.maybe_billed = True
+    error.should_retry = False
+    place = "error.images has the images" if whole else "error.body has the beginning of the reply"
+    error.add_note(f"The error reply has results, so the call may have been billed. {place}.")
+
+
+def find_results(body: bytes) -> list[bytes | str]:
+    """Return the images in an error reply, and the URLs in its ``data``; images of the request are left out.
+
+    >>> find_results(b'{"data": [{"url": "https://cdn.example/fox.png"}], "error": {"message": "no"}}')
+    ['https://cdn.example/fox.png']
+    """
+    try:
+        reply = parse_json(body)
+    except ValueError:
+        return list(find_images(body, {}))
+    if not isinstance(reply, dict):
+        return []
+    results: list[bytes | str] = []
+    for name, text, _ in iterate_texts({key: reply[key] for key in reply if key not in _ECHOES}):
+        if not isinstance(text, str):
+            continue
+        if data := _decode_image(text.encode("utf-8", "replace")):
+            results.append(data)
+        elif name == "data" and text[:8].lower().startswith(("http://", "https://")):
+            results.append(text)
+    return results

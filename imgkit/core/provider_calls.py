@@ -12,6 +12,7 @@ from imgkit.errors import (
     ImgkitError,
     OutcomeUnknownError,
     PluginError,
+    ServerError,
     StreamError,
     UnreadableReplyError,
 )
@@ -135,10 +136,12 @@ def check_decoded(result: object, *, is_event: bool = False) -> None:
 def to_reply_error(core: Core, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
     """Return the error for a reply outside 2xx: a 5xx is free only by the provider's rule.
 
-    If a method of the provider fails, the rule of imgkit's own dialects chooses the class, and no 5xx is
-    free.
+    A reply with images is never free, whatever its status and code; the error has them. If a method of the
+    provider fails, the rule of imgkit's own dialects chooses the class, and no 5xx is free.
     """
-    provider = core.provider
+    from imgkit.core.cut_replies import attach_images_of_failure, find_results  # only failures need it
+
+    provider, results = core.provider, find_results(body)
     try:
         error = provider.error(head, body, secrets)
         if not isinstance(error, ImgkitError):
@@ -146,6 +149,8 @@ def to_reply_error(core: Core, head: Head, body: bytes, secrets: tuple[Secret, .
         # A provider of another base class may lack the rule.
         rule = getattr(provider, "failure_is_free", None)
         is_free = head.status < 500 or error.maybe_billed or (rule is not None and rule(head, body))
+        if results and isinstance(error, ServerError) and error.status >= 500:
+            is_free = False
         note = ""
     except Exception as bug:
         is_free, note = False, f"{_name_provider(core)} failed to read this reply ({describe_error(bug)})."
@@ -155,6 +160,7 @@ def to_reply_error(core: Core, head: Head, body: bytes, secrets: tuple[Secret, .
         error = error_from_reply(head, body, secrets, is_free=False)
     if note:
         error.add_note(note)
+    attach_images_of_failure(error, results)
     keep_body(error, body, secrets)
     return error
 

@@ -25,6 +25,7 @@ from imgkit.errors import (
     OutcomeUnknownError,
     QuotaExceededError,
     RateLimitError,
+    ReceivedReply,
     ServerError,
     UnreadableReplyError,
 )
@@ -155,8 +156,10 @@ def classify_failure(error: ImgkitError) -> FailureKind | None:
     """Return the kind of a failed attempt, None for a failure that no plugin may retry.
 
     A `ServerError` is free by the provider's rule (see `to_reply_error`). The server's
-    ``x-should-retry: true`` marks a 408, 409 or 5xx as its own failure.
+    ``x-should-retry: true`` marks a 408, 409 or 5xx as its own failure. Paid images are never bought again.
     """
+    if error.maybe_billed and isinstance(error, ReceivedReply) and error.images:
+        return None
     if isinstance(error, NotSentError):
         return "unsent"
     if isinstance(error, RateLimitError):

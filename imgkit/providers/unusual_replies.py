@@ -111,7 +111,7 @@ def find_images(
     images: list[DecodedImage] = []
     names: dict[str, None] = {}
     seen: set[object] = set()
-    for name, value, is_place in _iterate_texts(reply):
+    for name, value, is_place in iterate_texts(reply):
         content = _read_image(value, target, takes_urls=is_place)
         key = content.get("url") or content.get("data") or id(value)
         if content and key not in seen:
@@ -121,7 +121,7 @@ def find_images(
     return images, list(names)
 
 
-def _iterate_texts(reply: Mapping[str, Any]) -> Iterator[tuple[str, str | DivertedImage, bool]]:
+def iterate_texts(reply: Mapping[str, Any]) -> Iterator[tuple[str, str | DivertedImage, bool]]:
     """Yield the top-level member of each text or image, the value, and whether URLs of images stand there."""
     waiting: list[tuple[str, Any, bool, int]] = [
         (name, value, name in IMAGE_KEYS, 1) for name, value in reply.items() if name not in SKIPPED_KEYS

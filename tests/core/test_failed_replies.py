@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 from collections.abc import Callable
@@ -14,10 +15,11 @@ from imgkit.core.operations import OperationFlows
 from imgkit.providers import BaseProvider, Head, OpenAIProvider
 from imgkit.runtime.flow import EffectFailed, ReadChunk, SendRequest, Sleep, advance
 from tests.conftest import ServiceRunner
-from tests.support.pictures import answer, picture
+from tests.support.pictures import answer, encoded, picture
 from tests.support.wire_server import Script, WireServer, reply
 
 OWN = {"error": {"message": "The server had an error.", "type": "server_error", "code": "server_error"}}
+IMAGE = encoded()
 PAGE = b"<html><body><h1>Gateway</h1></body></html>"
 GATEWAYS: list[tuple[int, Any]] = [
     (500, {"statusCode": 500, "message": "Internal server error"}),
@@ -135,6 +137,55 @@ def test_own_errors_are_sent_again(
         flavor.run(operation, http_backend, base_url=server.base_url, retry=True, plugins=[budget])
     assert server.posts == 3
     assert budget.unpriced == 0
+
+
+WITH_IMAGE = [
+    (500, OWN["error"]),
+    (502, OWN["error"]),
+    (409, {"message": "busy", "code": "conflict"}),
+    (429, {"message": "slow", "code": "rate_limit_exceeded"}),
+    (415, {"message": "no"}),
+    (400, {"message": "stream of errors", "code": "moderation_blocked"}),
+]
+
+
+@pytest.mark.parametrize("operation", [create_image, stream_image], ids=lambda operation: operation.__name__)
+def test_images_in_an_error_reply_are_kept(
+    flavor: ServiceRunner, http_backend: str, operation: Callable[[Any], Any]
+) -> None:
+    """Sends once, counts as spent, and hands out the image of an error reply, whatever it says."""
+    budget = imgkit.Budget(100, allow_unknown=True)
+    scripts = [
+        reply(status, {**answer(), "error": error}, retry_after_ms="1", x_should_retry="true")
+        for status, error in WITH_IMAGE
+    ]
+    retry = imgkit.RetryPlugin(on_unknown="retry-once", chance=lambda: 0.0)
+    ends, posts = run_calls(flavor, http_backend, operation, scripts, plugins=[budget], retry=retry)
+    assert posts == len(ends) == budget.unpriced == len(WITH_IMAGE)
+    for end in ends:
+        assert end.maybe_billed
+        assert [len(image.data) for image in end.images] == [len(base64.b64decode(IMAGE))]
+        assert b'"error"' in end.body
+        assert "error.images has the images" in end.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "posts", "is_billed"),
+    [
+        ({**OWN, "data": [{"url": "https://cdn.example/fox.png"}]}, 1, True),
+        ({**OWN, "detail": [{"input": f"data:image/png;base64,{IMAGE}"}]}, 3, False),
+        ({"error": {**OWN["error"], "input": IMAGE}}, 3, False),
+        ({**OWN, "data": [{"url": "see the manual"}]}, 3, False),
+    ],
+)
+def test_results_are_told_from_the_request(body: Any, posts: int, is_billed: bool) -> None:
+    """A URL in data is a result; an image that the reply repeats from the request is none."""
+    retry = imgkit.RetryPlugin(chance=lambda: 0.0)
+    with WireServer(reply(500, body, retry_after_ms="1")) as server:
+        with imgkit.ImageService("requests", base_url=server.base_url, retry=retry) as service:
+            with pytest.raises(imgkit.ImgkitError) as caught:
+                service.create_image("a fox")
+    assert (server.posts, caught.value.maybe_billed) == (posts, is_billed)
 
 
 class FrankProvider(OpenAIProvider):
