@@ -18,6 +18,7 @@ from imgkit.core.interception import needs_credentials
 from imgkit.core.provider_calls import call_decode, check_decoded, guard_decode, to_reply_error
 from imgkit.core.sent_secrets import clean_images, collect_secrets, refuse_secrets_in_texts
 from imgkit.errors import (
+    ApiError,
     ConflictError,
     EmptyResultError,
     ImgkitError,
@@ -25,7 +26,6 @@ from imgkit.errors import (
     OutcomeUnknownError,
     QuotaExceededError,
     RateLimitError,
-    ReceivedReply,
     ServerError,
     UnreadableReplyError,
 )
@@ -156,9 +156,9 @@ def classify_failure(error: ImgkitError) -> FailureKind | None:
     """Return the kind of a failed attempt, None for a failure that no plugin may retry.
 
     A `ServerError` is free by the provider's rule (see `to_reply_error`). The server's
-    ``x-should-retry: true`` marks a 408, 409 or 5xx as its own failure. Paid images are never bought again.
+    ``x-should-retry: true`` marks a 408, 409 or 5xx as its own failure. A reply with images is final.
     """
-    if error.maybe_billed and isinstance(error, ReceivedReply) and error.images:
+    if isinstance(error, ApiError | OutcomeUnknownError) and error.status and error.images:
         return None
     if isinstance(error, NotSentError):
         return "unsent"
