@@ -54,6 +54,8 @@ _EXPORTS = {
         "ImgkitError",
         "InvalidImageError",
         "InvalidRequestError",
+        "JobFailedError",
+        "JobPendingError",
         "LinkExpiredError",
         "MissingKeyError",
         "MissingModelError",
@@ -85,6 +87,7 @@ _EXPORTS = {
     ),
     "imgkit.images.image": ("Image",),
     "imgkit.images.references": ("ImageReference",),
+    "imgkit.jobs.job": ("Job",),
     "imgkit.models": (
         "Attempt",
         "Completed",

@@ -33,6 +33,8 @@ from imgkit.errors import FixtureMissingError as FixtureMissingError
 from imgkit.errors import ImgkitError as ImgkitError
 from imgkit.errors import InvalidImageError as InvalidImageError
 from imgkit.errors import InvalidRequestError as InvalidRequestError
+from imgkit.errors import JobFailedError as JobFailedError
+from imgkit.errors import JobPendingError as JobPendingError
 from imgkit.errors import LinkExpiredError as LinkExpiredError
 from imgkit.errors import MissingKeyError as MissingKeyError
 from imgkit.errors import MissingModelError as MissingModelError
@@ -63,6 +65,7 @@ from imgkit.errors import UnreadableReplyError as UnreadableReplyError
 from imgkit.errors import UnsupportedMediaTypeError as UnsupportedMediaTypeError
 from imgkit.images.image import Image as Image
 from imgkit.images.references import ImageReference as ImageReference
+from imgkit.jobs.job import Job as Job
 from imgkit.models import Attempt as Attempt
 from imgkit.models import Completed as Completed
 from imgkit.models import Cost as Cost

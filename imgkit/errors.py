@@ -32,6 +32,7 @@
     │   ├── RateLimitError            429 (retry_after_s)
     │   │   └── QuotaExceededError    no credit: waiting does not help
     │   │       └── BillingLimitError    the account's spending cap is reached
+    │   ├── JobFailedError            an accepted job has failed (maybe_billed)
     │   ├── RedirectRefusedError      3xx: API calls follow no redirect
     │   └── ServerError               5xx that the API itself reported
     ├── BudgetExceededError           your own budget has no room (limit, spent, …); nothing was sent
@@ -40,6 +41,7 @@
     ├── UnreadableReplyError          a success reply without a readable image (body)
     ├── EmptyResultError              a success reply without images (body, job_id, job_url)
     ├── StreamError                   a stream ended early or was misused (images, maybe_billed)
+    ├── JobPendingError               the provider still works on it (jobs): collect it, do not repeat it
     ├── DownloadError                 a result URL could not be fetched
     │   ├── DownloadBlockedError      refused before a byte was sent: scheme, address, origin
     │   └── LinkExpiredError          the server no longer serves the URL
@@ -86,6 +88,17 @@ class ReceivedResponse(Protocol):
     @property
     def images(self) -> Sequence[ReceivedImage]:
         """All images of the response."""
+
+
+class PendingJob(Protocol):
+    """A job that an error names; `imgkit.Job` implements it."""
+
+    @property
+    def id(self) -> str:
+        """Imgkit's own id of the job."""
+
+    def to_json(self) -> str:
+        """Return the job as JSON, from which any process can collect it."""
 
 
 class ReceivedReply:
@@ -551,6 +564,25 @@ class StreamError(ImgkitError, ReceivedReply):
         self.maybe_billed = maybe_billed
         self.images = images
         self.request_id = request_id
+
+
+class JobPendingError(ImgkitError):
+    """The call ended before the work that the provider has accepted. Nothing is lost: collect it later.
+
+    Attributes:
+        maybe_billed: always True.
+        jobs: the `imgkit.Job` of each pending request; `imgkit.ImageService.resume` takes the error itself.
+    """
+
+    maybe_billed = True
+
+    def __init__(self, message: str, *, jobs: tuple[PendingJob, ...] = (), hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.jobs = jobs
+
+
+class JobFailedError(ApiError):
+    """The provider reports that a job has failed; ``maybe_billed`` tells whether it may cost."""
 
 
 class DownloadError(ImgkitError):

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Executor, ThreadPoolExecutor
 
+    from imgkit.core.context import SaveTo
     from imgkit.core.probe import ListedModel, Probe
+    from imgkit.jobs.job import Job
     from imgkit.runtime.async_driver import AsyncDriver
 
 T = TypeVar("T")
@@ -91,6 +93,63 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image]):
         from imgkit.core.probe import probe_host
 
         return self._run_flow(probe_host(self._core), None)
+
+    def resume(
+        self, jobs: object, *, save_to: SaveTo = None, timeout_s: float | None = None
+    ) -> ImagesResponse:
+        """Collect the images of pending jobs, and deliver them as their call would have. Polls are free.
+
+        ::
+
+            try:
+                response = images.create_image("a red fox", save_to="fox.png", timeout_s=60)
+            except JobPendingError as error:
+                response = images.resume(error)  # any process can do so, later
+
+        Args:
+            jobs: a `Job`, a `JobPendingError`, a response whose ``errors`` have one, or a list of them.
+            save_to: where to save the images, None for the place that the call named.
+            timeout_s: seconds that this may take, None for the service's limit.
+
+        Returns:
+            The images. Those of a response that is given come first.
+
+        Raises:
+            InvalidRequestError: there is no job, or another provider, host or process has it.
+            JobPendingError: the jobs are still running.
+            ImgkitError: a job has failed.
+        """
+        from imgkit.core.resume import resume_jobs
+
+        return self._run_flow(resume_jobs(self._core, jobs, save_to, timeout_s), timeout_s)
+
+    def cancel_job(self, job: Job, *, timeout_s: float | None = None) -> ImagesResponse | None:
+        """Cancel a job, or collect its images if it is too late.
+
+        Args:
+            job: the job.
+            timeout_s: seconds that this may take, None for the service's limit.
+
+        Returns:
+            The images, None for a cancelled job.
+
+        Raises:
+            InvalidRequestError: the provider cancels no jobs, or another provider has the job.
+            JobPendingError: the job is still running.
+        """
+        from imgkit.core.resume import cancel_job
+
+        return self._run_flow(cancel_job(self._core, job, timeout_s), timeout_s)
+
+    def list_jobs(self) -> tuple[Job, ...]:
+        """Return the pending jobs in the state folder that this service can collect, soonest expiry first.
+
+        Raises:
+            ConfigurationError: the service has no state folder, or it cannot be read.
+        """
+        from imgkit.core.resume import list_jobs
+
+        return self._run_flow(list_jobs(self._core), None)
 
     def close(self) -> None:
         """Close all connections. Idempotent. The service cannot be used afterwards."""
@@ -199,6 +258,26 @@ class AsyncImageService(ServiceBase["PendingCall[ImagesResponse]", AsyncImageStr
         from imgkit.core.probe import probe_host
 
         return await self._run_in_task(probe_host(self._core), None)
+
+    async def resume(
+        self, jobs: object, *, save_to: SaveTo = None, timeout_s: float | None = None
+    ) -> ImagesResponse:
+        """Collect the images of pending jobs; see `ImageService.resume`."""
+        from imgkit.core.resume import resume_jobs
+
+        return await self._run_in_task(resume_jobs(self._core, jobs, save_to, timeout_s), timeout_s)
+
+    async def cancel_job(self, job: Job, *, timeout_s: float | None = None) -> ImagesResponse | None:
+        """Cancel a job; see `ImageService.cancel_job`."""
+        from imgkit.core.resume import cancel_job
+
+        return await self._run_in_task(cancel_job(self._core, job, timeout_s), timeout_s)
+
+    async def list_jobs(self) -> tuple[Job, ...]:
+        """Return the pending jobs in the state folder; see `ImageService.list_jobs`."""
+        from imgkit.core.resume import list_jobs
+
+        return await self._run_in_task(list_jobs(self._core), None)
 
     async def close(self) -> None:
         """Close all connections. Idempotent. The service cannot be used afterwards.

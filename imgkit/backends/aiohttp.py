@@ -103,7 +103,7 @@ class AiohttpBackend:
                 request.method,
                 _to_raw_url(request),
                 headers=headers,
-                data=_to_payload(request.body) if request.method == "POST" else None,
+                data=_to_payload(request.body) if request.sends_body else None,
                 allow_redirects=False,
                 proxy=None if request.public_peer_only else self._options.proxy,
                 timeout=_build_timeout(transfer.connect_timeout_s(), transfer.read_timeout_s),

@@ -133,7 +133,7 @@ class PlainHttpBackend:
         if self._options.proxy and is_forwarded:
             target = request.url.partition("#")[0]
             headers |= proxy_authorization(self._options.proxy)
-        body = whole_or_blocks(request.body) if request.method == "POST" else None
+        body = whole_or_blocks(request.body) if request.sends_body else None
         connection.sock.settimeout(SEND_GAP_S)
         try:
             connection.request(request.method, target, body, headers)

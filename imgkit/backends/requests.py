@@ -93,7 +93,7 @@ class RequestsBackend:
         prepared.url = request.url
         prepared.headers = cast(Any, self._build_headers(request))
         # requests sends an iterable with a length block by block, but its stubs do not say so.
-        prepared.body = cast(Any, whole_or_blocks(request.body)) if request.method == "POST" else None
+        prepared.body = cast(Any, whole_or_blocks(request.body)) if request.sends_body else None
         proxy = None if request.public_peer_only else self._options.proxy
         # A proxy gets the whole URL, unless TLS tunnels through it.
         is_forwarded = proxy is not None and request.url[:5].lower() == "http:"

@@ -24,6 +24,9 @@ FILE = "budget.sqlite"
 LOCK_TIMEOUT_S = 30.0
 """Seconds to wait for another process that writes. A change takes milliseconds."""
 
+_JOB_OWNER = "job:"
+"""Begins the owner of a reservation that a job carries: no process owns it."""
+
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS totals (
         one INTEGER PRIMARY KEY CHECK (one = 1), spent INTEGER NOT NULL, unknown INTEGER NOT NULL,
@@ -97,6 +100,26 @@ class BudgetStore:
                 (self._owner_name(), amount, priced),
             )
             return int(cursor.lastrowid or 0)
+
+    def defer(self, number: int, job_id: str) -> None:
+        """Hand a reservation from this process to a job, which another process may end.
+
+        Args:
+            number: number of the reservation.
+            job_id: id of the job.
+        """
+        with self._transaction() as tables:
+            tables.execute(
+                "UPDATE reservations SET owner = ? WHERE number = ?", (_JOB_OWNER + job_id, number)
+            )
+
+    def find_deferred(self, job_id: str) -> int | None:
+        """Return the number of the reservation that a job carries, None for none."""
+        with self._transaction() as tables:
+            row = tables.execute(
+                "SELECT number FROM reservations WHERE owner = ?", (_JOB_OWNER + job_id,)
+            ).fetchone()
+            return None if row is None else int(row[0])
 
     def end(self, number: int, cost: int | None) -> None:
         """End a reservation.
@@ -173,7 +196,10 @@ class BudgetStore:
     def _expire_dead_owners(self, tables: sqlite3.Connection) -> Totals:
         """Count the reservations of dead processes as spent, and return the totals."""
         own = self._owner[1] if self._owner and self._owner[0] == os.getpid() else ""
-        others = tables.execute("SELECT DISTINCT owner FROM reservations WHERE owner != ?", (own,))
+        others = tables.execute(
+            "SELECT DISTINCT owner FROM reservations WHERE owner != ? AND substr(owner, 1, 4) != ?",
+            (own, _JOB_OWNER),
+        )
         for owner in others.fetchall():
             if self._folder is None:
                 continue  # the memory of a forked child has a copy of its parent's reservations

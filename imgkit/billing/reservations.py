@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Self, TypeVar, TypeVarTuple
 
-from imgkit.errors import ImgkitError
+from imgkit.errors import ImgkitError, JobPendingError
 from imgkit.plugins.table import PluginSource, call_plugin
 from imgkit.wire.secret_filter import NO_SECRETS, SecretFilter
 
@@ -39,6 +39,7 @@ class ReservationGroup:
         self.sent = False
         self.problems: list[str] = []
         self._open: list[tuple[PluginSource, Reservation]] = []
+        self._is_deferred = False
         self._has_images = False
         self._filter: SpoolFilter | None = None
         self._process: int | None = None  # a forked child ends nothing for its parent
@@ -79,6 +80,54 @@ class ReservationGroup:
             group.close()
             raise
         return group
+
+    @classmethod
+    def adopt(cls, ledgers: Iterable[Resource[Ledger]], job_id: str) -> Self:
+        """Return the reservations that a job of this or another process carries.
+
+        Args:
+            ledgers: the ledgers of the service.
+            job_id: id of the job.
+        """
+        from imgkit.plugins.protocols import JobLedger  # only jobs need it
+
+        group = cls()
+        group._process = os.getpid()
+        group.sent = group._is_deferred = True
+        for ledger in ledgers:
+            if isinstance(ledger.thing, JobLedger):
+                found = group._call_ledger(ledger.origin, ledger.thing.find_deferred, job_id)
+                if found is not None:
+                    group._open.append((ledger.origin, found))
+        return group
+
+    def defer(self, job_id: str) -> None:
+        """Let the reservations outlive the process with an accepted job, where a ledger can do so.
+
+        The others count as for a call that ended: the job's record has all that they kept.
+        """
+        from imgkit.plugins.protocols import DeferrableReservation  # only jobs need it
+
+        self._is_deferred = True
+        still_open: list[tuple[PluginSource, Reservation]] = []
+        for source, reservation in self._open:
+            if isinstance(reservation, DeferrableReservation):
+                self._call_ledger(source, reservation.defer, job_id)
+                still_open.append((source, reservation))
+            elif reservation.spools:
+                self._call_ledger(source, reservation.settle, None)
+            else:
+                still_open.append((source, reservation))
+        self._open = still_open
+
+    def leave(self) -> None:
+        """Leave deferred reservations to their job; another process settles them."""
+        from imgkit.plugins.protocols import DeferrableReservation  # only jobs need it
+
+        error = JobPendingError("The job of this call is pending.")
+        for source, reservation in self._take():
+            if not isinstance(reservation, DeferrableReservation):
+                self._call_ledger(source, _keep_reply, reservation, error, None)
 
     def begin(self, head: Head, secrets: SecretFilter = NO_SECRETS) -> None:
         """Record that a 2xx reply begins to arrive.
@@ -141,7 +190,9 @@ class ReservationGroup:
 
     def abort(self, error: BaseException) -> None:
         """End the reservations of an interrupted call. Quick; does nothing after another end."""
-        if self.sent:
+        if self._is_deferred:
+            self.leave()
+        elif self.sent:
             self.keep(error)
         else:
             self.close()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from imgkit.cache.flights import Flight, join_flight
 from imgkit.core.cache_entries import from_entry, from_failure, is_whole, to_entry, to_failure
@@ -32,10 +33,14 @@ from imgkit.plugins.events import CacheHit
 from imgkit.plugins.protocols import Busy, CacheStore, Entry, Hit, Lease
 from imgkit.plugins.resources import Resource
 from imgkit.providers.base import DecodedImages
+from imgkit.providers.job_base import JobProvider
 from imgkit.redact import SENSITIVE_HEADERS
 from imgkit.runtime.flow import Flow, run_blocking, sleep
 from imgkit.wire.messages import HttpRequest, hash_body
 from imgkit.wire.multipart import Field, MultipartBody
+
+if TYPE_CHECKING:
+    from imgkit.core.job_keeper import JobKeeper
 
 FORMAT = "imgkit-cache-1"
 """Part of every key: a change of the rules changes all keys."""
@@ -75,9 +80,15 @@ def send_through_cache(
     found = yield from _find_entry_or_lease(context, cache, key, flight)
     if isinstance(found, FetchedImages):
         return found
+    if isinstance(context.core.provider, JobProvider):
+        from imgkit.core.job_joining import claim_job_of_entry
+
+        keeper = yield from claim_job_of_entry(context, key)
+        if keeper is not None:
+            return (yield from _fill_cache(context, request, found, key, keeper))
     if found.lost_attempt:
         return (yield from _take_over(context, found, key))
-    return (yield from _fill_cache(context, request, found))
+    return (yield from _fill_cache(context, request, found, key))
 
 
 def _find_entry_or_lease(
@@ -162,13 +173,23 @@ def _try_lease(
     return StoreFailed(describe_store_failure(cache, broken))
 
 
-def _fill_cache(context: CallContext, request: HttpRequest, lease: CacheLease) -> Flow[FetchedImages]:
-    """Send a request and store its images for all callers that wait for the lease."""
+def _fill_cache(
+    context: CallContext, request: HttpRequest, lease: CacheLease, key: str, keeper: JobKeeper | None = None
+) -> Flow[FetchedImages]:
+    """Send a request and store its images for all callers that wait for the lease.
+
+    Args:
+        context: the call.
+        request: without credentials.
+        lease: the lease of the cache entry.
+        key: key of the entry.
+        keeper: has a pending job for the entry, which is followed in place of a new request; None for none.
+    """
     context.new_part_files = None  # an entry is made of bytes in memory
     context.mark_sent = lease.mark_sent
     context.cleanup.callback(lease.abort)
     try:
-        fetched = yield from send_with_retries(context, request)
+        fetched = yield from _send(context, request, key, keeper)
     except ImgkitError as error:
         # A waiting caller has settings of its own: it may have the key or the budget that this call lacks.
         is_own = isinstance(error, ConfigurationError | BudgetExceededError) or (
@@ -178,6 +199,21 @@ def _fill_cache(context: CallContext, request: HttpRequest, lease: CacheLease) -
         yield from run_blocking(partial(lease.abandon, failure))
         raise
     return (yield from _store_images(context, lease, fetched))
+
+
+def _send(
+    context: CallContext, request: HttpRequest, key: str, keeper: JobKeeper | None
+) -> Flow[FetchedImages]:
+    """Return the flow that sends a request, or follows the pending job of an equal one."""
+    provider = context.core.provider
+    if not isinstance(provider, JobProvider):
+        return send_with_retries(context, request)
+    from imgkit.core.job_joining import join_job
+    from imgkit.core.job_polling import submit_job
+
+    if keeper is not None:
+        return join_job(context, provider, keeper)
+    return submit_job(context, provider, request, key)
 
 
 def _store_images(context: CallContext, lease: CacheLease, fetched: FetchedImages) -> Flow[FetchedImages]:

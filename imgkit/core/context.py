@@ -11,21 +11,26 @@ from functools import partial
 from itertools import count
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from imgkit.billing.reservations import ReservationGroup
 from imgkit.core.config import check_seconds
 from imgkit.core.core import Core
 from imgkit.core.part_gate import PartGate
 from imgkit.errors import InvalidRequestError
-from imgkit.images.inputs import Prepare, parse_prepare
+from imgkit.images.inputs import OpenedInputs, Prepare, parse_prepare
 from imgkit.images.part_files import PartFiles
 from imgkit.images.saving import SavePlan
 from imgkit.models import Attempt, ImageRequest, ImagesResponse, resolve_model
 from imgkit.plugins.events import Call
 from imgkit.providers.base import DecodedImages
+from imgkit.providers.job_values import JobUpdate
 from imgkit.wire.messages import Head
 from imgkit.wire.plain_values import show_value, to_integer, to_text
+
+if TYPE_CHECKING:
+    from imgkit.core.job_keeper import JobKeeper
+    from imgkit.jobs.job import Job
 
 SaveTo = str | PathLike[str] | SavePlan | None
 Strategy = Literal["auto", "native", "emulate"]
@@ -140,11 +145,13 @@ class FetchedImages(NamedTuple):
         head: status and headers of the reply.
         decoded: its images and values.
         cached: whether it came from the cache or from a concurrent call.
+        update: the job that the provider accepted in place of images, None for images.
     """
 
     head: Head
     decoded: DecodedImages
     cached: bool = False
+    update: JobUpdate | None = None
 
 
 @dataclass(slots=True)
@@ -172,6 +179,12 @@ class CallContext:
             the mark back. May block. None without a lease.
         emitted: a stream event has reached the caller, so nothing is sent again.
         response: the response that the caller has, or will have when the call ends.
+        plan: the plan of ``save_to=``, None without it.
+        inputs: the opened input images.
+        job_keeper: keeps the job that the provider has accepted, None without a job.
+        first_index: number of images that the parts before this one make.
+        images_of_call: number of images that the whole call asked for, 0 for the count of the request.
+        facts: facts of a job's request for sidecars, None to derive them from the request.
     """
 
     core: Core
@@ -193,17 +206,30 @@ class CallContext:
     mark_sent: Callable[[int | None], object] | None = None
     emitted: bool = False
     response: ImagesResponse | None = None
+    plan: SavePlan | None = None
+    inputs: OpenedInputs = field(default_factory=OpenedInputs)
+    job_keeper: JobKeeper | None = None
+    first_index: int = 0
+    images_of_call: int = 0
+    facts: Mapping[str, object] | None = None
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """The jobs of this call that the provider has accepted and that are not delivered."""
+        keepers = (context.job_keeper for context in (self, *self.parts))
+        return tuple(keeper.job for keeper in keepers if keeper is not None and keeper.job is not None)
 
     @property
     def maybe_billed(self) -> bool:
         """Whether the outcome of a request of this call, or of a part, is unknown."""
         return self.in_flight or any(part.in_flight for part in self.parts)
 
-    def add_part(self, number: int, gate: PartGate) -> CallContext:
+    def add_part(self, number: int, gate: PartGate, first_index: int = 0) -> CallContext:
         """Add and return the context of one request of a split call.
 
         Args:
             number: position among the parts, from 0.
+            first_index: number of images that the parts before it make.
             gate: the gate of the call.
         """
         part = replace(
@@ -212,6 +238,8 @@ class CallContext:
             in_flight=False,
             reservations=ReservationGroup(),
             parts=[],
+            job_keeper=None,
+            first_index=first_index,
             gate=gate,
             cleanup=ExitStack(),
             cache_use=self.cache_use._replace(part=number),

@@ -23,6 +23,7 @@ from imgkit.core.config import (
 )
 from imgkit.core.interception import DeferredBackend, is_intercepting
 from imgkit.core.sent_secrets import SentSecrets, list_service_secrets
+from imgkit.core.upload_memory import UploadMemory
 from imgkit.errors import ConfigurationError, UnknownBackendError, UnknownProviderError
 from imgkit.models import Estimate, ImageRequest, resolve_model
 from imgkit.plugins.hookspecs import BackendSpec, ProviderSpec, ServiceSettings
@@ -77,6 +78,7 @@ class Core(NamedTuple):
         resources: blocking resources that the plugins provide.
         fetches_anywhere: result URLs outside the API's origin may be fetched.
         sent: the secrets that requests carried.
+        uploads: the inputs that the API has already.
         download_origins: origins whose result URLs may be fetched in any case.
         fetch: fetches the bytes behind a URL for ``image.data``; None under the async service.
     """
@@ -97,6 +99,7 @@ class Core(NamedTuple):
     resources: PluginResources
     fetches_anywhere: bool
     sent: SentSecrets
+    uploads: UploadMemory
     download_origins: frozenset[tuple[str, str, int]] = frozenset()
     fetch: Callable[[str], bytes] | None = None
 
@@ -173,6 +176,7 @@ def build_core(
         reuse_connections=config.reuse_connections,
         max_in_flight=check_count("max_in_flight", config.max_in_flight, MAX_IN_FLIGHT),
         client_options=client_options,
+        make_fake=None if spec.reaches_network else getattr(provider, "fake", None),
     )
     return Core(
         backend=load_backend(options),
@@ -194,6 +198,7 @@ def build_core(
         fetches_anywhere=(spec.checks_peer and options.proxy is None) or not spec.reaches_network,
         download_origins=parse_download_origins(config.download_origins),
         sent=SentSecrets(list_service_secrets(config, options.proxy, provider)),
+        uploads=UploadMemory(),
         fetch=fetch,
     )
 

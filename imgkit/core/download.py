@@ -6,7 +6,8 @@ import io
 import random
 import re
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 from imgkit.core.core import Core
@@ -53,12 +54,16 @@ class FailedAttempt(NamedTuple):
     body: bytes = b""
 
 
-def fetch_image(core: Core, url: str, deadline: float) -> Flow[bytes]:
+Signer: TypeAlias = Callable[[HttpRequest], Flow[HttpRequest]]
+"""Adds credentials to a request."""
+
+
+def fetch_image(core: Core, url: str, deadline: float, sign: Signer | None = None) -> Flow[bytes]:
     """Return the bytes of the image at a result URL, as `_fetch_image` does.
 
     No error shows a key that the server has put into the URL.
     """
-    flow = _fetch_image(core, url, deadline)
+    flow = _fetch_image(core, url, deadline, sign)
     del url  # tracebacks may show local variables
     try:
         return (yield from flow)
@@ -69,7 +74,7 @@ def fetch_image(core: Core, url: str, deadline: float) -> Flow[bytes]:
         raise
 
 
-def _fetch_image(core: Core, url: str, deadline: float) -> Flow[bytes]:
+def _fetch_image(core: Core, url: str, deadline: float, sign: Signer | None) -> Flow[bytes]:
     """Return the bytes of the image at a result URL.
 
     imgkit fetches https URLs whose connected peer is globally routable, URLs of the API's own origin, of
@@ -83,6 +88,7 @@ def _fetch_image(core: Core, url: str, deadline: float) -> Flow[bytes]:
         core: parts of the service.
         url: the URL that a reply named.
         deadline: end of the call in monotonic seconds.
+        sign: adds credentials at the API's own origin, and nowhere else; None for no credentials.
 
     Raises:
         DownloadBlockedError: the URL is not allowed; nothing was sent to it.
@@ -91,7 +97,7 @@ def _fetch_image(core: Core, url: str, deadline: float) -> Flow[bytes]:
     """
     number = 1
     while True:
-        result = yield from _fetch_once(core, url)
+        result = yield from _fetch_once(core, url, sign)
         if isinstance(result, bytes):
             return result
         wait_s = _choose_wait_s(core, result, number, deadline)
@@ -122,7 +128,7 @@ def _choose_wait_s(core: Core, failure: FailedAttempt, number: int, deadline: fl
     return 0.0 if core.target.host_class == "offline" else wait_s
 
 
-def _fetch_once(core: Core, url: str) -> Flow[bytes | FailedAttempt]:
+def _fetch_once(core: Core, url: str, sign: Signer | None) -> Flow[bytes | FailedAttempt]:
     """Make one attempt, redirects included."""
     from imgkit.core.store_errors import find_query_secrets  # only downloads load it
 
@@ -130,6 +136,8 @@ def _fetch_once(core: Core, url: str) -> Flow[bytes | FailedAttempt]:
     from_public = False
     for _ in range(MAX_REDIRECTS + 1):
         request = build_download_request(core, url, from_public=from_public)
+        if sign is not None and origin(url) == origin(core.target.base_url):
+            request = yield from sign(request)
         try:
             head = yield from send_request(request)
             if 300 <= head.status < 400 and head.headers.get("location"):

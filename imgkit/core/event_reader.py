@@ -22,6 +22,8 @@ from imgkit.errors import (
 from imgkit.images.part_files import PartFiles
 from imgkit.plugins.events import Progress
 from imgkit.providers.base import DecodedImages, DecodedPartialImage, StreamingProvider
+from imgkit.providers.job_values import JobUpdate
+from imgkit.providers.reply_images import unreadable_reply_error
 from imgkit.redact import scrub
 from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, run_blocking
 from imgkit.wire.event_body import EventReply, is_event_reply, split_events
@@ -221,11 +223,13 @@ class _EventReader:
         self._context.in_flight = False
         secrets = self._secrets.secrets
 
-        def decode(reply: JsonReply) -> DecodedImages:
+        def decode(reply: JsonReply) -> DecodedImages | JobUpdate:
             method = partial(core.provider.decode, self._head, reply, core.target, secrets)
             return call_decode(core, "decode", method, self._head, reply, secrets)
 
         decoded = yield from self._decode(decode, reply)
+        if isinstance(decoded, JobUpdate):
+            raise unreadable_reply_error(self._head, reply, "it names a job in place of images")
         yield from self._collector.handle(self._head, clean_images(decoded, self._secrets))
 
     def handle_event_text(self, reply: JsonReply) -> Flow[ImgkitError | None]:

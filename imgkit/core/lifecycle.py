@@ -125,10 +125,26 @@ def call_events(context: CallContext) -> Iterator[None]:
                 table.notify(Succeeded(context.response), call)
                 raise
             context.abort_reservations(error)
+            _name_pending_jobs(context, error)
             table.notify(Cancelled(maybe_billed=context.maybe_billed), call)
             raise
         assert context.response is not None, "a call that ends without an error has its response"
         table.notify(Succeeded(context.response), call)
+
+
+def _name_pending_jobs(context: CallContext, error: BaseException) -> None:
+    """Say how to collect the jobs of an interrupted call: in a note, or in a warning about a stream."""
+    jobs = context.jobs
+    if not jobs:
+        return
+    names = ", ".join(job.id for job in jobs)
+    text = f"The provider goes on with job {names}. Collect it with service.resume(job), or `imgkit jobs`."
+    # A closed generator gets GeneratorExit, whose context is the interruption.
+    interruption = error.__context__ if isinstance(error, GeneratorExit) else error
+    if interruption is None:
+        warn(f"A call was left early. {text}")
+        return
+    interruption.add_note(text)
 
 
 def apply_prepare_hooks(context: CallContext, request: ImageRequest) -> ImageRequest:
@@ -172,6 +188,7 @@ def open_save_plan(context: CallContext) -> Flow[SavePlan | None]:
     check = partial(check_plan, plan, members.get("output_format"), members.get("n"))
     yield from run_blocking(check, before_sending=True)
     context.part_files_in(plan)
+    context.plan = plan
     return plan
 
 
@@ -184,7 +201,8 @@ def deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None)
     response = warn_of_missing_images(result.response, count_requested_images(context.request))
     if plan is not None:
         try:
-            response = yield from save_all(context, response, plan)
+            count = context.images_of_call if any(part.job_keeper for part, _ in result.parts) else None
+            response = yield from save_all(context, response, plan, count)
         except ImgkitError as error:
             for part, part_response in result.parts:
                 yield from keep_reservations(part, error, part_response)
@@ -196,6 +214,8 @@ def deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None)
         yield from settle_reservations(part, part_response)
         if part.reservations.problems:
             response = replace(response, warnings=(*response.warnings, *part.reservations.problems))
+        if part.job_keeper is not None:
+            yield from run_blocking(part.job_keeper.remove)
     return response
 
 

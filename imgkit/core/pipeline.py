@@ -25,6 +25,7 @@ from imgkit.errors import (
     ConfigurationError,
     ImgkitError,
     InvalidRequestError,
+    JobPendingError,
     NotSentError,
 )
 from imgkit.images.image import Image
@@ -40,6 +41,7 @@ from imgkit.models import (
 )
 from imgkit.plugins.events import Call, Started
 from imgkit.plugins.table import call_plugin
+from imgkit.providers.job_base import JobProvider, ProgressProvider, UploadingProvider
 from imgkit.redact import hide_members
 from imgkit.runtime.flow import Finished, Flow, run_blocking, run_parallel
 from imgkit.wire.messages import HttpRequest
@@ -87,9 +89,11 @@ def dispatch(context: CallContext, request: ImageRequest) -> Flow[DispatchResult
         start_request(context, request)
         limit = max_images_per_request(core, request) if (request.n or 1) > 1 else None
         if limit is not None and (request.n or 1) > limit:
+            inputs = yield from upload_inputs(context, request, inputs)
             result = yield from send_split(context, request, inputs, limit)
         else:
             started = time.monotonic()
+            inputs = context.inputs = yield from upload_inputs(context, request, inputs)
             fetched = yield from fetch_images(context, encode_request(core, request, inputs))
             response = build_response(context, request, inputs, fetched, started)
             result = DispatchResult(response, ((context, response),))
@@ -160,6 +164,20 @@ def _call_guard(guard: Resource[Guard], request: ImageRequest, call: Call) -> No
         )
 
 
+def upload_inputs(context: CallContext, request: ImageRequest, inputs: OpenedInputs) -> Flow[OpenedInputs]:
+    """Return the inputs with the handles of those that the provider wants uploaded first.
+
+    Raises:
+        ImgkitError: an upload failed; nothing was paid.
+    """
+    provider = context.core.provider
+    if not isinstance(provider, UploadingProvider):
+        return inputs
+    from imgkit.core.uploads import send_uploads
+
+    return (yield from send_uploads(context, provider, request, inputs))
+
+
 def max_images_per_request(core: Core, request: ImageRequest) -> int | None:
     """Return the largest number of images that one request may ask for, None without a known limit."""
     model = core.catalogue.find_model(resolve_model(request, core.target.model), core.target.host_class)
@@ -201,6 +219,14 @@ def fetch_images(context: CallContext, request: HttpRequest) -> Flow[FetchedImag
             hint='Give it one with plugins=["cache"].',
             field="cache",
         )
+    if isinstance(context.core.provider, JobProvider):
+        from imgkit.core.job_polling import submit_job
+
+        return submit_job(context, context.core.provider, request)
+    if isinstance(context.core.provider, ProgressProvider):
+        from imgkit.core.progress_watch import send_with_progress
+
+        return send_with_progress(context, context.core.provider, request)
     return send_with_retries(context, request)
 
 
@@ -215,7 +241,8 @@ def send_split(
     whole, rest = divmod(request.n or 1, limit)
     counts = [limit] * whole + ([rest] if rest else [])
     gate = PartGate()
-    parts = [context.add_part(number, gate) for number in range(len(counts))]
+    context.images_of_call = sum(counts)
+    parts = [context.add_part(number, gate, number * limit) for number in range(len(counts))]
     flows = tuple(
         _send_part(part, gate, replace(request, n=count), inputs)
         for part, count in zip(parts, counts, strict=True)
@@ -226,7 +253,12 @@ def send_split(
         (part, end.value) for part, end in zip(parts, ends, strict=True) if isinstance(end, Finished)
     )
     errors = {number: end.error for number, end in enumerate(ends) if not isinstance(end, Finished)}
+    pending = [error for error in errors.values() if isinstance(error, JobPendingError)]
     if not succeeded:
+        if pending:
+            from imgkit.core.job_keeper import merge_pending
+
+            raise merge_pending(pending)
         raise most_serious_error(list(errors.values()))
     responses = [response for _, response in succeeded]
     return DispatchResult(merge_responses(responses, errors, counts, context), succeeded)
@@ -246,7 +278,7 @@ def _send_part(
     if gate.is_closed:
         raise gate.to_error()
     core, started = part.core, time.monotonic()
-    part.request = request
+    part.request, part.inputs = request, inputs
     with part.cleanup:
         try:
             fetched = yield from fetch_images(part, encode_request(core, request, inputs))

@@ -20,6 +20,7 @@ from imgkit.models import Usage
 from imgkit.plugins.hookspecs import ProviderSpec
 from imgkit.plugins.table import PluginSource, describe_error
 from imgkit.providers.base import DecodedImage, DecodedImages, DecodedPartialImage, ReplyBody
+from imgkit.providers.job_values import JobUpdate
 from imgkit.redact import Secret
 from imgkit.wire.messages import Head
 
@@ -116,7 +117,7 @@ def check_decoded(result: object, *, is_event: bool = False) -> None:
         result: the result of a provider's method.
         is_event: it decoded an event, which may hold a partial image.
     """
-    if is_event and isinstance(result, DecodedPartialImage):
+    if isinstance(result, DecodedPartialImage if is_event else JobUpdate):
         return
     if not isinstance(result, DecodedImages):
         raise TypeError(f"it returned a {type(result).__name__} in place of DecodedImages")

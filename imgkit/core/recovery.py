@@ -29,6 +29,7 @@ from imgkit.providers.base import (
     StreamingProvider,
     Target,
 )
+from imgkit.providers.job_values import JobUpdate
 from imgkit.wire.event_body import EVENT_MARK, is_event_text, split_events
 from imgkit.wire.json_body import PLACEHOLDER
 from imgkit.wire.json_values import DivertedImage, parse_json, replace_values
@@ -195,6 +196,8 @@ def _decode_record(record: SpooledReply) -> _DecodedRecord:
             if is_event_text(text):
                 return _decode_events(provider, head, target, split_events(text, provider.base64_keys), parts)
         decoded = provider.decode(head, _SpooledBody(text, parts), target)
+        if isinstance(decoded, JobUpdate):  # the record of the job has all that the reply said
+            return _DecodedRecord(None, (), whole=False)
         return _DecodedRecord(decoded, _list_images(parts), whole=True)
     except Exception:  # a provider's bug must not hide the images
         return _DecodedRecord(None, tuple(find_images(text, parts)), whole=False)

@@ -14,7 +14,7 @@ from imgkit.catalogue.pricing import NOTHING, compute_cost, sum_costs
 from imgkit.core.context import CallContext, FetchedImages
 from imgkit.core.core import Core
 from imgkit.core.download import fetch_image
-from imgkit.errors import ImgkitError, SaveError
+from imgkit.errors import ImgkitError, JobPendingError, SaveError
 from imgkit.images.image import Image
 from imgkit.images.inputs import OpenedInputs
 from imgkit.images.names import asked_format, explain_other_name
@@ -72,7 +72,8 @@ def build_response(
             if name.startswith("x-ratelimit-")
         },
     )
-    about = _sidecar_facts(core, request, inputs, meta, decoded)
+    facts = describe_request(context, request, inputs) if context.facts is None else context.facts
+    about = _sidecar_facts(core, facts, meta, decoded)
     return ImagesResponse(
         images=tuple(_to_image(core, index, image, about) for index, image in enumerate(decoded.pictures)),
         created=decoded.created,
@@ -107,22 +108,30 @@ def _to_image(core: Core, index: int, decoded: DecodedImage, about: Mapping[str,
     )
 
 
-def _sidecar_facts(
-    core: Core, request: ImageRequest, inputs: OpenedInputs, meta: Meta, decoded: DecodedImages
-) -> dict[str, object]:
-    """Return the facts that a sidecar records about an image. They hold no secret."""
-    usage = decoded.usage
-    is_variation = meta.operation == CreateImageVariationRequest.operation
+def describe_request(context: CallContext, request: ImageRequest, inputs: OpenedInputs) -> dict[str, object]:
+    """Return the facts that a sidecar records about a request. They hold no secret."""
+    core = context.core
+    is_variation = context.call.operation == CreateImageVariationRequest.operation
     return {
         **({"name": _name_variation(request)} if is_variation else {}),
-        "operation": meta.operation,
         "prompt": None if isinstance(request, CreateImageVariationRequest) else request.prompt,
-        "model": meta.model,
+        "model": resolve_model(request, core.target.model),
         "parameters": core.sent.all.clean_json(sent_parameters(request)),
         "inputs": {
             file.field: {"sha256": file.sha256, "format": file.kind.format, "bytes": file.length}
             for file in inputs.files
         },
+    }
+
+
+def _sidecar_facts(
+    core: Core, request_facts: Mapping[str, object], meta: Meta, decoded: DecodedImages
+) -> dict[str, object]:
+    """Return the facts that a sidecar records about an image. They hold no secret."""
+    usage = decoded.usage
+    return {
+        "operation": meta.operation,
+        **request_facts,
         "backend": meta.backend,
         "provider": meta.provider,
         "offline": core.target.host_class == "offline",
@@ -151,6 +160,8 @@ def _find_cost(core: Core, request: ImageRequest, fetched: FetchedImages) -> Cos
         return Cost(amount=NOTHING, note="from the cache: nothing was sent")
     if core.target.host_class == "offline":
         return Cost(amount=NOTHING, note="offline: nothing is billed")
+    if fetched.decoded.cost is not None:
+        return fetched.decoded.cost
     name = resolve_model(request, core.target.model)
     model = core.catalogue.find_model(name, core.target.host_class)
     return compute_cost(fetched.decoded.usage, model, request.operation)
@@ -229,7 +240,7 @@ def merge_responses(
         counts: number of images that each part asked for.
         context: the call.
     """
-    images = [image for response in responses for image in response.images]
+    images = _number_images(responses, errors, counts)
     warnings = dict.fromkeys(warning for response in responses for warning in response.warnings)
     for number, error in errors.items():
         first = sum(counts[:number])
@@ -237,7 +248,7 @@ def merge_responses(
         warnings[f"{missing}: {type(error).__name__}: {error}"] = None
     return replace(
         responses[0],
-        images=tuple(replace(image, index=index) for index, image in enumerate(images)),
+        images=images,
         usage=sum_usage(response.usage for response in responses),
         meta=replace(
             responses[0].meta,
@@ -249,6 +260,19 @@ def merge_responses(
         cost=sum_costs(response.cost for response in responses),
         errors=tuple(errors.values()),
     )
+
+
+def _number_images(
+    responses: list[ImagesResponse], errors: Mapping[int, ImgkitError], counts: list[int]
+) -> tuple[Image, ...]:
+    """Return all images with their indexes; the images of a pending job keep their places free."""
+    is_pending = any(isinstance(error, JobPendingError) for error in errors.values())
+    numbers = [number for number in range(len(counts)) if number not in errors]
+    images: list[Image] = []
+    for number, response in zip(numbers, responses, strict=True):
+        first = sum(counts[:number]) if is_pending else len(images)
+        images += [replace(image, index=first + index) for index, image in enumerate(response.images)]
+    return tuple(images)
 
 
 def with_warnings(response: ImagesResponse, warnings: Iterable[str]) -> ImagesResponse:
@@ -308,8 +332,16 @@ def load_into_memory(image: Image) -> Image:
     return replace(image, source=BytesSource(source.read())) if isinstance(source, PartFile) else image
 
 
-def save_all(context: CallContext, response: ImagesResponse, plan: SavePlan) -> Flow[ImagesResponse]:
+def save_all(
+    context: CallContext, response: ImagesResponse, plan: SavePlan, count: int | None = None
+) -> Flow[ImagesResponse]:
     """Save those images of a response that have no file yet. A failure never costs another image.
+
+    Args:
+        context: the call.
+        response: the images.
+        plan: their names.
+        count: number of images of the call, None for those of the response.
 
     Raises:
         SaveError: an image could not be saved; ``error.response`` has all images and paths.
@@ -321,7 +353,7 @@ def save_all(context: CallContext, response: ImagesResponse, plan: SavePlan) -> 
         try:
             if image.path is None:
                 image = yield from ensure_downloaded(context.core, image, context.deadline)
-            save = partial(_save_and_explain, image, plan, len(response.images))
+            save = partial(_save_and_explain, image, plan, count or len(response.images))
             image, warning = yield from run_blocking(save)
             warnings += filter(None, [warning])
         except ImgkitError as error:

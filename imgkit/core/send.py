@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Literal, Never, TypeAlias
 
 from imgkit.billing.reservations import ReservationGroup
 from imgkit.core.context import CallContext, FetchedImages
-from imgkit.core.cut_replies import attach_whole_images, decode_mended
+from imgkit.core.cut_replies import decode_mended
 from imgkit.core.interception import needs_credentials
 from imgkit.core.provider_calls import call_decode, check_decoded, guard_decode, to_reply_error
+from imgkit.core.reply_body import read_body
 from imgkit.core.sent_secrets import clean_images, collect_secrets, refuse_secrets_in_texts
 from imgkit.errors import (
     ApiError,
@@ -30,12 +32,12 @@ from imgkit.errors import (
     UnreadableReplyError,
 )
 from imgkit.models import Attempt, ImagesResponse
-from imgkit.plugins.events import Call, FirstByte, Outcome, Progress, Retrying, Sent
+from imgkit.plugins.events import Call, FirstByte, Outcome, Retrying, Sent
 from imgkit.plugins.table import HookTable
 from imgkit.plugins.tokens import TokenNeeded
 from imgkit.providers.base import DecodedImages, StreamingProvider
-from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, run_blocking, send_request, sleep
-from imgkit.wire.json_body import JsonReply, MemorySink
+from imgkit.providers.job_values import JobUpdate
+from imgkit.runtime.flow import Flow, RunBlocking, run_blocking, send_request, sleep
 from imgkit.wire.messages import BytesBody, Head, HttpRequest, announces_events, hash_body
 from imgkit.wire.secret_filter import SecretFilter
 
@@ -214,6 +216,8 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
         table.notify(FirstByte(status, head.headers, time.monotonic() - started), call)
         decoded = yield from read(context, head, secrets)
         context.in_flight = False
+        if isinstance(decoded, JobUpdate):
+            return FetchedImages(head, DecodedImages(pictures=()), update=decoded)
         return FetchedImages(head, decoded)
     except ImgkitError as error:
         secrets.clean_error(error)
@@ -280,8 +284,8 @@ def authenticate(request: HttpRequest, table: HookTable, call: Call) -> Flow[Htt
     return signed
 
 
-def read_response(context: CallContext, head: Head, secrets: SecretFilter) -> Flow[DecodedImages]:
-    """Read the open reply to its end and decode it.
+def read_response(context: CallContext, head: Head, secrets: SecretFilter) -> Flow[DecodedImages | JobUpdate]:
+    """Read the open reply to its end and decode it: images, or a job that the provider accepted.
 
     Raises:
         ImgkitError: an error reply, or a success reply without readable images.
@@ -330,71 +334,9 @@ def read_response(context: CallContext, head: Head, secrets: SecretFilter) -> Fl
             reply,
             core.provider.base64_keys,
         )
+    if isinstance(decoded, JobUpdate):
+        return replace(decoded, state=secrets.clean_json(dict(decoded.state)))
     return clean_images(decoded, secrets)
 
 
-ReplyReader: TypeAlias = Callable[[CallContext, Head, SecretFilter], Flow[DecodedImages]]
-
-
-def read_body(context: CallContext, head: Head, secrets: SecretFilter) -> Flow[JsonReply]:
-    """Read the open reply to its end.
-
-    Each chunk of a 2xx body goes to the ledgers as it arrives: nobody knows whether another will come.
-
-    Raises:
-        UnreadableReplyError: the reply exceeds the service's ``max_reply_bytes``.
-        OutcomeUnknownError: the connection broke; ``error.body`` has the chunks that arrived.
-    """
-    core, reservations = context.core, context.reservations
-    is_success = 200 <= head.status < 300
-    spools = is_success and reservations.wants_chunks
-    part_files = context.new_part_files() if is_success and context.new_part_files is not None else None
-    reply = JsonReply(
-        core.provider.base64_keys if is_success else frozenset(),
-        MemorySink if part_files is None else part_files.new_file,
-        secrets=secrets,
-    )
-    expected, limit = content_length(head), core.limits.max_reply_bytes
-    if spools:
-        yield RunBlocking(partial(reservations.begin, head, secrets))
-    try:
-        while reply.length <= limit and (chunk := (yield ReadChunk())):
-            spooled = reply.feed(chunk)
-            del chunk  # hundreds of calls may wait for the disk here
-            if spools and spooled:
-                yield RunBlocking(partial(reservations.write, spooled))
-            del spooled
-            if part_files is not None and part_files.should_flush:
-                yield RunBlocking(part_files.write)
-            core.table.notify(Progress(reply.length, expected), context.call)
-    except OutcomeUnknownError as error:
-        yield from _close_body(reply, reservations, spools)
-        error.body = reply.raw()
-        if is_success:
-            attach_whole_images(error, error.body)
-        raise
-    yield from _close_body(reply, reservations, spools)
-    if part_files is not None and part_files.on_disk:
-        yield RunBlocking(part_files.write)
-    if reply.length <= limit:
-        return reply
-    raise UnreadableReplyError(
-        f"HTTP {head.status} with a reply of over {limit} bytes (request id "
-        f"{head.request_id or 'not given'}). It was not read to its end and may have been billed.",
-        hint="Ask for fewer or smaller images, or raise max_reply_bytes.",
-        field="max_reply_bytes",
-        request_id=head.request_id,
-        body=reply.raw(),
-    )
-
-
-def _close_body(reply: JsonReply, reservations: ReservationGroup, spools: bool) -> Flow[None]:
-    rest = reply.close()
-    if spools:
-        yield RunBlocking(partial(reservations.finish, rest))
-
-
-def content_length(head: Head) -> int | None:
-    """Return the Content-Length of a reply in bytes, None if it is missing or no number."""
-    length = head.headers.get("content-length", "")
-    return int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None
+ReplyReader: TypeAlias = Callable[[CallContext, Head, SecretFilter], Flow[DecodedImages | JobUpdate]]

@@ -25,6 +25,7 @@ from imgkit.core.pipeline import (
     max_images_per_request,
     open_inputs,
     start_request,
+    upload_inputs,
     validate_for_model,
 )
 from imgkit.core.provider_calls import call_before_sending
@@ -36,9 +37,10 @@ from imgkit.errors import (
     InvalidRequestError,
 )
 from imgkit.models import ImageRequest, ImagesResponse
-from imgkit.providers.base import DecodedImages, StreamingProvider
+from imgkit.providers.base import DecodedImages, DecodedPartialImage, StreamingProvider
+from imgkit.providers.job_base import JobProvider
 from imgkit.runtime.flow import Flow
-from imgkit.wire.messages import Head
+from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.secret_filter import SecretFilter
 
 
@@ -59,7 +61,7 @@ def run_stream(
     request = build_request(kind, value, arguments)
     options = parse_options(arguments)
     provider = core.provider
-    if not isinstance(provider, StreamingProvider):
+    if not isinstance(provider, StreamingProvider | JobProvider):
         raise ConfigurationError(
             f"Provider {core.provider_name} does not stream. Use {request.operation}, or another provider."
         )
@@ -76,17 +78,38 @@ def run_stream(
             yield from check_guards(context, request)
             inputs, input_warnings = yield from open_inputs(context, request, model)
             warnings += input_warnings
-            encode = partial(provider.encode_stream, request, inputs, core.target, partial_images)
-            wire_request = call_before_sending(core, "encode_stream", encode)
-            start_request(context, request)
+            inputs = context.inputs = yield from upload_inputs(context, request, inputs)
             collector = StreamCollector(context, request, inputs, plan, started, tuple(warnings))
-            read = partial(_read_reply, provider, collector)
             to_plain = partial(encode_request, core, request, inputs)
-            head = yield from send_stream(context, wire_request, to_plain, collector, read)
+            if isinstance(provider, StreamingProvider):
+                encode = partial(provider.encode_stream, request, inputs, core.target, partial_images)
+                wire_request = call_before_sending(core, "encode_stream", encode)
+                start_request(context, request)
+                read = partial(_read_reply, provider, collector)
+                head = yield from send_stream(context, wire_request, to_plain, collector, read)
+            else:
+                wire_request = to_plain()
+                start_request(context, request)
+                head = yield from _stream_job(context, provider, wire_request, collector)
         response = collector.build_response(head)
         result = DispatchResult(response, ((context, response),))
         response = context.response = yield from deliver(context, result, plan)
     return response
+
+
+def _stream_job(
+    context: CallContext, provider: JobProvider, request: HttpRequest, collector: StreamCollector
+) -> Flow[Head]:
+    """Follow a job, and emit its previews and images."""
+    from imgkit.core.job_polling import submit_job
+
+    def emit_preview(preview: bytes) -> Flow[None]:
+        if context.call.partial_images:
+            yield from collector.handle(Head(200, {}), DecodedPartialImage(data=preview))
+
+    fetched = yield from submit_job(context, provider, request, emit=emit_preview)
+    yield from collector.handle(fetched.head, fetched.decoded)
+    return fetched.head
 
 
 def _check_count(request: ImageRequest, limit: int | None) -> None:
@@ -106,5 +129,5 @@ def _read_reply(
 ) -> Flow[DecodedImages]:
     """Read the open reply to a stream: its events, or an error reply."""
     if not 200 <= head.status < 300:
-        return (yield from read_response(context, head, secrets))
+        yield from read_response(context, head, secrets)  # raises
     return (yield from read_events(provider, collector, context, head, secrets))

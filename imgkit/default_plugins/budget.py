@@ -118,6 +118,15 @@ class Budget:
             raise self._to_error(number, amount)
         return BudgetReservation(self._store, number)
 
+    def find_deferred(self, job_id: str) -> BudgetReservation | None:
+        """Return the reservation that a job carries, None for none.
+
+        Args:
+            job_id: the `Job.id`.
+        """
+        number = self._store.find_deferred(job_id)
+        return None if number is None else BudgetReservation(self._store, number)
+
     def _to_error(self, totals: Totals, amount: int) -> BudgetExceededError:
         unknown = f", {_format_usd(totals.unknown)} of it by calls of unknown cost" if totals.unknown else ""
         return BudgetExceededError(
@@ -156,6 +165,10 @@ class BudgetLedger:
         """Reserve the maximum cost of an attempt, as `Budget.reserve` does."""
         return self._budget.reserve(self._estimate(request, call.partial_images or 0))
 
+    def find_deferred(self, job_id: str) -> BudgetReservation | None:
+        """Return the reservation that a job carries, None for none."""
+        return self._budget.find_deferred(job_id)
+
 
 class BudgetReservation:
     """An `imgkit.plugins.Reservation` of an amount."""
@@ -174,6 +187,11 @@ class BudgetReservation:
 
     def complete(self) -> None:
         """Do nothing: only the end of the attempt counts."""
+
+    def defer(self, job_id: str) -> None:
+        """Let the reservation outlive this process with a job."""
+        if self._number is not None:
+            self._store.defer(self._number, job_id)
 
     def settle(self, response: ImagesResponse | None) -> None:
         """Spend the cost of the response, or the reserved amount if it is unknown; nothing for None."""

@@ -49,6 +49,11 @@ def imgkit_providers() -> Iterable[ProviderSpec]:
             target="imgkit.providers.azure:AzureProvider",
             summary="OpenAI's models at Azure: deployments, api-version, API key or Entra token",
         ),
+        ProviderSpec(
+            name="bfl",
+            target="imgkit.providers.bfl:BflProvider",
+            summary="FLUX models of Black Forest Labs, as jobs",
+        ),
     )
 
 

@@ -13,9 +13,9 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any, Literal, NoReturn, TypeAlias, get_args
 
 from imgkit.errors import ImgkitError, InvalidRequestError
@@ -173,11 +173,13 @@ class OpenedInputs:
     Attributes:
         image: in the caller's order; empty for `create_image`.
         mask, markup: None if the request has none.
+        uploads: the API's handles of inputs that were uploaded before the request, by name.
     """
 
     image: tuple[ImageFile | ImageReference, ...] = ()
     mask: ImageFile | ImageReference | None = None
     markup: ImageFile | ImageReference | None = None
+    uploads: Mapping[str, Any] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[ImageFile | ImageReference]:
         yield from (opened for opened in (*self.image, self.mask, self.markup) if opened is not None)

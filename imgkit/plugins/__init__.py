@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from imgkit.plugins.events import Event as Event
     from imgkit.plugins.events import Failed as Failed
     from imgkit.plugins.events import FirstByte as FirstByte
+    from imgkit.plugins.events import JobProgress as JobProgress
     from imgkit.plugins.events import Outcome as Outcome
     from imgkit.plugins.events import Progress as Progress
     from imgkit.plugins.events import Retrying as Retrying
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
     from imgkit.plugins.hookspecs import hookimpl as hookimpl
     from imgkit.plugins.protocols import Busy as Busy
     from imgkit.plugins.protocols import CacheStore as CacheStore
+    from imgkit.plugins.protocols import DeferrableReservation as DeferrableReservation
     from imgkit.plugins.protocols import Entry as Entry
     from imgkit.plugins.protocols import Exchanged as Exchanged
     from imgkit.plugins.protocols import Failure as Failure
     from imgkit.plugins.protocols import Guard as Guard
     from imgkit.plugins.protocols import Hit as Hit
+    from imgkit.plugins.protocols import JobLedger as JobLedger
     from imgkit.plugins.protocols import Lease as Lease
     from imgkit.plugins.protocols import LeaseResult as LeaseResult
     from imgkit.plugins.protocols import Ledger as Ledger
@@ -56,6 +59,7 @@ _EXPORTS = {
         "Event",
         "Failed",
         "FirstByte",
+        "JobProgress",
         "Outcome",
         "Progress",
         "Retrying",
@@ -73,11 +77,13 @@ _EXPORTS = {
     "imgkit.plugins.protocols": (
         "Busy",
         "CacheStore",
+        "DeferrableReservation",
         "Entry",
         "Exchanged",
         "Failure",
         "Guard",
         "Hit",
+        "JobLedger",
         "Lease",
         "LeaseResult",
         "Ledger",

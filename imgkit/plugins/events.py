@@ -10,6 +10,7 @@ from imgkit.errors import ImgkitError
 from imgkit.models import ImageRequest, ImagesResponse, Operation
 
 if TYPE_CHECKING:
+    from imgkit.jobs.job import Job
     from imgkit.models import HostClass
     from imgkit.wire.messages import HttpRequest
 
@@ -131,6 +132,23 @@ class Retrying:
 
 
 @dataclass(frozen=True, slots=True)
+class JobProgress:
+    """The provider has accepted the request as a job, or tells how far it is.
+
+    Attributes:
+        job: the job; None for the progress of a request whose reply is open.
+        progress: fraction that is done, from 0 to 1, None if unknown.
+        note: a word about the progress, such as "2 jobs ahead".
+        wait_s: seconds until the next poll.
+    """
+
+    job: Job | None
+    progress: float | None
+    note: str
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class CacheHit:
     """The cache has the images; nothing is sent.
 
@@ -174,4 +192,6 @@ class Cancelled:
     maybe_billed: bool
 
 
-Event = Started | Sent | FirstByte | Progress | Retrying | CacheHit | Succeeded | Failed | Cancelled
+Event = (
+    Started | Sent | FirstByte | Progress | Retrying | JobProgress | CacheHit | Succeeded | Failed | Cancelled
+)

@@ -174,6 +174,33 @@ class ReplyKeeper(Protocol):
 
 
 @runtime_checkable
+class JobLedger(Protocol):
+    """A ledger whose reservations outlive the process with the job that they pay for. Optional.
+
+    Without it, a reservation counts as spent once the process ends before the job.
+    """
+
+    def find_deferred(self, job_id: str) -> Reservation | None:
+        """Return the reservation that a job carries, None for none.
+
+        Args:
+            job_id: the `Job.id` that `DeferrableReservation.defer` got.
+        """
+
+
+@runtime_checkable
+class DeferrableReservation(Protocol):
+    """A reservation that a job can carry on to another process. Optional."""
+
+    def defer(self, job_id: str) -> None:
+        """Bind the reservation to an accepted job: only `Reservation.settle` or `keep` ends it now.
+
+        Args:
+            job_id: id of the job.
+        """
+
+
+@runtime_checkable
 class Ledger(Protocol):
     """Keeps account of the attempts of a service: a budget, or a spool of replies.
 

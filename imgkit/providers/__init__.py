@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from imgkit.images.inputs import ImageFile as ImageFile
     from imgkit.images.inputs import OpenedInputs as OpenedInputs
     from imgkit.images.references import ImageReference as ImageReference
+    from imgkit.jobs.job import Job as Job
     from imgkit.models import ImageRequest as ImageRequest
     from imgkit.models import Usage as Usage
     from imgkit.providers.azure import AzureProvider as AzureProvider
@@ -31,6 +32,16 @@ if TYPE_CHECKING:
     from imgkit.providers.error_codes import find_meaning as find_meaning
     from imgkit.providers.error_replies import error_from_reply as error_from_reply
     from imgkit.providers.error_replies import refused as refused
+    from imgkit.providers.fakes import FakeApi as FakeApi
+    from imgkit.providers.fakes import FakeReply as FakeReply
+    from imgkit.providers.fakes import FakeRequest as FakeRequest
+    from imgkit.providers.fakes import image_reply as image_reply
+    from imgkit.providers.fakes import json_reply as json_reply
+    from imgkit.providers.job_base import JobProvider as JobProvider
+    from imgkit.providers.job_base import ProgressProvider as ProgressProvider
+    from imgkit.providers.job_base import UploadingProvider as UploadingProvider
+    from imgkit.providers.job_values import JobUpdate as JobUpdate
+    from imgkit.providers.job_values import Upload as Upload
     from imgkit.providers.openai import OpenAIProvider as OpenAIProvider
     from imgkit.providers.reply_images import readable as readable
     from imgkit.redact import Secret as Secret
@@ -44,6 +55,7 @@ if TYPE_CHECKING:
     from imgkit.wire.multipart import MultipartBody as MultipartBody
 
 _EXPORTS = {
+    "imgkit.jobs.job": ("Job",),
     "imgkit.images.inputs": (
         "ImageFile",
         "OpenedInputs",
@@ -73,6 +85,22 @@ _EXPORTS = {
     "imgkit.providers.error_replies": (
         "error_from_reply",
         "refused",
+    ),
+    "imgkit.providers.fakes": (
+        "FakeApi",
+        "FakeReply",
+        "FakeRequest",
+        "image_reply",
+        "json_reply",
+    ),
+    "imgkit.providers.job_base": (
+        "JobProvider",
+        "ProgressProvider",
+        "UploadingProvider",
+    ),
+    "imgkit.providers.job_values": (
+        "JobUpdate",
+        "Upload",
     ),
     "imgkit.providers.openai": ("OpenAIProvider",),
     "imgkit.providers.reply_images": ("readable",),

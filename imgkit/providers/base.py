@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkabl
 from imgkit.errors import ConfigurationError, ImgkitError
 from imgkit.images.inputs import OpenedInputs
 from imgkit.images.sources import Source
-from imgkit.models import HostClass, ImageRequest, Usage
+from imgkit.models import Cost, HostClass, ImageRequest, Usage
+from imgkit.providers.job_values import JobUpdate
 from imgkit.redact import Secret
 from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.plain_values import describe_failure, has_type, type_name
@@ -45,6 +46,12 @@ class Target:
 class DecodedImage:
     """One image of a reply: its bytes, the URL to download it from, or a source that is already on disk.
 
+    Attributes:
+        data, source, url: the image.
+        with_key: the URL is at the API's own origin and needs the credentials.
+        revised_prompt: the prompt that the server used.
+        extra: other members of the reply about this image.
+
     Example:
         >>> DecodedImage(url="https://cdn.example.com/fox.png").data is None
         True
@@ -53,6 +60,7 @@ class DecodedImage:
     data: bytes | None = None
     source: Source | None = None
     url: str | None = None
+    with_key: bool = False
     revised_prompt: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -68,6 +76,7 @@ class DecodedImages:
         background, output_format, size, quality: the values that the server used.
         warnings: problems with single images; the others are still delivered.
         damaged: True if an image of the reply is missing or unreadable.
+        cost: the cost as the reply tells it, None if it does not.
         extra: members of the reply without a field here.
 
     Example:
@@ -84,6 +93,7 @@ class DecodedImages:
     quality: str | None = None
     warnings: tuple[str, ...] = ()
     damaged: bool = False
+    cost: Cost | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -237,8 +247,8 @@ class Provider(Protocol):
 
     def decode(
         self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
-    ) -> DecodedImages:
-        """Return the images of a 2xx reply.
+    ) -> DecodedImages | JobUpdate:
+        """Return the images of a 2xx reply. A `JobProvider` may return the job that the API accepted.
 
         Raises:
             ImgkitError: The reply holds an error or no images, or cannot be read.

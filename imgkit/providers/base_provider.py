@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from imgkit.errors import InvalidRequestError
 from imgkit.models import ImageRequest, Operation, field_names
-from imgkit.providers.base import Credential, MaskPolarity, Target
+from imgkit.providers.base import Credential, MaskPolarity, ReplyBody, Target
+from imgkit.redact import Secret
 from imgkit.wire.messages import Head, HttpRequest
+
+if TYPE_CHECKING:
+    from imgkit.jobs.job import Job
+    from imgkit.providers.fakes import FakeApi
 
 
 class BaseProvider:
@@ -20,6 +25,7 @@ class BaseProvider:
     Attributes:
         accepts: the fields of a request that the dialect can express, by operation. `check` refuses other
             operations and fields. None accepts all: then `check` or `encode` must refuse by themselves.
+        fake: the API's own side in small, which answers offline; None for OpenAI's dialect.
 
     Example:
         >>> class AcmeProvider(BaseProvider):
@@ -38,6 +44,9 @@ class BaseProvider:
     takes_references: ClassVar[bool] = False
     mask_polarity: ClassVar[MaskPolarity] = "transparent"
     official_hosts: ClassVar[tuple[str, ...]] = ()
+    poll_hosts: ClassVar[tuple[str, ...]] = ()
+    job_version: ClassVar[int] = 1
+    fake: ClassVar[type[FakeApi] | None] = None
 
     @property
     def credentials(self) -> tuple[Credential, ...]:
@@ -73,6 +82,24 @@ class BaseProvider:
             raise InvalidRequestError(
                 {name: f"This provider takes no {name} for {operation}. Leave it out." for name in refused}
             )
+
+    def submit_handle(self, request: ImageRequest, call_id: str, target: Target) -> Mapping[str, Any] | None:
+        """Return None: nothing is known of a job before the API accepts it."""
+        return None
+
+    def find_lost(self, job: Job, target: Target) -> HttpRequest | None:
+        """Return None: the API cannot tell whether a lost submit has arrived."""
+        return None
+
+    def cancel_job(self, job: Job, target: Target) -> HttpRequest | None:
+        """Return None: the API cancels no jobs."""
+        return None
+
+    def decode_cancel(
+        self, job: Job, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
+    ) -> bool:
+        """Return whether the reply to a cancel request is a success."""
+        return 200 <= head.status < 300
 
     def failure_is_free(self, head: Head, body: bytes) -> bool:
         """Return False: no 5xx reply proves that the request was not billed."""

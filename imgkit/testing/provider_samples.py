@@ -215,7 +215,9 @@ class ProviderSamples:
         provider = provider or self.provider()
         head = Head(status, {**self.reply_headers, "x-request-id": "req_1"})
         reply = self.read_body(body, provider)
-        return provider.decode(head, reply, self.target(provider), secrets)
+        decoded = provider.decode(head, reply, self.target(provider), secrets)
+        assert isinstance(decoded, DecodedImages), "The sample reply names a job in place of images."
+        return decoded
 
     def is_free(self, provider: Provider, head: Head, body: bytes) -> bool:
         """Return whether the provider calls a 5xx reply free. A provider without the method calls none so."""
@@ -277,7 +279,7 @@ def open_inputs(request: ImageRequest, cleanup: ExitStack) -> OpenedInputs:
         for name in ("mask", "markup")
         if (value := getattr(request, name, None)) is not None
     }
-    return OpenedInputs(opened, **overlays)
+    return OpenedInputs(opened, overlays.get("mask"), overlays.get("markup"))
 
 
 def list_contents(decoded: DecodedImages) -> list[bytes | str | None]:

@@ -7,7 +7,7 @@ library. imgkit runs both kinds under both services.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -137,7 +137,7 @@ class HttpRequest:
         '2'
 
     Attributes:
-        method: "POST" or "GET".
+        method: "POST", "PUT", "GET" or "DELETE". Only the first two send their body.
         url: the absolute URL, already quoted. Its bytes may be signed, so a backend keeps them.
         headers: values by lower-case name, read-only. Content-Type and Content-Length come from the
             body.
@@ -147,7 +147,7 @@ class HttpRequest:
         secret_headers: names of the headers that signing has set. No repr or log shows their values.
     """
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "PUT", "DELETE"]
     url: str
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     body: Body = BytesBody()
@@ -160,6 +160,11 @@ class HttpRequest:
             object.__setattr__(self, "headers", MappingProxyType(HiddenDict(self.headers)))
 
     @property
+    def sends_body(self) -> bool:
+        """Whether the method sends the body."""
+        return self.method in ("POST", "PUT")
+
+    @property
     def path_and_query(self) -> str:
         """Path and query of the URL, byte for byte."""
         return path_and_query(self.url)
@@ -167,7 +172,7 @@ class HttpRequest:
     def wire_headers(self) -> dict[str, str]:
         """Return all headers to send, including the headers of the body. The repr hides their values."""
         headers = HiddenDict(self.headers)
-        if self.method == "POST":
+        if self.sends_body:
             if self.body.content_type:
                 headers["content-type"] = self.body.content_type
             headers["content-length"] = str(self.body.length)
@@ -189,7 +194,7 @@ class HttpRequest:
 
     def __repr__(self) -> str:
         # The path of a result URL may grant access.
-        place = safe_url(self.url if self.method == "POST" else f"{urljoin(self.url, '/')}…")
+        place = safe_url(self.url if self.sends_body else f"{urljoin(self.url, '/')}…")
         return (
             f"HttpRequest({self.method} {place}, {_hide_values(self.headers)}, "
             f"{self.body.content_type or 'no body'}, {self.body.length} bytes)"
@@ -243,6 +248,7 @@ class BackendOptions:
             because a stale kept-alive connection can leave the fate of a paid request unknown.
         max_in_flight: number of requests that the service sends at once.
         client_options: options of this backend alone, as the caller gave them.
+        make_fake: for the offline backend: makes the provider's own fake, None for OpenAI's dialect.
     """
 
     proxy: str | None = field(default=None, repr=False)
@@ -250,6 +256,7 @@ class BackendOptions:
     reuse_connections: bool = False
     max_in_flight: int = 256
     client_options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    make_fake: Callable[..., Any] | None = field(default=None, repr=False)
 
     def refuse_unknown(self, backend: str, known: frozenset[str] = frozenset()) -> None:
         """Raise if the caller gave client options that a backend does not know.

@@ -70,7 +70,7 @@ def edit(*pictures: bytes, overlays: dict[str, bytes] | None = None, **members: 
         image = tuple(open_input(data, "image", stack) for data in pictures)
         over = {name: open_input(data, name, stack) for name, data in (overlays or {}).items()}
     request = CreateImageEditRequest(image=pictures, prompt="a hat", **members)
-    return PROVIDER.encode(request, OpenedInputs(image, **over), TARGET)
+    return PROVIDER.encode(request, OpenedInputs(image, over.get("mask"), over.get("markup")), TARGET)
 
 
 def decode(reply: Any, head: Head = HEAD) -> DecodedImages:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imgkit.backends.offline.faults import Fault, find_fault
 from imgkit.backends.offline.server import OfflineServer, ServerResponse
@@ -22,6 +24,10 @@ SILENCE_S = 1.0
 
 _MAX_SEED_DIGITS = 100
 CLIENT_OPTIONS = frozenset({"fixtures", "latency_s", "seed", "simulate", "strict"})
+
+
+Answer = Callable[[str, str, Mapping[str, str], bytes], ServerResponse]
+"""Answers a request by its method, URL, headers and body."""
 
 
 class OfflineBackend:
@@ -75,6 +81,9 @@ class OfflineBackend:
         # The salt is part of cache keys, because another seed paints other images.
         self.cache_salt = _parse_seed(given.get("seed", ""))
         self._server = OfflineServer(self.cache_salt)
+        self._fake = (
+            None if options.make_fake is None else _make_painting_fake(options.make_fake, self.cache_salt)
+        )
 
     def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
         """Answer a request; see `imgkit.wire.messages.Backend.open`.
@@ -102,10 +111,15 @@ class OfflineBackend:
         if fault is not None and fault.kind == "reply":
             response = ServerResponse(fault.status, {**fault.headers}, fault.body)
         else:
-            response = self._find_fixture(request, content) or self._server.handle_request(
-                request.method, request.url, request.wire_headers(), content
-            )
+            response = self._find_fixture(request, content) or self._answer(request, content)
         return _OfflineReply(response, cut=fault is not None and fault.kind == "half_body")
+
+    def _answer(self, request: HttpRequest, content: bytes) -> ServerResponse:
+        """Return the response of the provider's own fake, or of the painting server."""
+        arguments = (request.method, request.url, request.wire_headers(), content)
+        if self._fake is not None:
+            return self._fake(*arguments)
+        return self._server.handle_request(*arguments)
 
     def _find_fixture(self, request: HttpRequest, content: bytes) -> ServerResponse | None:
         """Return the recorded response to a request; None asks the server to paint."""
@@ -191,3 +205,31 @@ class _OfflineReply:
     def close(self) -> None:
         """Discard the rest of the response."""
         self._body = b""
+
+
+def _make_painting_fake(make_fake: Callable[..., Any], salt: str) -> Answer:
+    """Return a function that answers requests with the fake of a provider.
+
+    Args:
+        make_fake: makes the fake, such as a subclass of `imgkit.providers.FakeApi`.
+        salt: seed of the service; another seed paints other images.
+    """
+
+    def paint(prompt: str, width: int, height: int) -> bytes:
+        from imgkit.painter import image_files
+        from imgkit.painter.paint import Brief, paint_image
+
+        seed = hashlib.sha256(f"{salt} {prompt} {width} {height}".encode()).hexdigest()
+        brief = Brief(prompt or "a picture", width=width, height=height, seed=seed)
+        return image_files.encode_image(paint_image(brief), "png", None, prompt=prompt)
+
+    fake = make_fake(paint=paint)
+
+    def answer(method: str, url: str, headers: Mapping[str, str], body: bytes) -> ServerResponse:
+        reply = fake.answer_parts(method, url, headers, body)
+        if reply.status == 0:
+            raise ConnectionResetError("simulated: connection closed after the request")
+        headers = {"content-length": str(len(reply.body)), **reply.headers}
+        return ServerResponse(reply.status, headers, reply.body)
+
+    return answer

@@ -1,0 +1,251 @@
+"""Jobs: submit a request once, and poll the job that the provider accepts until its images are there.
+
+A poll is free. So no failure of a poll or of a download ends a job, and none is a reason to submit again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeAlias
+
+from imgkit.core.context import CallContext, FetchedImages
+from imgkit.core.download import fetch_image
+from imgkit.core.interception import can_answer_locally
+from imgkit.core.job_keeper import JobKeeper, describe_plan
+from imgkit.core.job_requests import FailedPoll, find_lost_job, grow_pause_s, leave_pending, poll_once
+from imgkit.core.responses import count_requested_images, describe_request
+from imgkit.core.send import (
+    authenticate,
+    keep_reservations,
+    send_with_retries,
+    settle_reservations,
+)
+from imgkit.errors import (
+    DownloadError,
+    ImgkitError,
+    JobPendingError,
+    OutcomeUnknownError,
+)
+from imgkit.jobs.job import Job
+from imgkit.plugins.events import JobProgress
+from imgkit.providers.base import DecodedImages
+from imgkit.providers.job_base import JobProvider
+from imgkit.providers.job_values import JobUpdate
+from imgkit.runtime.flow import Flow, run_blocking, sleep
+from imgkit.wire.headers import LONGEST_RETRY_AFTER_S
+from imgkit.wire.messages import Head, HttpRequest, hash_body
+
+Emit: TypeAlias = Callable[[bytes], Flow[None]]
+"""Hands the preview of an unfinished image to the caller of a stream."""
+
+
+def submit_job(
+    context: CallContext,
+    provider: JobProvider,
+    request: HttpRequest,
+    cache_key: str | None = None,
+    emit: Emit | None = None,
+) -> Flow[FetchedImages]:
+    """Send a request once; if the provider accepts it as a job, follow the job to its images.
+
+    Args:
+        context: the call.
+        provider: the provider of the service.
+        request: without credentials.
+        cache_key: key of the cache entry that the images fill, None without a cache.
+        emit: receives previews.
+
+    Raises:
+        JobPendingError: the deadline passed first; the job goes on.
+        ImgkitError: the request or the job failed.
+    """
+    keeper = context.job_keeper = JobKeeper.for_service(context.core)
+    context.cleanup.callback(keeper.release)
+    job = yield from run_blocking(partial(_new_job, context, request, cache_key), before_sending=True)
+    handle = provider.submit_handle(context.request, context.call.id, context.core.target)
+    if handle is not None:
+        job = job.advance(phase="sending", state=handle)
+        yield from run_blocking(partial(keeper.save_before_sending, job), before_sending=True)
+    try:
+        fetched = yield from send_with_retries(context, request)
+    except OutcomeUnknownError as error:
+        if handle is None:
+            raise
+        found = yield from find_lost_job(context, provider, job)
+        if isinstance(found, FailedPoll):
+            error.add_note(f"The job may still run. {found.problem}")
+            raise
+        return (yield from _continue(context, provider, keeper, job, found, emit))
+    except ImgkitError:
+        yield from run_blocking(keeper.remove)
+        raise
+    if fetched.update is None:
+        yield from run_blocking(keeper.remove)
+        return fetched
+    job = job.advance(request_id=fetched.head.request_id)
+    return (yield from _continue(context, provider, keeper, job, fetched.update, emit, fetched.head))
+
+
+def _new_job(context: CallContext, request: HttpRequest, cache_key: str | None) -> Job:
+    core, part = context.core, context.cache_use.part
+    return Job(
+        id=f"{context.call.id[:12]}-{part}",
+        provider=core.provider_name,
+        base_url=core.target.base_url,
+        operation=context.call.operation,
+        call_id=context.call.id,
+        part=part,
+        first_index=context.first_index,
+        images=count_requested_images(context.request),
+        images_of_call=context.images_of_call or count_requested_images(context.request),
+        idempotency_key=request.headers.get("idempotency-key"),
+        request_sha256=hash_body(request.body),
+        cache_key=cache_key,
+        save_to=describe_plan(context.plan),
+        facts=describe_request(context, context.request, context.inputs),
+        state_version=getattr(core.provider, "job_version", 1),
+    )
+
+
+def _continue(
+    context: CallContext,
+    provider: JobProvider,
+    keeper: JobKeeper,
+    job: Job,
+    found: JobUpdate | DecodedImages,
+    emit: Emit | None,
+    head: Head | None = None,
+) -> Flow[FetchedImages]:
+    """Save an accepted job, bind its reservations to it, and follow it."""
+    update = found if isinstance(found, JobUpdate) else JobUpdate(state=job.state, poll_after_s=0)
+    job = apply_update(job.advance(phase="accepted"), update)
+    yield from run_blocking(partial(keeper.save, job))
+    yield from run_blocking(partial(context.reservations.defer, job.id))
+    return (yield from follow_job(context, provider, keeper, update, emit, head))
+
+
+def apply_update(job: Job, update: JobUpdate) -> Job:
+    """Return a job with the news of its provider."""
+    cost = update.cost
+    has_cost = cost is not None and cost.amount is not None
+    return job.advance(
+        state=dict(update.state),
+        expires_at=update.expires_at if update.expires_at is not None else job.expires_at,
+        cost=str(cost.amount) if cost is not None and has_cost else job.cost,
+        currency=cost.currency if cost is not None and has_cost else job.currency,
+    )
+
+
+def follow_job(
+    context: CallContext,
+    provider: JobProvider,
+    keeper: JobKeeper,
+    update: JobUpdate,
+    emit: Emit | None = None,
+    head: Head | None = None,
+) -> Flow[FetchedImages]:
+    """Poll a job until its images are there, and fetch them.
+
+    Args:
+        context: the call that follows the job.
+        provider: the provider of the job.
+        keeper: has the job.
+        update: the latest news of the job.
+        emit: receives previews.
+        head: head of the reply to the submit.
+
+    Raises:
+        JobPendingError: the deadline passed, or the job cannot be asked for now; it goes on.
+        ImgkitError: the job has failed.
+    """
+    number, problem = 0, ""
+    while True:
+        job = keeper.current
+        wait_s = _choose_wait_s(context, provider, job, update, number)
+        context.core.table.notify(JobProgress(job, update.progress, update.note, wait_s), context.call)
+        if update.preview is not None and emit is not None:
+            yield from emit(update.preview)
+        if time.monotonic() + wait_s >= context.deadline:
+            raise (yield from leave_pending(context, job, _too_late(context, problem)))
+        yield from sleep(wait_s)
+        try:
+            result = yield from poll_once(context, provider, job)
+        except JobPendingError:
+            raise
+        except ImgkitError as error:
+            yield from _end_failed_job(context, keeper, error)
+            raise
+        if isinstance(result, FailedPoll):
+            number, problem = number + 1, result.problem
+            update = replace(update, poll_after_s=result.wait_s, preview=None)
+            continue
+        if isinstance(result, JobUpdate):
+            number = 0 if result.state != job.state else number + 1
+            changed = apply_update(job, result)
+            if changed != job:
+                yield from run_blocking(partial(keeper.save, changed))
+            update = result
+            continue
+        reply_head, decoded = result
+        yield from run_blocking(partial(keeper.save, job.advance(phase="ready")))
+        decoded = yield from _fetch_results(context, job, decoded)
+        warnings = (*decoded.warnings, *keeper.warnings)
+        return FetchedImages(head or reply_head, replace(decoded, warnings=warnings))
+
+
+def _choose_wait_s(
+    context: CallContext, provider: JobProvider, job: Job, update: JobUpdate, number: int
+) -> float:
+    """Return the pause before the next poll; none where a recording or a local fake answers."""
+    if context.core.target.host_class == "offline":
+        return 0.0
+    try:
+        is_recorded = can_answer_locally(provider.poll(job, context.core.target))
+    except ImgkitError:
+        is_recorded = False
+    if is_recorded:
+        return 0.0
+    if update.poll_after_s is not None:
+        return min(max(0.0, update.poll_after_s), LONGEST_RETRY_AFTER_S)
+    return grow_pause_s(number)
+
+
+def _too_late(context: CallContext, problem: str) -> str:
+    text = f"The provider was still at work after {context.call.timeout_s:g} s."
+    return f"{text} {problem}" if problem else text
+
+
+def _end_failed_job(context: CallContext, keeper: JobKeeper, error: ImgkitError) -> Flow[None]:
+    """End the reservations of a job that has failed, and forget it."""
+    if error.maybe_billed:
+        yield from keep_reservations(context, error)
+    else:
+        yield from settle_reservations(context, None)
+    yield from run_blocking(keeper.remove)
+
+
+def _fetch_results(context: CallContext, job: Job, decoded: DecodedImages) -> Flow[DecodedImages]:
+    """Fetch the images at URLs at once: most links live for minutes.
+
+    Raises:
+        JobPendingError: an image could not be fetched; the job can be collected again.
+    """
+    images = list(decoded.pictures)
+    for index, image in enumerate(images):
+        if image.data is None and image.source is None and image.url:
+            sign = partial(_sign_download, context) if image.with_key else None
+            try:
+                data = yield from fetch_image(context.core, image.url, context.deadline, sign)
+            except DownloadError as error:
+                problem = f"The provider has made the images, but image {index} could not be fetched: {error}"
+                raise (yield from leave_pending(context, job, problem)) from error
+            images[index] = replace(image, data=data)
+    return replace(decoded, pictures=tuple(images))
+
+
+def _sign_download(context: CallContext, request: HttpRequest) -> Flow[HttpRequest]:
+    """Return a request for a result at the API's own origin, with the credentials."""
+    return (yield from authenticate(request, context.core.table, context.call))

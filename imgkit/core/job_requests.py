@@ -1,0 +1,203 @@
+"""The free requests about a job: ask for its state, look for a lost submit, cancel it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from imgkit.core.context import CallContext
+from imgkit.core.interception import can_answer_locally
+from imgkit.core.job_keeper import pending_error
+from imgkit.core.reply_body import read_body
+from imgkit.core.send import authenticate
+from imgkit.core.sent_secrets import clean_images, collect_secrets
+from imgkit.errors import (
+    AuthenticationError,
+    ImgkitError,
+    ModerationBlockedError,
+    PermissionDeniedError,
+    TransportError,
+    UnreadableReplyError,
+)
+from imgkit.jobs.job import Job
+from imgkit.providers.base import DecodedImages, Target
+from imgkit.providers.job_base import JobProvider
+from imgkit.providers.job_values import JobUpdate
+from imgkit.redact import Secret, safe_url, scrub
+from imgkit.runtime.flow import Flow, run_blocking, send_request, sleep
+from imgkit.wire.headers import retry_after_s
+from imgkit.wire.json_body import JsonReply
+from imgkit.wire.messages import Head, HttpRequest
+from imgkit.wire.secret_filter import SecretFilter
+from imgkit.wire.urls import origin
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
+"""Bounds of the pauses between polls where the provider names none; jitter takes off up to a fifth."""
+
+UNKNOWN_AT_FIRST_S = 15.0
+"""Seconds after the submit in which a 404 means that not all servers of the API know the job yet."""
+
+T = TypeVar("T")
+
+
+class FailedPoll(NamedTuple):
+    """A poll that told nothing about its job.
+
+    Attributes:
+        problem: the failure, a sentence.
+        wait_s: the pause that the server asks for, None if it asks for none.
+    """
+
+    problem: str
+    wait_s: float | None = None
+
+
+def poll_once(
+    context: CallContext, provider: JobProvider, job: Job
+) -> Flow[FailedPoll | JobUpdate | tuple[Head, DecodedImages]]:
+    """Ask for a job once.
+
+    Raises:
+        JobPendingError: the job cannot be asked for now: the key is refused, or the address is foreign.
+        ImgkitError: the job has failed.
+    """
+    try:
+        request = provider.poll(job, context.core.target)
+        problem = _find_foreign_host(context, provider, request)
+        if problem is not None:
+            raise (yield from leave_pending(context, job, problem))
+        return (yield from _ask_for_news(context, provider, job, request))
+    except (AuthenticationError, PermissionDeniedError) as error:
+        if isinstance(error, ModerationBlockedError):
+            raise
+        raise (yield from leave_pending(context, job, f"The job cannot be asked for: {error}")) from error
+
+
+def _ask(
+    context: CallContext,
+    job: Job,
+    request: HttpRequest,
+    decode: Callable[[Job, Head, JsonReply, Target, tuple[Secret, ...]], T],
+) -> Flow[FailedPoll | tuple[Head, T, SecretFilter]]:
+    """Send a free request about a job, and decode its reply."""
+    core = context.core
+    place = "{}://{}".format(*urlsplit(request.url)[:2])
+    # The host was checked: the key may go there.
+    signed = yield from authenticate(request, core.table, replace(context.call, base_url=place))
+    secrets = core.sent.remember(collect_secrets(signed))
+    try:
+        head = yield from send_request(signed)
+        head = Head(head.status, secrets.clean_headers(head.headers))
+        body: JsonReply = yield from read_body(context, head, secrets, spool=False)
+    except (TransportError, UnreadableReplyError) as error:
+        secrets.clean_error(error)
+        return FailedPoll(scrub(f"A poll failed: {error.problem}", limit=300))
+    if head.status in (408, 429) or head.status >= 500:
+        return FailedPoll(f"A poll was answered by HTTP {head.status}.", retry_after_s(head.headers))
+    if head.status == 404 and job.age_s < UNKNOWN_AT_FIRST_S:
+        return FailedPoll("The API does not know the job yet (HTTP 404).")
+    try:
+        return head, decode(job, head, body, core.target, secrets.secrets), secrets
+    except UnreadableReplyError as error:
+        secrets.clean_error(error)
+        return FailedPoll(scrub(f"A poll was not answered by the API: {error.problem}", limit=300))
+    except ImgkitError as error:
+        secrets.clean_error(error)
+        raise
+
+
+def _ask_for_news(
+    context: CallContext, provider: JobProvider, job: Job, request: HttpRequest
+) -> Flow[FailedPoll | JobUpdate | tuple[Head, DecodedImages]]:
+    """Send a request whose reply `JobProvider.decode_poll` decodes."""
+    answer = yield from _ask(context, job, request, provider.decode_poll)
+    if isinstance(answer, FailedPoll):
+        return answer
+    head, result, secrets = answer
+    if isinstance(result, JobUpdate):
+        return replace(result, state=secrets.clean_json(dict(result.state)))
+    return head, clean_images(result, secrets)
+
+
+def ask_to_cancel(context: CallContext, provider: JobProvider, job: Job, request: HttpRequest) -> Flow[bool]:
+    """Send the request that cancels a job. Return False if it is too late: the job has ended.
+
+    Raises:
+        JobPendingError: the API did not answer, or the address is foreign; the job goes on.
+        ImgkitError: the API refuses.
+    """
+    problem = _find_foreign_host(context, provider, request)
+    if problem is not None:
+        raise pending_error([job], problem)
+    answer = yield from _ask(context, job, request, provider.decode_cancel)
+    if isinstance(answer, FailedPoll):
+        raise pending_error([job], f"The job was not cancelled. {answer.problem}")
+    return answer[1]
+
+
+def find_lost_job(
+    context: CallContext, provider: JobProvider, job: Job
+) -> Flow[FailedPoll | JobUpdate | DecodedImages]:
+    """Ask whether a submit whose reply was lost has arrived.
+
+    Returns:
+        News of the job, or a `FailedPoll`: whether it runs stays unknown.
+    """
+    request = provider.find_lost(job, context.core.target)
+    if request is None:
+        return FailedPoll("The API cannot tell whether the request has arrived.")
+    number = 0
+    while True:
+        try:
+            result = yield from _ask_for_news(context, provider, job, request)
+        except ImgkitError as error:
+            return FailedPoll(scrub(f"The API does not know the job: {error.problem}", limit=300))
+        if isinstance(result, JobUpdate):
+            return result
+        if not isinstance(result, FailedPoll):
+            return result[1]
+        wait_s = grow_pause_s(number) if result.wait_s is None else result.wait_s
+        number += 1
+        if time.monotonic() + wait_s >= context.deadline:
+            return result
+        yield from sleep(wait_s)
+
+
+def grow_pause_s(number: int) -> float:
+    """Return the pause after a number of polls without news, in seconds."""
+    pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 1.3 ** min(number, 20))
+    return pause_s * (1 - 0.2 * random.random())
+
+
+def _find_foreign_host(context: CallContext, provider: JobProvider, request: HttpRequest) -> str | None:
+    """Return the problem of a poll at a host that is not the provider's, None for none."""
+    target = context.core.target
+    place = origin(request.url)
+    if place == origin(target.base_url) or can_answer_locally(request):
+        return None
+    scheme, host, port = place
+    is_official = target.host_class == "official" and (scheme, port) == ("https", 443)
+    if is_official and any(_host_matches(host, pattern) for pattern in provider.poll_hosts):
+        return None
+    return (
+        f"The provider names {safe_url(request.url)} as the place to ask, which is no host of "
+        f"{context.core.provider_name}. Nothing was sent there, and no key."
+    )
+
+
+def _host_matches(host: str, pattern: str) -> bool:
+    """Return whether a host is a name, or fits a pattern such as ``api.*.bfl.ai`` with one label for "*"."""
+    labels, wanted = host.split("."), pattern.split(".")
+    return len(labels) == len(wanted) and all(
+        want in ("*", label) for label, want in zip(labels, wanted, strict=True)
+    )
+
+
+def leave_pending(context: CallContext, job: Job, problem: str) -> Flow[ImgkitError]:
+    """Leave the reservations to the job; return the error that names it."""
+    yield from run_blocking(context.reservations.leave)
+    return pending_error([job], problem)

@@ -1,0 +1,87 @@
+"""The body of an open reply: read it to its end, and hand its chunks to the ledgers."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from imgkit.billing.reservations import ReservationGroup
+from imgkit.core.context import CallContext
+from imgkit.core.cut_replies import attach_whole_images
+from imgkit.errors import OutcomeUnknownError, UnreadableReplyError
+from imgkit.plugins.events import Progress
+from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking
+from imgkit.wire.json_body import JsonReply, MemorySink
+from imgkit.wire.messages import Head
+from imgkit.wire.secret_filter import SecretFilter
+
+
+def read_body(
+    context: CallContext, head: Head, secrets: SecretFilter, *, spool: bool = True
+) -> Flow[JsonReply]:
+    """Read the open reply to its end.
+
+    Each chunk of a 2xx body goes to the ledgers as it arrives: nobody knows whether another will come.
+
+    Args:
+        context: the call.
+        head: status and headers of the reply.
+        secrets: removes credentials that the server repeats.
+        spool: the reply is paid for; False for a reply that can be asked for again.
+
+    Raises:
+        UnreadableReplyError: the reply exceeds the service's ``max_reply_bytes``.
+        OutcomeUnknownError: the connection broke; ``error.body`` has the chunks that arrived.
+    """
+    core, reservations = context.core, context.reservations
+    is_success = 200 <= head.status < 300
+    spools = spool and is_success and reservations.wants_chunks
+    part_files = context.new_part_files() if is_success and context.new_part_files is not None else None
+    reply = JsonReply(
+        core.provider.base64_keys if is_success else frozenset(),
+        MemorySink if part_files is None else part_files.new_file,
+        secrets=secrets,
+    )
+    expected, limit = content_length(head), core.limits.max_reply_bytes
+    if spools:
+        yield RunBlocking(partial(reservations.begin, head, secrets))
+    try:
+        while reply.length <= limit and (chunk := (yield ReadChunk())):
+            spooled = reply.feed(chunk)
+            del chunk  # hundreds of calls may wait for the disk here
+            if spools and spooled:
+                yield RunBlocking(partial(reservations.write, spooled))
+            del spooled
+            if part_files is not None and part_files.should_flush:
+                yield RunBlocking(part_files.write)
+            core.table.notify(Progress(reply.length, expected), context.call)
+    except OutcomeUnknownError as error:
+        yield from _close_body(reply, reservations, spools)
+        error.body = reply.raw()
+        if is_success:
+            attach_whole_images(error, error.body)
+        raise
+    yield from _close_body(reply, reservations, spools)
+    if part_files is not None and part_files.on_disk:
+        yield RunBlocking(part_files.write)
+    if reply.length <= limit:
+        return reply
+    raise UnreadableReplyError(
+        f"HTTP {head.status} with a reply of over {limit} bytes (request id "
+        f"{head.request_id or 'not given'}). It was not read to its end and may have been billed.",
+        hint="Ask for fewer or smaller images, or raise max_reply_bytes.",
+        field="max_reply_bytes",
+        request_id=head.request_id,
+        body=reply.raw(),
+    )
+
+
+def _close_body(reply: JsonReply, reservations: ReservationGroup, spools: bool) -> Flow[None]:
+    rest = reply.close()
+    if spools:
+        yield RunBlocking(partial(reservations.finish, rest))
+
+
+def content_length(head: Head) -> int | None:
+    """Return the Content-Length of a reply in bytes, None if it is missing or no number."""
+    length = head.headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None

@@ -1,0 +1,118 @@
+"""Uploads: send the input images that an API wants before the request itself."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from imgkit.core.context import CallContext
+from imgkit.core.download import PAUSES_S
+from imgkit.core.reply_body import read_body
+from imgkit.core.send import authenticate
+from imgkit.core.sent_secrets import collect_secrets
+from imgkit.errors import ConfigurationError, ImgkitError, NotSentError, TransportError, UnreadableReplyError
+from imgkit.images.inputs import OpenedInputs
+from imgkit.models import ImageRequest
+from imgkit.providers.job_base import UploadingProvider
+from imgkit.providers.job_values import Upload
+from imgkit.redact import safe_url, scrub
+from imgkit.runtime.flow import Flow, send_request, sleep
+from imgkit.wire.headers import LONGEST_RETRY_AFTER_S, retry_after_s
+from imgkit.wire.messages import Head
+from imgkit.wire.urls import origin
+
+MAX_UPLOADS = 64
+"""Uploads of one request; more are a provider that never ends."""
+
+
+def send_uploads(
+    context: CallContext, provider: UploadingProvider, request: ImageRequest, inputs: OpenedInputs
+) -> Flow[OpenedInputs]:
+    """Upload the inputs that the provider wants first; return the inputs with the API's handles.
+
+    Nothing is paid yet, so each upload has four attempts.
+
+    Raises:
+        NotSentError: an upload failed; nothing was paid.
+        ImgkitError: the API refuses an upload.
+    """
+    core = context.core
+    done: dict[str, Any] = {}
+    while True:
+        upload = provider.next_upload(request, inputs, MappingProxyType(done), core.target)
+        if upload is None:
+            return replace(inputs, uploads=MappingProxyType(done))
+        if upload.name in done or len(done) >= MAX_UPLOADS:
+            raise ConfigurationError(
+                f"Provider {core.provider_name} asks for upload {upload.name[:40]!r} again. Fix the "
+                "provider: next_upload must return None once all handles are in `done`."
+            )
+        handle = core.uploads.find(upload.digest) if upload.digest else None
+        if handle is None:
+            handle = yield from _upload(context, provider, upload)
+            if upload.digest:
+                core.uploads.add(upload.digest, handle)
+        done[upload.name] = handle
+
+
+def _upload(context: CallContext, provider: UploadingProvider, upload: Upload) -> Flow[Any]:
+    """Send one upload and return the API's handle."""
+    core = context.core
+    if origin(upload.request.url) != origin(core.target.base_url):
+        raise ConfigurationError(
+            f"Provider {core.provider_name} uploads to {safe_url(upload.request.url)}, which is not the "
+            "API's own address. Nothing was sent."
+        )
+    number = 0
+    while True:
+        result = yield from _try_upload(context, provider, upload)
+        if not isinstance(result, _FailedUpload):
+            return result
+        wait_s = result.wait_s
+        if wait_s is None and number < len(PAUSES_S):
+            wait_s = PAUSES_S[number] * (0.5 + random.random() / 2)
+        number += 1
+        is_over = wait_s is None or wait_s > LONGEST_RETRY_AFTER_S or number > len(PAUSES_S)
+        if is_over or wait_s is None or time.monotonic() + wait_s >= context.deadline:
+            raise NotSentError(
+                f"The input {upload.name} could not be uploaded after {number} attempts: {result.problem} "
+                "Nothing was paid."
+            )
+        yield from sleep(0.0 if core.target.host_class == "offline" else wait_s)
+
+
+class _FailedUpload(NamedTuple):
+    """A failed upload that another attempt may mend.
+
+    Attributes:
+        problem: the failure, a sentence.
+        wait_s: the pause that the server asks for, None if it asks for none.
+    """
+
+    problem: str
+    wait_s: float | None = None
+
+
+def _try_upload(context: CallContext, provider: UploadingProvider, upload: Upload) -> Flow[Any]:
+    core = context.core
+    signed = yield from authenticate(upload.request, core.table, context.call)
+    secrets = core.sent.remember(collect_secrets(signed, context.request))
+    try:
+        head = yield from send_request(signed)
+        head = Head(head.status, secrets.clean_headers(head.headers))
+        body = yield from read_body(context, head, secrets, spool=False)
+    except (TransportError, UnreadableReplyError) as error:
+        secrets.clean_error(error)
+        return _FailedUpload(scrub(error.problem, limit=300))
+    if head.status in (408, 429) or head.status >= 500:
+        return _FailedUpload(f"The API answered HTTP {head.status}.", retry_after_s(head.headers))
+    try:
+        if not 200 <= head.status < 300:
+            raise core.provider.error(head, body.raw(), secrets.secrets)
+        return secrets.clean_json(provider.decode_upload(upload, head, body, core.target, secrets.secrets))
+    except ImgkitError as error:
+        secrets.clean_error(error)
+        raise

@@ -1,0 +1,1 @@
+"""Jobs: work that a provider has accepted and not finished."""

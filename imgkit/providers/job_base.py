@@ -1,0 +1,144 @@
+"""The protocols of providers whose APIs accept jobs, want uploads first, or tell their progress."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from imgkit.images.inputs import OpenedInputs
+from imgkit.models import ImageRequest
+from imgkit.providers.base import DecodedImages, ReplyBody, Target
+from imgkit.providers.job_values import JobUpdate, Upload
+from imgkit.redact import Secret
+from imgkit.wire.messages import Head, HttpRequest
+
+if TYPE_CHECKING:
+    from imgkit.jobs.job import Job
+
+
+@runtime_checkable
+class JobProvider(Protocol):
+    """The further methods of a provider whose API accepts jobs and is asked until they are done.
+
+    `Provider.decode` returns a `JobUpdate` in place of images. imgkit then writes the job down, asks with
+    `poll` after growing pauses, and collects the images. Polls are free: imgkit repeats them after any
+    failure of the wire, a 429 and a 5xx, until the deadline of the call. It submits once.
+
+    `imgkit.providers.BaseProvider` has defaults for `poll_hosts`, `job_version`, `submit_handle`, `find_lost`
+    and `cancel_job`.
+
+    Example:
+        ::
+
+            class AcmeProvider(BaseProvider):
+                def decode(self, head, body, target, secrets=()):
+                    return JobUpdate(state={"task": body.json()["task_id"]})
+
+                def poll(self, job, target):
+                    return HttpRequest("GET", f"{target.base_url}/tasks/{job.state['task']}")
+
+                def decode_poll(self, job, head, body, target, secrets=()): ...
+    """
+
+    @property
+    def poll_hosts(self) -> tuple[str, ...]:
+        """Further hosts that may be polled with the key, by https only, as for `official_hosts`."""
+
+    @property
+    def job_version(self) -> int:
+        """The version of the state that this class writes. A job with a later one is refused."""
+
+    def poll(self, job: Job, target: Target) -> HttpRequest:
+        """Return the request that asks for the state or the result of a job, without credentials."""
+
+    def decode_poll(
+        self, job: Job, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
+    ) -> DecodedImages | JobUpdate:
+        """Return the images, or the news of a job that is still at work; a new state may name another step.
+
+        A word for a state that the class does not know means that the job goes on.
+
+        Args:
+            job: the job.
+            head: status and headers of the reply; never 429 or 5xx.
+            body: its body.
+            target: the server that received the request.
+            secrets: strings that were sent and must not appear in a message.
+
+        Raises:
+            ImgkitError: the job has failed, or was refused. ``error.maybe_billed`` tells whether it costs.
+            UnreadableReplyError: the reply is not the API's; imgkit asks again.
+        """
+
+    def submit_handle(self, request: ImageRequest, call_id: str, target: Target) -> Mapping[str, Any] | None:
+        """Return the state of a job that is known before its request is sent, None for none.
+
+        With it, `find_lost` can ask for a job whose reply was lost.
+        """
+
+    def find_lost(self, job: Job, target: Target) -> HttpRequest | None:
+        """Return a free request that tells whether a submit has arrived, None if the API cannot tell.
+
+        `decode_poll` decodes the reply; an error means that the API does not know the job.
+        """
+
+    def cancel_job(self, job: Job, target: Target) -> HttpRequest | None:
+        """Return the request that cancels a job, None if the API cannot."""
+
+    def decode_cancel(
+        self, job: Job, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
+    ) -> bool:
+        """Return whether the job is cancelled; False if it had ended before.
+
+        Raises:
+            ImgkitError: The API refuses for another reason; the job goes on.
+        """
+
+
+@runtime_checkable
+class UploadingProvider(Protocol):
+    """The further methods of a provider whose API wants input images before the request.
+
+    Example:
+        ::
+
+            class AcmeProvider(BaseProvider):
+                def next_upload(self, request, inputs, done, target):
+                    if not inputs.image or "image" in done:
+                        return None
+                    file = inputs.image[0]
+                    return Upload("image", HttpRequest("PUT", ...), file.sha256)
+
+                def decode_upload(self, upload, head, body, target, secrets=()):
+                    return body.json()["id"]
+    """
+
+    def next_upload(
+        self, request: ImageRequest, inputs: OpenedInputs, done: Mapping[str, Any], target: Target
+    ) -> Upload | None:
+        """Return the next upload of a request, None once the API has all inputs.
+
+        Args:
+            request, inputs, target: as for `Provider.encode`.
+            done: the handles so far, by name; later uploads may depend on them.
+        """
+
+    def decode_upload(
+        self, upload: Upload, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
+    ) -> Any:
+        """Return the API's handle of an upload, a JSON value.
+
+        Raises:
+            ImgkitError: The API refuses the input. Nothing was paid.
+        """
+
+
+@runtime_checkable
+class ProgressProvider(Protocol):
+    """The further methods of a provider whose API tells its progress beside an open reply."""
+
+    def progress(self, request: ImageRequest, target: Target) -> HttpRequest:
+        """Return the free request that asks for the progress, without credentials."""
+
+    def decode_progress(self, head: Head, body: ReplyBody, target: Target) -> JobUpdate:
+        """Return the progress of a running request. Its ``state`` is not used. Any failure is ignored."""

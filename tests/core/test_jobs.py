@@ -1,0 +1,452 @@
+"""Jobs: one submit whatever happens, and images that any process can collect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import imgkit
+from imgkit import Budget, CachePlugin, Job, JobPendingError
+from imgkit.core import job_requests
+from imgkit.core.resume import resume_jobs
+from imgkit.plugins import hookimpl
+from imgkit.plugins.events import JobProgress
+from imgkit.providers.bfl_fake import FakeBfl
+from imgkit.runtime.flow import RunBlocking, SendRequest, advance
+from imgkit.testing.fake_server import serve_fake
+from imgkit.testing.wire_server import WireServer
+from tests.conftest import ServiceRunner
+from tests.support.processes import TIMEOUT_S, kill_fork, start_fork
+
+SUBMIT = "POST /v1/flux-2-pro"
+NEVER = 10**9
+GOOD_JOB = Job(id="a-0", provider="bfl", base_url="https://api.bfl.ai", operation="create_image").to_json()
+KEY = "bfl-key-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the pauses between polls, so that no test waits for them."""
+    monkeypatch.setattr(job_requests, "FIRST_PAUSE_S", 0.005)
+    monkeypatch.setattr(job_requests, "LONGEST_PAUSE_S", 0.01)
+
+
+@pytest.fixture
+def fake() -> FakeBfl:
+    """The API of Black Forest Labs."""
+    return FakeBfl()
+
+
+@pytest.fixture
+def server(fake: FakeBfl) -> Iterator[WireServer]:
+    """The API on loopback."""
+    with serve_fake(fake) as running:
+        yield running
+
+
+def open_with(server: WireServer, folder: Path, **settings: Any) -> dict[str, Any]:
+    """Return the arguments of a service with a state folder."""
+    return {
+        "provider": "bfl",
+        "base_url": server.origin,
+        "api_key": KEY,
+        "state_folder": folder / "state",
+        **settings,
+    }
+
+
+def create(timeout_s: float | None = None, **fields: Any) -> Callable[[Any], Any]:
+    """Return a call."""
+    return lambda service: service.create_image("a red fox", timeout_s=timeout_s, **fields)
+
+
+def list_records(folder: Path) -> list[Path]:
+    """Return the files of the job records."""
+    return sorted((folder / "state" / "jobs").glob("*.json"))
+
+
+def make_pending(
+    flavor: ServiceRunner, backend: str, fake: FakeBfl, settings: dict[str, Any], **fields: Any
+) -> JobPendingError:
+    """Make a call whose deadline would pass before the next poll; then let the job end."""
+    fake.polls = 0
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(JobPendingError) as caught:
+        patch.setattr(job_requests, "FIRST_PAUSE_S", NEVER)
+        patch.setattr(job_requests, "LONGEST_PAUSE_S", NEVER)
+        flavor.run(create(**fields), backend, **settings)
+    return caught.value
+
+
+def test_a_job_becomes_a_response(
+    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
+) -> None:
+    """Submits once, polls until the image is there, saves it with its cost, and keeps no record."""
+    seen: list[JobProgress] = []
+
+    class Watch:
+        @hookimpl
+        def imgkit_on_event(self, event: Any) -> None:
+            if isinstance(event, JobProgress):
+                seen.append(event)
+
+    settings = open_with(server, tmp_path, plugins=[Watch()])
+    response = flavor.run(create(save_to=tmp_path / "fox.png"), http_backend, **settings)
+    assert response[0].path == tmp_path / "fox.png"
+    assert response.cost.amount == Decimal("0.03")
+    assert response.extra == {"seed": 4111222333}
+    assert fake.count[SUBMIT] == 1
+    assert [event.note for event in seen] == ["", "Pending", "Generating"]
+    assert seen[-1].progress == 0.5
+    sidecar = json.loads((tmp_path / "fox.png.json").read_text())
+    assert sidecar["prompt"] == "a red fox"
+    assert list_records(tmp_path) == []
+
+
+@pytest.mark.parametrize("way", ["error", "job", "json", "list"])
+def test_another_service_collects(
+    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path, way: str
+) -> None:
+    """A deadline leaves the job pending; any later service delivers what the call would have delivered."""
+    settings = open_with(server, tmp_path)
+    error = make_pending(flavor, http_backend, fake, settings, save_to=tmp_path / "fox.png")
+    assert error.maybe_billed
+    assert not (tmp_path / "fox.png").exists()
+    (record,) = list_records(tmp_path)
+    assert KEY not in record.read_text()
+    source: Any = {
+        "error": error,
+        "job": error.jobs[0],
+        "json": Job.from_json(error.jobs[0].to_json()),
+        "list": flavor.run(lambda service: service.list_jobs(), http_backend, **settings),
+    }[way]
+    response = flavor.run(lambda service: service.resume(source), http_backend, **settings)
+    assert response[0].path == tmp_path / "fox.png"
+    assert json.loads((tmp_path / "fox.png.json").read_text())["prompt"] == "a red fox"
+    assert response.cost.amount == Decimal("0.03")
+    assert fake.count[SUBMIT] == 1
+    assert list_records(tmp_path) == []
+
+
+def test_without_a_state_folder(
+    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
+) -> None:
+    """The error itself carries the job where nothing is kept on disk."""
+    settings = open_with(server, tmp_path, state_folder=None)
+    error = make_pending(flavor, http_backend, fake, settings)
+    response = flavor.run(lambda service: service.resume(error), http_backend, **settings)
+    assert len(response) == 1
+    assert fake.count[SUBMIT] == 1
+
+
+def test_some_jobs_of_a_call_are_pending(
+    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
+) -> None:
+    """Returns the images that are there; resuming the response adds the others in their places."""
+    handle = fake.handle
+
+    def hold_second(request: Any) -> Any:
+        fake.polls = NEVER if request.query.get("id") == "job-2" else 0
+        return handle(request)
+
+    fake.handle = hold_second  # type: ignore[method-assign]  # one job of three is slow
+    settings = open_with(server, tmp_path)
+    first = flavor.run(create(1.0, n=3, save_to=tmp_path / "fox.png"), http_backend, **settings)
+    assert len(first) == 2
+    (error,) = first.errors
+    assert isinstance(error, JobPendingError)
+    fake.handle = handle  # type: ignore[method-assign]
+    fake.polls = 0
+    whole = flavor.run(lambda service: service.resume(first), http_backend, **settings)
+    assert [image.index for image in whole] == [0, 1, 2]
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["fox-1.png", "fox-2.png", "fox-3.png"]
+    assert whole.cost.amount == Decimal("0.09")
+    assert whole.errors == ()
+    assert fake.count[SUBMIT] == 3
+
+
+def test_equal_calls_join_the_job(
+    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
+) -> None:
+    """An equal call follows the pending job in place of a new one, and later calls find its images."""
+    settings = open_with(server, tmp_path, plugins=[CachePlugin(folder=tmp_path / "cache")])
+    make_pending(flavor, http_backend, fake, settings)
+    joined = flavor.run(create(), http_backend, **settings)
+    assert len(joined) == 1
+    again = flavor.run(create(), http_backend, **settings)
+    assert again.meta.cached
+    assert fake.count[SUBMIT] == 1
+
+
+def test_resuming_fills_the_cache(
+    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
+) -> None:
+    """An equal call finds in the cache the images that `resume` has delivered."""
+    settings = open_with(server, tmp_path, plugins=[CachePlugin(folder=tmp_path / "cache")])
+    error = make_pending(flavor, http_backend, fake, settings)
+    flavor.run(lambda service: service.resume(error), http_backend, **settings)
+    assert flavor.run(create(), http_backend, **settings).meta.cached
+    assert fake.count[SUBMIT] == 1
+
+
+def test_the_budget_follows_the_job(
+    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
+) -> None:
+    """A pending job stays reserved; the process that ends it spends its real cost."""
+
+    def settings() -> dict[str, Any]:
+        budget = Budget(usd=1, folder=tmp_path / "budget", allow_unknown=True)
+        return open_with(server, tmp_path, plugins=[budget])
+
+    error = make_pending(flavor, http_backend, fake, settings())
+    assert Budget(usd=1, folder=tmp_path / "budget").spent == 0
+    flavor.run(lambda service: service.resume(error), http_backend, **settings())
+    assert Budget(usd=1, folder=tmp_path / "budget").spent == Decimal("0.03")
+    assert Budget(usd=1, folder=tmp_path / "budget").unpriced == 0
+
+
+def test_a_refused_job_costs_nothing(
+    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
+) -> None:
+    """A refusal ends the job: nothing is spent and no record stays."""
+    fake.scenario = "refused"
+    budget = Budget(usd=1, folder=tmp_path / "budget", allow_unknown=True)
+    with pytest.raises(imgkit.ModerationBlockedError) as caught:
+        flavor.run(create(), http_backend, **open_with(server, tmp_path, plugins=[budget]))
+    assert caught.value.stage == "input"
+    assert budget.spent == budget.reserved == budget.unpriced == 0
+    assert list_records(tmp_path) == []
+
+
+def test_an_interrupted_call_names_its_job(
+    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
+) -> None:
+    """Ctrl-C and a cancelled task keep their type, and a note says how to collect the job."""
+    fake.polls = NEVER
+    settings = open_with(server, tmp_path)
+
+    class Interrupt:
+        @hookimpl
+        def imgkit_on_event(self, event: Any) -> None:
+            if isinstance(event, JobProgress) and event.note:
+                raise KeyboardInterrupt
+
+    async def cancel(service: Any) -> None:
+        task = asyncio.create_task(service.create_image("a red fox"))
+        while not list_records(tmp_path):
+            await asyncio.sleep(0.005)
+        task.cancel()
+        await task
+
+    kind: type[BaseException]
+    if flavor.flavor == "sync":
+        kind, work, settings = KeyboardInterrupt, create(), {**settings, "plugins": [Interrupt()]}
+    else:
+        kind, work = asyncio.CancelledError, cancel
+    with pytest.raises(kind) as caught:
+        flavor.run(work, http_backend, **settings)
+    notes = " ".join(getattr(caught.value, "__notes__", []))
+    assert "imgkit jobs" in notes
+    (record,) = list_records(tmp_path)
+    assert record.stem in notes
+    fake.polls = 0
+    job = Job.from_json(record.read_text())
+    settings.pop("plugins", None)
+    assert len(flavor.run(lambda service: service.resume(job), http_backend, **settings)) == 1
+    assert fake.count[SUBMIT] == 1
+
+
+def test_a_killed_process_leaves_its_job(
+    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
+) -> None:
+    """Another process collects the job of a killed one, and spends its real cost."""
+    fake.polls = NEVER
+
+    def settings() -> dict[str, Any]:
+        budget = Budget(usd=1, folder=tmp_path / "budget", allow_unknown=True)
+        return open_with(server, tmp_path, plugins=[budget])
+
+    child = start_fork(lambda: flavor.run(create(), http_backend, **settings()) is None)
+    until = time.monotonic() + TIMEOUT_S
+    while fake.count.get("GET /v1/get_result", 0) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    kill_fork(child)
+    assert Budget(usd=1, folder=tmp_path / "budget").spent == 0
+    fake.polls = 0
+    (job,) = flavor.run(lambda service: service.list_jobs(), http_backend, **settings())
+    assert len(flavor.run(lambda service: service.resume(job), http_backend, **settings())) == 1
+    assert Budget(usd=1, folder=tmp_path / "budget").spent == Decimal("0.03")
+    assert fake.count[SUBMIT] == 1
+
+
+def test_one_process_follows_a_job(fake: FakeBfl, server: WireServer, tmp_path: Path) -> None:
+    """A job that another service follows is refused, and its record stays."""
+    settings = open_with(server, tmp_path)
+    runner = ServiceRunner("sync")
+    error = make_pending(runner, "requests", fake, settings)
+    fake.polls = NEVER
+    with imgkit.ImageService("requests", **settings) as follower:
+        flow = resume_jobs(follower._core, error)
+        effect = advance(flow, None)
+        while not isinstance(effect, SendRequest):
+            effect = advance(flow, effect.fn() if isinstance(effect, RunBlocking) else None)
+        with pytest.raises(imgkit.InvalidRequestError, match="Another process follows"):
+            runner.run(lambda service: service.resume(error), "requests", **settings)
+        flow.close()
+    assert len(list_records(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 404, 200])
+def test_polls_survive(
+    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, status: int, tmp_path: Path
+) -> None:
+    """A poll that fails, or that a proxy answers with a page, is repeated; the submit is not."""
+    handle = fake.handle
+
+    def fail_twice(request: Any) -> Any:
+        if request.path == "/v1/get_result" and fake.count["GET /v1/get_result"] <= 2:
+            from imgkit.providers.fakes import FakeReply
+
+            return FakeReply(status, {"content-type": "text/html"}, b"<html>busy</html>" * 50_000)
+        return handle(request)
+
+    fake.handle = fail_twice  # type: ignore[method-assign]
+    response = flavor.run(create(), http_backend, **open_with(server, tmp_path, retry=True))
+    assert len(response) == 1
+    assert fake.count[SUBMIT] == 1
+
+
+def test_a_lost_poll_and_an_unknown_word(
+    flavor: ServiceRunner, http_backend: str, server: WireServer, fake: FakeBfl, tmp_path: Path
+) -> None:
+    """A dropped poll and a state that nobody knows do not end a job."""
+    fake.scenario = "lost_poll"
+    handle = fake.handle
+
+    def say_new_word(request: Any) -> Any:
+        from imgkit.providers.fakes import json_reply
+
+        if request.path == "/v1/get_result" and fake.count["GET /v1/get_result"] == 2:
+            return json_reply(200, {"id": "job-1", "status": "Dreaming"})
+        return handle(request)
+
+    fake.handle = say_new_word  # type: ignore[method-assign]
+    assert len(flavor.run(create(), http_backend, **open_with(server, tmp_path, retry=True))) == 1
+    assert fake.count[SUBMIT] == 1
+
+
+def test_a_foreign_place_to_ask(
+    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
+) -> None:
+    """A poll at a strange host is not sent, and the job can still be collected."""
+    with WireServer(lambda line: None) as stranger:
+        handle = fake.handle
+
+        def lure(request: Any) -> Any:
+            reply = handle(request)
+            return reply._replace(body=reply.body.replace(server.origin.encode(), stranger.origin.encode()))
+
+        fake.handle = lure  # type: ignore[method-assign]
+        with pytest.raises(JobPendingError, match="no host of bfl") as caught:
+            flavor.run(create(), http_backend, **open_with(server, tmp_path))
+        assert stranger.accepted == 0
+    assert caught.value.jobs
+    assert len(list_records(tmp_path)) == 1
+
+
+def test_an_expired_link_keeps_the_job(
+    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
+) -> None:
+    """A result that cannot be fetched leaves the job, which names a new link when it is asked again."""
+    fake.scenario = "expired_link"
+    settings = open_with(server, tmp_path)
+    with pytest.raises(JobPendingError, match="could not be fetched") as caught:
+        flavor.run(create(), http_backend, **settings)
+    fake.scenario = "success"
+    response = flavor.run(lambda service: service.resume(caught.value), http_backend, **settings)
+    assert len(response) == 1
+    assert fake.count[SUBMIT] == 1
+
+
+@pytest.mark.parametrize("scenario", ["lost_submit", "failing"])
+def test_a_lost_submit_is_unknown(
+    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, scenario: str, tmp_path: Path
+) -> None:
+    """A submit whose reply was lost is not repeated."""
+    fake.scenario = scenario
+    with pytest.raises(imgkit.OutcomeUnknownError):
+        flavor.run(create(), http_backend, **open_with(server, tmp_path, retry=True))
+    assert fake.count[SUBMIT] == 1
+
+
+def test_only_a_refused_submit_is_repeated(
+    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
+) -> None:
+    """A 429 accepts nothing, so the submit is sent again."""
+    fake.scenario = "rate_limited"
+    assert len(flavor.run(create(), http_backend, **open_with(server, tmp_path, retry=True))) == 1
+    assert fake.count[SUBMIT] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"provider": "acme"}, "Provider acme has job"),
+        ({"base_url": "https://other.example"}, "runs at https://other.example"),
+        ({"state_version": 99}, "later version of provider bfl"),
+    ],
+)
+def test_jobs_of_others_are_refused(
+    flavor: ServiceRunner,
+    fake: FakeBfl,
+    server: WireServer,
+    change: dict[str, Any],
+    words: str,
+    tmp_path: Path,
+) -> None:
+    """A job of another provider, host or version is refused before anything is sent."""
+    job = Job(id="a-0", provider="bfl", base_url=server.origin, operation="create_image").advance(**change)
+    with pytest.raises(imgkit.ImgkitError, match=words):
+        flavor.run(lambda service: service.resume(job), "requests", **open_with(server, tmp_path))
+    assert server.accepted == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "null", "{", '{"imgkit_job": 1}', '{"imgkit_job": 2, "id": "a"}', '{"imgkit_job": "x"}',
+        *(json.dumps({**json.loads(GOOD_JOB), **change}) for change in (
+            {"id": "../../etc"}, {"provider": 5}, {"operation": "sing"}, {"state": 5}, {"images": -1},
+            {"phase": "new"}, {"save_to": "x"}, {"submitted_at": "now"})),
+        "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_damaged_jobs(text: str) -> None:
+    """A damaged job, or one of a later version, is an error of imgkit's own."""
+    with pytest.raises(imgkit.ConfigurationError):
+        Job.from_json(text)
+
+
+def test_a_damaged_record_hides_no_other(fake: FakeBfl, server: WireServer, tmp_path: Path) -> None:
+    """A damaged record is left out of the list of jobs, and the others are listed."""
+    settings = open_with(server, tmp_path)
+    runner = ServiceRunner("sync")
+    error = make_pending(runner, "requests", fake, settings)
+    (record,) = list_records(tmp_path)
+    record.with_name("zzz-0.json").write_bytes(b"\0" * 50)
+    jobs = runner.run(lambda service: service.list_jobs(), "requests", **settings)
+    assert [job.id for job in jobs] == [error.jobs[0].id]
+
+
+def test_offline_shows_the_course_of_a_job(flavor: ServiceRunner) -> None:
+    """The offline backend answers with the provider's fake: free, without a key, with polls."""
+    response = flavor.run(lambda service: service.create_image("a red fox", size="64x64"), provider="bfl",
+                          backend="offline")  # fmt: skip
+    assert response[0].width == 64
+    assert response.cost.amount == 0
