@@ -252,6 +252,7 @@ def build_cli() -> click.Group:
             commands.build_cassette_group(),
             *commands.build_information_commands(),
             commands.build_recover_command(),
+            commands.build_jobs_group(),
             commands.build_doctor_command(),
             _build_completion_command(),
         ],

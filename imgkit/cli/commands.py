@@ -169,6 +169,41 @@ def build_recover_command() -> click.Command:
     )
 
 
+def build_jobs_group() -> click.Group:
+    """Return the command `jobs` with its subcommands."""
+    names = click.Argument(["ids"], nargs=-1, metavar="[ID]...")
+    required = click.Argument(["ids"], nargs=-1, required=True, metavar="ID...")
+    output = Option(["--output", "-o"], metavar="PATH", help="File or folder. Default: that of the call.")
+    commands: dict[str, tuple[list[click.Parameter], str]] = {
+        "ls": ([], "List the pending jobs, the soonest expiry first."),
+        "wait": ([names, output], "Wait for jobs, and save their images."),
+        "collect": ([names, output], "Save the images of the jobs that are ready now."),
+        "cancel": ([required], "Cancel jobs; save the images of those that had ended before."),
+        "drop": ([required], "Forget jobs. The provider may still finish and bill them."),
+    }
+    service = [option for option in options.service_options() if option.name not in ("provider", "base_url")]
+    return click.Group(
+        "jobs",
+        context_settings=SETTINGS,
+        params=[*options.common_options()],
+        commands=[
+            build_command(
+                name,
+                [*own, options.json_option("Print one JSON object."), *service, options.key_option()],
+                _run_jobs_function(name),
+                text,
+                f"imgkit jobs {name}",
+            )
+            for name, (own, text) in commands.items()
+        ],
+        help="List, collect and cancel work that a provider has accepted.\n\nSome APIs answer with a job. "
+        "imgkit writes it to the state folder and asks until it is done; these commands go on where a call "
+        "ended. Asking is free.",
+        short_help="List, collect and cancel work that a provider has accepted.",
+        epilog=format_examples("imgkit jobs ls", "imgkit jobs wait", "imgkit jobs cancel 4f1c"),
+    )
+
+
 def build_doctor_command() -> click.Command:
     """Return the command `doctor`."""
     live = Option(
@@ -223,6 +258,26 @@ def _run_cassette_function(function: str) -> Callable[..., int]:
 
         code: int = getattr(cassettes, function)(paths, **given)
         return code
+
+    return run
+
+
+def _run_jobs_function(name: str) -> Callable[..., int]:
+    def run(ids: tuple[str, ...] = (), output: str | None = None, **given: Any) -> int:
+        from imgkit.cli import jobs
+
+        timeout_s = given.get("timeout_s")
+        settings = jobs.open_run(**given)
+        match name:
+            case "ls":
+                return jobs.print_jobs(settings)
+            case "cancel":
+                return jobs.cancel_jobs(settings, ids)
+            case "drop":
+                return jobs.drop_jobs(settings, ids)
+            case "collect":
+                timeout_s = timeout_s or jobs.COLLECT_TIMEOUT_S
+        return jobs.collect_jobs(settings, ids, output, timeout_s)
 
     return run
 

@@ -8,6 +8,7 @@ OK = 0
 BUG = 1
 USAGE = 2
 PARTIAL = 9
+PENDING = 10
 STOPPED = 130
 
 
@@ -39,6 +40,7 @@ MEANINGS = {
     7: "network, timeout, unknown outcome, server error, unreadable reply, cut stream or download",
     8: "over the budget; nothing was sent",
     PARTIAL: "partial success: all paid data is on disk, but not all of it where you asked for it",
+    PENDING: "the provider still works on a job: `imgkit jobs wait` collects it, and nothing is paid again",
     STOPPED: "stopped by Ctrl-C",
 }
 
@@ -62,6 +64,7 @@ CODES_BY_ERROR: dict[type[BaseException], int] = {
     errors.NotDownloadedError: 7,
     errors.BudgetExceededError: 8,
     errors.SaveError: PARTIAL,
+    errors.JobPendingError: PENDING,
     Stopped: STOPPED,
 }
 

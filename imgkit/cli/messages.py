@@ -48,6 +48,7 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
         "Or pass --prepare fit to have it converted (of an animation, the first frame)."
     ),
     (errors.InvalidRequestError, "reference"): "",
+    (errors.JobPendingError, None): "`imgkit jobs` lists it, and `imgkit jobs wait` collects it.",
     (errors.MissingKeyError, None): (
         "Set it, pass --api-key-file FILE, or stay offline with --backend offline."
     ),

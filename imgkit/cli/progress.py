@@ -11,7 +11,17 @@ from contextlib import contextmanager
 from imgkit.cli import console
 from imgkit.cli.status_line import StatusLine
 from imgkit.default_plugins.retry import find_attempt_limit
-from imgkit.plugins.events import Call, Cancelled, Event, FirstByte, Outcome, Progress, Retrying, Sent
+from imgkit.plugins.events import (
+    Call,
+    Cancelled,
+    Event,
+    FirstByte,
+    JobProgress,
+    Outcome,
+    Progress,
+    Retrying,
+    Sent,
+)
 from imgkit.plugins.hookspecs import hookimpl
 from imgkit.redact import safe_url
 
@@ -59,6 +69,9 @@ class CallWatcher:
                 if self._status_line is None:
                     console.print_message(f"imgkit: {text.replace('{wait}', str(max(1, math.ceil(wait_s))))}")
                 self._set_status(text, wait_s)
+            case JobProgress(_, progress, note, wait_s):
+                share = "" if progress is None else f", {progress:.0%}"
+                self._set_status(f"the provider is at work{f' ({note})' if note else ''}{share}", wait_s)
             case Cancelled(maybe_billed):
                 self.maybe_billed = maybe_billed and self.sent
 
