@@ -169,9 +169,9 @@ def _attempt(
             raise ConfigurationError(
                 f"{record.id}: {record.problem} `imgkit jobs drop {record.id}` deletes it."
             )
-        with ImageService(**_settings_for(run, record.job), plugins=[watcher]) as service:
-            with watcher.show_progress():
-                response = work(service, record.job)
+        settings = _settings_for(run, record.job)
+        with ImageService(**settings, plugins=[watcher]) as service, watcher.show_progress():
+            response = work(service, record.job)
     except JobPendingError as error:
         console.print_message(f"imgkit: {record.id}: {error.problem} {_COLLECT.format(record.id)}")
         return {**facts, "error": error.problem}, exit_codes.PENDING
