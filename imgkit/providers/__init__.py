@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from imgkit.models import ImageRequest as ImageRequest
     from imgkit.models import Usage as Usage
     from imgkit.providers.azure import AzureProvider as AzureProvider
+    from imgkit.providers.bfl import BflProvider as BflProvider
     from imgkit.providers.base import Credential as Credential
     from imgkit.providers.base import DecodedImage as DecodedImage
     from imgkit.providers.base import DecodedImages as DecodedImages
@@ -66,6 +67,7 @@ _EXPORTS = {
         "Usage",
     ),
     "imgkit.providers.azure": ("AzureProvider",),
+    "imgkit.providers.bfl": ("BflProvider",),
     "imgkit.providers.base": (
         "Credential",
         "DecodedImage",
