@@ -19,6 +19,7 @@ from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.models import CreateImageRequest, Estimate, ImageRequest, field_names
 from imgkit.plugins.registry import PluginList, ServicePlugins
 from imgkit.plugins.table import HookTable
+from imgkit.providers.base import find_credentials
 from imgkit.redact import format_suggestion, safe_url
 from imgkit.runtime.flow import Flow
 from imgkit.schemas.requests import validate_request
@@ -249,10 +250,11 @@ def list_default_plugins(setup: Setup) -> list[object]:
         ConfigurationError: the key or ``retry`` is wrong, or a key would travel unencrypted.
     """
     config, provider = setup.config, setup.provider
+    credentials, variable = find_credentials(provider, setup.target)
     auth = ProviderAuth(
         config.api_key,
-        provider.credentials,
-        provider.env["api_key"],
+        credentials,
+        variable,
         allow_insecure=config.allow_insecure,
     )
     if auth.has_key and not config.allow_insecure:

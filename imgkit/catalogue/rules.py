@@ -26,6 +26,9 @@ _REQUIRED = ("prompt", "image")
 _SPLIT_FIELDS = ("n",)
 """Fields that imgkit meets by itself: it splits a call for many images into several requests."""
 
+_MOST_CHOICES = 10
+"""Longest list of values in a message."""
+
 _SIZE = re.compile(r"([0-9]+)x([0-9]+)")
 
 
@@ -208,7 +211,9 @@ def explain_violation(rule: Rule, value: Any) -> str | None:
     if rule.allowed and value not in rule.allowed:
         size = _parse_size(value) if rule.field == "size" else None
         near = f"; the nearest is {_find_nearest(size, rule.allowed)}" if size else ""
-        return f"takes {_format_choices(rule.allowed)}{when}, not {value!r}{why}{near}"
+        is_long = len(rule.allowed) > _MOST_CHOICES
+        choices = f"one of {len(rule.allowed)} values" if is_long else _format_choices(rule.allowed)
+        return f"takes {choices}{when}, not {value!r}{why}{near}"
     if (rule.most is not None and value > rule.most) or (rule.least is not None and value < rule.least):
         return f"takes {_format_range(rule)}{when}, not {value}{why}"
     if rule.longest is not None and len(value) > rule.longest:

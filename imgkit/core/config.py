@@ -222,7 +222,7 @@ def resolve_target(provider: Provider, spec: BackendSpec, config: ServiceConfig)
         host_class=host_class,
         organization=_check_header_value("organization", setting("organization")),
         project=_check_header_value("project", setting("project")),
-        model=model,
+        model=model or getattr(provider, "default_model", None),
     )
 
 

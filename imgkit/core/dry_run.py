@@ -10,6 +10,7 @@ from imgkit.core.core import Core
 from imgkit.core.operations import OperationFlows
 from imgkit.errors import ConfigurationError, ImgkitError, MissingKeyError
 from imgkit.plugins.resources import PluginResources
+from imgkit.providers.base import find_credentials
 from imgkit.redact import hide_json_members, hide_members, safe_headers
 from imgkit.runtime.flow import EffectFailed, Finished, Flow, RunBlocking, RunParallel, SendRequest, advance
 from imgkit.wire.messages import HttpRequest
@@ -55,8 +56,7 @@ def describe_call(core: Core, operation: str, args: Sequence[object], kwargs: Ma
 
 def _key_header(core: Core) -> str:
     """Return the name of the header that carries ``api_key=``."""
-    key_variable = core.provider.env["api_key"]
-    credentials = core.provider.credentials
+    credentials, key_variable = find_credentials(core.provider, core.target)
     return next(credential.header for credential in credentials if credential.variable == key_variable)
 
 

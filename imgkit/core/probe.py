@@ -174,14 +174,21 @@ def _parse_models(head: Head, data: bytes, secrets: tuple[Secret, ...]) -> tuple
     except ValueError as error:
         reason = scrub(str(error), limit=200)
         raise _no_list_error(head, reason, quote_start(data, secrets)) from None
-    entries = reply.get("data") if isinstance(reply, dict) else None
+    entries = reply.get("data", reply.get("models")) if isinstance(reply, dict) else None
     if not isinstance(entries, list):
         raise _no_list_error(head, "it has no data", quote_start(data, secrets))
     return tuple(
-        ListedModel(id=scrub(entry["id"], limit=100), shutdown=_parse_date(entry.get("shutdown_date")))
+        ListedModel(id=scrub(name, limit=100), shutdown=_parse_date(entry.get("shutdown_date")))
         for entry in entries
-        if isinstance(entry, dict) and isinstance(entry.get("id"), str)
+        if isinstance(entry, dict) and (name := _read_model_name(entry)) is not None
     )
+
+
+def _read_model_name(entry: Mapping[str, object]) -> str | None:
+    """Return the id of a listed model, or Google's name of it."""
+    if isinstance(name := entry.get("id"), str):
+        return name
+    return name.removeprefix("models/") if isinstance(name := entry.get("name"), str) else None
 
 
 def _no_list_error(head: Head, reason: str, quote: str = "") -> UnreadableReplyError:

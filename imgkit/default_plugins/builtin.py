@@ -54,6 +54,11 @@ def imgkit_providers() -> Iterable[ProviderSpec]:
             target="imgkit.providers.bfl:BflProvider",
             summary="FLUX models of Black Forest Labs, as jobs",
         ),
+        ProviderSpec(
+            name="gemini",
+            target="imgkit.providers.gemini:GeminiProvider",
+            summary="Google's image models, at the Gemini API and at Vertex AI",
+        ),
     )
 
 

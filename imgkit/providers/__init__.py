@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from imgkit.providers.fakes import FakeRequest as FakeRequest
     from imgkit.providers.fakes import image_reply as image_reply
     from imgkit.providers.fakes import json_reply as json_reply
+    from imgkit.providers.gemini import GeminiProvider as GeminiProvider
     from imgkit.providers.job_base import JobProvider as JobProvider
     from imgkit.providers.job_base import ProgressProvider as ProgressProvider
     from imgkit.providers.job_base import UploadingProvider as UploadingProvider
@@ -95,6 +96,7 @@ _EXPORTS = {
         "image_reply",
         "json_reply",
     ),
+    "imgkit.providers.gemini": ("GeminiProvider",),
     "imgkit.providers.job_base": (
         "JobProvider",
         "ProgressProvider",

@@ -231,7 +231,7 @@ class Provider(Protocol):
         """Return a GET that lists the models, or None if the API has none.
 
         ``imgkit doctor --live`` sends it: it must be free of charge and need the key. The reply is
-        ``{"data": [{"id": …}, …]}``.
+        ``{"data": [{"id": …}, …]}``, or Google's ``{"models": [{"name": "models/…"}, …]}``.
         """
 
     def check(self, request: ImageRequest, target: Target) -> None:
@@ -274,6 +274,23 @@ class Provider(Protocol):
             head: status, from 500 on, and headers.
             body: the reply's bytes.
         """
+
+
+def find_credentials(provider: Provider, target: Target) -> tuple[tuple[Credential, ...], str]:
+    """Return the credentials for a target, and the variable of the one to which ``api_key=`` belongs.
+
+    Example:
+        >>> from imgkit.providers.azure import AzureProvider
+        >>> target = Target(base_url="https://acme.openai.azure.com", host_class="official")
+        >>> find_credentials(AzureProvider(), target)[1]
+        'AZURE_OPENAI_API_KEY'
+    """
+    # A provider of another base class may lack the method.
+    choose = getattr(provider, "choose_credentials", None)
+    credentials = tuple(provider.credentials if choose is None else choose(target))
+    variables = [credential.variable for credential in credentials]
+    key = provider.env["api_key"]
+    return credentials, key if key in variables or not variables else variables[0]
 
 
 _MEMBERS = (

@@ -25,6 +25,7 @@ class BaseProvider:
     Attributes:
         accepts: the fields of a request that the dialect can express, by operation. `check` refuses other
             operations and fields. None accepts all: then `check` or `encode` must refuse by themselves.
+        default_model: the model of a service without one, None if the caller must name one.
         fake: the API's own side in small, which answers offline; None for OpenAI's dialect.
 
     Example:
@@ -39,6 +40,7 @@ class BaseProvider:
     base_url: ClassVar[str] = ""
     env: ClassVar[Mapping[str, str]]
     accepts: ClassVar[Mapping[Operation, Collection[str]] | None] = None
+    default_model: ClassVar[str | None] = None
     base64_keys: ClassVar[frozenset[str]] = frozenset()
     model_facts: ClassVar[str] = ""
     takes_references: ClassVar[bool] = False
@@ -52,6 +54,10 @@ class BaseProvider:
     def credentials(self) -> tuple[Credential, ...]:
         """A bearer token from the variable that ``env["api_key"]`` names."""
         return (Credential(variable=self.env["api_key"]),)
+
+    def choose_credentials(self, target: Target) -> tuple[Credential, ...]:
+        """Return the credentials for a target: all; an API with several doors has a key for each."""
+        return self.credentials
 
     def models_request(self, target: Target) -> HttpRequest | None:
         """Return None: the API has no free list of models."""
