@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from imgkit.models import ImageRequest as ImageRequest
     from imgkit.models import Usage as Usage
     from imgkit.providers.azure import AzureProvider as AzureProvider
-    from imgkit.providers.bfl import BflProvider as BflProvider
     from imgkit.providers.base import Credential as Credential
     from imgkit.providers.base import DecodedImage as DecodedImage
     from imgkit.providers.base import DecodedImages as DecodedImages
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from imgkit.providers.base import StreamingProvider as StreamingProvider
     from imgkit.providers.base import Target as Target
     from imgkit.providers.base_provider import BaseProvider as BaseProvider
+    from imgkit.providers.bfl import BflProvider as BflProvider
     from imgkit.providers.error_codes import data_date as data_date
     from imgkit.providers.error_codes import find_meaning as find_meaning
     from imgkit.providers.error_replies import error_from_reply as error_from_reply

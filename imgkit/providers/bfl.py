@@ -32,7 +32,7 @@ DEFAULT_MODEL, MASK_MODEL = "flux-2-pro", "flux-pro-1.0-fill"
 LINK_S = 600
 """Seconds for which a result is served after the job is ready; FLUX.3 says an hour."""
 
-_FIELDS = {"prompt", "model", "size", "output_format", "n"}
+_FIELDS = {"prompt", "model", "size", "output_format", "n", "extra_body", "extra_headers"}
 _MODERATED = {"Request Moderated": "input", "Content Moderated": "output"}
 _FAILED = frozenset({"Error", "Failed"})
 
