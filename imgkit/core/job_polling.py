@@ -15,7 +15,14 @@ from imgkit.core.context import CallContext, FetchedImages
 from imgkit.core.download import fetch_image
 from imgkit.core.interception import can_answer_locally
 from imgkit.core.job_keeper import JobKeeper, describe_plan
-from imgkit.core.job_requests import FailedPoll, find_lost_job, grow_pause_s, leave_pending, poll_once
+from imgkit.core.job_requests import (
+    STATE_PROBLEMS,
+    FailedPoll,
+    find_lost_job,
+    grow_pause_s,
+    leave_pending,
+    poll_once,
+)
 from imgkit.core.responses import count_requested_images, describe_request
 from imgkit.core.send import (
     authenticate,
@@ -204,7 +211,7 @@ def _choose_wait_s(
         return 0.0
     try:
         is_recorded = can_answer_locally(provider.poll(job, context.core.target))
-    except ImgkitError:
+    except (ImgkitError, *STATE_PROBLEMS):
         is_recorded = False
     if is_recorded:
         return 0.0

@@ -41,6 +41,9 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
 UNKNOWN_AT_FIRST_S = 15.0
 """Seconds after the submit in which a 404 means that not all servers of the API know the job yet."""
 
+STATE_PROBLEMS = (AttributeError, LookupError, TypeError, ValueError)
+"""The errors of a provider that finds no address in the state of a damaged job."""
+
 T = TypeVar("T")
 
 
@@ -66,7 +69,11 @@ def poll_once(
         ImgkitError: the job has failed.
     """
     try:
-        request = provider.poll(job, context.core.target)
+        try:
+            request = provider.poll(job, context.core.target)
+        except STATE_PROBLEMS as error:
+            damage = f"The state of the job is damaged ({type(error).__name__})."
+            raise (yield from leave_pending(context, job, damage)) from error
         problem = _find_foreign_host(context, provider, request)
         if problem is not None:
             raise (yield from leave_pending(context, job, problem))
@@ -96,7 +103,8 @@ def _ask(
     except (TransportError, UnreadableReplyError) as error:
         secrets.clean_error(error)
         return FailedPoll(scrub(f"A poll failed: {error.problem}", limit=300))
-    if head.status in (408, 429) or head.status >= 500:
+    is_final = getattr(core.provider, "failure_is_final", None)
+    if head.status in (408, 429) or (head.status >= 500 and not (is_final and is_final(job, head))):
         return FailedPoll(f"A poll was answered by HTTP {head.status}.", retry_after_s(head.headers))
     if head.status == 404 and job.age_s < UNKNOWN_AT_FIRST_S:
         return FailedPoll("The API does not know the job yet (HTTP 404).")

@@ -59,6 +59,11 @@ def imgkit_providers() -> Iterable[ProviderSpec]:
             target="imgkit.providers.gemini:GeminiProvider",
             summary="Google's image models, at the Gemini API and at Vertex AI",
         ),
+        ProviderSpec(
+            name="fal",
+            target="imgkit.providers.fal:FalProvider",
+            summary="models of many makers in the queue of fal.ai",
+        ),
     )
 
 

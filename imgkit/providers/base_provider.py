@@ -89,6 +89,10 @@ class BaseProvider:
                 {name: f"This provider takes no {name} for {operation}. Leave it out." for name in refused}
             )
 
+    def failure_is_final(self, job: Job, head: Head) -> bool:
+        """Return False: a 5xx reply to a poll says nothing about the job."""
+        return False
+
     def submit_handle(self, request: ImageRequest, call_id: str, target: Target) -> Mapping[str, Any] | None:
         """Return None: nothing is known of a job before the API accepts it."""
         return None

@@ -67,7 +67,8 @@ def find_categories(parsed: ErrorBody) -> tuple[str | None, tuple[str, ...]]:
         stage = stage or parse_code(details.get("moderation_stage"))
         filters = item.get("content_filter_result", item.get("content_filter_results"))
         metadata = item.get("metadata")
-        places = (details.get("categories"), metadata.get("reasons") if isinstance(metadata, dict) else None)
+        reasons = metadata.get("reasons") if isinstance(metadata, dict) else None
+        places = (details.get("categories"), item.get("categories"), reasons)
         for place in places:
             categories += place[:20] if isinstance(place, list) else []
         categories += [

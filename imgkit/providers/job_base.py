@@ -24,8 +24,8 @@ class JobProvider(Protocol):
     `poll` after growing pauses, and collects the images. Polls are free: imgkit repeats them after any
     failure of the wire, a 429 and a 5xx, until the deadline of the call. It submits once.
 
-    `imgkit.providers.BaseProvider` has defaults for `poll_hosts`, `job_version`, `submit_handle`, `find_lost`
-    and `cancel_job`.
+    `imgkit.providers.BaseProvider` has defaults for `poll_hosts`, `job_version`, `failure_is_final`,
+    `submit_handle`, `find_lost` and `cancel_job`.
 
     Example:
         ::
@@ -60,7 +60,7 @@ class JobProvider(Protocol):
 
         Args:
             job: the job.
-            head: status and headers of the reply; never 429 or 5xx.
+            head: status and headers of the reply; never 429, and 5xx only after `failure_is_final`.
             body: its body.
             target: the server that received the request.
             secrets: strings that were sent and must not appear in a message.
@@ -68,6 +68,12 @@ class JobProvider(Protocol):
         Raises:
             ImgkitError: the job has failed, or was refused. ``error.maybe_billed`` tells whether it costs.
             UnreadableReplyError: the reply is not the API's; imgkit asks again.
+        """
+
+    def failure_is_final(self, job: Job, head: Head) -> bool:
+        """Return whether a 5xx reply to a poll is the failure of the job itself, and no fault of the API.
+
+        imgkit then passes it to `decode_poll`. It repeats the poll after any other 5xx reply.
         """
 
     def submit_handle(self, request: ImageRequest, call_id: str, target: Target) -> Mapping[str, Any] | None:
