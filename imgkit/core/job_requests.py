@@ -25,6 +25,7 @@ from imgkit.errors import (
 )
 from imgkit.jobs.job import Job
 from imgkit.providers.base import DecodedImages, Target
+from imgkit.providers.error_bodies import is_page
 from imgkit.providers.job_base import JobProvider
 from imgkit.providers.job_values import JobUpdate
 from imgkit.redact import Secret, safe_url, scrub
@@ -106,6 +107,8 @@ def _ask(
     is_final = getattr(core.provider, "failure_is_final", None)
     if head.status in (408, 429) or (head.status >= 500 and not (is_final and is_final(job, head))):
         return FailedPoll(f"A poll was answered by HTTP {head.status}.", retry_after_s(head.headers))
+    if 300 <= head.status < 400 or (head.status not in (401, 403) and is_page(body.raw())):
+        return FailedPoll(f"A poll was answered by HTTP {head.status} from another server than the API.")
     if head.status == 404 and job.age_s < UNKNOWN_AT_FIRST_S:
         return FailedPoll("The API does not know the job yet (HTTP 404).")
     try:
@@ -127,7 +130,8 @@ def _ask_for_news(
         return answer
     head, result, secrets = answer
     if isinstance(result, JobUpdate):
-        return replace(result, state=secrets.clean_json(dict(result.state)))
+        note = scrub(result.note, secrets.secrets, limit=200)
+        return replace(result, state=secrets.clean_json(dict(result.state)), note=note)
     return head, clean_images(result, secrets)
 
 

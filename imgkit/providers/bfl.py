@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import quote
 
 import pybase64
@@ -81,7 +81,7 @@ class BflProvider(BaseProvider):
         mask = inputs.mask
         default = MASK_MODEL if mask is not None else DEFAULT_MODEL
         model = resolve_model(request, target.model) or default
-        body: dict[str, Any] = {"prompt": getattr(request, "prompt", None)}
+        body: dict[str, object] = {"prompt": getattr(request, "prompt", None)}
         if request.size and request.size != "auto":
             width, _, height = request.size.partition("x")
             body |= {"width": int(width), "height": int(height)}
@@ -104,7 +104,7 @@ class BflProvider(BaseProvider):
         self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
     ) -> JobUpdate:
         """Return the accepted job: its id, the address to ask, and its cost in cents."""
-        with readable(head, body):
+        with readable(head, body, secrets):
             reply = body.json()
             state = {"id": str(reply["id"]), "polling_url": str(reply["polling_url"])}
         return JobUpdate(state=state, cost=_read_cost(reply.get("cost")))
@@ -119,7 +119,7 @@ class BflProvider(BaseProvider):
         """Return the image, or that the job goes on: also for a word that is not known."""
         if head.status != 200:
             raise self.error(head, body.raw(), secrets)
-        with readable(head, body):
+        with readable(head, body, secrets):
             reply = body.json()
             status, result = str(reply["status"]), reply.get("result")
         if status in _MODERATED:
@@ -128,6 +128,7 @@ class BflProvider(BaseProvider):
                 head,
                 f"{status}. {details if isinstance(details, str) else ''}".strip(),
                 stage=_MODERATED[status],
+                secrets=secrets,
             )
         if status in _FAILED:
             raise JobFailedError(f"The job has failed: {status}.", status=head.status, code=status)
@@ -137,7 +138,7 @@ class BflProvider(BaseProvider):
             progress = reply.get("progress")
             fraction = float(progress) if type(progress) in (int, float) else None
             return JobUpdate(state=job.state, progress=fraction, note=status)
-        with readable(head, body):
+        with readable(head, body, secrets):
             image = DecodedImage(url=str(result["sample"]), revised_prompt=result.get("prompt"))
         extra = {"seed": result["seed"]} if "seed" in result else {}
         cost = None if job.cost is None else Cost(amount=Decimal(job.cost), note="as the API announced it")

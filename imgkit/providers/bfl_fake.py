@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from imgkit.providers.fakes import LOST, FakeApi, FakeReply, FakeRequest, image_reply, json_reply
+from imgkit.providers.fakes import (
+    LOST,
+    FakeApi,
+    FakeReply,
+    FakeRequest,
+    Paint,
+    image_reply,
+    json_reply,
+    paint_plain,
+)
 
 _GOOD_SIZE = 16
 
@@ -20,8 +29,8 @@ class FakeBfl(FakeApi):
         200
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, scenario: str = "success", *, paint: Paint = paint_plain, polls: int = 2) -> None:
+        super().__init__(scenario, paint=paint, polls=polls)
         self._jobs: dict[str, dict[str, Any]] = {}
 
     def handle(self, request: FakeRequest) -> FakeReply:

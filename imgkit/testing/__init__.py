@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from imgkit.testing.backend_contract import BackendContract as BackendContract
     from imgkit.testing.cache_store_contract import CacheStoreContract as CacheStoreContract
     from imgkit.testing.fake_server import serve_fake as serve_fake
+    from imgkit.testing.job_provider_contract import JobProviderContract as JobProviderContract
     from imgkit.testing.plugin_contract import PluginContract as PluginContract
     from imgkit.testing.provider_contract import ProviderContract as ProviderContract
     from imgkit.testing.samples import answer as answer
@@ -50,6 +51,7 @@ _EXPORTS = {
         "vcr_config",
     ),
     "imgkit.testing.fake_server": ("serve_fake",),
+    "imgkit.testing.job_provider_contract": ("JobProviderContract",),
     "imgkit.testing.plugin_contract": ("PluginContract",),
     "imgkit.testing.provider_contract": ("ProviderContract",),
     "imgkit.testing.streaming_provider_contract": ("StreamingProviderContract",),

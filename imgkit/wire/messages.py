@@ -220,11 +220,13 @@ class Head:
 
     @property
     def request_id(self) -> str | None:
-        """The API's id of the call: `x-request-id`, or Azure's `apim-request-id`.
+        """The API's id of the call: `x-request-id`, or the header of Azure or fal.
 
         It is one line of at most `imgkit.wire.headers.REQUEST_ID_LIMIT` characters.
         """
-        return clean_request_id(self.headers.get("x-request-id") or self.headers.get("apim-request-id"))
+        names = ("x-request-id", "apim-request-id", "x-fal-request-id")
+        found = (self.headers.get(name) for name in names)
+        return clean_request_id(next(filter(None, found), None))
 
     def __repr__(self) -> str:
         return f"Head({self.status}, {_hide_values(self.headers)})"

@@ -302,7 +302,7 @@ def test_one_process_follows_a_job(fake: FakeBfl, server: WireServer, tmp_path: 
     assert len(list_records(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("status", [429, 500, 503, 404, 200])
+@pytest.mark.parametrize("status", [429, 500, 503, 404, 400, 302, 200])
 def test_polls_survive(
     flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, status: int, tmp_path: Path
 ) -> None:

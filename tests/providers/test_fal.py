@@ -330,7 +330,8 @@ def test_refusals_name_their_categories() -> None:
         "categories": ["sexual"],
     }
     with pytest.raises(imgkit.ModerationBlockedError) as caught:
-        decode(422, {"detail": [problem]})
+        decode(422, {"detail": [problem]}, headers=FREE)
+    assert caught.value.request_id == "r1"
     assert caught.value.categories == ("sexual",)
     assert caught.value.maybe_billed
     failed = DONE.advance(

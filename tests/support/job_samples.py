@@ -1,0 +1,72 @@
+"""Samples of the dialects of jobs for the contract of their providers."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from imgkit.models import CreateImageEditRequest, CreateImageRequest, ImageRequest
+from imgkit.providers import Provider, Target
+from imgkit.providers.bfl import BflProvider
+from imgkit.providers.fal import FalProvider
+from imgkit.testing import png
+
+
+class BflSamples:
+    """The methods that the contract of the provider "bfl" overrides."""
+
+    images_per_reply: ClassVar[int] = 1
+    endpoints: ClassVar[Mapping[str, str]] = {
+        "create_image": "/v1/a-model",
+        "create_image_edit": "/v1/a-model",
+    }
+
+    def provider(self) -> Provider:
+        return BflProvider()
+
+    def reply(self, pictures: list[bytes]) -> bytes | None:
+        return None
+
+    def url_reply(self, urls: list[str]) -> bytes:
+        result = {"sample": urls[0]} if urls else {}
+        return json.dumps({"id": "job-1", "status": "Ready", "result": result}).encode()
+
+    def error_reply(self, message: str) -> bytes:
+        return json.dumps({"detail": message}).encode()
+
+
+class FalSamples:
+    """The methods that the contract of the provider "fal" overrides."""
+
+    endpoints: ClassVar[Mapping[str, str]] = {
+        "create_image": "/fal-ai/flux/dev",
+        "create_image_edit": "/fal-ai/flux/dev",
+    }
+
+    def provider(self) -> Provider:
+        return FalProvider()
+
+    def target(self, provider: Provider) -> Target:
+        return Target(base_url=provider.base_url, host_class="compatible", model="fal-ai/flux/dev")
+
+    def requests(self) -> list[ImageRequest]:
+        return [
+            CreateImageRequest(prompt="a fox", extra_body={"seed": 7}),
+            CreateImageEditRequest(image=(png(1),), prompt="a hat"),
+        ]
+
+    def reply(self, pictures: list[bytes]) -> bytes:
+        return _result([f"data:image/png;base64,{base64.b64encode(each).decode()}" for each in pictures])
+
+    def url_reply(self, urls: list[str]) -> bytes:
+        return _result(urls)
+
+    def error_reply(self, message: str) -> bytes:
+        return json.dumps({"detail": message}).encode()
+
+
+def _result(links: list[str]) -> bytes:
+    value: dict[str, Any] = {"images": [{"url": link} for link in links], "seed": 7}
+    return json.dumps(value).encode()
