@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from imgkit.testing.backend_contract import BackendContract as BackendContract
     from imgkit.testing.cache_store_contract import CacheStoreContract as CacheStoreContract
-    from imgkit.testing.fake_server import serve_fake as serve_fake
     from imgkit.testing.job_provider_contract import JobProviderContract as JobProviderContract
     from imgkit.testing.plugin_contract import PluginContract as PluginContract
     from imgkit.testing.provider_contract import ProviderContract as ProviderContract
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from imgkit.testing.wire_server import CA_FILE as CA_FILE
     from imgkit.testing.wire_server import WireServer as WireServer
     from imgkit.testing.wire_server import reply as reply
+    from imgkit.testing.wire_server import serve_fake as serve_fake
 
 _EXPORTS = {
     "imgkit.testing.backend_contract": ("BackendContract",),
@@ -50,7 +50,6 @@ _EXPORTS = {
         "register",
         "vcr_config",
     ),
-    "imgkit.testing.fake_server": ("serve_fake",),
     "imgkit.testing.job_provider_contract": ("JobProviderContract",),
     "imgkit.testing.plugin_contract": ("PluginContract",),
     "imgkit.testing.provider_contract": ("ProviderContract",),
@@ -63,6 +62,7 @@ _EXPORTS = {
         "CA_FILE",
         "WireServer",
         "reply",
+        "serve_fake",
     ),
 }
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}

@@ -20,8 +20,7 @@ from imgkit.plugins import hookimpl
 from imgkit.plugins.events import JobProgress
 from imgkit.providers.bfl_fake import FakeBfl
 from imgkit.runtime.flow import RunBlocking, SendRequest, advance
-from imgkit.testing.fake_server import serve_fake
-from imgkit.testing.wire_server import WireServer
+from imgkit.testing.wire_server import WireServer, serve_fake
 from tests.conftest import ServiceRunner
 from tests.support.processes import TIMEOUT_S, kill_fork, start_fork
 

@@ -27,8 +27,7 @@ from imgkit.providers.fal import FalProvider
 from imgkit.providers.fal_fake import FakeFal
 from imgkit.providers.job_values import JobUpdate
 from imgkit.testing import png
-from imgkit.testing.fake_server import serve_fake
-from imgkit.testing.wire_server import WireServer
+from imgkit.testing.wire_server import WireServer, serve_fake
 from imgkit.wire.json_body import JsonReply
 from imgkit.wire.messages import Head
 from tests.conftest import ServiceRunner

@@ -34,10 +34,9 @@ from imgkit.providers.gemini_sizes import (
 )
 from imgkit.schemas.model_facts import MODEL_FACTS_SCHEMA
 from imgkit.testing import ProviderContract
-from imgkit.testing.fake_server import serve_fake
 from imgkit.testing.provider_samples import open_inputs
 from imgkit.testing.samples import png
-from imgkit.testing.wire_server import WireServer
+from imgkit.testing.wire_server import WireServer, serve_fake
 from imgkit.wire.json_body import JsonReply
 from imgkit.wire.messages import Head
 from tests.conftest import ServiceRunner
