@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from imgkit.core.context import CallContext, FetchedImages
 from imgkit.core.download import fetch_image
-from imgkit.core.interception import can_answer_locally
+from imgkit.core.interception import can_answer_locally, is_intercepting
 from imgkit.core.job_keeper import JobKeeper, describe_plan
 from imgkit.core.job_requests import (
     STATE_PROBLEMS,
@@ -72,8 +72,9 @@ def submit_job(
     keeper = context.job_keeper = JobKeeper.for_service(context.core)
     context.cleanup.callback(keeper.release)
     job = yield from run_blocking(partial(_new_job, context, request, cache_key), before_sending=True)
-    handle = provider.submit_handle(context.request, context.call.id, context.core.target)
+    handle = provider.submit_handle(context.request, _name_submit(context, request), context.core.target)
     if handle is not None:
+        request = provider.add_handle(request, handle)
         job = job.advance(phase="sending", state=handle)
         yield from run_blocking(partial(keeper.save_before_sending, job), before_sending=True)
     try:
@@ -94,6 +95,13 @@ def submit_job(
         return fetched
     job = job.advance(request_id=fetched.head.request_id)
     return (yield from _continue(context, provider, keeper, job, fetched.update, emit, fetched.head))
+
+
+def _name_submit(context: CallContext, request: HttpRequest) -> str:
+    """Return the id of a submit; for recordings, an id that depends on the request alone."""
+    core, part = context.core, context.cache_use.part
+    is_recorded = core.target.host_class == "offline" or is_intercepting() or bool(core.resources.recorders)
+    return f"{hash_body(request.body)[:32] if is_recorded else context.call.id}-{part}"
 
 
 def _new_job(context: CallContext, request: HttpRequest, cache_key: str | None) -> Job:

@@ -44,6 +44,8 @@ UNKNOWN_AT_FIRST_S = 15.0
 
 STATE_PROBLEMS = (AttributeError, LookupError, TypeError, ValueError)
 """The errors of a provider that finds no address in the state of a damaged job."""
+MAX_CANCEL_STEPS = 8
+"""Requests that cancel a job; more are a provider that never ends."""
 
 T = TypeVar("T")
 
@@ -142,13 +144,21 @@ def ask_to_cancel(context: CallContext, provider: JobProvider, job: Job, request
         JobPendingError: the API did not answer, or the address is foreign; the job goes on.
         ImgkitError: the API refuses.
     """
-    problem = _find_foreign_host(context, provider, request)
-    if problem is not None:
-        raise pending_error([job], problem)
-    answer = yield from _ask(context, job, request, provider.decode_cancel)
-    if isinstance(answer, FailedPoll):
-        raise pending_error([job], f"The job was not cancelled. {answer.problem}")
-    return answer[1]
+    step: HttpRequest | None = request
+    for _ in range(MAX_CANCEL_STEPS):
+        if step is None:
+            return False
+        problem = _find_foreign_host(context, provider, step)
+        if problem is not None:
+            raise pending_error([job], problem)
+        answer = yield from _ask(context, job, step, provider.decode_cancel)
+        if isinstance(answer, FailedPoll):
+            raise pending_error([job], f"The job was not cancelled. {answer.problem}")
+        if not isinstance(answer[1], JobUpdate):
+            return answer[1]
+        job = job.advance(state=dict(answer[1].state))
+        step = provider.cancel_job(job, context.core.target)
+    raise pending_error([job], "The job was not cancelled: the provider names no last step.")
 
 
 def find_lost_job(
@@ -169,7 +179,12 @@ def find_lost_job(
         except ImgkitError as error:
             return FailedPoll(scrub(f"The API does not know the job: {error.problem}", limit=300))
         if isinstance(result, JobUpdate):
-            return result
+            step = job.advance(state=dict(result.state))
+            again = provider.find_lost(step, context.core.target) if result.poll_after_s == 0 else None
+            if again is None or time.monotonic() >= context.deadline:
+                return result
+            job, request = step, again
+            continue
         if not isinstance(result, FailedPoll):
             return result[1]
         wait_s = grow_pause_s(number) if result.wait_s is None else result.wait_s

@@ -10,6 +10,7 @@ import inspect
 import os
 import re
 import time
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple, NoReturn
@@ -306,6 +307,8 @@ class _HeaderSlot(NamedTuple):
     def with_key(self, request: HttpRequest, key: Secret) -> dict[str, str]:
         """Return the headers of a request, with a key."""
         prefix = f"{self.scheme} " if self.scheme else ""
+        if self.scheme == "Basic" and ":" in key.reveal():
+            key = Secret(b64encode(key.reveal().encode()).decode())
         return HiddenDict({**request.headers, self.name: f"{prefix}{key.reveal()}"})
 
 

@@ -64,6 +64,11 @@ def imgkit_providers() -> Iterable[ProviderSpec]:
             target="imgkit.providers.fal:FalProvider",
             summary="models of many makers in the queue of fal.ai",
         ),
+        ProviderSpec(
+            name="comfyui",
+            target="imgkit.providers.comfyui:ComfyUIProvider",
+            summary="workflows of a ComfyUI server, as jobs",
+        ),
     )
 
 

@@ -152,7 +152,8 @@ class Credential:
     Attributes:
         variable: name of the environment variable.
         header: name of the header, in lower case.
-        scheme: the word before the key, "" for none.
+        scheme: the word before the key, "" for none. With "Basic", the key may be ``name:password``, or
+            the base64 of it.
 
     Example:
         >>> Credential(variable="ACME_API_KEY", header="x-acme-key", scheme="").scheme

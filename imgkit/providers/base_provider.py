@@ -14,6 +14,7 @@ from imgkit.wire.messages import Head, HttpRequest
 if TYPE_CHECKING:
     from imgkit.jobs.job import Job
     from imgkit.providers.fakes import FakeApi
+    from imgkit.providers.job_values import JobUpdate
 
 
 class BaseProvider:
@@ -97,6 +98,10 @@ class BaseProvider:
         """Return None: nothing is known of a job before the API accepts it."""
         return None
 
+    def add_handle(self, request: HttpRequest, handle: Mapping[str, Any]) -> HttpRequest:
+        """Return the request unchanged: the API learns nothing of the handle."""
+        return request
+
     def find_lost(self, job: Job, target: Target) -> HttpRequest | None:
         """Return None: the API cannot tell whether a lost submit has arrived."""
         return None
@@ -107,7 +112,7 @@ class BaseProvider:
 
     def decode_cancel(
         self, job: Job, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
-    ) -> bool:
+    ) -> bool | JobUpdate:
         """Return whether the reply to a cancel request is a success."""
         return 200 <= head.status < 300
 

@@ -26,6 +26,8 @@ class JobProvider(Protocol):
 
     `imgkit.providers.BaseProvider` has defaults for `poll_hosts`, `job_version`, `failure_is_final`,
     `submit_handle`, `find_lost` and `cancel_job`.
+    `imgkit.providers.BaseProvider` has defaults for `poll_hosts`, `job_version`, `submit_handle`,
+    `add_handle`, `find_lost` and `cancel_job`.
 
     Example:
         ::
@@ -80,12 +82,23 @@ class JobProvider(Protocol):
         """Return the state of a job that is known before its request is sent, None for none.
 
         With it, `find_lost` can ask for a job whose reply was lost.
+
+        Args:
+            request, target: as for `Provider.encode`.
+            call_id: imgkit's id of this submit. No other job has it.
+        """
+
+    def add_handle(self, request: HttpRequest, handle: Mapping[str, Any]) -> HttpRequest:
+        """Return the request of `Provider.encode` with the result of `submit_handle` in it.
+
+        `encode` leaves it out, so that equal requests have equal bodies for the cache.
         """
 
     def find_lost(self, job: Job, target: Target) -> HttpRequest | None:
         """Return a free request that tells whether a submit has arrived, None if the API cannot tell.
 
-        `decode_poll` decodes the reply; an error means that the API does not know the job.
+        `decode_poll` decodes the reply; an error means that the API does not know the job. A `JobUpdate`
+        with ``poll_after_s=0`` asks again with its state.
         """
 
     def cancel_job(self, job: Job, target: Target) -> HttpRequest | None:
@@ -93,8 +106,10 @@ class JobProvider(Protocol):
 
     def decode_cancel(
         self, job: Job, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
-    ) -> bool:
+    ) -> bool | JobUpdate:
         """Return whether the job is cancelled; False if it had ended before.
+
+        A `JobUpdate` names another step: `cancel_job` is called again with its state.
 
         Raises:
             ImgkitError: The API refuses for another reason; the job goes on.
