@@ -33,7 +33,7 @@ from imgkit.plugins.events import CacheHit
 from imgkit.plugins.protocols import Busy, CacheStore, Entry, Hit, Lease
 from imgkit.plugins.resources import Resource
 from imgkit.providers.base import DecodedImages
-from imgkit.providers.job_base import JobProvider
+from imgkit.providers.job_base import JobProvider, ProgressProvider
 from imgkit.redact import SENSITIVE_HEADERS
 from imgkit.runtime.flow import Flow, run_blocking, sleep
 from imgkit.wire.messages import HttpRequest, hash_body
@@ -206,6 +206,10 @@ def _send(
 ) -> Flow[FetchedImages]:
     """Return the flow that sends a request, or follows the pending job of an equal one."""
     provider = context.core.provider
+    if isinstance(provider, ProgressProvider):
+        from imgkit.core.progress_watch import send_with_progress
+
+        return send_with_progress(context, provider, request)
     if not isinstance(provider, JobProvider):
         return send_with_retries(context, request)
     from imgkit.core.job_joining import join_job

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -44,8 +45,12 @@ def describe_call(core: Core, operation: str, args: Sequence[object], kwargs: Ma
         raise ConfigurationError(
             f"Unknown operation {show_value(operation)}. Available: {', '.join(OPERATIONS)}."
         )
-    # The call uses no observers, no cache and no ledgers: nothing happens.
-    core = core._replace(table=replace(core.table, observers=()), resources=PluginResources())
+    # The call uses no observers, no cache, no ledgers and no records of jobs: nothing happens.
+    core = core._replace(
+        table=replace(core.table, observers=()),
+        resources=PluginResources(),
+        settings=replace(core.settings, state_folder=None),
+    )
     try:
         return _describe_requests(*_find_first_request(core, operation, args, kwargs))
     except MissingKeyError:
@@ -92,8 +97,9 @@ def _step_to_request(flow: Flow[object]) -> tuple[HttpRequest, int]:
                         result = fn()
                     except ImgkitError as error:
                         result = EffectFailed(error)
-                case RunParallel(flows, _):
-                    return _step_to_request(flows[0])[0], len(flows)
+                case RunParallel(flows, _, first_ends_all):
+                    request, count = _step_to_request(flows[0])
+                    return request, count if first_ends_all else len(flows)
                 case Finished():
                     raise ConfigurationError("The call would send nothing.")
                 case effect:
@@ -101,7 +107,9 @@ def _step_to_request(flow: Flow[object]) -> tuple[HttpRequest, int]:
                         f"The request cannot be shown without sending it: {type(effect).__name__}."
                     )
     finally:
-        flow.close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a job that this call names will never be sent
+            flow.close()
 
 
 def describe_request(request: HttpRequest, extra_headers: Mapping[str, str] | None = None) -> str:

@@ -90,6 +90,10 @@ def submit_job(
     except ImgkitError:
         yield from run_blocking(keeper.remove)
         raise
+    except BaseException:
+        if not context.attempts:  # interrupted before anything was sent
+            keeper.remove()
+        raise
     if fetched.update is None:
         yield from run_blocking(keeper.remove)
         return fetched

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from typing import cast
 
@@ -13,12 +12,12 @@ from imgkit.core.sent_secrets import collect_secrets
 from imgkit.errors import ImgkitError
 from imgkit.plugins.events import JobProgress
 from imgkit.providers.job_base import ProgressProvider
+from imgkit.providers.job_values import JobUpdate
 from imgkit.runtime.flow import EffectFailed, Flow, run_parallel, send_request, sleep
 from imgkit.wire.messages import Head, HttpRequest
 
 PAUSE_S = 1.0
-STEP_S = 0.05
-"""Pause between two questions, in steps so short that the end of the request is noticed soon."""
+"""Pause before each question."""
 
 
 class _Running:
@@ -36,12 +35,14 @@ def send_with_progress(
     Raises:
         ImgkitError: as `send_with_retries`.
     """
+    if context.core.options.max_in_flight < 2:  # a question would wait for the request
+        return (yield from send_with_retries(context, request))
     running = _Running()
     flows: tuple[Flow[FetchedImages | None], ...] = (
         _send(context, request, running),
         _ask_until_end(context, provider, running),
     )
-    ended, _ = yield from run_parallel(flows, 2)
+    ended, _ = yield from run_parallel(flows, 2, first_ends_all=True)
     if isinstance(ended, EffectFailed):
         raise ended.error
     return cast("FetchedImages", ended.value)
@@ -55,25 +56,29 @@ def _send(context: CallContext, request: HttpRequest, running: _Running) -> Flow
 
 
 def _ask_until_end(context: CallContext, provider: ProgressProvider, running: _Running) -> Flow[None]:
-    until = time.monotonic() + PAUSE_S
     while not running.has_ended:
-        now = time.monotonic()
-        if now < until:
-            yield from sleep(min(STEP_S, until - now))
-            continue
+        yield from sleep(PAUSE_S)
+        if running.has_ended:
+            return
         with suppress(ImgkitError):  # the request itself goes on
             yield from _ask(context, provider)
-        until = time.monotonic() + PAUSE_S
 
 
 def _ask(context: CallContext, provider: ProgressProvider) -> Flow[None]:
     core = context.core
-    request = provider.progress(context.request, core.target)
+    request: HttpRequest | None = None
+    with suppress(Exception):  # a provider's bug must not cost the images
+        request = provider.progress(context.request, core.target)
+    if request is None:
+        return
     signed = yield from authenticate(request, core.table, context.call)
     secrets = core.sent.remember(collect_secrets(signed))
     head = yield from send_request(signed)
     head = Head(head.status, secrets.clean_headers(head.headers))
     body = yield from read_body(context, head, secrets, spool=False)
+    update: JobUpdate | None = None
     if head.status == 200:
-        update = provider.decode_progress(head, body, core.target)
+        with suppress(Exception):
+            update = provider.decode_progress(head, body, core.target)
+    if update is not None:
         core.table.notify(JobProgress(None, update.progress, update.note, PAUSE_S), context.call)

@@ -10,7 +10,6 @@ import inspect
 import os
 import re
 import time
-from base64 import b64encode
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple, NoReturn
@@ -24,7 +23,7 @@ from imgkit.plugins.hookspecs import hookimpl
 from imgkit.plugins.tokens import Token, TokenNeeded, TokenSource
 from imgkit.providers.base import Credential
 from imgkit.redact import HiddenDict, Secret, safe_url, wrap_key
-from imgkit.wire.headers import FRAMING, header_problem
+from imgkit.wire.headers import FRAMING, format_credential, header_problem
 from imgkit.wire.messages import HttpRequest
 from imgkit.wire.plain_values import describe_failure, type_name
 
@@ -306,10 +305,7 @@ class _HeaderSlot(NamedTuple):
 
     def with_key(self, request: HttpRequest, key: Secret) -> dict[str, str]:
         """Return the headers of a request, with a key."""
-        prefix = f"{self.scheme} " if self.scheme else ""
-        if self.scheme == "Basic" and ":" in key.reveal():
-            key = Secret(b64encode(key.reveal().encode()).decode())
-        return HiddenDict({**request.headers, self.name: f"{prefix}{key.reveal()}"})
+        return HiddenDict({**request.headers, self.name: format_credential(self.scheme, key.reveal())})
 
 
 class _PendingSignature:

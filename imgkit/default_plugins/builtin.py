@@ -69,6 +69,11 @@ def imgkit_providers() -> Iterable[ProviderSpec]:
             target="imgkit.providers.comfyui:ComfyUIProvider",
             summary="workflows of a ComfyUI server, as jobs",
         ),
+        ProviderSpec(
+            name="a1111",
+            target="imgkit.providers.a1111:A1111Provider",
+            summary="AUTOMATIC1111's web UI and Forge, with their progress",
+        ),
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any, ClassVar
@@ -100,10 +99,6 @@ class ComfyUIProvider(BaseProvider):
             MissingModelError: There is neither a workflow nor a checkpoint.
         """
         super().check(request, target)
-        if request.size not in (None, "auto") and not re.fullmatch(
-            r"[1-9]\d{0,4}x[1-9]\d{0,4}", request.size
-        ):
-            raise InvalidRequestError({"size": "Give width and height in pixels, such as 1024x768."})
         is_offline = target.host_class == "offline"
         model = resolve_model(request, None if is_offline else target.model)
         if self._workflow is None and model is None and not is_offline:

@@ -134,8 +134,8 @@ class AsyncDriver(Generic[T_co]):
                 case Sleep(wait_s):
                     await self._sleep(min(wait_s, self._transfer.remaining_s()))
                     results.append(None)
-                case RunParallel(flows, limit):
-                    results.append(await self._run_parallel(flows, limit))
+                case RunParallel():
+                    results.append(await self._run_parallel(effect))
 
     async def run_to_end(self) -> Finished[T_co] | EffectFailed:
         """Run the flow of a part to its end. An exception outside imgkit's own tree is raised."""
@@ -177,10 +177,9 @@ class AsyncDriver(Generic[T_co]):
             self._deadline.close()
             self.close_reply()
 
-    async def _run_parallel(
-        self, flows: tuple[Flow[object], ...], limit: int
-    ) -> list[Finished[object] | EffectFailed]:
+    async def _run_parallel(self, effect: RunParallel) -> list[Finished[object] | EffectFailed]:
         """Run flows as tasks. A bug in one of them, or a cancellation of this task, cancels all."""
+        flows, limit, first_ends_all = effect
         room = asyncio.Semaphore(limit)
         parts: list[AsyncDriver[object]] = [
             AsyncDriver(flow, self._backend, self._transfer.for_next_request(), self._executor)
@@ -194,6 +193,10 @@ class AsyncDriver(Generic[T_co]):
         self._parts = parts
         work = [asyncio.create_task(run(part)) for part in parts]
         try:
+            if first_ends_all:
+                await work[0]
+                for part in parts[1:]:
+                    part.abort()
             return await asyncio.gather(*work)
         finally:
             for task in work:

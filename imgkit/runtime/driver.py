@@ -151,8 +151,8 @@ class Driver(Generic[T_co]):
                 case Sleep(wait_s):
                     (self._stop.wait if self._stop else time.sleep)(min(wait_s, self._transfer.remaining_s()))
                     results.append(None)
-                case RunParallel(flows, limit):
-                    results.append(self._run_parallel(flows, limit))
+                case RunParallel():
+                    results.append(self._run_parallel(effect))
 
     def run_to_end(self) -> Finished[T_co] | EffectFailed:
         """Run the flow of a part to its end. An exception outside imgkit's own tree is raised."""
@@ -175,10 +175,9 @@ class Driver(Generic[T_co]):
         finally:
             self._close_reply()
 
-    def _run_parallel(
-        self, flows: tuple[Flow[object], ...], limit: int
-    ) -> list[Finished[object] | EffectFailed]:
+    def _run_parallel(self, effect: RunParallel) -> list[Finished[object] | EffectFailed]:
         """Run flows in threads. A bug in one of them, or Ctrl-C, interrupts all."""
+        flows, limit, first_ends_all = effect
         from concurrent.futures import Future, ThreadPoolExecutor, wait
         from queue import SimpleQueue
 
@@ -206,6 +205,11 @@ class Driver(Generic[T_co]):
         try:
             for _ in range(min(limit, len(work))):
                 pool.submit(run)
+            if first_ends_all:
+                work[0][0].result()
+                stop.set()
+                for _, part in work[1:]:
+                    part.abort()
             return [future.result() for future, _ in work]
         except BaseException:
             stop.set()

@@ -82,10 +82,12 @@ class RunParallel(NamedTuple):
     Attributes:
         flows: generators that have not started and emit no events.
         limit: number of flows that run at the same time.
+        first_ends_all: the end of the first flow interrupts the others, which have room beside it.
     """
 
     flows: tuple[Flow[object], ...]
     limit: int
+    first_ends_all: bool = False
 
 
 Effect: TypeAlias = SendRequest | ReadChunk | RunBlocking | Sleep | EmitEvent | RunParallel
@@ -174,9 +176,11 @@ def sleep(wait_s: float) -> Flow[None]:
     yield Sleep(wait_s)
 
 
-def run_parallel(flows: tuple[Flow[T], ...], limit: int) -> Flow[list[Finished[T] | EffectFailed]]:
+def run_parallel(
+    flows: tuple[Flow[T], ...], limit: int, *, first_ends_all: bool = False
+) -> Flow[list[Finished[T] | EffectFailed]]:
     """Run flows concurrently, at most `limit` at a time, and return their ends in order."""
-    ends: list[Finished[T] | EffectFailed] = yield RunParallel(flows, limit)
+    ends: list[Finished[T] | EffectFailed] = yield RunParallel(flows, limit, first_ends_all)
     return ends
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -112,3 +113,19 @@ def clean_request_id(text: str | None) -> str | None:
     if not text or _PLAIN_ID.fullmatch(text):
         return text or None
     return " ".join(scrub(text, limit=REQUEST_ID_LIMIT).split()) or None
+
+
+def format_credential(scheme: str, key: str) -> str:
+    """Return the value of a header that carries a key.
+
+    Args:
+        scheme: the word before the key, "" for none.
+        key: the key; with the scheme "Basic" a login ``name:password``, or the base64 of it.
+
+    Example:
+        >>> format_credential("Basic", "ann:pass")
+        'Basic YW5uOnBhc3M='
+    """
+    if scheme == "Basic" and ":" in key:
+        return f"Basic {b64encode(key.encode()).decode()}"
+    return f"{scheme} {key}" if scheme else key

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,3 +97,20 @@ def test_credentials_in_any_header_are_hidden() -> None:
     assert "CANARY" not in text
     assert seen
     assert "CANARY" not in seen[0]
+
+
+@pytest.mark.parametrize(("provider", "path"), [("comfyui", "/prompt"), ("a1111", "/sdapi/v1/txt2img")])
+def test_a_dry_run_leaves_no_job(provider: str, path: str, tmp_path: Path) -> None:
+    """A dry run shows one request, and neither records nor names a job that will never be sent."""
+    with (
+        imgkit.ImageService(
+            "requests", provider=provider, model="a.safetensors", state_folder=tmp_path
+        ) as service,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("error")
+        text = service.dry_run("create_image", "a red fox")
+    assert text.startswith("POST http://127.0.0.1:")
+    assert path in text.splitlines()[0]
+    assert "such requests" not in text
+    assert list(tmp_path.rglob("*.json")) == []

@@ -1,0 +1,169 @@
+"""The dialect of AUTOMATIC1111's web UI and of Forge: one request of minutes, with its progress beside it.
+
+Source: webuiapi 0.9.17 and the API's own description at /docs, read 2026-11-28. Unconfirmed: the words by
+which an extension refuses content; Forge, but for its equal routes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pybase64
+
+from imgkit.errors import EmptyResultError, ImgkitError, InvalidRequestError
+from imgkit.images.inputs import ImageFile, OpenedInputs
+from imgkit.models import CreateImageRequest, ImageRequest, resolve_model
+from imgkit.providers.a1111_fake import FakeA1111
+from imgkit.providers.base import Credential, DecodedImage, DecodedImages, MaskPolarity, ReplyBody, Target
+from imgkit.providers.base_provider import BaseProvider
+from imgkit.providers.error_replies import error_from_reply
+from imgkit.providers.job_values import JobUpdate
+from imgkit.providers.reply_images import decode_content, readable
+from imgkit.redact import Secret
+from imgkit.wire.json_values import parse_json
+from imgkit.wire.messages import BytesBody, Head, HttpRequest
+
+GRID_PX = 8
+"""Width and height of an image are multiples of it."""
+
+_FIELDS = {"model", "size", "n", "extra_body", "extra_headers"}
+_ACCEPT = {"accept": "application/json"}
+
+
+class A1111Provider(BaseProvider):
+    """The provider ``"a1111"``; `imgkit.providers.Provider` describes its members.
+
+    ``extra_body=`` takes the API's own options, such as ``negative_prompt``, ``steps``, ``seed``,
+    ``cfg_scale``, ``denoising_strength``, ``inpainting_fill`` and ``alwayson_scripts``. ``model=`` names a
+    checkpoint. A login (``--api-auth``) is ``name:password`` in ``A1111_AUTH`` or ``api_key=``.
+
+    Example:
+        >>> A1111Provider().base_url
+        'http://127.0.0.1:7860'
+    """
+
+    base_url: ClassVar[str] = "http://127.0.0.1:7860"
+    env: ClassVar[Mapping[str, str]] = {"api_key": "A1111_AUTH", "base_url": "A1111_BASE_URL"}
+    accepts = {
+        "create_image": {*_FIELDS, "prompt"},
+        "create_image_edit": {*_FIELDS, "prompt", "image", "mask"},
+        "create_image_variation": {*_FIELDS, "image"},
+    }
+    base64_keys: ClassVar[frozenset[str]] = frozenset({"images"})
+    model_facts: ClassVar[str] = "imgkit.providers:a1111.toml"
+    mask_polarity: ClassVar[MaskPolarity] = "white"
+    credentials = (Credential(variable="A1111_AUTH", scheme="Basic"),)
+    fake = FakeA1111
+
+    def check(self, request: ImageRequest, target: Target) -> None:
+        """Refuse what the dialect cannot express."""
+        super().check(request, target)
+        images = getattr(request, "image", None)
+        if isinstance(images, tuple) and len(images) > 1:
+            raise InvalidRequestError({"image": "This API edits one image. Give one."})
+
+    def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
+        """Return the request of an image, or of an image from an image."""
+        extra = dict(request.extra_body or {})
+        model = resolve_model(request, target.model)
+        extra.pop("model", None)
+        body: dict[str, Any] = {"prompt": getattr(request, "prompt", ""), **_choose_size(request, inputs)}
+        if request.n is not None:
+            body["n_iter"] = request.n
+        if model is not None:
+            given = extra.pop("override_settings", None)
+            settings = given if isinstance(given, Mapping) else {}
+            body["override_settings"] = {"sd_model_checkpoint": model, **settings}
+        path = "txt2img"
+        if not isinstance(request, CreateImageRequest):
+            path = "img2img"
+            body["init_images"] = [
+                _encode_image(file) for file in inputs.image if isinstance(file, ImageFile)
+            ]
+            if isinstance(inputs.mask, ImageFile):
+                body["mask"] = _encode_image(inputs.mask)
+        headers = {**_ACCEPT, **{k: v for k, v in (request.extra_headers or {}).items() if v}}
+        content = json.dumps({**body, **extra}, sort_keys=True, allow_nan=False).encode()
+        url = f"{target.base_url}/sdapi/v1/{path}"
+        return HttpRequest("POST", url, headers, BytesBody(content, "application/json"))
+
+    def decode(
+        self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
+    ) -> DecodedImages:
+        """Return the images with their seeds; the grid of all images and those of extensions are left out."""
+        with readable(head, body, secrets):
+            reply = body.json()
+            entries = reply["images"]
+            info = _read_info(reply.get("info"))
+            parameters = reply.get("parameters") or {}
+            count = int(parameters.get("n_iter") or 1) * int(parameters.get("batch_size") or 1)
+            first = int(info.get("index_of_first_image") or 0)
+            seeds = info.get("all_seeds") or []
+            images, warnings = [], []
+            for number, entry in enumerate(entries[first : first + count]):
+                content, problems = decode_content(entry, None, target)
+                warnings += [f"Image {number} {problem}." for problem in problems]
+                extra = {"seed": seeds[number]} if number < len(seeds) else {}
+                if content:
+                    images.append(DecodedImage(**content, extra=extra))
+        if not images:
+            raise EmptyResultError(
+                "The server returned no image: it was interrupted, or send_images is off. Send the request "
+                "again.",
+                request_id=head.request_id,
+            )
+        told = {name: info[name] for name in ("seed", "sd_model_name", "sampler_name") if name in info}
+        is_damaged = len(images) < len(entries[first : first + count])
+        return DecodedImages(pictures=tuple(images), warnings=tuple(warnings), damaged=is_damaged, extra=told)
+
+    def progress(self, request: ImageRequest, target: Target) -> HttpRequest:
+        """Return the question for the progress of the server, which works on one request at a time."""
+        url = f"{target.base_url}/sdapi/v1/progress?skip_current_image=true"
+        return HttpRequest("GET", url, _ACCEPT)
+
+    def decode_progress(self, head: Head, body: ReplyBody, target: Target) -> JobUpdate:
+        """Return the progress: a fraction, and the step of the image that the server draws."""
+        reply = body.json()
+        state = reply.get("state") or {}
+        step, steps = state.get("sampling_step"), state.get("sampling_steps")
+        note = f"step {step} of {steps}" if type(step) is int and type(steps) is int and steps else ""
+        return JobUpdate(state={}, progress=min(1.0, max(0.0, float(reply["progress"]))), note=note)
+
+    def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
+        """Return the error of a reply outside 2xx."""
+        return error_from_reply(head, body, secrets, is_free=self.failure_is_free(head, body))
+
+    def failure_is_free(self, head: Head, body: bytes) -> bool:
+        """Return whether the web UI itself reports its exception: it has stopped, and bills nothing."""
+        try:
+            reply = parse_json(body)
+        except ValueError:
+            return False
+        return head.status == 500 and isinstance(reply, dict) and {"error", "errors", "body"} <= reply.keys()
+
+
+def _read_info(text: object) -> Mapping[str, Any]:
+    """Return the JSON object within a text of the reply; nothing of one that cannot be read."""
+    try:
+        info = parse_json(text.encode()) if isinstance(text, str) else None
+    except ValueError:
+        return {}
+    return info if isinstance(info, dict) else {}
+
+
+def _choose_size(request: ImageRequest, inputs: OpenedInputs) -> dict[str, int]:
+    """Return width and height: as requested, else those of the input image, which the API would squeeze."""
+    if request.size and request.size != "auto":
+        width, _, height = request.size.partition("x")
+        return {"width": int(width), "height": int(height)}
+    first = inputs.image[0] if inputs.image else None
+    if not isinstance(first, ImageFile):
+        return {}
+    sides = {"width": first.kind.width, "height": first.kind.height}
+    return {name: max(1, round((side or 0) / GRID_PX)) * GRID_PX for name, side in sides.items()}
+
+
+def _encode_image(file: ImageFile) -> str:
+    return pybase64.b64encode(file.read()).decode("ascii")
