@@ -20,7 +20,7 @@ from imgkit.redact import Secret, safe_url
 from imgkit.wire.base_urls import check_base_url, suggest_base_url
 from imgkit.wire.messages import AsyncBackend, Backend
 from imgkit.wire.plain_values import show_value, to_integer, to_number, type_name
-from imgkit.wire.urls import can_be_host, is_loopback, origin
+from imgkit.wire.urls import can_be_host, origin
 
 OFFLINE_BASE_URL = "https://offline.imgkit.invalid/v1"
 """Address of the offline backend. The top-level domain .invalid never resolves (RFC 2606)."""
@@ -238,8 +238,6 @@ def _check_path(provider: Provider, base_url: str, source: str) -> None:
 
 
 def _is_official(provider: Provider, place: tuple[str, str, int]) -> bool:
-    if is_loopback(place[1]):
-        return False  # a server of this machine may need no key
     if provider.base_url and place == origin(provider.base_url):
         return True
     scheme, host, port = place

@@ -72,6 +72,7 @@ class ProviderAuth:
             for credential in credentials
         }
         self._variable = variable
+        self._is_required = any(credential.required for credential in credentials)
         self._source = None if source is None and file is None else _to_source(source, file)
 
     @property
@@ -83,7 +84,7 @@ class ProviderAuth:
     def imgkit_authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | TokenNeeded | None:
         """Return the signed request, or None to leave it unsigned.
 
-        A compatible server gets unsigned requests if there is no key.
+        A compatible server, and one that requires none, gets unsigned requests if there is no key.
 
         Raises:
             MissingKeyError: The official host needs a key, and there is none.
@@ -96,7 +97,7 @@ class ProviderAuth:
             slot = self._slots[variable]
             key = normalize_key(to_secret(os.environ[variable], variable), variable, slot.scheme or "Bearer")
             return slot.sign(key, request, call)
-        if call.host_class == "compatible":
+        if call.host_class == "compatible" or not self._is_required:
             return None
         raise MissingKeyError(
             f"{call.base_url} needs an API key, and {' or '.join(self._slots)} is not set.",

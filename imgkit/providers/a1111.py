@@ -54,7 +54,7 @@ class A1111Provider(BaseProvider):
     base64_keys: ClassVar[frozenset[str]] = frozenset({"images"})
     model_facts: ClassVar[str] = "imgkit.providers:a1111.toml"
     mask_polarity: ClassVar[MaskPolarity] = "white"
-    credentials = (Credential(variable="A1111_AUTH", scheme="Basic"),)
+    credentials = (Credential(variable="A1111_AUTH", scheme="Basic", required=False),)
     fake = FakeA1111
 
     def check(self, request: ImageRequest, target: Target) -> None:

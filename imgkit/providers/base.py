@@ -154,6 +154,8 @@ class Credential:
         header: name of the header, in lower case.
         scheme: the word before the key, "" for none. With "Basic", the key may be ``name:password``, or
             the base64 of it.
+        required: the official host refuses requests without a key; False for a server that people run on
+            their own machine.
 
     Example:
         >>> Credential(variable="ACME_API_KEY", header="x-acme-key", scheme="").scheme
@@ -163,6 +165,7 @@ class Credential:
     variable: str
     header: str = "authorization"
     scheme: str = "Bearer"
+    required: bool = field(default=True, repr=False)
 
 
 class Provider(Protocol):

@@ -79,8 +79,8 @@ class ComfyUIProvider(BaseProvider):
     accepts = {"create_image": _FIELDS, "create_image_edit": {*_FIELDS, "image", "mask"}}
     model_facts: ClassVar[str] = "imgkit.providers:comfyui.toml"
     credentials = (
-        Credential(variable="COMFYUI_API_KEY"),
-        Credential(variable="COMFYUI_AUTH", scheme="Basic"),
+        Credential(variable="COMFYUI_API_KEY", required=False),
+        Credential(variable="COMFYUI_AUTH", scheme="Basic", required=False),
     )
     fake = FakeComfyUI
 

@@ -124,6 +124,15 @@ def test_scenarios(flavor: ServiceRunner, http_backend: str, scenario: str) -> N
     assert not any("authorization" in each.headers for each in fake.requests)
 
 
+def test_the_default_address_needs_no_login() -> None:
+    """A server at the default address gets unsigned requests."""
+    fake = WatchedFake()
+    with serve_fake(fake) as server:
+        provider = type("Local", (A1111Provider,), {"base_url": server.origin})()
+        response = ServiceRunner("sync").run(create(), "requests", provider=provider)
+    assert len(response) == 1
+
+
 def tell_nonsense() -> FakeReply:
     """Return a progress without its members."""
     return json_reply(200, {"progress": None})

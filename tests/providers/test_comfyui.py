@@ -124,6 +124,13 @@ def test_scenarios(
     assert not any("authorization" in each.headers for each in fake.requests)
 
 
+def test_the_default_address_needs_no_login(fake: WatchedFake, server: WireServer) -> None:
+    """A server at the default address gets unsigned requests."""
+    provider = type("Local", (ComfyUIProvider,), {"base_url": server.origin})()
+    response = ServiceRunner("sync").run(create(model="a.safetensors"), "requests", provider=provider)
+    assert len(response) == 1
+
+
 def test_the_submit(
     fake: WatchedFake, server: WireServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
