@@ -84,7 +84,7 @@ def submit_job(
             raise
         found = yield from find_lost_job(context, provider, job)
         if isinstance(found, FailedPoll):
-            error.add_note(f"The job may still run. {found.problem}")
+            error.add_note(found.problem)
             raise
         return (yield from _continue(context, provider, keeper, job, found, emit))
     except ImgkitError:

@@ -103,8 +103,8 @@ class ComfyUIProvider(BaseProvider):
         model = resolve_model(request, None if is_offline else target.model)
         if self._workflow is None and model is None and not is_offline:
             raise MissingModelError(
-                "ComfyUI needs a workflow, or the file name of a checkpoint.",
-                hint=f"Set {VARIABLE} to a workflow that ComfyUI exported for its API, or pass model=….",
+                f"ComfyUI needs a workflow ({VARIABLE}), or the file name of a checkpoint.",
+                hint='Export a workflow with "Export (API)", or pass model=….',
                 field="model",
             )
         workflow = self._choose_workflow(request)

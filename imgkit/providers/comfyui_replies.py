@@ -42,8 +42,8 @@ def find_failure(head: Head, entry: Any, secrets: tuple[Secret, ...]) -> ImgkitE
     """
     if entry is None:
         return JobFailedError(
-            "ComfyUI does not know the job: it was removed from the queue, or the server was started again. "
-            f"{_AGAIN}",
+            "Neither queue nor history of ComfyUI has the job: it never arrived, was removed, or the server "
+            f"was started again. {_AGAIN}",
             status=head.status,
             code="unknown_job",
         )

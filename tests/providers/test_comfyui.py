@@ -201,7 +201,7 @@ def test_a_submit_that_never_arrived(fake: WatchedFake, server: WireServer) -> N
     fake.scenario = "failing"
     with pytest.raises(imgkit.OutcomeUnknownError) as caught:
         ServiceRunner("sync").run(create(), "requests", **open_with(server))
-    assert "does not know the job" in "".join(caught.value.__notes__)
+    assert "Neither queue nor history" in "".join(caught.value.__notes__)
 
 
 def test_uploads_depend_on_each_other(
