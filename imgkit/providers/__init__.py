@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from imgkit.providers.base import Target as Target
     from imgkit.providers.base_provider import BaseProvider as BaseProvider
     from imgkit.providers.bfl import BflProvider as BflProvider
+    from imgkit.providers.comfyui import ComfyUIProvider as ComfyUIProvider
     from imgkit.providers.error_codes import data_date as data_date
     from imgkit.providers.error_codes import find_meaning as find_meaning
     from imgkit.providers.error_replies import error_from_reply as error_from_reply
@@ -81,6 +82,7 @@ _EXPORTS = {
         "Target",
     ),
     "imgkit.providers.base_provider": ("BaseProvider",),
+    "imgkit.providers.comfyui": ("ComfyUIProvider",),
     "imgkit.providers.error_codes": (
         "data_date",
         "find_meaning",

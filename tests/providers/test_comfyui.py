@@ -17,7 +17,7 @@ from imgkit.core import job_requests
 from imgkit.errors import ConfigurationError, InvalidRequestError, JobFailedError
 from imgkit.plugins import hookimpl
 from imgkit.plugins.events import JobProgress
-from imgkit.providers.comfyui import ComfyUIProvider
+from imgkit.providers import ComfyUIProvider
 from imgkit.providers.comfyui_fake import FakeComfyUI
 from imgkit.providers.fakes import SCENARIOS, FakeRequest
 from imgkit.testing.fake_server import serve_fake
