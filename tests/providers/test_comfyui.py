@@ -14,6 +14,7 @@ import pytest
 import imgkit
 from imgkit import CachePlugin, JobPendingError
 from imgkit.core import job_requests
+from imgkit.default_plugins.recorder import RecorderPlugin
 from imgkit.errors import ConfigurationError, InvalidRequestError, JobFailedError
 from imgkit.plugins import hookimpl
 from imgkit.plugins.events import JobProgress
@@ -386,6 +387,18 @@ def test_a_server_without_workflow_and_model(server: WireServer) -> None:
     with pytest.raises(imgkit.MissingModelError, match="IMGKIT_COMFYUI_WORKFLOW"):
         ServiceRunner("sync").run(create(), "requests", **open_with(server, model=None))
     assert server.accepted == 0
+
+
+def test_a_recording(flavor: ServiceRunner, http_backend: str, server: WireServer, tmp_path: Path) -> None:
+    """A recorded job is replayed offline: uploads, submit, polls and download, from any address."""
+
+    def edit(service: Any) -> Any:
+        return service.create_image_edit(paint(), prompt="a hat", mask=paint(hole=True))
+
+    recorder = RecorderPlugin(tmp_path / "job.yaml")
+    recorded = flavor.run(edit, http_backend, **open_with(server, plugins=[recorder]))
+    settings = {"provider": "comfyui", "model": "a.safetensors", "fixtures": tmp_path / "job.yaml"}
+    assert flavor.run(edit, "offline", **settings)[0].data == recorded[0].data
 
 
 def test_offline(flavor: ServiceRunner) -> None:
