@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import urlencode
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -22,6 +22,9 @@ from imgkit.providers.base import Credential, DecodedImage, DecodedImages, Reply
 from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.comfyui_fake import FakeComfyUI
 from imgkit.providers.comfyui_replies import (
+    Json,
+    JsonMapping,
+    JsonObject,
     explain_nodes,
     find_earlier,
     find_failure,
@@ -136,7 +139,7 @@ class ComfyUIProvider(BaseProvider):
         return load_built_in("edit" if request.mask is None else "mask")
 
     def next_upload(
-        self, request: ImageRequest, inputs: OpenedInputs, done: Mapping[str, Any], target: Target
+        self, request: ImageRequest, inputs: OpenedInputs, done: JsonMapping, target: Target
     ) -> Upload | None:
         """Return the upload of the next image; the mask comes last and names the first image."""
         names = _name_images(len(inputs.image))
@@ -152,7 +155,7 @@ class ComfyUIProvider(BaseProvider):
 
     def decode_upload(
         self, upload: Upload, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
-    ) -> Any:
+    ) -> Json:
         """Return the place of an upload on the server."""
         with readable(head, body, secrets):
             reply = body.json()
@@ -179,11 +182,11 @@ class ComfyUIProvider(BaseProvider):
         headers = {**_ACCEPT, **{k: v for k, v in (request.extra_headers or {}).items() if v}}
         return HttpRequest("POST", f"{target.base_url}/prompt", headers, _to_body(workflow.fill(values)))
 
-    def submit_handle(self, request: ImageRequest, call_id: str, target: Target) -> Mapping[str, Any]:
+    def submit_handle(self, request: ImageRequest, call_id: str, target: Target) -> JsonMapping:
         """Return the id that the job will have."""
         return {"prompt_id": str(uuid5(NAMESPACE_URL, f"imgkit:{call_id}"))}
 
-    def add_handle(self, request: HttpRequest, handle: Mapping[str, Any]) -> HttpRequest:
+    def add_handle(self, request: HttpRequest, handle: JsonMapping) -> HttpRequest:
         """Return the submit with the id of its job, and a seed that depends on it."""
         prompt_id = handle["prompt_id"]
         seed = UUID(prompt_id).int % 2**53
@@ -279,10 +282,10 @@ class ComfyUIProvider(BaseProvider):
         return error_from_reply(head, explain_nodes(body), secrets)
 
 
-def _collect_values(request: ImageRequest, model: str | None) -> dict[str, Any]:
+def _collect_values(request: ImageRequest, model: str | None) -> JsonObject:
     """Return the values of a request for placeholders, but those of its images."""
     width, _, height = (request.size or "auto").replace("auto", DEFAULT_SIZE).partition("x")
-    values: dict[str, Any] = {"width": int(width), "height": int(height), **(request.extra_body or {})}
+    values: JsonObject = {"width": int(width), "height": int(height), **(request.extra_body or {})}
     if model is not None:
         values["model"] = model
     prompt = getattr(request, "prompt", None)
@@ -308,14 +311,14 @@ def _upload(
     return Upload(name, request, f"{kind} {digest}")
 
 
-def _put_seed(value: Any, seed: int) -> Any:
+def _put_seed(value: Json, seed: int) -> Json:
     """Return a JSON value with a seed in the places that wait for it."""
     if isinstance(value, dict):
         return seed if value == _SEED else {name: _put_seed(each, seed) for name, each in value.items()}
     return [_put_seed(each, seed) for each in value] if isinstance(value, list) else value
 
 
-def _count_ahead(queue: Any, prompt_id: str) -> int | None:
+def _count_ahead(queue: Json, prompt_id: str) -> int | None:
     """Return the number of jobs ahead of a job, -1 if it runs, None if the queue has it not."""
     running = [entry[1] for entry in queue["queue_running"]]
     if prompt_id in running:
@@ -324,6 +327,6 @@ def _count_ahead(queue: Any, prompt_id: str) -> int | None:
     return len(running) + waiting.index(prompt_id) if prompt_id in waiting else None
 
 
-def _to_body(graph: Any, **more: str) -> BytesBody:
+def _to_body(graph: Json, **more: str) -> BytesBody:
     content = json.dumps({"prompt": graph, **more}, sort_keys=True, allow_nan=False)
     return BytesBody(content.encode(), "application/json")

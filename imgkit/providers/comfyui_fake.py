@@ -7,6 +7,7 @@ import re
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from imgkit.providers.comfyui_replies import Json, JsonObject
 from imgkit.providers.fakes import LOST, FakeApi, FakeReply, FakeRequest, image_reply, json_reply
 
 _FORM_NAME = re.compile(rb'name="(\w+)"(?:; filename="([^"]*)")?')
@@ -30,7 +31,7 @@ class FakeComfyUI(FakeApi):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.files: dict[str, dict[str, bytes]] = {}
-        self.graphs: dict[str, Any] = {}
+        self.graphs: JsonObject = {}
         self._looks: dict[str, int] = {}
         self._ended: dict[str, str] = {}
 
@@ -85,7 +86,7 @@ class FakeComfyUI(FakeApi):
             return LOST
         return json_reply(200, {"prompt_id": name, "number": len(self.graphs), "node_errors": {}})
 
-    def _find_problem(self, graph: dict[str, Any]) -> str | None:
+    def _find_problem(self, graph: JsonObject) -> str | None:
         if self.scenario == "invalid":
             return "Value not in list"
         for node in graph.values():
@@ -112,7 +113,7 @@ class FakeComfyUI(FakeApi):
     def _is_done(self, name: str) -> bool:
         return name in self.graphs and (name in self._ended or self._looks[name] > self.polls)
 
-    def _cancel(self, values: dict[str, Any], path: str) -> FakeReply:
+    def _cancel(self, values: JsonObject, path: str) -> FakeReply:
         for name in values.get("delete", ()):
             if not self._is_done(name):
                 self.graphs.pop(name, None)
@@ -120,9 +121,9 @@ class FakeComfyUI(FakeApi):
             self._ended[values["prompt_id"]] = "execution_interrupted"
         return FakeReply(200)
 
-    def _entry(self, name: str) -> dict[str, Any]:
-        messages: list[Any] = [["execution_start", {"prompt_id": name}]]
-        outputs: dict[str, Any] = {}
+    def _entry(self, name: str) -> JsonObject:
+        messages: list[Json] = [["execution_start", {"prompt_id": name}]]
+        outputs: JsonObject = {}
         earlier = list(self.graphs)[: list(self.graphs).index(name)]
         state = "success"
         if name in self._ended:
@@ -165,7 +166,7 @@ def _read_form(request: FakeRequest) -> tuple[dict[str, bytes], str]:
     return values, file_name
 
 
-def _read_graph(graph: dict[str, Any]) -> tuple[str, int, int]:
+def _read_graph(graph: JsonObject) -> tuple[str, int, int]:
     """Return the first text of a graph, and its size."""
     inputs = [node["inputs"] for node in graph.values()]
     text = next((str(each["text"]) for each in inputs if "text" in each), "")

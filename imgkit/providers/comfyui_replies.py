@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from imgkit.errors import ImgkitError, JobFailedError, ModerationBlockedError
 from imgkit.providers.error_codes import find_meaning
@@ -14,10 +14,14 @@ from imgkit.redact import Secret, scrub
 from imgkit.wire.json_values import parse_json
 from imgkit.wire.messages import Head
 
+Json: TypeAlias = Any
+JsonMapping: TypeAlias = Mapping[str, Json]
+JsonObject: TypeAlias = dict[str, Json]
+
 _AGAIN = "Submit the request again."
 
 
-def list_files(entry: Any) -> list[dict[str, str]]:
+def list_files(entry: Json) -> list[dict[str, str]]:
     """Return the places of the images of a history entry: the saved ones, else the previews.
 
     Example:
@@ -32,7 +36,7 @@ def list_files(entry: Any) -> list[dict[str, str]]:
     return [file for file in files if file["type"] == "output"] or files
 
 
-def find_failure(head: Head, entry: Any, secrets: tuple[Secret, ...]) -> ImgkitError | None:
+def find_failure(head: Head, entry: Json, secrets: tuple[Secret, ...]) -> ImgkitError | None:
     """Return the error of a history entry, None for the entry of a success.
 
     Args:
@@ -69,12 +73,12 @@ def find_failure(head: Head, entry: Any, secrets: tuple[Secret, ...]) -> ImgkitE
     )
 
 
-def find_own(history: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
+def find_own(history: JsonMapping, state: JsonMapping) -> Json:
     """Return the entry of a job, None if the history has none."""
     return history.get(state["prompt_id"])
 
 
-def find_earlier(history: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
+def find_earlier(history: JsonMapping, state: JsonMapping) -> Json:
     """Return the latest entry with the graph of a job and with images.
 
     Raises:
@@ -92,7 +96,7 @@ def find_earlier(history: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
     )
 
 
-def hash_graph(graph: Any) -> str:
+def hash_graph(graph: Json) -> str:
     """Return the digest of a JSON value that does not depend on the order of its members.
 
     Example:
@@ -120,7 +124,7 @@ def explain_nodes(body: bytes) -> bytes:
         return body
 
 
-def _iterate_problems(node_errors: Mapping[str, Any]) -> Iterator[str]:
+def _iterate_problems(node_errors: JsonMapping) -> Iterator[str]:
     for number, node in node_errors.items():
         for problem in node["errors"]:
             details = f" ({problem['details']})" if problem.get("details") else ""

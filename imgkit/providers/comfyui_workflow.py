@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from imgkit.errors import ConfigurationError
 from imgkit.files import open_regular_file
+from imgkit.providers.comfyui_replies import Json, JsonMapping
 from imgkit.redact import scrub
 from imgkit.wire.json_values import parse_json, replace_values
 
@@ -35,15 +35,15 @@ class Workflow(NamedTuple):
 
     text: bytes
     names: frozenset[str]
-    defaults: Mapping[str, Any]
+    defaults: JsonMapping
 
-    def fill(self, values: Mapping[str, Any]) -> Any:
+    def fill(self, values: JsonMapping) -> Json:
         """Return the graph with the values of its placeholders, which keep their types.
 
         A placeholder that is a whole text takes any value; within a longer text it takes a text.
         """
 
-        def fill_text(text: str) -> Any:
+        def fill_text(text: str) -> Json:
             if (whole := _HOLE.fullmatch(text)) is not None:
                 return values[whole[1]]
             return _HOLE.sub(lambda match: str(values[match[1]]), text)
