@@ -44,6 +44,7 @@ UNKNOWN_AT_FIRST_S = 15.0
 
 STATE_PROBLEMS = (AttributeError, LookupError, TypeError, ValueError)
 """The errors of a provider that finds no address in the state of a damaged job."""
+
 MAX_CANCEL_STEPS = 8
 """Requests that cancel a job; more are a provider that never ends."""
 

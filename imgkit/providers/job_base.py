@@ -25,9 +25,7 @@ class JobProvider(Protocol):
     failure of the wire, a 429 and a 5xx, until the deadline of the call. It submits once.
 
     `imgkit.providers.BaseProvider` has defaults for `poll_hosts`, `job_version`, `failure_is_final`,
-    `submit_handle`, `find_lost` and `cancel_job`.
-    `imgkit.providers.BaseProvider` has defaults for `poll_hosts`, `job_version`, `submit_handle`,
-    `add_handle`, `find_lost` and `cancel_job`.
+    `submit_handle`, `add_handle`, `find_lost` and `cancel_job`.
 
     Example:
         ::
