@@ -72,7 +72,7 @@ def collect_jobs(run: JobRun, ids: tuple[str, ...], output: str | None, timeout_
         0 if all images were collected, 9 if a job is still pending, else the code of the first failure.
     """
     codes: list[int] = []
-    collected: list[dict[str, Any]] = []
+    collected: list[dict[str, object]] = []
     for record in find_records(run.store, ids):
         facts, code = _collect(run, record, output, timeout_s)
         collected.append(facts)
@@ -88,7 +88,7 @@ def collect_jobs(run: JobRun, ids: tuple[str, ...], output: str | None, timeout_
 def cancel_jobs(run: JobRun, ids: tuple[str, ...]) -> int:
     """Cancel jobs; save the images of those that had ended before."""
     codes: list[int] = []
-    cancelled: list[dict[str, Any]] = []
+    cancelled: list[dict[str, object]] = []
     for record in find_records(run.store, ids):
         facts, code = _attempt(run, record, lambda service, job: service.cancel_job(job))
         if code == exit_codes.OK and not facts["images"]:
@@ -145,7 +145,7 @@ def find_records(store: JobStore, ids: tuple[str, ...]) -> list[StoredJob]:
 
 def _collect(
     run: JobRun, record: StoredJob, output: str | None, timeout_s: float | None
-) -> tuple[dict[str, Any], int]:
+) -> tuple[dict[str, object], int]:
     plan = None if output is None else output_paths.build_save_plan(output, force=False, sidecar=True)
 
     def resume(service: ImageService, job: Job) -> ImagesResponse:
@@ -160,7 +160,7 @@ def _collect(
 
 def _attempt(
     run: JobRun, record: StoredJob, work: Callable[[ImageService, Job], ImagesResponse | None]
-) -> tuple[dict[str, Any], int]:
+) -> tuple[dict[str, object], int]:
     """Do something with one job; return its facts for ``--json`` and an exit code."""
     facts = _to_json(record)
     watcher = CallWatcher()
@@ -220,9 +220,9 @@ def _format_expiry(expires_at: float) -> str:
     return f"link expires in {_format_age(rest)}" if rest > 0 else f"link expired {_format_age(-rest)} ago"
 
 
-def _to_json(record: StoredJob) -> dict[str, Any]:
+def _to_json(record: StoredJob) -> dict[str, object]:
     job = record.job
-    facts: dict[str, Any] = {"id": record.id, "running": record.is_running, "images": []}
+    facts: dict[str, object] = {"id": record.id, "running": record.is_running, "images": []}
     if job is None:
         return {**facts, "problem": record.problem}
     return {

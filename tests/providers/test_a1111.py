@@ -23,8 +23,7 @@ from imgkit.providers.a1111 import A1111Provider
 from imgkit.providers.a1111_fake import FakeA1111
 from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.fakes import LOST, SCENARIOS, FakeReply, FakeRequest, json_reply
-from imgkit.testing.fake_server import serve_fake
-from imgkit.testing.wire_server import WireServer
+from imgkit.testing.wire_server import WireServer, serve_fake
 from tests.conftest import ServiceRunner
 
 CREATE, EDIT = "POST /sdapi/v1/txt2img", "POST /sdapi/v1/img2img"

@@ -21,8 +21,7 @@ from imgkit.plugins.events import JobProgress
 from imgkit.providers import ComfyUIProvider
 from imgkit.providers.comfyui_fake import FakeComfyUI
 from imgkit.providers.fakes import SCENARIOS, FakeRequest
-from imgkit.testing.fake_server import serve_fake
-from imgkit.testing.wire_server import WireServer
+from imgkit.testing.wire_server import WireServer, serve_fake
 from tests.conftest import ServiceRunner
 
 NEVER = 10**9
