@@ -129,7 +129,7 @@ def open_job_store(core: Core) -> JobStore | None:
     return None if folder is None or core.target.host_class == "offline" else JobStore(folder / FOLDER)
 
 
-def describe_plan(plan: SavePlan | None) -> Mapping[str, Any] | None:
+def describe_plan(plan: SavePlan | None) -> Mapping[str, object] | None:
     """Return the JSON values of a save plan, with an absolute folder."""
     if plan is None:
         return None

@@ -6,7 +6,7 @@ import random
 import time
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from imgkit.core.context import CallContext
 from imgkit.core.download import PAUSES_S
@@ -40,7 +40,7 @@ def send_uploads(
         ImgkitError: the API refuses an upload.
     """
     core = context.core
-    done: dict[str, Any] = {}
+    done: dict[str, object] = {}
     while True:
         upload = provider.next_upload(request, inputs, MappingProxyType(done), core.target)
         if upload is None:
@@ -58,7 +58,7 @@ def send_uploads(
         done[upload.name] = handle
 
 
-def _upload(context: CallContext, provider: UploadingProvider, upload: Upload) -> Flow[Any]:
+def _upload(context: CallContext, provider: UploadingProvider, upload: Upload) -> Flow[object]:
     """Send one upload and return the API's handle."""
     core = context.core
     if origin(upload.request.url) != origin(core.target.base_url):
@@ -96,7 +96,7 @@ class _FailedUpload(NamedTuple):
     wait_s: float | None = None
 
 
-def _try_upload(context: CallContext, provider: UploadingProvider, upload: Upload) -> Flow[Any]:
+def _try_upload(context: CallContext, provider: UploadingProvider, upload: Upload) -> Flow[object]:
     core = context.core
     signed = yield from authenticate(upload.request, core.table, context.call)
     secrets = core.sent.remember(collect_secrets(signed, context.request))
