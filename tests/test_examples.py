@@ -16,6 +16,9 @@ ROOT = Path(imgkit.__file__).parents[1]
 NOT_IMPORTABLE_ALONE = {"imgkit.__main__"}
 """Importing it runs the command."""
 
+SHOWN_BY = {"imgkit.errors": ("after_sending", "before_sending", "from_apis", "root")}
+"""Packages whose modules only hold their parts: the package runs the examples of these."""
+
 MODULES = sorted(
     {module.name for module in pkgutil.walk_packages(imgkit.__path__, "imgkit.")} - NOT_IMPORTABLE_ALONE
 )
@@ -23,6 +26,11 @@ OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 def has_examples(module: str) -> bool:
+    package, _, name = module.rpartition(".")
+    if name in SHOWN_BY.get(package, ()):
+        return False
+    if module in SHOWN_BY:
+        return True
     path = ROOT.joinpath(*module.split("."))
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return ">>>" in file.read_text("utf-8")

@@ -74,6 +74,8 @@ def restored_logger() -> Iterator[logging.Logger]:
     """Restore the logger after a test that installs a handler."""
     logger = logging.getLogger("imgkit")
     handlers, level = list(logger.handlers), logger.level
+    # A handler that another test of this process has left would stand in for the one under test.
+    logger.handlers[:] = [handler for handler in handlers if isinstance(handler, logging.NullHandler)]
     yield logger
     logger.handlers[:] = handlers
     logger.setLevel(level)
