@@ -57,8 +57,8 @@ def explain_missing_input(path: str) -> str | None:
 
     Example::
 
-        >>> explain_missing_input("file:///tmp/a%20fox.png")
-        "The value is a file: URL. Pass the path '/tmp/a fox.png'."
+        >>> explain_missing_input("file:///pictures/a%20fox.png")
+        "The value is a file: URL. Pass the path '/pictures/a fox.png'."
     """
     if is_data_url(path.strip().strip("\"'`")):
         return "The value is a data: URL in quotes. Remove the quotes."

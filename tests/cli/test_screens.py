@@ -107,7 +107,7 @@ MODES = {"terminal, 80 columns": 80, "terminal, 40 columns": 40, "pipe": 0}
 
 def mask(text: str, folder: Path) -> str:
     """Return output without the values that differ from run to run, at an equal width."""
-    text = text.replace(str(folder), "/tmp/" + "#" * len(folder.name))
+    text = text.replace(str(folder), "/dir/" + "#" * len(folder.name))
     text = re.sub(r"(?<=//127\.0\.0\.1:)\d+", "#####", text)
     text = re.sub(r"\d{8}T\d{6}Z-\w+-1", "SPOOLED-REPLY-ID".ljust(31, "#"), text)
     text = re.sub(r"imgkit-unsaved-\w{8}", "imgkit-unsaved-########", text)
