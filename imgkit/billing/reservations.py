@@ -101,10 +101,14 @@ class ReservationGroup:
                     group._open.append((ledger.origin, found))
         return group
 
-    def defer(self, job_id: str) -> None:
+    def defer(self, job_id: str, *, keep_reply: bool = False) -> None:
         """Let the reservations outlive the process with an accepted job, where a ledger can do so.
 
-        The others count as for a call that ended: the job's record has all that they kept.
+        The others end: the job's record has all that they kept.
+
+        Args:
+            job_id: id of the job.
+            keep_reply: the job has no record, so the reply is all that another process finds of it.
         """
         from imgkit.plugins.protocols import DeferrableReservation  # only jobs need it
 
@@ -114,7 +118,7 @@ class ReservationGroup:
             if isinstance(reservation, DeferrableReservation):
                 self._call_ledger(source, reservation.defer, job_id)
                 still_open.append((source, reservation))
-            elif reservation.spools:
+            elif reservation.spools and not keep_reply:
                 self._call_ledger(source, reservation.settle, None)
             else:
                 still_open.append((source, reservation))

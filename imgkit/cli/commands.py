@@ -158,12 +158,13 @@ def build_recover_command() -> click.Command:
             options.json_option("Print one JSON object instead of lines."),
             options.state_option(),
             *options.download_options(),
+            options.key_option(),
         ],
         _run_recover,
         "Recover images from replies that were paid for but not saved.\n\nEach reply is written to the "
         "state folder as it arrives, and deleted once its images are saved. This command finds the replies "
-        "that a crash, a lost connection or a full disk has left there, and downloads images that are "
-        "still at their URLs.",
+        "that a crash, a lost connection or a full disk has left there, downloads images that are still at "
+        "their URLs, and collects the jobs that are ready.",
         "imgkit recover --list",
         "imgkit recover -o out/",
     )

@@ -71,18 +71,27 @@ def collect_jobs(run: JobRun, ids: tuple[str, ...], output: str | None, timeout_
     Returns:
         0 if all images were collected, 9 if a job is still pending, else the code of the first failure.
     """
-    codes: list[int] = []
-    collected: list[dict[str, object]] = []
-    for record in find_records(run.store, ids):
-        facts, code = _collect(run, record, output, timeout_s)
-        collected.append(facts)
-        codes.append(code)
+    records = find_records(run.store, ids)
+    collected, code = collect_records(run, records, output, timeout_s)
     if run.as_json:
         console.write_bytes(report.encode_json({"jobs": collected}))
-    elif not codes:
+    elif not records:
         console.print_message("imgkit: There are no pending jobs.")
+    return code
+
+
+def collect_records(
+    run: JobRun, records: list[StoredJob], output: str | None, timeout_s: float | None
+) -> tuple[list[dict[str, object]], int]:
+    """Collect the images of jobs, the soonest expiry first.
+
+    Returns:
+        The facts of each for ``--json``, and the exit code as for `collect_jobs`.
+    """
+    ends = [_collect(run, record, output, timeout_s) for record in records]
+    codes = [code for _, code in ends]
     failures = [code for code in codes if code not in (exit_codes.OK, exit_codes.PENDING)]
-    return failures[0] if failures else max(codes, default=exit_codes.OK)
+    return [facts for facts, _ in ends], failures[0] if failures else max(codes, default=exit_codes.OK)
 
 
 def cancel_jobs(run: JobRun, ids: tuple[str, ...]) -> int:

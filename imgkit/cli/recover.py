@@ -8,7 +8,7 @@ from typing import Any
 
 from imgkit.billing.spool import Spool
 from imgkit.billing.spool_record import SpooledReply
-from imgkit.cli import console, exit_codes, output_paths, report, salvage, values
+from imgkit.cli import console, exit_codes, jobs, output_paths, report, salvage, values
 from imgkit.cli.messages import format_error
 from imgkit.cli.progress import show_activity
 from imgkit.core.recovery import recover
@@ -17,6 +17,7 @@ from imgkit.errors import ImgkitError
 from imgkit.images.image import Image
 from imgkit.images.saving import SavePlan
 from imgkit.images.sources import UrlSource
+from imgkit.jobs.job import Job
 from imgkit.service import ImageService
 
 _FACTS = ("operation", "prompt", "model", "request_id", "call_id", "started_at", "backend", "base_url")
@@ -69,9 +70,10 @@ def recover_replies(
     output: str | None,
     drop: tuple[str, ...],
     state_folder: str | None,
+    api_key_file: str | None = None,
     **settings: Any,
 ) -> int:
-    """List, recover or delete the replies in the spool.
+    """List, recover or delete the replies in the spool; collect the jobs that are ready.
 
     Args:
         listing: only list them.
@@ -79,10 +81,11 @@ def recover_replies(
         output: the target of the images, as for `create`.
         drop: ids of replies to delete.
         state_folder: the value of ``--state-folder``.
+        api_key_file: the value of ``--api-key-file``, for the polls of jobs.
         settings: arguments of the service that downloads images, by name.
 
     Returns:
-        0 if no reply is left, 9 if any is, 2 if an id of `drop` is unknown.
+        0 if nothing is left, 9 if a reply is, 10 if a job is, 2 if an id of `drop` is unknown.
 
     Raises:
         ImgkitError: the state folder cannot be read.
@@ -98,7 +101,16 @@ def recover_replies(
         plan = output_paths.build_save_plan(output, force=False, sidecar=True)
         plan.check()
         finished = [record for record in records if record.state != "running"]
-        return _recover_records(spool, finished, plan, downloader, as_json=as_json)
+        run = jobs.open_run(state_folder, as_json, api_key_file, **settings)
+        recovered, remaining = _recover_records(spool, finished, plan, downloader, run)
+        pending = jobs.read_records(run.store)
+        collected, code = jobs.collect_records(run, pending, output, jobs.COLLECT_TIMEOUT_S)
+        if not finished and not pending:
+            console.print_message("imgkit: There are no replies to recover.")
+        if as_json:
+            more = {"jobs": collected} if collected else {}
+            console.write_bytes(report.encode_json({"records": recovered, **more}))
+        return exit_codes.PARTIAL if remaining else code
     except OSError as error:
         raise values.unusable_folder_error(spool.folder, error) from None
     finally:
@@ -142,14 +154,17 @@ def _format_record(record: SpooledReply) -> str:
 
 
 def _recover_records(
-    spool: Spool, records: list[SpooledReply], plan: SavePlan, downloader: Downloader, *, as_json: bool
-) -> int:
+    spool: Spool, records: list[SpooledReply], plan: SavePlan, downloader: Downloader, run: jobs.JobRun
+) -> tuple[list[dict[str, Any]], int]:
+    """Recover replies; return their facts for ``--json``, and the number of those that stay."""
     recovered: list[dict[str, Any]] = []
     remaining = 0
     for record in records:
-        known = record.saved_images
-        if record.recovered_to:  # an earlier run has saved all that is readable
-            paths, reason = list(record.recovered_to), "it was recovered before, as far as possible"
+        known, paths = record.saved_images, list(record.recovered_to)
+        if paths:  # an earlier run has saved all that is readable
+            reason = "it was recovered before, as far as possible"
+        elif (job := recover(record).job) is not None:
+            reason = _restore_job(run, job)
         else:
             saved, reason, saved_all = _save_images(record, plan, downloader)
             paths = list(saved.values())
@@ -166,13 +181,20 @@ def _recover_records(
         else:
             spool.drop(record)
         recovered.append({**_to_json(record), "images": paths, "stays": reason or None})
-        if not as_json and not record.recovered_to:
+        if not run.as_json and not record.recovered_to:
             console.write_paths([path for path in paths if path not in known.values()])
-    if not records:
-        console.print_message("imgkit: There are no replies to recover.")
-    if as_json:
-        console.write_bytes(report.encode_json({"records": recovered}))
-    return exit_codes.PARTIAL if remaining else exit_codes.OK
+    return recovered, remaining
+
+
+def _restore_job(run: jobs.JobRun, job: Job) -> str:
+    """Write the record of a job that its call could not write; return the reason if that fails, else ""."""
+    try:
+        run.store.check()
+        if run.store.find(job.id) is None:
+            run.store.save(job)
+    except (OSError, ImgkitError) as error:
+        return f"the record of its job could not be written: {error}"
+    return ""
 
 
 def _save_images(

@@ -168,6 +168,7 @@ class CallContext:
         attempts: finished attempts.
         attempt_numbers: counts attempts from 1 on; the parts of a call share it.
         started: observers know that the call sends its first request.
+        attempt: number of the latest attempt, 0 before the first.
         in_flight: a request is with the backend and its outcome is not known yet.
         request: the request of the user; once started, after the `prepare` hooks and the model's rules.
         shared: the result was produced by a concurrent identical call.
@@ -196,6 +197,7 @@ class CallContext:
     request: ImageRequest
     attempts: list[Attempt] = field(default_factory=list)
     attempt_numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    attempt: int = 0
     in_flight: bool = False
     started: bool = False
     shared: bool = False

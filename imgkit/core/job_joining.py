@@ -7,9 +7,10 @@ from functools import partial
 
 from imgkit.billing.reservations import ReservationGroup
 from imgkit.core.context import CallContext, FetchedImages
-from imgkit.core.job_keeper import JobKeeper, open_job_store
-from imgkit.core.job_polling import apply_update, follow_job
-from imgkit.core.job_requests import FailedPoll, find_lost_job
+from imgkit.core.free_requests import FailedRequest
+from imgkit.core.job_keeper import JobKeeper, apply_update, open_job_store
+from imgkit.core.job_polling import follow_job
+from imgkit.core.job_requests import find_lost_job
 from imgkit.errors import NotSentError, OutcomeUnknownError
 from imgkit.jobs.job import Job
 from imgkit.providers.job_base import JobProvider
@@ -34,7 +35,7 @@ def follow_claimed_job(
     update = JobUpdate(state=job.state, poll_after_s=0)
     if job.phase == "sending":
         found = yield from find_lost_job(context, provider, job)
-        if isinstance(found, FailedPoll):
+        if isinstance(found, FailedRequest):
             raise OutcomeUnknownError(f"Whether job {job.id} runs is not known. {found.problem}")
         if isinstance(found, JobUpdate):
             update = found

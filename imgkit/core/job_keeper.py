@@ -13,6 +13,7 @@ from imgkit.images.saving import SavePlan
 from imgkit.jobs.job import Job
 from imgkit.jobs.store import FOLDER, JobStore
 from imgkit.locks import FileLock
+from imgkit.providers.job_values import JobUpdate
 from imgkit.redact import safe_url
 from imgkit.wire.urls import origin
 
@@ -45,6 +46,11 @@ class JobKeeper:
             raise LookupError("a job is followed until it ends")
         return self.job
 
+    @property
+    def is_saved(self) -> bool:
+        """Whether the latest state of the job is on the disk, or need not be."""
+        return not self.warnings
+
     @classmethod
     def for_service(cls, core: Core) -> JobKeeper:
         """Return a keeper. Jobs of the offline backend cost nothing and are kept in memory only."""
@@ -62,18 +68,21 @@ class JobKeeper:
         try:
             self._store.check()
             self._lock = self._store.lock(job.id)
-            self._store.save(job)
+            problem = f"another process has job {job.id}"
+            if self._lock is not None:
+                self._store.save(job)
+                return
         except OSError as error:
-            raise ConfigurationError(
-                f"Cannot write the record of a job in {str(self._store.folder)!r} "
-                f"({error.strerror or error}). "
-                "Nothing was sent. Free disk space, or set another state folder (IMGKIT_HOME).",
-                field="state_folder",
-            ) from None
+            problem = error.strerror or str(error)
+        raise ConfigurationError(
+            f"Cannot write the record of a job in {str(self._store.folder)!r} ({problem}). "
+            "Nothing was sent. Free disk space, or set another state folder (IMGKIT_HOME).",
+            field="state_folder",
+        )
 
     def save(self, job: Job) -> None:
         """Save a job that the provider has accepted."""
-        self.job = job
+        self.job, self.warnings = job, []
         if self._store is None:
             return
         try:
@@ -127,6 +136,23 @@ def open_job_store(core: Core) -> JobStore | None:
     """Return the store of a service, None if it keeps no jobs on disk."""
     folder: Path | None = core.settings.state_folder
     return None if folder is None or core.target.host_class == "offline" else JobStore(folder / FOLDER)
+
+
+def name_job(call_id: str, attempt: int) -> str:
+    """Return the id of the job that an attempt of a call has submitted: the name of its spooled reply."""
+    return f"{call_id[:12]}-{attempt}"
+
+
+def apply_update(job: Job, update: JobUpdate) -> Job:
+    """Return a job with the news of its provider."""
+    cost = update.cost
+    has_cost = cost is not None and cost.amount is not None
+    return job.advance(
+        state=dict(update.state),
+        expires_at=update.expires_at if update.expires_at is not None else job.expires_at,
+        cost=str(cost.amount) if cost is not None and has_cost else job.cost,
+        currency=cost.currency if cost is not None and has_cost else job.currency,
+    )
 
 
 def describe_plan(plan: SavePlan | None) -> Mapping[str, object] | None:

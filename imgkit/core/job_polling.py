@@ -13,11 +13,11 @@ from typing import TypeAlias
 
 from imgkit.core.context import CallContext, FetchedImages
 from imgkit.core.download import fetch_image
+from imgkit.core.free_requests import FailedRequest
 from imgkit.core.interception import can_answer_locally, is_intercepting
-from imgkit.core.job_keeper import JobKeeper, describe_plan
+from imgkit.core.job_keeper import JobKeeper, apply_update, describe_plan, name_job
 from imgkit.core.job_requests import (
     STATE_PROBLEMS,
-    FailedPoll,
     find_lost_job,
     grow_pause_s,
     leave_pending,
@@ -83,7 +83,7 @@ def submit_job(
         if handle is None:
             raise
         found = yield from find_lost_job(context, provider, job)
-        if isinstance(found, FailedPoll):
+        if isinstance(found, FailedRequest):
             error.add_note(found.problem)
             raise
         return (yield from _continue(context, provider, keeper, job, found, emit))
@@ -98,6 +98,8 @@ def submit_job(
         yield from run_blocking(keeper.remove)
         return fetched
     job = job.advance(request_id=fetched.head.request_id)
+    if handle is None:
+        job = job.advance(id=name_job(context.call.id, context.attempt))
     return (yield from _continue(context, provider, keeper, job, fetched.update, emit, fetched.head))
 
 
@@ -138,24 +140,16 @@ def _continue(
     emit: Emit | None,
     head: Head | None = None,
 ) -> Flow[FetchedImages]:
-    """Save an accepted job, bind its reservations to it, and follow it."""
+    """Save an accepted job, bind its reservations to it, and follow it.
+
+    The ledgers keep the reply to the submit until the record of the job is on the disk.
+    """
     update = found if isinstance(found, JobUpdate) else JobUpdate(state=job.state, poll_after_s=0)
     job = apply_update(job.advance(phase="accepted"), update)
     yield from run_blocking(partial(keeper.save, job))
-    yield from run_blocking(partial(context.reservations.defer, job.id))
+    defer = partial(context.reservations.defer, job.id, keep_reply=not keeper.is_saved)
+    yield from run_blocking(defer)
     return (yield from follow_job(context, provider, keeper, update, emit, head))
-
-
-def apply_update(job: Job, update: JobUpdate) -> Job:
-    """Return a job with the news of its provider."""
-    cost = update.cost
-    has_cost = cost is not None and cost.amount is not None
-    return job.advance(
-        state=dict(update.state),
-        expires_at=update.expires_at if update.expires_at is not None else job.expires_at,
-        cost=str(cost.amount) if cost is not None and has_cost else job.cost,
-        currency=cost.currency if cost is not None and has_cost else job.currency,
-    )
 
 
 def follow_job(
@@ -190,29 +184,40 @@ def follow_job(
         if time.monotonic() + wait_s >= context.deadline:
             raise (yield from leave_pending(context, job, _too_late(context, problem)))
         yield from sleep(wait_s)
-        try:
-            result = yield from poll_once(context, provider, job)
-        except JobPendingError:
-            raise
-        except ImgkitError as error:
-            yield from _end_failed_job(context, keeper, error)
-            raise
-        if isinstance(result, FailedPoll):
+        result = yield from _poll(context, provider, keeper)
+        if isinstance(result, FailedRequest):
             number, problem = number + 1, result.problem
             update = replace(update, poll_after_s=result.wait_s, preview=None)
-            continue
-        if isinstance(result, JobUpdate):
+        elif isinstance(result, JobUpdate):
             number = 0 if result.state != job.state else number + 1
             changed = apply_update(job, result)
-            if changed != job:
+            if changed != job or not keeper.is_saved:
                 yield from run_blocking(partial(keeper.save, changed))
             update = result
-            continue
-        reply_head, decoded = result
-        yield from run_blocking(partial(keeper.save, job.advance(phase="ready")))
-        decoded = yield from _fetch_results(context, job, decoded)
-        warnings = (*decoded.warnings, *keeper.warnings)
-        return FetchedImages(head or reply_head, replace(decoded, warnings=warnings))
+        else:
+            reply_head, decoded = result
+            yield from run_blocking(partial(keeper.save, job.advance(phase="ready")))
+            decoded = yield from _fetch_results(context, job, decoded)
+            warnings = (*decoded.warnings, *keeper.warnings)
+            return FetchedImages(head or reply_head, replace(decoded, warnings=warnings))
+
+
+def _poll(
+    context: CallContext, provider: JobProvider, keeper: JobKeeper
+) -> Flow[FailedRequest | JobUpdate | tuple[Head, DecodedImages]]:
+    """Ask for a job once; end it if it has failed.
+
+    Raises:
+        JobPendingError: as `poll_once`.
+        ImgkitError: the job has failed, and its reservations have ended.
+    """
+    try:
+        return (yield from poll_once(context, provider, keeper.current))
+    except JobPendingError:
+        raise
+    except ImgkitError as error:
+        yield from _end_failed_job(context, keeper, error)
+        raise
 
 
 def _choose_wait_s(

@@ -6,21 +6,18 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from typing import TypeVar
 
 from imgkit.core.context import CallContext
+from imgkit.core.free_requests import FailedRequest, send_free_request
 from imgkit.core.interception import can_answer_locally
 from imgkit.core.job_keeper import pending_error
-from imgkit.core.reply_body import read_body
-from imgkit.core.send import authenticate
-from imgkit.core.sent_secrets import clean_images, collect_secrets
+from imgkit.core.sent_secrets import clean_images
 from imgkit.errors import (
     AuthenticationError,
     ImgkitError,
     ModerationBlockedError,
     PermissionDeniedError,
-    TransportError,
     UnreadableReplyError,
 )
 from imgkit.jobs.job import Job
@@ -29,7 +26,7 @@ from imgkit.providers.error_bodies import is_page
 from imgkit.providers.job_base import JobProvider
 from imgkit.providers.job_values import JobUpdate
 from imgkit.redact import Secret, safe_url, scrub
-from imgkit.runtime.flow import Flow, run_blocking, send_request, sleep
+from imgkit.runtime.flow import Flow, run_blocking, sleep
 from imgkit.wire.headers import retry_after_s
 from imgkit.wire.json_body import JsonReply
 from imgkit.wire.messages import Head, HttpRequest
@@ -51,21 +48,9 @@ MAX_CANCEL_STEPS = 8
 T = TypeVar("T")
 
 
-class FailedPoll(NamedTuple):
-    """A poll that told nothing about its job.
-
-    Attributes:
-        problem: the failure, a sentence.
-        wait_s: the pause that the server asks for, None if it asks for none.
-    """
-
-    problem: str
-    wait_s: float | None = None
-
-
 def poll_once(
     context: CallContext, provider: JobProvider, job: Job
-) -> Flow[FailedPoll | JobUpdate | tuple[Head, DecodedImages]]:
+) -> Flow[FailedRequest | JobUpdate | tuple[Head, DecodedImages]]:
     """Ask for a job once.
 
     Raises:
@@ -93,32 +78,25 @@ def _ask(
     job: Job,
     request: HttpRequest,
     decode: Callable[[Job, Head, JsonReply, Target, tuple[Secret, ...]], T],
-) -> Flow[FailedPoll | tuple[Head, T, SecretFilter]]:
-    """Send a free request about a job, and decode its reply."""
+) -> Flow[FailedRequest | tuple[Head, T, SecretFilter]]:
+    """Send a free request about a job, and decode its reply. Its host was checked."""
     core = context.core
-    place = "{}://{}".format(*urlsplit(request.url)[:2])
-    # The host was checked: the key may go there.
-    signed = yield from authenticate(request, core.table, replace(context.call, base_url=place))
-    secrets = core.sent.remember(collect_secrets(signed))
-    try:
-        head = yield from send_request(signed)
-        head = Head(head.status, secrets.clean_headers(head.headers))
-        body: JsonReply = yield from read_body(context, head, secrets, spool=False)
-    except (TransportError, UnreadableReplyError) as error:
-        secrets.clean_error(error)
-        return FailedPoll(scrub(f"A poll failed: {error.problem}", limit=300))
+    reply = yield from send_free_request(context, request)
+    if isinstance(reply, FailedRequest):
+        return reply._replace(problem=f"A poll failed: {reply.problem}")
+    head, body, secrets = reply
     is_final = getattr(core.provider, "failure_is_final", None)
     if head.status in (408, 429) or (head.status >= 500 and not (is_final and is_final(job, head))):
-        return FailedPoll(f"A poll was answered by HTTP {head.status}.", retry_after_s(head.headers))
+        return FailedRequest(f"A poll was answered by HTTP {head.status}.", retry_after_s(head.headers))
     if 300 <= head.status < 400 or (head.status not in (401, 403) and is_page(body.raw())):
-        return FailedPoll(f"A poll was answered by HTTP {head.status} from another server than the API.")
+        return FailedRequest(f"A poll was answered by HTTP {head.status} from another server than the API.")
     if head.status == 404 and job.age_s < UNKNOWN_AT_FIRST_S:
-        return FailedPoll("The API does not know the job yet (HTTP 404).")
+        return FailedRequest("The API does not know the job yet (HTTP 404).")
     try:
         return head, decode(job, head, body, core.target, secrets.secrets), secrets
     except UnreadableReplyError as error:
         secrets.clean_error(error)
-        return FailedPoll(scrub(f"A poll was not answered by the API: {error.problem}", limit=300))
+        return FailedRequest(scrub(f"A poll was not answered by the API: {error.problem}", limit=300))
     except ImgkitError as error:
         secrets.clean_error(error)
         raise
@@ -126,10 +104,10 @@ def _ask(
 
 def _ask_for_news(
     context: CallContext, provider: JobProvider, job: Job, request: HttpRequest
-) -> Flow[FailedPoll | JobUpdate | tuple[Head, DecodedImages]]:
+) -> Flow[FailedRequest | JobUpdate | tuple[Head, DecodedImages]]:
     """Send a request whose reply `JobProvider.decode_poll` decodes."""
     answer = yield from _ask(context, job, request, provider.decode_poll)
-    if isinstance(answer, FailedPoll):
+    if isinstance(answer, FailedRequest):
         return answer
     head, result, secrets = answer
     if isinstance(result, JobUpdate):
@@ -153,7 +131,7 @@ def ask_to_cancel(context: CallContext, provider: JobProvider, job: Job, request
         if problem is not None:
             raise pending_error([job], problem)
         answer = yield from _ask(context, job, step, provider.decode_cancel)
-        if isinstance(answer, FailedPoll):
+        if isinstance(answer, FailedRequest):
             raise pending_error([job], f"The job was not cancelled. {answer.problem}")
         if not isinstance(answer[1], JobUpdate):
             return answer[1]
@@ -164,21 +142,21 @@ def ask_to_cancel(context: CallContext, provider: JobProvider, job: Job, request
 
 def find_lost_job(
     context: CallContext, provider: JobProvider, job: Job
-) -> Flow[FailedPoll | JobUpdate | DecodedImages]:
+) -> Flow[FailedRequest | JobUpdate | DecodedImages]:
     """Ask whether a submit whose reply was lost has arrived.
 
     Returns:
-        News of the job, or a `FailedPoll`: whether it runs stays unknown.
+        News of the job, or a `FailedRequest`: whether it runs stays unknown.
     """
     request = provider.find_lost(job, context.core.target)
     if request is None:
-        return FailedPoll("The API cannot tell whether the request has arrived.")
+        return FailedRequest("The API cannot tell whether the request has arrived.")
     number = 0
     while True:
         try:
             result = yield from _ask_for_news(context, provider, job, request)
         except ImgkitError as error:
-            return FailedPoll(scrub(f"The API does not know the job: {error.problem}", limit=300))
+            return FailedRequest(scrub(f"The API does not know the job: {error.problem}", limit=300))
         if isinstance(result, JobUpdate):
             step = job.advance(state=dict(result.state))
             again = provider.find_lost(step, context.core.target) if result.poll_after_s == 0 else None
@@ -186,7 +164,7 @@ def find_lost_job(
                 return result
             job, request = step, again
             continue
-        if not isinstance(result, FailedPoll):
+        if not isinstance(result, FailedRequest):
             return result[1]
         wait_s = grow_pause_s(number) if result.wait_s is None else result.wait_s
         number += 1
@@ -228,4 +206,7 @@ def _host_matches(host: str, pattern: str) -> bool:
 def leave_pending(context: CallContext, job: Job, problem: str) -> Flow[ImgkitError]:
     """Leave the reservations to the job; return the error that names it."""
     yield from run_blocking(context.reservations.leave)
-    return pending_error([job], problem)
+    error = pending_error([job], problem)
+    for warning in context.job_keeper.warnings if context.job_keeper is not None else ():
+        error.add_note(warning)
+    return error

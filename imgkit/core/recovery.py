@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,10 +11,12 @@ from imgkit.billing.reservations import HOOK
 from imgkit.billing.spool import Spool
 from imgkit.billing.spool_record import SpooledReply, read_record
 from imgkit.core.cut_replies import find_images
+from imgkit.core.job_keeper import apply_update, name_job
 from imgkit.errors import ImgkitError, UnknownProviderError
 from imgkit.images.image import Image
 from imgkit.images.sniff import is_complete_bytes
 from imgkit.images.sources import BytesSource, Source, UrlSource
+from imgkit.jobs.job import Job
 from imgkit.plugins.hookspecs import ProviderSpec
 from imgkit.plugins.protocols import Ledger, ReplyKeeper
 from imgkit.plugins.registry import find_spec, load_hook_table
@@ -44,11 +46,13 @@ class Recovered:
         images: the images, truncated ones included.
         damaged: indexes of truncated images.
         whole: the reply is complete, and `images` holds all of it.
+        job: the job that the reply accepts in place of images, None for images.
     """
 
     images: tuple[Image, ...]
     damaged: tuple[int, ...]
     whole: bool
+    job: Job | None = None
 
 
 def recover(record: SpooledReply) -> Recovered:
@@ -77,7 +81,7 @@ def recover(record: SpooledReply) -> Recovered:
         if isinstance(image.source, BytesSource) and not is_complete_bytes(image.data)
     )
     whole = reply.whole and not damaged and bool(images) and not record.undecoded()
-    return Recovered(images, damaged, whole)
+    return Recovered(images, damaged, whole, reply.job)
 
 
 class LostReply(NamedTuple):
@@ -174,11 +178,13 @@ class _DecodedRecord:
         decoded: the provider's result, None if it could not decode the reply.
         rest: images that `decoded` may lack, the last one as far as it arrived.
         whole: the text is complete.
+        job: the job that the reply accepts, None for images.
     """
 
     decoded: DecodedImages | None
     rest: tuple[bytes, ...]
     whole: bool
+    job: Job | None = None
 
 
 def _decode_record(record: SpooledReply) -> _DecodedRecord:
@@ -196,11 +202,32 @@ def _decode_record(record: SpooledReply) -> _DecodedRecord:
             if is_event_text(text):
                 return _decode_events(provider, head, target, split_events(text, provider.base64_keys), parts)
         decoded = provider.decode(head, _SpooledBody(text, parts), target)
-        if isinstance(decoded, JobUpdate):  # the record of the job has all that the reply said
-            return _DecodedRecord(None, (), whole=False)
+        if isinstance(decoded, JobUpdate):
+            return _DecodedRecord(None, (), whole=False, job=_rebuild_job(facts, provider, decoded))
         return _DecodedRecord(decoded, _list_images(parts), whole=True)
     except Exception:  # a provider's bug must not hide the images
         return _DecodedRecord(None, tuple(find_images(text, parts)), whole=False)
+
+
+def _rebuild_job(facts: Mapping[str, Any], provider: Provider, update: JobUpdate) -> Job:
+    """Return the job that a reply accepts, from the facts of its call. It knows no place for its images."""
+    call_id, model = str(facts["call_id"]), facts.get("model")
+    parameters = facts.get("parameters") or {}
+    request_id = facts.get("request_id")
+    job = Job(
+        id=name_job(call_id, int(facts["attempt"])),
+        provider=str(facts["provider"]),
+        base_url=str(facts["base_url"]),
+        operation=str(facts["operation"]),
+        call_id=call_id,
+        images=int(parameters.get("n") or 1),
+        images_of_call=int(parameters.get("n") or 1),
+        submitted_at=float(facts["started_at"]),
+        request_id=str(request_id) if request_id else None,
+        facts={"prompt": facts.get("prompt"), "model": model, "parameters": parameters},
+        state_version=getattr(provider, "job_version", 1),
+    )
+    return Job.from_json(apply_update(job, update).to_json())  # facts may be damaged
 
 
 def _decode_events(

@@ -194,7 +194,7 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
     if context.request is not None:
         refuse_secrets_in_texts(context.request, credentials)
     secrets = context.core.sent.remember(credentials)
-    number = next(context.attempt_numbers)
+    number = context.attempt = next(context.attempt_numbers)
     ledgers = context.core.resources.ledgers
     if context.mark_sent is not None:
         yield from run_blocking(partial(context.mark_sent, number), before_sending=True)

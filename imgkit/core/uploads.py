@@ -6,22 +6,18 @@ import random
 import time
 from dataclasses import replace
 from types import MappingProxyType
-from typing import NamedTuple
 
 from imgkit.core.context import CallContext
 from imgkit.core.download import PAUSES_S
-from imgkit.core.reply_body import read_body
-from imgkit.core.send import authenticate
-from imgkit.core.sent_secrets import collect_secrets
-from imgkit.errors import ConfigurationError, ImgkitError, NotSentError, TransportError, UnreadableReplyError
+from imgkit.core.free_requests import FailedRequest, send_free_request
+from imgkit.errors import ConfigurationError, ImgkitError, NotSentError
 from imgkit.images.inputs import OpenedInputs
 from imgkit.models import ImageRequest
 from imgkit.providers.job_base import UploadingProvider
 from imgkit.providers.job_values import Upload
-from imgkit.redact import safe_url, scrub
-from imgkit.runtime.flow import Flow, send_request, sleep
+from imgkit.redact import safe_url
+from imgkit.runtime.flow import Flow, sleep
 from imgkit.wire.headers import LONGEST_RETRY_AFTER_S, retry_after_s
-from imgkit.wire.messages import Head
 from imgkit.wire.urls import origin
 
 MAX_UPLOADS = 64
@@ -69,7 +65,7 @@ def _upload(context: CallContext, provider: UploadingProvider, upload: Upload) -
     number = 0
     while True:
         result = yield from _try_upload(context, provider, upload)
-        if not isinstance(result, _FailedUpload):
+        if not isinstance(result, FailedRequest):
             return result
         wait_s = result.wait_s
         if wait_s is None and number < len(PAUSES_S):
@@ -84,31 +80,14 @@ def _upload(context: CallContext, provider: UploadingProvider, upload: Upload) -
         yield from sleep(0.0 if core.target.host_class == "offline" else wait_s)
 
 
-class _FailedUpload(NamedTuple):
-    """A failed upload that another attempt may mend.
-
-    Attributes:
-        problem: the failure, a sentence.
-        wait_s: the pause that the server asks for, None if it asks for none.
-    """
-
-    problem: str
-    wait_s: float | None = None
-
-
 def _try_upload(context: CallContext, provider: UploadingProvider, upload: Upload) -> Flow[object]:
     core = context.core
-    signed = yield from authenticate(upload.request, core.table, context.call)
-    secrets = core.sent.remember(collect_secrets(signed, context.request))
-    try:
-        head = yield from send_request(signed)
-        head = Head(head.status, secrets.clean_headers(head.headers))
-        body = yield from read_body(context, head, secrets, spool=False)
-    except (TransportError, UnreadableReplyError) as error:
-        secrets.clean_error(error)
-        return _FailedUpload(scrub(error.problem, limit=300))
+    reply = yield from send_free_request(context, upload.request)
+    if isinstance(reply, FailedRequest):
+        return reply
+    head, body, secrets = reply
     if head.status in (408, 429) or head.status >= 500:
-        return _FailedUpload(f"The API answered HTTP {head.status}.", retry_after_s(head.headers))
+        return FailedRequest(f"The API answered HTTP {head.status}.", retry_after_s(head.headers))
     try:
         if not 200 <= head.status < 300:
             raise core.provider.error(head, body.raw(), secrets.secrets)

@@ -10,6 +10,7 @@ from imgkit.errors import (
     ApiError,
     ConfigurationError,
     EmptyResultError,
+    JobPendingError,
     OutcomeUnknownError,
     SaveError,
     StreamError,
@@ -30,6 +31,7 @@ _REASONS = {
     EmptyResultError: "the reply had no images",
     StreamError: "the stream ended before its image was complete",
     SaveError: "the images could not be saved",
+    JobPendingError: "its job is pending",
     ApiError: "the API reported an error during the stream",
 }
 

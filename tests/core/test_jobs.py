@@ -14,6 +14,7 @@ import pytest
 
 import imgkit
 from imgkit import Budget, CachePlugin, Job, JobPendingError
+from imgkit.cli.run import run
 from imgkit.core import job_requests
 from imgkit.core.resume import resume_jobs
 from imgkit.plugins import hookimpl
@@ -282,6 +283,63 @@ def test_a_killed_process_leaves_its_job(
     assert len(flavor.run(lambda service: service.resume(job), http_backend, **settings())) == 1
     assert Budget(usd=1, folder=tmp_path / "budget").spent == Decimal("0.03")
     assert fake.count[SUBMIT] == 1
+
+
+@pytest.mark.parametrize("ends", ["killed", "pending"])
+def test_a_job_without_a_record(
+    flavor: ServiceRunner,
+    http_backend: str,
+    fake: FakeBfl,
+    server: WireServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ends: str,
+) -> None:
+    """The spool keeps the reply of a submit whose job cannot be written down, and `recover` collects it."""
+    jobs, settings = tmp_path / "state" / "jobs", open_with(server, tmp_path)
+    jobs.parent.mkdir(mode=0o700)
+    jobs.write_text("no folder")
+    if ends == "killed":
+        fake.polls = NEVER
+        child = start_fork(lambda: flavor.run(create(), http_backend, **settings) is None)
+        until = time.monotonic() + TIMEOUT_S
+        while fake.count.get("GET /v1/get_result", 0) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        kill_fork(child)
+    else:
+        error = make_pending(flavor, http_backend, fake, settings)
+        assert "could not be written" in " ".join(error.__notes__)
+    jobs.unlink()
+    fake.polls = 0
+    monkeypatch.setenv("BFL_API_KEY", KEY)
+    monkeypatch.chdir(tmp_path)
+    command = [
+        "recover",
+        "--state-folder",
+        str(tmp_path / "state"),
+        "--backend",
+        http_backend,
+        "-o",
+        "fox.png",
+    ]
+    assert run(command) == 0
+    assert (tmp_path / "fox.png").exists()
+    assert list_records(tmp_path) == []
+    assert not list((tmp_path / "state" / "spool").glob("2*"))
+    assert fake.count[SUBMIT] == 1
+
+
+def test_a_job_without_a_record_is_delivered(
+    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
+) -> None:
+    """A full disk costs a warning and no image, and nothing stays in the spool."""
+    jobs = tmp_path / "state" / "jobs"
+    jobs.parent.mkdir(mode=0o700)
+    jobs.write_text("no folder")
+    response = flavor.run(create(), http_backend, **open_with(server, tmp_path))
+    assert len(response) == 1
+    assert "could not be written" in " ".join(response.warnings)
+    assert not list((tmp_path / "state" / "spool").glob("2*"))
 
 
 def test_one_process_follows_a_job(fake: FakeBfl, server: WireServer, tmp_path: Path) -> None:
