@@ -15,14 +15,13 @@ from imgkit.core.context import CallContext, FetchedImages
 from imgkit.core.download import fetch_image
 from imgkit.core.free_requests import FailedRequest
 from imgkit.core.interception import can_answer_locally, is_intercepting
-from imgkit.core.job_keeper import JobKeeper, apply_update, describe_plan, name_job
+from imgkit.core.job_keeper import JobKeeper, apply_update, describe_plan, name_job, pending_error
 from imgkit.core.job_requests import (
-    STATE_PROBLEMS,
     find_lost_job,
     grow_pause_s,
-    leave_pending,
     poll_once,
 )
+from imgkit.core.provider_calls import call_before_sending, call_for_job
 from imgkit.core.responses import count_requested_images, describe_request
 from imgkit.core.send import (
     authenticate,
@@ -45,8 +44,8 @@ from imgkit.runtime.flow import Flow, run_blocking, sleep
 from imgkit.wire.headers import LONGEST_RETRY_AFTER_S
 from imgkit.wire.messages import Head, HttpRequest, hash_body
 
-Emit: TypeAlias = Callable[[bytes], Flow[None]]
-"""Hands the preview of an unfinished image to the caller of a stream."""
+Emit: TypeAlias = Callable[[JobUpdate], Flow[None]]
+"""Hands the preview of an update, if it has one, to the caller of a stream."""
 
 
 def submit_job(
@@ -72,9 +71,11 @@ def submit_job(
     keeper = context.job_keeper = JobKeeper.for_service(context.core)
     context.cleanup.callback(keeper.release)
     job = yield from run_blocking(partial(_new_job, context, request, cache_key), before_sending=True)
-    handle = provider.submit_handle(context.request, _name_submit(context, request), context.core.target)
+    core, call_id = context.core, _name_submit(context, request)
+    name_handle = partial(provider.submit_handle, context.request, call_id, core.target)
+    handle = call_before_sending(core, "submit_handle", name_handle)
     if handle is not None:
-        request = provider.add_handle(request, handle)
+        request = call_before_sending(core, "add_handle", partial(provider.add_handle, request, handle))
         job = job.advance(phase="sending", state=handle)
         yield from run_blocking(partial(keeper.save_before_sending, job), before_sending=True)
     try:
@@ -179,11 +180,14 @@ def follow_job(
         job = keeper.current
         wait_s = _choose_wait_s(context, provider, job, update, number)
         context.core.table.notify(JobProgress(job, update.progress, update.note, wait_s), context.call)
-        if update.preview is not None and emit is not None:
-            yield from emit(update.preview)
+        if emit is not None:
+            yield from emit(update)
         if time.monotonic() + wait_s >= context.deadline:
-            raise (yield from leave_pending(context, job, _too_late(context, problem)))
-        yield from sleep(wait_s)
+            raise (yield from _leave_pending(context, pending_error([job], _too_late(context, problem))))
+        try:
+            yield from sleep(wait_s)
+        except ImgkitError as error:
+            raise (yield from _leave_pending(context, pending_error([job], str(error)))) from error
         result = yield from _poll(context, provider, keeper)
         if isinstance(result, FailedRequest):
             number, problem = number + 1, result.problem
@@ -213,11 +217,19 @@ def _poll(
     """
     try:
         return (yield from poll_once(context, provider, keeper.current))
-    except JobPendingError:
-        raise
+    except JobPendingError as error:
+        raise (yield from _leave_pending(context, error)) from error.__cause__
     except ImgkitError as error:
         yield from _end_failed_job(context, keeper, error)
         raise
+
+
+def _leave_pending(context: CallContext, error: JobPendingError) -> Flow[JobPendingError]:
+    """Leave the reservations to the job; return the error that names it, with the failures of its record."""
+    yield from run_blocking(context.reservations.leave)
+    for warning in context.job_keeper.warnings if context.job_keeper is not None else ():
+        error.add_note(warning)
+    return error
 
 
 def _choose_wait_s(
@@ -227,8 +239,9 @@ def _choose_wait_s(
     if context.core.target.host_class == "offline":
         return 0.0
     try:
-        is_recorded = can_answer_locally(provider.poll(job, context.core.target))
-    except (ImgkitError, *STATE_PROBLEMS):
+        poll = partial(provider.poll, job, context.core.target)
+        is_recorded = can_answer_locally(call_for_job(context.core, "poll", poll))
+    except ImgkitError:
         is_recorded = False
     if is_recorded:
         return 0.0
@@ -265,7 +278,7 @@ def _fetch_results(context: CallContext, job: Job, decoded: DecodedImages) -> Fl
                 data = yield from fetch_image(context.core, image.url, context.deadline, sign)
             except DownloadError as error:
                 problem = f"The provider has made the images, but image {index} could not be fetched: {error}"
-                raise (yield from leave_pending(context, job, problem)) from error
+                raise (yield from _leave_pending(context, pending_error([job], problem))) from error
             images[index] = replace(image, data=data)
     return replace(decoded, pictures=tuple(images))
 

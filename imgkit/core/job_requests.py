@@ -6,18 +6,22 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from imgkit.core.context import CallContext
 from imgkit.core.free_requests import FailedRequest, send_free_request
 from imgkit.core.interception import can_answer_locally
 from imgkit.core.job_keeper import pending_error
+from imgkit.core.provider_calls import call_for_job
 from imgkit.core.sent_secrets import clean_images
 from imgkit.errors import (
     AuthenticationError,
     ImgkitError,
+    JobPendingError,
     ModerationBlockedError,
     PermissionDeniedError,
+    PluginError,
     UnreadableReplyError,
 )
 from imgkit.jobs.job import Job
@@ -26,7 +30,7 @@ from imgkit.providers.error_bodies import is_page
 from imgkit.providers.job_base import JobProvider
 from imgkit.providers.job_values import JobUpdate
 from imgkit.redact import Secret, safe_url, scrub
-from imgkit.runtime.flow import Flow, run_blocking, sleep
+from imgkit.runtime.flow import Flow, sleep
 from imgkit.wire.headers import retry_after_s
 from imgkit.wire.json_body import JsonReply
 from imgkit.wire.messages import Head, HttpRequest
@@ -38,9 +42,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
 
 UNKNOWN_AT_FIRST_S = 15.0
 """Seconds after the submit in which a 404 means that not all servers of the API know the job yet."""
-
-STATE_PROBLEMS = (AttributeError, LookupError, TypeError, ValueError)
-"""The errors of a provider that finds no address in the state of a damaged job."""
 
 MAX_CANCEL_STEPS = 8
 """Requests that cancel a job; more are a provider that never ends."""
@@ -54,34 +55,47 @@ def poll_once(
     """Ask for a job once.
 
     Raises:
-        JobPendingError: the job cannot be asked for now: the key is refused, or the address is foreign.
+        JobPendingError: the job cannot be asked for now: the key is refused, the address is foreign, or the
+            service was closed.
         ImgkitError: the job has failed.
     """
+    core = context.core
     try:
-        try:
-            request = provider.poll(job, context.core.target)
-        except STATE_PROBLEMS as error:
-            damage = f"The state of the job is damaged ({type(error).__name__})."
-            raise (yield from leave_pending(context, job, damage)) from error
-        problem = _find_foreign_host(context, provider, request)
-        if problem is not None:
-            raise (yield from leave_pending(context, job, problem))
+        request = call_for_job(core, "poll", partial(provider.poll, job, core.target))
+    except ImgkitError as error:
+        raise pending_error([job], error.problem) from error
+    problem = _find_foreign_host(context, provider, request)
+    if problem is not None:
+        raise pending_error([job], problem)
+    try:
         return (yield from _ask_for_news(context, provider, job, request))
     except (AuthenticationError, PermissionDeniedError) as error:
         if isinstance(error, ModerationBlockedError):
             raise
-        raise (yield from leave_pending(context, job, f"The job cannot be asked for: {error}")) from error
+        raise pending_error([job], f"The job cannot be asked for: {error}") from error
 
 
 def _ask(
     context: CallContext,
     job: Job,
     request: HttpRequest,
+    name: str,
     decode: Callable[[Job, Head, JsonReply, Target, tuple[Secret, ...]], T],
 ) -> Flow[FailedRequest | tuple[Head, T, SecretFilter]]:
-    """Send a free request about a job, and decode its reply. Its host was checked."""
+    """Send a free request about a job, and decode its reply. Its host was checked.
+
+    Args:
+        context: the call.
+        job: the job.
+        request: without credentials.
+        name: name of the provider's method that decodes the reply.
+        decode: the method.
+    """
     core = context.core
-    reply = yield from send_free_request(context, request)
+    try:
+        reply = yield from send_free_request(context, request)
+    except ImgkitError as error:  # there is no key, or the service was closed
+        raise pending_error([job], f"The job cannot be asked for: {error}") from error
     if isinstance(reply, FailedRequest):
         return reply._replace(problem=f"A poll failed: {reply.problem}")
     head, body, secrets = reply
@@ -93,8 +107,9 @@ def _ask(
     if head.status == 404 and job.age_s < UNKNOWN_AT_FIRST_S:
         return FailedRequest("The API does not know the job yet (HTTP 404).")
     try:
-        return head, decode(job, head, body, core.target, secrets.secrets), secrets
-    except UnreadableReplyError as error:
+        method = partial(decode, job, head, body, core.target, secrets.secrets)
+        return head, call_for_job(core, name, method), secrets
+    except (UnreadableReplyError, PluginError) as error:
         secrets.clean_error(error)
         return FailedRequest(scrub(f"A poll was not answered by the API: {error.problem}", limit=300))
     except ImgkitError as error:
@@ -106,7 +121,7 @@ def _ask_for_news(
     context: CallContext, provider: JobProvider, job: Job, request: HttpRequest
 ) -> Flow[FailedRequest | JobUpdate | tuple[Head, DecodedImages]]:
     """Send a request whose reply `JobProvider.decode_poll` decodes."""
-    answer = yield from _ask(context, job, request, provider.decode_poll)
+    answer = yield from _ask(context, job, request, "decode_poll", provider.decode_poll)
     if isinstance(answer, FailedRequest):
         return answer
     head, result, secrets = answer
@@ -130,13 +145,14 @@ def ask_to_cancel(context: CallContext, provider: JobProvider, job: Job, request
         problem = _find_foreign_host(context, provider, step)
         if problem is not None:
             raise pending_error([job], problem)
-        answer = yield from _ask(context, job, step, provider.decode_cancel)
+        answer = yield from _ask(context, job, step, "decode_cancel", provider.decode_cancel)
         if isinstance(answer, FailedRequest):
             raise pending_error([job], f"The job was not cancelled. {answer.problem}")
         if not isinstance(answer[1], JobUpdate):
             return answer[1]
         job = job.advance(state=dict(answer[1].state))
-        step = provider.cancel_job(job, context.core.target)
+        name_step = partial(provider.cancel_job, job, context.core.target)
+        step = call_for_job(context.core, "cancel_job", name_step)
     raise pending_error([job], "The job was not cancelled: the provider names no last step.")
 
 
@@ -148,18 +164,24 @@ def find_lost_job(
     Returns:
         News of the job, or a `FailedRequest`: whether it runs stays unknown.
     """
-    request = provider.find_lost(job, context.core.target)
+    core = context.core
+    try:
+        request = call_for_job(core, "find_lost", partial(provider.find_lost, job, core.target))
+    except ImgkitError as error:
+        return FailedRequest(error.problem)
     if request is None:
         return FailedRequest("The API cannot tell whether the request has arrived.")
     number = 0
     while True:
         try:
             result = yield from _ask_for_news(context, provider, job, request)
+        except JobPendingError as error:
+            return FailedRequest(error.problem)
         except ImgkitError as error:
             return FailedRequest(scrub(f"The API does not know the job: {error.problem}", limit=300))
         if isinstance(result, JobUpdate):
             step = job.advance(state=dict(result.state))
-            again = provider.find_lost(step, context.core.target) if result.poll_after_s == 0 else None
+            again = provider.find_lost(step, core.target) if result.poll_after_s == 0 else None
             if again is None or time.monotonic() >= context.deadline:
                 return result
             job, request = step, again
@@ -170,7 +192,10 @@ def find_lost_job(
         number += 1
         if time.monotonic() + wait_s >= context.deadline:
             return result
-        yield from sleep(wait_s)
+        try:
+            yield from sleep(wait_s)
+        except ImgkitError:
+            return result
 
 
 def grow_pause_s(number: int) -> float:
@@ -201,12 +226,3 @@ def _host_matches(host: str, pattern: str) -> bool:
     return len(labels) == len(wanted) and all(
         want in ("*", label) for label, want in zip(labels, wanted, strict=True)
     )
-
-
-def leave_pending(context: CallContext, job: Job, problem: str) -> Flow[ImgkitError]:
-    """Leave the reservations to the job; return the error that names it."""
-    yield from run_blocking(context.reservations.leave)
-    error = pending_error([job], problem)
-    for warning in context.job_keeper.warnings if context.job_keeper is not None else ():
-        error.add_note(warning)
-    return error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,13 +16,14 @@ from imgkit.errors import (
     StreamError,
     UnreadableReplyError,
 )
-from imgkit.models import Usage
+from imgkit.models import Cost, Usage
 from imgkit.plugins.hookspecs import ProviderSpec
 from imgkit.plugins.table import PluginSource, describe_error
 from imgkit.providers.base import DecodedImage, DecodedImages, DecodedPartialImage, ReplyBody
 from imgkit.providers.job_values import JobUpdate
 from imgkit.redact import Secret
 from imgkit.wire.messages import Head
+from imgkit.wire.plain_values import show_value
 
 if TYPE_CHECKING:
     from imgkit.core.core import Core
@@ -42,14 +43,34 @@ def call_before_sending(core: Core, name: str, method: Callable[[], T]) -> T:
         ImgkitError: raised by the method.
         PluginError: the method raised another exception; nothing was sent.
     """
+    return _call_provider(core, name, method, "Nothing was sent.")
+
+
+def call_for_job(core: Core, name: str, method: Callable[[], T]) -> T:
+    """Call a method about an accepted job, such as ``poll`` or ``decode_poll``. The job goes on.
+
+    Args:
+        core, name, method: as for `call_before_sending`.
+
+    Raises:
+        ImgkitError: raised by the method.
+        PluginError: the method raised another exception, or returned a result of a wrong type.
+    """
+    return _call_provider(core, name, method, "The state of the job may be damaged.")
+
+
+def _call_provider(core: Core, name: str, method: Callable[[], T], consequence: str) -> T:
     try:
-        return method()
+        result = method()
+        if name == "decode_poll":
+            check_decoded(result)
+        return result
     except ImgkitError:
         raise
     except Exception as error:
         origin = find_origin(core)
         raise PluginError(
-            f"{_name_provider(core)} failed in {name}() ({describe_error(error)}). Nothing was sent. Report "
+            f"{_name_provider(core)} failed in {name}() ({describe_error(error)}). {consequence} Report "
             "it to the provider's author.",
             plugin=origin.plugin if origin else core.provider_name,
             distribution=origin.distribution if origin else "",
@@ -117,6 +138,10 @@ def check_decoded(result: object, *, is_event: bool = False) -> None:
         result: the result of a provider's method.
         is_event: it decoded an event, which may hold a partial image.
     """
+    if isinstance(result, JobUpdate) and not is_event and not isinstance(result.state, Mapping):
+        raise TypeError(
+            f"the state of its JobUpdate is a {type(result.state).__name__} in place of a mapping"
+        )
     if isinstance(result, DecodedPartialImage if is_event else JobUpdate):
         return
     if not isinstance(result, DecodedImages):
@@ -132,6 +157,19 @@ def check_decoded(result: object, *, is_event: bool = False) -> None:
             raise TypeError("a DecodedImage has neither data, nor a url, nor a source")
     if not isinstance(result.usage, Usage | None):
         raise TypeError(f"usage is a {type(result.usage).__name__} in place of a Usage")
+
+
+def _check_update(update: JobUpdate) -> None:
+    """Raise a TypeError for news of a job with values of other types than it declares."""
+    number = (int, float, type(None))
+    types: dict[str, type | tuple[type, ...]] = {
+        "state": Mapping, "poll_after_s": number, "progress": number, "note": str,
+        "preview": (bytes, type(None)), "cost": (Cost, type(None)), "expires_at": number,
+    }  # fmt: skip
+    for name, kind in types.items():
+        value = getattr(update, name)
+        if not isinstance(value, kind) or value != value:  # NaN
+            raise TypeError(f"{name} of its JobUpdate is {type(value).__name__} {show_value(value)}")
 
 
 def to_reply_error(core: Core, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:

@@ -22,6 +22,7 @@ from imgkit.core.job_requests import ask_to_cancel
 from imgkit.core.lifecycle import call_events, deliver
 from imgkit.core.part_gate import PartGate
 from imgkit.core.pipeline import DispatchResult, most_serious_error
+from imgkit.core.provider_calls import call_for_job
 from imgkit.core.responses import build_response, sum_usage
 from imgkit.errors import (
     ConfigurationError,
@@ -175,7 +176,7 @@ def cancel_job(core: Core, job: Job, timeout_s: float | None = None) -> Flow[Ima
         ImgkitError: the request failed; the job goes on.
     """
     (job,), provider = _check_source(core, job)
-    request = provider.cancel_job(job, core.target)
+    request = call_for_job(core, "cancel_job", partial(provider.cancel_job, job, core.target))
     if request is None:
         problem = f"Provider {core.provider_name} cancels no jobs. Collect it with service.resume(job)."
         raise InvalidRequestError({"job": problem})

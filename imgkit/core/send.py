@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Literal, Never, TypeAlias
@@ -91,7 +92,8 @@ def send_with_retries(
                 context.gate.note_success()
             return fetched
         context.core.table.notify(Retrying(outcome, wait_s), context.call)
-        yield from _pause(context, outcome, wait_s)
+        with suppress(ImgkitError):  # an interruption ends the next attempt, too
+            yield from _pause(context, outcome, wait_s)
 
 
 def _choose_wait_s(context: CallContext, outcome: Outcome) -> float | None:
@@ -148,10 +150,7 @@ def _pause(context: CallContext, outcome: Outcome, wait_s: float) -> Flow[None]:
         now = time.monotonic()
         if now >= until:
             return
-        step_s = min(GATE_POLL_S, until - now)
-        yield from sleep(step_s)
-        if time.monotonic() - now < step_s / 2:  # an abort ends every sleep, and the next attempt too
-            return
+        yield from sleep(min(GATE_POLL_S, until - now))
 
 
 def classify_failure(error: ImgkitError) -> FailureKind | None:

@@ -38,7 +38,8 @@ from imgkit.errors import (
 )
 from imgkit.models import ImageRequest, ImagesResponse
 from imgkit.providers.base import DecodedImages, DecodedPartialImage, StreamingProvider
-from imgkit.providers.job_base import JobProvider
+from imgkit.providers.job_base import JobProvider, ProgressProvider
+from imgkit.providers.job_values import JobUpdate
 from imgkit.runtime.flow import Flow
 from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.secret_filter import SecretFilter
@@ -61,7 +62,7 @@ def run_stream(
     request = build_request(kind, value, arguments)
     options = parse_options(arguments)
     provider = core.provider
-    if not isinstance(provider, StreamingProvider | JobProvider):
+    if not isinstance(provider, StreamingProvider | JobProvider | ProgressProvider):
         raise ConfigurationError(
             f"Provider {core.provider_name} does not stream. Use {request.operation}, or another provider."
         )
@@ -90,24 +91,37 @@ def run_stream(
             else:
                 wire_request = to_plain()
                 start_request(context, request)
-                head = yield from _stream_job(context, provider, wire_request, collector)
+                head = yield from _stream_previews(context, provider, wire_request, collector)
         response = collector.build_response(head)
         result = DispatchResult(response, ((context, response),))
         response = context.response = yield from deliver(context, result, plan)
     return response
 
 
-def _stream_job(
-    context: CallContext, provider: JobProvider, request: HttpRequest, collector: StreamCollector
+def _stream_previews(
+    context: CallContext,
+    provider: JobProvider | ProgressProvider,
+    request: HttpRequest,
+    collector: StreamCollector,
 ) -> Flow[Head]:
-    """Follow a job, and emit its previews and images."""
+    """Follow a job, or a request with progress beside it; emit its previews and images."""
     from imgkit.core.job_polling import submit_job
+    from imgkit.core.progress_watch import send_with_progress
 
-    def emit_preview(preview: bytes) -> Flow[None]:
-        if context.call.partial_images:
-            yield from collector.handle(Head(200, {}), DecodedPartialImage(data=preview))
+    wanted, emitted = context.call.partial_images or 0, [b""]
 
-    fetched = yield from submit_job(context, provider, request, emit=emit_preview)
+    def emit_preview(update: JobUpdate) -> Flow[None]:
+        """Emit a new preview; spread the previews evenly if the progress is known."""
+        is_due = update.progress is None or update.progress >= (len(emitted) - 1) / wanted
+        if update.preview and update.preview != emitted[-1] and len(emitted) <= wanted and is_due:
+            emitted.append(update.preview)
+            yield from collector.handle(Head(200, {}), DecodedPartialImage(data=update.preview))
+
+    emit = emit_preview if wanted else None
+    if isinstance(provider, JobProvider):
+        fetched = yield from submit_job(context, provider, request, emit=emit)
+    else:
+        fetched = yield from send_with_progress(context, provider, request, emit)
     yield from collector.handle(fetched.head, fetched.decoded)
     return fetched.head
 

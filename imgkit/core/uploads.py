@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 
 from imgkit.core.context import CallContext
 from imgkit.core.download import PAUSES_S
 from imgkit.core.free_requests import FailedRequest, send_free_request
+from imgkit.core.provider_calls import call_before_sending
 from imgkit.errors import ConfigurationError, ImgkitError, NotSentError
 from imgkit.images.inputs import OpenedInputs
 from imgkit.models import ImageRequest
@@ -38,7 +40,8 @@ def send_uploads(
     core = context.core
     done: dict[str, object] = {}
     while True:
-        upload = provider.next_upload(request, inputs, MappingProxyType(done), core.target)
+        find_next = partial(provider.next_upload, request, inputs, MappingProxyType(done), core.target)
+        upload = call_before_sending(core, "next_upload", find_next)
         if upload is None:
             return replace(inputs, uploads=MappingProxyType(done))
         if upload.name in done or len(done) >= MAX_UPLOADS:
@@ -91,7 +94,8 @@ def _try_upload(context: CallContext, provider: UploadingProvider, upload: Uploa
     try:
         if not 200 <= head.status < 300:
             raise core.provider.error(head, body.raw(), secrets.secrets)
-        return secrets.clean_json(provider.decode_upload(upload, head, body, core.target, secrets.secrets))
+        decode = partial(provider.decode_upload, upload, head, body, core.target, secrets.secrets)
+        return secrets.clean_json(call_before_sending(core, "decode_upload", decode))
     except ImgkitError as error:
         secrets.clean_error(error)
         raise

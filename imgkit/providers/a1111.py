@@ -22,7 +22,7 @@ from imgkit.providers.error_replies import error_from_reply
 from imgkit.providers.job_values import JobUpdate
 from imgkit.providers.reply_images import decode_content, readable
 from imgkit.redact import Secret
-from imgkit.wire.json_values import parse_json
+from imgkit.wire.json_values import decode_base64, parse_json
 from imgkit.wire.messages import BytesBody, Head, HttpRequest
 
 GRID_PX = 8
@@ -118,18 +118,20 @@ class A1111Provider(BaseProvider):
         is_damaged = len(images) < len(entries[first : first + count])
         return DecodedImages(pictures=tuple(images), warnings=tuple(warnings), damaged=is_damaged, extra=told)
 
-    def progress(self, request: ImageRequest, target: Target) -> HttpRequest:
+    def progress(self, request: ImageRequest, target: Target, *, wants_preview: bool = False) -> HttpRequest:
         """Return the question for the progress of the server, which works on one request at a time."""
-        url = f"{target.base_url}/sdapi/v1/progress?skip_current_image=true"
-        return HttpRequest("GET", url, _ACCEPT)
+        skips = "false" if wants_preview else "true"
+        return HttpRequest("GET", f"{target.base_url}/sdapi/v1/progress?skip_current_image={skips}", _ACCEPT)
 
     def decode_progress(self, head: Head, body: ReplyBody, target: Target) -> JobUpdate:
-        """Return the progress: a fraction, and the step of the image that the server draws."""
+        """Return the progress: a fraction, the step of the image that the server draws, and its preview."""
         reply = body.json()
         state = reply.get("state") or {}
         step, steps = state.get("sampling_step"), state.get("sampling_steps")
         note = f"step {step} of {steps}" if type(step) is int and type(steps) is int and steps else ""
-        return JobUpdate(state={}, progress=min(1.0, max(0.0, float(reply["progress"]))), note=note)
+        progress = min(1.0, max(0.0, float(reply["progress"])))
+        preview = decode_base64(reply.get("current_image") or "")
+        return JobUpdate(state={}, progress=progress, note=note, preview=preview or None)
 
     def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
         """Return the error of a reply outside 2xx."""

@@ -25,18 +25,25 @@ class FakeA1111(FakeApi):
         """Return the reply to a request for images or for the progress."""
         path = re.sub(r"^/v1(?=/)", "", request.path)
         if request.method == "GET" and path == "/sdapi/v1/progress":
-            return self._tell_progress()
+            return self._tell_progress(has_preview=request.query.get("skip_current_image") == "false")
         if request.method == "POST" and path in ("/sdapi/v1/txt2img", "/sdapi/v1/img2img"):
             return self._make(request, path)
         return json_reply(404, {"detail": "Not Found"})
 
-    def _tell_progress(self) -> FakeReply:
+    def _tell_progress(self, *, has_preview: bool) -> FakeReply:
         if self.scenario == "lost_poll":
             return LOST
         state = {"job": "scripts_txt2img", "sampling_step": 8, "sampling_steps": 20, "interrupted": False}
+        preview = base64.b64encode(self.paint("a preview", 16, 16)).decode() if has_preview else None
         return json_reply(
             200,
-            {"progress": 0.4, "eta_relative": 3.1, "state": state, "current_image": None, "textinfo": None},
+            {
+                "progress": 0.4,
+                "eta_relative": 3.1,
+                "state": state,
+                "current_image": preview,
+                "textinfo": None,
+            },
         )
 
     def _make(self, request: FakeRequest, path: str) -> FakeReply:

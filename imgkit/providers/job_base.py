@@ -156,8 +156,18 @@ class UploadingProvider(Protocol):
 class ProgressProvider(Protocol):
     """The further methods of a provider whose API tells its progress beside an open reply."""
 
-    def progress(self, request: ImageRequest, target: Target) -> HttpRequest:
-        """Return the free request that asks for the progress, without credentials."""
+    def progress(
+        self, request: ImageRequest, target: Target, *, wants_preview: bool = False
+    ) -> HttpRequest | None:
+        """Return the free request that asks for the progress, without credentials; None to ask nothing.
+
+        Args:
+            request, target: as for `Provider.encode`.
+            wants_preview: the caller streams, so the unfinished image is of use.
+        """
 
     def decode_progress(self, head: Head, body: ReplyBody, target: Target) -> JobUpdate:
-        """Return the progress of a running request. Its ``state`` is not used. Any failure is ignored."""
+        """Return the progress and the preview of a running request; any failure is ignored.
+
+        The ``state`` of the update is not used.
+        """

@@ -96,6 +96,9 @@ class AsyncDriver(Generic[T_co]):
         backend: sends the requests.
         transfer: an unused transfer with the call's deadline.
         executor: returns the executor for functions that may block.
+
+    Attributes:
+        emit: receives the events of a flow that is a part of a call.
     """
 
     def __init__(
@@ -111,7 +114,8 @@ class AsyncDriver(Generic[T_co]):
         self._reply: AsyncReply | None = None
         self._busy = False
         self._executor = executor
-        self._parts: list[AsyncDriver[object]] = []
+        self._parallel: Parallel | None = None
+        self.emit: Callable[[EmitEvent], object] | None = None
         self._aborted = False
         self._pause: asyncio.Future[None] | None = None
         self._deadline = Deadline(transfer.remaining_s())
@@ -121,6 +125,11 @@ class AsyncDriver(Generic[T_co]):
         # Popped, so that no variable keeps a chunk: it may be large, or repeat a key.
         results: list[object] = [None]
         while True:
+            if self._parallel is not None:
+                event = await self._parallel.next_event()
+                if event is not None:
+                    return event
+                results, self._parallel = [self._parallel.list_ends()], None
             effect: Effect | Finished[T_co] = advance(self._flow, results.pop())
             match effect:
                 case Finished() | EmitEvent():
@@ -133,14 +142,16 @@ class AsyncDriver(Generic[T_co]):
                     results.append(await self._run(effect.fn, effect.before_sending))
                 case Sleep(wait_s):
                     await self._sleep(min(wait_s, self._transfer.remaining_s()))
-                    results.append(None)
+                    results.append(EffectFailed(ServiceClosedError(CLOSED)) if self._aborted else None)
                 case RunParallel():
-                    results.append(await self._run_parallel(effect))
+                    self._parallel = self._start_parallel(effect)
 
     async def run_to_end(self) -> Finished[T_co] | EffectFailed:
         """Run the flow of a part to its end. An exception outside imgkit's own tree is raised."""
         try:
-            return expect_end(await self.run_until_event())
+            while isinstance(step := await self.run_until_event(), EmitEvent) and self.emit is not None:
+                self.emit(step)
+            return expect_end(step)
         except ImgkitError as error:
             return EffectFailed(error)
         finally:
@@ -152,7 +163,7 @@ class AsyncDriver(Generic[T_co]):
         self._transfer.abort()
         if self._pause is not None and not self._pause.done():
             self._pause.set_result(None)
-        for part in self._parts:
+        for part in self._parallel.parts if self._parallel is not None else ():
             part.abort()
 
     @property
@@ -172,38 +183,19 @@ class AsyncDriver(Generic[T_co]):
     def close(self) -> None:
         """Close the flow and its reply."""
         try:
+            if self._parallel is not None:
+                self._parallel.cancel()
             self._flow.close()
         finally:
             self._deadline.close()
             self.close_reply()
 
-    async def _run_parallel(self, effect: RunParallel) -> list[Finished[object] | EffectFailed]:
-        """Run flows as tasks. A bug in one of them, or a cancellation of this task, cancels all."""
-        flows, limit, first_ends_all = effect
-        room = asyncio.Semaphore(limit)
+    def _start_parallel(self, effect: RunParallel) -> Parallel:
         parts: list[AsyncDriver[object]] = [
             AsyncDriver(flow, self._backend, self._transfer.for_next_request(), self._executor)
-            for flow in flows
+            for flow in effect.flows
         ]
-
-        async def run(part: AsyncDriver[object]) -> Finished[object] | EffectFailed:
-            async with room:
-                return await part.run_to_end()
-
-        self._parts = parts
-        work = [asyncio.create_task(run(part)) for part in parts]
-        try:
-            if first_ends_all:
-                await work[0]
-                for part in parts[1:]:
-                    part.abort()
-            return await asyncio.gather(*work)
-        finally:
-            for task in work:
-                if not task.cancelling():  # a second cancellation would interrupt its cleanup
-                    task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
-            self._parts = []
+        return Parallel(parts, effect.limit, first_ends_all=effect.first_ends_all)
 
     async def _sleep(self, wait_s: float) -> None:
         self._pause = asyncio.get_running_loop().create_future()
@@ -272,6 +264,60 @@ class AsyncDriver(Generic[T_co]):
             self._reply.close()
             self._reply = None
         self._transfer.release()
+
+
+class Parallel:
+    """Flows that run as tasks. A bug in one of them, or a cancellation of the waiting task, cancels all.
+
+    Args:
+        parts: their drivers.
+        limit: number of flows that run at the same time.
+        first_ends_all: as for `RunParallel`.
+    """
+
+    def __init__(self, parts: list[AsyncDriver[object]], limit: int, *, first_ends_all: bool) -> None:
+        self.parts = parts
+        self._first_ends_all = first_ends_all
+        self._room = asyncio.Semaphore(limit)
+        self._events: asyncio.Queue[EmitEvent | None] = asyncio.Queue()  # None for the end of a flow
+        for part in parts:
+            part.emit = self._events.put_nowait
+        self._work = [asyncio.create_task(self._run(part)) for part in parts]
+        for task in self._work:
+            task.add_done_callback(lambda _: self._events.put_nowait(None))
+
+    async def next_event(self) -> EmitEvent | None:
+        """Return the next event, None once all flows have ended."""
+        try:
+            while not (all(task.done() for task in self._work) and self._events.empty()):
+                event = await self._events.get()
+                if event is not None:
+                    return event
+                for task in self._work:
+                    if task.done():
+                        task.result()  # raises for a bug
+                if self._first_ends_all and self._work[0].done():
+                    for part in self.parts[1:]:
+                        part.abort()
+            return None
+        except BaseException:
+            self.cancel()
+            await asyncio.gather(*self._work, return_exceptions=True)
+            raise
+
+    def list_ends(self) -> list[Finished[object] | EffectFailed]:
+        """Return the ends of the flows, in order."""
+        return [task.result() for task in self._work]
+
+    def cancel(self) -> None:
+        """Cancel the tasks. They close their flows as soon as the loop runs."""
+        for task in self._work:
+            if not task.cancelling():  # a second cancellation would interrupt its cleanup
+                task.cancel()
+
+    async def _run(self, part: AsyncDriver[object]) -> Finished[object] | EffectFailed:
+        async with self._room:
+            return await part.run_to_end()
 
 
 async def in_thread(executor: Executor, fn: Callable[[], T], abort: Callable[[], None] | None = None) -> T:

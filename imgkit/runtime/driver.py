@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Generator
 from typing import Generic, TypeVar
 
 from imgkit.errors import ImgkitError, NotSentError, ServiceClosedError
@@ -45,10 +46,16 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._active: set[DriverTransfer] = set()
+        self._naps: set[threading.Event] = set()
         self._wake = threading.Condition()
         self._wake_at = 0.0
         self._thread: threading.Thread | None = None
         self._closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the service is closed."""
+        return self._closed
 
     def watch(self, transfer: DriverTransfer) -> None:
         """Abort a transfer at its `abort_at`, unless it is released before.
@@ -72,11 +79,23 @@ class Watchdog:
         with self._wake:
             self._active.discard(transfer)
 
+    def nap(self, wait_s: float, stop: threading.Event) -> None:
+        """Wait for `wait_s` seconds, or until `stop` is set or the service is closed."""
+        with self._wake:
+            if self._closed:
+                return
+            self._naps.add(stop)
+        try:
+            stop.wait(wait_s)
+        finally:
+            self._naps.discard(stop)
+
     def after_fork(self) -> None:
         """Start over in a forked child: a thread that exists only in the parent may hold the lock."""
         for transfer in self._active:
             transfer.close_after_fork()
         self._active = set()
+        self._naps = set()
         self._wake = threading.Condition()
         self._thread = None
 
@@ -86,8 +105,11 @@ class Watchdog:
             self._closed = True
             running, self._active = self._active, set()
             self._wake.notify()
+            naps = list(self._naps)
         for transfer in running:
             transfer.abort()
+        for nap in naps:
+            nap.set()
 
     def _run(self) -> None:
         with self._wake:
@@ -111,6 +133,7 @@ class Driver(Generic[T_co]):
         transfer: an unused transfer with the call's deadline.
         watchdog: aborts transfers at that deadline.
         stop: set when the call is interrupted of which this flow is a part.
+        emit: receives the events of a flow that is a part of a call.
     """
 
     def __init__(
@@ -120,6 +143,7 @@ class Driver(Generic[T_co]):
         transfer: DriverTransfer,
         watchdog: Watchdog,
         stop: threading.Event | None = None,
+        emit: Callable[[EmitEvent], object] | None = None,
     ) -> None:
         self._flow = flow
         self._backend = backend
@@ -128,13 +152,22 @@ class Driver(Generic[T_co]):
         self._busy = False
         self._aborted = False
         self._watchdog = watchdog
-        self._stop = stop
+        self._stop = stop or threading.Event()
+        self._parts: list[Driver[object]] = []
+        self._emit = emit
+        self._parallel: Generator[EmitEvent, None, list[Finished[object] | EffectFailed]] | None = None
 
     def run_until_event(self) -> Finished[T_co] | EmitEvent:
         """Run the flow up to its end or its next event for the caller."""
         # Popped, so that no variable keeps a chunk: it may be large, or repeat a key.
         results: list[object] = [None]
         while True:
+            if self._parallel is not None:
+                try:
+                    return next(self._parallel)
+                except StopIteration as stop:
+                    self._parallel = None
+                    results = [stop.value]
             effect: Effect | Finished[T_co] = advance(self._flow, results.pop())
             match effect:
                 case Finished() | EmitEvent():
@@ -149,15 +182,17 @@ class Driver(Generic[T_co]):
                     except ImgkitError as error:
                         results.append(EffectFailed(error))
                 case Sleep(wait_s):
-                    (self._stop.wait if self._stop else time.sleep)(min(wait_s, self._transfer.remaining_s()))
-                    results.append(None)
+                    self._watchdog.nap(min(wait_s, self._transfer.remaining_s()), self._stop)
+                    results.append(self._find_interruption())
                 case RunParallel():
-                    results.append(self._run_parallel(effect))
+                    self._parallel = self._run_parallel(effect)
 
     def run_to_end(self) -> Finished[T_co] | EffectFailed:
         """Run the flow of a part to its end. An exception outside imgkit's own tree is raised."""
         try:
-            return expect_end(self.run_until_event())
+            while isinstance(step := self.run_until_event(), EmitEvent) and self._emit is not None:
+                self._emit(step)
+            return expect_end(step)
         except ImgkitError as error:
             return EffectFailed(error)
         finally:
@@ -166,27 +201,41 @@ class Driver(Generic[T_co]):
     def abort(self) -> None:
         """Interrupt the flow from another thread. Nothing more is sent."""
         self._aborted = True
+        self._stop.set()
         self._transfer.abort()
+        for part in self._parts:
+            part.abort()
 
     def close(self) -> None:
         """Close the flow and its reply, and release the transfer."""
         try:
+            if self._parallel is not None:
+                self._parallel.close()
             self._flow.close()
         finally:
             self._close_reply()
 
-    def _run_parallel(self, effect: RunParallel) -> list[Finished[object] | EffectFailed]:
-        """Run flows in threads. A bug in one of them, or Ctrl-C, interrupts all."""
+    def _run_parallel(
+        self, effect: RunParallel
+    ) -> Generator[EmitEvent, None, list[Finished[object] | EffectFailed]]:
+        """Run flows in threads; yield their events. A bug in one of them, or Ctrl-C, interrupts all."""
         flows, limit, first_ends_all = effect
         from concurrent.futures import Future, ThreadPoolExecutor, wait
         from queue import SimpleQueue
 
         stop = threading.Event()
+        events: SimpleQueue[EmitEvent | None] = SimpleQueue()  # None for the end of a flow
         # Ctrl-C may come while threads start. So all their work is known before the first one does.
         work: list[tuple[Future[Finished[object] | EffectFailed], Driver[object]]] = [
-            (Future(), Driver(flow, self._backend, self._transfer.for_next_request(), self._watchdog, stop))
+            (
+                Future(),
+                Driver(
+                    flow, self._backend, self._transfer.for_next_request(), self._watchdog, stop, events.put
+                ),
+            )
             for flow in flows
         ]
+        self._parts = [part for _, part in work]
         todo: SimpleQueue[tuple[Future[Finished[object] | EffectFailed], Driver[object]] | None] = (
             SimpleQueue()
         )
@@ -200,33 +249,46 @@ class Driver(Generic[T_co]):
                         future.set_result(part.run_to_end())
                     except BaseException as error:
                         future.set_exception(error)
+                    finally:
+                        events.put(None)
 
         pool = ThreadPoolExecutor(limit, "imgkit-part")
         try:
             for _ in range(min(limit, len(work))):
                 pool.submit(run)
-            if first_ends_all:
-                work[0][0].result()
-                stop.set()
-                for _, part in work[1:]:
-                    part.abort()
+            for future, _ in work:
+                while not (future.done() and events.empty()):
+                    event = events.get()
+                    if event is not None:
+                        yield event
+                future.result()  # raises for a bug
+                if first_ends_all:
+                    for part in self._parts[1:]:
+                        part.abort()
             return [future.result() for future, _ in work]
         except BaseException:
-            stop.set()
             running = [(future, part) for future, part in work if not future.cancel()]
             for _, part in running:
                 part.abort()
             wait([future for future, _ in running], JOIN_TIMEOUT_S)
             raise
         finally:
+            self._parts = []
             pool.shutdown(wait=all(future.done() for future, _ in work))
+
+    def _find_interruption(self) -> EffectFailed | None:
+        """Return the failure of a call that was interrupted. An abort after it finds the new transfer."""
+        if self._watchdog.is_closed:
+            return EffectFailed(ServiceClosedError(CLOSED))
+        if self._aborted or self._stop.is_set():
+            return EffectFailed(NotSentError("Nothing was sent. The call was interrupted.", permanent=True))
+        return None
 
     def _open(self, request: HttpRequest) -> Head | EffectFailed:
         self._close_reply()
         transfer = self._transfer = self._transfer.for_next_request()
-        if self._aborted or (self._stop is not None and self._stop.is_set()):
-            # An abort from here on finds this transfer.
-            return EffectFailed(NotSentError("Nothing was sent. The call was interrupted.", permanent=True))
+        if (interruption := self._find_interruption()) is not None:
+            return interruption
         if transfer.is_expired():
             return EffectFailed(transfer.to_error(TimeoutError(), unsent=True))
         self._busy = True

@@ -65,7 +65,7 @@ class RunBlocking(NamedTuple):
 
 
 class Sleep(NamedTuple):
-    """Wait this many seconds. There is no result."""
+    """Wait this many seconds. There is no result; an interrupted call gets an `EffectFailed`."""
 
     wait_s: float
 
@@ -172,7 +172,11 @@ def run_blocking(fn: Callable[[], T], *, before_sending: bool = False) -> Flow[T
 
 
 def sleep(wait_s: float) -> Flow[None]:
-    """Wait for `wait_s` seconds."""
+    """Wait for `wait_s` seconds.
+
+    Raises:
+        ImgkitError: the call was interrupted, or the service was closed.
+    """
     yield Sleep(wait_s)
 
 

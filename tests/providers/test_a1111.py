@@ -25,6 +25,7 @@ from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.fakes import LOST, SCENARIOS, FakeReply, FakeRequest, json_reply
 from imgkit.testing.wire_server import WireServer, serve_fake
 from tests.conftest import ServiceRunner
+from tests.support.event_streams import watch
 
 CREATE, EDIT = "POST /sdapi/v1/txt2img", "POST /sdapi/v1/img2img"
 LOGIN = "ann:secret-pass-1234"
@@ -59,9 +60,15 @@ class SlowFake(WatchedFake):
         if request.path.endswith("/progress"):
             self._questions.release()
             return super().answer(request) if self._tell is None else self._tell()
-        for _ in range(self._wanted):
+        while self._wanted > 0:
             assert self._questions.acquire(timeout=TIMEOUT_S), "the progress was not asked for"
+            self._wanted -= 1
         return super().answer(request)
+
+    def give_up(self) -> None:
+        """Answer without further questions."""
+        self._wanted = 0
+        self._questions.release()
 
 
 class Watch:
@@ -204,6 +211,41 @@ def test_room_for_few_requests(flavor: ServiceRunner, http_backend: str, room: i
 
 
 @pytest.mark.usefixtures("_short_pauses")
+@pytest.mark.usefixtures("_short_pauses")
+@pytest.mark.parametrize("partial_images", [0, 1])
+def test_a_stream_shows_the_preview(flavor: ServiceRunner, http_backend: str, partial_images: int) -> None:
+    """A stream emits the unfinished image beside the open reply, once, and then the images."""
+    fake = SlowFake(3)
+    with serve_fake(fake) as server:
+        events = watch(
+            flavor,
+            lambda service: service.stream_image("a fox", size="64x64", n=2, partial_images=partial_images),
+            http_backend,
+            **open_with(server),
+        ).events
+    kinds = [type(event).__name__ for event in events]
+    assert kinds == [*["PartialImage"] * partial_images, "Completed", "Completed"]
+    if partial_images:
+        assert events[0].image.width == 16
+    assert fake.count[CREATE] == 1
+
+
+@pytest.mark.usefixtures("_short_pauses")
+def test_leaving_a_stream_between_previews(flavor: ServiceRunner, http_backend: str) -> None:
+    """A stream that is left after a preview ends its request at once, without a thread or a task left."""
+    fake = SlowFake(10**6)
+    with serve_fake(fake) as server:
+        events = watch(
+            flavor,
+            lambda service: service.stream_image("a fox", size="64x64", partial_images=1),
+            http_backend,
+            see=lambda event: True,
+            **open_with(server),
+        ).events
+        fake.give_up()
+    assert [type(event).__name__ for event in events] == ["PartialImage"]
+
+
 @pytest.mark.parametrize("name", ["progress", "decode_progress"])
 def test_a_bug_in_the_progress(flavor: ServiceRunner, name: str) -> None:
     """A provider whose progress raises loses no image."""
