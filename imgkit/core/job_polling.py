@@ -47,6 +47,9 @@ from imgkit.wire.messages import Head, HttpRequest, hash_body
 Emit: TypeAlias = Callable[[JobUpdate], Flow[None]]
 """Hands the preview of an update, if it has one, to the caller of a stream."""
 
+QUICK_POLLS = 100
+"""Polls without news, or without an answer, that follow each other at once where a recording answers."""
+
 
 def submit_job(
     context: CallContext,
@@ -236,18 +239,21 @@ def _choose_wait_s(
     context: CallContext, provider: JobProvider, job: Job, update: JobUpdate, number: int
 ) -> float:
     """Return the pause before the next poll; none where a recording or a local fake answers."""
-    if context.core.target.host_class == "offline":
-        return 0.0
-    try:
-        poll = partial(provider.poll, job, context.core.target)
-        is_recorded = can_answer_locally(call_for_job(context.core, "poll", poll))
-    except ImgkitError:
-        is_recorded = False
-    if is_recorded:
+    if number < QUICK_POLLS and _is_answered_locally(context, provider, job):
         return 0.0
     if update.poll_after_s is not None:
         return min(max(0.0, update.poll_after_s), LONGEST_RETRY_AFTER_S)
     return grow_pause_s(number)
+
+
+def _is_answered_locally(context: CallContext, provider: JobProvider, job: Job) -> bool:
+    core = context.core
+    if core.target.host_class == "offline":
+        return True
+    try:
+        return can_answer_locally(call_for_job(core, "poll", partial(provider.poll, job, core.target)))
+    except ImgkitError:
+        return False
 
 
 def _too_late(context: CallContext, problem: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import NoneType
 from typing import TYPE_CHECKING, TypeVar
 
 from imgkit.errors import (
@@ -20,15 +21,24 @@ from imgkit.models import Cost, Usage
 from imgkit.plugins.hookspecs import ProviderSpec
 from imgkit.plugins.table import PluginSource, describe_error
 from imgkit.providers.base import DecodedImage, DecodedImages, DecodedPartialImage, ReplyBody
-from imgkit.providers.job_values import JobUpdate
+from imgkit.providers.job_values import JobUpdate, Upload
 from imgkit.redact import Secret
-from imgkit.wire.messages import Head
+from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.plain_values import show_value
 
 if TYPE_CHECKING:
     from imgkit.core.core import Core
 
 T = TypeVar("T")
+
+
+_RESULTS: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("encode", "encode_stream", "add_handle", "poll"), HttpRequest),
+    **dict.fromkeys(("find_lost", "cancel_job"), (HttpRequest, NoneType)),
+    "next_upload": (Upload, NoneType),
+    "submit_handle": (Mapping, NoneType),
+}
+"""The types that methods return; others return anything."""
 
 
 def call_before_sending(core: Core, name: str, method: Callable[[], T]) -> T:
@@ -64,6 +74,8 @@ def _call_provider(core: Core, name: str, method: Callable[[], T], consequence: 
         result = method()
         if name == "decode_poll":
             check_decoded(result)
+        elif not isinstance(result, _RESULTS.get(name, object)):
+            raise TypeError(f"it returned a {type(result).__name__}")
         return result
     except ImgkitError:
         raise
@@ -138,11 +150,9 @@ def check_decoded(result: object, *, is_event: bool = False) -> None:
         result: the result of a provider's method.
         is_event: it decoded an event, which may hold a partial image.
     """
-    if isinstance(result, JobUpdate) and not is_event and not isinstance(result.state, Mapping):
-        raise TypeError(
-            f"the state of its JobUpdate is a {type(result.state).__name__} in place of a mapping"
-        )
     if isinstance(result, DecodedPartialImage if is_event else JobUpdate):
+        if isinstance(result, JobUpdate):
+            _check_update(result)
         return
     if not isinstance(result, DecodedImages):
         raise TypeError(f"it returned a {type(result).__name__} in place of DecodedImages")
@@ -161,10 +171,10 @@ def check_decoded(result: object, *, is_event: bool = False) -> None:
 
 def _check_update(update: JobUpdate) -> None:
     """Raise a TypeError for news of a job with values of other types than it declares."""
-    number = (int, float, type(None))
+    number = (int, float, NoneType)
     types: dict[str, type | tuple[type, ...]] = {
         "state": Mapping, "poll_after_s": number, "progress": number, "note": str,
-        "preview": (bytes, type(None)), "cost": (Cost, type(None)), "expires_at": number,
+        "preview": (bytes, NoneType), "cost": (Cost, NoneType), "expires_at": number,
     }  # fmt: skip
     for name, kind in types.items():
         value = getattr(update, name)

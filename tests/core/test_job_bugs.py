@@ -1,0 +1,106 @@
+"""Bugs of providers whose APIs accept jobs: errors of imgkit, and a job that can still be collected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import imgkit
+from imgkit.core import job_polling
+from imgkit.providers import JobUpdate
+from imgkit.providers.bfl import BflProvider
+from imgkit.providers.comfyui import ComfyUIProvider
+from tests.conftest import ServiceRunner
+from tests.support.pictures import picture
+
+KEY = "bfl-key-CANARY-0123456789"
+
+
+def break_method(kind: type[Any], name: str, result: Callable[[], Any]) -> Any:
+    """Return a provider whose method returns something else, or raises."""
+
+    def broken(self: Any, *args: Any, **more: Any) -> Any:
+        return result()
+
+    return type("Buggy", (kind,), {name: broken})()
+
+
+def fail() -> None:
+    """Raise an exception that repeats the key."""
+    raise KeyError(KEY)
+
+
+@pytest.fixture(autouse=True)
+def _few_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the deadline come after three polls."""
+    monkeypatch.setattr(job_polling, "QUICK_POLLS", 3)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        fail,
+        lambda: None,
+        lambda: 5,
+        lambda: JobUpdate(state=5),  # type: ignore[arg-type]  # a bug
+        lambda: JobUpdate(state={}, poll_after_s=float("nan")),
+        lambda: JobUpdate(state={}, progress="half"),  # type: ignore[arg-type]  # a bug
+        lambda: JobUpdate(state={}, preview="text"),  # type: ignore[arg-type]  # a bug
+        lambda: imgkit.providers.DecodedImages(pictures=[]),  # type: ignore[arg-type]  # a bug
+    ],
+)
+def test_a_bug_in_decode_poll(flavor: ServiceRunner, result: Callable[[], Any]) -> None:
+    """A poll that the provider cannot read leaves the job pending, and a mended provider collects it."""
+    provider = break_method(BflProvider, "decode_poll", result)
+    with pytest.raises(imgkit.JobPendingError, match=r"failed in decode_poll\(\)") as caught:
+        flavor.run(
+            lambda s: s.create_image("a fox", timeout_s=0.4), "offline", provider=provider, api_key=KEY
+        )
+    assert KEY not in str(caught.value)
+    assert len(caught.value.jobs) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [
+        ("poll", fail),
+        ("poll", lambda: None),
+        ("decode", lambda: JobUpdate(state=None)),  # type: ignore[arg-type]  # a bug
+        ("decode", lambda: JobUpdate(state={"a": object()})),
+    ],
+)
+def test_a_bug_around_an_accepted_job(flavor: ServiceRunner, name: str, result: Callable[[], Any]) -> None:
+    """A job whose state or poll is broken ends with an error that may be billed."""
+    provider = break_method(BflProvider, name, result)
+    with pytest.raises(imgkit.ImgkitError) as caught:
+        flavor.run(
+            lambda s: s.create_image("a fox", timeout_s=0.4), "offline", provider=provider, api_key=KEY
+        )
+    assert caught.value.maybe_billed
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["encode", "submit_handle", "add_handle", "next_upload"])
+@pytest.mark.parametrize("result", [fail, lambda: 5])
+def test_a_bug_before_the_submit(flavor: ServiceRunner, name: str, result: Callable[[], Any]) -> None:
+    """A provider that fails before its request is sent has spent nothing."""
+    provider = break_method(ComfyUIProvider, name, result)
+    with pytest.raises(imgkit.ImgkitError) as caught:
+        flavor.run(
+            lambda s: s.create_image_edit(picture(), "a hat", timeout_s=0.4),
+            "offline",
+            provider=provider,
+        )
+    assert not caught.value.maybe_billed
+    assert KEY not in str(caught.value)
+
+
+def test_a_bug_in_cancel_job(flavor: ServiceRunner) -> None:
+    """A job whose cancellation is broken goes on."""
+    job = imgkit.Job(id="a-1", provider="Buggy", base_url="https://api.bfl.ai", operation="create_image")
+    provider = break_method(BflProvider, "cancel_job", fail)
+    with pytest.raises(imgkit.ImgkitError, match="cancel_job") as caught:
+        flavor.run(lambda s: s.cancel_job(job), "requests", provider=provider, api_key=KEY)
+    assert KEY not in str(caught.value)
