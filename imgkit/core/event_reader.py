@@ -26,8 +26,9 @@ from imgkit.providers.job_values import JobUpdate
 from imgkit.providers.reply_images import unreadable_reply_error
 from imgkit.redact import scrub
 from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, run_blocking
+from imgkit.wire.arriving_images import MemorySink
 from imgkit.wire.event_body import EventReply, is_event_reply, split_events
-from imgkit.wire.json_body import JsonReply, MemorySink
+from imgkit.wire.json_body import JsonReply
 from imgkit.wire.messages import Head, announces_events
 from imgkit.wire.secret_filter import SecretFilter
 

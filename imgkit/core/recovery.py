@@ -159,7 +159,12 @@ class _SpooledBody:
         return replace_values(parse_json(self._text), str, lambda text: images.get(text, text))
 
     def raw(self) -> bytes:
-        return self._text
+        image = self.image()
+        return self._text if image is None else image.to_bytes()
+
+    def image(self) -> DivertedImage | None:
+        is_image = self._text == f"{PLACEHOLDER}0".encode()
+        return _SpooledImage(self._parts[0]) if is_image and 0 in self._parts else None
 
 
 class _SpooledImage(DivertedImage):

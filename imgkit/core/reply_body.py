@@ -10,7 +10,8 @@ from imgkit.core.cut_replies import attach_whole_images
 from imgkit.errors import OutcomeUnknownError, UnreadableReplyError
 from imgkit.plugins.events import Progress
 from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking
-from imgkit.wire.json_body import JsonReply, MemorySink
+from imgkit.wire.arriving_images import MemorySink
+from imgkit.wire.json_body import JsonReply
 from imgkit.wire.messages import Head
 from imgkit.wire.secret_filter import SecretFilter
 

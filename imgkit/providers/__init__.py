@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from imgkit.providers.job_values import JobUpdate as JobUpdate
     from imgkit.providers.job_values import Upload as Upload
     from imgkit.providers.openai import OpenAIProvider as OpenAIProvider
+    from imgkit.providers.reply_images import decode_image_body as decode_image_body
     from imgkit.providers.reply_images import readable as readable
     from imgkit.redact import Secret as Secret
     from imgkit.wire.json_values import DivertedImage as DivertedImage
@@ -109,7 +110,7 @@ _EXPORTS = {
         "Upload",
     ),
     "imgkit.providers.openai": ("OpenAIProvider",),
-    "imgkit.providers.reply_images": ("readable",),
+    "imgkit.providers.reply_images": ("decode_image_body", "readable"),
     "imgkit.redact": ("Secret",),
     "imgkit.wire.json_values": (
         "DivertedImage",

@@ -12,6 +12,7 @@ from imgkit.images.sources import Source
 from imgkit.models import Cost, HostClass, ImageRequest, Usage
 from imgkit.providers.job_values import JobUpdate
 from imgkit.redact import Secret
+from imgkit.wire.json_values import DivertedImage
 from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.plain_values import describe_failure, has_type, type_name
 
@@ -143,6 +144,13 @@ class ReplyBody(Protocol):
 
     def raw(self) -> bytes:
         """Return the body's bytes as the server sent them."""
+
+    def image(self) -> DivertedImage | None:
+        """Return the body as an image, for an API that answers with the image itself; None for another body.
+
+        `imgkit.providers.decode_image_body` makes it a result. With ``save_to=``, its bytes are on disk
+        already.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 from imgkit.errors import UnreadableReplyError
 from imgkit.images.sniff import has_end, sniff
 from imgkit.images.sources import BytesSource
-from imgkit.providers.base import ReplyBody, Target
+from imgkit.providers.base import DecodedImage, DecodedImages, ReplyBody, Target
 from imgkit.redact import Secret, scrub
 from imgkit.wire.json_values import DivertedImage, decode_base64, decode_data_url, is_data_url
 from imgkit.wire.messages import Head
@@ -60,6 +60,31 @@ def decode_content(encoded: object, link: str | None, target: Target) -> tuple[d
     elif not has_end(kind, source.length, source.read_at):
         problems.append("seems to be cut off; its bytes are kept unchanged")
     return content, problems
+
+
+def decode_image_body(
+    head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
+) -> DecodedImages:
+    """Return the image of an API that answers with the image itself, whatever type it declares.
+
+    Args:
+        head, body, target, secrets: as for `Provider.decode`.
+
+    Raises:
+        UnreadableReplyError: The body is no image.
+
+    Example:
+        ::
+
+            def decode(self, head, body, target, secrets=()):
+                return decode_image_body(head, body, target, secrets)
+    """
+    image = body.image()
+    if image is None:
+        raise unreadable_reply_error(head, body, "the body is no image", secrets)
+    content, problems = decode_content(image, None, target)
+    warnings = tuple(f"Image 0 {problem}." for problem in problems)
+    return DecodedImages(pictures=(DecodedImage(**content),), warnings=warnings, damaged=bool(problems))
 
 
 def _is_base64_image(text: str) -> bool:

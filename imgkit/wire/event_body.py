@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from imgkit.wire.json_body import ByteSink, JsonReply, MemorySink, SpoolChunks
+from imgkit.wire.arriving_images import ByteSink, MemorySink
+from imgkit.wire.json_body import JsonReply, SpoolChunks
 from imgkit.wire.secret_filter import NO_SECRETS, SecretFilter
 from imgkit.wire.sse import EventParser
 

@@ -7,19 +7,23 @@ the rest. The result always equals that of `parse_json` and `decode_base64` on t
 
 from __future__ import annotations
 
-import io
 import re
 import secrets
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
-import pybase64
-
+from imgkit.wire.arriving_images import (
+    IMAGE_MARK_BYTES,
+    ArrivingImage,
+    ByteSink,
+    MemorySink,
+    WholeBodyImage,
+    begins_with_image,
+)
 from imgkit.wire.base64_stream import Base64Decoder
 from imgkit.wire.json_values import (
     DivertedImage,
-    Source,
     has_base64_marker,
     is_data_url,
     parse_json,
@@ -47,72 +51,6 @@ SpoolChunks = list[tuple[str, bytes]]
 
 The names are "reply" for the text, "0", "1" … for images, and "raw" for undecodable text.
 """
-
-
-class ByteSink(Protocol):
-    """A receiver for the bytes of an arriving image, such as `imgkit.images.part_files.PartFile`."""
-
-    def add(self, data: bytes) -> None:
-        """Append the next bytes."""
-
-    def read(self) -> bytes:
-        """Return all bytes."""
-
-    def source(self) -> Source | None:
-        """Return the place of bytes that are on disk, or None for bytes in memory."""
-
-
-class MemorySink:
-    """A `ByteSink` in memory: the bytes exist once."""
-
-    def __init__(self) -> None:
-        self._data = io.BytesIO()
-
-    def add(self, data: bytes) -> None:
-        """Append the next bytes."""
-        self._data.write(data)
-
-    def read(self) -> bytes:
-        """Return all bytes without a copy."""
-        return self._data.getvalue()
-
-    def source(self) -> None:
-        """Return None: the bytes are in memory."""
-
-
-class _ArrivingImage(DivertedImage):
-    """An image that the reader diverts from the text, with the spelling of its string."""
-
-    def __init__(self, prefix: bytes, sink: ByteSink) -> None:
-        self.decoder = Base64Decoder()
-        self.spooled_rejects = 0
-        self._prefix = prefix
-        self._sink = sink
-
-    def keep_text(self) -> None:
-        """Keep the text as it arrives: its beginning is not base64."""
-        self.decoder.failed = True
-
-    def feed(self, text: bytes) -> list[bytes]:
-        return self._store_pieces(self.decoder.feed(text))
-
-    def close(self) -> list[bytes]:
-        return self._store_pieces([self.decoder.close()])
-
-    def _store_pieces(self, pieces: list[bytes]) -> list[bytes]:
-        for piece in pieces:
-            self._sink.add(piece)
-        return pieces
-
-    def to_bytes(self) -> bytes:
-        return self._sink.read()
-
-    def source(self) -> Source | None:
-        return self._sink.source()
-
-    def to_text(self) -> bytes:
-        """Return the content of the JSON string; the image is encoded anew."""
-        return self._prefix + pybase64.b64encode(self._sink.read()) + b"".join(self.decoder.rejected)
 
 
 class JsonReply:
@@ -148,12 +86,13 @@ class JsonReply:
         self._secrets = secrets
         self._make_sink = make_sink
         self._first_image = first_image
-        self._step: Step = JsonReply._read_start if base64_keys else JsonReply._read_plain
+        self._step: Step = JsonReply._read_start
         self._image_key = _compile_image_key(base64_keys)
         self._pending = b""
         self._in_array = False
-        self._parts: list[bytes | _ArrivingImage] = []
-        self._images: list[_ArrivingImage] = []
+        self._parts: list[bytes | ArrivingImage] = []
+        self._images: list[ArrivingImage] = []
+        self._whole: WholeBodyImage | None = None
         self._spool_chunks: SpoolChunks = []
 
     @property
@@ -163,13 +102,13 @@ class JsonReply:
 
     @property
     def has_images(self) -> bool:
-        """Whether a string of the body was diverted as an image."""
-        return bool(self._images)
+        """Whether a string of the body was diverted as an image, or the body is an image."""
+        return bool(self._images) or self._whole is not None
 
     @property
     def is_text(self) -> bool:
         """Whether the body is no object and no array, as far as its first bytes tell."""
-        return not self._images and self._step is JsonReply._read_plain
+        return not self.has_images and self._step is JsonReply._read_plain
 
     def feed(self, chunk: bytes) -> SpoolChunks:
         """Read the next bytes; return the new bytes for a spool."""
@@ -196,17 +135,19 @@ class JsonReply:
         Raises:
             ValueError: as `parse_json` does.
         """
+        if self._whole is not None:
+            raise ValueError("the body is an image, and no JSON")
         # A server cannot guess the token, so it cannot forge a mark.
         token = secrets.token_hex(16)
-        marks: dict[str, _ArrivingImage] = {}
+        marks: dict[str, ArrivingImage] = {}
 
-        def mark(image: _ArrivingImage) -> bytes:
+        def mark(image: ArrivingImage) -> bytes:
             name = f"{token}{len(marks)}"
             marks[name] = image
             return name.encode()
 
         failed = any(image.decoder.failed for image in self._images)
-        text = self._join_parts(_ArrivingImage.to_text if failed else mark)
+        text = self._join_parts(ArrivingImage.to_text if failed else mark)
         value = parse_json(text)
         if marks:
             value = replace_values(value, str, lambda text: marks.get(text, text))
@@ -216,11 +157,17 @@ class JsonReply:
 
     def raw(self) -> bytes:
         """Return the received bytes without secrets; decoded images are encoded anew."""
-        return self._secrets.clean_bytes(self._join_parts(_ArrivingImage.to_text))
+        if self._whole is not None:
+            return self._whole.to_bytes()
+        return self._secrets.clean_bytes(self._join_parts(ArrivingImage.to_text))
 
-    def _join_parts(self, format_image: Callable[[_ArrivingImage], bytes]) -> bytes:
+    def image(self) -> DivertedImage | None:
+        """Return the body as an image, None if it is something else."""
+        return self._whole
+
+    def _join_parts(self, format_image: Callable[[ArrivingImage], bytes]) -> bytes:
         return b"".join(
-            format_image(part) if isinstance(part, _ArrivingImage) else part for part in self._parts
+            format_image(part) if isinstance(part, ArrivingImage) else part for part in self._parts
         )
 
     def _run_steps(self, buffer: bytes) -> None:
@@ -232,10 +179,29 @@ class JsonReply:
     def _read_start(self, buffer: bytes, at: int) -> int | None:
         """Skip white space, then decide whether the body is an object or an array."""
         rest = buffer.lstrip(_BEFORE_VALUE)
-        if rest:
-            self._step = JsonReply._read_text if rest[:1] in b"{[" else JsonReply._read_plain
+        if not rest:
+            self._keep_text(buffer)
+            self._pending = b""
+            return None
+        if rest[:1] in b"{[":
+            self._step = JsonReply._read_text if self._base64_keys else JsonReply._read_plain
             return at
-        self._keep_text(buffer)
+        if len(buffer) < IMAGE_MARK_BYTES:
+            self._pending = buffer
+            return None
+        self._step = JsonReply._read_plain
+        if not self._parts and begins_with_image(buffer):
+            self._whole = WholeBodyImage(self._make_sink())
+            self._spool_chunks.append(("reply", f"{PLACEHOLDER}{self._first_image}".encode()))
+            self._step = JsonReply._read_whole_image
+        return at
+
+    def _read_whole_image(self, buffer: bytes, at: int) -> int | None:
+        """Collect a body that is an image."""
+        data = buffer[at:]
+        if self._whole is not None:
+            self._whole.add(data)
+        self._spool_chunks.append((str(self._first_image), data))
         self._pending = b""
         return None
 
@@ -272,7 +238,7 @@ class JsonReply:
         if begin is None:
             self._step = JsonReply._read_long_string
             return at
-        image = _ArrivingImage(buffer[at : at + begin], self._make_sink())
+        image = ArrivingImage(buffer[at : at + begin], self._make_sink())
         # The same bytes decide wherever the chunks end.
         if not _begins_with_base64(buffer[at + begin : at + SHORT_BYTES]):
             image.keep_text()
@@ -325,7 +291,7 @@ class JsonReply:
             self._parts.append(text)
             self._spool_chunks.append(("reply", text))
 
-    def _spool_image(self, image: _ArrivingImage, pieces: list[bytes]) -> None:
+    def _spool_image(self, image: ArrivingImage, pieces: list[bytes]) -> None:
         self._spool_chunks += [(str(self.next_image - 1), piece) for piece in pieces if piece]
         for text in image.decoder.rejected[image.spooled_rejects :]:
             self._spool_chunks.append(("raw", text))
