@@ -30,7 +30,6 @@ from imgkit.core.send import (
     settle_reservations,
 )
 from imgkit.errors import (
-    DownloadError,
     ImgkitError,
     JobPendingError,
     OutcomeUnknownError,
@@ -282,7 +281,7 @@ def _fetch_results(context: CallContext, job: Job, decoded: DecodedImages) -> Fl
             sign = partial(_sign_download, context) if image.with_key else None
             try:
                 data = yield from fetch_image(context.core, image.url, context.deadline, sign)
-            except DownloadError as error:
+            except ImgkitError as error:
                 problem = f"The provider has made the images, but image {index} could not be fetched: {error}"
                 raise (yield from _leave_pending(context, pending_error([job], problem))) from error
             images[index] = replace(image, data=data)
