@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TypeGuard
 
 from imgkit import errors
 from imgkit.errors import ImgkitError
 from imgkit.images.sniff import is_complete_bytes
+from imgkit.jobs.job import Job
 from imgkit.models import CreateImageVariationRequest, ImageRequest, Usage, resolve_model
 from imgkit.plugins.protocols import Entry, Failure
 from imgkit.providers.base import DecodedImage, DecodedImages
@@ -20,6 +22,7 @@ _VALUES = ("created", "background", "output_format", "size", "quality")
 _NOT_CACHED = ("body", "images", "response", "job_url", "__notes__")
 _NOTES = "notes"
 _ERROR_BODY = "error_body"
+_JOBS = "jobs"
 _SHARED = "This error ended a concurrent identical call, which this call waited for. This call sent nothing."
 
 
@@ -94,6 +97,8 @@ def to_failure(error: ImgkitError) -> Failure:
         facts[_NOTES] = notes
     if isinstance(error, errors.ApiError):
         facts[_ERROR_BODY] = error.body.decode("utf-8", "replace")
+    if isinstance(error, errors.JobPendingError):
+        facts[_JOBS] = [job.to_json() for job in error.jobs if isinstance(job, Job)]
     return Failure(type(error).__name__, str(error), facts)
 
 
@@ -107,17 +112,28 @@ def from_failure(failure: Failure) -> ImgkitError:
     facts = {
         name: value
         for name, value in failure.facts.items()
-        if name not in (_NOTES, _ERROR_BODY, *_NOT_CACHED)
+        if name not in (_NOTES, _ERROR_BODY, _JOBS, *_NOT_CACHED)
     }
     error.__dict__.update(_restore_attributes(kind, facts))
     body = failure.facts.get(_ERROR_BODY)
     if isinstance(error, errors.ApiError) and isinstance(body, str):
         error.body = body.encode("utf-8", "replace")
+    if isinstance(error, errors.JobPendingError):
+        error.jobs = _restore_jobs(failure.facts.get(_JOBS))
     notes = failure.facts.get(_NOTES)
     for note in filter(_is_text, notes if isinstance(notes, list | tuple) else ()):
         error.add_note(note)
     error.add_note(_SHARED)
     return error
+
+
+def _restore_jobs(texts: object) -> tuple[Job, ...]:
+    """Return the pending jobs of a failure; a damaged job is left out."""
+    jobs = []
+    for text in filter(_is_text, texts if isinstance(texts, list | tuple) else ()):
+        with suppress(errors.ConfigurationError):
+            jobs.append(Job.from_json(text))
+    return tuple(jobs)
 
 
 def _restore_attributes(kind: type[ImgkitError], facts: Mapping[str, object]) -> dict[str, object]:

@@ -115,7 +115,10 @@ class CacheLease:
 
     def abort(self) -> None:
         """End the lease of an interrupted call. Waiting callers may go on unless it may have been billed."""
-        context = self._context
+        context, keeper = self._context, self._context.job_keeper
+        if keeper is not None and keeper.has_record:
+            self.abandon(None)  # the next caller follows the job
+            return
         billed = context.in_flight or any(attempt.error is None for attempt in context.attempts)
         self.abandon(to_failure(OutcomeUnknownError(_INTERRUPTED)) if billed else None)
 

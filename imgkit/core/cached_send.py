@@ -25,6 +25,7 @@ from imgkit.errors import (
     CacheMissError,
     ConfigurationError,
     ImgkitError,
+    JobPendingError,
     NotSentError,
     OutcomeUnknownError,
     UnreadableReplyError,
@@ -195,6 +196,9 @@ def _fill_cache(
         is_own = isinstance(error, ConfigurationError | BudgetExceededError) or (
             isinstance(error, NotSentError) and context.gate is not None and context.gate.is_closed
         )
+        # A waiting caller that finds the record of a job follows the job to its own deadline.
+        keeper = context.job_keeper
+        is_own = is_own or (isinstance(error, JobPendingError) and keeper is not None and keeper.has_record)
         failure = None if is_own else to_failure(error)
         yield from run_blocking(partial(lease.abandon, failure))
         raise

@@ -51,6 +51,11 @@ class JobKeeper:
         """Whether the latest state of the job is on the disk, or need not be."""
         return not self.warnings
 
+    @property
+    def has_record(self) -> bool:
+        """Whether other calls and processes find the job on the disk."""
+        return self.job is not None and self._store is not None and self.is_saved
+
     @classmethod
     def for_service(cls, core: Core) -> JobKeeper:
         """Return a keeper. Jobs of the offline backend cost nothing and are kept in memory only."""
