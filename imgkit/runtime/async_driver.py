@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Generic, TypeVar
 
 from imgkit.errors import ImgkitError, NotSentError, ServiceClosedError
@@ -342,10 +343,11 @@ async def in_thread(executor: Executor, fn: Callable[[], T], abort: Callable[[],
         return await asyncio.shield(waiting)
     except asyncio.CancelledError:
         if not work.cancel():  # it is running
-            work.add_done_callback(_close_result)
+            closed: Future[None] = Future()
+            work.add_done_callback(partial(_close_result, closed))
             if abort is not None:
                 abort()
-            await _join(waiting)
+            await _join(asyncio.wrap_future(closed))
         raise
 
 
@@ -358,8 +360,11 @@ async def _join(waiting: asyncio.Future[T]) -> None:
             await asyncio.wait({waiting}, timeout=until - loop.time())
 
 
-def _close_result(work: Future[T]) -> None:
-    """Close a result that nobody waits for, and retrieve its exception."""
-    result: object = None if work.exception() is not None else work.result()
-    if hasattr(result, "close"):
-        result.close()
+def _close_result(closed: Future[None], work: Future[T]) -> None:
+    """Close a result that nobody waits for, retrieve its exception, and tell that it is closed."""
+    try:
+        result: object = None if work.exception() is not None else work.result()
+        if hasattr(result, "close"):
+            result.close()
+    finally:
+        closed.set_result(None)
