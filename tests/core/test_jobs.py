@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +12,14 @@ from typing import Any
 import pytest
 
 import imgkit
-from imgkit import Budget, CachePlugin, Job, JobPendingError
+from imgkit import Job, JobPendingError
 from imgkit.cli.run import run
 from imgkit.core import job_requests
 from imgkit.core.resume import resume_jobs
 from imgkit.plugins import hookimpl
 from imgkit.plugins.events import JobProgress
 from imgkit.providers.bfl_fake import FakeBfl
+from imgkit.providers.fakes import FakeReply, json_reply
 from imgkit.runtime.flow import RunBlocking, SendRequest, advance
 from imgkit.testing.wire_server import WireServer, serve_fake
 from tests.conftest import ServiceRunner
@@ -171,120 +171,6 @@ def test_some_jobs_of_a_call_are_pending(
     assert fake.count[SUBMIT] == 3
 
 
-def test_equal_calls_join_the_job(
-    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
-) -> None:
-    """An equal call follows the pending job in place of a new one, and later calls find its images."""
-    settings = open_with(server, tmp_path, plugins=[CachePlugin(folder=tmp_path / "cache")])
-    make_pending(flavor, http_backend, fake, settings)
-    joined = flavor.run(create(), http_backend, **settings)
-    assert len(joined) == 1
-    again = flavor.run(create(), http_backend, **settings)
-    assert again.meta.cached
-    assert fake.count[SUBMIT] == 1
-
-
-def test_resuming_fills_the_cache(
-    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
-) -> None:
-    """An equal call finds in the cache the images that `resume` has delivered."""
-    settings = open_with(server, tmp_path, plugins=[CachePlugin(folder=tmp_path / "cache")])
-    error = make_pending(flavor, http_backend, fake, settings)
-    flavor.run(lambda service: service.resume(error), http_backend, **settings)
-    assert flavor.run(create(), http_backend, **settings).meta.cached
-    assert fake.count[SUBMIT] == 1
-
-
-def test_the_budget_follows_the_job(
-    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
-) -> None:
-    """A pending job stays reserved; the process that ends it spends its real cost."""
-
-    def settings() -> dict[str, Any]:
-        budget = Budget(usd=1, folder=tmp_path / "budget", allow_unknown=True)
-        return open_with(server, tmp_path, plugins=[budget])
-
-    error = make_pending(flavor, http_backend, fake, settings())
-    assert Budget(usd=1, folder=tmp_path / "budget").spent == 0
-    flavor.run(lambda service: service.resume(error), http_backend, **settings())
-    assert Budget(usd=1, folder=tmp_path / "budget").spent == Decimal("0.03")
-    assert Budget(usd=1, folder=tmp_path / "budget").unpriced == 0
-
-
-def test_a_refused_job_costs_nothing(
-    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
-) -> None:
-    """A refusal ends the job: nothing is spent and no record stays."""
-    fake.scenario = "refused"
-    budget = Budget(usd=1, folder=tmp_path / "budget", allow_unknown=True)
-    with pytest.raises(imgkit.ModerationBlockedError) as caught:
-        flavor.run(create(), http_backend, **open_with(server, tmp_path, plugins=[budget]))
-    assert caught.value.stage == "input"
-    assert budget.spent == budget.reserved == budget.unpriced == 0
-    assert list_records(tmp_path) == []
-
-
-def test_an_interrupted_call_names_its_job(
-    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
-) -> None:
-    """Ctrl-C and a cancelled task keep their type, and a note says how to collect the job."""
-    fake.polls = NEVER
-    settings = open_with(server, tmp_path)
-
-    class Interrupt:
-        @hookimpl
-        def imgkit_on_event(self, event: Any) -> None:
-            if isinstance(event, JobProgress) and event.note:
-                raise KeyboardInterrupt
-
-    async def cancel(service: Any) -> None:
-        task = asyncio.create_task(service.create_image("a red fox"))
-        while not list_records(tmp_path):
-            await asyncio.sleep(0.005)
-        task.cancel()
-        await task
-
-    kind: type[BaseException]
-    if flavor.flavor == "sync":
-        kind, work, settings = KeyboardInterrupt, create(), {**settings, "plugins": [Interrupt()]}
-    else:
-        kind, work = asyncio.CancelledError, cancel
-    with pytest.raises(kind) as caught:
-        flavor.run(work, http_backend, **settings)
-    notes = " ".join(getattr(caught.value, "__notes__", []))
-    assert "imgkit jobs" in notes
-    (record,) = list_records(tmp_path)
-    assert record.stem in notes
-    fake.polls = 0
-    job = Job.from_json(record.read_text())
-    settings.pop("plugins", None)
-    assert len(flavor.run(lambda service: service.resume(job), http_backend, **settings)) == 1
-    assert fake.count[SUBMIT] == 1
-
-
-def test_a_killed_process_leaves_its_job(
-    flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, tmp_path: Path
-) -> None:
-    """Another process collects the job of a killed one, and spends its real cost."""
-    fake.polls = NEVER
-
-    def settings() -> dict[str, Any]:
-        budget = Budget(usd=1, folder=tmp_path / "budget", allow_unknown=True)
-        return open_with(server, tmp_path, plugins=[budget])
-
-    child = start_fork(lambda: flavor.run(create(), http_backend, **settings()) is None)
-    until = time.monotonic() + TIMEOUT_S
-    while fake.count.get("GET /v1/get_result", 0) < 2 and time.monotonic() < until:
-        time.sleep(0.01)
-    kill_fork(child)
-    assert Budget(usd=1, folder=tmp_path / "budget").spent == 0
-    fake.polls = 0
-    (job,) = flavor.run(lambda service: service.list_jobs(), http_backend, **settings())
-    assert len(flavor.run(lambda service: service.resume(job), http_backend, **settings())) == 1
-    assert Budget(usd=1, folder=tmp_path / "budget").spent == Decimal("0.03")
-    assert fake.count[SUBMIT] == 1
-
-
 @pytest.mark.parametrize("ends", ["killed", "pending"])
 def test_a_job_without_a_record(
     flavor: ServiceRunner,
@@ -368,8 +254,6 @@ def test_polls_survive(
 
     def fail_twice(request: Any) -> Any:
         if request.path == "/v1/get_result" and fake.count["GET /v1/get_result"] <= 2:
-            from imgkit.providers.fakes import FakeReply
-
             return FakeReply(status, {"content-type": "text/html"}, b"<html>busy</html>" * 50_000)
         return handle(request)
 
@@ -387,8 +271,6 @@ def test_a_lost_poll_and_an_unknown_word(
     handle = fake.handle
 
     def say_new_word(request: Any) -> Any:
-        from imgkit.providers.fakes import json_reply
-
         if request.path == "/v1/get_result" and fake.count["GET /v1/get_result"] == 2:
             return json_reply(200, {"id": "job-1", "status": "Dreaming"})
         return handle(request)
@@ -499,6 +381,14 @@ def test_a_damaged_record_hides_no_other(fake: FakeBfl, server: WireServer, tmp_
     record.with_name("zzz-0.json").write_bytes(b"\0" * 50)
     jobs = runner.run(lambda service: service.list_jobs(), "requests", **settings)
     assert [job.id for job in jobs] == [error.jobs[0].id]
+
+
+def test_a_refusal_names_its_stage(fake: FakeBfl, server: WireServer, tmp_path: Path) -> None:
+    """A refusal of the prompt says so."""
+    fake.scenario = "refused"
+    with pytest.raises(imgkit.ModerationBlockedError) as caught:
+        ServiceRunner("sync").run(create(), "requests", **open_with(server, tmp_path))
+    assert caught.value.stage == "input"
 
 
 def test_offline_shows_the_course_of_a_job(flavor: ServiceRunner) -> None:
