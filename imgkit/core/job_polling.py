@@ -149,9 +149,12 @@ def _continue(
     """
     update = found if isinstance(found, JobUpdate) else JobUpdate(state=job.state, poll_after_s=0)
     job = apply_update(job.advance(phase="accepted"), update)
-    yield from run_blocking(partial(keeper.save, job))
-    defer = partial(context.reservations.defer, job.id, keep_reply=not keeper.is_saved)
-    yield from run_blocking(defer)
+
+    def accept() -> None:  # in one step: an interruption finds both or neither
+        keeper.save(job)
+        context.reservations.defer(job.id, keep_reply=not keeper.is_saved)
+
+    yield from run_blocking(accept)
     return (yield from follow_job(context, provider, keeper, update, emit, head))
 
 

@@ -80,6 +80,8 @@ class HeldApi(FakeApi):
         state: the state.
         act: the interruption, None before and after it.
         released: ends the wait.
+        jobs: number of jobs that must have reached the state.
+        seen: the URLs of their requests.
         failures: replies in place of those of the API, by state.
         received: number of requests by state.
     """
@@ -89,6 +91,8 @@ class HeldApi(FakeApi):
         self.state = ""
         self.act: Callable[[], object] | None = None
         self.released = threading.Event()
+        self.jobs = 1
+        self.seen: set[str] = set()
         self.failures: dict[str, list[FakeReply]] = {}
         self.received: dict[str, int] = {}
 
@@ -100,7 +104,9 @@ class HeldApi(FakeApi):
             return self.failures[state].pop(0)
         reply = super().answer(request)
         act = self.act
-        if state == self.state and act is not None:
+        if state == self.state:
+            self.seen.add(request.url)
+        if state == self.state and act is not None and len(self.seen) >= self.jobs:
             self.act = None
             act()
             self.released.wait(TIMEOUT_S)
