@@ -43,9 +43,22 @@ if TYPE_CHECKING:
     from imgkit.providers.job_base import JobProvider as JobProvider
     from imgkit.providers.job_base import ProgressProvider as ProgressProvider
     from imgkit.providers.job_base import UploadingProvider as UploadingProvider
+    from imgkit.providers.job_fakes import FakeJob as FakeJob
+    from imgkit.providers.job_fakes import FakeJobApi as FakeJobApi
+    from imgkit.providers.job_replies import describe_place as describe_place
+    from imgkit.providers.job_replies import explain_poll as explain_poll
+    from imgkit.providers.job_replies import unknown_job_error as unknown_job_error
     from imgkit.providers.job_values import JobUpdate as JobUpdate
     from imgkit.providers.job_values import Upload as Upload
+    from imgkit.providers.json_requests import build_json_request as build_json_request
+    from imgkit.providers.json_requests import encode_json_request as encode_json_request
+    from imgkit.providers.json_requests import list_images as list_images
+    from imgkit.providers.json_requests import refuse_uploaded_files as refuse_uploaded_files
+    from imgkit.providers.json_requests import to_base64 as to_base64
+    from imgkit.providers.json_requests import to_data_url as to_data_url
+    from imgkit.providers.json_requests import to_sides as to_sides
     from imgkit.providers.openai import OpenAIProvider as OpenAIProvider
+    from imgkit.providers.reply_images import decode_entries as decode_entries
     from imgkit.providers.reply_images import decode_image_body as decode_image_body
     from imgkit.providers.reply_images import readable as readable
     from imgkit.redact import Secret as Secret
@@ -105,12 +118,30 @@ _EXPORTS = {
         "ProgressProvider",
         "UploadingProvider",
     ),
+    "imgkit.providers.job_fakes": (
+        "FakeJob",
+        "FakeJobApi",
+    ),
+    "imgkit.providers.job_replies": (
+        "describe_place",
+        "explain_poll",
+        "unknown_job_error",
+    ),
     "imgkit.providers.job_values": (
         "JobUpdate",
         "Upload",
     ),
+    "imgkit.providers.json_requests": (
+        "build_json_request",
+        "encode_json_request",
+        "list_images",
+        "refuse_uploaded_files",
+        "to_base64",
+        "to_data_url",
+        "to_sides",
+    ),
     "imgkit.providers.openai": ("OpenAIProvider",),
-    "imgkit.providers.reply_images": ("decode_image_body", "readable"),
+    "imgkit.providers.reply_images": ("decode_entries", "decode_image_body", "readable"),
     "imgkit.redact": ("Secret",),
     "imgkit.wire.json_values": (
         "DivertedImage",

@@ -6,11 +6,8 @@ which an extension refuses content; Forge, but for its equal routes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
-
-import pybase64
 
 from imgkit.errors import EmptyResultError, ImgkitError, InvalidRequestError
 from imgkit.images.inputs import ImageFile, OpenedInputs
@@ -20,16 +17,22 @@ from imgkit.providers.base import Credential, DecodedImage, DecodedImages, MaskP
 from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.error_replies import error_from_reply
 from imgkit.providers.job_values import JobUpdate
+from imgkit.providers.json_requests import (
+    build_json_request,
+    encode_json_request,
+    list_images,
+    to_base64,
+    to_sides,
+)
 from imgkit.providers.reply_images import decode_content, readable
 from imgkit.redact import Secret
 from imgkit.wire.json_values import decode_base64, parse_json
-from imgkit.wire.messages import BytesBody, Head, HttpRequest
+from imgkit.wire.messages import Head, HttpRequest
 
 GRID_PX = 8
 """Width and height of an image are multiples of it."""
 
 _FIELDS = {"model", "size", "n", "extra_body", "extra_headers"}
-_ACCEPT = {"accept": "application/json"}
 
 
 class A1111Provider(BaseProvider):
@@ -60,34 +63,25 @@ class A1111Provider(BaseProvider):
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse what the dialect cannot express."""
         super().check(request, target)
-        images = getattr(request, "image", None)
-        if isinstance(images, tuple) and len(images) > 1:
+        if len(list_images(request)) > 1:
             raise InvalidRequestError({"image": "This API edits one image. Give one."})
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the request of an image, or of an image from an image."""
-        extra = dict(request.extra_body or {})
         model = resolve_model(request, target.model)
-        extra.pop("model", None)
-        body: dict[str, Any] = {"prompt": getattr(request, "prompt", ""), **_choose_size(request, inputs)}
-        if request.n is not None:
-            body["n_iter"] = request.n
-        if model is not None:
-            given = extra.pop("override_settings", None)
-            settings = given if isinstance(given, Mapping) else {}
-            body["override_settings"] = {"sd_model_checkpoint": model, **settings}
+        members: dict[str, object] = {
+            "prompt": getattr(request, "prompt", ""),
+            **_choose_size(request, inputs),
+            "n_iter": request.n,
+            "override_settings": None if model is None else {"sd_model_checkpoint": model},
+        }
         path = "txt2img"
         if not isinstance(request, CreateImageRequest):
             path = "img2img"
-            body["init_images"] = [
-                _encode_image(file) for file in inputs.image if isinstance(file, ImageFile)
-            ]
-            if isinstance(inputs.mask, ImageFile):
-                body["mask"] = _encode_image(inputs.mask)
-        headers = {**_ACCEPT, **{k: v for k, v in (request.extra_headers or {}).items() if v}}
-        content = json.dumps({**body, **extra}, sort_keys=True, allow_nan=False).encode()
+            members["init_images"] = [to_base64(image) for image in inputs.image]
+            members["mask"] = None if inputs.mask is None else to_base64(inputs.mask)
         url = f"{target.base_url}/sdapi/v1/{path}"
-        return HttpRequest("POST", url, headers, BytesBody(content, "application/json"))
+        return encode_json_request(url, members, request, merge_objects=True)
 
     def decode(
         self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
@@ -121,7 +115,8 @@ class A1111Provider(BaseProvider):
     def progress(self, request: ImageRequest, target: Target, *, wants_preview: bool = False) -> HttpRequest:
         """Return the question for the progress of the server, which works on one request at a time."""
         skips = "false" if wants_preview else "true"
-        return HttpRequest("GET", f"{target.base_url}/sdapi/v1/progress?skip_current_image={skips}", _ACCEPT)
+        url = f"{target.base_url}/sdapi/v1/progress?skip_current_image={skips}"
+        return build_json_request("GET", url)
 
     def decode_progress(self, head: Head, body: ReplyBody, target: Target) -> JobUpdate:
         """Return the progress: a fraction, the step of the image that the server draws, and its preview."""
@@ -157,15 +152,10 @@ def _read_info(text: object) -> Mapping[str, Any]:
 
 def _choose_size(request: ImageRequest, inputs: OpenedInputs) -> dict[str, int]:
     """Return width and height: as requested, else those of the input image, which the API would squeeze."""
-    if request.size and request.size != "auto":
-        width, _, height = request.size.partition("x")
-        return {"width": int(width), "height": int(height)}
+    if asked := to_sides(request.size):
+        return asked
     first = inputs.image[0] if inputs.image else None
     if not isinstance(first, ImageFile):
         return {}
     sides = {"width": first.kind.width, "height": first.kind.height}
     return {name: max(1, round((side or 0) / GRID_PX)) * GRID_PX for name, side in sides.items()}
-
-
-def _encode_image(file: ImageFile) -> str:
-    return pybase64.b64encode(file.read()).decode("ascii")

@@ -52,20 +52,23 @@ class FakeA1111(FakeApi):
             return json_reply(404, {"detail": "Init image not found"})
         if self.scenario == "invalid":
             return json_reply(404, {"detail": "Sampler not found"})
-        if self.scenario == "rate_limited" and self.happens_once("wait"):
-            return json_reply(429, {"detail": "Too Many Requests"}, retry_after="0")
-        if self.scenario == "failing":
-            errors = "CUDA out of memory. Tried to allocate 2.00 GiB"
-            return json_reply(500, {"error": "OutOfMemoryError", "detail": "", "body": "", "errors": errors})
+        failure = {"error": "OutOfMemoryError", "detail": "", "body": "", "errors": "CUDA out of memory."}
+        fault = self.find_fault(
+            json_reply(429, {"detail": "Too Many Requests"}, retry_after="0"),
+            json_reply(500, failure),
+        )
+        if fault is not None:
+            return fault
         if self.scenario == "refused":
             detail = "The request requires moderation and your input was flagged."
             return json_reply(400, {"detail": detail})
         if self.scenario == "lost_submit":
             return LOST
         count = values.get("n_iter", 1) * values.get("batch_size", 1)
-        made = max(1, count - 1) if self.scenario == "fewer" else count
         width, height = values.get("width", 512), values.get("height", 512)
-        painted = [self.paint(f"{values.get('prompt', '')}", width, height) for _ in range(made)]
+        painted = [
+            self.paint(f"{values.get('prompt', '')}", width, height) for _ in range(self.count_images(count))
+        ]
         images = [base64.b64encode(data).decode() for data in painted]
         if self.scenario == "wrong_type":
             images = [f"data:image/jpeg;base64,{text}" for text in images]

@@ -6,31 +6,34 @@ and lifetimes; both read 2026-11-28.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import ClassVar
 from urllib.parse import quote
 
-import pybase64
-
 from imgkit.errors import ImgkitError, InvalidRequestError, JobFailedError
-from imgkit.images.inputs import ImageFile, OpenedInputs
-from imgkit.images.references import ImageReference
+from imgkit.images.inputs import OpenedInputs
 from imgkit.jobs.job import Job
-from imgkit.models import Cost, CreateImageEditRequest, ImageRequest, resolve_model
+from imgkit.models import Cost, ImageRequest, resolve_model
 from imgkit.providers.base import Credential, DecodedImage, DecodedImages, MaskPolarity, ReplyBody, Target
 from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.bfl_fake import FakeBfl
 from imgkit.providers.error_replies import error_from_reply, refused
+from imgkit.providers.job_replies import unknown_job_error
 from imgkit.providers.job_values import JobUpdate
+from imgkit.providers.json_requests import (
+    build_json_request,
+    encode_json_request,
+    list_images,
+    refuse_uploaded_files,
+    to_base64,
+    to_sides,
+)
 from imgkit.providers.reply_images import readable
 from imgkit.redact import Secret
-from imgkit.wire.messages import BytesBody, Head, HttpRequest
+from imgkit.wire.messages import Head, HttpRequest
 
 DEFAULT_MODEL, MASK_MODEL = "flux-2-pro", "flux-pro-1.0-fill"
-LINK_S = 600
-"""Seconds for which a result is served after the job is ready; FLUX.3 says an hour."""
 
 _FIELDS = {"prompt", "model", "size", "output_format", "n", "extra_body", "extra_headers"}
 _MODERATED = {"Request Moderated": "input", "Content Moderated": "output"}
@@ -69,36 +72,27 @@ class BflProvider(BaseProvider):
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse what the dialect cannot express."""
         super().check(request, target)
-        if isinstance(request, CreateImageEditRequest):
-            images = request.image if isinstance(request.image, tuple) else (request.image,)
-            if request.mask is not None and len(images) > 1:
-                raise InvalidRequestError({"image": "A FLUX model with a mask takes one image. Give one."})
-            if any(isinstance(each, ImageReference) and each.url is None for each in (*images, request.mask)):
-                raise InvalidRequestError({"image": "This API fetches a url; it has no uploaded files."})
+        refuse_uploaded_files(request)
+        if getattr(request, "mask", None) is not None and len(list_images(request)) > 1:
+            raise InvalidRequestError({"image": "A FLUX model with a mask takes one image. Give one."})
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the submit of a job."""
-        mask = inputs.mask
-        default = MASK_MODEL if mask is not None else DEFAULT_MODEL
-        model = resolve_model(request, target.model) or default
-        body: dict[str, object] = {"prompt": getattr(request, "prompt", None)}
-        if request.size and request.size != "auto":
-            width, _, height = request.size.partition("x")
-            body |= {"width": int(width), "height": int(height)}
-        body["output_format"] = getattr(request, "output_format", None)
-        for number, image in enumerate(inputs.image, 1):
-            name = "image" if mask is not None else "input_image"
-            body[name if number == 1 else f"{name}_{number}"] = _encode_image(image)
-        if mask is not None:
-            body["mask"] = _encode_image(mask)
-        body |= {name: value for name, value in (request.extra_body or {}).items() if name != "model"}
-        content = json.dumps({k: v for k, v in body.items() if v is not None}, sort_keys=True).encode()
-        headers = {
-            "accept": "application/json",
-            **{k: v for k, v in (request.extra_headers or {}).items() if v},
+        has_mask = inputs.mask is not None
+        model = resolve_model(request, target.model) or (MASK_MODEL if has_mask else DEFAULT_MODEL)
+        name = "image" if has_mask else "input_image"
+        images = {
+            name if number == 1 else f"{name}_{number}": to_base64(image)
+            for number, image in enumerate(inputs.image, 1)
         }
-        url = f"{target.base_url}/v1/{quote(model, safe='.-_/')}"
-        return HttpRequest("POST", url, headers, BytesBody(content, "application/json"))
+        body = {
+            "prompt": getattr(request, "prompt", None),
+            **to_sides(request.size),
+            "output_format": getattr(request, "output_format", None),
+            **images,
+            "mask": None if inputs.mask is None else to_base64(inputs.mask),
+        }
+        return encode_json_request(f"{target.base_url}/v1/{quote(model, safe='.-_/')}", body, request)
 
     def decode(
         self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
@@ -111,7 +105,7 @@ class BflProvider(BaseProvider):
 
     def poll(self, job: Job, target: Target) -> HttpRequest:
         """Return the GET of the address that the submit named."""
-        return HttpRequest("GET", job.state["polling_url"], {"accept": "application/json"})
+        return build_json_request("GET", job.state["polling_url"])
 
     def decode_poll(
         self, job: Job, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
@@ -133,7 +127,7 @@ class BflProvider(BaseProvider):
         if status in _FAILED:
             raise JobFailedError(f"The job has failed: {status}.", status=head.status, code=status)
         if status == "Task not found":
-            raise JobFailedError("The API does not know the job any more.", status=404, code=status)
+            raise unknown_job_error(Head(404, head.headers), status)
         if status != "Ready":
             progress = reply.get("progress")
             fraction = float(progress) if type(progress) in (int, float) else None
@@ -147,13 +141,6 @@ class BflProvider(BaseProvider):
     def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
         """Return the error of a reply outside 2xx."""
         return error_from_reply(head, body, secrets)
-
-
-def _encode_image(image: ImageFile | ImageReference) -> str:
-    """Return an image as base64, or the URL that the API fetches."""
-    if isinstance(image, ImageReference):
-        return image.url or ""
-    return pybase64.b64encode(image.read()).decode("ascii")
 
 
 def _read_cost(credits: object) -> Cost | None:

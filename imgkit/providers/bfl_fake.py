@@ -5,21 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from imgkit.providers.fakes import (
-    LOST,
-    FakeApi,
-    FakeReply,
-    FakeRequest,
-    Paint,
-    image_reply,
-    json_reply,
-    paint_plain,
-)
+from imgkit.providers.fakes import LOST, FakeReply, FakeRequest, json_reply
+from imgkit.providers.job_fakes import FakeJobApi
 
 _GOOD_SIZE = 16
 
 
-class FakeBfl(FakeApi):
+class FakeBfl(FakeJobApi):
     """Answers the requests of `imgkit.providers.BflProvider`.
 
     Example:
@@ -28,10 +20,6 @@ class FakeBfl(FakeApi):
         >>> reply.status
         200
     """
-
-    def __init__(self, scenario: str = "success", *, paint: Paint = paint_plain, polls: int = 2) -> None:
-        super().__init__(scenario, paint=paint, polls=polls)
-        self._jobs: dict[str, dict[str, Any]] = {}
 
     def handle(self, request: FakeRequest) -> FakeReply:
         """Return the reply to a submit, a poll or a download."""
@@ -50,47 +38,40 @@ class FakeBfl(FakeApi):
             entry = problem or ("width", "Input should be a multiple of 16")
             detail = [{"type": "value_error", "loc": ["body", entry[0]], "msg": entry[1]}]
             return json_reply(422, {"detail": detail})
-        if self.scenario == "rate_limited" and self.happens_once("wait"):
-            return json_reply(429, {"detail": "Too many tasks in progress"}, retry_after="0")
-        if self.scenario == "failing":
-            return json_reply(500, {"detail": "Internal Server Error"})
-        number = f"job-{len(self._jobs) + 1}"
-        self._jobs[number] = {"values": values, "polls": 0}
-        if self.scenario == "lost_submit":
-            return LOST
-        return json_reply(
-            200, {"id": number, "polling_url": f"{request.root}/v1/get_result?id={number}", "cost": 3.0}
+        fault = self.find_fault(
+            json_reply(429, {"detail": "Too many tasks in progress"}, retry_after="0"),
+            json_reply(500, {"detail": "Internal Server Error"}),
         )
+        if fault is not None:
+            return fault
+        job = self.add_job(values)
+        place = f"{request.root}/v1/get_result?id={job.id}"
+        return self.accept(json_reply(200, {"id": job.id, "polling_url": place, "cost": 3.0}))
 
     def _poll(self, request: FakeRequest) -> FakeReply:
         number = request.query.get("id", "")
-        job = self._jobs.get(number)
+        job = self.jobs.get(number)
         if job is None:
             return json_reply(404, {"id": number, "status": "Task not found"})
-        job["polls"] += 1
-        if self.scenario == "lost_poll" and job["polls"] == 1:
+        if self.loses_poll(job):
             return LOST
         reply: dict[str, Any] = {"id": number, "status": "Pending", "progress": None, "result": None}
-        if job["polls"] > self.polls:
-            if self.scenario == "refused":
-                return json_reply(200, {**reply, "status": "Request Moderated"})
-            result = {
-                "sample": f"{request.root}/results/{number}.jpeg",
-                "prompt": job["values"].get("prompt"),
-                "seed": 4111222333,
-            }
-            return json_reply(200, {**reply, "status": "Ready", "result": result})
-        if job["polls"] == self.polls:
+        if self.count_ahead(job) == 0:
             reply |= {"status": "Generating", "progress": 0.5}
+        elif self.is_done(job) and self.scenario == "refused":
+            reply |= {"status": "Request Moderated"}
+        elif self.is_done(job):
+            link = f"{request.root}/results/{number}.jpeg"
+            result = {"sample": link, "prompt": job.values.get("prompt"), "seed": 4111222333}
+            reply |= {"status": "Ready", "result": result}
         return json_reply(200, reply)
 
     def _serve(self, number: str) -> FakeReply:
-        job = self._jobs.get(number)
-        if job is None or self.scenario == "expired_link":
-            return FakeReply(404, {"content-type": "text/plain"}, b"Not Found")
-        values = job["values"]
-        data = self.paint(str(values.get("prompt")), values.get("width", 1024), values.get("height", 1024))
-        return image_reply(data, "image/jpeg" if self.scenario == "wrong_type" else "image/png")
+        if number not in self.jobs:
+            return FakeReply(404)
+        values = self.jobs[number].values
+        sides = values.get("width", 1024), values.get("height", 1024)
+        return self.serve_image(str(values.get("prompt")), *sides)
 
 
 def _find_problem(values: dict[str, Any]) -> tuple[str, str] | None:

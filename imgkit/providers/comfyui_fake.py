@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from imgkit.providers.comfyui_replies import Json, JsonObject
-from imgkit.providers.fakes import LOST, FakeApi, FakeReply, FakeRequest, image_reply, json_reply
+from imgkit.providers.fakes import LOST, FakeReply, FakeRequest, json_reply
+from imgkit.providers.job_fakes import FakeJob, FakeJobApi
 
 _FORM_NAME = re.compile(rb'name="(\w+)"(?:; filename="([^"]*)")?')
 
 
-class FakeComfyUI(FakeApi):
+class FakeComfyUI(FakeJobApi):
     """Answers the requests of `imgkit.providers.comfyui.ComfyUIProvider`.
 
-    A submit with the graph of an earlier one makes no image, as its nodes are cached.
+    A submit with the graph of an earlier one makes no image, as its nodes are cached. The values of a job
+    are its graph.
 
     Attributes:
         files: the uploads by name, each with the values of its form.
-        graphs: the graphs by id of their job.
+        interrupted: ids of the jobs that were interrupted.
 
     Example:
         >>> fake = FakeComfyUI()
@@ -31,9 +32,7 @@ class FakeComfyUI(FakeApi):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.files: dict[str, dict[str, bytes]] = {}
-        self.graphs: JsonObject = {}
-        self._looks: dict[str, int] = {}
-        self._ended: dict[str, str] = {}
+        self.interrupted: set[str] = set()
 
     def handle(self, request: FakeRequest) -> FakeReply:
         """Return the reply to an upload, a submit, a question, a cancel request or a download."""
@@ -46,11 +45,10 @@ class FakeComfyUI(FakeApi):
             return self._cancel(request.json(), path)
         if path == "/queue":
             return self._show_queue()
-        if path == "/history":
-            return json_reply(200, {name: self._entry(name) for name in self.graphs if self._is_done(name)})
-        if path.startswith("/history/"):
-            name = path.rpartition("/")[2]
-            return json_reply(200, {name: self._entry(name)} if self._is_done(name) else {})
+        if path.startswith("/history"):
+            wanted = path.rpartition("/")[2]
+            jobs = [job for job in self.jobs.values() if self.is_done(job) and wanted in ("history", job.id)]
+            return json_reply(200, {job.id: self.build_entry(job) for job in jobs})
         return self._serve(request) if path == "/view" else FakeReply(404, {"content-type": "text/plain"})
 
     def _upload(self, request: FakeRequest, path: str) -> FakeReply:
@@ -65,11 +63,13 @@ class FakeComfyUI(FakeApi):
 
     def _submit(self, request: FakeRequest) -> FakeReply:
         values = request.json()
-        graph, name = values["prompt"], str(values.get("prompt_id") or f"job-{len(self.graphs) + 1}")
-        if self.scenario == "rate_limited" and self.happens_once("wait"):
-            return json_reply(429, {"error": {"type": "busy", "message": "Busy"}}, retry_after="0")
-        if self.scenario == "failing":
-            return FakeReply(500, {"content-type": "text/plain"}, b"500 Internal Server Error")
+        graph = values["prompt"]
+        fault = self.find_fault(
+            json_reply(429, {"error": {"type": "busy", "message": "Busy"}}, retry_after="0"),
+            FakeReply(500, {"content-type": "text/plain"}, b"500 Internal Server Error"),
+        )
+        if fault is not None:
+            return fault
         problem = self._find_problem(graph)
         if problem is not None:
             details = {"message": problem, "details": "", "type": "value_not_in_list"}
@@ -80,11 +80,10 @@ class FakeComfyUI(FakeApi):
                 "message": "Prompt outputs failed validation",
             }
             return json_reply(400, {"error": {**error, "details": ""}, "node_errors": {number: node}})
-        self.graphs[name] = graph
-        self._looks[name] = 0
-        if self.scenario == "lost_submit":
-            return LOST
-        return json_reply(200, {"prompt_id": name, "number": len(self.graphs), "node_errors": {}})
+        job = self.add_job(graph, values.get("prompt_id"))
+        return self.accept(
+            json_reply(200, {"prompt_id": job.id, "number": len(self.jobs), "node_errors": {}})
+        )
 
     def _find_problem(self, graph: JsonObject) -> str | None:
         if self.scenario == "invalid":
@@ -96,61 +95,52 @@ class FakeComfyUI(FakeApi):
         return None
 
     def _show_queue(self) -> FakeReply:
-        open_jobs = [name for name in self.graphs if not self._is_done(name)]
-        for name in open_jobs:
-            self._looks[name] += 1
-        if self.scenario == "lost_poll" and self.happens_once("poll"):
+        lost = [self.loses_poll(job) for job in self.jobs.values() if not self.is_done(job)]
+        if any(lost):
             return LOST
-        entries = [
-            [number, name, self.graphs[name], {}, []]
-            for number, name in enumerate(open_jobs)
-            if not self._is_done(name)
-        ]
-        running = [entry for entry in entries if self._looks[entry[1]] >= self.polls]
+        open_jobs = [job for job in self.jobs.values() if not self.is_done(job)]
+        entries = [[number, job.id, job.values, {}, []] for number, job in enumerate(open_jobs)]
+        running = [entry for entry in entries if self.count_ahead(self.jobs[entry[1]]) == 0]
         waiting = [entry for entry in entries if entry not in running]
         return json_reply(200, {"queue_running": running, "queue_pending": waiting})
 
-    def _is_done(self, name: str) -> bool:
-        return name in self.graphs and (name in self._ended or self._looks[name] > self.polls)
+    def is_done(self, job: FakeJob) -> bool:
+        """Return whether a job has ended, also by an interruption."""
+        return job.id in self.interrupted or super().is_done(job)
 
     def _cancel(self, values: JsonObject, path: str) -> FakeReply:
         for name in values.get("delete", ()):
-            if not self._is_done(name):
-                self.graphs.pop(name, None)
-        if path == "/interrupt" and values.get("prompt_id") in self.graphs:
-            self._ended[values["prompt_id"]] = "execution_interrupted"
+            if name in self.jobs and not self.is_done(self.jobs[name]):
+                del self.jobs[name]
+        if path == "/interrupt" and values.get("prompt_id") in self.jobs:
+            self.interrupted.add(values["prompt_id"])
         return FakeReply(200)
 
-    def _entry(self, name: str) -> JsonObject:
-        messages: list[Json] = [["execution_start", {"prompt_id": name}]]
+    def build_entry(self, job: FakeJob) -> JsonObject:
+        """Return the entry of the history about a job."""
+        messages: list[Json] = [["execution_start", {"prompt_id": job.id}]]
         outputs: JsonObject = {}
-        earlier = list(self.graphs)[: list(self.graphs).index(name)]
+        earlier = list(self.jobs.values())[: list(self.jobs).index(job.id)]
         state = "success"
-        if name in self._ended:
-            state, messages = "error", [*messages, [self._ended[name], {"prompt_id": name}]]
+        if job.id in self.interrupted:
+            state = "error"
+            messages.append(["execution_interrupted", {"prompt_id": job.id}])
         elif self.scenario == "refused":
-            details = {"node_id": "7", "node_type": "ApiImage", "exception_type": "Exception"}
+            state = "error"
             text = "The request requires moderation and your input was flagged."
-            state, messages = (
-                "error",
-                [*messages, ["execution_error", {**details, "exception_message": text}]],
-            )
-        elif any(self.graphs[other] == self.graphs[name] for other in earlier):
-            messages.append(["execution_cached", {"nodes": [*self.graphs[name]], "prompt_id": name}])
+            details = {"node_id": "7", "node_type": "ApiImage", "exception_type": "Exception"}
+            messages.append(["execution_error", {**details, "exception_message": text}])
+        elif any(other.values == job.values for other in earlier):
+            messages.append(["execution_cached", {"nodes": [*job.values], "prompt_id": job.id}])
         else:
-            file = {"filename": f"{name}_00001_.png", "subfolder": "", "type": "output"}
+            file = {"filename": f"{job.id}_00001_.png", "subfolder": "", "type": "output"}
             outputs = {"9": {"images": [file]}, "10": {"images": [{**file, "type": "temp"}]}}
         status = {"status_str": state, "completed": state == "success", "messages": messages}
-        return {"prompt": [0, name, self.graphs[name], {}, []], "outputs": outputs, "status": status}
+        return {"prompt": [0, job.id, job.values, {}, []], "outputs": outputs, "status": status}
 
     def _serve(self, request: FakeRequest) -> FakeReply:
-        query = parse_qs(urlsplit(request.url).query)
-        name = query.get("filename", [""])[0].removesuffix("_00001_.png")
-        if name not in self.graphs or self.scenario == "expired_link":
-            return FakeReply(404)
-        prompt, width, height = _read_graph(self.graphs[name])
-        declared = "image/jpeg" if self.scenario == "wrong_type" else "image/png"
-        return image_reply(self.paint(prompt, width, height), declared)
+        job = self.jobs.get(request.query.get("filename", "").removesuffix("_00001_.png"))
+        return FakeReply(404) if job is None else self.serve_image(*_read_graph(job.values))
 
 
 def _read_form(request: FakeRequest) -> tuple[dict[str, bytes], str]:

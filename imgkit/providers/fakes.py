@@ -166,3 +166,29 @@ class FakeApi:
         key = f"once {name}"
         self.count[key] = self.count.get(key, 0) + 1
         return self.count[key] == 1
+
+    def find_fault(self, busy: FakeReply, failing: FakeReply) -> FakeReply | None:
+        """Return the reply to a submit in the scenarios ``rate_limited``, once, and ``failing``; else None.
+
+        Args:
+            busy: the API's 429 with its wait.
+            failing: its 5xx.
+        """
+        if self.scenario == "rate_limited" and self.happens_once("wait"):
+            return busy
+        return failing if self.scenario == "failing" else None
+
+    def count_images(self, wanted: int) -> int:
+        """Return the number of images that the API makes: fewer in the scenario ``fewer``."""
+        return max(1, wanted - 1) if self.scenario == "fewer" else wanted
+
+    @property
+    def declared_type(self) -> str:
+        """The media type that the API declares for its PNGs, wrong in the scenario ``wrong_type``."""
+        return "image/jpeg" if self.scenario == "wrong_type" else "image/png"
+
+    def serve_image(self, prompt: str, width: int, height: int) -> FakeReply:
+        """Return the reply of a store with a painted image; 404 in the scenario ``expired_link``."""
+        if self.scenario == "expired_link":
+            return FakeReply(404, {"content-type": "text/plain"}, b"Not Found")
+        return image_reply(self.paint(prompt, width, height), self.declared_type)

@@ -5,16 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, TypeAlias
 
-from imgkit.providers.fakes import (
-    LOST,
-    FakeApi,
-    FakeReply,
-    FakeRequest,
-    Paint,
-    image_reply,
-    json_reply,
-    paint_plain,
-)
+from imgkit.providers.fakes import LOST, FakeReply, FakeRequest, json_reply
+from imgkit.providers.job_fakes import FakeJob, FakeJobApi
 
 SIZES = {
     "square_hd": (1024, 1024),
@@ -27,13 +19,13 @@ SIZES = {
 """Width and height by the name of an ``image_size``."""
 
 Values: TypeAlias = dict[str, Any]
-"""The inputs of a model, or a job that has them."""
+"""The inputs of a model."""
 
 _JOB = re.compile(r"/[\w.-]+/[\w.-]+/requests/([\w-]+)(/status|/cancel)?")
 _MARK = {"x_fal_request_id": "req_fake"}
 
 
-class FakeFal(FakeApi):
+class FakeFal(FakeJobApi):
     """Answers the requests of `imgkit.providers.FalProvider`.
 
     Example:
@@ -43,16 +35,12 @@ class FakeFal(FakeApi):
         200
     """
 
-    def __init__(self, scenario: str = "success", *, paint: Paint = paint_plain, polls: int = 2) -> None:
-        super().__init__(scenario, paint=paint, polls=polls)
-        self._jobs: dict[str, Values] = {}
-
     def handle(self, request: FakeRequest) -> FakeReply:
         """Return the reply to a submit, a question about a job, or a download."""
         if request.path.startswith("/files/"):
             return self._serve(request.path.removeprefix("/files/").removesuffix(".png"))
         if match := _JOB.fullmatch(request.path):
-            job = self._jobs.get(match[1])
+            job = self.jobs.get(match[1])
             if job is None:
                 return json_reply(404, {"detail": "Request not found"})
             steps = {
@@ -68,34 +56,32 @@ class FakeFal(FakeApi):
 
     def _submit(self, request: FakeRequest) -> FakeReply:
         values = request.json()
-        if self.scenario == "rate_limited" and self.happens_once("wait"):
-            return json_reply(429, {"detail": "Too many concurrent requests"}, retry_after="0", **_MARK)
-        if self.scenario == "failing":
-            return json_reply(500, {"detail": "Internal Server Error"}, retry_after="0", **_MARK)
-        number = f"job-{len(self._jobs) + 1}"
+        fault = self.find_fault(
+            json_reply(429, {"detail": "Too many concurrent requests"}, retry_after="0", **_MARK),
+            json_reply(500, {"detail": "Internal Server Error"}, retry_after="0", **_MARK),
+        )
+        if fault is not None:
+            return fault
+        job = self.add_job(values)
         owner, app = request.path.split("/")[1:3]
-        place = f"{request.root}/{owner}/{app}/requests/{number}"
+        place = f"{request.root}/{owner}/{app}/requests/{job.id}"
         addresses = {"response_url": place, "status_url": f"{place}/status", "cancel_url": f"{place}/cancel"}
-        self._jobs[number] = {"id": number, "values": values, "polls": 0}
-        if self.scenario == "lost_submit":
-            return LOST
-        reply = {"status": "IN_QUEUE", "request_id": number, "queue_position": self.polls, **addresses}
-        return json_reply(200, reply)
+        reply = {"status": "IN_QUEUE", "request_id": job.id, "queue_position": self.polls, **addresses}
+        return self.accept(json_reply(200, reply))
 
-    def _tell_state(self, request: FakeRequest, job: Values) -> FakeReply:
-        job["polls"] += 1
-        if self.scenario == "lost_poll" and job["polls"] == 1:
+    def _tell_state(self, request: FakeRequest, job: FakeJob) -> FakeReply:
+        if self.loses_poll(job):
             return LOST
-        ahead = self.polls - job["polls"]
+        ahead = self.count_ahead(job)
         if ahead > 0:
             return json_reply(202, {"status": "IN_QUEUE", "queue_position": ahead})
         if ahead == 0:
             return json_reply(202, {"status": "IN_PROGRESS", "logs": None})
         return json_reply(200, {"status": "COMPLETED", "metrics": {"inference_time": 1.2}})
 
-    def _tell_result(self, request: FakeRequest, job: Values) -> FakeReply:
-        values = job["values"]
-        if job["polls"] <= self.polls:
+    def _tell_result(self, request: FakeRequest, job: FakeJob) -> FakeReply:
+        values = job.values
+        if not self.is_done(job):
             return json_reply(400, {"detail": "Request is still in progress"})
         problem = _find_problem(values)
         if self.scenario == "invalid":
@@ -106,37 +92,25 @@ class FakeFal(FakeApi):
         if problem is not None:
             name, text, kind = problem
             return json_reply(422, {"detail": [{"loc": ["body", name], "msg": text, "type": kind}]}, **_MARK)
-        count = values.get("num_images", 1)
-        if self.scenario == "fewer":
-            count = max(1, count - 1)
+        count = self.count_images(values.get("num_images", 1))
         width, height = _find_size(values)
-        declared = "image/jpeg" if self.scenario == "wrong_type" else "image/png"
-        images = [
-            {
-                "url": f"{request.root}/files/{job['id']}-{index}.png",
-                "content_type": declared,
-                "width": width,
-                "height": height,
-            }
-            for index in range(count)
-        ]
+        declared = {"content_type": self.declared_type, "width": width, "height": height}
+        images = [{"url": f"{request.root}/files/{job.id}-{n}.png", **declared} for n in range(count)]
         result = {"images": images, "seed": 7, "has_nsfw_concepts": [False] * count, "timings": {}}
         return json_reply(200, {**result, "prompt": values["prompt"]})
 
-    def _cancel(self, request: FakeRequest, job: Values) -> FakeReply:
-        if job["polls"] > self.polls:
+    def _cancel(self, request: FakeRequest, job: FakeJob) -> FakeReply:
+        if self.is_done(job):
             return json_reply(400, {"status": "ALREADY_COMPLETED"})
-        del self._jobs[job["id"]]
+        del self.jobs[job.id]
         return json_reply(202, {"status": "CANCELLATION_REQUESTED"})
 
     def _serve(self, name: str) -> FakeReply:
         number, _, index = name.rpartition("-")
-        job = self._jobs.get(number)
-        if job is None or self.scenario == "expired_link":
-            return FakeReply(404, {"content-type": "text/plain"}, b"Not Found")
-        width, height = _find_size(job["values"])
-        data = self.paint(f"{job['values']['prompt']} {index}", width, height)
-        return image_reply(data, "image/jpeg" if self.scenario == "wrong_type" else "image/png")
+        job = self.jobs.get(number)
+        if job is None:
+            return FakeReply(404)
+        return self.serve_image(f"{job.values['prompt']} {index}", *_find_size(job.values))
 
 
 def _find_size(values: Values) -> tuple[int, int]:

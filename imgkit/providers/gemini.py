@@ -6,13 +6,10 @@ both read 2026-11-28.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import ClassVar
 from urllib.parse import quote, urlsplit
-
-import pybase64
 
 from imgkit.errors import ConfigurationError, ImgkitError, InvalidRequestError
 from imgkit.images.inputs import ImageFile, OpenedInputs
@@ -24,8 +21,9 @@ from imgkit.providers.error_replies import error_from_reply
 from imgkit.providers.gemini_fake import FakeGemini
 from imgkit.providers.gemini_replies import decode_event, decode_reply
 from imgkit.providers.gemini_sizes import FACTS, JsonObject, find_size_problem, to_image_config
+from imgkit.providers.json_requests import ACCEPT_JSON, build_json_request, encode_json_request, to_base64
 from imgkit.redact import Secret
-from imgkit.wire.messages import BytesBody, Head, HttpRequest
+from imgkit.wire.messages import Head, HttpRequest
 
 MEDIA_TYPES = {
     **{suffix: f"image/{suffix}" for suffix in ("png", "jpeg", "webp", "gif", "heic", "heif")},
@@ -73,9 +71,7 @@ class GeminiProvider(BaseProvider):
         """Return the free request that lists the models; Vertex AI has none."""
         if _is_vertex(target):
             return None
-        return HttpRequest(
-            "GET", f"{_build_models_url(target)}?pageSize=1000", {"accept": "application/json"}
-        )
+        return build_json_request("GET", f"{_build_models_url(target)}?pageSize=1000")
 
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse fields that the API lacks, sizes that no model draws, and half an address of Vertex AI."""
@@ -100,14 +96,9 @@ class GeminiProvider(BaseProvider):
         if image_config := to_image_config(request.size, model):
             config["imageConfig"] = image_config
         own = {"contents": [{"role": "user", "parts": parts}], "generationConfig": config}
-        extra = {name: value for name, value in (request.extra_body or {}).items() if name != "model"}
-        content = json.dumps(_merge(own, extra), sort_keys=True, allow_nan=False).encode()
-        headers = {
-            **{"accept": "application/json", "accept-encoding": "identity"},
-            **{name: value for name, value in (request.extra_headers or {}).items() if value},
-        }
+        headers = {**ACCEPT_JSON, "accept-encoding": "identity"}
         url = f"{_build_models_url(target)}/{quote(model, safe='')}:generateContent"
-        return HttpRequest("POST", url, headers, BytesBody(content, "application/json"))
+        return encode_json_request(url, own, request, headers, merge_objects=True)
 
     def encode_stream(
         self, request: ImageRequest, inputs: OpenedInputs, target: Target, partial_images: int | None
@@ -160,24 +151,11 @@ def _build_models_url(target: Target) -> str:
 
 def _encode_image(image: ImageFile | ImageReference, target: Target) -> JsonObject:
     if isinstance(image, ImageFile):
-        data = pybase64.b64encode(image.read()).decode("ascii")
         # The spelling of the SDK; the API takes mimeType too.
-        return {"inlineData": {"data": data, "mime_type": image.kind.media_type}}
+        return {"inlineData": {"data": to_base64(image), "mime_type": image.kind.media_type}}
     uri = image.url or image.file_id or ""
     if "://" not in uri:
         root = "{0.scheme}://{0.netloc}".format(urlsplit(target.base_url))
         uri = f"{root}/v1beta/files/{uri.removeprefix('files/')}"
     media_type = MEDIA_TYPES.get(urlsplit(uri).path.rpartition(".")[2].lower())
     return {"fileData": {"fileUri": uri, **({"mimeType": media_type} if media_type else {})}}
-
-
-def _merge(own: Mapping[str, object], other: Mapping[str, object]) -> JsonObject:
-    """Return two objects as one; the other's values win, and objects in both are merged."""
-    merged = dict(own)
-    for name, value in other.items():
-        before = merged.get(name)
-        if isinstance(before, Mapping) and isinstance(value, Mapping):
-            merged[name] = _merge(before, value)
-        else:
-            merged[name] = value
-    return merged

@@ -47,11 +47,13 @@ class FakeGemini(FakeApi):
             violations = [{"field": "generation_config", "description": text}]
             detail = {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": violations}
             return _error_reply(400, "INVALID_ARGUMENT", text, detail)
-        if self.scenario == "rate_limited" and self.happens_once("wait"):
-            detail = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "0.010s"}
-            return _error_reply(429, "RESOURCE_EXHAUSTED", "Resource has been exhausted.", detail)
-        if self.scenario == "failing":
-            return _error_reply(503, "UNAVAILABLE", "The model is overloaded. Please try again later.")
+        detail = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "0.010s"}
+        fault = self.find_fault(
+            _error_reply(429, "RESOURCE_EXHAUSTED", "Resource has been exhausted.", detail),
+            _error_reply(503, "UNAVAILABLE", "The model is overloaded. Please try again later."),
+        )
+        if fault is not None:
+            return fault
         if self.scenario == "lost_submit":
             return LOST
         reply = self._draw(values, call[1])
@@ -93,12 +95,11 @@ class FakeGemini(FakeApi):
         }
         config = values.get("generationConfig", {}).get("imageConfig", {})
         drawn = self.paint(prompt, *to_pixels(config, model))
-        media_type = "image/jpeg" if self.scenario == "wrong_type" else "image/png"
         content = [
             {"text": "A draft first.", "thought": True},
             {**_image_part(paint_plain("draft", 8, 8), "image/png"), "thought": True},
             {"text": "Here it is."},
-            {**_image_part(drawn, media_type), "thoughtSignature": "c2lnbmF0dXJl"},
+            {**_image_part(drawn, self.declared_type), "thoughtSignature": "c2lnbmF0dXJl"},
         ]
         candidate = {"content": {"role": "model", "parts": content}, "finishReason": "STOP", "index": 0}
         return {**base, "candidates": [candidate]}

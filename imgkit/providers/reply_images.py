@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from imgkit.images.sniff import has_end, sniff
 from imgkit.images.sources import BytesSource
 from imgkit.providers.base import DecodedImage, DecodedImages, ReplyBody, Target
 from imgkit.redact import Secret, scrub
-from imgkit.wire.json_values import DivertedImage, decode_base64, decode_data_url, is_data_url
+from imgkit.wire.json_values import DivertedImage, decode_base64, decode_data_url, is_data_url, restore_base64
 from imgkit.wire.messages import Head
 from imgkit.wire.urls import join_url
 
@@ -85,6 +85,34 @@ def decode_image_body(
     content, problems = decode_content(image, None, target)
     warnings = tuple(f"Image 0 {problem}." for problem in problems)
     return DecodedImages(pictures=(DecodedImage(**content),), warnings=warnings, damaged=bool(problems))
+
+
+def decode_entries(
+    entries: Mapping[int, object], target: Target, **members: Any
+) -> tuple[list[DecodedImage], list[str]]:
+    """Return the readable images of a list, and the problems of its entries: none loses the others.
+
+    An entry is an object with the address of an image, or with the image itself, in ``url``. Its other
+    members become `DecodedImage.extra`.
+
+    Args:
+        entries: the entries by number.
+        target: the server that sent the reply.
+        members: further arguments of each `DecodedImage`.
+    """
+    images: list[DecodedImage] = []
+    broken: list[str] = []
+    for number, entry in entries.items():
+        rest = dict(entry) if isinstance(entry, dict) else {}
+        link = rest.pop("url", None)
+        is_text = isinstance(link, str)
+        content, problems = decode_content(None if is_text else link, link if is_text else None, target)
+        if content:
+            images.append(DecodedImage(**content, **members, extra=restore_base64(rest)))
+        broken += [f"images.{number} {problem}" for problem in problems]
+        if not content and not problems:
+            broken.append(f"images.{number} has no image")
+    return images, broken
 
 
 def _is_base64_image(text: str) -> bool:

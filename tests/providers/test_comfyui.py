@@ -152,7 +152,7 @@ def test_the_submit(
         }
     }
     assert len(prompt_id) == 36
-    assert fake.graphs.keys() == {prompt_id}
+    assert fake.jobs.keys() == {prompt_id}
 
 
 def test_each_image_has_its_seed(
@@ -177,8 +177,7 @@ def test_the_place_in_the_queue(fake: WatchedFake, server: WireServer) -> None:
             if isinstance(event, JobProgress):
                 notes.append(event.note)
 
-    fake.graphs = {"other": {}}
-    fake._looks = {"other": 0}
+    fake.add_job({}, "other")
     ServiceRunner("sync").run(create(), "requests", **open_with(server, plugins=[Watch()]))
     assert notes == ["", "1 job ahead", "running", ""]
 
@@ -247,15 +246,15 @@ def test_a_cached_graph_without_history(fake: WatchedFake, server: WireServer) -
     """A cached graph whose earlier job is forgotten is an error with a remedy."""
     runner, settings = ServiceRunner("sync"), open_with(server)
     runner.run(create(extra_body={"seed": 5}), "requests", **settings)
-    entry = fake._entry
-    fake._entry = lambda name: {**entry(name), "outputs": {}}  # type: ignore[method-assign]
+    build = fake.build_entry
+    fake.build_entry = lambda job: {**build(job), "outputs": {}}  # type: ignore[method-assign]
     with pytest.raises(JobFailedError, match="another seed"):
         runner.run(create(extra_body={"seed": 5}), "requests", **settings)
 
 
 def test_the_error_of_a_node(fake: WatchedFake, server: WireServer) -> None:
     """A node that fails is named, with its words, and so is one that refuses its input."""
-    fake._entry = lambda name: {  # type: ignore[method-assign]
+    fake.build_entry = lambda job: {  # type: ignore[method-assign]
         "outputs": {},
         "status": {
             "status_str": "error",
@@ -311,13 +310,14 @@ def test_cancelling(
         patch.setattr(job_requests, "LONGEST_PAUSE_S", NEVER)
         flavor.run(create(), http_backend, **settings)
     (job,) = caught.value.jobs
-    (name,) = fake.graphs
-    fake._looks[name], fake.polls = 0, polls
+    (queued,) = fake.jobs.values()
+    queued.polls, fake.polls = 0, polls
     assert flavor.run(lambda service: service.cancel_job(job), http_backend, **settings) is None
     path = "/interrupt" if polls == 1 else "/queue"
     assert fake.requests[-1].method + fake.requests[-1].path == f"POST{path}"
-    fake.graphs[name] = {"1": {"class_type": "A", "inputs": {}}}
-    fake._ended, fake.polls = {}, 0
+    fake.add_job({"1": {"class_type": "A", "inputs": {}}}, queued.id).polls = 1
+    fake.interrupted.clear()
+    fake.polls = 0
     response = flavor.run(lambda service: service.cancel_job(job), http_backend, **settings)
     assert len(response) == 1
 

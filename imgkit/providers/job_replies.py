@@ -1,0 +1,51 @@
+"""The replies about jobs: statuses and states that many APIs share."""
+
+from __future__ import annotations
+
+from imgkit.errors import ImgkitError, JobFailedError
+from imgkit.providers.base import ReplyBody
+from imgkit.providers.reply_images import unreadable_reply_error
+from imgkit.redact import Secret
+from imgkit.wire.messages import Head
+
+
+def unknown_job_error(head: Head, code: str | None = None) -> JobFailedError:
+    """Return the error of a job that the API does not know any more: nobody can collect it.
+
+    Args:
+        head: head of the reply.
+        code: the API's code.
+
+    Example:
+        >>> unknown_job_error(Head(404, {})).problem
+        'The API does not know the job any more.'
+    """
+    return JobFailedError("The API does not know the job any more.", status=head.status, code=code)
+
+
+def explain_poll(head: Head, body: ReplyBody, error: ImgkitError, secrets: tuple[Secret, ...]) -> ImgkitError:
+    """Return the error of a poll outside 2xx: few statuses tell that the job is lost.
+
+    After 404 and 410 the job is gone. A refused key ends the call, and another key can collect the job. For
+    all other statuses imgkit asks again.
+
+    Args:
+        head, body: the reply.
+        error: the result of `Provider.error` for the reply.
+        secrets: strings that must not appear in a message.
+    """
+    if head.status in (404, 410):
+        return unknown_job_error(head)
+    if head.status in (401, 403):
+        return error
+    return unreadable_reply_error(head, body, error.problem, secrets)
+
+
+def describe_place(ahead: int) -> str:
+    """Return the place in a queue in words.
+
+    Example:
+        >>> describe_place(1)
+        '1 job ahead'
+    """
+    return f"{ahead} job{'' if ahead == 1 else 's'} ahead"
