@@ -25,6 +25,7 @@ from imgkit.providers.comfyui_replies import (
     Json,
     JsonMapping,
     JsonObject,
+    count_ahead,
     explain_nodes,
     find_earlier,
     find_failure,
@@ -34,27 +35,24 @@ from imgkit.providers.comfyui_replies import (
 )
 from imgkit.providers.comfyui_workflow import Workflow, load_built_in, load_workflow
 from imgkit.providers.error_replies import error_from_reply
+from imgkit.providers.job_replies import describe_place
 from imgkit.providers.job_values import JobUpdate, Upload
+from imgkit.providers.json_requests import ACCEPT_JSON, build_json_request, list_images, to_sides
 from imgkit.providers.reply_images import readable
 from imgkit.redact import Secret
-from imgkit.wire.messages import Body, BytesBody, Head, HttpRequest
+from imgkit.wire.json_values import replace_values
+from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.multipart import Field, File, MultipartBody
 
-DEFAULT_SIZE = "1024x1024"
+DEFAULT_SIDES = {"width": 1024, "height": 1024}
 VARIABLE = "IMGKIT_COMFYUI_WORKFLOW"
 RECENT_JOBS = 64
 """Finished jobs among which the images of a cached graph are looked for."""
 
-_SEED = {"imgkit": "seed of the job"}
+_SEED = "{{imgkit: seed of the job}}"
 """Stands for the seed until the job has its id: so equal requests have equal bodies."""
 
 _FIELDS = {"prompt", "model", "size", "n", "extra_body", "extra_headers"}
-_REMEDIES = {
-    "image": "Call create_image_edit with as many images",
-    "mask": "Call create_image_edit with a mask",
-    "model": "Pass model=…",
-}
-_ACCEPT = {"accept": "application/json"}
 
 
 class ComfyUIProvider(BaseProvider):
@@ -110,22 +108,11 @@ class ComfyUIProvider(BaseProvider):
                 hint='Export a workflow with "Export (API)", or pass model=….',
                 field="model",
             )
-        workflow = self._choose_workflow(request)
         values = _collect_values(request, model)
-        images = request.image if isinstance(request, CreateImageEditRequest) else ()
-        names = {*values, *_name_images(len(images) if isinstance(images, tuple) else 1)}
-        if getattr(request, "mask", None) is not None:
-            names.add("mask")
-        has_size = bool(request.size and request.size != "auto")
-        given = names if has_size else names - {"width", "height"}
-        problems = {}
-        for name in sorted(given - workflow.names):
-            problems["size" if name in ("width", "height") else name] = (
-                f"The workflow has no {{{{{name}}}}}. Leave it out, or give a workflow with it."
-            )
-        for name in sorted(workflow.names - names - {"seed"} - workflow.defaults.keys()):
-            remedy = _REMEDIES.get(name.partition("_")[0]) or f'Pass extra_body={{"{name}": …}}'
-            problems[name] = f"The workflow needs a value for {{{{{name}}}}}. {remedy}."
+        problems = self._choose_workflow(request).find_problems(
+            {*values, *_name_inputs(request)},
+            optional=frozenset() if to_sides(request.size) else frozenset({"width", "height"}),
+        )
         if (request.n or 1) > 1 and "seed" in values:
             problems["n"] = "Images of the same seed are equal. Leave out n or the seed."
         if problems:
@@ -142,15 +129,13 @@ class ComfyUIProvider(BaseProvider):
         self, request: ImageRequest, inputs: OpenedInputs, done: JsonMapping, target: Target
     ) -> Upload | None:
         """Return the upload of the next image; the mask comes last and names the first image."""
-        names = _name_images(len(inputs.image))
-        for name, image in zip(names, inputs.image, strict=True):
-            if name not in done and isinstance(image, ImageFile):
-                return _upload(name, "image", image, image.sha256, {}, target)
-        mask, first = inputs.mask, inputs.image[0] if inputs.image else None
-        if isinstance(mask, ImageFile) and isinstance(first, ImageFile) and "mask" not in done:
-            digest = hash_graph([first.sha256, mask.sha256])
+        for name, file in zip(_name_inputs(request), (*inputs.image, inputs.mask), strict=False):
+            if name in done or not isinstance(file, ImageFile):
+                continue
+            if name != "mask":
+                return _upload(name, "image", file, file.sha256, {}, target)
             reference = {"original_ref": json.dumps(done["image"], sort_keys=True)}
-            return _upload("mask", "mask", mask, digest, reference, target)
+            return _upload(name, "mask", file, hash_graph([reference, file.sha256]), reference, target)
         return None
 
     def decode_upload(
@@ -168,19 +153,14 @@ class ComfyUIProvider(BaseProvider):
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the submit of the workflow, still without the id of its job."""
         workflow = self._choose_workflow(request)
-        width, _, height = (request.size or "auto").replace("auto", DEFAULT_SIZE).partition("x")
         places = {
             name: "/".join(part for part in (place["subfolder"], place["filename"]) if part)
             for name, place in inputs.uploads.items()
         }
-        values = {
-            **workflow.defaults,
-            **{"seed": _SEED, "width": int(width), "height": int(height)},
-            **_collect_values(request, resolve_model(request, target.model)),
-            **places,
-        }
-        headers = {**_ACCEPT, **{k: v for k, v in (request.extra_headers or {}).items() if v}}
-        return HttpRequest("POST", f"{target.base_url}/prompt", headers, _to_body(workflow.fill(values)))
+        own = _collect_values(request, resolve_model(request, target.model))
+        graph = workflow.fill({**workflow.defaults, "seed": _SEED, **own, **places})
+        headers = {**ACCEPT_JSON, **{k: v for k, v in (request.extra_headers or {}).items() if v}}
+        return build_json_request("POST", f"{target.base_url}/prompt", {"prompt": graph}, headers)
 
     def submit_handle(self, request: ImageRequest, call_id: str, target: Target) -> JsonMapping:
         """Return the id that the job will have."""
@@ -188,11 +168,10 @@ class ComfyUIProvider(BaseProvider):
 
     def add_handle(self, request: HttpRequest, handle: JsonMapping) -> HttpRequest:
         """Return the submit with the id of its job, and a seed that depends on it."""
-        prompt_id = handle["prompt_id"]
-        seed = UUID(prompt_id).int % 2**53
-        graph = json.loads(b"".join(request.body.blocks()))["prompt"]
-        body = _to_body(_put_seed(graph, seed), prompt_id=prompt_id)
-        return HttpRequest("POST", request.url, request.headers, body)
+        seed = UUID(handle["prompt_id"]).int % 2**53
+        submit = json.loads(b"".join(request.body.blocks()))
+        graph = replace_values(submit["prompt"], str, lambda text: seed if text == _SEED else text)
+        return build_json_request("POST", request.url, {"prompt": graph, **handle}, request.headers)
 
     def decode(
         self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
@@ -209,7 +188,7 @@ class ComfyUIProvider(BaseProvider):
             "history": f"/history/{job.state['prompt_id']}",
             "cached": f"/history?max_items={RECENT_JOBS}",
         }[step]
-        return HttpRequest("GET", f"{target.base_url}{path}", _ACCEPT)
+        return build_json_request("GET", f"{target.base_url}{path}")
 
     def find_lost(self, job: Job, target: Target) -> HttpRequest:
         """Return the question for the queue, then for the history: their ids are imgkit's own."""
@@ -230,11 +209,10 @@ class ComfyUIProvider(BaseProvider):
         with readable(head, body, secrets):
             reply = body.json()
             if step == "queue":
-                ahead = _count_ahead(reply, state["prompt_id"])
+                ahead = count_ahead(reply, state["prompt_id"])
                 if ahead is None:
                     return JobUpdate(state={**state, "step": "history"}, poll_after_s=0)
-                note = "running" if ahead < 0 else f"{ahead} job{'' if ahead == 1 else 's'} ahead"
-                return JobUpdate(state=state, note=note)
+                return JobUpdate(state=state, note="running" if ahead < 0 else describe_place(ahead))
             find = find_earlier if step == "cached" else find_own
             entry = find(reply, job.state)
             failure = find_failure(head, entry, secrets)
@@ -254,14 +232,12 @@ class ComfyUIProvider(BaseProvider):
         """Return the question for the queue; then the request that fits the job's place in it."""
         step, prompt_id = job.state.get("cancel"), job.state["prompt_id"]
         if step is None:
-            return HttpRequest("GET", f"{target.base_url}/queue", _ACCEPT)
-        path, value = (
-            ("/interrupt", {"prompt_id": prompt_id})
-            if step == "interrupt"
-            else ("/queue", {"delete": [prompt_id]})
-        )
-        content = BytesBody(json.dumps(value).encode(), "application/json")
-        return HttpRequest("POST", f"{target.base_url}{path}", _ACCEPT, content)
+            return build_json_request("GET", f"{target.base_url}/queue")
+        path, value = {
+            "interrupt": ("/interrupt", {"prompt_id": prompt_id}),
+            "delete": ("/queue", {"delete": [prompt_id]}),
+        }[step]
+        return build_json_request("POST", f"{target.base_url}{path}", value)
 
     def decode_cancel(
         self, job: Job, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
@@ -272,7 +248,7 @@ class ComfyUIProvider(BaseProvider):
         if "cancel" in job.state:
             return True
         with readable(head, body, secrets):
-            ahead = _count_ahead(body.json(), job.state["prompt_id"])
+            ahead = count_ahead(body.json(), job.state["prompt_id"])
         if ahead is None:
             return False
         return JobUpdate(state={**job.state, "cancel": "interrupt" if ahead < 0 else "delete"})
@@ -284,49 +260,25 @@ class ComfyUIProvider(BaseProvider):
 
 def _collect_values(request: ImageRequest, model: str | None) -> JsonObject:
     """Return the values of a request for placeholders, but those of its images."""
-    width, _, height = (request.size or "auto").replace("auto", DEFAULT_SIZE).partition("x")
-    values: JsonObject = {"width": int(width), "height": int(height), **(request.extra_body or {})}
-    if model is not None:
-        values["model"] = model
-    prompt = getattr(request, "prompt", None)
-    return values if prompt is None else {**values, "prompt": prompt}
+    values: JsonObject = {**(to_sides(request.size) or DEFAULT_SIDES), **(request.extra_body or {})}
+    more = {"model": model, "prompt": getattr(request, "prompt", None)}
+    return {**values, **{name: value for name, value in more.items() if value is not None}}
 
 
-def _name_images(count: int) -> list[str]:
-    return ["image" if number == 1 else f"image_{number}" for number in range(1, count + 1)]
+def _name_inputs(request: ImageRequest) -> list[str]:
+    """Return the placeholders of the images of a request, and that of its mask."""
+    count = len(list_images(request))
+    names = ["image", *(f"image_{number}" for number in range(2, count + 1))][:count]
+    return names if getattr(request, "mask", None) is None else [*names, "mask"]
 
 
 def _upload(
     name: str, kind: str, file: ImageFile, digest: str, fields: Mapping[str, str], target: Target
 ) -> Upload:
     """Return an upload under a name that depends on its content."""
-    extension = "png" if kind == "mask" else file.kind.format
-    body: Body = MultipartBody(
-        (
-            File("image", f"imgkit-{digest[:32]}.{extension}", f"image/{file.kind.format}", file),
-            *(Field(key, value) for key, value in {**fields, "type": "input", "overwrite": "true"}.items()),
-        )
-    )
-    request = HttpRequest("POST", f"{target.base_url}/upload/{kind}", _ACCEPT, body)
+    form = {**fields, "type": "input", "overwrite": "true"}
+    file_name = f"imgkit-{digest[:32]}.{file.kind.format}"
+    content = File("image", file_name, file.kind.media_type, file)
+    body = MultipartBody((content, *(Field(key, value) for key, value in form.items())))
+    request = HttpRequest("POST", f"{target.base_url}/upload/{kind}", ACCEPT_JSON, body)
     return Upload(name, request, f"{kind} {digest}")
-
-
-def _put_seed(value: Json, seed: int) -> Json:
-    """Return a JSON value with a seed in the places that wait for it."""
-    if isinstance(value, dict):
-        return seed if value == _SEED else {name: _put_seed(each, seed) for name, each in value.items()}
-    return [_put_seed(each, seed) for each in value] if isinstance(value, list) else value
-
-
-def _count_ahead(queue: Json, prompt_id: str) -> int | None:
-    """Return the number of jobs ahead of a job, -1 if it runs, None if the queue has it not."""
-    running = [entry[1] for entry in queue["queue_running"]]
-    if prompt_id in running:
-        return -1
-    waiting = [entry[1] for entry in sorted(queue["queue_pending"], key=lambda entry: entry[0])]
-    return len(running) + waiting.index(prompt_id) if prompt_id in waiting else None
-
-
-def _to_body(graph: Json, **more: str) -> BytesBody:
-    content = json.dumps({"prompt": graph, **more}, sort_keys=True, allow_nan=False)
-    return BytesBody(content.encode(), "application/json")

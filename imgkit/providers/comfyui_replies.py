@@ -36,6 +36,15 @@ def list_files(entry: Json) -> list[dict[str, str]]:
     return [file for file in files if file["type"] == "output"] or files
 
 
+def count_ahead(queue: Json, prompt_id: str) -> int | None:
+    """Return the number of jobs ahead of a job, -1 if it runs, None if the queue has it not."""
+    running = [entry[1] for entry in queue["queue_running"]]
+    if prompt_id in running:
+        return -1
+    waiting = [entry[1] for entry in sorted(queue["queue_pending"], key=lambda entry: entry[0])]
+    return len(running) + waiting.index(prompt_id) if prompt_id in waiting else None
+
+
 def find_failure(head: Head, entry: Json, secrets: tuple[Secret, ...]) -> ImgkitError | None:
     """Return the error of a history entry, None for the entry of a success.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Set
 from functools import cache
 from importlib import resources
 from os import PathLike
@@ -20,6 +21,12 @@ MAX_BYTES = 4 * 1024 * 1024
 """Largest workflow file. Graphs have a few kilobytes; a larger file is another one."""
 
 EXAMPLES = "{{prompt}}, {{width}}, {{height}}, {{seed}}, {{image}} or {{mask}}"
+
+_REMEDIES = {
+    "image": "Call create_image_edit with as many images",
+    "mask": "Call create_image_edit with a mask",
+    "model": "Pass model=…",
+}
 
 _HOLE = re.compile(r"\{\{(\w+)\}\}")
 
@@ -49,6 +56,22 @@ class Workflow(NamedTuple):
             return _HOLE.sub(lambda match: str(values[match[1]]), text)
 
         return replace_values(parse_json(self.text), str, fill_text)
+
+    def find_problems(self, given: Set[str], optional: Set[str]) -> dict[str, str]:
+        """Return the problems of values that the workflow has no place for, and of values that it lacks.
+
+        Args:
+            given: the names of the values of a request.
+            optional: names among them that the workflow may lack.
+        """
+        problems = {}
+        for name in sorted(given - optional - self.names):
+            field = "size" if name in ("width", "height") else name
+            problems[field] = f"The workflow has no {{{{{name}}}}}. Leave it out, or give a workflow with it."
+        for name in sorted(self.names - given - {"seed"} - self.defaults.keys()):
+            remedy = _REMEDIES.get(name.partition("_")[0]) or f'Pass extra_body={{"{name}": …}}'
+            problems[name] = f"The workflow needs a value for {{{{{name}}}}}. {remedy}."
+        return problems
 
 
 def load_workflow(path: str | PathLike[str], source: str) -> Workflow:

@@ -6,43 +6,36 @@ read 2026-11-28.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-import pybase64
-
+from imgkit.catalogue.catalogue import load_provider_data
 from imgkit.errors import ImgkitError, InvalidRequestError, JobFailedError
-from imgkit.images.inputs import ImageFile, OpenedInputs
-from imgkit.images.references import ImageReference
+from imgkit.images.inputs import OpenedInputs
 from imgkit.jobs.job import Job
-from imgkit.models import CreateImageEditRequest, ImageRequest, resolve_model
-from imgkit.providers.base import Credential, DecodedImage, DecodedImages, MaskPolarity, ReplyBody, Target
+from imgkit.models import ImageRequest, resolve_model
+from imgkit.providers.base import Credential, DecodedImages, MaskPolarity, ReplyBody, Target
 from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.error_bodies import read_error_body
 from imgkit.providers.error_replies import error_from_reply, refused
 from imgkit.providers.fal_fake import FakeFal
+from imgkit.providers.job_replies import describe_place, explain_poll
 from imgkit.providers.job_values import JobUpdate
-from imgkit.providers.reply_images import decode_content, readable, unreadable_reply_error
+from imgkit.providers.json_requests import (
+    build_json_request,
+    encode_json_request,
+    refuse_uploaded_files,
+    to_data_url,
+    to_sides,
+)
+from imgkit.providers.reply_images import decode_entries, readable
 from imgkit.redact import Secret
 from imgkit.wire.json_values import restore_base64
-from imgkit.wire.messages import BytesBody, Head, HttpRequest
+from imgkit.wire.messages import Head, HttpRequest
 
-DEFAULT_MODEL, EDIT_MODEL, MASK_MODEL = (
-    "fal-ai/flux/schnell",
-    "fal-ai/flux-pro/kontext",
-    "fal-ai/flux-pro/v1/fill",
-)
-
-LIST_MODELS = (
-    "fal-ai/nano-banana*/edit",
-    "fal-ai/flux-2*/edit",
-    "fal-ai/flux-pro/kontext*/multi",
-    "fal-ai/bytedance/seedream/*/edit",
-)
-"""Models that take a single image in ``image_urls`` too. All others take it in ``image_url``."""
+FACTS = "imgkit.providers:fal.toml"
 
 _FIELDS = {"prompt", "model", "size", "output_format", "n", "extra_body", "extra_headers"}
 _MODEL = re.compile(r"(?!\.+(/|$))[\w.-]+(/(?!\.+(/|$))[\w.-]+)*", re.ASCII)
@@ -67,7 +60,7 @@ class FalProvider(BaseProvider):
     env: ClassVar[Mapping[str, str]] = {"api_key": "FAL_KEY", "base_url": "FAL_BASE_URL"}
     base64_keys: ClassVar[frozenset[str]] = frozenset({"url"})
     accepts = {"create_image": _FIELDS, "create_image_edit": {*_FIELDS, "image", "mask"}}
-    model_facts: ClassVar[str] = "imgkit.providers:fal.toml"
+    model_facts: ClassVar[str] = FACTS
     takes_references: ClassVar[bool] = True
     mask_polarity: ClassVar[MaskPolarity] = "white"
     credentials = (Credential(variable="FAL_KEY", scheme="Key"),)
@@ -81,36 +74,24 @@ class FalProvider(BaseProvider):
         model = resolve_model(request, target.model)
         if model is not None and not _MODEL.fullmatch(model):
             raise InvalidRequestError({"model": "A model of fal is a path, such as fal-ai/flux/schnell."})
-        if isinstance(request, CreateImageEditRequest):
-            images = request.image if isinstance(request.image, tuple) else (request.image,)
-            for field, each in (*(("image", image) for image in images), ("mask", request.mask)):
-                if isinstance(each, ImageReference) and each.url is None:
-                    raise InvalidRequestError({field: "fal fetches a url; it has no uploaded files."})
+        refuse_uploaded_files(request)
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the submit of a job."""
-        default = MASK_MODEL if inputs.mask is not None else EDIT_MODEL if inputs.image else DEFAULT_MODEL
-        model = resolve_model(request, target.model) or default
-        body: dict[str, object] = {"prompt": getattr(request, "prompt", None), "num_images": request.n}
-        if request.size and request.size != "auto":
-            width, _, height = request.size.partition("x")
-            body["image_size"] = {"width": int(width), "height": int(height)}
-        body["output_format"] = getattr(request, "output_format", None)
-        images = [_encode_image(image) for image in inputs.image]
-        if len(images) > 1 or (images and any(fnmatchcase(model, pattern) for pattern in LIST_MODELS)):
-            body["image_urls"] = images
-        elif images:
-            body["image_url"] = images[0]
-        if inputs.mask is not None:
-            body["mask_url"] = _encode_image(inputs.mask)
-        body |= {name: value for name, value in (request.extra_body or {}).items() if name != "model"}
-        content = json.dumps({k: v for k, v in body.items() if v is not None}, sort_keys=True).encode()
-        headers = {
-            "accept": "application/json",
-            **{name: value for name, value in (request.extra_headers or {}).items() if value},
+        facts = load_provider_data(FACTS)["inputs"]
+        kind = "mask" if inputs.mask is not None else "edit" if inputs.image else "create"
+        model = resolve_model(request, target.model) or facts["default_models"][kind]
+        images = [to_data_url(image) for image in inputs.image]
+        is_list = len(images) > 1 or any(fnmatchcase(model, each) for each in facts["image_list_models"])
+        members = {
+            "prompt": getattr(request, "prompt", None),
+            "num_images": request.n,
+            "image_size": to_sides(request.size) or None,
+            "output_format": getattr(request, "output_format", None),
+            "image_urls" if is_list else "image_url": (images if is_list else images[0]) if images else None,
+            "mask_url": None if inputs.mask is None else to_data_url(inputs.mask),
         }
-        url = f"{target.base_url}/{model}"
-        return HttpRequest("POST", url, headers, BytesBody(content, "application/json"))
+        return encode_json_request(f"{target.base_url}/{model}", members, request)
 
     def decode(
         self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
@@ -127,7 +108,7 @@ class FalProvider(BaseProvider):
     def poll(self, job: Job, target: Target) -> HttpRequest:
         """Return the GET of the state, or of the result once the job has ended."""
         name = "response_url" if _asks_for_result(job) else "status_url"
-        return HttpRequest("GET", job.state[name], {"accept": "application/json"})
+        return build_json_request("GET", job.state[name])
 
     def decode_poll(
         self, job: Job, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
@@ -136,7 +117,7 @@ class FalProvider(BaseProvider):
         if _asks_for_result(job):
             return self._decode_result(job, head, body, target, secrets)
         if not 200 <= head.status < 300:
-            raise self._explain_status(head, body, secrets)
+            raise explain_poll(head, body, self.error(head, body.raw(), secrets), secrets)
         with readable(head, body, secrets):
             reply = body.json()
             word = str(reply["status"])
@@ -165,15 +146,7 @@ class FalProvider(BaseProvider):
                 raise refused(head, failure or "", code=code, secrets=secrets)
             reason = failure or f"HTTP {head.status}"
             raise JobFailedError(f"The job has failed: {reason}.", status=head.status, code=code)
-        raise self._explain_status(head, body, secrets)
-
-    def _explain_status(self, head: Head, body: ReplyBody, secrets: tuple[Secret, ...]) -> ImgkitError:
-        """Return the error of a poll outside 2xx: few statuses tell that the job is lost."""
-        if head.status in (404, 410):
-            return JobFailedError("fal does not know the job any more.", status=head.status)
-        error = self.error(head, body.raw(), secrets)
-        is_refused_key = head.status in (401, 403)
-        return error if is_refused_key else unreadable_reply_error(head, body, error.problem, secrets)
+        raise explain_poll(head, body, self.error(head, body.raw(), secrets), secrets)
 
     def failure_is_final(self, job: Job, head: Head) -> bool:
         """Return True where fal says itself that the model has failed: its result is the failure."""
@@ -182,7 +155,7 @@ class FalProvider(BaseProvider):
     def cancel_job(self, job: Job, target: Target) -> HttpRequest | None:
         """Return the PUT that cancels a job; certain only while the job waits in the queue."""
         url = job.state.get("cancel_url")
-        return HttpRequest("PUT", url, {"accept": "application/json"}) if url else None
+        return build_json_request("PUT", url) if url else None
 
     def decode_cancel(
         self, job: Job, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
@@ -216,14 +189,7 @@ def _describe_place(reply: Mapping[str, object]) -> str:
     place = reply.get("queue_position")
     if reply.get("status") != "IN_QUEUE" or type(place) is not int:
         return str(reply.get("status", ""))[:60]
-    return f"{place} job{'' if place == 1 else 's'} ahead"
-
-
-def _encode_image(image: ImageFile | ImageReference) -> str:
-    """Return the URL that the API fetches, or the image as a ``data:`` URL."""
-    if isinstance(image, ImageReference):
-        return image.url or ""
-    return f"data:{image.kind.media_type};base64,{pybase64.b64encode(image.read()).decode('ascii')}"
+    return describe_place(place)
 
 
 def _decode_images(head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...]) -> DecodedImages:
@@ -236,29 +202,16 @@ def _decode_images(head: Head, body: ReplyBody, target: Target, secrets: tuple[S
         reply = dict(body.json())
         entries = reply.pop("images", None) or [reply.pop("image")]
         flags, prompt = reply.pop("has_nsfw_concepts", None), reply.pop("prompt", None)
+        flags = flags[: len(entries)] if isinstance(flags, list) else []
+        flagged = [number for number, flag in enumerate(flags) if flag is True]
+        notes = [f"images.{number} was refused by the safety checker" for number in flagged]
+        given = {number: entry for number, entry in enumerate(entries) if number not in flagged}
         prompt = prompt if isinstance(prompt, str) else None
-        images: list[DecodedImage] = []
-        broken: list[str] = []
-        flagged: list[str] = []
-        for number, entry in enumerate(entries):
-            if isinstance(flags, list) and flags[number : number + 1] == [True]:
-                flagged.append(f"images.{number} was refused by the safety checker")
-                continue
-            link = entry.pop("url", None) if isinstance(entry, dict) else None
-            is_text = isinstance(link, str)
-            content, problems = decode_content(None if is_text else link, link if is_text else None, target)
-            if content:
-                images.append(DecodedImage(**content, revised_prompt=prompt, extra=restore_base64(entry)))
-            elif not problems:
-                problems = ["has no image"]
-            broken += [f"images.{number} {problem}" for problem in problems]
+        images, broken = decode_entries(given, target, revised_prompt=prompt)
         if not images and not flagged:
             raise ValueError("; ".join(broken) or "no image")
     if not images:
-        raise refused(head, "; ".join(flagged), stage="output", secrets=secrets, maybe_billed=True)
+        raise refused(head, "; ".join(notes), stage="output", secrets=secrets, maybe_billed=True)
     return DecodedImages(
-        pictures=tuple(images),
-        warnings=(*flagged, *broken),
-        damaged=bool(broken),
-        extra=restore_base64(reply),
+        pictures=tuple(images), warnings=(*notes, *broken), damaged=bool(broken), extra=restore_base64(reply)
     )
