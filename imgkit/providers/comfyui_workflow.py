@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import defaultdict
 from collections.abc import Set
 from functools import cache
 from importlib import resources
@@ -28,6 +29,7 @@ _REMEDIES = {
     "model": "Pass model=…",
 }
 
+_IMAGE = re.compile(r"image(_\d+)?")
 _HOLE = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -58,20 +60,34 @@ class Workflow(NamedTuple):
         return replace_values(parse_json(self.text), str, fill_text)
 
     def find_problems(self, given: Set[str], optional: Set[str]) -> dict[str, str]:
-        """Return the problems of values that the workflow has no place for, and of values that it lacks.
+        """Return problems by field: values that the workflow has no place for, and values that it lacks.
 
         Args:
             given: the names of the values of a request.
             optional: names among them that the workflow may lack.
         """
-        problems = {}
+        problems: dict[str, list[str]] = defaultdict(list)
         for name in sorted(given - optional - self.names):
-            field = "size" if name in ("width", "height") else name
-            problems[field] = f"The workflow has no {{{{{name}}}}}. Leave it out, or give a workflow with it."
+            problem = f"The workflow has no {{{{{name}}}}}. Leave it out, or give a workflow with it."
+            problems[find_field(name)].append(problem)
         for name in sorted(self.names - given - {"seed"} - self.defaults.keys()):
-            remedy = _REMEDIES.get(name.partition("_")[0]) or f'Pass extra_body={{"{name}": …}}'
-            problems[name] = f"The workflow needs a value for {{{{{name}}}}}. {remedy}."
-        return problems
+            field = find_field(name)
+            remedy = _REMEDIES.get(field) or f'Pass extra_body={{"{name}": …}}'
+            problems[field].append(f"The workflow needs a value for {{{{{name}}}}}. {remedy}.")
+        return {field: " ".join(texts) for field, texts in problems.items()}
+
+
+def find_field(name: str) -> str:
+    """Return the field of a request that gives the value of a placeholder.
+
+    Example:
+        >>> find_field("image_2"), find_field("steps")
+        ('image', 'extra_body')
+    """
+    if name in ("width", "height"):
+        return "size"
+    field = "image" if _IMAGE.fullmatch(name) else name
+    return field if field in ("image", "mask", "model", "prompt") else "extra_body"
 
 
 def load_workflow(path: str | PathLike[str], source: str) -> Workflow:

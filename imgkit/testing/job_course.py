@@ -15,8 +15,12 @@ from imgkit.providers.job_base import JobProvider
 from imgkit.providers.job_values import JobUpdate
 from imgkit.testing import canary
 from imgkit.testing.provider_replies import SECRETS
+from imgkit.testing.upload_course import split_request
 from imgkit.wire.json_body import JsonReply
 from imgkit.wire.messages import Head, HttpRequest
+
+CALL_ID = "a" * 32
+"""imgkit's id of the submit of the contract."""
 
 STATE_HINT = "Keep ids and addresses in it, as texts, numbers, lists and mappings with texts as keys."
 
@@ -43,6 +47,7 @@ class JobCourse:
 
     def __init__(self, fake: FakeApi, request: ImageRequest, target: Target) -> None:
         self.fake = fake
+        self.request = request
         self.target = target
         self.submit: HttpRequest | None = None
         self.polls: list[HttpRequest] = []
@@ -55,11 +60,15 @@ class JobCourse:
         )
 
     def start(self, provider: JobDialect, encoded: HttpRequest) -> JobUpdate:
-        """Submit an encoded request; fail unless the provider reads a job from the reply.
+        """Submit an encoded request, with its handle; fail unless the provider reads a job from the reply.
 
         Raises:
             ImgkitError: the API refuses the request.
         """
+        handle = provider.submit_handle(self.request, CALL_ID, self.target)
+        if handle is not None:
+            self.keep(JobUpdate(state=handle))
+            encoded = provider.add_handle(encoded, handle)
         self.submit = encoded
         reply = self.ask(encoded)
         arguments = (_read_head(reply), read_reply(provider, reply), self.target, SECRETS)
@@ -113,9 +122,7 @@ class JobCourse:
 
     def ask(self, request: HttpRequest) -> FakeReply:
         """Return the fake's reply to a request."""
-        body = b"".join(request.body.blocks())
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        return self.fake.answer_parts(request.method, request.url, headers, body)
+        return self.fake.answer_parts(*split_request(request))
 
     def keep(self, update: JobUpdate) -> None:
         """Keep the state of a job as its record does; fail unless it survives JSON and holds no key."""
@@ -174,11 +181,6 @@ def host_fits(host: str, pattern: str) -> bool:
     """
     expression = r"[^.]+".join(re.escape(part) for part in pattern.split("*"))
     return re.fullmatch(expression, host) is not None
-
-
-def split_request(request: HttpRequest) -> tuple[str, str, dict[str, str], bytes]:
-    """Return the parts of a request that a fake reads."""
-    return request.method, request.url, dict(request.headers), b"".join(request.body.blocks())
 
 
 def show_outcome(outcome: object) -> str:

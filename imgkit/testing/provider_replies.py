@@ -66,7 +66,7 @@ class ProviderReplyTests(ProviderSamples):
 
     def test_decodes_image_urls(self) -> None:
         """Decodes the URLs of images, in their order, if `url_reply` returns a reply."""
-        urls = [f"https://files.example/{number}.png?sig=a%2Fb" for number in range(self.images_per_reply)]
+        urls = [self.sample_url(f"{number}.png") for number in range(self.images_per_reply)]
         body = self.url_reply(urls)
         if body is not None:
             decoded = list_contents(self.decode(body))

@@ -19,15 +19,21 @@ from imgkit.models import (
     ImageRequest,
     Usage,
 )
-from imgkit.providers.base import DecodedImages, Provider, Target
+from imgkit.providers.base import DecodedImages, Provider, ReplyBody, Target
+from imgkit.providers.fakes import FakeApi
+from imgkit.providers.job_base import UploadingProvider
 from imgkit.redact import Secret
 from imgkit.testing import canary
 from imgkit.testing.samples import png
+from imgkit.testing.upload_course import play_uploads
 from imgkit.wire.json_body import JsonReply
 from imgkit.wire.messages import Head, HttpRequest
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+POLLS_AT_WORK = 3
+"""Polls that find the job of the contract at work."""
 
 ValueT = TypeVar("ValueT", bound="DataclassInstance")
 
@@ -117,6 +123,22 @@ class ProviderSamples:
         """
         return FIELD_VALUES[field]
 
+    def fake(self, scenario: str = "success", polls: int = POLLS_AT_WORK) -> FakeApi:
+        """Return the API's side in small, for jobs and uploads.
+
+        Args:
+            scenario: one of `imgkit.providers.fakes.SCENARIOS`.
+            polls: number of polls that find a job at work.
+        """
+        make = getattr(self.provider(), "fake", None)
+        assert make is not None, "The provider has no fake. Set its attribute, or override fake()."
+        fake: FakeApi = make(scenario, polls=polls)
+        return fake
+
+    def sample_url(self, name: str) -> str:
+        """Return the address of a file of the API. Override it for replies that name files in their place."""
+        return f"https://files.example/{name}?sig=a%2Fb"
+
     def target(self, provider: Provider) -> Target:
         """Return the target of the requests."""
         accepts = getattr(provider, "accepts", None)
@@ -194,6 +216,8 @@ class ProviderSamples:
         """Check and encode a request whose images are open."""
         target = target or self.target(provider)
         provider.check(request, target)
+        if isinstance(provider, UploadingProvider):
+            inputs = play_uploads(provider, request, inputs, target, self.fake())
         return provider.encode(request, inputs, target)
 
     def read_body(self, body: bytes, provider: Provider) -> JsonReply:
@@ -215,6 +239,12 @@ class ProviderSamples:
         provider = provider or self.provider()
         head = Head(status, {**self.reply_headers, "x-request-id": "req_1"})
         reply = self.read_body(body, provider)
+        return self.decode_body(provider, head, reply, secrets)
+
+    def decode_body(
+        self, provider: Provider, head: Head, reply: ReplyBody, secrets: tuple[Secret, ...]
+    ) -> DecodedImages:
+        """Decode the body of a success reply."""
         decoded = provider.decode(head, reply, self.target(provider), secrets)
         assert isinstance(decoded, DecodedImages), "The sample reply names a job in place of images."
         return decoded
@@ -237,7 +267,7 @@ class ProviderSamples:
         body = self.reply(images)
         if body is not None:
             return body, list(images)
-        urls = [f"https://files.example/{seed + number}.png?sig=a%2Fb" for number in range(count)]
+        urls = [self.sample_url(f"{seed + number}.png") for number in range(count)]
         body = self.url_reply(urls)
         assert body is not None, "Override reply() for replies with images, or url_reply() for URLs."
         return body, list(urls)

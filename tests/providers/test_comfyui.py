@@ -348,9 +348,9 @@ def test_workflows_that_cannot_be_used(content: bytes | None, words: str, tmp_pa
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"size": "64x64", "extra_body": {"steps": 3}}, "size: The workflow has no {{width}}"),
-        ({}, "steps: The workflow needs a value"),
-        ({"extra_body": {"steps": 3, "cfg": 1}}, "cfg: The workflow has no {{cfg}}"),
+        ({"size": "64x64", "extra_body": {"steps": 3}}, "size: The workflow has no {{height}}"),
+        ({}, "extra_body: The workflow needs a value for {{steps}}"),
+        ({"extra_body": {"steps": 3, "cfg": 1}}, "extra_body: The workflow has no {{cfg}}"),
         ({"extra_body": {"steps": 3, "seed": 1}, "n": 2}, "n: Images of the same seed"),
         ({"extra_body": {"steps": 3}, "model": "a"}, "model: The workflow has no {{model}}"),
         ({"quality": "high"}, "takes no quality"),

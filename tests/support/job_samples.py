@@ -6,12 +6,18 @@ import base64
 import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
+from urllib.parse import parse_qsl, urlsplit
+from uuid import NAMESPACE_URL, uuid5
 
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, ImageRequest
-from imgkit.providers import Provider, Target
+from imgkit.providers import ComfyUIProvider, Provider, Target
 from imgkit.providers.bfl import BflProvider
 from imgkit.providers.fal import FalProvider
 from imgkit.testing import png
+from imgkit.testing.job_course import CALL_ID
+
+COMFYUI_JOB = str(uuid5(NAMESPACE_URL, f"imgkit:{CALL_ID}"))
+"""The id of the contract's job at ComfyUI."""
 
 
 class BflSamples:
@@ -70,3 +76,23 @@ class FalSamples:
 def _result(links: list[str]) -> bytes:
     value: dict[str, Any] = {"images": [{"url": link} for link in links], "seed": 7}
     return json.dumps(value).encode()
+
+
+class ComfyUISamples:
+    """The methods that the contract of the provider "comfyui" overrides."""
+
+    state_member: ClassVar[str] = ""
+    endpoints: ClassVar[Mapping[str, str]] = {"create_image": "/prompt", "create_image_edit": "/prompt"}
+
+    def provider(self) -> Provider:
+        return ComfyUIProvider()
+
+    def reply(self, pictures: list[bytes]) -> bytes | None:
+        return None
+
+    def sample_url(self, name: str) -> str:
+        return f"{ComfyUIProvider.base_url}/view?filename={name}&subfolder=&type=output"
+
+    def url_reply(self, urls: list[str]) -> bytes:
+        queries = [dict(parse_qsl(urlsplit(url).query, keep_blank_values=True)) for url in urls]
+        return json.dumps({COMFYUI_JOB: {"outputs": {"9": {"images": queries}}}}).encode()

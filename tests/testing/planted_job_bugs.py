@@ -1,4 +1,4 @@
-"""Planted bugs of providers of jobs: each is fal's or bfl's provider with a single mistake about jobs.
+"""Planted bugs of providers of jobs: fal's, bfl's or ComfyUI's provider with a single mistake about jobs.
 
 The docstring of each class says why the mistake matters. `JobProviderContract` must find all of them.
 """
@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 from imgkit import ImgkitError, JobFailedError, ModerationBlockedError, UnreadableReplyError
 from imgkit.providers import (
     BytesBody,
+    ComfyUIProvider,
     DecodedImage,
     DecodedImages,
     FakeReply,
@@ -443,3 +444,81 @@ class SleepsBeforePolls(FalProvider):
     def poll(self, job: Any, target: Any) -> HttpRequest:
         time.sleep(0.001)
         return super().poll(job, target)
+
+
+# --- Uploads, handles and downloads, which ComfyUI has -----------------------------------------
+
+
+@plant("test_encodes_requests", "asks for 'image' again")
+class UploadsAgain(ComfyUIProvider):
+    """The first image is uploaded until the call fails."""
+
+    def next_upload(self, request: Any, inputs: Any, done: Any, target: Any) -> Any:
+        return super().next_upload(request, inputs, {}, target)
+
+
+@plant("test_encodes_requests", "An upload goes to https://files.acme.example/upload/image")
+class UploadsElsewhere(ComfyUIProvider):
+    """The key and the user's image go to another host."""
+
+    def next_upload(self, request: Any, inputs: Any, done: Any, target: Any) -> Any:
+        elsewhere = replace(target, base_url="https://files.acme.example")
+        return super().next_upload(request, inputs, done, elsewhere)
+
+
+@plant("test_encodes_requests", "The handle of an upload does not survive JSON")
+class KeepsTuples(ComfyUIProvider):
+    """A handle changes its type on the way through the record of a job."""
+
+    def decode_upload(self, *arguments: Any) -> Any:
+        return {**super().decode_upload(*arguments), "pair": (1, 2)}
+
+
+@plant("test_finds_lost_jobs", "add_handle.. returns a request without the handle")
+class SubmitsWithoutHandles(ComfyUIProvider):
+    """The API gives the job another id, and a lost submit is never found."""
+
+    def add_handle(self, request: HttpRequest, handle: Any) -> HttpRequest:
+        return request
+
+
+@plant("test_finds_lost_jobs", "The API has no such job, and the search for it gives JobUpdate")
+class FindsMissingJobs(ComfyUIProvider):
+    """A submit that never arrived is waited for until the deadline."""
+
+    def decode_poll(self, *arguments: Any) -> Any:
+        try:
+            return super().decode_poll(*arguments)
+        except JobFailedError:
+            return JobUpdate(state=arguments[0].state)
+
+
+@plant("test_finds_lost_jobs", "its reply was lost, and the search for it gives JobFailedError")
+class SearchesTheHistoryAlone(ComfyUIProvider):
+    """A job that waits in the queue counts as lost, and is bought again."""
+
+    def find_lost(self, job: Any, target: Any) -> HttpRequest:
+        return HttpRequest("GET", f"{target.base_url}/history/{job.state['prompt_id']}")
+
+    def decode_poll(self, job: Any, *arguments: Any) -> Any:
+        return super().decode_poll(job.advance(state={**job.state, "step": "history"}), *arguments)
+
+
+@plant("test_follows_jobs", "The API serves no image at .*HTTP 404")
+class NamesWrongFiles(ComfyUIProvider):
+    """The images are made, and nobody can fetch them."""
+
+    def decode_poll(self, *arguments: Any) -> Any:
+        result = super().decode_poll(*arguments)
+        if isinstance(result, JobUpdate):
+            return result
+        images = (replace(each, url=str(each.url).replace("/view", "/file")) for each in result.pictures)
+        return replace(result, pictures=tuple(images))
+
+
+@plant("test_cancels_jobs", "decode_cancel.. returns False for HTTP 200.*was at work")
+class StopsAtTheQueue(ComfyUIProvider):
+    """A cancellation asks for the place in the queue, and does no more."""
+
+    def decode_cancel(self, *arguments: Any) -> Any:
+        return super().decode_cancel(*arguments) is True

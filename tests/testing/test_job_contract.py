@@ -1,4 +1,4 @@
-"""The contract of providers of jobs: bfl and fal pass it, and it finds every planted bug."""
+"""The contract of providers of jobs: bfl, fal and comfyui pass it, and it finds every planted bug."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from imgkit.providers import Provider
+from imgkit.providers import ComfyUIProvider, Provider
 from imgkit.providers.bfl import BflProvider
+from imgkit.providers.fal import FalProvider
 from imgkit.testing import JobProviderContract, ProviderContract
-from tests.support.job_samples import BflSamples, FalSamples
+from tests.support.job_samples import BflSamples, ComfyUISamples, FalSamples
 from tests.testing.planted_job_bugs import PLANTED_JOB_BUGS, PlantedJobBug
 
 
@@ -19,6 +20,10 @@ class TestBfl(BflSamples, JobProviderContract):
 
 class TestFal(FalSamples, JobProviderContract):
     """The provider of fal.ai passes the contract."""
+
+
+class TestComfyUI(ComfyUISamples, JobProviderContract):
+    """The provider of ComfyUI passes the contract."""
 
 
 class Planted:
@@ -40,6 +45,10 @@ class FalContract(Planted, FalSamples, JobProviderContract):
     """The contract of a class that derives from the provider of fal.ai."""
 
 
+class ComfyUIContract(Planted, ComfyUISamples, JobProviderContract):
+    """The contract of a class that derives from the provider of ComfyUI."""
+
+
 class BflContract(Planted, BflSamples, JobProviderContract):
     """The contract of a class that derives from the provider of Black Forest Labs."""
 
@@ -47,7 +56,8 @@ class BflContract(Planted, BflSamples, JobProviderContract):
 @pytest.mark.parametrize("bug", PLANTED_JOB_BUGS, ids=lambda bug: bug.provider.__name__)
 def test_finds_a_planted_bug_of_jobs(bug: PlantedJobBug) -> None:
     """Fails the provider in the test of its bug, with a message that names the bug."""
-    contract = BflContract if issubclass(bug.provider, BflProvider) else FalContract
+    contracts = {BflProvider: BflContract, ComfyUIProvider: ComfyUIContract, FalProvider: FalContract}
+    contract = next(contracts[kind] for kind in bug.provider.mro() if kind in contracts)
     with pytest.raises(AssertionError, match=f"(?s){bug.message}"):
         getattr(contract(bug.provider), bug.test)()
 
