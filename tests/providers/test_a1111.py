@@ -26,6 +26,7 @@ from imgkit.providers.fakes import LOST, SCENARIOS, FakeReply, FakeRequest, json
 from imgkit.testing.wire_server import WireServer, serve_fake
 from tests.conftest import ServiceRunner
 from tests.support.event_streams import watch
+from tests.support.provider_apis import RequestLog, paint_input
 
 CREATE, EDIT = "POST /sdapi/v1/txt2img", "POST /sdapi/v1/img2img"
 LOGIN = "ann:secret-pass-1234"
@@ -33,17 +34,8 @@ ENCODED = base64.b64encode(LOGIN.encode()).decode()
 TIMEOUT_S = 10.0
 
 
-class WatchedFake(FakeA1111):
+class WatchedFake(RequestLog, FakeA1111):
     """The fake, with the requests that it has received."""
-
-    def __init__(self, scenario: str = "success", **options: Any) -> None:
-        super().__init__(scenario, **options)
-        self.requests: list[FakeRequest] = []
-
-    def handle(self, request: FakeRequest) -> FakeReply:
-        """Keep a request, and answer it."""
-        self.requests.append(request)
-        return super().handle(request)
 
 
 class SlowFake(WatchedFake):
@@ -92,16 +84,6 @@ def open_with(server: WireServer, **settings: Any) -> dict[str, Any]:
 def create(**fields: Any) -> Callable[[Any], Any]:
     """Return a call."""
     return lambda service: service.create_image("a red fox", **{"size": "64x64", **fields})
-
-
-def paint(size: tuple[int, int] = (64, 48), *, hole: bool = False) -> bytes:
-    """Return a PNG; with a hole, a mask whose upper half may change."""
-    image = PIL.Image.new("RGBA", size, (9, 9, 9, 255))
-    if hole:
-        image.paste((0, 0, 0, 0), (0, 0, size[0], size[1] // 2))
-    data = io.BytesIO()
-    image.save(data, "PNG")
-    return data.getvalue()
 
 
 OUTCOMES: dict[str, type[BaseException] | None] = {
@@ -266,7 +248,7 @@ def test_the_bodies() -> None:
     options = {"steps": 20, "seed": 7, "override_settings": {"CLIP_stop_at_last_layers": 2}}
     with serve_fake(fake) as server, imgkit.ImageService("requests", **open_with(server)) as service:
         service.create_image("a mug", size="512x768", n=2, model="sd.safetensors", extra_body=options)
-        service.create_image_variation(paint((61, 43)), extra_body={"subseed_strength": 0.3})
+        service.create_image_variation(paint_input((61, 43)), extra_body={"subseed_strength": 0.3})
     create_body, variation = (each.json() for each in fake.requests)
     assert create_body == {
         "prompt": "a mug",
@@ -277,7 +259,7 @@ def test_the_bodies() -> None:
         "seed": 7,
         "override_settings": {"sd_model_checkpoint": "sd.safetensors", "CLIP_stop_at_last_layers": 2},
     }
-    assert base64.b64decode(variation.pop("init_images")[0]) == paint((61, 43))
+    assert base64.b64decode(variation.pop("init_images")[0]) == paint_input((61, 43))
     assert variation == {"prompt": "", "width": 64, "height": 40, "subseed_strength": 0.3}
 
 
@@ -285,7 +267,7 @@ def test_masks_are_white(flavor: ServiceRunner, http_backend: str) -> None:
     """Pixels that may change are white, and the image keeps its size."""
     fake = WatchedFake()
     edit = lambda service: service.create_image_edit(  # noqa: E731
-        paint(), prompt="a hat", mask=paint(hole=True)
+        paint_input(), prompt="a hat", mask=paint_input(hole=True)
     )
     with serve_fake(fake) as server:
         assert len(flavor.run(edit, http_backend, **open_with(server))) == 1
@@ -301,7 +283,7 @@ def test_masks_are_white(flavor: ServiceRunner, http_backend: str) -> None:
 def test_facts_that_cannot_be_read(info: object) -> None:
     """An image is delivered although the facts about it cannot be read."""
     fake = WatchedFake()
-    reply = {"images": [base64.b64encode(paint()).decode()], "info": info}
+    reply = {"images": [base64.b64encode(paint_input()).decode()], "info": info}
     fake.handle = lambda request: json_reply(200, reply)  # type: ignore[method-assign]
     with serve_fake(fake) as server:
         assert len(ServiceRunner("sync").run(create(), "requests", **open_with(server))) == 1
@@ -377,8 +359,8 @@ def test_offline(flavor: ServiceRunner) -> None:
     """All operations run offline, without a login."""
     calls: list[Callable[[Any], Any]] = [
         create(n=2),
-        lambda service: service.create_image_edit(paint(), prompt="a hat", mask=paint(hole=True)),
-        lambda service: service.create_image_variation(paint()),
+        lambda service: service.create_image_edit(paint_input(), prompt="a hat", mask=paint_input(hole=True)),
+        lambda service: service.create_image_variation(paint_input()),
     ]
     counts = [len(flavor.run(call, "offline", provider="a1111")) for call in calls]
     assert counts == [2, 1, 1]

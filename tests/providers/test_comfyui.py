@@ -20,9 +20,12 @@ from imgkit.plugins import hookimpl
 from imgkit.plugins.events import JobProgress
 from imgkit.providers import ComfyUIProvider
 from imgkit.providers.comfyui_fake import FakeComfyUI
-from imgkit.providers.fakes import SCENARIOS, FakeRequest
+from imgkit.providers.fakes import SCENARIOS
 from imgkit.testing.wire_server import WireServer, serve_fake
 from tests.conftest import ServiceRunner
+from tests.support.provider_apis import RequestLog, paint_input
+
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 NEVER = 10**9
 SUBMIT = "POST /prompt"
@@ -33,24 +36,8 @@ GRAPH: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the pauses between polls, so that no test waits for them."""
-    monkeypatch.setattr(job_requests, "FIRST_PAUSE_S", 0.005)
-    monkeypatch.setattr(job_requests, "LONGEST_PAUSE_S", 0.01)
-
-
-class WatchedFake(FakeComfyUI):
+class WatchedFake(RequestLog, FakeComfyUI):
     """The fake, with the requests that it has received."""
-
-    def __init__(self, scenario: str = "success", **options: Any) -> None:
-        super().__init__(scenario, **options)
-        self.requests: list[FakeRequest] = []
-
-    def handle(self, request: FakeRequest) -> Any:
-        """Keep a request, and answer it."""
-        self.requests.append(request)
-        return super().handle(request)
 
     @property
     def submits(self) -> list[Any]:
@@ -86,16 +73,6 @@ def write_workflow(folder: Path, graph: object = GRAPH) -> Path:
     path = folder / "workflow.json"
     path.write_text(json.dumps(graph))
     return path
-
-
-def paint(hole: bool = False) -> bytes:
-    """Return a PNG; with a hole, a mask whose upper half may change."""
-    image = PIL.Image.new("RGBA", (8, 8), (9, 9, 9, 255))
-    if hole:
-        image.paste((0, 0, 0, 0), (0, 0, 8, 4))
-    data = io.BytesIO()
-    image.save(data, "PNG")
-    return data.getvalue()
 
 
 OUTCOMES: dict[str, type[BaseException] | None] = {
@@ -209,13 +186,19 @@ def test_uploads_depend_on_each_other(
     """Uploads image and mask once per service; the mask names the image, and its hole is transparent."""
 
     def edit_twice(service: Any) -> Any:
-        first = service.create_image_edit(paint(), prompt="a hat", mask=paint(hole=True))
+        first = service.create_image_edit(
+            paint_input((8, 8)), prompt="a hat", mask=paint_input((8, 8), hole=True)
+        )
         if flavor.flavor == "sync":
-            return service.create_image_edit(paint(), prompt="a cap", mask=paint(hole=True))
+            return service.create_image_edit(
+                paint_input((8, 8)), prompt="a cap", mask=paint_input((8, 8), hole=True)
+            )
 
         async def go_on() -> Any:
             await first
-            return await service.create_image_edit(paint(), prompt="a cap", mask=paint(hole=True))
+            return await service.create_image_edit(
+                paint_input((8, 8)), prompt="a cap", mask=paint_input((8, 8), hole=True)
+            )
 
         return go_on()
 
@@ -279,7 +262,7 @@ def test_the_key_goes_to_the_server_alone(
     flavor: ServiceRunner, http_backend: str, fake: WatchedFake, server: WireServer
 ) -> None:
     """A login signs submits, polls, uploads and downloads at the server's own origin."""
-    edit = lambda service: service.create_image_edit(paint(), prompt="a hat")  # noqa: E731
+    edit = lambda service: service.create_image_edit(paint_input((8, 8)), prompt="a hat")  # noqa: E731
     flavor.run(edit, http_backend, **open_with(server, api_key=KEY))
     paths = {each.path.partition("/history/")[0] or "/history" for each in fake.requests}
     assert paths == {"/upload/image", "/prompt", "/queue", "/history", "/view"}
@@ -372,13 +355,13 @@ def test_an_image_that_the_workflow_does_not_load(tmp_path: Path) -> None:
     with imgkit.ImageService("offline", provider=ComfyUIProvider(write_workflow(tmp_path, graph))) as service:
         with pytest.raises(InvalidRequestError, match="Call create_image_edit"):
             service.create_image("a red fox")
-        assert len(service.create_image_edit(paint(), prompt="a hat")) == 1
+        assert len(service.create_image_edit(paint_input((8, 8)), prompt="a hat")) == 1
     provider = ComfyUIProvider(write_workflow(tmp_path, without))
     with (
         imgkit.ImageService("offline", provider=provider) as service,
         pytest.raises(InvalidRequestError, match="has no {{image}}"),
     ):
-        service.create_image_edit(paint(), prompt="a hat")
+        service.create_image_edit(paint_input((8, 8)), prompt="a hat")
 
 
 def test_a_server_without_workflow_and_model(server: WireServer) -> None:
@@ -392,7 +375,9 @@ def test_a_recording(flavor: ServiceRunner, http_backend: str, server: WireServe
     """A recorded job is replayed offline: uploads, submit, polls and download, from any address."""
 
     def edit(service: Any) -> Any:
-        return service.create_image_edit(paint(), prompt="a hat", mask=paint(hole=True))
+        return service.create_image_edit(
+            paint_input((8, 8)), prompt="a hat", mask=paint_input((8, 8), hole=True)
+        )
 
     recorder = RecorderPlugin(tmp_path / "job.yaml")
     recorded = flavor.run(edit, http_backend, **open_with(server, plugins=[recorder]))
@@ -404,8 +389,10 @@ def test_offline(flavor: ServiceRunner) -> None:
     """All operations run offline, without a key and without a workflow."""
     calls: list[Callable[[Any], Any]] = [
         create(n=2),
-        lambda service: service.create_image_edit(paint(), prompt="a hat", mask=paint(hole=True)),
-        lambda service: service.create_image_variation(paint()),
+        lambda service: service.create_image_edit(
+            paint_input((8, 8)), prompt="a hat", mask=paint_input((8, 8), hole=True)
+        ),
+        lambda service: service.create_image_variation(paint_input((8, 8))),
     ]
     counts = [len(flavor.run(call, "offline", provider="comfyui")) for call in calls]
     assert counts == [2, 1, 1]

@@ -16,7 +16,7 @@ import pytest
 import imgkit
 from imgkit import JobPendingError
 from imgkit.core import job_requests
-from imgkit.images.inputs import OpenedInputs, open_input
+from imgkit.images.inputs import open_input
 from imgkit.jobs.job import Job
 from imgkit.models import CreateImageEditRequest, CreateImageRequest
 from imgkit.plugins import hookimpl
@@ -31,6 +31,9 @@ from imgkit.testing.wire_server import WireServer, serve_fake
 from imgkit.wire.json_body import JsonReply
 from imgkit.wire.messages import Head
 from tests.conftest import ServiceRunner
+from tests.support.provider_apis import encode_json
+
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 SUBMIT = "POST /fal-ai/flux/schnell"
 STATUS, RESULT = "GET /fal-ai/flux/requests/job-1/status", "GET /fal-ai/flux/requests/job-1"
@@ -49,13 +52,6 @@ WAITING = Job(
     state={"request_id": "r1", "response_url": "https://queue.fal.run/fal-ai/flux/requests/r1", **URLS},
 )
 DONE = WAITING.advance(state={**WAITING.state, "step": "result"})
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the pauses between polls, so that no test waits for them."""
-    monkeypatch.setattr(job_requests, "FIRST_PAUSE_S", 0.005)
-    monkeypatch.setattr(job_requests, "LONGEST_PAUSE_S", 0.01)
 
 
 @pytest.fixture
@@ -87,8 +83,7 @@ def call(
 
 def encode(request: Any, **inputs: Any) -> tuple[str, Any]:
     """Return URL and JSON body of a request."""
-    encoded = FalProvider().encode(request, OpenedInputs(**inputs), TARGET)
-    return encoded.url, json.loads(b"".join(encoded.body.blocks()))
+    return encode_json(FalProvider(), request, TARGET, **inputs)
 
 
 def decode(
