@@ -35,18 +35,7 @@ from imgkit.default_plugins.telemetry_values import (
 )
 from imgkit.errors import PluginError
 from imgkit.models import ImageRequest, ImagesResponse, Usage
-from imgkit.plugins.events import (
-    Call,
-    Cancelled,
-    Event,
-    Failed,
-    FirstByte,
-    Progress,
-    Retrying,
-    Sent,
-    Started,
-    Succeeded,
-)
+from imgkit.plugins import events
 from imgkit.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -60,7 +49,7 @@ SCHEMA_URL = "https://opentelemetry.io/schemas/gen-ai/0.1.0"
 
 _DETAILS_EVENT = "gen_ai.client.inference.operation.details"
 _EXCEPTION_EVENT = "gen_ai.client.inference.exception"
-_FINAL_EVENTS = (Succeeded, Failed, Cancelled)
+_FINAL_EVENTS = (events.Succeeded, events.Failed, events.Cancelled)
 
 
 @dataclass(slots=True)
@@ -202,24 +191,24 @@ class TelemetryPlugin:
         self._running: dict[str, _CallSpan] = {}
 
     @hookimpl
-    def imgkit_on_event(self, event: Event, call: Call) -> None:
+    def imgkit_on_event(self, event: events.Event, call: events.Call) -> None:
         """Start the call's span, add events to it, and end it."""
-        if isinstance(event, Started):
+        if isinstance(event, events.Started):
             self._running[call.id] = self._start_span(call, event.request)
         elif isinstance(event, _FINAL_EVENTS):
             # A call that was rejected before it was sent has no `Started`.
             state = self._running.pop(call.id) if call.id in self._running else self._start_span(call, None)
             self._end_span(event, state)
-        elif isinstance(event, Sent):
+        elif isinstance(event, events.Sent):
             self._describe_request(event, self._running[call.id])
-        elif isinstance(event, FirstByte | Progress) and call.partial_images is not None:
+        elif isinstance(event, events.FirstByte | events.Progress) and call.partial_images is not None:
             _note_chunk(event, self._running[call.id])
-        elif isinstance(event, Retrying):
+        elif isinstance(event, events.Retrying):
             state = self._running[call.id]
             state.has_stream, state.first_chunk_s = False, None
             state.span.add_event("imgkit.retry", to_retry_attributes(event))
 
-    def _start_span(self, call: Call, request: ImageRequest | None) -> _CallSpan:
+    def _start_span(self, call: events.Call, request: ImageRequest | None) -> _CallSpan:
         common = to_call_attributes(call, request)
         operation, model = common["gen_ai.operation.name"], common.get("gen_ai.request.model")
         facts: Attributes = {
@@ -245,7 +234,7 @@ class TelemetryPlugin:
             state.prompt = clean_prompt(read_member(request, "prompt"))
         return state
 
-    def _describe_request(self, event: Sent, state: _CallSpan) -> None:
+    def _describe_request(self, event: events.Sent, state: _CallSpan) -> None:
         """Take over facts that hooks and providers have put into the request on the wire."""
         state.attempts = max(state.attempts, event.attempt)
         if event.attempt > 1 or not (state.span.is_recording() or self._capture.in_events):
@@ -256,10 +245,10 @@ class TelemetryPlugin:
         if any(self._capture):
             state.prompt = clean_prompt(members.get("prompt")) or state.prompt
 
-    def _end_span(self, event: Succeeded | Failed | Cancelled, state: _CallSpan) -> None:
+    def _end_span(self, event: events.Succeeded | events.Failed | events.Cancelled, state: _CallSpan) -> None:
         elapsed_ns = state.elapsed_ns()
         try:
-            if isinstance(event, Succeeded):
+            if isinstance(event, events.Succeeded):
                 _describe_response(event.response, state)
             else:
                 self._describe_failure(event, state)
@@ -274,9 +263,9 @@ class TelemetryPlugin:
         finally:
             state.span.end(state.began_at_ns + elapsed_ns)
 
-    def _describe_failure(self, event: Failed | Cancelled, state: _CallSpan) -> None:
+    def _describe_failure(self, event: events.Failed | events.Cancelled, state: _CallSpan) -> None:
         """Set the status without the message of the error: servers repeat prompts in it."""
-        if isinstance(event, Cancelled):
+        if isinstance(event, events.Cancelled):
             kind, why = "cancelled", "cancelled by the caller"
             maybe_billed = event.maybe_billed
         else:
@@ -290,7 +279,7 @@ class TelemetryPlugin:
         state.set("imgkit.maybe_billed", maybe_billed)
         state.span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, why))
 
-    def _record_metrics(self, event: Event, state: _CallSpan, elapsed_s: float) -> None:
+    def _record_metrics(self, event: events.Event, state: _CallSpan, elapsed_s: float) -> None:
         instruments, context = self._instruments, self._trace.set_span_in_context(state.span)
         names = ("gen_ai.response.model", "error.type")
         ended = {**state.common, **{name: state.facts[name] for name in names if name in state.facts}}
@@ -298,7 +287,7 @@ class TelemetryPlugin:
         instruments.duration.record(elapsed_s, ended, context)
         if state.first_chunk_s is not None:
             instruments.first_chunk.record(state.first_chunk_s, common, context)
-        response = event.response if isinstance(event, Succeeded) else None
+        response = event.response if isinstance(event, events.Succeeded) else None
         # The original call counted the tokens of a cached reply.
         if response is not None and response.meta.cached:
             return
@@ -308,12 +297,12 @@ class TelemetryPlugin:
             for modality, count in parts.items():
                 instruments.used[side].add(count, {**common, "gen_ai.token.modality": modality}, context)
 
-    def _emit_events(self, event: Event, state: _CallSpan, messages: dict[str, Any]) -> None:
+    def _emit_events(self, event: events.Event, state: _CallSpan, messages: dict[str, Any]) -> None:
         context = self._trace.set_span_in_context(state.span)
         if self._capture.in_events:
             severity = self._logs.SeverityNumber.DEBUG
             self._emit(_DETAILS_EVENT, severity, {**state.facts, **messages}, context)
-        if isinstance(event, Failed):
+        if isinstance(event, events.Failed):
             error = type(event.error)
             attributes = {"exception.type": f"{error.__module__}.{error.__qualname__}"}
             self._emit(_EXCEPTION_EVENT, self._logs.SeverityNumber.WARN, attributes, context)
@@ -336,21 +325,21 @@ class TelemetryPlugin:
         return f"TelemetryPlugin(capture_content={name_capture(self._capture)!r})"
 
 
-def _note_chunk(event: FirstByte | Progress, state: _CallSpan) -> None:
+def _note_chunk(event: events.FirstByte | events.Progress, state: _CallSpan) -> None:
     """Take the time of the first chunk of a stream; the body of an error reply is none."""
-    if isinstance(event, FirstByte):
+    if isinstance(event, events.FirstByte):
         state.has_stream = 200 <= event.status < 300
     elif state.has_stream and state.first_chunk_s is None:
         state.first_chunk_s = state.elapsed_ns() / 1e9
 
 
-def _list_messages(event: Event, state: _CallSpan) -> dict[str, Any]:
+def _list_messages(event: events.Event, state: _CallSpan) -> dict[str, Any]:
     """Return the messages that were sent and received, by the names of their attributes."""
     messages: dict[str, Any] = {}
     # A prompt that was never sent may have been refused for the credential in it.
     if state.prompt is not None and state.attempts:
         messages["gen_ai.input.messages"] = to_input_messages(state.prompt)
-    if isinstance(event, Succeeded) and any(image.revised_prompt for image in event.response.images):
+    if isinstance(event, events.Succeeded) and any(image.revised_prompt for image in event.response.images):
         messages["gen_ai.output.messages"] = to_output_messages(event.response)
     return messages
 

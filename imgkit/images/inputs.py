@@ -14,7 +14,7 @@ import re
 import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal, NoReturn, TypeAlias, get_args
 
@@ -231,14 +231,19 @@ def open_input(value: object, field: str, cleanup: ExitStack) -> ImageFile:
 
 def open_file(value: Any, field: str, cleanup: ExitStack, deadline: float | None = None) -> RawFile:
     """Open an image input like `open_input`, without validating its bytes. May block until `deadline`."""
-    try:
+    with _reject_failures(field, f"The {type_name(value)} cannot be read", "Pass a path or bytes."):
         return _open_any(value, field, cleanup, deadline)
+
+
+@contextmanager
+def _reject_failures(field: str, problem: str, remedy: str) -> Iterator[None]:
+    """Turn the exceptions of an object into invalid input: the object is the caller's, no bug of imgkit."""
+    try:
+        yield
     except ImgkitError:
         raise
     except Exception as error:
-        # The object is the caller's: every exception it raises is an invalid input, not a bug of imgkit.
-        problem = f"The {type_name(value)} cannot be read ({describe_failure(error)}). Pass a path or bytes."
-        raise InvalidRequestError({field: problem}) from None
+        raise InvalidRequestError({field: f"{problem} ({describe_failure(error)}). {remedy}"}) from None
 
 
 def _open_any(value: Any, field: str, cleanup: ExitStack, deadline: float | None) -> RawFile:
@@ -321,7 +326,7 @@ def _read_descriptor(descriptor: int, size: int, position: int) -> bytes:
 
 def _open_stream(stream: IO[Any], field: str, cleanup: ExitStack, deadline: float | None) -> RawFile:
     """Open a file object at its position and leave the position there if possible."""
-    try:
+    with _reject_failures(field, "The file object failed", "Is it still open?"):
         if hasattr(stream, "encoding"):
             raise InvalidRequestError({field: "The file is open as text. Open it with mode 'rb'."})
         if _is_plain_file(stream) and hasattr(os, "pread") and stream.seekable():
@@ -331,12 +336,6 @@ def _open_stream(stream: IO[Any], field: str, cleanup: ExitStack, deadline: floa
             quoted = f"The file {_quote(str(stream.name))}"
             return _open_descriptor(descriptor, stream.tell(), quoted, field)
         return _copy_stream(stream, field, cleanup, deadline)
-    except ImgkitError:
-        raise
-    except Exception as error:
-        # The object is the caller's: every exception it raises is an invalid input, not a bug of imgkit.
-        problem = f"The file object failed ({describe_failure(error)}). Is it still open?"
-        raise InvalidRequestError({field: problem}) from None
 
 
 def _is_plain_file(stream: IO[Any]) -> bool:
