@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from imgkit.providers.job_replies import unknown_job_error as unknown_job_error
     from imgkit.providers.job_values import JobUpdate as JobUpdate
     from imgkit.providers.job_values import Upload as Upload
+    from imgkit.providers.json_requests import add_extra_headers as add_extra_headers
     from imgkit.providers.json_requests import build_json_request as build_json_request
     from imgkit.providers.json_requests import encode_json_request as encode_json_request
     from imgkit.providers.json_requests import list_images as list_images
@@ -132,6 +133,7 @@ _EXPORTS = {
         "Upload",
     ),
     "imgkit.providers.json_requests": (
+        "add_extra_headers",
         "build_json_request",
         "encode_json_request",
         "list_images",

@@ -7,17 +7,16 @@ Unconfirmed: the words of a refusal, which only nodes of hosted models know.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from os import PathLike
 from typing import ClassVar
 from urllib.parse import urlencode
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from imgkit.errors import ConfigurationError, ImgkitError, InvalidRequestError, MissingModelError
+from imgkit.errors import ImgkitError, InvalidRequestError, MissingModelError
 from imgkit.images.inputs import ImageFile, OpenedInputs
 from imgkit.jobs.job import Job
-from imgkit.models import CreateImageEditRequest, ImageRequest, resolve_model
+from imgkit.models import ImageRequest, resolve_model
 from imgkit.providers.base import Credential, DecodedImage, DecodedImages, ReplyBody, Target
 from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.comfyui_fake import FakeComfyUI
@@ -27,17 +26,20 @@ from imgkit.providers.comfyui_replies import (
     JsonObject,
     count_ahead,
     explain_nodes,
-    find_earlier,
-    find_failure,
-    find_own,
     hash_graph,
-    list_files,
+    read_history,
 )
-from imgkit.providers.comfyui_workflow import Workflow, load_built_in, load_workflow
+from imgkit.providers.comfyui_workflow import VARIABLE, choose_built_in, load_given_workflow
 from imgkit.providers.error_replies import error_from_reply
 from imgkit.providers.job_replies import describe_place
 from imgkit.providers.job_values import JobUpdate, Upload
-from imgkit.providers.json_requests import ACCEPT_JSON, build_json_request, list_images, to_sides
+from imgkit.providers.json_requests import (
+    ACCEPT_JSON,
+    add_extra_headers,
+    build_json_request,
+    list_images,
+    to_sides,
+)
 from imgkit.providers.reply_images import readable
 from imgkit.redact import Secret
 from imgkit.wire.json_values import replace_values
@@ -45,7 +47,6 @@ from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.multipart import Field, File, MultipartBody
 
 DEFAULT_SIDES = {"width": 1024, "height": 1024}
-VARIABLE = "IMGKIT_COMFYUI_WORKFLOW"
 RECENT_JOBS = 64
 """Finished jobs among which the images of a cached graph are looked for."""
 
@@ -86,11 +87,7 @@ class ComfyUIProvider(BaseProvider):
     fake = FakeComfyUI
 
     def __init__(self, workflow: str | PathLike[str] | None = None) -> None:
-        source = "workflow" if workflow is not None else VARIABLE
-        path = workflow if workflow is not None else os.environ.get(VARIABLE, "").strip() or None
-        if path is not None and not isinstance(path, str | PathLike):
-            raise ConfigurationError("workflow must be the path of a file.", field="workflow")
-        self._workflow = None if path is None else load_workflow(path, source)
+        self._workflow = load_given_workflow(workflow)
 
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse values that the workflow has no place for, and a workflow that lacks values.
@@ -109,7 +106,7 @@ class ComfyUIProvider(BaseProvider):
                 field="model",
             )
         values = _collect_values(request, model)
-        problems = self._choose_workflow(request).find_problems(
+        problems = (self._workflow or choose_built_in(request)).find_problems(
             {*values, *_name_inputs(request)},
             optional=frozenset() if to_sides(request.size) else frozenset({"width", "height"}),
         )
@@ -117,13 +114,6 @@ class ComfyUIProvider(BaseProvider):
             problems["n"] = "Images of the same seed are equal. Leave out n or the seed."
         if problems:
             raise InvalidRequestError(problems)
-
-    def _choose_workflow(self, request: ImageRequest) -> Workflow:
-        if self._workflow is not None:
-            return self._workflow
-        if not isinstance(request, CreateImageEditRequest):
-            return load_built_in("create")
-        return load_built_in("edit" if request.mask is None else "mask")
 
     def next_upload(
         self, request: ImageRequest, inputs: OpenedInputs, done: JsonMapping, target: Target
@@ -152,14 +142,14 @@ class ComfyUIProvider(BaseProvider):
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the submit of the workflow, still without the id of its job."""
-        workflow = self._choose_workflow(request)
+        workflow = self._workflow or choose_built_in(request)
         places = {
             name: "/".join(part for part in (place["subfolder"], place["filename"]) if part)
             for name, place in inputs.uploads.items()
         }
         own = _collect_values(request, resolve_model(request, target.model))
         graph = workflow.fill({**workflow.defaults, "seed": _SEED, **own, **places})
-        headers = {**ACCEPT_JSON, **{k: v for k, v in (request.extra_headers or {}).items() if v}}
+        headers = add_extra_headers(ACCEPT_JSON, request)
         return build_json_request("POST", f"{target.base_url}/prompt", {"prompt": graph}, headers)
 
     def submit_handle(self, request: ImageRequest, call_id: str, target: Target) -> JsonMapping:
@@ -205,23 +195,15 @@ class ComfyUIProvider(BaseProvider):
         if head.status != 200:
             raise self.error(head, body.raw(), secrets)
         state = {"prompt_id": job.state["prompt_id"]}
-        step = job.state.get("step", "queue")
         with readable(head, body, secrets):
             reply = body.json()
-            if step == "queue":
+            if job.state.get("step", "queue") == "queue":
                 ahead = count_ahead(reply, state["prompt_id"])
                 if ahead is None:
                     return JobUpdate(state={**state, "step": "history"}, poll_after_s=0)
                 return JobUpdate(state=state, note="running" if ahead < 0 else describe_place(ahead))
-            find = find_earlier if step == "cached" else find_own
-            entry = find(reply, job.state)
-            failure = find_failure(head, entry, secrets)
-            if failure is not None:
-                raise failure
-            files = list_files(entry)
-            if not files and step == "history":
-                # ComfyUI had the graph in its cache; an earlier job has the images.
-                digest = hash_graph(entry["prompt"][2]) if "prompt" in entry else ""
+            files, digest = read_history(head, reply, job.state, secrets)
+            if files is None:
                 return JobUpdate(state={**state, "step": "cached", "graph": digest}, poll_after_s=0)
             images = tuple(
                 DecodedImage(url=f"{target.base_url}/view?{urlencode(file)}", with_key=True) for file in files

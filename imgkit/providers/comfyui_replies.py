@@ -21,6 +21,30 @@ JsonObject: TypeAlias = dict[str, Json]
 _AGAIN = "Submit the request again."
 
 
+def read_history(
+    head: Head, history: JsonMapping, state: JsonMapping, secrets: tuple[Secret, ...]
+) -> tuple[list[dict[str, str]] | None, str]:
+    """Return the places of the images of a job, and the digest of its graph.
+
+    There are no places if ComfyUI had the graph in its cache: an earlier job has the images.
+
+    Args:
+        head: head of the reply.
+        history: the reply.
+        state: the state of the job; its ``graph`` asks for the images of an earlier job.
+        secrets: strings that must not appear in a message.
+
+    Raises:
+        ImgkitError: The job has failed, or no job has its images.
+    """
+    entry: Json = find_earlier(history, state) if "graph" in state else history.get(state["prompt_id"])
+    failure = find_failure(head, entry, secrets)
+    if failure is not None:
+        raise failure
+    digest = hash_graph(entry["prompt"][2]) if "prompt" in entry else ""
+    return list_files(entry) or None, digest
+
+
 def list_files(entry: Json) -> list[dict[str, str]]:
     """Return the places of the images of a history entry: the saved ones, else the previews.
 
@@ -80,11 +104,6 @@ def find_failure(head: Head, entry: Json, secrets: tuple[Secret, ...]) -> Imgkit
         status=head.status,
         code=scrub(str(details.get("exception_type") or "execution_error"), secrets, limit=100),
     )
-
-
-def find_own(history: JsonMapping, state: JsonMapping) -> Json:
-    """Return the entry of a job, None if the history has none."""
-    return history.get(state["prompt_id"])
 
 
 def find_earlier(history: JsonMapping, state: JsonMapping) -> Json:

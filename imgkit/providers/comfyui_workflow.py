@@ -14,9 +14,12 @@ from typing import NamedTuple
 
 from imgkit.errors import ConfigurationError
 from imgkit.files import open_regular_file
+from imgkit.models import CreateImageEditRequest, ImageRequest
 from imgkit.providers.comfyui_replies import Json, JsonMapping
 from imgkit.redact import scrub
 from imgkit.wire.json_values import parse_json, replace_values
+
+VARIABLE = "IMGKIT_COMFYUI_WORKFLOW"
 
 MAX_BYTES = 4 * 1024 * 1024
 """Largest workflow file. Graphs have a few kilobytes; a larger file is another one."""
@@ -90,6 +93,19 @@ def find_field(name: str) -> str:
     return field if field in ("image", "mask", "model", "prompt") else "extra_body"
 
 
+def load_given_workflow(path: str | PathLike[str] | None) -> Workflow | None:
+    """Return the workflow of a path, else of the environment, None without both. May block.
+
+    Raises:
+        ConfigurationError: as `load_workflow`.
+    """
+    source = VARIABLE if path is None else "workflow"
+    path = os.environ.get(VARIABLE, "").strip() or None if path is None else path
+    if path is not None and not isinstance(path, str | PathLike):
+        raise ConfigurationError("workflow must be the path of a file.", field="workflow")
+    return None if path is None else load_workflow(path, source)
+
+
 def load_workflow(path: str | PathLike[str], source: str) -> Workflow:
     """Return the workflow of a file. May block.
 
@@ -151,6 +167,13 @@ def load_built_in(name: str) -> Workflow:
     text = resources.files("imgkit.providers").joinpath("comfyui_graphs.json").read_bytes()
     values = parse_json(text)
     return read_workflow(json.dumps(values[name]).encode())._replace(defaults=values["defaults"])
+
+
+def choose_built_in(request: ImageRequest) -> Workflow:
+    """Return the workflow of ComfyUI's own nodes that fits a request."""
+    if not isinstance(request, CreateImageEditRequest):
+        return load_built_in("create")
+    return load_built_in("edit" if request.mask is None else "mask")
 
 
 def _is_node(value: object) -> bool:

@@ -76,9 +76,18 @@ def encode_json_request(
     """
     extra = {name: value for name, value in (request.extra_body or {}).items() if name != "model"}
     body = _merge(members, extra) if merge_objects else {**members, **extra}
-    given = {name: value for name, value in (request.extra_headers or {}).items() if value}
     content = {name: value for name, value in body.items() if value is not None}
-    return build_json_request("POST", url, content, {**headers, **given})
+    return build_json_request("POST", url, content, add_extra_headers(headers, request))
+
+
+def add_extra_headers(headers: Mapping[str, str], request: ImageRequest) -> dict[str, str]:
+    """Return headers with those of ``extra_headers``, which win; empty ones are left out.
+
+    Example:
+        >>> add_extra_headers({}, CreateImageRequest(prompt="a fox", extra_headers={"x-team": "art"}))
+        {'x-team': 'art'}
+    """
+    return {**headers, **{name: value for name, value in (request.extra_headers or {}).items() if value}}
 
 
 def _merge(own: Mapping[str, object], other: Mapping[str, object]) -> dict[str, object]:
