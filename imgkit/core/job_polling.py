@@ -37,7 +37,7 @@ from imgkit.errors import (
 from imgkit.jobs.job import Job
 from imgkit.plugins.events import JobProgress
 from imgkit.providers.base import DecodedImages
-from imgkit.providers.job_base import JobProvider
+from imgkit.providers.job_base import ClockProvider, JobProvider
 from imgkit.providers.job_values import JobUpdate
 from imgkit.runtime.flow import Flow, run_blocking, sleep
 from imgkit.wire.headers import LONGEST_RETRY_AFTER_S
@@ -190,7 +190,11 @@ def follow_job(
         if time.monotonic() + wait_s >= context.deadline:
             raise (yield from _leave_pending(context, pending_error([job], _too_late(context, problem))))
         try:
-            yield from sleep(wait_s)
+            if isinstance(provider, ClockProvider):
+                call_for_job(context.core, "pass_time", partial(provider.pass_time, job, wait_s))
+                context.deadline -= wait_s
+            else:
+                yield from sleep(wait_s)
         except ImgkitError as error:
             raise (yield from _leave_pending(context, pending_error([job], str(error)))) from error
         result = yield from _poll(context, provider, keeper)
@@ -251,7 +255,7 @@ def _choose_wait_s(
 def _is_answered_locally(context: CallContext, provider: JobProvider, job: Job) -> bool:
     core = context.core
     if core.target.host_class == "offline":
-        return True
+        return not isinstance(provider, ClockProvider)
     try:
         return can_answer_locally(call_for_job(core, "poll", partial(provider.poll, job, core.target)))
     except ImgkitError:

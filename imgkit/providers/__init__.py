@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from imgkit.providers.fakes import image_reply as image_reply
     from imgkit.providers.fakes import json_reply as json_reply
     from imgkit.providers.gemini import GeminiProvider as GeminiProvider
+    from imgkit.providers.job_base import ClockProvider as ClockProvider
     from imgkit.providers.job_base import JobProvider as JobProvider
     from imgkit.providers.job_base import ProgressProvider as ProgressProvider
     from imgkit.providers.job_base import UploadingProvider as UploadingProvider
@@ -115,6 +116,7 @@ _EXPORTS = {
     ),
     "imgkit.providers.gemini": ("GeminiProvider",),
     "imgkit.providers.job_base": (
+        "ClockProvider",
         "JobProvider",
         "ProgressProvider",
         "UploadingProvider",

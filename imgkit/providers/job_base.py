@@ -171,3 +171,14 @@ class ProgressProvider(Protocol):
 
         The ``state`` of the update is not used.
         """
+
+
+@runtime_checkable
+class ClockProvider(Protocol):
+    """The further method of a provider for tests, whose offline API has a clock of its own.
+
+    A call then does not sleep between polls. The pause counts against the deadline of the call.
+    """
+
+    def pass_time(self, job: Job, wait_s: float) -> None:
+        """Let the pause before a poll pass for its job. Called in place of a sleep."""

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from imgkit.testing.backend_contract import BackendContract as BackendContract
     from imgkit.testing.cache_store_contract import CacheStoreContract as CacheStoreContract
     from imgkit.testing.job_provider_contract import JobProviderContract as JobProviderContract
+    from imgkit.testing.job_scripts import JobNews as JobNews
+    from imgkit.testing.job_scripts import JobScript as JobScript
     from imgkit.testing.plugin_contract import PluginContract as PluginContract
     from imgkit.testing.provider_contract import ProviderContract as ProviderContract
     from imgkit.testing.samples import answer as answer
     from imgkit.testing.samples import png as png
+    from imgkit.testing.scripted_jobs import ScriptedJobs as ScriptedJobs
     from imgkit.testing.service_cassettes import CassetteWarning as CassetteWarning
     from imgkit.testing.service_cassettes import cassette as cassette
     from imgkit.testing.streaming_provider_contract import (
@@ -54,6 +57,11 @@ _EXPORTS = {
     "imgkit.testing.plugin_contract": ("PluginContract",),
     "imgkit.testing.provider_contract": ("ProviderContract",),
     "imgkit.testing.streaming_provider_contract": ("StreamingProviderContract",),
+    "imgkit.testing.job_scripts": (
+        "JobNews",
+        "JobScript",
+    ),
+    "imgkit.testing.scripted_jobs": ("ScriptedJobs",),
     "imgkit.testing.samples": (
         "answer",
         "png",
