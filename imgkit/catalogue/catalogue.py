@@ -89,6 +89,11 @@ class Catalogue:
         return count
 
     @property
+    def account(self) -> Mapping[str, Any]:
+        """The page of the provider that shows keys, the form of a key, and a free request that needs it."""
+        return self._merge_tables("account")
+
+    @property
     def tokens_beside(self) -> Mapping[str, Any]:
         """Token counts of input images (minimum, maximum) and of a partial image."""
         return self._merge_tables("tokens_beside")

@@ -210,18 +210,19 @@ def build_doctor_command() -> click.Command:
     live = Option(
         ["--live"],
         is_flag=True,
-        help="Make one free request (GET /models) and explain the result. Uses the backend requests unless "
-        "you name another.",
+        help="Make one free request and explain the result: the list of models, or another that tries the "
+        "key. Uses the backend requests unless you name another. --provider implies it.",
     )
     return build_command(
         "doctor",
         [live, *options.service_options(), options.key_option()],
         _run_doctor,
         "Check the installation.\n\nChecks versions, plugins, backends, the source of the key, proxies, "
-        "certificates, the clock and name clashes. Sends nothing without --live. Exits with 1 if there is "
-        "a problem.",
+        "certificates, the clock and name clashes. Sends nothing without --live or --provider, and never "
+        "spends. Exits with 1 if there is a problem.",
         "imgkit doctor",
         "imgkit doctor --live",
+        "imgkit doctor --provider bfl",
     )
 
 

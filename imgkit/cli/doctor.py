@@ -1,7 +1,8 @@
-"""The command `imgkit doctor`: a report on the installation, and with ``--live`` on the API."""
+"""The command `imgkit doctor`: a report on the installation, with ``--live`` or ``--provider`` on the API."""
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import imgkit
 from imgkit.cli import console, doctor_checks, doctor_live, plugins
 from imgkit.cli.doctor_checks import DISTRIBUTION, Finding
+from imgkit.core.core import DEFAULT_BACKEND
 from imgkit.plugins.table import describe_error
 
 EXTRAS = ("cli", "painter", "testing")
@@ -38,7 +40,7 @@ def run_doctor(*, live: bool = False, api_key_file: str | None = None, **setting
     """Print a line for each finding.
 
     Args:
-        live: also make a free request.
+        live: also make a free request. A provider that is named asks for it, unless the backend is offline.
         api_key_file: a file with the key for the request.
         settings: arguments of `ImageService` from the command line.
 
@@ -46,6 +48,8 @@ def run_doctor(*, live: bool = False, api_key_file: str | None = None, **setting
         0, or 1 if a finding is "wrong".
     """
     given = {name: value for name, value in settings.items() if value is not None}
+    backend = given.get("backend") or os.environ.get("IMGKIT_BACKEND")
+    asks_host = live or (bool(given.get("provider")) and backend != DEFAULT_BACKEND)
     findings = [
         *_check_requirements(),
         *_check_imports(),
@@ -54,7 +58,7 @@ def run_doctor(*, live: bool = False, api_key_file: str | None = None, **setting
         *_check_backends(),
         *doctor_checks.check_settings(given),
         *_check_import_name(),
-        *(doctor_live.check_api(given, api_key_file) if live else ()),
+        *(doctor_live.check_api(given, api_key_file) if asks_host else ()),
     ]
     problems = sum(finding.verdict == "wrong" for finding in findings)
     lines = [f"{finding.verdict:<5}  {finding.text}" for finding in findings]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import imgkit
+from imgkit.catalogue.catalogue import Catalogue
 from imgkit.cli import values
 from imgkit.cli.messages import format_error
 from imgkit.default_plugins.keys import normalize_key, to_secret
@@ -67,7 +68,10 @@ def check_settings(given: Mapping[str, Any]) -> Iterator[Finding]:
     else:
         variable = provider.env.get("base_url", "")
         has_own_address = bool(given.get("base_url") or os.environ.get(variable, "").strip())
-        yield from _check_keys(provider, is_needed=backend != "offline" and not has_own_address)
+        is_named = bool(given.get("provider")) and given.get("backend") != "offline"
+        is_needed = (backend != "offline" or is_named) and not has_own_address
+        unneeded = "your server may need none" if backend != "offline" else "the offline backend needs none"
+        yield from _check_keys(provider, is_needed=is_needed, unneeded=unneeded)
         if given.get("base_url"):
             yield Finding("ok", f"base URL: --base-url is {safe_url(given['base_url'])}")
         elif os.environ.get(variable, "").strip():
@@ -134,27 +138,43 @@ def _load_provider(given: Mapping[str, Any]) -> Provider | Finding:
     return provider
 
 
-def _check_keys(provider: Provider, *, is_needed: bool) -> Iterator[Finding]:
+def _check_keys(provider: Provider, *, is_needed: bool, unneeded: str) -> Iterator[Finding]:
     """Yield the state of each variable for a key.
 
     Args:
         provider: the provider, which names the variables.
         is_needed: requests go to the provider's own host, which wants a key.
+        unneeded: the reason why there may be no key.
     """
+    try:
+        account = Catalogue("", provider.model_facts).account
+    except ImgkitError as error:
+        yield Finding("wrong", f"facts of the provider: {format_error(error)}")
+        account = {}
     variables = [credential.variable for credential in provider.credentials]
+    is_needed = is_needed and any(credential.required for credential in provider.credentials)
     has_key = any(os.environ.get(variable, "").strip() for variable in variables)
     if is_needed and not has_key:
         names = " and ".join(variables)
-        yield Finding("note", f"API key: {names} is not set. Set it, or pass --api-key-file FILE to a call.")
+        console = f" {account['console']} has your keys." if "console" in account else ""
+        text = f"API key: {names} is not set. Set it, or pass --api-key-file FILE to a call.{console}"
+        yield Finding("note", text)
         return
     for variable in variables:
         text = os.environ.get(variable, "").strip()
         if not text:
-            yield Finding("ok", f"API key: {variable} is not set; the offline backend needs none")
+            yield Finding("ok", f"API key: {variable} is not set; {'another is' if has_key else unneeded}")
             continue
         try:
             key = normalize_key(to_secret(text, variable), variable)
             yield Finding("ok", f"API key: {variable} is set ({key.hint()})")
+            prefixes = tuple(account.get("key_prefixes", ()))
+            is_own = variable == provider.env["api_key"]
+            if is_needed and is_own and prefixes and not key.reveal().startswith(prefixes):
+                form = account.get("key_form", " or ".join(prefixes))
+                yield Finding(
+                    "note", f"API key: {variable} does not look like {form}. Check that it is whole."
+                )
         except ConfigurationError as error:
             yield Finding("wrong", f"API key: {format_error(error)}")
 

@@ -1,11 +1,11 @@
-"""The option `--live` of `imgkit doctor`: a free request, and the meaning of its result."""
+"""The options `--live` and `--provider` of `imgkit doctor`: a free request, and the meaning of its result."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, Literal
 
 from imgkit.cli import values
 from imgkit.cli.doctor_checks import Finding
@@ -14,8 +14,11 @@ from imgkit.cli.models import load_catalogue
 from imgkit.core.core import DEFAULT_BACKEND
 from imgkit.core.probe import ListedModel, Probe
 from imgkit.errors import (
+    AuthenticationError,
     ImgkitError,
+    MissingKeyError,
     NotFoundError,
+    PermissionDeniedError,
     QuotaExceededError,
     RateLimitError,
 )
@@ -48,12 +51,18 @@ def check_api(given: Mapping[str, Any], api_key_file: str | None) -> Iterator[Fi
         with ImageService(**{**settings, "retry": False}) as service:
             result = service.probe()
         catalogue = load_catalogue(given.get("provider"), given.get("models"))
+    except MissingKeyError as error:
+        console = load_catalogue(given.get("provider"), given.get("models")).account.get("console")
+        yield Finding("wrong", f"live: Nothing was sent. {format_error(error)}{_name_console(console)}")
+        return
     except ImgkitError as error:
         yield Finding("wrong", f"live: Nothing was sent. {format_error(error)}")
         return
     request = f"GET {safe_url(result.url)}"
     if result.problem is not None:
-        yield _explain_failure(request, result.problem)
+        yield _explain_failure(request, result.problem, catalogue.account.get("console"))
+    elif result.kind == "host":
+        yield _explain_host(request, result, given.get("provider") or "this provider")
     else:
         model = given.get("model") or os.environ.get("IMGKIT_MODEL") or None
         yield from _explain_success(request, result, {entry.id for entry in catalogue.list_models()}, model)
@@ -61,8 +70,22 @@ def check_api(given: Mapping[str, Any], api_key_file: str | None) -> Iterator[Fi
         yield _check_skew(result.clock_ahead_s)
 
 
-def _explain_failure(request: str, error: ImgkitError) -> Finding:
+def _name_console(console: str | None) -> str:
+    """Return the sentence that names the page with the keys, "" if none is known."""
+    return f" {console} has your keys." if console else ""
+
+
+def _explain_host(request: str, result: Probe, provider: str) -> Finding:
+    """Return the meaning of any reply to a request without the key."""
+    verdict: Literal["ok", "note"] = "ok" if (result.status or 0) < 500 else "note"
+    text = f"the host answers (HTTP {result.status}, {result.elapsed_s:.2f} s). The key was not sent"
+    return Finding(verdict, f"live: {request}: {text}: {provider} has no free request that tries it.")
+
+
+def _explain_failure(request: str, error: ImgkitError, console: str | None) -> Finding:
     """Return the meaning of a failure."""
+    if isinstance(error, AuthenticationError | PermissionDeniedError):
+        return Finding("wrong", f"live: {request}: {format_error(error)}{_name_console(console)}")
     if isinstance(error, RateLimitError) and not isinstance(error, QuotaExceededError):
         return Finding("note", f"live: {request}: {format_error(error)}")
     if isinstance(error, NotFoundError):
@@ -85,6 +108,8 @@ def _explain_success(request: str, result: Probe, known: set[str], model: str | 
     key = "the key works" if result.signed else "the server needs no key"
     request_id = f", request id {result.request_id}" if result.request_id else ""
     yield Finding("ok", f"live: {request}: {key} ({result.elapsed_s:.2f} s{request_id})")
+    if result.kind != "models":
+        return
     if result.organization is not None:
         yield Finding("ok", f"live: organization {result.organization.hint()}")
     image_models = [

@@ -1,4 +1,4 @@
-"""The probe: one free request that tells whether a key works, and which models the host lists."""
+"""The probe: one free request that tells whether a host answers, a key works, and which models it lists."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from email.utils import parsedate_to_datetime
+from typing import Literal, TypeAlias
 
 from imgkit.core.core import Core
 from imgkit.core.provider_calls import to_reply_error
@@ -28,11 +29,15 @@ from imgkit.providers.reply_images import quote_start
 from imgkit.redact import Secret, scrub
 from imgkit.runtime.flow import Flow, read_chunk, send_request
 from imgkit.wire.json_values import parse_json
-from imgkit.wire.messages import Head
+from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.secret_filter import SecretFilter
 
 MAX_BYTES = 4 * 1024 * 1024
 """Largest list of models that is read."""
+
+ProbeKind: TypeAlias = Literal["models", "key", "host"]
+"""``models``: the list of models. ``key``: another free request that needs the key. ``host``: the address,
+without the key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +59,8 @@ class Probe:
 
     Attributes:
         url: URL of the request.
+        kind: the kind of the request.
+        status: HTTP status of the reply, None without a reply.
         signed: the request carried a key.
         elapsed_s: seconds until the end of the reply.
         request_id: the API's id of the request.
@@ -64,6 +71,8 @@ class Probe:
     """
 
     url: str
+    kind: ProbeKind = "models"
+    status: int | None = None
     signed: bool = False
     elapsed_s: float = 0.0
     request_id: str | None = None
@@ -80,25 +89,34 @@ def list_models(core: Core) -> Flow[tuple[ListedModel, ...]]:
         ConfigurationError: as `probe_host`.
         ImgkitError: the problem of the probe.
     """
+    if core.provider.models_request(core.target) is None:
+        raise ConfigurationError(f"Provider {core.provider_name} has no free request for a list of models.")
     probe = yield from probe_host(core)
     if probe.problem is not None:
         raise probe.problem
     return probe.models
 
 
+def choose_request(core: Core) -> tuple[HttpRequest, ProbeKind]:
+    """Return the free request that tells the most about a host, without credentials."""
+    request = core.provider.models_request(core.target)
+    if request is not None:
+        return request, "models"
+    path = core.catalogue.account.get("check_path")
+    url = f"{core.target.base_url}{path or '/'}"
+    return HttpRequest("GET", url, {"accept": "application/json"}), "key" if path else "host"
+
+
 def probe_host(core: Core) -> Flow[Probe]:
-    """Ask the host for its models. The request is free and sent once.
+    """Ask the host for its models, or for another free reply. The request is sent once.
 
     Returns:
         The facts of the reply; an error of the wire or of the API is in ``problem``.
 
     Raises:
-        ConfigurationError: the provider has no such request, or no key where one is needed; nothing was
-            sent.
+        ConfigurationError: there is no key where one is needed; nothing was sent.
     """
-    request = core.provider.models_request(core.target)
-    if request is None:
-        raise ConfigurationError(f"Provider {core.provider_name} has no free request for a probe.")
+    request, kind = choose_request(core)
     call = Call(
         id=uuid.uuid4().hex,
         operation="create_image",  # the key is for this; no observer sees the call
@@ -108,10 +126,10 @@ def probe_host(core: Core) -> Flow[Probe]:
         host_class=core.target.host_class,
         timeout_s=core.limits.timeout_s,
     )
-    signed = yield from authenticate(request, core.table, call)
+    signed = request if kind == "host" else (yield from authenticate(request, core.table, call))
     credentials = collect_secrets(signed)
     secrets = core.sent.remember(credentials)
-    probe = Probe(url=request.url, signed=bool(credentials))
+    probe = Probe(url=request.url, kind=kind, signed=bool(credentials))
     started, now = time.monotonic(), time.time()
     try:
         head = yield from send_request(signed)
@@ -119,36 +137,41 @@ def probe_host(core: Core) -> Flow[Probe]:
         head = Head(head.status, secrets.clean_headers(head.headers))
         probe = replace(
             probe,
+            status=head.status,
             request_id=head.request_id,
             clock_ahead_s=_clock_ahead_s(head.headers, (now + time.time()) / 2),
         )
         body = yield from _read_body(head, secrets)
         probe = replace(probe, elapsed_s=time.monotonic() - started)
+        if kind == "host":
+            return probe
         if not 200 <= head.status < 300:
             raise to_reply_error(core, head, body, secrets.secrets)
         probe = replace(probe, organization=organization if organization.reveal() else None)
-        return replace(probe, models=_parse_models(head, body, secrets.secrets))
+        models = _parse_models(head, body, secrets.secrets, kind)
+        return replace(probe, models=models)
     except ImgkitError as error:
-        problem = _to_free_error(error)
+        problem = _to_free_error(error, kind)
         secrets.clean_error(problem)
         return replace(probe, problem=problem)
 
 
-def _to_free_error(error: ImgkitError) -> ImgkitError:
-    """Return the error for a failed probe: no GET of a list costs money, so no outcome is in doubt."""
+def _to_free_error(error: ImgkitError, kind: ProbeKind) -> ImgkitError:
+    """Return the error for a failed probe: it costs nothing, so no outcome is in doubt."""
+    missing = "list of models" if kind == "models" else "reply of the API"
     if not isinstance(error, OutcomeUnknownError):
         error.maybe_billed = False
         return error
     facts = "The request was free. Check base_url, proxy and network, then try again."
     if error.status is None:
-        failure = TransportError(f"No complete list of models arrived. {error.reason or error} {facts}")
+        failure = TransportError(f"No complete {missing} arrived. {error.reason or error} {facts}")
         failure.reason = error.reason
         return failure
     words = scrub(read_error_body(error.body).message).rstrip(". ")
     request_id = f", request id {scrub(error.request_id, limit=80)}" if error.request_id else ""
-    kind = ServerError if error.status >= 500 else ApiError
-    reply_error = kind(
-        f"HTTP {error.status}{request_id}{f': {words}' if words else ''}. No list of models arrived. {facts}",
+    error_type = ServerError if error.status >= 500 else ApiError
+    reply_error = error_type(
+        f"HTTP {error.status}{request_id}{f': {words}' if words else ''}. No {missing} arrived. {facts}",
         status=error.status,
         request_id=error.request_id,
         retry_after_s=error.retry_after_s,
@@ -168,12 +191,16 @@ def _read_body(head: Head, secrets: SecretFilter) -> Flow[bytes]:
     return secrets.clean_bytes(bytes(data))
 
 
-def _parse_models(head: Head, data: bytes, secrets: tuple[Secret, ...]) -> tuple[ListedModel, ...]:
+def _parse_models(
+    head: Head, data: bytes, secrets: tuple[Secret, ...], kind: ProbeKind
+) -> tuple[ListedModel, ...]:
     try:
         reply = parse_json(data)
     except ValueError as error:
         reason = scrub(str(error), limit=200)
-        raise _no_list_error(head, reason, quote_start(data, secrets)) from None
+        raise _no_list_error(head, reason, quote_start(data, secrets), kind) from None
+    if kind != "models":
+        return ()
     entries = reply.get("data", reply.get("models")) if isinstance(reply, dict) else None
     if not isinstance(entries, list):
         raise _no_list_error(head, "it has no data", quote_start(data, secrets))
@@ -191,10 +218,13 @@ def _read_model_name(entry: Mapping[str, object]) -> str | None:
     return name.removeprefix("models/") if isinstance(name := entry.get("name"), str) else None
 
 
-def _no_list_error(head: Head, reason: str, quote: str = "") -> UnreadableReplyError:
+def _no_list_error(
+    head: Head, reason: str, quote: str = "", kind: ProbeKind = "models"
+) -> UnreadableReplyError:
+    wanted = "list of models" if kind == "models" else "reply of the API"
     media_type = scrub(head.headers.get("content-type", "").partition(";")[0], limit=60) or "unnamed"
     return UnreadableReplyError(
-        f"HTTP {head.status}, but the reply is no list of models: {reason} ({media_type} content)."
+        f"HTTP {head.status}, but the reply is no {wanted}: {reason} ({media_type} content)."
         f"{f' {quote}' if quote else ''} Check base_url."
     )
 

@@ -154,12 +154,20 @@ class _DialectSchema(_FactsSchema):
     most_pictures = _count_field()
 
 
+class _AccountSchema(_FactsSchema):
+    console = fields.String(validate=validate.Regexp(r"https://[\w.-]+/?[\w./#-]*\Z"))
+    check_path = fields.String(validate=validate.Regexp(r"(/[\w.-]+)+\Z"))
+    key_prefixes = fields.List(fields.String(validate=validate.Length(min=1)))
+    key_form = fields.String()
+
+
 class _FileSchema(_FactsSchema):
     provider = fields.String()
     hosts = _hosts_field()
     sources = fields.Dict(keys=fields.String(), values=fields.String())
     defaults = fields.Dict(keys=fields.String())
     dialect = fields.Nested(_DialectSchema())
+    account = fields.Nested(_AccountSchema())
     retired = fields.List(fields.Nested(_RetiredSchema()))
     rules = fields.Dict(keys=fields.String(), values=fields.Nested(_RuleSchema()))
     inputs = fields.Dict(keys=fields.String(), values=fields.Nested(_InputsSchema()))

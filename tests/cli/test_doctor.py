@@ -408,3 +408,101 @@ def test_live_azure(
     assert request.request_line == "GET /openai/models?api-version=2025-04-01-preview HTTP/1.1"
     assert request.headers["api-key"] == CANARY
     assert lines[0].startswith("ok     live: GET http://host/openai/models?…: the key works")
+
+
+# With --provider
+
+CREDITS = reply(200, {"credits": 1000.0})
+DOORS: dict[str, tuple[dict[str, str], str, str, str, Script]] = {
+    "openai": (
+        {"OPENAI_API_KEY": CANARY, "OPENAI_BASE_URL": "{origin}/v1"},
+        "/v1/models", "authorization", f"Bearer {CANARY}", reply(200, {"data": []}),
+    ),
+    "azure": (
+        {"AZURE_OPENAI_API_KEY": CANARY, "AZURE_OPENAI_ENDPOINT": "{origin}",
+         "OPENAI_API_VERSION": "2025-04-01-preview"},
+        "/openai/models?api-version=2025-04-01-preview", "api-key", CANARY, reply(200, {"data": []}),
+    ),
+    "gemini": (
+        {"GEMINI_API_KEY": CANARY, "GOOGLE_GEMINI_BASE_URL": "{origin}"},
+        "/v1/models?pageSize=1000", "x-goog-api-key", CANARY, reply(200, {"models": []}),
+    ),
+    "bfl": (
+        {"BFL_API_KEY": CANARY, "BFL_BASE_URL": "{origin}"}, "/v1/credits", "x-key", CANARY, CREDITS,
+    ),
+    "comfyui": (
+        {"COMFYUI_API_KEY": CANARY, "COMFYUI_BASE_URL": "{origin}"},
+        "/system_stats", "authorization", f"Bearer {CANARY}", reply(200, {"system": {}}),
+    ),
+    "a1111": (
+        {"A1111_AUTH": f"user:{CANARY}", "A1111_BASE_URL": "{origin}"},
+        "/sdapi/v1/sd-models", "authorization", "Basic ", reply(200, []),
+    ),
+    "fal": ({"FAL_KEY": CANARY, "FAL_BASE_URL": "{origin}"}, "/", "authorization", "", reply(404, b"")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("provider", DOORS)
+def test_named_provider(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    """Sends one free GET: to the list of models, to another that tries the key, or without the key."""
+    variables, path, header, value, script = DOORS[provider]
+    with WireServer(script) as server:
+        for name, text in variables.items():
+            monkeypatch.setenv(name, text.format(origin=server.origin))
+        assert run(["doctor", "--provider", provider]) == 0
+        lines = capfd.readouterr().out.splitlines()
+        (request,) = server.lines
+    assert request.request_line == f"GET {path} HTTP/1.1"
+    assert CANARY not in "".join(lines)
+    variable = next(iter(variables))
+    assert any(line.startswith(f"ok     API key: {variable} is set (…") for line in lines)
+    (live, *_) = [line for line in lines if "  live: " in line]
+    if value:
+        assert request.headers[header].startswith(value)
+        assert ": the key works (" in live
+    else:
+        assert header not in request.headers
+        assert "the host answers (HTTP 404, " in live
+        assert live.endswith("The key was not sent: fal has no free request that tries it.")
+
+
+def test_named_provider_refuses_the_key(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names the page of the provider that has the keys, for a refused key and for a missing one."""
+    monkeypatch.setenv("BFL_API_KEY", CANARY)
+    with WireServer(reply(401, {"detail": "Not authenticated"})) as server:
+        assert run(["doctor", "--provider", "bfl", "--base-url", server.origin]) == 1
+    (live,) = [line for line in capfd.readouterr().out.splitlines() if "  live: " in line]
+    assert live.endswith(" https://dashboard.bfl.ai has your keys.")
+    monkeypatch.delenv("BFL_API_KEY")
+    assert run(["doctor", "--provider", "bfl"]) == 1
+    out = capfd.readouterr().out
+    assert "note   API key: BFL_API_KEY is not set. Set it, or pass --api-key-file FILE to a call. " in out
+    assert "wrong  live: Nothing was sent. https://api.bfl.ai needs an API key, and BFL_API_KEY is not" in out
+    assert out.count("https://dashboard.bfl.ai has your keys.") == 2
+
+
+def test_named_provider_answers_with_a_page(capfd: pytest.CaptureFixture[str]) -> None:
+    """Fails for a web page in place of the API; a gateway that fails is a note where no key is tried."""
+    with WireServer(reply(200, b"<html>"), reply(502, b"<html>")) as server:
+        assert run(["doctor", "--provider", "comfyui", "--base-url", server.origin]) == 1
+        assert "but the reply is no reply of the API: " in capfd.readouterr().out
+        assert run(["doctor", "--provider", "fal", "--base-url", server.origin]) == 0
+        assert "note   live: GET http://127.0.0.1" in capfd.readouterr().out
+        assert server.posts == 0
+
+
+def test_named_provider_stays_offline(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sends nothing with the offline backend; notes a key that has the form of another."""
+    monkeypatch.setenv("OPENAI_API_KEY", "fal-0123456789abcdef")
+    assert run(["doctor", "--provider", "openai", "--backend", "offline"]) == 0
+    assert "live:" not in capfd.readouterr().out
+    monkeypatch.setenv("IMGKIT_BACKEND", "requests")
+    assert run(["doctor"]) == 0
+    out = capfd.readouterr().out
+    assert "note   API key: OPENAI_API_KEY does not look like sk-…. Check that it is whole." in out
