@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,9 +106,26 @@ SCENES = {
 MODES = {"terminal, 80 columns": 80, "terminal, 40 columns": 40, "pipe": 0}
 
 
+PATH_LENGTH = 20
+"""Characters in the path of each folder: lines wrap at equal places on every machine."""
+
+BASES = ("/tmp", "/var/tmp", "/dev/shm", tempfile.gettempdir(), str(Path.home()), Path.cwd().anchor)
+
+
+def create_folder(bases: Sequence[str]) -> Path:
+    """Return a new folder whose path has `PATH_LENGTH` characters, in the first base that takes it."""
+    for base in bases:
+        length = PATH_LENGTH - len(os.path.join(base, ""))
+        if length >= 6 and os.path.isdir(base) and os.access(base, os.W_OK | os.X_OK):
+            folder = Path(base, secrets.token_hex(length)[:length])
+            folder.mkdir(mode=0o700)
+            return folder
+    raise FileNotFoundError(f"no folder with a path of at most {PATH_LENGTH - 7} characters among {bases}")
+
+
 def mask(text: str, folder: Path) -> str:
     """Return output without the values that differ from run to run, at an equal width."""
-    text = text.replace(str(folder), "/dir/" + "#" * len(folder.name))
+    text = text.replace(str(folder), "/dir/".ljust(PATH_LENGTH, "#"))
     text = re.sub(r"(?<=//127\.0\.0\.1:)\d+", "#####", text)
     text = re.sub(r"\d{8}T\d{6}Z-\w+-1", "SPOOLED-REPLY-ID".ljust(31, "#"), text)
     text = re.sub(r"imgkit-unsaved-\w{8}", "imgkit-unsaved-########", text)
@@ -122,7 +140,7 @@ def make_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Path]]
     folders: list[Path] = []
 
     def make() -> Path:
-        folders.append(Path(tempfile.mkdtemp(prefix="screen-", dir="/tmp")))
+        folders.append(create_folder(BASES))
         (folders[-1] / "mine.toml").write_text(MODELS)
         (folders[-1] / "in.png").write_bytes(picture())
         monkeypatch.chdir(folders[-1])
@@ -233,3 +251,14 @@ def write_screens(screens: dict[str, str]) -> None:
     FILE.write_text(
         "\n".join(f"{heading}\n{screens[heading]}\n" for heading in headings if heading in screens), "utf-8"
     )
+
+
+def test_folders_have_paths_of_equal_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes any short base that exists, as some systems have no /tmp."""
+    monkeypatch.chdir(tmp_path)
+    Path("a").mkdir()
+    folder = create_folder(["/no-such-base", str(tmp_path / "a-base-with-a-long-path"), "a"])
+    assert folder.is_dir()
+    assert len(str(folder)) == PATH_LENGTH
+    with pytest.raises(FileNotFoundError, match="no folder with a path of at most"):
+        create_folder(["/no-such-base"])
