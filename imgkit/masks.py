@@ -289,12 +289,13 @@ def check(mask: ImageInput, image: ImageInput, *, max_bytes: int = mask_pixels.M
         The problems, as sentences with remedies; empty if there are none.
 
     Raises:
-        InvalidRequestError: the mask or the image cannot be opened.
+        InvalidRequestError: the mask or the image cannot be opened, or `max_bytes` is no number of bytes.
     """
+    if (limit := to_integer(max_bytes) or 0) < 1:
+        raise field_error("max_bytes", "Must be a whole number of bytes, at least 1.")
     with ExitStack() as cleanup:
-        report = mask_pixels.examine_mask(
-            _open(mask, "mask", cleanup), _open(image, "image", cleanup), max_bytes=max_bytes
-        )
+        opened = _open(mask, "mask", cleanup), _open(image, "image", cleanup)
+        report = mask_pixels.examine_mask(*opened, max_bytes=limit)
     return [*report.problems, *report.doubts]
 
 

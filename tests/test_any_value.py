@@ -135,6 +135,47 @@ def test_other_doors(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
                     pytest.fail(f"{inspect.getsource(door)} {kind}: {error!r}")
 
 
+PLUGINS = (
+    "Budget",
+    "CachePlugin",
+    "LoggingPlugin",
+    "RecorderPlugin",
+    "RetryPlugin",
+    "SpoolPlugin",
+    "TelemetryPlugin",
+)
+
+
+NEEDED: dict[str, dict[str, Any]] = {"Budget": {"usd": 1}, "RecorderPlugin": {"cassette": "a.yaml"}}
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_plugins(plugin: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes or refuses any value of an argument of a plugin; no other exception escapes."""
+    monkeypatch.chdir(tmp_path)
+    plugin_class = getattr(imgkit, plugin)
+    needed = NEEDED.get(plugin, {})
+    for name in inspect.signature(plugin_class).parameters:
+        for kind, make in MAKERS.items():
+            try:
+                plugin_class(**{**needed, name: make()})
+            except ImgkitError as error:
+                assert_short(error)
+            except Exception as error:
+                pytest.fail(f"{name}, {kind}: {error!r}")
+
+
+def test_numbers_of_a_mask_check() -> None:
+    """Names `max_bytes` of a mask check that is no number of bytes."""
+    values: tuple[Any, ...] = ("4MB", 1.5, 0, -1, None, True, MAKERS["raises in all"]())
+    for value in values:
+        with pytest.raises(imgkit.InvalidRequestError, match="max_bytes: Must be a whole number of bytes"):
+            masks.check(picture(), picture(), max_bytes=value)
+    assert imgkit.Budget(10**6).limit == 10**6
+    with pytest.raises(imgkit.ConfigurationError, match="usd must be above 0 and at most"):
+        imgkit.Budget(10**5000)
+
+
 def test_a_class_that_raises_is_odd() -> None:
     """The helper really raises where `isinstance` reads an object."""
     with pytest.raises(RuntimeError):

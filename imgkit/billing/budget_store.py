@@ -165,9 +165,10 @@ class BudgetStore:
                     if connection is not self._database:
                         connection.close()
         except (sqlite3.Error, OSError) as error:
-            place = f"in {str(self._folder / FILE)!r}" if self._folder else "in memory"
+            place = f"in {str(self._folder / FILE)[-200:]!r}" if self._folder else "in memory"
+            reason = getattr(error, "strerror", None) or error
             raise ConfigurationError(
-                f"Cannot read or write the budget {place} ({error}). Repair it, or give another folder."
+                f"Cannot read or write the budget {place} ({reason}). Repair it, or give another folder."
             ) from None
 
     def _connect(self) -> sqlite3.Connection:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from imgkit.cli.exit_codes import STOPPED
 from imgkit.cli.messages import to_options
 from imgkit.errors import ImgkitError
 from imgkit.models import Cost, Estimate, ImagesResponse
+from imgkit.wire.json_values import to_finite
 
 SCHEMA_VERSION = 1
 
@@ -84,20 +83,9 @@ def print_dry_run(request: str, estimate: Estimate, *, as_json: bool) -> None:
 
 def encode_json(facts: dict[str, Any]) -> bytes:
     """Return an object as a line of JSON with its schema version; ASCII survives any locale."""
-    members = _replace_non_finite({"schema_version": SCHEMA_VERSION, **facts})
+    members = to_finite({"schema_version": SCHEMA_VERSION, **facts})
     text = json.dumps(members, ensure_ascii=True, allow_nan=False, default=str)
     return f"{text}\n".encode("ascii")
-
-
-def _replace_non_finite(value: Any) -> Any:
-    """Return a value with None in place of infinity and NaN, which JSON does not have."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(name): _replace_non_finite(member) for name, member in value.items()}
-    if isinstance(value, list | tuple):
-        return [_replace_non_finite(member) for member in value]
-    return value
 
 
 def build_error(error: BaseException, message: str, exit_code: int) -> dict[str, Any]:

@@ -44,6 +44,7 @@ from imgkit.plugins.table import call_plugin
 from imgkit.providers.job_base import JobProvider, ProgressProvider, UploadingProvider
 from imgkit.redact import hide_members
 from imgkit.runtime.flow import Finished, Flow, run_blocking, run_parallel
+from imgkit.wire.headers import FIRST_IMAGE_HEADER
 from imgkit.wire.messages import HttpRequest
 
 if TYPE_CHECKING:
@@ -281,7 +282,11 @@ def _send_part(
     part.request, part.inputs = request, inputs
     with part.cleanup:
         try:
-            fetched = yield from fetch_images(part, encode_request(core, request, inputs))
+            encoded = encode_request(core, request, inputs)
+            if core.target.host_class == "offline" and part.first_index:
+                number = {FIRST_IMAGE_HEADER: str(part.first_index)}
+                encoded = replace(encoded, headers={**encoded.headers, **number})
+            fetched = yield from fetch_images(part, encoded)
         except ImgkitError as error:
             gate.close(error)
             raise

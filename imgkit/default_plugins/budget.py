@@ -12,7 +12,7 @@ from imgkit.models import Cost, Estimate, Estimator, ImageRequest, ImagesRespons
 from imgkit.plugins.events import Call
 from imgkit.plugins.hookspecs import ServiceSettings, hookimpl
 from imgkit.wire.messages import Head
-from imgkit.wire.plain_values import to_path
+from imgkit.wire.plain_values import show_value, to_flag, to_number, to_path, to_text
 
 CURRENCY = "USD"
 LARGEST_USD = 1_000_000_000
@@ -55,7 +55,13 @@ class Budget:
         allow_unknown: bool = False,
     ) -> None:
         self._limit = _parse_limit(usd)
-        self._allow_unknown = bool(allow_unknown)
+        is_allowed = to_flag(allow_unknown)
+        if is_allowed is None:
+            raise ConfigurationError(
+                f"allow_unknown must be True or False, not {show_value(allow_unknown)}.",
+                field="allow_unknown",
+            )
+        self._allow_unknown = is_allowed
         self._store = BudgetStore(_parse_folder(folder))
 
     @property
@@ -232,15 +238,22 @@ def _format_usd(nano: int) -> str:
 
 
 def _parse_limit(usd: object) -> int:
+    text = to_text(usd)
+    number = to_number(usd) if text is None else None
     try:
-        if isinstance(usd, bool) or not isinstance(usd, int | float | Decimal | str):
+        if type(usd) is Decimal:
+            amount = usd
+        elif type(number) is int:
+            amount = Decimal(number)
+        elif text is not None or number is not None:
+            amount = Decimal(str(number) if text is None else text)
+        else:
             raise InvalidOperation
-        amount = Decimal(str(usd))
         if not (amount.is_finite() and 0 < amount <= LARGEST_USD):
             raise InvalidOperation
     except InvalidOperation:
         raise ConfigurationError(
-            f"usd must be above 0 and at most {LARGEST_USD}, not {str(usd)[:40]!r}.", field="usd"
+            f"usd must be above 0 and at most {LARGEST_USD}, not {show_value(usd)}.", field="usd"
         ) from None
     return int(amount * 1_000_000_000)
 
@@ -250,9 +263,10 @@ def _parse_folder(folder: object) -> Path | None:
         return None
     try:
         text = to_path(folder)
+        os.fsencode(text)
     except ValueError:
         text = ""
-    if not text:
+    if not text or "\0" in text:
         raise ConfigurationError("folder must be the path of a folder, as str or os.PathLike, or None.")
     try:
         return Path(text).expanduser().absolute()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from imgkit.cache.folder import MAX_AGE_S, MAX_BYTES, FolderStore
 from imgkit.errors import ConfigurationError
 from imgkit.plugins.hookspecs import ServiceSettings, hookimpl
 from imgkit.plugins.protocols import CacheStore
+from imgkit.wire.plain_values import show_value, to_flag, to_integer, to_number, to_path, type_name
 
 
 class CachePlugin:
@@ -45,28 +47,54 @@ class CachePlugin:
         max_age_s: float = MAX_AGE_S,
         verify: bool = True,
     ) -> None:
-        if store is not None and not isinstance(store, CacheStore):
+        if store is not None and not _is_store(store):
             raise ConfigurationError(
-                f"A {type(store).__name__} is not a CacheStore. See imgkit.plugins.CacheStore."
+                f"A {type_name(store)} is not a CacheStore. See imgkit.plugins.CacheStore."
             )
         if store is not None and folder is not None:
             raise ConfigurationError("Give a store or a folder, not both.")
-        if type(max_bytes) is not int or max_bytes < 1:
-            raise ConfigurationError(f"max_bytes must be a whole number, at least 1, not {max_bytes!r}.")
-        if isinstance(max_age_s, bool) or not isinstance(max_age_s, int | float) or not max_age_s > 0:
-            raise ConfigurationError(f"max_age_s must be a positive number of seconds, not {max_age_s!r}.")
+        limit_bytes, is_verified = to_integer(max_bytes), to_flag(verify)
+        limit_s = math.inf if type(max_age_s) is float and max_age_s == math.inf else to_number(max_age_s)
+        if limit_bytes is None or limit_bytes < 1:
+            problem = f"must be a whole number, at least 1, not {show_value(max_bytes)}"
+            raise ConfigurationError(f"max_bytes {problem}.", field="max_bytes")
+        if limit_s is None or limit_s <= 0:
+            problem = f"must be a positive number of seconds, not {show_value(max_age_s)}"
+            raise ConfigurationError(f"max_age_s {problem}.", field="max_age_s")
+        if is_verified is None:
+            raise ConfigurationError(
+                f"verify must be True or False, not {show_value(verify)}.", field="verify"
+            )
         self._store = store
-        self._folder = folder
-        self._limits = {"max_bytes": max_bytes, "max_age_s": max_age_s}
-        self._verify = verify
+        self._folder = _parse_folder(folder)
+        self._limits = {"max_bytes": limit_bytes, "max_age_s": limit_s}
+        self._verify = is_verified
 
     @hookimpl
     def imgkit_cache(self, settings: ServiceSettings) -> CacheStore:
         """Return the store of a service."""
         if self._store is not None:
             return self._store
-        folder = Path(self._folder).expanduser() if self._folder else cache_folder(settings.state_folder)
+        folder = self._folder if self._folder else cache_folder(settings.state_folder)
         return FolderStore(folder, verify=self._verify, **self._limits)  # type: ignore[arg-type]  # checked above
+
+
+def _is_store(store: object) -> bool:
+    """Return whether an object has the methods of a store. It is the caller's: it may raise anything."""
+    try:
+        return isinstance(store, CacheStore)
+    except Exception:
+        return False
+
+
+def _parse_folder(folder: object) -> Path | None:
+    if folder is None:
+        return None
+    try:
+        text = to_path(folder)
+        return Path(text).expanduser() if text else None
+    except (ValueError, RuntimeError, OSError) as error:
+        raise ConfigurationError(f"folder is no path of a folder: {error}.", field="folder") from None
 
 
 def cache_folder(state_folder: Path | None) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from imgkit.errors import ConfigurationError
 from imgkit.plugins.hookspecs import ServiceSettings, hookimpl
 from imgkit.plugins.protocols import Exchanged, Recorder
+from imgkit.wire.plain_values import show_value, to_flag, to_path
 
 VARIABLE = "IMGKIT_CASSETTE"
 LOCK_WAIT_S = 10.0
@@ -38,14 +39,19 @@ class RecorderPlugin:
 
     def __init__(self, cassette: str | os.PathLike[str] | None = None, *, rewrite: bool = False) -> None:
         given = os.environ.get(VARIABLE) if cassette is None else cassette
-        if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+        try:
+            path = "" if given is None else to_path(given)
+        except ValueError:
+            path = ""
+        if not path:
             raise ConfigurationError(
                 "The recorder needs a cassette. Pass RecorderPlugin('tests/cassettes/fox.yaml'), or set "
                 f"{VARIABLE}."
             )
-        if not isinstance(rewrite, bool):
-            raise ConfigurationError(f"rewrite must be True or False, not {rewrite!r}.")
-        self._recorder = CassetteRecorder(Path(given), rewrite=rewrite)
+        is_rewrite = to_flag(rewrite)
+        if is_rewrite is None:
+            raise ConfigurationError(f"rewrite must be True or False, not {show_value(rewrite)}.")
+        self._recorder = CassetteRecorder(Path(path), rewrite=is_rewrite)
 
     @hookimpl
     def imgkit_recorder(self, settings: ServiceSettings) -> Recorder:

@@ -29,6 +29,7 @@ from imgkit.plugins.hookspecs import hookimpl
 from imgkit.redact import scrub
 from imgkit.wire.headers import LONGEST_RETRY_AFTER_S
 from imgkit.wire.messages import HttpRequest
+from imgkit.wire.plain_values import show_value, to_integer, to_text
 from imgkit.wire.urls import origin
 
 GIVE_UP = -1.0
@@ -97,12 +98,16 @@ class RetryPlugin:
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        if on_unknown not in ("raise", "retry-once"):
-            raise ConfigurationError(f"on_unknown must be 'raise' or 'retry-once', not {on_unknown!r}.")
-        if type(retry_server_errors) is not int or not 0 <= retry_server_errors <= 5:
-            raise ConfigurationError(f"retry_server_errors must be 0 to 5, not {retry_server_errors!r}.")
-        self._on_unknown = on_unknown
-        self._retry_server_errors = retry_server_errors
+        choice, count = to_text(on_unknown), to_integer(retry_server_errors)
+        if choice not in ("raise", "retry-once"):
+            raise ConfigurationError(
+                f"on_unknown must be 'raise' or 'retry-once', not {show_value(on_unknown)}."
+            )
+        if count is None or not 0 <= count <= 5:
+            shown = show_value(retry_server_errors)
+            raise ConfigurationError(f"retry_server_errors must be 0 to 5, not {shown}.")
+        self._on_unknown = choice
+        self._retry_server_errors = count
         self._clock = clock
         self._chance = chance
         self._lock = threading.Lock()

@@ -33,10 +33,11 @@ from imgkit.default_plugins.telemetry_values import (
     to_request_attributes,
     to_retry_attributes,
 )
-from imgkit.errors import PluginError
+from imgkit.errors import ConfigurationError, PluginError
 from imgkit.models import ImageRequest, ImagesResponse, Usage
 from imgkit.plugins import events
 from imgkit.plugins.hookspecs import hookimpl
+from imgkit.wire.plain_values import describe_failure
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider, SeverityNumber
@@ -185,9 +186,17 @@ class TelemetryPlugin:
         self._trace = trace
         self._baggage = baggage
         self._logs = _logs
-        self._tracer = trace.get_tracer("imgkit", __version__, tracer_provider, SCHEMA_URL)
-        self._logger = _logs.get_logger("imgkit", __version__, logger_provider, SCHEMA_URL)
-        self._instruments = _Instruments(metrics.get_meter("imgkit", __version__, meter_provider, SCHEMA_URL))
+        try:
+            self._tracer = trace.get_tracer("imgkit", __version__, tracer_provider, SCHEMA_URL)
+            self._logger = _logs.get_logger("imgkit", __version__, logger_provider, SCHEMA_URL)
+            meter = metrics.get_meter("imgkit", __version__, meter_provider, SCHEMA_URL)
+            self._instruments = _Instruments(meter)
+        except Exception as error:
+            # The providers are the caller's: they may raise anything.
+            raise ConfigurationError(
+                f"A provider of telemetry failed ({describe_failure(error)}). Pass providers of "
+                "OpenTelemetry, or None for the global ones."
+            ) from error
         self._running: dict[str, _CallSpan] = {}
 
     @hookimpl

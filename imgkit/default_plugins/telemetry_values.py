@@ -11,6 +11,7 @@ from imgkit.models import ImageRequest, ImagesResponse, Usage
 from imgkit.plugins.events import Call, Retrying
 from imgkit.plugins.table import warn
 from imgkit.redact import scrub
+from imgkit.wire.plain_values import show_value, to_text
 
 CAPTURE_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 PROMPT_LIMIT = 1024
@@ -70,11 +71,12 @@ def parse_capture(capture_content: bool | CaptureMode | None) -> Capture:
                 f"Set it to {choices}, true or false."
             )
         return capture or Capture()
-    capture = _CAPTURES.get(str(given).strip().lower()) if isinstance(given, bool | str) else None
+    words = str(given) if given is True or given is False else to_text(given)
+    capture = None if words is None else _CAPTURES.get(words.strip().lower())
     if capture is None:
         choices = ", ".join(map(repr, get_args(CaptureMode)))
         raise ConfigurationError(
-            f"capture_content is {str(given)[:40]!r}. Choose one of {choices}, True or False.",
+            f"capture_content is {show_value(given)}. Choose one of {choices}, True or False.",
             field="capture_content",
         )
     return capture

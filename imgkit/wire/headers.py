@@ -27,6 +27,9 @@ FRAMING = frozenset(
 )
 """Headers that the body and the connection determine: neither users nor plugins set them."""
 
+FIRST_IMAGE_HEADER = "x-imgkit-first-image"
+"""Tells the offline server the number of images in the parts of a call before this one."""
+
 LONGEST_RETRY_AFTER_S = 120.0
 """Longest pause in seconds that a server may ask for; a call or download that must wait longer ends."""
 

@@ -89,15 +89,16 @@ def dump_json(value: Any, indent: int | None = None) -> str:
     try:
         return json.dumps(value, indent=indent, default=str, allow_nan=False)
     except ValueError:
-        return json.dumps(_to_finite(value), indent=indent, default=str, allow_nan=False)
+        return json.dumps(to_finite(value), indent=indent, default=str, allow_nan=False)
 
 
-def _to_finite(value: Any) -> Any:
+def to_finite(value: Any) -> Any:
+    """Return a JSON value with None in place of infinity and NaN, which JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _to_finite(inner) for key, inner in value.items()}
-    return [_to_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: to_finite(inner) for key, inner in value.items()}
+    return [to_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def decode_base64(text: object) -> bytes:

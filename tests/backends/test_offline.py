@@ -257,3 +257,13 @@ def test_example_create_image_variation() -> None:
         response = images.create_image_variation(request)
         assert response.data[0].url is not None
         assert open_image(response.data[0]).size == (1024, 1024)
+
+
+def test_images_of_a_split_call_differ() -> None:
+    """Paints twelve different images for a call that imgkit splits, and the first ten as without it."""
+    with imgkit.ImageService("offline") as images:
+        twelve = images.create_image("a fox", n=12, size="16x16")
+        ten = images.create_image("a fox", n=10, size="16x16")
+    digests = [image.sha256 for image in twelve]
+    assert len(set(digests)) == 12
+    assert digests[:10] == [image.sha256 for image in ten]

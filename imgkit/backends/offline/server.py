@@ -142,7 +142,7 @@ class OfflineServer:
             "size": f"{output.width}x{output.height}",
             "quality": str(request.values.get("quality") or "auto"),
         }
-        images = (painter(brief) for brief in output.build_briefs(request.seed))
+        images = (painter(brief) for brief in output.build_briefs(request.seed, request.first_index))
         if output.stream:
             events = _build_events(request, output, images, {"created_at": created, **about})
             headers = {"content-type": "text/event-stream", "x-request-id": _build_request_id(request.seed)}

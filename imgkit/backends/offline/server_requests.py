@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import PIL.Image
 
 from imgkit.painter.paint import Brief
+from imgkit.wire.headers import FIRST_IMAGE_HEADER
 from imgkit.wire.json_values import decode_data_url, is_data_url
 
 FORMATS = ("png", "jpeg", "webp")
@@ -65,12 +66,14 @@ class ServerRequest:
         values: JSON members or form fields, by name.
         files: images, by field name.
         seed: digest of everything that influences the painting.
+        first_index: number of images in earlier requests of the same call.
     """
 
     operation: str
     values: Mapping[str, object]
     files: Mapping[str, list[FormFile]]
     seed: str
+    first_index: int = 0
 
     def read_choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         """Return a parameter with a fixed set of values.
@@ -142,9 +145,9 @@ class OutputOptions:
     stream: bool
     partial_images: int
 
-    def build_briefs(self, seed: str) -> Iterator[Brief]:
+    def build_briefs(self, seed: str, first_index: int = 0) -> Iterator[Brief]:
         """Yield the painter's brief of each image."""
-        for index in range(self.count):
+        for index in range(first_index, first_index + self.count):
             yield Brief(
                 prompt=self.prompt,
                 width=self.width,
@@ -177,7 +180,9 @@ def parse_request(operation: str, headers: Mapping[str, str], body: bytes, seed:
     for name in sorted(files):
         for file in files[name]:
             digest.update(hashlib.sha256(file.data).digest())
-    return ServerRequest(operation, values, files, digest.hexdigest())
+    first = headers.get(FIRST_IMAGE_HEADER, "")
+    first_index = int(first) if first.isdecimal() and len(first) < 10 else 0
+    return ServerRequest(operation, values, files, digest.hexdigest(), first_index)
 
 
 def parse_form(content_type: str, body: bytes) -> tuple[dict[str, str], dict[str, list[FormFile]]]:
