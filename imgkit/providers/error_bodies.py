@@ -36,7 +36,13 @@ _GENERIC_CODE = re.compile(
 )
 _PAGE = re.compile(rb"(?i)<(?:!doctype\s+html|html|head|body|title|center|h1)\b")
 _XML = re.compile(
-    r"(?i)\s*(?:<\?xml\b[^>]*>\s*)?<(?:\w+:)?(?:error|errors|errorresponse|\w*fault|response)\b"
+    r"(?i)\s*(?:<\?xml\b[^>]*>\s*)?(?:<!doctype\b[^>\[]*(?:\[[^\]]*\]\s*)?>\s*)?"
+    r"<(?:\w+:)?(?:error|errors|errorresponse|\w*fault|response)\b"
+)
+_MARKUP = re.compile(
+    r"(?is)<(script|style)\b.*?(?:</\1\s*>|\Z)"
+    r"|<!doctype\b(?:\"[^\"]*\"|'[^']*'|[^>\[\"'])*\[.*?(?:\]\s*>|\Z)"
+    r"|</?[a-z!?][^>]*(?:>|\Z)"
 )
 # Azure appends the string to sign, others a request id and the time.
 _DETAILS = re.compile(r"String[- ]to[- ]sign|\bRequestId:|\bTime:", re.IGNORECASE)
@@ -264,5 +270,5 @@ def page_text(body: bytes) -> str:
     """Return the text of a text or HTML page, without its markup."""
     text = body[:4096].decode("utf-8", "replace")
     if "<" in text:
-        text = re.sub(r"(?is)<(script|style)\b.*?(?:</\1\s*>|\Z)|</?[a-z!?][^>]*(?:>|\Z)", " ", text)
+        text = _MARKUP.sub(" ", text)
     return " ".join(html.unescape(text).split())

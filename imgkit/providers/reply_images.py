@@ -159,12 +159,16 @@ def unreadable_reply_error(
     head: Head, body: ReplyBody, why: str, secrets: tuple[Secret, ...] = ()
 ) -> UnreadableReplyError:
     """Return the error for a success reply without a readable image. It quotes the start of the reply."""
+    from imgkit.providers.error_bodies import is_page
+
     raw = body.raw()
+    step = " Check base_url." if is_page(raw) else ""
     media_type = scrub(head.headers.get("content-type", "").partition(";")[0], secrets, 60)
     return UnreadableReplyError(
         f"HTTP {head.status}, but the reply has no readable image: {scrub(why, secrets, limit=200)} "
         f"({body.length} bytes of {media_type or 'unnamed'} content, request id "
-        f"{head.request_id or 'not given'}). {quote_start(raw, secrets)} The call may have been billed.",
+        f"{head.request_id or 'not given'}). {quote_start(raw, secrets)}{step} "
+        "The call may have been billed.",
         hint="error.body holds the reply.",
         request_id=head.request_id,
         body=raw,
@@ -188,6 +192,7 @@ def quote_start(raw: bytes, secrets: tuple[Secret, ...]) -> str:
     start = SecretFilter(secrets).clean_bytes(raw[:QUOTE_BYTES])
     if b"\0" in start[:200]:
         return f"The reply begins with the bytes {start[:16].hex(' ')}."
-    text = page_text(start) if is_page(start) else start.decode("utf-8", "replace")
+    is_markup = start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+    text = page_text(start) if is_markup else start.decode("utf-8", "replace")
     what = "web page" if is_page(start) else "reply"
     return f"The {what} begins: {scrub(' '.join(text.split()), secrets, QUOTE_LIMIT).rstrip('. ')}."

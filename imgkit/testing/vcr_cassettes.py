@@ -76,13 +76,14 @@ def register(recorder: vcr.VCR) -> None:
 
 
 def add_miss_note(error: BaseException, remedy: str) -> None:
-    """Add a note to vcrpy's error: the nearest recorded request and the fields that differ.
+    """Begin the message of vcrpy's error with the nearest recorded request and the fields that differ.
 
-    Other errors stay as they are.
+    The advice of vcrpy, about settings that imgkit has under other names, follows. Other errors stay as
+    they are.
 
     Args:
         error: The error that ended the use of a cassette.
-        remedy: Sentence for the end of the note.
+        remedy: Sentence behind the reason.
     """
     if isinstance(error, CannotOverwriteExistingCassetteException) and error.failed_request is not None:
         path = str(error.cassette._path)
@@ -91,7 +92,7 @@ def add_miss_note(error: BaseException, remedy: str) -> None:
         notes = getattr(error, "__notes__", [])
         # The cassette sent nothing, so the note about an unknown outcome would mislead.
         notes[:] = [note for note in notes if SENT_OR_NOT not in note]
-        error.add_note(f"imgkit: Nothing was sent. {reason}. {remedy}")
+        error.args = (f"imgkit: Nothing was sent. {reason}. {remedy}\n\n{error}",)
 
 
 def imgkit_body(request: Request, recorded: Request) -> None:

@@ -121,6 +121,7 @@ def test_readable_turns_builtin_errors_into_unreadable_replies(
     with pytest.raises(imgkit.UnreadableReplyError, match=problem) as caught, readable(HEAD, body):
         read(body.json())
     assert caught.value.body == text
+    assert ("Check base_url." in str(caught.value)) == (text == b"<html>")
     assert caught.value.request_id == "req_7"
     assert caught.value.maybe_billed
 

@@ -91,8 +91,8 @@ def test_changed_request_fails_with_its_differences(pytester: pytest.Pytester) -
         failed.assert_outcomes(passed=1, failed=1)
         failed.stdout.fnmatch_lines(
             [
+                "*Exception: imgkit: Nothing was sent. *--imgkit-record=new_episodes*",
                 '*imgkit_body differs: prompt: "a fox" was recorded, "a wolf" is requested*',
-                "*imgkit: Nothing was sent. *--imgkit-record=new_episodes*",
             ]
         )
         failed.stdout.no_fnmatch_line("*whether the request was received is not known*")
