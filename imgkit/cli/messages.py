@@ -172,6 +172,9 @@ def to_options(hint: str) -> str:
 def _find_error_remedy(error: ImgkitError) -> str:
     if isinstance(error, errors.SaveError) and isinstance(error.__cause__, ImgkitError):
         return _find_error_remedy(error.__cause__)  # the reason why an image of the call was not saved
+    if isinstance(error, errors.DownloadBlockedError) and error.origin is not None and error.hint:
+        remedy = find_remedy(type(error), error.field, error.hint)
+        return remedy.replace(" ORIGIN", f" {shlex.quote(error.origin)}")
     if error.field == "base_url" and isinstance(error, errors.NotSentError):
         return _name_option(error.hint or "", error.field, "--base-url")
     if isinstance(error, errors.ApiError) and error.status and error.hint:

@@ -148,6 +148,8 @@ def _fetch_once(core: Core, url: str, sign: Signer | None) -> Flow[bytes | Faile
             if head.status != 200:
                 return (yield from _read_refusal(core, url, head, secrets))
             return (yield from _read_image(core, url, head, secrets))
+        except DownloadBlockedError as error:
+            raise _blocked_error(error.problem, url) from None
         except TransportError as error:
             problem = (
                 f"The image at {safe_url(url)} could not be fetched "
@@ -185,7 +187,19 @@ def build_download_request(core: Core, url: str, *, from_public: bool = False) -
         if place is not None and place[0] == "https" and not core.fetches_anywhere
         else "imgkit fetches https URLs at the port 443 or the API's own, and URLs of the API's own origin"
     )
-    raise DownloadBlockedError(f"{safe_url(url)} is not fetched. {why}.", hint=BLOCKED_HINT)
+    raise _blocked_error(f"{safe_url(url)} is not fetched. {why}.", url)
+
+
+def _blocked_error(problem: str, url: str) -> DownloadBlockedError:
+    """Return the error for a URL that is not fetched. Its hint names the origin that the caller may trust."""
+    place = _parse_origin(url)
+    if place is None:
+        return DownloadBlockedError(problem, hint=BLOCKED_HINT)
+    text = "{}://{}".format(*urlsplit(url)[:2])
+    hint = BLOCKED_HINT.replace("download_origins=[…] with its origin", f'download_origins=["{text}"]')
+    error = DownloadBlockedError(problem, hint=hint)
+    error.origin = text
+    return error
 
 
 def _parse_origin(url: str) -> tuple[str, str, int] | None:

@@ -176,7 +176,13 @@ class DownloadError(ImgkitError):
 
 
 class DownloadBlockedError(DownloadError):
-    """imgkit does not fetch this result URL; it sent no byte to the server."""
+    """imgkit does not fetch this result URL; it sent no byte to the server.
+
+    Attributes:
+        origin: the origin of the URL, as ``download_origins=`` takes it; None for a URL that has none.
+    """
+
+    origin: str | None = None
 
 
 class LinkExpiredError(DownloadError):

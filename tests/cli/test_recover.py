@@ -169,7 +169,7 @@ def test_urls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["recover", "-o", "out/"]) == 9
         output = capsys.readouterr().err
         assert "SECRET" not in output
-        assert "Pass --response-format" in output or "--download-origin" in output
+        assert "pass --download-origin http://results.invalid" in output
         (kept,) = (tmp_path / "out").glob("*.url.txt")
         assert kept.read_text() == f"{link}\n"
         assert kept.stat().st_mode & 0o777 == 0o600

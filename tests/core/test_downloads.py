@@ -435,5 +435,7 @@ def test_an_origin_behind_another_name(flavor: Any, http_backend: str, monkeypat
             with pytest.raises(imgkit.DownloadBlockedError) as caught:
                 create_and_download(flavor, http_backend, server)
             assert "CANARY" not in str(caught.value)
+            assert caught.value.origin == place
+            assert f'download_origins=["{place}"]' in str(caught.value)
             assert create_and_download(flavor, http_backend, server, download_origins=[place]) == picture()
     assert store.accepted == 1
