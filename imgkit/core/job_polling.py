@@ -209,7 +209,8 @@ def follow_job(
             update = result
         else:
             reply_head, decoded = result
-            yield from run_blocking(partial(keeper.save, job.advance(phase="ready")))
+            job = job.advance(phase="ready")
+            yield from run_blocking(partial(keeper.save, job))
             decoded = yield from _fetch_results(context, job, decoded)
             warnings = (*decoded.warnings, *keeper.warnings)
             return FetchedImages(head or reply_head, replace(decoded, warnings=warnings))

@@ -244,7 +244,7 @@ class AsyncDriver(Generic[T_co]):
         """Call `fn` in a thread. The deadline bounds only functions that run before anything is sent."""
         try:
             with self._deadline if before_sending else nullcontext():
-                return await in_thread(self._executor(), fn)
+                return await in_thread(self._executor(), fn, must_run=not before_sending)
         except ImgkitError as error:
             return EffectFailed(error)
         except DeadlinePassed:
@@ -321,13 +321,20 @@ class Parallel:
             return await part.run_to_end()
 
 
-async def in_thread(executor: Executor, fn: Callable[[], T], abort: Callable[[], None] | None = None) -> T:
+async def in_thread(
+    executor: Executor,
+    fn: Callable[[], T],
+    abort: Callable[[], None] | None = None,
+    *,
+    must_run: bool = False,
+) -> T:
     """Run `fn` in a thread. A cancellation aborts it and waits a moment for the thread to end.
 
     Args:
         executor: runs the thread.
         fn: the function.
         abort: interrupts the function from another thread, None if it cannot be interrupted.
+        must_run: run it even if the cancellation comes first, as for a record of what was paid.
 
     Raises:
         ServiceClosedError: the executor is shut down.
@@ -342,7 +349,7 @@ async def in_thread(executor: Executor, fn: Callable[[], T], abort: Callable[[],
     try:
         return await asyncio.shield(waiting)
     except asyncio.CancelledError:
-        if not work.cancel():  # it is running
+        if must_run or not work.cancel():  # it is running
             closed: Future[None] = Future()
             work.add_done_callback(partial(_close_result, closed))
             if abort is not None:

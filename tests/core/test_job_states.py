@@ -361,7 +361,7 @@ def test_close_ends_the_pause(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> 
 def test_ctrl_c_ends_the_parts_of_a_call(scene: Scene) -> None:
     """Ctrl-C ends the threads of a call with several jobs, and names both jobs."""
     work = lambda service: service.create_image("a red fox", n=2, timeout_s=CALL_S)  # noqa: E731
-    scene.fake.polls, scene.fake.jobs = 10**9, 2
+    scene.fake.polls, scene.fake.calls = 10**9, 2
     outcome = scene.interrupt("accepted", scene.press_ctrl_c, work)
     assert scene.find_traces(outcome) == Found(NAMES, 2, "accepted accepted", 0, 10)
     until = time.perf_counter() + TIMEOUT_S

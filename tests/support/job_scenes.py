@@ -91,7 +91,7 @@ class HeldApi(FakeApi):
         self.state = ""
         self.act: Callable[[], object] | None = None
         self.released = threading.Event()
-        self.jobs = 1
+        self.calls = 1
         self.seen: set[str] = set()
         self.failures: dict[str, list[FakeReply]] = {}
         self.received: dict[str, int] = {}
@@ -106,7 +106,7 @@ class HeldApi(FakeApi):
         act = self.act
         if state == self.state:
             self.seen.add(request.url)
-        if state == self.state and act is not None and len(self.seen) >= self.jobs:
+        if state == self.state and act is not None and len(self.seen) >= self.calls:
             self.act = None
             act()
             self.released.wait(TIMEOUT_S)
