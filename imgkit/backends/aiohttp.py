@@ -163,11 +163,16 @@ def _open_socket(sockets: weakref.WeakSet[socket.socket], address: tuple[object,
     """Open a socket, add it to `sockets`, and let the transfer watch it."""
     family, kind, protocol = address[:3]
     sock = socket.socket(family, kind, protocol)  # type: ignore[arg-type]  # aiohttp's tuple, loosely typed
-    sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # A cancelled upload leaves its transport waiting for the peer, unless the socket is shut down.
+        _current_request.get().transfer.watch_socket(sock)
+    except BaseException:
+        # aiohttp does not know the socket yet, such as when the call was aborted meanwhile.
+        sock.close()
+        raise
     sockets.add(sock)
-    # A cancelled upload leaves its transport waiting for the peer, unless the socket is shut down.
-    _current_request.get().transfer.watch_socket(sock)
     return sock
 
 

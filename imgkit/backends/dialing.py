@@ -78,8 +78,10 @@ def dial(
             sock.settimeout(max(0.001, share_s))
             sock.connect(address)
             return sock
-        except OSError as error:
+        except BaseException as error:
             sock.close()
+            if not isinstance(error, OSError):
+                raise
             last_error = error
     raise last_error
 

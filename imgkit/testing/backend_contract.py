@@ -9,6 +9,7 @@ import logging
 import zlib
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -20,7 +21,7 @@ from imgkit.testing.backend_tls import BackendTlsTests
 from imgkit.testing.samples import answer, png, poll_after_send
 from imgkit.testing.wire_faults import FAULTS, UNKNOWN
 from imgkit.testing.wire_server import Line, WireServer, drop, head, raw, reply
-from imgkit.wire.messages import BackendOptions, HttpRequest
+from imgkit.wire.messages import BackendOptions, BytesBody, HttpRequest
 
 
 class BackendContract(BackendTlsTests, BackendProxyTests, BackendConnectionTests):
@@ -54,6 +55,23 @@ class BackendContract(BackendTlsTests, BackendProxyTests, BackendConnectionTests
         assert result.meta.request_id == "req_test"
         places = canary.find_secret(result, repr(result.meta), records=caplog.records)
         assert places == [], f"The key is in {', '.join(places)}."
+
+    @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
+    def test_sends_every_method(self, method: Literal["PUT", "GET", "DELETE"]) -> None:
+        """Sends the method of a request as it is, once, and a body only with POST and PUT."""
+        body = BytesBody(b"pixels", "image/png")
+        with WireServer(reply(200, b"{}"), drop) as server:
+            request = HttpRequest(method, f"{server.origin}/uploads/1", {}, body)
+            assert self.send(request) == b"{}"
+            with pytest.raises(self.backend(BackendOptions()).wire_errors):
+                self.send(request)
+            assert server.accepted == 2, f"Two {method} are sent {server.accepted} times."
+        for line in server.lines:
+            assert line.request_line == f"{method} /uploads/1 HTTP/1.1"
+            sent = line.headers.get("content-length", "0"), line.headers.get("content-type"), line.body
+            expected = ("6", "image/png", b"pixels") if method == "PUT" else ("0", None, b"")
+            assert sent == expected, f"The body of {method} is {sent}."
+            assert "transfer-encoding" not in line.headers
 
     def test_lower_cases_response_headers(self, flavor: str) -> None:
         """Returns response headers by lower-case name."""

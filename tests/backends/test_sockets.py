@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import gc
 import shutil
+import socket
 import ssl
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import imgkit
 from imgkit.backends import proxy_authorization, tls_context
+from imgkit.backends.aiohttp import AiohttpBackend
+from imgkit.backends.plain_http import PlainHttpBackend
+from imgkit.backends.requests import RequestsBackend
 from imgkit.testing.backend_tls import CA_HASH
 from imgkit.testing.wire_server import CA_FILE
+from imgkit.wire.messages import BackendOptions, HttpRequest
+from imgkit.wire.transfer import DriverTransfer
 
 
 def test_a_file_is_the_only_authority() -> None:
@@ -66,3 +76,33 @@ def test_the_password_of_a_proxy(url: str | None, login: str | None) -> None:
     """Unquotes name and password, and encodes them in UTF-8."""
     header = proxy_authorization(url).get("proxy-authorization")
     assert (header and base64.b64decode(header.removeprefix("Basic ")).decode()) == login
+
+
+@pytest.mark.parametrize("cause", [TimeoutError("aborted"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("kind", [RequestsBackend, PlainHttpBackend, AiohttpBackend])
+def test_closes_the_socket_of_an_interrupted_connect(
+    kind: Any, cause: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closes the socket that it has just opened if the call is aborted or interrupted meanwhile."""
+    backend = kind(BackendOptions())
+    transfer = DriverTransfer(5, 5, 5)
+
+    def interrupt(sock: socket.socket) -> None:
+        raise cause
+
+    monkeypatch.setattr(transfer, "watch_socket", interrupt)
+    request = HttpRequest("GET", "http://127.0.0.1:9/")
+
+    async def open_and_close() -> None:
+        try:
+            await backend.open(request, transfer)
+        finally:
+            await backend.aclose()
+
+    with warnings.catch_warnings(record=True) as problems:
+        warnings.simplefilter("always")
+        with pytest.raises((KeyboardInterrupt, *kind.wire_errors)):
+            asyncio.run(open_and_close()) if kind is AiohttpBackend else backend.open(request, transfer)
+        cause.__traceback__ = None
+        gc.collect()
+    assert problems == []

@@ -94,6 +94,52 @@ class LogsKey(RequestsBackend):
         return super().open(request, transfer)
 
 
+@plant("test_sends_every_method", "POST /uploads/1")
+class PostsUploads(RequestsBackend):
+    """A storage knows no POST, so no file can be uploaded."""
+
+    def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
+        method = "POST" if request.method == "PUT" else request.method
+        return super().open(replace(request, method=method), transfer)
+
+
+@plant("test_sends_every_method", "The body of PUT is .'0'")
+class DropsUploads(RequestsBackend):
+    """The API edits an empty file, and bills it."""
+
+    def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
+        body = BytesBody() if request.method == "PUT" else request.body
+        return super().open(replace(request, body=body), transfer)
+
+
+class RequestWithBody(HttpRequest):
+    """A request that sends its body with every method."""
+
+    sends_body = True
+
+
+@plant("test_sends_every_method", "The body of GET is .'6'")
+class SendsBodyAlways(RequestsBackend):
+    """A gateway refuses a GET or a DELETE with a body, so a paid job is never fetched."""
+
+    def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
+        request = RequestWithBody(request.method, request.url, request.headers, request.body)
+        return super().open(request, transfer)
+
+
+@plant("test_sends_every_method", "Two DELETE are sent 3 times")
+class SendsDeletionAgain(RequestsBackend):
+    """The second DELETE of a cancelled job fails, and the caller sees this error."""
+
+    def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
+        try:
+            return super().open(request, transfer)
+        except requests.ConnectionError:
+            if request.method != "DELETE":
+                raise
+            return super().open(request, transfer)
+
+
 @plant("test_maps_faults_to_errors", "One call sends 2 requests")
 class SendsAgain(RequestsBackend):
     """The caller pays twice for one image."""
