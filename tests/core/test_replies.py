@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from imgkit.wire.json_values import decode_base64, decode_data_url, is_data_url, parse_json
@@ -183,7 +183,6 @@ VALUES = st.recursive(
 
 
 # The first text builds Unicode tables, which may exceed the limits on a busy machine.
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES, st.booleans(), st.sampled_from([None, 2]))
 def test_json_round_trip(value: Any, ascii_only: bool, indent: int | None) -> None:
     """Reads every JSON value as it was written."""

@@ -13,7 +13,7 @@ from typing import Any
 import PIL.Image
 import PIL.ImageCms
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from imgkit.errors import InvalidRequestError
@@ -368,7 +368,6 @@ def test_all_problems_at_once(cleanup: ExitStack) -> None:
     assert len(changes) == 5
 
 
-@settings(deadline=None)  # lossless WebP takes its time on a busy machine
 @given(
     st.tuples(st.integers(1, 40), st.integers(1, 40)),
     st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"]),

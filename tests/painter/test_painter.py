@@ -301,7 +301,7 @@ def test_scripts_have_their_fonts() -> None:
     assert glyphs.find_font_file("猫") is None
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.text(max_size=60), st.integers(16, 80), st.integers(16, 80), st.booleans())
 def test_arbitrary_text(prompt: str, width: int, height: int, transparent: bool) -> None:
     """Any text can be painted, and its image file returns the text."""

@@ -256,7 +256,7 @@ BODIES = st.one_of(
 ).map(lambda text: text.encode("utf-8", "replace"))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(BODIES, st.lists(st.integers(0, 20_000), max_size=12), st.integers(0, 40))
 def test_any_chunks_give_the_same_value(body: bytes, cuts: list[int], lost: int) -> None:
     """Gives the value, or the error, of the body parsed whole, for any chunks and any truncation."""
@@ -314,7 +314,7 @@ def decode_in_chunks(text: bytes, cuts: list[int]) -> tuple[bytes, bool, bytes]:
     return b"".join(pieces), decoder.failed, b"".join(decoder.rejected)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map(lambda pieces: "".join(pieces).encode()))
 def test_base64_is_decoded_alike_for_every_cut(text: bytes) -> None:
     """Decodes and rejects the same bytes of a text wherever it is cut, and loses none."""
@@ -328,7 +328,7 @@ def test_base64_is_decoded_alike_for_every_cut(text: bytes) -> None:
 PLACES = st.one_of(st.integers(SHORT_BYTES - 12, SHORT_BYTES + 4), st.integers(0, len(TEXT)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from([*PIECES, '\\"b64_json\\": \\"', '\\"}']), PLACES, st.integers(0, 60))
 def test_every_cut_gives_the_same_result(piece: str, place: int, lost: int) -> None:
     """Gives the same value, bytes and spool for every cut near an unusual piece of an image's text."""
@@ -363,7 +363,7 @@ def decode_all(value: Any) -> Any:
         return str(error)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=3000), st.lists(st.integers(0, 3000), max_size=8))
 def test_garbage(body: bytes, cuts: list[int]) -> None:
     """Raises nothing but ValueError for any bytes."""
