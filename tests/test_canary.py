@@ -330,12 +330,14 @@ def test_a_planted_leak_is_found(planted: Canary, monkeypatch: pytest.MonkeyPatc
     """The same search finds each leak that is planted into imgkit."""
     plant = PLANTED[name]
     monkeypatch.setattr(plant.owner, plant.name, plant.value)
-    places = " ".join(
-        place
-        for operation, scene in PLANTED_SCENES
-        for place in planted.find_leaks(operation, scene, SCENES[operation, scene], how="text", mode="all")
-    )
-    assert [sink for sink in plant.sinks if sink not in places] == []
+    missing = set(plant.sinks)
+    for operation, scene in PLANTED_SCENES:
+        places = planted.find_leaks(operation, scene, SCENES[operation, scene], how="text", mode="all")
+        missing -= {sink for sink in missing if sink in " ".join(places)}
+        # The search takes long; the further scenes can add nothing.
+        if not missing:
+            break
+    assert missing == set()
 
 
 @pytest.mark.parametrize("channel", [*SPOKEN, "output"])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from imgkit.testing import WireServer, answer, canary, png, reply
+from tests.support.nested_pytest import run_pytest
 
 pytest_plugins = ["pytester"]
 
@@ -22,10 +23,6 @@ def build_test_file() -> str:
     return "from imgkit import ImageService\n\n" + "\n\n".join(
         block for block in blocks if "def test_" in block
     )
-
-
-def run_pytest(pytester: pytest.Pytester, *args: str) -> Any:
-    return pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", "-W", "error", *args)
 
 
 def script(line: Any) -> None:

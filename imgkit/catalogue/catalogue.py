@@ -110,13 +110,21 @@ class Catalogue:
 
     @cached_property
     def _by_name(self) -> dict[tuple[str, str], Model]:
-        return self._reader.read_models()
+        # Services without own data share the models: building them takes milliseconds.
+        return self._reader.read_models() if self._own else _load_shipped_models(self._shipped)
 
     @cached_property
     def _reader(self) -> Reader:
         from imgkit.catalogue.reading import Reader
 
         return Reader(self._layers)
+
+
+@cache
+def _load_shipped_models(place: str) -> dict[tuple[str, str], Model]:
+    from imgkit.catalogue.reading import Reader
+
+    return Reader((load_provider_data(place),) if place else ()).read_models()
 
 
 @cache

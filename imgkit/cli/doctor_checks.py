@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -101,7 +102,8 @@ def check_clock(now: float, newest: float) -> Finding:
 def find_clashes() -> list[str]:
     """Return the signs that another distribution owns or overwrites the package `imgkit`."""
     problems = []
-    owners = {name.lower().replace("_", "-") for name in metadata.packages_distributions().get("imgkit", ())}
+    installed = (dist for dist in metadata.distributions() if _has_import_name(dist))
+    owners = {dist.metadata["Name"].lower().replace("_", "-") for dist in installed}
     others = sorted(owners - {DISTRIBUTION})
     if others:
         problems.append(f"The import name imgkit belongs to {', '.join(others)} too")
@@ -111,6 +113,19 @@ def find_clashes() -> list[str]:
     if "ImageService" not in getattr(imgkit, "__all__", ()):
         problems.append("imgkit/__init__.py is missing, or belongs to another package")
     return problems
+
+
+def _has_import_name(dist: metadata.Distribution) -> bool:
+    """Return whether a distribution has the package `imgkit`.
+
+    `metadata.packages_distributions` tells the same, but reads the names of all installed files.
+    """
+    if declared := dist.read_text("top_level.txt"):
+        return "imgkit" in declared.split()
+    record = dist.read_text("RECORD")
+    if record is None:
+        return any(file.parts[0] in ("imgkit", "imgkit.py") for file in dist.files or ())
+    return re.search(r"^imgkit(/|\.py,)", record, re.MULTILINE) is not None
 
 
 def _check_backend(given: Mapping[str, Any]) -> Finding:

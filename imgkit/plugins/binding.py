@@ -52,7 +52,7 @@ def collect_hooks(origin: PluginSource, plugin: object) -> tuple[HookImpl, ...]:
             no hook at all.
     """
     _check_hooks(origin, plugin)
-    manager = pluggy.PluginManager("imgkit")
+    manager = _HookManager("imgkit")
     manager.add_hookspecs(hookspecs.Hooks)
     try:
         manager.register(plugin, origin.plugin)
@@ -69,6 +69,18 @@ def collect_hooks(origin: PluginSource, plugin: object) -> tuple[HookImpl, ...]:
             "imgkit_on_event, and put @imgkit.hookimpl above it."
         )
     return impls
+
+
+class _HookManager(pluggy.PluginManager):
+    """A manager that skips the special methods: looking for marks on them takes most of the time."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        """Return the mark of a hook, None if the attribute is no hook."""
+        return None if name.startswith("__") else super().parse_hookimpl_opts(plugin, name)
+
+    def parse_hookspec_opts(self, module_or_class: object, name: str) -> Any:
+        """Return the mark of a hook's specification, None if the attribute is none."""
+        return None if name.startswith("__") else super().parse_hookspec_opts(module_or_class, name)
 
 
 def build_table(impls: Iterable[HookImpl]) -> HookTable:

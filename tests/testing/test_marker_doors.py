@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import imgkit
 from imgkit.testing import WireServer, answer, cassette, png, reply
 from tests.support.api_server import ROOT
+from tests.support.nested_pytest import run_pytest
 from tests.support.wire_backends import fail_when_touched
 
 pytest_plugins = ["pytester"]
-
-TIMEOUT_S = 60
 
 DOORS = """
 import unittest
@@ -99,13 +97,6 @@ def pytest_collection_modifyitems(items):
         if "by_conftest" in item.name:
             item.add_marker(pytest.mark.imgkit_cassette("fox"))
 """
-
-
-def run_pytest(pytester: pytest.Pytester, *args: str) -> Any:
-    """Run pytest in a subprocess, with warnings as errors."""
-    return pytester.runpytest_subprocess(
-        "-q", "-p", "no:cacheprovider", "-W", "error", *args, timeout=TIMEOUT_S
-    )
 
 
 def test_marker_closes_every_door(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

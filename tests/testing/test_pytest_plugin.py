@@ -1,23 +1,21 @@
-"""The pytest plugin, run by pytest in a subprocess: offline by default, recording only on request."""
+"""The pytest plugin, run by pytest: offline by default, recording only on request."""
 
 from __future__ import annotations
 
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from imgkit.cli.run import run as imgkit_command
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, reply
+from tests.support.nested_pytest import run_pytest, start_pytest
 
 EXAMPLE = Path(__file__).parents[2] / "examples/testing-an-app"
 
 pytest_plugins = ["pytester"]
-
-TIMEOUT_S = 60
 
 TESTS = """
 import asyncio, imgkit, pytest
@@ -51,17 +49,10 @@ def test_coroutines(async_image_service):
 """
 
 
-def run_pytest(pytester: pytest.Pytester, *args: str) -> Any:
-    """Run pytest in a subprocess, with warnings as errors."""
-    return pytester.runpytest_subprocess(
-        "-q", "-p", "no:cacheprovider", "-W", "error", *args, timeout=TIMEOUT_S
-    )
-
-
 def test_unmarked_tests_run_offline(pytester: pytest.Pytester) -> None:
     """Runs tests without the marker on the offline backend."""
     pytester.makepyfile(OFFLINE)
-    run_pytest(pytester).assert_outcomes(passed=2)
+    start_pytest(pytester).assert_outcomes(passed=2)
 
 
 def test_records_once_then_replays(pytester: pytest.Pytester) -> None:
@@ -204,7 +195,7 @@ def test_plugin_imports_no_heavy_library(pytester: pytest.Pytester) -> None:
             assert not heavy & set(sys.modules)
         """
     )
-    run_pytest(pytester).assert_outcomes(passed=1)
+    start_pytest(pytester).assert_outcomes(passed=1)
 
 
 NAMES = """
