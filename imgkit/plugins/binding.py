@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 import pluggy
@@ -74,11 +75,13 @@ def collect_hooks(origin: PluginSource, plugin: object) -> tuple[HookImpl, ...]:
 class _HookManager(pluggy.PluginManager):
     """A manager that skips the special methods: looking for marks on them takes most of the time."""
 
-    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
         """Return the mark of a hook, None if the attribute is no hook."""
         return None if name.startswith("__") else super().parse_hookimpl_opts(plugin, name)
 
-    def parse_hookspec_opts(self, module_or_class: object, name: str) -> Any:
+    def parse_hookspec_opts(
+        self, module_or_class: ModuleType | type, name: str
+    ) -> pluggy.HookspecOpts | None:
         """Return the mark of a hook's specification, None if the attribute is none."""
         return None if name.startswith("__") else super().parse_hookspec_opts(module_or_class, name)
 
