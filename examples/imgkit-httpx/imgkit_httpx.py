@@ -62,7 +62,7 @@ class AsyncHttpxBackend(HttpxBackend):
 
 def build_request(request, transfer, trace, blocks=iter):
     timeout = {"connect": transfer.connect_timeout_s(), "read": transfer.read_timeout_s, "write": 30.0}
-    body = whole_or_blocks(request.body)
+    body = whole_or_blocks(request.body) if request.sends_body else b""
     content = body if isinstance(body, bytes) else blocks(body)
     options = {"headers": request.wire_headers(), "extensions": {"timeout": timeout, "trace": trace}}
     httpx_request = httpx.Request(request.method, request.url, content=content, **options)
