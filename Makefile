@@ -6,6 +6,9 @@ BIN    := $(VENV)/bin
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(12, 3 * (os.cpu_count() or 1) // 2))')
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
+# Without compiled modules, each worker and each child process of the tests compiles them anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test checks lint types contracts pytest examples dist dist-check bench format cassettes messages sheet clean
 
 demo: $(VENV)/.demo  ## draw a first picture: no key, no network

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
-import sys
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,26 +18,6 @@ FOREIGN = ("OPENAI_", "IMGKIT_", "AZURE_", "OTEL_", "REQUESTS_CA_BUNDLE", "SSL_C
 # On a busy machine, examples may take longer than Hypothesis allows.
 settings.register_profile("imgkit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("imgkit")
-
-if sys.dont_write_bytecode:
-    # Otherwise each worker and each child process compiles all modules anew.
-    sys.dont_write_bytecode = False
-    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(sys.prefix, "pycache"))
-    os.environ["PYTHONDONTWRITEBYTECODE"] = ""
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Let each worker compile another part of the test modules before all of them read all modules."""
-    worker = getattr(config, "workerinput", None)
-    if worker is None:
-        return
-    folder = Path(__file__).parent
-    paths = sorted(folder.rglob("test_*.py"))
-    for path in paths[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
-        name = ".".join(path.relative_to(folder.parent).with_suffix("").parts)
-        # The collection imports the module again, and reports its failure.
-        with suppress(Exception):
-            importlib.import_module(name)
 
 
 @pytest.fixture(autouse=True)

@@ -320,7 +320,7 @@ class _Exchange:
 def _to_vcr_request(request: HttpRequest) -> Request:
     """Return a request in vcrpy's form, without credentials."""
     headers = remove_credentials(request.wire_headers(), request.secret_headers)
-    body = b"".join(request.body.blocks()) if request.method == "POST" else None
+    body = b"".join(request.body.blocks()) if request.sends_body else None
     return Request(request.method, request.url, body, headers)
 
 
