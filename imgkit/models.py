@@ -52,14 +52,19 @@ class CreateImageRequest:
     >>> CreateImageRequest(prompt="a red fox", size="1024x1024").n is None
     True
 
-    The fields and their values are those of ``POST /images/generations`` (openai-python 3.54.0, read
-    2026-11-23). The provider decides which model accepts which field.
+    Most fields and their values are those of ``POST /images/generations`` (openai-python 3.54.0, read
+    2026-11-23); `aspect_ratio`, `resolution`, `seed` and `negative_prompt` are those of other APIs. The
+    provider decides which model accepts which field.
 
     Attributes:
         prompt: description of the image.
         model: name of the model; the service's `model` if None.
         n: number of images. imgkit splits a number above the model's limit into several requests.
         size: ``"1024x1024"`` (width x height in pixels) or ``"auto"``.
+        aspect_ratio: ``"16:9"``, for models that choose the pixels; excludes a size in pixels.
+        resolution: ``"1K"``, ``"2K"`` and so on, for models that choose the pixels; excludes a size.
+        seed: number from which the model draws; equal requests may then give equal images.
+        negative_prompt: description of what the image must not show.
         quality: "low", "medium", "high", "xhigh", "max", "auto", "standard" or "hd".
         background: "transparent", "opaque" or "auto".
         output_format: "png", "jpeg", "webp", "gif" or "svg".
@@ -73,6 +78,8 @@ class CreateImageRequest:
         svg: options of the svg format, such as ``{"model": …, "reasoning": {"effort": "low"}}``.
         safety_identifier: your stable, anonymous id of the end user.
         user: the older name of `safety_identifier`.
+        model_options: options that this model alone has, by name. `imgkit providers NAME` lists them with
+            their values; a wrong name or value is refused.
         extra_body: further members of the body, sent unchanged; they override the other fields.
         extra_headers: further headers; imgkit omits a header whose value is None.
     """
@@ -83,6 +90,10 @@ class CreateImageRequest:
     model: str | None = None
     n: int | None = None
     size: str | None = None
+    aspect_ratio: str | None = None
+    resolution: str | None = None
+    seed: int | None = None
+    negative_prompt: str | None = None
     quality: str | None = None
     background: str | None = None
     output_format: str | None = None
@@ -96,6 +107,7 @@ class CreateImageRequest:
     svg: Mapping[str, object] | None = field(default=None, hash=False)
     safety_identifier: str | None = None
     user: str | None = None
+    model_options: Mapping[str, object] | None = field(default=None, hash=False)
     extra_body: Mapping[str, object] | None = field(default=None, repr=False, hash=False)
     extra_headers: Mapping[str, str | None] | None = field(default=None, repr=False, hash=False)
 
@@ -127,6 +139,10 @@ class CreateImageEditRequest:
     model: str | None = None
     n: int | None = None
     size: str | None = None
+    aspect_ratio: str | None = None
+    resolution: str | None = None
+    seed: int | None = None
+    negative_prompt: str | None = None
     quality: str | None = None
     background: str | None = None
     output_format: str | None = None
@@ -139,6 +155,7 @@ class CreateImageEditRequest:
     svg: Mapping[str, object] | None = field(default=None, hash=False)
     safety_identifier: str | None = None
     user: str | None = None
+    model_options: Mapping[str, object] | None = field(default=None, hash=False)
     extra_body: Mapping[str, object] | None = field(default=None, repr=False, hash=False)
     extra_headers: Mapping[str, str | None] | None = field(default=None, repr=False, hash=False)
 
@@ -155,7 +172,8 @@ class CreateImageVariationRequest:
 
     Attributes:
         image: the image to vary.
-        model, n, size, response_format, user, extra_body, extra_headers: as in `CreateImageRequest`.
+        model, n, size, aspect_ratio, resolution, seed, negative_prompt, response_format, user,
+            model_options, extra_body, extra_headers: as in `CreateImageRequest`.
     """
 
     operation: ClassVar[Operation] = "create_image_variation"
@@ -164,8 +182,13 @@ class CreateImageVariationRequest:
     model: str | None = None
     n: int | None = None
     size: str | None = None
+    aspect_ratio: str | None = None
+    resolution: str | None = None
+    seed: int | None = None
+    negative_prompt: str | None = None
     response_format: str | None = None
     user: str | None = None
+    model_options: Mapping[str, object] | None = field(default=None, hash=False)
     extra_body: Mapping[str, object] | None = field(default=None, repr=False, hash=False)
     extra_headers: Mapping[str, str | None] | None = field(default=None, repr=False, hash=False)
 

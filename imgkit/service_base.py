@@ -68,7 +68,7 @@ class ServiceBase(ImageOperations[ResponseT, StreamT, ImageT]):
         plugins: Sequence[object] = (),
         state_folder: str | os.PathLike[str] | None = None,
         models: str | os.PathLike[str] | Mapping[str, object] | None = None,
-        on_unsupported: Literal["raise", "warn", "drop"] = "raise",
+        on_unsupported: Literal["raise", "warn", "drop", "adapt"] = "raise",
         fixtures: str | os.PathLike[str] | None = None,
         strict: bool = True,
         client_options: Mapping[str, object] | None = None,
@@ -118,7 +118,8 @@ model='gpt-image-2')
                 mapping of its form (``docs/models-masks-errors-money.md``). ``IMGKIT_MODELS`` adds files.
             on_unsupported: treatment of values that the model is known not to take. "raise" refuses
                 the call before anything is sent (doubtful values only warn), "warn" sends them and adds
-                to ``response.warnings``, "drop" leaves them out and warns.
+                to ``response.warnings``, "drop" leaves them out and warns, "adapt" sends the nearest value
+                that the model takes, such as an aspect ratio in place of a size, and warns.
             fixtures: for the offline backend: a cassette, or a folder of cassettes, to answer from.
             strict: with fixtures, a request without a recording is a `FixtureMissingError`; False
                 paints it.

@@ -15,6 +15,7 @@ from imgkit.files import read_regular_file
 
 if TYPE_CHECKING:
     from imgkit.catalogue.facts import Facts, Model, Retired
+    from imgkit.catalogue.model_options import ModelOption
     from imgkit.catalogue.reading import Reader
 
 VARIABLE = "IMGKIT_MODELS"
@@ -87,6 +88,18 @@ class Catalogue:
         """The most images of a request in this dialect, for models without a limit of their own."""
         count: int | None = self._merge_tables("dialect").get("most_pictures")
         return count
+
+    @property
+    def has_open_options(self) -> bool:
+        """Whether models may have options that the data does not list."""
+        return bool(self._merge_tables("dialect").get("open_options"))
+
+    @cached_property
+    def options(self) -> Mapping[str, ModelOption]:
+        """The options beside the shared parameters, by name."""
+        from imgkit.catalogue.model_options import read_options
+
+        return read_options(self._layers)
 
     @property
     def account(self) -> Mapping[str, Any]:

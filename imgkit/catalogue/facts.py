@@ -12,6 +12,8 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
+from imgkit.images.shapes import Grid
+
 STALE_DAYS = 180
 """Age in days from which a fact only warns."""
 
@@ -44,23 +46,6 @@ class FactSource(NamedTuple):
         parts = [self.source] if self.source else []
         parts += [f"read {self.as_of}"] if self.as_of else []
         return ", ".join(parts) or "by your own facts"
-
-
-class Grid(NamedTuple):
-    """The possible sizes of an image.
-
-    Attributes:
-        multiple_of_px: both sides are multiples of this.
-        most_ratio: maximum ratio of the longer side to the shorter side.
-        longest_edge_px: maximum of either side.
-        least_px, most_px: bounds of width times height.
-    """
-
-    multiple_of_px: int = 1
-    most_ratio: float | None = None
-    longest_edge_px: int | None = None
-    least_px: int | None = None
-    most_px: int | None = None
 
 
 class Rule(NamedTuple):
@@ -118,14 +103,31 @@ class InputFacts(NamedTuple):
 
 
 class Prices(NamedTuple):
-    """Prices per million tokens, in `currency`; None for a missing price."""
+    """Prices per million tokens, or per image, in `currency`; None for a missing price.
+
+    Attributes:
+        currency: ISO 4217 code.
+        text_in, image_in, text_out, image_out: prices of a million tokens by kind.
+        per_image: price of an image.
+        per_megapixel: price of a million pixels of an image.
+        per_image_by: prices of an image by the value of a field, such as "resolution" or "quality".
+        origin: date and source.
+    """
 
     currency: str
     text_in: Decimal | None = None
     image_in: Decimal | None = None
     text_out: Decimal | None = None
     image_out: Decimal | None = None
+    per_image: Decimal | None = None
+    per_megapixel: Decimal | None = None
+    per_image_by: Mapping[str, Mapping[str, Decimal]] = _NONE
     origin: FactSource = FactSource()
+
+    @property
+    def is_by_image(self) -> bool:
+        """Whether images have prices of their own, whatever tokens they take."""
+        return self.per_image is not None or self.per_megapixel is not None or bool(self.per_image_by)
 
 
 class Tokens(NamedTuple):

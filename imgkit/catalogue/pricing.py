@@ -23,13 +23,21 @@ _PRICED_FIELDS = ("prompt", "n", "size", "quality", "output_format")
 """Fields that affect the price; values in ``extra_body`` win, as they do in the request that is sent."""
 
 
-def compute_cost(usage: Usage | None, model: Model | None, operation: str) -> Cost:
+def compute_cost(
+    usage: Usage | None,
+    model: Model | None,
+    operation: str,
+    request: ImageRequest | None = None,
+    images: int = 0,
+) -> Cost:
     """Return the cost of a reply.
 
     Args:
         usage: the server's token counts, None if it reports none.
         model: None for an unknown model.
         operation: name of the operation.
+        request: the request, for prices of images.
+        images: number of images that arrived.
 
     Example:
         >>> catalogue = Catalogue("openai", "imgkit.providers:openai.toml")
@@ -39,6 +47,12 @@ def compute_cost(usage: Usage | None, model: Model | None, operation: str) -> Co
     """
     if model is None or model.prices is None:
         return Cost(note="no prices are known for this model on this host")
+    if model.prices.is_by_image and request is not None:
+        bounds = _price_image(model.prices, request)
+        if bounds is None or bounds[0] != bounds[1]:
+            return Cost(note="the price of this image depends on values that the request leaves open")
+        prices = model.prices
+        return Cost(amount=bounds[0] * images, currency=prices.currency, as_of=prices.origin.as_of)
     if usage is None:
         return Cost(note="the server reports no usage")
     if "svg_usage" in usage.extra:
@@ -102,12 +116,20 @@ def compute_estimate(
         >>> compute_estimate(request, catalogue.find_model("gpt-image-1", "official"), catalogue).currency
         'USD'
     """
-    if model is None or model.prices is None or model.tokens is None:
+    if model is None or model.prices is None or (model.tokens is None and not model.prices.is_by_image):
         return Estimate(note="no prices are known for this model on this host")
     prices = model.prices
     request, problem = _merge_extra_body(request)
     if problem:
         return Estimate(note=problem)
+    if prices.is_by_image or model.tokens is None:
+        count, bounds_of_image = request.n or 1, _price_image(prices, request)
+        if bounds_of_image is None:
+            return Estimate(note="no price is known for an image of these values")
+        least, most = bounds_of_image
+        return Estimate(
+            low=count * least, high=count * most, currency=prices.currency, as_of=prices.origin.as_of
+        )
     for name, values in model.tokens.not_of.items():
         if (value := getattr(request, name, None)) in values:
             return Estimate(note=f"no token counts are known for {name}={value!r}")
@@ -129,6 +151,23 @@ def compute_estimate(
     return Estimate(
         low=low, high=high, currency=prices.currency, as_of=prices.origin.as_of, note=model.tokens.note
     )
+
+
+def _price_image(prices: Prices, request: ImageRequest) -> tuple[Decimal, Decimal] | None:
+    """Return the least and the highest price of an image, None if it is unknown."""
+    for field, by_value in prices.per_image_by.items():
+        value = getattr(request, field, None)
+        if isinstance(value, str) and value in by_value:
+            return by_value[value], by_value[value]
+        if value is None and prices.per_image is None and by_value:
+            return min(by_value.values()), max(by_value.values())
+    if prices.per_megapixel is not None:
+        size = re.fullmatch(r"([0-9]+)x([0-9]+)", request.size or "")
+        if size is None:
+            return None
+        amount = prices.per_megapixel * int(size[1]) * int(size[2]) / MILLION
+        return amount, amount
+    return None if prices.per_image is None else (prices.per_image, prices.per_image)
 
 
 def _merge_extra_body(request: ImageRequest) -> tuple[ImageRequest, str]:

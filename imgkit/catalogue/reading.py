@@ -10,12 +10,13 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
-from imgkit.catalogue.facts import Facts, FactSource, Grid, InputFacts, Model, Prices, Retired, Rule, Tokens
+from imgkit.catalogue.facts import Facts, FactSource, InputFacts, Model, Prices, Retired, Rule, Tokens
 from imgkit.errors import ConfigurationError
+from imgkit.images.shapes import Grid
 
 _NAMED = ("rules", "inputs", "prices", "tokens")
 _RULE_KEYS = ("field", "least", "most", "longest", "refused", "why", "sure")
-_PRICE_KEYS = ("text_in", "image_in", "text_out", "image_out")
+_PRICE_KEYS = ("text_in", "image_in", "text_out", "image_out", "per_image", "per_megapixel")
 
 
 class Reader:
@@ -135,7 +136,11 @@ def _build_prices(table: dict[str, Any] | None) -> Prices | None:
     if table is None:
         return None
     amounts = {key: Decimal(str(table[key])) for key in _PRICE_KEYS if key in table}
-    return Prices(currency=table["currency"], origin=table["origin"], **amounts)
+    by_field = {
+        field: {value: Decimal(str(amount)) for value, amount in by_value.items()}
+        for field, by_value in table.get("per_image_by", {}).items()
+    }
+    return Prices(currency=table["currency"], origin=table["origin"], per_image_by=by_field, **amounts)
 
 
 def _build_tokens(table: dict[str, Any] | None) -> Tokens | None:

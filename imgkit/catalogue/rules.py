@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -12,15 +11,26 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from imgkit.catalogue.catalogue import NEAR_DAYS, Catalogue
 from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.images.inputs import ImageFile, OpenedInputs
+from imgkit.images.shapes import (
+    find_nearest_ratio,
+    find_nearest_resolution,
+    find_nearest_size,
+    is_on_grid,
+    nearest_size,
+    parse_ratio,
+    parse_resolution,
+    parse_size,
+    to_size,
+)
 from imgkit.images.sniff import is_animated
 from imgkit.models import ImageRequest, field_names
 from imgkit.wire.plain_values import show_value, to_text
 
 if TYPE_CHECKING:
-    from imgkit.catalogue.facts import FactSource, Grid, InputFacts, Model, Rule
+    from imgkit.catalogue.facts import FactSource, InputFacts, Model, Rule
 
-Policy = Literal["raise", "warn", "drop"]
-POLICIES: tuple[Policy, ...] = ("raise", "warn", "drop")
+Policy = Literal["raise", "warn", "drop", "adapt"]
+POLICIES: tuple[Policy, ...] = ("raise", "warn", "drop", "adapt")
 
 _REQUIRED = ("prompt", "image")
 _SPLIT_FIELDS = ("n",)
@@ -28,8 +38,6 @@ _SPLIT_FIELDS = ("n",)
 
 _MOST_CHOICES = 10
 """Longest list of values in a message."""
-
-_SIZE = re.compile(r"([0-9]+)x([0-9]+)")
 
 
 class RuleViolation(NamedTuple):
@@ -40,12 +48,14 @@ class RuleViolation(NamedTuple):
         text: the problem and the remedy.
         sure: True if the API is known to reject the value.
         origin: date and source of the rule.
+        nearest: the nearest value that the model takes, None if none is near.
     """
 
     field: str
     text: str
     sure: bool
     origin: FactSource
+    nearest: object = None
 
 
 def parse_policy(given: object) -> Policy:
@@ -60,7 +70,7 @@ def parse_policy(given: object) -> Policy:
     """
     policy = next((policy for policy in POLICIES if policy == to_text(given)), None)
     if policy is None:
-        choices = _format_choices(POLICIES)
+        choices = format_choices(POLICIES)
         raise ConfigurationError(f"on_unsupported must be {choices}, not {show_value(given)}.")
     return policy
 
@@ -80,7 +90,8 @@ def check_request(
         model: None for an unknown model, which accepts every request.
         catalogue: of the provider.
         policy: "raise" rejects values that the API surely rejects, and warns of doubtful values; "warn" only
-            warns; "drop" removes optional fields that the API surely rejects.
+            warns; "drop" removes optional fields that the API surely rejects; "adapt" gives them the nearest
+            value that the API takes, and removes those without any.
         today: the date against which facts are stale; stale facts only warn.
         more: values that are not fields of the request, such as ``stream``.
 
@@ -91,25 +102,27 @@ def check_request(
         return request, []
     warnings = [text] if (text := shutdown_notice(model, catalogue, today)) else []
     problems: dict[str, str] = {}
-    dropped: dict[str, Any] = {}
+    changed: dict[str, Any] = {}
     for violation in find_violations(request, model, catalogue, more):
-        if (
-            policy == "drop"
-            and violation.sure
-            and violation.field not in _REQUIRED
-            and violation.field in field_names(type(request))
-        ):
-            dropped[violation.field] = None
-            warnings.append(f"{violation.field} was left out: {violation.text} ({violation.origin})")
+        field = violation.field
+        is_optional = field not in _REQUIRED and field in field_names(type(request))
+        if policy in ("drop", "adapt") and violation.sure and is_optional:
+            nearest = violation.nearest if policy == "adapt" else None
+            changed[field] = nearest
+            deed = "was left out" if nearest is None else f"became {nearest!r}"
+            warnings.append(f"{field} {deed}: {violation.text} ({violation.origin})")
         elif violation.sure and policy != "warn" and not violation.origin.is_stale(today):
             problems.setdefault(violation.field, f"{violation.text} ({violation.origin})")
         else:
             warnings.append(f"{violation.field}: {violation.text} ({violation.origin})")
     if problems:
-        hint = 'Pass on_unsupported="drop" to leave such fields out, "warn" to send them.'
+        hint = (
+            'Pass on_unsupported="drop" to leave such fields out, "adapt" for the nearest values, "warn" to '
+            "send them."
+        )
         fields = {field: f"{text}." for field, text in problems.items()}
         raise InvalidRequestError(fields, hints={"on_unsupported": hint})
-    return (replace(request, **dropped) if dropped else request), warnings
+    return (replace(request, **changed) if changed else request), warnings
 
 
 def find_violations(
@@ -139,7 +152,11 @@ def find_violations(
         )
         if problem:
             yield RuleViolation(
-                field=rule.field, text=f"{model.id} {problem}", sure=rule.sure, origin=rule.origin
+                field=rule.field,
+                text=f"{model.id} {problem}",
+                sure=rule.sure,
+                origin=rule.origin,
+                nearest=find_nearest_value(rule, given[rule.field]),
             )
 
 
@@ -176,7 +193,7 @@ def _find_file_problem(file: ImageFile, facts: InputFacts, *, as_json: bool) -> 
     overlay = file.field in ("mask", "markup")
     max_bytes = facts.mask_most_bytes if file.field == "mask" else facts.most_bytes
     if facts.formats and not overlay and kind.format not in facts.formats:
-        formats = _format_choices(sorted(facts.formats), quoted=False)
+        formats = format_choices(sorted(facts.formats), quoted=False)
         return f"takes {formats} images, not {kind.format}{fit}"
     if facts.formats and "gif" not in facts.formats and is_animated(kind, file.read_at):
         return f"takes still images, and this {kind.format} is animated{fit}"
@@ -209,19 +226,36 @@ def explain_violation(rule: Rule, value: Any) -> str | None:
     if rule.refused:
         return f"does not take it{when}{why}: leave it out"
     if rule.allowed and value not in rule.allowed:
-        size = _parse_size(value) if rule.field == "size" else None
-        near = f"; the nearest is {_find_nearest(size, rule.allowed)}" if size else ""
+        size = parse_size(value) if rule.field == "size" else None
+        near = f"; the nearest is {find_nearest_size(size, rule.allowed)}" if size else ""
         is_long = len(rule.allowed) > _MOST_CHOICES
-        choices = f"one of {len(rule.allowed)} values" if is_long else _format_choices(rule.allowed)
+        choices = f"one of {len(rule.allowed)} values" if is_long else format_choices(rule.allowed)
         return f"takes {choices}{when}, not {value!r}{why}{near}"
     if (rule.most is not None and value > rule.most) or (rule.least is not None and value < rule.least):
         return f"takes {_format_range(rule)}{when}, not {value}{why}"
     if rule.longest is not None and len(value) > rule.longest:
         return f"takes at most {rule.longest} characters, not {len(value)}{why}: shorten it"
-    size = _parse_size(value) if rule.grid else None
+    size = parse_size(value) if rule.grid else None
     if rule.grid and size and not is_on_grid(size, rule.grid):
         width, height = nearest_size(size, rule.grid)
         return f"does not take {value}{why}: the nearest is {width}x{height}"
+    return None
+
+
+def find_nearest_value(rule: Rule, value: object) -> object:
+    """Return the value that a rule accepts and that is nearest to `value`, None if none is near."""
+    if rule.refused:
+        return None
+    if isinstance(value, int | float):
+        low = value if rule.least is None else max(value, rule.least)
+        number = low if rule.most is None else min(low, rule.most)
+        return int(number) if isinstance(value, int) else number
+    if (size := parse_size(value)) is not None:
+        return to_size(size[0] / size[1], math.sqrt(size[0] * size[1]), rule.allowed, rule.grid)
+    if (ratio := parse_ratio(value)) is not None:
+        return find_nearest_ratio(ratio, rule.allowed)
+    if rule.field == "resolution" and (side := parse_resolution(value)) is not None:
+        return find_nearest_resolution(side, rule.allowed)
     return None
 
 
@@ -231,7 +265,7 @@ def describe_rule(rule: Rule) -> str:
     if rule.refused:
         parts.append("not taken")
     if rule.allowed:
-        parts.append(_format_choices(rule.allowed, quoted=False))
+        parts.append(format_choices(rule.allowed, quoted=False))
     if rule.most is not None or rule.least is not None:
         parts.append(_format_range(rule))
     if rule.longest is not None:
@@ -240,7 +274,7 @@ def describe_rule(rule: Rule) -> str:
         bounds = rule.grid._asdict().items()
         parts.append(", ".join(f"{name} {value}" for name, value in bounds if value is not None))
     when = " and ".join(
-        f"{name} {_format_choices(values, quoted=False)}" for name, values in rule.when.items()
+        f"{name} {format_choices(values, quoted=False)}" for name, values in rule.when.items()
     )
     why = f" ({rule.why})" if rule.why else ""
     return "; ".join(parts) + (f" with {when}" if when else "") + why + ("" if rule.sure else "; doubtful")
@@ -270,68 +304,11 @@ def shutdown_notice(model: Model, catalogue: Catalogue, today: date) -> str | No
         return None
     verb = "was shut down" if model.shutdown <= today else "will be shut down"
     live = catalogue.list_live_ids(today) if "official" in model.hosts else []
-    instead = f": use {_format_choices(live, quoted=False)}" if live else ""
+    instead = f": use {format_choices(live, quoted=False)}" if live else ""
     return f"{model.id} {verb} on {model.shutdown} ({model.origin}){instead}"
 
 
-def is_on_grid(size: tuple[int, int], grid: Grid) -> bool:
-    """Return whether a grid contains a size in pixels."""
-    width, height = size
-    longer, shorter = max(size), min(size)
-    return (
-        shorter > 0
-        and width % grid.multiple_of_px == 0
-        and height % grid.multiple_of_px == 0
-        and (grid.most_ratio is None or longer <= grid.most_ratio * shorter)
-        and (grid.longest_edge_px is None or longer <= grid.longest_edge_px)
-        and (grid.least_px is None or width * height >= grid.least_px)
-        and (grid.most_px is None or width * height <= grid.most_px)
-    )
-
-
-def nearest_size(size: tuple[int, int], grid: Grid) -> tuple[int, int]:
-    """Return the size of a grid that is nearest to `size` in shape and area."""
-    width, height = (float(max(side, 1)) for side in size)
-    most_ratio = grid.most_ratio or math.inf
-    if grid.longest_edge_px is not None and grid.least_px is not None:
-        # The widest image still needs a height that reaches least_px.
-        most_ratio = min(most_ratio, grid.longest_edge_px**2 / grid.least_px)
-    width, height = max(width, height / most_ratio), max(height, width / most_ratio)
-    scale = 1.0
-    if grid.most_px is not None:
-        scale = min(scale, math.sqrt(grid.most_px / (width * height)))
-    if grid.longest_edge_px is not None:
-        scale = min(scale, grid.longest_edge_px / max(width, height))
-    if grid.least_px is not None and width * height * scale**2 < grid.least_px:
-        scale = math.sqrt(grid.least_px / (width * height))
-    step = grid.multiple_of_px
-    near = [
-        (column * step, row * step)
-        for column in _candidates_near(width * scale / step)
-        for row in _candidates_near(height * scale / step)
-        if is_on_grid((column * step, row * step), grid)
-    ]
-    return min(near, key=lambda candidate: _distance(candidate, size), default=(step, step))
-
-
-def _candidates_near(value: float) -> range:
-    return range(max(1, math.floor(value) - 2), math.floor(value) + 4)
-
-
-def _distance(first: tuple[int, int], second: tuple[int, int]) -> float:
-    return sum(abs(math.log(a / max(b, 1))) for a, b in zip(first, second, strict=True))
-
-
-def _parse_size(value: object) -> tuple[int, int] | None:
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    return (int(match[1]), int(match[2])) if match else None
-
-
-def _find_nearest(size: tuple[int, int], allowed: tuple[Any, ...]) -> str:
-    sizes = {value: parsed for value in allowed if (parsed := _parse_size(value))}
-    return str(min(sizes, key=lambda value: _distance(sizes[value], size)))
-
-
-def _format_choices(values: tuple[Any, ...] | list[str], *, quoted: bool = True) -> str:
+def format_choices(values: Sequence[object], *, quoted: bool = True) -> str:
+    """Return values as "a, b or c"."""
     choices = [repr(value) if quoted else str(value) for value in values]
     return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"

@@ -19,7 +19,7 @@ from imgkit.images.saving import SavePlan
 from imgkit.models import ImageRequest, ImagesResponse, field_names
 from imgkit.service import ImageService
 
-_OFFLINE_OPTIONS = ("simulate", "seed", "latency_s")
+_OFFLINE_OPTIONS = ("simulate", "latency_s")
 
 
 def run_operation(

@@ -41,8 +41,10 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
         "Pass --extra-body JSON for a value that only your server knows."
     ),
     (errors.InvalidRequestError, "masks"): "",
+    (errors.InvalidRequestError, "model_options"): "--extra-body JSON sends members without a check.",
     (errors.InvalidRequestError, "on_unsupported"): (
-        "Pass --on-unsupported drop to leave such fields out, or --on-unsupported warn to send them."
+        "Pass --on-unsupported drop to leave such fields out, or --on-unsupported adapt for what the model "
+        "takes instead."
     ),
     (errors.InvalidRequestError, "prepare"): (
         "Or pass --prepare fit to have it converted (of an animation, the first frame)."

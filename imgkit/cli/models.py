@@ -10,10 +10,11 @@ from pkgutil import resolve_name
 from typing import Any
 
 from imgkit.catalogue.catalogue import Catalogue, load_own_facts
-from imgkit.catalogue.facts import FactSource, Grid, InputFacts, Model, Prices, Rule
+from imgkit.catalogue.facts import FactSource, InputFacts, Model, Prices, Rule
 from imgkit.catalogue.rules import describe_rule, shutdown_notice
 from imgkit.cli import console, report
 from imgkit.errors import ConfigurationError, UnknownProviderError
+from imgkit.images.shapes import Grid
 from imgkit.plugins.registry import load_hook_table
 
 _COMMANDS = {"create_image": "create", "create_image_edit": "edit", "create_image_variation": "variation"}

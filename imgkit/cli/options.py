@@ -30,6 +30,7 @@ POSITIONAL = ("image", "prompt")
 _OWN_HELP = {
     "model": "The model; default: IMGKIT_MODEL. OpenAI's own host requires one.",
     "svg": "Options of the svg format, as a JSON object.",
+    "model_options": "An option of this API alone; can be repeated. `imgkit providers NAME` lists them.",
     "extra_body": "More members of the body, as a JSON object; they override the other options.",
     "extra_headers": "One more header; can be repeated. 'NAME:' without a value removes a header.",
 }
@@ -45,6 +46,8 @@ PARAMETERS_BY_TYPE: dict[str, dict[str, Any]] = {
     "Mapping[str, str | None]": {"callback": values.parse_headers, "metavar": "NAME:VALUE", "multiple": True},
 }
 
+_SET: dict[str, Any] = {"callback": values.parse_settings, "metavar": "NAME=VALUE", "multiple": True}
+
 
 def request_options(kind: type[ImageRequest]) -> Iterator[Option]:
     """Yield an option for each field of a request class, except the positional ones."""
@@ -55,6 +58,8 @@ def request_options(kind: type[ImageRequest]) -> Iterator[Option]:
             # An unknown type is passed on as text, and the library validates it.
             parameters = PARAMETERS_BY_TYPE.get(annotation, PARAMETERS_BY_TYPE["str"])
             flag = _format_flag(field.name.removesuffix("s") if parameters.get("multiple") else field.name)
+            if field.name == "model_options":
+                flag, parameters = "--set", _SET
             text = texts.get(field.name, "")
             completion = _build_completion(text)
             yield Option(
@@ -165,8 +170,9 @@ def service_options() -> Iterator[Option]:
     yield models_option()
     yield option(
         "on_unsupported",
-        "For fields that the model rejects. raise (default): stop. warn: send them. drop: leave them out.",
-        type=click.Choice(["raise", "warn", "drop"]),
+        "For fields that the model rejects. raise (default): stop. warn: send them. drop: leave them out. "
+        "adapt: use the nearest that it takes.",
+        type=click.Choice(["raise", "warn", "drop", "adapt"]),
     )
     yield option("proxy", "Send through this proxy.", metavar="URL")
     yield option("ca", "Certificates to trust (PEM), those of certifi by default.", type=click.Path())
@@ -234,9 +240,6 @@ def offline_options() -> Iterator[Option]:
         section=section,
         metavar="NAME",
         help="Simulate this fault: an HTTP status, or a name such as timeout.",
-    )
-    yield Option(
-        ["--seed"], section=section, help="Seed; another seed paints another image for the same prompt."
     )
     yield Option(
         ["--latency", "latency_s"],

@@ -78,6 +78,25 @@ def parse_json_object(ctx: click.Context, param: click.Parameter, value: str | N
     return found
 
 
+def parse_settings(
+    ctx: click.Context, param: click.Parameter, value: Sequence[str]
+) -> dict[str, object] | None:
+    """Return the options of a model by name; a value is JSON, and text if it is no JSON."""
+    settings: dict[str, object] = {}
+    for word in value:
+        name, equals, text = word.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise click.BadParameter("Write NAME=VALUE, such as steps=30.")
+        if name in settings:
+            raise click.BadParameter(f"{name!r} is given twice.")
+        try:
+            settings[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            settings[name] = text
+    return settings or None
+
+
 def parse_headers(
     ctx: click.Context, param: click.Parameter, value: Sequence[str]
 ) -> dict[str, str | None] | None:

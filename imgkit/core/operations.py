@@ -6,7 +6,7 @@ A method makes the flow of its call. `imgkit.service` runs it: blocking, or in t
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Generic, Literal, TypeVar
 
@@ -16,6 +16,8 @@ from imgkit.core.core import Core
 from imgkit.core.lifecycle import run_call
 from imgkit.core.responses import ensure_downloaded
 from imgkit.core.signatures import operation
+from imgkit.core.stream_operations import StreamOperations
+from imgkit.core.stream_operations import StreamT as StreamT
 from imgkit.errors import InvalidRequestError
 from imgkit.images.image import Image
 from imgkit.models import (
@@ -29,25 +31,18 @@ from imgkit.runtime.flow import Flow
 from imgkit.wire.plain_values import has_type, type_name
 
 ResponseT = TypeVar("ResponseT")
-StreamT = TypeVar("StreamT")
 ImageT = TypeVar("ImageT")
 
 
-class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
+class ImageOperations(StreamOperations[StreamT], Generic[ResponseT, StreamT, ImageT]):
     """The operations of a service.
 
     The type variables are what callers get: an `ImagesResponse` or an awaitable of it, and so on.
     """
 
-    _core: Core
-
     @abstractmethod
     def _run_flow(self, flow: Flow[ImagesResponse], timeout_s: object) -> ResponseT:
         """Run the flow of a call."""
-
-    @abstractmethod
-    def _open_stream(self, flow: Flow[ImagesResponse], timeout_s: object) -> StreamT:
-        """Return the events of a flow as a context manager."""
 
     @abstractmethod
     def _run_download(self, flow: Flow[Image], timeout_s: object) -> ImageT:
@@ -61,6 +56,10 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
         model: str | None = None,
         n: int | None = None,
         size: str | None = None,
+        aspect_ratio: str | None = None,
+        resolution: str | None = None,
+        seed: int | None = None,
+        negative_prompt: str | None = None,
         quality: str | None = None,
         background: str | None = None,
         output_format: str | None = None,
@@ -74,6 +73,7 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
         svg: Mapping[str, object] | None = None,
         safety_identifier: str | None = None,
         user: str | None = None,
+        model_options: Mapping[str, object] | None = None,
         extra_body: Mapping[str, object] | None = None,
         extra_headers: Mapping[str, str | None] | None = None,
         save_to: SaveTo = None,
@@ -91,10 +91,10 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
 
         Args:
             prompt: description of the images, or a `CreateImageRequest`, which excludes other fields.
-            model, n, size, quality, background, output_format, output_compression, moderation,
-                response_format, style, complexity, frame_count, frame_duration_ms, svg,
-                safety_identifier, user, extra_body, extra_headers: fields of `CreateImageRequest`.
-                A field that is None is not sent.
+            model, n, size, aspect_ratio, resolution, seed, negative_prompt, quality, background,
+                output_format, output_compression, moderation, response_format, style, complexity,
+                frame_count, frame_duration_ms, svg, safety_identifier, user, model_options, extra_body,
+                extra_headers: fields of `CreateImageRequest`. A field that is None is not sent.
             save_to: file, folder, or pattern such as ``"out/{index}-{slug}.{ext}"`` for the images.
                 It is checked before anything is sent; existing files are never overwritten.
             cache: with a cache plugin, "use" (the default) reads and writes entries, "refresh"
@@ -126,6 +126,10 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
         model: str | None = None,
         n: int | None = None,
         size: str | None = None,
+        aspect_ratio: str | None = None,
+        resolution: str | None = None,
+        seed: int | None = None,
+        negative_prompt: str | None = None,
         quality: str | None = None,
         background: str | None = None,
         output_format: str | None = None,
@@ -138,6 +142,7 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
         svg: Mapping[str, object] | None = None,
         safety_identifier: str | None = None,
         user: str | None = None,
+        model_options: Mapping[str, object] | None = None,
         extra_body: Mapping[str, object] | None = None,
         extra_headers: Mapping[str, str | None] | None = None,
         prepare: Literal["check", "fit"] | None = None,
@@ -162,8 +167,9 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
             mask: PNG with the size of the first image; the transparent area is edited.
             markup: transparent PNG drawn over the first image to show the change; excludes `mask`.
             input_fidelity: "high" or "low".
-            model, n, size, quality, background, output_format, output_compression, response_format,
-                complexity, frame_count, frame_duration_ms, svg, safety_identifier, user, extra_body,
+            model, n, size, aspect_ratio, resolution, seed, negative_prompt, quality, background,
+                output_format, output_compression, response_format, complexity, frame_count,
+                frame_duration_ms, svg, safety_identifier, user, model_options, extra_body,
                 extra_headers: fields of `CreateImageRequest`.
             prepare: "fit" makes inputs fit the model: it converts, rotates, shrinks and pads them, and
                 the mask along with the first. "check" refuses inputs that do not fit.
@@ -187,8 +193,13 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
         model: str | None = None,
         n: int | None = None,
         size: str | None = None,
+        aspect_ratio: str | None = None,
+        resolution: str | None = None,
+        seed: int | None = None,
+        negative_prompt: str | None = None,
         response_format: str | None = None,
         user: str | None = None,
+        model_options: Mapping[str, object] | None = None,
         extra_body: Mapping[str, object] | None = None,
         extra_headers: Mapping[str, str | None] | None = None,
         strategy: Literal["auto", "native", "emulate"] = "auto",
@@ -210,8 +221,8 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
 
         Args:
             image: the image to vary, as for `create_image_edit`; or a `CreateImageVariationRequest`.
-            model, n, size, response_format, user, extra_body, extra_headers: fields of
-                `CreateImageRequest`.
+            model, n, size, aspect_ratio, resolution, seed, negative_prompt, response_format, user,
+                model_options, extra_body, extra_headers: fields of `CreateImageRequest`.
             strategy: "native" uses the server's own operation. "emulate" asks for an edit with a prompt
                 for variations. "auto" is native, and emulates where the host lacks the operation or
                 answers 404 or 405. ``response.meta.emulated`` tells which one it was.
@@ -230,126 +241,6 @@ class ImageOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
             ImgkitError: otherwise as `create_image`.
         """
         return self._run_flow(run_call(self._core, CreateImageVariationRequest, image, locals()), timeout_s)
-
-    @operation
-    def stream_image(
-        self,
-        prompt: str | CreateImageRequest,
-        *,
-        partial_images: int | None = None,
-        model: str | None = None,
-        n: int | None = None,
-        size: str | None = None,
-        quality: str | None = None,
-        background: str | None = None,
-        output_format: str | None = None,
-        output_compression: int | None = None,
-        moderation: str | None = None,
-        complexity: str | None = None,
-        safety_identifier: str | None = None,
-        user: str | None = None,
-        extra_body: Mapping[str, object] | None = None,
-        extra_headers: Mapping[str, str | None] | None = None,
-        save_to: SaveTo = None,
-        timeout_s: float | None = None,
-    ) -> StreamT:
-        """Create images from a prompt and receive partial images while the server draws.
-
-        >>> from imgkit import Completed, ImageService, PartialImage
-        >>> with ImageService() as images:
-        ...     with images.stream_image("a fox", size="256x256", partial_images=2) as events:
-        ...         kinds = [type(event).__name__ for event in events]
-        >>> kinds
-        ['PartialImage', 'PartialImage', 'Completed']
-
-        The result is a context manager over events (``async with`` and ``async for`` under
-        `AsyncImageService`). The first request for an event sends the call; leaving the context closes
-        the connection.
-
-        Args:
-            prompt: description of the images, or a `CreateImageRequest`, which excludes other fields.
-            partial_images: number of partial images, 0 to 3. The server may send fewer.
-            model, n, size, quality, background, output_format, output_compression, moderation,
-                complexity, safety_identifier, user, extra_body, extra_headers: fields of
-                `CreateImageRequest`.
-            save_to: as for `create_image`. A complete image is saved before its event.
-            timeout_s: seconds that the whole stream may take, pauses of its caller included; None for
-                the service's limit.
-
-        Returns:
-            `PartialImage` and `Completed` events. The stream's ``response`` is what `create_image`
-            would return.
-
-        Raises:
-            InvalidRequestError, ConfigurationError: nothing was sent.
-            NotSentError: nothing can have been billed.
-            OutcomeUnknownError: the connection broke and the call may have been billed;
-                ``error.images`` has the images that arrived.
-            StreamError: the stream ended before an image was complete, or was used without ``with``.
-            ApiError: the API refused the request, or failed during the stream.
-            UnreadableReplyError, EmptyResultError: the call may have been billed.
-            SaveError: the images arrived but could not be saved; they are in ``error.response``.
-        """
-        from imgkit.core.stream import run_stream  # only streams load the code that reads events
-
-        return self._open_stream(run_stream(self._core, CreateImageRequest, prompt, locals()), timeout_s)
-
-    @operation
-    def stream_image_edit(
-        self,
-        image: ImageInput | Sequence[ImageInput] | CreateImageEditRequest,
-        prompt: str | None = None,
-        *,
-        mask: ImageInput | None = None,
-        markup: ImageInput | None = None,
-        partial_images: int | None = None,
-        model: str | None = None,
-        n: int | None = None,
-        size: str | None = None,
-        quality: str | None = None,
-        background: str | None = None,
-        output_format: str | None = None,
-        output_compression: int | None = None,
-        input_fidelity: str | None = None,
-        complexity: str | None = None,
-        safety_identifier: str | None = None,
-        user: str | None = None,
-        extra_body: Mapping[str, object] | None = None,
-        extra_headers: Mapping[str, str | None] | None = None,
-        prepare: Literal["check", "fit"] | None = None,
-        save_to: SaveTo = None,
-        timeout_s: float | None = None,
-    ) -> StreamT:
-        """Edit images and receive partial images while the server draws.
-
-        >>> from imgkit import ImageService
-        >>> with ImageService() as images:
-        ...     otter = images.create_image("A cute baby sea otter", size="256x256")
-        ...     with images.stream_image_edit(otter[0], "wearing a beret") as events:
-        ...         last = list(events)[-1]
-        >>> last.image.format
-        'png'
-
-        Args:
-            image, prompt, mask, markup, input_fidelity: as for `create_image_edit`.
-            partial_images: number of partial images, 0 to 3. The server may send fewer.
-            model, n, size, quality, background, output_format, output_compression, complexity,
-                safety_identifier, user, extra_body, extra_headers: fields of `CreateImageRequest`.
-                A field that is None is not sent.
-            prepare: as for `create_image_edit`.
-            save_to, timeout_s: as for `stream_image`.
-
-        Returns:
-            `PartialImage` and `Completed` events. The stream's ``response`` is what
-            `create_image_edit` would return.
-
-        Raises:
-            InvalidRequestError: also for an input that is missing, empty, truncated or no image.
-            ImgkitError: otherwise as `stream_image`.
-        """
-        from imgkit.core.stream import run_stream  # only streams load the code that reads events
-
-        return self._open_stream(run_stream(self._core, CreateImageEditRequest, image, locals()), timeout_s)
 
     @operation
     def download(self, image: Image, *, timeout_s: float | None = None) -> ImageT:

@@ -6,21 +6,26 @@ A request for more images than the model makes at once is split into several, wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from imgkit.catalogue.rules import check_inputs, check_request, max_value
+from imgkit.catalogue.rules import check_inputs
 from imgkit.core.context import CallContext, FetchedImages
 from imgkit.core.core import Core
 from imgkit.core.part_gate import PartGate, is_fatal
-from imgkit.core.provider_calls import call_before_sending
 from imgkit.core.responses import build_response, ensure_downloaded, merge_responses, with_warnings
 from imgkit.core.send import send_with_retries
 from imgkit.core.sent_secrets import refuse_secrets_in_texts
+from imgkit.core.validation import (
+    attach_warnings_to_errors,
+    encode_request,
+    max_images_per_request,
+    validate_for_model,
+)
 from imgkit.errors import (
     ConfigurationError,
     ImgkitError,
@@ -101,47 +106,6 @@ def dispatch(context: CallContext, request: ImageRequest) -> Flow[DispatchResult
     return result._replace(response=with_warnings(result.response, warnings)) if warnings else result
 
 
-def validate_for_model(
-    core: Core, request: ImageRequest, stream_values: Mapping[str, object] | None = None
-) -> tuple[ImageRequest, Model | None, list[str]]:
-    """Validate the request against the model's rules; return it, the model's data and the warnings.
-
-    Args:
-        core: parts of the service.
-        request: the request after the `prepare` hooks.
-        stream_values: values of a stream that are no fields of the request, such as ``stream``.
-
-    Raises:
-        ImgkitError: the model or the provider refuses the request; nothing was sent.
-    """
-    model = core.catalogue.find_model(resolve_model(request, core.target.model), core.target.host_class)
-    request, warnings = check_request(
-        request, model, core.catalogue, core.on_unsupported, date.today(), stream_values
-    )
-    call_before_sending(core, "check", partial(core.provider.check, request, core.target))
-    return request, model, warnings
-
-
-def encode_request(core: Core, request: ImageRequest, inputs: OpenedInputs) -> HttpRequest:
-    """Return the HTTP request of the provider.
-
-    Raises:
-        ImgkitError: the provider refuses the request, or failed; nothing was sent.
-    """
-    return call_before_sending(core, "encode", partial(core.provider.encode, request, inputs, core.target))
-
-
-@contextmanager
-def attach_warnings_to_errors(warnings: list[str]) -> Iterator[None]:
-    """Add the warnings about a request to the error that ends it, as notes."""
-    try:
-        yield
-    except ImgkitError as error:
-        for warning in warnings:
-            error.add_note(warning)
-        raise
-
-
 def check_guards(context: CallContext, request: ImageRequest) -> Flow[None]:
     """Ask the guards of the service whether the request may be sent, one after the other.
 
@@ -177,13 +141,6 @@ def upload_inputs(context: CallContext, request: ImageRequest, inputs: OpenedInp
     from imgkit.core.uploads import send_uploads
 
     return (yield from send_uploads(context, provider, request, inputs))
-
-
-def max_images_per_request(core: Core, request: ImageRequest) -> int | None:
-    """Return the largest number of images that one request may ask for, None without a known limit."""
-    model = core.catalogue.find_model(resolve_model(request, core.target.model), core.target.host_class)
-    limit = None if model is None else max_value("n", request, model, core.catalogue)
-    return core.catalogue.max_images_per_request if limit is None else limit
 
 
 def start_request(context: CallContext, request: ImageRequest) -> None:

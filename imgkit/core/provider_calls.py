@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from types import NoneType
 from typing import TYPE_CHECKING, TypeVar
@@ -17,10 +17,17 @@ from imgkit.errors import (
     StreamError,
     UnreadableReplyError,
 )
-from imgkit.models import Cost, Usage
+from imgkit.models import Cost, Operation, Usage
 from imgkit.plugins.hookspecs import ProviderSpec
 from imgkit.plugins.table import PluginSource, describe_error
-from imgkit.providers.base import DecodedImage, DecodedImages, DecodedPartialImage, ReplyBody
+from imgkit.providers.base import (
+    DecodedImage,
+    DecodedImages,
+    DecodedPartialImage,
+    Provider,
+    ReplyBody,
+    Target,
+)
 from imgkit.providers.job_values import JobUpdate, Upload
 from imgkit.redact import Secret
 from imgkit.wire.messages import Head, HttpRequest
@@ -54,6 +61,16 @@ def call_before_sending(core: Core, name: str, method: Callable[[], T]) -> T:
         PluginError: the method raised another exception; nothing was sent.
     """
     return _call_provider(core, name, method, "Nothing was sent.")
+
+
+def list_fields(provider: Provider, operation: Operation, target: Target) -> Collection[str] | None:
+    """Return the fields that a server takes for an operation; None if it may take any.
+
+    A provider that does not derive from `BaseProvider` refuses fields by itself.
+    """
+    method = getattr(provider, "list_fields", None)
+    fields: Collection[str] | None = None if method is None else method(operation, target)
+    return fields
 
 
 def call_for_job(core: Core, name: str, method: Callable[[], T]) -> T:

@@ -164,7 +164,8 @@ def _find_cost(core: Core, request: ImageRequest, fetched: FetchedImages) -> Cos
         return fetched.decoded.cost
     name = resolve_model(request, core.target.model)
     model = core.catalogue.find_model(name, core.target.host_class)
-    return compute_cost(fetched.decoded.usage, model, request.operation)
+    count = len(fetched.decoded.pictures)
+    return compute_cost(fetched.decoded.usage, model, request.operation, request, count)
 
 
 def count_requested_images(request: ImageRequest) -> int:

@@ -17,21 +17,17 @@ from imgkit.core.lifecycle import (
     deliver,
     open_save_plan,
 )
-from imgkit.core.pipeline import (
-    DispatchResult,
-    attach_warnings_to_errors,
-    check_guards,
-    encode_request,
-    max_images_per_request,
-    open_inputs,
-    start_request,
-    upload_inputs,
-    validate_for_model,
-)
+from imgkit.core.pipeline import DispatchResult, check_guards, open_inputs, start_request, upload_inputs
 from imgkit.core.provider_calls import call_before_sending
 from imgkit.core.send import read_response
 from imgkit.core.stream_collector import StreamCollector
 from imgkit.core.stream_refusal import send_stream
+from imgkit.core.validation import (
+    attach_warnings_to_errors,
+    encode_request,
+    max_images_per_request,
+    validate_for_model,
+)
 from imgkit.errors import (
     ConfigurationError,
     InvalidRequestError,

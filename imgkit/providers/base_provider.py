@@ -64,6 +64,13 @@ class BaseProvider:
         """Return None: the API has no free list of models."""
         return None
 
+    def list_fields(self, operation: Operation, target: Target) -> Collection[str] | None:
+        """Return the fields of a request that a server takes; None if it may take any.
+
+        The default is `accepts`, whatever the server. An operation without fields does not exist there.
+        """
+        return None if self.accepts is None else self.accepts.get(operation, ())
+
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse an operation or a field that `accepts` leaves out.
 

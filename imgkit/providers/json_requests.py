@@ -55,7 +55,7 @@ def encode_json_request(
     *,
     merge_objects: bool = False,
 ) -> HttpRequest:
-    """Return the POST of a request as JSON, with the caller's ``extra_body`` and ``extra_headers``.
+    """Return the POST of a request as JSON, with its ``model_options``, ``extra_body`` and ``extra_headers``.
 
     The caller's members win over the provider's. Members with the value None are left out. A ``model`` in
     ``extra_body`` is left out too: `imgkit.models.resolve_model` reads it.
@@ -74,6 +74,7 @@ def encode_json_request(
         >>> b"".join(sent.body.blocks())
         b'{"seed": 7, "text": "a fox"}'
     """
+    members = {**members, **(request.model_options or {})}
     extra = {name: value for name, value in (request.extra_body or {}).items() if name != "model"}
     body = _merge(members, extra) if merge_objects else {**members, **extra}
     content = {name: value for name, value in body.items() if value is not None}

@@ -7,13 +7,11 @@ the SDK in paths, members, form field names and file bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import date
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
-
-import pybase64
 
 from imgkit.catalogue.catalogue import Catalogue
 from imgkit.errors import (
@@ -29,6 +27,7 @@ from imgkit.models import (
     CreateImageRequest,
     CreateImageVariationRequest,
     ImageRequest,
+    Operation,
     field_names,
     resolve_model,
 )
@@ -40,6 +39,7 @@ from imgkit.providers.base import (
     Target,
 )
 from imgkit.providers.base_provider import BaseProvider
+from imgkit.providers.json_requests import to_data_url
 from imgkit.providers.reply_images import decode_content, unreadable_reply_error
 from imgkit.redact import Secret
 from imgkit.schemas.replies import IMAGE_SCHEMA, REPLY_SCHEMA
@@ -57,16 +57,27 @@ EVENT_TYPES = "text/event-stream, application/json"
 AZURE_HOSTS = ("*.openai.azure.com", "*.services.ai.azure.com", "*.cognitiveservices.azure.com")
 """The hosts of OpenAI's models at Azure, as `Provider.official_hosts` writes them."""
 
-_NOT_MEMBERS = ("image", "mask", "markup", "extra_body", "extra_headers")
+_NOT_MEMBERS = ("image", "mask", "markup", "model_options", "extra_body", "extra_headers")
+_FOREIGN = frozenset({"aspect_ratio", "resolution", "seed", "negative_prompt"})
+_REQUESTS: Mapping[Operation, type[ImageRequest]] = {kind.operation: kind for kind in PATHS}
 
 
 class OpenAIProvider(BaseProvider):
     """The provider ``"openai"``; `imgkit.providers.Provider` describes its members.
 
+    A dialect that differs in addresses or members derives from it.
+
+    Attributes:
+        paths: the address of each operation below the base URL.
+        sends_json: send edits as JSON, too, with their images in `encode_inputs`.
+
     Example:
         >>> OpenAIProvider().credentials[0].variable
         'OPENAI_API_KEY'
     """
+
+    paths: ClassVar[Mapping[Operation, str]] = {kind.operation: path for kind, path in PATHS.items()}
+    sends_json: ClassVar[bool] = False
 
     base_url: ClassVar[str] = "https://api.openai.com/v1"
     env: ClassVar[Mapping[str, str]] = {
@@ -78,6 +89,12 @@ class OpenAIProvider(BaseProvider):
     base64_keys: ClassVar[frozenset[str]] = frozenset({"b64_json"})
     model_facts: ClassVar[str] = "imgkit.providers:openai.toml"
     takes_references: ClassVar[bool] = True
+
+    def list_fields(self, operation: Operation, target: Target) -> Collection[str] | None:
+        """Return OpenAI's own fields on its host; None for a compatible server, which may take any."""
+        if target.host_class != "official":
+            return None
+        return [name for name in field_names(_REQUESTS[operation]) if name not in _FOREIGN]
 
     def check(self, request: ImageRequest, target: Target) -> None:
         """Reject a request without a model on the official host, which has no default.
@@ -105,10 +122,10 @@ class OpenAIProvider(BaseProvider):
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the request: JSON for creations and references, a form for files."""
-        members = _members(request, target)
+        members = self.build_members(request, target)
         body: Body
-        if isinstance(request, CreateImageRequest) or inputs.has_references:
-            members = {**_inputs_to_json(inputs), **members}
+        if self.sends_json or isinstance(request, CreateImageRequest) or inputs.has_references:
+            members = {**self.encode_inputs(inputs), **members}
             body = BytesBody(_TO_JSON.encode(members).encode("utf-8"), "application/json")
         else:
             from imgkit.providers.openai_forms import build_form
@@ -128,7 +145,31 @@ class OpenAIProvider(BaseProvider):
 
     def url(self, request: ImageRequest, target: Target) -> str:
         """Return the URL of a request; a dialect with other addresses overrides this method."""
-        return target.base_url + PATHS[type(request)]
+        return target.base_url + self.paths[request.operation]
+
+    def build_members(self, request: ImageRequest, target: Target) -> dict[str, Any]:
+        """Return the members of the body that the caller set, in the request's own order."""
+        members = {
+            name: value
+            for name in field_names(type(request))
+            if name not in _NOT_MEMBERS and (value := getattr(request, name)) is not None
+        }
+        if target.model and "model" not in members:
+            members["model"] = target.model
+        return {**members, **(request.model_options or {}), **(request.extra_body or {})}
+
+    def encode_inputs(self, inputs: OpenedInputs) -> dict[str, Any]:
+        """Return the inputs as members of a JSON edit: references or ``data:`` URLs.
+
+        Source: API reference, read 2026-11-23.
+        """
+        members: dict[str, Any] = {}
+        if inputs.image:
+            members["images"] = [_image_to_json(image) for image in inputs.image]
+        for role, extra in (("mask", inputs.mask), ("markup", inputs.markup)):
+            if extra is not None:
+                members[role] = _image_to_json(extra)
+        return members
 
     def models_request(self, target: Target) -> HttpRequest:
         """Return the free request that lists the models."""
@@ -231,37 +272,10 @@ class OpenAIProvider(BaseProvider):
 _TO_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
 
 
-def _members(request: ImageRequest, target: Target) -> dict[str, Any]:
-    """Return the members that the caller set, in the request's own order."""
-    members = {
-        name: value
-        for name in field_names(type(request))
-        if name not in _NOT_MEMBERS and (value := getattr(request, name)) is not None
-    }
-    if target.model and "model" not in members:
-        members["model"] = target.model
-    return {**members, **(request.extra_body or {})}
-
-
-def _inputs_to_json(inputs: OpenedInputs) -> dict[str, Any]:
-    """Return the inputs as members of a JSON edit: references or ``data:`` URLs.
-
-    Source: API reference, read 2026-11-23.
-    """
-    members: dict[str, Any] = {}
-    if inputs.image:
-        members["images"] = [_image_to_json(image) for image in inputs.image]
-    for role, extra in (("mask", inputs.mask), ("markup", inputs.markup)):
-        if extra is not None:
-            members[role] = _image_to_json(extra)
-    return members
-
-
 def _image_to_json(image: ImageFile | ImageReference) -> dict[str, str]:
-    if isinstance(image, ImageReference):
-        return {"file_id": image.file_id} if image.file_id is not None else {"image_url": image.url or ""}
-    encoded = pybase64.b64encode(image.read()).decode("ascii")
-    return {"image_url": f"data:{image.kind.media_type};base64,{encoded}"}
+    if isinstance(image, ImageReference) and image.file_id is not None:
+        return {"file_id": image.file_id}
+    return {"image_url": to_data_url(image)}
 
 
 def _decode_entries(entries: list[Any], target: Target) -> tuple[list[DecodedImage], list[str], list[str]]:

@@ -16,6 +16,15 @@ _SIZE_PATTERN = re.compile(r"[1-9][0-9]{0,5}x[1-9][0-9]{0,5}")
 
 OPERATIONS = ("create_image", "create_image_edit", "create_image_variation")
 HOSTS = ("official", "compatible", "offline")
+OPTION_TYPES: Mapping[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+    "list": (list,),
+    "object": (dict,),
+}
+"""The types of options, by the names in data files."""
 
 # --- Types of fields -------------------------------------------------------------------------
 
@@ -102,6 +111,11 @@ class _PricesSchema(_FactsSchema):
     image_in = _number_field()
     text_out = _number_field()
     image_out = _number_field()
+    per_image = _number_field()
+    per_megapixel = _number_field()
+    per_image_by = fields.Dict(
+        keys=fields.String(), values=fields.Dict(keys=fields.String(), values=_number_field())
+    )
 
 
 class _TokensSchema(_FactsSchema):
@@ -152,6 +166,17 @@ class _RetiredSchema(_FactsSchema):
 
 class _DialectSchema(_FactsSchema):
     most_pictures = _count_field()
+    open_options = fields.Boolean()
+
+
+class _OptionSchema(_FactsSchema):
+    type = fields.String(required=True, validate=validate.OneOf(OPTION_TYPES))
+    help = fields.String(required=True)
+    least = fields.Float()
+    most = fields.Float()
+    allowed = fields.List(fields.Raw())
+    models = fields.List(fields.String())
+    operations = fields.List(fields.String(validate=validate.OneOf(OPERATIONS)))
 
 
 class _AccountSchema(_FactsSchema):
@@ -169,6 +194,7 @@ class _FileSchema(_FactsSchema):
     dialect = fields.Nested(_DialectSchema())
     account = fields.Nested(_AccountSchema())
     retired = fields.List(fields.Nested(_RetiredSchema()))
+    options = fields.Dict(keys=fields.String(), values=fields.Nested(_OptionSchema()))
     rules = fields.Dict(keys=fields.String(), values=fields.Nested(_RuleSchema()))
     inputs = fields.Dict(keys=fields.String(), values=fields.Nested(_InputsSchema()))
     tokens = fields.Dict(keys=fields.String(), values=fields.Nested(_TokensSchema(), unknown=ma.INCLUDE))

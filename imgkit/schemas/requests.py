@@ -45,6 +45,9 @@ _MAX_IMAGES_PER_REQUEST = 10
 
 _SIZE_PATTERN = r"\A(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})\Z"
 
+_RATIO_PATTERN = r"\A[1-9][0-9]{0,3}:[1-9][0-9]{0,3}\Z"
+_RESOLUTION_PATTERN = r"\A([1-9][0-9]{1,4}|[0-9]{1,2}(\.[0-9]{1,2})?(K|MP))\Z"
+
 _STREAM_MEMBERS = {
     "stream": "imgkit sets this member; leave it out.",
     "partial_images": "imgkit sets this member; leave it out.",
@@ -108,6 +111,24 @@ class _TextField(_PlainField):
         if text is None:
             raise ma.ValidationError("Must be text.")
         return text
+
+
+class _ShapeField(_TextField):
+    """An aspect ratio or a resolution: an alternative to a size in pixels.
+
+    Args:
+        pattern: of the values.
+        meaning: the end of the sentence about another value.
+    """
+
+    def __init__(self, pattern: str, meaning: str) -> None:
+        check = validate.Regexp(pattern, error=f"{{input!r}} is not {meaning}")
+        super().__init__(allow_none=True, validate=check)
+
+    def _to_plain(self, value: object, data: Mapping[str, object]) -> str:
+        if data.get("size") not in (None, "auto"):
+            raise ma.ValidationError("It excludes a size in pixels. Pass one of the two.")
+        return super()._to_plain(value, data).upper()
 
 
 class _WholeNumberField(_PlainField):
@@ -267,6 +288,12 @@ class RequestSchema(TypedSchema[RequestT]):
             error="{input!r} is not a size. Pass width x height in pixels, such as '1024x1024', or 'auto'.",
         )
     )
+    aspect_ratio = _ShapeField(_RATIO_PATTERN, "an aspect ratio. Pass width:height, such as '16:9'.")
+    resolution = _ShapeField(
+        _RESOLUTION_PATTERN, "a resolution. Pass '1K', '2K', '4K' or pixels such as '512'."
+    )
+    seed = _WholeNumberField(0, 2**64 - 1)
+    negative_prompt = _name_field()
     quality = _choice_field("low", "medium", "high", "xhigh", "max", "auto", "standard", "hd")
     background = _choice_field("transparent", "opaque", "auto")
     output_format = _choice_field("png", "jpeg", "webp", "gif", "svg")
@@ -281,6 +308,7 @@ class RequestSchema(TypedSchema[RequestT]):
     svg = _JsonObjectField(allow_none=True)
     safety_identifier = _name_field()
     user = _name_field()
+    model_options = _JsonObjectField(allow_none=True)
     extra_body = _ExtraBodyField(allow_none=True)
     extra_headers = _HeadersField(allow_none=True)
 

@@ -49,6 +49,10 @@ FIELD_VALUES: Mapping[str, Sequence[Any]] = {
     "model": ("model-a", "model-b"),
     "n": (2, 3),
     "size": ("1024x1024", "1536x1024", "1024x1536"),
+    "aspect_ratio": ("16:9", "1:1", "3:4"),
+    "resolution": ("1K", "2K"),
+    "seed": (7, 8),
+    "negative_prompt": ("rain", "snow"),
     "quality": ("low", "high"),
     "background": ("transparent", "opaque"),
     "output_format": ("png", "jpeg", "webp"),
@@ -63,6 +67,7 @@ FIELD_VALUES: Mapping[str, Sequence[Any]] = {
     "svg": ({"model": "a"}, {"model": "b"}),
     "safety_identifier": ("person-1", "person-2"),
     "user": ("person-1", "person-2"),
+    "model_options": ({"contract_option": 1}, {"contract_option": 2}),
     "extra_body": ({"contract_member": 1}, {"contract_member": 2}, {"contract_member": ["a", "b"]}),
     "extra_headers": ({"x-contract": "1"}, {"x-contract": "2"}),
 }

@@ -13,16 +13,15 @@ from hypothesis import strategies as st
 
 import imgkit
 from imgkit.catalogue.catalogue import NEAR_DAYS, Catalogue, load_own_facts, load_provider_data
-from imgkit.catalogue.facts import STALE_DAYS, Grid, Model, Rule
+from imgkit.catalogue.facts import STALE_DAYS, Model, Rule
 from imgkit.catalogue.rules import (
     check_request,
     describe_rule,
     explain_violation,
     is_applicable,
-    is_on_grid,
-    nearest_size,
     shutdown_notice,
 )
+from imgkit.images.shapes import Grid, is_on_grid, nearest_size
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, CreateImageVariationRequest, field_names
 from imgkit.providers.openai import OpenAIProvider
 from imgkit.schemas.model_facts import MODEL_FACTS_SCHEMA

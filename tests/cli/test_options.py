@@ -108,16 +108,16 @@ def test_options_reach_the_request(capfd: pytest.CaptureFixture[str]) -> None:
         "model": "m", "n": 2, "size": "64x64", "quality": "low", "background": "opaque",
         "output_format": "jpeg", "output_compression": 7, "moderation": "low", "response_format": "url",
         "style": "vivid", "complexity": "high", "frame_count": 3, "frame_duration_ms": 40,
-        "safety_identifier": "s", "user": "u",
+        "safety_identifier": "s", "user": "u", "seed": 5, "negative_prompt": "rain",
     }  # fmt: skip
     args = [f"--{name.replace('_', '-')}={value}" for name, value in wanted.items()]
-    args += ["--svg", '{"a": [1]}', "--extra-body", '{"seed": 5}', "--extra-header", "X-One: a:b"]
+    args += ["--svg", '{"a": [1]}', "--extra-body", '{"strength": 5}', "--extra-header", "X-One: a:b"]
     args += ["--extra-header", "Accept:"]
     assert run(["create", "fox", "--backend", "offline", "--dry-run", "--json", *args]) == 0
     output = json.loads(capfd.readouterr().out)
     head, _, body = output["request"].partition("\n\n")
     assert (output["schema_version"], output["dry_run"]) == (1, True)
-    assert json.loads(body) == {"prompt": "fox", "svg": {"a": [1]}, "seed": 5, **wanted}
+    assert json.loads(body) == {"prompt": "fox", "svg": {"a": [1]}, "strength": 5, **wanted}
     assert "x-one: a:b" in head.splitlines()
     assert not any(line.startswith("accept:") for line in head.splitlines())
     assert run(["create", "fox", "--dry-run"]) == 0
@@ -152,10 +152,10 @@ def test_options_reach_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
         "client_options": {}, "state_folder": Path("/kept"),
     }  # fmt: skip
     seen.clear()
-    assert run(["create", "fox", "--dry-run", "--seed", "7", "--latency", "0"]) == 0
+    assert run(["create", "fox", "--dry-run", "--latency", "0"]) == 0
     seen.pop("plugins")
     assert Path(str(seen.pop("state_folder"))).name == "imgkit"
-    assert seen == {"client_options": {"seed": "7", "latency_s": 0.0}}
+    assert seen == {"client_options": {"latency_s": 0.0}}
 
 
 @pytest.mark.parametrize(("args", "prompt"), [

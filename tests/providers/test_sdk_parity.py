@@ -201,6 +201,7 @@ def test_cases_are_complete() -> None:
     transport = {"self", "extra_headers", "extra_query", "extra_body", "timeout"}
     own = {"self", "save_to", "timeout_s", "cache", "replica", "extra_headers", "extra_body"}
     own |= {"strategy", "variation_prompt", "prepare"}
+    own |= {"aspect_ratio", "resolution", "seed", "negative_prompt", "model_options"}  # of other APIs
     for operation, method in METHODS.items():
         theirs = set(inspect.signature(getattr(openai.resources.Images, method)).parameters) - transport
         ours = set(inspect.signature(getattr(imgkit.ImageService, operation)).parameters) - own

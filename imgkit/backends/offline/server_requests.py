@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import PIL.Image
 
+from imgkit.images.shapes import Grid, parse_ratio, parse_resolution, to_size
 from imgkit.painter.paint import Brief
 from imgkit.wire.headers import FIRST_IMAGE_HEADER
 from imgkit.wire.json_values import decode_data_url, is_data_url
@@ -24,6 +25,7 @@ _IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif")
 _SIZE_PATTERN = re.compile(r"([1-9]\d{1,3})x([1-9]\d{1,3})")
 _MAX_EDGE_PX = 3840
 _MAX_AREA_PX = 3840 * 2160
+_SHAPES = Grid(multiple_of_px=16, most_ratio=3, longest_edge_px=_MAX_EDGE_PX, most_px=_MAX_AREA_PX)
 _SEED_IGNORES = ("n", "user", "response_format", "stream", "partial_images")
 """Parameters without influence on the painting."""
 
@@ -228,6 +230,8 @@ def parse_size(request: ServerRequest, default: str, *, from_input: bool = False
         RequestRejected: the API does not support the size.
     """
     size = request.values.get("size")
+    if size in (None, "auto") and (shape := _read_shape(request)) is not None:
+        size = shape
     is_explicit = size not in (None, "auto")
     match = _SIZE_PATTERN.fullmatch(str(size if is_explicit else default))
     if match is None:
@@ -248,6 +252,15 @@ def parse_size(request: ServerRequest, default: str, *, from_input: bool = False
     elif longer > _MAX_EDGE_PX or shorter < 16:
         raise RequestRejected(f"Invalid image: edges must be 16 to {_MAX_EDGE_PX} pixels.", "image")
     return width, height
+
+
+def _read_shape(request: ServerRequest) -> str | None:
+    """Return the size for an aspect ratio and a resolution, None if the request has neither."""
+    ratio = parse_ratio(request.values.get("aspect_ratio"))
+    side_px = parse_resolution(request.values.get("resolution"))
+    if ratio is None and side_px is None:
+        return None
+    return to_size(ratio or 1.0, side_px or 1024, grid=_SHAPES)
 
 
 def parse_output(request: ServerRequest, size: tuple[int, int], prompt: str | None) -> OutputOptions:

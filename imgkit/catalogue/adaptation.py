@@ -1,0 +1,117 @@
+"""Adaptation: give a request the fields that an API has, where the policy of the service allows it.
+
+Some APIs take a size in pixels, others an aspect ratio and a resolution. The one becomes the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from imgkit.catalogue.rules import Policy
+from imgkit.errors import InvalidRequestError
+from imgkit.images.shapes import (
+    COMMON_RATIOS,
+    find_nearest_ratio,
+    find_nearest_resolution,
+    parse_ratio,
+    parse_resolution,
+    parse_size,
+    to_size,
+)
+from imgkit.models import ImageRequest, field_names
+
+if TYPE_CHECKING:
+    from imgkit.catalogue.facts import Model, Rule
+
+SHAPE = ("size", "aspect_ratio", "resolution")
+"""The fields that say the shape of an image."""
+
+NEEDED = frozenset(
+    {"prompt", "image", "mask", "markup", "model", "n", "model_options", "extra_body", "extra_headers"}
+)
+"""Fields that are never left out: without them, the request means something else."""
+
+_DEFAULT_SIDE_PX = 1024.0
+
+
+def fit_fields(
+    request: ImageRequest, fields: Collection[str] | None, provider: str, model: Model | None, policy: Policy
+) -> tuple[ImageRequest, list[str]]:
+    """Return a request that has only the fields of an API, and warnings about the changes.
+
+    Args:
+        request: validated by its schema.
+        fields: the fields that the API takes; None for any.
+        provider: name of the provider.
+        model: what is known of its model.
+        policy: "raise" refuses other fields; "warn" and "drop" leave them out; "adapt" gives an image another
+            field for its shape first.
+
+    Raises:
+        InvalidRequestError: the API lacks these fields. Nothing was sent.
+    """
+    if not fields:  # any field, or an operation that the provider refuses by itself
+        return request, []
+    refused = {rule.field for rule in model.rules if rule.refused and rule.sure} if model else set()
+    given = [name for name in field_names(type(request)) if getattr(request, name) is not None]
+    lacking = [name for name in given if name not in fields and name not in NEEDED]
+    lacking += [name for name in SHAPE if name in given and name in refused and name not in lacking]
+    if not lacking or (lacking == ["size"] and request.size == "auto"):
+        return (replace(request, size=None) if lacking else request), []
+    taken = frozenset(fields) - refused
+    shape = dict(_convert_shape(request, taken, model)) if not {*lacking}.isdisjoint(SHAPE) else {}
+    words = " and ".join(f"{name}={value!r}" for name, value in shape.items())
+    if policy == "raise":
+        problems = {}
+        for name in lacking:
+            instead = f" Pass {words}." if name in SHAPE and shape else " Leave it out."
+            problems[name] = f"Provider {provider} takes no {name} for {request.operation}.{instead}"
+        hint = (
+            'Pass on_unsupported="drop" to leave such fields out, or "adapt" for what the API takes instead.'
+        )
+        raise InvalidRequestError(problems, hints={"on_unsupported": hint})
+    warnings = []
+    changes: dict[str, object] = dict.fromkeys(lacking)
+    for name in lacking:
+        is_adapted = policy == "adapt" and name in SHAPE and shape
+        deed = f"became {words}" if is_adapted else "was left out"
+        warnings.append(f"{name} {deed}: provider {provider} takes no {name} for {request.operation}.")
+    if policy == "adapt" and shape:
+        changes |= {**{name: None for name in SHAPE if name in given}, **shape}
+    return replace(request, **changes), warnings  # type: ignore[arg-type]  # values of the request's own fields
+
+
+def _convert_shape(
+    request: ImageRequest, taken: Collection[str], model: Model | None
+) -> Iterator[tuple[str, str]]:
+    """Yield the fields that ask an API for the shape that a request asks for in others."""
+    size = parse_size(request.size)
+    ratio = size[0] / size[1] if size else parse_ratio(request.aspect_ratio)
+    side_px = math.sqrt(size[0] * size[1]) if size else parse_resolution(request.resolution)
+    if "aspect_ratio" in taken and ratio is not None:
+        rule = _find_rule(model, "aspect_ratio")
+        nearest = find_nearest_ratio(ratio, rule.allowed if rule is not None else COMMON_RATIOS)
+        if nearest is not None:
+            yield "aspect_ratio", nearest
+    elif "size" in taken and (ratio is not None or side_px is not None):
+        rule = _find_rule(model, "size")
+        allowed, grid = ((), None) if rule is None else (rule.allowed, rule.grid)
+        yield "size", to_size(ratio or 1.0, side_px or _DEFAULT_SIDE_PX, allowed, grid)
+        return
+    if "resolution" in taken and side_px is not None:
+        rule = _find_rule(model, "resolution")
+        found = (
+            find_nearest_resolution(side_px)
+            if rule is None
+            else find_nearest_resolution(side_px, rule.allowed)
+        )
+        if found is not None:
+            yield "resolution", found
+
+
+def _find_rule(model: Model | None, field: str) -> Rule | None:
+    rules = model.rules if model is not None else ()
+    return next((rule for rule in rules if rule.field == field and not rule.refused), None)

@@ -1,0 +1,95 @@
+"""Validation of a request for its model and provider, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date
+from functools import partial
+from typing import TYPE_CHECKING
+
+from imgkit.catalogue.adaptation import fit_fields
+from imgkit.catalogue.rules import check_request, max_value
+from imgkit.core.core import Core
+from imgkit.core.provider_calls import call_before_sending, list_fields
+from imgkit.errors import ImgkitError, InvalidRequestError
+from imgkit.images.inputs import OpenedInputs
+from imgkit.models import ImageRequest, resolve_model
+from imgkit.wire.messages import HttpRequest
+
+if TYPE_CHECKING:
+    from imgkit.catalogue.facts import Model
+
+
+def validate_for_model(
+    core: Core, request: ImageRequest, stream_values: Mapping[str, object] | None = None
+) -> tuple[ImageRequest, Model | None, list[str]]:
+    """Validate the request against the model's rules; return it, the model's data and the warnings.
+
+    Args:
+        core: parts of the service.
+        request: the request after the `prepare` hooks.
+        stream_values: values of a stream that are no fields of the request, such as ``stream``.
+
+    Raises:
+        ImgkitError: the model or the provider refuses the request; nothing was sent.
+    """
+    name = resolve_model(request, core.target.model)
+    model = core.catalogue.find_model(name, core.target.host_class)
+    option_warnings = _check_options(core, request, name)
+    fields = list_fields(core.provider, request.operation, core.target)
+    request, field_warnings = fit_fields(request, fields, core.provider_name, model, core.on_unsupported)
+    request, warnings = check_request(
+        request, model, core.catalogue, core.on_unsupported, date.today(), stream_values
+    )
+    warnings = [*option_warnings, *field_warnings, *warnings]
+    call_before_sending(core, "check", partial(core.provider.check, request, core.target))
+    return request, model, warnings
+
+
+def _check_options(core: Core, request: ImageRequest, model: str | None) -> list[str]:
+    """Validate ``model_options``; return warnings.
+
+    Raises:
+        InvalidRequestError: the API lacks an option, or it takes other values. Nothing was sent.
+    """
+    if not request.model_options:
+        return []
+    from imgkit.catalogue.model_options import check_options, select_options
+
+    catalogue = core.catalogue
+    known = select_options(catalogue.options, model, request.operation)
+    problems, warnings = check_options(
+        request.model_options, known, core.provider_name, is_open=catalogue.has_open_options
+    )
+    if problems:
+        hint = "extra_body={…} sends members without a check."
+        raise InvalidRequestError(problems, hints={"model_options": hint})
+    return warnings
+
+
+def encode_request(core: Core, request: ImageRequest, inputs: OpenedInputs) -> HttpRequest:
+    """Return the HTTP request of the provider.
+
+    Raises:
+        ImgkitError: the provider refuses the request, or failed; nothing was sent.
+    """
+    return call_before_sending(core, "encode", partial(core.provider.encode, request, inputs, core.target))
+
+
+@contextmanager
+def attach_warnings_to_errors(warnings: list[str]) -> Iterator[None]:
+    """Add the warnings about a request to the error that ends it, as notes."""
+    try:
+        yield
+    except ImgkitError as error:
+        for warning in warnings:
+            error.add_note(warning)
+        raise
+
+
+def max_images_per_request(core: Core, request: ImageRequest) -> int | None:
+    """Return the largest number of images that one request may ask for, None without a known limit."""
+    model = core.catalogue.find_model(resolve_model(request, core.target.model), core.target.host_class)
+    limit = None if model is None else max_value("n", request, model, core.catalogue)
+    return core.catalogue.max_images_per_request if limit is None else limit
