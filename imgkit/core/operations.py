@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
 from imgkit.core.config import check_seconds
 from imgkit.core.context import SaveTo
@@ -16,6 +16,8 @@ from imgkit.core.core import Core
 from imgkit.core.lifecycle import run_call
 from imgkit.core.responses import ensure_downloaded
 from imgkit.core.signatures import operation
+from imgkit.core.stream_operations import ImageT as ImageT
+from imgkit.core.stream_operations import ResponseT as ResponseT
 from imgkit.core.stream_operations import StreamOperations
 from imgkit.core.stream_operations import StreamT as StreamT
 from imgkit.errors import InvalidRequestError
@@ -30,11 +32,8 @@ from imgkit.models import (
 from imgkit.runtime.flow import Flow
 from imgkit.wire.plain_values import has_type, type_name
 
-ResponseT = TypeVar("ResponseT")
-ImageT = TypeVar("ImageT")
 
-
-class ImageOperations(StreamOperations[StreamT], Generic[ResponseT, StreamT, ImageT]):
+class ImageOperations(StreamOperations[ResponseT, StreamT, ImageT]):
     """The operations of a service.
 
     The type variables are what callers get: an `ImagesResponse` or an awaitable of it, and so on.

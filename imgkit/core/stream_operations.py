@@ -12,11 +12,16 @@ from imgkit.core.signatures import operation
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, ImageInput, ImagesResponse
 from imgkit.runtime.flow import Flow
 
+ResponseT = TypeVar("ResponseT")
 StreamT = TypeVar("StreamT")
+ImageT = TypeVar("ImageT")
 
 
-class StreamOperations(ABC, Generic[StreamT]):
-    """The operations of a service that yield events."""
+class StreamOperations(ABC, Generic[ResponseT, StreamT, ImageT]):
+    """The operations of a service that yield events.
+
+    It has the type variables of `ImageOperations`: editors follow no others.
+    """
 
     _core: Core
 

@@ -12,7 +12,8 @@ import pytest
 import imgkit
 
 TIMEOUT_S = 60
-OPTIONS = ("-q", "-p", "no:cacheprovider", "-W", "error")
+OPTIONS = ("-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-W", "error")
+"""Hypothesis takes half of the time in which pytest starts."""
 
 
 def run_pytest(pytester: pytest.Pytester, *args: str) -> Any:
