@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -12,10 +11,9 @@ from imgkit.cli.run import run as imgkit_command
 from imgkit.testing import canary
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, reply
+from tests.support.nested_pytest import start_pytest
 
 pytest_plugins = ["pytester"]
-
-TIMEOUT_S = 60
 
 TESTS = """
 import asyncio, imgkit, pytest
@@ -53,13 +51,6 @@ def test_offline(image_service):
 """
 
 
-def run_pytest(pytester: pytest.Pytester, *args: str) -> Any:
-    """Run pytest in a subprocess, with warnings as errors."""
-    return pytester.runpytest_subprocess(
-        "-q", "-p", "no:cacheprovider", "-W", "error", *args, timeout=TIMEOUT_S
-    )
-
-
 def write_tests(pytester: pytest.Pytester, base_url: str, prompt: str = "a fox") -> None:
     """Write a test file with tests for both plugins."""
     pytester.makepyfile(test_it=TESTS.format(base_url=base_url, prompt=prompt, key=canary.KEY))
@@ -72,11 +63,11 @@ def test_each_plugin_records_with_its_own_option(
     monkeypatch.setenv("OPENAI_API_KEY", canary.KEY)
     with WireServer(reply(200, answer(png(1, 200)))) as server:
         write_tests(pytester, server.base_url)
-        run_pytest(pytester).assert_outcomes(failed=2, errors=1, passed=1)
+        start_pytest(pytester).assert_outcomes(failed=2, errors=1, passed=1)
         assert server.accepted == 0
-        run_pytest(pytester, "--record-mode=once").assert_outcomes(passed=3, errors=1)
+        start_pytest(pytester, "--record-mode=once").assert_outcomes(passed=3, errors=1)
         assert server.posts == 2
-        run_pytest(pytester, "--imgkit-record=once").assert_outcomes(passed=4)
+        start_pytest(pytester, "--imgkit-record=once").assert_outcomes(passed=4)
         assert server.posts == 3
     check_cassettes(Path(pytester.path, "cassettes/test_it"))
 
@@ -88,9 +79,9 @@ def test_both_plugins_replay_without_network(
     monkeypatch.setenv("OPENAI_API_KEY", canary.KEY)
     with WireServer(reply(200, answer(png(1, 200)))) as server:
         write_tests(pytester, server.base_url)
-        run_pytest(pytester, "--record-mode=once", "--imgkit-record=once").assert_outcomes(passed=4)
-    run_pytest(pytester, "--block-network").assert_outcomes(passed=4)
-    run_pytest(pytester, "--block-network", "-n", "2").assert_outcomes(passed=4)
+        start_pytest(pytester, "--record-mode=once", "--imgkit-record=once").assert_outcomes(passed=4)
+    start_pytest(pytester, "--block-network").assert_outcomes(passed=4)
+    start_pytest(pytester, "--block-network", "-n", "2").assert_outcomes(passed=4)
     check_cassettes(Path(pytester.path, "cassettes/test_it"))
 
 
@@ -114,9 +105,9 @@ def test_miss_lists_differing_fields(pytester: pytest.Pytester) -> None:
     """Lists the fields that differ, also for pytest-recording's cassettes."""
     with WireServer(reply(200, answer(png(1, 200)))) as server:
         write_tests(pytester, server.base_url)
-        run_pytest(pytester, "--record-mode=once", "--imgkit-record=once").assert_outcomes(passed=4)
+        start_pytest(pytester, "--record-mode=once", "--imgkit-record=once").assert_outcomes(passed=4)
     write_tests(pytester, server.base_url, prompt="a wolf")
-    failed = run_pytest(pytester, "-n", "2")
+    failed = start_pytest(pytester)
     failed.assert_outcomes(failed=3, passed=1)
     # Count the tracebacks only: in CI, pytest repeats each message in its summary.
     differences = [
