@@ -10,7 +10,7 @@ from typing import Any
 from imgkit.core.core import Core
 from imgkit.errors import ConfigurationError, InvalidRequestError, JobPendingError
 from imgkit.images.saving import SavePlan
-from imgkit.jobs.job import Job
+from imgkit.jobs.job import LATEST_S, Job
 from imgkit.jobs.store import FOLDER, JobStore
 from imgkit.locks import FileLock
 from imgkit.providers.job_values import JobUpdate
@@ -151,10 +151,12 @@ def name_job(call_id: str, attempt: int) -> str:
 def apply_update(job: Job, update: JobUpdate) -> Job:
     """Return a job with the news of its provider."""
     cost = update.cost
-    has_cost = cost is not None and cost.amount is not None
+    has_cost = cost is not None and cost.amount is not None and cost.amount.is_finite()
+    expires_at = update.expires_at
     return job.advance(
         state=dict(update.state),
-        expires_at=update.expires_at if update.expires_at is not None else job.expires_at,
+        # A record with an impossible time could not be read again.
+        expires_at=expires_at if expires_at is not None and abs(expires_at) < LATEST_S else job.expires_at,
         cost=str(cost.amount) if cost is not None and has_cost else job.cost,
         currency=cost.currency if cost is not None and has_cost else job.currency,
     )

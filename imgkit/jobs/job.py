@@ -7,10 +7,10 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias
 
 from imgkit.errors import ConfigurationError
+from imgkit.wire.urls import origin
 
 VERSION = 1
 """Version of the envelope. A job of a later version is refused."""
@@ -18,10 +18,11 @@ VERSION = 1
 MAX_STATE_BYTES = 256 * 1024
 """Largest state of a provider as JSON: it holds ids and addresses, no images."""
 
+LATEST_S = 1e11
+"""Largest Unix time of a job: a later time is damage, as NaN is."""
+
 Phase: TypeAlias = Literal["sending", "accepted", "ready", "cancelled"]
 """``sending``: the reply to the submit is not known. ``ready``: the provider has the images."""
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +81,8 @@ class Job:
     request_sha256: str = ""
     cache_key: str | None = None
     save_to: Mapping[str, Any] | None = None
-    facts: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
-    state: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)
     state_version: int = 1
 
     def to_json(self) -> str:
@@ -151,6 +152,7 @@ class Job:
 _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,63}")
 """The id names the file of a record."""
 
+_AMOUNT = re.compile(r"[0-9.Ee+-]{1,60}")
 _NUMBERS = frozenset({"submitted_at", "expires_at"})
 _COUNTS = frozenset({"part", "first_index", "images", "images_of_call", "state_version"})
 _MAPPINGS = frozenset({"facts", "state", "save_to"})
@@ -166,7 +168,7 @@ def _fits(name: str, value: object) -> bool:
     if value is None:
         return name in _OPTIONAL
     if name in _NUMBERS:
-        return type(value) in (int, float)
+        return isinstance(value, int | float) and type(value) is not bool and abs(value) < LATEST_S
     if name in _COUNTS:
         return type(value) is int and 0 <= value < 1_000_000
     if name in _MAPPINGS:
@@ -177,7 +179,20 @@ def _fits(name: str, value: object) -> bool:
         return value in _OPERATIONS
     if name == "id":
         return isinstance(value, str) and _ID.fullmatch(value) is not None
+    if name == "base_url":
+        return isinstance(value, str) and _is_address(value)
+    if name == "cost":
+        return isinstance(value, str) and _AMOUNT.fullmatch(value) is not None
     return isinstance(value, str)
+
+
+def _is_address(text: str) -> bool:
+    """Return whether a text is the root of an API, whose origin can be compared."""
+    try:
+        scheme, host, _ = origin(text)
+    except ValueError:
+        return False
+    return scheme in ("http", "https") and bool(host)
 
 
 def _to_plain(value: object) -> object:

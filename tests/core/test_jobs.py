@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -12,12 +14,14 @@ from typing import Any
 import pytest
 
 import imgkit
-from imgkit import Job, JobPendingError
+from imgkit import Cost, Job, JobPendingError
 from imgkit.cli.run import run
 from imgkit.core import job_requests
+from imgkit.core.job_keeper import apply_update
 from imgkit.core.resume import resume_jobs
 from imgkit.plugins import hookimpl
 from imgkit.plugins.events import JobProgress
+from imgkit.providers import JobUpdate
 from imgkit.providers.bfl_fake import FakeBfl
 from imgkit.providers.fakes import FakeReply, json_reply
 from imgkit.runtime.flow import RunBlocking, SendRequest, advance
@@ -27,6 +31,7 @@ from tests.support.processes import TIMEOUT_S, kill_fork, start_fork
 
 SUBMIT = "POST /v1/flux-2-pro"
 NEVER = 10**9
+NAN = float("nan")
 GOOD_JOB = Job(id="a-0", provider="bfl", base_url="https://api.bfl.ai", operation="create_image").to_json()
 KEY = "bfl-key-0123456789"
 
@@ -362,7 +367,8 @@ def test_jobs_of_others_are_refused(
         "", "[]", "null", "{", '{"imgkit_job": 1}', '{"imgkit_job": 2, "id": "a"}', '{"imgkit_job": "x"}',
         *(json.dumps({**json.loads(GOOD_JOB), **change}) for change in (
             {"id": "../../etc"}, {"provider": 5}, {"operation": "sing"}, {"state": 5}, {"images": -1},
-            {"phase": "new"}, {"save_to": "x"}, {"submitted_at": "now"})),
+            {"phase": "new"}, {"save_to": "x"}, {"submitted_at": "now"}, {"base_url": "http://["},
+            {"base_url": "ftp://a"}, {"submitted_at": 10**400}, {"expires_at": NAN}, {"cost": "much"})),
         "[" * 100_000,
     ],
 )  # fmt: skip
@@ -372,6 +378,23 @@ def test_damaged_jobs(text: str) -> None:
         Job.from_json(text)
 
 
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_jobs_can_be_copied(clone: Callable[[Any], Any]) -> None:
+    """A job and its error survive a copy and the way to another process."""
+    job = Job.from_json(GOOD_JOB)
+    assert clone(job) == job
+    assert clone(JobPendingError("late", jobs=(job,))).jobs == (job,)
+
+
+@pytest.mark.parametrize("expires_at", [NAN, float("inf"), 10**400, -1e300])
+def test_an_impossible_expiry_leaves_a_readable_record(expires_at: float) -> None:
+    """An impossible time or cost of an API stays out of the record, which could not be read with it."""
+    update = JobUpdate(state={}, expires_at=expires_at, cost=Cost(amount=Decimal("NaN"), note=""))
+    job = apply_update(Job.from_json(GOOD_JOB), update)
+    assert (job.expires_at, job.cost) == (None, None)
+    assert Job.from_json(job.to_json()) == job
+
+
 def test_a_damaged_record_hides_no_other(fake: FakeBfl, server: WireServer, tmp_path: Path) -> None:
     """A damaged record is left out of the list of jobs, and the others are listed."""
     settings = open_with(server, tmp_path)
@@ -379,6 +402,8 @@ def test_a_damaged_record_hides_no_other(fake: FakeBfl, server: WireServer, tmp_
     error = make_pending(runner, "requests", fake, settings)
     (record,) = list_records(tmp_path)
     record.with_name("zzz-0.json").write_bytes(b"\0" * 50)
+    broken = {**json.loads(GOOD_JOB), "id": "zzz-1", "base_url": "http://[", "submitted_at": 10**400}
+    record.with_name("zzz-1.json").write_text(json.dumps(broken))
     jobs = runner.run(lambda service: service.list_jobs(), "requests", **settings)
     assert [job.id for job in jobs] == [error.jobs[0].id]
 
