@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from types import NoneType
@@ -32,12 +33,15 @@ from imgkit.providers.job_values import JobUpdate, Upload
 from imgkit.redact import Secret
 from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.plain_values import show_value
+from imgkit.wire.urls import origin
 
 if TYPE_CHECKING:
     from imgkit.core.core import Core
 
 T = TypeVar("T")
 
+_BLANK = re.compile(r"[\x00-\x20\x7f]")
+_LINE_END = re.compile(r"[\r\n\0]")
 
 _RESULTS: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("encode", "encode_stream", "add_handle", "poll"), HttpRequest),
@@ -93,6 +97,8 @@ def _call_provider(core: Core, name: str, method: Callable[[], T], consequence: 
             check_decoded(result)
         elif not isinstance(result, _RESULTS.get(name, object)):
             raise TypeError(f"it returned a {type(result).__name__}")
+        if isinstance(result, HttpRequest | Upload):
+            _check_http_request(result if isinstance(result, HttpRequest) else result.request)
         return result
     except ImgkitError:
         raise
@@ -105,6 +111,24 @@ def _call_provider(core: Core, name: str, method: Callable[[], T], consequence: 
             distribution=origin.distribution if origin else "",
             hook="imgkit_providers",
         ) from error
+
+
+def _check_http_request(request: HttpRequest) -> None:
+    """Raise a TypeError or a ValueError for a request that no backend can send as it is.
+
+    The address of a poll often comes from a server. No message shows it: it may be signed.
+    """
+    if request.method not in ("GET", "POST", "PUT", "DELETE"):
+        raise ValueError(f"its request has the method {show_value(request.method)}")
+    url = request.url
+    if not isinstance(url, str) or _BLANK.search(url) or not request.path_and_query.isascii():
+        raise ValueError("the URL of its request is no text, or is not quoted")
+    scheme, host, _ = origin(url)  # raises a ValueError for a broken host or port
+    if scheme not in ("http", "https") or not host:
+        raise ValueError("the URL of its request is not absolute, or no http or https URL")
+    for name, value in request.headers.items():
+        if not isinstance(name, str) or not isinstance(value, str) or _LINE_END.search(value):
+            raise ValueError(f"the header {show_value(name)} of its request is no text, or has a line break")
 
 
 def call_decode(

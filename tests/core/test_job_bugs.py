@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import pytest
 
 import imgkit
-from imgkit.core import job_polling
-from imgkit.providers import JobUpdate
+from imgkit.core import job_polling, job_requests
+from imgkit.providers import HttpRequest, JobUpdate
 from imgkit.providers.bfl import BflProvider
 from imgkit.providers.comfyui import ComfyUIProvider
+from imgkit.testing import serve_fake
 from tests.conftest import ServiceRunner
 from tests.support.pictures import picture
 
+BROKEN_URLS: tuple[Any, ...] = (
+    5,
+    "http://[",
+    "",
+    "/v1",
+    "ftp://a/b",
+    "https://a:99999/",
+    "https://a/\r\nx: y",
+)
 KEY = "bfl-key-CANARY-0123456789"
 
 
@@ -67,6 +79,10 @@ def test_a_bug_in_decode_poll(flavor: ServiceRunner, result: Callable[[], Any]) 
     [
         ("poll", fail),
         ("poll", lambda: None),
+        *(("poll", partial(HttpRequest, "GET", url)) for url in BROKEN_URLS),
+        ("poll", partial(HttpRequest, cast("Any", "TRACE"), "https://api.bfl.ai/v1")),
+        ("poll", partial(HttpRequest, "GET", "https://api.bfl.ai/v1", {"x-a": "b\r\nx-c: d"})),
+        ("poll", partial(HttpRequest, "GET", "https://api.bfl.ai/v1", {"x-a": cast("str", 5)})),
         ("decode", lambda: JobUpdate(state=None)),  # type: ignore[arg-type]  # a bug
         ("decode", lambda: JobUpdate(state={"a": object()})),
     ],
@@ -82,8 +98,29 @@ def test_a_bug_around_an_accepted_job(flavor: ServiceRunner, name: str, result: 
     assert KEY not in str(caught.value)
 
 
+def test_a_provider_that_never_waits(
+    flavor: ServiceRunner, http_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider whose every reply names another step at once is asked with pauses after some steps."""
+    monkeypatch.setattr(job_requests, "LONGEST_PAUSE_S", 1e6)
+    monkeypatch.setattr(job_requests, "FIRST_PAUSE_S", 1e6)
+    numbers = itertools.count()
+    api = BflProvider.fake()
+    with serve_fake(api) as server:
+        url = f"{server.origin}/v1/get_result?id=job-1"
+
+        def name_step(*args: Any) -> JobUpdate:
+            return JobUpdate(state={"polling_url": url, "step": next(numbers)}, poll_after_s=0)
+
+        provider = type("Restless", (BflProvider,), {"decode": name_step, "decode_poll": name_step})()
+        settings = {"provider": provider, "base_url": server.origin, "api_key": KEY}
+        with pytest.raises(imgkit.JobPendingError, match="still at work"):
+            flavor.run(lambda s: s.create_image("a fox", timeout_s=30), http_backend, **settings)
+    assert api.count["GET /v1/get_result"] == job_requests.MAX_STEPS + 1
+
+
 @pytest.mark.parametrize("name", ["encode", "submit_handle", "add_handle", "next_upload"])
-@pytest.mark.parametrize("result", [fail, lambda: 5])
+@pytest.mark.parametrize("result", [fail, lambda: 5, partial(HttpRequest, "POST", "http://[")])
 def test_a_bug_before_the_submit(flavor: ServiceRunner, name: str, result: Callable[[], Any]) -> None:
     """A provider that fails before its request is sent has spent nothing."""
     provider = break_method(ComfyUIProvider, name, result)
