@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -71,7 +71,10 @@ class JobStore:
             OSError: the record cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(self._path(job.id), job.to_json().encode())
+        record = job.to_json().encode()
+        if len(record) > MAX_RECORD_BYTES:  # nobody could read it again
+            record = job.advance(facts=_shorten_facts(job.facts)).to_json().encode()
+        write_atomically(self._path(job.id), record)
         sync_folder(self.folder)
 
     def remove(self, job: Job) -> None:
@@ -133,6 +136,12 @@ class JobStore:
 
     def _path(self, job_id: str, suffix: str = _SUFFIX) -> Path:
         return self.folder / f"{job_id}{suffix}"
+
+
+def _shorten_facts(facts: Mapping[str, object]) -> dict[str, str]:
+    """Return the facts that a list of jobs shows, with the beginning of the prompt."""
+    texts = {name: facts.get(name) for name in ("prompt", "model")}
+    return {name: text[:1000] for name, text in texts.items() if isinstance(text, str)}
 
 
 def _urgency(job: Job | None) -> tuple[float, float]:
