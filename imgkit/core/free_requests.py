@@ -69,5 +69,6 @@ def send_free_request(context: CallContext, request: HttpRequest) -> Flow[FreeRe
         body = yield from read_body(context, head, secrets, spool=False)
     except (TransportError, UnreadableReplyError) as error:
         secrets.clean_error(error)
-        return FailedRequest(scrub(error.problem, limit=300))
+        # The reason alone: the rest of the message is about requests that may be billed.
+        return FailedRequest(scrub(getattr(error, "reason", "") or error.problem, limit=300))
     return FreeReply(head, body, secrets)

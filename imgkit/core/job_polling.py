@@ -17,6 +17,7 @@ from imgkit.core.free_requests import FailedRequest
 from imgkit.core.interception import can_answer_locally, is_intercepting
 from imgkit.core.job_keeper import JobKeeper, apply_update, describe_plan, name_job, pending_error
 from imgkit.core.job_requests import (
+    MAX_STEPS,
     find_lost_job,
     grow_pause_s,
     poll_once,
@@ -148,7 +149,8 @@ def _continue(
     The ledgers keep the reply to the submit until the record of the job is on the disk.
     """
     update = found if isinstance(found, JobUpdate) else JobUpdate(state=job.state, poll_after_s=0)
-    job = apply_update(job.advance(phase="accepted"), update)
+    # The submit may have waited for minutes; a 404 counts as "not yet" from now on.
+    job = apply_update(job.advance(phase="accepted", submitted_at=time.time()), update)
 
     def accept() -> None:  # in one step: an interruption finds both or neither
         keeper.save(job)
@@ -180,7 +182,7 @@ def follow_job(
         JobPendingError: the deadline passed, or the job cannot be asked for now; it goes on.
         ImgkitError: the job has failed.
     """
-    number, problem = 0, ""
+    number, steps, problem = 0, 0, ""
     while True:
         job = keeper.current
         wait_s = _choose_wait_s(context, provider, job, update, number)
@@ -206,7 +208,10 @@ def follow_job(
             changed = apply_update(job, result)
             if changed != job or not keeper.is_saved:
                 yield from run_blocking(partial(keeper.save, changed))
-            update = result
+            is_step = result.poll_after_s is not None and result.poll_after_s <= 0
+            steps = steps + 1 if is_step else 0
+            pause_s = grow_pause_s(steps - MAX_STEPS) if steps > MAX_STEPS else result.poll_after_s
+            update = replace(result, poll_after_s=pause_s)
         else:
             reply_head, decoded = result
             job = job.advance(phase="ready")

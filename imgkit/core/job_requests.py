@@ -18,6 +18,7 @@ from imgkit.core.sent_secrets import clean_images
 from imgkit.errors import (
     AuthenticationError,
     ImgkitError,
+    JobFailedError,
     JobPendingError,
     ModerationBlockedError,
     PermissionDeniedError,
@@ -43,8 +44,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
 UNKNOWN_AT_FIRST_S = 15.0
 """Seconds after the submit in which a 404 means that not all servers of the API know the job yet."""
 
-MAX_CANCEL_STEPS = 8
-"""Requests that cancel a job; more are a provider that never ends."""
+MAX_STEPS = 8
+"""Requests about a job that follow each other at once; more are a provider that never ends."""
 
 T = TypeVar("T")
 
@@ -99,8 +100,7 @@ def _ask(
     if isinstance(reply, FailedRequest):
         return reply._replace(problem=f"A poll failed: {reply.problem}")
     head, body, secrets = reply
-    is_final = getattr(core.provider, "failure_is_final", None)
-    if head.status in (408, 429) or (head.status >= 500 and not (is_final and is_final(job, head))):
+    if head.status in (408, 429) or (head.status >= 500 and not _is_final(context, job, head)):
         return FailedRequest(f"A poll was answered by HTTP {head.status}.", retry_after_s(head.headers))
     if 300 <= head.status < 400 or (head.status not in (401, 403) and is_page(body.raw())):
         return FailedRequest(f"A poll was answered by HTTP {head.status} from another server than the API.")
@@ -112,9 +112,27 @@ def _ask(
     except (UnreadableReplyError, PluginError) as error:
         secrets.clean_error(error)
         return FailedRequest(scrub(f"A poll was not answered by the API: {error.problem}", limit=300))
+    except JobFailedError as error:
+        secrets.clean_error(error)
+        if error.status == 404 and job.age_s < UNKNOWN_AT_FIRST_S:  # some APIs say so under status 200
+            return FailedRequest("The API does not know the job yet.")
+        raise
     except ImgkitError as error:
         secrets.clean_error(error)
+        if 202 < head.status < 400 and not isinstance(error, ModerationBlockedError):
+            return FailedRequest(f"A poll was answered by HTTP {head.status}.")
         raise
+
+
+def _is_final(context: CallContext, job: Job, head: Head) -> bool:
+    """Return whether a 5xx reply to a poll is the failure of the job; False if the provider cannot tell."""
+    rule = getattr(context.core.provider, "failure_is_final", None)
+    if rule is None:
+        return False
+    try:
+        return bool(call_for_job(context.core, "failure_is_final", partial(rule, job, head)))
+    except ImgkitError:
+        return False
 
 
 def _ask_for_news(
@@ -139,7 +157,7 @@ def ask_to_cancel(context: CallContext, provider: JobProvider, job: Job, request
         ImgkitError: the API refuses.
     """
     step: HttpRequest | None = request
-    for _ in range(MAX_CANCEL_STEPS):
+    for _ in range(MAX_STEPS):
         if step is None:
             return False
         problem = _find_foreign_host(context, provider, step)
@@ -171,7 +189,7 @@ def find_lost_job(
         return FailedRequest(error.problem)
     if request is None:
         return FailedRequest("The API cannot tell whether the request has arrived.")
-    number = 0
+    number = steps = 0
     while True:
         try:
             result = yield from _ask_for_news(context, provider, job, request)
@@ -181,10 +199,15 @@ def find_lost_job(
             return FailedRequest(scrub(f"The API does not know the job: {error.problem}", limit=300))
         if isinstance(result, JobUpdate):
             step = job.advance(state=dict(result.state))
-            again = provider.find_lost(step, core.target) if result.poll_after_s == 0 else None
+            again = None
+            if result.poll_after_s == 0 and steps < MAX_STEPS:
+                try:
+                    again = call_for_job(core, "find_lost", partial(provider.find_lost, step, core.target))
+                except ImgkitError:
+                    return result
             if again is None or time.monotonic() >= context.deadline:
                 return result
-            job, request = step, again
+            job, request, steps = step, again, steps + 1
             continue
         if not isinstance(result, FailedRequest):
             return result[1]

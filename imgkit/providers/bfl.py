@@ -19,7 +19,7 @@ from imgkit.providers.base import Credential, DecodedImage, DecodedImages, MaskP
 from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.bfl_fake import FakeBfl
 from imgkit.providers.error_replies import error_from_reply, refused
-from imgkit.providers.job_replies import unknown_job_error
+from imgkit.providers.job_replies import explain_poll, unknown_job_error
 from imgkit.providers.job_values import JobUpdate
 from imgkit.providers.json_requests import (
     build_json_request,
@@ -112,7 +112,7 @@ class BflProvider(BaseProvider):
     ) -> DecodedImages | JobUpdate:
         """Return the image, or that the job goes on: also for a word that is not known."""
         if head.status != 200:
-            raise self.error(head, body.raw(), secrets)
+            raise explain_poll(head, body, self.error(head, body.raw(), secrets), secrets)
         with readable(head, body, secrets):
             reply = body.json()
             status, result = str(reply["status"]), reply.get("result")

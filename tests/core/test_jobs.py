@@ -18,7 +18,8 @@ from imgkit import Cost, Job, JobPendingError
 from imgkit.cli.run import run
 from imgkit.core import job_requests
 from imgkit.core.job_keeper import apply_update
-from imgkit.core.resume import resume_jobs
+from imgkit.core.resume import find_jobs, resume_jobs
+from imgkit.jobs.store import JobStore
 from imgkit.plugins import hookimpl
 from imgkit.plugins.events import JobProgress
 from imgkit.providers import JobUpdate
@@ -250,15 +251,17 @@ def test_one_process_follows_a_job(fake: FakeBfl, server: WireServer, tmp_path: 
     assert len(list_records(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("status", [429, 500, 503, 404, 400, 302, 200])
+@pytest.mark.parametrize("status", [429, 500, 503, 404, 400, 302, 200, 204, 409])
 def test_polls_survive(
     flavor: ServiceRunner, http_backend: str, fake: FakeBfl, server: WireServer, status: int, tmp_path: Path
 ) -> None:
-    """A poll that fails, or that a proxy answers with a page, is repeated; the submit is not."""
+    """A poll that fails, or gets a page or a strange status, is repeated; the submit is not."""
     handle = fake.handle
 
     def fail_twice(request: Any) -> Any:
         if request.path == "/v1/get_result" and fake.count["GET /v1/get_result"] <= 2:
+            if status in (204, 409):
+                return json_reply(409, {"detail": "busy"}) if status == 409 else FakeReply(204)
             return FakeReply(status, {"content-type": "text/html"}, b"<html>busy</html>" * 50_000)
         return handle(request)
 
@@ -271,18 +274,36 @@ def test_polls_survive(
 def test_a_lost_poll_and_an_unknown_word(
     flavor: ServiceRunner, http_backend: str, server: WireServer, fake: FakeBfl, tmp_path: Path
 ) -> None:
-    """A dropped poll and a state that nobody knows do not end a job."""
+    """A dropped poll, a state that nobody knows and "not found" right after the submit do not end a job."""
     fake.scenario = "lost_poll"
     handle = fake.handle
 
     def say_new_word(request: Any) -> Any:
         if request.path == "/v1/get_result" and fake.count["GET /v1/get_result"] == 2:
             return json_reply(200, {"id": "job-1", "status": "Dreaming"})
+        if request.path == "/v1/get_result" and fake.count["GET /v1/get_result"] == 3:
+            return json_reply(200, {"id": "job-1", "status": "Task not found"})
         return handle(request)
 
     fake.handle = say_new_word  # type: ignore[method-assign]
     assert len(flavor.run(create(), http_backend, **open_with(server, tmp_path, retry=True))) == 1
     assert fake.count[SUBMIT] == 1
+
+
+def test_a_job_is_as_old_as_its_acceptance(fake: FakeBfl, server: WireServer, tmp_path: Path) -> None:
+    """A submit that waits for minutes makes no old job, for which a 404 would be the end."""
+    handle, accepted_at = fake.handle, time.time()
+
+    def note_time(request: Any) -> Any:
+        nonlocal accepted_at
+        if request.method == "POST":
+            accepted_at = time.time()
+        return handle(request)
+
+    fake.handle = note_time  # type: ignore[method-assign]
+    error = make_pending(ServiceRunner("sync"), "requests", fake, open_with(server, tmp_path))
+    (job,) = find_jobs(error)
+    assert job.submitted_at >= accepted_at
 
 
 def test_a_foreign_place_to_ask(
@@ -393,6 +414,16 @@ def test_an_impossible_expiry_leaves_a_readable_record(expires_at: float) -> Non
     job = apply_update(Job.from_json(GOOD_JOB), update)
     assert (job.expires_at, job.cost) == (None, None)
     assert Job.from_json(job.to_json()) == job
+
+
+def test_a_long_prompt_leaves_a_readable_record(tmp_path: Path) -> None:
+    """A record that would be too large to be read again has the beginning of the prompt alone."""
+    tmp_path.chmod(0o700)
+    store = JobStore(tmp_path / "jobs")
+    store.save(Job.from_json(GOOD_JOB).advance(facts={"prompt": "a" * 1_300_000, "model": "flux"}))
+    (record,) = store.list_jobs()
+    assert record.job is not None
+    assert record.job.facts == {"prompt": "a" * 1000, "model": "flux"}
 
 
 def test_a_damaged_record_hides_no_other(fake: FakeBfl, server: WireServer, tmp_path: Path) -> None:
