@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 
 from imgkit.backends import CAPABILITIES, BackendOptions
-from imgkit.testing import BackendContract, ProviderContract, StreamingProviderContract, png
+from imgkit.testing import (
+    BackendContract,
+    JobProviderContract,
+    ProviderContract,
+    StreamingProviderContract,
+    png,
+)
 
 
 def load_blocks(page: str, *blocks: int) -> dict[str, Any]:
@@ -33,6 +39,7 @@ def load_blocks(page: str, *blocks: int) -> dict[str, Any]:
 BACKEND = load_blocks("write-a-backend.md")["StdlibBackend"]
 PROVIDER = load_blocks("write-a-provider.md")["AcmeProvider"]
 STREAMING = load_blocks("write-a-provider.md", 0, 3)["StreamingAcme"]
+KILN = load_blocks("write-a-provider.md", 6)["KilnProvider"]
 
 
 class TestStdlib(BackendContract):
@@ -66,6 +73,20 @@ class TestStreamingAcme(AcmeReplies, StreamingProviderContract):
 
     def complete_event(self, image: bytes) -> bytes:
         return self.reply([image])
+
+
+class TestKiln(JobProviderContract):
+    images_per_reply = 1
+    state_member = "state"
+
+    def provider(self) -> Any:
+        return KILN()
+
+    def reply(self, pictures: list[bytes]) -> bytes | None:
+        return None
+
+    def url_reply(self, urls: list[str]) -> bytes:
+        return json.dumps({"state": "fired", "link": urls[0] if urls else None}).encode()
 
 
 @pytest.mark.parametrize(

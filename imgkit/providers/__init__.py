@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from imgkit.providers.error_codes import find_meaning as find_meaning
     from imgkit.providers.error_replies import error_from_reply as error_from_reply
     from imgkit.providers.error_replies import refused as refused
+    from imgkit.providers.fakes import LOST as LOST
     from imgkit.providers.fakes import FakeApi as FakeApi
     from imgkit.providers.fakes import FakeReply as FakeReply
     from imgkit.providers.fakes import FakeRequest as FakeRequest
@@ -108,6 +109,7 @@ _EXPORTS = {
         "refused",
     ),
     "imgkit.providers.fakes": (
+        "LOST",
         "FakeApi",
         "FakeReply",
         "FakeRequest",
