@@ -143,7 +143,7 @@ def find_records(store: JobStore, ids: tuple[str, ...]) -> list[StoredJob]:
         return records
     found: list[StoredJob] = []
     for name in ids:
-        fitting = [record for record in records if record.id.startswith(name)]
+        fitting = [record for record in records if name and record.id.startswith(name)]
         exact = [record for record in fitting if record.id == name] or fitting
         if len(exact) != 1:
             problem = "Several jobs begin with" if exact else "There is no job"

@@ -439,6 +439,16 @@ def test_a_damaged_record_hides_no_other(fake: FakeBfl, server: WireServer, tmp_
     assert [job.id for job in jobs] == [error.jobs[0].id]
 
 
+@pytest.mark.parametrize("action", ["drop", "cancel", "wait"])
+def test_an_empty_id_names_no_job(tmp_path: Path, action: str) -> None:
+    """An unset variable of a script is no id: the only job stays."""
+    tmp_path.chmod(0o700)
+    store = JobStore(tmp_path / "jobs")
+    store.save(Job.from_json(GOOD_JOB))
+    assert run(["jobs", action, "", "--state-folder", str(tmp_path)]) == 2
+    assert len(store.list_jobs()) == 1
+
+
 def test_a_refusal_names_its_stage(fake: FakeBfl, server: WireServer, tmp_path: Path) -> None:
     """A refusal of the prompt says so."""
     fake.scenario = "refused"
