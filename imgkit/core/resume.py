@@ -23,7 +23,7 @@ from imgkit.core.lifecycle import call_events, deliver
 from imgkit.core.part_gate import PartGate
 from imgkit.core.pipeline import DispatchResult, most_serious_error
 from imgkit.core.provider_calls import call_for_job
-from imgkit.core.responses import build_response, sum_usage
+from imgkit.core.responses import build_response, sum_usage, warn_of_missing_images
 from imgkit.errors import (
     ConfigurationError,
     ImgkitError,
@@ -160,7 +160,7 @@ def resume_jobs(
         )
         response = yield from deliver(context, result, plan)
         if isinstance(source, ImagesResponse):
-            response = _add_to(source, response)
+            response = _add_to(source, response, context.images_of_call)
         context.response = response
     return response
 
@@ -284,12 +284,15 @@ def _merge(responses: list[ImagesResponse], errors: list[ImgkitError]) -> Images
     )
 
 
-def _add_to(earlier: ImagesResponse, later: ImagesResponse) -> ImagesResponse:
+def _add_to(earlier: ImagesResponse, later: ImagesResponse, requested: int) -> ImagesResponse:
     """Return the response of a call with the images that were pending when it returned."""
     still_missing = [error for error in earlier.errors if not isinstance(error, JobPendingError)]
     outdated = f"{JobPendingError.__name__}: "
-    return replace(
+    old_count = warn_of_missing_images(replace(earlier, warnings=()), requested).warnings
+    warnings = [text for text in earlier.warnings if outdated not in text and text not in old_count]
+    whole = replace(
         _merge([earlier, later], []),
         errors=(*still_missing, *later.errors),
-        warnings=(*(text for text in earlier.warnings if outdated not in text), *later.warnings),
+        warnings=(*warnings, *later.warnings),
     )
+    return warn_of_missing_images(whole, requested)

@@ -173,6 +173,7 @@ def test_some_jobs_of_a_call_are_pending(
     assert [image.index for image in whole] == [0, 1, 2]
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["fox-1.png", "fox-2.png", "fox-3.png"]
     assert whole.cost.amount == Decimal("0.09")
+    assert (whole.errors, whole.warnings) == ((), ())
     assert whole.errors == ()
     assert fake.count[SUBMIT] == 3
 
