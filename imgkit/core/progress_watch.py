@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import cast
 
 from imgkit.core.context import CallContext, FetchedImages
 from imgkit.core.free_requests import FailedRequest, send_free_request
 from imgkit.core.job_polling import Emit
+from imgkit.core.provider_calls import call_for_job
 from imgkit.core.send import send_with_retries
 from imgkit.errors import ImgkitError
 from imgkit.plugins.events import JobProgress
@@ -15,6 +17,7 @@ from imgkit.providers.job_base import ProgressProvider
 from imgkit.providers.job_values import JobUpdate
 from imgkit.runtime.flow import EffectFailed, Flow, run_parallel, sleep
 from imgkit.wire.messages import HttpRequest
+from imgkit.wire.urls import origin
 
 PAUSE_S = 1.0
 """Pause before each question."""
@@ -60,15 +63,19 @@ def _ask_until_end(context: CallContext, provider: ProgressProvider, emit: Emit 
 
 
 def _ask(context: CallContext, provider: ProgressProvider, *, wants_preview: bool) -> Flow[JobUpdate | None]:
-    target = context.core.target
-    request: HttpRequest | None = None
-    with suppress(Exception):  # a provider's bug must not cost the images
-        request = provider.progress(context.request, target, wants_preview=wants_preview)
-    if request is None:
+    """Ask once.
+
+    Raises:
+        ImgkitError: the provider has a bug, or there is no key; neither may cost the images.
+    """
+    core, target = context.core, context.core.target
+    build = partial(provider.progress, context.request, target, wants_preview=wants_preview)
+    request = call_for_job(core, "progress", build)
+    # The key stays at the API's own origin.
+    if request is None or origin(request.url) != origin(target.base_url):
         return None
     reply = yield from send_free_request(context, request)
     if isinstance(reply, FailedRequest) or reply.head.status != 200:
         return None
-    with suppress(Exception):
-        return provider.decode_progress(reply.head, reply.body, target)
-    return None
+    decode = partial(provider.decode_progress, reply.head, reply.body, target)
+    return call_for_job(core, "decode_progress", decode)

@@ -45,7 +45,7 @@ _LINE_END = re.compile(r"[\r\n\0]")
 
 _RESULTS: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("encode", "encode_stream", "add_handle", "poll"), HttpRequest),
-    **dict.fromkeys(("find_lost", "cancel_job"), (HttpRequest, NoneType)),
+    **dict.fromkeys(("find_lost", "cancel_job", "progress"), (HttpRequest, NoneType)),
     "next_upload": (Upload, NoneType),
     "submit_handle": (Mapping, NoneType),
 }
@@ -95,6 +95,8 @@ def _call_provider(core: Core, name: str, method: Callable[[], T], consequence: 
         result = method()
         if name == "decode_poll":
             check_decoded(result)
+        elif name == "decode_progress":
+            _check_progress(result)
         elif not isinstance(result, _RESULTS.get(name, object)):
             raise TypeError(f"it returned a {type(result).__name__}")
         if isinstance(result, HttpRequest | Upload):
@@ -208,6 +210,13 @@ def check_decoded(result: object, *, is_event: bool = False) -> None:
             raise TypeError("a DecodedImage has neither data, nor a url, nor a source")
     if not isinstance(result.usage, Usage | None):
         raise TypeError(f"usage is a {type(result.usage).__name__} in place of a Usage")
+
+
+def _check_progress(result: object) -> None:
+    """Raise a TypeError for a result of ``decode_progress`` that is no news."""
+    if not isinstance(result, JobUpdate):
+        raise TypeError(f"it returned a {type(result).__name__} in place of a JobUpdate")
+    _check_update(result)
 
 
 def _check_update(update: JobUpdate) -> None:

@@ -24,6 +24,7 @@ from imgkit.providers.a1111_fake import FakeA1111
 from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.fakes import LOST, SCENARIOS, FakeReply, FakeRequest, json_reply
 from imgkit.testing.wire_server import WireServer, serve_fake
+from imgkit.wire.messages import HttpRequest
 from tests.conftest import ServiceRunner
 from tests.support.event_streams import watch
 from tests.support.provider_apis import RequestLog, paint_input
@@ -239,6 +240,24 @@ def test_a_bug_in_the_progress(flavor: ServiceRunner, name: str) -> None:
     fake = SlowFake(0 if name == "progress" else 2)
     with serve_fake(fake) as server:
         response = flavor.run(create(), "requests", **open_with(server, provider=provider))
+    assert len(response) == 1
+
+
+@pytest.mark.usefixtures("_short_pauses")
+@pytest.mark.parametrize("place", [5, "http://[", "stranger"])
+def test_a_progress_at_a_strange_place(flavor: ServiceRunner, http_backend: str, place: object) -> None:
+    """A question that cannot be sent, or goes to another host, is left out: no image is lost, and no key."""
+    fake = SlowFake(1)
+    with WireServer(lambda line: None) as stranger, serve_fake(fake) as server:
+
+        def name_place(self: BaseProvider, *arguments: object, **more: object) -> object:
+            fake.give_up()
+            url = stranger.origin if place == "stranger" else place
+            return HttpRequest("GET", url) if isinstance(url, str) else url
+
+        provider = type("BuggyProvider", (A1111Provider,), {"progress": name_place})()
+        response = flavor.run(create(), http_backend, **open_with(server, provider=provider))
+        assert stranger.accepted == 0
     assert len(response) == 1
 
 
