@@ -13,7 +13,7 @@ from imgkit.core.context import CallContext
 from imgkit.core.free_requests import FailedRequest, send_free_request
 from imgkit.core.interception import can_answer_locally
 from imgkit.core.job_keeper import pending_error
-from imgkit.core.provider_calls import call_for_job
+from imgkit.core.provider_calls import call_for_job, ensure_images
 from imgkit.core.sent_secrets import clean_images
 from imgkit.errors import (
     AuthenticationError,
@@ -139,7 +139,16 @@ def _ask_for_news(
     context: CallContext, provider: JobProvider, job: Job, request: HttpRequest
 ) -> Flow[FailedRequest | JobUpdate | tuple[Head, DecodedImages]]:
     """Send a request whose reply `JobProvider.decode_poll` decodes."""
-    answer = yield from _ask(context, job, request, "decode_poll", provider.decode_poll)
+
+    def decode(
+        job: Job, head: Head, body: JsonReply, target: Target, secrets: tuple[Secret, ...]
+    ) -> DecodedImages | JobUpdate:
+        result = provider.decode_poll(job, head, body, target, secrets)
+        if isinstance(result, DecodedImages):
+            ensure_images(result, head, body, secrets)
+        return result
+
+    answer = yield from _ask(context, job, request, "decode_poll", decode)
     if isinstance(answer, FailedRequest):
         return answer
     head, result, secrets = answer

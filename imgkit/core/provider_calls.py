@@ -219,6 +219,14 @@ def _check_progress(result: object) -> None:
     _check_update(result)
 
 
+def ensure_images(decoded: DecodedImages, head: Head, body: ReplyBody, secrets: tuple[Secret, ...]) -> None:
+    """Raise an `EmptyResultError` for a success reply in which the provider has found no image."""
+    if decoded.pictures == ():
+        from imgkit.providers.unusual_replies import empty_result_error
+
+        raise empty_result_error(head, body, secrets)
+
+
 def _check_update(update: JobUpdate) -> None:
     """Raise a TypeError for news of a job with values of other types than it declares."""
     number = (int, float, NoneType)

@@ -17,7 +17,7 @@ from imgkit.billing.reservations import ReservationGroup
 from imgkit.core.context import CallContext, FetchedImages
 from imgkit.core.cut_replies import decode_mended
 from imgkit.core.interception import needs_credentials
-from imgkit.core.provider_calls import call_decode, check_decoded, guard_decode, to_reply_error
+from imgkit.core.provider_calls import call_decode, check_decoded, ensure_images, guard_decode, to_reply_error
 from imgkit.core.reply_body import read_body
 from imgkit.core.sent_secrets import clean_images, collect_secrets, refuse_secrets_in_texts
 from imgkit.errors import (
@@ -335,6 +335,7 @@ def read_response(context: CallContext, head: Head, secrets: SecretFilter) -> Fl
         )
     if isinstance(decoded, JobUpdate):
         return replace(decoded, state=secrets.clean_json(dict(decoded.state)))
+    ensure_images(decoded, head, reply, secrets.secrets)
     return clean_images(decoded, secrets)
 
 

@@ -141,3 +141,12 @@ def test_a_bug_in_cancel_job(flavor: ServiceRunner) -> None:
     with pytest.raises(imgkit.ImgkitError, match="cancel_job") as caught:
         flavor.run(lambda s: s.cancel_job(job), "requests", provider=provider, api_key=KEY)
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["decode", "decode_poll"])
+def test_no_images(flavor: ServiceRunner, name: str) -> None:
+    """A result without images is an error that may be billed, at once and at the end of a job."""
+    provider = break_method(BflProvider, name, lambda: imgkit.providers.DecodedImages(pictures=()))
+    with pytest.raises(imgkit.EmptyResultError) as caught:
+        flavor.run(lambda s: s.create_image("a fox"), "offline", provider=provider, api_key=KEY)
+    assert caught.value.maybe_billed
