@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Without compiled modules, each worker and each child process of the tests compiles them anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test checks lint types contracts pytest examples dist dist-check bench format cassettes messages sheet clean
+.PHONY: demo test checks lint types contracts pytest examples dist dist-check bench format cassettes messages providers sheet clean
 
 demo: $(VENV)/.demo  ## draw a first picture: no key, no network
 	@mkdir -p demo
@@ -68,6 +68,9 @@ cassettes: $(VENV)/.dev  ## record tests/cassettes anew from a server process on
 
 messages: $(VENV)/.dev  ## write tests/messages.txt anew; read the difference before you commit it
 	$(BIN)/python -m tests.support.advice
+
+providers: $(VENV)/.dev  ## write the table of docs/providers.md anew, from the providers
+	$(BIN)/python -m tests.support.provider_table
 
 sheet: $(VENV)/.dev  ## paint docs/contact-sheet.webp anew
 	$(BIN)/python docs/make_contact_sheet.py

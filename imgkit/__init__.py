@@ -103,6 +103,10 @@ _EXPORTS = {
         "Usage",
     ),
     "imgkit.plugins.hookspecs": ("hookimpl",),
+    "imgkit.providers.listing": (
+        "ProviderInfo",
+        "list_providers",
+    ),
     "imgkit.runtime.streams": (
         "AsyncImageStream",
         "ImageStream",

@@ -79,6 +79,8 @@ from imgkit.models import Meta as Meta
 from imgkit.models import PartialImage as PartialImage
 from imgkit.models import Usage as Usage
 from imgkit.plugins.hookspecs import hookimpl as hookimpl
+from imgkit.providers.listing import ProviderInfo as ProviderInfo
+from imgkit.providers.listing import list_providers as list_providers
 from imgkit.runtime.streams import AsyncImageStream as AsyncImageStream
 from imgkit.runtime.streams import ImageStream as ImageStream
 from imgkit.service import AsyncImageService as AsyncImageService

@@ -6,6 +6,7 @@ import os
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, cast, get_args
 
 from imgkit.core.config import ServiceConfig, check_seconds
@@ -13,12 +14,14 @@ from imgkit.core.context import check_partial_images
 from imgkit.core.core import Core, Setup, build_core
 from imgkit.core.interception import intercept_call
 from imgkit.core.operations import ImageOperations, ImageT, ResponseT, StreamT
-from imgkit.default_plugins.auth import ProviderAuth, check_encryption
+from imgkit.default_plugins.auth import ProviderAuth
+from imgkit.default_plugins.keys import check_encryption
 from imgkit.default_plugins.retry import NoWaitRetry, RetryPlugin
 from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.models import CreateImageRequest, Estimate, ImageRequest, field_names
 from imgkit.plugins.registry import PluginList, ServicePlugins
 from imgkit.plugins.table import HookTable
+from imgkit.providers.accounts import Account, list_provider_specs
 from imgkit.providers.base import find_credentials
 from imgkit.redact import format_suggestion, safe_url
 from imgkit.runtime.flow import Flow
@@ -252,11 +255,13 @@ def list_default_plugins(setup: Setup) -> list[object]:
     """
     config, provider = setup.config, setup.provider
     credentials, variable = find_credentials(provider, setup.target)
+    list_specs = partial(list_provider_specs, setup.plugins)
     auth = ProviderAuth(
         config.api_key,
         credentials,
         variable,
         allow_insecure=config.allow_insecure,
+        make_account=partial(Account, facts=provider.model_facts, list_specs=list_specs),
     )
     if auth.has_key and not config.allow_insecure:
         check_encryption(setup.target.base_url)

@@ -94,6 +94,16 @@ class Catalogue:
         """Whether models may have options that the data does not list."""
         return bool(self._merge_tables("dialect").get("open_options"))
 
+    @property
+    def tells_cost(self) -> bool:
+        """Whether replies tell the cost."""
+        return bool(self._merge_tables("dialect").get("tells_cost"))
+
+    @property
+    def unconfirmed(self) -> tuple[str, ...]:
+        """Assumptions that nobody has confirmed against the API, as phrases."""
+        return tuple(phrase for layer in self._layers for phrase in layer.get("unconfirmed", ()))
+
     @cached_property
     def options(self) -> Mapping[str, ModelOption]:
         """The options beside the shared parameters, by name."""

@@ -30,7 +30,8 @@ def build_command(
 
 
 def build_information_commands() -> list[click.Command]:
-    """Return the commands that list backends, plugins and models."""
+    """Return the commands that list backends, plugins, models and providers."""
+    provider = next(option for option in options.service_options() if option.name == "provider")
     return [
         build_command(
             "backends",
@@ -55,15 +56,26 @@ def build_information_commands() -> list[click.Command]:
             "models",
             [
                 click.Argument(["model"], required=False, metavar="[MODEL]"),
+                provider,
                 options.models_option(),
                 options.json_option(),
             ],
             _run_models,
             "List the known models, or all facts about one.\n\nPrints operations, rules and prices, each "
-            "with its date and source. The facts are those of the provider in IMGKIT_PROVIDER (openai by "
+            "with its date and source. The facts are those of --provider or IMGKIT_PROVIDER (openai by "
             "default), and of your own files.",
             "imgkit models",
             "imgkit models gpt-image-2",
+        ),
+        build_command(
+            "providers",
+            [click.Argument(["name"], required=False, metavar="[NAME]"), options.json_option()],
+            _run_providers,
+            "List the providers, or all about one.\n\nPrints operations, masks, the most images of a "
+            "request, streams, jobs, prices and the variables of the key. For one, also its options for "
+            "--set, its models, and assumptions that nobody has confirmed.",
+            "imgkit providers",
+            "imgkit providers bfl",
         ),
     ]
 
@@ -238,10 +250,16 @@ def _run_plugins(load: bool, as_json: bool) -> int:
     return print_plugins(load=load, as_json=as_json)
 
 
-def _run_models(model: str | None, models: str | None, as_json: bool) -> int:
+def _run_models(**given: Any) -> int:
     from imgkit.cli.models import print_models
 
-    return print_models(model=model, models=models, as_json=as_json)
+    return print_models(**given)
+
+
+def _run_providers(name: str | None, as_json: bool) -> int:
+    from imgkit.cli.providers import print_providers
+
+    return print_providers(name=name, as_json=as_json)
 
 
 def _run_cache_function(function: str) -> Callable[..., int]:

@@ -18,9 +18,10 @@ from imgkit.catalogue.catalogue import Catalogue
 from imgkit.cli import values
 from imgkit.cli.messages import format_error
 from imgkit.default_plugins.keys import normalize_key, to_secret
-from imgkit.errors import ConfigurationError, ImgkitError
+from imgkit.errors import ConfigurationError, ImgkitError, UnknownProviderError
 from imgkit.plugins.hookspecs import ProviderSpec
-from imgkit.plugins.registry import load_hook_table
+from imgkit.plugins.registry import find_spec, load_hook_table
+from imgkit.providers.accounts import Account
 from imgkit.providers.base import Provider
 from imgkit.redact import safe_url, scrub
 
@@ -143,11 +144,11 @@ def _check_backend(given: Mapping[str, Any]) -> Finding:
 def _load_provider(given: Mapping[str, Any]) -> Provider | Finding:
     source = "--provider" if given.get("provider") else "IMGKIT_PROVIDER"
     name = given.get("provider") or os.environ.get("IMGKIT_PROVIDER") or "openai"
-    named = load_hook_table().specs_by_name(ProviderSpec).get(name)
-    if named is None:
-        return Finding("wrong", f"Unknown provider {name!r} in {source}. Change or unset it.")
     try:
-        provider: Provider = named.make()
+        table = load_hook_table()
+        provider: Provider = find_spec(table, ProviderSpec, name, UnknownProviderError, "").make()
+    except UnknownProviderError as error:
+        return Finding("wrong", f"{format_error(error)} Change or unset {source}.")
     except ImgkitError as error:
         return Finding("wrong", f"provider {name}: {format_error(error)}")
     return provider
@@ -182,6 +183,8 @@ def _check_keys(provider: Provider, *, is_needed: bool, unneeded: str) -> Iterat
             continue
         try:
             key = normalize_key(to_secret(text, variable), variable)
+            if is_needed:
+                Account("", provider.model_facts).check_key(key, variable, provider.base_url)
             yield Finding("ok", f"API key: {variable} is set ({key.hint()})")
             prefixes = tuple(account.get("key_prefixes", ()))
             is_own = variable == provider.env["api_key"]

@@ -16,7 +16,6 @@ from imgkit.core.probe import ListedModel, Probe
 from imgkit.errors import (
     AuthenticationError,
     ImgkitError,
-    MissingKeyError,
     NotFoundError,
     PermissionDeniedError,
     QuotaExceededError,
@@ -51,10 +50,6 @@ def check_api(given: Mapping[str, Any], api_key_file: str | None) -> Iterator[Fi
         with ImageService(**{**settings, "retry": False}) as service:
             result = service.probe()
         catalogue = load_catalogue(given.get("provider"), given.get("models"))
-    except MissingKeyError as error:
-        console = load_catalogue(given.get("provider"), given.get("models")).account.get("console")
-        yield Finding("wrong", f"live: Nothing was sent. {format_error(error)}{_name_console(console)}")
-        return
     except ImgkitError as error:
         yield Finding("wrong", f"live: Nothing was sent. {format_error(error)}")
         return

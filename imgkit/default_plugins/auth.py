@@ -11,26 +11,32 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import partial
 from typing import NamedTuple, NoReturn
-from urllib.parse import urlsplit
 
-from imgkit.default_plugins.keys import CallableKey, FileKey, KeySource, normalize_key, to_secret
+from imgkit.default_plugins.keys import (
+    CallableKey,
+    FileKey,
+    KeySource,
+    check_encryption,
+    check_origin,
+    normalize_key,
+    to_secret,
+)
 from imgkit.default_plugins.token_cache import TokenCache
 from imgkit.errors import ConfigurationError, MissingKeyError
 from imgkit.plugins.events import Call
 from imgkit.plugins.hookspecs import hookimpl
 from imgkit.plugins.tokens import Token, TokenNeeded, TokenSource
+from imgkit.providers.accounts import Account
 from imgkit.providers.base import Credential
-from imgkit.redact import HiddenDict, Secret, safe_url, wrap_key
+from imgkit.redact import HiddenDict, Secret, wrap_key
 from imgkit.wire.headers import FRAMING, format_credential, header_problem
 from imgkit.wire.messages import HttpRequest
 from imgkit.wire.plain_values import describe_failure, type_name
 
 NOT_FOR_KEYS = FRAMING | {"accept", "accept-encoding", "cookie", "user-agent"}
 """Headers that cannot carry a key, because HTTP uses them otherwise."""
-
-_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 
 
 class ProviderAuth:
@@ -44,6 +50,7 @@ class ProviderAuth:
         variable: the variable of the credential to which `api_key` belongs.
         allow_insecure: also send the key over plain http to other machines.
         file: path of a file with the key, instead of `api_key`.
+        make_account: returns the account at a provider of a name.
 
     Raises:
         ConfigurationError: The key has characters that a header cannot carry. The message does not show it.
@@ -62,9 +69,12 @@ class ProviderAuth:
         *,
         allow_insecure: bool = False,
         file: str | os.PathLike[str] | None = None,
+        make_account: Callable[[str], Account] = Account,
     ) -> None:
         source = wrap_key(api_key)
         del api_key  # tracebacks may show local variables
+        self._make_account = make_account
+        self._account: Account | None = None
         self._slots = {
             credential.variable: _HeaderSlot(
                 _check_header_name(credential.header), credential.scheme, allow_insecure
@@ -88,22 +98,32 @@ class ProviderAuth:
 
         Raises:
             MissingKeyError: The official host needs a key, and there is none.
+            ConfigurationError: The official host got the key of another vendor.
         """
         if call.host_class == "offline" or any(slot.name in request.headers for slot in self._slots.values()):
             return None
+        needs_key = call.host_class == "official" and self._is_required
+        account = self._find_account(call) if needs_key else None
         if self._source is not None:
-            return self._slots[self._variable].sign(self._source, request, call)
+            return self._slots[self._variable].sign(self._source, request, call, account)
         if (variable := self._find_variable()) is not None:
             slot = self._slots[variable]
             key = normalize_key(to_secret(os.environ[variable], variable), variable, slot.scheme or "Bearer")
-            return slot.sign(key, request, call)
-        if call.host_class == "compatible" or not self._is_required:
+            return slot.sign(key, request, call, account, variable)
+        if account is None:
             return None
+        console = f" {account.console} has your keys." if account.console else ""
         raise MissingKeyError(
-            f"{call.base_url} needs an API key, and {' or '.join(self._slots)} is not set.",
+            f"{call.base_url} needs an API key, and {' or '.join(self._slots)} is not set.{console}",
             hint='Set it, pass api_key=…, or stay offline with backend="offline".',
             field="api_key",
         )
+
+    def _find_account(self, call: Call) -> Account:
+        """Return the account of a call; all calls of a service have one provider."""
+        if self._account is None:
+            self._account = self._make_account(call.provider)
+        return self._account
 
     def _find_variable(self) -> str | None:
         """Return the first variable that is set, None if none is."""
@@ -290,8 +310,18 @@ class _HeaderSlot(NamedTuple):
     scheme: str
     allow_insecure: bool
 
-    def sign(self, source: Secret | KeySource, request: HttpRequest, call: Call) -> HttpRequest | TokenNeeded:
-        """Return the signed request, or a `TokenNeeded` that fetches the key of `source` first."""
+    def sign(
+        self,
+        source: Secret | KeySource,
+        request: HttpRequest,
+        call: Call,
+        account: Account | None = None,
+        name: str = "api_key",
+    ) -> HttpRequest | TokenNeeded:
+        """Return the signed request, or a `TokenNeeded` that fetches the key of `source` first.
+
+        An account refuses a key of another vendor; the error names the source.
+        """
         if self.name in request.headers:
             return request
         check_origin(request.url, call.base_url)
@@ -299,9 +329,12 @@ class _HeaderSlot(NamedTuple):
             check_encryption(call.base_url)
         if isinstance(source, CallableKey):
             source = source.read()
+        check = None if account is None else partial(account.check_key, source=name, base_url=call.base_url)
         if isinstance(source, Secret):
+            if check is not None:
+                check(source)
             return request.with_headers(self.with_key(request, source))
-        pending = _PendingSignature(self, source)
+        pending = _PendingSignature(self, source, check)
         return TokenNeeded(pending.fetch, pending.sign)
 
     def with_key(self, request: HttpRequest, key: Secret) -> dict[str, str]:
@@ -312,59 +345,24 @@ class _HeaderSlot(NamedTuple):
 class _PendingSignature:
     """The signature of a request whose key is not fetched yet."""
 
-    __slots__ = ("_key", "_slot", "_source")
+    __slots__ = ("_check", "_key", "_slot", "_source")
 
-    def __init__(self, slot: _HeaderSlot, source: KeySource) -> None:
+    def __init__(
+        self, slot: _HeaderSlot, source: KeySource, check: Callable[[Secret], None] | None = None
+    ) -> None:
+        self._check = check
         self._slot = slot
         self._source = source
         self._key: Secret | None = None
 
     def fetch(self) -> None:
         self._key = self._source.read()
+        if self._check is not None:
+            self._check(self._key)
 
     def sign(self, request: HttpRequest) -> HttpRequest:
         assert self._key is not None, "fetch() runs before sign()"
         return request.with_headers(self._slot.with_key(request, self._key))
-
-
-def check_encryption(base_url: str) -> None:
-    """Reject an address that would send a key over plain http to another machine.
-
-    Raises:
-        ConfigurationError: The message has the remedy.
-    """
-    if not _is_private(base_url):
-        raise ConfigurationError(
-            f"The base URL {safe_url(base_url)!r} would send the API key unencrypted. Use https://.",
-            hint="Or pass allow_insecure=True for a network that you trust.",
-            field="allow_insecure",
-        )
-
-
-def check_origin(url: str, base_url: str) -> None:
-    """Reject a URL outside the origin to which a key belongs.
-
-    Raises:
-        ConfigurationError: Scheme, host or port differ.
-    """
-    if _origin(url) != _origin(base_url):
-        raise ConfigurationError(
-            f"A request to {safe_url(url)} gets no credentials. They are for {safe_url(base_url)} only."
-        )
-
-
-# A service sends to a few URLs, and checks them for each attempt.
-@lru_cache(maxsize=64)
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc.lower()
-
-
-@lru_cache(maxsize=64)
-def _is_private(base_url: str) -> bool:
-    """Return whether requests are encrypted or stay on this machine."""
-    parts = urlsplit(base_url)
-    return parts.scheme != "http" or _LOOPBACK.fullmatch(parts.hostname or "") is not None
 
 
 def _to_source(key: object, file: str | os.PathLike[str] | None) -> Secret | KeySource:

@@ -9,20 +9,23 @@ import re
 import stat
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
 from imgkit.default_plugins.token_cache import PATIENCE_S, TokenCache
 from imgkit.errors import ConfigurationError, MissingKeyError
 from imgkit.files import open_regular_file
 from imgkit.plugins.tokens import Token
-from imgkit.redact import Secret, scrub
+from imgkit.redact import Secret, safe_url, scrub
 from imgkit.wire.plain_values import to_path
 from imgkit.wire.secret_finder import MIN_SECRET_LENGTH
 
 LARGEST_FILE = 64 * 1024
 """Maximum size of a key file in bytes."""
 
+_LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -265,6 +268,46 @@ def normalize_key(key: Secret, source: str, scheme: str = "Bearer") -> Secret:
     if len(bare.reveal()) < MIN_SECRET_LENGTH:
         _warn_of_short_key(source)
     return bare
+
+
+def check_encryption(base_url: str) -> None:
+    """Reject an address that would send a key over plain http to another machine.
+
+    Raises:
+        ConfigurationError: The message has the remedy.
+    """
+    if not _is_private(base_url):
+        raise ConfigurationError(
+            f"The base URL {safe_url(base_url)!r} would send the API key unencrypted. Use https://.",
+            hint="Or pass allow_insecure=True for a network that you trust.",
+            field="allow_insecure",
+        )
+
+
+def check_origin(url: str, base_url: str) -> None:
+    """Reject a URL outside the origin to which a key belongs.
+
+    Raises:
+        ConfigurationError: Scheme, host or port differ.
+    """
+    if _origin(url) != _origin(base_url):
+        raise ConfigurationError(
+            f"A request to {safe_url(url)} gets no credentials. They are for {safe_url(base_url)} only."
+        )
+
+
+# A service sends to a few URLs, and checks them for each attempt.
+@lru_cache(maxsize=64)
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.lower()
+
+
+@lru_cache(maxsize=64)
+def _is_private(base_url: str) -> bool:
+    """Return whether requests are encrypted or stay on this machine."""
+    parts = urlsplit(base_url)
+    return parts.scheme != "http" or _LOOPBACK.fullmatch(parts.hostname or "") is not None
 
 
 def _warn_of_short_key(source: str) -> None:

@@ -78,7 +78,7 @@ class FalProvider(BaseProvider):
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the submit of a job."""
-        facts = load_provider_data(FACTS)["inputs"]
+        facts = load_provider_data(FACTS)["image_members"]
         kind = "mask" if inputs.mask is not None else "edit" if inputs.image else "create"
         model = resolve_model(request, target.model) or facts["default_models"][kind]
         images = [to_data_url(image) for image in inputs.image]

@@ -167,6 +167,7 @@ class _RetiredSchema(_FactsSchema):
 class _DialectSchema(_FactsSchema):
     most_pictures = _count_field()
     open_options = fields.Boolean()
+    tells_cost = fields.Boolean()
 
 
 class _OptionSchema(_FactsSchema):
@@ -189,6 +190,7 @@ class _AccountSchema(_FactsSchema):
 class _FileSchema(_FactsSchema):
     provider = fields.String()
     hosts = _hosts_field()
+    unconfirmed = fields.List(fields.String(validate=validate.Length(min=1)))
     sources = fields.Dict(keys=fields.String(), values=fields.String())
     defaults = fields.Dict(keys=fields.String())
     dialect = fields.Nested(_DialectSchema())

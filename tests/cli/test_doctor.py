@@ -182,7 +182,8 @@ def test_unknown_settings(capfd: pytest.CaptureFixture[str], monkeypatch: pytest
     assert wrong[1:] == [
         "wrong  Unknown backend 'requsts' in IMGKIT_BACKEND. Available: aiohttp, broken, offline, requests. "
         "Change or unset it.",
-        "wrong  Unknown provider 'nobody' in IMGKIT_PROVIDER. Change or unset it.",
+        f"wrong  Unknown provider 'nobody'. Available: {', '.join(load_hook_table().provider_specs())}. "
+        "Change or unset IMGKIT_PROVIDER.",
     ]
     assert run(["backends", "--json"]) == 0
     entries = json.loads(capfd.readouterr().out)["backends"]

@@ -98,6 +98,7 @@ SCENES = {
     "wrong option": Scene("create 'a fox' --nonsense 5"),
     "wrong value": Scene("create 'a fox' --size big --n 0"),
     "unknown model": Scene("models gpt-imag"),
+    "provider": Scene("providers bfl"),
     "file that exists": Scene("create 'a fox' -o in.png"),
     "json": Scene("create 'a fox' {server} --model mine --models mine.toml -o fox.png --json"),
     "json of an error": Scene("create 'a fox' {server} --json", (LIMITED,)),

@@ -43,7 +43,9 @@ def test_callable_runs_for_each_attempt() -> None:
 def test_environment_is_read_for_each_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads the variable for each attempt."""
     auth = BearerAuth(None, VARIABLE)
-    with pytest.raises(MissingKeyError, match=f"{VARIABLE} is not set. Set it, pass api_key=") as caught:
+    with pytest.raises(
+        MissingKeyError, match=f"{VARIABLE} is not set. https://.* has your keys. Set it"
+    ) as caught:
         header(auth)
     assert "https://api.example.com/v1" in str(caught.value)
     for key in ("first", "second"):
