@@ -250,10 +250,10 @@ def _run_plugins(load: bool, as_json: bool) -> int:
     return print_plugins(load=load, as_json=as_json)
 
 
-def _run_models(**given: Any) -> int:
+def _run_models(model: str | None, provider: str | None, models: str | None, as_json: bool) -> int:
     from imgkit.cli.models import print_models
 
-    return print_models(**given)
+    return print_models(model=model, models=models, as_json=as_json, provider=provider)
 
 
 def _run_providers(name: str | None, as_json: bool) -> int:

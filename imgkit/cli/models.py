@@ -176,16 +176,16 @@ def describe_option(option: ModelOption) -> str:
     return " ".join(parts)
 
 
-def _list_options(model: Model, catalogue: Catalogue) -> list[dict[str, Any]]:
+def _list_options(model: Model, catalogue: Catalogue) -> list[dict[str, object]]:
     return list(map(option_to_json, select_options(catalogue.options, model.id).values()))
 
 
-def option_to_json(option: ModelOption) -> dict[str, Any]:
+def option_to_json(option: ModelOption) -> dict[str, object]:
     """Return an option as JSON has it."""
     return _fact_to_json(option)
 
 
-def to_json(model: Model) -> dict[str, Any]:
+def to_json(model: Model) -> dict[str, object]:
     """Return the facts about a model as JSON has them."""
     return {
         "id": model.id,

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date
-from typing import Any
 
 from imgkit.catalogue.catalogue import Catalogue, load_own_facts
 from imgkit.catalogue.facts import FactSource, InputFacts
@@ -163,13 +162,13 @@ def _list_doubts(catalogue: Catalogue) -> Iterator[str]:
             yield f"{name}: {limit.origin}"
 
 
-def _to_json(info: ProviderInfo) -> dict[str, Any]:
+def _to_json(info: ProviderInfo) -> dict[str, object]:
     members = asdict(info)
     members["facts"] = dict(zip(("confirmed", "all"), info.facts, strict=True))
     return members
 
 
-def _facts_to_json(catalogue: Catalogue) -> dict[str, Any]:
+def _facts_to_json(catalogue: Catalogue) -> dict[str, object]:
     return {
         "as_of": catalogue.as_of and str(catalogue.as_of),
         "unconfirmed": list(catalogue.unconfirmed),

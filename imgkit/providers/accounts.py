@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from imgkit.catalogue.catalogue import load_provider_data
-from imgkit.catalogue.facts import Facts
 from imgkit.errors import ConfigurationError, ImgkitError
 from imgkit.plugins.hookspecs import ProviderSpec
 from imgkit.plugins.registry import PluginList, build_hook_table, standard_plugins
 from imgkit.plugins.table import NamedSpec
 from imgkit.redact import Secret, safe_url
+
+if TYPE_CHECKING:
+    from imgkit.catalogue.facts import Facts
 
 KEY_SHAPES = "imgkit.providers:key_shapes.toml"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from imgkit.catalogue.catalogue import Catalogue
 from imgkit.errors import ImgkitError, UnknownProviderError
@@ -106,22 +106,20 @@ def find_provider(name: str) -> NamedSpec[ProviderSpec]:
 
 def describe_provider(named: NamedSpec[ProviderSpec]) -> ProviderInfo:
     """Return the abilities of a provider, or the problem of a broken one."""
-    identity: dict[str, Any] = {
-        "name": named.spec.name,
-        "summary": named.spec.summary,
-        "distribution": "" if named.origin.is_own else named.origin.distribution or named.origin.plugin,
-    }
+    info = ProviderInfo(
+        name=named.spec.name,
+        summary=named.spec.summary,
+        distribution="" if named.origin.is_own else named.origin.distribution or named.origin.plugin,
+    )
     try:
         provider: Provider = named.make()
         check_provider(provider)
-        return ProviderInfo(
-            **identity, **_read_abilities(provider, Catalogue(named.spec.name, provider.model_facts))
-        )
+        return _add_abilities(info, provider, Catalogue(named.spec.name, provider.model_facts))
     except ImgkitError as error:
-        return ProviderInfo(**identity, problem=str(error))
+        return replace(info, problem=str(error))
     except Exception as error:
         # The class is another package's: its members may raise anything.
-        return ProviderInfo(**identity, problem=describe_failure(error))
+        return replace(info, problem=describe_failure(error))
 
 
 def list_operations(provider: Provider, catalogue: Catalogue) -> dict[Operation, tuple[str, ...] | None]:
@@ -137,29 +135,29 @@ def list_operations(provider: Provider, catalogue: Catalogue) -> dict[Operation,
     return operations
 
 
-def _read_abilities(provider: Provider, catalogue: Catalogue) -> dict[str, Any]:
+def _add_abilities(info: ProviderInfo, provider: Provider, catalogue: Catalogue) -> ProviderInfo:
     operations = list_operations(provider, catalogue)
     edit = operations.get("create_image_edit", ())
     fields = {name for taken in operations.values() for name in taken or ()}
     models = catalogue.list_models()
     limits = list(list_limits(models))
-    return {
-        "base_url": provider.base_url,
-        "key_variables": tuple(credential.variable for credential in provider.credentials),
-        "needs_key": any(credential.required for credential in provider.credentials),
-        "console": catalogue.account.get("console"),
-        "operations": operations,
-        "emulates_variations": "create_image_variation" not in operations
-        and "create_image_edit" in operations,
-        "mask": provider.mask_polarity if edit is None or "mask" in edit else None,
-        "max_images_per_request": _find_max_images(models, catalogue),
-        "takes_seed": "seed" in fields or "seed" in catalogue.options,
-        "streams": isinstance(provider, StreamingProvider),
-        "runs_jobs": isinstance(provider, JobProvider),
-        "prices": _find_prices(provider, models, catalogue),
-        "facts": (sum(limit.sure for limit in limits), len(limits)),
-        "unconfirmed": catalogue.unconfirmed,
-    }
+    return replace(
+        info,
+        base_url=provider.base_url,
+        key_variables=tuple(credential.variable for credential in provider.credentials),
+        needs_key=any(credential.required for credential in provider.credentials),
+        console=catalogue.account.get("console"),
+        operations=operations,
+        emulates_variations="create_image_variation" not in operations and "create_image_edit" in operations,
+        mask=provider.mask_polarity if edit is None or "mask" in edit else None,
+        max_images_per_request=_find_max_images(models, catalogue),
+        takes_seed="seed" in fields or "seed" in catalogue.options,
+        streams=isinstance(provider, StreamingProvider),
+        runs_jobs=isinstance(provider, JobProvider),
+        prices=_find_prices(provider, models, catalogue),
+        facts=(sum(limit.sure for limit in limits), len(limits)),
+        unconfirmed=catalogue.unconfirmed,
+    )
 
 
 def list_limits(models: Sequence[Model]) -> Iterator[Rule | InputFacts]:
