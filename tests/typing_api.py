@@ -20,13 +20,19 @@ from imgkit import (
     ImgkitError,
     Meta,
     PartialImage,
+    ProviderInfo,
     RateLimitError,
     RetryPlugin,
     TelemetryPlugin,
     Usage,
     hookimpl,
+    list_providers,
 )
 from imgkit.plugins import Call, Event, HttpRequest, Started, Succeeded
+
+
+def providers() -> None:
+    assert_type(list_providers(), tuple[ProviderInfo, ...])
 
 
 def blocking() -> None:

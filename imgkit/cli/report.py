@@ -17,7 +17,7 @@ SCHEMA_VERSION = 1
 
 OFFLINE_NOTICE = (
     "imgkit: Painted offline, not by a model. Nothing was sent, nothing was spent. To use a model, pass "
-    "--backend requests --model NAME, with the key in OPENAI_API_KEY."
+    "--backend requests --model NAME, with the key in {variable}."
 )
 
 
@@ -26,11 +26,21 @@ def print_messages(response: ImagesResponse) -> None:
     for warning in response.warnings:
         console.print_message(f"imgkit: warning: {to_options(warning)}")
     if response.images[0].about.get("offline"):
-        console.print_message(OFFLINE_NOTICE)
+        console.print_message(OFFLINE_NOTICE.format(variable=_find_key_variable(response.meta.provider)))
     elif response.meta.cached:
         console.print_message("imgkit: From the cache. Nothing was sent, nothing was spent.")
     else:
         console.print_message(f"imgkit: {format_summary(response)}")
+
+
+def _find_key_variable(provider: str) -> str:
+    """Return the variable for the key of a provider."""
+    if provider == "openai":
+        return "OPENAI_API_KEY"
+    from imgkit.providers.listing import find_provider
+
+    variable: str = find_provider(provider).load().env["api_key"]
+    return variable
 
 
 def format_summary(response: ImagesResponse) -> str:

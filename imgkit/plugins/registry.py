@@ -7,8 +7,9 @@ implementation before or behind all others.
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
@@ -141,6 +142,8 @@ def find_spec(
         if plugin.origin.plugin == name:
             raise plugin.unusable_error()
     wanted, suggestion = _KIND_NAMES[kind], format_suggestion(name, specs)
+    if kind is ProviderSpec and not suggestion:
+        suggestion = _suggest_by_summary(name, specs)
     problem, field = f"Unknown {wanted} {name[:60]!r}{suggestion}.", None
     hint = "" if suggestion else hint
     if not name.strip():
@@ -154,6 +157,14 @@ def find_spec(
     text = f"{problem} Available: {', '.join(specs)}."
     notes: list[str] = [f"{plugin.origin} is {plugin.state} ({plugin.reason})." for plugin in unusable]
     raise unknown(" ".join([text, *notes]), hint=hint or None, field=field)
+
+
+def _suggest_by_summary(name: str, specs: Mapping[str, NamedSpec[Spec]]) -> str:
+    """Return the suggestion of a spec whose summary has the name as a word, such as a vendor; "" for none."""
+    for known, named in specs.items():
+        if len(name) > 3 and name.lower() in re.findall(r"\w+", named.spec.summary.lower()):
+            return f" (did you mean {known!r}?)"
+    return ""
 
 
 class ServicePlugins:

@@ -117,6 +117,19 @@ def test_models_show_options_and_prices(capfd: pytest.CaptureFixture[str]) -> No
     assert "gemini-3.1-flash-image" in [entry["id"] for entry in entries]
 
 
+def test_offline_notice(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Names the variable of the provider whose API answered offline."""
+    args = ["--backend", "offline", "--provider", "bfl", "-o", str(tmp_path / "fox.png"), "--size", "64x64"]
+    assert run(["create", "a fox", *args]) == 0
+    assert "--model NAME, with the key in BFL_API_KEY." in " ".join(capfd.readouterr().err.split())
+
+
+def test_a_vendor_in_place_of_a_provider(capfd: pytest.CaptureFixture[str]) -> None:
+    """Suggests the provider whose summary names the vendor."""
+    assert run(["providers", "google"]) == 2
+    assert "Unknown provider 'google' (did you mean 'gemini'?)." in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("args", [["providers", "opnai"], ["models", "--provider", "opnai"]])
 def test_unknown_provider(args: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     """Names the nearest provider, and all."""
