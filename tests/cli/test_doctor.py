@@ -383,7 +383,7 @@ def test_missing_settings(capfd: pytest.CaptureFixture[str], monkeypatch: pytest
     out = capfd.readouterr().out
     assert (
         "wrong  live: Nothing was sent. https://api.openai.com/v1 needs an API key, and OPENAI_API_KEY is "
-        "not set. Set it, pass --api-key-file FILE" in out
+        "not set. https://platform.openai.com/api-keys has your keys. Set it, pass --api-key-file" in out
     )
     assert run(["doctor", "--live", "--provider", "azure"]) == 1
     assert "Give one, or set AZURE_OPENAI_ENDPOINT." in capfd.readouterr().out
