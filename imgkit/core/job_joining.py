@@ -8,9 +8,9 @@ from functools import partial
 from imgkit.billing.reservations import ReservationGroup
 from imgkit.core.context import CallContext, FetchedImages
 from imgkit.core.free_requests import FailedRequest
-from imgkit.core.job_keeper import JobKeeper, apply_update, open_job_store
-from imgkit.core.job_polling import follow_job
-from imgkit.core.job_requests import find_lost_job
+from imgkit.core.job_keeper import JobKeeper, open_job_store
+from imgkit.core.job_polling import accept_job, deliver_job, follow_job
+from imgkit.core.repeats import find_submit, name_key
 from imgkit.errors import NotSentError, OutcomeUnknownError
 from imgkit.jobs.job import Job
 from imgkit.providers.job_base import JobProvider
@@ -34,12 +34,15 @@ def follow_claimed_job(
     context.reservations = yield from run_blocking(partial(ReservationGroup.adopt, ledgers, job.id))
     update = JobUpdate(state=job.state, poll_after_s=0)
     if job.phase == "sending":
-        found = yield from find_lost_job(context, provider, job)
+        found = yield from find_submit(context, provider, job)
         if isinstance(found, FailedRequest):
-            raise OutcomeUnknownError(f"Whether job {job.id} runs is not known. {found.problem}")
-        if isinstance(found, JobUpdate):
-            update = found
-        yield from run_blocking(partial(keeper.save, apply_update(job.advance(phase="accepted"), update)))
+            error = OutcomeUnknownError(f"Whether job {job.id} runs is not known. {found.problem}")
+            name_key(error, job)
+            raise error
+        if not isinstance(found, JobUpdate):
+            return (yield from deliver_job(context, keeper, *found))
+        update = found
+        yield from run_blocking(partial(keeper.save, accept_job(job, update)))
     return (yield from follow_job(context, provider, keeper, update))
 
 

@@ -16,13 +16,9 @@ from imgkit.core.download import fetch_image
 from imgkit.core.free_requests import FailedRequest
 from imgkit.core.interception import can_answer_locally, is_intercepting
 from imgkit.core.job_keeper import JobKeeper, apply_update, describe_plan, name_job, pending_error
-from imgkit.core.job_requests import (
-    MAX_STEPS,
-    find_lost_job,
-    grow_pause_s,
-    poll_once,
-)
+from imgkit.core.job_requests import MAX_STEPS, grow_pause_s, poll_once
 from imgkit.core.provider_calls import call_before_sending, call_for_job
+from imgkit.core.repeats import add_key, find_submit, keep_submit, name_key
 from imgkit.core.responses import count_requested_images, describe_request
 from imgkit.core.send import (
     authenticate,
@@ -73,25 +69,31 @@ def submit_job(
     """
     keeper = context.job_keeper = JobKeeper.for_service(context.core)
     context.cleanup.callback(keeper.release)
+    request = add_key(context, provider, request)
     job = yield from run_blocking(partial(_new_job, context, request, cache_key), before_sending=True)
     core, call_id = context.core, _name_submit(context, request)
     name_handle = partial(provider.submit_handle, context.request, call_id, core.target)
     handle = call_before_sending(core, "submit_handle", name_handle)
     if handle is not None:
         request = call_before_sending(core, "add_handle", partial(provider.add_handle, request, handle))
-        job = job.advance(phase="sending", state=handle)
+    if handle is not None or job.idempotency_key is not None:
+        job = job.advance(phase="sending", state=handle or {})
+        if job.idempotency_key is not None:
+            job = job.advance(submit=keep_submit(request))
         yield from run_blocking(partial(keeper.save_before_sending, job), before_sending=True)
     try:
         fetched = yield from send_with_retries(context, request)
     except OutcomeUnknownError as error:
-        if handle is None:
+        if job.phase != "sending":
             raise
-        found = yield from find_lost_job(context, provider, job)
+        found = yield from find_submit(context, provider, job, request, error.retry_after_s)
         if isinstance(found, FailedRequest):
             error.add_note(found.problem)
+            name_key(error, job)
             raise
         return (yield from _continue(context, provider, keeper, job, found, emit))
-    except ImgkitError:
+    except ImgkitError as error:
+        name_key(error, job)
         yield from run_blocking(keeper.remove)
         raise
     except BaseException:
@@ -102,7 +104,7 @@ def submit_job(
         yield from run_blocking(keeper.remove)
         return fetched
     job = job.advance(request_id=fetched.head.request_id)
-    if handle is None:
+    if job.phase != "sending":
         job = job.advance(id=name_job(context.call.id, context.attempt))
     return (yield from _continue(context, provider, keeper, job, fetched.update, emit, fetched.head))
 
@@ -140,24 +142,34 @@ def _continue(
     provider: JobProvider,
     keeper: JobKeeper,
     job: Job,
-    found: JobUpdate | DecodedImages,
+    found: JobUpdate | tuple[Head, DecodedImages],
     emit: Emit | None,
     head: Head | None = None,
 ) -> Flow[FetchedImages]:
     """Save an accepted job, bind its reservations to it, and follow it.
 
-    The ledgers keep the reply to the submit until the record of the job is on the disk.
+    The ledgers keep the reply to the submit until the record of the job is on the disk. The record of a lost
+    submit whose images are there stays as it is: it finds them again.
     """
-    update = found if isinstance(found, JobUpdate) else JobUpdate(state=job.state, poll_after_s=0)
-    # The submit may have waited for minutes; a 404 counts as "not yet" from now on.
-    job = apply_update(job.advance(phase="accepted", submitted_at=time.time()), update)
+    if isinstance(found, JobUpdate):
+        job = accept_job(job, found)
 
     def accept() -> None:  # in one step: an interruption finds both or neither
         keeper.save(job)
         context.reservations.defer(job.id, keep_reply=not keeper.is_saved)
 
     yield from run_blocking(accept)
-    return (yield from follow_job(context, provider, keeper, update, emit, head))
+    if not isinstance(found, JobUpdate):
+        return (yield from deliver_job(context, keeper, *found))
+    return (yield from follow_job(context, provider, keeper, found, emit, head))
+
+
+def accept_job(job: Job, update: JobUpdate) -> Job:
+    """Return a job that the provider has accepted.
+
+    The submit may have waited for minutes; a 404 counts as "not yet" from now on.
+    """
+    return apply_update(job.advance(phase="accepted", submit=None, submitted_at=time.time()), update)
 
 
 def follow_job(
@@ -213,12 +225,17 @@ def follow_job(
             pause_s = grow_pause_s(steps - MAX_STEPS) if steps > MAX_STEPS else result.poll_after_s
             update = replace(result, poll_after_s=pause_s)
         else:
-            reply_head, decoded = result
-            job = job.advance(phase="ready")
-            yield from run_blocking(partial(keeper.save, job))
-            decoded = yield from _fetch_results(context, job, decoded)
-            warnings = (*decoded.warnings, *keeper.warnings)
-            return FetchedImages(head or reply_head, replace(decoded, warnings=warnings))
+            yield from run_blocking(partial(keeper.save, job.advance(phase="ready")))
+            return (yield from deliver_job(context, keeper, head or result[0], result[1]))
+
+
+def deliver_job(
+    context: CallContext, keeper: JobKeeper, head: Head, decoded: DecodedImages
+) -> Flow[FetchedImages]:
+    """Fetch the images of a job that has ended. Raises as `follow_job`."""
+    decoded = yield from _fetch_results(context, keeper.current, decoded)
+    warnings = (*decoded.warnings, *keeper.warnings)
+    return FetchedImages(head, replace(decoded, warnings=warnings))
 
 
 def _poll(

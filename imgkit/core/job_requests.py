@@ -65,11 +65,11 @@ def poll_once(
         request = call_for_job(core, "poll", partial(provider.poll, job, core.target))
     except ImgkitError as error:
         raise pending_error([job], error.problem) from error
-    problem = _find_foreign_host(context, provider, request)
+    problem = find_foreign_host(context, provider, request)
     if problem is not None:
         raise pending_error([job], problem)
     try:
-        return (yield from _ask_for_news(context, provider, job, request))
+        return (yield from ask_for_news(context, job, request, provider.decode_poll))
     except (AuthenticationError, PermissionDeniedError) as error:
         if isinstance(error, ModerationBlockedError):
             raise
@@ -135,15 +135,18 @@ def _is_final(context: CallContext, job: Job, head: Head) -> bool:
         return False
 
 
-def _ask_for_news(
-    context: CallContext, provider: JobProvider, job: Job, request: HttpRequest
+def ask_for_news(
+    context: CallContext,
+    job: Job,
+    request: HttpRequest,
+    decode_news: Callable[[Job, Head, JsonReply, Target, tuple[Secret, ...]], DecodedImages | JobUpdate],
 ) -> Flow[FailedRequest | JobUpdate | tuple[Head, DecodedImages]]:
-    """Send a request whose reply `JobProvider.decode_poll` decodes."""
+    """Send a request about a job, and decode its reply as `JobProvider.decode_poll` does."""
 
     def decode(
         job: Job, head: Head, body: JsonReply, target: Target, secrets: tuple[Secret, ...]
     ) -> DecodedImages | JobUpdate:
-        result = provider.decode_poll(job, head, body, target, secrets)
+        result = decode_news(job, head, body, target, secrets)
         if isinstance(result, DecodedImages):
             ensure_images(result, head, body, secrets)
         return result
@@ -169,7 +172,7 @@ def ask_to_cancel(context: CallContext, provider: JobProvider, job: Job, request
     for _ in range(MAX_STEPS):
         if step is None:
             return False
-        problem = _find_foreign_host(context, provider, step)
+        problem = find_foreign_host(context, provider, step)
         if problem is not None:
             raise pending_error([job], problem)
         answer = yield from _ask(context, job, step, "decode_cancel", provider.decode_cancel)
@@ -185,11 +188,11 @@ def ask_to_cancel(context: CallContext, provider: JobProvider, job: Job, request
 
 def find_lost_job(
     context: CallContext, provider: JobProvider, job: Job
-) -> Flow[FailedRequest | JobUpdate | DecodedImages]:
+) -> Flow[FailedRequest | JobUpdate | tuple[Head, DecodedImages]]:
     """Ask whether a submit whose reply was lost has arrived.
 
     Returns:
-        News of the job, or a `FailedRequest`: whether it runs stays unknown.
+        News of the job, its images, or a `FailedRequest`: whether it runs stays unknown.
     """
     core = context.core
     try:
@@ -201,7 +204,7 @@ def find_lost_job(
     number = steps = 0
     while True:
         try:
-            result = yield from _ask_for_news(context, provider, job, request)
+            result = yield from ask_for_news(context, job, request, provider.decode_poll)
         except JobPendingError as error:
             return FailedRequest(error.problem)
         except ImgkitError as error:
@@ -219,7 +222,7 @@ def find_lost_job(
             job, request, steps = step, again, steps + 1
             continue
         if not isinstance(result, FailedRequest):
-            return result[1]
+            return result
         wait_s = grow_pause_s(number) if result.wait_s is None else result.wait_s
         number += 1
         if time.monotonic() + wait_s >= context.deadline:
@@ -236,7 +239,7 @@ def grow_pause_s(number: int) -> float:
     return pause_s * (1 - 0.2 * random.random())
 
 
-def _find_foreign_host(context: CallContext, provider: JobProvider, request: HttpRequest) -> str | None:
+def find_foreign_host(context: CallContext, provider: JobProvider, request: HttpRequest) -> str | None:
     """Return the problem of a poll at a host that is not the provider's, None for none."""
     target = context.core.target
     place = origin(request.url)

@@ -52,9 +52,12 @@ class ReceivedReply:
         spool_path: folder in which the spool keeps the reply, None without a state folder.
         images: images that arrived before the error. The last image of a stream may be partial.
         body: the received bytes of the reply.
+        idempotency_key: the key under which the API runs the request once, None for an API without such keys.
+            A repetition with the same key collects its images.
     """
 
     request_id: str | None = None
+    idempotency_key: str | None = None
     spool_path: str | None = None
     images: tuple[ReceivedImage, ...] = ()
     body: bytes = b""

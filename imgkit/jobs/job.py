@@ -55,6 +55,8 @@ class Job:
         request_id: the API's id of the submit.
         idempotency_key: key under which the provider runs the job once, None for none.
         request_sha256: digest of the submitted body.
+        submit: JSON values that repeat the submit while its reply is not known, None for none. They hold the
+            body, unless it is large or has a secret.
         cache_key: key of the cache entry that the images fill, None without a cache.
         save_to: where the call was to save its images, None for nowhere.
         facts: facts of the request for sidecars.
@@ -79,6 +81,7 @@ class Job:
     request_id: str | None = None
     idempotency_key: str | None = None
     request_sha256: str = ""
+    submit: Mapping[str, Any] | None = None
     cache_key: str | None = None
     save_to: Mapping[str, Any] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -155,9 +158,9 @@ _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,63}")
 _AMOUNT = re.compile(r"[0-9.Ee+-]{1,60}")
 _NUMBERS = frozenset({"submitted_at", "expires_at"})
 _COUNTS = frozenset({"part", "first_index", "images", "images_of_call", "state_version"})
-_MAPPINGS = frozenset({"facts", "state", "save_to"})
+_MAPPINGS = frozenset({"facts", "state", "save_to", "submit"})
 _OPTIONAL = frozenset(
-    {"expires_at", "cost", "request_id", "idempotency_key", "cache_key", "save_to"},
+    {"expires_at", "cost", "request_id", "idempotency_key", "cache_key", "save_to", "submit"},
 )
 _PHASES = ("sending", "accepted", "ready", "cancelled")
 _OPERATIONS = ("create_image", "create_image_edit", "create_image_variation")

@@ -27,6 +27,9 @@ class BaseProvider:
         accepts: the fields of a request that the dialect can express, by operation. `check` refuses other
             operations and fields. None accepts all: then `check` or `encode` must refuse by themselves.
         default_model: the model of a service without one, None if the caller must name one.
+        repeats_within_s: seconds in which the API answers a repeated request with the same Idempotency-Key by
+            the first run. imgkit then sends each request with a key, and repeats a request whose reply was
+            lost. 0 for an API without such keys. Only for a provider of jobs.
         fake: the API's own side in small, which answers offline; None for OpenAI's dialect.
 
     Example:
@@ -49,6 +52,7 @@ class BaseProvider:
     official_hosts: ClassVar[tuple[str, ...]] = ()
     poll_hosts: ClassVar[tuple[str, ...]] = ()
     job_version: ClassVar[int] = 1
+    repeats_within_s: ClassVar[float] = 0.0
     fake: ClassVar[type[FakeApi] | None] = None
 
     @property
