@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from datetime import date
+from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from os import PathLike
 from pathlib import Path
@@ -162,6 +163,15 @@ def load_provider_data(place: str) -> Facts:
 
     package, _, file = place.partition(":")
     return tomllib.loads(resources.files(package).joinpath(file).read_text("utf-8"))
+
+
+def is_listed(model: str, patterns: Iterable[str]) -> bool:
+    """Return whether a model fits one of some patterns.
+
+    >>> is_listed("acme/paint-2", ["acme/paint-*"])
+    True
+    """
+    return any(fnmatchcase(model, pattern) for pattern in patterns)
 
 
 def load_own_facts(given: object) -> list[Facts]:

@@ -74,6 +74,21 @@ def imgkit_providers() -> Iterable[ProviderSpec]:
             target="imgkit.providers.a1111:A1111Provider",
             summary="AUTOMATIC1111's web UI and Forge, with their progress",
         ),
+        ProviderSpec(
+            name="comfy_router",
+            target="imgkit.providers.comfy_router:ComfyRouterProvider",
+            summary="models of many makers at Comfy Router, each request once under its key",
+        ),
+        ProviderSpec(
+            name="fireworks",
+            target="imgkit.providers.fireworks:FireworksProvider",
+            summary="FLUX models and others at Fireworks",
+        ),
+        ProviderSpec(
+            name="replicate",
+            target="imgkit.providers.replicate:ReplicateProvider",
+            summary="models of many makers at Replicate, as jobs",
+        ),
     )
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from imgkit.providers.base import Target as Target
     from imgkit.providers.base_provider import BaseProvider as BaseProvider
     from imgkit.providers.bfl import BflProvider as BflProvider
+    from imgkit.providers.comfy_router import ComfyRouterProvider as ComfyRouterProvider
     from imgkit.providers.comfyui import ComfyUIProvider as ComfyUIProvider
     from imgkit.providers.error_codes import data_date as data_date
     from imgkit.providers.error_codes import find_meaning as find_meaning
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from imgkit.providers.fakes import FakeRequest as FakeRequest
     from imgkit.providers.fakes import image_reply as image_reply
     from imgkit.providers.fakes import json_reply as json_reply
+    from imgkit.providers.fireworks import FireworksProvider as FireworksProvider
     from imgkit.providers.gemini import GeminiProvider as GeminiProvider
     from imgkit.providers.job_base import ClockProvider as ClockProvider
     from imgkit.providers.job_base import JobProvider as JobProvider
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from imgkit.providers.json_requests import to_data_url as to_data_url
     from imgkit.providers.json_requests import to_sides as to_sides
     from imgkit.providers.openai import OpenAIProvider as OpenAIProvider
+    from imgkit.providers.replicate import ReplicateProvider as ReplicateProvider
     from imgkit.providers.reply_images import decode_entries as decode_entries
     from imgkit.providers.reply_images import decode_image_body as decode_image_body
     from imgkit.providers.reply_images import readable as readable
@@ -99,6 +102,7 @@ _EXPORTS = {
         "Target",
     ),
     "imgkit.providers.base_provider": ("BaseProvider",),
+    "imgkit.providers.comfy_router": ("ComfyRouterProvider",),
     "imgkit.providers.comfyui": ("ComfyUIProvider",),
     "imgkit.providers.error_codes": (
         "data_date",
@@ -116,6 +120,7 @@ _EXPORTS = {
         "image_reply",
         "json_reply",
     ),
+    "imgkit.providers.fireworks": ("FireworksProvider",),
     "imgkit.providers.gemini": ("GeminiProvider",),
     "imgkit.providers.job_base": (
         "ClockProvider",
@@ -147,6 +152,7 @@ _EXPORTS = {
         "to_sides",
     ),
     "imgkit.providers.openai": ("OpenAIProvider",),
+    "imgkit.providers.replicate": ("ReplicateProvider",),
     "imgkit.providers.reply_images": ("decode_entries", "decode_image_body", "readable"),
     "imgkit.redact": ("Secret",),
     "imgkit.wire.json_values": (

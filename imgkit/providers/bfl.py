@@ -11,15 +11,16 @@ from decimal import Decimal, InvalidOperation
 from typing import ClassVar
 from urllib.parse import quote
 
-from imgkit.errors import ImgkitError, InvalidRequestError, JobFailedError
+from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.images.inputs import OpenedInputs
 from imgkit.jobs.job import Job
 from imgkit.models import Cost, ImageRequest, resolve_model
-from imgkit.providers.base import Credential, DecodedImage, DecodedImages, MaskPolarity, ReplyBody, Target
+from imgkit.providers.base import Credential, DecodedImages, MaskPolarity, ReplyBody, Target
 from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.bfl_fake import FakeBfl
-from imgkit.providers.error_replies import error_from_reply, refused
-from imgkit.providers.job_replies import explain_poll, unknown_job_error
+from imgkit.providers.error_replies import error_from_reply
+from imgkit.providers.flux_replies import decode_flux_poll
+from imgkit.providers.job_replies import explain_poll
 from imgkit.providers.job_values import JobUpdate
 from imgkit.providers.json_requests import (
     build_json_request,
@@ -36,8 +37,6 @@ from imgkit.wire.messages import Head, HttpRequest
 DEFAULT_MODEL, MASK_MODEL = "flux-2-pro", "flux-pro-1.0-fill"
 
 _FIELDS = {"prompt", "model", "size", "output_format", "n", "extra_body", "extra_headers"}
-_MODERATED = {"Request Moderated": "input", "Content Moderated": "output"}
-_FAILED = frozenset({"Error", "Failed"})
 
 
 class BflProvider(BaseProvider):
@@ -113,30 +112,8 @@ class BflProvider(BaseProvider):
         """Return the image, or that the job goes on: also for a word that is not known."""
         if head.status != 200:
             raise explain_poll(head, body, self.error(head, body.raw(), secrets), secrets)
-        with readable(head, body, secrets):
-            reply = body.json()
-            status, result = str(reply["status"]), reply.get("result")
-        if status in _MODERATED:
-            details = reply.get("details")
-            raise refused(
-                head,
-                f"{status}. {details if isinstance(details, str) else ''}".strip(),
-                stage=_MODERATED[status],
-                secrets=secrets,
-            )
-        if status in _FAILED:
-            raise JobFailedError(f"The job has failed: {status}.", status=head.status, code=status)
-        if status == "Task not found":
-            raise unknown_job_error(Head(404, head.headers), status)
-        if status != "Ready":
-            progress = reply.get("progress")
-            fraction = float(progress) if type(progress) in (int, float) else None
-            return JobUpdate(state=job.state, progress=fraction, note=status)
-        with readable(head, body, secrets):
-            image = DecodedImage(url=str(result["sample"]), revised_prompt=result.get("prompt"))
-        extra = {"seed": result["seed"]} if "seed" in result else {}
         cost = None if job.cost is None else Cost(amount=Decimal(job.cost), note="as the API announced it")
-        return DecodedImages(pictures=(image,), cost=cost, extra=extra)
+        return decode_flux_poll(head, body, job.state, secrets, cost)
 
     def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
         """Return the error of a reply outside 2xx."""

@@ -44,7 +44,7 @@ def decode_content(encoded: object, link: str | None, target: Target) -> tuple[d
         if link and is_data_url(link):
             if not content and (data := decode_data_url(link)):
                 content["data"] = data
-        elif link and _is_base64_image(link):
+        elif link and is_base64_image(link):
             if not content:
                 content["data"] = decode_base64(link)
         elif link:
@@ -115,7 +115,7 @@ def decode_entries(
     return images, broken
 
 
-def _is_base64_image(text: str) -> bool:
+def is_base64_image(text: str) -> bool:
     """Return whether a text begins like an image in base64, which no URL does."""
     start = "".join(text[:128].split())[:64]
     try:
