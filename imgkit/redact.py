@@ -204,7 +204,8 @@ def safe_headers(headers: Mapping[str, str], secret: Container[str] = ()) -> dic
 
 def is_sensitive_header(name: str) -> bool:
     """Return whether a header with this lower-case name may hold a credential or an identity."""
-    return name in SENSITIVE_HEADERS or is_secret_name(name)
+    # An idempotency key names a request; it grants nothing.
+    return name in SENSITIVE_HEADERS or (name != "idempotency-key" and is_secret_name(name))
 
 
 def remove_credentials(headers: Mapping[str, str], secret: Collection[str] = ()) -> dict[str, str]:

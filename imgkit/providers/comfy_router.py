@@ -94,14 +94,14 @@ class ComfyRouterProvider(BaseProvider):
             if not _MODEL.fullmatch(model):
                 problem = "A model of Comfy Router is maker/name in lower case, such as bfl/flux-2-pro."
                 raise InvalidRequestError({"model": problem})
-            if is_listed(model, load_provider_data(FACTS)["inputs"]["other_models"]):
+            if is_listed(model, load_provider_data(FACTS)["names"]["other_models"]):
                 problem = "The input of this model has another shape. Use the provider of its maker: gemini."
                 raise InvalidRequestError({"model": problem})
         refuse_uploaded_files(request)
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the submit to the queue; with the option ``queue=False`` the request that waits."""
-        facts = load_provider_data(FACTS)["inputs"]
+        facts = load_provider_data(FACTS)["names"]
         kind = "mask" if inputs.mask is not None else "edit" if inputs.image else "create"
         model = resolve_model(request, target.model) or facts["default_models"][kind]
         options = dict(request.model_options or {})

@@ -83,7 +83,7 @@ class ReplicateProvider(BaseProvider):
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the submit of a prediction."""
-        facts = load_provider_data(FACTS)["inputs"]
+        facts = load_provider_data(FACTS)["names"]
         kind = "mask" if inputs.mask is not None else "edit" if inputs.image else "create"
         model = resolve_model(request, target.model) or facts["default_models"][kind]
         plain_model = model.partition(":")[0]
