@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from imgkit.core.context import CallContext
@@ -15,7 +14,7 @@ from imgkit.core.job_requests import ask_for_news, find_foreign_host, find_lost_
 from imgkit.errors import ImgkitError, OutcomeUnknownError
 from imgkit.errors.root import ReceivedReply
 from imgkit.jobs.job import Job
-from imgkit.providers.base import DecodedImages, ReplyBody, Target
+from imgkit.providers.base import DecodedImages, Provider, ReplyBody, Target
 from imgkit.providers.job_base import JobProvider
 from imgkit.providers.job_values import JobUpdate
 from imgkit.providers.json_requests import ACCEPT_JSON
@@ -46,7 +45,7 @@ def add_key(context: CallContext, provider: JobProvider, request: HttpRequest) -
     return request.with_headers({**request.headers, KEY_HEADER: key})
 
 
-def keep_submit(request: HttpRequest) -> Mapping[str, Any] | None:
+def keep_submit(request: HttpRequest) -> Mapping[str, str] | None:
     """Return the JSON values that repeat a submit; None for a large body, and for one with a secret in it."""
     if not isinstance(request.body, BytesBody) or request.body.length > MAX_KEPT_BYTES:
         return None
@@ -106,20 +105,20 @@ def find_submit(
     problem = find_foreign_host(context, provider, request)
     if problem is not None:
         return FailedRequest(problem)
-    return (yield from _repeat_submit(context, provider, job, request, wait_s or 0.0))
+    return (yield from _repeat_submit(context, job, request, wait_s or 0.0))
 
 
 def _repeat_submit(
-    context: CallContext, provider: JobProvider, job: Job, request: HttpRequest, wait_s: float
+    context: CallContext, job: Job, request: HttpRequest, wait_s: float
 ) -> Flow[FailedRequest | JobUpdate | tuple[Head, DecodedImages]]:
     """Send a submit again until the API tells its end; its waits are kept, other failures are few."""
-    failures = 0
+    decode, failures = partial(_decode_repeat, context.core.provider), 0
     result = FailedRequest("The deadline of the call passed before the request could be repeated.")
     while time.monotonic() + wait_s < context.deadline:
         try:
             if wait_s:
                 yield from sleep(wait_s)
-            news = yield from ask_for_news(context, job, request, partial(_decode_repeat, provider))
+            news = yield from ask_for_news(context, job, request, decode)
         except OutcomeUnknownError as error:
             news = FailedRequest(scrub(error.problem, limit=300), error.retry_after_s)
         except ImgkitError as error:
@@ -134,14 +133,12 @@ def _repeat_submit(
 
 
 def _decode_repeat(
-    provider: JobProvider, job: Job, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...]
+    provider: Provider, job: Job, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...]
 ) -> DecodedImages | JobUpdate:
     """Decode the reply to a repeated submit as that to the first."""
-    decoder: Any = provider
     if 200 <= head.status < 300:
-        decoded: DecodedImages | JobUpdate = decoder.decode(head, body, target, secrets)
-        return decoded
-    raise decoder.error(head, body.raw(), secrets)
+        return provider.decode(head, body, target, secrets)
+    raise provider.error(head, body.raw(), secrets)
 
 
 def _repeat_limit_s(provider: JobProvider) -> float:

@@ -81,7 +81,7 @@ class Job:
     request_id: str | None = None
     idempotency_key: str | None = None
     request_sha256: str = ""
-    submit: Mapping[str, Any] | None = None
+    submit: Mapping[str, object] | None = None
     cache_key: str | None = None
     save_to: Mapping[str, Any] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)

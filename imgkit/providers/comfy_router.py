@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from imgkit.catalogue.catalogue import is_listed, load_provider_data
 from imgkit.errors import ImgkitError, InvalidRequestError, JobFailedError, OutcomeUnknownError
@@ -226,7 +226,7 @@ def _add_code(body: bytes, kind: str) -> bytes:
 
 
 def _decode_run(
-    reply: Any, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...]
+    reply: object, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...]
 ) -> DecodedImages:
     """Return the images of a run: each model has an output of its own."""
     if isinstance(reply, dict) and reply.get("status") in MODERATED:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any
 
 from imgkit.images.shapes import parse_size
 from imgkit.providers.fakes import LOST, FakeReply, FakeRequest, Paint, json_reply, paint_plain
@@ -90,7 +89,7 @@ class FakeComfyRouter(FakeJobApi):
         if self.loses_poll(job):
             return LOST
         ahead = self.count_ahead(job)
-        reply: dict[str, Any] = {"request_id": job.id, "status": "IN_QUEUE" if ahead > 0 else "IN_PROGRESS"}
+        reply = {"request_id": job.id, "status": "IN_QUEUE" if ahead > 0 else "IN_PROGRESS"}
         if ahead < 0:
             reply["status"] = "COMPLETED"
             if self.scenario == "refused":

@@ -7,7 +7,7 @@ Unconfirmed: which of these models are still switched on, and the body of an err
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import quote
 
 from imgkit.catalogue.catalogue import is_listed, load_provider_data
@@ -109,7 +109,7 @@ class FireworksProvider(BaseProvider):
             return decode_image_body(head, body, target, secrets)
         with readable(head, body, secrets):
             reply = body.json()
-            entries: list[Any] = reply if isinstance(reply, list) else [reply]
+            entries: list[dict[str, object]] = reply if isinstance(reply, list) else [reply]
             reasons = {str(entry.get("finishReason", "")).upper() for entry in entries}
             if entries and "request_id" in entries[0]:
                 return JobUpdate(state={"id": str(entries[0]["request_id"])})

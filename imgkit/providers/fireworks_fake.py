@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
 
 from imgkit.images.shapes import parse_ratio, parse_size, to_size
 from imgkit.providers.fakes import LOST, FakeReply, FakeRequest, image_reply, json_reply
@@ -56,7 +56,7 @@ class FakeFireworks(FakeJobApi):
             return json_reply(200, {"id": number, "status": "Task not found"})
         if self.loses_poll(job):
             return LOST
-        reply: dict[str, Any] = {"id": number, "status": "Pending", "result": None, "progress": None}
+        reply: dict[str, object] = {"id": number, "status": "Pending", "result": None, "progress": None}
         if self.is_done(job):
             link = f"{request.root}/files/{number}.png"
             is_refused = self.scenario == "refused"
@@ -71,7 +71,7 @@ class FakeFireworks(FakeJobApi):
         return self.serve_image(values["prompt"], *_find_sides(values))
 
 
-def _find_sides(values: dict[str, Any]) -> tuple[int, int]:
+def _find_sides(values: Mapping[str, int]) -> tuple[int, int]:
     if "width" in values and "height" in values:
         return values["width"], values["height"]
     return parse_size(to_size(parse_ratio(values.get("aspect_ratio")) or 1.0, 1024)) or (1024, 1024)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from imgkit.errors import JobFailedError
 from imgkit.models import Cost
@@ -24,7 +23,7 @@ _FAILED = frozenset({"Error", "Failed"})
 def decode_flux_poll(
     head: Head,
     body: ReplyBody,
-    state: Mapping[str, Any],
+    state: Mapping[str, object],
     secrets: tuple[Secret, ...] = (),
     cost: Cost | None = None,
 ) -> DecodedImages | JobUpdate:

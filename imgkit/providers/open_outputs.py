@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from imgkit.errors import EmptyResultError
 from imgkit.providers.base import DecodedImage, ReplyBody, Target
@@ -44,7 +43,7 @@ def decode_output(
     return tuple(images), broken
 
 
-def _iterate_images(value: Any) -> Iterator[str | DivertedImage]:
+def _iterate_images(value: object) -> Iterator[str | DivertedImage]:
     if isinstance(value, DivertedImage) or (isinstance(value, str) and _is_image(value)):
         yield value
     elif isinstance(value, dict):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from imgkit.images.shapes import parse_ratio, parse_size, to_size
 from imgkit.providers.fakes import LOST, FakeReply, FakeRequest, json_reply
@@ -58,10 +57,10 @@ class FakeReplicate(FakeJobApi):
         is_done = self.is_done(job)
         return self.accept(json_reply(201 if is_done else 202, self._describe(request, job)))
 
-    def _describe(self, request: FakeRequest, job: FakeJob) -> dict[str, Any]:
+    def _describe(self, request: FakeRequest, job: FakeJob) -> dict[str, object]:
         """Return a prediction as the API shows it."""
         place = f"{request.root}{'/v1' if request.path.startswith('/v1/') else ''}/predictions/{job.id}"
-        reply: dict[str, Any] = {
+        reply: dict[str, object] = {
             "id": job.id,
             "model": "acme/paint",
             "version": "hidden",
