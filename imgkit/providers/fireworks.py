@@ -64,6 +64,10 @@ class FireworksProvider(BaseProvider):
     poll_hosts: ClassVar[tuple[str, ...]] = ("api.fireworks.ai",)
     fake = FakeFireworks
 
+    def models_request(self, target: Target) -> HttpRequest:
+        """Return the GET of the models, as OpenAI's shape has it."""
+        return build_json_request("GET", f"{target.base_url}/models")
+
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse an edit by a model that only creates, more than one image, and an uploaded file."""
         super().check(request, target)

@@ -29,6 +29,8 @@ class FakeFireworks(FakeJobApi):
             return self._serve(request.path.removeprefix("/files/").removesuffix(".png"))
         if request.method == "POST" and request.path.endswith("/get_result"):
             return self._poll(request)
+        if request.method == "GET" and request.path.endswith("/models"):
+            return json_reply(200, {"data": [{"id": "accounts/fireworks/models/flux-1-schnell-fp8"}]})
         is_image = _IMAGE.fullmatch(request.path) is not None
         if request.method == "POST" and (is_image or _JOB.fullmatch(request.path)):
             return self._submit(request, is_image=is_image)

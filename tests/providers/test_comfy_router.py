@@ -222,6 +222,27 @@ def test_another_process_collects_a_lost_submit(
     assert not record.exists()
 
 
+def test_an_equal_call_collects_a_lost_submit(
+    fake: LoggedRouter, server: WireServer, flavor: ServiceRunner, tmp_path: Path
+) -> None:
+    """With a cache, an equal call asks for the request that an earlier call has lost; it is spent once."""
+    settings: dict[str, Any] = {"provider": "comfy_router", "base_url": server.origin, "api_key": KEY}
+    settings |= {
+        "plugins": [imgkit.CachePlugin(folder=tmp_path / "cache")],
+        "state_folder": tmp_path / "state",
+    }
+
+    def work(service: Any) -> Any:
+        return service.create_image("a red fox")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(imgkit.OutcomeUnknownError):
+        lose_replies(fake, patch)
+        flavor.run(work, "requests", **settings)
+    assert len(flavor.run(work, "requests", **settings)) == 1
+    assert flavor.run(work, "requests", **settings).meta.cached
+    assert len(fake.jobs) == 1
+
+
 def test_a_large_body_is_repeated_by_the_caller(
     fake: LoggedRouter, call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
