@@ -21,9 +21,6 @@ from imgkit.providers.base import Credential, DecodedImage, DecodedImages, Reply
 from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.comfyui_fake import FakeComfyUI
 from imgkit.providers.comfyui_replies import (
-    Json,
-    JsonMapping,
-    JsonObject,
     count_ahead,
     explain_nodes,
     hash_graph,
@@ -42,7 +39,7 @@ from imgkit.providers.json_requests import (
 )
 from imgkit.providers.reply_images import readable
 from imgkit.redact import Secret
-from imgkit.wire.json_values import replace_values
+from imgkit.wire.json_values import Json, JsonMapping, JsonObject, replace_values
 from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.multipart import Field, File, MultipartBody
 

@@ -6,11 +6,9 @@ import json
 import re
 from typing import Any
 
-from imgkit.providers.comfyui_replies import Json, JsonObject
 from imgkit.providers.fakes import LOST, FakeReply, FakeRequest, json_reply
 from imgkit.providers.job_fakes import FakeJob, FakeJobApi
-
-_FORM_NAME = re.compile(rb'name="(\w+)"(?:; filename="([^"]*)")?')
+from imgkit.wire.json_values import Json, JsonObject
 
 
 class FakeComfyUI(FakeJobApi):
@@ -52,7 +50,9 @@ class FakeComfyUI(FakeJobApi):
         return self._serve(request) if path == "/view" else FakeReply(404, {"content-type": "text/plain"})
 
     def _upload(self, request: FakeRequest, path: str) -> FakeReply:
-        form, name = _read_form(request)
+        parts = request.form()
+        form = {part.name: part.data for part in parts}
+        name = next((part.filename for part in parts if part.filename), "")
         if "image" not in form or (path == "/upload/mask" and not self._has_original(form)):
             return FakeReply(400)
         self.files[name] = form
@@ -141,19 +141,6 @@ class FakeComfyUI(FakeJobApi):
     def _serve(self, request: FakeRequest) -> FakeReply:
         job = self.jobs.get(request.query.get("filename", "").removesuffix("_00001_.png"))
         return FakeReply(404) if job is None else self.serve_image(*_read_graph(job.values))
-
-
-def _read_form(request: FakeRequest) -> tuple[dict[str, bytes], str]:
-    """Return the values of a form, and the name of its file."""
-    boundary = request.headers.get("content-type", "").partition("boundary=")[2].encode()
-    values, file_name = {}, ""
-    for part in request.body.split(b"--" + boundary)[1:-1]:
-        head, _, content = part.partition(b"\r\n\r\n")
-        match = _FORM_NAME.search(head)
-        if match is not None:
-            values[match[1].decode()] = content.removesuffix(b"\r\n")
-            file_name = match[2].decode() if match[2] else file_name
-    return values, file_name
 
 
 def _read_graph(graph: JsonObject) -> tuple[str, int, int]:

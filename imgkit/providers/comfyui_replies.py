@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterator
 
 from imgkit.errors import ImgkitError, JobFailedError, ModerationBlockedError
 from imgkit.providers.error_codes import find_meaning
 from imgkit.providers.error_replies import refused
 from imgkit.redact import Secret, scrub
-from imgkit.wire.json_values import parse_json
+from imgkit.wire.json_values import Json, JsonMapping, parse_json
 from imgkit.wire.messages import Head
-
-Json: TypeAlias = Any
-JsonMapping: TypeAlias = Mapping[str, Json]
-JsonObject: TypeAlias = dict[str, Json]
 
 _AGAIN = "Submit the request again."
 

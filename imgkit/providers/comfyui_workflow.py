@@ -15,9 +15,8 @@ from typing import NamedTuple
 from imgkit.errors import ConfigurationError
 from imgkit.files import open_regular_file
 from imgkit.models import CreateImageEditRequest, ImageRequest
-from imgkit.providers.comfyui_replies import Json, JsonMapping
 from imgkit.redact import scrub
-from imgkit.wire.json_values import parse_json, replace_values
+from imgkit.wire.json_values import Json, JsonMapping, parse_json, replace_values
 
 VARIABLE = "IMGKIT_COMFYUI_WORKFLOW"
 

@@ -6,6 +6,7 @@ and `imgkit.testing.serve_fake` puts the same object behind a socket.
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import threading
@@ -14,6 +15,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import parse_qs, urlsplit
+
+from imgkit.wire.multipart import FormPart, read_form
 
 SCENARIOS = (
     "success",
@@ -64,6 +67,12 @@ class FakeRequest(NamedTuple):
     def json(self) -> Any:
         """Return the JSON value of the body, {} for an empty body."""
         return json.loads(self.body or b"{}")
+
+    def form(self) -> list[FormPart]:
+        """Return the parts of the form in the body, in their order; none of another body."""
+        content_type = self.headers.get("content-type", "")
+        is_form = content_type.startswith("multipart/form-data")
+        return list(read_form(content_type, self.body)) if is_form else []
 
 
 class FakeReply(NamedTuple):
@@ -116,6 +125,20 @@ def paint_plain(prompt: str, width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
 
 
+def to_jpeg(data: bytes) -> bytes:
+    r"""Return a PNG as a JPEG, for APIs that send JPEGs.
+
+    >>> to_jpeg(paint_plain("a fox", 2, 2))[:3]
+    b'\xff\xd8\xff'
+    """
+    import PIL.Image
+
+    file = io.BytesIO()
+    with PIL.Image.open(io.BytesIO(data)) as image:
+        image.convert("RGB").save(file, "JPEG")
+    return file.getvalue()
+
+
 class FakeApi:
     """The base class of a fake. A subclass answers requests in `handle`.
 
@@ -133,9 +156,11 @@ class FakeApi:
     Attributes:
         scenario, paint, polls: as given.
         count: number of requests by method and path, for tests.
+        image_type: the media type of the API's images, "image/png" or "image/jpeg".
     """
 
     scenarios: ClassVar[tuple[str, ...]] = SCENARIOS
+    image_type: ClassVar[str] = "image/png"
 
     def __init__(self, scenario: str = "success", *, paint: Paint = paint_plain, polls: int = 2) -> None:
         if scenario not in self.scenarios:
@@ -184,11 +209,17 @@ class FakeApi:
 
     @property
     def declared_type(self) -> str:
-        """The media type that the API declares for its PNGs, wrong in the scenario ``wrong_type``."""
-        return "image/jpeg" if self.scenario == "wrong_type" else "image/png"
+        """The media type that the API declares for its images, wrong in the scenario ``wrong_type``."""
+        is_png = (self.image_type == "image/png") != (self.scenario == "wrong_type")
+        return "image/png" if is_png else "image/jpeg"
+
+    def draw_image(self, prompt: str, width: int, height: int) -> bytes:
+        """Return a painted image of the API's own type."""
+        data = self.paint(prompt, width, height)
+        return data if self.image_type == "image/png" else to_jpeg(data)
 
     def serve_image(self, prompt: str, width: int, height: int) -> FakeReply:
         """Return the reply of a store with a painted image; 404 in the scenario ``expired_link``."""
         if self.scenario == "expired_link":
             return FakeReply(404, {"content-type": "text/plain"}, b"Not Found")
-        return image_reply(self.paint(prompt, width, height), self.declared_type)
+        return image_reply(self.draw_image(prompt, width, height), self.declared_type)

@@ -20,9 +20,10 @@ from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.error_replies import error_from_reply
 from imgkit.providers.gemini_fake import FakeGemini
 from imgkit.providers.gemini_replies import decode_event, decode_reply
-from imgkit.providers.gemini_sizes import FACTS, JsonObject, find_size_problem, to_image_config
+from imgkit.providers.gemini_sizes import FACTS, find_size_problem, to_image_config
 from imgkit.providers.json_requests import ACCEPT_JSON, build_json_request, encode_json_request, to_base64
 from imgkit.redact import Secret
+from imgkit.wire.json_values import JsonObject
 from imgkit.wire.messages import Head, HttpRequest
 
 MEDIA_TYPES = {

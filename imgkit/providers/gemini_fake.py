@@ -7,7 +7,8 @@ import json
 import re
 
 from imgkit.providers.fakes import LOST, FakeApi, FakeReply, FakeRequest, json_reply, paint_plain
-from imgkit.providers.gemini_sizes import RATIOS, RESOLUTIONS, JsonObject, to_pixels
+from imgkit.providers.gemini_sizes import RATIOS, RESOLUTIONS, to_pixels
+from imgkit.wire.json_values import JsonObject
 
 _CALL = re.compile(r"/v1\w*/(?:.*/)?models/([^/:]+):(generateContent|streamGenerateContent)")
 _LIST = re.compile(r"/v1\w*/models")

@@ -8,11 +8,10 @@ from __future__ import annotations
 from imgkit.models import Usage
 from imgkit.providers.base import DecodedImage, DecodedImages, ReplyBody, Target
 from imgkit.providers.error_replies import error_from_reply, refused
-from imgkit.providers.gemini_sizes import JsonObject
 from imgkit.providers.reply_images import decode_content, readable, unreadable_reply_error
 from imgkit.providers.unusual_replies import empty_result_error
 from imgkit.redact import Secret
-from imgkit.wire.json_values import restore_base64
+from imgkit.wire.json_values import JsonObject, restore_base64
 from imgkit.wire.messages import Head
 
 REFUSALS = frozenset(

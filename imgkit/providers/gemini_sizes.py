@@ -8,13 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, TypeAlias
 
 from imgkit.catalogue.catalogue import load_provider_data
 from imgkit.catalogue.facts import Rule
 from imgkit.catalogue.rules import explain_violation
-
-JsonObject: TypeAlias = dict[str, Any]
 
 FACTS = "imgkit.providers:gemini.toml"
 

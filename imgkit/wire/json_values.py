@@ -7,12 +7,17 @@ import math
 import re
 from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import pybase64
 
 from imgkit.wire.base64_stream import URL_SAFE
+
+Json: TypeAlias = Any
+"""A JSON value of any type."""
+JsonMapping: TypeAlias = Mapping[str, Json]
+JsonObject: TypeAlias = dict[str, Json]
 
 T = TypeVar("T")
 

@@ -8,10 +8,12 @@ to contain its own digest.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
+from urllib.parse import unquote
 
 from imgkit.wire.messages import hash_blocks
 
@@ -144,3 +146,48 @@ class MultipartBody:
 def _escape_name(text: str) -> str:
     """Escape a name as browsers do (WHATWG HTML, multipart/form-data, read 2026-11-23)."""
     return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+
+
+class FormPart(NamedTuple):
+    """A part of a form that a server has received.
+
+    Attributes:
+        name: name of the form field.
+        filename: the file name that the client sent; None for a text.
+        media_type: the declared type, such as "image/png".
+        data: the content.
+    """
+
+    name: str
+    filename: str | None
+    media_type: str
+    data: bytes
+
+
+def read_form(content_type: str, body: bytes) -> Iterator[FormPart]:
+    r"""Yield the parts of a form in their order: for servers and tests.
+
+    Args:
+        content_type: the header's value, with the boundary.
+        body: the complete form.
+
+    Example:
+        >>> body = b'--b\r\nContent-Disposition: form-data; name="n"\r\n\r\n2\r\n--b--\r\n'
+        >>> [(part.name, part.data) for part in read_form("multipart/form-data; boundary=b", body)]
+        [('n', b'2')]
+    """
+    boundary = content_type.partition("boundary=")[2].strip('"').encode()
+    for part in (b"\r\n" + body).split(b"\r\n--" + boundary)[1:]:
+        head, separator, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
+        text = head.decode("utf-8", "replace")
+        name = _find_parameter(text, "name")
+        if separator and name is not None:
+            match = re.search(r"(?im)^content-type:\s*([^\s;]+)", text)
+            media_type = match[1] if match else "application/octet-stream"
+            yield FormPart(name, _find_parameter(text, "filename"), media_type, content)
+
+
+def _find_parameter(head: str, name: str) -> str | None:
+    """Return a parameter of a part's Content-Disposition header."""
+    match = re.search(rf'[ ;]{name}="([^"]*)"', head)
+    return unquote(match[1]) if match else None

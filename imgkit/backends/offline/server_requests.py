@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from urllib.parse import unquote
 
 import PIL.Image
 
@@ -16,6 +15,7 @@ from imgkit.images.shapes import Grid, parse_ratio, parse_resolution, to_size
 from imgkit.painter.paint import Brief
 from imgkit.wire.headers import FIRST_IMAGE_HEADER
 from imgkit.wire.json_values import decode_data_url, is_data_url
+from imgkit.wire.multipart import read_form
 
 FORMATS = ("png", "jpeg", "webp")
 MAX_PARTIAL_IMAGES = 3
@@ -199,22 +199,13 @@ def parse_form(content_type: str, body: bytes) -> tuple[dict[str, str], dict[str
         >>> parse_form("multipart/form-data; boundary=b", body)
         ({'n': '2'}, {})
     """
-    boundary = content_type.partition("boundary=")[2].strip('"').encode()
     values: dict[str, str] = {}
     files: dict[str, list[FormFile]] = {}
-    for part in (b"\r\n" + body).split(b"\r\n--" + boundary)[1:]:
-        head, separator, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
-        text = head.decode("utf-8", "replace")
-        name = _find_parameter(text, "name")
-        if not separator or name is None:
-            continue
-        filename = _find_parameter(text, "filename")
-        if filename is None:
-            values[name] = content.decode("utf-8", "replace")
+    for part in read_form(content_type, body):
+        if part.filename is None:
+            values[part.name] = part.data.decode("utf-8", "replace")
         else:
-            match = re.search(r"(?im)^content-type:\s*([^\s;]+)", text)
-            media_type = match[1] if match else "application/octet-stream"
-            files.setdefault(name, []).append(FormFile(filename, media_type, content))
+            files.setdefault(part.name, []).append(FormFile(part.filename, part.media_type, part.data))
     return values, files
 
 
@@ -371,9 +362,3 @@ def _decode_image_url(reference: object) -> FormFile:
         raise ValueError("nothing is fetched and no file is kept here: give a data: URL")
     media_type = url[5:].partition(",")[0].partition(";")[0]
     return FormFile("image", media_type, decode_data_url(url))
-
-
-def _find_parameter(head: str, name: str) -> str | None:
-    """Return a parameter of a part's Content-Disposition header."""
-    match = re.search(rf'[ ;]{name}="([^"]*)"', head)
-    return unquote(match[1]) if match else None
