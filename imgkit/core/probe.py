@@ -201,7 +201,7 @@ def _parse_models(
         raise _no_list_error(head, reason, quote_start(data, secrets), kind) from None
     if kind != "models":
         return ()
-    entries = reply.get("data", reply.get("models")) if isinstance(reply, dict) else None
+    entries = reply.get("data", reply.get("models")) if isinstance(reply, dict) else reply
     if not isinstance(entries, list):
         raise _no_list_error(head, "it has no data", quote_start(data, secrets))
     return tuple(

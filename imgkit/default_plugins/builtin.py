@@ -89,6 +89,21 @@ def imgkit_providers() -> Iterable[ProviderSpec]:
             target="imgkit.providers.replicate:ReplicateProvider",
             summary="models of many makers at Replicate, as jobs",
         ),
+        ProviderSpec(
+            name="openrouter",
+            target="imgkit.providers.openrouter:OpenRouterProvider",
+            summary="image models of many makers at OpenRouter, with streams and costs",
+        ),
+        ProviderSpec(
+            name="together",
+            target="imgkit.providers.together:TogetherProvider",
+            summary="image models of many makers at Together",
+        ),
+        ProviderSpec(
+            name="xai",
+            target="imgkit.providers.xai:XaiProvider",
+            summary="Grok's image models at xAI, with costs",
+        ),
     )
 
 

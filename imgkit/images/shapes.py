@@ -14,7 +14,7 @@ COMMON_RATIOS = (
 """Aspect ratios for an API without a list of its own."""
 
 _SIZE = re.compile(r"([0-9]+)x([0-9]+)")
-_RATIO = re.compile(r"([1-9][0-9]*):([1-9][0-9]*)")
+_RATIO = re.compile(r"([1-9][0-9]*(?:\.[0-9]+)?):([1-9][0-9]*(?:\.[0-9]+)?)")
 _RESOLUTION = re.compile(r"([0-9.]+)(K|MP|)", re.IGNORECASE)
 _SQUARE_PX = 1024
 
@@ -107,11 +107,11 @@ def find_nearest_size(size: tuple[int, int], allowed: Iterable[object]) -> str:
 def parse_ratio(value: object) -> float | None:
     """Return an aspect ratio as width divided by height, None for anything else.
 
-    >>> parse_ratio("16:8"), parse_ratio("auto")
-    (2.0, None)
+    >>> parse_ratio("16:8"), parse_ratio("9:19.5") == 9 / 19.5, parse_ratio("auto")
+    (2.0, True, None)
     """
     match = _RATIO.fullmatch(value) if isinstance(value, str) else None
-    return int(match[1]) / int(match[2]) if match else None
+    return float(match[1]) / float(match[2]) if match else None
 
 
 def parse_resolution(value: object) -> float | None:

@@ -23,6 +23,7 @@ from imgkit.errors import (
 from imgkit.images.inputs import ImageFile, OpenedInputs
 from imgkit.images.references import ImageReference
 from imgkit.models import (
+    Cost,
     CreateImageEditRequest,
     CreateImageRequest,
     CreateImageVariationRequest,
@@ -43,7 +44,7 @@ from imgkit.providers.json_requests import to_data_url
 from imgkit.providers.reply_images import decode_content, unreadable_reply_error
 from imgkit.redact import Secret
 from imgkit.schemas.replies import IMAGE_SCHEMA, REPLY_SCHEMA
-from imgkit.wire.json_values import restore_base64
+from imgkit.wire.json_values import JsonObject, restore_base64
 from imgkit.wire.messages import Body, BytesBody, Head, HttpRequest
 
 PATHS: dict[type[ImageRequest], str] = {
@@ -70,6 +71,7 @@ class OpenAIProvider(BaseProvider):
     Attributes:
         paths: the address of each operation below the base URL.
         sends_json: send edits as JSON, too, with their images in `encode_inputs`.
+        has_free_failures: OpenAI's own error object under 500 or 503 proves that nothing was billed.
 
     Example:
         >>> OpenAIProvider().credentials[0].variable
@@ -78,6 +80,7 @@ class OpenAIProvider(BaseProvider):
 
     paths: ClassVar[Mapping[Operation, str]] = {kind.operation: path for kind, path in PATHS.items()}
     sends_json: ClassVar[bool] = False
+    has_free_failures: ClassVar[bool] = True
 
     base_url: ClassVar[str] = "https://api.openai.com/v1"
     env: ClassVar[Mapping[str, str]] = {
@@ -91,7 +94,12 @@ class OpenAIProvider(BaseProvider):
     takes_references: ClassVar[bool] = True
 
     def list_fields(self, operation: Operation, target: Target) -> Collection[str] | None:
-        """Return OpenAI's own fields on its host; None for a compatible server, which may take any."""
+        """Return OpenAI's own fields on its host; None for a compatible server, which may take any.
+
+        A dialect with `accepts` has its fields on every host.
+        """
+        if self.accepts is not None:
+            return super().list_fields(operation, target)
         if target.host_class != "official":
             return None
         return [name for name in field_names(_REQUESTS[operation]) if name not in _FOREIGN]
@@ -103,6 +111,7 @@ class OpenAIProvider(BaseProvider):
             MissingModelError: The message lists the live models.
             ConfigurationError: The address is one of Azure.
         """
+        super().check(request, target)
         place = urlsplit(target.base_url)
         is_azure = (place.hostname or "").endswith(tuple(name[1:] for name in AZURE_HOSTS))
         if target.host_class == "compatible" and is_azure and place.path != "/openai/v1":
@@ -114,8 +123,9 @@ class OpenAIProvider(BaseProvider):
         if target.host_class == "official" and resolve_model(request, target.model) is None:
             catalogue = Catalogue("", self.model_facts)
             live = ", ".join(catalogue.list_live_ids(date.today()))
+            known = f" Live models as of {catalogue.as_of}: {live}." if live else ""
             raise MissingModelError(
-                f"{self.base_url} needs a model. Live models as of {catalogue.as_of}: {live}.",
+                f"{self.base_url} needs a model.{known}",
                 hint="Pass model=… or set IMGKIT_MODEL.",
                 field="model",
             )
@@ -216,6 +226,7 @@ class OpenAIProvider(BaseProvider):
             if (job := find_job(head, {}, target)) is not None:
                 raise empty_result_error(head, body, secrets, job) from None
             raise unreadable_reply_error(head, body, problem, secrets) from None
+        cost, told = self.examine_reply(head, reply, secrets)
         entries = reply.pop("data", None)
         if not entries and reply.get("error"):
             from imgkit.providers.error_replies import error_from_reply
@@ -241,8 +252,9 @@ class OpenAIProvider(BaseProvider):
             output_format=read.output_format,
             size=read.size,
             quality=read.quality,
-            warnings=(*read.warnings, *notes, *broken, *empty),
+            warnings=(*read.warnings, *told, *notes, *broken, *empty),
             damaged=bool(broken or empty),
+            cost=cost,
             extra=read.extra,
         )
 
@@ -254,7 +266,17 @@ class OpenAIProvider(BaseProvider):
 
         if is_whole_reply(data):
             return self.decode(head, data, target, secrets)
-        return decode_event(head, data, target, secrets)
+        return decode_event(head, data, target, secrets, self.examine_reply)
+
+    def examine_reply(
+        self, head: Head, reply: JsonObject, secrets: tuple[Secret, ...]
+    ) -> tuple[Cost | None, tuple[str, ...]]:
+        """Return the cost that a reply or the last event of a stream tells, and warnings: none by default.
+
+        A dialect overrides this method for its own members. It may change the reply, whose images are read
+        afterwards, and raises the error of a refusal.
+        """
+        return None, ()
 
     def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
         """Return the error for a reply outside 2xx."""
@@ -266,7 +288,7 @@ class OpenAIProvider(BaseProvider):
         """Return True for the API's own error object under 500 or 503."""
         from imgkit.providers.error_replies import is_free_failure
 
-        return is_free_failure(head, body)
+        return self.has_free_failures and is_free_failure(head, body)
 
 
 _TO_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))

@@ -6,13 +6,19 @@ the type, because some servers leave out the ``event:`` line.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
+from imgkit.models import Cost
 from imgkit.providers.base import DecodedImage, DecodedImages, DecodedPartialImage, ReplyBody, Target
 from imgkit.providers.error_replies import error_from_reply
 from imgkit.providers.reply_images import decode_content, readable, unreadable_reply_error
 from imgkit.redact import Secret
 from imgkit.schemas.replies import REPLY_SCHEMA
-from imgkit.wire.json_values import restore_base64
+from imgkit.wire.json_values import JsonObject, restore_base64
 from imgkit.wire.messages import Head
+
+Examine: TypeAlias = Callable[[Head, JsonObject, tuple[Secret, ...]], tuple[Cost | None, tuple[str, ...]]]
 
 _PARTIAL = frozenset({"image_generation.partial_image", "image_edit.partial_image"})
 _COMPLETED = frozenset({"image_generation.completed", "image_edit.completed"})
@@ -35,8 +41,14 @@ def decode_event(
     data: ReplyBody,
     target: Target,
     secrets: tuple[Secret, ...],
+    examine: Examine,
 ) -> DecodedPartialImage | DecodedImages | None:
-    """Return the content of an event, as `imgkit.providers.StreamingProvider.decode_event` describes."""
+    """Return the content of an event, as `imgkit.providers.StreamingProvider.decode_event` describes.
+
+    Args:
+        head, data, target, secrets: as there.
+        examine: `OpenAIProvider.examine_reply`, for the last event.
+    """
     with readable(head, data, secrets):
         event = data.json()
     if not isinstance(event, dict):
@@ -53,6 +65,7 @@ def decode_event(
         valid_index = index if type(index) is int and index >= 0 else None
         return DecodedPartialImage(index=valid_index, **content) if content else None
     event = restore_base64(event)
+    cost, told = examine(head, event, secrets)
     if not content:
         content, url_problems = decode_content(None, str(event.pop("url", None) or ""), target)
         problems += url_problems
@@ -71,7 +84,8 @@ def decode_event(
         output_format=read.output_format,
         size=read.size,
         quality=read.quality,
-        warnings=(*read.warnings, *(f"the image {problem}" for problem in problems)),
+        cost=cost,
+        warnings=(*read.warnings, *told, *(f"the image {problem}" for problem in problems)),
         damaged=bool(problems),
         extra=read.extra,
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any
 
 from imgkit.errors import UnreadableReplyError
 from imgkit.images.sniff import has_end, sniff
 from imgkit.images.sources import BytesSource
+from imgkit.models import Cost
 from imgkit.providers.base import DecodedImage, DecodedImages, ReplyBody, Target
 from imgkit.redact import Secret, scrub
 from imgkit.wire.json_values import DivertedImage, decode_base64, decode_data_url, is_data_url, restore_base64
@@ -113,6 +115,22 @@ def decode_entries(
         if not content and not problems:
             broken.append(f"images.{number} has no image")
     return images, broken
+
+
+def read_cost(amount: object, units_per_dollar: int = 1) -> Cost | None:
+    """Return the cost that a reply tells, None for anything but a number from 0 on.
+
+    Args:
+        amount: the member of the reply.
+        units_per_dollar: such as 100 for cents.
+
+    Example:
+        >>> str(read_cost(400_000_000, 10**10))
+        '0.0400 USD (as the reply tells it)'
+    """
+    if not isinstance(amount, int | float) or isinstance(amount, bool) or not amount >= 0:
+        return None
+    return Cost(amount=Decimal(str(amount)) / units_per_dollar, note="as the reply tells it")
 
 
 def is_base64_image(text: str) -> bool:

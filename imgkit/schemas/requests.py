@@ -45,7 +45,7 @@ _MAX_IMAGES_PER_REQUEST = 10
 
 _SIZE_PATTERN = r"\A(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})\Z"
 
-_RATIO_PATTERN = r"\A[1-9][0-9]{0,3}:[1-9][0-9]{0,3}\Z"
+_RATIO_PATTERN = r"\A[1-9][0-9]{0,3}(\.[0-9]{1,2})?:[1-9][0-9]{0,3}(\.[0-9]{1,2})?\Z"
 _RESOLUTION_PATTERN = r"\A([1-9][0-9]{1,4}|[0-9]{1,2}(\.[0-9]{1,2})?(K|MP))\Z"
 
 _STREAM_MEMBERS = {

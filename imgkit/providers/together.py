@@ -1,0 +1,77 @@
+"""The dialect of Together: one address of OpenAI's shape, sizes as two numbers, input images as members.
+
+Source: together 3.1.1 and @ai-sdk/togetherai 3.0.54, read 2026-11-28. Unconfirmed: ``data:`` URLs in
+``reference_images``, the largest ``n``, the words by which it refuses content, and all prices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar
+
+from imgkit.catalogue.catalogue import load_provider_data
+from imgkit.images.inputs import OpenedInputs
+from imgkit.models import ImageRequest, Operation, resolve_model
+from imgkit.providers.base import Target
+from imgkit.providers.json_requests import refuse_uploaded_files, to_data_url, to_sides
+from imgkit.providers.openai import OpenAIProvider
+from imgkit.providers.together_fake import FakeTogether
+from imgkit.wire.messages import HttpRequest
+
+FACTS = "imgkit.providers:together.toml"
+
+_FIELDS = {
+    *("prompt", "model", "n", "size", "seed", "negative_prompt", "output_format", "response_format"),
+    *("model_options", "extra_body", "extra_headers"),
+}
+
+
+class TogetherProvider(OpenAIProvider):
+    """The provider ``"together"``; `imgkit.providers.Provider` describes its members.
+
+    Example:
+        >>> TogetherProvider().official_hosts
+        ('api.together.xyz',)
+    """
+
+    base_url: ClassVar[str] = "https://api.together.ai/v1"
+    env: ClassVar[Mapping[str, str]] = {"api_key": "TOGETHER_API_KEY", "base_url": "TOGETHER_BASE_URL"}
+    paths: ClassVar[Mapping[Operation, str]] = {
+        "create_image": "/images/generations",
+        "create_image_edit": "/images/generations",
+    }
+    accepts = {"create_image": _FIELDS, "create_image_edit": {*_FIELDS, "image"}}
+    sends_json: ClassVar[bool] = True
+    has_free_failures: ClassVar[bool] = False
+    model_facts: ClassVar[str] = FACTS
+    official_hosts: ClassVar[tuple[str, ...]] = ("api.together.xyz",)
+    fake = FakeTogether
+
+    # A provider without these methods does not stream.
+    encode_stream = None  # type: ignore[assignment]
+    decode_event = None  # type: ignore[assignment]
+
+    def check(self, request: ImageRequest, target: Target) -> None:
+        """Refuse files of another API."""
+        super().check(request, target)
+        refuse_uploaded_files(request)
+
+    def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
+        """Return the request, whose input images go by the member that the model reads."""
+        if not inputs.image:
+            return super().encode(request, inputs, target)
+        patterns = load_provider_data(FACTS)["inputs"]["image_list_models"]
+        model = resolve_model(request, target.model) or ""
+        is_list = len(inputs.image) > 1 or any(fnmatchcase(model, pattern) for pattern in patterns)
+        images = [to_data_url(image) for image in inputs.image]
+        own = {"reference_images": images} if is_list else {"image_url": images[0]}
+        request = replace(request, extra_body={**own, **(request.extra_body or {})})
+        return super().encode(request, OpenedInputs(), target)
+
+    def build_members(self, request: ImageRequest, target: Target) -> dict[str, Any]:
+        """Return the members: width and height, and base64 unless the caller wants links."""
+        wanted = "url" if request.response_format == "url" else "base64"
+        rest = replace(request, size=None, response_format=None)
+        return {**to_sides(request.size), "response_format": wanted, **super().build_members(rest, target)}
