@@ -211,7 +211,7 @@ def _merge_decoded(before: DecodedImages, decoded: DecodedImages) -> DecodedImag
         before,
         **{
             name: value if (value := getattr(decoded, name)) is not None else getattr(before, name)
-            for name in ("created", "usage", "background", "output_format", "size", "quality")
+            for name in ("created", "usage", "background", "output_format", "size", "quality", "cost")
         },
         pictures=(*before.pictures, *decoded.pictures),
         warnings=(*before.warnings, *decoded.warnings),

@@ -63,9 +63,12 @@ if TYPE_CHECKING:
     from imgkit.providers.json_requests import to_data_url as to_data_url
     from imgkit.providers.json_requests import to_sides as to_sides
     from imgkit.providers.openai import OpenAIProvider as OpenAIProvider
+    from imgkit.providers.openai_fake import FakeCall as FakeCall
+    from imgkit.providers.openai_fake import FakeOpenAI as FakeOpenAI
     from imgkit.providers.replicate import ReplicateProvider as ReplicateProvider
     from imgkit.providers.reply_images import decode_entries as decode_entries
     from imgkit.providers.reply_images import decode_image_body as decode_image_body
+    from imgkit.providers.reply_images import read_cost as read_cost
     from imgkit.providers.reply_images import readable as readable
     from imgkit.redact import Secret as Secret
     from imgkit.wire.json_values import DivertedImage as DivertedImage
@@ -78,18 +81,17 @@ if TYPE_CHECKING:
     from imgkit.wire.multipart import MultipartBody as MultipartBody
 
 _EXPORTS = {
-    "imgkit.jobs.job": ("Job",),
     "imgkit.images.inputs": (
         "ImageFile",
         "OpenedInputs",
     ),
     "imgkit.images.references": ("ImageReference",),
+    "imgkit.jobs.job": ("Job",),
     "imgkit.models": (
         "ImageRequest",
         "Usage",
     ),
     "imgkit.providers.azure": ("AzureProvider",),
-    "imgkit.providers.bfl": ("BflProvider",),
     "imgkit.providers.base": (
         "Credential",
         "DecodedImage",
@@ -102,6 +104,7 @@ _EXPORTS = {
         "Target",
     ),
     "imgkit.providers.base_provider": ("BaseProvider",),
+    "imgkit.providers.bfl": ("BflProvider",),
     "imgkit.providers.comfy_router": ("ComfyRouterProvider",),
     "imgkit.providers.comfyui": ("ComfyUIProvider",),
     "imgkit.providers.error_codes": (
@@ -113,10 +116,10 @@ _EXPORTS = {
         "refused",
     ),
     "imgkit.providers.fakes": (
-        "LOST",
         "FakeApi",
         "FakeReply",
         "FakeRequest",
+        "LOST",
         "image_reply",
         "json_reply",
     ),
@@ -152,8 +155,17 @@ _EXPORTS = {
         "to_sides",
     ),
     "imgkit.providers.openai": ("OpenAIProvider",),
+    "imgkit.providers.openai_fake": (
+        "FakeCall",
+        "FakeOpenAI",
+    ),
     "imgkit.providers.replicate": ("ReplicateProvider",),
-    "imgkit.providers.reply_images": ("decode_entries", "decode_image_body", "readable"),
+    "imgkit.providers.reply_images": (
+        "decode_entries",
+        "decode_image_body",
+        "read_cost",
+        "readable",
+    ),
     "imgkit.redact": ("Secret",),
     "imgkit.wire.json_values": (
         "DivertedImage",

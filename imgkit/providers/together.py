@@ -62,7 +62,7 @@ class TogetherProvider(OpenAIProvider):
         """Return the request, whose input images go by the member that the model reads."""
         if not inputs.image:
             return super().encode(request, inputs, target)
-        patterns = load_provider_data(FACTS)["inputs"]["image_list_models"]
+        patterns = load_provider_data(FACTS)["image_members"]["list_models"]
         model = resolve_model(request, target.model) or ""
         is_list = len(inputs.image) > 1 or any(fnmatchcase(model, pattern) for pattern in patterns)
         images = [to_data_url(image) for image in inputs.image]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from imgkit.catalogue.rules import (
     is_applicable,
     shutdown_notice,
 )
+from imgkit.default_plugins.builtin import imgkit_providers
 from imgkit.images.shapes import Grid, is_on_grid, nearest_size
 from imgkit.models import CreateImageEditRequest, CreateImageRequest, CreateImageVariationRequest, field_names
+from imgkit.plugins.hookspecs import ProviderSpec
 from imgkit.providers.openai import OpenAIProvider
 from imgkit.schemas.model_facts import MODEL_FACTS_SCHEMA
 from imgkit.testing.samples import answer, png
@@ -228,6 +231,16 @@ rules = ["small"]
 id = "mine-too"
 like = "gpt-image-2"
 """
+
+
+@pytest.mark.parametrize("spec", imgkit_providers(), ids=lambda spec: spec.name)
+def test_every_provider_has_readable_facts(spec: ProviderSpec) -> None:
+    """Builds the models and the options of every provider in the package; options name their source."""
+    module, _, name = spec.target.partition(":")
+    provider = getattr(importlib.import_module(module), name)
+    catalogue = Catalogue(spec.name, provider.model_facts)
+    assert catalogue.find_model("no-such-model", "official") is None
+    assert all(option.origin.source for option in catalogue.options.values())
 
 
 def test_a_user_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
