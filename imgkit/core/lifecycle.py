@@ -15,6 +15,7 @@ from imgkit.catalogue.rules import find_violations
 from imgkit.core.context import CallContext, parse_options, start_call
 from imgkit.core.core import Core
 from imgkit.core.pipeline import DispatchResult, dispatch
+from imgkit.core.provider_calls import list_fields
 from imgkit.core.responses import (
     count_requested_images,
     ensure_downloaded,
@@ -160,7 +161,10 @@ def apply_prepare_hooks(context: CallContext, request: ImageRequest) -> ImageReq
 
 
 def ask_for_format(core: Core, request: ImageRequest, plan: SavePlan | None) -> ImageRequest:
-    """Return the request with the format that the file name asks for, if the model is known to take it."""
+    """Return the request with the format that the file name asks for, if the model is known to take it.
+
+    An API without the field sends the image in its own format, and saving it warns of another one.
+    """
     asked = None if plan is None else asked_format(plan)
     if asked is None or isinstance(request, CreateImageVariationRequest):
         return request
@@ -168,6 +172,9 @@ def ask_for_format(core: Core, request: ImageRequest, plan: SavePlan | None) -> 
     model = core.catalogue.find_model(resolve_model(request, core.target.model), core.target.host_class)
     is_given = "output_format" in members or members.get("background") == "transparent"
     if is_given or asked == core.catalogue.defaults.get("output_format"):
+        return request
+    fields = list_fields(core.provider, request.operation, core.target)
+    if fields is not None and "output_format" not in fields:
         return request
     changed = replace(request, output_format=asked)
     if model is None:

@@ -7,7 +7,7 @@ API takes a number of partial images, and batches.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from imgkit.images.inputs import OpenedInputs
 from imgkit.models import Cost, ImageRequest, Operation
@@ -51,7 +51,7 @@ class OpenRouterProvider(OpenAIProvider):
         super().check(request, target)
         refuse_uploaded_files(request)
 
-    def encode_inputs(self, inputs: OpenedInputs) -> dict[str, Any]:
+    def encode_inputs(self, inputs: OpenedInputs) -> JsonObject:
         """Return the input images as references: URLs, or ``data:`` URLs."""
         references = [{"type": "image_url", "image_url": {"url": to_data_url(each)}} for each in inputs.image]
         return {"input_references": references} if references else {}

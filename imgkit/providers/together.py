@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from imgkit.catalogue.catalogue import load_provider_data
 from imgkit.images.inputs import OpenedInputs
@@ -18,6 +18,7 @@ from imgkit.providers.base import Target
 from imgkit.providers.json_requests import refuse_uploaded_files, to_data_url, to_sides
 from imgkit.providers.openai import OpenAIProvider
 from imgkit.providers.together_fake import FakeTogether
+from imgkit.wire.json_values import JsonObject
 from imgkit.wire.messages import HttpRequest
 
 FACTS = "imgkit.providers:together.toml"
@@ -70,7 +71,7 @@ class TogetherProvider(OpenAIProvider):
         request = replace(request, extra_body={**own, **(request.extra_body or {})})
         return super().encode(request, OpenedInputs(), target)
 
-    def build_members(self, request: ImageRequest, target: Target) -> dict[str, Any]:
+    def build_members(self, request: ImageRequest, target: Target) -> JsonObject:
         """Return the members: width and height, and base64 unless the caller wants links."""
         wanted = "url" if request.response_format == "url" else "base64"
         rest = replace(request, size=None, response_format=None)

@@ -7,7 +7,7 @@ read 2026-11-28. Unconfirmed: the life of a result's URL, and whether a refused 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from imgkit.errors import InvalidRequestError
 from imgkit.images.inputs import OpenedInputs
@@ -66,14 +66,14 @@ class XaiProvider(OpenAIProvider):
             problem = f"xAI takes up to {MOST_INPUTS} images, not {count}. Give fewer."
             raise InvalidRequestError({"image": problem})
 
-    def build_members(self, request: ImageRequest, target: Target) -> dict[str, Any]:
+    def build_members(self, request: ImageRequest, target: Target) -> JsonObject:
         """Return the members: the resolution in lower case, and base64 unless the caller wants links."""
         members = {"response_format": "b64_json", **super().build_members(request, target)}
         if request.resolution is not None and "resolution" not in (request.extra_body or {}):
             members["resolution"] = request.resolution.lower()
         return members
 
-    def encode_inputs(self, inputs: OpenedInputs) -> dict[str, Any]:
+    def encode_inputs(self, inputs: OpenedInputs) -> JsonObject:
         """Return an image in ``image``, several in ``images``."""
         images = [
             {"file_id": image.file_id}

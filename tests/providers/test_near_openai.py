@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,6 +93,8 @@ def test_links_are_fetched_without_the_key(name: str) -> None:
 def test_offline_edits_and_variations(name: str) -> None:
     """Edits one image and several, emulates a variation, and refuses a mask, offline and without a key."""
     with ImageService("offline", provider=name) as service:
+        if name != "together":
+            assert service.create_image("a fox", aspect_ratio="9:19.5")[0].height == 1504
         assert len(service.create_image_edit(paint_input(), "a hat", n=2)) == 2
         assert len(service.create_image_edit([paint_input(), LINK], "a hat")) == 1
         assert service.create_image_variation(paint_input()).meta.emulated
@@ -152,3 +155,20 @@ def test_does_not_stream(name: str) -> None:
         with pytest.raises((InvalidRequestError, ConfigurationError)):
             with service.stream_image("a fox") as events:
                 list(events)
+
+
+@pytest.mark.parametrize("name", ["gemini", "xai"])
+def test_a_file_name_asks_for_no_format_that_the_api_lacks(name: str, tmp_path: Path) -> None:
+    """Saves the image in the format that the API sends, where it takes no `output_format`."""
+    with ImageService("offline", provider=name, model="m") as service:
+        responses = [
+            service.create_image("a fox", save_to=tmp_path / "fox.webp"),
+            service.create_image_edit(paint_input(), "a hat", save_to=tmp_path / "hat.webp"),
+        ]
+        if name == "gemini":
+            with service.stream_image("a fox", save_to=tmp_path / "stream.webp") as events:
+                list(events)
+            responses.append(events.response)
+    for response in responses:
+        assert response[0].path is not None
+        assert response[0].path.suffix == (".jpg" if name == "xai" else ".png")

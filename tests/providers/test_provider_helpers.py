@@ -94,7 +94,7 @@ def test_a_refused_field_costs_nothing() -> None:
 
     options: dict[str, Any] = {"provider": Picky(), "base_url": "http://127.0.0.1:1/v1", "api_key": "k" * 20}
     with imgkit.ImageService("requests", **options) as images:
-        with pytest.raises(imgkit.InvalidRequestError, match="size: This provider takes no size"):
+        with pytest.raises(imgkit.InvalidRequestError, match="size: Provider Picky takes no size"):
             images.create_image("a fox", size="64x64")
 
 
