@@ -9,7 +9,16 @@ from typing import ClassVar, NamedTuple
 
 from imgkit.images.shapes import parse_ratio, parse_resolution, parse_size, to_size
 from imgkit.models import Operation
-from imgkit.providers.fakes import LOST, FakeApi, FakeReply, FakeRequest, Paint, json_reply, paint_plain
+from imgkit.providers.fakes import (
+    LOST,
+    FakeApi,
+    FakeReply,
+    FakeRequest,
+    Paint,
+    json_reply,
+    paint_plain,
+    to_jpeg,
+)
 from imgkit.wire.json_values import Json, JsonMapping, JsonObject, decode_data_url, is_data_url
 
 PARTIAL_SIDE_PX = 64
@@ -199,12 +208,20 @@ class FakeOpenAI(FakeApi):
                 link = f"{call.root}/files/{len(self.files) - 1}.{ending}"
                 entries.append(self.build_entry(call, {"url": link}))
             else:
-                data = base64.b64encode(self.draw_image(prompt, width, height)).decode()
+                data = base64.b64encode(self.draw_entry(call, prompt, width, height)).decode()
                 entries.append(self.build_entry(call, {"b64_json": data}))
         reply = {"created": 1764000000, "data": entries, **self.describe(call, count)}
         if str(call.values.get("stream", "")).lower() == "true":
             return self.stream(call, reply)
         return json_reply(200, reply, **self.reply_headers(call))
+
+    def draw_entry(self, call: FakeCall, prompt: str, width: int, height: int) -> bytes:
+        """Return an image in the format that the request asks for, PNG or JPEG; else in the API's own."""
+        wanted = call.values.get("output_format")
+        if wanted not in ("png", "jpeg"):
+            return self.draw_image(prompt, width, height)
+        data = self.paint(prompt, width, height)
+        return to_jpeg(data) if wanted == "jpeg" else data
 
     def wants_links(self, call: FakeCall) -> bool:
         """Return whether the reply has links in place of images."""

@@ -124,11 +124,15 @@ def test_refuses_wrong_requests(path: str, values: dict[str, Any], param: str) -
 
 
 def test_sends_jpegs_and_events() -> None:
-    """Sends JPEGs for an API of JPEGs, declares another type on request, and streams."""
+    """Sends JPEGs for an API of JPEGs, a PNG on request, may declare another type, and streams."""
 
     class Jpegs(FakeOpenAI):
         image_type = "image/jpeg"
 
+    reply = json.loads(post(Jpegs(), "generations", prompt="a fox", output_format="png").body)
+    kind = sniff(base64.b64decode(reply["data"][0]["b64_json"]))
+    assert kind is not None
+    assert kind.format == "png"
     reply = json.loads(post(Jpegs("wrong_type"), "generations", prompt="a fox", size="64x32").body)
     kind = sniff(base64.b64decode(reply["data"][0]["b64_json"]))
     assert kind is not None
