@@ -63,7 +63,8 @@ class CreateImageRequest:
         size: ``"1024x1024"`` (width x height in pixels) or ``"auto"``.
         aspect_ratio: ``"16:9"``, for models that choose the pixels; excludes a size in pixels.
         resolution: ``"1K"``, ``"2K"`` and so on, for models that choose the pixels; excludes a size.
-        seed: number from which the model draws; equal requests may then give equal images.
+        seed: number from which the model draws; equal requests may then give equal images. Where a request
+            makes fewer images than `n`, imgkit adds the number of earlier images to it.
         negative_prompt: description of what the image must not show.
         quality: "low", "medium", "high", "xhigh", "max", "auto", "standard" or "hd".
         background: "transparent", "opaque" or "auto".
@@ -231,7 +232,7 @@ def sent_parameters(request: ImageRequest) -> dict[str, object]:
     {'extra_body': {'api_key': '…', 'seed': 5}}
     """
     return {
-        name: hide_members(value) if name == "extra_body" else value
+        name: hide_members(value) if name in ("extra_body", "model_options") else value
         for name in field_names(type(request))
         if name not in _CONTENT_FIELDS and (value := getattr(request, name)) is not None
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from datetime import date
 from typing import TYPE_CHECKING
 
 from imgkit.catalogue.rules import Policy
@@ -16,6 +17,7 @@ from imgkit.images.shapes import (
     COMMON_RATIOS,
     find_nearest_ratio,
     find_nearest_resolution,
+    list_ratios,
     parse_ratio,
     parse_resolution,
     parse_size,
@@ -38,7 +40,12 @@ _DEFAULT_SIDE_PX = 1024.0
 
 
 def fit_fields(
-    request: ImageRequest, fields: Collection[str] | None, provider: str, model: Model | None, policy: Policy
+    request: ImageRequest,
+    fields: Collection[str] | None,
+    provider: str,
+    model: Model | None,
+    policy: Policy,
+    today: date,
 ) -> tuple[ImageRequest, list[str]]:
     """Return a request that has only the fields of an API, and warnings about the changes.
 
@@ -48,14 +55,23 @@ def fit_fields(
         provider: name of the provider.
         model: what is known of its model.
         policy: "raise" refuses other fields; "warn" and "drop" leave them out; "adapt" gives an image another
-            field for its shape first.
+            field for its shape first, also where a model only probably lacks the field.
+        today: the date against which facts are stale; a stale fact is doubtful.
 
     Raises:
         InvalidRequestError: the API lacks these fields. Nothing was sent.
     """
     if not fields:  # any field, or an operation that the provider refuses by itself
         return request, []
-    refused = {rule.field for rule in model.rules if rule.refused and rule.sure} if model else set()
+    rules = model.rules if model is not None else ()
+    refused = {
+        rule.field
+        for rule in rules
+        if rule.refused
+        and not rule.when
+        and (policy == "adapt" or (rule.sure and not rule.origin.is_stale(today)))
+    }
+    names = {} if model is None else dict.fromkeys(refused, model.id)
     given = [name for name in field_names(type(request)) if getattr(request, name) is not None]
     lacking = [name for name in given if name not in fields and name not in NEEDED]
     lacking += [name for name in SHAPE if name in given and name in refused and name not in lacking]
@@ -68,7 +84,8 @@ def fit_fields(
         problems = {}
         for name in lacking:
             instead = f" Pass {words}." if name in SHAPE and shape else " Leave it out."
-            problems[name] = f"Provider {provider} takes no {name} for {request.operation}.{instead}"
+            place = names.get(name, f"Provider {provider}")
+            problems[name] = f"{place} takes no {name} for {request.operation}.{instead}"
         hint = (
             'Pass on_unsupported="drop" to leave such fields out, or "adapt" for what the API takes instead.'
         )
@@ -78,7 +95,8 @@ def fit_fields(
     for name in lacking:
         is_adapted = policy == "adapt" and name in SHAPE and shape
         deed = f"became {words}" if is_adapted else "was left out"
-        warnings.append(f"{name} {deed}: provider {provider} takes no {name} for {request.operation}.")
+        place = names.get(name, f"provider {provider}")
+        warnings.append(f"{name} {deed}: {place} takes no {name} for {request.operation}.")
     if policy == "adapt" and shape:
         changes |= {**{name: None for name in SHAPE if name in given}, **shape}
     return replace(request, **changes), warnings  # type: ignore[arg-type]  # values of the request's own fields
@@ -93,7 +111,7 @@ def _convert_shape(
     side_px = math.sqrt(size[0] * size[1]) if size else parse_resolution(request.resolution)
     if "aspect_ratio" in taken and ratio is not None:
         rule = _find_rule(model, "aspect_ratio")
-        nearest = find_nearest_ratio(ratio, rule.allowed if rule is not None else COMMON_RATIOS)
+        nearest = find_nearest_ratio(ratio, list_ratios(rule.allowed, rule.grid) if rule else COMMON_RATIOS)
         if nearest is not None:
             yield "aspect_ratio", nearest
     elif "size" in taken and (ratio is not None or side_px is not None):
@@ -103,11 +121,8 @@ def _convert_shape(
         return
     if "resolution" in taken and side_px is not None:
         rule = _find_rule(model, "resolution")
-        found = (
-            find_nearest_resolution(side_px)
-            if rule is None
-            else find_nearest_resolution(side_px, rule.allowed)
-        )
+        allowed = rule.allowed if rule is not None else ()
+        found = find_nearest_resolution(side_px, allowed) if allowed else find_nearest_resolution(side_px)
         if found is not None:
             yield "resolution", found
 

@@ -105,6 +105,11 @@ class Catalogue:
         """Assumptions that nobody has confirmed against the API, as phrases."""
         return tuple(phrase for layer in self._layers for phrase in layer.get("unconfirmed", ()))
 
+    @property
+    def has_own_options(self) -> bool:
+        """Whether the options are those of a file of the user, which the provider reads and checks."""
+        return bool(self._merge_tables("dialect").get("own_options"))
+
     @cached_property
     def options(self) -> Mapping[str, ModelOption]:
         """The options beside the shared parameters, by name."""

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from imgkit.catalogue.facts import Facts, FactSource
-from imgkit.redact import format_suggestion
+from imgkit.redact import format_suggestion, is_secret_member
 from imgkit.schemas.model_facts import OPTION_TYPES
 from imgkit.wire.plain_values import show_value
 
@@ -68,11 +68,15 @@ class ModelOption(NamedTuple):
             fits = (self.least is None or number >= self.least) and (self.most is None or number <= self.most)
         if fits and self.allowed:
             fits = value in self.allowed
-        return None if fits else f"It takes {self.values}, not {show_value(value)}."
+        shown = "a hidden value" if is_secret_member(self.name) else show_value(value)
+        return None if fits else f"It takes {self.values}, not {shown}."
 
 
 def read_options(layers: tuple[Facts, ...]) -> dict[str, ModelOption]:
-    """Return the options of a provider by name, from its data files."""
+    """Return the options of a provider by the names of their tables, from its data files.
+
+    Tables for several models may have the same ``name``.
+    """
     options: dict[str, ModelOption] = {}
     for layer in layers:
         for name, entry in layer.get("options", {}).items():
@@ -81,17 +85,20 @@ def read_options(layers: tuple[Facts, ...]) -> dict[str, ModelOption]:
                 values[key] = tuple(values.get(key, ()))
             source = layer.get("sources", {}).get(entry.get("source", ""), entry.get("source", ""))
             origin = FactSource(entry.get("as_of", layer.get("as_of")), source)
-            options[name] = ModelOption(name=name, origin=origin, **values)
+            options[name] = ModelOption(origin=origin, **{"name": name, **values})
     return options
 
 
 def select_options(
     options: Mapping[str, ModelOption], model: str | None, operation: str | None = None
 ) -> dict[str, ModelOption]:
-    """Return the options of a model and an operation; None stands for any."""
+    """Return the options of a model and an operation by name; None stands for any.
+
+    Of several tables for an option, the last that fits counts.
+    """
     return {
-        name: option
-        for name, option in options.items()
+        option.name: option
+        for option in options.values()
         if (not option.models or model is None or any(fnmatchcase(model, each) for each in option.models))
         and (not option.operations or operation is None or operation in option.operations)
     }

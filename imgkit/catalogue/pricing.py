@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -9,6 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from imgkit.catalogue.catalogue import Catalogue
+from imgkit.images.shapes import RESOLUTIONS, find_nearest_resolution, parse_size
 from imgkit.models import Cost, CreateImageEditRequest, CreateImageRequest, Estimate, ImageRequest, Usage
 
 if TYPE_CHECKING:
@@ -187,10 +189,23 @@ def _count_output_tokens(request: ImageRequest, tokens: Tokens) -> tuple[int, in
     """Return the minimum and maximum of tokens per image, None for an unknown quality."""
     quality = getattr(request, "quality", None) or "auto"
     by_size = [tokens.by_quality.get(quality)] if quality != "auto" else list(tokens.by_quality.values())
+    if request.resolution is not None and not parse_size(request.size):
+        by_size = [_keep_resolution(table, request.resolution) for table in by_size if table]
     counts = [_count_by_size(table, request.size or "auto") for table in by_size if table]
     if not counts:
         return None
     return min(low for low, _ in counts), max(high for _, high in counts)
+
+
+def _keep_resolution(by_size: Mapping[str, int], resolution: str) -> Mapping[str, int]:
+    """Return the counts of the sizes whose area is nearest to a resolution; all if there are none."""
+    known = (resolution, *RESOLUTIONS)
+    kept = {
+        size: count
+        for size, count in by_size.items()
+        if find_nearest_resolution(math.sqrt(_area(size)), known) == resolution
+    }
+    return kept or by_size
 
 
 def _count_by_size(by_size: Mapping[str, int], size: str) -> tuple[int, int]:

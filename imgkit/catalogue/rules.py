@@ -12,15 +12,17 @@ from imgkit.catalogue.catalogue import NEAR_DAYS, Catalogue
 from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.images.inputs import ImageFile, OpenedInputs
 from imgkit.images.shapes import (
+    Grid,
     find_nearest_ratio,
     find_nearest_resolution,
     find_nearest_size,
     is_on_grid,
+    is_within_ratio,
+    list_ratios,
     nearest_size,
     parse_ratio,
     parse_resolution,
     parse_size,
-    to_size,
 )
 from imgkit.images.sniff import is_animated
 from imgkit.models import ImageRequest, field_names
@@ -235,6 +237,12 @@ def explain_violation(rule: Rule, value: Any) -> str | None:
         return f"takes {_format_range(rule)}{when}, not {value}{why}"
     if rule.longest is not None and len(value) > rule.longest:
         return f"takes at most {rule.longest} characters, not {len(value)}{why}: shorten it"
+    if (
+        rule.field == "aspect_ratio"
+        and rule.grid
+        and not is_within_ratio(value, rule.grid.most_ratio or math.inf)
+    ):
+        return f"does not take {value}{why}: the nearest is {find_nearest_value(rule, value)}"
     size = parse_size(value) if rule.grid else None
     if rule.grid and size and not is_on_grid(size, rule.grid):
         width, height = nearest_size(size, rule.grid)
@@ -251,9 +259,11 @@ def find_nearest_value(rule: Rule, value: object) -> object:
         number = low if rule.most is None else min(low, rule.most)
         return int(number) if isinstance(value, int) else number
     if (size := parse_size(value)) is not None:
-        return to_size(size[0] / size[1], math.sqrt(size[0] * size[1]), rule.allowed, rule.grid)
+        if any(map(parse_size, rule.allowed)):
+            return find_nearest_size(size, rule.allowed)
+        return "{}x{}".format(*nearest_size(size, rule.grid or Grid()))
     if (ratio := parse_ratio(value)) is not None:
-        return find_nearest_ratio(ratio, rule.allowed)
+        return find_nearest_ratio(ratio, list_ratios(rule.allowed, rule.grid))
     if rule.field == "resolution" and (side := parse_resolution(value)) is not None:
         return find_nearest_resolution(side, rule.allowed)
     return None

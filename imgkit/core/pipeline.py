@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgkit.catalogue.rules import check_inputs
 from imgkit.core.context import CallContext, FetchedImages
@@ -155,9 +155,10 @@ def start_request(context: CallContext, request: ImageRequest) -> None:
 
 def _to_public_request(core: Core, request: ImageRequest) -> ImageRequest:
     """Return the request for observers: with the model that is sent, without headers and secret members."""
-    extra_body = None if request.extra_body is None else hide_members(request.extra_body)
+    members = {name: getattr(request, name) for name in ("extra_body", "model_options")}
+    hidden: dict[str, Any] = {name: value and hide_members(value) for name, value in members.items()}
     model = resolve_model(request, core.target.model)
-    return replace(request, model=model, extra_headers=None, extra_body=extra_body)
+    return replace(request, model=model, extra_headers=None, **hidden)
 
 
 def fetch_images(context: CallContext, request: HttpRequest) -> Flow[FetchedImages]:
@@ -202,7 +203,7 @@ def send_split(
     context.images_of_call = sum(counts)
     parts = [context.add_part(number, gate, number * limit) for number in range(len(counts))]
     flows = tuple(
-        _send_part(part, gate, replace(request, n=count), inputs)
+        _send_part(part, gate, _number_part(request, count, part.first_index), inputs)
         for part, count in zip(parts, counts, strict=True)
     )
     ends = yield from run_parallel(flows, min(MAX_PARALLEL_PARTS, context.core.options.max_in_flight))
@@ -220,6 +221,12 @@ def send_split(
         raise most_serious_error(list(errors.values()))
     responses = [response for _, response in succeeded]
     return DispatchResult(merge_responses(responses, errors, counts, context), succeeded)
+
+
+def _number_part(request: ImageRequest, count: int, first_index: int) -> ImageRequest:
+    """Return the request for a part of the images; equal seeds would make equal images in all parts."""
+    seed = None if request.seed is None else request.seed + first_index
+    return replace(request, n=count, seed=seed)
 
 
 def _send_part(

@@ -18,7 +18,7 @@ from imgkit.errors import (
     StreamError,
     UnreadableReplyError,
 )
-from imgkit.models import Cost, Operation, Usage
+from imgkit.models import Cost, ImageRequest, Operation, Usage
 from imgkit.plugins.hookspecs import ProviderSpec
 from imgkit.plugins.table import PluginSource, describe_error
 from imgkit.providers.base import (
@@ -75,6 +75,13 @@ def list_fields(provider: Provider, operation: Operation, target: Target) -> Col
     method = getattr(provider, "list_fields", None)
     fields: Collection[str] | None = None if method is None else method(operation, target)
     return fields
+
+
+def choose_model(provider: Provider, request: ImageRequest) -> str | None:
+    """Return the model that a provider chooses for a request without one, None if its server chooses."""
+    method = getattr(provider, "choose_model", None)
+    name: str | None = None if method is None else method(request)
+    return name
 
 
 def call_for_job(core: Core, name: str, method: Callable[[], T]) -> T:

@@ -78,9 +78,9 @@ def list_service_secrets(config: ServiceConfig, proxy: str | None, provider: Pro
 
 
 def list_request_secrets(request: ImageRequest) -> tuple[Secret, ...]:
-    """Return the secrets in ``extra_headers`` and ``extra_body`` of a request."""
+    """Return the secrets in ``extra_headers``, ``extra_body`` and ``model_options`` of a request."""
     headers = {name: value for name, value in (request.extra_headers or {}).items() if value is not None}
-    return (*_list_in_headers(headers), *list_secret_members(request.extra_body or {}))
+    return (*_list_in_headers(headers), *_list_in_body(request))
 
 
 def collect_secrets(signed: HttpRequest, request: ImageRequest | None = None) -> tuple[Secret, ...]:
@@ -88,11 +88,15 @@ def collect_secrets(signed: HttpRequest, request: ImageRequest | None = None) ->
 
     Args:
         signed: the request as it is sent.
-        request: the request of the user, whose ``extra_body`` may hold more.
+        request: the request of the user, whose ``extra_body`` and ``model_options`` may hold more.
     """
-    members = request.extra_body if request is not None else None
-    in_body = list_secret_members(members) if members else ()
+    in_body = () if request is None else _list_in_body(request)
     return (*_list_in_headers(signed.headers, signed.secret_headers), *in_body)
+
+
+def _list_in_body(request: ImageRequest) -> list[Secret]:
+    members = (request.extra_body, request.model_options)
+    return [secret for each in members if each for secret in list_secret_members(each)]
 
 
 def refuse_secrets_in_texts(request: ImageRequest, secrets: Iterable[Secret]) -> None:

@@ -12,7 +12,7 @@ from imgkit.errors import InvalidRequestError
 from imgkit.redact import HiddenDict, PrivateDict, format_suggestion
 from imgkit.runtime.flow import fail
 
-_WRAPPERS = {"extra_body": PrivateDict, "extra_headers": HiddenDict}
+_WRAPPERS = {"extra_body": PrivateDict, "model_options": PrivateDict, "extra_headers": HiddenDict}
 """Dictionaries with a safe repr, by the arguments that may hold secrets."""
 
 MethodT = TypeVar("MethodT", bound=Callable[..., object])

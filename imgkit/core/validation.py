@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from imgkit.catalogue.adaptation import fit_fields
 from imgkit.catalogue.rules import check_request, max_value
 from imgkit.core.core import Core
-from imgkit.core.provider_calls import call_before_sending, list_fields
+from imgkit.core.provider_calls import call_before_sending, choose_model, list_fields
 from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.images.inputs import OpenedInputs
 from imgkit.models import ImageRequest, resolve_model
@@ -35,12 +36,17 @@ def validate_for_model(
         ImgkitError: the model or the provider refuses the request; nothing was sent.
     """
     name = resolve_model(request, core.target.model)
+    if name is None and (name := choose_model(core.provider, request)) is not None:
+        request = replace(request, model=name)
     model = core.catalogue.find_model(name, core.target.host_class)
     option_warnings = _check_options(core, request, name)
     fields = list_fields(core.provider, request.operation, core.target)
-    request, field_warnings = fit_fields(request, fields, core.provider_name, model, core.on_unsupported)
+    today = date.today()
+    request, field_warnings = fit_fields(
+        request, fields, core.provider_name, model, core.on_unsupported, today
+    )
     request, warnings = check_request(
-        request, model, core.catalogue, core.on_unsupported, date.today(), stream_values
+        request, model, core.catalogue, core.on_unsupported, today, stream_values
     )
     warnings = [*option_warnings, *field_warnings, *warnings]
     call_before_sending(core, "check", partial(core.provider.check, request, core.target))
@@ -62,6 +68,8 @@ def _check_options(core: Core, request: ImageRequest, model: str | None) -> list
     problems, warnings = check_options(
         request.model_options, known, core.provider_name, is_open=catalogue.has_open_options
     )
+    if catalogue.has_own_options:
+        warnings = []
     if problems:
         hint = "extra_body={…} sends members without a check."
         raise InvalidRequestError(problems, hints={"model_options": hint})

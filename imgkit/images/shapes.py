@@ -13,10 +13,14 @@ COMMON_RATIOS = (
 )
 """Aspect ratios for an API without a list of its own."""
 
+RESOLUTIONS = ("512", "1K", "2K", "4K")
+"""Common resolutions."""
+
 _SIZE = re.compile(r"([0-9]+)x([0-9]+)")
 _RATIO = re.compile(r"([1-9][0-9]*(?:\.[0-9]+)?):([1-9][0-9]*(?:\.[0-9]+)?)")
 _RESOLUTION = re.compile(r"([0-9.]+)(K|MP|)", re.IGNORECASE)
 _SQUARE_PX = 1024
+_RATIO_WEIGHT = 4
 
 
 class Grid(NamedTuple):
@@ -137,6 +141,26 @@ def find_nearest_ratio(ratio: float, allowed: Iterable[object] = COMMON_RATIOS) 
     return min(ratios, key=lambda value: abs(math.log(ratios[value] / ratio)), default=None)
 
 
+def list_ratios(allowed: Iterable[object] = (), grid: Grid | None = None) -> list[object]:
+    """Return the allowed aspect ratios; without any, the common ratios that fit a grid.
+
+    >>> len(list_ratios()), list_ratios(grid=Grid(most_ratio=1))
+    (13, ['1:1'])
+    """
+    most = math.inf if grid is None or grid.most_ratio is None else grid.most_ratio
+    return list(allowed) or [ratio for ratio in COMMON_RATIOS if is_within_ratio(ratio, most)]
+
+
+def is_within_ratio(ratio: str, most_ratio: float) -> bool:
+    """Return whether the longer side of an aspect ratio is at most `most_ratio` times the shorter side.
+
+    >>> is_within_ratio("9:16", 2), is_within_ratio("3:1", 2)
+    (True, False)
+    """
+    value = parse_ratio(ratio) or 1.0
+    return max(value, 1 / value) <= most_ratio
+
+
 def find_nearest_resolution(side_px: float, allowed: Iterable[object] = ("1K", "2K", "4K")) -> str | None:
     """Return the resolution among the allowed values that is nearest to the side of a square.
 
@@ -150,19 +174,27 @@ def find_nearest_resolution(side_px: float, allowed: Iterable[object] = ("1K", "
 def to_size(ratio: float, side_px: float, allowed: Iterable[object] = (), grid: Grid | None = None) -> str:
     """Return the size in pixels for an aspect ratio and the side of a square of the same area.
 
+    Among possible sizes, the ratio counts more than the area.
+
     Args:
         ratio: width divided by height.
         side_px: side of the square in pixels.
         allowed: the possible sizes; () for those of the grid.
         grid: the possible sizes; None for multiples of 16.
 
-    >>> to_size(16 / 9, 1024), to_size(16 / 9, 1024, ("1024x1024", "1536x1024"))
+    >>> to_size(16 / 9, 1024), to_size(3 / 2, 1024, ("1024x1024", "1536x1024"))
     ('1360x768', '1536x1024')
     """
     width, height = side_px * math.sqrt(ratio), side_px / math.sqrt(ratio)
-    sizes = [value for value in allowed if parse_size(value)]
+    sizes = {str(value): parsed for value in allowed if (parsed := parse_size(value))}
     if sizes:
-        return find_nearest_size((round(width), round(height)), sizes)
+        return min(
+            sizes,
+            key=lambda value: (
+                _RATIO_WEIGHT * abs(math.log(sizes[value][0] / sizes[value][1] / ratio))
+                + abs(math.log(sizes[value][0] * sizes[value][1] / side_px**2))
+            ),
+        )
     if grid is not None:
         return "{}x{}".format(*nearest_size((round(width), round(height)), grid))
     return f"{max(1, round(width / 16)) * 16}x{max(1, round(height / 16)) * 16}"

@@ -32,15 +32,18 @@ from imgkit.wire.messages import Head, HttpRequest
 GRID_PX = 8
 """Width and height of an image are multiples of it."""
 
-_FIELDS = {"model", "size", "n", "extra_body", "extra_headers"}
+_FIELDS = {
+    *("model", "size", "seed", "negative_prompt", "n"),
+    *("model_options", "extra_body", "extra_headers"),
+}
 
 
 class A1111Provider(BaseProvider):
     """The provider ``"a1111"``; `imgkit.providers.Provider` describes its members.
 
-    ``extra_body=`` takes the API's own options, such as ``negative_prompt``, ``steps``, ``seed``,
-    ``cfg_scale``, ``denoising_strength``, ``inpainting_fill`` and ``alwayson_scripts``. ``model=`` names a
-    checkpoint. A login (``--api-auth``) is ``name:password`` in ``A1111_AUTH`` or ``api_key=``.
+    ``model_options=`` takes the API's own options, such as ``steps``, ``cfg_scale``, ``denoising_strength``,
+    ``inpainting_fill`` and ``alwayson_scripts``. ``model=`` names a checkpoint. A login (``--api-auth``)
+    is ``name:password`` in ``A1111_AUTH`` or ``api_key=``.
 
     Example:
         >>> A1111Provider().base_url
@@ -71,6 +74,8 @@ class A1111Provider(BaseProvider):
         model = resolve_model(request, target.model)
         members: dict[str, object] = {
             "prompt": getattr(request, "prompt", ""),
+            "negative_prompt": request.negative_prompt,
+            "seed": request.seed,
             **_choose_size(request, inputs),
             "n_iter": request.n,
             "override_settings": None if model is None else {"sd_model_checkpoint": model},

@@ -75,6 +75,13 @@ class BaseProvider:
         """
         return None if self.accepts is None else self.accepts.get(operation, ())
 
+    def choose_model(self, request: ImageRequest) -> str | None:
+        """Return the model for a request that names none; None if the server chooses.
+
+        Override it where the model depends on the request, such as on its mask; else set `default_model`.
+        """
+        return None
+
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse an operation or a field that `accepts` leaves out.
 

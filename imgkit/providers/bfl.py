@@ -11,6 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import ClassVar
 from urllib.parse import quote
 
+from imgkit.catalogue.catalogue import load_provider_data
 from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.images.inputs import OpenedInputs
 from imgkit.jobs.job import Job
@@ -25,6 +26,7 @@ from imgkit.providers.job_values import JobUpdate
 from imgkit.providers.json_requests import (
     build_json_request,
     encode_json_request,
+    find_by_pattern,
     list_images,
     refuse_uploaded_files,
     to_base64,
@@ -36,13 +38,18 @@ from imgkit.wire.messages import Head, HttpRequest
 
 DEFAULT_MODEL, MASK_MODEL = "flux-2-pro", "flux-pro-1.0-fill"
 
-_FIELDS = {"prompt", "model", "size", "output_format", "n", "extra_body", "extra_headers"}
+FACTS = "imgkit.providers:bfl.toml"
+
+_FIELDS = {
+    *("prompt", "model", "size", "aspect_ratio", "resolution", "seed", "output_format", "n"),
+    *("model_options", "extra_body", "extra_headers"),
+}
 
 
 class BflProvider(BaseProvider):
     """The provider ``"bfl"``; `imgkit.providers.Provider` describes its members.
 
-    ``extra_body=`` takes each model's own fields, such as ``seed`` and ``safety_tolerance``.
+    ``model_options=`` takes each model's own options, such as ``safety_tolerance``.
 
     Example:
         >>> BflProvider().poll_hosts[0]
@@ -55,7 +62,7 @@ class BflProvider(BaseProvider):
         "create_image": _FIELDS,
         "create_image_edit": {*_FIELDS, "image", "mask"},
     }
-    model_facts: ClassVar[str] = "imgkit.providers:bfl.toml"
+    model_facts: ClassVar[str] = FACTS
     takes_references: ClassVar[bool] = True
     mask_polarity: ClassVar[MaskPolarity] = "white"
     credentials = (Credential(variable="BFL_API_KEY", header="x-key", scheme=""),)
@@ -68,6 +75,10 @@ class BflProvider(BaseProvider):
     poll_hosts: ClassVar[tuple[str, ...]] = ("api.bfl.ai", "api.*.bfl.ai")
     fake = FakeBfl
 
+    def choose_model(self, request: ImageRequest) -> str:
+        """Return the model for a request that names none: another with a mask."""
+        return DEFAULT_MODEL if getattr(request, "mask", None) is None else MASK_MODEL
+
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse what the dialect cannot express."""
         super().check(request, target)
@@ -77,18 +88,18 @@ class BflProvider(BaseProvider):
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the submit of a job."""
-        has_mask = inputs.mask is not None
-        model = resolve_model(request, target.model) or (MASK_MODEL if has_mask else DEFAULT_MODEL)
-        name = "image" if has_mask else "input_image"
-        images = {
-            name if number == 1 else f"{name}_{number}": to_base64(image)
-            for number, image in enumerate(inputs.image, 1)
-        }
+        model = resolve_model(request, target.model) or self.choose_model(request)
+        members = load_provider_data(FACTS)["members"]["images"]
+        name = "image" if inputs.mask is not None else find_by_pattern(members, model)
+        images = [to_base64(image) for image in inputs.image]
         body = {
             "prompt": getattr(request, "prompt", None),
             **to_sides(request.size),
+            "aspect_ratio": request.aspect_ratio,
+            "resolution": _to_resolution(request.resolution),
+            "seed": request.seed,
             "output_format": getattr(request, "output_format", None),
-            **images,
+            **_name_images(name, images),
             "mask": None if inputs.mask is None else to_base64(inputs.mask),
         }
         return encode_json_request(f"{target.base_url}/v1/{quote(model, safe='.-_/')}", body, request)
@@ -118,6 +129,22 @@ class BflProvider(BaseProvider):
     def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
         """Return the error of a reply outside 2xx."""
         return error_from_reply(head, body, secrets)
+
+
+def _name_images(name: str, images: list[str]) -> dict[str, object]:
+    """Return input images as members: in a list, or in a numbered member each."""
+    if name == "images":
+        return {name: images} if images else {}
+    return {f"{name}_{number}" if number > 1 else name: image for number, image in enumerate(images, 1)}
+
+
+def _to_resolution(resolution: str | None) -> str | None:
+    """Return a resolution as the API writes it.
+
+    >>> _to_resolution("1.5K"), _to_resolution("768")
+    ('1.5k', '768sq')
+    """
+    return f"{resolution}sq" if resolution and resolution.isdigit() else resolution and resolution.lower()
 
 
 def _read_cost(credits: object) -> Cost | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from imgkit.images.shapes import parse_ratio, to_size
 from imgkit.providers.fakes import LOST, FakeReply, FakeRequest, json_reply
 from imgkit.providers.job_fakes import FakeJobApi
 
@@ -70,8 +71,17 @@ class FakeBfl(FakeJobApi):
         if number not in self.jobs:
             return FakeReply(404)
         values = self.jobs[number].values
-        sides = values.get("width", 1024), values.get("height", 1024)
+        sides = _find_sides(values)
         return self.serve_image(str(values.get("prompt")), *sides)
+
+
+def _find_sides(values: dict[str, Any]) -> tuple[int, int]:
+    """Return width and height of the image for the values of a job."""
+    ratio = parse_ratio(values.get("aspect_ratio"))
+    if ratio is not None:
+        width, height = to_size(ratio, 1024).split("x")
+        return int(width), int(height)
+    return values.get("width", 1024), values.get("height", 1024)
 
 
 def _find_problem(values: dict[str, Any]) -> tuple[str, str] | None:

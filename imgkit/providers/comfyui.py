@@ -50,16 +50,19 @@ RECENT_JOBS = 64
 _SEED = "{{imgkit: seed of the job}}"
 """Stands for the seed until the job has its id: so equal requests have equal bodies."""
 
-_FIELDS = {"prompt", "model", "size", "n", "extra_body", "extra_headers"}
+_FIELDS = {
+    *("prompt", "model", "size", "seed", "negative_prompt", "n"),
+    *("model_options", "extra_body", "extra_headers"),
+}
 
 
 class ComfyUIProvider(BaseProvider):
     """The provider ``"comfyui"``; `imgkit.providers.Provider` describes its members.
 
     A workflow is a graph of ComfyUI, exported with "Export (API)", that has placeholders in place of
-    values: ``{{prompt}}``, ``{{width}}``, ``{{height}}``, ``{{seed}}``, ``{{model}}``, ``{{image}}``,
-    ``{{image_2}}``, ``{{mask}}``. Any other placeholder, such as ``{{steps}}``, takes its value from
-    ``extra_body={"steps": 30}``. Without ``seed`` in ``extra_body``, each image has a seed of its own.
+    values: ``{{prompt}}``, ``{{negative_prompt}}``, ``{{width}}``, ``{{height}}``, ``{{seed}}``,
+    ``{{model}}``, ``{{image}}``, ``{{image_2}}``, ``{{mask}}``. Any other placeholder, such as ``{{steps}}``,
+    takes its value from ``model_options={"steps": 30}``. Without ``seed``, each image has its own.
     Without a workflow, graphs of ComfyUI's own nodes load the checkpoint that ``model=`` names.
 
     Args:
@@ -105,10 +108,11 @@ class ComfyUIProvider(BaseProvider):
         values = _collect_values(request, model)
         problems = (self._workflow or choose_built_in(request)).find_problems(
             {*values, *_name_inputs(request)},
+            in_extra_body=frozenset(request.extra_body or ()),
             optional=frozenset() if to_sides(request.size) else frozenset({"width", "height"}),
         )
-        if (request.n or 1) > 1 and "seed" in values:
-            problems["n"] = "Images of the same seed are equal. Leave out n or the seed."
+        if (request.n or 1) > 1 and "seed" in {**(request.model_options or {}), **(request.extra_body or {})}:
+            problems["n"] = "Images of the same seed are equal. Leave out n, or pass seed=…."
         if problems:
             raise InvalidRequestError(problems)
 
@@ -239,9 +243,15 @@ class ComfyUIProvider(BaseProvider):
 
 def _collect_values(request: ImageRequest, model: str | None) -> JsonObject:
     """Return the values of a request for placeholders, but those of its images."""
-    values: JsonObject = {**(to_sides(request.size) or DEFAULT_SIDES), **(request.extra_body or {})}
+    shared = {"seed": request.seed, "negative_prompt": request.negative_prompt}
     more = {"model": model, "prompt": getattr(request, "prompt", None)}
-    return {**values, **{name: value for name, value in more.items() if value is not None}}
+    return {
+        **(to_sides(request.size) or DEFAULT_SIDES),
+        **{name: value for name, value in shared.items() if value is not None},
+        **(request.model_options or {}),
+        **(request.extra_body or {}),
+        **{name: value for name, value in more.items() if value is not None},
+    }
 
 
 def _name_inputs(request: ImageRequest) -> list[str]:

@@ -23,13 +23,17 @@ VARIABLE = "IMGKIT_COMFYUI_WORKFLOW"
 MAX_BYTES = 4 * 1024 * 1024
 """Largest workflow file. Graphs have a few kilobytes; a larger file is another one."""
 
-EXAMPLES = "{{prompt}}, {{width}}, {{height}}, {{seed}}, {{image}} or {{mask}}"
+EXAMPLES = "{{prompt}}, {{negative_prompt}}, {{width}}, {{height}}, {{seed}}, {{image}} or {{mask}}"
 
 _REMEDIES = {
     "image": "Call create_image_edit with as many images",
     "mask": "Call create_image_edit with a mask",
     "model": "Pass model=…",
+    "negative_prompt": "Pass negative_prompt=…",
 }
+
+_FIELDS = ("image", "mask", "model", "prompt", "seed", "negative_prompt")
+"""The fields of a request whose placeholders have their names."""
 
 _IMAGE = re.compile(r"image(_\d+)?")
 _HOLE = re.compile(r"\{\{(\w+)\}\}")
@@ -61,20 +65,23 @@ class Workflow(NamedTuple):
 
         return replace_values(parse_json(self.text), str, fill_text)
 
-    def find_problems(self, given: Set[str], optional: Set[str]) -> dict[str, str]:
+    def find_problems(
+        self, given: Set[str], optional: Set[str], in_extra_body: Set[str] = frozenset()
+    ) -> dict[str, str]:
         """Return problems by field: values that the workflow has no place for, and values that it lacks.
 
         Args:
             given: the names of the values of a request.
             optional: names among them that the workflow may lack.
+            in_extra_body: names among them that ``extra_body`` gives.
         """
         problems: dict[str, list[str]] = defaultdict(list)
         for name in sorted(given - optional - self.names):
             problem = f"The workflow has no {{{{{name}}}}}. Leave it out, or give a workflow with it."
-            problems[find_field(name)].append(problem)
+            problems["extra_body" if name in in_extra_body else find_field(name)].append(problem)
         for name in sorted(self.names - given - {"seed"} - self.defaults.keys()):
             field = find_field(name)
-            remedy = _REMEDIES.get(field) or f'Pass extra_body={{"{name}": …}}'
+            remedy = _REMEDIES.get(field) or f'Pass model_options={{"{name}": …}}'
             problems[field].append(f"The workflow needs a value for {{{{{name}}}}}. {remedy}.")
         return {field: " ".join(texts) for field, texts in problems.items()}
 
@@ -84,12 +91,12 @@ def find_field(name: str) -> str:
 
     Example:
         >>> find_field("image_2"), find_field("steps")
-        ('image', 'extra_body')
+        ('image', 'model_options')
     """
     if name in ("width", "height"):
         return "size"
     field = "image" if _IMAGE.fullmatch(name) else name
-    return field if field in ("image", "mask", "model", "prompt") else "extra_body"
+    return field if field in _FIELDS else "model_options"
 
 
 def load_given_workflow(path: str | PathLike[str] | None) -> Workflow | None:

@@ -26,6 +26,7 @@ from imgkit.providers.job_values import JobUpdate
 from imgkit.providers.json_requests import (
     build_json_request,
     encode_json_request,
+    list_images,
     refuse_uploaded_files,
     to_data_url,
     to_sides,
@@ -37,7 +38,20 @@ from imgkit.wire.messages import Head, HttpRequest
 
 FACTS = "imgkit.providers:fal.toml"
 
-_FIELDS = {"prompt", "model", "size", "output_format", "n", "extra_body", "extra_headers"}
+_FIELDS = {
+    *(
+        "prompt",
+        "model",
+        "size",
+        "aspect_ratio",
+        "resolution",
+        "seed",
+        "negative_prompt",
+        "output_format",
+        "n",
+    ),
+    *("model_options", "extra_body", "extra_headers"),
+}
 _MODEL = re.compile(r"(?!\.+(/|$))[\w.-]+(/(?!\.+(/|$))[\w.-]+)*", re.ASCII)
 _FREE_STATUSES = frozenset({500, 502, 503})
 _REFUSALS = frozenset({400, 409, 413, 415, 422})
@@ -48,8 +62,8 @@ _MARKS = ("x-fal-request-id", "x-fal-error-type")
 class FalProvider(BaseProvider):
     """The provider ``"fal"``; `imgkit.providers.Provider` describes its members.
 
-    A model is a path such as ``fal-ai/flux/schnell``. ``extra_body=`` takes each model's own fields, such as
-    ``seed``, ``aspect_ratio`` and ``image_size="landscape_16_9"``.
+    A model is a path such as ``fal-ai/flux/schnell``. ``model_options=`` takes each model's own inputs, such
+    as ``num_inference_steps`` and ``image_size="landscape_16_9"``.
 
     Example:
         >>> FalProvider().credentials[0].scheme
@@ -68,6 +82,13 @@ class FalProvider(BaseProvider):
     poll_hosts: ClassVar[tuple[str, ...]] = ("queue.fal.run",)
     fake = FakeFal
 
+    def choose_model(self, request: ImageRequest) -> str:
+        """Return the model for a request that names none: it depends on image and mask."""
+        has_mask, is_edit = getattr(request, "mask", None) is not None, bool(list_images(request))
+        kind = "mask" if has_mask else "edit" if is_edit else "create"
+        name: str = load_provider_data(FACTS)["members"]["default_models"][kind]
+        return name
+
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse a model that is no path, and an uploaded file."""
         super().check(request, target)
@@ -78,15 +99,18 @@ class FalProvider(BaseProvider):
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the submit of a job."""
-        facts = load_provider_data(FACTS)["image_members"]
-        kind = "mask" if inputs.mask is not None else "edit" if inputs.image else "create"
-        model = resolve_model(request, target.model) or facts["default_models"][kind]
+        model = resolve_model(request, target.model) or self.choose_model(request)
+        list_models = load_provider_data(FACTS)["members"]["image_list_models"]
         images = [to_data_url(image) for image in inputs.image]
-        is_list = len(images) > 1 or any(fnmatchcase(model, each) for each in facts["image_list_models"])
+        is_list = len(images) > 1 or any(fnmatchcase(model, each) for each in list_models)
         members = {
             "prompt": getattr(request, "prompt", None),
             "num_images": request.n,
             "image_size": to_sides(request.size) or None,
+            "aspect_ratio": request.aspect_ratio,
+            "resolution": request.resolution,
+            "seed": request.seed,
+            "negative_prompt": request.negative_prompt,
             "output_format": getattr(request, "output_format", None),
             "image_urls" if is_list else "image_url": (images if is_list else images[0]) if images else None,
             "mask_url": None if inputs.mask is None else to_data_url(inputs.mask),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, TypeAlias
 
+from imgkit.images.shapes import parse_ratio, to_size
 from imgkit.providers.fakes import LOST, FakeReply, FakeRequest, json_reply
 from imgkit.providers.job_fakes import FakeJob, FakeJobApi
 
@@ -114,6 +115,10 @@ class FakeFal(FakeJobApi):
 
 
 def _find_size(values: Values) -> tuple[int, int]:
+    ratio = parse_ratio(values.get("aspect_ratio"))
+    if ratio is not None and "image_size" not in values:
+        width, height = to_size(ratio, 1024).split("x")
+        return int(width), int(height)
     size = values.get("image_size", "square_hd")
     if isinstance(size, dict):
         return size["width"], size["height"]

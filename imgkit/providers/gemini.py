@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 from urllib.parse import quote, urlsplit
 
+from imgkit.catalogue.catalogue import load_provider_data
 from imgkit.errors import ConfigurationError, ImgkitError, InvalidRequestError
 from imgkit.images.inputs import ImageFile, OpenedInputs
 from imgkit.images.references import ImageReference
@@ -31,7 +33,10 @@ MEDIA_TYPES = {
     "jpg": "image/jpeg",
 }
 
-_FIELDS = {"prompt", "model", "size", "n", "extra_body", "extra_headers"}
+_FIELDS = {
+    *("prompt", "model", "size", "aspect_ratio", "resolution", "seed", "n"),
+    *("model_options", "extra_body", "extra_headers"),
+}
 _VERSION = re.compile(r"v\d+(?:(?:alpha|beta)\d*)?")
 _MODELS = re.compile(r"(?:/publishers/google)?(?:/models)?/*$")
 
@@ -41,8 +46,8 @@ class GeminiProvider(BaseProvider):
 
     A ``base_url=`` with a project, such as
     ``https://aiplatform.googleapis.com/v1/projects/PROJECT/locations/global``, is Vertex AI, whose key is an
-    access token. ``extra_body=`` takes the API's own members, such as ``{"generationConfig": {"seed": 7}}``;
-    imgkit merges objects with its own.
+    access token. ``extra_body=`` takes the API's own members, such as ``{"safetySettings": []}``; imgkit
+    merges objects with its own.
 
     Example:
         >>> GeminiProvider().credentials[0].header
@@ -94,12 +99,30 @@ class GeminiProvider(BaseProvider):
         prompt = "" if isinstance(request, CreateImageVariationRequest) else request.prompt
         parts = [{"text": prompt}, *(_encode_image(image, target) for image in inputs.image)]
         config: JsonObject = {"responseModalities": ["IMAGE"]}
-        if image_config := to_image_config(request.size, model):
-            config["imageConfig"] = image_config
-        own = {"contents": [{"role": "user", "parts": parts}], "generationConfig": config}
+        options, places = request.model_options or {}, load_provider_data(FACTS)["members"]
+        image_config: JsonObject = {
+            **to_image_config(request.size, model),
+            **({"aspectRatio": request.aspect_ratio} if request.aspect_ratio else {}),
+            **({"imageSize": request.resolution} if request.resolution else {}),
+            **{name: value for name, value in options.items() if name in places["image_config"]},
+        }
+        config |= {"imageConfig": image_config} if image_config else {}
+        config |= {} if request.seed is None else {"seed": request.seed}
+        config |= {
+            name: value
+            for name, value in options.items()
+            if name not in image_config.keys() | {*places["root"]}
+        }
+        own = {
+            "contents": [{"role": "user", "parts": parts}],
+            "generationConfig": config,
+            **{name: value for name, value in options.items() if name in places["root"]},
+        }
         headers = {**ACCEPT_JSON, "accept-encoding": "identity"}
         url = f"{_build_models_url(target)}/{quote(model, safe='')}:generateContent"
-        return encode_json_request(url, own, request, headers, merge_objects=True)
+        return encode_json_request(
+            url, own, replace(request, model_options=None), headers, merge_objects=True
+        )
 
     def encode_stream(
         self, request: ImageRequest, inputs: OpenedInputs, target: Target, partial_images: int | None

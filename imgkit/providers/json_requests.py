@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
 
 import pybase64
 
@@ -14,6 +15,8 @@ from imgkit.images.inputs import ImageFile
 from imgkit.images.references import ImageReference
 from imgkit.models import CreateImageRequest, ImageRequest
 from imgkit.wire.messages import BytesBody, HttpRequest
+
+ValueT = TypeVar("ValueT")
 
 ACCEPT_JSON: Mapping[str, str] = MappingProxyType({"accept": "application/json"})
 
@@ -74,7 +77,8 @@ def encode_json_request(
         >>> b"".join(sent.body.blocks())
         b'{"seed": 7, "text": "a fox"}'
     """
-    members = {**members, **(request.model_options or {})}
+    options = request.model_options or {}
+    members = _merge(members, options) if merge_objects else {**members, **options}
     extra = {name: value for name, value in (request.extra_body or {}).items() if name != "model"}
     body = _merge(members, extra) if merge_objects else {**members, **extra}
     content = {name: value for name, value in body.items() if value is not None}
@@ -125,6 +129,16 @@ def to_sides(size: str | None) -> dict[str, int]:
         return {}
     width, _, height = size.partition("x")
     return {"width": int(width), "height": int(height)}
+
+
+def find_by_pattern(table: Mapping[str, ValueT], model: str) -> ValueT:
+    """Return the value of the first pattern in a data file's table that fits a model; the last is "*".
+
+    Example:
+        >>> find_by_pattern({"flux-3*": "images", "*": "image"}, "flux-2-pro")
+        'image'
+    """
+    return next(value for pattern, value in table.items() if fnmatchcase(model, pattern))
 
 
 def list_images(request: ImageRequest) -> tuple[object, ...]:

@@ -168,9 +168,11 @@ class _DialectSchema(_FactsSchema):
     most_pictures = _count_field()
     open_options = fields.Boolean()
     tells_cost = fields.Boolean()
+    own_options = fields.Boolean()
 
 
 class _OptionSchema(_FactsSchema):
+    name = fields.String()
     type = fields.String(required=True, validate=validate.OneOf(OPTION_TYPES))
     help = fields.String(required=True)
     least = fields.Float()
@@ -196,6 +198,7 @@ class _FileSchema(_FactsSchema):
     dialect = fields.Nested(_DialectSchema())
     account = fields.Nested(_AccountSchema())
     retired = fields.List(fields.Nested(_RetiredSchema()))
+    members = fields.Dict(keys=fields.String())
     options = fields.Dict(keys=fields.String(), values=fields.Nested(_OptionSchema()))
     rules = fields.Dict(keys=fields.String(), values=fields.Nested(_RuleSchema()))
     inputs = fields.Dict(keys=fields.String(), values=fields.Nested(_InputsSchema()))

@@ -190,7 +190,7 @@ class _ImagesField(_ImageField):
 class _JsonObjectField(_PlainField):
     """A JSON object, validated and made plain down to its leaves."""
 
-    def _to_plain(self, value: object, data: Mapping[str, object]) -> dict[str, Any]:
+    def _to_plain(self, value: object, data: Mapping[str, object]) -> PrivateDict:
         if not issubclass(type(value), Mapping) or any(to_text(key) is None for key in value):  # type: ignore[attr-defined]
             raise ma.ValidationError("Must be a mapping with names as keys.")
         try:
@@ -199,13 +199,13 @@ class _JsonObjectField(_PlainField):
             json.dumps(members, ensure_ascii=False, allow_nan=False).encode("utf-8")
         except ValueError as error:
             raise ma.ValidationError(f"The value cannot be written as JSON: {error}.") from None
-        return members
+        return PrivateDict(members)
 
 
 class _ExtraBodyField(_JsonObjectField):
     """Further members of the body; the members that imgkit understands keep their rules."""
 
-    def _to_plain(self, value: object, data: Mapping[str, object]) -> dict[str, Any]:
+    def _to_plain(self, value: object, data: Mapping[str, object]) -> PrivateDict:
         members = super()._to_plain(value, data)
         problems = {name: [_STREAM_MEMBERS[name]] for name in members if name in _STREAM_MEMBERS}
         prompt = members.get("prompt")
@@ -219,7 +219,7 @@ class _ExtraBodyField(_JsonObjectField):
             problems["n"] = [f"Must be a whole number from 1 to {_MAX_IMAGES_PER_REQUEST} in extra_body."]
         if problems:
             raise ma.ValidationError(problems)
-        return PrivateDict(members)
+        return members
 
 
 class _HeadersField(_PlainField):

@@ -32,16 +32,14 @@ def test_sends_the_requests_of_the_sdk() -> None:
     """Sends the bodies that @ai-sdk/black-forest-labs 2.0.41 sends for an edit and for a mask."""
     with ExitStack() as cleanup:
         picture = open_input(png(1), "image", cleanup)
-        request = CreateImageEditRequest(
-            image=(png(1), png(1)), prompt="a mug", extra_body={"seed": 7, "aspect_ratio": "16:9"}
-        )
+        request = CreateImageEditRequest(image=(png(1), png(1)), prompt="a mug", seed=7, aspect_ratio="16:9")
         url, body = encode_json(BflProvider(), request, TARGET, image=(picture, picture))
         assert url == "https://api.bfl.ai/v1/flux-2-pro"
         assert body == {
             **{"prompt": "a mug", "seed": 7, "aspect_ratio": "16:9"},
             **{"input_image": PIXELS, "input_image_2": PIXELS},
         }
-        request = CreateImageEditRequest(image=(png(1),), prompt="a mug", extra_body={"seed": 7})
+        request = CreateImageEditRequest(image=(png(1),), mask=png(1), prompt="a mug", seed=7)
         url, body = encode_json(BflProvider(), request, TARGET, image=(picture,), mask=picture)
         assert url == "https://api.bfl.ai/v1/flux-pro-1.0-fill"
         assert body == {"prompt": "a mug", "seed": 7, "image": PIXELS, "mask": PIXELS}

@@ -332,7 +332,7 @@ def test_workflows_that_cannot_be_used(content: bytes | None, words: str, tmp_pa
     ("fields", "words"),
     [
         ({"size": "64x64", "extra_body": {"steps": 3}}, "size: The workflow has no {{height}}"),
-        ({}, "extra_body: The workflow needs a value for {{steps}}"),
+        ({}, "model_options: The workflow needs a value for {{steps}}"),
         ({"extra_body": {"steps": 3, "cfg": 1}}, "extra_body: The workflow has no {{cfg}}"),
         ({"extra_body": {"steps": 3, "seed": 1}, "n": 2}, "n: Images of the same seed"),
         ({"extra_body": {"steps": 3}, "model": "a"}, "model: The workflow has no {{model}}"),

@@ -104,13 +104,13 @@ def decode(
 
 def test_sends_the_requests_of_the_sdk() -> None:
     """Sends the bodies that @ai-sdk/fal 3.0.41 sends to the direct door, to the queue."""
-    extra_body = {"seed": 7, "image_size": "landscape_16_9"}
-    url, body = encode(CreateImageRequest(prompt="a mug", n=2, extra_body=extra_body))
+    options = {"image_size": "landscape_16_9"}
+    url, body = encode(CreateImageRequest(prompt="a mug", n=2, seed=7, model_options=options))
     assert url == "https://queue.fal.run/fal-ai/flux/schnell"
     assert body == {"prompt": "a mug", "seed": 7, "image_size": "landscape_16_9", "num_images": 2}
     with ExitStack() as cleanup:
         picture = open_input(png(1), "image", cleanup)
-        request = CreateImageEditRequest(image=png(1), prompt="a mug", extra_body={"seed": 7})
+        request = CreateImageEditRequest(image=png(1), mask=png(1), prompt="a mug", seed=7)
         url, body = encode(request, image=(picture,), mask=picture)
     assert url == "https://queue.fal.run/fal-ai/flux-pro/v1/fill"
     link = f"data:image/png;base64,{PIXELS}"

@@ -59,7 +59,7 @@ class FalSamples:
 
     def requests(self) -> list[ImageRequest]:
         return [
-            CreateImageRequest(prompt="a fox", extra_body={"seed": 7}),
+            CreateImageRequest(prompt="a fox", extra_body={"sync_mode": False}),
             CreateImageEditRequest(image=(png(1),), prompt="a hat"),
         ]
 
