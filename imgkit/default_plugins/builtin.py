@@ -50,6 +50,11 @@ def imgkit_providers() -> Iterable[ProviderSpec]:
             summary="OpenAI's models at Azure: deployments, api-version, API key or Entra token",
         ),
         ProviderSpec(
+            name="azure_flux",
+            target="imgkit.providers.azure_flux:AzureFluxProvider",
+            summary="FLUX.2 of Black Forest Labs at Azure AI Foundry",
+        ),
+        ProviderSpec(
             name="bfl",
             target="imgkit.providers.bfl:BflProvider",
             summary="FLUX models of Black Forest Labs, as jobs",
@@ -68,6 +73,11 @@ def imgkit_providers() -> Iterable[ProviderSpec]:
             name="comfyui",
             target="imgkit.providers.comfyui:ComfyUIProvider",
             summary="workflows of a ComfyUI server, as jobs",
+        ),
+        ProviderSpec(
+            name="luma",
+            target="imgkit.providers.luma:LumaProvider",
+            summary="Photon models of Luma, as jobs; input images by URL",
         ),
         ProviderSpec(
             name="a1111",

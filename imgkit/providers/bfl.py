@@ -28,6 +28,7 @@ from imgkit.providers.json_requests import (
     encode_json_request,
     find_by_pattern,
     list_images,
+    name_images,
     refuse_uploaded_files,
     to_base64,
     to_sides,
@@ -99,7 +100,7 @@ class BflProvider(BaseProvider):
             "resolution": _to_resolution(request.resolution),
             "seed": request.seed,
             "output_format": getattr(request, "output_format", None),
-            **_name_images(name, images),
+            **({name: images or None} if name == "images" else name_images(name, images)),
             "mask": None if inputs.mask is None else to_base64(inputs.mask),
         }
         return encode_json_request(f"{target.base_url}/v1/{quote(model, safe='.-_/')}", body, request)
@@ -129,13 +130,6 @@ class BflProvider(BaseProvider):
     def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
         """Return the error of a reply outside 2xx."""
         return error_from_reply(head, body, secrets)
-
-
-def _name_images(name: str, images: list[str]) -> dict[str, object]:
-    """Return input images as members: in a list, or in a numbered member each."""
-    if name == "images":
-        return {name: images} if images else {}
-    return {f"{name}_{number}" if number > 1 else name: image for number, image in enumerate(images, 1)}
 
 
 def _to_resolution(resolution: str | None) -> str | None:

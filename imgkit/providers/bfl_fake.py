@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from imgkit.images.shapes import parse_ratio, to_size
 from imgkit.providers.fakes import LOST, FakeReply, FakeRequest, json_reply
 from imgkit.providers.job_fakes import FakeJobApi
+from imgkit.wire.json_values import JsonObject
 
 _GOOD_SIZE = 16
 
@@ -56,7 +56,7 @@ class FakeBfl(FakeJobApi):
             return json_reply(404, {"id": number, "status": "Task not found"})
         if self.loses_poll(job):
             return LOST
-        reply: dict[str, Any] = {"id": number, "status": "Pending", "progress": None, "result": None}
+        reply: JsonObject = {"id": number, "status": "Pending", "progress": None, "result": None}
         if self.count_ahead(job) == 0:
             reply |= {"status": "Generating", "progress": 0.5}
         elif self.is_done(job) and self.scenario == "refused":
@@ -75,7 +75,7 @@ class FakeBfl(FakeJobApi):
         return self.serve_image(str(values.get("prompt")), *sides)
 
 
-def _find_sides(values: dict[str, Any]) -> tuple[int, int]:
+def _find_sides(values: JsonObject) -> tuple[int, int]:
     """Return width and height of the image for the values of a job."""
     ratio = parse_ratio(values.get("aspect_ratio"))
     if ratio is not None:
@@ -84,7 +84,7 @@ def _find_sides(values: dict[str, Any]) -> tuple[int, int]:
     return values.get("width", 1024), values.get("height", 1024)
 
 
-def _find_problem(values: dict[str, Any]) -> tuple[str, str] | None:
+def _find_problem(values: JsonObject) -> tuple[str, str] | None:
     """Return the field and the problem of a request that the API would refuse, None for a good one."""
     if not isinstance(values.get("prompt", ""), str):
         return "prompt", "Input should be a valid string"

@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Iterator
 
-from imgkit.errors import ImgkitError, JobFailedError, ModerationBlockedError
-from imgkit.providers.error_codes import find_meaning
+from imgkit.errors import ImgkitError, JobFailedError
 from imgkit.providers.error_replies import refused
+from imgkit.providers.job_replies import is_refusal
 from imgkit.redact import Secret, scrub
 from imgkit.wire.json_values import Json, JsonMapping, parse_json
 from imgkit.wire.messages import Head
@@ -88,8 +88,7 @@ def find_failure(head: Head, entry: Json, secrets: tuple[Secret, ...]) -> Imgkit
         return JobFailedError(problem, status=head.status, code="execution_interrupted")
     details = messages.get("execution_error") or {}
     text = scrub(str(details.get("exception_message") or "no reason given"), secrets, limit=400).rstrip(". ")
-    meaning = find_meaning(400, (), None, text)
-    if meaning is not None and issubclass(meaning.error, ModerationBlockedError):
+    if is_refusal(text):
         return refused(head, text, secrets=secrets)
     node = scrub(
         f"{details.get('node_type') or 'A node'} (node {details.get('node_id')})", secrets, limit=100

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imgkit.errors import ImgkitError, JobFailedError
+from imgkit.errors import ImgkitError, JobFailedError, ModerationBlockedError
 from imgkit.providers.base import ReplyBody
 from imgkit.providers.reply_images import unreadable_reply_error
 from imgkit.redact import Secret
@@ -39,6 +39,19 @@ def explain_poll(head: Head, body: ReplyBody, error: ImgkitError, secrets: tuple
     if head.status in (401, 403):
         return error
     return unreadable_reply_error(head, body, error.problem, secrets)
+
+
+def is_refusal(text: str) -> bool:
+    """Return whether the reason of a failed job says that the API refuses the content.
+
+    Example:
+        >>> is_refusal("It requires moderation and was flagged."), is_refusal("Out of memory")
+        (True, False)
+    """
+    from imgkit.providers.error_codes import find_meaning
+
+    meaning = find_meaning(400, (), None, text)
+    return meaning is not None and issubclass(meaning.error, ModerationBlockedError)
 
 
 def describe_place(ahead: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Literal, TypeVar
@@ -129,6 +129,16 @@ def to_sides(size: str | None) -> dict[str, int]:
         return {}
     width, _, height = size.partition("x")
     return {"width": int(width), "height": int(height)}
+
+
+def name_images(name: str, images: Sequence[str]) -> dict[str, str]:
+    """Return input images as members of their own, numbered from the second on.
+
+    Example:
+        >>> name_images("input_image", ["a", "b"])
+        {'input_image': 'a', 'input_image_2': 'b'}
+    """
+    return {f"{name}_{number}" if number > 1 else name: image for number, image in enumerate(images, 1)}
 
 
 def find_by_pattern(table: Mapping[str, ValueT], model: str) -> ValueT:

@@ -21,8 +21,9 @@ def test_built_ins_use_the_public_hooks() -> None:
     """Built-in backends and providers use the public hooks."""
     table = load_hook_table()
     assert list(table.backend_specs()) == ["aiohttp", "offline", "requests"]
-    names = ["a1111", "azure", "bfl", "comfy_router", "comfyui", "fal", "fireworks", "gemini", "openai"]
-    assert list(table.provider_specs()) == [*names, "replicate"]
+    names = list(table.provider_specs())
+    assert names == sorted(names)
+    assert {"openai", "azure", "bfl", "comfyui", "gemini"} <= {*names}
 
 
 def test_every_hook_has_a_table_field() -> None:
