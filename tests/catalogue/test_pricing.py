@@ -12,6 +12,7 @@ import imgkit
 from imgkit.catalogue.catalogue import Catalogue
 from imgkit.catalogue.pricing import compute_cost, compute_estimate, sum_costs
 from imgkit.models import Cost, CreateImageEditRequest, CreateImageRequest, Usage
+from imgkit.providers.gemini import GeminiProvider
 from imgkit.providers.openai import OpenAIProvider
 
 CATALOGUE = Catalogue("openai", OpenAIProvider.model_facts)
@@ -188,3 +189,22 @@ def test_estimate_of_a_service() -> None:
         assert ten.high is not None
         assert ten.high > 9 * one.high
         assert str(one).endswith("USD (prices of 2026-11-23)")
+
+
+@pytest.mark.parametrize(
+    ("shape", "low", "high"),
+    [
+        ({"resolution": "4K"}, 2520, 2520),
+        ({"resolution": "512", "aspect_ratio": "16:9"}, 747, 747),
+        ({"size": "1024x1024"}, 1120, 1120),
+        ({}, 747, 2520),
+    ],
+)
+def test_a_resolution_has_its_own_tokens(shape: dict[str, Any], low: int, high: int) -> None:
+    """Counts the tokens of the sizes of a resolution, and of all sizes without one."""
+    catalogue = Catalogue("gemini", GeminiProvider.model_facts)
+    request = CreateImageRequest(prompt="a", **shape)
+    model = catalogue.find_model("gemini-3.1-flash-image", "official")
+    found = compute_estimate(request, model, catalogue)
+    text = Decimal("0.0000005")
+    assert (found.low, found.high) == (Decimal(low) * 60 / 10**6, Decimal(high) * 60 / 10**6 + text)
