@@ -11,6 +11,11 @@ from imgkit.redact import format_suggestion, is_secret_member
 from imgkit.schemas.model_facts import OPTION_TYPES
 from imgkit.wire.plain_values import show_value
 
+SHARED_WORDS = frozenset(
+    {"prompt", "model", "n", "size", "aspect_ratio", "resolution", "seed", "negative_prompt"}
+)
+"""Parameters of requests that are no options."""
+
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 
 
@@ -123,6 +128,9 @@ def check_options(
             problem = known[name].find_problem(value)
             if problem is not None:
                 problems[path] = problem
+            continue
+        if name in SHARED_WORDS and not is_open:
+            problems[path] = f"It is no option. Pass {name}=… itself."
             continue
         nearest = format_suggestion(name, list(known))
         if is_open:

@@ -256,7 +256,8 @@ def test_options_of_a_workflow() -> None:
         ("a1111", {"denoising_strength": 2}, "from 0 to 1"),
         ("a1111", {"mask_blur": 4}, "Provider a1111 has no such option here"),
         ("comfyui", {"steps": 0}, "a whole number from 1"),
-        ("openai", {"seed": 1}, "It has none."),
+        ("openai", {"steps": 1}, "It has none."),
+        ("gemini", {"seed": 1}, "It is no option. Pass seed=… itself."),
     ],
 )
 def test_refuses_options(flavor: Any, provider: str, call: dict[str, Any], message: str) -> None:
