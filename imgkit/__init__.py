@@ -21,6 +21,7 @@ _EXPORTS = {
     "imgkit.default_plugins.auth": (
         "BearerAuth",
         "HeaderAuth",
+        "SignatureAuth",
         "TokenAuth",
     ),
     "imgkit.default_plugins.budget": ("Budget",),

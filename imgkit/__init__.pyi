@@ -6,6 +6,7 @@ from imgkit.cache.memory import MemoryStore as MemoryStore
 from imgkit.core.recovery import recover as recover
 from imgkit.default_plugins.auth import BearerAuth as BearerAuth
 from imgkit.default_plugins.auth import HeaderAuth as HeaderAuth
+from imgkit.default_plugins.auth import SignatureAuth as SignatureAuth
 from imgkit.default_plugins.auth import TokenAuth as TokenAuth
 from imgkit.default_plugins.budget import Budget as Budget
 from imgkit.default_plugins.caching import CachePlugin as CachePlugin

@@ -40,6 +40,8 @@ _SECRET_ENDINGS = (
     *("accesskey", "apikey", "authkey", "passkey", "password", "privatekey", "secret", "secretkey"),
     "token",
 )
+_SIGNED_NAMES = re.compile(r"\bSignedHeaders=[^,\s]*")
+"""The names of the headers that a signature of AWS covers: words that stand in any text."""
 _SINGLE_CREDENTIAL = re.compile(r"([A-Za-z]+) ([^\s,;=]+=*)")
 # The words of snake_case, kebab-case and camelCase.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -255,11 +257,12 @@ def list_credentials(value: str) -> list[str]:
     if (single := _SINGLE_CREDENTIAL.fullmatch(value)) is not None and single[1].lower() != "basic":
         return [single[2]]
     found: list[str] = []
-    for element in re.split(r"[,;]", value):
+    for element in re.split(r"[,;]", _SIGNED_NAMES.sub("", value)):
         scheme, _, rest = element.strip().partition(" ")
         for word in rest.split() or [scheme]:
             content = word.partition("=")[2].strip('"')
             found += [word, content] if content.strip("=") else [word]
+            found += [content.partition("/")[0]] if word.startswith("Credential=") else []
         if scheme.lower() == "basic" and (pair := _decode_basic(rest)) is not None:
             found += [pair, pair.partition(":")[2]]
     whole = [] if single is not None else [value]

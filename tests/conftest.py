@@ -13,7 +13,17 @@ from hypothesis import HealthCheck, settings
 import imgkit
 from tests.support.processes import _reap_processes as _reap_processes
 
-FOREIGN = ("OPENAI_", "IMGKIT_", "AZURE_", "OTEL_", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NETRC")
+FOREIGN = (
+    "ACME_",
+    "OPENAI_",
+    "IMGKIT_",
+    "AZURE_",
+    "AWS_",
+    "OTEL_",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "NETRC",
+)
 
 # On a busy machine, examples may take longer than Hypothesis allows.
 settings.register_profile("imgkit", deadline=None, suppress_health_check=[HealthCheck.too_slow])

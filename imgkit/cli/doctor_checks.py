@@ -167,8 +167,9 @@ def _check_keys(provider: Provider, *, is_needed: bool, unneeded: str) -> Iterat
     except ImgkitError as error:
         yield Finding("wrong", f"facts of the provider: {format_error(error)}")
         account = {}
-    variables = [credential.variable for credential in provider.credentials]
-    is_needed = is_needed and any(credential.required for credential in provider.credentials)
+    credentials = provider.credentials
+    variables = [credential.variable for credential in credentials]
+    is_needed = is_needed and any(credential.required for credential in credentials)
     has_key = any(os.environ.get(variable, "").strip() for variable in variables)
     if is_needed and not has_key:
         names = " and ".join(variables)
@@ -176,6 +177,14 @@ def _check_keys(provider: Provider, *, is_needed: bool, unneeded: str) -> Iterat
         text = f"API key: {names} is not set. Set it, or pass --api-key-file FILE to a call.{console}"
         yield Finding("note", text)
         return
+    for credential in credentials:
+        if os.environ.get(credential.variable, "").strip():
+            variables += [name for name in credential.may_need if os.environ.get(name, "").strip()]
+            variables += credential.needs
+            missing = [name for name in credential.needs if not os.environ.get(name, "").strip()]
+            for name in missing:
+                yield Finding("wrong", f"API key: {credential.variable} needs {name}, which is not set")
+            variables = [name for name in variables if name not in missing]
     for variable in variables:
         text = os.environ.get(variable, "").strip()
         if not text:

@@ -210,9 +210,10 @@ def resolve_target(provider: Provider, spec: BackendSpec, config: ServiceConfig)
     # Wrapped, because it may hold a password by mistake.
     url: Secret | None = config.base_url if is_given else url_setting()
     if url is None and not provider.base_url:
+        names = [provider.env[name] for name in ("region", "base_url") if name in provider.env]
         raise ConfigurationError(
             "This provider has no base URL of its own. Give one"
-            + (f", or set {provider.env['base_url']}." if "base_url" in provider.env else ".")
+            + (f", or set {' or '.join(names)}." if names else ".")
         )
     base_url = check_base_url(url, source, provider.base_url) if url is not None else provider.base_url
     _check_path(provider, base_url, source)

@@ -66,7 +66,7 @@ def list_service_secrets(config: ServiceConfig, proxy: str | None, provider: Pro
         proxy: URL of the proxy, which may have a password.
         provider: the provider; its credentials name the variables.
     """
-    variables = [credential.variable for credential in provider.credentials]
+    variables = [name for credential in provider.credentials for name in credential.variables]
     texts = [text for name in variables if (text := os.environ.get(name, "").strip())]
     if isinstance(config.api_key, Secret):
         texts += list_credentials(config.api_key.reveal())

@@ -10,28 +10,21 @@ import inspect
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, NoReturn
 
-from imgkit.default_plugins.keys import (
-    CallableKey,
-    FileKey,
-    KeySource,
-    check_encryption,
-    check_origin,
-    normalize_key,
-    to_secret,
-)
+from imgkit.default_plugins.header_slots import HeaderSlot, read_keys, read_variable, wrap_keys
+from imgkit.default_plugins.keys import CallableKey, FileKey, KeySource, normalize_key
 from imgkit.default_plugins.token_cache import TokenCache
 from imgkit.errors import ConfigurationError, MissingKeyError
 from imgkit.plugins.events import Call
 from imgkit.plugins.hookspecs import hookimpl
 from imgkit.plugins.tokens import Token, TokenNeeded, TokenSource
 from imgkit.providers.accounts import Account
-from imgkit.providers.base import Credential
-from imgkit.redact import HiddenDict, Secret, wrap_key
-from imgkit.wire.headers import FRAMING, format_credential, header_problem
+from imgkit.providers.credentials import Credential, RequestSigner
+from imgkit.redact import Secret, wrap_key
+from imgkit.wire.headers import FRAMING, header_problem
 from imgkit.wire.messages import HttpRequest
 from imgkit.wire.plain_values import describe_failure, type_name
 
@@ -76,11 +69,12 @@ class ProviderAuth:
         self._make_account = make_account
         self._account: Account | None = None
         self._slots = {
-            credential.variable: _HeaderSlot(
+            credential.variable: HeaderSlot(
                 _check_header_name(credential.header), credential.scheme, allow_insecure
             )
             for credential in credentials
         }
+        self._signers = {each.variable: each for each in credentials if each.sign is not None}
         self._variable = variable
         self._is_required = any(credential.required for credential in credentials)
         self._source = None if source is None and file is None else _to_source(source, file)
@@ -108,8 +102,9 @@ class ProviderAuth:
             return self._slots[self._variable].sign(self._source, request, call, account)
         if (variable := self._find_variable()) is not None:
             slot = self._slots[variable]
-            key = normalize_key(to_secret(os.environ[variable], variable), variable, slot.scheme or "Bearer")
-            return slot.sign(key, request, call, account, variable)
+            if variable in self._signers:
+                return slot.add_signature(self._signers[variable], request, call)
+            return slot.sign(read_variable(variable, slot.scheme), request, call, account, variable)
         if account is None:
             return None
         console = f" {account.console} has your keys." if account.console else ""
@@ -198,7 +193,7 @@ class HeaderAuth:
         del key  # tracebacks may show local variables
         self._name = _check_header_name(name)
         self._source = _to_source(source, file)
-        self._slot = _HeaderSlot(self._name, "", allow_insecure)
+        self._slot = HeaderSlot(self._name, "", allow_insecure)
 
     @hookimpl
     def imgkit_authenticate(self, request: HttpRequest, call: Call) -> HttpRequest | TokenNeeded | None:
@@ -259,7 +254,7 @@ class TokenAuth:
             raise ConfigurationError("scheme must be one word, such as 'Bearer', or ''.")
         if isinstance(early_s, bool) or not isinstance(early_s, int | float) or not 0 <= early_s < 1e9:
             raise ConfigurationError("early_s must be a number of seconds, at least 0.")
-        self._slot = _HeaderSlot(_check_header_name(header), scheme, allow_insecure)
+        self._slot = HeaderSlot(_check_header_name(header), scheme, allow_insecure)
         self._fetch_token = source.token
         self._name = f"{type(source).__module__}.{type(source).__qualname__}"
         self._cache = TokenCache(self._renew, self._name, early_s=early_s, clock=clock)
@@ -293,6 +288,66 @@ class TokenAuth:
         return f"TokenAuth({self._name})"
 
 
+class SignatureAuth:
+    """Signs requests with keys that are not sent themselves, such as those of AWS.
+
+    A service reads such keys from the environment by itself; this plugin takes them from anywhere else. A
+    request that already has an ``authorization`` header stays unchanged.
+
+    Args:
+        sign: signs a request, such as ``imgkit.providers.AwsSigner("bedrock", "us-west-2")``.
+        keys: the keys by the names that `sign` knows, None for none; or a callable that returns them. It is
+            called for each attempt in a thread, where it may block, so it may return temporary keys.
+        allow_insecure: also send signatures over plain http to other machines.
+
+    Raises:
+        ConfigurationError: An argument is invalid. The message shows no key.
+
+    Example:
+        >>> from imgkit.providers import AwsSigner
+        >>> keys = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "a-secret-key"}
+        >>> SignatureAuth(AwsSigner("bedrock", "us-west-2"), keys)
+        SignatureAuth(AwsSigner('bedrock', 'us-west-2'))
+    """
+
+    _sign: RequestSigner | None = None  # for tracebacks of an incomplete plugin
+
+    def __init__(
+        self,
+        sign: RequestSigner,
+        keys: Mapping[str, str | Secret | None] | Callable[[], Mapping[str, str | Secret | None]],
+        *,
+        allow_insecure: bool = False,
+    ) -> None:
+        if not callable(sign):
+            kind = type_name(sign)
+            del keys  # tracebacks may show local variables
+            raise ConfigurationError(f"sign is a {kind}. Give a function, such as AwsSigner('bedrock').")
+        if inspect.iscoroutinefunction(keys):
+            raise ConfigurationError("keys is a coroutine function. Give a function that returns the keys.")
+        if callable(keys):
+            self._read_keys = partial(read_keys, keys)
+        else:
+            fixed = wrap_keys(keys)
+            del keys  # tracebacks may show local variables
+            self._read_keys = partial(dict, fixed)
+        self._sign = sign
+        self._slot = HeaderSlot("authorization", "", allow_insecure)
+
+    @hookimpl
+    def imgkit_authenticate(self, request: HttpRequest, call: Call) -> TokenNeeded | None:
+        """Return a `TokenNeeded` that reads the keys and signs the request."""
+        if call.host_class == "offline" or self._sign is None or self._slot.name in request.headers:
+            return None
+        return self._slot.fetch_and_sign(self._sign, self._read_keys, request, call)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("SignatureAuth cannot be pickled or copied. Create another instance.")
+
+    def __repr__(self) -> str:
+        return f"SignatureAuth({self._sign!r})"
+
+
 class _TokenWait(NamedTuple):
     """A source that waits for a token, at most for the call's timeout."""
 
@@ -301,68 +356,6 @@ class _TokenWait(NamedTuple):
 
     def read(self) -> Secret:
         return self.cache.get(self.wait_s).value
-
-
-class _HeaderSlot(NamedTuple):
-    """A header that carries a credential."""
-
-    name: str
-    scheme: str
-    allow_insecure: bool
-
-    def sign(
-        self,
-        source: Secret | KeySource,
-        request: HttpRequest,
-        call: Call,
-        account: Account | None = None,
-        name: str = "api_key",
-    ) -> HttpRequest | TokenNeeded:
-        """Return the signed request, or a `TokenNeeded` that fetches the key of `source` first.
-
-        An account refuses a key of another vendor; the error names the source.
-        """
-        if self.name in request.headers:
-            return request
-        check_origin(request.url, call.base_url)
-        if not self.allow_insecure:
-            check_encryption(call.base_url)
-        if isinstance(source, CallableKey):
-            source = source.read()
-        check = None if account is None else partial(account.check_key, source=name, base_url=call.base_url)
-        if isinstance(source, Secret):
-            if check is not None:
-                check(source)
-            return request.with_headers(self.with_key(request, source))
-        pending = _PendingSignature(self, source, check)
-        return TokenNeeded(pending.fetch, pending.sign)
-
-    def with_key(self, request: HttpRequest, key: Secret) -> dict[str, str]:
-        """Return the headers of a request, with a key."""
-        return HiddenDict({**request.headers, self.name: format_credential(self.scheme, key.reveal())})
-
-
-class _PendingSignature:
-    """The signature of a request whose key is not fetched yet."""
-
-    __slots__ = ("_check", "_key", "_slot", "_source")
-
-    def __init__(
-        self, slot: _HeaderSlot, source: KeySource, check: Callable[[Secret], None] | None = None
-    ) -> None:
-        self._check = check
-        self._slot = slot
-        self._source = source
-        self._key: Secret | None = None
-
-    def fetch(self) -> None:
-        self._key = self._source.read()
-        if self._check is not None:
-            self._check(self._key)
-
-    def sign(self, request: HttpRequest) -> HttpRequest:
-        assert self._key is not None, "fetch() runs before sign()"
-        return request.with_headers(self._slot.with_key(request, self._key))
 
 
 def _to_source(key: object, file: str | os.PathLike[str] | None) -> Secret | KeySource:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from imgkit.jobs.job import Job as Job
     from imgkit.models import ImageRequest as ImageRequest
     from imgkit.models import Usage as Usage
+    from imgkit.providers.aws_signatures import AwsSigner as AwsSigner
     from imgkit.providers.azure import AzureProvider as AzureProvider
-    from imgkit.providers.base import Credential as Credential
     from imgkit.providers.base import DecodedImage as DecodedImage
     from imgkit.providers.base import DecodedImages as DecodedImages
     from imgkit.providers.base import DecodedPartialImage as DecodedPartialImage
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from imgkit.providers.bfl import BflProvider as BflProvider
     from imgkit.providers.comfy_router import ComfyRouterProvider as ComfyRouterProvider
     from imgkit.providers.comfyui import ComfyUIProvider as ComfyUIProvider
+    from imgkit.providers.credentials import Credential as Credential
+    from imgkit.providers.credentials import RequestSigner as RequestSigner
     from imgkit.providers.error_codes import data_date as data_date
     from imgkit.providers.error_codes import find_meaning as find_meaning
     from imgkit.providers.error_replies import error_from_reply as error_from_reply
@@ -91,9 +93,9 @@ _EXPORTS = {
         "ImageRequest",
         "Usage",
     ),
+    "imgkit.providers.aws_signatures": ("AwsSigner",),
     "imgkit.providers.azure": ("AzureProvider",),
     "imgkit.providers.base": (
-        "Credential",
         "DecodedImage",
         "DecodedImages",
         "DecodedPartialImage",
@@ -107,6 +109,10 @@ _EXPORTS = {
     "imgkit.providers.bfl": ("BflProvider",),
     "imgkit.providers.comfy_router": ("ComfyRouterProvider",),
     "imgkit.providers.comfyui": ("ComfyUIProvider",),
+    "imgkit.providers.credentials": (
+        "Credential",
+        "RequestSigner",
+    ),
     "imgkit.providers.error_codes": (
         "data_date",
         "find_meaning",

@@ -10,6 +10,7 @@ from imgkit.errors import ConfigurationError, ImgkitError
 from imgkit.images.inputs import OpenedInputs
 from imgkit.images.sources import Source
 from imgkit.models import Cost, HostClass, ImageRequest, Usage
+from imgkit.providers.credentials import Credential as Credential
 from imgkit.providers.job_values import JobUpdate
 from imgkit.redact import Secret
 from imgkit.wire.json_values import DivertedImage
@@ -153,29 +154,6 @@ class ReplyBody(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credential:
-    """A header that carries a key, and the environment variable that holds the key.
-
-    Attributes:
-        variable: name of the environment variable.
-        header: name of the header, in lower case.
-        scheme: the word before the key, "" for none. With "Basic", the key may be ``name:password``, or
-            the base64 of it.
-        required: the official host refuses requests without a key; False for a server that people run on
-            their own machine.
-
-    Example:
-        >>> Credential(variable="ACME_API_KEY", header="x-acme-key", scheme="").scheme
-        ''
-    """
-
-    variable: str
-    header: str = "authorization"
-    scheme: str = "Bearer"
-    required: bool = field(default=True, repr=False)
-
-
 class Provider(Protocol):
     """An API dialect: encodes an operation as an HTTP request, and decodes the reply into images.
 
@@ -204,7 +182,10 @@ class Provider(Protocol):
 
     @property
     def env(self) -> Mapping[str, str]:
-        """Names of environment variables for "api_key", "base_url", "organization" and "project"."""
+        """Names of environment variables for "api_key", "base_url", "organization" and "project".
+
+        "region" names the variable from which a provider without `base_url` makes its address.
+        """
 
     @property
     def base64_keys(self) -> frozenset[str]:
