@@ -56,11 +56,11 @@ class ModelOption(NamedTuple):
         if self.least is None and self.most is None:
             return word
         if self.most is None:
-            return f"{word} from {self.least:g}"
+            return f"{word} from {self.least:.15g}"
         return (
-            f"{word} up to {self.most:g}"
+            f"{word} up to {self.most:.15g}"
             if self.least is None
-            else f"{word} from {self.least:g} to {self.most:g}"
+            else f"{word} from {self.least:.15g} to {self.most:.15g}"
         )
 
     def find_problem(self, value: object) -> str | None:

@@ -292,7 +292,7 @@ def describe_rule(rule: Rule) -> str:
 
 def _format_range(rule: Rule) -> str:
     least = rule.least or 0
-    return f"{least:g} or more" if rule.most is None else f"{least:g} to {rule.most:g}"
+    return f"{least:.15g} or more" if rule.most is None else f"{least:.15g} to {rule.most:.15g}"
 
 
 def max_value(field: str, request: ImageRequest, model: Model, catalogue: Catalogue) -> int | None:

@@ -114,6 +114,16 @@ def imgkit_providers() -> Iterable[ProviderSpec]:
             target="imgkit.providers.xai:XaiProvider",
             summary="Grok's image models at xAI, with costs",
         ),
+        ProviderSpec(
+            name="bedrock",
+            target="imgkit.providers.bedrock:BedrockProvider",
+            summary="Stability's models at Amazon Bedrock, signed with AWS keys or a bearer token",
+        ),
+        ProviderSpec(
+            name="stability",
+            target="imgkit.providers.stability:StabilityProvider",
+            summary="Stability's own API: drawing, editing, control and upscaling",
+        ),
     )
 
 

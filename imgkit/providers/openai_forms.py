@@ -5,7 +5,7 @@ Source: openai-python 3.54.0 (2026-11-17), read 2026-11-23.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from imgkit.images.inputs import ImageFile, OpenedInputs
@@ -13,15 +13,16 @@ from imgkit.images.sniff import EXTENSIONS
 from imgkit.wire.multipart import Field, File, MultipartBody
 
 
-def build_form(members: Mapping[str, Any], inputs: OpenedInputs) -> MultipartBody:
+def build_form(members: Mapping[str, Any], inputs: OpenedInputs, names: Sequence[str] = ()) -> MultipartBody:
     """Return the body of a request that uploads images.
 
     Args:
         members: the other members by name, in the order in which they are sent.
         inputs: the images, all of them files.
+        names: the API's own names of the images; () for OpenAI's.
     """
     fields = (field for name, value in members.items() for field in _to_fields(name, value))
-    return MultipartBody((*fields, *_to_files(inputs)))
+    return MultipartBody((*fields, *_to_files(inputs, names)))
 
 
 def _to_fields(name: str, value: Any) -> Iterator[Field]:
@@ -42,15 +43,15 @@ def _format_scalar(value: Any) -> str:
     return str(value)
 
 
-def _to_files(inputs: OpenedInputs) -> Iterator[File]:
+def _to_files(inputs: OpenedInputs, names: Sequence[str]) -> Iterator[File]:
     """Yield file parts under neutral file names, which do not disclose the caller's paths."""
-    name = "image" if len(inputs.image) == 1 else "image[]"
+    names = names or ("image" if len(inputs.image) == 1 else "image[]",) * len(inputs.image)
     assert not inputs.has_references, "references go as JSON"
     files = [image for image in inputs.image if isinstance(image, ImageFile)]
     for number, file in enumerate(files, 1):
         extension = EXTENSIONS[file.kind.format][0]
         filename = f"image{extension}" if len(inputs.image) == 1 else f"image-{number}{extension}"
-        yield File(name, filename, file.kind.media_type, file)
+        yield File(names[number - 1], filename, file.kind.media_type, file)
     for role, extra in (("mask", inputs.mask), ("markup", inputs.markup)):
         if isinstance(extra, ImageFile):
             yield File(role, role + EXTENSIONS[extra.kind.format][0], extra.kind.media_type, extra)

@@ -220,11 +220,14 @@ class Head:
 
     @property
     def request_id(self) -> str | None:
-        """The API's id of the call: `x-request-id`, or the header of Azure, fal or Comfy Router.
+        """The API's id of the call: `x-request-id`, or the header of Azure, AWS, fal or Comfy Router.
 
         It is one line of at most `imgkit.wire.headers.REQUEST_ID_LIMIT` characters.
         """
-        names = ("x-request-id", "apim-request-id", "x-fal-request-id", "x-comfy-request-id")
+        names = (
+            *("x-request-id", "apim-request-id", "x-fal-request-id", "x-comfy-request-id"),
+            "x-amzn-requestid",
+        )
         found = (self.headers.get(name) for name in names)
         return clean_request_id(next(filter(None, found), None))
 

@@ -439,6 +439,10 @@ DOORS: dict[str, tuple[dict[str, str], str, str, str, Script]] = {
         {"A1111_AUTH": f"user:{CANARY}", "A1111_BASE_URL": "{origin}"},
         "/sdapi/v1/sd-models", "authorization", "Basic ", reply(200, []),
     ),
+    "stability": (
+        {"STABILITY_API_KEY": CANARY, "STABILITY_BASE_URL": "{origin}"},
+        "/v1/user/balance", "authorization", f"Bearer {CANARY}", reply(200, {"credits": 3.5}),
+    ),
     "fal": ({"FAL_KEY": CANARY, "FAL_BASE_URL": "{origin}"}, "/", "authorization", "", reply(404, b"")),
 }  # fmt: skip
 

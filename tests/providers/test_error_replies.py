@@ -141,6 +141,8 @@ def test_the_codes_are_dated_data() -> None:
     assert {code for one in load_meanings() if one.unconfirmed for code in one.codes} == {
         "PermissionDenied", "RateLimitReached", "DeploymentNotFound", "unsupported_parameter",
         "model_not_found", "invalid_value", "content_moderation", "DataInspectionFailed",
+        "UnrecognizedClientException", "InvalidSignatureException", "IncompleteSignatureException",
+        "ExpiredTokenException",
     }  # fmt: skip
 
 
