@@ -17,6 +17,7 @@ from imgkit.catalogue.rules import check_inputs
 from imgkit.core.context import CallContext, FetchedImages
 from imgkit.core.core import Core
 from imgkit.core.part_gate import PartGate, is_fatal
+from imgkit.core.provider_calls import find_mask_polarity
 from imgkit.core.responses import build_response, ensure_downloaded, merge_responses, with_warnings
 from imgkit.core.send import send_with_retries
 from imgkit.core.sent_secrets import refuse_secrets_in_texts
@@ -303,7 +304,9 @@ def open_inputs(
     from imgkit.core.preparation import InputRules  # loads the code that looks at pixels
 
     facts = None if model is None else model.inputs
-    rules = InputRules.from_facts(facts, core.provider.mask_polarity)
+    polarity = find_mask_polarity(core, request)
+    is_hard = getattr(core.provider, "hard_masks", False)
+    rules = InputRules.from_facts(facts, polarity, hard_mask=is_hard)
     how, deadline = context.options.prepare, context.deadline
     prepare = partial(_prepare_inputs, sources, rules, how, deadline, context.cleanup)
     inputs, warnings = yield from run_blocking(prepare, before_sending=True)

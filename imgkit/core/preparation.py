@@ -33,22 +33,27 @@ class InputRules:
         image: rules for each image; the default for an unknown model.
         mask: rules for a mask.
         polarity: which pixels of a mask the API edits.
+        hard_mask: each pixel of a grey mask is black or white.
     """
 
     image: ImageNeeds = ANY_IMAGE
     mask: ImageNeeds = ANY_MASK
     polarity: MaskPolarity = "transparent"
+    hard_mask: bool = False
 
     @classmethod
-    def from_facts(cls, facts: InputFacts | None, polarity: MaskPolarity) -> InputRules:
+    def from_facts(
+        cls, facts: InputFacts | None, polarity: MaskPolarity, *, hard_mask: bool = False
+    ) -> InputRules:
         """Return the rules of a model's facts. An unknown limit is no limit."""
         if facts is None:
-            return cls(mask=replace(ANY_MASK, max_bytes=None), polarity=polarity)
+            return cls(mask=replace(ANY_MASK, max_bytes=None), polarity=polarity, hard_mask=hard_mask)
         formats = frozenset(name for name in get_args(Format) if name in facts.formats) or ANY_IMAGE.formats
         return cls(
             image=ImageNeeds(formats=formats, max_bytes=facts.most_bytes, square=facts.square),
             mask=replace(ANY_MASK, max_bytes=facts.mask_most_bytes),
             polarity=polarity,
+            hard_mask=hard_mask,
         )
 
 
@@ -100,7 +105,7 @@ def prepare_inputs(
         mask_file = ImageFile.from_raw(raw_mask)
         first = prepared[0] if isinstance(prepared[0], ImageFile) else None
         warnings += check_mask(mask_file, first, max_bytes=rules.mask.max_bytes)
-        ready_mask = convert_polarity(mask_file, rules.polarity, cleanup)
+        ready_mask = convert_polarity(mask_file, rules.polarity, cleanup, hard=rules.hard_mask)
     else:
         ready_mask = raw_mask
     if isinstance(markup, RawFile):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import NoneType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,13 +19,14 @@ from imgkit.errors import (
     StreamError,
     UnreadableReplyError,
 )
-from imgkit.models import Cost, ImageRequest, Operation, Usage
+from imgkit.models import Cost, Estimate, ImageRequest, Operation, Usage
 from imgkit.plugins.hookspecs import ProviderSpec
 from imgkit.plugins.table import PluginSource, describe_error
 from imgkit.providers.base import (
     DecodedImage,
     DecodedImages,
     DecodedPartialImage,
+    MaskPolarity,
     Provider,
     ReplyBody,
     Target,
@@ -44,10 +46,11 @@ _BLANK = re.compile(r"[\x00-\x20\x7f]")
 _LINE_END = re.compile(r"[\r\n\0]")
 
 _RESULTS: Mapping[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("encode", "encode_stream", "add_handle", "poll"), HttpRequest),
+    **dict.fromkeys(("encode", "encode_stream", "add_handle", "poll", "price_request"), HttpRequest),
     **dict.fromkeys(("find_lost", "cancel_job", "progress"), (HttpRequest, NoneType)),
     "next_upload": (Upload, NoneType),
     "submit_handle": (Mapping, NoneType),
+    "decode_price": Estimate,
 }
 """The types that methods return; others return anything."""
 
@@ -82,6 +85,22 @@ def choose_model(provider: Provider, request: ImageRequest) -> str | None:
     method = getattr(provider, "choose_model", None)
     name: str | None = None if method is None else method(request)
     return name
+
+
+def find_mask_polarity(core: Core, request: ImageRequest) -> MaskPolarity:
+    """Return the pixels of a request's mask that its endpoint changes.
+
+    A provider that does not derive from `BaseProvider` has the same for all endpoints.
+
+    Raises:
+        PluginError: the provider failed; nothing was sent.
+    """
+    provider = core.provider
+    choose: Callable[[ImageRequest, Target], MaskPolarity] | None
+    choose = getattr(provider, "choose_mask_polarity", None)
+    if choose is None:
+        return provider.mask_polarity
+    return call_before_sending(core, "choose_mask_polarity", partial(choose, request, core.target))
 
 
 def call_for_job(core: Core, name: str, method: Callable[[], T]) -> T:

@@ -76,26 +76,35 @@ def encode_mask(opacity: PIL.Image.Image) -> bytes:
     return pixels.encode_png(PIL.Image.merge("RGBA", (black, black, black, opacity)))
 
 
-def convert_polarity(mask: ImageFile, polarity: str, cleanup: ExitStack) -> ImageFile:
+def convert_polarity(mask: ImageFile, polarity: str, cleanup: ExitStack, *, hard: bool = False) -> ImageFile:
     """Return a mask in the polarity of a provider's API.
 
     Args:
         mask: an opened mask whose transparent pixels may change.
-        polarity: "transparent", or "white" for a grey image whose white pixels may change.
+        polarity: "transparent", or "white" or "black" for a grey image whose pixels of this colour may
+            change.
         cleanup: receives the resources to close when the call ends.
+        hard: make each pixel of a grey image black or white, the nearer of the two.
 
     Raises:
-        InvalidRequestError: the mask has no transparency, or cannot be decoded.
+        InvalidRequestError: the mask has no transparency, or cannot be decoded; or `hard` leaves no hole.
         ConfigurationError: the polarity is unknown.
     """
     if polarity == "transparent":
         return mask
-    if polarity != "white":
+    if polarity not in ("white", "black"):
         raise ConfigurationError(
             f"The provider declares the unknown mask_polarity={polarity!r}. Ask its author for "
-            "'transparent' or 'white'."
+            "'transparent', 'white' or 'black'."
         )
-    return open_bytes(pixels.encode_png(invert_opacity(decode_mask(mask))), mask.field, cleanup)
+    grey = decode_mask(mask)
+    if hard:
+        grey = grey.point([pixels.OPAQUE * (value >= _HALF) for value in range(256)])
+        if pixels.is_opaque(grey):
+            problem = "No pixel of the mask is more transparent than opaque. Draw the hole transparent."
+            raise field_error(mask.field, problem)
+    grey = invert_opacity(grey) if polarity == "white" else grey
+    return open_bytes(pixels.encode_png(grey), mask.field, cleanup)
 
 
 def open_bytes(data: bytes, field: str, cleanup: ExitStack) -> ImageFile:

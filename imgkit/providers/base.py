@@ -17,8 +17,8 @@ from imgkit.wire.json_values import DivertedImage
 from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.plain_values import describe_failure, has_type, type_name
 
-MaskPolarity: TypeAlias = Literal["transparent", "white"]
-"""The pixels of a mask that may change: transparent pixels, or white pixels of a greyscale image."""
+MaskPolarity: TypeAlias = Literal["transparent", "white", "black"]
+"""The pixels of a mask that may change: transparent pixels, or white or black pixels of a grey image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ class BaseProvider:
         repeats_within_s: seconds in which the API answers a repeated request with the same Idempotency-Key by
             the first run. imgkit then sends each request with a key, and repeats a request whose reply was
             lost. 0 for an API without such keys. Only for a provider of jobs.
+        hard_masks: the API refuses a grey pixel of a mask; imgkit makes each black or white.
         fake: the API's own side in small, which answers offline; None for OpenAI's dialect.
 
     Example:
@@ -49,6 +50,7 @@ class BaseProvider:
     model_facts: ClassVar[str] = ""
     takes_references: ClassVar[bool] = False
     mask_polarity: ClassVar[MaskPolarity] = "transparent"
+    hard_masks: ClassVar[bool] = False
     official_hosts: ClassVar[tuple[str, ...]] = ()
     poll_hosts: ClassVar[tuple[str, ...]] = ()
     job_version: ClassVar[int] = 1
@@ -63,6 +65,10 @@ class BaseProvider:
     def choose_credentials(self, target: Target) -> tuple[Credential, ...]:
         """Return the credentials for a target: all; an API with several doors has a key for each."""
         return self.credentials
+
+    def choose_mask_polarity(self, request: ImageRequest, target: Target) -> MaskPolarity:
+        """Return `mask_polarity`; an API whose endpoints differ has one for each."""
+        return self.mask_polarity
 
     def models_request(self, target: Target) -> HttpRequest | None:
         """Return None: the API has no free list of models."""

@@ -113,5 +113,25 @@ def test_polarity(cleanup: ExitStack) -> None:
         (at % 8, at // 8) for at, value in enumerate(opened(white.read()).tobytes()) if value == 255
     }
     assert masks.from_white(white.read()) == HOLED
-    with pytest.raises(ConfigurationError, match="'transparent' or 'white'"):
+    black = convert_polarity(mask, "black", cleanup)
+    assert hole(HOLED) == {
+        (at % 8, at // 8) for at, value in enumerate(opened(black.read()).tobytes()) if not value
+    }
+    with pytest.raises(ConfigurationError, match="'transparent', 'white' or 'black'"):
         convert_polarity(mask, "pink", cleanup)
+
+
+def test_hard_masks(cleanup: ExitStack) -> None:
+    """Makes half transparent pixels black or white for an API without grey, and refuses a faint hole."""
+    shades = PIL.Image.new("LA", (4, 1), (0, 255))
+    for column, opacity in enumerate((0, 100, 150, 255)):
+        shades.putpixel((column, 0), (0, opacity))
+    found = {}
+    for polarity in ("white", "black"):
+        mask = open_input(shades, "mask", cleanup)
+        found[polarity] = opened(convert_polarity(mask, polarity, cleanup, hard=True).read()).tobytes()
+    assert found == {"white": bytes((255, 255, 0, 0)), "black": bytes((0, 0, 255, 255))}
+    shades.putalpha(200)
+    mask = open_input(shades, "mask", cleanup)
+    problem = refusal(lambda: convert_polarity(mask, "white", cleanup, hard=True))
+    assert "No pixel of the mask is more transparent than opaque" in problem["mask"]
