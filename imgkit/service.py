@@ -15,7 +15,7 @@ from imgkit.core.signatures import with_result_types
 from imgkit.errors import NotDownloadedError, ServiceClosedError
 from imgkit.fork import ForkRegistry
 from imgkit.images.image import Image
-from imgkit.models import ImagesResponse
+from imgkit.models import Estimate, ImagesResponse
 from imgkit.runtime.driver import Driver, Watchdog
 from imgkit.runtime.flow import EmitEvent, Finished, Flow, expect_end
 from imgkit.runtime.streams import AsyncImageStream, ImageStream
@@ -41,7 +41,7 @@ FILE_THREADS = 8
 
 
 @with_result_types({"ResponseT": "ImagesResponse", "StreamT": "ImageStream", "ImageT": "Image"})
-class ImageService(ServiceBase[ImagesResponse, ImageStream, Image]):
+class ImageService(ServiceBase[ImagesResponse, ImageStream, Image, Estimate]):
     """Creates, edits and varies images with blocking calls, from any number of threads.
 
     >>> from imgkit import ImageService
@@ -169,8 +169,8 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image]):
         finally:
             driver.close()
 
-    def _run_download(self, flow: Flow[Image], timeout_s: object) -> Image:
-        return self._run_flow(flow, timeout_s)
+    _run_download = _run_flow
+    _run_estimate = _run_flow
 
     def _open_stream(self, flow: Flow[ImagesResponse], timeout_s: object) -> ImageStream:
         return ImageStream(flow, lambda flow: self._new_driver(flow, timeout_s))
@@ -215,7 +215,11 @@ class PendingCall(Coroutine[Any, Any, T]):
 @with_result_types(
     {"ResponseT": "ImagesResponse", "StreamT": "AsyncImageStream", "ImageT": "Image"}, is_async=True
 )
-class AsyncImageService(ServiceBase["PendingCall[ImagesResponse]", AsyncImageStream, "PendingCall[Image]"]):
+class AsyncImageService(
+    ServiceBase[
+        "PendingCall[ImagesResponse]", AsyncImageStream, "PendingCall[Image]", "PendingCall[Estimate]"
+    ]
+):
     """Creates, edits and varies images with coroutines, from any number of tasks of one event loop.
 
     >>> import asyncio
@@ -318,8 +322,8 @@ class AsyncImageService(ServiceBase["PendingCall[ImagesResponse]", AsyncImageStr
         finally:
             self._close_driver(driver)
 
-    def _run_download(self, flow: Flow[Image], timeout_s: object) -> PendingCall[Image]:
-        return self._run_flow(flow, timeout_s)
+    _run_download = _run_flow
+    _run_estimate = _run_flow
 
     def _open_stream(self, flow: Flow[ImagesResponse], timeout_s: object) -> AsyncImageStream:
         return AsyncImageStream(

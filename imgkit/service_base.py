@@ -7,7 +7,7 @@ import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, Never, TypeVar, cast, get_args, overload
 
 from imgkit.core.config import ServiceConfig, check_seconds
 from imgkit.core.context import check_partial_images
@@ -34,11 +34,14 @@ if TYPE_CHECKING:
     from imgkit.wire.messages import AsyncBackend, Backend
 
 T = TypeVar("T")
+EstimateT = TypeVar("EstimateT")
 
 _ARGUMENTS = ServiceConfig._fields
 
 
-class ServiceBase(ImageOperations[ResponseT, StreamT, ImageT]):
+class ServiceBase(
+    ImageOperations[ResponseT, StreamT, ImageT], Generic[ResponseT, StreamT, ImageT, EstimateT]
+):
     """The common part of `ImageService` and `AsyncImageService`."""
 
     # For the repr of a service whose constructor has failed.
@@ -154,10 +157,38 @@ model='gpt-image-2')
         """The plugins, to look at, add and remove. A running call keeps those it started with."""
         return ServicePlugins(lambda: self._core.members, self._swap_plugins, self._swap_lock)
 
+    @overload
     def estimate(
-        self, request: ImageRequest | str, /, *, partial_images: int = 0, **fields: object
-    ) -> Estimate:
-        """Return the bounds of a call's cost. Nothing is sent.
+        self,
+        request: ImageRequest | str,
+        /,
+        *,
+        partial_images: int = 0,
+        live: Literal[False] = False,
+        **fields: object,
+    ) -> Estimate: ...
+
+    @overload
+    def estimate(
+        self,
+        request: ImageRequest | str,
+        /,
+        *,
+        partial_images: int = 0,
+        live: Literal[True],
+        **fields: object,
+    ) -> EstimateT: ...
+
+    def estimate(
+        self,
+        request: ImageRequest | str,
+        /,
+        *,
+        partial_images: int = 0,
+        live: bool = False,
+        **fields: object,
+    ) -> Estimate | EstimateT:
+        """Return the bounds of a call's cost. Nothing is sent, or with `live` only a free question.
 
         >>> from imgkit import ImageService
         >>> str(ImageService().estimate("a fox", n=10).high)
@@ -166,13 +197,17 @@ model='gpt-image-2')
         Args:
             request: a request, or the prompt of a `create_image`.
             partial_images: number of partial images of a stream.
+            live: ask the API itself for the price, where it quotes prices, such as Ideogram's. An
+                `AsyncImageService` then returns an awaitable.
             **fields: other fields of that `create_image`, such as ``n=10, quality="high"``.
 
         Returns:
-            Bounds from dated prices and token counts, or unknown bounds.
+            Bounds from dated prices and token counts, or from the API; or unknown bounds.
 
         Raises:
             InvalidRequestError: the request is wrong.
+            ConfigurationError: `live`, and the provider's API quotes no prices, or there is no key.
+            ImgkitError: `live`, and the API or the wire failed; nothing was paid.
         """
         prompt = to_text(request)
         if prompt is not None:
@@ -184,7 +219,18 @@ model='gpt-image-2')
             problem = f"Pass a request or the text of a prompt, not {show_value(request)}."
             raise InvalidRequestError({"request": problem})
         valid = validate_request(kind, {name: getattr(request, name) for name in field_names(kind)})
-        return self._core.settings.estimate(valid, check_partial_images(partial_images) or 0)
+        partial_count = check_partial_images(partial_images) or 0
+        if live is False:
+            return self._core.settings.estimate(valid, partial_count)
+        if live is not True:
+            raise InvalidRequestError({"live": f"Must be True or False, not {show_value(live)}."})
+        from imgkit.core.live_estimates import estimate_live
+
+        return self._run_estimate(estimate_live(self._core, valid), None)
+
+    @abstractmethod
+    def _run_estimate(self, flow: Flow[Estimate], timeout_s: object) -> EstimateT:
+        """Run the flow of a live estimate."""
 
     def dry_run(self, operation: str, /, *args: object, **kwargs: object) -> str:
         """Return the request that a call would send, as text. Nothing is sent, and no key is needed.

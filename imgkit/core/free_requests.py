@@ -10,13 +10,49 @@ from imgkit.core.context import CallContext
 from imgkit.core.reply_body import read_body
 from imgkit.core.send import authenticate
 from imgkit.core.sent_secrets import collect_secrets
-from imgkit.errors import TransportError, UnreadableReplyError
+from imgkit.errors import (
+    ApiError,
+    ImgkitError,
+    OutcomeUnknownError,
+    ServerError,
+    TransportError,
+    UnreadableReplyError,
+)
+from imgkit.providers.error_bodies import read_error_body
 from imgkit.redact import scrub
 from imgkit.runtime.flow import Flow, send_request
 from imgkit.wire.json_body import JsonReply
 from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.secret_filter import SecretFilter
 from imgkit.wire.urls import origin
+
+
+def to_free_error(error: ImgkitError, missing: str) -> ImgkitError:
+    """Return the error for a failed free request: it costs nothing, so no outcome is in doubt.
+
+    Args:
+        error: as a paid request would raise it.
+        missing: the content that did not arrive, such as "list of models".
+    """
+    if not isinstance(error, OutcomeUnknownError):
+        error.maybe_billed = False
+        return error
+    facts = "The request was free. Check base_url, proxy and network, then try again."
+    if error.status is None:
+        failure = TransportError(f"No complete {missing} arrived. {error.reason or error} {facts}")
+        failure.reason = error.reason
+        return failure
+    words = scrub(read_error_body(error.body).message).rstrip(". ")
+    request_id = f", request id {scrub(error.request_id, limit=80)}" if error.request_id else ""
+    error_type = ServerError if error.status >= 500 else ApiError
+    reply_error = error_type(
+        f"HTTP {error.status}{request_id}{f': {words}' if words else ''}. No {missing} arrived. {facts}",
+        status=error.status,
+        request_id=error.request_id,
+        retry_after_s=error.retry_after_s,
+    )
+    reply_error.body, reply_error.should_retry = error.body, error.should_retry
+    return reply_error
 
 
 class FailedRequest(NamedTuple):

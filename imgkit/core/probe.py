@@ -11,20 +11,16 @@ from email.utils import parsedate_to_datetime
 from typing import Literal, TypeAlias
 
 from imgkit.core.core import Core
+from imgkit.core.free_requests import to_free_error
 from imgkit.core.provider_calls import to_reply_error
 from imgkit.core.send import authenticate
 from imgkit.core.sent_secrets import collect_secrets
 from imgkit.errors import (
-    ApiError,
     ConfigurationError,
     ImgkitError,
-    OutcomeUnknownError,
-    ServerError,
-    TransportError,
     UnreadableReplyError,
 )
 from imgkit.plugins.events import Call
-from imgkit.providers.error_bodies import read_error_body
 from imgkit.providers.reply_images import quote_start
 from imgkit.redact import Secret, scrub
 from imgkit.runtime.flow import Flow, read_chunk, send_request
@@ -151,33 +147,10 @@ def probe_host(core: Core) -> Flow[Probe]:
         models = _parse_models(head, body, secrets.secrets, kind)
         return replace(probe, models=models)
     except ImgkitError as error:
-        problem = _to_free_error(error, kind)
+        missing = "list of models" if kind == "models" else "reply of the API"
+        problem = to_free_error(error, missing)
         secrets.clean_error(problem)
         return replace(probe, problem=problem)
-
-
-def _to_free_error(error: ImgkitError, kind: ProbeKind) -> ImgkitError:
-    """Return the error for a failed probe: it costs nothing, so no outcome is in doubt."""
-    missing = "list of models" if kind == "models" else "reply of the API"
-    if not isinstance(error, OutcomeUnknownError):
-        error.maybe_billed = False
-        return error
-    facts = "The request was free. Check base_url, proxy and network, then try again."
-    if error.status is None:
-        failure = TransportError(f"No complete {missing} arrived. {error.reason or error} {facts}")
-        failure.reason = error.reason
-        return failure
-    words = scrub(read_error_body(error.body).message).rstrip(". ")
-    request_id = f", request id {scrub(error.request_id, limit=80)}" if error.request_id else ""
-    error_type = ServerError if error.status >= 500 else ApiError
-    reply_error = error_type(
-        f"HTTP {error.status}{request_id}{f': {words}' if words else ''}. No {missing} arrived. {facts}",
-        status=error.status,
-        request_id=error.request_id,
-        retry_after_s=error.retry_after_s,
-    )
-    reply_error.body, reply_error.should_retry = error.body, error.should_retry
-    return reply_error
 
 
 def _read_body(head: Head, secrets: SecretFilter) -> Flow[bytes]:

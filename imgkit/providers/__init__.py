@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from imgkit.providers.gemini import GeminiProvider as GeminiProvider
     from imgkit.providers.job_base import ClockProvider as ClockProvider
     from imgkit.providers.job_base import JobProvider as JobProvider
+    from imgkit.providers.job_base import PricingProvider as PricingProvider
     from imgkit.providers.job_base import ProgressProvider as ProgressProvider
     from imgkit.providers.job_base import UploadingProvider as UploadingProvider
     from imgkit.providers.job_fakes import FakeJob as FakeJob
@@ -134,6 +135,7 @@ _EXPORTS = {
     "imgkit.providers.job_base": (
         "ClockProvider",
         "JobProvider",
+        "PricingProvider",
         "ProgressProvider",
         "UploadingProvider",
     ),

@@ -1,4 +1,4 @@
-"""The protocols of providers whose APIs accept jobs, want uploads first, or tell their progress."""
+"""The protocols of providers whose APIs accept jobs, want uploads first, tell progress, or quote prices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from imgkit.images.inputs import OpenedInputs
-from imgkit.models import ImageRequest
+from imgkit.models import Estimate, ImageRequest
 from imgkit.providers.base import DecodedImages, ReplyBody, Target
 from imgkit.providers.job_values import JobUpdate, Upload
 from imgkit.redact import Secret
@@ -170,6 +170,43 @@ class ProgressProvider(Protocol):
         """Return the progress and the preview of a running request; any failure is ignored.
 
         The ``state`` of the update is not used.
+        """
+
+
+@runtime_checkable
+class PricingProvider(Protocol):
+    """The further methods of a provider whose API quotes the price of a request without running it.
+
+    `ImageService.estimate` asks it with ``live=True``.
+
+    Example:
+        ::
+
+            class AcmeProvider(BaseProvider):
+                def price_request(self, request, inputs, target):
+                    encoded = self.encode(request, inputs, target)
+                    return replace(encoded, url=f"{encoded.url}?quote=1")
+
+                def decode_price(self, head, body, target, secrets=()):
+                    with readable(head, body, secrets):
+                        price = Decimal(str(body.json()["usd"]))
+                    return Estimate(low=price, high=price, note="quoted by the API")
+    """
+
+    def price_request(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
+        """Return the free request that asks for the price, without credentials, to the API's own origin.
+
+        Args:
+            request, inputs, target: as for `Provider.encode`.
+        """
+
+    def decode_price(
+        self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
+    ) -> Estimate:
+        """Return the bounds of the price in a 2xx reply, for all images of the request.
+
+        Raises:
+            ImgkitError: The reply holds no price.
         """
 
 
