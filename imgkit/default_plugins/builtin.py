@@ -70,6 +70,16 @@ def imgkit_providers() -> Iterable[ProviderSpec]:
             summary="models of many makers in the queue of fal.ai",
         ),
         ProviderSpec(
+            name="ideogram",
+            target="imgkit.providers.ideogram:IdeogramProvider",
+            summary="Ideogram's API v2, as jobs, with quoted prices",
+        ),
+        ProviderSpec(
+            name="recraft",
+            target="imgkit.providers.recraft:RecraftProvider",
+            summary="Recraft's raster and vector models, with native variations",
+        ),
+        ProviderSpec(
             name="comfyui",
             target="imgkit.providers.comfyui:ComfyUIProvider",
             summary="workflows of a ComfyUI server, as jobs",

@@ -28,7 +28,7 @@ MAX_DEPTH = 8
 TAIL_LIMIT = 300
 """Longest text behind an error object that counts."""
 
-CODE_MEMBERS = ("code", "error_code", "errorCode")
+CODE_MEMBERS = ("code", "error_code", "errorCode", "reject_reason")
 _STATUS_WORD = re.compile(r"[A-Z]+(?:_[A-Z]+)+")
 _CODE_WORD = re.compile(r"[a-z]+(?:_[a-z]+)+")
 _GENERIC_CODE = re.compile(

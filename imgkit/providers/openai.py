@@ -134,7 +134,7 @@ class OpenAIProvider(BaseProvider):
         """Return the request: JSON for creations and references, a form for files."""
         members = self.build_members(request, target)
         body: Body
-        if self.sends_json or isinstance(request, CreateImageRequest) or inputs.has_references:
+        if self.needs_json(request, inputs):
             members = {**self.encode_inputs(inputs), **members}
             body = BytesBody(_TO_JSON.encode(members).encode("utf-8"), "application/json")
         else:
@@ -152,6 +152,10 @@ class OpenAIProvider(BaseProvider):
             else:
                 headers[name] = value
         return HttpRequest("POST", self.url(request, target), headers, body)
+
+    def needs_json(self, request: ImageRequest, inputs: OpenedInputs) -> bool:
+        """Return whether a request goes as JSON in place of a form."""
+        return self.sends_json or isinstance(request, CreateImageRequest) or inputs.has_references
 
     def url(self, request: ImageRequest, target: Target) -> str:
         """Return the URL of a request; a dialect with other addresses overrides this method."""

@@ -13,6 +13,7 @@ from imgkit.models import CreateImageEditRequest, CreateImageRequest, ImageReque
 from imgkit.providers import ComfyUIProvider, Provider, Target
 from imgkit.providers.bfl import BflProvider
 from imgkit.providers.fal import FalProvider
+from imgkit.providers.ideogram import IdeogramProvider
 from imgkit.testing import png
 from imgkit.testing.job_course import CALL_ID
 
@@ -96,3 +97,25 @@ class ComfyUISamples:
     def url_reply(self, urls: list[str]) -> bytes:
         queries = [dict(parse_qsl(urlsplit(url).query, keep_blank_values=True)) for url in urls]
         return json.dumps({COMFYUI_JOB: {"outputs": {"9": {"images": queries}}}}).encode()
+
+
+class IdeogramSamples:
+    """The methods that the contract of the provider "ideogram" overrides."""
+
+    endpoints: ClassVar[Mapping[str, str]] = {
+        "create_image": "/v2/image/generate/a-model",
+        "create_image_edit": "/v2/image/generate/a-model",
+    }
+
+    def provider(self) -> Provider:
+        return IdeogramProvider()
+
+    def reply(self, pictures: list[bytes]) -> bytes | None:
+        return None
+
+    def url_reply(self, urls: list[str]) -> bytes:
+        images = [{"url": url, "prompt": "a fox", "seed": 5, "is_image_safe": True} for url in urls]
+        return json.dumps({"generation_id": "job-1", "status": "completed", "data": images}).encode()
+
+    def error_reply(self, message: str) -> bytes:
+        return json.dumps({"error": message}).encode()

@@ -1,4 +1,4 @@
-"""The contract of providers of jobs: bfl, fal and comfyui pass it, and it finds every planted bug."""
+"""The contract of providers of jobs: bfl, fal, comfyui and ideogram pass; it finds every planted bug."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from imgkit.providers import ComfyUIProvider, Provider
 from imgkit.providers.bfl import BflProvider
 from imgkit.providers.fal import FalProvider
 from imgkit.testing import JobProviderContract, ProviderContract
-from tests.support.job_samples import BflSamples, ComfyUISamples, FalSamples
+from tests.support.job_samples import BflSamples, ComfyUISamples, FalSamples, IdeogramSamples
 from tests.testing.planted_job_bugs import PLANTED_JOB_BUGS, PlantedJobBug
 
 
@@ -24,6 +24,10 @@ class TestFal(FalSamples, JobProviderContract):
 
 class TestComfyUI(ComfyUISamples, JobProviderContract):
     """The provider of ComfyUI passes the contract."""
+
+
+class TestIdeogram(IdeogramSamples, JobProviderContract):
+    """The provider of Ideogram passes the contract."""
 
 
 class Planted:
