@@ -126,7 +126,8 @@ class ProviderReplyTests(ProviderSamples):
             decoded = self.try_decode(body[:end])
             if isinstance(decoded, ImgkitError):
                 self.assert_presentable(decoded)
-            else:
+            elif not (body in images and decoded.damaged):
+                # A body that is the image itself is kept, and marked.
                 assert set(list_contents(decoded)) <= set(images), (
                     f"A reply that is cut off after {end} of {len(body)} bytes decodes to wrong bytes."
                 )
