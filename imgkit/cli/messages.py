@@ -20,6 +20,7 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
     (errors.ConfigurationError, "allow_unknown"): (
         "Give its prices with --models FILE, or pass --allow-unknown-price."
     ),
+    (errors.ConfigurationError, "account_id"): "Set CLOUDFLARE_ACCOUNT_ID.",
     (errors.ConfigurationError, "api_version"): "Set OPENAI_API_VERSION.",
     (errors.ConfigurationError, "backend"): "Pass --backend requests or --backend aiohttp.",
     (errors.ConfigurationError, "ca"): "Pass a PEM file or a folder prepared by openssl rehash.",

@@ -134,6 +134,31 @@ def imgkit_providers() -> Iterable[ProviderSpec]:
             target="imgkit.providers.stability:StabilityProvider",
             summary="Stability's own API: drawing, editing, control and upscaling",
         ),
+        ProviderSpec(
+            name="cloudflare",
+            target="imgkit.providers.cloudflare:CloudflareProvider",
+            summary="models of Cloudflare's Workers AI, by account",
+        ),
+        ProviderSpec(
+            name="huggingface",
+            target="imgkit.providers.huggingface:HuggingFaceProvider",
+            summary="models behind Hugging Face's router: hf-inference, fal, Together, nscale",
+        ),
+        ProviderSpec(
+            name="localai",
+            target="imgkit.providers.localai:LocalAIProvider",
+            summary="a LocalAI server, with its route for masks",
+        ),
+        ProviderSpec(
+            name="sglang",
+            target="imgkit.providers.sglang:SGLangProvider",
+            summary="an SGLang server for diffusion models",
+        ),
+        ProviderSpec(
+            name="vllm",
+            target="imgkit.providers.vllm:VllmProvider",
+            summary="a vLLM-Omni server",
+        ),
     )
 
 

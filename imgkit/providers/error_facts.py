@@ -15,6 +15,7 @@ MAX_BODY_BYTES = 16 * 1024
 
 WAIT_MEMBERS = {
     **dict.fromkeys(("retry_after", "retryAfter", "retry_after_s", "retry_after_seconds"), 1.0),
+    "estimated_time": 1.0,
     **dict.fromkeys(("retry_after_ms", "retryAfterMs"), 1000.0),
 }
 """Members with the time to wait, and how many of their units make a second."""
