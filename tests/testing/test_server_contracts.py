@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from imgkit.providers import DecodedImages, Provider
+from imgkit.providers.huggingface import HuggingFaceProvider
 from imgkit.testing import ProviderContract
 from tests.support.server_samples import (
     CloudflareFormSamples,
@@ -50,3 +57,23 @@ class TestCloudflare(CloudflareSamples, ProviderContract):
 
 class TestCloudflareForms(CloudflareFormSamples, ProviderContract):
     """The provider of Cloudflare passes the contract with forms."""
+
+
+class MarksNothing(HuggingFaceProvider):
+    """Returns a cut image like a whole one."""
+
+    def decode(self, *arguments: Any, **options: Any) -> DecodedImages:
+        return replace(super().decode(*arguments, **options), damaged=False)
+
+
+class MarksNothingContract(HuggingFaceSamples, ProviderContract):
+    """The contract of such a provider."""
+
+    def provider(self) -> Provider:
+        return MarksNothing()
+
+
+def test_a_cut_image_must_be_marked() -> None:
+    """Fails a provider that returns the cut body of a reply without a mark."""
+    with pytest.raises(AssertionError, match="cut off after"):
+        MarksNothingContract().test_truncated_replies()
