@@ -130,11 +130,15 @@ class Account:
     def _shapes(self) -> tuple[KeyShape, ...]:
         """The forms that need no import: those of other vendors, and of imgkit's own providers."""
         keys = load_provider_data(KEY_SHAPES)["keys"]
-        vendors = (
+        vendors = [
             KeyShape(key["prefix"], key["vendor"], tuple(key.get("providers", ())), key["host"])
             for key in keys
+        ]
+        named = {shape.prefix for shape in vendors}
+        return (
+            *vendors,
+            *(each for each in _list_shapes(self._specs, is_own=True) if each.prefix not in named),
         )
-        return (*vendors, *_list_shapes(self._specs, is_own=True))
 
     @cached_property
     def _plugin_shapes(self) -> tuple[KeyShape, ...]:

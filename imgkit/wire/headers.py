@@ -36,6 +36,12 @@ LONGEST_RETRY_AFTER_S = 120.0
 NOT_FOR_USERS = FRAMING | {"accept-encoding", "authorization", "cookie", "proxy-authorization"}
 """Headers that users may not set, because imgkit or its plugins set them."""
 
+REQUEST_ID_HEADERS = (
+    *("x-request-id", "apim-request-id", "x-fal-request-id", "x-comfy-request-id"),
+    "x-amzn-requestid",
+)
+"""The headers that carry the id of a request, by OpenAI and others, Azure, fal, Comfy Router and AWS."""
+
 REQUEST_ID_LIMIT = 128
 """Longest id of a request in characters. Ids of known servers have at most 40."""
 

@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 
 from imgkit.errors import ConfigurationError
 from imgkit.redact import HiddenDict, safe_url
-from imgkit.wire.headers import clean_request_id
+from imgkit.wire.headers import REQUEST_ID_HEADERS, clean_request_id
 from imgkit.wire.plain_values import show_value
 from imgkit.wire.transfer import Transfer
 from imgkit.wire.urls import path_and_query
@@ -224,11 +224,7 @@ class Head:
 
         It is one line of at most `imgkit.wire.headers.REQUEST_ID_LIMIT` characters.
         """
-        names = (
-            *("x-request-id", "apim-request-id", "x-fal-request-id", "x-comfy-request-id"),
-            "x-amzn-requestid",
-        )
-        found = (self.headers.get(name) for name in names)
+        found = (self.headers.get(name) for name in REQUEST_ID_HEADERS)
         return clean_request_id(next(filter(None, found), None))
 
     def __repr__(self) -> str:

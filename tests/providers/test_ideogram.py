@@ -196,7 +196,7 @@ def test_refuses_a_wrong_edit_before_sending(name: str) -> None:
 
 RULES: dict[str, Any] = {
     "size": ({"size": "1000x1000"}, "the nearest is 1024x1024"),
-    "aspect_ratio": ({"aspect_ratio": "16:9"}, "Pass size='1280x800'"),
+    "aspect_ratio": ({"aspect_ratio": "16:9"}, "Pass size='1280x720'"),
     "seed": ({"seed": 2**31}, "takes 0 to 2"),
     "negative_prompt": ({"negative_prompt": "rain"}, "ideogram-4-5 does not take it"),
     "quality": ({"quality": "high", "model": "ideogram-3"}, "rendering_speed"),

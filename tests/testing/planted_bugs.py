@@ -164,6 +164,9 @@ class DeclaresWithoutRefusing(OpenAIProvider):
 
     accepts: ClassVar[Any] = {"create_image": {"prompt", "n", "model", "extra_body"}}
 
+    def check(self, request: Any, target: Any) -> None:
+        return None
+
 
 # --- Images that are not sent ----------------------------------------------------------------
 
