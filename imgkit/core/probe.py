@@ -175,8 +175,7 @@ def _parse_models(
     if kind != "models":
         return ()
     entries = reply.get("data", reply.get("models")) if isinstance(reply, dict) else reply
-    is_list = isinstance(entries, list)
-    if not is_list or (entries and not any(isinstance(entry, dict) for entry in entries)):
+    if not isinstance(entries, list) or (entries and not any(isinstance(each, dict) for each in entries)):
         raise _no_list_error(head, "it has no data", quote_start(data, secrets))
     return tuple(
         ListedModel(id=scrub(name, limit=100), shutdown=_parse_date(entry.get("shutdown_date")))
