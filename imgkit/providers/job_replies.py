@@ -45,7 +45,8 @@ def is_refusal(text: str) -> bool:
     """Return whether the reason of a failed job says that the API refuses the content.
 
     Example:
-        >>> is_refusal("It requires moderation and was flagged."), is_refusal("Out of memory")
+        >>> text = "The request requires moderation and your input was flagged."
+        >>> is_refusal(text), is_refusal("Out of memory")
         (True, False)
     """
     from imgkit.providers.error_codes import find_meaning

@@ -19,7 +19,7 @@ class FakeReplicate(FakeJobApi):
         >>> fake = FakeReplicate()
         >>> url = "https://api.replicate.com/v1/models/acme/paint/predictions"
         >>> fake.answer_parts("POST", url, {}, b'{"input": {"prompt": "a fox"}}').status
-        201
+        202
     """
 
     def handle(self, request: FakeRequest) -> FakeReply:
