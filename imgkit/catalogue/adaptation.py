@@ -6,7 +6,7 @@ Some APIs take a size in pixels, others an aspect ratio and a resolution. The on
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
@@ -93,12 +93,44 @@ def fit_fields(
     warnings = []
     changes: dict[str, object] = dict.fromkeys(lacking)
     for name in lacking:
-        is_adapted = policy == "adapt" and name in SHAPE and shape
+        is_adapted = policy == "adapt" and name in SHAPE and _is_change(request, shape)
         deed = f"became {words}" if is_adapted else "was left out"
         place = names.get(name, f"provider {provider}")
         warnings.append(f"{name} {deed}: {place} takes no {name} for {request.operation}.")
     if policy == "adapt" and shape:
         changes |= {**{name: None for name in SHAPE if name in given}, **shape}
+    return replace(request, **changes), warnings  # type: ignore[arg-type]  # values of the request's own fields
+
+
+def _is_change(request: ImageRequest, shape: Mapping[str, str]) -> bool:
+    """Return whether a converted shape says more than the request does by itself."""
+    return any(getattr(request, name) != value for name, value in shape.items())
+
+
+def fit_shape(
+    request: ImageRequest,
+    refusals: Mapping[str, str],
+    fields: Collection[str] | None,
+    model: Model | None,
+    policy: Policy,
+) -> tuple[ImageRequest, list[str]]:
+    """Return a request without the shapes that its provider refuses, and warnings about the changes.
+
+    Args:
+        request: a request that the ``check`` of its provider refuses.
+        refusals: the refused fields of the shape, with the sentences of the provider.
+        fields: the fields that the API takes; None for any.
+        model: what is known of its model.
+        policy: "drop" leaves the fields out; "adapt" gives an image another field for its shape first.
+    """
+    taken = frozenset(field_names(type(request)) if fields is None else fields) - refusals.keys()
+    shape = dict(_convert_shape(request, taken, model)) if policy == "adapt" else {}
+    words = " and ".join(f"{name}={value!r}" for name, value in shape.items())
+    deed = f"became {words}" if shape else "was left out"
+    changes: dict[str, object] = dict.fromkeys(refusals)
+    if shape:
+        changes |= {**{name: None for name in SHAPE if name in field_names(type(request))}, **shape}
+    warnings = [f"{name} {deed}: {text}" for name, text in refusals.items()]
     return replace(request, **changes), warnings  # type: ignore[arg-type]  # values of the request's own fields
 
 

@@ -122,7 +122,10 @@ def _merge_entry(
             )
         base.pop("snapshots", None)
     hosts = model.get("hosts") or layer.get("hosts") or base.get("hosts") or ["official"]
-    return {**base, **model, "hosts": hosts, "origin": _build_source(model, layer)}
+    origin = _build_source(model, layer)
+    if "like" in model and origin.as_of and not origin.source:
+        origin = origin._replace(source=base["origin"].source)
+    return {**base, **model, "hosts": hosts, "origin": origin}
 
 
 def _build_inputs(table: dict[str, Any] | None) -> InputFacts | None:

@@ -281,13 +281,28 @@ def describe_rule(rule: Rule) -> str:
     if rule.longest is not None:
         parts.append(f"up to {rule.longest} characters")
     if rule.grid is not None:
-        bounds = rule.grid._asdict().items()
-        parts.append(", ".join(f"{name} {value}" for name, value in bounds if value is not None))
+        parts.append(_describe_grid(rule.grid))
     when = " and ".join(
         f"{name} {format_choices(values, quoted=False)}" for name, values in rule.when.items()
     )
     why = f" ({rule.why})" if rule.why else ""
     return "; ".join(parts) + (f" with {when}" if when else "") + why + ("" if rule.sure else "; doubtful")
+
+
+def _describe_grid(grid: Grid) -> str:
+    """Return the shapes of a grid, in words."""
+    parts = []
+    if grid.multiple_of_px > 1:
+        parts.append(f"sides in multiples of {grid.multiple_of_px}")
+    if grid.longest_edge_px is not None:
+        parts.append(f"sides up to {grid.longest_edge_px}")
+    if grid.most_ratio is not None:
+        parts.append(f"up to {grid.most_ratio:.3g}:1")
+    if grid.least_px is not None:
+        parts.append(f"{grid.least_px:,} pixels or more")
+    if grid.most_px is not None:
+        parts.append(f"up to {grid.most_px:,} pixels")
+    return ", ".join(parts) or "any"
 
 
 def _format_range(rule: Rule) -> str:

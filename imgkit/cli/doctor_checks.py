@@ -172,7 +172,7 @@ def _check_keys(provider: Provider, *, is_needed: bool, unneeded: str) -> Iterat
     is_needed = is_needed and any(credential.required for credential in credentials)
     has_key = any(os.environ.get(variable, "").strip() for variable in variables)
     if is_needed and not has_key:
-        names = " and ".join(variables)
+        names = " or ".join(variables)
         console = f" {account['console']} has your keys." if "console" in account else ""
         text = f"API key: {names} is not set. Set it, or pass --api-key-file FILE to a call.{console}"
         yield Finding("note", text)

@@ -114,7 +114,7 @@ def format_error(error: ImgkitError) -> str:
     """Return the message of an error: a line per problem, with option names and the command's remedies."""
     names = option_names()
     if isinstance(error, InvalidRequestError):
-        lines = [f"{_format_place(path, names)}: {text}" for path, text in error.fields.items()]
+        lines = [f"{_format_place(path, names)}: {to_options(text)}" for path, text in error.fields.items()]
         remedies = (find_remedy(type(error), name, hint) for name, hint in error.hints.items())
         return "\n".join([*lines, *filter(None, remedies)])
     problem, remedy = error.problem, _find_error_remedy(error)
@@ -134,7 +134,10 @@ def describe_error(error: ImgkitError) -> dict[str, object]:
         return {
             "hint": " ".join(filter(None, remedies)) or None,
             "field": next(iter(error.fields), None),
-            "fields": {path: f"{_format_place(path, names)}: {text}" for path, text in error.fields.items()},
+            "fields": {
+                path: f"{_format_place(path, names)}: {to_options(text)}"
+                for path, text in error.fields.items()
+            },
         }
     return {"hint": _find_error_remedy(error) or None, "field": error.field}
 
@@ -160,6 +163,8 @@ def to_options(hint: str) -> str:
     Example:
         >>> to_options('Pass base_url="http://localhost:1/v1", allow_insecure=True or ca="my ca.pem".')
         "Pass --base-url http://localhost:1/v1, --allow-insecure or --ca 'my ca.pem'."
+        >>> to_options("Pass aspect_ratio='16:9' and resolution='2K'.")
+        'Pass --aspect-ratio 16:9 and --resolution 2K.'
     """
     names = option_names()
 
@@ -167,9 +172,9 @@ def to_options(hint: str) -> str:
         option = names.get(match[1])
         if option is None:
             return match[0]
-        return option if match[3] == "True" else f"{option} {shlex.quote(match[2] or match[3])}"
+        return option if match[4] == "True" else f"{option} {shlex.quote(match[2] or match[3] or match[4])}"
 
-    return re.sub(r"""\b(\w+)=(?:"([^"]+)"|(True\b|\d+))""", replace, hint)
+    return re.sub(r"""\b(\w+)=(?:"([^"]+)"|'([^']+)'|(True\b|\d+))""", replace, hint)
 
 
 def _find_error_remedy(error: ImgkitError) -> str:

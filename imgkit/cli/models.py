@@ -56,6 +56,12 @@ def print_models(*, model: str | None, models: str | None, as_json: bool, provid
     if as_json:
         entries = [{**to_json(entry), "options": _list_options(entry, catalogue)} for entry in listed]
         return console.write_bytes(report.encode_json({"models": entries}))
+    if not listed:
+        name = _name_provider(provider)
+        console.print_message(
+            f"imgkit: No facts about models of {name}. Any name that its API has works; --models FILE adds "
+            f"facts. `imgkit providers {name}` shows the rest."
+        )
     columns = count_columns(sys.stdout)
     if model is not None:
         lines = [listed[0].id, *_format_model(listed[0], catalogue, today, columns)]
@@ -76,8 +82,12 @@ def load_catalogue(provider: str | None, models: str | None) -> Catalogue:
     Raises:
         ConfigurationError: the provider is unknown, or a file of facts cannot be read.
     """
-    name = provider or os.environ.get("IMGKIT_PROVIDER") or "openai"
+    name = _name_provider(provider)
     return Catalogue(name, find_provider(name).load().model_facts, load_own_facts(models))
+
+
+def _name_provider(provider: str | None) -> str:
+    return provider or os.environ.get("IMGKIT_PROVIDER") or "openai"
 
 
 def describe_model(model: Model, today: date) -> str:
@@ -140,7 +150,7 @@ def _format_model(model: Model, catalogue: Catalogue, today: date, columns: int)
         facts.append(cite("prices", format_prices(model), model.prices.origin))
     inputs = model.inputs
     if inputs is not None:
-        facts.append(cite("inputs", _describe_inputs(inputs), inputs.origin))
+        facts.append(cite("inputs", describe_inputs(inputs), inputs.origin))
     facts += [cite(rule.field, describe_rule(rule), rule.origin) for rule in model.rules]
     options = [
         cite(option.name, describe_option(option), option.origin)
@@ -155,7 +165,8 @@ def _format_model(model: Model, catalogue: Catalogue, today: date, columns: int)
     ]
 
 
-def _describe_inputs(inputs: InputFacts) -> str:
+def describe_inputs(inputs: InputFacts) -> str:
+    """Return the formats and limits of input images, in words."""
     parts = [", ".join(sorted(inputs.formats))] if inputs.formats else []
     if inputs.most_images is not None:
         parts.append(f"up to {inputs.most_images} images")

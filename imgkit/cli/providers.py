@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import date
 
 from imgkit.catalogue.catalogue import Catalogue, load_own_facts
 from imgkit.catalogue.facts import FactSource, InputFacts
+from imgkit.catalogue.rules import describe_rule
 from imgkit.cli import console, report
 from imgkit.cli.columns import format_columns, format_pairs
-from imgkit.cli.models import COMMANDS, describe_model, describe_option, option_to_json, to_json
+from imgkit.cli.models import (
+    COMMANDS,
+    describe_inputs,
+    describe_model,
+    describe_option,
+    option_to_json,
+    to_json,
+)
 from imgkit.cli.status_line import count_columns
 from imgkit.plugins.hookspecs import ProviderSpec
 from imgkit.plugins.table import NamedSpec
@@ -71,7 +79,7 @@ def _format_row(info: ProviderInfo) -> tuple[str, ...]:
         str(info.max_images_per_request or "?"),
         "yes" if info.streams else "-",
         "yes" if info.runs_jobs else "-",
-        {"own server": "own", "no": "-"}.get(info.prices, info.prices),
+        {"own server": "own", "no": "unknown"}.get(info.prices, info.prices),
         " ".join(info.key_variables) or "-",
     )
 
@@ -109,7 +117,7 @@ def _describe(info: ProviderInfo, catalogue: Catalogue, width: int) -> Iterator[
     if models:
         yield "models"
         yield from format_pairs(models, width)
-    unconfirmed = dict.fromkeys([*catalogue.unconfirmed, *_list_doubts(catalogue)])
+    unconfirmed = dict.fromkeys([*catalogue.unconfirmed, *_list_doubts(catalogue, cite)])
     if unconfirmed:
         yield "unconfirmed"
         yield from format_pairs([("", phrase) for phrase in unconfirmed], width)
@@ -136,7 +144,8 @@ def _list_abilities(info: ProviderInfo, catalogue: Catalogue) -> Iterator[tuple[
     yield "prices", _explain_prices(info, catalogue)
     sure, count = info.facts
     if count:
-        yield "facts", f"{sure} of {count} rules are confirmed; the others only warn"
+        others = "; the others only warn" if sure < count else ""
+        yield "facts", f"{sure} of {count} rules are confirmed{others}"
 
 
 def _explain_prices(info: ProviderInfo, catalogue: Catalogue) -> str:
@@ -152,14 +161,19 @@ def _explain_prices(info: ProviderInfo, catalogue: Catalogue) -> str:
     return f"known for {len(priced)} of {len(models)} models"
 
 
-def _list_doubts(catalogue: Catalogue) -> Iterator[str]:
-    """Yield the rules that nobody has confirmed; inputs have no name."""
-    for limit in list_limits(catalogue.list_models()):
-        if not limit.sure:
-            name = (
-                "limits of input images" if isinstance(limit, InputFacts) else f"{limit.field} ({limit.name})"
-            )
-            yield f"{name}: {limit.origin}"
+def _list_doubts(catalogue: Catalogue, cite: Callable[[FactSource], str]) -> Iterator[str]:
+    """Yield the rules that nobody has confirmed, each with its first model and its source."""
+    models = catalogue.list_models()
+    for limit in list_limits(models):
+        if limit.sure:
+            continue
+        named = [model.id for model in models if limit in (*model.rules, model.inputs)]
+        place = f"{named[0]} and {len(named) - 1} more" if len(named) > 1 else named[0]
+        if isinstance(limit, InputFacts):
+            subject, text = "input images", describe_inputs(limit)
+        else:
+            subject, text = limit.field, describe_rule(limit)
+        yield f"{subject} of {place}: {text.removesuffix('; doubtful')} {cite(limit.origin)}"
 
 
 def _to_json(info: ProviderInfo) -> dict[str, object]:

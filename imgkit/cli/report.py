@@ -17,7 +17,7 @@ SCHEMA_VERSION = 1
 
 OFFLINE_NOTICE = (
     "imgkit: Painted offline, not by a model. Nothing was sent, nothing was spent. To use a model, pass "
-    "--backend requests --model NAME, with the key in {variable}."
+    "--backend requests{remedy}."
 )
 
 
@@ -26,21 +26,23 @@ def print_messages(response: ImagesResponse) -> None:
     for warning in response.warnings:
         console.print_message(f"imgkit: warning: {to_options(warning)}")
     if response.images[0].about.get("offline"):
-        console.print_message(OFFLINE_NOTICE.format(variable=_find_key_variable(response.meta.provider)))
+        console.print_message(OFFLINE_NOTICE.format(remedy=_explain_access(response.meta.provider)))
     elif response.meta.cached:
         console.print_message("imgkit: From the cache. Nothing was sent, nothing was spent.")
     else:
         console.print_message(f"imgkit: {format_summary(response)}")
 
 
-def _find_key_variable(provider: str) -> str:
-    """Return the variable for the key of a provider."""
-    if provider == "openai":
-        return "OPENAI_API_KEY"
-    from imgkit.providers.listing import find_provider
+def _explain_access(name: str) -> str:
+    """Return the words about the model and the key of a provider; the user's own server needs none."""
+    if name == "openai":
+        return " --model NAME, with the key in OPENAI_API_KEY"
+    from imgkit.providers.listing import OWN_HOSTS, find_provider
 
-    variable: str = find_provider(provider).load().env["api_key"]
-    return variable
+    provider = find_provider(name).load()
+    if provider.base_url.startswith(OWN_HOSTS):
+        return f"; your server is at {provider.base_url}, or pass --base-url"
+    return f" --model NAME, with the key in {provider.env['api_key']}"
 
 
 def format_summary(response: ImagesResponse) -> str:

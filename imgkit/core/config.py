@@ -212,8 +212,9 @@ def resolve_target(provider: Provider, spec: BackendSpec, config: ServiceConfig)
     if url is None and not provider.base_url:
         names = [provider.env[name] for name in ("region", "base_url") if name in provider.env]
         raise ConfigurationError(
-            "This provider has no base URL of its own. Give one"
-            + (f", or set {' or '.join(names)}." if names else ".")
+            "This provider has no base URL of its own. Pass base_url"
+            + (f", or set {' or '.join(names)}." if names else "."),
+            field="base_url",
         )
     base_url = check_base_url(url, source, provider.base_url) if url is not None else provider.base_url
     _check_path(provider, base_url, source)

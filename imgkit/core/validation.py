@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING
 
-from imgkit.catalogue.adaptation import fit_fields
+from imgkit.catalogue.adaptation import SHAPE, fit_fields, fit_shape
 from imgkit.catalogue.rules import check_request, max_value
 from imgkit.core.core import Core
 from imgkit.core.provider_calls import call_before_sending, choose_model, list_fields
@@ -49,8 +49,34 @@ def validate_for_model(
         request, model, core.catalogue, core.on_unsupported, today, stream_values
     )
     warnings = [*option_warnings, *field_warnings, *warnings]
-    call_before_sending(core, "check", partial(core.provider.check, request, core.target))
-    return request, model, warnings
+    request, shape_warnings = _check_by_provider(core, request, fields, model)
+    return request, model, [*warnings, *shape_warnings]
+
+
+def _check_by_provider(
+    core: Core, request: ImageRequest, fields: Collection[str] | None, model: Model | None
+) -> tuple[ImageRequest, list[str]]:
+    """Let the provider check a request; drop or adapt the shapes that it refuses, where the policy says so.
+
+    Facts about models hold at the provider's own host. Elsewhere, the provider alone knows its shapes.
+
+    Raises:
+        ImgkitError: the provider refuses the request; nothing was sent.
+    """
+    given, warnings = request, list[str]()
+    refused: dict[str, str] = {}
+    while True:
+        try:
+            call_before_sending(core, "check", partial(core.provider.check, request, core.target))
+        except InvalidRequestError as error:
+            found = {name: text for name, text in error.fields.items() if name in SHAPE}
+            is_known = bool(refused.keys() & found.keys())
+            if core.on_unsupported not in ("drop", "adapt") or found != error.fields or is_known:
+                raise
+            refused |= found
+            request, warnings = fit_shape(given, refused, fields, model, core.on_unsupported)
+        else:
+            return request, warnings
 
 
 def _check_options(core: Core, request: ImageRequest, model: str | None) -> list[str]:

@@ -386,7 +386,7 @@ def test_missing_settings(capfd: pytest.CaptureFixture[str], monkeypatch: pytest
         "not set. https://platform.openai.com/api-keys has your keys. Set it, pass --api-key-file" in out
     )
     assert run(["doctor", "--live", "--provider", "azure"]) == 1
-    assert "Give one, or set AZURE_OPENAI_ENDPOINT." in capfd.readouterr().out
+    assert "Pass --base-url, or set AZURE_OPENAI_ENDPOINT." in capfd.readouterr().out
     monkeypatch.setenv("OPENAI_API_VERSION", "what is this")
     assert run(["doctor", "--provider", "azure"]) == 1
     assert "wrong  provider azure: Invalid api_version (OPENAI_API_VERSION)." in capfd.readouterr().out

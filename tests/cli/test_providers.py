@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from imgkit.catalogue.catalogue import Catalogue
 from imgkit.cli import models, providers
 from imgkit.cli.columns import format_columns, format_pairs
 from imgkit.cli.run import run
+from imgkit.plugins.hookspecs import ProviderSpec
 from imgkit.plugins.registry import load_hook_table
 from tests.cli.support import clear_environment
 
@@ -61,6 +63,7 @@ def test_list(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["providers"]) == 0
     lines = {line.split()[0]: line.split() for line in capfd.readouterr().out.splitlines()}
     assert set(lines) == {"provider", *load_hook_table().provider_specs()}
+    assert lines["fal"][-2:] == ["unknown", "FAL_KEY"]
     assert lines["bfl"] == ["bfl", "create", "edit", "white", "1", "-", "yes", "reply", "BFL_API_KEY"]
     assert run(["providers", "--json"]) == 0
     entries = {entry["name"]: entry for entry in json.loads(capfd.readouterr().out)["providers"]}
@@ -125,6 +128,40 @@ def test_offline_notice(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> No
     args = ["--backend", "offline", "--provider", "bfl", "-o", str(tmp_path / "fox.png"), "--size", "64x64"]
     assert run(["create", "a fox", *args]) == 0
     assert "--model NAME, with the key in BFL_API_KEY." in " ".join(capfd.readouterr().err.split())
+    args = ["--backend", "offline", "--provider", "vllm", "-o", str(tmp_path / "own.png"), "--size", "64x64"]
+    assert run(["create", "a fox", *args]) == 0
+    notice = " ".join(capfd.readouterr().err.split())
+    assert "--backend requests; your server is at http://127.0.0.1:8000/v1, or pass --base-url." in notice
+    assert "key" not in notice
+
+
+def test_no_known_models(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Says that it knows no models, in place of printing nothing."""
+    monkeypatch.delenv("IMGKIT_MODELS")
+    assert run(["models", "--provider", "openrouter"]) == 0
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert "No facts about models of openrouter." in " ".join(captured.err.split())
+
+
+def test_unconfirmed_facts(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Says each unconfirmed rule in words, with its models; each source has a text and a single date."""
+    monkeypatch.delenv("IMGKIT_MODELS")
+    assert run(["providers", "bfl"]) == 0
+    out = capfd.readouterr().out
+    rule = "sides in multiples of 32, sides up to 1440, 65,536 pixels or more"
+    assert f"  size of flux-pro-1.1: {rule} [1]\n" in out
+    assert "; aspect_ratio up to 2.33:1 (from 3:7 to 7:3); " in out
+    assert run(["providers", "recraft"]) == 0
+    assert "  output_format of recraftv4_1 and 7 more: png or webp [1]\n" in capfd.readouterr().out
+
+
+def test_sources_have_a_text_and_a_date() -> None:
+    """Names a source for each model of each provider, and no date twice."""
+    for name, named in load_hook_table().specs_by_name(ProviderSpec).items():
+        for model in Catalogue(name, named.load().model_facts).list_models():
+            assert model.origin.source, (name, model.id)
+            assert str(model.origin).count("read ") == 1, (name, str(model.origin))
 
 
 def test_a_vendor_in_place_of_a_provider(capfd: pytest.CaptureFixture[str]) -> None:

@@ -216,7 +216,7 @@ def test_invalid_versions(version: str) -> None:
 
 def test_no_address_of_its_own() -> None:
     """Asks for the address of the resource."""
-    with pytest.raises(imgkit.ConfigurationError, match="Give one, or set AZURE_OPENAI_ENDPOINT"):
+    with pytest.raises(imgkit.ConfigurationError, match="Pass base_url, or set AZURE_OPENAI_ENDPOINT"):
         imgkit.ImageService("requests", provider="azure", api_key=KEY)
 
 
