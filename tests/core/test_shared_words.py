@@ -133,7 +133,8 @@ def test_adapts_shapes_of_google(model: str | None, call: dict[str, Any], config
 )
 def test_adapts_shapes_without_facts(provider: str, call: dict[str, Any], change: str, address: str) -> None:
     """Adapts or drops a shape that only the provider's ``check`` refuses, offline and at other servers."""
-    backend, more = ("requests", {"base_url": address, "api_key": KEY}) if address else ("offline", {})
+    backend = "requests" if address else "offline"
+    more: dict[str, Any] = {"base_url": address, "api_key": KEY} if address else {}
     with imgkit.ImageService(backend, provider=provider, on_unsupported="adapt", **more) as service:
         if address:
             service.dry_run("create_image", "a fox", **call)
