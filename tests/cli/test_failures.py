@@ -150,7 +150,8 @@ def test_missing_key(capfd: pytest.CaptureFixture[str]) -> None:
     assert code == 3
     assert err.count("\n") == 1
     assert (
-        "OPENAI_API_KEY is not set. Set it, pass --api-key-file FILE, or stay offline with "
+        "OPENAI_API_KEY is not set. https://platform.openai.com/api-keys has your keys. Set it, pass "
+        "--api-key-file FILE, or stay offline with "
         "--backend offline." in err
     )
 
