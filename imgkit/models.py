@@ -240,6 +240,8 @@ def sent_parameters(request: ImageRequest) -> dict[str, object]:
 
 # --- Costs -----------------------------------------------------------------------------------
 
+_MAX_AMOUNT = 1_000_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
@@ -272,6 +274,15 @@ class Cost:
             return _format_unknown(self.note)
         source = f" (prices of {self.as_of})" if self.as_of else f" ({self.note})" if self.note else ""
         return f"{self.amount:.4f} {self.currency}{source}"
+
+
+def is_amount(amount: object) -> bool:
+    """Return whether a reply can cost an amount: a finite decimal number from 0 up to a million.
+
+    >>> is_amount(Decimal("0.04")), is_amount(Decimal("-1")), is_amount(Decimal("Infinity"))
+    (True, False, False)
+    """
+    return isinstance(amount, Decimal) and amount.is_finite() and 0 <= amount <= _MAX_AMOUNT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from imgkit.images.saving import SavePlan
 from imgkit.jobs.job import LATEST_S, Job
 from imgkit.jobs.store import FOLDER, JobStore
 from imgkit.locks import FileLock
+from imgkit.models import is_amount
 from imgkit.providers.job_values import JobUpdate
 from imgkit.redact import safe_url
 from imgkit.wire.urls import origin
@@ -151,7 +152,7 @@ def name_job(call_id: str, attempt: int) -> str:
 def apply_update(job: Job, update: JobUpdate) -> Job:
     """Return a job with the news of its provider."""
     cost = update.cost
-    has_cost = cost is not None and cost.amount is not None and cost.amount.is_finite()
+    has_cost = cost is not None and is_amount(cost.amount)
     expires_at = update.expires_at
     return job.advance(
         state=dict(update.state),

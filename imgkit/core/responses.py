@@ -30,6 +30,7 @@ from imgkit.models import (
     Meta,
     Usage,
     field_names,
+    is_amount,
     resolve_model,
     sent_parameters,
 )
@@ -160,12 +161,15 @@ def _find_cost(core: Core, request: ImageRequest, fetched: FetchedImages) -> Cos
         return Cost(amount=NOTHING, note="from the cache: nothing was sent")
     if core.target.host_class == "offline":
         return Cost(amount=NOTHING, note="offline: nothing is billed")
-    if fetched.decoded.cost is not None:
-        return fetched.decoded.cost
+    told = fetched.decoded.cost
+    if told is not None and (told.amount is None or is_amount(told.amount)):
+        return told
     name = resolve_model(request, core.target.model)
     model = core.catalogue.find_model(name, core.target.host_class)
     count = len(fetched.decoded.pictures)
-    return compute_cost(fetched.decoded.usage, model, request.operation, request, count)
+    cost = compute_cost(fetched.decoded.usage, model, request.operation, request, count)
+    is_readable = cost.amount is None or is_amount(cost.amount)
+    return cost if is_readable else Cost(note="the counts of the reply make no amount")
 
 
 def count_requested_images(request: ImageRequest) -> int:

@@ -7,7 +7,7 @@ and lifetimes; both read 2026-11-28.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import ClassVar
 from urllib.parse import quote
 
@@ -33,9 +33,11 @@ from imgkit.providers.json_requests import (
     to_base64,
     to_sides,
 )
-from imgkit.providers.reply_images import readable
+from imgkit.providers.reply_images import read_cost, readable
 from imgkit.redact import Secret
 from imgkit.wire.messages import Head, HttpRequest
+
+CENTS_PER_DOLLAR = 100
 
 DEFAULT_MODEL, MASK_MODEL = "flux-2-pro", "flux-pro-1.0-fill"
 
@@ -112,7 +114,8 @@ class BflProvider(BaseProvider):
         with readable(head, body, secrets):
             reply = body.json()
             state = {"id": str(reply["id"]), "polling_url": str(reply["polling_url"])}
-        return JobUpdate(state=state, cost=_read_cost(reply.get("cost")))
+            cost = read_cost(reply.get("cost"), CENTS_PER_DOLLAR, "as the API announced it")
+        return JobUpdate(state=state, cost=cost)
 
     def poll(self, job: Job, target: Target) -> HttpRequest:
         """Return the GET of the address that the submit named."""
@@ -139,11 +142,3 @@ def _to_resolution(resolution: str | None) -> str | None:
     ('1.5k', '768sq')
     """
     return f"{resolution}sq" if resolution and resolution.isdigit() else resolution and resolution.lower()
-
-
-def _read_cost(credits: object) -> Cost | None:
-    """Return the cost in dollars of a number of credits, each a cent."""
-    try:
-        return Cost(amount=Decimal(str(credits)) / 100, note="as the API announced it")
-    except InvalidOperation:
-        return None

@@ -10,14 +10,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from decimal import Decimal, InvalidOperation
 from typing import ClassVar
 
 from imgkit.catalogue.catalogue import is_listed, load_provider_data
 from imgkit.errors import ImgkitError, InvalidRequestError, JobFailedError, OutcomeUnknownError
 from imgkit.images.inputs import OpenedInputs
 from imgkit.jobs.job import Job
-from imgkit.models import Cost, ImageRequest, resolve_model
+from imgkit.models import ImageRequest, resolve_model
 from imgkit.providers.base import Credential, DecodedImages, MaskPolarity, ReplyBody, Target
 from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.comfy_router_fake import FakeComfyRouter
@@ -34,7 +33,7 @@ from imgkit.providers.json_requests import (
     to_sides,
 )
 from imgkit.providers.open_outputs import decode_output
-from imgkit.providers.reply_images import decode_image_body, readable
+from imgkit.providers.reply_images import decode_image_body, read_cost, readable
 from imgkit.redact import Secret, scrub
 from imgkit.wire.headers import retry_after_s
 from imgkit.wire.json_values import parse_json
@@ -252,13 +251,5 @@ def _add_headers(decoded: DecodedImages, head: Head, secrets: tuple[Secret, ...]
         warnings.append(f"The router has left out parameters: {texts['dropped_params']}.")
     if "fallback_provider" in texts:
         warnings.append(f"Another provider has made the images: {texts['fallback_provider']}.")
-    cost = _read_cost(head.headers.get("x-litellm-response-cost", ""))
+    cost = read_cost(head.headers.get("x-litellm-response-cost"), note="as the API reports it")
     return replace(decoded, cost=cost, warnings=tuple(warnings), extra={**decoded.extra, **texts})
-
-
-def _read_cost(text: str) -> Cost | None:
-    try:
-        amount = Decimal(text)
-    except InvalidOperation:
-        return None
-    return Cost(amount=amount, note="as the API reports it") if amount.is_finite() and amount >= 0 else None

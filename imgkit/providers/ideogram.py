@@ -138,12 +138,14 @@ class IdeogramProvider(BaseProvider):
         """Return the quoted price; without bounds if the API estimates it and names no upper bound."""
         with readable(head, body, secrets):
             reply = body.json()
-            low = Decimal(int(reply["usd_micros"])) / MICROS_PER_DOLLAR
+            low = _read_price(reply["usd_micros"])
             is_exact = reply["qualifier"] == "exact"
             bound = low if is_exact else reply.get("upper_bound_usd_micros")
             if bound is None:
                 return Estimate(note=f"the API estimates {low:f} USD, and names no upper bound")
-            high = low if is_exact else Decimal(int(bound)) / MICROS_PER_DOLLAR
+            high = low if is_exact else _read_price(bound)
+            if high < low:
+                raise ValueError("the upper bound is less than the price")
         return Estimate(low=low, high=high, note="quoted by the API")
 
     def decode(
@@ -249,3 +251,15 @@ def _decode_images(head: Head, body: ReplyBody, target: Target, secrets: tuple[S
         for image in images
     )
     return DecodedImages(pictures=pictures, warnings=(*notes, *broken), damaged=bool(broken), cost=cost)
+
+
+def _read_price(micros: object) -> Decimal:
+    """Return a quoted price in dollars.
+
+    Raises:
+        ValueError: it is no amount.
+    """
+    cost = read_cost(micros, MICROS_PER_DOLLAR)
+    if cost is None or cost.amount is None:
+        raise ValueError("the price is no amount")
+    return cost.amount

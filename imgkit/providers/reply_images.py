@@ -10,7 +10,7 @@ from typing import Any
 from imgkit.errors import UnreadableReplyError
 from imgkit.images.sniff import has_end, sniff
 from imgkit.images.sources import BytesSource
-from imgkit.models import Cost
+from imgkit.models import Cost, is_amount
 from imgkit.providers.base import DecodedImage, DecodedImages, ReplyBody, Target
 from imgkit.redact import Secret, scrub
 from imgkit.wire.json_values import DivertedImage, decode_base64, decode_data_url, is_data_url, restore_base64
@@ -117,20 +117,26 @@ def decode_entries(
     return images, broken
 
 
-def read_cost(amount: object, units_per_dollar: int = 1) -> Cost | None:
-    """Return the cost that a reply tells, None for anything but a number from 0 on.
+def read_cost(amount: object, units_per_dollar: int = 1, note: str = "as the reply tells it") -> Cost | None:
+    """Return the cost that a reply tells, None for anything but a finite number from 0 on.
 
     Args:
-        amount: the member of the reply.
+        amount: the member of the reply, or a header: a number, or its text.
         units_per_dollar: such as 100 for cents.
+        note: `Cost.note`.
 
     Example:
         >>> str(read_cost(400_000_000, 10**10))
         '0.0400 USD (as the reply tells it)'
     """
-    if not isinstance(amount, int | float) or isinstance(amount, bool) or not amount >= 0:
+    if not isinstance(amount, int | float | str) or isinstance(amount, bool):
         return None
-    return Cost(amount=Decimal(str(amount)) / units_per_dollar, note="as the reply tells it")
+    try:
+        dollars = Decimal(str(amount)) / units_per_dollar
+    except (ArithmeticError, ValueError):
+        # Python writes no integer of more than 4,300 digits.
+        return None
+    return Cost(amount=dollars, note=note) if is_amount(dollars) else None
 
 
 def is_base64_image(text: str) -> bool:
