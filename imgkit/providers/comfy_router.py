@@ -22,7 +22,7 @@ from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.comfy_router_fake import FakeComfyRouter
 from imgkit.providers.error_replies import error_from_reply, refused
 from imgkit.providers.flux_replies import MODERATED, decode_flux_poll
-from imgkit.providers.job_replies import explain_poll
+from imgkit.providers.job_replies import explain_poll, read_queue_addresses
 from imgkit.providers.job_values import JobUpdate
 from imgkit.providers.json_requests import (
     build_json_request,
@@ -134,10 +134,9 @@ class ComfyRouterProvider(BaseProvider):
             return _add_headers(decode_image_body(head, body, target, secrets), head, secrets)
         with readable(head, body, secrets):
             reply = body.json()
-            if not isinstance(reply, dict) or "status_url" not in reply:
+            state = read_queue_addresses(reply)
+            if state is None:
                 return _decode_run(reply, head, body, target, secrets)
-            names = ("request_id", "status_url", "response_url", "cancel_url")
-            state = {name: str(reply[name]) for name in names}
         return JobUpdate(state=state, poll_after_s=retry_after_s(head.headers), note="IN_QUEUE")
 
     def poll(self, job: Job, target: Target) -> HttpRequest:

@@ -21,7 +21,7 @@ from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.error_bodies import read_error_body
 from imgkit.providers.error_replies import error_from_reply, refused
 from imgkit.providers.fal_fake import FakeFal
-from imgkit.providers.job_replies import describe_place, explain_poll
+from imgkit.providers.job_replies import describe_place, explain_poll, read_queue_addresses
 from imgkit.providers.job_values import JobUpdate
 from imgkit.providers.json_requests import (
     build_json_request,
@@ -123,10 +123,9 @@ class FalProvider(BaseProvider):
         """Return the accepted job with its three addresses; the images at the direct door, ``fal.run``."""
         with readable(head, body, secrets):
             reply = body.json()
-            if "status_url" not in reply:
+            state = read_queue_addresses(reply)
+            if state is None:
                 return _decode_images(head, body, target, secrets)
-            state = {name: str(reply[name]) for name in ("request_id", "status_url", "response_url")}
-            state |= {"cancel_url": str(reply["cancel_url"])} if "cancel_url" in reply else {}
         return JobUpdate(state=state, note=_describe_place(reply))
 
     def poll(self, job: Job, target: Target) -> HttpRequest:

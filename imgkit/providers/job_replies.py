@@ -63,3 +63,33 @@ def describe_place(ahead: int) -> str:
         '1 job ahead'
     """
     return f"{ahead} job{'' if ahead == 1 else 's'} ahead"
+
+
+def read_queue_addresses(reply: object) -> dict[str, str] | None:
+    """Return the id and the addresses of a request in a queue like fal's; None for a reply about none.
+
+    An address that the reply lacks follows from another: a request that was accepted is paid for.
+
+    Args:
+        reply: the JSON value of the reply to a submit.
+
+    Example:
+        >>> place = "https://queue.acme.example/requests/7"
+        >>> read_queue_addresses({"request_id": "7", "response_url": place})["status_url"]
+        'https://queue.acme.example/requests/7/status'
+    """
+    if not isinstance(reply, dict):
+        return None
+    names = ("request_id", "response_url", "status_url", "cancel_url")
+    found = {name: value for name in names if isinstance(value := reply.get(name), str) and value}
+    if "response_url" not in found and "status_url" in found:
+        found["response_url"] = found["status_url"].removesuffix("/status")
+    if "response_url" not in found:
+        return None
+    place = found["response_url"]
+    return {
+        "request_id": place.rpartition("/")[2],
+        "status_url": f"{place}/status",
+        "cancel_url": f"{place}/cancel",
+        **found,
+    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from imgkit.catalogue.catalogue import is_listed, load_provider_data
@@ -118,7 +118,7 @@ class ReplicateProvider(BaseProvider):
         self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
     ) -> DecodedImages | JobUpdate:
         """Return the accepted prediction; its images, if the API has held the reply until they were there."""
-        return _read_prediction(head, body, target, secrets)
+        return _read_prediction(head, body, target, secrets, None)
 
     def poll(self, job: Job, target: Target) -> HttpRequest:
         """Return the GET of the address that the submit named."""
@@ -130,7 +130,7 @@ class ReplicateProvider(BaseProvider):
         """Return the images, or that the prediction goes on: also for a word that is not known."""
         if not 200 <= head.status < 300:
             raise explain_poll(head, body, self.error(head, body.raw(), secrets), secrets)
-        return _read_prediction(head, body, target, secrets)
+        return _read_prediction(head, body, target, secrets, job)
 
     def cancel_job(self, job: Job, target: Target) -> HttpRequest | None:
         """Return the POST that cancels a prediction."""
@@ -157,8 +157,23 @@ def _to_path(model: str) -> str:
     return path if model.startswith("deployments/") else f"models/{path}"
 
 
+def _read_addresses(reply: Mapping[str, Any], target: Target, job: Job | None) -> tuple[str, dict[str, str]]:
+    """Return the id of a prediction and its addresses; the one follows from the other if it is missing.
+
+    Raises:
+        ValueError: both are missing.
+    """
+    urls = reply["urls"] if isinstance(reply.get("urls"), Mapping) else {}
+    state = {} if job is None else dict(job.state)
+    state |= {name: url for name in ("get", "cancel") if isinstance(url := urls.get(name), str) and url}
+    number = str(reply.get("id") or state.get("get", "").rpartition("/")[2])
+    if not number:
+        raise ValueError("a prediction without an id")
+    return number, {"get": f"{target.base_url}/predictions/{quote(number, safe='')}", **state}
+
+
 def _read_prediction(
-    head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...]
+    head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...], job: Job | None
 ) -> DecodedImages | JobUpdate:
     """Return the images of a prediction that has succeeded, or the news of one at work.
 
@@ -168,10 +183,10 @@ def _read_prediction(
     """
     with readable(head, body, secrets):
         reply = body.json()
-        status, urls = str(reply["status"]), reply.get("urls") or {}
-        number, failure = str(reply["id"]), reply.get("error")
-        state = {"get": str(urls.get("get") or f"{target.base_url}/predictions/{quote(number, safe='')}")}
-        state |= {"cancel": str(urls["cancel"])} if urls.get("cancel") else {}
+        number, state = _read_addresses(reply, target, job)
+        # A submit without a word for its state is accepted, and goes on.
+        status = str(reply["status"] if job else reply.get("status") or "starting")
+        failure = reply.get("error")
         metrics = reply.get("metrics") or {}
         percents = _PERCENT.findall(str(reply.get("logs") or "")[-2000:])
     if status in _FAILED:

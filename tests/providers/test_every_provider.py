@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import base64
+import json
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from imgkit import Cost, ImageService
-from imgkit.providers import OpenAIProvider, read_cost
-from imgkit.testing import WireServer, png, reply
+from imgkit.providers import FakeApi, FakeReply, FakeRequest, OpenAIProvider, read_cost
+from imgkit.providers.listing import find_provider
+from imgkit.testing import WireServer, png, reply, serve_fake
 
-NO_AMOUNTS = (None, True, -1, "-1", "free", [], {}, float("inf"), "Infinity", "NaN", 10**400, 10**5000)
+KEYS = {"fal": "a-key", "comfy_router": "comfyui-a-key", "replicate": "a-key"}
+
+NO_AMOUNTS: tuple[object, ...] = (
+    None,
+    True,
+    -1,
+    "-1",
+    "free",
+    [],
+    {},
+    float("inf"),
+    "Infinity",
+    "NaN",
+    10**400,
+    10**5000,
+)
 
 
 def test_an_amount_that_no_reply_can_mean_is_no_cost() -> None:
@@ -44,3 +62,68 @@ def test_a_provider_that_tells_no_amount_leaves_the_cost_unknown(cost: Any) -> N
         response = service.create_image("a fox", model="m")
     assert len(response) == 1
     assert not response.cost.known
+
+
+Submit = dict[str, Any]
+
+DAMAGED_SUBMITS: dict[str, list[Callable[[Submit], Submit]]] = {
+    "fal": [
+        lambda reply: without(reply, "request_id"),
+        lambda reply: without(reply, "response_url"),
+        lambda reply: without(reply, "status_url"),
+        lambda reply: {**reply, "cancel_url": None},
+    ],
+    "comfy_router": [
+        lambda reply: without(reply, "request_id"),
+        lambda reply: without(reply, "response_url"),
+        lambda reply: without(reply, "status_url"),
+        lambda reply: without(reply, "cancel_url"),
+    ],
+    "replicate": [
+        lambda reply: without(reply, "id"),
+        lambda reply: without(reply, "status"),
+        lambda reply: without(reply, "urls"),
+        lambda reply: {**reply, "urls": [None]},
+        lambda reply: {**reply, "urls": {"get": 5}},
+    ],
+}
+
+
+def without(reply: Submit, name: str) -> Submit:
+    """Return a reply that lacks a member."""
+    return {key: value for key, value in reply.items() if key != name}
+
+
+class Altered:
+    """A fake whose replies to POST requests are altered.
+
+    Args:
+        fake: the fake.
+        alter: returns another JSON value.
+    """
+
+    def __init__(self, fake: FakeApi, alter: Callable[[Any], object]) -> None:
+        self.fake, self.alter = fake, alter
+        self.count = fake.count
+
+    def answer(self, request: FakeRequest) -> FakeReply:
+        """Return the reply of the fake, altered."""
+        answer = self.fake.answer(request)
+        if request.method != "POST":
+            return answer
+        return answer._replace(body=json.dumps(self.alter(json.loads(answer.body))).encode())
+
+
+@pytest.mark.usefixtures("short_pauses")
+@pytest.mark.parametrize("name", DAMAGED_SUBMITS)
+def test_an_accepted_job_is_collected_whatever_its_reply_lacks(name: str) -> None:
+    """Collects a job whose accepting reply lacks its id, an address or its state: it is paid for."""
+    for alter in DAMAGED_SUBMITS[name]:
+        fake = find_provider(name).make().fake()
+        altered: Any = Altered(fake, alter)
+        with (
+            serve_fake(altered) as server,
+            ImageService("requests", provider=name, base_url=server.base_url, api_key=KEYS[name]) as service,
+        ):
+            assert len(service.create_image("a fox")) == 1
+        assert server.posts == 1
