@@ -96,10 +96,10 @@ class A1111Provider(BaseProvider):
             reply = body.json()
             entries = reply["images"]
             info = _read_info(reply.get("info"))
-            parameters = reply.get("parameters") or {}
-            count = int(parameters.get("n_iter") or 1) * int(parameters.get("batch_size") or 1)
-            first = int(info.get("index_of_first_image") or 0)
-            seeds = info.get("all_seeds") or []
+            count = _count_images(reply.get("parameters"), entries)
+            first = info.get("index_of_first_image")
+            first = max(0, first) if type(first) is int else 0
+            seeds = info["all_seeds"] if isinstance(info.get("all_seeds"), list) else []
             images, warnings = [], []
             for number, entry in enumerate(entries[first : first + count]):
                 content, problems = decode_content(entry, None, target)
@@ -144,6 +144,14 @@ class A1111Provider(BaseProvider):
         except ValueError:
             return False
         return head.status == 500 and isinstance(reply, dict) and {"error", "errors", "body"} <= reply.keys()
+
+
+def _count_images(parameters: object, entries: list[object]) -> int:
+    """Return the number of images that were requested; all, if an odd value tells none: none must be lost."""
+    members: Mapping[str, Any] = parameters if isinstance(parameters, Mapping) else {"n_iter": parameters}
+    rounds, size = (members.get(name) or 1 for name in ("n_iter", "batch_size"))
+    is_readable = type(rounds) is int and type(size) is int and rounds > 0 and size > 0
+    return int(rounds * size) if is_readable else len(entries)
 
 
 def _read_info(text: object) -> Mapping[str, Any]:

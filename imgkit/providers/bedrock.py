@@ -157,9 +157,11 @@ class BedrockProvider(BaseProvider):
         """Return the image of the reply; a reason tells, under status 200, that it was filtered."""
         with readable(head, body, secrets):
             reply = dict(body.json())
-            reasons = [str(reason) for reason in reply.get("finish_reasons") or () if reason is not None]
-            images, warnings = [], []
-            for number, entry in enumerate(() if reasons else reply["images"]):
+            reasons = _find_refusals(reply.get("finish_reasons"))
+            images, warnings = [], [f"Image {number} was refused: {why}." for number, why in reasons.items()]
+            for number, entry in enumerate(reply.get("images") or () if reasons else reply["images"]):
+                if number in reasons:
+                    continue
                 content, problems = decode_content(entry, None, target)
                 warnings += [f"Image {number} {problem}." for problem in problems]
                 if content:
@@ -167,9 +169,10 @@ class BedrockProvider(BaseProvider):
             if not images and not reasons:
                 raise ValueError("; ".join(warnings) or "no image")
             seeds = reply.get("seeds")
-        if reasons:
-            stage = "input" if "prompt" in reasons[0].lower() else "output"
-            raise refused(head, reasons[0], stage=stage, secrets=secrets, maybe_billed=True)
+        if not images:
+            reason = next(iter(reasons.values()))
+            stage = "input" if "prompt" in reason.lower() else "output"
+            raise refused(head, reason, stage=stage, secrets=secrets, maybe_billed=True)
         extra = {"seed": seeds[0]} if isinstance(seeds, list) and seeds and type(seeds[0]) is int else {}
         return DecodedImages(
             pictures=tuple(images), warnings=tuple(warnings), damaged=bool(warnings), extra=extra
@@ -187,6 +190,12 @@ class BedrockProvider(BaseProvider):
         model = resolve_model(request, target.model) or self.choose_model(request)
         task = _TASK.search(model)
         return model, _ENDPOINTS.get(_TASKS.get(task[1], "") if task else "", _OTHER)
+
+
+def _find_refusals(reasons: object) -> dict[int, str]:
+    """Return the reasons why images were filtered, by number; an odd value is no reason to lose an image."""
+    texts = enumerate(reasons) if isinstance(reasons, list) else ()
+    return {number: text for number, text in texts if isinstance(text, str) and text not in ("", "SUCCESS")}
 
 
 def _add_code(body: bytes, code: str) -> bytes:

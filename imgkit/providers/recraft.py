@@ -118,7 +118,7 @@ class RecraftProvider(OpenAIProvider):
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the request. A variation, which needs a shape, has that of its image if it names none."""
-        has_shape = request.size is not None or request.aspect_ratio is not None
+        has_shape = request.size not in (None, "auto") or request.aspect_ratio is not None
         if isinstance(request, CreateImageVariationRequest) and not has_shape:
             request = replace(request, aspect_ratio=_choose_ratio(inputs))
         return super().encode(request, inputs, target)

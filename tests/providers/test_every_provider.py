@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -11,9 +12,19 @@ from typing import Any
 import pytest
 
 from imgkit import Cost, ImageService
-from imgkit.providers import FakeApi, FakeReply, FakeRequest, OpenAIProvider, read_cost
+from imgkit.providers import (
+    DecodedImages,
+    FakeApi,
+    FakeReply,
+    FakeRequest,
+    Head,
+    OpenAIProvider,
+    Target,
+    read_cost,
+)
 from imgkit.providers.listing import find_provider
 from imgkit.testing import WireServer, png, reply, serve_fake
+from imgkit.wire.json_body import JsonReply
 
 KEYS = {"fal": "a-key", "comfy_router": "comfyui-a-key", "replicate": "a-key"}
 
@@ -127,3 +138,43 @@ def test_an_accepted_job_is_collected_whatever_its_reply_lacks(name: str) -> Non
         ):
             assert len(service.create_image("a fox")) == 1
         assert server.posts == 1
+
+
+ODD_REASONS: tuple[Any, ...] = (5, "x", {}, [5], [[]], ["SUCCESS"])
+PIXELS = base64.b64encode(png(1)).decode()
+
+ODD_NEIGHBOURS: dict[str, list[Any]] = {
+    "bedrock": [
+        *({"images": [PIXELS], "finish_reasons": odd} for odd in ODD_REASONS),
+        {"images": [PIXELS, PIXELS], "finish_reasons": ["Filter reason: output image", None]},
+    ],
+    "a1111": [
+        *({"images": [PIXELS], "parameters": odd} for odd in (5, "x", [None], {"n_iter": "x"})),
+        {"images": [PIXELS], "parameters": {"batch_size": float("inf")}, "info": '{"all_seeds": 5}'},
+        {"images": [PIXELS], "info": '{"index_of_first_image": "x", "all_seeds": {}}'},
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ODD_NEIGHBOURS)
+def test_an_odd_member_loses_no_image(name: str) -> None:
+    """Returns the image of a reply whose other members are odd: it is paid for."""
+    target = Target(base_url="https://api.acme.example", host_class="official")
+    provider = find_provider(name).make()
+    for value in ODD_NEIGHBOURS[name]:
+        body = JsonReply(provider.base64_keys)
+        body.feed(json.dumps(value).replace("Infinity", "1e999").encode())
+        body.close()
+        decoded = provider.decode(Head(200, {}), body, target)
+        assert isinstance(decoded, DecodedImages)
+        assert [image.data for image in decoded.pictures] == [png(1)]
+
+
+def test_recraft_gives_an_automatic_size_the_shape_of_the_image() -> None:
+    """Sends the ratio of the input image with a variation for "auto", as it does without a size."""
+    with ImageService("offline", provider="recraft") as service:
+        shapes = [
+            re.findall(r'size"?[ =:]+"([^"]+)"', service.dry_run("create_image_variation", png(1), size=size))
+            for size in (None, "auto")
+        ]
+    assert shapes[0] == shapes[1] != []
