@@ -30,6 +30,7 @@ from imgkit.errors import (
     ImgkitError,
     JobPendingError,
     OutcomeUnknownError,
+    UnreadableReplyError,
 )
 from imgkit.jobs.job import Job
 from imgkit.plugins.events import JobProgress
@@ -83,10 +84,11 @@ def submit_job(
         yield from run_blocking(partial(keeper.save_before_sending, job), before_sending=True)
     try:
         fetched = yield from send_with_retries(context, request)
-    except OutcomeUnknownError as error:
+    except (OutcomeUnknownError, UnreadableReplyError) as error:
         if job.phase != "sending":
             raise
-        found = yield from find_submit(context, provider, job, request, error.retry_after_s)
+        wait_s = error.retry_after_s if isinstance(error, OutcomeUnknownError) else None
+        found = yield from find_submit(context, provider, job, request, wait_s)
         if isinstance(found, FailedRequest):
             error.add_note(found.problem)
             name_key(error, job)

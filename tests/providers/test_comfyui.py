@@ -20,7 +20,7 @@ from imgkit.plugins import hookimpl
 from imgkit.plugins.events import JobProgress
 from imgkit.providers import ComfyUIProvider
 from imgkit.providers.comfyui_fake import FakeComfyUI
-from imgkit.providers.fakes import SCENARIOS
+from imgkit.providers.fakes import SCENARIOS, FakeReply, FakeRequest
 from imgkit.testing.wire_server import WireServer, serve_fake
 from tests.conftest import ServiceRunner
 from tests.support.provider_apis import RequestLog, paint_input
@@ -396,3 +396,21 @@ def test_offline(flavor: ServiceRunner) -> None:
     ]
     counts = [len(flavor.run(call, "offline", provider="comfyui")) for call in calls]
     assert counts == [2, 1, 1]
+
+
+def test_an_unreadable_reply_to_a_submit(flavor: ServiceRunner, http_backend: str, tmp_path: Path) -> None:
+    """A submit whose reply cannot be read is looked for under its handle, and is not sent again."""
+
+    class Garbled(FakeComfyUI):
+        def handle(self, request: FakeRequest) -> FakeReply:
+            reply = super().handle(request)
+            return reply._replace(body=b"<html>") if request.path == "/prompt" else reply
+
+    fake = Garbled()
+    with serve_fake(fake) as server:
+        response = flavor.run(
+            lambda service: service.create_image("a red fox", size="64x64", model="m.safetensors"),
+            http_backend, provider="comfyui", base_url=server.origin, state_folder=tmp_path / "state",
+        )  # fmt: skip
+    assert len(response) == 1
+    assert fake.count["POST /prompt"] == 1
