@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from imgkit.providers.json_requests import to_base64 as to_base64
     from imgkit.providers.json_requests import to_data_url as to_data_url
     from imgkit.providers.json_requests import to_sides as to_sides
+    from imgkit.providers.openai import OpenAIDialect as OpenAIDialect
     from imgkit.providers.openai import OpenAIProvider as OpenAIProvider
     from imgkit.providers.openai_fake import FakeCall as FakeCall
     from imgkit.providers.openai_fake import FakeOpenAI as FakeOpenAI
@@ -162,7 +163,7 @@ _EXPORTS = {
         "to_data_url",
         "to_sides",
     ),
-    "imgkit.providers.openai": ("OpenAIProvider",),
+    "imgkit.providers.openai": ("OpenAIDialect", "OpenAIProvider"),
     "imgkit.providers.openai_fake": (
         "FakeCall",
         "FakeOpenAI",

@@ -14,7 +14,7 @@ from imgkit.images.references import ImageReference
 from imgkit.models import ImageRequest, Operation, resolve_model
 from imgkit.providers.base import MaskPolarity, Target
 from imgkit.providers.json_requests import ACCEPT_JSON, add_extra_headers, list_images, to_base64
-from imgkit.providers.openai import OpenAIProvider
+from imgkit.providers.openai import OpenAIDialect
 from imgkit.providers.openai_forms import build_form
 from imgkit.providers.openai_servers import OpenAIServer
 from imgkit.providers.openai_servers_fake import FakeLocalAI
@@ -75,7 +75,7 @@ class LocalAIProvider(OpenAIServer):
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the request: JSON, or a form with the image and its mask."""
         if inputs.mask is None:
-            return OpenAIProvider.encode(self, request, inputs, target)
+            return OpenAIDialect.encode(self, request, inputs, target)
         members = self.build_members(request, target)
         for name in ("response_format", "n"):
             members.pop(name, None)

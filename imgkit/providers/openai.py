@@ -63,10 +63,11 @@ _FOREIGN = frozenset({"aspect_ratio", "resolution", "seed", "negative_prompt"})
 _REQUESTS: Mapping[Operation, type[ImageRequest]] = {kind.operation: kind for kind in PATHS}
 
 
-class OpenAIProvider(BaseProvider):
-    """The provider ``"openai"``; `imgkit.providers.Provider` describes its members.
+class OpenAIDialect(BaseProvider):
+    """The base class of the APIs in OpenAI's shape; it does not stream.
 
-    A dialect that differs in addresses or members derives from it.
+    A subclass sets the members of `BaseProvider`, and overrides the methods where its API differs. An API
+    that also streams OpenAI's events derives from `OpenAIProvider`.
 
     Attributes:
         paths: the address of each operation below the base URL.
@@ -74,23 +75,18 @@ class OpenAIProvider(BaseProvider):
         has_free_failures: OpenAI's own error object under 500 or 503 proves that nothing was billed.
 
     Example:
-        >>> OpenAIProvider().credentials[0].variable
-        'OPENAI_API_KEY'
+        >>> class AcmeProvider(OpenAIDialect):
+        ...     base_url = "https://api.acme.example/v1"
+        ...     env = {"api_key": "ACME_API_KEY"}
+        >>> AcmeProvider().paths["create_image_edit"]
+        '/images/edits'
     """
 
     paths: ClassVar[Mapping[Operation, str]] = {kind.operation: path for kind, path in PATHS.items()}
     sends_json: ClassVar[bool] = False
     has_free_failures: ClassVar[bool] = True
 
-    base_url: ClassVar[str] = "https://api.openai.com/v1"
-    env: ClassVar[Mapping[str, str]] = {
-        "api_key": "OPENAI_API_KEY",
-        "base_url": "OPENAI_BASE_URL",
-        "organization": "OPENAI_ORG_ID",
-        "project": "OPENAI_PROJECT_ID",
-    }
     base64_keys: ClassVar[frozenset[str]] = frozenset({"b64_json"})
-    model_facts: ClassVar[str] = "imgkit.providers:openai.toml"
     takes_references: ClassVar[bool] = True
 
     def list_fields(self, operation: Operation, target: Target) -> Collection[str] | None:
@@ -185,26 +181,9 @@ class OpenAIProvider(BaseProvider):
                 members[role] = _image_to_json(extra)
         return members
 
-    def models_request(self, target: Target) -> HttpRequest:
+    def models_request(self, target: Target) -> HttpRequest | None:
         """Return the free request that lists the models."""
         return HttpRequest("GET", f"{target.base_url}/models", {"accept": "application/json"})
-
-    def encode_stream(
-        self, request: ImageRequest, inputs: OpenedInputs, target: Target, partial_images: int | None
-    ) -> HttpRequest:
-        """Return the request of `encode` with ``stream`` and, if given, ``partial_images``.
-
-        Raises:
-            InvalidRequestError: The request sets `response_format`, which streams do not have.
-        """
-        if request.response_format is not None:
-            raise InvalidRequestError({"response_format": "Streams carry the images. Leave it out."})
-        count = {} if partial_images is None else {"partial_images": partial_images}
-        extra_body = {**(request.extra_body or {}), "stream": True, **count}
-        encoded = self.encode(replace(request, extra_body=extra_body), inputs, target)
-        if "accept" in (request.extra_headers or {}):
-            return encoded
-        return replace(encoded, headers={**encoded.headers, "accept": EVENT_TYPES})
 
     def decode(
         self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
@@ -262,16 +241,6 @@ class OpenAIProvider(BaseProvider):
             extra=read.extra,
         )
 
-    def decode_event(
-        self, head: Head, data: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
-    ) -> DecodedPartialImage | DecodedImages | None:
-        """Return the content of an event by its ``type``, None for unknown types."""
-        from imgkit.providers.openai_events import decode_event, is_whole_reply
-
-        if is_whole_reply(data):
-            return self.decode(head, data, target, secrets)
-        return decode_event(head, data, target, secrets, self.examine_reply)
-
     def examine_reply(
         self, head: Head, reply: JsonObject, secrets: tuple[Secret, ...]
     ) -> tuple[Cost | None, tuple[str, ...]]:
@@ -293,6 +262,51 @@ class OpenAIProvider(BaseProvider):
         from imgkit.providers.error_replies import is_free_failure
 
         return self.has_free_failures and is_free_failure(head, body)
+
+
+class OpenAIProvider(OpenAIDialect):
+    """The provider ``"openai"``; `imgkit.providers.Provider` describes its members.
+
+    Example:
+        >>> OpenAIProvider().credentials[0].variable
+        'OPENAI_API_KEY'
+    """
+
+    base_url: ClassVar[str] = "https://api.openai.com/v1"
+    env: ClassVar[Mapping[str, str]] = {
+        "api_key": "OPENAI_API_KEY",
+        "base_url": "OPENAI_BASE_URL",
+        "organization": "OPENAI_ORG_ID",
+        "project": "OPENAI_PROJECT_ID",
+    }
+    model_facts: ClassVar[str] = "imgkit.providers:openai.toml"
+
+    def encode_stream(
+        self, request: ImageRequest, inputs: OpenedInputs, target: Target, partial_images: int | None
+    ) -> HttpRequest:
+        """Return the request of `encode` with ``stream`` and, if given, ``partial_images``.
+
+        Raises:
+            InvalidRequestError: The request sets `response_format`, which streams do not have.
+        """
+        if request.response_format is not None:
+            raise InvalidRequestError({"response_format": "Streams carry the images. Leave it out."})
+        count = {} if partial_images is None else {"partial_images": partial_images}
+        extra_body = {**(request.extra_body or {}), "stream": True, **count}
+        encoded = self.encode(replace(request, extra_body=extra_body), inputs, target)
+        if "accept" in (request.extra_headers or {}):
+            return encoded
+        return replace(encoded, headers={**encoded.headers, "accept": EVENT_TYPES})
+
+    def decode_event(
+        self, head: Head, data: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()
+    ) -> DecodedPartialImage | DecodedImages | None:
+        """Return the content of an event by its ``type``, None for unknown types."""
+        from imgkit.providers.openai_events import decode_event, is_whole_reply
+
+        if is_whole_reply(data):
+            return self.decode(head, data, target, secrets)
+        return decode_event(head, data, target, secrets, self.examine_reply)
 
 
 _TO_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))

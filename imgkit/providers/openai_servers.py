@@ -14,12 +14,12 @@ from imgkit.models import ImageRequest
 from imgkit.providers.base import Credential, Target
 from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.json_requests import refuse_uploaded_files, to_data_url
-from imgkit.providers.openai import OpenAIProvider
+from imgkit.providers.openai import OpenAIDialect
 from imgkit.wire.json_values import JsonObject
 from imgkit.wire.messages import HttpRequest
 
 
-class OpenAIServer(OpenAIProvider):
+class OpenAIServer(OpenAIDialect):
     """The base class of the providers of such servers. A subclass sets `accepts`, also for other hosts.
 
     Example:
@@ -28,10 +28,6 @@ class OpenAIServer(OpenAIProvider):
         >>> AcmeProvider().credentials[0].required
         False
     """
-
-    # A provider without these methods does not stream.
-    encode_stream = None  # type: ignore[assignment]
-    decode_event = None  # type: ignore[assignment]
 
     @property
     def credentials(self) -> tuple[Credential, ...]:

@@ -25,7 +25,7 @@ from imgkit.models import (
 from imgkit.providers.base import Credential, MaskPolarity, Target
 from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.json_requests import list_images, refuse_uploaded_files, to_data_url
-from imgkit.providers.openai import OpenAIProvider
+from imgkit.providers.openai import OpenAIDialect
 from imgkit.providers.recraft_fake import FakeRecraft
 from imgkit.providers.reply_images import read_cost
 from imgkit.redact import Secret
@@ -43,7 +43,7 @@ _FIELDS = {
 _NAMES = {"seed": "random_seed", "output_format": "image_format", "aspect_ratio": "size"}
 
 
-class RecraftProvider(OpenAIProvider):
+class RecraftProvider(OpenAIDialect):
     """The provider ``"recraft"``; `imgkit.providers.Provider` describes its members.
 
     ``model_options={"edit_as": "replaceBackground"}`` chooses another endpoint for an edit.
@@ -75,13 +75,6 @@ class RecraftProvider(OpenAIProvider):
     credentials = (Credential(variable="RECRAFT_API_TOKEN"), Credential(variable="RECRAFT_API_KEY"))
     fake = FakeRecraft
 
-    # A provider without these methods does not stream.
-    encode_stream = None  # type: ignore[assignment]
-    decode_event = None  # type: ignore[assignment]
-
-    # The API documents no list of models.
-    models_request = BaseProvider.models_request  # type: ignore[assignment]
-
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse a mask, a model or an option that the endpoint of an edit lacks."""
         BaseProvider.check(self, request, target)
@@ -104,6 +97,9 @@ class RecraftProvider(OpenAIProvider):
             problems["model"] = f"{model} has no {name}. Name {models}, or leave the model out."
         if problems:
             raise InvalidRequestError(problems)
+
+    def models_request(self, target: Target) -> None:
+        """Return None: the API documents no list of models."""
 
     def url(self, request: ImageRequest, target: Target) -> str:
         """Return the URL of a request; edits have several endpoints."""

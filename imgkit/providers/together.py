@@ -16,7 +16,7 @@ from imgkit.images.inputs import OpenedInputs
 from imgkit.models import ImageRequest, Operation, resolve_model
 from imgkit.providers.base import Target
 from imgkit.providers.json_requests import refuse_uploaded_files, to_data_url, to_sides
-from imgkit.providers.openai import OpenAIProvider
+from imgkit.providers.openai import OpenAIDialect
 from imgkit.providers.together_fake import FakeTogether
 from imgkit.wire.json_values import JsonObject
 from imgkit.wire.messages import HttpRequest
@@ -29,7 +29,7 @@ _FIELDS = {
 }
 
 
-class TogetherProvider(OpenAIProvider):
+class TogetherProvider(OpenAIDialect):
     """The provider ``"together"``; `imgkit.providers.Provider` describes its members.
 
     Example:
@@ -49,10 +49,6 @@ class TogetherProvider(OpenAIProvider):
     model_facts: ClassVar[str] = FACTS
     official_hosts: ClassVar[tuple[str, ...]] = ("api.together.xyz",)
     fake = FakeTogether
-
-    # A provider without these methods does not stream.
-    encode_stream = None  # type: ignore[assignment]
-    decode_event = None  # type: ignore[assignment]
 
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse files of another API."""

@@ -16,7 +16,7 @@ from imgkit.models import Cost, ImageRequest, Operation
 from imgkit.providers.base import Target
 from imgkit.providers.error_replies import refused
 from imgkit.providers.json_requests import build_json_request, list_images, to_data_url
-from imgkit.providers.openai import OpenAIProvider
+from imgkit.providers.openai import OpenAIDialect
 from imgkit.providers.reply_images import read_cost
 from imgkit.providers.xai_fake import FakeXai
 from imgkit.redact import Secret
@@ -35,7 +35,7 @@ _FIELDS = {
 }
 
 
-class XaiProvider(OpenAIProvider):
+class XaiProvider(OpenAIDialect):
     """The provider ``"xai"``; `imgkit.providers.Provider` describes its members.
 
     Example:
@@ -54,10 +54,6 @@ class XaiProvider(OpenAIProvider):
     has_free_failures: ClassVar[bool] = False
     model_facts: ClassVar[str] = "imgkit.providers:xai.toml"
     fake = FakeXai
-
-    # A provider without these methods does not stream.
-    encode_stream = None  # type: ignore[assignment]
-    decode_event = None  # type: ignore[assignment]
 
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse more input images than an edit takes."""

@@ -16,7 +16,7 @@ from imgkit import (
     ModerationBlockedError,
     OutcomeUnknownError,
 )
-from imgkit.providers import ImageReference, OpenAIProvider
+from imgkit.providers import ImageReference, OpenAIDialect
 from imgkit.providers.fakes import SCENARIOS
 from imgkit.providers.openrouter import OpenRouterProvider
 from imgkit.providers.together import TogetherProvider
@@ -24,7 +24,7 @@ from imgkit.providers.xai import XaiProvider
 from imgkit.testing import serve_fake
 from tests.support.provider_apis import RequestLog, paint_input
 
-PROVIDERS: dict[str, type[OpenAIProvider]] = {
+PROVIDERS: dict[str, type[OpenAIDialect]] = {
     "openrouter": OpenRouterProvider,
     "together": TogetherProvider,
     "xai": XaiProvider,

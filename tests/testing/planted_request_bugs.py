@@ -309,4 +309,4 @@ class ListsModelsByPost(OpenAIProvider):
     """``imgkit doctor --live`` might cost money."""
 
     def models_request(self, target: Target) -> HttpRequest:
-        return replace(super().models_request(target), method="POST")
+        return HttpRequest("POST", f"{target.base_url}/models", {"accept": "application/json"})
