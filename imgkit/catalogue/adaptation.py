@@ -6,7 +6,7 @@ Some APIs take a size in pixels, others an aspect ratio and a resolution. The on
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
@@ -63,7 +63,7 @@ def fit_fields(
     """
     if not fields:  # any field, or an operation that the provider refuses by itself
         return request, []
-    rules = model.rules if model is not None else ()
+    rules = [] if model is None else model.list_rules(request.operation)
     refused = {
         rule.field
         for rule in rules
@@ -78,7 +78,7 @@ def fit_fields(
     if not lacking or (lacking == ["size"] and request.size == "auto"):
         return (replace(request, size=None) if lacking else request), []
     taken = frozenset(fields) - refused
-    shape = dict(_convert_shape(request, taken, model)) if not {*lacking}.isdisjoint(SHAPE) else {}
+    shape = dict(_convert_shape(request, taken, rules)) if not {*lacking}.isdisjoint(SHAPE) else {}
     words = " and ".join(f"{name}={value!r}" for name, value in shape.items())
     if policy == "raise":
         problems = {}
@@ -124,7 +124,8 @@ def fit_shape(
         policy: "drop" leaves the fields out; "adapt" gives an image another field for its shape first.
     """
     taken = frozenset(field_names(type(request)) if fields is None else fields) - refusals.keys()
-    shape = dict(_convert_shape(request, taken, model)) if policy == "adapt" else {}
+    rules = [] if model is None else model.list_rules(request.operation)
+    shape = dict(_convert_shape(request, taken, rules)) if policy == "adapt" else {}
     words = " and ".join(f"{name}={value!r}" for name, value in shape.items())
     deed = f"became {words}" if shape else "was left out"
     changes: dict[str, object] = dict.fromkeys(refusals)
@@ -135,30 +136,29 @@ def fit_shape(
 
 
 def _convert_shape(
-    request: ImageRequest, taken: Collection[str], model: Model | None
+    request: ImageRequest, taken: Collection[str], rules: Sequence[Rule]
 ) -> Iterator[tuple[str, str]]:
     """Yield the fields that ask an API for the shape that a request asks for in others."""
     size = parse_size(request.size)
     ratio = size[0] / size[1] if size else parse_ratio(request.aspect_ratio)
     side_px = math.sqrt(size[0] * size[1]) if size else parse_resolution(request.resolution)
     if "aspect_ratio" in taken and ratio is not None:
-        rule = _find_rule(model, "aspect_ratio")
+        rule = _find_rule(rules, "aspect_ratio")
         nearest = find_nearest_ratio(ratio, list_ratios(rule.allowed, rule.grid) if rule else COMMON_RATIOS)
         if nearest is not None:
             yield "aspect_ratio", nearest
     elif "size" in taken and (ratio is not None or side_px is not None):
-        rule = _find_rule(model, "size")
+        rule = _find_rule(rules, "size")
         allowed, grid = ((), None) if rule is None else (rule.allowed, rule.grid)
         yield "size", to_size(ratio or 1.0, side_px or _DEFAULT_SIDE_PX, allowed, grid)
         return
     if "resolution" in taken and side_px is not None:
-        rule = _find_rule(model, "resolution")
+        rule = _find_rule(rules, "resolution")
         allowed = rule.allowed if rule is not None else ()
         found = find_nearest_resolution(side_px, allowed) if allowed else find_nearest_resolution(side_px)
         if found is not None:
             yield "resolution", found
 
 
-def _find_rule(model: Model | None, field: str) -> Rule | None:
-    rules = model.rules if model is not None else ()
+def _find_rule(rules: Sequence[Rule], field: str) -> Rule | None:
     return next((rule for rule in rules if rule.field == field and not rule.refused), None)

@@ -55,6 +55,7 @@ class Rule(NamedTuple):
         name: the rule's name in the data file.
         field: the field of the request.
         when: values of other fields; the rule applies only with these.
+        operations: the operations that it applies to; none for all.
         allowed: the accepted values.
         least, most: bounds of a number.
         longest: maximum length of a text, in characters.
@@ -68,6 +69,7 @@ class Rule(NamedTuple):
     name: str
     field: str
     when: Mapping[str, tuple[Any, ...]] = _NONE
+    operations: tuple[str, ...] = ()
     allowed: tuple[Any, ...] = ()
     least: float | None = None
     most: float | None = None
@@ -170,6 +172,16 @@ class Model(NamedTuple):
     prices: Prices | None = None
     tokens: Tokens | None = None
     origin: FactSource = FactSource()
+
+    def list_rules(self, operation: str) -> list[Rule]:
+        """Return the rules that apply to an operation.
+
+        Example:
+            >>> rule = Rule("no-size", "size", operations=("create_image_edit",), refused=True)
+            >>> len(Model("a-1", rules=(rule,)).list_rules("create_image"))
+            0
+        """
+        return [rule for rule in self.rules if not rule.operations or operation in rule.operations]
 
 
 class Retired(NamedTuple):

@@ -94,6 +94,7 @@ class Reader:
             name=name,
             grid=grid,
             when=when,
+            operations=tuple(table.get("operations", ())),
             allowed=tuple(table.get("allowed", ())),
             origin=table["origin"],
             **fields,

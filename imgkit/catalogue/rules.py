@@ -144,7 +144,7 @@ def find_violations(
         name: value for name in field_names(type(request)) if (value := getattr(request, name)) is not None
     }
     given |= more or {}
-    for rule in model.rules:
+    for rule in model.list_rules(request.operation):
         if rule.field not in given or rule.field in _SPLIT_FIELDS:
             continue
         problem = (
@@ -285,8 +285,15 @@ def describe_rule(rule: Rule) -> str:
     when = " and ".join(
         f"{name} {format_choices(values, quoted=False)}" for name, values in rule.when.items()
     )
+    where = f" for {format_choices(rule.operations, quoted=False)}" if rule.operations else ""
     why = f" ({rule.why})" if rule.why else ""
-    return "; ".join(parts) + (f" with {when}" if when else "") + why + ("" if rule.sure else "; doubtful")
+    return (
+        "; ".join(parts)
+        + (f" with {when}" if when else "")
+        + where
+        + why
+        + ("" if rule.sure else "; doubtful")
+    )
 
 
 def _describe_grid(grid: Grid) -> str:
@@ -317,7 +324,7 @@ def max_value(field: str, request: ImageRequest, model: Model, catalogue: Catalo
     }
     bounds = [
         int(rule.most)
-        for rule in model.rules
+        for rule in model.list_rules(request.operation)
         if rule.field == field and rule.most is not None and is_applicable(rule, given, catalogue.defaults)
     ]
     return min(bounds, default=None)

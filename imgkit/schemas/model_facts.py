@@ -85,6 +85,7 @@ class _GridSchema(ma.Schema):
 class _RuleSchema(_FactsSchema):
     field = fields.String(required=True)
     when = fields.Dict(keys=fields.String(), values=fields.List(fields.Raw()))
+    operations = fields.List(fields.String(validate=validate.OneOf(OPERATIONS)))
     allowed = fields.List(fields.Raw())
     least = _number_field()
     most = _number_field()

@@ -216,14 +216,14 @@ def test_official_rules(field: str) -> None:
 
 
 def test_adapts_a_ratio_to_a_size() -> None:
-    """Sends the nearest size for a ratio and a resolution that the model lacks."""
+    """Sends the nearest size for a ratio that the model lacks, and no size with a precise edit."""
     settings: Any = {"provider": "ideogram", "api_key": KEY, "on_unsupported": "adapt"}
     with imgkit.ImageService("requests", **settings) as service:
         shown = service.dry_run("create_image", "x", aspect_ratio="1:1", resolution="2K")
         assert '"size": "2048x2048"' in shown
-        assert '"size"' not in service.dry_run(
-            "create_image_edit", PHOTO, "x", size="1024x1024", model=EDIT[10:]
-        )
+        for model in (None, "ideogram-4-6", EDIT[10:]):
+            edit = service.dry_run("create_image_edit", PHOTO, "x", size="1024x1024", model=model)
+            assert "1024x1024" not in edit
 
 
 # --- Jobs ------------------------------------------------------------------------------------
