@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 from urllib.parse import quote, urlsplit
 
-from imgkit.errors import ConfigurationError, ImgkitError, InvalidRequestError
+from imgkit.errors import ConfigurationError, ImgkitError
 from imgkit.images.inputs import OpenedInputs
 from imgkit.models import ImageRequest, resolve_model
 from imgkit.providers.azure_flux_fake import FakeAzureFlux
@@ -22,8 +22,8 @@ from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.error_replies import error_from_reply
 from imgkit.providers.json_requests import (
     encode_json_request,
-    list_images,
     name_images,
+    refuse_more_images,
     refuse_uploaded_files,
     to_base64,
     to_sides,
@@ -72,8 +72,7 @@ class AzureFluxProvider(BaseProvider):
                 hint=f'Pass base_url="https://{parts.netloc}".',
                 field="base_url",
             )
-        if len(list_images(request)) > MAX_IMAGES:
-            raise InvalidRequestError({"image": f"FLUX.2 takes at most {MAX_IMAGES} images."})
+        refuse_more_images(request, MAX_IMAGES, "FLUX.2")
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the request, which holds its inputs."""

@@ -6,7 +6,6 @@ models have ended. Unconfirmed: the polarity of masks, which is taken to be that
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -21,9 +20,16 @@ from imgkit.providers.base import DecodedImage, DecodedImages, MaskPolarity, Rep
 from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.bedrock_fake import FakeBedrock
 from imgkit.providers.credentials import Credential
+from imgkit.providers.error_bodies import add_code
 from imgkit.providers.error_facts import trim_body
 from imgkit.providers.error_replies import error_from_reply, refused
-from imgkit.providers.json_requests import ACCEPT_JSON, add_extra_headers, build_json_request, to_base64
+from imgkit.providers.json_requests import (
+    ACCEPT_JSON,
+    add_extra_headers,
+    build_json_request,
+    refuse_several_results,
+    to_base64,
+)
 from imgkit.providers.reply_images import decode_content, readable
 from imgkit.providers.stability_endpoints import (
     ENDPOINTS,
@@ -34,7 +40,6 @@ from imgkit.providers.stability_endpoints import (
     list_members,
 )
 from imgkit.redact import Secret
-from imgkit.wire.json_values import parse_json
 from imgkit.wire.messages import Head, HttpRequest
 
 MODELS: Mapping[str, str] = {
@@ -137,8 +142,7 @@ class BedrockProvider(BaseProvider):
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the request to the address of a model."""
-        if (request.n or 1) > 1:
-            raise InvalidRequestError({"n": "A request makes one image. Ask for one."})
+        refuse_several_results(request)
         model, endpoint = self._find_endpoint(request, target)
         members = list_members(request, endpoint)
         if endpoint.draws and inputs.mask is None:
@@ -181,7 +185,7 @@ class BedrockProvider(BaseProvider):
     def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
         """Return the error of a reply outside 2xx; a header holds its code."""
         code = re.split("[:#]", head.headers.get("x-amzn-errortype", ""))[0]
-        error = error_from_reply(head, _add_code(body, code), secrets, is_free=False)
+        error = error_from_reply(head, add_code(body, code), secrets, is_free=False)
         if isinstance(error, ApiError | OutcomeUnknownError):
             error.body = trim_body(body, secrets)
         return error
@@ -196,12 +200,3 @@ def _find_refusals(reasons: object) -> dict[int, str]:
     """Return the reasons why images were filtered, by number; an odd value is no reason to lose an image."""
     texts = enumerate(reasons) if isinstance(reasons, list) else ()
     return {number: text for number, text in texts if isinstance(text, str) and text not in ("", "SUCCESS")}
-
-
-def _add_code(body: bytes, code: str) -> bytes:
-    """Return the body of an error with the code of its header."""
-    try:
-        value = parse_json(body)
-    except ValueError:
-        return body
-    return json.dumps({"code": code, **value}).encode() if code and isinstance(value, dict) else body

@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import ClassVar
 from urllib.parse import quote, urlsplit
 
-from imgkit.catalogue.catalogue import load_provider_data
+from imgkit.catalogue.catalogue import is_listed, load_provider_data
 from imgkit.errors import ConfigurationError, ImgkitError, InvalidRequestError
 from imgkit.images.inputs import ImageFile, OpenedInputs
 from imgkit.images.sniff import EXTENSIONS
@@ -25,7 +24,8 @@ from imgkit.providers.error_replies import error_from_reply
 from imgkit.providers.json_requests import (
     add_extra_headers,
     encode_json_request,
-    list_images,
+    refuse_more_images,
+    refuse_several_results,
     to_base64,
     to_sides,
 )
@@ -40,15 +40,8 @@ FACTS = "imgkit.providers:cloudflare.toml"
 HEADERS: Mapping[str, str] = {"accept": "application/json, image/*"}
 
 _FIELDS = {
-    "prompt",
-    "model",
-    "size",
-    "seed",
-    "negative_prompt",
-    "n",
-    "model_options",
-    "extra_body",
-    "extra_headers",
+    *("prompt", "model", "size", "seed", "negative_prompt", "n"),
+    *("model_options", "extra_body", "extra_headers"),
 }
 _MODEL = re.compile(r"@?(?!\.+(/|$))[\w.-]+(/(?!\.+(/|$))[\w.-]+)*", re.ASCII)
 
@@ -116,19 +109,16 @@ class CloudflareProvider(BaseProvider):
         if not _MODEL.fullmatch(model):
             raise InvalidRequestError({"model": f"A model is a path, such as {self.default_model}."})
         bodies = load_provider_data(FACTS)["bodies"]
-        count = len(list_images(request))
-        if getattr(request, "mask", None) is not None and not _matches(model, bodies["mask_models"]):
+        if getattr(request, "mask", None) is not None and not is_listed(model, bodies["mask_models"]):
             raise InvalidRequestError(
                 {"mask": f"{model} takes no mask. Pass model={bodies['default_mask_model']!r}."}
             )
-        most = bodies["most_form_images"] if _matches(model, bodies["form_models"]) else 1
-        if count > most:
-            raise InvalidRequestError({"image": f"{model} takes at most {most} of them, not {count}."})
+        most = bodies["most_form_images"] if is_listed(model, bodies["form_models"]) else 1
+        refuse_more_images(request, most, model)
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the request: a form, or JSON, as the model reads it."""
-        if (request.n or 1) > 1:
-            raise InvalidRequestError({"n": "A request makes one image. Ask for one."})
+        refuse_several_results(request)
         model = self._find_model(request, target)
         url = f"{self._find_root(target)}/{quote(model, safe='@/')}"
         members: JsonObject = {
@@ -137,7 +127,7 @@ class CloudflareProvider(BaseProvider):
             **to_sides(request.size),
             "seed": request.seed,
         }
-        if _matches(model, load_provider_data(FACTS)["bodies"]["form_models"]):
+        if is_listed(model, load_provider_data(FACTS)["bodies"]["form_models"]):
             members |= {**(request.model_options or {}), **(request.extra_body or {})}
             members.pop("model", None)
             files = [
@@ -195,7 +185,3 @@ class CloudflareProvider(BaseProvider):
         if "/accounts/" not in base:
             base = f"{base}/accounts/{self._account or 'offline'}"
         return f"{base.removesuffix('/ai')}/ai/run"
-
-
-def _matches(model: str, patterns: list[str]) -> bool:
-    return any(fnmatchcase(model, pattern) for pattern in patterns)

@@ -6,7 +6,6 @@ all read 2026-11-28.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +19,7 @@ from imgkit.models import ImageRequest, resolve_model
 from imgkit.providers.base import Credential, DecodedImages, MaskPolarity, ReplyBody, Target
 from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.comfy_router_fake import FakeComfyRouter
+from imgkit.providers.error_bodies import add_code
 from imgkit.providers.error_replies import error_from_reply, refused
 from imgkit.providers.flux_replies import MODERATED, decode_flux_poll
 from imgkit.providers.job_replies import explain_poll, read_queue_addresses
@@ -27,6 +27,7 @@ from imgkit.providers.job_values import JobUpdate
 from imgkit.providers.json_requests import (
     build_json_request,
     encode_json_request,
+    name_images,
     refuse_uploaded_files,
     to_base64,
     to_data_url,
@@ -36,7 +37,6 @@ from imgkit.providers.open_outputs import decode_output
 from imgkit.providers.reply_images import decode_image_body, read_cost, readable
 from imgkit.redact import Secret, scrub
 from imgkit.wire.headers import retry_after_s
-from imgkit.wire.json_values import parse_json
 from imgkit.wire.messages import Head, HttpRequest
 
 FACTS = "imgkit.providers:comfy_router.toml"
@@ -120,7 +120,7 @@ class ComfyRouterProvider(BaseProvider):
             **(to_sides(request.size) if has_sides else {"size": request.size}),
         }
         if is_listed(model, facts["numbered_models"]):
-            members |= {f"input_image{'' if n == 1 else f'_{n}'}": text for n, text in enumerate(images, 1)}
+            members |= name_images("input_image", images)
         elif images:
             members["image"] = images if len(images) > 1 else images[0]
         plain = replace(request, model_options=options)
@@ -199,7 +199,7 @@ class ComfyRouterProvider(BaseProvider):
     def error(self, head: Head, body: bytes, secrets: tuple[Secret, ...]) -> ImgkitError:
         """Return the error of a reply outside 2xx: the header ``x-comfy-error-type`` has its code."""
         kind = head.headers.get("x-comfy-error-type", "")
-        error = error_from_reply(head, _add_code(body, kind), secrets, next_steps=_NEXT_STEPS, is_free=False)
+        error = error_from_reply(head, add_code(body, kind), secrets, next_steps=_NEXT_STEPS, is_free=False)
         if _REFUSAL.search(kind) and head.status < 500:
             # Some makers charge for a refusal.
             return refused(head, error.problem, code=kind, secrets=secrets, maybe_billed=head.status != 422)
@@ -212,15 +212,6 @@ class ComfyRouterProvider(BaseProvider):
 
 def _has_ended(job: Job) -> bool:
     return job.state.get("step") == "result"
-
-
-def _add_code(body: bytes, kind: str) -> bytes:
-    """Return the body of an error with the code of its header."""
-    try:
-        value = parse_json(body)
-    except ValueError:
-        return body
-    return json.dumps({**value, "code": kind}).encode() if kind and isinstance(value, dict) else body
 
 
 def _decode_run(

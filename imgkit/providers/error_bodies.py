@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -125,6 +126,20 @@ def _read_objects(value: dict[str, Any], finder: NestedFinder) -> ErrorBody:
         is_text_error=bool(value.get("error")) and not isinstance(inner, dict),
         is_quoted=len(objects) > len(own_objects),
     )
+
+
+def add_code(body: bytes, code: str) -> bytes:
+    """Return the body of an error with the code that the API tells in a header; unchanged without either.
+
+    Example:
+        >>> add_code(b'{"message": "Busy"}', "Throttling")
+        b'{"message": "Busy", "code": "Throttling"}'
+    """
+    try:
+        value = parse_json(body)
+    except ValueError:
+        return body
+    return json.dumps({**value, "code": code}).encode() if code and isinstance(value, dict) else body
 
 
 def is_specific(code: str) -> bool:

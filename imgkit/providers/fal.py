@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from imgkit.catalogue.catalogue import load_provider_data
+from imgkit.catalogue.catalogue import is_listed, load_provider_data
 from imgkit.errors import ImgkitError, InvalidRequestError, JobFailedError
 from imgkit.images.inputs import OpenedInputs
 from imgkit.jobs.job import Job
@@ -39,18 +38,8 @@ from imgkit.wire.messages import Head, HttpRequest
 FACTS = "imgkit.providers:fal.toml"
 
 _FIELDS = {
-    *(
-        "prompt",
-        "model",
-        "size",
-        "aspect_ratio",
-        "resolution",
-        "seed",
-        "negative_prompt",
-        "output_format",
-        "n",
-    ),
-    *("model_options", "extra_body", "extra_headers"),
+    *("prompt", "model", "size", "aspect_ratio", "resolution", "seed", "negative_prompt", "output_format"),
+    *("n", "model_options", "extra_body", "extra_headers"),
 }
 _MODEL = re.compile(r"(?!\.+(/|$))[\w.-]+(/(?!\.+(/|$))[\w.-]+)*", re.ASCII)
 _FREE_STATUSES = frozenset({500, 502, 503})
@@ -102,7 +91,7 @@ class FalProvider(BaseProvider):
         model = resolve_model(request, target.model) or self.choose_model(request)
         list_models = load_provider_data(FACTS)["members"]["image_list_models"]
         images = [to_data_url(image) for image in inputs.image]
-        is_list = len(images) > 1 or any(fnmatchcase(model, each) for each in list_models)
+        is_list = len(images) > 1 or is_listed(model, list_models)
         members = {
             "prompt": getattr(request, "prompt", None),
             "num_images": request.n,

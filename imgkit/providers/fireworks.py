@@ -26,6 +26,7 @@ from imgkit.providers.json_requests import (
     build_json_request,
     encode_json_request,
     list_images,
+    refuse_more_images,
     refuse_uploaded_files,
     to_data_url,
     to_sides,
@@ -72,11 +73,10 @@ class FireworksProvider(BaseProvider):
         """Refuse an edit by a model that only creates, more than one image, and an uploaded file."""
         super().check(request, target)
         refuse_uploaded_files(request)
-        images = list_images(request)
-        if len(images) > 1:
-            raise InvalidRequestError({"image": f"Fireworks takes one image, not {len(images)}."})
+        refuse_more_images(request, 1, "Fireworks")
         model = resolve_model(request, None if target.host_class == "offline" else target.model)
-        if images and model is not None and not is_listed(model, load_provider_data(FACTS)["doors"]["jobs"]):
+        jobs = load_provider_data(FACTS)["doors"]["jobs"]
+        if list_images(request) and model is not None and not is_listed(model, jobs):
             raise InvalidRequestError({"model": "This model edits no images. Use flux-kontext-pro."})
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:

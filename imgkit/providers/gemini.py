@@ -23,7 +23,13 @@ from imgkit.providers.error_replies import error_from_reply
 from imgkit.providers.gemini_fake import FakeGemini
 from imgkit.providers.gemini_replies import decode_event, decode_reply
 from imgkit.providers.gemini_sizes import FACTS, find_size_problem, to_image_config
-from imgkit.providers.json_requests import ACCEPT_JSON, build_json_request, encode_json_request, to_base64
+from imgkit.providers.json_requests import (
+    ACCEPT_JSON,
+    build_json_request,
+    encode_json_request,
+    refuse_several_results,
+    to_base64,
+)
 from imgkit.redact import Secret
 from imgkit.wire.json_values import JsonObject
 from imgkit.wire.messages import Head, HttpRequest
@@ -93,8 +99,7 @@ class GeminiProvider(BaseProvider):
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the request, which holds its inputs."""
-        if (request.n or 1) > 1:
-            raise InvalidRequestError({"n": "A request makes one image. Ask for one."})
+        refuse_several_results(request)
         model = self._find_model(request, target)
         prompt = "" if isinstance(request, CreateImageVariationRequest) else request.prompt
         parts = [{"text": prompt}, *(_encode_image(image, target) for image in inputs.image)]

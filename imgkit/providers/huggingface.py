@@ -22,7 +22,13 @@ from imgkit.providers.error_replies import error_from_reply
 from imgkit.providers.fal import FalProvider
 from imgkit.providers.huggingface_fake import FakeHuggingFace
 from imgkit.providers.job_values import JobUpdate
-from imgkit.providers.json_requests import encode_json_request, list_images, to_base64, to_sides
+from imgkit.providers.json_requests import (
+    encode_json_request,
+    list_images,
+    refuse_several_results,
+    to_base64,
+    to_sides,
+)
 from imgkit.providers.openai import OpenAIProvider
 from imgkit.providers.reply_images import decode_image_body, unreadable_reply_error
 from imgkit.providers.together import TogetherProvider
@@ -120,8 +126,7 @@ class HuggingFaceProvider(BaseProvider):
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the request in the shape of the inference provider."""
-        if (request.n or 1) > 1:
-            raise InvalidRequestError({"n": "A request makes one image. Ask for one."})
+        refuse_several_results(request)
         route, model = self.find_model(resolve_model(request, target.model))
         extra = {name: value for name, value in (request.extra_body or {}).items() if name != "model"}
         plain = replace(request, n=None, model=model, extra_body=extra or None)

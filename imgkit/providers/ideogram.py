@@ -12,7 +12,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
-from fnmatch import fnmatchcase
 from typing import ClassVar
 from urllib.parse import quote
 
@@ -33,6 +32,7 @@ from imgkit.providers.json_requests import (
     add_extra_headers,
     build_json_request,
     encode_json_request,
+    find_by_pattern,
     list_images,
     to_sides,
 )
@@ -96,9 +96,10 @@ class IdeogramProvider(BaseProvider):
         if has_mask and "mask" not in endpoint:
             problems["mask"] = f"{place} takes no mask. Name another model, such as ideogram-4-5."
         count, most = len(list_images(request)), endpoint.get("most_images")
-        if most is not None and count > most - (has_mask and endpoint.get("mask_counts", False)):
-            beside = " with a mask" if has_mask and endpoint.get("mask_counts") else ""
-            problems["image"] = f"{place} takes at most {most - bool(beside)} images{beside}, not {count}."
+        beside = " with a mask" if has_mask and endpoint.get("mask_counts") else ""
+        if most is not None and count > (most := most - bool(beside)):
+            takes = "one image" if most == 1 else f"at most {most} images"
+            problems["image"] = f"{place} takes {takes}{beside}, not {count}. Leave out the others."
         if (count > 0) > ("images" in endpoint) or (count == 0) > place.startswith("generate/"):
             problems["model"] = f"{place} has no {request.operation}. Name another model."
         if problems:
@@ -194,15 +195,11 @@ def _find_endpoint(request: ImageRequest, target: Target) -> tuple[str, JsonMapp
     facts = load_provider_data(FACTS)
     place = resolve_model(request, target.model) or DEFAULT_MODEL
     if "/" not in place:
-        actions = _find_first(facts["actions"], place)
+        actions = find_by_pattern(facts["actions"], place)
         kind = "mask" if getattr(request, "mask", None) is not None else "edit"
         action = "generate" if isinstance(request, CreateImageRequest) else actions[kind]
         place = f"{action}/{place}"
-    return place, _find_first(facts["endpoints"], place)
-
-
-def _find_first(table: Mapping[str, JsonMapping], name: str) -> JsonMapping:
-    return next(values for pattern, values in table.items() if fnmatchcase(name, pattern))
+    return place, find_by_pattern(facts["endpoints"], place)
 
 
 def _encode_shape(request: ImageRequest, endpoint: JsonMapping) -> dict[str, object]:

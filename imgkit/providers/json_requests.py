@@ -163,6 +163,40 @@ def list_images(request: ImageRequest) -> tuple[object, ...]:
     return request.image if isinstance(request.image, tuple) else (request.image,)
 
 
+def refuse_more_images(request: ImageRequest, most: int, taker: str) -> None:
+    """Refuse more input images than an API or a model takes.
+
+    Args:
+        request: the request of the caller.
+        most: the largest number of images, without the mask.
+        taker: name of the API or the model, for the message.
+
+    Raises:
+        InvalidRequestError: The message names both numbers.
+
+    Example:
+        >>> refuse_more_images(CreateImageRequest(prompt="a fox"), 1, "Acme")
+    """
+    count = len(list_images(request))
+    if count > most:
+        takes = "one image" if most == 1 else f"at most {most} images"
+        problem = f"{taker} takes {takes}, not {count}. Leave out the others."
+        raise InvalidRequestError({"image": problem})
+
+
+def refuse_several_results(request: ImageRequest) -> None:
+    """Refuse to ask for several images where a request makes one: imgkit splits the calls of a service.
+
+    Raises:
+        InvalidRequestError: The message names ``n``.
+
+    Example:
+        >>> refuse_several_results(CreateImageRequest(prompt="a fox", n=1))
+    """
+    if (request.n or 1) > 1:
+        raise InvalidRequestError({"n": "A request makes one image. Ask for one."})
+
+
 def refuse_uploaded_files(request: ImageRequest) -> None:
     """Refuse references to files of another API: for APIs that only fetch URLs.
 

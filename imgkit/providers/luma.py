@@ -23,6 +23,7 @@ from imgkit.providers.json_requests import (
     build_json_request,
     encode_json_request,
     list_images,
+    refuse_more_images,
     refuse_uploaded_files,
 )
 from imgkit.providers.luma_fake import FakeLuma
@@ -61,13 +62,11 @@ class LumaProvider(BaseProvider):
         """Refuse images that the API cannot fetch, and too many images."""
         super().check(request, target)
         refuse_uploaded_files(request)
-        images = list_images(request)
-        if not all(isinstance(image, ImageReference) for image in images):
+        if not all(isinstance(image, ImageReference) for image in list_images(request)):
             raise InvalidRequestError(
                 {"image": "Luma fetches images and takes no files. Pass ImageReference(url=…)."}
             )
-        if len(images) > MAX_IMAGES:
-            raise InvalidRequestError({"image": f"Luma takes at most {MAX_IMAGES} images."})
+        refuse_more_images(request, MAX_IMAGES, "Luma")
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the submit of a job."""

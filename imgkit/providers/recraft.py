@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from imgkit.catalogue.catalogue import load_provider_data
+from imgkit.catalogue.catalogue import is_listed, load_provider_data
 from imgkit.errors import InvalidRequestError
 from imgkit.images.inputs import ImageFile, OpenedInputs
 from imgkit.images.shapes import find_nearest_ratio
@@ -24,7 +23,7 @@ from imgkit.models import (
 )
 from imgkit.providers.base import Credential, MaskPolarity, Target
 from imgkit.providers.base_provider import BaseProvider
-from imgkit.providers.json_requests import list_images, refuse_uploaded_files, to_data_url
+from imgkit.providers.json_requests import refuse_more_images, refuse_uploaded_files, to_data_url
 from imgkit.providers.openai import OpenAIDialect
 from imgkit.providers.recraft_fake import FakeRecraft
 from imgkit.providers.reply_images import read_cost
@@ -79,20 +78,20 @@ class RecraftProvider(OpenAIDialect):
         """Refuse a mask, a model or an option that the endpoint of an edit lacks."""
         BaseProvider.check(self, request, target)
         refuse_uploaded_files(request)
-        if len(list_images(request)) > 1:
-            raise InvalidRequestError({"image": "This API edits one image. Give one."})
+        refuse_more_images(request, 1, "Recraft")
         if not isinstance(request, CreateImageEditRequest):
             return
         name, endpoint = _find_endpoint(request)
         takes_mask = endpoint.get("mask", False)
         problems: dict[str, str] = {}
         if takes_mask is not (request.mask is not None):
-            problems["mask"] = f"{name} {'needs a' if takes_mask else 'takes no'} mask."
+            needs = "needs a mask. Pass a mask" if takes_mask else "takes no mask. Leave it out"
+            problems["mask"] = f"{name} {needs}, or name another endpoint in edit_as."
         if "strength" in (request.model_options or {}) and name != "imageToImage":
             problems["model_options.strength"] = f"{name} takes no strength. Leave it out."
         model = resolve_model(request, target.model)
         is_known = model is not None and model.startswith("recraft")
-        if is_known and not any(fnmatchcase(str(model), each) for each in endpoint["models"]):
+        if is_known and not is_listed(str(model), endpoint["models"]):
             models = " or ".join(each.removesuffix("*") for each in endpoint["models"])
             problems["model"] = f"{model} has no {name}. Name {models}, or leave the model out."
         if problems:

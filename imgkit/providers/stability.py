@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 from urllib.parse import quote
 
-from imgkit.errors import ImgkitError, InvalidRequestError
+from imgkit.errors import ImgkitError
 from imgkit.images.inputs import OpenedInputs
 from imgkit.jobs.job import Job
 from imgkit.models import CreateImageRequest, ImageRequest, resolve_model
@@ -19,7 +19,12 @@ from imgkit.providers.base_provider import BaseProvider
 from imgkit.providers.error_replies import error_from_reply, refused
 from imgkit.providers.job_replies import explain_poll
 from imgkit.providers.job_values import JobUpdate
-from imgkit.providers.json_requests import ACCEPT_JSON, add_extra_headers, build_json_request
+from imgkit.providers.json_requests import (
+    ACCEPT_JSON,
+    add_extra_headers,
+    build_json_request,
+    refuse_several_results,
+)
 from imgkit.providers.openai_forms import build_form
 from imgkit.providers.reply_images import decode_content, decode_image_body, readable
 from imgkit.providers.stability_endpoints import (
@@ -76,8 +81,7 @@ class StabilityProvider(BaseProvider):
 
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the form of a request; the API takes no JSON, even for a prompt alone."""
-        if (request.n or 1) > 1:
-            raise InvalidRequestError({"n": "A request makes one image. Ask for one."})
+        refuse_several_results(request)
         model, endpoint = self._find_endpoint(request, target)
         members = list_members(request, endpoint)
         if endpoint.path == SD3.path:

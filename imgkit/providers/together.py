@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from imgkit.catalogue.catalogue import load_provider_data
+from imgkit.catalogue.catalogue import is_listed, load_provider_data
 from imgkit.images.inputs import OpenedInputs
 from imgkit.models import ImageRequest, Operation, resolve_model
 from imgkit.providers.base import Target
@@ -61,7 +60,7 @@ class TogetherProvider(OpenAIDialect):
             return super().encode(request, inputs, target)
         patterns = load_provider_data(FACTS)["image_members"]["list_models"]
         model = resolve_model(request, target.model) or ""
-        is_list = len(inputs.image) > 1 or any(fnmatchcase(model, pattern) for pattern in patterns)
+        is_list = len(inputs.image) > 1 or is_listed(model, patterns)
         images = [to_data_url(image) for image in inputs.image]
         own = {"reference_images": images} if is_list else {"image_url": images[0]}
         request = replace(request, extra_body={**own, **(request.extra_body or {})})

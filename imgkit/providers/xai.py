@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from imgkit.errors import InvalidRequestError
 from imgkit.images.inputs import OpenedInputs
 from imgkit.images.references import ImageReference
 from imgkit.models import Cost, ImageRequest, Operation
 from imgkit.providers.base import Target
 from imgkit.providers.error_replies import refused
-from imgkit.providers.json_requests import build_json_request, list_images, to_data_url
+from imgkit.providers.json_requests import build_json_request, refuse_more_images, to_data_url
 from imgkit.providers.openai import OpenAIDialect
 from imgkit.providers.reply_images import read_cost
 from imgkit.providers.xai_fake import FakeXai
@@ -58,9 +57,7 @@ class XaiProvider(OpenAIDialect):
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse more input images than an edit takes."""
         super().check(request, target)
-        if (count := len(list_images(request))) > MOST_INPUTS:
-            problem = f"xAI takes up to {MOST_INPUTS} images, not {count}. Give fewer."
-            raise InvalidRequestError({"image": problem})
+        refuse_more_images(request, MOST_INPUTS, "xAI")
 
     def build_members(self, request: ImageRequest, target: Target) -> JsonObject:
         """Return the members: the resolution in lower case, and base64 unless the caller wants links."""

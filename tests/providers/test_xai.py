@@ -141,7 +141,7 @@ def test_refuses_too_many_images_and_a_missing_model() -> None:
     """Refuses four references, where three are taken, and a call without a model, before it is paid."""
     link = ImageReference(url="https://files.example/1.png")
     with ImageService("offline", provider="xai") as service:
-        with pytest.raises(InvalidRequestError, match="takes up to 3 images, not 4"):
+        with pytest.raises(InvalidRequestError, match="takes at most 3 images, not 4"):
             service.create_image_edit([link] * 4, "a hat")
     with pytest.raises(MissingModelError, match=MODEL):
         XaiProvider().check(CreateImageRequest(prompt="a fox"), TARGET)
