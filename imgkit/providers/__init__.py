@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from imgkit.providers.json_requests import build_json_request as build_json_request
     from imgkit.providers.json_requests import encode_json_request as encode_json_request
     from imgkit.providers.json_requests import list_images as list_images
+    from imgkit.providers.json_requests import refuse_more_images as refuse_more_images
     from imgkit.providers.json_requests import refuse_uploaded_files as refuse_uploaded_files
     from imgkit.providers.json_requests import to_base64 as to_base64
     from imgkit.providers.json_requests import to_data_url as to_data_url
@@ -158,6 +159,7 @@ _EXPORTS = {
         "build_json_request",
         "encode_json_request",
         "list_images",
+        "refuse_more_images",
         "refuse_uploaded_files",
         "to_base64",
         "to_data_url",
