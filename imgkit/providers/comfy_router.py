@@ -26,6 +26,7 @@ from imgkit.providers.job_replies import explain_poll, read_queue_addresses
 from imgkit.providers.job_values import JobUpdate
 from imgkit.providers.json_requests import (
     build_json_request,
+    choose_by_inputs,
     encode_json_request,
     name_images,
     refuse_uploaded_files,
@@ -85,6 +86,10 @@ class ComfyRouterProvider(BaseProvider):
         """Return the GET of the first models."""
         return build_json_request("GET", f"{target.base_url}/v2/models?limit=100")
 
+    def choose_model(self, request: ImageRequest) -> str:
+        """Return the model for a request that names none: it depends on image and mask."""
+        return choose_by_inputs(load_provider_data(FACTS)["names"]["default_models"], request)
+
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse a model of another form, a model whose input has no prompt, and an uploaded file."""
         super().check(request, target)
@@ -101,8 +106,7 @@ class ComfyRouterProvider(BaseProvider):
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the submit to the queue; with the option ``queue=False`` the request that waits."""
         facts = load_provider_data(FACTS)["names"]
-        kind = "mask" if inputs.mask is not None else "edit" if inputs.image else "create"
-        model = resolve_model(request, target.model) or facts["default_models"][kind]
+        model = resolve_model(request, target.model) or self.choose_model(request)
         options = dict(request.model_options or {})
         path = f"/v2/models/{model}{'/requests' if options.pop('queue', True) else ''}"
         has_sides = is_listed(model, facts["side_models"])

@@ -24,8 +24,8 @@ from imgkit.providers.job_replies import describe_place, explain_poll, read_queu
 from imgkit.providers.job_values import JobUpdate
 from imgkit.providers.json_requests import (
     build_json_request,
+    choose_by_inputs,
     encode_json_request,
-    list_images,
     refuse_uploaded_files,
     to_data_url,
     to_sides,
@@ -73,10 +73,7 @@ class FalProvider(BaseProvider):
 
     def choose_model(self, request: ImageRequest) -> str:
         """Return the model for a request that names none: it depends on image and mask."""
-        has_mask, is_edit = getattr(request, "mask", None) is not None, bool(list_images(request))
-        kind = "mask" if has_mask else "edit" if is_edit else "create"
-        name: str = load_provider_data(FACTS)["members"]["default_models"][kind]
-        return name
+        return choose_by_inputs(load_provider_data(FACTS)["members"]["default_models"], request)
 
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse a model that is no path, and an uploaded file."""

@@ -24,6 +24,7 @@ from imgkit.providers.job_replies import explain_poll
 from imgkit.providers.job_values import JobUpdate
 from imgkit.providers.json_requests import (
     build_json_request,
+    choose_by_inputs,
     encode_json_request,
     list_images,
     refuse_more_images,
@@ -69,6 +70,10 @@ class FireworksProvider(BaseProvider):
         """Return the GET of the models, as OpenAI's shape has it."""
         return build_json_request("GET", f"{target.base_url}/models")
 
+    def choose_model(self, request: ImageRequest) -> str:
+        """Return flux-1-schnell-fp8 to draw, and flux-kontext-pro for an edit."""
+        return choose_by_inputs(load_provider_data(FACTS)["default_models"], request)
+
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse an edit by a model that only creates, more than one image, and an uploaded file."""
         super().check(request, target)
@@ -82,7 +87,7 @@ class FireworksProvider(BaseProvider):
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the request of the door that the model has."""
         facts = load_provider_data(FACTS)
-        model = resolve_model(request, target.model) or facts["default_models"][request.operation]
+        model = resolve_model(request, target.model) or self.choose_model(request)
         path = _find_path(model)
         is_job = bool(inputs.image) or is_listed(model, facts["doors"]["jobs"])
         file_format = getattr(request, "output_format", None)
@@ -127,7 +132,7 @@ class FireworksProvider(BaseProvider):
         """Return the question for the result, at the door of the job's model."""
         model = job.facts.get("model")
         model = model if isinstance(model, str) else ""
-        path = _find_path(model or load_provider_data(FACTS)["default_models"]["create_image_edit"])
+        path = _find_path(model or load_provider_data(FACTS)["default_models"]["edit"])
         return build_json_request(
             "POST", f"{target.base_url}/workflows/{path}/get_result", {"id": job.state["id"]}
         )

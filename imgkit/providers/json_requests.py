@@ -163,6 +163,17 @@ def list_images(request: ImageRequest) -> tuple[object, ...]:
     return request.image if isinstance(request.image, tuple) else (request.image,)
 
 
+def choose_by_inputs(models: Mapping[str, str], request: ImageRequest) -> str:
+    """Return the default model of a data file for a request: of "mask", "edit" or "create".
+
+    Example:
+        >>> choose_by_inputs({"create": "flux", "edit": "kontext"}, CreateImageRequest(prompt="a fox"))
+        'flux'
+    """
+    has_mask = getattr(request, "mask", None) is not None
+    return models["mask" if has_mask else "edit" if list_images(request) else "create"]
+
+
 def refuse_more_images(request: ImageRequest, most: int, taker: str) -> None:
     """Refuse more input images than an API or a model takes.
 
@@ -206,4 +217,4 @@ def refuse_uploaded_files(request: ImageRequest) -> None:
     images = [("image", image) for image in list_images(request)]
     for field, image in (*images, ("mask", getattr(request, "mask", None))):
         if isinstance(image, ImageReference) and image.url is None:
-            raise InvalidRequestError({field: "This API fetches a url; it has no uploaded files."})
+            raise InvalidRequestError({field: "This API has no uploaded files. Pass ImageReference(url=…)."})

@@ -24,6 +24,7 @@ from imgkit.providers.job_replies import explain_poll
 from imgkit.providers.job_values import JobUpdate
 from imgkit.providers.json_requests import (
     build_json_request,
+    choose_by_inputs,
     encode_json_request,
     refuse_uploaded_files,
     to_data_url,
@@ -72,6 +73,10 @@ class ReplicateProvider(BaseProvider):
     poll_hosts: ClassVar[tuple[str, ...]] = ("api.replicate.com",)
     fake = FakeReplicate
 
+    def choose_model(self, request: ImageRequest) -> str:
+        """Return the model for a request that names none: it depends on image and mask."""
+        return choose_by_inputs(load_provider_data(FACTS)["names"]["default_models"], request)
+
     def check(self, request: ImageRequest, target: Target) -> None:
         """Refuse a model of another form, and an uploaded file."""
         super().check(request, target)
@@ -84,8 +89,7 @@ class ReplicateProvider(BaseProvider):
     def encode(self, request: ImageRequest, inputs: OpenedInputs, target: Target) -> HttpRequest:
         """Return the submit of a prediction."""
         facts = load_provider_data(FACTS)["names"]
-        kind = "mask" if inputs.mask is not None else "edit" if inputs.image else "create"
-        model = resolve_model(request, target.model) or facts["default_models"][kind]
+        model = resolve_model(request, target.model) or self.choose_model(request)
         plain_model = model.partition(":")[0]
         file_format = getattr(request, "output_format", None)
         if file_format == "jpeg" and not is_listed(plain_model, facts["jpeg_models"]):

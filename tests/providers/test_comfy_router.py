@@ -141,6 +141,7 @@ def test_white_pixels_of_a_mask_change(fake: LoggedRouter, call: Any) -> None:
         ({"model": "vertexai/gemini-3.1-flash-image"}, "another shape"),
         ({"model_options": {"queue": 1}}, "true or false"),
         ({"aspect_ratio": "16:9", "model": "bfl/flux-2-pro"}, "aspect_ratio"),
+        ({"aspect_ratio": "16:9"}, "bfl/flux-2-pro takes no aspect_ratio"),
         ({"style": "vivid"}, "takes no style"),
     ],
 )

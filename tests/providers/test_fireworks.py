@@ -115,6 +115,7 @@ def test_sends_the_requests_of_the_sdk() -> None:
     ("name", "arguments", "fields", "match"),
     [
         ("create_image", (), {"size": "1024x768"}, "aspect_ratio='4:3'"),
+        ("create_image", (), {"size": "1024x768", "model": None}, "aspect_ratio='4:3'"),
         ("create_image", (), {"model_options": {"guidance": 3}}, "guidance_scale"),
         ("create_image", (), {"model_options": {"num_inference_steps": 0}}, "from 1"),
         ("create_image_edit", ([png(1), png(1)],), {"model": "flux-kontext-pro"}, "one image"),
