@@ -148,7 +148,7 @@ def test_a_missing_account(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"quality": "high"}, "takes no quality"),
         ({"model": "../x"}, "is a path"),
         ({"model": FLUX_2, "image": [paint_input()] * 6}, "at most 4"),
-        ({"model": DREAM, "image": [paint_input()] * 2}, "at most 1"),
+        ({"model": DREAM, "image": [paint_input()] * 2}, "takes one image, not 2"),
         ({"model": FLUX_2, "image": paint_input(), "mask": paint_input(hole=True)}, "takes no mask"),
         ({"image": ImageReference(url="https://files.example/1.png")}, "eference"),
         ({"model": FLUX_2, "model_options": {"num_steps": 5}}, "num_steps"),

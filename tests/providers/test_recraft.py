@@ -158,7 +158,7 @@ def test_varies_natively(size: tuple[int, int], fields: dict[str, Any], shape: s
 
 REFUSED: dict[str, Any] = {
     "two images": ({"image": [PHOTO, PHOTO]}, "image", "takes one image, not 2"),
-    "a file id": ({"image": imgkit.ImageReference(file_id="file-1")}, "image", "fetches a url"),
+    "a file id": ({"image": imgkit.ImageReference(file_id="file-1")}, "image", "no uploaded files"),
     "a size": ({"size": "1024x1024"}, "size", "takes no size"),
     "inpaint by V4": (
         {"mask": HOLE, "model": "recraftv4_1"},
