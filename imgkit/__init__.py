@@ -88,6 +88,8 @@ _EXPORTS = {
     ),
     "imgkit.images.image": ("Image",),
     "imgkit.images.references": ("ImageReference",),
+    "imgkit.bulk.rows": ("BulkRequest",),
+    "imgkit.bulk.bulk_values": ("BulkOutcome",),
     "imgkit.jobs.job": ("Job",),
     "imgkit.models": (
         "Attempt",
@@ -112,10 +114,8 @@ _EXPORTS = {
         "AsyncImageStream",
         "ImageStream",
     ),
-    "imgkit.service": (
-        "AsyncImageService",
-        "ImageService",
-    ),
+    "imgkit.async_service": ("AsyncImageService",),
+    "imgkit.service": ("ImageService",),
 }
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
 _MODULES = ("masks",)

@@ -2,6 +2,9 @@
 
 from imgkit import masks as masks
 from imgkit._version import __version__ as __version__
+from imgkit.async_service import AsyncImageService as AsyncImageService
+from imgkit.bulk.bulk_values import BulkOutcome as BulkOutcome
+from imgkit.bulk.rows import BulkRequest as BulkRequest
 from imgkit.cache.memory import MemoryStore as MemoryStore
 from imgkit.core.recovery import recover as recover
 from imgkit.default_plugins.auth import BearerAuth as BearerAuth
@@ -84,5 +87,4 @@ from imgkit.providers.listing import ProviderInfo as ProviderInfo
 from imgkit.providers.listing import list_providers as list_providers
 from imgkit.runtime.streams import AsyncImageStream as AsyncImageStream
 from imgkit.runtime.streams import ImageStream as ImageStream
-from imgkit.service import AsyncImageService as AsyncImageService
 from imgkit.service import ImageService as ImageService

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import count
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from imgkit.billing.reservations import ReservationGroup
 from imgkit.core.config import check_seconds
@@ -67,6 +67,20 @@ class CacheUse(NamedTuple):
         return f"{self.replica}.{self.part}" if self.part else str(self.replica)
 
 
+class CallRecord(Protocol):
+    """A record of a call outside of it, such as the row of a bulk run. Its methods may block."""
+
+    def mark_sending(self, call_id: str, attempt: int) -> None:
+        """Record that an attempt is about to be sent.
+
+        Raises:
+            ImgkitError: the record cannot be written; nothing is sent.
+        """
+
+    def mark_delivered(self, response: ImagesResponse) -> None:
+        """Record the saved images, before anything else that keeps their reply forgets it."""
+
+
 class CallOptions(NamedTuple):
     """Arguments of an operation that say how to carry it out.
 
@@ -77,6 +91,7 @@ class CallOptions(NamedTuple):
         strategy: way to create variations.
         variation_prompt: prompt of the edit that emulates a variation, None for the default.
         prepare: treatment of input images, None to send them unchanged.
+        record: a record of the call outside of it, None for none.
     """
 
     save_to: SaveTo = None
@@ -85,6 +100,7 @@ class CallOptions(NamedTuple):
     strategy: Strategy = "auto"
     variation_prompt: str | None = None
     prepare: Prepare | None = None
+    record: CallRecord | None = None
 
 
 def parse_options(arguments: Mapping[str, Any]) -> CallOptions:
@@ -115,6 +131,7 @@ def parse_options(arguments: Mapping[str, Any]) -> CallOptions:
         strategy=strategy,
         variation_prompt=arguments.get("variation_prompt"),
         prepare=parse_prepare(arguments.get("prepare")),
+        record=arguments.get("record"),
     )
 
 

@@ -217,6 +217,8 @@ def deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None)
     response = yield from warn_of_other_formats(response, context.request, plan)
     if context.core.resources.sinks:
         response = yield from send_to_sinks(context, response)
+    if context.options.record is not None:
+        yield from run_blocking(partial(context.options.record.mark_delivered, response))
     for part, part_response in result.parts:
         yield from settle_reservations(part, part_response)
         if part.reservations.problems:

@@ -14,7 +14,7 @@ from imgkit.catalogue.pricing import sum_costs
 from imgkit.core.cache_entries import is_whole, to_entry
 from imgkit.core.cache_lease import CacheLease
 from imgkit.core.config import check_seconds
-from imgkit.core.context import CallContext, CallOptions, FetchedImages, SaveTo, start_call
+from imgkit.core.context import CallContext, CallOptions, CallRecord, FetchedImages, SaveTo, start_call
 from imgkit.core.core import Core
 from imgkit.core.job_joining import follow_claimed_job
 from imgkit.core.job_keeper import JobKeeper, check_job, merge_pending, open_job_store, restore_plan
@@ -121,7 +121,11 @@ def _iterate_jobs(source: object) -> Iterable[Job]:
 
 
 def resume_jobs(
-    core: Core, source: object, save_to: SaveTo = None, timeout_s: float | None = None
+    core: Core,
+    source: object,
+    save_to: SaveTo = None,
+    timeout_s: float | None = None,
+    record: CallRecord | None = None,
 ) -> Flow[ImagesResponse]:
     """Poll pending jobs until their images are there, and deliver them as their call would have.
 
@@ -130,6 +134,7 @@ def resume_jobs(
         source: a job, an error or a response that names jobs, or a list of them.
         save_to: where to save the images, None for the place that the call named.
         timeout_s: seconds that this may take, None for the service's limit.
+        record: a record of the call outside of it, None for none.
 
     Raises:
         InvalidRequestError: the source names no job, or a job of another provider or host.
@@ -137,7 +142,8 @@ def resume_jobs(
     """
     jobs, provider = _check_source(core, source)
     plan = _choose_plan(jobs[0], save_to)
-    context = start_call(core, rebuild_request(jobs), CallOptions(timeout_s=_check_timeout(timeout_s)))
+    options = CallOptions(timeout_s=_check_timeout(timeout_s), record=record)
+    context = start_call(core, rebuild_request(jobs), options)
     with call_events(context):
         if plan is not None:
             yield from run_blocking(plan.check, before_sending=True)

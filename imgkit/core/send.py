@@ -203,6 +203,13 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
     if context.gate is not None and context.gate.is_closed:
         yield RunBlocking(context.reservations.close)
         raise context.gate.to_error()
+    if context.options.record is not None:
+        mark = partial(context.options.record.mark_sending, call.id, number)
+        try:
+            yield from run_blocking(mark, before_sending=True)
+        except ImgkitError:
+            yield RunBlocking(context.reservations.close)
+            raise
     started = time.monotonic()
     status: int | None = None
     error_name: str | None = None

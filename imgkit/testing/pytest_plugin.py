@@ -25,7 +25,8 @@ import pytest
 if TYPE_CHECKING:
     from vcr import VCR
 
-    from imgkit.service import AsyncImageService, ImageService
+    from imgkit.async_service import AsyncImageService
+    from imgkit.service import ImageService
 
 MODES = ("none", "once", "new_episodes", "all", "rewrite")
 MARKER = "imgkit_cassette"
@@ -155,7 +156,7 @@ def async_image_service(
     _imgkit_cassette_settings: dict[str, Any], imgkit_settings: dict[str, Any]
 ) -> AsyncImageService:
     """An `AsyncImageService`: offline, or on the cassette; enter it with ``async with``."""
-    from imgkit.service import AsyncImageService
+    from imgkit.async_service import AsyncImageService
 
     return AsyncImageService(**{**_imgkit_cassette_settings, **imgkit_settings})
 

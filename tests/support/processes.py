@@ -170,3 +170,8 @@ def kill_fork(child: int) -> None:
     """Kill a forked child with SIGKILL, and reap it."""
     os.kill(child, signal.SIGKILL)
     _running[-1].join(child)
+
+
+def join_fork(child: int) -> int:
+    """Wait for a forked child; return its exit code as `run_in_fork` does."""
+    return _running[-1].join(child)

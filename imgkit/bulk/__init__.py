@@ -1,0 +1,1 @@
+"""Bulk runs: many requests, and the file that knows what became of each."""

@@ -1,0 +1,350 @@
+"""A run: it decides what is sent next, and writes down what became of each request.
+
+It does no I/O of its own kind: `carry_out` returns the flow of a call, which either service drives.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from functools import partial
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+
+from imgkit.bulk.bulk_values import (
+    FATAL,
+    MAY_RETRY,
+    BulkOptions,
+    BulkOutcome,
+    Pause,
+    Work,
+    choose_state,
+)
+from imgkit.bulk.manifest import STATES, Added, BulkRow, Manifest, State
+from imgkit.bulk.output import Output
+from imgkit.bulk.pace import Pace
+from imgkit.bulk.reconcile import Kept, find_kept, find_pending_jobs
+from imgkit.bulk.rows import read_rows, to_request
+from imgkit.core.core import Core
+from imgkit.core.lifecycle import run_call
+from imgkit.core.resume import resume_jobs
+from imgkit.errors import (
+    ConfigurationError,
+    ImgkitError,
+    JobPendingError,
+    ModerationBlockedError,
+    SaveError,
+    ServerError,
+)
+from imgkit.models import ImagesResponse
+from imgkit.runtime.flow import Flow, run_blocking
+from imgkit.wire.json_values import JsonObject
+
+MOST_IN_FLIGHT, STOP_AFTER_BLOCKED = 16, 20
+"""Defaults of the options."""
+
+CHUNK = 1000
+"""Rows that are read, and held, at once."""
+
+EQUAL_FAILURES = 10
+"""Equal failures of the server in a row that end a run."""
+
+LEAST_FREE_BYTES = 500_000_000
+"""Free space below which nothing is sent; checked every `SPACE_CHECK_S` seconds."""
+
+SPACE_CHECK_S = 1.0
+
+BLOCKED_WINDOW = 100
+"""Latest requests among which refusals are counted."""
+
+
+class BulkRun:
+    """A run in its folder.
+
+    `prepare` comes first, `close` last. One thread calls `take` and `note`; the flows run in any.
+
+    Args:
+        core: parts of the service.
+        folder: the output folder.
+        options: the options.
+
+    Attributes:
+        counts: number of requests in each state.
+        stopped: why nothing more is sent, None while the run goes on.
+        spent: cost of the requests that ended, in dollars.
+        most_in_flight: most requests at once.
+    """
+
+    def __init__(self, core: Core, folder: str | PathLike[str], options: BulkOptions) -> None:
+        self._core = core
+        self._folder = Path(folder)
+        self._options = options
+        self.most_in_flight = options.get("most_in_flight", MOST_IN_FLIGHT)
+        self._output = Output(self._folder, has_prompts=options.get("has_prompts", True))
+        self._manifest: Manifest | None = None
+        self._values: Iterator[object] = iter(())
+        self._pace = Pace(self.most_in_flight, options.get("per_minute"))
+        self._ready: deque[Work] = deque()
+        self._last_number = 0
+        self._blocked: deque[bool] = deque(maxlen=BLOCKED_WINDOW)
+        self._failures: deque[str] = deque(maxlen=EQUAL_FAILURES)
+        self._guard = threading.Lock()
+        self._check_space_at = 0.0
+        self.counts: dict[State, int] = dict.fromkeys(STATES, 0)
+        self.stopped: ImgkitError | str | None = None
+        self.spent = Decimal(0)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest, once `prepare` has opened it."""
+        if self._manifest is None:
+            raise LookupError("a run is prepared first")
+        return self._manifest
+
+    def prepare(self, requests: Iterable[object]) -> None:
+        """Open the manifest, add the requests, and find out what became of earlier ones. May block.
+
+        Raises:
+            InvalidRequestError: a request is wrong, or asks for something else than before.
+            ConfigurationError: the folder cannot be used.
+        """
+        if self._core.settings.state_folder is None and self._core.target.host_class != "offline":
+            raise ConfigurationError(
+                "A run needs a state folder, which keeps replies until their images are saved. Give the "
+                "service a state_folder=…, or set IMGKIT_HOME.",
+                field="state_folder",
+            )
+        self._manifest = Manifest(Path(self._options.get("run_folder", self._folder)))
+        try:
+            self._output.plan.check()
+            if isinstance(requests, Sequence):
+                self._add(requests)
+            else:
+                self._values = iter(requests)
+            self._reconcile()
+        except BaseException:
+            self.close()
+            raise
+
+    def take(self, in_flight: int) -> Work | Pause | None:
+        """Return the next request that may start; None if there is none, and none will come. Quick."""
+        if self._ready and self.stopped is None:
+            self._check_space()
+        if self.stopped is not None or not self._ready:
+            return Pause(None) if in_flight else None
+        wait_s = self._pace.wait_s(in_flight)
+        if wait_s is None or wait_s > 0:
+            return Pause(wait_s)
+        self._pace.start()
+        return self._ready.popleft()
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether `read_more` should be called before `take`."""
+        return self.stopped is None and not self._ready and self._last_number >= 0
+
+    def read_more(self) -> None:
+        """Read the next requests. May block.
+
+        Raises:
+            InvalidRequestError: a request of an endless iterable is wrong.
+        """
+        rows = self.manifest.list_waiting(self._last_number, CHUNK)
+        if not rows:
+            chunk = list(islice(self._values, CHUNK))
+            if chunk:
+                added = self._add(_number_from(chunk, sum(self.manifest.count().values())))
+                self.counts["waiting"] += added.new + added.amended
+                rows = self.manifest.list_waiting(self._last_number, CHUNK)
+                if not rows:
+                    return
+        self._last_number = rows[-1].number if rows else -1
+        self._ready.extend(Work(row) for row in rows)
+
+    def carry_out(self, work: Work) -> Flow[BulkOutcome]:
+        """Return the flow that sends a request, or collects its jobs, and writes down what became of it."""
+        row, timeout_s = work.row, self._options.get("timeout_s")
+        record = _RowRecord(self, row)
+        try:
+            if work.jobs:
+                plan = self._output.plan
+                response = yield from resume_jobs(self._core, list(work.jobs), plan, timeout_s, record)
+            else:
+                request = to_request(row.request)
+                arguments = {
+                    "save_to": self._output.plan,
+                    "record": record,
+                    "timeout_s": timeout_s,
+                    "cache": None,
+                    "replica": 0,
+                    "strategy": "auto",
+                }
+                response = yield from run_call(self._core, type(request), request, arguments)
+        except ImgkitError as error:
+            return (yield from run_blocking(partial(self._end, row, record, error)))
+        paths = tuple(image.path for image in response.images if image.path is not None)
+        return BulkOutcome(row.id, record.state, paths, response.cost.amount, record.error)
+
+    def note(self, outcome: BulkOutcome, state_before: State = "waiting") -> BulkOutcome:
+        """Count an outcome, and adapt the pace; return it."""
+        self.counts[state_before] -= 1
+        self.counts[outcome.state] += 1
+        self.spent += outcome.cost or 0
+        error = outcome.error
+        if outcome.state == "done":
+            self._pace.note_success()
+            self._failures.clear()
+        elif error is not None:
+            self._pace.note_failure(error)
+        self._blocked.append(outcome.state == "blocked")
+        if isinstance(error, ServerError):
+            self._failures.append(f"{type(error).__name__} {error.status}")
+        self._stop_if_needed(outcome)
+        return outcome
+
+    def stop(self, reason: ImgkitError | str) -> None:
+        """Send nothing more. Requests in flight end. Safe to call from any thread."""
+        if self.stopped is None:
+            self.stopped = reason
+
+    def close(self) -> None:
+        """Close the manifest. Idempotent."""
+        manifest, self._manifest = self._manifest, None
+        if manifest is not None:
+            manifest.close()
+
+    def _check_space(self) -> None:
+        """Stop before the disk is full: the replies of all requests in flight need room, twice."""
+        now = time.monotonic()
+        if now < self._check_space_at:
+            return
+        self._check_space_at = now + SPACE_CHECK_S
+        free = shutil.disk_usage(self._folder).free
+        if free < LEAST_FREE_BYTES:
+            self.stop(
+                SaveError(
+                    f"Only {free / 1e6:.0f} MB are free in {str(self._folder)!r}. Nothing more is sent: a "
+                    "reply needs room. Free disk space, and run the same command again."
+                )
+            )
+
+    def _add(self, values: Iterable[object]) -> Added:
+        options = self._options
+        rows = read_rows(values, options.get("defaults", {}), skip=options.get("skip"))
+        return self.manifest.add(rows, amend=options.get("amend", False))
+
+    def _stop_if_needed(self, outcome: BulkOutcome) -> None:
+        error = outcome.error
+        if (isinstance(error, FATAL) and not isinstance(error, ModerationBlockedError)) or (
+            len(self._failures) == EQUAL_FAILURES and len(set(self._failures)) == 1 and error is not None
+        ):
+            self.stop(error)
+        elif sum(self._blocked) >= self._options.get("stop_after_blocked", STOP_AFTER_BLOCKED):
+            count = sum(self._blocked)
+            self.stop(
+                f"{count} of the last {len(self._blocked)} requests were refused by the content policy. "
+                "Accounts are closed for less. Look at the prompts."
+            )
+
+    def _end(self, row: BulkRow, record: _RowRecord, error: ImgkitError) -> BulkOutcome:
+        """Write down the failure of a request. May block."""
+        state = choose_state(error)
+        info: JsonObject = {**record.info, "error": f"{type(error).__name__}: {error}"[:2000]}
+        if isinstance(error, JobPendingError):
+            info["jobs"] = [job.id for job in error.jobs]
+        info["retry"] = state == "failed" and isinstance(error, MAY_RETRY)
+        self.manifest.mark(row.number, state, info)
+        return BulkOutcome(row.id, state, error=error)
+
+    def _reconcile(self) -> None:
+        """Find out what became of the requests that an earlier process has left."""
+        manifest, core = self.manifest, self._core
+        for number in self._output.repair_list(manifest.list_unlisted()):
+            manifest.mark_listed(number)
+        is_free = core.target.host_class == "offline"
+        for row in list(manifest.list_rows("sending")):
+            if is_free:
+                manifest.mark(row.number, "waiting", {})
+                continue
+            kept = find_kept(core, row.info)
+            if kept is None:
+                manifest.mark(row.number, "unknown", row.info)
+            elif kept.jobs:
+                manifest.mark(row.number, "accepted", {**row.info, "jobs": [job.id for job in kept.jobs]})
+            else:
+                self._deliver_kept(row, kept)
+        for row in list(manifest.list_rows("failed")):
+            if row.info.get("retry"):
+                manifest.mark(row.number, "waiting", {})
+        if self._options.get("retry_unknown"):
+            manifest.reset(["unknown"])
+        for row in list(manifest.list_rows("accepted")):
+            jobs = find_pending_jobs(core, row.info)
+            if jobs:
+                self._ready.append(Work(row, tuple(jobs)))
+            else:
+                manifest.mark(row.number, "unknown", row.info)
+        self.counts = manifest.count()
+
+    def _deliver_kept(self, row: BulkRow, kept: Kept) -> None:
+        """Save the images of a reply that the spool has kept, and forget the reply."""
+        images = []
+        for image in kept.images:
+            path = self._output.plan.write(image, len(kept.images))
+            images.append(replace(image, path=path))
+        response = kept.to_response(tuple(images))
+        record = _RowRecord(self, row)
+        record.info = dict(row.info)
+        record.mark_delivered(response)
+        kept.forget()
+
+
+class _RowRecord:
+    """The record of a call in the manifest: an `imgkit.core.context.CallRecord`."""
+
+    def __init__(self, run: BulkRun, row: BulkRow) -> None:
+        self._run = run
+        self._row = row
+        self.info: JsonObject = {}
+        self.state: State = "done"
+        self.error: ImgkitError | None = None
+
+    def mark_sending(self, call_id: str, attempt: int) -> None:
+        """Write down that an attempt is about to leave."""
+        self.info = {"call_id": call_id, "attempt": attempt}
+        self._run.manifest.mark(self._row.number, "sending", self.info)
+
+    def mark_delivered(self, response: ImagesResponse) -> None:
+        """Write down the images, then list them."""
+        run = self._run
+        entries = run._output.describe(self._row, response)
+        self.info |= {"images": entries}
+        cost = response.cost.amount
+        if cost is not None:
+            self.info["cost"] = str(cost)
+        if response.errors:
+            self.error = response.errors[0]
+            self.state = choose_state(self.error)
+            jobs = [job.id for each in response.errors for job in getattr(each, "jobs", ())]
+            self.info |= {"jobs": jobs, "error": str(self.error)[:2000]}
+        run.manifest.mark(self._row.number, self.state, self.info, durable=False)
+        with run._guard:
+            run._output.list_images(entries)
+        run.manifest.mark_listed(self._row.number)
+
+
+def _number_from(values: Sequence[object], start: int) -> Iterator[object]:
+    """Yield values; those without an id get the numbers behind `start`."""
+    for number, value in enumerate(values, start + 1):
+        if isinstance(value, str):
+            yield {"id": str(number), "prompt": value}
+        elif isinstance(value, Mapping) and value.get("id") is None:
+            yield {**value, "id": str(number)}
+        else:
+            yield value

@@ -1,0 +1,115 @@
+"""The values of a run: its options, the steps that it takes, and what an error makes of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple, TypedDict
+
+from imgkit.bulk.manifest import BulkRow, State
+from imgkit.errors import (
+    AuthenticationError,
+    BudgetExceededError,
+    ConfigurationError,
+    ImgkitError,
+    JobPendingError,
+    ModerationBlockedError,
+    NotSentError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    RateLimitError,
+    ServerError,
+)
+from imgkit.jobs.job import Job
+from imgkit.wire.json_values import JsonMapping
+
+
+class BulkOptions(TypedDict, total=False):
+    """The options of a run.
+
+    Attributes:
+        run_folder: the folder of the manifest; the output folder by default.
+        defaults: values of columns that a row leaves out.
+        most_in_flight: most requests at once, 16 by default.
+        per_minute: most starts in a minute; no limit by default.
+        amend: let requests that changed under their id wait again.
+        retry_unknown: send requests of unknown outcome again. They may be paid twice.
+        stop_after_blocked: refusals by the content policy among the latest 100 requests that end the run, 20
+            by default.
+        has_prompts: list the prompts beside the images, True by default.
+        skip: receives the problem of an invalid row, which is left out. By default it is raised.
+        timeout_s: seconds of each call; the service's limit by default.
+    """
+
+    run_folder: str | PathLike[str]
+    defaults: JsonMapping
+    most_in_flight: int
+    per_minute: float
+    amend: bool
+    retry_unknown: bool
+    stop_after_blocked: int
+    has_prompts: bool
+    skip: Callable[[str], object]
+    timeout_s: float
+
+
+class BulkOutcome(NamedTuple):
+    """The outcome of a request of a run.
+
+    Attributes:
+        id: its name in the run.
+        state: what became of it, such as "done".
+        paths: the files of its images.
+        cost: the cost in dollars, None if it is unknown.
+        error: the error that ended it, None for none.
+    """
+
+    id: str
+    state: State
+    paths: tuple[Path, ...] = ()
+    cost: Decimal | None = None
+    error: ImgkitError | None = None
+
+
+class Work(NamedTuple):
+    """A request that may start now.
+
+    Attributes:
+        row: the request.
+        jobs: its pending jobs, which are collected in place of sending it.
+    """
+
+    row: BulkRow
+    jobs: tuple[Job, ...] = ()
+
+
+class Pause(NamedTuple):
+    """Nothing may start for some seconds; None until a request in flight ends."""
+
+    wait_s: float | None
+
+
+FATAL = (
+    AuthenticationError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    BudgetExceededError,
+    ConfigurationError,
+)
+"""Errors that any other request of the run would meet."""
+
+MAY_RETRY = (NotSentError, RateLimitError, ServerError)
+"""Errors after which another run sends the request once more."""
+
+
+def choose_state(error: ImgkitError) -> State:
+    """Return what became of a request that ended with an error."""
+    if isinstance(error, JobPendingError):
+        return "accepted"
+    if isinstance(error, ModerationBlockedError):
+        return "blocked"
+    if error.maybe_billed:
+        return "unknown"
+    return "waiting" if isinstance(error, FATAL) else "failed"

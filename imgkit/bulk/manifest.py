@@ -1,0 +1,321 @@
+"""The manifest of a run: a database that knows each request and what became of it.
+
+A request is written down as being sent before it leaves. So after any crash, each row is either certain, or
+listed as unknown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+from imgkit.errors import ConfigurationError, InvalidRequestError
+from imgkit.files import create_empty
+from imgkit.locks import FileLock
+from imgkit.wire.json_values import Json, JsonMapping
+
+FILE, LOCK = "manifest.sqlite", "manifest.lock"
+VERSION = 1
+"""Version of the tables. A manifest of a later version is refused."""
+
+State: TypeAlias = Literal["waiting", "sending", "accepted", "done", "blocked", "failed", "unknown"]
+STATES: tuple[State, ...] = ("waiting", "sending", "accepted", "done", "blocked", "failed", "unknown")
+"""In the file, a state is its place in this tuple."""
+
+UNFINISHED: tuple[State, ...] = ("waiting", "sending", "accepted", "unknown", "failed", "blocked")
+
+_TABLES = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE rows (
+    n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, digest BLOB NOT NULL, state INTEGER NOT NULL,
+    request TEXT NOT NULL, info TEXT NOT NULL, listed INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX unlisted ON rows(n) WHERE state = 3 AND listed = 0;
+CREATE INDEX waiting ON rows(n) WHERE state = 0;
+CREATE INDEX open ON rows(state, n) WHERE state NOT IN (0, 3);
+"""
+_MOST_PROBLEMS = 20
+"""Changed rows that an error lists."""
+
+
+class NewRow(NamedTuple):
+    """A request that a run shall carry out.
+
+    Attributes:
+        id: its name in the run.
+        digest: digest of what it asks for.
+        request: the request as JSON values.
+    """
+
+    id: str
+    digest: bytes
+    request: JsonMapping
+
+
+class BulkRow(NamedTuple):
+    """A request of a run, and what became of it.
+
+    Attributes:
+        number: its place in the run, from 1.
+        id: its name in the run.
+        state: what became of it.
+        request: the request as JSON values.
+        info: facts about its latest attempt: the call, the files, the cost, the error, the job.
+    """
+
+    number: int
+    id: str
+    state: State
+    request: JsonMapping
+    info: JsonMapping
+
+
+class Added(NamedTuple):
+    """The result of adding requests to a manifest.
+
+    Attributes:
+        new: number of requests that it did not have.
+        known: number of those that it had, unchanged.
+        amended: number of those that changed.
+    """
+
+    new: int = 0
+    known: int = 0
+    amended: int = 0
+
+
+class Manifest:
+    """The manifest in a run folder, open in this process. Its methods may block; any thread may call them.
+
+    Args:
+        folder: the run folder.
+
+    Raises:
+        ConfigurationError: another process has the run, a later version has written the manifest, or it is
+            damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._guard = threading.RLock()
+        self._lock = self._lock_run()
+        try:
+            self._rows = self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def close(self) -> None:
+        """Close the file and let other processes have the run. Idempotent."""
+        with self._guard:
+            self._rows.close()
+            self._lock.release()
+
+    def read_fact(self, name: str) -> Json:
+        """Return a fact of the run, None for none."""
+        with self._guard:
+            found = self._rows.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if found is None else json.loads(found[0])
+
+    def write_fact(self, name: str, value: object) -> None:
+        """Write a fact of the run, a JSON value."""
+        with self._transaction():
+            self._rows.execute("REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+
+    def add(self, rows: Iterable[NewRow], *, amend: bool = False) -> Added:
+        """Add requests. A request that the manifest has stays as it is.
+
+        Args:
+            rows: the requests; an id must not occur twice.
+            amend: let requests that changed wait again.
+
+        Raises:
+            InvalidRequestError: requests changed under their ids, and `amend` is False; nothing was added.
+        """
+        new = known = amended = 0
+        changed: list[str] = []
+        with self._transaction():
+            for row in rows:
+                found = self._rows.execute("SELECT digest FROM rows WHERE id = ?", (row.id,)).fetchone()
+                if found is None:
+                    new += 1
+                    self._rows.execute(
+                        "INSERT INTO rows (id, digest, state, request, info) VALUES (?, ?, 0, ?, '{}')",
+                        (row.id, row.digest, _dump(row.request)),
+                    )
+                elif found[0] == row.digest:
+                    known += 1
+                elif amend:
+                    amended += 1
+                    self._rows.execute(
+                        "UPDATE rows SET digest = ?, state = 0, request = ?, info = '{}' WHERE id = ?",
+                        (row.digest, _dump(row.request), row.id),
+                    )
+                else:
+                    changed.append(row.id)
+            if changed:
+                raise InvalidRequestError({"id": _describe_changed(changed)})
+        return Added(new, known, amended)
+
+    def list_waiting(self, after: int = 0, limit: int = 1000) -> list[BulkRow]:
+        """Return the next requests that wait, in their order, behind the number `after`."""
+        return self._select("state = 0 AND n > ? ORDER BY n LIMIT ?", (after, limit))
+
+    def list_rows(self, state: State) -> Iterator[BulkRow]:
+        """Yield all requests in a state, in their order; the state may change meanwhile."""
+        after = 0
+        while True:
+            rows = self._select("state = ? AND n > ? ORDER BY n LIMIT 1000", (STATES.index(state), after))
+            yield from rows
+            if not rows:
+                return
+            after = rows[-1].number
+
+    def find(self, row_id: str) -> BulkRow | None:
+        """Return the request with an id, None for none."""
+        found = self._select("id = ?", (row_id,))
+        return found[0] if found else None
+
+    def mark(self, number: int, state: State, info: JsonMapping, *, durable: bool = True) -> None:
+        """Write down what became of a request.
+
+        Args:
+            number: its number.
+            state: the new state.
+            info: facts about its latest attempt, JSON values.
+            durable: flush it to the disk, so that a power cut does not take it back.
+        """
+        with self._guard:
+            self._set_durable(durable)
+            self._rows.execute(
+                "UPDATE rows SET state = ?, info = ?, listed = 0 WHERE n = ?",
+                (STATES.index(state), _dump(info), number),
+            )
+
+    def list_unlisted(self) -> list[BulkRow]:
+        """Return the requests that are done, and whose images the output does not list for sure."""
+        return self._select("state = 3 AND listed = 0 ORDER BY n", ())
+
+    def mark_listed(self, number: int) -> None:
+        """Write down that the output lists the images of a request."""
+        with self._guard:
+            self._set_durable(False)
+            self._rows.execute("UPDATE rows SET listed = 1 WHERE n = ?", (number,))
+
+    def reset(self, states: Iterable[State]) -> int:
+        """Let all requests in these states wait again; return their number."""
+        places = [(STATES.index(state),) for state in states]
+        with self._transaction():
+            return self._rows.executemany("UPDATE rows SET state = 0 WHERE state = ?", places).rowcount
+
+    def count(self) -> dict[State, int]:
+        """Return the number of requests in each state."""
+        with self._guard:
+            total = self._rows.execute("SELECT COUNT(*) FROM rows").fetchone()[0]
+            # The indexes have all states but "done", of which most are.
+            counts = dict.fromkeys(STATES, 0)
+            counts["waiting"] = self._rows.execute("SELECT COUNT(*) FROM rows WHERE state = 0").fetchone()[0]
+            for place, number in self._rows.execute(
+                "SELECT state, COUNT(*) FROM rows WHERE state NOT IN (0, 3) GROUP BY state"
+            ):
+                counts[STATES[place]] = number
+        counts["done"] = total - sum(counts.values())
+        return counts
+
+    def _select(self, where: str, values: tuple[object, ...]) -> list[BulkRow]:
+        with self._guard:
+            found = self._rows.execute(
+                "SELECT n, id, state, request, info FROM rows WHERE " + where,  # noqa: S608  # constants
+                values,
+            )
+            return [
+                BulkRow(number, row_id, STATES[place], json.loads(request), json.loads(info))
+                for number, row_id, place, request, info in found
+            ]
+
+    def _lock_run(self) -> FileLock:
+        path = self.folder / LOCK
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock.try_acquire(path)
+            if lock is not None:
+                path.write_text(str(os.getpid()))
+                return lock
+            owner = path.read_text().strip()
+        except OSError as error:
+            raise _unusable(self.folder, error.strerror or str(error)) from None
+        raise ConfigurationError(
+            f"Another process{f' ({owner})' if owner.isdecimal() else ''} carries out the run in "
+            f"{str(self.folder)!r}. Wait for it, or stop it."
+        )
+
+    def _open(self) -> sqlite3.Connection:
+        path = self.folder / FILE
+        try:
+            is_new = not path.exists()
+            if is_new:
+                create_empty(path, 0o600)
+            rows = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise _unusable(self.folder, str(error)) from None
+        try:
+            rows.execute("PRAGMA journal_mode = WAL")
+            version = rows.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                rows.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+            elif version > VERSION:
+                raise ConfigurationError(
+                    f"A later version of imgkit has written the manifest in {str(self.folder)!r} (format "
+                    f"{version}; this version reads up to {VERSION}). Upgrade imgkit to go on with this run."
+                )
+            else:
+                self._check(rows)
+        except BaseException as error:
+            rows.close()
+            if isinstance(error, sqlite3.Error):
+                raise _unusable(self.folder, str(error)) from None
+            raise
+        return rows
+
+    def _check(self, rows: sqlite3.Connection) -> None:
+        problem = rows.execute("PRAGMA quick_check(1)").fetchone()[0]
+        rows.execute("SELECT n, id, digest, state, request, info FROM rows LIMIT 1").fetchone()
+        if problem != "ok":
+            raise sqlite3.DatabaseError(problem)
+
+    def _set_durable(self, durable: bool) -> None:
+        self._rows.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._guard:
+            self._set_durable(durable=True)
+            self._rows.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._rows.execute("ROLLBACK")
+                raise
+            self._rows.execute("COMMIT")
+
+
+def _dump(value: JsonMapping) -> str:
+    return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def _describe_changed(ids: list[str]) -> str:
+    shown = ", ".join(repr(each[:80]) for each in ids[:_MOST_PROBLEMS])
+    more = f" and {len(ids) - _MOST_PROBLEMS} more" if len(ids) > _MOST_PROBLEMS else ""
+    return f"{len(ids)} requests of this run ask for something else now: {shown}{more}."
+
+
+def _unusable(folder: Path, problem: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The manifest in {str(folder)[:200]!r} cannot be used: {problem}. Give another run folder, on a "
+        "local disk."
+    )

@@ -1,0 +1,186 @@
+"""The outcomes of a run as callers hold them: iterators that are context managers, for each service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from imgkit.bulk.bulk_run import BulkRun
+from imgkit.bulk.bulk_values import BulkOutcome, Pause, Work
+from imgkit.runtime.flow import Flow
+
+if TYPE_CHECKING:
+    import asyncio
+
+LEFT = "The outcomes were left before their end."
+
+
+class _Outcomes:
+    """The common part: the run, and the state that a row had before it was carried out."""
+
+    def __init__(self, run: BulkRun, requests: Iterable[object]) -> None:
+        self.run = run
+        self._requests = requests
+        self._is_prepared = False
+
+    def _prepare(self) -> None:
+        if not self._is_prepared:
+            self._is_prepared = True
+            self.run.prepare(self._requests)
+
+    def _note(self, work: Work, outcome: BulkOutcome) -> BulkOutcome:
+        return self.run.note(outcome, "accepted" if work.jobs else "waiting")
+
+
+class BulkOutcomes(_Outcomes):
+    """The outcomes of a run under `ImageService`, in the order in which they end.
+
+    >>> import tempfile
+    >>> from imgkit import ImageService
+    >>> with ImageService() as images, images.bulk(["a fox", "a hen"], folder=tempfile.mkdtemp()) as outcomes:
+    ...     print(sorted((outcome.id, outcome.state) for outcome in outcomes))
+    [('1', 'done'), ('2', 'done')]
+
+    Leaving early finishes the requests in flight, and leaves the others for the next run.
+
+    Attributes:
+        run: the run, with its counts.
+    """
+
+    def __init__(
+        self,
+        run: BulkRun,
+        requests: Iterable[object],
+        execute: Callable[[Flow[BulkOutcome]], BulkOutcome],
+    ) -> None:
+        super().__init__(run, requests)
+        self._execute = execute
+        self._pool: ThreadPoolExecutor | None = None
+        self._ended: SimpleQueue[tuple[Work, Future[BulkOutcome]]] = SimpleQueue()
+        self._in_flight = 0
+
+    def __enter__(self) -> Self:
+        self._prepare()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        self._prepare()
+        return self
+
+    def __next__(self) -> BulkOutcome:
+        while True:
+            if self.run.needs_rows:
+                self.run.read_more()
+            step = self.run.take(self._in_flight)
+            if isinstance(step, Work):
+                self._start(step)
+                continue
+            if step is None:
+                self.close()
+                raise StopIteration
+            outcome = self._wait(step)
+            if outcome is not None:
+                return outcome
+
+    def close(self) -> None:
+        """Finish the requests in flight, and close the run. Idempotent."""
+        self.run.stop(LEFT)
+        while self._in_flight:
+            self._wait(Pause(None))
+        if self._pool is not None:
+            self._pool.shutdown()
+        self.run.close()
+
+    def _start(self, work: Work) -> None:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.run.most_in_flight, "imgkit-bulk")
+        self._in_flight += 1
+        future = self._pool.submit(self._execute, self.run.carry_out(work))
+        future.add_done_callback(lambda done: self._ended.put((work, done)))
+
+    def _wait(self, pause: Pause) -> BulkOutcome | None:
+        """Return the next outcome; None once the pause is over."""
+        try:
+            work, done = self._ended.get(timeout=pause.wait_s)
+        except Empty:
+            return None
+        self._in_flight -= 1
+        return self._note(work, done.result())
+
+
+class AsyncBulkOutcomes(_Outcomes):
+    """The outcomes of a run under `AsyncImageService`: ``async for``, in an ``async with`` block.
+
+    Leaving early finishes the requests in flight, and leaves the others for the next run.
+
+    Attributes:
+        run: the run, with its counts.
+    """
+
+    def __init__(
+        self,
+        run: BulkRun,
+        requests: Iterable[object],
+        execute: Callable[[Flow[BulkOutcome]], Coroutine[object, object, BulkOutcome]],
+    ) -> None:
+        super().__init__(run, requests)
+        self._execute = execute
+        self._open: dict[asyncio.Task[BulkOutcome], Work] = {}
+
+    async def __aenter__(self) -> Self:
+        import asyncio
+
+        await asyncio.to_thread(self._prepare)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> BulkOutcome:
+        import asyncio
+
+        if not self._is_prepared:
+            await asyncio.to_thread(self._prepare)
+        while True:
+            if self.run.needs_rows:
+                await asyncio.to_thread(self.run.read_more)
+            step = self.run.take(len(self._open))
+            if isinstance(step, Work):
+                self._open[asyncio.create_task(self._execute(self.run.carry_out(step)))] = step
+                continue
+            if step is None:
+                await self.close()
+                raise StopAsyncIteration
+            outcome = await self._wait(step)
+            if outcome is not None:
+                return outcome
+
+    async def close(self) -> None:
+        """Finish the requests in flight, and close the run. Idempotent."""
+        self.run.stop(LEFT)
+        while self._open:
+            await self._wait(Pause(None))
+        self.run.close()
+
+    async def _wait(self, pause: Pause) -> BulkOutcome | None:
+        """Return the next outcome; None once the pause is over."""
+        import asyncio
+
+        if not self._open:
+            await asyncio.sleep(pause.wait_s or 0)
+            return None
+        done, _ = await asyncio.wait(self._open, timeout=pause.wait_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            return self._note(self._open.pop(task), task.result())
+        return None

@@ -1,0 +1,129 @@
+"""The output of a run: images under the names of their digests, and a list of them for data loaders."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from imgkit.bulk.manifest import BulkRow
+from imgkit.errors import SaveError
+from imgkit.files import write_all
+from imgkit.images.image import Image
+from imgkit.images.saving import SavePlan
+from imgkit.images.sidecars import SavableImage
+from imgkit.images.sniff import EXTENSIONS
+from imgkit.models import ImagesResponse
+from imgkit.wire.json_values import JsonMapping, JsonObject
+
+METADATA, IMAGES = "metadata.jsonl", "images"
+_TAIL_BYTES = 8 * 1024 * 1024
+"""End of the list in which lines of a killed process are looked for."""
+
+_LINE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+
+
+class DigestPlan(SavePlan):
+    """A save plan that names images by their digests, in 256 folders: equal images are one file."""
+
+    @classmethod
+    def for_folder(cls, folder: Path) -> DigestPlan:
+        """Return the plan for an output folder."""
+        return cls(folder, f"{IMAGES}/{{digest}}.{{ext}}", make_folder=True, overwrite=True, sidecar=False)
+
+    @property
+    def needs_digest(self) -> bool:
+        """True: the digest is the name."""
+        return True
+
+    def build_path(self, image: SavableImage, digest: str, count: int) -> Path:
+        """Return the path of an image."""
+        extension = EXTENSIONS[image.format][0] if image.format else ".bin"
+        return self.folder / IMAGES / digest[:2] / f"{digest}{extension}"
+
+
+class Output:
+    """The output folder of a run. Its methods may block.
+
+    Args:
+        folder: the folder, made if it is missing.
+        has_prompts: list the prompts, too.
+    """
+
+    def __init__(self, folder: Path, *, has_prompts: bool = True) -> None:
+        self.folder = folder
+        self.plan = DigestPlan.for_folder(folder)
+        self._has_prompts = has_prompts
+
+    def describe(self, row: BulkRow, response: ImagesResponse) -> list[JsonObject]:
+        """Return the facts about the saved images of a request, as the list has them."""
+        cost = response.cost.amount
+        share = None if cost is None else float(cost) / max(1, len(response.images))
+        return [self._describe_image(row, image, share) for image in response.images]
+
+    def _describe_image(self, row: BulkRow, image: Image, cost: float | None) -> JsonObject:
+        request = row.request
+        shared = ("operation", "prompt", "model", "image", "mask", "markup")
+        parameters = {name: value for name, value in request.items() if name not in shared}
+        return {
+            "file_name": "" if image.path is None else image.path.relative_to(self.folder).as_posix(),
+            "id": row.id,
+            "index": image.index,
+            **({"prompt": str(request.get("prompt") or "")} if self._has_prompts else {}),
+            "operation": request["operation"],
+            "model": str(image.about.get("model") or ""),
+            "parameters": json.dumps(parameters, sort_keys=True),
+            "cost": cost,
+            "sha256": image.sha256,
+        }
+
+    def list_images(self, entries: Iterable[JsonMapping]) -> None:
+        """Append lines to the list of images, in a single write.
+
+        Raises:
+            SaveError: the disk rejects it.
+        """
+        lines = "".join(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in entries)
+        try:
+            descriptor = os.open(self.folder / METADATA, _LINE_FLAGS, 0o644)
+            try:
+                write_all(descriptor, lines.encode("utf-8", "surrogatepass"))
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise SaveError(
+                f"Cannot write {METADATA} ({error.strerror or error}). The images are complete; the next run "
+                "lists them. Free disk space."
+            ) from None
+
+    def repair_list(self, rows: Iterable[BulkRow]) -> list[int]:
+        """Cut a line that a killed process left unfinished, and list the images of these requests.
+
+        Args:
+            rows: requests whose images may be missing from the list.
+
+        Returns:
+            The numbers of the requests that are listed now.
+        """
+        path = self.folder / METADATA
+        listed: set[str] = set()
+        if path.exists():
+            with path.open("r+b") as file:
+                end = file.seek(0, os.SEEK_END)
+                start = max(0, end - _TAIL_BYTES)
+                file.seek(start)
+                tail = file.read()
+                whole = tail.rfind(b"\n") + 1
+                if whole < len(tail):
+                    file.truncate(start + whole)
+            for line in tail[:whole].splitlines():
+                try:
+                    listed.add(json.loads(line)["id"])
+                except (ValueError, KeyError, TypeError):
+                    continue  # the first line of the tail may be cut
+        missing = list(rows)
+        for row in missing:
+            if row.id not in listed:
+                self.list_images(row.info.get("images", ()))
+        return [row.number for row in missing]

@@ -1,0 +1,305 @@
+"""Bulk runs: outcomes, the manifest, the list of images, pace and stops, on both services."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import imgkit
+from imgkit import BulkOutcome, BulkRequest, CreateImageRequest
+from imgkit.bulk import bulk_run as run_module
+from imgkit.bulk.bulk_run import BulkRun
+from imgkit.bulk.manifest import Manifest
+from imgkit.bulk.pace import Pace
+from imgkit.cli.run import run as imgkit_command
+from imgkit.providers.fakes import FakeApi, FakeReply, FakeRequest, json_reply
+from imgkit.testing.wire_server import WireServer, serve_fake
+from tests.conftest import ServiceRunner
+
+KEY = "sk-bulk-0123456789"
+POST = "POST /v1/images/generations"
+
+
+def carry_out(
+    flavor: ServiceRunner, requests: Any, folder: Path, *args: Any, most: int = 10**6, **more: Any
+) -> tuple[list[BulkOutcome], BulkRun]:
+    """Carry out a run, or the beginning of it; return its outcomes and the run."""
+    settings = {
+        name: more.pop(name) for name in ("base_url", "api_key", "plugins", "state_folder") if name in more
+    }
+    found: list[BulkOutcome] = []
+
+    def now(service: Any) -> BulkRun:
+        with service.bulk(requests, folder=folder, **more) as outcomes:
+            for outcome in outcomes:
+                found.append(outcome)
+                if len(found) == most:
+                    break
+        return outcomes.run  # type: ignore[no-any-return]  # of any service
+
+    async def later(service: Any) -> BulkRun:
+        async with service.bulk(requests, folder=folder, **more) as outcomes:
+            async for outcome in outcomes:
+                found.append(outcome)
+                if len(found) == most:
+                    break
+        return outcomes.run  # type: ignore[no-any-return]  # of any service
+
+    return found, flavor.run(now if flavor.flavor == "sync" else later, *args, **settings)
+
+
+def read_list(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of the list of images."""
+    return [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+
+
+def open_api(server: WireServer, folder: Path) -> dict[str, Any]:
+    """Return the arguments of a service that speaks to a server."""
+    return {"base_url": f"{server.origin}/v1", "api_key": KEY, "state_folder": folder / "state"}
+
+
+def test_a_run_and_the_next(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """Saves each image under its digest and lists it; the same call again sends nothing."""
+    requests = [
+        "a fox",
+        {"id": "hen", "prompt": "a hen", "seed": 4},
+        CreateImageRequest(prompt="a cat", size="32x32"),
+        BulkRequest("b", CreateImageRequest(prompt="a cat", size="32x32")),
+    ]
+    found, run = carry_out(flavor, requests, tmp_path / "out", defaults={"size": "64x64"})
+    assert sorted(outcome.id for outcome in found) == ["1", "3", "b", "hen"]
+    assert run.counts["done"] == 4
+    entries = read_list(tmp_path / "out")
+    assert sorted(entry["id"] for entry in entries) == ["1", "3", "b", "hen"]
+    for entry in entries:
+        data = (tmp_path / "out" / entry["file_name"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == entry["sha256"]
+        assert entry["file_name"].startswith(f"images/{entry['sha256'][:2]}/{entry['sha256']}")
+    assert KEY not in (tmp_path / "out" / "manifest.sqlite").read_bytes().decode("latin-1")
+    again, run = carry_out(flavor, requests, tmp_path / "out", defaults={"size": "64x64"})
+    assert again == []
+    assert run.counts["done"] == 4
+
+
+def test_an_endless_iterable(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """Reads an endless iterable as the run goes; leaving early keeps the rest for the next run."""
+
+    def prompts() -> Iterator[str]:
+        number = 0
+        while True:
+            number += 1
+            yield f"picture {number}"
+
+    found, run = carry_out(flavor, prompts(), tmp_path / "out", most=3, defaults={"size": "32x32"})
+    assert len(found) == 3
+    assert run.counts["done"] >= 3
+    assert len(read_list(tmp_path / "out")) == run.counts["done"]
+
+
+@pytest.mark.parametrize(
+    ("requests", "words"),
+    [
+        (["a fox", {"prompt": ""}, {"prompt": "x", "sise": 1}], ["row 2", "row 3", "did you mean 'size'"]),
+        ([{"id": "a", "prompt": "x"}, {"id": "a", "prompt": "y"}], ["Two rows have the id 'a'"]),
+        ([{"image": b"bytes", "prompt": "x"}], ["image"]),
+        ([5], ["A int is no request"]),
+        ([{"operation": "sing", "prompt": "x"}], ["Unknown operation 'sing'"]),
+        ([CreateImageRequest(prompt="x", extra_headers={"authorization": KEY})], ["extra_headers"]),
+    ],
+)
+def test_invalid_rows(flavor: ServiceRunner, requests: Any, words: list[str], tmp_path: Path) -> None:
+    """Names the invalid rows before anything is sent; with `skip`, the others are carried out."""
+    with pytest.raises(imgkit.InvalidRequestError) as caught:
+        carry_out(flavor, requests, tmp_path / "out")
+    for word in words:
+        assert word in str(caught.value)
+    assert KEY not in str(caught.value)
+    problems: list[str] = []
+    found, _ = carry_out(flavor, [*requests, "a fox"], tmp_path / "new", skip=problems.append,
+                         defaults={"size": "32x32"})  # fmt: skip
+    assert problems
+    assert found[-1].state == "done"
+
+
+def test_changed_rows(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """Refuses a request that changed under its id, unless the run is amended."""
+    carry_out(flavor, [{"id": "a", "prompt": "a fox"}], tmp_path, defaults={"size": "32x32"})
+    with pytest.raises(imgkit.InvalidRequestError, match="ask for something else now: 'a'"):
+        carry_out(flavor, [{"id": "a", "prompt": "a hen"}], tmp_path, defaults={"size": "32x32"})
+    found, _ = carry_out(
+        flavor, [{"id": "a", "prompt": "a hen"}], tmp_path, amend=True, defaults={"size": "32x32"}
+    )
+    assert [outcome.state for outcome in found] == ["done"]
+
+
+def test_a_second_process_is_refused(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """A run that a process has open is refused, with the number of that process."""
+    manifest = Manifest(tmp_path)
+    with pytest.raises(imgkit.ConfigurationError, match=r"Another process \(\d+\)"):
+        carry_out(flavor, ["a fox"], tmp_path)
+    manifest.close()
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "newer"])
+def test_damaged_manifests(flavor: ServiceRunner, damage: str, tmp_path: Path) -> None:
+    """A manifest that is damaged, or of a later version, is an error of imgkit's own, and stays as it is."""
+    carry_out(flavor, ["a fox"], tmp_path, defaults={"size": "32x32"})
+    path = tmp_path / "manifest.sqlite"
+    if damage == "newer":
+        with sqlite3.connect(path) as rows:
+            rows.execute("PRAGMA user_version = 99")
+        rows.close()
+    else:
+        path.write_bytes(path.read_bytes()[:5000] if damage == "cut" else b"not a database" * 500)
+        for other in tmp_path.glob("manifest.sqlite-*"):
+            other.unlink()
+    before = path.read_bytes()
+    with pytest.raises(
+        imgkit.ConfigurationError, match="later version" if damage == "newer" else "cannot be used"
+    ):
+        carry_out(flavor, ["a fox"], tmp_path)
+    assert path.read_bytes() == before
+
+
+OUTCOMES: dict[str, tuple[FakeReply, str]] = {
+    "refused": (json_reply(400, {"error": {"code": "moderation_blocked", "message": "no"}}), "blocked"),
+    "invalid": (json_reply(400, {"error": {"message": "no such size"}}), "failed"),
+    "gateway": (FakeReply(502, {"content-type": "text/html"}, b"<html>busy</html>"), "unknown"),
+}
+
+
+class BadPrompts(FakeApi):
+    """OpenAI's API, which answers a prompt that begins with "bad" in another way."""
+
+    def __init__(self, bad: FakeReply) -> None:
+        super().__init__()
+        self._bad = bad
+
+    def handle(self, request: FakeRequest) -> FakeReply:
+        """Return an image, or the other answer."""
+        if request.json()["prompt"].startswith("bad"):
+            return self._bad
+        image = base64.b64encode(self.paint("a fox", 8, 8)).decode()
+        return json_reply(200, {"data": [{"b64_json": image}]})
+
+    @property
+    def posts(self) -> int:
+        """The number of paid requests."""
+        return self.count.get(POST, 0)
+
+
+@pytest.mark.parametrize("name", list(OUTCOMES))
+def test_one_bad_row(flavor: ServiceRunner, http_backend: str, name: str, tmp_path: Path) -> None:
+    """One bad row stops no other; a run again sends neither what is done nor what is unknown."""
+    bad, state = OUTCOMES[name]
+    api, prompts = BadPrompts(bad), ["good 1", "bad", "good 2"]
+    with serve_fake(api) as server:
+        settings = open_api(server, tmp_path)
+        found, run = carry_out(flavor, prompts, tmp_path / "out", http_backend, **settings)
+        assert {outcome.id: outcome.state for outcome in found} == {"1": "done", "2": state, "3": "done"}
+        posts = api.posts
+        carry_out(flavor, prompts, tmp_path / "out", http_backend, **settings)
+        assert api.posts == posts
+    assert dict(run.counts)[state] == 1  # type: ignore[index]  # one of the states
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(401, {"error": {"code": "invalid_api_key", "message": "no"}}),
+                         (429, {"error": {"code": "insufficient_quota", "message": "pay"}})]
+)  # fmt: skip
+def test_a_dead_key_stops_at_the_first(
+    flavor: ServiceRunner, http_backend: str, status: int, body: Any, tmp_path: Path
+) -> None:
+    """An error that every request would meet ends the run; the requests wait for the next."""
+    api = BadPrompts(json_reply(status, body))
+    with serve_fake(api) as server:
+        found, run = carry_out(flavor, [f"bad {n}" for n in range(40)], tmp_path / "out", http_backend,
+                               **open_api(server, tmp_path))  # fmt: skip
+        assert api.posts <= 2
+    assert isinstance(run.stopped, imgkit.ImgkitError)
+    assert run.counts["waiting"] == 40
+    assert len(found) == api.posts
+
+
+def test_refusals_protect_the_account(flavor: ServiceRunner, http_backend: str, tmp_path: Path) -> None:
+    """A run stops once too many of its requests were refused."""
+    api = BadPrompts(OUTCOMES["refused"][0])
+    with serve_fake(api) as server:
+        _, run = carry_out(flavor, [f"bad {n}" for n in range(60)], tmp_path / "out", http_backend,
+                           stop_after_blocked=5, most_in_flight=2, **open_api(server, tmp_path))  # fmt: skip
+        assert api.posts <= 7
+    assert "refused by the content policy" in str(run.stopped)
+
+
+def test_a_full_disk_stops_the_sending(
+    flavor: ServiceRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sends nothing while the disk has no room for the replies; the requests wait for the next run."""
+    monkeypatch.setattr(run_module, "LEAST_FREE_BYTES", 10**18)
+    found, run = carry_out(flavor, ["a fox"], tmp_path, defaults={"size": "32x32"})
+    assert found == []
+    assert isinstance(run.stopped, imgkit.SaveError)
+    monkeypatch.undo()
+    found, _ = carry_out(flavor, ["a fox"], tmp_path, defaults={"size": "32x32"})
+    assert [outcome.state for outcome in found] == ["done"]
+
+
+def test_pace() -> None:
+    """Starts gently, adds one for each success, and backs off together as long as the server asks."""
+    now = [0.0]
+    pace = Pace(8, per_minute=60, clock=lambda: now[0])
+    assert pace.wait_s(0) == 0
+    pace.start()
+    assert pace.wait_s(1) == 1.0
+    assert pace.wait_s(2) is None
+    for _ in range(10):
+        pace.note_success()
+    assert pace.room == 8
+    error = imgkit.RateLimitError("slow", status=429, retry_after_s=30.0)
+    for _ in range(3):
+        pace.note_failure(error)
+    assert pace.room == 4
+    assert pace.wait_s(0) == 30.0
+
+
+def test_the_list_is_repaired(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """A line that a killed process left unfinished is cut, and the images of its request are listed again."""
+    carry_out(flavor, ["a fox", "a hen"], tmp_path, defaults={"size": "32x32"})
+    path = tmp_path / "metadata.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + lines[1][:20])
+    with sqlite3.connect(tmp_path / "manifest.sqlite") as rows:
+        rows.execute("UPDATE rows SET listed = 0")
+    rows.close()
+    carry_out(flavor, ["a fox", "a hen"], tmp_path, defaults={"size": "32x32"})
+    assert sorted(path.read_bytes().splitlines()) == sorted(line.strip() for line in lines)
+
+
+def test_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`imgkit bulk` carries out a file, goes on, counts, and lists failures that it reads again."""
+    monkeypatch.chdir(tmp_path)
+    Path("p.csv").write_text('\ufeffid,prompt,size\na,a fox,64x64\nb,"a hen, red",64x64\n', "utf-8")
+    assert imgkit_command(["bulk", "p.csv", "-o", "out"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert imgkit_command(["bulk", "p.csv", "-o", "out"]) == 0
+    assert capsys.readouterr().out == ""
+    assert imgkit_command(["bulk", "status", "out"]) == 0
+    assert "2  done" in capsys.readouterr().out
+    assert imgkit_command(["bulk", "failures", "out"]) == 0
+    assert imgkit_command(["bulk", "status", "elsewhere"]) == 2
+    Path("q.tsv").write_text("id\tprompt\tsise\na\ta fox\t64x64\n")
+    assert imgkit_command(["bulk", "q.tsv", "-o", "out"]) == 2
+    assert imgkit_command(["bulk", "q.txt", "-o", "out"]) == 2
+    capsys.readouterr()
+    Path("r.jsonl").write_text('{"prompt": "a cat", "size": "64x64"}\n')
+    assert imgkit_command(["bulk", "r.jsonl", "-o", "out2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "done"
