@@ -39,7 +39,7 @@ def load_blocks(page: str, *blocks: int) -> dict[str, Any]:
 BACKEND = load_blocks("write-a-backend.md")["StdlibBackend"]
 PROVIDER = load_blocks("write-a-provider.md")["AcmeProvider"]
 STREAMING = load_blocks("write-a-provider.md", 0, 3)["StreamingAcme"]
-KILN = load_blocks("write-a-provider.md", 6)["KilnProvider"]
+KILN = load_blocks("write-a-provider.md", 7)["KilnProvider"]
 
 
 class TestStdlib(BackendContract):

@@ -189,7 +189,9 @@ def _read_prediction(
         reply = body.json()
         number, state = _read_addresses(reply, target, job)
         # A submit without a word for its state is accepted, and goes on.
-        status = str(reply["status"] if job else reply.get("status") or "starting")
+        status = reply["status"] if job else reply.get("status") or "starting"
+        if not isinstance(status, str):
+            raise TypeError("the word for the state is no text")
         failure = reply.get("error")
         metrics = reply.get("metrics") or {}
         percents = _PERCENT.findall(str(reply.get("logs") or "")[-2000:])
