@@ -92,6 +92,7 @@ class BulkRun:
         self._pace = Pace(self.most_in_flight, options.get("per_minute"))
         self._ready: deque[Work] = deque()
         self._last_number = 0
+        self._values_read = 0
         self._blocked: deque[bool] = deque(maxlen=BLOCKED_WINDOW)
         self._failures: deque[str] = deque(maxlen=EQUAL_FAILURES)
         self._guard = threading.Lock()
@@ -159,7 +160,9 @@ class BulkRun:
         if not rows:
             chunk = list(islice(self._values, CHUNK))
             if chunk:
-                added = self._add(_number_from(chunk, sum(self.manifest.count().values())))
+                # The numbers are those of the iterable, so that the next run finds the same rows.
+                added = self._add(_number_from(chunk, self._values_read))
+                self._values_read += len(chunk)
                 self.counts["waiting"] += added.new + added.amended
                 rows = self.manifest.list_waiting(self._last_number, CHUNK)
                 if not rows:

@@ -75,7 +75,7 @@ class BulkOutcomes(_Outcomes):
 
     def __next__(self) -> BulkOutcome:
         while True:
-            if self.run.needs_rows:
+            while self.run.needs_rows:
                 self.run.read_more()
             step = self.run.take(self._in_flight)
             if isinstance(step, Work):
@@ -153,7 +153,7 @@ class AsyncBulkOutcomes(_Outcomes):
         if not self._is_prepared:
             await asyncio.to_thread(self._prepare)
         while True:
-            if self.run.needs_rows:
+            while self.run.needs_rows:
                 await asyncio.to_thread(self.run.read_more)
             step = self.run.take(len(self._open))
             if isinstance(step, Work):

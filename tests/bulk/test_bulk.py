@@ -103,6 +103,21 @@ def test_an_endless_iterable(flavor: ServiceRunner, tmp_path: Path) -> None:
     assert len(read_list(tmp_path / "out")) == run.counts["done"]
 
 
+def test_an_iterable_again(flavor: ServiceRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same iterable again finds its rows by their places, through any number of chunks it knows."""
+    monkeypatch.setattr(run_module, "CHUNK", 2)
+
+    def prompts(count: int) -> Iterator[str]:
+        return (f"picture {number}" for number in range(count))
+
+    carry_out(flavor, prompts(5), tmp_path, defaults={"size": "32x32"})
+    found, run = carry_out(flavor, prompts(5), tmp_path, defaults={"size": "32x32"})
+    assert found == []
+    assert run.counts["done"] == 5
+    found, _ = carry_out(flavor, prompts(7), tmp_path, defaults={"size": "32x32"})
+    assert sorted(outcome.id for outcome in found) == ["6", "7"]
+
+
 @pytest.mark.parametrize(
     ("requests", "words"),
     [
