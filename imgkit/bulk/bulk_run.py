@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
@@ -161,7 +161,7 @@ class BulkRun:
             chunk = list(islice(self._values, CHUNK))
             if chunk:
                 # The numbers are those of the iterable, so that the next run finds the same rows.
-                added = self._add(_number_from(chunk, self._values_read))
+                added = self._add(chunk, self._values_read + 1)
                 self._values_read += len(chunk)
                 self.counts["waiting"] += added.new + added.amended
                 rows = self.manifest.list_waiting(self._last_number, CHUNK)
@@ -237,9 +237,9 @@ class BulkRun:
                 )
             )
 
-    def _add(self, values: Iterable[object]) -> Added:
+    def _add(self, values: Iterable[object], start: int = 1) -> Added:
         options = self._options
-        rows = read_rows(values, options.get("defaults", {}), skip=options.get("skip"))
+        rows = read_rows(values, options.get("defaults", {}), skip=options.get("skip"), start=start)
         return self.manifest.add(rows, amend=options.get("amend", False))
 
     def _stop_if_needed(self, outcome: BulkOutcome) -> None:
@@ -337,17 +337,10 @@ class _RowRecord:
             jobs = [job.id for each in response.errors for job in getattr(each, "jobs", ())]
             self.info |= {"jobs": jobs, "error": str(self.error)[:2000]}
         run.manifest.mark(self._row.number, self.state, self.info, durable=False)
-        with run._guard:
-            run._output.list_images(entries)
+        try:
+            with run._guard:
+                run._output.list_images(entries)
+        except SaveError as error:  # the images are complete, and the next run lists them
+            run.stop(error)
+            return
         run.manifest.mark_listed(self._row.number)
-
-
-def _number_from(values: Sequence[object], start: int) -> Iterator[object]:
-    """Yield values; those without an id get the numbers behind `start`."""
-    for number, value in enumerate(values, start + 1):
-        if isinstance(value, str):
-            yield {"id": str(number), "prompt": value}
-        elif isinstance(value, Mapping) and value.get("id") is None:
-            yield {**value, "id": str(number)}
-        else:
-            yield value

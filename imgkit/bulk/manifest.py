@@ -118,7 +118,7 @@ class Manifest:
 
     def read_fact(self, name: str) -> Json:
         """Return a fact of the run, None for none."""
-        with self._guard:
+        with self._using_file():
             found = self._rows.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return None if found is None else json.loads(found[0])
 
@@ -190,7 +190,7 @@ class Manifest:
             info: facts about its latest attempt, JSON values.
             durable: flush it to the disk, so that a power cut does not take it back.
         """
-        with self._guard:
+        with self._using_file():
             self._set_durable(durable)
             self._rows.execute(
                 "UPDATE rows SET state = ?, info = ?, listed = 0 WHERE n = ?",
@@ -203,7 +203,7 @@ class Manifest:
 
     def mark_listed(self, number: int) -> None:
         """Write down that the output lists the images of a request."""
-        with self._guard:
+        with self._using_file():
             self._set_durable(False)
             self._rows.execute("UPDATE rows SET listed = 1 WHERE n = ?", (number,))
 
@@ -215,7 +215,7 @@ class Manifest:
 
     def count(self) -> dict[State, int]:
         """Return the number of requests in each state."""
-        with self._guard:
+        with self._using_file():
             total = self._rows.execute("SELECT COUNT(*) FROM rows").fetchone()[0]
             # The indexes have all states but "done", of which most are.
             counts = dict.fromkeys(STATES, 0)
@@ -228,7 +228,7 @@ class Manifest:
         return counts
 
     def _select(self, where: str, values: tuple[object, ...]) -> list[BulkRow]:
-        with self._guard:
+        with self._using_file():
             found = self._rows.execute(
                 "SELECT n, id, state, request, info FROM rows WHERE " + where,  # noqa: S608  # constants
                 values,
@@ -292,8 +292,21 @@ class Manifest:
         self._rows.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _using_file(self) -> Iterator[None]:
+        """Let one thread use the file.
+
+        Raises:
+            ConfigurationError: the file cannot be used, such as on a full disk.
+        """
         with self._guard:
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise _unusable(self.folder, str(error)) from None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._using_file():
             self._set_durable(durable=True)
             self._rows.execute("BEGIN IMMEDIATE")
             try:

@@ -105,25 +105,40 @@ class Output:
 
         Returns:
             The numbers of the requests that are listed now.
+
+        Raises:
+            SaveError: the list cannot be written; nothing was sent.
         """
-        path = self.folder / METADATA
-        listed: set[str] = set()
-        if path.exists():
-            with path.open("r+b") as file:
-                end = file.seek(0, os.SEEK_END)
-                start = max(0, end - _TAIL_BYTES)
-                file.seek(start)
-                tail = file.read()
-                whole = tail.rfind(b"\n") + 1
-                if whole < len(tail):
-                    file.truncate(start + whole)
-            for line in tail[:whole].splitlines():
-                try:
-                    listed.add(json.loads(line)["id"])
-                except (ValueError, KeyError, TypeError):
-                    continue  # the first line of the tail may be cut
+        try:
+            listed = self._cut_unfinished_line()
+        except OSError as error:
+            raise SaveError(
+                f"Cannot repair {METADATA} ({error.strerror or error}). Nothing was sent. Make it a file "
+                "that you can write to."
+            ) from None
         missing = list(rows)
         for row in missing:
             if row.id not in listed:
                 self.list_images(row.info.get("images", ()))
         return [row.number for row in missing]
+
+    def _cut_unfinished_line(self) -> set[str]:
+        """Cut the list behind its last whole line; return the ids in its tail. Raises OSError."""
+        path = self.folder / METADATA
+        listed: set[str] = set()
+        if not path.exists():
+            return listed
+        with path.open("r+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            start = max(0, end - _TAIL_BYTES)
+            file.seek(start)
+            tail = file.read()
+            whole = tail.rfind(b"\n") + 1
+            if whole < len(tail):
+                file.truncate(start + whole)
+        for line in tail[:whole].splitlines():
+            try:
+                listed.add(json.loads(line)["id"])
+            except (ValueError, KeyError, TypeError):
+                continue  # the first line of the tail may be cut
+        return listed

@@ -48,22 +48,27 @@ class BulkRequest(NamedTuple):
 
 
 def read_rows(
-    values: Iterable[object], defaults: JsonMapping, *, skip: Callable[[str], object] | None = None
+    values: Iterable[object],
+    defaults: JsonMapping,
+    *,
+    skip: Callable[[str], object] | None = None,
+    start: int = 1,
 ) -> Iterator[NewRow]:
     """Yield the rows of requests.
 
     Args:
         values: prompts, request objects, `BulkRequest` values, or mappings with the columns of a file. One
-            without an id gets its number, from 1.
+            without an id gets its number.
         defaults: values of columns that a mapping or a prompt leaves out.
         skip: receives the problem of an invalid row, which is left out; None raises it.
+        start: number of the first value.
 
     Raises:
         InvalidRequestError: rows are invalid; the message lists them.
     """
     problems: list[str] = []
     seen: set[bytes] = set()
-    for number, value in enumerate(values, 1):
+    for number, value in enumerate(values, start):
         try:
             row = to_row(value, number, defaults)
             mark = hashlib.blake2b(row.id.encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -218,7 +218,12 @@ def deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None)
     if context.core.resources.sinks:
         response = yield from send_to_sinks(context, response)
     if context.options.record is not None:
-        yield from run_blocking(partial(context.options.record.mark_delivered, response))
+        try:
+            yield from run_blocking(partial(context.options.record.mark_delivered, response))
+        except ImgkitError as error:
+            for part, part_response in result.parts:
+                yield from keep_reservations(part, error, part_response)
+            raise
     for part, part_response in result.parts:
         yield from settle_reservations(part, part_response)
         if part.reservations.problems:

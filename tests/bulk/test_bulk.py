@@ -107,14 +107,14 @@ def test_an_iterable_again(flavor: ServiceRunner, tmp_path: Path, monkeypatch: p
     """The same iterable again finds its rows by their places, through any number of chunks it knows."""
     monkeypatch.setattr(run_module, "CHUNK", 2)
 
-    def prompts(count: int) -> Iterator[str]:
-        return (f"picture {number}" for number in range(count))
+    def prompts(count: int) -> Iterator[object]:
+        return (CreateImageRequest(prompt=f"picture {number}", size="32x32") for number in range(count))
 
-    carry_out(flavor, prompts(5), tmp_path, defaults={"size": "32x32"})
-    found, run = carry_out(flavor, prompts(5), tmp_path, defaults={"size": "32x32"})
+    carry_out(flavor, prompts(5), tmp_path)
+    found, run = carry_out(flavor, prompts(5), tmp_path)
     assert found == []
     assert run.counts["done"] == 5
-    found, _ = carry_out(flavor, prompts(7), tmp_path, defaults={"size": "32x32"})
+    found, _ = carry_out(flavor, prompts(7), tmp_path)
     assert sorted(outcome.id for outcome in found) == ["6", "7"]
 
 
@@ -295,6 +295,25 @@ def test_the_list_is_repaired(flavor: ServiceRunner, tmp_path: Path) -> None:
     rows.close()
     carry_out(flavor, ["a fox", "a hen"], tmp_path, defaults={"size": "32x32"})
     assert sorted(path.read_bytes().splitlines()) == sorted(line.strip() for line in lines)
+
+
+def test_a_list_that_cannot_be_written(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """Images whose line cannot be written stay done, the run stops, and the next one lists them."""
+    path = tmp_path / "metadata.jsonl"
+
+    def prompts() -> Iterator[str]:
+        path.mkdir()  # the run has begun
+        yield "a fox"
+
+    found, run = carry_out(flavor, prompts(), tmp_path, defaults={"size": "32x32"})
+    assert [outcome.state for outcome in found] == ["done"]
+    assert isinstance(run.stopped, imgkit.SaveError)
+    with pytest.raises(imgkit.SaveError, match="Cannot repair"):
+        carry_out(flavor, ["a fox"], tmp_path, defaults={"size": "32x32"})
+    path.rmdir()
+    found, _ = carry_out(flavor, ["a fox"], tmp_path, defaults={"size": "32x32"})
+    assert found == []
+    assert [entry["id"] for entry in read_list(tmp_path)] == ["1"]
 
 
 def test_the_command(
