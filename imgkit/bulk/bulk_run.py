@@ -258,6 +258,9 @@ class BulkRun:
     def _end(self, row: BulkRow, record: _RowRecord, error: ImgkitError) -> BulkOutcome:
         """Write down the failure of a request. May block."""
         state = choose_state(error)
+        if isinstance(error, SaveError) or "images" in record.info:  # paid, and the reply is kept
+            state = "sending"
+            self.stop(error)
         info: JsonObject = {**record.info, "error": f"{type(error).__name__}: {error}"[:2000]}
         if isinstance(error, JobPendingError):
             info["jobs"] = [job.id for job in error.jobs]
@@ -314,7 +317,7 @@ class _RowRecord:
     def __init__(self, run: BulkRun, row: BulkRow) -> None:
         self._run = run
         self._row = row
-        self.info: JsonObject = {}
+        self.info: JsonObject = {**row.info} if row.state == "accepted" else {}
         self.state: State = "done"
         self.error: ImgkitError | None = None
 

@@ -17,6 +17,7 @@ from imgkit import BulkOutcome, BulkRequest, CreateImageRequest
 from imgkit.bulk import bulk_run as run_module
 from imgkit.bulk.bulk_run import BulkRun
 from imgkit.bulk.manifest import Manifest
+from imgkit.bulk.output import DigestPlan
 from imgkit.bulk.pace import Pace
 from imgkit.cli.run import run as imgkit_command
 from imgkit.providers.fakes import FakeApi, FakeReply, FakeRequest, json_reply
@@ -264,6 +265,29 @@ def test_a_full_disk_stops_the_sending(
     monkeypatch.undo()
     found, _ = carry_out(flavor, ["a fox"], tmp_path, defaults={"size": "32x32"})
     assert [outcome.state for outcome in found] == ["done"]
+
+
+def test_a_paid_image_that_cannot_be_saved_is_delivered_later(
+    flavor: ServiceRunner, http_backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keeps the reply of an image that the disk rejects, stops, and saves it in the next run, unpaid."""
+    api = BadPrompts(OUTCOMES["refused"][0])
+    with serve_fake(api) as server:
+        given: Any = (["a fox"], tmp_path / "out", http_backend)
+        with monkeypatch.context() as broken:
+            broken.setattr(DigestPlan, "write", reject)
+            [outcome], run = carry_out(flavor, *given, **open_api(server, tmp_path))
+        assert outcome.state == "sending"
+        assert isinstance(run.stopped, imgkit.SaveError)
+        _, run = carry_out(flavor, *given, **open_api(server, tmp_path))
+        assert run.counts["done"] == 1
+        assert api.posts == 1
+    assert len(read_list(tmp_path / "out")) == 1
+
+
+def reject(*_: object) -> Path:
+    """Fail as a full disk does."""
+    raise imgkit.SaveError("The disk is full.")
 
 
 def test_pace() -> None:
