@@ -115,9 +115,7 @@ class AsyncImageService(
         from imgkit.bulk.bulk_run import BulkRun
         from imgkit.bulk.outcomes import AsyncBulkOutcomes
 
-        return AsyncBulkOutcomes(
-            BulkRun(self._core, folder, options), requests, lambda flow: self._run_in_task(flow, None)
-        )
+        return AsyncBulkOutcomes(BulkRun(self._core, folder, options), requests, self._run_in_task)
 
     async def resume(
         self, jobs: object, *, save_to: SaveTo = None, timeout_s: float | None = None

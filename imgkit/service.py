@@ -125,11 +125,7 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image, Estimate]):
         from imgkit.bulk.bulk_run import BulkRun
         from imgkit.bulk.outcomes import BulkOutcomes
 
-        return BulkOutcomes(BulkRun(self._core, folder, options), requests, self._execute)
-
-    def _execute(self, flow: Flow[T]) -> T:
-        """Run a flow, from any thread."""
-        return self._run_flow(flow, None)
+        return BulkOutcomes(BulkRun(self._core, folder, options), requests, self._run_flow)
 
     def resume(
         self, jobs: object, *, save_to: SaveTo = None, timeout_s: float | None = None

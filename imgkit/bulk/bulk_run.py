@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
@@ -37,8 +37,11 @@ from imgkit.core.resume import resume_jobs
 from imgkit.errors import (
     ConfigurationError,
     ImgkitError,
+    InvalidRequestError,
     JobPendingError,
     ModerationBlockedError,
+    NotSentError,
+    OutcomeUnknownError,
     SaveError,
     ServerError,
 )
@@ -53,7 +56,7 @@ CHUNK = 1000
 """Rows that are read, and held, at once."""
 
 EQUAL_FAILURES = 10
-"""Equal failures of the server in a row that end a run."""
+"""Equal failures of the server or the connection in a row that end a run."""
 
 LEAST_FREE_BYTES = 500_000_000
 """Free space below which nothing is sent; checked every `SPACE_CHECK_S` seconds."""
@@ -79,6 +82,7 @@ class BulkRun:
         stopped: why nothing more is sent, None while the run goes on.
         spent: cost of the requests that ended, in dollars.
         most_in_flight: most requests at once.
+        timeout_s: seconds of each call, None for the service's limit.
     """
 
     def __init__(self, core: Core, folder: str | PathLike[str], options: BulkOptions) -> None:
@@ -86,6 +90,7 @@ class BulkRun:
         self._folder = Path(folder)
         self._options = options
         self.most_in_flight = options.get("most_in_flight", MOST_IN_FLIGHT)
+        self.timeout_s = options.get("timeout_s")
         self._output = Output(self._folder, has_prompts=options.get("has_prompts", True))
         self._manifest: Manifest | None = None
         self._values: Iterator[object] = iter(())
@@ -115,7 +120,11 @@ class BulkRun:
             InvalidRequestError: a request is wrong, or asks for something else than before.
             ConfigurationError: the folder cannot be used.
         """
-        if self._core.settings.state_folder is None and self._core.target.host_class != "offline":
+        if isinstance(requests, str | bytes | Mapping):
+            raise InvalidRequestError(
+                {"requests": f"A {type(requests).__name__} is no list of requests. Put it into a list."}
+            )
+        if self._core.settings.state_folder is None and self.may_cost:
             raise ConfigurationError(
                 "A run needs a state folder, which keeps replies until their images are saved. Give the "
                 "service a state_folder=…, or set IMGKIT_HOME.",
@@ -124,6 +133,7 @@ class BulkRun:
         self._manifest = Manifest(Path(self._options.get("run_folder", self._folder)))
         try:
             self._output.plan.check()
+            self._refuse_lost_manifest()
             if isinstance(requests, Sequence):
                 self._add(requests)
             else:
@@ -172,7 +182,7 @@ class BulkRun:
 
     def carry_out(self, work: Work) -> Flow[BulkOutcome]:
         """Return the flow that sends a request, or collects its jobs, and writes down what became of it."""
-        row, timeout_s = work.row, self._options.get("timeout_s")
+        row, timeout_s = work.row, self.timeout_s
         record = _RowRecord(self, row)
         try:
             if work.jobs:
@@ -202,12 +212,13 @@ class BulkRun:
         error = outcome.error
         if outcome.state == "done":
             self._pace.note_success()
-            self._failures.clear()
         elif error is not None:
             self._pace.note_failure(error)
         self._blocked.append(outcome.state == "blocked")
-        if isinstance(error, ServerError):
-            self._failures.append(f"{type(error).__name__} {error.status}")
+        if isinstance(error, NotSentError | OutcomeUnknownError | ServerError):
+            self._failures.append(f"{type(error).__name__} {getattr(error, 'status', None)}")
+        else:
+            self._failures.clear()
         self._stop_if_needed(outcome)
         return outcome
 
@@ -221,6 +232,20 @@ class BulkRun:
         manifest, self._manifest = self._manifest, None
         if manifest is not None:
             manifest.close()
+
+    @property
+    def may_cost(self) -> bool:
+        """Whether the requests of this service may cost anything."""
+        return self._core.target.host_class != "offline"
+
+    def _refuse_lost_manifest(self) -> None:
+        """Refuse a new manifest beside images: it would let every one of them be made again."""
+        if self._output.has_images and not any(self.manifest.count().values()):
+            raise ConfigurationError(
+                f"{str(self._folder)[:200]!r} has the images of a run, but its manifest is not in "
+                f"{str(self.manifest.folder)[:200]!r}, or is empty. Give the run folder of that run, or "
+                "another output folder."
+            )
 
     def _check_space(self) -> None:
         """Stop before the disk is full: the replies of all requests in flight need room, twice."""
@@ -273,9 +298,8 @@ class BulkRun:
         manifest, core = self.manifest, self._core
         for number in self._output.repair_list(manifest.list_unlisted()):
             manifest.mark_listed(number)
-        is_free = core.target.host_class == "offline"
-        for row in list(manifest.list_rows("sending")):
-            if is_free:
+        for row in [*manifest.list_rows("sending"), *manifest.list_rows("unknown")]:
+            if not row.info.get("paid", True):
                 manifest.mark(row.number, "waiting", {})
                 continue
             kept = find_kept(core, row.info)
@@ -323,7 +347,7 @@ class _RowRecord:
 
     def mark_sending(self, call_id: str, attempt: int) -> None:
         """Write down that an attempt is about to leave."""
-        self.info = {"call_id": call_id, "attempt": attempt}
+        self.info = {"call_id": call_id, "attempt": attempt, "paid": self._run.may_cost}
         self._run.manifest.mark(self._row.number, "sending", self.info)
 
     def mark_delivered(self, response: ImagesResponse) -> None:

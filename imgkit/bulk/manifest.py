@@ -266,6 +266,8 @@ class Manifest:
         try:
             rows.execute("PRAGMA journal_mode = WAL")
             version = rows.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0 and rows.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+                raise sqlite3.DatabaseError("another program has written it")
             if version == 0:
                 rows.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
             elif version > VERSION:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from queue import Empty, SimpleQueue
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from imgkit.bulk.bulk_run import BulkRun
 from imgkit.bulk.bulk_values import BulkOutcome, Pause, Work
@@ -15,27 +15,40 @@ from imgkit.runtime.flow import Flow
 if TYPE_CHECKING:
     import asyncio
 
+T = TypeVar("T")
 LEFT = "The outcomes were left before their end."
 
 
-class _Outcomes:
-    """The common part: the run, and the state that a row had before it was carried out."""
+class _Outcomes(Generic[T]):
+    """The common part: the run, the driver of its flows, and the state that a row had before.
 
-    def __init__(self, run: BulkRun, requests: Iterable[object]) -> None:
+    Args:
+        run: the run.
+        requests: its requests.
+        execute: runs a flow within some seconds, None for the service's limit.
+    """
+
+    def __init__(
+        self,
+        run: BulkRun,
+        requests: Iterable[object],
+        execute: Callable[[Flow[BulkOutcome], float | None], T],
+    ) -> None:
         self.run = run
         self._requests = requests
+        self._execute = execute
         self._is_prepared = False
 
     def _prepare(self) -> None:
         if not self._is_prepared:
-            self._is_prepared = True
             self.run.prepare(self._requests)
+            self._is_prepared = True
 
     def _note(self, work: Work, outcome: BulkOutcome) -> BulkOutcome:
         return self.run.note(outcome, "accepted" if work.jobs else "waiting")
 
 
-class BulkOutcomes(_Outcomes):
+class BulkOutcomes(_Outcomes[BulkOutcome]):
     """The outcomes of a run under `ImageService`, in the order in which they end.
 
     >>> import tempfile
@@ -50,17 +63,16 @@ class BulkOutcomes(_Outcomes):
         run: the run, with its counts.
     """
 
+    _pool: ThreadPoolExecutor | None = None
+
     def __init__(
         self,
         run: BulkRun,
         requests: Iterable[object],
-        execute: Callable[[Flow[BulkOutcome]], BulkOutcome],
+        execute: Callable[[Flow[BulkOutcome], float | None], BulkOutcome],
     ) -> None:
-        super().__init__(run, requests)
-        self._execute = execute
-        self._pool: ThreadPoolExecutor | None = None
-        self._ended: SimpleQueue[tuple[Work, Future[BulkOutcome]]] = SimpleQueue()
-        self._in_flight = 0
+        super().__init__(run, requests, execute)
+        self._open: dict[Future[BulkOutcome], Work] = {}
 
     def __enter__(self) -> Self:
         self._prepare()
@@ -77,7 +89,7 @@ class BulkOutcomes(_Outcomes):
         while True:
             while self.run.needs_rows:
                 self.run.read_more()
-            step = self.run.take(self._in_flight)
+            step = self.run.take(len(self._open))
             if isinstance(step, Work):
                 self._start(step)
                 continue
@@ -91,30 +103,32 @@ class BulkOutcomes(_Outcomes):
     def close(self) -> None:
         """Finish the requests in flight, and close the run. Idempotent."""
         self.run.stop(LEFT)
-        while self._in_flight:
-            self._wait(Pause(None))
-        if self._pool is not None:
-            self._pool.shutdown()
-        self.run.close()
+        try:
+            while self._open:
+                self._wait(Pause(None))
+        finally:
+            if self._pool is not None:
+                self._pool.shutdown()
+            self.run.close()
 
     def _start(self, work: Work) -> None:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.run.most_in_flight, "imgkit-bulk")
-        self._in_flight += 1
-        future = self._pool.submit(self._execute, self.run.carry_out(work))
-        future.add_done_callback(lambda done: self._ended.put((work, done)))
+        future = self._pool.submit(self._execute, self.run.carry_out(work), self.run.timeout_s)
+        self._open[future] = work
 
     def _wait(self, pause: Pause) -> BulkOutcome | None:
         """Return the next outcome; None once the pause is over."""
-        try:
-            work, done = self._ended.get(timeout=pause.wait_s)
-        except Empty:
+        if not self._open:
+            time.sleep(pause.wait_s or 0)
             return None
-        self._in_flight -= 1
-        return self._note(work, done.result())
+        done, _ = wait(self._open, timeout=pause.wait_s, return_when=FIRST_COMPLETED)
+        for future in done:
+            return self._note(self._open.pop(future), future.result())
+        return None
 
 
-class AsyncBulkOutcomes(_Outcomes):
+class AsyncBulkOutcomes(_Outcomes["Coroutine[object, object, BulkOutcome]"]):
     """The outcomes of a run under `AsyncImageService`: ``async for``, in an ``async with`` block.
 
     Leaving early finishes the requests in flight, and leaves the others for the next run.
@@ -127,10 +141,9 @@ class AsyncBulkOutcomes(_Outcomes):
         self,
         run: BulkRun,
         requests: Iterable[object],
-        execute: Callable[[Flow[BulkOutcome]], Coroutine[object, object, BulkOutcome]],
+        execute: Callable[[Flow[BulkOutcome], float | None], Coroutine[object, object, BulkOutcome]],
     ) -> None:
-        super().__init__(run, requests)
-        self._execute = execute
+        super().__init__(run, requests, execute)
         self._open: dict[asyncio.Task[BulkOutcome], Work] = {}
 
     async def __aenter__(self) -> Self:
@@ -157,7 +170,8 @@ class AsyncBulkOutcomes(_Outcomes):
                 await asyncio.to_thread(self.run.read_more)
             step = self.run.take(len(self._open))
             if isinstance(step, Work):
-                self._open[asyncio.create_task(self._execute(self.run.carry_out(step)))] = step
+                call = self._execute(self.run.carry_out(step), self.run.timeout_s)
+                self._open[asyncio.create_task(call)] = step
                 continue
             if step is None:
                 await self.close()
@@ -169,9 +183,11 @@ class AsyncBulkOutcomes(_Outcomes):
     async def close(self) -> None:
         """Finish the requests in flight, and close the run. Idempotent."""
         self.run.stop(LEFT)
-        while self._open:
-            await self._wait(Pause(None))
-        self.run.close()
+        try:
+            while self._open:
+                await self._wait(Pause(None))
+        finally:
+            self.run.close()
 
     async def _wait(self, pause: Pause) -> BulkOutcome | None:
         """Return the next outcome; None once the pause is over."""

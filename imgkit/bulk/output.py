@@ -56,6 +56,14 @@ class Output:
         self.plan = DigestPlan.for_folder(folder)
         self._has_prompts = has_prompts
 
+    @property
+    def has_images(self) -> bool:
+        """Whether the list has an image. May block."""
+        try:
+            return (self.folder / METADATA).stat().st_size > 0
+        except OSError:
+            return False
+
     def describe(self, row: BulkRow, response: ImagesResponse) -> list[JsonObject]:
         """Return the facts about the saved images of a request, as the list has them."""
         cost = response.cost.amount

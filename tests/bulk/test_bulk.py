@@ -6,7 +6,9 @@ import base64
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from imgkit.bulk.output import DigestPlan
 from imgkit.bulk.pace import Pace
 from imgkit.cli.run import run as imgkit_command
 from imgkit.providers.fakes import FakeApi, FakeReply, FakeRequest, json_reply
-from imgkit.testing.wire_server import WireServer, serve_fake
+from imgkit.testing.wire_server import WireServer, hang, serve_fake
 from tests.conftest import ServiceRunner
 
 KEY = "sk-bulk-0123456789"
@@ -33,7 +35,9 @@ def carry_out(
 ) -> tuple[list[BulkOutcome], BulkRun]:
     """Carry out a run, or the beginning of it; return its outcomes and the run."""
     settings = {
-        name: more.pop(name) for name in ("base_url", "api_key", "plugins", "state_folder") if name in more
+        name: more.pop(name)
+        for name in ("base_url", "api_key", "plugins", "state_folder", "retry")
+        if name in more
     }
     found: list[BulkOutcome] = []
 
@@ -182,6 +186,100 @@ def test_damaged_manifests(flavor: ServiceRunner, damage: str, tmp_path: Path) -
     ):
         carry_out(flavor, ["a fox"], tmp_path)
     assert path.read_bytes() == before
+
+
+def test_images_without_their_manifest(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """Images whose manifest is lost, cut to nothing, or elsewhere are not made again."""
+    carry_out(flavor, ["a fox"], tmp_path / "out", run_folder=tmp_path / "run", defaults={"size": "32x32"})
+    with pytest.raises(imgkit.ConfigurationError, match="has the images of a run"):
+        carry_out(flavor, ["a fox"], tmp_path / "out", defaults={"size": "32x32"})
+    for file in (tmp_path / "run").glob("manifest.sqlite*"):
+        file.write_bytes(b"")
+    with pytest.raises(imgkit.ConfigurationError, match="has the images of a run"):
+        carry_out(flavor, ["a fox"], tmp_path / "out", run_folder=tmp_path / "run")
+
+
+def test_a_database_of_another_program(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """A database that is no manifest is refused, and stays as it is."""
+    with sqlite3.connect(tmp_path / "manifest.sqlite") as rows:
+        rows.execute("CREATE TABLE songs (title TEXT)")
+    rows.close()
+    with pytest.raises(imgkit.ConfigurationError, match="another program has written it"):
+        carry_out(flavor, ["a fox"], tmp_path)
+    with sqlite3.connect(tmp_path / "manifest.sqlite") as rows:
+        assert rows.execute("SELECT name FROM sqlite_master").fetchall() == [("songs",)]
+    rows.close()
+
+
+@pytest.mark.parametrize("value", ["a fox", b"a fox", {"prompt": "a fox"}])
+def test_one_request_is_no_list(flavor: ServiceRunner, value: Any, tmp_path: Path) -> None:
+    """A single prompt is refused: each of its letters would be a paid request."""
+    with pytest.raises(imgkit.InvalidRequestError, match="is no list of requests"):
+        carry_out(flavor, value, tmp_path)
+
+
+def test_a_run_of_an_api_goes_on_offline(flavor: ServiceRunner, http_backend: str, tmp_path: Path) -> None:
+    """A request that an API may have been paid for stays unknown under the offline backend."""
+    prompts, out = [{"prompt": "a fox", "size": "32x32"}], tmp_path / "out"
+    with serve_fake(BadPrompts(OUTCOMES["refused"][0])) as server:
+        carry_out(flavor, prompts, out, http_backend, **open_api(server, tmp_path))
+    rewrite_row(out, "sending", {"call_id": "0" * 32, "attempt": 1, "paid": True})
+    found, run = carry_out(flavor, prompts, out, state_folder=tmp_path / "state")
+    assert (found, run.counts["unknown"]) == ([], 1)
+    rewrite_row(out, "sending", {"call_id": "0" * 32, "attempt": 1, "paid": False})
+    found, _ = carry_out(flavor, prompts, out, state_folder=tmp_path / "state")
+    assert [outcome.state for outcome in found] == ["done"]
+
+
+def test_an_unknown_row_finds_its_reply_later(
+    flavor: ServiceRunner, http_backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looks for the kept reply of an unknown request in every run, also before it is sent again."""
+    api, prompts, out = BadPrompts(OUTCOMES["refused"][0]), ["a fox"], tmp_path / "out"
+    with serve_fake(api) as server:
+        settings = open_api(server, tmp_path)
+        with monkeypatch.context() as broken:
+            broken.setattr(DigestPlan, "write", reject)
+            carry_out(flavor, prompts, out, http_backend, **settings)
+        elsewhere = {**settings, "state_folder": tmp_path / "elsewhere"}
+        _, run = carry_out(flavor, prompts, out, http_backend, **elsewhere)
+        assert run.counts["unknown"] == 1
+        _, run = carry_out(flavor, prompts, out, http_backend, retry_unknown=True, **settings)
+        assert run.counts["done"] == 1
+        assert api.posts == 1
+
+
+@pytest.mark.parametrize("kind", ["gateway", "unreachable"])
+def test_an_outage_stops_the_run(flavor: ServiceRunner, http_backend: str, kind: str, tmp_path: Path) -> None:
+    """Ten equal failures in a row end a run, also those that leave the outcome unknown or send nothing."""
+    prompts = [f"bad {number}" for number in range(60)]
+    with ExitStack() as stack:
+        server = stack.enter_context(serve_fake(BadPrompts(OUTCOMES["gateway"][0])))
+        settings = open_api(server, tmp_path)
+        if kind == "unreachable":
+            stack.close()
+        found, run = carry_out(flavor, prompts, tmp_path / "out", http_backend, retry=False,
+                               most_in_flight=4, **settings)  # fmt: skip
+    assert isinstance(run.stopped, imgkit.NotSentError | imgkit.OutcomeUnknownError)
+    assert len(found) <= 14
+    assert run.counts["waiting"] >= 46
+
+
+def test_a_silent_server(flavor: ServiceRunner, http_backend: str, tmp_path: Path) -> None:
+    """The seconds of a run's calls end a call whose server says nothing."""
+    started = time.monotonic()
+    with WireServer(hang) as server:
+        [outcome], _ = carry_out(flavor, ["a fox"], tmp_path / "out", http_backend, timeout_s=0.3,
+                                 **open_api(server, tmp_path))  # fmt: skip
+    assert outcome.state == "unknown"
+    assert time.monotonic() - started < 20
+
+
+def rewrite_row(folder: Path, state: str, info: dict[str, Any]) -> None:
+    """Let the first request of a run be in another state."""
+    manifest = Manifest(folder)
+    manifest.mark(1, state, info)  # type: ignore[arg-type]  # one of the states
+    manifest.close()
 
 
 OUTCOMES: dict[str, tuple[FakeReply, str]] = {
