@@ -198,8 +198,13 @@ class Manifest:
             )
 
     def list_unlisted(self) -> list[BulkRow]:
-        """Return the requests that are done, and whose images the output does not list for sure."""
-        return self._select("state = 3 AND listed = 0 ORDER BY n", ())
+        """Return the requests with saved images that the output does not list for sure.
+
+        A request that is not done may have some of its images.
+        """
+        done = self._select("state = 3 AND listed = 0 ORDER BY n", ())
+        others = self._select("state NOT IN (0, 3) AND listed = 0 ORDER BY n", ())
+        return [*done, *(row for row in others if row.info.get("images"))]
 
     def mark_listed(self, number: int) -> None:
         """Write down that the output lists the images of a request."""

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeAlias
 
 from imgkit.bulk.manifest import BulkRow
 from imgkit.errors import SaveError
@@ -15,8 +16,9 @@ from imgkit.images.saving import SavePlan
 from imgkit.images.sidecars import SavableImage
 from imgkit.images.sniff import EXTENSIONS
 from imgkit.models import ImagesResponse
-from imgkit.wire.json_values import JsonMapping, JsonObject
+from imgkit.wire.json_values import Json, JsonMapping, JsonObject
 
+_EntryName: TypeAlias = tuple[Json, Json, Json]
 METADATA, IMAGES = "metadata.jsonl", "images"
 _TAIL_BYTES = 8 * 1024 * 1024
 """End of the list in which lines of a killed process are looked for."""
@@ -96,7 +98,12 @@ class Output:
         try:
             descriptor = os.open(self.folder / METADATA, _LINE_FLAGS, 0o644)
             try:
-                write_all(descriptor, lines.encode("utf-8", "surrogatepass"))
+                end = os.fstat(descriptor).st_size
+                try:
+                    write_all(descriptor, lines.encode("utf-8", "surrogatepass"))
+                except OSError:
+                    os.ftruncate(descriptor, end)  # half a line would spoil the next one
+                    raise
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -126,14 +133,14 @@ class Output:
             ) from None
         missing = list(rows)
         for row in missing:
-            if row.id not in listed:
-                self.list_images(row.info.get("images", ()))
+            images: list[JsonMapping] = row.info.get("images", [])
+            self.list_images(entry for entry in images if _name_entry(entry) not in listed)
         return [row.number for row in missing]
 
-    def _cut_unfinished_line(self) -> set[str]:
-        """Cut the list behind its last whole line; return the ids in its tail. Raises OSError."""
+    def _cut_unfinished_line(self) -> set[_EntryName]:
+        """Cut the list behind its last whole line; return the images in its tail. Raises OSError."""
         path = self.folder / METADATA
-        listed: set[str] = set()
+        listed: set[_EntryName] = set()
         if not path.exists():
             return listed
         with path.open("r+b") as file:
@@ -146,7 +153,11 @@ class Output:
                 file.truncate(start + whole)
         for line in tail[:whole].splitlines():
             try:
-                listed.add(json.loads(line)["id"])
+                listed.add(_name_entry(json.loads(line)))
             except (ValueError, KeyError, TypeError):
                 continue  # the first line of the tail may be cut
         return listed
+
+
+def _name_entry(entry: JsonMapping) -> _EntryName:
+    return entry["id"], entry["index"], entry["file_name"]

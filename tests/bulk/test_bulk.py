@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ from imgkit import BulkOutcome, BulkRequest, CreateImageRequest
 from imgkit.bulk import bulk_run as run_module
 from imgkit.bulk.bulk_run import BulkRun
 from imgkit.bulk.manifest import Manifest
-from imgkit.bulk.output import DigestPlan
+from imgkit.bulk.output import DigestPlan, Output
 from imgkit.bulk.pace import Pace
 from imgkit.cli.run import run as imgkit_command
 from imgkit.providers.fakes import FakeApi, FakeReply, FakeRequest, json_reply
@@ -417,6 +419,35 @@ def test_the_list_is_repaired(flavor: ServiceRunner, tmp_path: Path) -> None:
     rows.close()
     carry_out(flavor, ["a fox", "a hen"], tmp_path, defaults={"size": "32x32"})
     assert sorted(path.read_bytes().splitlines()) == sorted(line.strip() for line in lines)
+
+
+def test_every_image_of_a_request_is_listed_again(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """The second image of a request is listed again, also where the request is not done."""
+    rows = [{"prompt": "a fox", "n": 2, "size": "32x32"}]
+    carry_out(flavor, rows, tmp_path)
+    path, lines = tmp_path / "metadata.jsonl", read_list(tmp_path)
+    for state in ("done", "failed"):
+        path.write_text(json.dumps(lines[0]) + "\n" + json.dumps(lines[1])[:20])
+        rewrite_row(tmp_path, state, {"images": lines})
+        carry_out(flavor, rows, tmp_path)
+        assert read_list(tmp_path) == lines
+
+
+def test_half_a_line_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full in the midst of a line leaves the list as it was."""
+    output = Output(tmp_path)
+    output.list_images([{"id": "a"}])
+
+    def write_half(descriptor: int, data: bytes) -> None:
+        os.write(descriptor, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("imgkit.bulk.output.write_all", write_half)
+        with pytest.raises(imgkit.SaveError, match="No space left"):
+            output.list_images([{"id": "b"}])
+    output.list_images([{"id": "c"}])
+    assert [entry["id"] for entry in read_list(tmp_path)] == ["a", "c"]
 
 
 def test_a_list_that_cannot_be_written(flavor: ServiceRunner, tmp_path: Path) -> None:
