@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Without compiled modules, each worker and each child process of the tests compiles them anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test checks lint types contracts pytest examples dist dist-check bench format cassettes messages providers sheet clean
+.PHONY: demo test checks lint types contracts pytest examples integrations dist dist-check bench format cassettes messages providers sheet clean
 
 demo: $(VENV)/.demo  ## draw a first picture: no key, no network
 	@mkdir -p demo
@@ -40,6 +40,9 @@ pytest: $(VENV)/.dev
 
 examples: $(VENV)/.dev  ## build the example packages, and run their suites in a fresh environment
 	$(BIN)/python examples/check.py
+
+integrations: $(VENV)/integrations/.done  ## meet real clusters, object stores and loaders, in an environment of their own
+	$(VENV)/integrations/bin/python -m pytest tests/integrations
 
 dist:  ## build sdist and wheel in dist/, with tools in an environment of their own
 	rm -rf dist
@@ -91,3 +94,9 @@ $(VENV)/.demo: $(VENV)/.base pyproject.toml
 $(VENV)/.dev: $(VENV)/.base pyproject.toml
 	$(PIP) install --editable . --group dev
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/integrations/.done: $(VENV)/.base pyproject.toml
+	$(PYTHON) -m venv $(VENV)/integrations
+	$(VENV)/integrations/bin/python -m pip --quiet --disable-pip-version-check install --upgrade 'pip>=25.1'
+	$(VENV)/integrations/bin/python -m pip --quiet --disable-pip-version-check install --editable . --group integrations
+	@touch $@

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,9 +26,17 @@ FOREIGN = (
     "NETRC",
 )
 
+INTEGRATIONS = Path(__file__).parent / "integrations"
+
 # On a busy machine, examples may take longer than Hypothesis allows.
 settings.register_profile("imgkit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("imgkit")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave tests/integrations to `make integrations`, whose environment has their packages."""
+    asked = any("integrations" in argument for argument in config.args)
+    return True if collection_path == INTEGRATIONS and not asked else None
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""Tests against real clusters, object stores and loaders: `make integrations`."""
