@@ -10,44 +10,36 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
-from functools import partial
 from itertools import islice
 from os import PathLike
 from pathlib import Path
 
 from imgkit.bulk.bulk_values import (
     FATAL,
-    MAY_RETRY,
     BulkOptions,
     BulkOutcome,
     Pause,
     Work,
-    choose_state,
 )
-from imgkit.bulk.manifest import STATES, Added, BulkRow, Manifest, State
+from imgkit.bulk.manifest import STATES, Added, Manifest, State
 from imgkit.bulk.output import Output
 from imgkit.bulk.pace import Pace
-from imgkit.bulk.reconcile import Kept, find_kept, find_pending_jobs
-from imgkit.bulk.rows import read_rows, to_request
+from imgkit.bulk.reconcile import reconcile
+from imgkit.bulk.row_calls import RunFiles, carry_out_row
+from imgkit.bulk.rows import read_rows
 from imgkit.core.core import Core
-from imgkit.core.lifecycle import run_call
-from imgkit.core.resume import resume_jobs
 from imgkit.errors import (
     ConfigurationError,
     ImgkitError,
     InvalidRequestError,
-    JobPendingError,
     ModerationBlockedError,
     NotSentError,
     OutcomeUnknownError,
     SaveError,
     ServerError,
 )
-from imgkit.models import ImagesResponse
-from imgkit.runtime.flow import Flow, run_blocking
-from imgkit.wire.json_values import JsonObject
+from imgkit.runtime.flow import Flow
 
 MOST_IN_FLIGHT, STOP_AFTER_BLOCKED = 16, 20
 """Defaults of the options."""
@@ -113,6 +105,11 @@ class BulkRun:
             raise LookupError("a run is prepared first")
         return self._manifest
 
+    @property
+    def files(self) -> RunFiles:
+        """The files of the run, once `prepare` has opened them."""
+        return RunFiles(self.manifest, self._output, self.may_cost, self.stop, self._guard)
+
     def prepare(self, requests: Iterable[object]) -> None:
         """Open the manifest, add the requests, and find out what became of earlier ones. May block.
 
@@ -138,7 +135,10 @@ class BulkRun:
                 self._add(requests)
             else:
                 self._values = iter(requests)
-            self._reconcile()
+            self._ready = reconcile(
+                self._core, self.files, retry_unknown=self._options.get("retry_unknown", False)
+            )
+            self.counts = self.manifest.count()
         except BaseException:
             self.close()
             raise
@@ -182,27 +182,7 @@ class BulkRun:
 
     def carry_out(self, work: Work) -> Flow[BulkOutcome]:
         """Return the flow that sends a request, or collects its jobs, and writes down what became of it."""
-        row, timeout_s = work.row, self.timeout_s
-        record = _RowRecord(self, row)
-        try:
-            if work.jobs:
-                plan = self._output.plan
-                response = yield from resume_jobs(self._core, list(work.jobs), plan, timeout_s, record)
-            else:
-                request = to_request(row.request)
-                arguments = {
-                    "save_to": self._output.plan,
-                    "record": record,
-                    "timeout_s": timeout_s,
-                    "cache": None,
-                    "replica": 0,
-                    "strategy": "auto",
-                }
-                response = yield from run_call(self._core, type(request), request, arguments)
-        except ImgkitError as error:
-            return (yield from run_blocking(partial(self._end, row, record, error)))
-        paths = tuple(image.path for image in response.images if image.path is not None)
-        return BulkOutcome(row.id, record.state, paths, response.cost.amount, record.error)
+        return carry_out_row(self._core, self.files, work, self.timeout_s)
 
     def note(self, outcome: BulkOutcome, state_before: State = "waiting") -> BulkOutcome:
         """Count an outcome, and adapt the pace; return it."""
@@ -279,95 +259,3 @@ class BulkRun:
                 f"{count} of the last {len(self._blocked)} requests were refused by the content policy. "
                 "Accounts are closed for less. Look at the prompts."
             )
-
-    def _end(self, row: BulkRow, record: _RowRecord, error: ImgkitError) -> BulkOutcome:
-        """Write down the failure of a request. May block."""
-        state = choose_state(error)
-        if isinstance(error, SaveError) or "images" in record.info:  # paid, and the reply is kept
-            state = "sending"
-            self.stop(error)
-        info: JsonObject = {**record.info, "error": f"{type(error).__name__}: {error}"[:2000]}
-        if isinstance(error, JobPendingError):
-            info["jobs"] = [job.id for job in error.jobs]
-        info["retry"] = state == "failed" and isinstance(error, MAY_RETRY)
-        self.manifest.mark(row.number, state, info)
-        return BulkOutcome(row.id, state, error=error)
-
-    def _reconcile(self) -> None:
-        """Find out what became of the requests that an earlier process has left."""
-        manifest, core = self.manifest, self._core
-        for number in self._output.repair_list(manifest.list_unlisted()):
-            manifest.mark_listed(number)
-        for row in [*manifest.list_rows("sending"), *manifest.list_rows("unknown")]:
-            if not row.info.get("paid", True):
-                manifest.mark(row.number, "waiting", {})
-                continue
-            kept = find_kept(core, row.info)
-            if kept is None:
-                manifest.mark(row.number, "unknown", row.info)
-            elif kept.jobs:
-                manifest.mark(row.number, "accepted", {**row.info, "jobs": [job.id for job in kept.jobs]})
-            else:
-                self._deliver_kept(row, kept)
-        for row in list(manifest.list_rows("failed")):
-            if row.info.get("retry"):
-                manifest.mark(row.number, "waiting", {})
-        if self._options.get("retry_unknown"):
-            manifest.reset(["unknown"])
-        for row in list(manifest.list_rows("accepted")):
-            jobs = find_pending_jobs(core, row.info)
-            if jobs:
-                self._ready.append(Work(row, tuple(jobs)))
-            else:
-                manifest.mark(row.number, "unknown", row.info)
-        self.counts = manifest.count()
-
-    def _deliver_kept(self, row: BulkRow, kept: Kept) -> None:
-        """Save the images of a reply that the spool has kept, and forget the reply."""
-        images = []
-        for image in kept.images:
-            path = self._output.plan.write(image, len(kept.images))
-            images.append(replace(image, path=path))
-        response = kept.to_response(tuple(images))
-        record = _RowRecord(self, row)
-        record.info = dict(row.info)
-        record.mark_delivered(response)
-        kept.forget()
-
-
-class _RowRecord:
-    """The record of a call in the manifest: an `imgkit.core.context.CallRecord`."""
-
-    def __init__(self, run: BulkRun, row: BulkRow) -> None:
-        self._run = run
-        self._row = row
-        self.info: JsonObject = {**row.info} if row.state == "accepted" else {}
-        self.state: State = "done"
-        self.error: ImgkitError | None = None
-
-    def mark_sending(self, call_id: str, attempt: int) -> None:
-        """Write down that an attempt is about to leave."""
-        self.info = {"call_id": call_id, "attempt": attempt, "paid": self._run.may_cost}
-        self._run.manifest.mark(self._row.number, "sending", self.info)
-
-    def mark_delivered(self, response: ImagesResponse) -> None:
-        """Write down the images, then list them."""
-        run = self._run
-        entries = run._output.describe(self._row, response)
-        self.info |= {"images": entries}
-        cost = response.cost.amount
-        if cost is not None:
-            self.info["cost"] = str(cost)
-        if response.errors:
-            self.error = response.errors[0]
-            self.state = choose_state(self.error)
-            jobs = [job.id for each in response.errors for job in getattr(each, "jobs", ())]
-            self.info |= {"jobs": jobs, "error": str(self.error)[:2000]}
-        run.manifest.mark(self._row.number, self.state, self.info, durable=False)
-        try:
-            with run._guard:
-                run._output.list_images(entries)
-        except SaveError as error:  # the images are complete, and the next run lists them
-            run.stop(error)
-            return
-        run.manifest.mark_listed(self._row.number)

@@ -1,10 +1,15 @@
-"""Finding what an earlier process has left of a request: its kept reply, or its jobs."""
+"""What an earlier process has left of requests: kept replies, jobs, and images that are not listed."""
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import replace
 from typing import NamedTuple
 
 from imgkit.billing.spool_record import SpooledReply
+from imgkit.bulk.bulk_values import Work
+from imgkit.bulk.manifest import BulkRow
+from imgkit.bulk.row_calls import RowRecord, RunFiles
 from imgkit.core.core import Core
 from imgkit.core.job_keeper import open_job_store
 from imgkit.core.recovery import drop_record, find_lost_reply, recover
@@ -43,6 +48,61 @@ class Kept(NamedTuple):
         """Remove the record: its images are elsewhere."""
         if self.record is not None:
             drop_record(self.record)
+
+
+def reconcile(core: Core, files: RunFiles, *, retry_unknown: bool) -> deque[Work]:
+    """Find out what became of the requests that an earlier process has left. May block.
+
+    Args:
+        core: parts of the service.
+        files: the files of the run.
+        retry_unknown: let requests of unknown outcome wait again.
+
+    Returns:
+        The requests with pending jobs.
+
+    Raises:
+        SaveError: a kept reply, or the list of images, cannot be written; nothing was sent.
+    """
+    manifest = files.manifest
+    for number in files.output.repair_list(manifest.list_unlisted()):
+        manifest.mark_listed(number)
+    for row in [*manifest.list_rows("sending"), *manifest.list_rows("unknown")]:
+        if not row.info.get("paid", True):
+            manifest.mark(row.number, "waiting", {})
+            continue
+        kept = find_kept(core, row.info)
+        if kept is None:
+            manifest.mark(row.number, "unknown", row.info)
+        elif kept.jobs:
+            manifest.mark(row.number, "accepted", {**row.info, "jobs": [job.id for job in kept.jobs]})
+        else:
+            _deliver_kept(files, row, kept)
+    for row in list(manifest.list_rows("failed")):
+        if row.info.get("retry"):
+            manifest.mark(row.number, "waiting", {})
+    if retry_unknown:
+        manifest.reset(["unknown"])
+    pending: deque[Work] = deque()
+    for row in list(manifest.list_rows("accepted")):
+        jobs = find_pending_jobs(core, row.info)
+        if jobs:
+            pending.append(Work(row, tuple(jobs)))
+        else:
+            manifest.mark(row.number, "unknown", row.info)
+    return pending
+
+
+def _deliver_kept(files: RunFiles, row: BulkRow, kept: Kept) -> None:
+    """Save the images of a reply that the spool has kept, and forget the reply."""
+    images = []
+    for image in kept.images:
+        path = files.output.plan.write(image, len(kept.images))
+        images.append(replace(image, path=path))
+    record = RowRecord(files, row)
+    record.info = dict(row.info)
+    record.mark_delivered(kept.to_response(tuple(images)))
+    kept.forget()
 
 
 def find_kept(core: Core, info: JsonMapping) -> Kept | None:
