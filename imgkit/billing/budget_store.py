@@ -141,6 +141,11 @@ class BudgetStore:
             else:
                 tables.execute("UPDATE totals SET spent = spent + ?", (cost,))
 
+    def add_spending(self, amount: int) -> None:
+        """Count an amount as spent for which no reservation was made."""
+        with self._transaction() as tables:
+            tables.execute("UPDATE totals SET spent = spent + ?", (amount,))
+
     def totals(self) -> Totals:
         """Return the totals."""
         with self._transaction() as tables:

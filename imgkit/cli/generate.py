@@ -34,6 +34,7 @@ def run_operation(
     dry_run: bool,
     api_key_file: str | None,
     max_cost_usd: str | None,
+    price_per_image: str | None,
     allow_unknown_price: bool,
     state: values.RunState,
     **given: Any,
@@ -43,8 +44,8 @@ def run_operation(
     Args:
         operation: "create_image", "create_image_edit" or "create_image_variation".
         images, prompt: the positional arguments.
-        output, force, no_sidecar, as_json, dry_run, api_key_file, max_cost_usd, allow_unknown_price: the
-            options of these names.
+        output, force, no_sidecar, as_json, dry_run, api_key_file, max_cost_usd, price_per_image,
+            allow_unknown_price: the options of these names.
         state: receives the key, which must not appear in a traceback, and the report of a failed call.
         given: the other options: arguments of the service and of the operation, and offline options.
 
@@ -69,7 +70,7 @@ def run_operation(
         settings["api_key"] = values.read_key(api_key_file)
         state.secrets.append(settings["api_key"])
     watcher = CallWatcher()
-    plugins = [watcher, *_build_budget(max_cost_usd, allow_unknown_price)]
+    plugins = [watcher, *_build_budget(max_cost_usd, price_per_image, allow_unknown_price)]
     if chosen.get("cache") is not None:
         plugins.append("cache")
     with ImageService(**settings, plugins=plugins) as service:
@@ -105,15 +106,19 @@ def run_operation(
     return exit_codes.PARTIAL if is_short else exit_codes.OK
 
 
-def _build_budget(max_cost_usd: str | None, allow_unknown_price: bool) -> list[object]:
+def _build_budget(
+    max_cost_usd: str | None, price_per_image: str | None, allow_unknown_price: bool
+) -> list[object]:
     """Return the budget plugin of ``--max-cost``, [] without the option."""
     if max_cost_usd is None:
         if allow_unknown_price:
             raise _usage_error("--allow-unknown-price requires --max-cost.")
+        if price_per_image is not None:
+            raise _usage_error("--price-per-image requires --max-cost.")
         return []
     from imgkit.default_plugins.budget import Budget
 
-    return [Budget(max_cost_usd, allow_unknown=allow_unknown_price)]
+    return [Budget(max_cost_usd, allow_unknown=allow_unknown_price, price_per_image=price_per_image)]
 
 
 def _build_request(operation: str, arguments: dict[str, Any]) -> ImageRequest:

@@ -18,7 +18,7 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
     (errors.CacheMissError, "cache"): "Run the command without --cache only to have one made.",
     (errors.ConfigurationError, "allow_insecure"): "Or pass --allow-insecure on a network that you trust.",
     (errors.ConfigurationError, "allow_unknown"): (
-        "Give its prices with --models FILE, or pass --allow-unknown-price."
+        "Give its prices with --models FILE, or pass --price-per-image USD or --allow-unknown-price."
     ),
     (errors.ConfigurationError, "account_id"): "Set CLOUDFLARE_ACCOUNT_ID.",
     (errors.ConfigurationError, "api_version"): "Set OPENAI_API_VERSION.",
@@ -85,6 +85,7 @@ _OTHER_NAMES = {
     "save_to": "--output",
     "api_key": "--api-key-file",
     "usd": "--max-cost",
+    "price_per_image": "--price-per-image",
 }
 """Names on the command line of parameters that are not an option of the same name."""
 

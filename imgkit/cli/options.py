@@ -113,8 +113,12 @@ def prepare_option() -> Option:
     )
 
 
-def budget_options() -> Iterator[Option]:
-    """Yield the options that limit the cost of a command."""
+def budget_options(*, allow_unknown: bool = True) -> Iterator[Option]:
+    """Yield the options that limit the cost of a command.
+
+    Args:
+        allow_unknown: also yield the option for calls of unknown price.
+    """
     yield Option(
         ["--max-cost", "max_cost_usd"],
         section="Money",
@@ -122,11 +126,18 @@ def budget_options() -> Iterator[Option]:
         help="Stop before spending more than this amount.",
     )
     yield Option(
-        ["--allow-unknown-price"],
+        ["--price-per-image"],
         section="Money",
-        is_flag=True,
-        help="With --max-cost: also make calls whose price is not known.",
+        metavar="USD",
+        help="Highest price of an image whose price is not known.",
     )
+    if allow_unknown:
+        yield Option(
+            ["--allow-unknown-price"],
+            section="Money",
+            is_flag=True,
+            help="With --max-cost: also make calls whose price is not known.",
+        )
 
 
 def variation_options() -> Iterator[Option]:

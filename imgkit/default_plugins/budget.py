@@ -34,9 +34,11 @@ class Budget:
         folder: a folder for the account, which outlives the process and which processes share; None keeps
             the account in memory.
         allow_unknown: also make calls of unknown price; `unpriced` counts them, and the limit does not.
+        price_per_image: the highest price in US dollars of an image whose price is not known. It is reserved
+            for each image of such a call, and spent if the response has no cost.
 
     Raises:
-        ConfigurationError: The limit is invalid, or the folder cannot be used.
+        ConfigurationError: The limit or the price is invalid, or the folder cannot be used.
 
     Example:
         >>> from imgkit import ImageService
@@ -53,8 +55,10 @@ class Budget:
         folder: str | os.PathLike[str] | None = None,
         *,
         allow_unknown: bool = False,
+        price_per_image: float | Decimal | str | None = None,
     ) -> None:
-        self._limit = _parse_limit(usd)
+        self._limit = parse_amount("usd", usd)
+        self._price = None if price_per_image is None else parse_amount("price_per_image", price_per_image)
         is_allowed = to_flag(allow_unknown)
         if is_allowed is None:
             raise ConfigurationError(
@@ -100,22 +104,26 @@ class Budget:
         """Return the ledger of a service, None if its calls cost nothing."""
         return None if settings.host_class == "offline" else BudgetLedger(self, settings.estimate)
 
-    def reserve(self, estimate: Estimate) -> BudgetReservation:
+    def reserve(self, estimate: Estimate, images: int = 1) -> BudgetReservation:
         """Reserve the maximum cost of an attempt.
 
         Args:
             estimate: bounds of the cost.
+            images: number of images that it asks for, for the price of an image.
 
         Raises:
             BudgetExceededError: The budget has not enough left.
             ConfigurationError: The price is unknown, and `allow_unknown` is False.
         """
         known = estimate.high is not None and estimate.currency == CURRENCY
+        if not known and self._price is not None:
+            estimate, known = Estimate(high=_to_amount(self._price) * max(1, images)), True
         if not known and not self._allow_unknown:
             why = estimate.note or f"its price is in {estimate.currency}"
             raise ConfigurationError(
                 f"The cost of this call is unknown ({why}), so the budget cannot limit it. Nothing was sent.",
-                hint="Give its prices with models=…, or allow such calls with Budget(allow_unknown=True).",
+                hint="Give its prices with models=…, name the highest price of an image with "
+                "Budget(price_per_image=…), or allow such calls with Budget(allow_unknown=True).",
                 field="allow_unknown",
             )
         amount = _to_nano(estimate.high) if known and estimate.high is not None else 0
@@ -123,6 +131,22 @@ class Budget:
         if isinstance(number, Totals):
             raise self._to_error(number, amount)
         return BudgetReservation(self._store, number)
+
+    def add_spending(self, usd: float | Decimal | str) -> None:
+        """Count an amount as spent that this budget did not see, such as that of an earlier program.
+
+        >>> budget = Budget(usd=5)
+        >>> budget.add_spending("1.20")
+        >>> budget.left
+        Decimal('3.80')
+
+        Args:
+            usd: the amount in US dollars.
+
+        Raises:
+            ConfigurationError: The amount is invalid, or the folder cannot be used.
+        """
+        self._store.add_spending(parse_amount("usd", usd))
 
     def find_deferred(self, job_id: str) -> BudgetReservation | None:
         """Return the reservation that a job carries, None for none.
@@ -169,7 +193,9 @@ class BudgetLedger:
 
     def reserve(self, request: ImageRequest, call: Call, attempt: int) -> BudgetReservation:
         """Reserve the maximum cost of an attempt, as `Budget.reserve` does."""
-        return self._budget.reserve(self._estimate(request, call.partial_images or 0))
+        estimate = self._estimate(request, call.partial_images or 0)
+        in_body = (request.extra_body or {}).get("n")
+        return self._budget.reserve(estimate, in_body if type(in_body) is int else request.n or 1)
 
     def find_deferred(self, job_id: str) -> BudgetReservation | None:
         """Return the reservation that a job carries, None for none."""
@@ -237,7 +263,20 @@ def _format_usd(nano: int) -> str:
     return f"{whole}.{rest.rstrip('0').ljust(2, '0')}"
 
 
-def _parse_limit(usd: object) -> int:
+def _to_amount(nano: int) -> Decimal:
+    return Decimal(nano).scaleb(-9)
+
+
+def parse_amount(name: str, usd: object) -> int:
+    """Return an amount of US dollars in billionths.
+
+    Args:
+        name: name of the argument, for the message.
+        usd: the amount.
+
+    Raises:
+        ConfigurationError: it is no number above 0, or too large.
+    """
     text = to_text(usd)
     number = to_number(usd) if text is None else None
     try:
@@ -253,7 +292,7 @@ def _parse_limit(usd: object) -> int:
             raise InvalidOperation
     except InvalidOperation:
         raise ConfigurationError(
-            f"usd must be above 0 and at most {LARGEST_USD}, not {show_value(usd)}.", field="usd"
+            f"{name} must be above 0 and at most {LARGEST_USD}, not {show_value(usd)}.", field=name
         ) from None
     return int(amount * 1_000_000_000)
 

@@ -144,6 +144,25 @@ def test_a_full_budget_names_its_amounts(place: Path | None) -> None:
     assert repr(budget) == "Budget(1.00 USD: 0.375 spent, 0.625 reserved, 0.25 of it unknown)"
 
 
+def test_a_price_per_image(place: Path | None) -> None:
+    """Reserves the price of each image of unknown price, and spends it where the response has no cost."""
+    budget = Budget(1, place, price_per_image="0.04")
+    three = [budget.reserve(build_estimate(None), 3) for _ in range(3)]
+    assert budget.reserved == Decimal("0.36")
+    three[0].settle(build_response(None))
+    three[1].settle(build_response("0.05"))
+    three[2].close()
+    assert (budget.spent, budget.unknown, budget.reserved) == (Decimal("0.17"), Decimal("0.12"), Decimal(0))
+    budget.reserve(build_estimate("0.01")).keep(imgkit.OutcomeUnknownError("cut"), None)
+    budget.add_spending("0.80")
+    assert budget.left == Decimal("0.02")
+    with pytest.raises(imgkit.BudgetExceededError):
+        budget.reserve(build_estimate(None))
+    for wrong in ("nan", 0, -1, "much", True):
+        with pytest.raises(imgkit.ConfigurationError, match="price_per_image must be above 0"):
+            Budget(1, price_per_image=wrong)
+
+
 def test_unknown_prices(place: Path | None) -> None:
     """Refuses unknown prices unless allowed; then counts their real cost without a bound."""
     for estimate in (build_estimate(None), build_estimate("0.1", "EUR")):
