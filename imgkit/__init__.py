@@ -89,7 +89,7 @@ _EXPORTS = {
     "imgkit.images.image": ("Image",),
     "imgkit.images.references": ("ImageReference",),
     "imgkit.bulk.rows": ("BulkRequest",),
-    "imgkit.bulk.bulk_values": ("BulkOutcome",),
+    "imgkit.bulk.bulk_values": ("BulkOutcome", "BulkProgress"),
     "imgkit.jobs.job": ("Job",),
     "imgkit.models": (
         "Attempt",

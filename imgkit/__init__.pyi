@@ -4,6 +4,7 @@ from imgkit import masks as masks
 from imgkit._version import __version__ as __version__
 from imgkit.async_service import AsyncImageService as AsyncImageService
 from imgkit.bulk.bulk_values import BulkOutcome as BulkOutcome
+from imgkit.bulk.bulk_values import BulkProgress as BulkProgress
 from imgkit.bulk.rows import BulkRequest as BulkRequest
 from imgkit.cache.memory import MemoryStore as MemoryStore
 from imgkit.core.recovery import recover as recover

@@ -15,11 +15,16 @@ if sys.platform != "win32":
 
     def _lock_descriptor(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _probe_descriptor(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 else:
     import msvcrt
 
     def _lock_descriptor(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+    _probe_descriptor = _lock_descriptor
 
 
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | NO_FOLLOW | BINARY_FLAGS
@@ -98,6 +103,22 @@ class FileLock:
             os.close(descriptor)
             raise
         return cls(folder, descriptor)
+
+    @staticmethod
+    def is_held(path: Path) -> bool:
+        """Return whether an object or a process holds the lock on a file. It may block a taker for a moment.
+
+        Raises:
+            OSError: the file is missing, or cannot be opened.
+        """
+        descriptor = os.open(path, os.O_RDONLY | NO_FOLLOW | BINARY_FLAGS)
+        try:
+            _probe_descriptor(descriptor)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     def read(self) -> bytes:
         """Return the content of the lock file, at most 4 KiB."""

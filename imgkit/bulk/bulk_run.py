@@ -25,6 +25,7 @@ from imgkit.bulk.bulk_values import (
 from imgkit.bulk.manifest import STATES, Added, Manifest, State
 from imgkit.bulk.output import Output
 from imgkit.bulk.pace import Pace
+from imgkit.bulk.progress_reporter import ProgressReporter
 from imgkit.bulk.reconcile import reconcile
 from imgkit.bulk.row_calls import RunFiles, carry_out_row
 from imgkit.bulk.rows import read_rows
@@ -75,6 +76,8 @@ class BulkRun:
         spent: cost of the requests that ended, in dollars.
         most_in_flight: most requests at once.
         timeout_s: seconds of each call, None for the service's limit.
+        leaves_jobs: whether calls leave their jobs to the next run, in place of waiting for them.
+        reporter: calls the callback of the run.
     """
 
     def __init__(self, core: Core, folder: str | PathLike[str], options: BulkOptions) -> None:
@@ -97,6 +100,8 @@ class BulkRun:
         self.counts: dict[State, int] = dict.fromkeys(STATES, 0)
         self.stopped: ImgkitError | str | None = None
         self.spent = Decimal(0)
+        self.leaves_jobs = False
+        self.reporter = ProgressReporter(options.get("progress"))
 
     @property
     def manifest(self) -> Manifest:
@@ -108,7 +113,9 @@ class BulkRun:
     @property
     def files(self) -> RunFiles:
         """The files of the run, once `prepare` has opened them."""
-        return RunFiles(self.manifest, self._output, self.may_cost, self.stop, self._guard)
+        return RunFiles(
+            self.manifest, self._output, self.may_cost, self.stop, self._guard, lambda: self.leaves_jobs
+        )
 
     def prepare(self, requests: Iterable[object]) -> None:
         """Open the manifest, add the requests, and find out what became of earlier ones. May block.
@@ -189,6 +196,7 @@ class BulkRun:
         self.counts[state_before] -= 1
         self.counts[outcome.state] += 1
         self.spent += outcome.cost or 0
+        self.reporter.note(outcome)
         error = outcome.error
         if outcome.state == "done":
             self._pace.note_success()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from os import PathLike
 from pathlib import Path
@@ -23,6 +23,7 @@ from imgkit.errors import (
     ServerError,
 )
 from imgkit.jobs.job import Job
+from imgkit.models import ImagesResponse
 from imgkit.wire.json_values import JsonMapping
 
 
@@ -41,6 +42,8 @@ class BulkOptions(TypedDict, total=False):
         has_prompts: list the prompts beside the images, True by default.
         skip: receives the problem of an invalid row, which is left out. By default it is raised.
         timeout_s: seconds of each call; the service's limit by default.
+        progress: receives a `BulkProgress` at the start, about twice a second and at the end, in the thread
+            or task that iterates. Its exception ends the run once the requests in flight have ended.
     """
 
     run_folder: str | PathLike[str]
@@ -53,6 +56,7 @@ class BulkOptions(TypedDict, total=False):
     has_prompts: bool
     skip: Callable[[str], object]
     timeout_s: float
+    progress: Callable[[BulkProgress], object]
 
 
 class BulkOutcome(NamedTuple):
@@ -71,6 +75,38 @@ class BulkOutcome(NamedTuple):
     paths: tuple[Path, ...] = ()
     cost: Decimal | None = None
     error: ImgkitError | None = None
+
+
+class BulkProgress(NamedTuple):
+    """The progress of a run, as the option `progress` of `bulk` receives it.
+
+    >>> import tempfile
+    >>> from imgkit import ImageService
+    >>> seen: list[BulkProgress] = []
+    >>> with ImageService() as images:
+    ...     outcomes = list(images.bulk(["a fox"], folder=tempfile.mkdtemp(), progress=seen.append))
+    >>> seen[-1].counts["done"], seen[-1].in_flight
+    (1, 0)
+
+    Attributes:
+        counts: number of requests in each state. Requests in flight count as waiting, or as accepted.
+        in_flight: number of requests in flight.
+        per_minute: images a minute, over the last minute.
+        left_s: seconds until no request waits, None if that is unknown.
+        spent: the known cost of this process's requests, in dollars.
+        last_error: the latest error in short, None for none.
+        elapsed_s: seconds since the start of this process's part of the run.
+        stopped: why nothing more is sent, None while the run goes on.
+    """
+
+    counts: Mapping[State, int]
+    in_flight: int
+    per_minute: float
+    left_s: float | None
+    spent: Decimal
+    last_error: str | None
+    elapsed_s: float
+    stopped: str | None
 
 
 class Work(NamedTuple):
@@ -113,3 +149,8 @@ def choose_state(error: ImgkitError) -> State:
     if error.maybe_billed:
         return "unknown"
     return "waiting" if isinstance(error, FATAL) else "failed"
+
+
+def cost_in_usd(response: ImagesResponse) -> Decimal | None:
+    """Return the cost of a response in dollars, None if it is unknown or in another currency."""
+    return response.cost.amount if response.cost.currency == "USD" else None

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -94,27 +95,30 @@ class Manifest:
 
     Args:
         folder: the run folder.
+        is_reader: only read it, also while another process carries out the run.
 
     Raises:
         ConfigurationError: another process has the run, a later version has written the manifest, or it is
             damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_reader: bool = False) -> None:
         self.folder = folder
         self._guard = threading.RLock()
-        self._lock = self._lock_run()
+        self._lock = None if is_reader else self._lock_run()
         try:
             self._rows = self._open()
         except BaseException:
-            self._lock.release()
+            if self._lock is not None:
+                self._lock.release()
             raise
 
     def close(self) -> None:
         """Close the file and let other processes have the run. Idempotent."""
         with self._guard:
             self._rows.close()
-            self._lock.release()
+            if self._lock is not None:
+                self._lock.release()
 
     def read_fact(self, name: str) -> Json:
         """Return a fact of the run, None for none."""
@@ -213,10 +217,12 @@ class Manifest:
             self._rows.execute("UPDATE rows SET listed = 1 WHERE n = ?", (number,))
 
     def reset(self, states: Iterable[State]) -> int:
-        """Let all requests in these states wait again; return their number."""
+        """Let all requests in these states wait again, with the fact `again`; return their number."""
         places = [(STATES.index(state),) for state in states]
         with self._transaction():
-            return self._rows.executemany("UPDATE rows SET state = 0 WHERE state = ?", places).rowcount
+            return self._rows.executemany(
+                "UPDATE rows SET state = 0, info = json_set(info, '$.again', 1) WHERE state = ?", places
+            ).rowcount
 
     def count(self) -> dict[State, int]:
         """Return the number of requests in each state."""
@@ -231,6 +237,36 @@ class Manifest:
                 counts[STATES[place]] = number
         counts["done"] = total - sum(counts.values())
         return counts
+
+    def sum_costs(self) -> Decimal:
+        """Return the sum of the known costs of all requests, in dollars. It reads the whole manifest."""
+        cost = "CAST(ROUND(json_extract(info, '$.cost') * 1e9) AS INTEGER)"
+        with self._using_file():
+            found = self._rows.execute(f"SELECT SUM({cost}) FROM rows WHERE state != 0").fetchone()  # noqa: S608
+        return Decimal(found[0] or 0).scaleb(-9)
+
+    def list_without_cost(self) -> Iterator[BulkRow]:
+        """Yield the requests that were sent, and whose cost is not known."""
+        sent = "(state IN (1, 2, 3, 6) OR json_extract(info, '$.again') = 1)"
+        after, where = 0, f"n > ? AND {sent} AND json_extract(info, '$.cost') IS NULL"
+        while rows := self._select(f"{where} ORDER BY n LIMIT 1000", (after,)):
+            yield from rows
+            after = rows[-1].number
+
+    def find_latest_error(self) -> BulkRow | None:
+        """Return the last request in the file that failed, was refused or is unknown; None for none."""
+        found = self._select("state IN (4, 5, 6) ORDER BY n DESC LIMIT 1", ())
+        return found[0] if found else None
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read one state of the file, while another process writes."""
+        with self._using_file():
+            self._rows.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._rows.execute("COMMIT")
 
     def _select(self, where: str, values: tuple[object, ...]) -> list[BulkRow]:
         with self._using_file():
@@ -262,18 +298,22 @@ class Manifest:
     def _open(self) -> sqlite3.Connection:
         path = self.folder / FILE
         try:
-            is_new = not path.exists()
-            if is_new:
+            if self._lock is not None and not path.exists():
                 create_empty(path, 0o600)
-            rows = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            place = f"{path.absolute().as_uri()}?mode={'ro' if self._lock is None else 'rw'}"
+            rows = sqlite3.connect(place, timeout=30, isolation_level=None, check_same_thread=False, uri=True)
+            if self._lock is None and not os.access(self.folder, os.W_OK) and not _has_log(path):
+                rows.close()  # SQLite makes files beside the manifest, even to read it
+                rows = sqlite3.connect(f"{place}&immutable=1", isolation_level=None, uri=True)
         except (OSError, sqlite3.Error) as error:
             raise _unusable(self.folder, str(error)) from None
         try:
-            rows.execute("PRAGMA journal_mode = WAL")
+            if self._lock is not None:
+                rows.execute("PRAGMA journal_mode = WAL")
             version = rows.execute("PRAGMA user_version").fetchone()[0]
             if version == 0 and rows.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
                 raise sqlite3.DatabaseError("another program has written it")
-            if version == 0:
+            if version == 0 and self._lock is not None:
                 rows.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
             elif version > VERSION:
                 raise ConfigurationError(
@@ -290,7 +330,7 @@ class Manifest:
         return rows
 
     def _check(self, rows: sqlite3.Connection) -> None:
-        problem = rows.execute("PRAGMA quick_check(1)").fetchone()[0]
+        problem = "ok" if self._lock is None else rows.execute("PRAGMA quick_check(1)").fetchone()[0]
         rows.execute("SELECT n, id, digest, state, request, info FROM rows LIMIT 1").fetchone()
         if problem != "ok":
             raise sqlite3.DatabaseError(problem)
@@ -324,6 +364,12 @@ class Manifest:
             self._rows.execute("COMMIT")
 
 
+def _has_log(path: Path) -> bool:
+    """Return whether SQLite has changes beside the file: a process writes it, or was killed."""
+    log = path.with_name(f"{path.name}-wal")
+    return log.exists() and log.stat().st_size > 0
+
+
 def _dump(value: JsonMapping) -> str:
     return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":"))
 
@@ -331,7 +377,10 @@ def _dump(value: JsonMapping) -> str:
 def _describe_changed(ids: list[str]) -> str:
     shown = ", ".join(repr(each[:80]) for each in ids[:_MOST_PROBLEMS])
     more = f" and {len(ids) - _MOST_PROBLEMS} more" if len(ids) > _MOST_PROBLEMS else ""
-    return f"{len(ids)} requests of this run ask for something else now: {shown}{more}."
+    return (
+        f"{len(ids)} requests of this run ask for something else now: {shown}{more}. Pass amend=True to send "
+        "them again, or give them new ids."
+    )
 
 
 def _unusable(folder: Path, problem: str) -> ConfigurationError:

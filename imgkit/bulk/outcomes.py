@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LEFT = "The outcomes were left before their end."
+STOPPED = "It was stopped."
+
+LONGEST_SLEEP_S = 1.0
+"""Seconds after which a task that waits for nothing in flight looks whether it should stop."""
 
 
 class _Outcomes(Generic[T]):
@@ -38,11 +42,30 @@ class _Outcomes(Generic[T]):
         self._requests = requests
         self._execute = execute
         self._is_prepared = False
+        self._has_ended = False
 
     def _prepare(self) -> None:
         if not self._is_prepared:
             self.run.prepare(self._requests)
             self._is_prepared = True
+
+    def stop(self) -> None:
+        """Send nothing more, and leave jobs to the next run. Requests in flight end, and are delivered.
+
+        Safe to call from any thread, and from the handler of a signal.
+        """
+        self.run.leaves_jobs = True
+        self.run.stop(STOPPED)
+        self.run.reporter.hurry()
+
+    def _report(self, in_flight: int, *, is_last: bool = False) -> None:
+        run = self.run
+        run.reporter.report(run.counts, in_flight, run.spent, run.stopped, is_last=is_last)
+
+    def _choose_wait_s(self, pause: Pause) -> float | None:
+        """Return the seconds to wait for an outcome: until the pause is over, or a report is due."""
+        waits = [wait_s for wait_s in (pause.wait_s, self.run.reporter.wait_s) if wait_s is not None]
+        return min(waits, default=None)
 
     def _note(self, work: Work, outcome: BulkOutcome) -> BulkOutcome:
         return self.run.note(outcome, "accepted" if work.jobs else "waiting")
@@ -73,12 +96,14 @@ class BulkOutcomes(_Outcomes[BulkOutcome]):
     ) -> None:
         super().__init__(run, requests, execute)
         self._open: dict[Future[BulkOutcome], Work] = {}
+        self._ended: SimpleQueue[Future[BulkOutcome] | None] = SimpleQueue()  # None to look up
 
     def __enter__(self) -> Self:
         self._prepare()
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: object, *exc: object) -> None:
+        self.run.leaves_jobs |= kind is not None
         self.close()
 
     def __iter__(self) -> Self:
@@ -87,6 +112,11 @@ class BulkOutcomes(_Outcomes[BulkOutcome]):
 
     def __next__(self) -> BulkOutcome:
         while True:
+            try:
+                self._report(len(self._open))
+            except BaseException:
+                self.close()
+                raise
             while self.run.needs_rows:
                 self.run.read_more()
             step = self.run.take(len(self._open))
@@ -94,18 +124,32 @@ class BulkOutcomes(_Outcomes[BulkOutcome]):
                 self._start(step)
                 continue
             if step is None:
+                self._has_ended = True
                 self.close()
+                self._report(0, is_last=True)
                 raise StopIteration
             outcome = self._wait(step)
             if outcome is not None:
                 return outcome
 
+    def stop(self) -> None:
+        """Send nothing more, and leave jobs to the next run. Requests in flight end, and are delivered.
+
+        Safe to call from any thread, and from the handler of a signal.
+        """
+        super().stop()
+        self._ended.put(None)
+
     def close(self) -> None:
         """Finish the requests in flight, and close the run. Idempotent."""
-        self.run.stop(LEFT)
+        if not self._has_ended:
+            self.run.stop(LEFT)
         try:
             while self._open:
-                self._wait(Pause(None))
+                done, work = next(iter(self._open.items()))
+                outcome = done.result()
+                del self._open[done]
+                self._note(work, outcome)
         finally:
             if self._pool is not None:
                 self._pool.shutdown()
@@ -116,16 +160,16 @@ class BulkOutcomes(_Outcomes[BulkOutcome]):
             self._pool = ThreadPoolExecutor(self.run.most_in_flight, "imgkit-bulk")
         future = self._pool.submit(self._execute, self.run.carry_out(work), self.run.timeout_s)
         self._open[future] = work
+        future.add_done_callback(self._ended.put)
 
     def _wait(self, pause: Pause) -> BulkOutcome | None:
-        """Return the next outcome; None once the pause is over."""
-        if not self._open:
-            time.sleep(pause.wait_s or 0)
+        """Return the next outcome; None once the pause is over, or a report is due."""
+        try:
+            done = self._ended.get(timeout=self._choose_wait_s(pause))
+        except Empty:
             return None
-        done, _ = wait(self._open, timeout=pause.wait_s, return_when=FIRST_COMPLETED)
-        for future in done:
-            return self._note(self._open.pop(future), future.result())
-        return None
+        work = None if done is None else self._open.pop(done, None)
+        return None if done is None or work is None else self._note(work, done.result())
 
 
 class AsyncBulkOutcomes(_Outcomes["Coroutine[object, object, BulkOutcome]"]):
@@ -155,6 +199,7 @@ class AsyncBulkOutcomes(_Outcomes["Coroutine[object, object, BulkOutcome]"]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.run.leaves_jobs |= kind is not None
         await self.close()
 
     def __aiter__(self) -> Self:
@@ -166,6 +211,11 @@ class AsyncBulkOutcomes(_Outcomes["Coroutine[object, object, BulkOutcome]"]):
         if not self._is_prepared:
             await asyncio.to_thread(self._prepare)
         while True:
+            try:
+                self._report(len(self._open))
+            except BaseException:
+                await self.close()
+                raise
             while self.run.needs_rows:
                 await asyncio.to_thread(self.run.read_more)
             step = self.run.take(len(self._open))
@@ -174,7 +224,9 @@ class AsyncBulkOutcomes(_Outcomes["Coroutine[object, object, BulkOutcome]"]):
                 self._open[asyncio.create_task(call)] = step
                 continue
             if step is None:
+                self._has_ended = True
                 await self.close()
+                self._report(0, is_last=True)
                 raise StopAsyncIteration
             outcome = await self._wait(step)
             if outcome is not None:
@@ -182,7 +234,8 @@ class AsyncBulkOutcomes(_Outcomes["Coroutine[object, object, BulkOutcome]"]):
 
     async def close(self) -> None:
         """Finish the requests in flight, and close the run. Idempotent."""
-        self.run.stop(LEFT)
+        if not self._has_ended:
+            self.run.stop(LEFT)
         try:
             while self._open:
                 await self._wait(Pause(None))
@@ -190,13 +243,14 @@ class AsyncBulkOutcomes(_Outcomes["Coroutine[object, object, BulkOutcome]"]):
             self.run.close()
 
     async def _wait(self, pause: Pause) -> BulkOutcome | None:
-        """Return the next outcome; None once the pause is over."""
+        """Return the next outcome; None once the pause is over, or a report is due."""
         import asyncio
 
+        wait_s = self._choose_wait_s(pause)
         if not self._open:
-            await asyncio.sleep(pause.wait_s or 0)
+            await asyncio.sleep(min(wait_s or 0.0, LONGEST_SLEEP_S))
             return None
-        done, _ = await asyncio.wait(self._open, timeout=pause.wait_s, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(self._open, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             return self._note(self._open.pop(task), task.result())
         return None

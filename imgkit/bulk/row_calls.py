@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
-from imgkit.bulk.bulk_values import MAY_RETRY, BulkOutcome, Work, choose_state
+from imgkit.bulk.bulk_values import MAY_RETRY, BulkOutcome, Work, choose_state, cost_in_usd
 from imgkit.bulk.manifest import BulkRow, Manifest, State
 from imgkit.bulk.output import DigestPlan, Output
 from imgkit.bulk.rows import to_request
@@ -35,6 +35,7 @@ class RunFiles(NamedTuple):
         may_cost: the requests may cost something.
         stop: lets the run send nothing more.
         guard: held while the list of images is written.
+        is_stopping: returns whether calls should leave their jobs to the next run.
     """
 
     manifest: Manifest
@@ -42,6 +43,7 @@ class RunFiles(NamedTuple):
     may_cost: bool
     stop: Callable[[ImgkitError], None]
     guard: threading.Lock
+    is_stopping: Callable[[], bool]
 
 
 def call_row(
@@ -90,7 +92,7 @@ def carry_out_row(core: Core, files: RunFiles, work: Work, timeout_s: float | No
     except ImgkitError as error:
         return (yield from run_blocking(partial(record.mark_failed, error)))
     paths = tuple(image.path for image in response.images if image.path is not None)
-    return BulkOutcome(row.id, record.state, paths, response.cost.amount, record.error)
+    return BulkOutcome(row.id, record.state, paths, cost_in_usd(response), record.error)
 
 
 class RowRecord:
@@ -113,6 +115,11 @@ class RowRecord:
         self.state: State = "done"
         self.error: ImgkitError | None = None
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the call should leave its job to the next run."""
+        return self._files.is_stopping()
+
     def mark_sending(self, call_id: str, attempt: int) -> None:
         """Write down that an attempt is about to leave."""
         self.info = {"call_id": call_id, "attempt": attempt, "paid": self._files.may_cost}
@@ -122,7 +129,7 @@ class RowRecord:
         """Write down the images, then list them."""
         entries = self._files.output.describe(self._row, response)
         self.info |= {"images": entries}
-        cost = response.cost.amount
+        cost = cost_in_usd(response)
         if cost is not None:
             self.info["cost"] = str(cost)
         if response.errors:

@@ -12,6 +12,23 @@ from imgkit.cli.help_text import Option
 from imgkit.models import CreateImageRequest
 
 
+class Amount(click.FloatRange):
+    """A number in a range; "nan" is none."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number.
+
+        Raises:
+            click.BadParameter: it is no number, or outside the range.
+        """
+        number = float(super().convert(value, param, ctx))
+        if number != number:
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
 class BulkGroup(click.Group):
     """The group `bulk`, whose command `run` may be left out: ``imgkit bulk FILE``."""
 
@@ -31,7 +48,7 @@ def build_bulk_group() -> click.Group:
         Option(["--output", "-o"], required=True, metavar="FOLDER", help="Folder of the images."),
         Option(["--run", "run_folder"], metavar="FOLDER", help="Folder of the manifest, else the output."),
         Option(["--in-flight"], type=click.IntRange(1, 1000), default=16, help="Most requests at once."),
-        Option(["--rpm", "per_minute"], type=click.FloatRange(min=0, min_open=True), help="Starts a minute."),
+        Option(["--rpm", "per_minute"], type=Amount(min=0, min_open=True), help="Starts a minute."),
         Option(["--amend"], is_flag=True, help="Send rows again that changed under their id."),
         Option(["--retry-unknown"], is_flag=True, help="Send unknown rows again. They may be paid twice."),
         Option(["--skip-invalid"], is_flag=True, help="Leave invalid rows out."),
@@ -42,9 +59,16 @@ def build_bulk_group() -> click.Group:
             help="Stop once this many of the last 100 requests were refused by the content policy.",
         ),
         Option(["--no-prompts"], is_flag=True, help="List no prompts beside the images."),
-        *options.budget_options(),
-        Option(["--confirm-above"], type=float, default=5.0, metavar="USD", help="Ask above this cost."),
-        Option(["--yes"], is_flag=True, help="Do not ask."),
+        *options.budget_options(allow_unknown=False),
+        Option(
+            ["--confirm-above"],
+            type=Amount(min=0),
+            default=5.0,
+            section="Money",
+            metavar="USD",
+            help="On a terminal, ask before a run that may cost more (5 by default).",
+        ),
+        Option(["--yes"], is_flag=True, section="Money", help="Do not ask."),
     ]
     shared = [
         option
@@ -64,7 +88,7 @@ def build_bulk_group() -> click.Group:
                     *shared,
                     *options.service_options(),
                     options.key_option(),
-                    options.json_option("Print a JSON object for each outcome."),
+                    options.json_option("Print an event per line, as JSON."),
                 ],
                 _run_bulk,
                 "Carry out the requests of a file; the same command again goes on.\n\nFILE is CSV, TSV or "
@@ -77,15 +101,33 @@ def build_bulk_group() -> click.Group:
                 "status",
                 [folder, options.json_option("Print one JSON object.")],
                 _run_bulk_status,
-                "Count the requests of a run by what became of them.",
+                "Count the requests of a run by what became of them, also while it goes on.\n\nPrints the "
+                "cost, an error and the next steps, too.",
                 "imgkit bulk status out/",
             ),
             build_command(
                 "failures",
-                [folder],
+                [
+                    folder,
+                    Option(
+                        ["--output", "-o"], metavar="FILE", help="Write a JSONL file, not standard output."
+                    ),
+                    Option(["--force"], is_flag=True, help="Replace the file."),
+                ],
                 _run_bulk_failures,
-                "Print the requests that are not done, as lines that `imgkit bulk` reads.",
-                "imgkit bulk failures out/ > again.jsonl",
+                "List the requests that were refused, failed or are unknown, as lines that `imgkit bulk` "
+                "reads.\n\nIt works while the run goes on, too. Edit the lines and carry them out with "
+                "--amend, or in another folder.",
+                "imgkit bulk failures out/ -o again.jsonl",
+            ),
+            build_command(
+                "export",
+                [folder, *_export_options()],
+                _export_run,
+                "Write the images of a run as files that data loaders stream.\n\nwebdataset: tar files with "
+                "KEY.png and KEY.json of each image, in the order of the rows. The same run gives equal "
+                "files.",
+                "imgkit bulk export out/ -o shards/ --format webdataset",
             ),
         ],
         help="Create many images: resumed after any end, within a budget, never paid twice.\n\n"
@@ -95,6 +137,36 @@ def build_bulk_group() -> click.Group:
     )
 
 
+def _export_options() -> list[Option]:
+    """Return the options of `imgkit bulk export`."""
+    return [
+        Option(["--output", "-o"], required=True, metavar="FOLDER", help="Folder of the files."),
+        Option(
+            ["--format"],
+            type=click.Choice(["webdataset"]),
+            default="webdataset",
+            help="webdataset (default): tar files.",
+        ),
+        Option(["--images"], metavar="FOLDER", help="Output folder of the run, if it was moved."),
+        Option(
+            ["--max-images", "max_samples"],
+            type=click.IntRange(min=1),
+            default=10_000,
+            help="Most images in a file (10,000 by default).",
+        ),
+        Option(
+            ["--max-mb", "max_megabytes"],
+            type=Amount(min=0, max=1e9, min_open=True),
+            default=1000.0,
+            help="Most megabytes in a file (1,000 by default).",
+        ),
+        Option(["--no-prompts"], is_flag=True, help="Export no prompts."),
+        Option(["--skip-damaged"], is_flag=True, help="Leave out images that are missing or changed."),
+        Option(["--force"], is_flag=True, help="Replace the files of an earlier export."),
+        options.json_option("Print one JSON object."),
+    ]
+
+
 def _run_bulk(**given: Any) -> int:
     from imgkit.cli.bulk import run_file
 
@@ -102,12 +174,18 @@ def _run_bulk(**given: Any) -> int:
 
 
 def _run_bulk_status(folder: str, as_json: bool) -> int:
-    from imgkit.cli.bulk import print_status
+    from imgkit.cli.bulk_report import print_status
 
     return print_status(folder, as_json=as_json)
 
 
-def _run_bulk_failures(folder: str) -> int:
-    from imgkit.cli.bulk import print_failures
+def _run_bulk_failures(folder: str, output: str | None, force: bool) -> int:
+    from imgkit.cli.bulk_report import list_failures
 
-    return print_failures(folder)
+    return list_failures(folder, output=output, force=force)
+
+
+def _export_run(**given: Any) -> int:
+    from imgkit.cli.bulk_report import export_run
+
+    return export_run(**given)

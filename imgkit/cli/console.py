@@ -93,7 +93,7 @@ def write_bytes(data: bytes) -> int:
     """
     if sys.stdout is None:
         return 0
-    for status_line in _status_lines:
+    for status_line in _status_lines if is_terminal(sys.stdout) else ():
         status_line.stop()  # both streams may be the same terminal
     try:
         sys.stdout.flush()

@@ -86,6 +86,7 @@ _OTHER_NAMES = {
     "api_key": "--api-key-file",
     "usd": "--max-cost",
     "price_per_image": "--price-per-image",
+    "amend": "--amend",
 }
 """Names on the command line of parameters that are not an option of the same name."""
 

@@ -99,7 +99,8 @@ def show_plugin_warnings() -> Iterator[None]:
 def _run(args: Sequence[str]) -> int:
     # The parser may fail before it meets the option.
     as_json = "--json" in args[: args.index("--") if "--" in args else None]
-    state = values.RunState(debug=os.environ.get("IMGKIT_DEBUG", "") not in ("", "0"), as_json=as_json)
+    is_debug = os.environ.get("IMGKIT_DEBUG", "") not in ("", "0")
+    state = values.RunState(debug=is_debug, as_json=as_json, args=tuple(args))
     try:
         with show_plugin_warnings():
             code = app.build_cli().main(list(args), prog_name="imgkit", standalone_mode=False, obj=state)

@@ -50,12 +50,14 @@ class RunState:
         as_json: whether standard output gets an object for an error, too.
         secrets: texts that must not appear in a traceback.
         report: members of that object about the images of a call that failed.
+        args: the arguments of the command.
     """
 
     debug: bool = False
     as_json: bool = False
     secrets: list[str] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
+    args: tuple[str, ...] = ()
 
 
 def reject_api_key(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

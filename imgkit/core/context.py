@@ -70,6 +70,10 @@ class CacheUse(NamedTuple):
 class CallRecord(Protocol):
     """A record of a call outside of it, such as the row of a bulk run. Its methods may block."""
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the call should send nothing again, and leave its job pending. Quick."""
+
     def mark_sending(self, call_id: str, attempt: int) -> None:
         """Record that an attempt is about to be sent.
 

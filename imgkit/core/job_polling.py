@@ -22,7 +22,9 @@ from imgkit.core.repeats import add_key, find_submit, keep_submit, name_key
 from imgkit.core.responses import count_requested_images, describe_request
 from imgkit.core.send import (
     authenticate,
+    is_stopping,
     keep_reservations,
+    pause_call,
     send_with_retries,
     settle_reservations,
 )
@@ -37,12 +39,14 @@ from imgkit.plugins.events import JobProgress
 from imgkit.providers.base import DecodedImages
 from imgkit.providers.job_base import ClockProvider, JobProvider
 from imgkit.providers.job_values import JobUpdate
-from imgkit.runtime.flow import Flow, run_blocking, sleep
+from imgkit.runtime.flow import Flow, run_blocking
 from imgkit.wire.headers import LONGEST_RETRY_AFTER_S
 from imgkit.wire.messages import Head, HttpRequest, hash_body
 
 Emit: TypeAlias = Callable[[JobUpdate], Flow[None]]
 """Hands the preview of an update, if it has one, to the caller of a stream."""
+
+STOPPED = "The run was stopped."
 
 QUICK_POLLS = 100
 """Polls without news, or without an answer, that follow each other at once where a recording answers."""
@@ -210,9 +214,11 @@ def follow_job(
                 call_for_job(context.core, "pass_time", partial(provider.pass_time, job, wait_s))
                 context.deadline -= wait_s
             else:
-                yield from sleep(wait_s)
+                yield from pause_call(context, wait_s)
         except ImgkitError as error:
             raise (yield from _leave_pending(context, pending_error([job], str(error)))) from error
+        if is_stopping(context):
+            raise (yield from _leave_pending(context, pending_error([job], STOPPED)))
         result = yield from _poll(context, provider, keeper)
         if isinstance(result, FailedRequest):
             number, problem = number + 1, result.problem

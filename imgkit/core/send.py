@@ -45,6 +45,9 @@ from imgkit.wire.secret_filter import SecretFilter
 GATE_POLL_S = 0.05
 """Seconds between two looks at the gate of a split call."""
 
+RECORD_POLL_S = 0.25
+"""Seconds between two looks at the record of a call that pauses."""
+
 FailureKind: TypeAlias = Literal["unsent", "refused", "failed", "unknown"]
 
 
@@ -94,6 +97,8 @@ def send_with_retries(
         context.core.table.notify(Retrying(outcome, wait_s), context.call)
         with suppress(ImgkitError):  # an interruption ends the next attempt, too
             yield from _pause(context, outcome, wait_s)
+        if is_stopping(context):
+            _raise_most_serious(earlier, outcome.error, was_sent=len(context.attempts) > sent_before)
 
 
 def _choose_wait_s(context: CallContext, outcome: Outcome) -> float | None:
@@ -140,17 +145,33 @@ def _pause(context: CallContext, outcome: Outcome, wait_s: float) -> Flow[None]:
     """
     gate = context.gate
     if gate is None:
-        yield from sleep(wait_s)
+        yield from pause_call(context, wait_s)
         return
     until, current_round = time.monotonic() + wait_s, gate.round
     waits_for_other = outcome.kind == "failed" and not gate.claim_retry(context)
-    while not gate.is_closed:
+    while not (gate.is_closed or is_stopping(context)):
         if waits_for_other:
             until = context.deadline if gate.round == current_round else 0.0
         now = time.monotonic()
         if now >= until:
             return
         yield from sleep(min(GATE_POLL_S, until - now))
+
+
+def is_stopping(context: CallContext) -> bool:
+    """Return whether a call should send nothing again, and leave its job pending."""
+    record = context.options.record
+    return record is not None and record.is_stopping
+
+
+def pause_call(context: CallContext, wait_s: float) -> Flow[None]:
+    """Wait; a call with a record looks up now and then whether it should stop."""
+    if context.options.record is None:
+        yield from sleep(wait_s)
+        return
+    until = time.monotonic() + wait_s
+    while not is_stopping(context) and (rest_s := until - time.monotonic()) > 0:
+        yield from sleep(min(RECORD_POLL_S, rest_s))
 
 
 def classify_failure(error: ImgkitError) -> FailureKind | None:

@@ -489,4 +489,6 @@ def test_the_command(
     capsys.readouterr()
     Path("r.jsonl").write_text('{"prompt": "a cat", "size": "64x64"}\n')
     assert imgkit_command(["bulk", "r.jsonl", "-o", "out2", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["state"] == "done"
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events] == ["start", "outcome", "summary"]
+    assert (events[1]["state"], events[-1]["counts"]["done"], events[-1]["exit_code"]) == ("done", 1, 0)

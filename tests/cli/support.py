@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import select
+import struct
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from tests.support.processes import run_process
+from tests.support.processes import run_process, start_process
 
 SMALL = ("--size", "64x64")
 OFFLINE = "Painted offline, not by a model. Nothing was sent, nothing was spent."
@@ -57,3 +64,59 @@ def run_imgkit(
         capture_output=True,
         timeout=50,
     )
+
+
+def read_until(descriptor: int, wanted: bytes, seconds: float = 30) -> bytes:
+    """Read a terminal until a text has appeared on it."""
+    seen, end = b"", time.monotonic() + seconds
+    while wanted not in seen:
+        ready, _, _ = select.select([descriptor], [], [], max(0, end - time.monotonic()))
+        assert ready, f"{wanted!r} did not appear in {seen!r}"
+        seen += os.read(descriptor, 65536)
+    return seen
+
+
+def start_on_terminal(
+    cwd: Path, *args: str, columns: int = 0, asked: bool = False, **env: str
+) -> tuple[subprocess.Popen[bytes], int]:
+    """Start the command with standard error on a terminal; return it and the terminal's other end.
+
+    Args:
+        cwd: the current folder.
+        args: the arguments.
+        columns: width of the terminal, 0 for none.
+        asked: whether standard input is the terminal, too.
+        env: more variables.
+    """
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    child = start_process(
+        build_command(*args),
+        cwd=cwd,
+        env=build_environment(**env),
+        stdin=theirs if asked else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    return child, ours
+
+
+def read_rest(ours: int) -> bytes:
+    """Return the output on a terminal until its last user has closed it."""
+    seen = b""
+    try:
+        while block := os.read(ours, 65536):
+            seen += block
+    except OSError:
+        pass  # Linux says EIO at the end
+    os.close(ours)
+    return seen
+
+
+def wait_for_end(child: subprocess.Popen[bytes]) -> tuple[int, bytes]:
+    """Return exit code and standard output."""
+    out: IO[bytes] = child.stdout  # type: ignore[assignment]
+    with out:
+        text = out.read()
+    return child.wait(50), text

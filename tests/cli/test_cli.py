@@ -7,22 +7,30 @@ import hashlib
 import http.server
 import json
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
-from tests.cli.support import CANARY, OFFLINE, SMALL, build_command, build_environment, run_imgkit
+from tests.cli.support import (
+    CANARY,
+    OFFLINE,
+    SMALL,
+    build_command,
+    build_environment,
+    read_rest,
+    read_until,
+    run_imgkit,
+    start_on_terminal,
+    wait_for_end,
+)
 from tests.support.processes import run_process, start_process
 
 HEAVY = ("requests", "aiohttp", "marshmallow", "PIL", "asyncio", "rich")
@@ -58,16 +66,6 @@ def send_json(handler: http.server.BaseHTTPRequestHandler, status: int, value: o
     handler.send_header("content-length", str(len(body)))
     handler.end_headers()
     handler.wfile.write(body)
-
-
-def read_until(descriptor: int, wanted: bytes, seconds: float = 30) -> bytes:
-    """Read a terminal until a text has appeared on it."""
-    seen, end = b"", time.monotonic() + seconds
-    while wanted not in seen:
-        ready, _, _ = select.select([descriptor], [], [], max(0, end - time.monotonic()))
-        assert ready, f"{wanted!r} did not appear in {seen!r}"
-        seen += os.read(descriptor, 65536)
-    return seen
 
 
 def test_stdout_has_one_path_per_line(tmp_path: Path) -> None:
@@ -289,41 +287,6 @@ def test_warnings(tmp_path: Path) -> None:
         warning, summary = done.stderr.decode().splitlines()
         assert warning == "imgkit: warning: data.1 has no image"
         assert re.fullmatch(r"imgkit: price unknown, \d+\.\d s", summary)
-
-
-def start_on_terminal(cwd: Path, *args: str, **env: str) -> tuple[subprocess.Popen[bytes], int]:
-    """Start the command with standard error on a terminal; return it and the terminal's other end."""
-    ours, theirs = pty.openpty()
-    child = start_process(
-        build_command(*args),
-        cwd=cwd,
-        env=build_environment(**env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    return child, ours
-
-
-def read_rest(ours: int) -> bytes:
-    """Return the output on a terminal until its last user has closed it."""
-    seen = b""
-    try:
-        while block := os.read(ours, 65536):
-            seen += block
-    except OSError:
-        pass  # Linux says EIO at the end
-    os.close(ours)
-    return seen
-
-
-def wait_for_end(child: subprocess.Popen[bytes]) -> tuple[int, bytes]:
-    """Return exit code and standard output."""
-    out: IO[bytes] = child.stdout  # type: ignore[assignment]
-    with out:
-        text = out.read()
-    return child.wait(50), text
 
 
 def test_status_line(tmp_path: Path) -> None:

@@ -1,0 +1,312 @@
+"""The end of a run and its state, and the next step of each request that is not done; the export."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from heapq import merge
+from pathlib import Path
+
+from imgkit.billing.budget_store import FILE as BUDGET_FILE
+from imgkit.bulk.bulk_run import BulkRun
+from imgkit.bulk.export import FORMATS, ExportOptions
+from imgkit.bulk.manifest import FILE, LOCK, STATES, Manifest, State
+from imgkit.cli import console, exit_codes, report
+from imgkit.cli.bulk_display import MOST_FAILURES
+from imgkit.cli.bulk_money import BUDGET_FOLDER
+from imgkit.cli.messages import format_error
+from imgkit.default_plugins.budget import LARGEST_USD, Budget
+from imgkit.errors import BudgetExceededError, ConfigurationError, ImgkitError, SaveError
+from imgkit.locks import FileLock
+from imgkit.redact import escape_control, scrub
+from imgkit.wire.json_values import JsonMapping
+
+COMMAND, OUTPUT = "command", "output"
+"""Facts of a manifest: the arguments of the latest command, and the output folder if it is another."""
+
+_MAX_COMMAND_CHARACTERS = 4000
+_ONCE = ("--retry-unknown", "--amend")
+"""Options that a command which only goes on leaves out."""
+
+
+class NextSteps:
+    """The commands that go on with a run.
+
+    Args:
+        folder: the run folder.
+        args: the arguments of the command that carried it out.
+    """
+
+    def __init__(self, folder: str, args: Sequence[str]) -> None:
+        self._folder = shlex.quote(folder)
+        self._args = [word for word in args if word not in _ONCE]
+
+    def describe(self, counts: Mapping[State, int], *, budget_reached: bool = False) -> list[str]:
+        """Return a line for each state that is not the end of a request."""
+        lines = []
+        failures = f"`imgkit bulk failures {self._folder} -o again.jsonl`"
+        if counts["waiting"]:
+            first = "With a higher --max-cost, this" if budget_reached else "This"
+            lines.append(f"{counts['waiting']:,} waiting: not sent. {first} goes on: {self.format_command()}")
+        if counts["sending"]:
+            lines.append(
+                f"{counts['sending']:,} sending: under way, or cut off by the end of a process. This "
+                f"finds out: {self.format_command()}"
+            )
+        if counts["accepted"]:
+            lines.append(
+                f"{counts['accepted']:,} accepted: the provider still works on their jobs. This collects "
+                f"them: {self.format_command()}"
+            )
+        if counts["blocked"]:
+            lines.append(
+                f"{counts['blocked']:,} blocked: refused by the content policy. Change their prompts: "
+                f"{failures}"
+            )
+        if counts["failed"]:
+            lines.append(
+                f"{counts['failed']:,} failed, at no cost. The same command tries again where that may help; "
+                f"for the others, change the rows: {failures}"
+            )
+        if counts["unknown"]:
+            lines.append(
+                f"{counts['unknown']:,} unknown: they may have been paid, and nothing came back. They are "
+                f"not sent again, unless you risk to pay twice: {self.format_command('--retry-unknown')}"
+            )
+        return lines
+
+    def format_command(self, *more: str) -> str:
+        """Return the command for a shell; words in its place if it may hold a secret, or is not known."""
+        place = self._args.index("--") if "--" in self._args else len(self._args)
+        text = shlex.join(["imgkit", *self._args[:place], *more, *self._args[place:]])
+        if not self._args or scrub(text, limit=_MAX_COMMAND_CHARACTERS) != text:
+            return " ".join(["the same command as before", *(["with"] if more else []), *more])
+        return f"`{text}`"
+
+
+def print_summary(
+    run: BulkRun, budget: Budget | None, folder: str, args: Sequence[str], code: int | None, *, as_json: bool
+) -> int:
+    """Print what became of the requests, and what to do next; return the exit code.
+
+    Args:
+        run: the run, which has ended.
+        budget: its budget, None for none.
+        folder: the run folder.
+        args: the arguments of the command.
+        code: an exit code that outweighs the counts, None for none.
+        as_json: print an event.
+    """
+    counts, reason = run.counts, run.stopped
+    rest = {state: counts[state] for state in STATES if state != "done" and counts[state]}
+    budget_reached = isinstance(reason, BudgetExceededError)
+    if code is None:
+        code = exit_codes.PARTIAL if rest else exit_codes.OK
+        code = exit_codes.CODES_BY_ERROR[BudgetExceededError] if budget_reached else code
+    text = format_error(reason) if isinstance(reason, ImgkitError) else reason
+    spent = run.spent if budget is None else budget.spent
+    steps = NextSteps(folder, args).describe(counts, budget_reached=budget_reached)
+    if as_json:
+        facts = {
+            "event": "summary",
+            "counts": dict(counts),
+            "spent_usd": spent,
+            "left_usd": None if budget is None else budget.left,
+            "stopped": text,
+            "next": steps,
+            "exit_code": code,
+        }
+        console.write_bytes(report.encode_json(facts))
+        return code
+    if text is not None and rest:
+        console.print_message(f"imgkit: Stopped: {text}")
+    listed = "".join(f", {number:,} {state}" for state, number in rest.items())
+    cost = f" {spent:.2f} USD spent" if spent or budget is not None else ""
+    cost += f", {budget.left:.2f} left." if budget is not None else "." if cost else ""
+    console.print_message(f"imgkit: {counts['done']:,} done{listed}.{cost}")
+    for line in steps:
+        console.print_message(f"imgkit: {line}")
+    return code
+
+
+def print_status(folder: str, *, as_json: bool) -> int:
+    """Print the number of requests in each state, the cost, an error and how to go on."""
+    with open_manifest(folder) as manifest:
+        with manifest.snapshot():
+            counts, cost, problem = manifest.count(), manifest.sum_costs(), manifest.find_latest_error()
+            unpriced = sum(1 for _ in manifest.list_without_cost())
+        args = manifest.read_fact(COMMAND)
+    budget = _open_account(Path(folder))
+    spent = cost if budget is None else max(cost, budget.spent)
+    owner = _find_owner(Path(folder))
+    error = None
+    if problem is not None:
+        text = scrub(str(problem.info.get("error") or "its process ended"), limit=400)
+        error = f"{problem.id}: {problem.state}: {text}"
+    steps = NextSteps(folder, args if isinstance(args, list) else [])
+    if as_json:
+        facts = {
+            "counts": counts,
+            "process": owner,
+            "spent_usd": spent,
+            "requests_without_cost": unpriced,
+            "error": error,
+            "next": [] if owner else steps.describe(counts),
+        }
+        return console.write_bytes(report.encode_json(facts))
+    lines = [f"{counts[state]:>8,}  {state}" for state in STATES if counts[state]]
+    if owner is not None:
+        lines.append(f"Process {owner} carries out the run.")
+    lines.append(f"{spent:.2f} USD spent." + _describe_unpriced(unpriced))
+    if error is not None:
+        lines.append(f"An error: {error}")
+    lines += [] if owner else steps.describe(counts)
+    return console.write_text("".join(f"{line}\n" for line in lines))
+
+
+def _describe_unpriced(count: int) -> str:
+    if not count:
+        return ""
+    return f" The cost of {count:,} request{'s' if count > 1 else ''} is not known."
+
+
+def list_failures(folder: str, *, output: str | None, force: bool) -> int:
+    """Write the requests that failed, were refused, or are unknown, as lines that `imgkit bulk` reads.
+
+    Args:
+        folder: the run folder.
+        output: the file, None for standard output.
+        force: replace a file.
+
+    Raises:
+        ConfigurationError: there is no run, or the file exists.
+        SaveError: the file cannot be written.
+    """
+    found: tuple[State, ...] = ("blocked", "failed", "unknown")
+    count = 0
+    with open_manifest(folder) as manifest, _open_lines(output, force=force) as write:
+        rows = merge(*(manifest.list_rows(state) for state in found), key=lambda row: row.number)
+        for row in rows:
+            count += 1
+            if count <= MOST_FAILURES:
+                text = scrub(str(row.info.get("error") or "its process ended"), limit=400)
+                console.print_message(f"imgkit: {row.id[:80]}: {row.state}: {text}")
+            write(_format_line({"id": row.id, **row.request}))
+    if count > MOST_FAILURES:
+        console.print_message(f"imgkit: {count - MOST_FAILURES:,} more follow, without their errors.")
+    if output is not None:
+        console.print_message(f"imgkit: {count:,} {'request' if count == 1 else 'requests'} in {output}.")
+    return exit_codes.OK
+
+
+def _format_line(facts: JsonMapping) -> bytes:
+    """Return a line of JSON; a text that a terminal would act upon is escaped, which JSON reads."""
+    line = json.dumps(facts, ensure_ascii=False)
+    try:
+        if escape_control(line) == line:
+            return f"{line}\n".encode()
+    except UnicodeEncodeError:  # the name of a file, in bytes that are no UTF-8
+        return f"{json.dumps(facts)}\n".encode("ascii")
+    return f"{json.dumps(facts)}\n".encode("ascii")
+
+
+@contextmanager
+def _open_lines(output: str | None, *, force: bool) -> Iterator[Callable[[bytes], object]]:
+    """Yield a function that writes bytes to a file, or to standard output."""
+    if output is None:
+        yield console.write_bytes
+        return
+    path = Path(output)
+    if path.exists() and not force:
+        raise ConfigurationError(
+            f"{output[:200]!r} exists. Nothing was written.",
+            hint="Give another file, or pass --force to replace it.",
+            field="overwrite",
+        )
+    try:
+        with path.open("wb") as file:
+            yield file.write
+    except OSError as error:
+        raise SaveError(f"Cannot write {output[:200]!r} ({error.strerror or error}).") from None
+
+
+def export_run(
+    folder: str,
+    *,
+    output: str,
+    format: str,
+    images: str | None,
+    max_samples: int,
+    max_megabytes: float,
+    no_prompts: bool,
+    skip_damaged: bool,
+    force: bool,
+    as_json: bool,
+) -> int:
+    """Write the images of a run in the format of a data loader, and print the paths of the files."""
+    with open_manifest(folder) as manifest:
+        counts = manifest.count()
+        known = manifest.read_fact(OUTPUT)
+        place = Path(images or (known if isinstance(known, str) else folder))
+        options = ExportOptions(
+            max_samples, int(max_megabytes * 1e6), not no_prompts, skip_damaged, overwrite=force
+        )
+        done = FORMATS[format](manifest, place, Path(output), options)
+    if as_json:
+        facts = {
+            "images": done.images,
+            "shards": [str(path) for path in done.shards],
+            "skipped": done.skipped,
+        }
+        return console.write_bytes(report.encode_json(facts))
+    for problem in done.skipped:
+        console.print_message(f"imgkit: left out: {problem}")
+    rest = sum(counts.values()) - counts["done"]
+    left = f" {rest:,} requests are not done, and are left out." if rest else ""
+    files = "1 file" if len(done.shards) == 1 else f"{len(done.shards):,} files"
+    console.print_message(f"imgkit: {done.images:,} images in {files}.{left}")
+    return console.write_paths([str(path) for path in done.shards])
+
+
+@contextmanager
+def open_manifest(folder: str) -> Iterator[Manifest]:
+    """Open the manifest of a run that exists, for reading: a process may carry it out meanwhile.
+
+    Raises:
+        ConfigurationError: there is none, or it cannot be read.
+    """
+    if not (Path(folder) / FILE).exists():
+        raise ConfigurationError(f"{folder[:200]!r} is no folder of a run: it has no {FILE}.")
+    manifest = Manifest(Path(folder), is_reader=True)
+    try:
+        yield manifest
+    finally:
+        manifest.close()
+
+
+def remember_command(run: BulkRun, args: Sequence[str], output: Path) -> None:
+    """Write the command into the manifest, for `imgkit bulk status`, unless it may hold a secret."""
+    text = shlex.join(args)
+    is_plain = scrub(text, limit=_MAX_COMMAND_CHARACTERS) == text
+    run.manifest.write_fact(COMMAND, list(args) if is_plain else [])
+    if output.absolute() != run.manifest.folder.absolute():
+        run.manifest.write_fact(OUTPUT, str(output.absolute()))
+
+
+def _open_account(folder: Path) -> Budget | None:
+    """Return the account of a run whose cost was limited, None for none."""
+    if not (folder / BUDGET_FOLDER / BUDGET_FILE).exists():
+        return None
+    return Budget(Decimal(LARGEST_USD), folder / BUDGET_FOLDER)
+
+
+def _find_owner(folder: Path) -> int | None:
+    """Return the id of the process that carries out a run, None for none."""
+    try:
+        owner = int((folder / LOCK).read_text())
+        return owner if FileLock.is_held(folder / LOCK) else None
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,319 @@
+"""The command `imgkit bulk`: money, signals, the display, and reading a run that goes on or was killed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imgkit.cli.run import run
+from imgkit.testing.samples import answer
+from imgkit.testing.wire_server import Line, WireServer, reply
+from tests.cli.support import CANARY, clear_environment, read_rest, read_until, start_on_terminal
+from tests.support.pictures import picture
+
+BLOCKED = {"error": {"message": "Rejected.", "type": "image_generation", "code": "moderation_blocked"}}
+ENVIRONMENT: dict[str, Any] = {"OPENAI_API_KEY": CANARY, "IMGKIT_HOME": "home", "TERM": "xterm"}
+
+
+class Api:
+    """An API that holds each request until the test lets it go; prompts with "gun" are refused.
+
+    Attributes:
+        server: the server.
+        arrived: released once for each request.
+        may_answer: set to answer.
+    """
+
+    def __init__(self) -> None:
+        self.arrived = threading.Semaphore(0)
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.server = WireServer(self._answer)
+
+    def _answer(self, line: Line) -> None:
+        self.arrived.release()
+        while not self.may_answer.wait(0.02):
+            if line.closing.is_set():
+                return
+        is_blocked = b"gun" in line.body
+        (reply(400, BLOCKED) if is_blocked else reply(200, answer(picture())))(line)
+
+    def wait_for_requests(self, count: int) -> None:
+        """Wait until this many requests have arrived."""
+        for _ in range(count):
+            assert self.arrived.acquire(timeout=30)
+
+    def options(self) -> list[str]:
+        """Return the options that lead to this API."""
+        return ["--backend", "requests", "--base-url", self.server.base_url]
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    """Serve an API; the current folder is empty but for `p.csv` with the rows r0 to r5."""
+    clear_environment(monkeypatch, tmp_path)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    Path("p.csv").write_text("id,prompt\n" + "".join(f"r{number},fox {number}\n" for number in range(6)))
+    served = Api()
+    with served.server:
+        yield served
+
+
+def read_json(capsys: pytest.CaptureFixture[str]) -> list[Any]:
+    """Return the JSON lines on standard output."""
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_price_of_an_image(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """A limit with unknown prices is an error, holds with a price per image, and over all processes."""
+    command = ["bulk", "p.csv", "-o", "out", *api.options()]
+    assert run([*command, "--max-cost", "1"]) == 2
+    assert "--price-per-image" in capsys.readouterr().err
+    assert api.server.posts == 0
+    limited = [*command, "--price-per-image", "0.04", "--max-cost"]
+    assert run([*limited, "0.10"]) == 8
+    text = capsys.readouterr().err
+    assert "6 requests wait, for up to 0.24 USD. --max-cost leaves 0.10 USD: the run stops there." in text
+    assert "2 done, 4 waiting. 0.08 USD spent, 0.02 left." in text
+    assert "With a higher --max-cost, this goes on: `imgkit bulk p.csv -o out" in text
+    assert run([*limited, "0.10"]) == 8
+    assert api.server.posts == 2
+    assert run([*command, "--in-flight", "1"]) == 0  # without a limit: the manifest remembers the cost
+    Path("more.csv").write_text("id,prompt\nm,a hen\n")
+    capsys.readouterr()
+    again = ["bulk", "more.csv", "-o", "out", *api.options(), "--price-per-image", "0.04", "--max-cost"]
+    assert run([*again, "0.25", "--json"]) == 8
+    *_, summary = read_json(capsys)
+    assert (summary["event"], summary["spent_usd"], summary["left_usd"]) == ("summary", "0.24", "0.01")
+    assert run([*again, "0.28"]) == 0
+    assert api.server.posts == 7
+
+
+def test_a_price_without_a_limit(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """A price per image without a limit gives the estimate; a wrong price is an error."""
+    command = ["bulk", "p.csv", "-o", "out", *api.options(), "--price-per-image"]
+    for wrong in ("0", "nan", "-1", "much"):
+        assert run([*command, wrong]) == 2
+        assert "--price-per-image must be above 0" in capsys.readouterr().err
+    assert api.server.posts == 0
+    assert run([*command, "0.04"]) == 0
+    assert "for up to 0.24 USD" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["n", "y", "\x04"])
+def test_the_question(api: Api, tmp_path: Path, word: str) -> None:
+    """Asks on a terminal before a run that may cost much; nothing is sent unless the answer is yes."""
+    priced = ("--price-per-image", "1", "--confirm-above", "5.50")
+    command = ("bulk", "p.csv", "-o", "out", *api.options(), *priced)
+    child, ours = start_on_terminal(tmp_path, *command, asked=True, columns=80, **ENVIRONMENT)
+    text = read_until(ours, b"Send them? [y/N]:")
+    assert b"6 requests wait, for up to 6.00 USD." in text
+    os.write(ours, f"{word}\n".encode() if word.isalpha() else word.encode())
+    rest = read_rest(ours)
+    code = child.wait(30)
+    assert (code, api.server.posts) == {"n": (2, 0), "y": (0, 6), "\x04": (130, 0)}[word]
+    assert (b"Nothing was sent" in rest) == (word == "n")
+
+
+def test_no_question(api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A script is not asked; a person whose input is a pipe is told to pass --yes."""
+    command = ["bulk", "p.csv", "-o", "out", *api.options(), "--price-per-image", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr("imgkit.cli.bulk_money.console.is_terminal", lambda stream: stream is not sys.stdin)
+        assert run(command) == 2
+    assert "Pass --yes, or a higher --confirm-above." in " ".join(capsys.readouterr().err.split())
+    assert api.server.posts == 0
+    assert run(command) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal(api: Api, tmp_path: Path, number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first signal finishes the requests in flight; the run can be read meanwhile, and goes on later."""
+    api.may_answer.clear()
+    command = ("bulk", "p.csv", "-o", "out", *api.options(), "--yes")
+    child, ours = start_on_terminal(tmp_path, *command, columns=80, **ENVIRONMENT)
+    api.wait_for_requests(2)
+    assert run(["bulk", "status", "out", "--json"]) == 0
+    [status] = read_json(capsys)
+    assert (status["counts"]["sending"], status["counts"]["waiting"]) == (2, 4)
+    assert status["process"] == child.pid
+    assert run(["bulk", "failures", "out"]) == 0
+    child.send_signal(number)
+    read_until(ours, b"Stopping.")
+    api.may_answer.set()
+    text = b" ".join(read_rest(ours).split())
+    assert child.wait(30) == 130
+    assert b"2 done, 4 waiting." in text
+    assert b"goes on: `imgkit bulk p.csv" in text
+    assert run(["bulk", "status", "out", "--json"]) == 0
+    [status] = read_json(capsys)
+    assert (status["counts"]["done"], status["process"]) == (2, None)
+    assert run(list(command)) == 0
+    assert api.server.posts == 6
+
+
+def test_the_second_signal(api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second signal aborts the requests in flight; they are unknown, and sent again only on demand."""
+    api.may_answer.clear()
+    command = ("bulk", "p.csv", "-o", "out", *api.options(), "--yes")
+    child, ours = start_on_terminal(tmp_path, *command, columns=200, **ENVIRONMENT)
+    api.wait_for_requests(2)
+    child.send_signal(signal.SIGINT)
+    read_until(ours, b"Stopping.")
+    child.send_signal(signal.SIGINT)
+    text = b" ".join(read_rest(ours).split())
+    assert child.wait(30) == 130
+    assert b"0 done, 4 waiting, 2 unknown." in text
+    assert b"unless you risk to pay twice: `imgkit bulk p.csv" in text
+    api.may_answer.set()
+    assert run(list(command)) == 9
+    assert api.server.posts == 6
+    capsys.readouterr()
+    assert run(["bulk", "failures", "out"]) == 0
+    assert [line["id"] for line in read_json(capsys)] == ["r0", "r1"]
+    assert run([*command, "--retry-unknown"]) == 0
+    assert "2 of them are sent again" in " ".join(capsys.readouterr().err.split())
+    assert api.server.posts == 8
+
+
+def test_a_killed_run(api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """After `kill -9`, status and failures read the run, and leave it for the next process."""
+    api.may_answer.clear()
+    command = ("bulk", "p.csv", "-o", "out", *api.options(), "--yes")
+    child, ours = start_on_terminal(tmp_path, *command, **ENVIRONMENT)
+    api.wait_for_requests(2)
+    child.kill()
+    read_rest(ours)
+    child.wait(30)
+    assert Path("out/manifest.lock").exists()
+    assert run(["bulk", "status", "out"]) == 0
+    text = capsys.readouterr().out
+    assert "2  sending" in text
+    assert "carries out the run" not in text
+    assert "This finds out: `imgkit bulk p.csv -o out" in text
+    assert run(["bulk", "failures", "out", "-o", "again.jsonl"]) == 0
+    assert Path("again.jsonl").read_text() == ""
+    api.may_answer.set()
+    assert run(list(command)) == 9
+    capsys.readouterr()
+    assert run(["bulk", "status", "out"]) == 0
+    assert "2  unknown" in capsys.readouterr().out
+
+
+def test_failures_are_requests(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """The lines of `failures` are carried out again: with all columns, changed, or in another folder."""
+    rows: list[dict[str, Any]] = [
+        {
+            "id": "a",
+            "prompt": "a gun \u202e\x85",
+            "size": "1024x1024",
+            "n": 2,
+        },
+        {"id": "b", "prompt": "a gun, 銃", "extra_body": {"x": [1]}, "quality": "low"},
+        {"id": "c", "prompt": "a fox"},
+    ]
+    Path("rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    options = [*api.options(), "--yes"]
+    assert run(["bulk", "rows.jsonl", "-o", "out", *options]) == 9
+    assert run(["bulk", "failures", "out", "-o", "again.jsonl"]) == 0
+    assert run(["bulk", "failures", "out", "-o", "again.jsonl"]) == 2
+    assert "exists. Nothing was written." in capsys.readouterr().err
+    assert run(["bulk", "failures", "out"]) == 0
+    text = Path("again.jsonl").read_text("utf-8")
+    assert capsys.readouterr().out == text
+    assert [json.loads(line)["id"] for line in text.splitlines()] == ["a", "b"]
+    assert "\u202e" not in text
+    assert "銃" in text
+    posts = api.server.posts
+    assert run(["bulk", "again.jsonl", "-o", "out", *options]) == 9  # unchanged: known, and not sent
+    assert api.server.posts == posts
+    Path("again.jsonl").write_text(text.replace("gun", "hen"), "utf-8")
+    assert run(["bulk", "again.jsonl", "-o", "out", *options]) == 2
+    assert "--amend" in capsys.readouterr().err
+    assert run(["bulk", "again.jsonl", "-o", "out", *options, "--amend"]) == 0
+    bodies = [json.loads(line.body) for line in api.server.lines[posts:]]
+    assert sorted(body["prompt"] for body in bodies) == ["a hen \u202e\x85", "a hen, 銃"]
+    assert {"n": 2, "size": "1024x1024"}.items() <= max(bodies, key=len).items()
+    assert run(["bulk", "again.jsonl", "-o", "elsewhere", *options]) == 0
+    capsys.readouterr()
+    assert run(["bulk", "failures", "out"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_the_events(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--json` prints a start, an outcome for each request, and a summary."""
+    Path("p.csv").write_text("id,prompt\na,a fox\nb,a gun\n")
+    options = ["--json", "--max-cost", "1", "--price-per-image", "0.04"]
+    assert run(["bulk", "p.csv", "-o", "out", *api.options(), *options]) == 9
+    start, *outcomes, summary = read_json(capsys)
+    assert (start["event"], start["requests"], start["estimate_usd"]) == ("start", 2, "0.08")
+    done, blocked = sorted(outcomes, key=lambda event: event["id"])
+    assert {event["event"] for event in outcomes} == {"outcome"}
+    assert (done["state"], done["error"], len(done["paths"])) == ("done", None, 1)
+    assert (blocked["state"], blocked["error"]["class"]) == ("blocked", "ModerationBlockedError")
+    assert blocked["paths"] == []
+    assert (summary["event"], summary["exit_code"], summary["stopped"]) == ("summary", 9, None)
+    assert (summary["counts"]["done"], summary["counts"]["blocked"]) == (1, 1)
+    assert "failures out" in summary["next"][0]
+
+
+def test_export(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """Writes tar files with an image and its facts side by side; equal runs give equal bytes."""
+    assert run(["bulk", "p.csv", "-o", "out", *api.options()]) == 0
+    export = ["bulk", "export", "out", "-o", "shards", "--max-images", "4"]
+    capsys.readouterr()
+    assert run(export) == 0
+    paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [path.name for path in paths] == ["shard-000000.tar", "shard-000001.tar"]
+    names, ids = [], []
+    for path in paths:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                names.append(member.name)
+                if member.name.endswith(".json"):
+                    ids.append(json.loads((tar.extractfile(member) or io.BytesIO()).read())["id"])
+    assert names[:3] == ["000000001.png", "000000001.json", "000000002.png"]
+    assert sorted(ids) == [f"r{number}" for number in range(6)]
+    before = paths[0].read_bytes()
+    assert run(export) == 2
+    assert "--force" in capsys.readouterr().err
+    assert run([*export, "--force"]) == 0
+    assert paths[0].read_bytes() == before
+    next(Path("out/images").rglob("*.png")).write_bytes(b"changed")
+    assert run([*export, "--force"]) == 2
+    assert paths[0].read_bytes() == before
+    assert run([*export, "--force", "--skip-damaged", "--json"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["bulk"], "Usage"),
+        (["bulk", "p.csv"], "Missing option '--output' / '-o'"),
+        (["bulk", "p.csv", "-o", "p.csv"], "p.csv"),
+        (["bulk", "p.csv", "-o", "/proc/out"], "/proc/out"),
+        (["bulk", "p.xlsx", "-o", "out"], "no known extension. Give one of .csv"),
+        (["bulk", "none.csv", "-o", "out"], "Cannot read 'none.csv' (No such file or directory)"),
+        (["bulk", "status", "."], "no folder of a run"),
+        (["bulk", "failures", "nowhere"], "no folder of a run"),
+        (["bulk", "export", "nowhere", "-o", "x"], "no folder of a run"),
+        (["bulk", "p.csv", "-o", "out", "--rpm", "nan"], "not a number"),
+    ],
+)
+def test_wrong_use(api: Api, args: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names the problem and the remedy; nothing is made."""
+    assert run(args) == 2
+    captured = capsys.readouterr()
+    assert words in " ".join((captured.err + captured.out).split())
+    assert not Path("out").exists()
