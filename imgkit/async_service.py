@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from concurrent.futures import Executor, ThreadPoolExecutor
     from os import PathLike
+    from pathlib import Path
+    from types import TracebackType
     from typing import Unpack
 
-    from imgkit.bulk.bulk_values import BulkOptions
+    from imgkit.bulk.bulk_values import BulkOptions, BulkOutcome
     from imgkit.bulk.outcomes import AsyncBulkOutcomes
     from imgkit.core.context import SaveTo
     from imgkit.core.probe import ListedModel, Probe
@@ -75,6 +77,8 @@ class AsyncImageService(
         self._awaited_drivers: set[AsyncDriver[object]] = set()
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self._finalizer: weakref.finalize[..., Any] | None = None
+        self._runs: weakref.WeakSet[AsyncBulkOutcomes] = weakref.WeakSet()
+        self._left_calls: dict[asyncio.Task[BulkOutcome], Path] = {}
         if self._core.flavor == "sync":
             from imgkit.runtime.bridges import ThreadBackend
 
@@ -115,7 +119,10 @@ class AsyncImageService(
         from imgkit.bulk.bulk_run import BulkRun
         from imgkit.bulk.outcomes import AsyncBulkOutcomes
 
-        return AsyncBulkOutcomes(BulkRun(self._core, folder, options), requests, self._run_in_task)
+        run = BulkRun(self._core, folder, options)
+        outcomes = AsyncBulkOutcomes(run, requests, self._run_in_task, self._left_calls)
+        self._runs.add(outcomes)
+        return outcomes
 
     async def resume(
         self, jobs: object, *, save_to: SaveTo = None, timeout_s: float | None = None
@@ -163,8 +170,18 @@ class AsyncImageService(
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        await self.close()
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            for outcomes in list(self._runs):  # of a loop that was left: the requests in flight end
+                await outcomes.__aexit__(kind, error, trace)
+            if self._left_calls:
+                from imgkit.bulk.outcomes import wait_for_calls
+
+                await wait_for_calls(self._left_calls)
+        finally:
+            await self.close()
 
     def _run_flow(self, flow: Flow[T], timeout_s: object) -> PendingCall[T]:
         return cast("PendingCall[T]", self._run_in_task(flow, timeout_s))

@@ -64,6 +64,7 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image, Estimate]):
             self._backend = cast(Backend, self._core.backend)
         # A service that nobody closes is closed when the interpreter ends.
         self._finalizer = weakref.finalize(self, _close_backend, self._backend, self._watchdog)
+        self._runs: weakref.WeakSet[BulkOutcomes] = weakref.WeakSet()
         _SERVICES.add(self)
 
     def list_models(self) -> tuple[ListedModel, ...]:
@@ -125,7 +126,9 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image, Estimate]):
         from imgkit.bulk.bulk_run import BulkRun
         from imgkit.bulk.outcomes import BulkOutcomes
 
-        return BulkOutcomes(BulkRun(self._core, folder, options), requests, self._run_flow)
+        outcomes = BulkOutcomes(BulkRun(self._core, folder, options), requests, self._run_flow)
+        self._runs.add(outcomes)
+        return outcomes
 
     def resume(
         self, jobs: object, *, save_to: SaveTo = None, timeout_s: float | None = None
@@ -193,7 +196,11 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image, Estimate]):
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
+        try:
+            for outcomes in list(self._runs):  # of a loop that was left: the requests in flight end
+                outcomes.__exit__(*exc)
+        finally:
+            self.close()
 
     def _run_flow(self, flow: Flow[T], timeout_s: object) -> T:
         driver = self._new_driver(flow, timeout_s)

@@ -25,7 +25,7 @@ from imgkit.bulk.bulk_values import (
 from imgkit.bulk.manifest import STATES, Added, Manifest, State
 from imgkit.bulk.output import Output
 from imgkit.bulk.pace import Pace
-from imgkit.bulk.progress_reporter import ProgressReporter
+from imgkit.bulk.progress_reporter import ProgressReporter, find_budget
 from imgkit.bulk.reconcile import reconcile
 from imgkit.bulk.row_calls import RunFiles, carry_out_row
 from imgkit.bulk.rows import read_rows
@@ -78,12 +78,14 @@ class BulkRun:
         timeout_s: seconds of each call, None for the service's limit.
         leaves_jobs: whether calls leave their jobs to the next run, in place of waiting for them.
         reporter: calls the callback of the run.
+        run_folder: the folder of the manifest.
     """
 
     def __init__(self, core: Core, folder: str | PathLike[str], options: BulkOptions) -> None:
         self._core = core
         self._folder = Path(folder)
         self._options = options
+        self.run_folder = Path(options.get("run_folder", folder))
         self.most_in_flight = options.get("most_in_flight", MOST_IN_FLIGHT)
         self.timeout_s = options.get("timeout_s")
         self._output = Output(self._folder, has_prompts=options.get("has_prompts", True))
@@ -101,7 +103,7 @@ class BulkRun:
         self.stopped: ImgkitError | str | None = None
         self.spent = Decimal(0)
         self.leaves_jobs = False
-        self.reporter = ProgressReporter(options.get("progress"))
+        self.reporter = ProgressReporter(options.get("progress"), find_budget(core))
 
     @property
     def manifest(self) -> Manifest:
@@ -134,7 +136,7 @@ class BulkRun:
                 "service a state_folder=…, or set IMGKIT_HOME.",
                 field="state_folder",
             )
-        self._manifest = Manifest(Path(self._options.get("run_folder", self._folder)))
+        self._manifest = Manifest(self.run_folder)
         try:
             self._output.plan.check()
             self._refuse_lost_manifest()

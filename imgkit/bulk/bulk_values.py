@@ -93,7 +93,10 @@ class BulkProgress(NamedTuple):
         in_flight: number of requests in flight.
         per_minute: images a minute, over the last minute.
         left_s: seconds until no request waits, None if that is unknown.
-        spent: the known cost of this process's requests, in dollars.
+        spent: the known cost of this process's requests, in dollars; all that its budget has spent, if the
+            service has one.
+        reserved: the amount that the budget reserves for requests in flight, None without a budget.
+        left: the amount that the budget has left, None without a budget.
         last_error: the latest error in short, None for none.
         elapsed_s: seconds since the start of this process's part of the run.
         stopped: why nothing more is sent, None while the run goes on.
@@ -104,6 +107,8 @@ class BulkProgress(NamedTuple):
     per_minute: float
     left_s: float | None
     spent: Decimal
+    reserved: Decimal | None
+    left: Decimal | None
     last_error: str | None
     elapsed_s: float
     stopped: str | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
@@ -14,6 +15,7 @@ from imgkit.runtime.flow import Flow
 
 if TYPE_CHECKING:
     import asyncio
+    from pathlib import Path
 
 T = TypeVar("T")
 LEFT = "The outcomes were left before their end."
@@ -43,11 +45,34 @@ class _Outcomes(Generic[T]):
         self._execute = execute
         self._is_prepared = False
         self._has_ended = False
+        self._is_left = False
+        self._process = os.getpid()
 
     def _prepare(self) -> None:
         if not self._is_prepared:
             self.run.prepare(self._requests)
             self._is_prepared = True
+            if self._is_left:  # the task that waited for this was cancelled
+                self.run.close()
+
+    def _leave(self) -> None:
+        """Send nothing more: nobody takes the outcomes."""
+        self._is_left = True
+        if not self._has_ended:
+            self.run.stop(LEFT)
+
+    def _close_run_after(self, calls: Iterable[Future[BulkOutcome] | asyncio.Task[BulkOutcome]]) -> None:
+        """Close the run once these calls have ended. They write down what became of them by themselves."""
+        run, rest = self.run, list(calls)
+
+        def close_if_last(_: object) -> None:
+            if all(call.done() for call in rest):
+                run.close()
+
+        for call in rest:
+            call.add_done_callback(close_if_last)
+        if not rest:
+            run.close()
 
     def stop(self) -> None:
         """Send nothing more, and leave jobs to the next run. Requests in flight end, and are delivered.
@@ -80,7 +105,8 @@ class BulkOutcomes(_Outcomes[BulkOutcome]):
     ...     print(sorted((outcome.id, outcome.state) for outcome in outcomes))
     [('1', 'done'), ('2', 'done')]
 
-    Leaving early finishes the requests in flight, and leaves the others for the next run.
+    Leaving early finishes the requests in flight, and leaves the others for the next run: at the end of the
+    `with` block, or of the service's, or when nobody refers to the outcomes any more.
 
     Attributes:
         run: the run, with its counts.
@@ -111,6 +137,7 @@ class BulkOutcomes(_Outcomes[BulkOutcome]):
         return self
 
     def __next__(self) -> BulkOutcome:
+        self._prepare()
         while True:
             try:
                 self._report(len(self._open))
@@ -141,9 +168,13 @@ class BulkOutcomes(_Outcomes[BulkOutcome]):
         self._ended.put(None)
 
     def close(self) -> None:
-        """Finish the requests in flight, and close the run. Idempotent."""
-        if not self._has_ended:
-            self.run.stop(LEFT)
+        """Finish the requests in flight, and close the run. Idempotent.
+
+        If Ctrl-C interrupts it, they end with the service, or in their own time.
+        """
+        if self._process != os.getpid():
+            return  # a forked child has none of the threads
+        self._leave()
         try:
             while self._open:
                 done, work = next(iter(self._open.items()))
@@ -152,8 +183,12 @@ class BulkOutcomes(_Outcomes[BulkOutcome]):
                 self._note(work, outcome)
         finally:
             if self._pool is not None:
-                self._pool.shutdown()
-            self.run.close()
+                self._pool.shutdown(wait=not self._open)
+            self._close_run_after(self._open)
+
+    def __del__(self) -> None:
+        if self._is_prepared:  # a loop without a `with` block was left
+            self.close()
 
     def _start(self, work: Work) -> None:
         if self._pool is None:
@@ -175,7 +210,13 @@ class BulkOutcomes(_Outcomes[BulkOutcome]):
 class AsyncBulkOutcomes(_Outcomes["Coroutine[object, object, BulkOutcome]"]):
     """The outcomes of a run under `AsyncImageService`: ``async for``, in an ``async with`` block.
 
-    Leaving early finishes the requests in flight, and leaves the others for the next run.
+    Leaving early finishes the requests in flight, and leaves the others for the next run: at the end of the
+    `async with` block, or of the service's.
+
+    Args:
+        run, requests, execute: as for `BulkOutcomes`.
+        left_calls: calls in flight of outcomes that nobody refers to any more, with their folders. The
+            service waits for them, and so does another run in that folder.
 
     Attributes:
         run: the run, with its counts.
@@ -186,15 +227,30 @@ class AsyncBulkOutcomes(_Outcomes["Coroutine[object, object, BulkOutcome]"]):
         run: BulkRun,
         requests: Iterable[object],
         execute: Callable[[Flow[BulkOutcome], float | None], Coroutine[object, object, BulkOutcome]],
+        left_calls: dict[asyncio.Task[BulkOutcome], Path],
     ) -> None:
         super().__init__(run, requests, execute)
         self._open: dict[asyncio.Task[BulkOutcome], Work] = {}
+        self._left_calls = left_calls
 
     async def __aenter__(self) -> Self:
+        await self._prepare_in_thread()
+        return self
+
+    async def _prepare_in_thread(self) -> None:
         import asyncio
 
-        await asyncio.to_thread(self._prepare)
-        return self
+        if self._is_prepared:
+            return
+        folder = self.run.run_folder
+        await wait_for_calls([call for call, place in self._left_calls.items() if place == folder])
+        try:
+            await asyncio.to_thread(self._prepare)
+        except asyncio.CancelledError:  # the thread goes on, and closes the run
+            self._leave()
+            if self._is_prepared:
+                self.run.close()
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -208,8 +264,7 @@ class AsyncBulkOutcomes(_Outcomes["Coroutine[object, object, BulkOutcome]"]):
     async def __anext__(self) -> BulkOutcome:
         import asyncio
 
-        if not self._is_prepared:
-            await asyncio.to_thread(self._prepare)
+        await self._prepare_in_thread()
         while True:
             try:
                 self._report(len(self._open))
@@ -234,13 +289,20 @@ class AsyncBulkOutcomes(_Outcomes["Coroutine[object, object, BulkOutcome]"]):
 
     async def close(self) -> None:
         """Finish the requests in flight, and close the run. Idempotent."""
-        if not self._has_ended:
-            self.run.stop(LEFT)
+        self._leave()
         try:
             while self._open:
                 await self._wait(Pause(None))
         finally:
-            self.run.close()
+            self._close_run_after(self._open)
+
+    def __del__(self) -> None:
+        if self._is_prepared and self._process == os.getpid():  # a loop without a block was left
+            self._leave()
+            self._left_calls.update(dict.fromkeys(self._open, self.run.run_folder))
+            for call in self._open:
+                call.add_done_callback(self._left_calls.pop)
+            self._close_run_after(self._open)
 
     async def _wait(self, pause: Pause) -> BulkOutcome | None:
         """Return the next outcome; None once the pause is over, or a report is due."""
@@ -254,3 +316,12 @@ class AsyncBulkOutcomes(_Outcomes["Coroutine[object, object, BulkOutcome]"]):
         for task in done:
             return self._note(self._open.pop(task), task.result())
         return None
+
+
+async def wait_for_calls(calls: Iterable[asyncio.Task[BulkOutcome]]) -> None:
+    """Wait until these calls have ended. They write down what became of them by themselves."""
+    import asyncio
+
+    rest = list(calls)
+    if rest:
+        await asyncio.wait(rest)

@@ -9,6 +9,8 @@ from decimal import Decimal
 
 from imgkit.bulk.bulk_values import BulkOutcome, BulkProgress
 from imgkit.bulk.manifest import State
+from imgkit.core.core import Core
+from imgkit.default_plugins.budget import Budget, BudgetLedger
 from imgkit.redact import scrub
 
 REPORT_S = 0.5
@@ -18,6 +20,12 @@ WINDOW_S = 60
 """Seconds over which a rate is counted."""
 
 MAX_ERROR_CHARACTERS = 200
+
+
+def find_budget(core: Core) -> Budget | None:
+    """Return the budget of a service, None for none."""
+    ledgers = (resource.thing for resource in core.resources.ledgers)
+    return next((ledger.budget for ledger in ledgers if isinstance(ledger, BudgetLedger)), None)
 
 
 class ProgressReporter:
@@ -31,13 +39,18 @@ class ProgressReporter:
 
     Args:
         callback: receives a `BulkProgress` about twice a second, None for none.
+        budget: the budget of the service, None for none.
         clock: seconds that never jump.
     """
 
     def __init__(
-        self, callback: Callable[[BulkProgress], object] | None, clock: Callable[[], float] = time.monotonic
+        self,
+        callback: Callable[[BulkProgress], object] | None,
+        budget: Budget | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._callback = callback
+        self._budget = budget
         self._clock = clock
         self._started = clock()
         self._report_at = self._started
@@ -96,9 +109,18 @@ class ProgressReporter:
         images = sum(entry[2] for entry in self._ended) / window_s
         waiting = counts.get("waiting", 0)
         left_s = waiting / requests if requests and stopped is None else None
-        reason = None if stopped is None else str(stopped)
+        budget = self._budget
         return BulkProgress(
-            dict(counts), in_flight, 60 * images, left_s, spent, self._last_error, elapsed_s, reason
+            dict(counts),
+            in_flight,
+            per_minute=60 * images,
+            left_s=left_s,
+            spent=spent if budget is None else budget.spent,
+            reserved=None if budget is None else budget.reserved,
+            left=None if budget is None else budget.left,
+            last_error=self._last_error,
+            elapsed_s=elapsed_s,
+            stopped=None if stopped is None else str(stopped),
         )
 
     def _forget_old(self) -> None:

@@ -92,7 +92,7 @@ def run_file(
         stopper = StopHandler(outcomes, service)
         stack.enter_context(stopper.watch_signals())
         line = None if as_json else stack.enter_context(show_activity("starting"))
-        display = BulkDisplay(run, budget, line, as_json=as_json)
+        display = BulkDisplay(run, line, as_json=as_json)
 
         def follow(progress: BulkProgress) -> None:
             stopper.act()

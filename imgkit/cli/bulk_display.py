@@ -19,7 +19,6 @@ from imgkit.bulk.outcomes import BulkOutcomes
 from imgkit.cli import console, exit_codes, report
 from imgkit.cli.messages import format_error
 from imgkit.cli.status_line import StatusLine, count_columns
-from imgkit.default_plugins.budget import Budget
 from imgkit.errors import ImgkitError
 from imgkit.service import ImageService
 
@@ -38,16 +37,12 @@ class BulkDisplay:
 
     Args:
         run: the run.
-        budget: its budget, None for none.
         line: the status line, None where the terminal has none.
         as_json: print events to standard output.
     """
 
-    def __init__(
-        self, run: BulkRun, budget: Budget | None, line: StatusLine | None, *, as_json: bool
-    ) -> None:
+    def __init__(self, run: BulkRun, line: StatusLine | None, *, as_json: bool) -> None:
         self._run = run
-        self._budget = budget
         self._line = line
         self._as_json = as_json
         self._has_paths = not as_json and not console.is_terminal(sys.stdout)
@@ -90,20 +85,17 @@ class BulkDisplay:
         """Show the progress. The thread that iterates calls it about twice a second."""
         if self._line is not None:
             columns = (count_columns(sys.stderr) or 80) - _FRAME_COLUMNS
-            self._line.set_text(fit_parts(describe_progress(progress, self._budget), columns))
+            self._line.set_text(fit_parts(describe_progress(progress), columns))
             return
         if time.monotonic() < self._report_at:
             return
         self._report_at = time.monotonic() + REPORT_S
         if self._as_json:
             facts: dict[str, object] = progress._asdict()
-            known = facts.pop("spent")
-            facts["spent_usd"] = known if self._budget is None else self._budget.spent
-            facts["reserved_usd"] = None if self._budget is None else self._budget.reserved
-            facts["left_usd"] = None if self._budget is None else self._budget.left
+            facts |= {f"{name}_usd": facts.pop(name) for name in ("spent", "reserved", "left")}
             self.print_event("progress", **facts)
         else:
-            parts = describe_progress(progress, self._budget)
+            parts = describe_progress(progress)
             console.print_message(f"imgkit: {fit_parts(parts, sys.maxsize)}")
 
     def print_event(self, name: str, **facts: object) -> None:
@@ -115,7 +107,7 @@ def _describe_error(error: ImgkitError) -> dict[str, object]:
     return report.build_error(error, format_error(error), exit_codes.exit_code(error))
 
 
-def describe_progress(progress: BulkProgress, budget: Budget | None) -> list[tuple[int, str]]:
+def describe_progress(progress: BulkProgress) -> list[tuple[int, str]]:
     """Return the parts of a line about a run, each with its importance; 0 is the most important."""
     counts = progress.counts
     parts = [
@@ -131,11 +123,10 @@ def describe_progress(progress: BulkProgress, budget: Budget | None) -> list[tup
         parts.append((4, f"{progress.per_minute:.0f} a minute"))
         if progress.left_s and counts["waiting"]:
             parts.append((3, f"{format_seconds(progress.left_s)} left"))
-    if budget is not None:
-        parts += [(3, f"{budget.spent:.2f} USD spent"), (6, f"{budget.reserved:.2f} reserved")]
-        parts.append((5, f"{budget.left:.2f} left"))
-    elif progress.spent:
+    if progress.spent or progress.left is not None:
         parts.append((3, f"{progress.spent:.2f} USD spent"))
+    if progress.left is not None:
+        parts += [(6, f"{progress.reserved:.2f} reserved"), (5, f"{progress.left:.2f} left")]
     if progress.last_error is not None:
         parts.append((7, f"last error: {_shorten(progress.last_error, 60)}"))
     return parts

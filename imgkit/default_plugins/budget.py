@@ -185,21 +185,24 @@ class BudgetLedger:
     Args:
         budget: the budget that its calls share.
         estimate: returns the estimated cost of a request.
+
+    Attributes:
+        budget: the budget.
     """
 
     def __init__(self, budget: Budget, estimate: Estimator) -> None:
-        self._budget = budget
+        self.budget = budget
         self._estimate = estimate
 
     def reserve(self, request: ImageRequest, call: Call, attempt: int) -> BudgetReservation:
         """Reserve the maximum cost of an attempt, as `Budget.reserve` does."""
         estimate = self._estimate(request, call.partial_images or 0)
         in_body = (request.extra_body or {}).get("n")
-        return self._budget.reserve(estimate, in_body if type(in_body) is int else request.n or 1)
+        return self.budget.reserve(estimate, in_body if type(in_body) is int else request.n or 1)
 
     def find_deferred(self, job_id: str) -> BudgetReservation | None:
         """Return the reservation that a job carries, None for none."""
-        return self._budget.find_deferred(job_id)
+        return self.budget.find_deferred(job_id)
 
 
 class BudgetReservation:
