@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import json
 import os
+import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -76,13 +78,13 @@ class Sample(NamedTuple):
 def export_webdataset(manifest: Manifest, images: Path, target: Path, options: ExportOptions) -> Exported:
     """Write the images of a run as tar files for the library webdataset. The same run gives equal bytes.
 
-    The members ``KEY.png`` and ``KEY.json`` of an image are neighbours. A shard appears under its name once
-    all shards are complete.
+    The members ``KEY.png`` and ``KEY.json`` of an image are neighbours. Keys are numbers of rows, so no id
+    becomes a path. A shard appears under its name once all shards are complete.
 
     Args:
         manifest: the manifest of the run.
         images: the output folder of the run.
-        target: the folder of the shards, made if it is missing.
+        target: the folder of the shards, made if it is missing; or a file ``NAME.tar`` for all images.
         options: the options.
 
     Raises:
@@ -90,25 +92,34 @@ def export_webdataset(manifest: Manifest, images: Path, target: Path, options: E
             has shards already.
         SaveError: the disk rejects a shard.
     """
+    is_single = target.suffix == ".tar"
+    folder = target.parent if is_single else target
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        old = sorted(target.glob("shard-*.tar"))
+        folder.mkdir(parents=True, exist_ok=True)
+        old = sorted(folder.glob(glob.escape(target.name) if is_single else "shard-*.tar"))
         if old and not options.overwrite:
             raise ConfigurationError(
-                f"{str(target)[:200]!r} has shards already, such as {old[0].name}. Nothing was written.",
-                hint="Give an empty folder, or pass --force to replace them.",
+                f"{str(old[0])[:200]!r} exists. Nothing was written.",
+                hint="Give another place, or pass --force to replace it.",
                 field="overwrite",
             )
-        for part in target.glob(f"{_PART_PREFIX}*"):
+        for part in folder.glob(f"{_PART_PREFIX}*"):
             part.unlink()
-        return _write_shards(manifest, images, target, options, old)
+        if is_single:
+            options = options._replace(max_samples=sys.maxsize, max_bytes=sys.maxsize)
+        return _write_shards(manifest, images, folder, options, old, target.name if is_single else None)
     except OSError as error:
         problem = error.strerror or str(error)
         raise SaveError(f"Cannot write shards in {str(target)[:200]!r} ({problem}).") from None
 
 
 def _write_shards(
-    manifest: Manifest, images: Path, target: Path, options: ExportOptions, old: list[Path]
+    manifest: Manifest,
+    images: Path,
+    target: Path,
+    options: ExportOptions,
+    old: list[Path],
+    only_name: str | None,
 ) -> Exported:
     parts: list[Path] = []
     shard: _Shard | None = None
@@ -127,7 +138,7 @@ def _write_shards(
         if shard is not None:
             shard.close()
             shard = None
-        shards = tuple(target / f"shard-{number:06d}.tar" for number in range(len(parts)))
+        shards = tuple(target / (only_name or f"shard-{number:06d}.tar") for number in range(len(parts)))
         for part, path in zip(parts, shards, strict=True):
             os.replace(part, path)
         for path in set(old) - set(shards):

@@ -140,7 +140,7 @@ def build_bulk_group() -> click.Group:
 def _export_options() -> list[Option]:
     """Return the options of `imgkit bulk export`."""
     return [
-        Option(["--output", "-o"], required=True, metavar="FOLDER", help="Folder of the files."),
+        Option(["--output", "-o"], required=True, metavar="FOLDER", help="A folder, or a file NAME.tar."),
         Option(
             ["--format"],
             type=click.Choice(["webdataset"]),

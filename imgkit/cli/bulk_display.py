@@ -122,7 +122,7 @@ def describe_progress(progress: BulkProgress) -> list[tuple[int, str]]:
     elif progress.per_minute:
         parts.append((4, f"{progress.per_minute:.0f} a minute"))
         if progress.left_s and counts["waiting"]:
-            parts.append((3, f"{format_seconds(progress.left_s)} left"))
+            parts.append((3, f"{format_seconds(progress.left_s)} to go"))
     if progress.spent or progress.left is not None:
         parts.append((3, f"{progress.spent:.2f} USD spent"))
     if progress.left is not None:

@@ -14,6 +14,7 @@ from imgkit.billing.budget_store import FILE as BUDGET_FILE
 from imgkit.bulk.bulk_run import BulkRun
 from imgkit.bulk.export import FORMATS, ExportOptions
 from imgkit.bulk.manifest import FILE, LOCK, STATES, Manifest, State
+from imgkit.bulk.outcomes import STOPPED
 from imgkit.cli import console, exit_codes, report
 from imgkit.cli.bulk_display import MOST_FAILURES
 from imgkit.cli.bulk_money import BUDGET_FOLDER
@@ -121,7 +122,7 @@ def print_summary(
         }
         console.write_bytes(report.encode_json(facts))
         return code
-    if text is not None and rest:
+    if text is not None and text != STOPPED and rest:
         console.print_message(f"imgkit: Stopped: {text}")
     listed = "".join(f", {number:,} {state}" for state, number in rest.items())
     cost = f" {spent:.2f} USD spent" if spent or budget is not None else ""

@@ -259,7 +259,8 @@ def test_the_progress(flavor: ServiceRunner, http_backend: str, tmp_path: Path) 
             plugins=[Budget(1, price_per_image="0.25")],
         )
     first, last = seen[0], seen[-1]
-    assert (first.counts["waiting"], first.in_flight, first.spent, first.left) == (2, 0, Decimal(0), Decimal(1))
+    assert first.counts["waiting"] == 2
+    assert (first.in_flight, first.spent, first.left) == (0, Decimal(0), Decimal(1))
     assert (last.counts["done"], last.counts["blocked"], last.in_flight) == (1, 1, 0)
     assert (last.spent, last.reserved, last.left) == (Decimal("0.25"), Decimal(0), Decimal("0.75"))
     assert last.per_minute > 0

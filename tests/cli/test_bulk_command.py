@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from imgkit.cli.run import run
+from imgkit.providers.bfl_fake import FakeBfl
+from imgkit.providers.job_fakes import FakeJob
 from imgkit.testing.samples import answer
-from imgkit.testing.wire_server import Line, WireServer, reply
+from imgkit.testing.wire_server import Line, WireServer, reply, serve_fake
 from tests.cli.support import CANARY, clear_environment, read_rest, read_until, start_on_terminal
 from tests.support.pictures import picture
 
@@ -187,6 +189,54 @@ def test_the_second_signal(api: Api, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert api.server.posts == 8
 
 
+class HeldBfl(FakeBfl):
+    """A fake whose jobs are at work until the test lets them end.
+
+    Attributes:
+        polled: set once two jobs were polled.
+        may_end: set to let the jobs end.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.polled, self.may_end = threading.Event(), threading.Event()
+        self._seen: set[str] = set()
+
+    def is_done(self, job: FakeJob) -> bool:
+        """Return whether a job has ended."""
+        self._seen.add(job.id)
+        if len(self._seen) == 2:
+            self.polled.set()
+        return self.may_end.is_set() and super().is_done(job)
+
+
+def test_jobs_stay_pending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first Ctrl-C leaves jobs to the next run, which collects them and sends nothing twice."""
+    clear_environment(monkeypatch, tmp_path)
+    Path("p.csv").write_text("id,prompt\na,a fox\nb,a hen\n")
+    environment: dict[str, Any] = {**ENVIRONMENT, "BFL_API_KEY": CANARY}
+    monkeypatch.setenv("BFL_API_KEY", CANARY)
+    monkeypatch.setenv("IMGKIT_HOME", "home")
+    fake = HeldBfl()
+    with serve_fake(fake) as server:
+        place = ("--backend", "requests", "--provider", "bfl", "--base-url", server.origin)
+        command = ("bulk", "p.csv", "-o", "out", *place, "--yes", "--size", "64x64")
+        child, ours = start_on_terminal(tmp_path, *command, columns=200, **environment)
+        assert fake.polled.wait(30)
+        child.send_signal(signal.SIGINT)
+        text = b" ".join(read_rest(ours).split())
+        assert child.wait(30) == 130
+        assert b"0 done, 2 accepted." in text
+        assert b"This collects them: `imgkit bulk p.csv" in text
+        assert run(["bulk", "status", "out", "--json"]) == 0
+        assert read_json(capsys)[0]["counts"]["accepted"] == 2
+        fake.may_end.set()
+        assert run(list(command)) == 0
+        assert server.posts == 2
+
+
 def test_a_killed_run(api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """After `kill -9`, status and failures read the run, and leave it for the next process."""
     api.may_answer.clear()
@@ -290,6 +340,9 @@ def test_export(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--force" in capsys.readouterr().err
     assert run([*export, "--force"]) == 0
     assert paths[0].read_bytes() == before
+    assert run([*export[:4], "all.tar"]) == 0
+    with tarfile.open("all.tar") as tar:
+        assert tar.getnames() == names
     next(Path("out/images").rglob("*.png")).write_bytes(b"changed")
     assert run([*export, "--force"]) == 2
     assert paths[0].read_bytes() == before
