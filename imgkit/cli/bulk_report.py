@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -19,6 +20,7 @@ from imgkit.cli import console, exit_codes, report
 from imgkit.cli.bulk_display import MOST_FAILURES
 from imgkit.cli.bulk_money import BUDGET_FOLDER
 from imgkit.cli.messages import format_error
+from imgkit.cli.status_line import count_columns, wrap_lines
 from imgkit.default_plugins.budget import LARGEST_USD, Budget
 from imgkit.errors import BudgetExceededError, ConfigurationError, ImgkitError, SaveError
 from imgkit.locks import FileLock
@@ -165,7 +167,8 @@ def print_status(folder: str, *, as_json: bool) -> int:
     if error is not None:
         lines.append(f"An error: {error}")
     lines += [] if owner else steps.describe(counts)
-    return console.write_text("".join(f"{line}\n" for line in lines))
+    columns = count_columns(sys.stdout) if console.is_terminal(sys.stdout) else 0
+    return console.write_text("".join(f"{wrap_lines(line, columns)}\n" for line in lines))
 
 
 def _describe_unpriced(count: int) -> str:

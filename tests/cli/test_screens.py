@@ -55,6 +55,7 @@ def answer_partly(line: Line) -> None:
 
 
 CACHED = "create 'a fox' {server} -o out/ --cache use"
+BULK = "bulk rows.csv {server} -o out --in-flight 1"
 
 
 class Scene(NamedTuple):
@@ -97,6 +98,9 @@ SCENES = {
     "timeout": Scene("create 'a fox' --simulate timeout"),
     "wrong option": Scene("create 'a fox' --nonsense 5"),
     "wrong value": Scene("create 'a fox' --size big --n 0"),
+    "bulk with a limit and no price": Scene("bulk rows.csv {server} -o out --max-cost 1"),
+    "bulk status": Scene("bulk status out", (GOOD, BLOCKED), before=BULK),
+    "bulk failures": Scene("bulk failures out -o again.jsonl", (GOOD, BLOCKED), before=BULK),
     "unknown model": Scene("models gpt-imag"),
     "provider": Scene("providers bfl"),
     "file that exists": Scene("create 'a fox' -o in.png"),
@@ -143,6 +147,7 @@ def make_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Path]]
     def make() -> Path:
         folders.append(create_folder(BASES))
         (folders[-1] / "mine.toml").write_text(MODELS)
+        (folders[-1] / "rows.csv").write_text("id,prompt\na,a fox\nb,a gun\n")
         (folders[-1] / "in.png").write_bytes(picture())
         monkeypatch.chdir(folders[-1])
         monkeypatch.setenv("IMGKIT_HOME", str(folders[-1] / "home"))
