@@ -288,6 +288,10 @@ class Manifest:
                 path.write_text(str(os.getpid()))
                 return lock
             owner = path.read_text().strip()
+        except (FileExistsError, NotADirectoryError):
+            raise ConfigurationError(
+                f"{str(self.folder)[:200]!r} cannot be a folder: a file is in its place. Give another folder."
+            ) from None
         except OSError as error:
             raise _unusable(self.folder, error.strerror or str(error)) from None
         raise ConfigurationError(

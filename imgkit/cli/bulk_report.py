@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from heapq import merge
 from pathlib import Path
+from typing import NamedTuple
 
 from imgkit.billing.budget_store import FILE as BUDGET_FILE
 from imgkit.bulk.bulk_run import BulkRun
@@ -24,7 +25,7 @@ from imgkit.cli.status_line import count_columns, wrap_lines
 from imgkit.default_plugins.budget import LARGEST_USD, Budget
 from imgkit.errors import BudgetExceededError, ConfigurationError, ImgkitError, SaveError
 from imgkit.locks import FileLock
-from imgkit.redact import escape_control, scrub
+from imgkit.redact import escape_control, mask_control, scrub
 from imgkit.wire.json_values import JsonMapping
 
 COMMAND, OUTPUT = "command", "output"
@@ -33,6 +34,24 @@ COMMAND, OUTPUT = "command", "output"
 _MAX_COMMAND_CHARACTERS = 4000
 _ONCE = ("--retry-unknown", "--amend")
 """Options that a command which only goes on leaves out."""
+
+
+class NextStep(NamedTuple):
+    """A step that goes on with a run. A command has a line of its own, which no break cuts in two.
+
+    Attributes:
+        text: the sentence before the command.
+        command: the command, or words in its place.
+        is_command: whether it is a command.
+    """
+
+    text: str
+    command: str
+    is_command: bool = True
+
+    def format(self) -> str:
+        """Return the step on a line."""
+        return f"{self.text} `{self.command}`" if self.is_command else f"{self.text} {self.command}."
 
 
 class NextSteps:
@@ -47,47 +66,42 @@ class NextSteps:
         self._folder = shlex.quote(folder)
         self._args = [word for word in args if word not in _ONCE]
 
-    def describe(self, counts: Mapping[State, int], *, budget_reached: bool = False) -> list[str]:
-        """Return a line for each state that is not the end of a request."""
-        lines = []
-        failures = f"`imgkit bulk failures {self._folder} -o again.jsonl`"
-        if counts["waiting"]:
-            first = "With a higher --max-cost, this" if budget_reached else "This"
-            lines.append(f"{counts['waiting']:,} waiting: not sent. {first} goes on: {self.format_command()}")
-        if counts["sending"]:
-            lines.append(
-                f"{counts['sending']:,} sending: under way, or cut off by the end of a process. This "
-                f"finds out: {self.format_command()}"
-            )
-        if counts["accepted"]:
-            lines.append(
-                f"{counts['accepted']:,} accepted: the provider still works on their jobs. This collects "
-                f"them: {self.format_command()}"
-            )
-        if counts["blocked"]:
-            lines.append(
-                f"{counts['blocked']:,} blocked: refused by the content policy. Change their prompts: "
-                f"{failures}"
-            )
-        if counts["failed"]:
-            lines.append(
-                f"{counts['failed']:,} failed, at no cost. The same command tries again where that may help; "
-                f"for the others, change the rows: {failures}"
-            )
-        if counts["unknown"]:
-            lines.append(
-                f"{counts['unknown']:,} unknown: they may have been paid, and nothing came back. They are "
-                f"not sent again, unless you risk to pay twice: {self.format_command('--retry-unknown')}"
-            )
-        return lines
+    def describe(self, counts: Mapping[State, int], *, budget_reached: bool = False) -> list[NextStep]:
+        """Return a step for each state that is not the end of a request."""
+        first = "With a higher --max-cost, this" if budget_reached else "This"
+        again = self._build_command()
+        failures = (f"imgkit bulk failures {self._folder} -o again.jsonl", True)
+        steps: list[tuple[State, str, tuple[str, bool]]] = [
+            ("waiting", f"not sent. {first} goes on:", again),
+            ("sending", "under way, or cut off by the end of a process. This finds out:", again),
+            ("accepted", "the provider still works on their jobs. This collects them:", again),
+            ("blocked", "refused by the content policy. Change their prompts:", failures),
+            (
+                "failed",
+                "they cost nothing. The same command tries again where that may help; for the others, change "
+                "the rows:",
+                failures,
+            ),
+            (
+                "unknown",
+                "they may have been paid, and nothing came back. They are not sent again, unless you risk to "
+                "pay twice:",
+                self._build_command("--retry-unknown"),
+            ),
+        ]
+        return [
+            NextStep(f"{counts[state]:,} {state}: {text}", *command)
+            for state, text, command in steps
+            if counts[state]
+        ]
 
-    def format_command(self, *more: str) -> str:
+    def _build_command(self, *more: str) -> tuple[str, bool]:
         """Return the command for a shell; words in its place if it may hold a secret, or is not known."""
         place = self._args.index("--") if "--" in self._args else len(self._args)
         text = shlex.join(["imgkit", *self._args[:place], *more, *self._args[place:]])
         if not self._args or scrub(text, limit=_MAX_COMMAND_CHARACTERS) != text:
-            return " ".join(["the same command as before", *(["with"] if more else []), *more])
-        return f"`{text}`"
+            return " ".join(["the same command as before", *(["with"] if more else []), *more]), False
+        return text, True
 
 
 def print_summary(
@@ -119,7 +133,7 @@ def print_summary(
             "spent_usd": spent,
             "left_usd": None if budget is None else budget.left,
             "stopped": text,
-            "next": steps,
+            "next": [step.format() for step in steps],
             "exit_code": code,
         }
         console.write_bytes(report.encode_json(facts))
@@ -130,8 +144,10 @@ def print_summary(
     cost = f" {spent:.2f} USD spent" if spent or budget is not None else ""
     cost += f", {budget.left:.2f} left." if budget is not None else "." if cost else ""
     console.print_message(f"imgkit: {counts['done']:,} done{listed}.{cost}")
-    for line in steps:
-        console.print_message(f"imgkit: {line}")
+    for step in steps:
+        console.print_message(f"imgkit: {step.text}{'' if step.is_command else f' {step.command}.'}")
+        if step.is_command:
+            console.write_to_stderr(f"  {mask_control(step.command)}\n")
     return code
 
 
@@ -150,6 +166,7 @@ def print_status(folder: str, *, as_json: bool) -> int:
         text = scrub(str(problem.info.get("error") or "its process ended"), limit=400)
         error = f"{problem.id}: {problem.state}: {text}"
     steps = NextSteps(folder, args if isinstance(args, list) else [])
+    next_steps = [] if owner else steps.describe(counts)
     if as_json:
         facts = {
             "counts": counts,
@@ -157,7 +174,7 @@ def print_status(folder: str, *, as_json: bool) -> int:
             "spent_usd": spent,
             "requests_without_cost": unpriced,
             "error": error,
-            "next": [] if owner else steps.describe(counts),
+            "next": [step.format() for step in next_steps],
         }
         return console.write_bytes(report.encode_json(facts))
     lines = [f"{counts[state]:>8,}  {state}" for state in STATES if counts[state]]
@@ -166,9 +183,12 @@ def print_status(folder: str, *, as_json: bool) -> int:
     lines.append(f"{spent:.2f} USD spent." + _describe_unpriced(unpriced))
     if error is not None:
         lines.append(f"An error: {error}")
-    lines += [] if owner else steps.describe(counts)
     columns = count_columns(sys.stdout) if console.is_terminal(sys.stdout) else 0
-    return console.write_text("".join(f"{wrap_lines(line, columns)}\n" for line in lines))
+    shown = [wrap_lines(line, columns) for line in lines]
+    for step in next_steps:
+        shown.append(wrap_lines(step.text if step.is_command else f"{step.text} {step.command}.", columns))
+        shown += [f"  {step.command}"] if step.is_command else []
+    return console.write_text("".join(f"{line}\n" for line in shown))
 
 
 def _describe_unpriced(count: int) -> str:
