@@ -243,14 +243,17 @@ class BulkRun:
         if now < self._check_space_at:
             return
         self._check_space_at = now + SPACE_CHECK_S
-        free = shutil.disk_usage(self._folder).free
-        if free < LEAST_FREE_BYTES:
-            self.stop(
-                SaveError(
-                    f"Only {free / 1e6:.0f} MB are free in {str(self._folder)!r}. Nothing more is sent: a "
-                    "reply needs room. Free disk space, and run the same command again."
+        state_folder = self._core.settings.state_folder
+        for folder in (self._folder, self.run_folder, *([] if state_folder is None else [state_folder])):
+            place = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+            free = shutil.disk_usage(place).free
+            if free < LEAST_FREE_BYTES:
+                self.stop(
+                    SaveError(
+                        f"Only {free / 1e6:.0f} MB are free in {str(folder)[:200]!r}. Nothing more is sent: "
+                        "a reply needs room. Free disk space, and run the same command again."
+                    )
                 )
-            )
 
     def _add(self, values: Iterable[object], start: int = 1) -> Added:
         options = self._options

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -365,6 +366,26 @@ def test_a_full_disk_stops_the_sending(
     monkeypatch.undo()
     found, _ = carry_out(flavor, ["a fox"], tmp_path, defaults={"size": "32x32"})
     assert [outcome.state for outcome in found] == ["done"]
+
+
+def test_a_disk_that_fills_up(flavor: ServiceRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks at the disk of the replies, too, and while the run goes on; what is in flight is delivered."""
+    monkeypatch.setattr(run_module, "SPACE_CHECK_S", 0.0)
+    disk_usage = shutil.disk_usage
+    looks: list[Path] = []
+
+    def fill_up(place: Path) -> Any:
+        looks.append(place)
+        is_full = place == tmp_path and looks.count(place) > 3
+        return disk_usage(place)._replace(free=1000 if is_full else 10**12)
+
+    monkeypatch.setattr(shutil, "disk_usage", fill_up)
+    folders: dict[str, Any] = {"state_folder": tmp_path / "state"}
+    found, run = carry_out(flavor, ["a fox"] * 9, tmp_path / "out", defaults={"size": "32x32"}, **folders)
+    assert {outcome.state for outcome in found} == {"done"}
+    assert 1 <= len(found) < 9
+    assert f"free in {str(tmp_path / 'state')!r}" in str(run.stopped)
+    assert run.counts["waiting"] == 9 - len(found)
 
 
 def test_a_paid_image_that_cannot_be_saved_is_delivered_later(
