@@ -47,7 +47,12 @@ def build_bulk_group() -> click.Group:
     own = [
         Option(["--output", "-o"], required=True, metavar="FOLDER", help="Folder of the images."),
         Option(["--run", "run_folder"], metavar="FOLDER", help="Folder of the manifest, else the output."),
-        Option(["--in-flight"], type=click.IntRange(1, 1000), default=16, help="Most requests at once."),
+        Option(
+            ["--in-flight"],
+            type=click.IntRange(1, 1000),
+            default=16,
+            help="Most requests at once (16 by default).",
+        ),
         Option(["--rpm", "per_minute"], type=Amount(min=0, min_open=True), help="Starts a minute."),
         Option(["--amend"], is_flag=True, help="Send rows again that changed under their id."),
         Option(["--retry-unknown"], is_flag=True, help="Send unknown rows again. They may be paid twice."),
@@ -56,7 +61,8 @@ def build_bulk_group() -> click.Group:
             ["--stop-after-blocked"],
             type=click.IntRange(1, 100),
             default=20,
-            help="Stop once this many of the last 100 requests were refused by the content policy.",
+            help="Stop once this many of the last 100 requests were refused by the content policy (20 by "
+            "default).",
         ),
         Option(["--no-prompts"], is_flag=True, help="List no prompts beside the images."),
         *options.budget_options(allow_unknown=False),
