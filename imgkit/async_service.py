@@ -78,7 +78,7 @@ class AsyncImageService(
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self._finalizer: weakref.finalize[..., Any] | None = None
         self._runs: weakref.WeakSet[AsyncBulkOutcomes] = weakref.WeakSet()
-        self._left_calls: dict[asyncio.Task[BulkOutcome], Path] = {}
+        self._left_calls: dict[asyncio.Future[BulkOutcome], Path] = {}
         if self._core.flavor == "sync":
             from imgkit.runtime.bridges import ThreadBackend
 
@@ -119,7 +119,7 @@ class AsyncImageService(
         from imgkit.bulk.bulk_run import BulkRun
         from imgkit.bulk.outcomes import AsyncBulkOutcomes
 
-        run = BulkRun(self._core, folder, options)
+        run = BulkRun(self._core, folder, options, self._given)
         outcomes = AsyncBulkOutcomes(run, requests, self._run_in_task, self._left_calls)
         self._runs.add(outcomes)
         return outcomes

@@ -126,7 +126,7 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image, Estimate]):
         from imgkit.bulk.bulk_run import BulkRun
         from imgkit.bulk.outcomes import BulkOutcomes
 
-        outcomes = BulkOutcomes(BulkRun(self._core, folder, options), requests, self._run_flow)
+        outcomes = BulkOutcomes(BulkRun(self._core, folder, options, self._given), requests, self._run_flow)
         self._runs.add(outcomes)
         return outcomes
 

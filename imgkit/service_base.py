@@ -150,6 +150,7 @@ model='gpt-image-2')
         config = config.to_plain()
         self._swap_lock = threading.Lock()
         self._core = build_core(config, list_default_plugins, self._make_fetcher())
+        self._given = config.list_given()
         self._connect()
 
     @property

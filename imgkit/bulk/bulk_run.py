@@ -1,6 +1,7 @@
 """A run: it decides what is sent next, and writes down what became of each request.
 
-It does no I/O of its own kind: `carry_out` returns the flow of a call, which either service drives.
+It does no I/O of its own kind: it hands requests to an engine. The engine of this process starts the flow
+of a call, which either service drives.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from decimal import Decimal
 from itertools import islice
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 
 from imgkit.bulk.bulk_values import (
     FATAL,
@@ -22,12 +25,14 @@ from imgkit.bulk.bulk_values import (
     Pause,
     Work,
 )
+from imgkit.bulk.dispatch import Dispatcher, Start
+from imgkit.bulk.engine_setup import open_dispatcher
 from imgkit.bulk.manifest import STATES, Added, Manifest, State
 from imgkit.bulk.output import Output
 from imgkit.bulk.pace import Pace
 from imgkit.bulk.progress_reporter import ProgressReporter, find_budget
 from imgkit.bulk.reconcile import reconcile
-from imgkit.bulk.row_calls import RunFiles, carry_out_row
+from imgkit.bulk.row_calls import RunFiles
 from imgkit.bulk.rows import read_rows
 from imgkit.core.core import Core
 from imgkit.errors import (
@@ -40,7 +45,6 @@ from imgkit.errors import (
     SaveError,
     ServerError,
 )
-from imgkit.runtime.flow import Flow
 
 MOST_IN_FLIGHT, STOP_AFTER_BLOCKED = 16, 20
 """Defaults of the options."""
@@ -69,6 +73,7 @@ class BulkRun:
         core: parts of the service.
         folder: the output folder.
         options: the options.
+        given: arguments of the service, for the workers of an engine.
 
     Attributes:
         counts: number of requests in each state.
@@ -81,8 +86,16 @@ class BulkRun:
         run_folder: the folder of the manifest.
     """
 
-    def __init__(self, core: Core, folder: str | PathLike[str], options: BulkOptions) -> None:
+    def __init__(
+        self,
+        core: Core,
+        folder: str | PathLike[str],
+        options: BulkOptions,
+        given: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
         self._core = core
+        self._given = given
+        self._dispatcher: Dispatcher | None = None
         self._folder = Path(folder)
         self._options = options
         self.run_folder = Path(options.get("run_folder", folder))
@@ -119,8 +132,12 @@ class BulkRun:
             self.manifest, self._output, self.may_cost, self.stop, self._guard, lambda: self.leaves_jobs
         )
 
-    def prepare(self, requests: Iterable[object]) -> None:
+    def prepare(self, requests: Iterable[object], start_here: Start) -> None:
         """Open the manifest, add the requests, and find out what became of earlier ones. May block.
+
+        Args:
+            requests: the requests.
+            start_here: starts a flow in this process.
 
         Raises:
             InvalidRequestError: a request is wrong, or asks for something else than before.
@@ -144,8 +161,19 @@ class BulkRun:
                 self._add(requests)
             else:
                 self._values = iter(requests)
+            self._dispatcher = open_dispatcher(
+                self._core,
+                self.files,
+                self._given,
+                self._options,
+                start_here,
+                lambda: self.stopped is not None,
+            )
             self._ready = reconcile(
-                self._core, self.files, retry_unknown=self._options.get("retry_unknown", False)
+                self._core,
+                self.files,
+                self._dispatcher.find_reports,
+                retry_unknown=self._options.get("retry_unknown", False),
             )
             self.counts = self.manifest.count()
         except BaseException:
@@ -153,12 +181,17 @@ class BulkRun:
             raise
 
     def take(self, in_flight: int) -> Work | Pause | None:
-        """Return the next request that may start; None if there is none, and none will come. Quick."""
+        """Return the next request that may start; None if there is none, and none will come. Quick.
+
+        Args:
+            in_flight: number of requests that were handed out and have not ended.
+        """
         if self._ready and self.stopped is None:
             self._check_space()
         if self.stopped is not None or not self._ready:
             return Pause(None) if in_flight else None
-        wait_s = self._pace.wait_s(in_flight)
+        lost = 0 if self._dispatcher is None else self._dispatcher.in_limbo
+        wait_s = self._pace.wait_s(in_flight - lost)
         if wait_s is None or wait_s > 0:
             return Pause(wait_s)
         self._pace.start()
@@ -189,9 +222,11 @@ class BulkRun:
         self._last_number = rows[-1].number if rows else -1
         self._ready.extend(Work(row) for row in rows)
 
-    def carry_out(self, work: Work) -> Flow[BulkOutcome]:
-        """Return the flow that sends a request, or collects its jobs, and writes down what became of it."""
-        return carry_out_row(self._core, self.files, work, self.timeout_s)
+    def hand_out(self, work: Work) -> Future[BulkOutcome]:
+        """Let the engine carry out a request, and return the future of its outcome."""
+        if self._dispatcher is None:
+            raise LookupError("a run is prepared first")
+        return self._dispatcher.hand_out(work)
 
     def note(self, outcome: BulkOutcome, state_before: State = "waiting") -> BulkOutcome:
         """Count an outcome, and adapt the pace; return it."""
@@ -216,9 +251,14 @@ class BulkRun:
         """Send nothing more. Requests in flight end. Safe to call from any thread."""
         if self.stopped is None:
             self.stopped = reason
+            if self._dispatcher is not None:
+                self._dispatcher.withdraw()
 
     def close(self) -> None:
-        """Close the manifest. Idempotent."""
+        """Close the engine and the manifest. Idempotent."""
+        dispatcher, self._dispatcher = self._dispatcher, None
+        if dispatcher is not None:
+            dispatcher.close()
         manifest, self._manifest = self._manifest, None
         if manifest is not None:
             manifest.close()

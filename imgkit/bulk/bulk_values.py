@@ -24,6 +24,7 @@ from imgkit.errors import (
 )
 from imgkit.jobs.job import Job
 from imgkit.models import ImagesResponse
+from imgkit.plugins.engines import Engine
 from imgkit.wire.json_values import JsonMapping
 
 
@@ -44,6 +45,11 @@ class BulkOptions(TypedDict, total=False):
         timeout_s: seconds of each call; the service's limit by default.
         progress: receives a `BulkProgress` at the start, about twice a second and at the end, in the thread
             or task that iterates. Its exception ends the run once the requests in flight have ended.
+        engine: where requests are carried out: "local" (the default), "dask", the name of a plugin's engine,
+            or an instance.
+        engine_options: arguments of an engine that is given by its name.
+        key_file: file with the key on the machines of an engine's workers; else their environment has it.
+        drain_s: seconds that a worker which is gone has for the request that it was sending, 30 by default.
     """
 
     run_folder: str | PathLike[str]
@@ -57,6 +63,10 @@ class BulkOptions(TypedDict, total=False):
     skip: Callable[[str], object]
     timeout_s: float
     progress: Callable[[BulkProgress], object]
+    engine: str | Engine
+    engine_options: Mapping[str, object]
+    key_file: str
+    drain_s: float
 
 
 class BulkOutcome(NamedTuple):

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 from imgkit.bulk.bulk_run import BulkRun
 from imgkit.bulk.bulk_values import BulkOutcome, Pause, Work
+from imgkit.bulk.dispatch import Start
 from imgkit.runtime.flow import Flow
 
 if TYPE_CHECKING:
     import asyncio
     from pathlib import Path
 
-T = TypeVar("T")
 LEFT = "The outcomes were left before their end."
 STOPPED = "It was stopped."
 
@@ -25,24 +25,19 @@ LONGEST_SLEEP_S = 1.0
 """Seconds after which a task that waits for nothing in flight looks whether it should stop."""
 
 
-class _Outcomes(Generic[T]):
+class _Outcomes:
     """The common part: the run, the driver of its flows, and the state that a row had before.
 
     Args:
         run: the run.
         requests: its requests.
-        execute: runs a flow within some seconds, None for the service's limit.
+        start: starts a flow in this process. It does not refer to the outcomes, which nobody may hold.
     """
 
-    def __init__(
-        self,
-        run: BulkRun,
-        requests: Iterable[object],
-        execute: Callable[[Flow[BulkOutcome], float | None], T],
-    ) -> None:
+    def __init__(self, run: BulkRun, requests: Iterable[object], start: Start) -> None:
         self.run = run
         self._requests = requests
-        self._execute = execute
+        self._start = start
         self._is_prepared = False
         self._has_ended = False
         self._is_left = False
@@ -50,7 +45,7 @@ class _Outcomes(Generic[T]):
 
     def _prepare(self) -> None:
         if not self._is_prepared:
-            self.run.prepare(self._requests)
+            self.run.prepare(self._requests, self._start)
             self._is_prepared = True
             if self._is_left:  # the task that waited for this was cancelled
                 self.run.close()
@@ -61,7 +56,7 @@ class _Outcomes(Generic[T]):
         if not self._has_ended:
             self.run.stop(LEFT)
 
-    def _close_run_after(self, calls: Iterable[Future[BulkOutcome] | asyncio.Task[BulkOutcome]]) -> None:
+    def _close_run_after(self, calls: Iterable[Future[BulkOutcome] | asyncio.Future[BulkOutcome]]) -> None:
         """Close the run once these calls have ended. They write down what became of them by themselves."""
         run, rest = self.run, list(calls)
 
@@ -96,7 +91,7 @@ class _Outcomes(Generic[T]):
         return self.run.note(outcome, "accepted" if work.jobs else "waiting")
 
 
-class BulkOutcomes(_Outcomes[BulkOutcome]):
+class BulkOutcomes(_Outcomes):
     """The outcomes of a run under `ImageService`, in the order in which they end.
 
     >>> import tempfile
@@ -112,15 +107,14 @@ class BulkOutcomes(_Outcomes[BulkOutcome]):
         run: the run, with its counts.
     """
 
-    _pool: ThreadPoolExecutor | None = None
-
     def __init__(
         self,
         run: BulkRun,
         requests: Iterable[object],
         execute: Callable[[Flow[BulkOutcome], float | None], BulkOutcome],
     ) -> None:
-        super().__init__(run, requests, execute)
+        self._threads = _Threads(execute, run.most_in_flight, run.timeout_s)
+        super().__init__(run, requests, self._threads)
         self._open: dict[Future[BulkOutcome], Work] = {}
         self._ended: SimpleQueue[Future[BulkOutcome] | None] = SimpleQueue()  # None to look up
 
@@ -148,7 +142,9 @@ class BulkOutcomes(_Outcomes[BulkOutcome]):
                 self.run.read_more()
             step = self.run.take(len(self._open))
             if isinstance(step, Work):
-                self._start(step)
+                future = self.run.hand_out(step)
+                self._open[future] = step
+                future.add_done_callback(self._ended.put)
                 continue
             if step is None:
                 self._has_ended = True
@@ -182,20 +178,12 @@ class BulkOutcomes(_Outcomes[BulkOutcome]):
                 del self._open[done]
                 self._note(work, outcome)
         finally:
-            if self._pool is not None:
-                self._pool.shutdown(wait=not self._open)
+            self._threads.close(wait=not self._open)
             self._close_run_after(self._open)
 
     def __del__(self) -> None:
         if self._is_prepared:  # a loop without a `with` block was left
             self.close()
-
-    def _start(self, work: Work) -> None:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.run.most_in_flight, "imgkit-bulk")
-        future = self._pool.submit(self._execute, self.run.carry_out(work), self.run.timeout_s)
-        self._open[future] = work
-        future.add_done_callback(self._ended.put)
 
     def _wait(self, pause: Pause) -> BulkOutcome | None:
         """Return the next outcome; None once the pause is over, or a report is due."""
@@ -207,7 +195,7 @@ class BulkOutcomes(_Outcomes[BulkOutcome]):
         return None if done is None or work is None else self._note(work, done.result())
 
 
-class AsyncBulkOutcomes(_Outcomes["Coroutine[object, object, BulkOutcome]"]):
+class AsyncBulkOutcomes(_Outcomes):
     """The outcomes of a run under `AsyncImageService`: ``async for``, in an ``async with`` block.
 
     Leaving early finishes the requests in flight, and leaves the others for the next run: at the end of the
@@ -227,10 +215,10 @@ class AsyncBulkOutcomes(_Outcomes["Coroutine[object, object, BulkOutcome]"]):
         run: BulkRun,
         requests: Iterable[object],
         execute: Callable[[Flow[BulkOutcome], float | None], Coroutine[object, object, BulkOutcome]],
-        left_calls: dict[asyncio.Task[BulkOutcome], Path],
+        left_calls: dict[asyncio.Future[BulkOutcome], Path],
     ) -> None:
-        super().__init__(run, requests, execute)
-        self._open: dict[asyncio.Task[BulkOutcome], Work] = {}
+        super().__init__(run, requests, _Tasks(execute, run.timeout_s))
+        self._open: dict[asyncio.Future[BulkOutcome], Work] = {}
         self._left_calls = left_calls
 
     async def __aenter__(self) -> Self:
@@ -275,8 +263,7 @@ class AsyncBulkOutcomes(_Outcomes["Coroutine[object, object, BulkOutcome]"]):
                 await asyncio.to_thread(self.run.read_more)
             step = self.run.take(len(self._open))
             if isinstance(step, Work):
-                call = self._execute(self.run.carry_out(step), self.run.timeout_s)
-                self._open[asyncio.create_task(call)] = step
+                self._open[asyncio.wrap_future(self.run.hand_out(step))] = step
                 continue
             if step is None:
                 self._has_ended = True
@@ -289,12 +276,17 @@ class AsyncBulkOutcomes(_Outcomes["Coroutine[object, object, BulkOutcome]"]):
 
     async def close(self) -> None:
         """Finish the requests in flight, and close the run. Idempotent."""
+        import asyncio
+
         self._leave()
         try:
             while self._open:
                 await self._wait(Pause(None))
         finally:
-            self._close_run_after(self._open)
+            if self._open:
+                self._close_run_after(self._open)
+            else:
+                await asyncio.to_thread(self.run.close)
 
     def __del__(self) -> None:
         if self._is_prepared and self._process == os.getpid():  # a loop without a block was left
@@ -318,10 +310,67 @@ class AsyncBulkOutcomes(_Outcomes["Coroutine[object, object, BulkOutcome]"]):
         return None
 
 
-async def wait_for_calls(calls: Iterable[asyncio.Task[BulkOutcome]]) -> None:
+async def wait_for_calls(calls: Iterable[asyncio.Future[BulkOutcome]]) -> None:
     """Wait until these calls have ended. They write down what became of them by themselves."""
     import asyncio
 
     rest = list(calls)
     if rest:
         await asyncio.wait(rest)
+
+
+class _Threads:
+    """Starts flows in threads, as many as may be in flight."""
+
+    def __init__(
+        self,
+        execute: Callable[[Flow[BulkOutcome], float | None], BulkOutcome],
+        most: int,
+        timeout_s: float | None,
+    ) -> None:
+        self._execute = execute
+        self._most = most
+        self._timeout_s = timeout_s
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __call__(self, flow: Flow[BulkOutcome]) -> Future[BulkOutcome]:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._most, "imgkit-bulk")
+        return self._pool.submit(self._execute, flow, self._timeout_s)
+
+    def close(self, *, wait: bool) -> None:
+        """End the threads once their flows have ended."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=wait)
+
+
+class _Tasks:
+    """Starts flows in tasks of the running event loop, and holds the tasks: a loop does not."""
+
+    def __init__(
+        self,
+        execute: Callable[[Flow[BulkOutcome], float | None], Coroutine[object, object, BulkOutcome]],
+        timeout_s: float | None,
+    ) -> None:
+        self._execute = execute
+        self._timeout_s = timeout_s
+        self._tasks: dict[asyncio.Task[BulkOutcome], Future[BulkOutcome]] = {}
+
+    def __call__(self, flow: Flow[BulkOutcome]) -> Future[BulkOutcome]:
+        import asyncio
+
+        future: Future[BulkOutcome] = Future()
+        future.set_running_or_notify_cancel()
+        task = asyncio.create_task(self._execute(flow, self._timeout_s))
+        self._tasks[task] = future
+        task.add_done_callback(self._pass_on)
+        return future
+
+    def _pass_on(self, task: asyncio.Task[BulkOutcome]) -> None:
+        future = self._tasks.pop(task)
+        if task.cancelled():
+            future.set_exception(CancelledError())
+        elif (error := task.exception()) is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(task.result())

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from imgkit.bulk.manifest import BulkRow
 from imgkit.errors import SaveError
-from imgkit.files import write_all
+from imgkit.files import write_all, write_atomically
 from imgkit.images.image import Image
 from imgkit.images.saving import SavePlan
 from imgkit.images.sidecars import SavableImage
@@ -19,7 +19,7 @@ from imgkit.models import ImagesResponse
 from imgkit.wire.json_values import Json, JsonMapping, JsonObject
 
 _EntryName: TypeAlias = tuple[Json, Json, Json]
-METADATA, IMAGES = "metadata.jsonl", "images"
+METADATA, IMAGES, REPORTS = "metadata.jsonl", "images", "reports"
 _TAIL_BYTES = 8 * 1024 * 1024
 """End of the list in which lines of a killed process are looked for."""
 
@@ -87,6 +87,51 @@ class Output:
             "cost": cost,
             "sha256": image.sha256,
         }
+
+    def complete(self, entry: JsonObject, row: BulkRow) -> JsonObject:
+        """Return the facts that a worker has sent about an image, with the prompt, which it leaves out."""
+        if not self._has_prompts:
+            return entry
+        names = [*entry]
+        names.insert(names.index("index") + 1, "prompt")
+        known = {**entry, "prompt": str(row.request.get("prompt") or "")}
+        return {name: known[name] for name in names}
+
+    def find_paths(self, entries: Iterable[JsonMapping]) -> tuple[Path, ...]:
+        """Return the files of described images."""
+        return tuple(self.folder / str(entry["file_name"]) for entry in entries)
+
+    def write_report(self, name: str, report: bytes) -> None:
+        """Put the report of a task beside the images, for a run that does not get it.
+
+        Raises:
+            SaveError: the disk rejects it.
+        """
+        path = self.folder / REPORTS / f"{name}.json"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, report)
+        except OSError as error:
+            raise SaveError(
+                f"Cannot write {REPORTS} ({error.strerror or error}). The images are complete. Free disk "
+                "space."
+            ) from None
+
+    def read_report(self, name: str) -> bytes | None:
+        """Return the report of a task, None for none. Raises `SaveError`."""
+        try:
+            return (self.folder / REPORTS / f"{name}.json").read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SaveError(f"Cannot read {REPORTS} ({error.strerror or error}).") from None
+
+    def remove_report(self, name: str) -> None:
+        """Remove the report of a task: the manifest has it. A report that stays does no harm."""
+        try:
+            (self.folder / REPORTS / f"{name}.json").unlink(missing_ok=True)
+        except OSError:
+            return
 
     def list_images(self, entries: Iterable[JsonMapping]) -> None:
         """Append lines to the list of images, in a single write.

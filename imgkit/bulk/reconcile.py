@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -50,12 +51,16 @@ class Kept(NamedTuple):
             drop_record(self.record)
 
 
-def reconcile(core: Core, files: RunFiles, *, retry_unknown: bool) -> deque[Work]:
+FindReports = Callable[[Iterable[BulkRow]], tuple[list[BulkRow], list[BulkRow]]]
+
+
+def reconcile(core: Core, files: RunFiles, find_reports: FindReports, *, retry_unknown: bool) -> deque[Work]:
     """Find out what became of the requests that an earlier process has left. May block.
 
     Args:
         core: parts of the service.
         files: the files of the run.
+        find_reports: asks for the reports of tasks, and returns the requests that still run, and the rest.
         retry_unknown: let requests of unknown outcome wait again.
 
     Returns:
@@ -67,17 +72,22 @@ def reconcile(core: Core, files: RunFiles, *, retry_unknown: bool) -> deque[Work
     manifest = files.manifest
     for number in files.output.repair_list(manifest.list_unlisted()):
         manifest.mark_listed(number)
+    claimed: list[BulkRow] = []
     for row in [*manifest.list_rows("sending"), *manifest.list_rows("unknown")]:
         if not row.info.get("paid", True):
             manifest.mark(row.number, "waiting", {})
             continue
         kept = find_kept(core, row.info)
-        if kept is None:
+        if kept is None and row.info.get("task"):
+            claimed.append(row)
+        elif kept is None:
             manifest.mark(row.number, "unknown", row.info)
         elif kept.jobs:
             manifest.mark(row.number, "accepted", {**row.info, "jobs": [job.id for job in kept.jobs]})
         else:
             _deliver_kept(files, row, kept)
+    for row in find_reports(claimed)[1]:
+        manifest.mark(row.number, "unknown", row.info)
     for row in list(manifest.list_rows("failed")):
         if row.info.get("retry"):
             manifest.mark(row.number, "waiting", {})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from functools import partial
 from typing import NamedTuple
 
@@ -103,6 +104,7 @@ class RowRecord:
         row: the row.
 
     Attributes:
+        row: the row.
         info: facts about the latest attempt, as the manifest has them.
         state: what became of the row, once it was delivered.
         error: the error of a part of it, None for none.
@@ -110,7 +112,7 @@ class RowRecord:
 
     def __init__(self, files: RunFiles, row: BulkRow) -> None:
         self._files = files
-        self._row = row
+        self.row = row
         self.info: JsonObject = {**row.info} if row.state == "accepted" else {}
         self.state: State = "done"
         self.error: ImgkitError | None = None
@@ -123,28 +125,47 @@ class RowRecord:
     def mark_sending(self, call_id: str, attempt: int) -> None:
         """Write down that an attempt is about to leave."""
         self.info = {"call_id": call_id, "attempt": attempt, "paid": self._files.may_cost}
-        self._files.manifest.mark(self._row.number, "sending", self.info)
+        self._files.manifest.mark(self.row.number, "sending", self.info)
 
     def mark_delivered(self, response: ImagesResponse) -> None:
         """Write down the images, then list them."""
-        entries = self._files.output.describe(self._row, response)
+        entries = self._files.output.describe(self.row, response)
+        jobs = [job.id for each in response.errors for job in getattr(each, "jobs", ())]
+        self.mark_saved(entries, cost_in_usd(response), next(iter(response.errors), None), jobs)
+
+    def mark_saved(
+        self,
+        entries: list[JsonObject],
+        cost: Decimal | None,
+        error: ImgkitError | None,
+        jobs: list[str],
+        *,
+        durable: bool = False,
+    ) -> None:
+        """Write down images that are at their places, then list them.
+
+        Args:
+            entries: facts about them, as the list has them.
+            cost: the cost in dollars, None if it is unknown.
+            error: the error of a part of the request, None for none.
+            jobs: ids of its pending jobs.
+            durable: flush it to the disk: nothing else knows of the images.
+        """
         self.info |= {"images": entries}
-        cost = cost_in_usd(response)
         if cost is not None:
             self.info["cost"] = str(cost)
-        if response.errors:
-            self.error = response.errors[0]
-            self.state = choose_state(self.error)
-            jobs = [job.id for each in response.errors for job in getattr(each, "jobs", ())]
-            self.info |= {"jobs": jobs, "error": str(self.error)[:2000]}
-        self._files.manifest.mark(self._row.number, self.state, self.info, durable=False)
+        if error is not None:
+            self.error = error
+            self.state = choose_state(error)
+            self.info |= {"jobs": jobs, "error": str(error)[:2000]}
+        self._files.manifest.mark(self.row.number, self.state, self.info, durable=durable)
         try:
             with self._files.guard:
                 self._files.output.list_images(entries)
         except SaveError as error:  # the images are complete, and the next run lists them
             self._files.stop(error)
             return
-        self._files.manifest.mark_listed(self._row.number)
+        self._files.manifest.mark_listed(self.row.number)
 
     def mark_failed(self, error: ImgkitError) -> BulkOutcome:
         """Write down the error that ended the call, and return the outcome. May block."""
@@ -156,5 +177,5 @@ class RowRecord:
         if isinstance(error, JobPendingError):
             info["jobs"] = [job.id for job in error.jobs]
         info["retry"] = state == "failed" and isinstance(error, MAY_RETRY)
-        self._files.manifest.mark(self._row.number, state, info)
-        return BulkOutcome(self._row.id, state, error=error)
+        self._files.manifest.mark(self.row.number, state, info)
+        return BulkOutcome(self.row.id, state, error=error)

@@ -90,6 +90,12 @@ class ServiceConfig(NamedTuple):
         """Return the configuration with plain values. Raises `ConfigurationError` as `to_plain_arguments`."""
         return ServiceConfig(**to_plain_arguments(self._asdict()))
 
+    def list_given(self) -> dict[str, object]:
+        """Return the arguments that the caller has given; those that may hold a secret are None."""
+        defaults = ServiceConfig()
+        given = {name: value for name, value in self._asdict().items() if value != getattr(defaults, name)}
+        return {name: None if isinstance(value, Secret) else value for name, value in given.items()}
+
     def __repr__(self) -> str:
         return "ServiceConfig(…)"  # a key may be among the arguments
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from imgkit.plugins.hookspecs import BackendSpec, PluginSpec, ProviderSpec, hookimpl
+from imgkit.plugins.hookspecs import BackendSpec, EngineSpec, PluginSpec, ProviderSpec, hookimpl
 
 
 @hookimpl
@@ -191,5 +191,23 @@ def imgkit_plugins() -> Iterable[PluginSpec]:
             target="imgkit.default_plugins.telemetry:TelemetryPlugin",
             summary="OpenTelemetry spans and metrics",
             install="pip install 'imgkit-service[otel]'",
+        ),
+    )
+
+
+@hookimpl
+def imgkit_engines() -> Iterable[EngineSpec]:
+    """Return the specs of the engines."""
+    return (
+        EngineSpec(
+            name="local",
+            target="imgkit.engines.local:LocalEngine",
+            summary="carries out requests in this process",
+        ),
+        EngineSpec(
+            name="dask",
+            target="imgkit.engines.dask:DaskEngine",
+            summary="carries out requests on the workers of a Dask cluster",
+            install="pip install 'imgkit[dask]'",
         ),
     )

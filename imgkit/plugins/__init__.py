@@ -9,6 +9,9 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from imgkit.plugins.engines import Engine as Engine
+    from imgkit.plugins.engines import EngineHost as EngineHost
+    from imgkit.plugins.engines import EngineTask as EngineTask
     from imgkit.plugins.events import CacheHit as CacheHit
     from imgkit.plugins.events import Call as Call
     from imgkit.plugins.events import Cancelled as Cancelled
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from imgkit.plugins.events import Started as Started
     from imgkit.plugins.events import Succeeded as Succeeded
     from imgkit.plugins.hookspecs import BackendSpec as BackendSpec
+    from imgkit.plugins.hookspecs import EngineSpec as EngineSpec
     from imgkit.plugins.hookspecs import PluginSpec as PluginSpec
     from imgkit.plugins.hookspecs import ProviderSpec as ProviderSpec
     from imgkit.plugins.hookspecs import ServiceSettings as ServiceSettings
@@ -52,6 +56,7 @@ if TYPE_CHECKING:
     from imgkit.wire.messages import HttpRequest as HttpRequest
 
 _EXPORTS = {
+    "imgkit.plugins.engines": ("Engine", "EngineHost", "EngineTask"),
     "imgkit.plugins.events": (
         "CacheHit",
         "Call",
@@ -69,6 +74,7 @@ _EXPORTS = {
     ),
     "imgkit.plugins.hookspecs": (
         "BackendSpec",
+        "EngineSpec",
         "PluginSpec",
         "ProviderSpec",
         "ServiceSettings",

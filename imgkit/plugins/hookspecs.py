@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import pluggy
 
@@ -112,6 +112,27 @@ class PluginSpec:
     install: str = ""
 
 
+class EngineSpec(NamedTuple):
+    """An engine that users select by name: ``images.bulk(…, engine="dask")``.
+
+    >>> from imgkit.plugins import EngineSpec
+    >>> EngineSpec(name="acme", target="acme_engine:AcmeEngine").name
+    'acme'
+
+    Attributes:
+        name: such as "local".
+        target: ``"module:Class"``, imported when a run is built with it. The class takes the engine's options
+            as keywords and implements `imgkit.plugins.Engine`.
+        summary: one line for listings.
+        install: command that installs its requirements.
+    """
+
+    name: str
+    target: str
+    summary: str = ""
+    install: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
     """The settings of a service that plugins with resources need. It holds no secret.
@@ -153,6 +174,11 @@ class Hooks:
     @hookspec
     def imgkit_plugins(self) -> Iterable[PluginSpec]:
         """Return plugins that users select by name. Collected from all plugins."""
+        raise AssertionError("a specification is not called")
+
+    @hookspec
+    def imgkit_engines(self) -> Iterable[EngineSpec]:
+        """Return the engines of the plugin. Collected from all plugins."""
         raise AssertionError("a specification is not called")
 
     @hookspec

@@ -19,7 +19,7 @@ from imgkit.errors import ConfigurationError, ImgkitError, UnknownPluginError
 from imgkit.fork import run_in_forked_children
 from imgkit.plugins.binding import build_table, collect_hooks
 from imgkit.plugins.discovery import Discovery
-from imgkit.plugins.hookspecs import BackendSpec, PluginSpec, ProviderSpec
+from imgkit.plugins.hookspecs import BackendSpec, EngineSpec, PluginSpec, ProviderSpec
 from imgkit.plugins.table import HookImpl, NamedSpec, PluginSource, Spec, describe_error
 from imgkit.plugins.table import HookTable as HookTable
 from imgkit.redact import format_suggestion
@@ -27,7 +27,7 @@ from imgkit.redact import format_suggestion
 BUILT_IN = "imgkit.default_plugins.builtin"
 """The module that registers imgkit's own backends, providers and plugins, through public hooks."""
 
-_KIND_NAMES = {BackendSpec: "backend", ProviderSpec: "provider", PluginSpec: "plugin"}
+_KIND_NAMES = {BackendSpec: "backend", ProviderSpec: "provider", PluginSpec: "plugin", EngineSpec: "engine"}
 
 _MIX_UP_HINTS = {
     ("backend", "provider"): 'Pass backend="requests" or backend="aiohttp", with provider="{name}".',
@@ -125,7 +125,7 @@ def find_spec(
 
     Args:
         table: the hook table to search.
-        kind: `BackendSpec`, `ProviderSpec` or `PluginSpec`.
+        kind: `BackendSpec`, `ProviderSpec`, `PluginSpec` or `EngineSpec`.
         name: the name that the caller gave.
         unknown: class of the error for an unknown name.
         hint: a sentence for the end of that error.
@@ -328,6 +328,7 @@ def _list_specs(table: HookTable) -> frozenset[str]:
         "backend": table.backend_specs(),
         "provider": table.provider_specs(),
         "plugin": table.plugin_specs(),
+        "engine": table.specs_by_name(EngineSpec),
     }
     return frozenset(f"{kind} {name!r}" for kind, names in specs.items() for name in names)
 

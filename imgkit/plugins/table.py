@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, TypeVarTupl
 from imgkit.errors import ConfigurationError, ImgkitError, PluginError, PluginWarning
 from imgkit.files import print_to_stderr
 from imgkit.plugins.header_changes import find_changed_headers
-from imgkit.plugins.hookspecs import BackendSpec, PluginSpec, ProviderSpec
+from imgkit.plugins.hookspecs import BackendSpec, EngineSpec, PluginSpec, ProviderSpec
 from imgkit.plugins.tokens import TokenNeeded
 from imgkit.redact import scrub
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from imgkit.wire.messages import HttpRequest
 
 MAX_WAIT_S = 1e9  # longer than any call; an int beyond the range of float is possible
-Spec = TypeVar("Spec", BackendSpec, ProviderSpec, PluginSpec)
+Spec = TypeVar("Spec", BackendSpec, ProviderSpec, PluginSpec, EngineSpec)
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
@@ -166,18 +166,18 @@ class NamedSpec(Generic[Spec]):
                 f"cannot be loaded from {self.spec.target} ({describe_error(error)})"
             ) from error
 
-    def make(self, *arguments: object) -> Any:
+    def make(self, *arguments: object, **options: object) -> Any:
         """Load the target of the spec and call it.
 
         Args:
-            arguments: the arguments of its target.
+            arguments, options: the arguments of its target.
 
         Raises:
             PluginError: the import or the call fails.
         """
         kind = self.load()
         try:
-            return kind(*arguments)
+            return kind(*arguments, **options)
         except ImgkitError:
             raise
         except (Exception, SystemExit) as error:
@@ -202,6 +202,7 @@ class HookTable:
     backends: tuple[HookImpl, ...] = ()
     providers: tuple[HookImpl, ...] = ()
     plugins: tuple[HookImpl, ...] = ()
+    engines: tuple[HookImpl, ...] = ()
     prepares: tuple[HookImpl, ...] = ()
     before_sends: tuple[HookImpl, ...] = ()
     authenticates: tuple[HookImpl, ...] = ()
@@ -269,7 +270,7 @@ class HookTable:
         """Return the specs of a kind by name, sorted.
 
         Args:
-            kind: `BackendSpec`, `ProviderSpec` or `PluginSpec`.
+            kind: `BackendSpec`, `ProviderSpec`, `PluginSpec` or `EngineSpec`.
 
         Raises:
             ConfigurationError: two specs have the same name.
@@ -300,7 +301,12 @@ class HookTable:
         return {name: offer.spec for name, offer in self.specs_by_name(PluginSpec).items()}
 
 
-SPEC_HOOKS: dict[type, str] = {BackendSpec: "backends", ProviderSpec: "providers", PluginSpec: "plugins"}
+SPEC_HOOKS: dict[type, str] = {
+    BackendSpec: "backends",
+    ProviderSpec: "providers",
+    PluginSpec: "plugins",
+    EngineSpec: "engines",
+}
 """Fields of the table with the hooks that return specs, by the kind of spec."""
 
 

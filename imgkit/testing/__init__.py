@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from imgkit.testing.backend_contract import BackendContract as BackendContract
     from imgkit.testing.cache_store_contract import CacheStoreContract as CacheStoreContract
+    from imgkit.testing.engine_contract import EngineContract as EngineContract
     from imgkit.testing.job_provider_contract import JobProviderContract as JobProviderContract
     from imgkit.testing.job_scripts import JobNews as JobNews
     from imgkit.testing.job_scripts import JobScript as JobScript
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "imgkit.testing.backend_contract": ("BackendContract",),
     "imgkit.testing.cache_store_contract": ("CacheStoreContract",),
+    "imgkit.testing.engine_contract": ("EngineContract",),
     "imgkit.testing.service_cassettes": (
         "CassetteWarning",
         "cassette",

@@ -186,8 +186,8 @@ def test_a_cancelled_preparation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     started, may_go = threading.Event(), threading.Event()
     prepare = BulkRun.prepare
 
-    def prepare_slowly(run: BulkRun, requests: Any) -> None:
-        prepare(run, requests)
+    def prepare_slowly(run: BulkRun, *arguments: Any) -> None:
+        prepare(run, *arguments)
         started.set()
         may_go.wait(20)
 

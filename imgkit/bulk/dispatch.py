@@ -1,0 +1,362 @@
+"""The run's side of an engine: it hands out tasks, grants their claims, and settles their reports.
+
+No engine is trusted to start a task once, and no silence proves anything. A request leaves a worker only
+after its claim is committed to the manifest. A task whose worker is gone is in limbo: its report is looked
+for in the output and among the living workers. What nobody knows in time is unknown, and is not sent again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import TypeGuard
+
+from imgkit.billing.reservations import ReservationGroup
+from imgkit.bulk.bulk_values import BulkOutcome, Work
+from imgkit.bulk.manifest import BulkRow
+from imgkit.bulk.reports import end_reservations, reserve_claim, write_down
+from imgkit.bulk.row_calls import RowRecord, RunFiles, carry_out_row
+from imgkit.bulk.task_search import LostTask, TaskSearch
+from imgkit.bulk.tasks import fill_payload
+from imgkit.core.core import Core
+from imgkit.errors import (
+    ImgkitError,
+    NotSentError,
+    OutcomeUnknownError,
+)
+from imgkit.plugins.engines import Claim, Engine, EngineTask, Report, ReportFuture, TaskPayload
+from imgkit.runtime.flow import Flow
+from imgkit.wire.json_values import JsonObject
+
+POLL_S = 0.25
+"""Seconds between two looks at the tasks in limbo."""
+
+MOST_TASKS = 6
+"""Tasks of a request, one after the other, while none of them sent anything."""
+
+Start = Callable[[Flow[BulkOutcome]], "Future[BulkOutcome]"]
+
+
+class _Task:
+    """A task that was handed out.
+
+    Attributes:
+        work: its request.
+        name: its name.
+        outcome: the future that the run waits for.
+        claim: its latest claim that was granted, None for none.
+        reservations: what the ledgers reserved for it.
+        is_void: claims are refused: the engine has lost it, or the run has taken it back.
+        is_here: this process carries it out.
+        lost_at: when the engine has lost it, None while it has it.
+        tries: tasks of the request, this one included.
+        error: why a claim was refused.
+    """
+
+    def __init__(self, work: Work, name: str, outcome: Future[BulkOutcome], tries: int) -> None:
+        self.work = work
+        self.name = name
+        self.outcome = outcome
+        self.claim: Claim | None = None
+        self.reservations: ReservationGroup | None = None
+        self.is_void = self.is_here = False
+        self.lost_at: float | None = None
+        self.tries = tries
+        self.error: ImgkitError | None = None
+
+
+class Dispatcher:
+    """Hands the requests of a run to its engine: an `imgkit.plugins.EngineHost`.
+
+    Args:
+        core: parts of the service.
+        files: the files of the run.
+        engine: the engine; the dispatcher opens and closes it.
+        start_here: starts a flow in this process.
+        is_stopped: tells whether the run sends nothing more.
+        template: what the payloads of all tasks have in common.
+        drain_s: seconds that a worker which is gone has for its request.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        files: RunFiles,
+        engine: Engine,
+        start_here: Start,
+        is_stopped: Callable[[], bool],
+        template: TaskPayload,
+        drain_s: float,
+    ) -> None:
+        self._core = core
+        self._files = files
+        self._engine = engine
+        self._start_here = start_here
+        self._is_stopped = is_stopped
+        self._template = template
+        self._timeout_s = template["timeout_s"] or core.limits.timeout_s
+        self._drain_s = drain_s
+        self._search = TaskSearch(engine, files.output, template)
+        self._guard = threading.RLock()
+        self._tasks: dict[str, _Task] = {}
+        self._limbo: dict[str, _Task] = {}
+        self._count = 0
+        self._watcher: threading.Thread | None = None
+        self._wake = threading.Event()
+        self._is_closed = False
+
+    @property
+    def in_limbo(self) -> int:
+        """Number of tasks whose worker is gone: they hold no place in the window."""
+        return len(self._limbo)
+
+    def open(self) -> None:
+        """Open the engine. May block. Raises `ConfigurationError`."""
+        self._engine.open(self)
+
+    def close(self) -> None:
+        """Close the engine. Every task has ended. May block."""
+        self._is_closed = True
+        self._wake.set()
+        if self._watcher is not None:
+            self._watcher.join()
+        self._engine.close()
+
+    def hand_out(self, work: Work) -> Future[BulkOutcome]:
+        """Hand a request to the engine, and return the future of its outcome. Jobs are collected here."""
+        if work.jobs:
+            return self._start_here(carry_out_row(self._core, self._files, work, self._template["timeout_s"]))
+        outcome: Future[BulkOutcome] = Future()
+        outcome.set_running_or_notify_cancel()
+        self._submit(work, outcome, 1)
+        return outcome
+
+    def carry_out_here(self, task: EngineTask) -> Future[BulkOutcome]:
+        """Carry out a task in this process."""
+        known = self._tasks[task.name]
+        known.is_here = True
+        flow = carry_out_row(self._core, self._files, known.work, self._template["timeout_s"])
+        return self._start_here(flow)
+
+    def claim(self, claim: Claim) -> bool:
+        """Return whether a task may send its request now; True is durable. May block."""
+        with self._guard:
+            task = self._tasks.get(claim["task"])
+            if (
+                task is None
+                or task.is_void
+                or claim["epoch"] != self._template["epoch"]
+                or self._is_stopped()
+            ):
+                return False
+            known = task.claim
+            if known is not None and (
+                known["worker"] != claim["worker"] or known["attempt"] >= claim["attempt"]
+            ):
+                return False
+            try:
+                self._commit(task, claim)
+            except ImgkitError as error:
+                task.error = error
+                return False
+            task.claim = claim
+            return True
+
+    def withdraw(self) -> None:
+        """Take back the tasks that have not claimed their requests: nothing more is sent. Any thread."""
+        with self._guard:
+            idle = [task for task in self._tasks.values() if task.claim is None and not task.is_here]
+            for task in idle:
+                task.is_void = True
+                self._give_back(task, {"refused": "The run has stopped."})
+
+    def find_reports(self, rows: Iterable[BulkRow]) -> tuple[list[BulkRow], list[BulkRow]]:
+        """Settle what became of requests that an earlier process has handed out. May block.
+
+        Args:
+            rows: requests that tasks have claimed.
+
+        Returns:
+            Those that workers still carry out, and those that nobody knows of.
+        """
+        lost = {row.info["task"]: LostTask(row, row.info) for row in rows}
+        deadline = time.monotonic() + self._drain_s
+        while True:
+            found = self._search.search(lost)
+            for name, report in found.items():
+                if report != "running":
+                    self._settle_late(lost.pop(name).row, report)
+            running = [task.row for name, task in lost.items() if name in found]
+            if not running or time.monotonic() > deadline:
+                return running, [task.row for name, task in lost.items() if name not in found]
+            time.sleep(POLL_S)
+
+    def _settle_late(self, row: BulkRow, report: Report) -> None:
+        """Write down the report of a task that an earlier process has handed out."""
+        if "refused" in report:
+            self._files.manifest.mark(row.number, "waiting", {})
+            return
+        record = RowRecord(self._files, row)
+        record.info = {**row.info}
+        write_down(self._core, self._files, record, report)
+        self._files.output.remove_report(report["name"])
+
+    def _commit(self, task: _Task, claim: Claim) -> None:
+        """Reserve the attempt in the ledgers, and commit that it is being sent.
+
+        Raises:
+            ImgkitError: a ledger, or the disk, refuses.
+        """
+        if task.reservations is None:
+            task.reservations = reserve_claim(self._core, task.work.row.request, claim, self._timeout_s)
+        info = _list_facts(claim, self._files.may_cost)
+        self._files.manifest.mark(task.work.row.number, "sending", info)
+        task.reservations.sent = True
+
+    def _submit(self, work: Work, outcome: Future[BulkOutcome], tries: int) -> None:
+        with self._guard:
+            self._count += 1
+            name = f"{self._template['name']}-{work.row.number}-{self._template['epoch']}.{self._count}"
+            task = self._tasks[name] = _Task(work, name, outcome, tries)
+        payload = fill_payload(self._template, name, work.row)
+        try:
+            future = self._engine.submit(EngineTask(name, payload))
+        except Exception as error:  # an engine has errors of its own; the task may have left, though
+            future = Future()
+            future.set_exception(error)
+        future.add_done_callback(lambda done: self._take_result(task, done))
+
+    def _take_result(self, task: _Task, future: ReportFuture) -> None:
+        """Settle the result of a task, whatever it is. Never raises."""
+        try:
+            is_lost = future.cancelled() or (future.exception() is not None and not task.is_here)
+            result: object = None if is_lost else future.result()
+            if isinstance(result, BulkOutcome):  # the request was carried out here
+                self._end(task, result)
+            elif _is_report(result, task.name):
+                self._take_report(task, result)
+            else:
+                self._lose(task)
+        except BaseException as error:  # the run must not wait for ever
+            if not task.outcome.done():
+                task.outcome.set_exception(error)
+
+    def _take_report(self, task: _Task, report: Report) -> None:
+        with self._guard:
+            if task.name not in self._tasks:
+                return  # settled before: an engine that starts a task twice may report twice
+            claim = task.claim
+            refused = "refused" in report
+            if refused and (claim is None or claim["worker"] == report.get("worker")):
+                self._give_back(task, report)
+                return
+            if refused:
+                self._lose(task)
+                return
+            self._limbo.pop(task.name, None)
+            del self._tasks[task.name]
+        record = RowRecord(self._files, task.work.row)
+        record.info = {} if claim is None else _list_facts(claim, self._files.may_cost)
+        outcome = write_down(self._core, self._files, record, report)
+        if task.reservations is not None:
+            end_reservations(self._core, task.reservations, task.work.row.request, report)
+        self._files.output.remove_report(task.name)
+        task.outcome.set_result(outcome)
+
+    def _give_back(self, task: _Task, report: Report) -> None:
+        """End a task that sent nothing, or whose attempts were refused for free: its row waits again."""
+        self._limbo.pop(task.name, None)
+        self._tasks.pop(task.name, None)
+        if task.claim is not None:
+            self._files.manifest.mark(task.work.row.number, "waiting", {})
+        if task.reservations is not None:
+            task.reservations.settle(None)
+        error = task.error
+        if error is None and not self._is_stopped():
+            error = NotSentError(f"A worker did not send the request. {report.get('refused', '')}")
+        if error is not None and not isinstance(error, NotSentError):
+            self._files.stop(error)
+        task.outcome.set_result(BulkOutcome(task.work.row.id, "waiting", error=error))
+
+    def _lose(self, task: _Task) -> None:
+        """Begin to look for a task that the engine has lost."""
+        with self._guard:
+            if task.name not in self._tasks or task.name in self._limbo:
+                return
+            task.is_void = task.claim is None
+            task.lost_at = time.monotonic()
+            self._limbo[task.name] = task
+            if self._watcher is None:
+                self._watcher = threading.Thread(target=self._watch, name="imgkit-limbo", daemon=True)
+                self._watcher.start()
+        self._wake.set()
+
+    def _watch(self) -> None:
+        """Look for the tasks in limbo until the run ends."""
+        while not self._is_closed:
+            self._wake.wait(POLL_S if self._limbo else None)
+            self._wake.clear()
+            try:
+                self._look()
+            except BaseException as error:  # the run must not wait for ever
+                for task in list(self._limbo.values()):
+                    self._limbo.pop(task.name, None)
+                    if not task.outcome.done():
+                        task.outcome.set_exception(error)
+            time.sleep(POLL_S if self._limbo and not self._is_closed else 0)
+
+    def _look(self) -> None:
+        with self._guard:
+            lost = list(self._limbo.values())
+        for task in [each for each in lost if each.claim is None]:
+            self._try_again(task)
+        claimed = [each for each in lost if each.claim is not None]
+        if not claimed:
+            return
+        found = self._search.search(
+            {each.name: LostTask(each.work.row, each.claim or {}) for each in claimed}
+        )
+        for task in claimed:
+            report = found.get(task.name)
+            if report == "running":
+                task.lost_at = time.monotonic()
+            elif report is not None:
+                self._take_report(task, report)
+            elif time.monotonic() - (task.lost_at or 0) > self._drain_s:
+                error = OutcomeUnknownError("The worker that was sending the request is gone.")
+                self._take_report(task, {"name": task.name, "error": error})
+
+    def _try_again(self, task: _Task) -> None:
+        """Hand out the request of a task that never claimed it, as a task of another name."""
+        if time.monotonic() - (task.lost_at or 0) < POLL_S * 2 ** (task.tries - 1) and not self._is_stopped():
+            return
+        with self._guard:
+            if self._limbo.pop(task.name, None) is None:
+                return
+            if self._is_stopped() or task.tries >= MOST_TASKS:
+                self._give_back(task, {"refused": "The engine has lost all of its tasks."})
+                return
+            del self._tasks[task.name]
+        self._submit(task.work, task.outcome, task.tries + 1)
+
+    def _end(self, task: _Task, outcome: BulkOutcome) -> None:
+        with self._guard:
+            self._tasks.pop(task.name, None)
+        task.outcome.set_result(outcome)
+
+
+def _is_report(result: object, name: str) -> TypeGuard[Report]:
+    """Return whether the result of a future is the report of a task: an engine may lose it."""
+    return isinstance(result, dict) and result.get("name") == name
+
+
+def _list_facts(claim: Claim, paid: bool) -> JsonObject:
+    return {
+        "call_id": claim["call_id"],
+        "attempt": claim["attempt"],
+        "paid": paid,
+        "worker": claim["worker"],
+        "task": claim["task"],
+    }

@@ -1,0 +1,112 @@
+"""The account of a task: what its claim reserves, and what its report makes of its row."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+
+from imgkit.billing.reservations import ReservationGroup
+from imgkit.bulk.bulk_values import BulkOutcome
+from imgkit.bulk.row_calls import RowRecord, RunFiles
+from imgkit.bulk.rows import to_request
+from imgkit.core.core import Core
+from imgkit.core.job_keeper import open_job_store
+from imgkit.errors import JobPendingError, OutcomeUnknownError
+from imgkit.jobs.job import Job
+from imgkit.models import Cost, ImagesResponse, Meta
+from imgkit.plugins.engines import Claim, Report
+from imgkit.plugins.events import Call
+from imgkit.wire.json_values import JsonMapping
+
+
+def reserve_claim(core: Core, values: JsonMapping, claim: Claim, timeout_s: float) -> ReservationGroup:
+    """Reserve the request of a claim in the ledgers of the run. May block.
+
+    Args:
+        core: parts of the service.
+        values: the request as JSON values.
+        claim: the claim.
+        timeout_s: seconds of the call.
+
+    Raises:
+        ImgkitError: a ledger refuses; nothing is sent.
+    """
+    request = to_request(values)
+    call = Call(
+        id=claim["call_id"],
+        operation=request.operation,
+        backend=core.backend_name,
+        provider=core.provider_name,
+        base_url=core.target.base_url,
+        host_class=core.target.host_class,
+        timeout_s=timeout_s,
+        model=core.target.model,
+    )
+    return ReservationGroup.reserve(core.resources.ledgers, request, call, claim["attempt"])
+
+
+def end_reservations(core: Core, reserved: ReservationGroup, values: JsonMapping, report: Report) -> None:
+    """End what a claim has reserved, as its report tells. May block.
+
+    Args:
+        core: parts of the service.
+        reserved: the reservations.
+        values: the request as JSON values.
+        report: the report.
+    """
+    error, jobs = report.get("error"), report.get("jobs")
+    if report.get("images"):
+        meta = Meta(
+            operation=to_request(values).operation,
+            call_id=report.get("call_id", ""),
+            backend=core.backend_name,
+            provider=core.provider_name,
+            model=None,
+        )
+        cost = Cost(amount=_parse_cost(report.get("cost")), note="reported by a worker")
+        reserved.settle(ImagesResponse(images=(), meta=meta, cost=cost))
+    elif isinstance(error, JobPendingError) and jobs:
+        reserved.defer(Job.from_json(jobs[0]).id)
+        reserved.leave()
+    elif error is None or error.maybe_billed:
+        reserved.keep(error or OutcomeUnknownError("A worker reported nothing."))
+    else:
+        reserved.settle(None)
+
+
+def write_down(core: Core, files: RunFiles, record: RowRecord, report: Report) -> BulkOutcome:
+    """Write a report down in the manifest, and return the outcome. May block.
+
+    Args:
+        core: parts of the service.
+        files: the files of the run.
+        record: the record of the row.
+        report: the report.
+    """
+    error, row = report.get("error"), record.row
+    job_ids = [job.id for job in _keep_jobs(core, report)]
+    entries = [files.output.complete(entry, row) for entry in report.get("images", ())]
+    cost = _parse_cost(report.get("cost"))
+    if entries:
+        record.mark_saved(entries, cost, error, job_ids, durable=True)
+        return BulkOutcome(row.id, record.state, files.output.find_paths(entries), cost, error)
+    if error is None:
+        error = OutcomeUnknownError("The report of a worker names neither images nor an error.")
+    record.info["jobs"] = job_ids
+    return record.mark_failed(error)
+
+
+def _keep_jobs(core: Core, report: Report) -> list[Job]:
+    """Keep the jobs that a worker left, for the next run; return them."""
+    jobs = [Job.from_json(text) for text in report.get("jobs", ())]
+    store = open_job_store(core)
+    if store is not None:
+        for job in jobs:
+            store.save(job)
+    return jobs
+
+
+def _parse_cost(text: str | None) -> Decimal | None:
+    try:
+        return None if text is None else Decimal(text)
+    except InvalidOperation:
+        return None

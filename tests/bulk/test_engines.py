@@ -1,0 +1,268 @@
+"""Engines: a run sends nothing twice, whatever an engine does to its tasks."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from imgkit import AsyncImageService, ImageService
+from imgkit.bulk.bulk_values import BulkOptions, BulkOutcome, Work
+from imgkit.default_plugins.budget import Budget
+from imgkit.engines.local import LocalEngine
+from imgkit.engines.worker import _Worker
+from imgkit.errors import ConfigurationError, UnknownPluginError
+from imgkit.plugins import EngineSpec, hookimpl
+from imgkit.plugins.engines import Answer, AskedTask, Claim, EngineHost, EngineTask, Report, ReportFuture
+from imgkit.testing import EngineContract, WireServer, answer, png, reply
+from tests.conftest import ServiceRunner
+
+
+class Prefix:
+    """A plugin of this process."""
+
+    @hookimpl
+    def imgkit_on_event(self, event: object) -> None:
+        """Do nothing."""
+
+
+class ThreadEngine:
+    """An engine whose workers are threads, each with a memory of its own.
+
+    Attributes:
+        workers: the workers that live.
+        starts: how often the next tasks are started, and what becomes of their results; the last one stays.
+    """
+
+    is_remote = True
+
+    def __init__(self, *starts: str, workers: int = 2) -> None:
+        self.workers = [_Worker() for _ in range(workers)]
+        self.starts = list(starts) or ["once"]
+        self.submitted: list[EngineTask] = []
+        self._pool = ThreadPoolExecutor(8)
+
+    def open(self, host: EngineHost) -> None:
+        self._host = host
+
+    def submit(self, task: EngineTask) -> ReportFuture:
+        self.submitted.append(task)
+        start = self.starts.pop(0) if len(self.starts) > 1 else self.starts[0]
+        json.dumps(task.payload)
+        worker = self.workers[len(self.submitted) % len(self.workers)]
+        if start == "twice":
+            twin = self.workers[(len(self.submitted) + 1) % len(self.workers)]
+            self._pool.submit(worker.carry_out, task.payload, self._host.claim)
+            return self._pool.submit(twin.carry_out, task.payload, self._host.claim)
+        if start == "never":
+            lost: ReportFuture = Future()
+            lost.cancel()
+            return lost
+        if start == "forgotten":  # the worker goes on, the engine loses its result
+            return self._pool.submit(self._forget, worker.carry_out, task)
+        if start == "killed":  # the worker dies before it can send, but after its claim
+            return self._pool.submit(self._kill, worker, task)
+        return self._pool.submit(worker.carry_out, task.payload, self._host.claim)
+
+    def _forget(self, carry_out: Callable[..., Report], task: EngineTask) -> None:
+        has_claimed = threading.Event()
+
+        def claim(claim: Claim) -> bool:
+            is_granted = self._host.claim(claim)
+            has_claimed.set()
+            return is_granted
+
+        threading.Thread(target=carry_out, args=(task.payload, claim)).start()
+        has_claimed.wait(30)
+
+    def _kill(self, worker: _Worker, task: EngineTask) -> None:
+        def die(claim: Claim) -> bool:
+            self._host.claim({**claim, "worker": "gone"})
+            raise ConnectionError("killed")
+
+        worker.carry_out(task.payload, die)
+        raise RuntimeError("KilledWorker")
+
+    def ask(self, tasks: Sequence[AskedTask]) -> Sequence[Answer]:
+        return [worker.find(tasks) for worker in self.workers]
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+class TestLocalEngine(EngineContract):
+    """The engine of this process keeps the contract."""
+
+    def engine(self) -> LocalEngine:
+        return LocalEngine()
+
+
+class TestThreadEngine(EngineContract):
+    """The engine of these tests keeps the contract."""
+
+    def engine(self) -> ThreadEngine:
+        return ThreadEngine()
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-engines-7")
+    monkeypatch.setenv("IMGKIT_HOME", str(tmp_path / "home"))
+
+
+def carry_out(
+    flavor: ServiceRunner,
+    folder: Path,
+    base_url: str,
+    rows: int,
+    *,
+    service: Mapping[str, object] = MappingProxyType({}),
+    **options: object,
+) -> list[BulkOutcome]:
+    """Carry out a run, and return its outcomes in the order of their rows."""
+    requests = [f"fox {number}" for number in range(rows)]
+    chosen: BulkOptions = {"drain_s": 0.4, **options}  # type: ignore[typeddict-item]  # the test's own
+
+    def work(images: ImageService) -> list[BulkOutcome]:
+        with images.bulk(requests, folder=folder, **chosen) as outcomes:
+            return list(outcomes)
+
+    async def work_async(images: AsyncImageService) -> list[BulkOutcome]:
+        async with images.bulk(requests, folder=folder, **chosen) as outcomes:
+            return [outcome async for outcome in outcomes]
+
+    is_sync = flavor.flavor == "sync"
+    found: list[BulkOutcome] = flavor.run(
+        work if is_sync else work_async,
+        "requests" if is_sync else "aiohttp",
+        base_url=base_url,
+        model="gpt-image-2",
+        **service,
+    )
+    return sorted(found, key=lambda outcome: int(outcome.id))
+
+
+@pytest.mark.parametrize("start", ["twice", "forgotten"])
+def test_a_task_that_the_engine_repeats_or_loses_is_sent_once(
+    flavor: ServiceRunner, tmp_path: Path, start: str
+) -> None:
+    """Whatever an engine does to its tasks, each request is sent once, and its image arrives."""
+    with WireServer(*(reply(200, answer(png(2 + number))) for number in range(6))) as server:
+        found = carry_out(flavor, tmp_path / "out", server.base_url, 6, engine=ThreadEngine(start))
+        assert [outcome.state for outcome in found] == ["done"] * 6, found
+        assert server.posts == 6
+    assert len(list((tmp_path / "out" / "images").rglob("*.png"))) == 6
+
+
+def test_a_task_that_never_began_is_handed_out_again(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """A task that was lost before its claim is void, and its request goes out as another task."""
+    engine = ThreadEngine("never", "once")
+    with WireServer(reply(200, answer(png(3)))) as server:
+        found = carry_out(flavor, tmp_path / "out", server.base_url, 1, engine=engine)
+        assert [outcome.state for outcome in found] == ["done"]
+        assert server.posts == 1
+    first, second = engine.submitted
+    assert first.name != second.name
+    assert not engine._host.claim(
+        {"task": first.name, "epoch": 1, "worker": "w", "call_id": "c", "attempt": 1}
+    )
+
+
+def test_a_worker_that_dies_leaves_its_request_unknown(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """A request that a dead worker had claimed is unknown, never sent again, until someone asks for it."""
+    with WireServer(reply(200, answer(png(3)))) as server:
+        engine = ThreadEngine("killed", "once")
+        found = carry_out(flavor, tmp_path / "out", server.base_url, 2, engine=engine, most_in_flight=1)
+        assert [outcome.state for outcome in found] == ["unknown", "done"]
+        again = carry_out(flavor, tmp_path / "out", server.base_url, 2, engine=ThreadEngine())
+        assert again == []
+        assert server.posts == 1
+        retried = carry_out(
+            flavor, tmp_path / "out", server.base_url, 2, engine=ThreadEngine(), retry_unknown=True
+        )
+        assert [outcome.state for outcome in retried] == ["done"]
+        assert server.posts == 2
+
+
+def test_a_budget_is_kept_for_all_workers(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """The budget of the run refuses the claim that would exceed it; the rest waits, and nothing is paid."""
+    budget = Budget("0.05", price_per_image="0.02")
+    with WireServer(reply(200, answer(png(3)))) as server:
+        found = carry_out(
+            flavor,
+            tmp_path / "out",
+            server.base_url,
+            20,
+            service={"plugins": [budget]},
+            engine=ThreadEngine(),
+        )
+        states = [outcome.state for outcome in found]
+        assert states.count("done") == server.posts == 2
+        assert "unknown" not in states
+    assert budget.spent <= budget.limit
+
+
+def test_keys_and_objects_do_not_travel(tmp_path: Path) -> None:
+    """A service with a key, or with a plugin of its own, is refused before anything is sent."""
+    with (
+        ImageService("requests", api_key="sk-private-1", model="gpt-image-2") as images,
+        pytest.raises(ConfigurationError, match="cannot get api_key.*environment"),
+        images.bulk(["a fox"], folder=tmp_path / "a", engine=ThreadEngine()) as outcomes,
+    ):
+        next(outcomes)
+    with (
+        ImageService(plugins=[Prefix()]) as images,
+        pytest.raises(ConfigurationError, match="cannot get plugins.*name"),
+        images.bulk(["a fox"], folder=tmp_path / "b", engine=ThreadEngine()) as outcomes,
+    ):
+        next(outcomes)
+
+
+def test_no_key_is_in_a_task(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """What an engine gets of a run holds its prompts and no key."""
+    engine = ThreadEngine()
+    with WireServer(reply(200, answer(png(3)))) as server:
+        carry_out(flavor, tmp_path / "out", server.base_url, 1, engine=engine)
+    text = json.dumps(engine.submitted[0].payload)
+    assert "fox 0" in text
+    assert "sk-" not in text
+
+
+def test_an_engine_is_found_by_its_name(tmp_path: Path) -> None:
+    """A plugin's engine is selected by name, with its options; a wrong name or option is refused."""
+
+    class Engines:
+        @hookimpl
+        def imgkit_engines(self) -> list[EngineSpec]:
+            return [EngineSpec(name="threads", target="tests.bulk.test_engines:ThreadEngine")]
+
+    with ImageService(plugins=[Engines()]) as images:
+        for name, options, problem in (
+            ("thread", {}, "threads"),
+            ("threads", {"worker": 2}, "Engine 'threads' has no option 'worker' .did you mean 'workers'"),
+        ):
+            with (
+                pytest.raises((ConfigurationError, UnknownPluginError), match=problem),
+                images.bulk(["a"], folder=tmp_path / "a", engine=name, engine_options=options) as outcomes,
+            ):
+                next(outcomes)
+
+
+def test_a_run_that_is_left_takes_its_tasks_back(tmp_path: Path) -> None:
+    """Tasks that wait at an engine are taken back when a run is left: they send nothing later."""
+    engine = ThreadEngine("once")
+    engine.submit = lambda task: Future()  # type: ignore[method-assign]  # no worker is free
+    with ImageService() as images:
+        outcomes = images.bulk(["a fox"], folder=tmp_path / "out", engine=engine)
+        with outcomes:
+            outcomes.run.read_more()
+            step = outcomes.run.take(0)
+            assert isinstance(step, Work)
+            future = outcomes.run.hand_out(step)
+            outcomes.run.stop("enough")
+            assert future.result(timeout=0).state == "waiting"
