@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]
 EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*.py") if "build" not in path.parts)
 LANGUAGES = {"python", "sh", "text"}
-DOORS = {"imgkit", "imgkit.plugins", "imgkit.backends", "imgkit.providers", "imgkit.testing"}
+DOORS = {"imgkit"} | {f"imgkit.{room}" for room in ("plugins", "backends", "providers", "engines", "testing")}
 """The modules that users and plugin authors import from."""
 
 MAINTAINER_PAGES = {ROOT / "docs/architecture.md", ROOT / "docs/performance.md"}

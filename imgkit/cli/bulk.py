@@ -17,7 +17,7 @@ from imgkit.cli.bulk_display import BulkDisplay, StopHandler
 from imgkit.cli.bulk_money import Pricer, confirm_cost, count_earlier_spending, open_budget
 from imgkit.cli.bulk_report import print_summary, remember_command
 from imgkit.cli.progress import show_activity
-from imgkit.errors import InvalidRequestError
+from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.service import ImageService
 from imgkit.wire.json_values import JsonObject
 
@@ -40,6 +40,8 @@ def run_file(
     price_per_image: str | None,
     confirm_above: float,
     yes: bool,
+    engine: str,
+    scheduler: str | None,
     as_json: bool,
     api_key_file: str | None,
     state: values.RunState,
@@ -58,12 +60,13 @@ def run_file(
     settings["state_folder"] = values.find_state_folder(settings.get("state_folder"))
     if chosen.get("model") is not None and "backend" in settings:
         settings["model"] = chosen.pop("model")
-    if api_key_file is not None:
+    bulk_options: BulkOptions = choose_engine(engine, scheduler, api_key_file)
+    if api_key_file is not None and "key_file" not in bulk_options:
         settings["api_key"] = values.read_key(api_key_file)
         state.secrets.append(settings["api_key"])
     folder = Path(output)
     place = Path(run_folder or folder)
-    bulk_options: BulkOptions = {
+    bulk_options |= {
         "defaults": chosen,
         "most_in_flight": in_flight,
         "amend": amend,
@@ -102,6 +105,24 @@ def run_file(
         for outcome in outcomes:
             display.show_outcome(outcome)
     return print_summary(run, budget, str(place), state.args, stopper.exit_code, as_json=as_json)
+
+
+def choose_engine(engine: str, scheduler: str | None, key_file: str | None) -> BulkOptions:
+    """Return the options that choose where requests are carried out.
+
+    The workers of another engine than "local" read the key file on their own machines.
+
+    Raises:
+        ConfigurationError: a scheduler is given, and the engine has none.
+    """
+    if scheduler is not None and engine != "dask":
+        raise ConfigurationError("--scheduler is an address for --engine dask. Give both.")
+    chosen: BulkOptions = {"engine": engine}
+    if scheduler is not None:
+        chosen["engine_options"] = {"scheduler": scheduler}
+    if key_file is not None and engine != "local":
+        chosen["key_file"] = str(Path(key_file).absolute())
+    return chosen
 
 
 def _load_rows(file: str, stack: ExitStack) -> list[JsonObject]:

@@ -65,6 +65,17 @@ def build_bulk_group() -> click.Group:
             "default).",
         ),
         Option(["--no-prompts"], is_flag=True, help="List no prompts beside the images."),
+        Option(
+            ["--engine"],
+            default="local",
+            metavar="NAME",
+            help="Where requests are carried out: local (the default), dask, or a plugin's engine.",
+        ),
+        Option(
+            ["--scheduler"],
+            metavar="ADDRESS",
+            help="The scheduler of --engine dask. By default, a cluster of this machine is started.",
+        ),
         *options.budget_options(allow_unknown=False),
         Option(
             ["--confirm-above"],

@@ -116,7 +116,7 @@ class EngineTask(NamedTuple):
 
     Attributes:
         name: its name, which no other task ever has: a request that is tried again gets a task of a new name.
-        payload: the argument of `imgkit.engines.worker.carry_out_task`, a JSON object. It holds the request
+        payload: the argument of `imgkit.engines.carry_out_task`, a JSON object. It holds the request
             with its prompt, and no key.
     """
 
@@ -134,7 +134,7 @@ class EngineHost(Protocol):
         tasks to this method, and its answer back.
 
         Args:
-            claim: the claim, as `imgkit.engines.worker.carry_out_task` makes it.
+            claim: the claim, as `imgkit.engines.carry_out_task` makes it.
         """
 
     def carry_out_here(self, task: EngineTask) -> ReportFuture:
@@ -167,14 +167,14 @@ class Engine(Protocol):
     def submit(self, task: EngineTask) -> ReportFuture:
         """Hand out a task, and return the future of its report. Quick.
 
-        A worker calls `imgkit.engines.worker.carry_out_task`, whose result is the report: a few hundred
+        A worker calls `imgkit.engines.carry_out_task`, whose result is the report: a few hundred
         bytes. A future that is cancelled, or that raises, says that nobody knows what became of the task.
         """
 
     def ask(self, tasks: Sequence[AskedTask]) -> Sequence[Answer] | None:
         """Ask all living workers what became of tasks; None if they cannot be asked now. May block.
 
-        A worker calls `imgkit.engines.worker.find_tasks`, whose result is its answer.
+        A worker calls `imgkit.engines.find_tasks`, whose result is its answer.
         """
 
     def close(self) -> None:
