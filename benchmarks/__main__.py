@@ -8,11 +8,17 @@ import tempfile
 from pathlib import Path
 
 import imgkit
-from benchmarks import cases_bytes, cases_calls, cases_own, cases_starts, report
+from benchmarks import cases_bulk, cases_bytes, cases_calls, cases_own, cases_starts, report
 from benchmarks.harness import Results
 from benchmarks.server import Server, pin
 
-CASES = {"starts": cases_starts, "calls": cases_calls, "bytes": cases_bytes, "own": cases_own}
+CASES = {
+    "starts": cases_starts,
+    "calls": cases_calls,
+    "bytes": cases_bytes,
+    "own": cases_own,
+    "bulk": cases_bulk,
+}
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 
 

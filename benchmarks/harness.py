@@ -63,11 +63,11 @@ def measure_spans(work: Callable[[], object]) -> Spans:
 
 
 def measure_interleaved(
-    works: Mapping[str, Callable[[], object]], rounds: int
+    works: Mapping[str, Callable[[], object]], rounds: int, tidy: Callable[[], object] = gc.collect
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Run each work once per round, and return medians of wall and CPU time in seconds.
 
-    The first round is a warm-up and does not count.
+    The first round is a warm-up and does not count, and neither does `tidy`, which follows each work.
     """
     wall: dict[str, list[float]] = {side: [] for side in works}
     cpu: dict[str, list[float]] = {side: [] for side in works}
@@ -75,6 +75,7 @@ def measure_interleaved(
         for side, work in works.items():
             gc.collect()
             wall_s, cpu_s = measure_spans(work)
+            tidy()
             if number:
                 wall[side].append(wall_s)
                 cpu[side].append(cpu_s)

@@ -92,6 +92,11 @@ def _budgets() -> Iterator[Budget]:
                  _ratio(case, "CPU µs", "4000 kept replies", "state folder"))  # fmt: skip
     yield Budget("CPU of a cache miss / a call", 6.0, _ratio(case, "CPU µs", "cache miss", none))
     yield Budget("CPU of a cache miss", 2000, _value(case, "CPU µs", "cache miss"), "µs")
+    case = "2,000 images of 1.4 MB to disk, 32 in flight"
+    yield Budget(f"CPU of a run of {case} / a script with aiohttp", 1.0,
+                 _ratio(case, "CPU ms", "imgkit, a run", "aiohttp script"))  # fmt: skip
+    yield Budget("CPU of that run / the same calls without a run", 1.15,
+                 _ratio(case, "CPU ms", "imgkit, a run", "imgkit, calls, no sidecar"))  # fmt: skip
     added = _value("plugins, a call without network", "CPU µs", "3 with every hook", "none")
     yield Budget("time that 3 plugins add to a call", 10, added, "µs")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import os
 import struct
@@ -18,11 +19,17 @@ from typing import Any, Self
 IMAGE_BYTES = {"small": 120, "1.4MB": 1_400_000, "8MB": 8_000_000, "32MB": 32_000_000}
 STREAMS = {"stream": ("1.4MB", 3), "stream-small": ("small", 1), "stream-32MB": ("32MB", 1)}
 """The image size of each stream, and the number of partial images before the complete image."""
+DISTINCT = "distinct"
+"""The reply of 1.4 MB, with an image of its own for each request."""
 _BLOCK_BYTES = 256 * 1024
 _USAGE = {
     "total_tokens": 1070, "input_tokens": 14, "output_tokens": 1056,
     "input_tokens_details": {"text_tokens": 14, "image_tokens": 0},
 }  # fmt: skip
+
+
+def _build_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def png(size_bytes: int, seed: int = 1) -> bytes:
@@ -35,13 +42,22 @@ def png(size_bytes: int, seed: int = 1) -> bytes:
     )
     chunks = (
         (b"IHDR", struct.pack(">IIBBBBB", width, width, 8, 2, 0, 0, 0)),
+        (b"tEXt", _number_text(0)),
         (b"IDAT", zlib.compress(rows, 0)),
         (b"IEND", b""),
     )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks
-    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_build_chunk(kind, data) for kind, data in chunks)
+
+
+def _number_text(number: int) -> bytes:
+    """Return the data of a chunk whose base64 begins and ends with it."""
+    return b"n\0%010d" % number
+
+
+def _number_reply(reply: bytes, number: int) -> bytes:
+    """Return a reply whose image is another one: its text chunk has this number."""
+    old, new = (base64.b64encode(_build_chunk(b"tEXt", _number_text(each))) for each in (0, number))
+    return reply.replace(old, new, 1)
 
 
 def _build_head(content_type: str, length: int | None) -> bytes:
@@ -72,6 +88,9 @@ def _build_stream_reply(size_bytes: int, partials: int) -> bytes:
     return _build_head("text/event-stream", len(text)) + text
 
 
+_numbers = itertools.count(1)
+
+
 class _Connection(asyncio.Protocol):
     """A connection that replies to one request after another, and discards their bodies."""
 
@@ -80,6 +99,7 @@ class _Connection(asyncio.Protocol):
         self._head = b""
         self._left = 0  # missing bytes of the current body
         self._reply = b""
+        self._number: int | None = None
         self._free = asyncio.Event()
         self._free.set()
 
@@ -97,7 +117,9 @@ class _Connection(asyncio.Protocol):
             return
         head, rest = self._head[:end], len(self._head) - end - 4
         self._head = b""
-        self._reply = self._replies[head.split(b"/", 2)[1]]
+        name = head.split(b"/", 2)[1]
+        self._reply = self._replies[name]
+        self._number = next(_numbers) if name == DISTINCT.encode() else None
         at = head.lower().find(b"content-length:")
         self._left = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
         if b"expect: 100" in head.lower():
@@ -118,7 +140,10 @@ class _Connection(asyncio.Protocol):
             await self._free.wait()
             if self._transport.is_closing():
                 return
-            self._transport.write(reply[start : start + _BLOCK_BYTES])
+            block: bytes | memoryview = reply[start : start + _BLOCK_BYTES]
+            if self._number is not None and not start:
+                block = _number_reply(bytes(block), self._number)
+            self._transport.write(block)
 
     def pause_writing(self) -> None:
         self._free.clear()
@@ -132,6 +157,7 @@ class _Connection(asyncio.Protocol):
 
 async def _serve() -> None:
     replies = {name.encode(): _build_json_reply(size) for name, size in IMAGE_BYTES.items()}
+    replies[DISTINCT.encode()] = replies[b"1.4MB"]
     for name, (size, partials) in STREAMS.items():
         replies[name.encode()] = _build_stream_reply(IMAGE_BYTES[size], partials)
     server = await asyncio.get_running_loop().create_server(
