@@ -212,6 +212,19 @@ def open_regular_file(path: str | Path, *, follow: bool = True) -> BufferedReade
     raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
+def sync_file(path: Path) -> None:
+    """Flush the content of a file to the disk.
+
+    Raises:
+        OSError: the file cannot be opened, or its content cannot be flushed.
+    """
+    descriptor = os.open(path, os.O_RDWR | BINARY_FLAGS)  # Windows flushes no file that is read only
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the names in a folder to the disk. Does nothing on Windows, which cannot open a folder.
 

@@ -14,6 +14,8 @@ from imgkit.plugins.table import PluginSource, call_plugin
 from imgkit.wire.secret_filter import NO_SECRETS, SecretFilter
 
 if TYPE_CHECKING:
+    from imgkit.billing.shared_parts import SharedParts
+    from imgkit.images.part_files import PartFile, PartFiles
     from imgkit.models import ImageRequest, ImagesResponse
     from imgkit.plugins.events import Call
     from imgkit.plugins.protocols import Ledger, Reservation
@@ -42,6 +44,7 @@ class ReservationGroup:
         self._is_deferred = False
         self._has_images = False
         self._filter: SpoolFilter | None = None
+        self._shared: SharedParts | None = None
         self._process: int | None = None  # a forked child ends nothing for its parent
 
     @property
@@ -133,16 +136,23 @@ class ReservationGroup:
             if not isinstance(reservation, DeferrableReservation):
                 self._call_ledger(source, _keep_reply, reservation, error, None)
 
-    def begin(self, head: Head, secrets: SecretFilter = NO_SECRETS) -> None:
+    def begin(
+        self, head: Head, secrets: SecretFilter = NO_SECRETS, part_files: PartFiles | None = None
+    ) -> None:
         """Record that a 2xx reply begins to arrive.
 
         Args:
             head: its status and headers.
             secrets: removes from its text what nobody may keep.
+            part_files: the files that its images arrive in. Spools may share them.
         """
         from imgkit.wire.spool_filter import SpoolFilter  # only spools load it
 
         self._filter = SpoolFilter(secrets)
+        if part_files is not None:
+            from imgkit.billing.shared_parts import SharedParts
+
+            self._shared = SharedParts(part_files)
         for source, spool in self._spools():
             self._call_ledger(source, spool.begin, head)
 
@@ -151,10 +161,25 @@ class ReservationGroup:
         self._write(chunks if self._filter is None else self._filter.clean(chunks))
 
     def _write(self, chunks: Sequence[tuple[str, bytes]]) -> None:
+        shared = self._shared
+        if shared is not None:
+            shared.write(chunks, self._share)
         for part, data in chunks:
             self._has_images = self._has_images or part != "reply" or b'"url"' in data
             for source, spool in self._spools():
-                self._call_ledger(source, spool.write, part, data)
+                if shared is None or not shared.is_shared(part, spool):
+                    self._call_ledger(source, spool.write, part, data)
+
+    def _share(self, part: str, file: PartFile) -> list[object]:
+        """Let the spools that can do so share a part file; return them."""
+        from imgkit.plugins.protocols import SharingReservation
+
+        return [
+            spool
+            for source, spool in self._spools()
+            if isinstance(spool, SharingReservation)
+            and self._call_ledger(source, spool.share, part, str(file.path))
+        ]
 
     def _write_rest(self) -> None:
         """Keep the text that the filter has held back."""

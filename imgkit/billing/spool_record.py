@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import Literal
 
 from imgkit.billing.spool_size import SizeFile
-from imgkit.files import CREATE_FLAGS, read_regular_file, sync_folder, write_all, write_atomically
+from imgkit.files import (
+    BINARY_FLAGS,
+    CREATE_FLAGS,
+    read_regular_file,
+    sync_file,
+    sync_folder,
+    write_all,
+    write_atomically,
+)
 from imgkit.locks import FileLock
 
 VERSION = 1
@@ -34,6 +42,7 @@ FLUSH_INTERVAL_S = 1.0
 _CALL, _LOCK = "call.json", "lock"
 _FILE_NAMES = {"reply": "reply.json.part", "raw": "raw.part"}
 _WRITE_FLAGS = os.O_WRONLY | CREATE_FLAGS
+_APPEND_FLAGS = os.O_WRONLY | os.O_APPEND | BINARY_FLAGS
 
 
 class SpoolRecord:
@@ -51,6 +60,7 @@ class SpoolRecord:
 
     def __init__(self, folder: Path, size: SizeFile, lock: FileLock, facts: Mapping[str, object]) -> None:
         self._open: dict[str, int] = {}
+        self._links: list[str] = []
         self.folder = folder
         self._size = size
         self._lock = lock
@@ -65,11 +75,23 @@ class SpoolRecord:
         """Append to a part: "reply", "raw", or the number of an image. Raises OSError."""
         name = _FILE_NAMES.get(part) or f"{part}.part"
         descriptor = self._open.get(name)
-        write_all(self._create_file(name) if descriptor is None else descriptor, data)
+        if descriptor is None:
+            descriptor = self._create_file(name, _APPEND_FLAGS if name in self._links else _WRITE_FLAGS)
+        write_all(descriptor, data)
         self._size_bytes += len(data)
-        self._has_url |= b"http" in data and part == "reply"
+        self._has_url = self._has_url or (part == "reply" and b"http" in data)
         if time.monotonic() >= self._flush_at:
             self.sync()
+
+    def share(self, part: str, path: str) -> bool:
+        """Link to the file of an image that somebody else writes. Return False if that is impossible."""
+        name = f"{part}.part"
+        try:
+            os.link(path, f"{self.folder}/{name}")
+        except OSError:  # another disk, or a file system without links
+            return False
+        self._links.append(name)
+        return True
 
     def complete(self) -> None:
         """Record the end of the reply, and flush it if it is large or names a URL. Raises OSError.
@@ -77,13 +99,16 @@ class SpoolRecord:
         A small reply reaches the caller sooner than the disk. A flush would only prolong the time in which
         a crash of the machine takes it. An image at a URL has yet to be downloaded.
         """
-        if self._size_bytes >= FLUSH_BYTES or self._has_url:
+        if self._links or self._size_bytes >= FLUSH_BYTES or self._has_url:
             self.sync()
 
     def sync(self) -> None:
         """Flush the record and its name to the disk. Raises OSError."""
         for descriptor in self._open.values():
             os.fsync(descriptor)
+        for name in self._links:
+            if name not in self._open:
+                sync_file(self.folder / name)
         sync_folder(self.folder)
         sync_folder(self.folder.parent)
         self._flush_at = time.monotonic() + FLUSH_INTERVAL_S
@@ -92,7 +117,8 @@ class SpoolRecord:
         """Leave the record for `Spool.list_replies`, with a reason, and flush it. Raises OSError."""
         try:
             try:
-                self._size.add(self._size_bytes)
+                linked_bytes = sum(os.stat(self.folder / name).st_size for name in self._links)
+                self._size.add(self._size_bytes + linked_bytes)
             finally:
                 write_facts(self.folder, {**self._facts, "why": reason})
         finally:
@@ -106,7 +132,7 @@ class SpoolRecord:
     def remove(self) -> None:
         """Remove the record with all its parts. Raises OSError."""
         # The facts go last: a record whose removal was interrupted is still known.
-        names = [*(name for name in self._open if name != _CALL), _CALL]
+        names = [*({*self._links, *self._open} - {_CALL}), _CALL]
         self._close_files()
         try:
             for name in names:
@@ -120,8 +146,8 @@ class SpoolRecord:
     def __del__(self) -> None:
         self._close_files()  # after Ctrl-C before `keep` or `remove`, the record is orphaned
 
-    def _create_file(self, name: str) -> int:
-        descriptor = self._open[name] = os.open(f"{self.folder}/{name}", _WRITE_FLAGS, 0o600)
+    def _create_file(self, name: str, flags: int = _WRITE_FLAGS) -> int:
+        descriptor = self._open[name] = os.open(f"{self.folder}/{name}", flags, 0o600)
         return descriptor
 
     def _close_files(self) -> None:

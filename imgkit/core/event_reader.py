@@ -170,7 +170,8 @@ class _EventReader:
         """Read the reply, hand on its complete events, and return the error that ended it, if any."""
         context, reply = self._context, self._reply
         if self._spools:
-            yield RunBlocking(partial(context.reservations.begin, self._head, self._secrets))
+            begin = partial(context.reservations.begin, self._head, self._secrets, self._part_files)
+            yield RunBlocking(begin)
         error: ImgkitError | None = None
         try:
             yield from self._read_chunks()

@@ -44,7 +44,7 @@ def read_body(
     )
     expected, limit = content_length(head), core.limits.max_reply_bytes
     if spools:
-        yield RunBlocking(partial(reservations.begin, head, secrets))
+        yield RunBlocking(partial(reservations.begin, head, secrets, part_files))
     try:
         while reply.length <= limit and (chunk := (yield ReadChunk())):
             spooled = reply.feed(chunk)
@@ -62,7 +62,7 @@ def read_body(
             attach_whole_images(error, error.body)
         raise
     yield from _close_body(reply, reservations, spools)
-    if part_files is not None and part_files.on_disk:
+    if part_files is not None and part_files.is_behind:
         yield RunBlocking(part_files.write)
     if reply.length <= limit:
         return reply

@@ -170,6 +170,10 @@ class SpoolReservation:
             except OSError as error:
                 raise self._to_save_error("Only a part of the reply is kept on disk", error) from None
 
+    def share(self, part: str, path: str) -> bool:
+        """Link to the file of an image, as `imgkit.plugins.SharingReservation` says."""
+        return self._record is not None and self._record.share(part, path)
+
     def complete(self) -> None:
         """Record the end of the reply, and flush it where the call will take time to deliver it."""
         if self._record is not None:

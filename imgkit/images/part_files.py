@@ -13,7 +13,7 @@ import secrets
 import threading
 from contextlib import suppress
 from pathlib import Path
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 from imgkit.errors import UnreadableReplyError
 from imgkit.files import BINARY_FLAGS, CREATE_FLAGS, write_all
@@ -41,33 +41,44 @@ class PartFiles:
     def __init__(self, folder: Path, *, digests: bool) -> None:
         self._folder = folder
         self._digests = digests
-        self._files: WeakSet[PartFile] = WeakSet()
+        self._files: WeakValueDictionary[str, PartFile] = WeakValueDictionary()
+        self._count = 0
 
     def new_file(self) -> PartFile:
         """Return a part file for the next image."""
         file = PartFile(self._folder, digest=self._digests)
-        self._files.add(file)
+        self._files[str(self._count)] = file
+        self._count += 1
         return file
+
+    def find(self, part: str) -> PartFile | None:
+        """Return the file of an image by its number in the reply, None for none."""
+        return self._files.get(part)
 
     @property
     def should_flush(self) -> bool:
         """Whether the buffers hold enough data for a `write`."""
-        return any(file.buffered >= BUFFER_BYTES for file in self._files)
+        return any(file.buffered >= BUFFER_BYTES for file in self._files.values())
 
     @property
     def on_disk(self) -> bool:
         """Whether any image is on disk."""
-        return any(file.path is not None for file in self._files)
+        return any(file.path is not None for file in self._files.values())
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a file on disk lacks bytes that its buffer has."""
+        return any(file.path is not None and file.buffered for file in self._files.values())
 
     def write(self) -> None:
         """Write the buffers to disk. A short image without a file stays in memory."""
-        for file in self._files:
+        for file in list(self._files.values()):
             if file.path is not None or file.buffered >= BUFFER_BYTES:
                 file.write()
 
     def close(self) -> None:
         """Delete the files without a final name at the end of the call. Idempotent."""
-        for file in list(self._files):
+        for file in list(self._files.values()):
             file.release()
 
 
@@ -121,6 +132,9 @@ class PartFile:
             if len(_open_descriptors) > MAX_OPEN_FILES:
                 self._close()
         except OSError:
+            if self._descriptor is not None:
+                with suppress(OSError):  # a spool may share the file, and go on behind these bytes
+                    os.ftruncate(self._descriptor, written)
             self._load_into_memory(written)
 
     def _open(self, folder: Path) -> int:
@@ -190,7 +204,7 @@ class PartFile:
             return None
         try:
             descriptor = self._open(self._folder)
-            if os.fstat(descriptor).st_nlink == 0:
+            if self.path is None or not os.path.lexists(self.path):  # a spool may have a link
                 self._load_into_memory(self.length)
             else:
                 os.fsync(descriptor)

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from imgkit.plugins.protocols import ReplyKeeper as ReplyKeeper
     from imgkit.plugins.protocols import Reservation as Reservation
     from imgkit.plugins.protocols import SentMarks as SentMarks
+    from imgkit.plugins.protocols import SharingReservation as SharingReservation
     from imgkit.plugins.protocols import Sink as Sink
     from imgkit.plugins.tokens import Token as Token
     from imgkit.plugins.tokens import TokenNeeded as TokenNeeded
@@ -97,6 +98,7 @@ _EXPORTS = {
         "ReplyKeeper",
         "Reservation",
         "SentMarks",
+        "SharingReservation",
         "Sink",
     ),
     "imgkit.plugins.tokens": (

@@ -201,6 +201,25 @@ class DeferrableReservation(Protocol):
 
 
 @runtime_checkable
+class SharingReservation(Protocol):
+    """A reservation that keeps images of a reply without a copy of their bytes. Optional."""
+
+    def share(self, part: str, path: str) -> bool:
+        """Keep the file of an image that is arriving, for example by a hard link.
+
+        imgkit appends the next bytes to the file, and calls `Reservation.write` for this part only if it
+        cannot: the bytes follow those in the file.
+
+        Args:
+            part: "0", "1" … as for `Reservation.write`.
+            path: the file, which imgkit renames when it saves the image, and removes otherwise.
+
+        Returns:
+            False if the reservation wants the bytes.
+        """
+
+
+@runtime_checkable
 class Ledger(Protocol):
     """Keeps account of the attempts of a service: a budget, or a spool of replies.
 

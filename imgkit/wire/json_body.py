@@ -98,7 +98,7 @@ class JsonReply:
     @property
     def next_image(self) -> int:
         """The spool number of the next image."""
-        return self._first_image + len(self._images)
+        return self._first_image + len(self._images) + (self._whole is not None)
 
     @property
     def has_images(self) -> bool:
