@@ -16,6 +16,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
+from imgkit.bulk.changes import Changes
+from imgkit.bulk.manifest_check import check_manifest
 from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.files import create_empty
 from imgkit.locks import FileLock
@@ -93,6 +95,8 @@ class Added(NamedTuple):
 class Manifest:
     """The manifest in a run folder, open in this process. Its methods may block; any thread may call them.
 
+    Changes of rows that come while another is written wait, and are then written and flushed together.
+
     Args:
         folder: the run folder.
         is_reader: only read it, also while another process carries out the run.
@@ -105,6 +109,7 @@ class Manifest:
     def __init__(self, folder: Path, *, is_reader: bool = False) -> None:
         self.folder = folder
         self._guard = threading.RLock()
+        self._changes = Changes()
         self._lock = None if is_reader else self._lock_run()
         try:
             self._rows = self._open()
@@ -116,6 +121,7 @@ class Manifest:
     def close(self) -> None:
         """Close the file and let other processes have the run. Idempotent."""
         with self._guard:
+            self._changes.write(self._rows)
             self._rows.close()
             if self._lock is not None:
                 self._lock.release()
@@ -174,7 +180,10 @@ class Manifest:
         """Yield all requests in a state, in their order; the state may change meanwhile."""
         after = 0
         while True:
-            rows = self._select("state = ? AND n > ? ORDER BY n LIMIT 1000", (STATES.index(state), after))
+            # SQLite uses an index of some rows only for a query that repeats its condition.
+            some = "" if state in ("waiting", "done") else "state NOT IN (0, 3) AND "
+            where = f"{some}state = {STATES.index(state)} AND n > ? ORDER BY n LIMIT 1000"
+            rows = self._select(where, (after,))
             yield from rows
             if not rows:
                 return
@@ -194,12 +203,14 @@ class Manifest:
             info: facts about its latest attempt, JSON values.
             durable: flush it to the disk, so that a power cut does not take it back.
         """
-        with self._using_file():
-            self._set_durable(durable)
-            self._rows.execute(
-                "UPDATE rows SET state = ?, info = ?, listed = 0 WHERE n = ?",
-                (STATES.index(state), _dump(info), number),
-            )
+        change = self._changes.add(
+            "UPDATE rows SET state = ?, info = ?, listed = 0 WHERE n = ?",
+            (STATES.index(state), _dump(info), number),
+            durable=durable,
+        )
+        with self._using_file():  # writes all changes that wait
+            if change.error is not None:
+                raise change.error
 
     def list_unlisted(self) -> list[BulkRow]:
         """Return the requests with saved images that the output does not list for sure.
@@ -207,14 +218,12 @@ class Manifest:
         A request that is not done may have some of its images.
         """
         done = self._select("state = 3 AND listed = 0 ORDER BY n", ())
-        others = self._select("state NOT IN (0, 3) AND listed = 0 ORDER BY n", ())
+        others = self._select("state NOT IN (0, 3) AND listed = 0 ORDER BY state, n", ())
         return [*done, *(row for row in others if row.info.get("images"))]
 
     def mark_listed(self, number: int) -> None:
-        """Write down that the output lists the images of a request."""
-        with self._using_file():
-            self._set_durable(False)
-            self._rows.execute("UPDATE rows SET listed = 1 WHERE n = ?", (number,))
+        """Write down that the output lists the images of a request, together with the next change."""
+        self._changes.add("UPDATE rows SET listed = 1 WHERE n = ?", (number,), durable=False)
 
     def reset(self, states: Iterable[State]) -> int:
         """Let all requests in these states wait again, with the fact `again`; return their number."""
@@ -325,7 +334,7 @@ class Manifest:
                     f"{version}; this version reads up to {VERSION}). Upgrade imgkit to go on with this run."
                 )
             else:
-                self._check(rows)
+                check_manifest(rows, is_reader=self._lock is None)
         except BaseException as error:
             rows.close()
             if isinstance(error, sqlite3.Error):
@@ -333,24 +342,17 @@ class Manifest:
             raise
         return rows
 
-    def _check(self, rows: sqlite3.Connection) -> None:
-        problem = "ok" if self._lock is None else rows.execute("PRAGMA quick_check(1)").fetchone()[0]
-        rows.execute("SELECT n, id, digest, state, request, info FROM rows LIMIT 1").fetchone()
-        if problem != "ok":
-            raise sqlite3.DatabaseError(problem)
-
-    def _set_durable(self, durable: bool) -> None:
-        self._rows.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-
     @contextmanager
     def _using_file(self) -> Iterator[None]:
-        """Let one thread use the file.
+        """Let one thread use the file, after the changes that wait.
 
         Raises:
             ConfigurationError: the file cannot be used, such as on a full disk.
         """
         with self._guard:
             try:
+                if not self._rows.in_transaction:
+                    self._changes.write(self._rows)
                 yield
             except sqlite3.Error as error:
                 raise _unusable(self.folder, str(error)) from None
@@ -358,7 +360,7 @@ class Manifest:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._using_file():
-            self._set_durable(durable=True)
+            self._changes.set_durable(self._rows, durable=True)
             self._rows.execute("BEGIN IMMEDIATE")
             try:
                 yield
