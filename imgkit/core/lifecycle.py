@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from imgkit.catalogue.rules import find_violations
-from imgkit.core.context import CallContext, parse_options, start_call
+from imgkit.core.context import CallContext, CallRecord, parse_options, start_call
 from imgkit.core.core import Core
 from imgkit.core.pipeline import DispatchResult, dispatch
 from imgkit.core.provider_calls import list_fields
@@ -219,7 +219,7 @@ def deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None)
         response = yield from send_to_sinks(context, response)
     if context.options.record is not None:
         try:
-            yield from run_blocking(partial(context.options.record.mark_delivered, response))
+            yield from run_blocking(partial(_record_delivery, context.options.record, response, result))
         except ImgkitError as error:
             for part, part_response in result.parts:
                 yield from keep_reservations(part, error, part_response)
@@ -231,6 +231,13 @@ def deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None)
         if part.job_keeper is not None:
             yield from run_blocking(part.job_keeper.remove)
     return response
+
+
+def _record_delivery(record: CallRecord, response: ImagesResponse, result: DispatchResult) -> None:
+    """Let a record know the delivered images, then settle the reservations. May block."""
+    record.mark_delivered(response)
+    for part, part_response in result.parts:
+        part.reservations.settle(part_response)
 
 
 def send_to_sinks(context: CallContext, response: ImagesResponse) -> Flow[ImagesResponse]:

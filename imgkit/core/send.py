@@ -218,19 +218,12 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
     ledgers = context.core.resources.ledgers
     if context.mark_sent is not None:
         yield from run_blocking(partial(context.mark_sent, number), before_sending=True)
-    if ledgers:
-        reserve = partial(ReservationGroup.reserve, ledgers, context.request, call, number)
+    if ledgers or context.options.record is not None:
+        reserve = partial(_reserve, context, number)
         context.reservations = yield from run_blocking(reserve, before_sending=True)
     if context.gate is not None and context.gate.is_closed:
         yield RunBlocking(context.reservations.close)
         raise context.gate.to_error()
-    if context.options.record is not None:
-        mark = partial(context.options.record.mark_sending, call.id, number)
-        try:
-            yield from run_blocking(mark, before_sending=True)
-        except ImgkitError:
-            yield RunBlocking(context.reservations.close)
-            raise
     started = time.monotonic()
     status: int | None = None
     error_name: str | None = None
@@ -260,6 +253,24 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
         raise
     finally:
         context.attempts.append(Attempt(status, error_name, time.monotonic() - started))
+
+
+def _reserve(context: CallContext, number: int) -> ReservationGroup:
+    """Reserve an attempt, and let the record of the call know that it is about to leave. May block.
+
+    Raises:
+        ImgkitError: a ledger refused, or the record cannot be written; nothing is reserved.
+    """
+    ledgers, record = context.core.resources.ledgers, context.options.record
+    reservations = ReservationGroup.reserve(ledgers, context.request, context.call, number)
+    is_stopped = context.gate is not None and context.gate.is_closed
+    if record is not None and not is_stopped:
+        try:
+            record.mark_sending(context.call.id, number)
+        except BaseException:
+            reservations.close()
+            raise
+    return reservations
 
 
 def settle_reservations(context: CallContext, response: ImagesResponse | None) -> Flow[None]:
