@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
 from imgkit.bulk.manifest import BulkRow
 from imgkit.errors import SaveError
-from imgkit.files import write_all, write_atomically
+from imgkit.files import sync_folder, write_all, write_atomically
 from imgkit.images.image import Image
 from imgkit.images.saving import SavePlan
 from imgkit.images.sidecars import SavableImage
 from imgkit.images.sniff import EXTENSIONS
+from imgkit.images.sources import FileSource, have_same_bytes
 from imgkit.models import ImagesResponse
 from imgkit.wire.json_values import Json, JsonMapping, JsonObject
 
@@ -23,11 +26,16 @@ METADATA, IMAGES, REPORTS = "metadata.jsonl", "images", "reports"
 _TAIL_BYTES = 8 * 1024 * 1024
 """End of the list in which lines of a killed process are looked for."""
 
+CHECK_S = 1.0
+"""Seconds in which the output folder is checked once, however many requests start."""
+
 _LINE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
 
 
 class DigestPlan(SavePlan):
     """A save plan that names images by their digests, in 256 folders: equal images are one file."""
+
+    _check_at = 0.0
 
     @classmethod
     def for_folder(cls, folder: Path) -> DigestPlan:
@@ -43,6 +51,26 @@ class DigestPlan(SavePlan):
         """Return the path of an image."""
         extension = EXTENSIONS[image.format][0] if image.format else ".bin"
         return self.folder / IMAGES / digest[:2] / f"{digest}{extension}"
+
+    def check(self) -> None:
+        """Check that the folder is writable, once in `CHECK_S` seconds."""
+        now = time.monotonic()
+        if now >= self._check_at:
+            super().check()
+            object.__setattr__(self, "_check_at", now + CHECK_S)  # plans are frozen
+
+    def write(self, image: SavableImage, count: int) -> Path:
+        """Write an image, unless the same image is there already."""
+        path = self.build_path(image, image.sha256, count)
+        try:
+            is_there = have_same_bytes(FileSource.from_path(path), image.source)
+        except OSError:
+            is_there = False
+        if not is_there:
+            return super().write(image, count)
+        with suppress(OSError):  # some folders cannot be flushed
+            sync_folder(path.parent)  # the request that wrote it may not have come so far
+        return path
 
 
 class Output:

@@ -26,7 +26,8 @@ from imgkit.bulk.output import DigestPlan, Output
 from imgkit.bulk.pace import Pace
 from imgkit.cli.run import run as imgkit_command
 from imgkit.providers.fakes import FakeApi, FakeReply, FakeRequest, json_reply
-from imgkit.testing.wire_server import WireServer, hang, serve_fake
+from imgkit.testing.samples import answer, png
+from imgkit.testing.wire_server import WireServer, hang, reply, serve_fake
 from tests.conftest import ServiceRunner
 
 KEY = "sk-bulk-0123456789"
@@ -513,3 +514,36 @@ def test_the_command(
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events] == ["start", "outcome", "summary"]
     assert (events[1]["state"], events[-1]["counts"]["done"], events[-1]["exit_code"]) == ("done", 1, 0)
+
+
+def test_equal_images_are_written_once(flavor: ServiceRunner, http_backend: str, tmp_path: Path) -> None:
+    """An image that is at its place already stays untouched; other bytes at its place are replaced."""
+    out = tmp_path / "out"
+    settings: dict[str, Any] = {"api_key": KEY, "state_folder": tmp_path / "state"}
+    for prompts in (["a"], ["a", "b"], ["a", "b", "c"]):
+        with WireServer(reply(200, answer(png(1, 400)))) as server:
+            carry_out(flavor, prompts, out, http_backend, base_url=server.base_url, **settings)
+        (path,) = (out / "images").rglob("*.png")
+        assert path.read_bytes() == png(1, 400)
+        if prompts == ["a"]:
+            first = path.stat().st_ino
+        assert (path.stat().st_ino == first) == (len(prompts) < 3)
+        if len(prompts) == 2:
+            path.write_bytes(bytes(len(png(1, 400))))
+    assert len((out / "metadata.jsonl").read_text().splitlines()) == 3
+    assert not list(out.rglob(".imgkit-*"))
+    assert not list((tmp_path / "state" / "spool").glob("2*"))
+
+
+def test_many_rows_check_the_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The output folder is checked at the start of a run, and once a second from then on."""
+    probes: list[Path] = []
+    monkeypatch.setattr("imgkit.images.saving.create_empty", lambda path, _: probes.append(path))
+    plan = Output(tmp_path).plan
+    plan.check()
+    plan.check()
+    assert len(probes) == 1
+    monkeypatch.setattr(time, "monotonic", lambda: 1e9)
+    plan.check()
+    Output(tmp_path).plan.check()
+    assert len(probes) == 3
