@@ -26,6 +26,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("cases", nargs="*", help=f"{', '.join(CASES)}; all if you name none")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument(
+        "--full", action="store_true", help="a run of a million requests, which takes an hour"
+    )
     parser.add_argument("--write", action="store_true", help="write the tables into docs/performance.md")
     options = parser.parse_args()
     unknown = set(options.cases) - set(CASES)
@@ -35,7 +38,7 @@ def main() -> None:
     compileall.compile_dir(Path(imgkit.__file__).parent, quiet=1)
     with Server() as server, tempfile.TemporaryDirectory(dir=".", prefix=".bench-") as folder:
         pin(0)
-        results = Results(options.quick, server.origin, Path(folder).absolute())
+        results = Results(options.quick, server.origin, Path(folder).absolute(), options.full)
         for name in options.cases or CASES:
             CASES[name].run(results)
     if options.write:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -22,10 +25,26 @@ RUN, REUSING = "imgkit, a run", "imgkit, a run, reusing"
 CALLS, BARE_CALLS = "imgkit, calls", "imgkit, calls, no sidecar"
 SCRIPT = "aiohttp script"
 
+MANY = "a run of many requests without network"
+MANY_ROWS = 20_000
+
 Work = Callable[[Path], Coroutine[Any, Any, None]]
 
 
 def run(results: Results) -> None:
+    _measure_images(results)
+    _measure_rows(results)
+
+
+def _measure_rows(results: Results) -> None:
+    count = 1_000_000 if results.full else MANY_ROWS // 10 if results.quick else MANY_ROWS
+    command = [sys.executable, "-m", "benchmarks.million", str(count)]
+    figures = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    for figure, value in figures.items():
+        results.add(MANY, figure, {"imgkit": value})
+
+
+def _measure_images(results: Results) -> None:
     count = IMAGES // 10 if results.quick else IMAGES
     url, folder = results.url("distinct"), results.folder / "bulk"
     numbers = itertools.count()

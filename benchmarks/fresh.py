@@ -17,7 +17,7 @@ from benchmarks.sides import ASYNC, SYNC
 AT_ONCE = 500
 
 
-def _status_mib(name: str) -> float:
+def status_mib(name: str) -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name):
             return int(line.split()[1]) / 1024
@@ -30,9 +30,9 @@ def measure_rise(small: Callable[[], object], large: Callable[[], object]) -> fl
         small()
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before = _status_mib("VmHWM")
+    before = status_mib("VmHWM")
     large()
-    return _status_mib("VmHWM") - before
+    return status_mib("VmHWM") - before
 
 
 def measure_sync_rise(side: str, origin: str, folder: Path, reply: str, action: str, path: str = "") -> float:
@@ -63,9 +63,9 @@ def measure_concurrent_rise(side: str, origin: str, folder: Path) -> float:
         await asyncio.gather(*(small_side.save(folder) for _ in range(20)))
         gc.collect()
         Path("/proc/self/clear_refs").write_text("5")
-        before = _status_mib("VmHWM")
+        before = status_mib("VmHWM")
         await asyncio.gather(*(large_side.save(folder) for _ in range(AT_ONCE)))
-        peak = _status_mib("VmHWM") - before
+        peak = status_mib("VmHWM") - before
         await small_side.close()
         await large_side.close()
         return peak
@@ -79,7 +79,7 @@ def measure_resident(side: str, origin: str, folder: Path) -> float:
     for _ in range(20):
         calls.create()
     gc.collect()
-    return _status_mib("VmRSS")
+    return status_mib("VmRSS")
 
 
 def main(case: str, side: str, origin: str, folder: str, *more: str) -> None:

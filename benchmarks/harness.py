@@ -28,12 +28,14 @@ class Results:
         quick: run fewer rounds, for a first look.
         origin: origin of the benchmark server.
         folder: folder for files, on the disk to measure.
+        full: carry out a run of a million requests, which takes an hour.
         figures: case → figure → side → median.
     """
 
     quick: bool
     origin: str
     folder: Path
+    full: bool = False
     figures: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     def url(self, reply: str) -> str:

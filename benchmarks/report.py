@@ -97,6 +97,10 @@ def _budgets() -> Iterator[Budget]:
                  _ratio(case, "CPU ms", "imgkit, a run", "aiohttp script"))  # fmt: skip
     yield Budget("CPU of that run / the same calls without a run", 1.15,
                  _ratio(case, "CPU ms", "imgkit, a run", "imgkit, calls, no sidecar"))  # fmt: skip
+    case = "a run of many requests without network"
+    yield Budget("resident memory of " + case, 200, _value(case, "resident MiB", "imgkit"), "MiB")
+    yield Budget("CPU of its last requests / its first", 1.1, _value(case, "last / first", "imgkit"))
+    yield Budget("opening a manifest of a million requests", 2, _value(case, "opening s", "imgkit"), "s")
     added = _value("plugins, a call without network", "CPU µs", "3 with every hook", "none")
     yield Budget("time that 3 plugins add to a call", 10, added, "µs")
 
