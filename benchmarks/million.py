@@ -132,7 +132,7 @@ def main() -> None:
     import asyncio
 
     count = int(sys.argv[1]) if len(sys.argv) > 1 else COUNT
-    with tempfile.TemporaryDirectory(dir=".", prefix=".million-") as folder:
+    with tempfile.TemporaryDirectory(dir=".", prefix=".bench-") as folder:
         print(json.dumps(asyncio.run(measure(count, Path(folder).absolute()))))
 
 
