@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Without compiled modules, each worker and each child process of the tests compiles them anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test checks lint types contracts pytest examples integrations dist dist-check bench format cassettes messages providers sheet clean
+.PHONY: demo test checks lint types contracts pytest examples integrations dist dist-check bench kills format cassettes messages providers sheet clean
 
 demo: $(VENV)/.demo  ## draw a first picture: no key, no network
 	@mkdir -p demo
@@ -61,6 +61,9 @@ bench: $(VENV)/.dev  ## measure against peers, which get an environment of their
 	$(BIN)/python benchmarks/json_reply.py
 	$(BIN)/python -m benchmarks --write
 	$(BIN)/python benchmarks/cassettes.py
+
+kills: $(VENV)/.dev  ## kill 200 runs of many images, and check each paid request; KILLS="--seed 7 --seconds 600"
+	$(BIN)/python -m tests.kills $(KILLS)
 
 format: $(VENV)/.dev  ## tidy the code
 	$(BIN)/ruff check --fix .

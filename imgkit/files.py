@@ -12,7 +12,7 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ def write_atomically(
     suffix: str = "",
     sync: bool = True,
     publish: Callable[[Path, Path], object] = Path.replace,
+    part_folder: Path | None = None,
 ) -> None:
     """Write a hidden temporary file beside `path`, then give it the name `path`.
 
@@ -96,11 +97,12 @@ def write_atomically(
         suffix: end of the temporary name ``.NAME.RANDOM{suffix}``.
         sync: flush the content to the disk before the file gets its name.
         publish: gives the temporary file its name. Receives the temporary path and `path`.
+        part_folder: folder of the temporary file, on the same disk; the folder of `path` by default.
 
     Raises:
         OSError: the file cannot be written. The temporary file is removed.
     """
-    part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}{suffix}")
+    part = (part_folder or path.parent) / f".{path.name[:80]}.{secrets.token_hex(6)}{suffix}"
     # A publisher that links the file leaves the temporary name behind.
     with remove_after(part):
         descriptor = os.open(part, os.O_WRONLY | CREATE_FLAGS, mode)
@@ -238,6 +240,27 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folders(folder: Path) -> None:
+    """Create a folder with its parents, and flush the names of those that are new.
+
+    Example::
+
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp()) / "a" / "b"
+        >>> make_folders(folder)
+        >>> folder.is_dir()
+        True
+
+    Raises:
+        OSError: a folder cannot be created.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.is_dir()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        with suppress(OSError):  # some file systems refuse
+            sync_folder(path.parent)
 
 
 class _Detour:

@@ -157,6 +157,7 @@ class BulkRun:
         try:
             self._output.plan.check()
             self._refuse_lost_manifest()
+            self._output.open_parts(self.manifest.read_token())
             if isinstance(requests, Sequence):
                 self._add(requests)
             else:
@@ -254,13 +255,25 @@ class BulkRun:
             if self._dispatcher is not None:
                 self._dispatcher.withdraw()
 
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process is a fork of the one that carries out the run."""
+        return self._manifest is not None and self._manifest.is_inherited
+
+    def refuse_fork(self) -> None:
+        """Refuse to go on in a forked child. Raises ConfigurationError."""
+        if self._manifest is not None:
+            self._manifest.refuse_fork()
+
     def close(self) -> None:
-        """Close the engine and the manifest. Idempotent."""
+        """Close the engine and the manifest. Idempotent. A forked child leaves its parent's alone."""
         dispatcher, self._dispatcher = self._dispatcher, None
-        if dispatcher is not None:
+        if dispatcher is not None and not self.is_inherited:
             dispatcher.close()
         manifest, self._manifest = self._manifest, None
         if manifest is not None:
+            if not manifest.is_inherited:
+                self._output.close_parts()
             manifest.close()
 
     @property

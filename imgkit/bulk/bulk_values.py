@@ -8,7 +8,10 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+from imgkit.billing.spool_record import SpooledReply
 from imgkit.bulk.manifest import BulkRow, State
+from imgkit.core.context import SentPart
+from imgkit.core.recovery import drop_record
 from imgkit.errors import (
     AuthenticationError,
     BudgetExceededError,
@@ -22,8 +25,9 @@ from imgkit.errors import (
     RateLimitError,
     ServerError,
 )
+from imgkit.images.image import Image
 from imgkit.jobs.job import Job
-from imgkit.models import ImagesResponse
+from imgkit.models import Cost, ImagesResponse, Meta
 from imgkit.plugins.engines import Engine
 from imgkit.wire.json_values import JsonMapping
 
@@ -124,16 +128,48 @@ class BulkProgress(NamedTuple):
     stopped: str | None
 
 
+class KeptReply(NamedTuple):
+    """A reply that the spool has kept.
+
+    Attributes:
+        record: the record in the spool.
+        part: the request that it answers.
+        images: its images.
+    """
+
+    record: SpooledReply
+    part: SentPart
+    images: tuple[Image, ...]
+
+    def to_response(self, images: tuple[Image, ...]) -> ImagesResponse:
+        """Return the response that the call would have returned, as far as the record tells."""
+        facts: JsonMapping = self.record.facts
+        meta = Meta(
+            operation=facts.get("operation", "create_image"),
+            call_id=self.part.call_id,
+            backend=str(facts.get("backend", "")),
+            provider=str(facts.get("provider", "")),
+            model=facts.get("model"),
+        )
+        return ImagesResponse(images=images, meta=meta, cost=Cost(note="the call was interrupted"))
+
+    def forget(self) -> None:
+        """Remove the record: its images are elsewhere. May block."""
+        drop_record(self.record)
+
+
 class Work(NamedTuple):
     """A request that may start now.
 
     Attributes:
         row: the request.
-        jobs: its pending jobs, which are collected in place of sending it.
+        jobs: its pending jobs, which are collected before anything is sent.
+        kept: replies to some of its requests, whose images are at URLs.
     """
 
     row: BulkRow
     jobs: tuple[Job, ...] = ()
+    kept: tuple[KeptReply, ...] = ()
 
 
 class Pause(NamedTuple):

@@ -18,8 +18,10 @@ from imgkit.bulk.bulk_values import BulkOutcome, Work
 from imgkit.bulk.manifest import BulkRow
 from imgkit.bulk.reports import end_reservations, reserve_claim, write_down
 from imgkit.bulk.row_calls import RowRecord, RunFiles, carry_out_row
+from imgkit.bulk.row_progress import RowProgress
 from imgkit.bulk.task_search import LostTask, TaskSearch
 from imgkit.bulk.tasks import fill_payload
+from imgkit.core.context import SentPart
 from imgkit.core.core import Core
 from imgkit.errors import (
     ImgkitError,
@@ -28,7 +30,6 @@ from imgkit.errors import (
 )
 from imgkit.plugins.engines import Claim, Engine, EngineTask, Report, ReportFuture, TaskPayload
 from imgkit.runtime.flow import Flow
-from imgkit.wire.json_values import JsonObject
 
 POLL_S = 0.25
 """Seconds between two looks at the tasks in limbo."""
@@ -46,20 +47,26 @@ class _Task:
         work: its request.
         name: its name.
         outcome: the future that the run waits for.
-        claim: its latest claim that was granted, None for none.
+        worker: the process whose claims are granted, None before the first.
+        record: the record of its row.
         reservations: what the ledgers reserved for it.
         is_void: claims are refused: the engine has lost it, or the run has taken it back.
         is_here: this process carries it out.
         lost_at: when the engine has lost it, None while it has it.
+        granted: call and attempt of each claim that was granted.
         tries: tasks of the request, this one included.
         error: why a claim was refused.
     """
 
-    def __init__(self, work: Work, name: str, outcome: Future[BulkOutcome], tries: int) -> None:
+    def __init__(
+        self, work: Work, name: str, outcome: Future[BulkOutcome], tries: int, record: RowRecord
+    ) -> None:
         self.work = work
+        self.record = record
         self.name = name
         self.outcome = outcome
-        self.claim: Claim | None = None
+        self.worker: str | None = None
+        self.granted: set[tuple[str, int]] = set()
         self.reservations: ReservationGroup | None = None
         self.is_void = self.is_here = False
         self.lost_at: float | None = None
@@ -125,8 +132,11 @@ class Dispatcher:
         self._engine.close()
 
     def hand_out(self, work: Work) -> Future[BulkOutcome]:
-        """Hand a request to the engine, and return the future of its outcome. Jobs are collected here."""
-        if work.jobs:
+        """Hand a request to the engine, and return the future of its outcome.
+
+        What is pending or kept of earlier requests is collected here.
+        """
+        if work.jobs or work.kept:
             return self._start_here(carry_out_row(self._core, self._files, work, self._template["timeout_s"]))
         outcome: Future[BulkOutcome] = Future()
         outcome.set_running_or_notify_cancel()
@@ -151,37 +161,36 @@ class Dispatcher:
                 or self._is_stopped()
             ):
                 return False
-            known = task.claim
-            if known is not None and (
-                known["worker"] != claim["worker"] or known["attempt"] >= claim["attempt"]
-            ):
+            attempt = (claim["part"][0], claim["part"][1])
+            if task.worker not in (None, claim["worker"]) or attempt in task.granted:
                 return False
             try:
                 self._commit(task, claim)
             except ImgkitError as error:
                 task.error = error
                 return False
-            task.claim = claim
+            task.worker = claim["worker"]
+            task.granted.add(attempt)
             return True
 
     def withdraw(self) -> None:
         """Take back the tasks that have not claimed their requests: nothing more is sent. Any thread."""
         with self._guard:
-            idle = [task for task in self._tasks.values() if task.claim is None and not task.is_here]
+            idle = [task for task in self._tasks.values() if task.worker is None and not task.is_here]
             for task in idle:
                 task.is_void = True
                 self._give_back(task, {"refused": "The run has stopped."})
 
-    def find_reports(self, rows: Iterable[BulkRow]) -> tuple[list[BulkRow], list[BulkRow]]:
+    def find_reports(self, rows: Iterable[BulkRow]) -> list[BulkRow]:
         """Settle what became of requests that an earlier process has handed out. May block.
 
         Args:
             rows: requests that tasks have claimed.
 
         Returns:
-            Those that workers still carry out, and those that nobody knows of.
+            Those that workers still carry out.
         """
-        lost = {row.info["task"]: LostTask(row, row.info) for row in rows}
+        lost = {row.info["task"]: LostTask(row, row.info["worker"], RowProgress(row).sent) for row in rows}
         deadline = time.monotonic() + self._drain_s
         while True:
             found = self._search.search(lost)
@@ -190,16 +199,15 @@ class Dispatcher:
                     self._settle_late(lost.pop(name).row, report)
             running = [task.row for name, task in lost.items() if name in found]
             if not running or time.monotonic() > deadline:
-                return running, [task.row for name, task in lost.items() if name not in found]
+                return running
             time.sleep(POLL_S)
 
     def _settle_late(self, row: BulkRow, report: Report) -> None:
         """Write down the report of a task that an earlier process has handed out."""
-        if "refused" in report:
-            self._files.manifest.mark(row.number, "waiting", {})
-            return
         record = RowRecord(self._files, row)
-        record.info = {**row.info}
+        if "refused" in report:
+            self._files.manifest.mark(row.number, "waiting", record.progress.keep_lasting())
+            return
         write_down(self._core, self._files, record, report)
         self._files.output.remove_report(report["name"])
 
@@ -211,15 +219,15 @@ class Dispatcher:
         """
         if task.reservations is None:
             task.reservations = reserve_claim(self._core, task.work.row.request, claim, self._timeout_s)
-        info = _list_facts(claim, self._files.may_cost)
-        self._files.manifest.mark(task.work.row.number, "sending", info)
+        task.record.progress.info |= {"task": claim["task"], "worker": claim["worker"]}
+        task.record.mark_sending(SentPart(*claim["part"]))
         task.reservations.sent = True
 
     def _submit(self, work: Work, outcome: Future[BulkOutcome], tries: int) -> None:
         with self._guard:
             self._count += 1
             name = f"{self._template['name']}-{work.row.number}-{self._template['epoch']}.{self._count}"
-            task = self._tasks[name] = _Task(work, name, outcome, tries)
+            task = self._tasks[name] = _Task(work, name, outcome, tries, RowRecord(self._files, work.row))
         payload = fill_payload(self._template, name, work.row)
         try:
             future = self._engine.submit(EngineTask(name, payload))
@@ -247,9 +255,8 @@ class Dispatcher:
         with self._guard:
             if task.name not in self._tasks:
                 return  # settled before: an engine that starts a task twice may report twice
-            claim = task.claim
             refused = "refused" in report
-            if refused and (claim is None or claim["worker"] == report.get("worker")):
+            if refused and task.worker in (None, report.get("worker")):
                 self._give_back(task, report)
                 return
             if refused:
@@ -257,9 +264,7 @@ class Dispatcher:
                 return
             self._limbo.pop(task.name, None)
             del self._tasks[task.name]
-        record = RowRecord(self._files, task.work.row)
-        record.info = {} if claim is None else _list_facts(claim, self._files.may_cost)
-        outcome = write_down(self._core, self._files, record, report)
+        outcome = write_down(self._core, self._files, task.record, report)
         if task.reservations is not None:
             end_reservations(self._core, task.reservations, task.work.row.request, report)
         self._files.output.remove_report(task.name)
@@ -269,8 +274,9 @@ class Dispatcher:
         """End a task that sent nothing, or whose attempts were refused for free: its row waits again."""
         self._limbo.pop(task.name, None)
         self._tasks.pop(task.name, None)
-        if task.claim is not None:
-            self._files.manifest.mark(task.work.row.number, "waiting", {})
+        if task.worker is not None:
+            lasting = task.record.progress.keep_lasting()
+            self._files.manifest.mark(task.work.row.number, "waiting", lasting)
         if task.reservations is not None:
             task.reservations.settle(None)
         error = task.error
@@ -285,7 +291,7 @@ class Dispatcher:
         with self._guard:
             if task.name not in self._tasks or task.name in self._limbo:
                 return
-            task.is_void = task.claim is None
+            task.is_void = task.worker is None
             task.lost_at = time.monotonic()
             self._limbo[task.name] = task
             if self._watcher is None:
@@ -310,13 +316,16 @@ class Dispatcher:
     def _look(self) -> None:
         with self._guard:
             lost = list(self._limbo.values())
-        for task in [each for each in lost if each.claim is None]:
+        for task in [each for each in lost if each.worker is None]:
             self._try_again(task)
-        claimed = [each for each in lost if each.claim is not None]
+        claimed = [each for each in lost if each.worker is not None]
         if not claimed:
             return
         found = self._search.search(
-            {each.name: LostTask(each.work.row, each.claim or {}) for each in claimed}
+            {
+                each.name: LostTask(each.work.row, each.worker or "", each.record.progress.sent)
+                for each in claimed
+            }
         )
         for task in claimed:
             report = found.get(task.name)
@@ -350,13 +359,3 @@ class Dispatcher:
 def _is_report(result: object, name: str) -> TypeGuard[Report]:
     """Return whether the result of a future is the report of a task: an engine may lose it."""
     return isinstance(result, dict) and result.get("name") == name
-
-
-def _list_facts(claim: Claim, paid: bool) -> JsonObject:
-    return {
-        "call_id": claim["call_id"],
-        "attempt": claim["attempt"],
-        "paid": paid,
-        "worker": claim["worker"],
-        "task": claim["task"],
-    }

@@ -52,6 +52,7 @@ def open_dispatcher(
         "epoch": 0,
         "row_id": "",
         "request": {},
+        "missing": None,
         "settings": {},
         "key_file": options.get("key_file"),
         "folder": str(files.output.folder.absolute()),

@@ -8,30 +8,31 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
 
 from imgkit.bulk.changes import Changes
 from imgkit.bulk.manifest_check import check_manifest
+from imgkit.bulk.row_values import STATES as STATES
+from imgkit.bulk.row_values import UNFINISHED as UNFINISHED
+from imgkit.bulk.row_values import Added as Added
+from imgkit.bulk.row_values import BulkRow as BulkRow
+from imgkit.bulk.row_values import NewRow as NewRow
+from imgkit.bulk.row_values import State as State
+from imgkit.bulk.row_values import describe_changed
 from imgkit.errors import ConfigurationError, InvalidRequestError
-from imgkit.files import create_empty
+from imgkit.files import create_empty, make_folders
 from imgkit.locks import FileLock
 from imgkit.wire.json_values import Json, JsonMapping
 
 FILE, LOCK = "manifest.sqlite", "manifest.lock"
 VERSION = 1
 """Version of the tables. A manifest of a later version is refused."""
-
-State: TypeAlias = Literal["waiting", "sending", "accepted", "done", "blocked", "failed", "unknown"]
-STATES: tuple[State, ...] = ("waiting", "sending", "accepted", "done", "blocked", "failed", "unknown")
-"""In the file, a state is its place in this tuple."""
-
-UNFINISHED: tuple[State, ...] = ("waiting", "sending", "accepted", "unknown", "failed", "blocked")
 
 _TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -42,54 +43,8 @@ CREATE INDEX unlisted ON rows(n) WHERE state = 3 AND listed = 0;
 CREATE INDEX waiting ON rows(n) WHERE state = 0;
 CREATE INDEX open ON rows(state, n) WHERE state NOT IN (0, 3);
 """
-_MOST_PROBLEMS = 20
-"""Changed rows that an error lists."""
-
-
-class NewRow(NamedTuple):
-    """A request that a run shall carry out.
-
-    Attributes:
-        id: its name in the run.
-        digest: digest of what it asks for.
-        request: the request as JSON values.
-    """
-
-    id: str
-    digest: bytes
-    request: JsonMapping
-
-
-class BulkRow(NamedTuple):
-    """A request of a run, and what became of it.
-
-    Attributes:
-        number: its place in the run, from 1.
-        id: its name in the run.
-        state: what became of it.
-        request: the request as JSON values.
-        info: facts about its latest attempt: the call, the files, the cost, the error, the job.
-    """
-
-    number: int
-    id: str
-    state: State
-    request: JsonMapping
-    info: JsonMapping
-
-
-class Added(NamedTuple):
-    """The result of adding requests to a manifest.
-
-    Attributes:
-        new: number of requests that it did not have.
-        known: number of those that it had, unchanged.
-        amended: number of those that changed.
-    """
-
-    new: int = 0
-    known: int = 0
-    amended: int = 0
+_inherited: list[sqlite3.Connection] = []
+"""Connections of a parent process. SQLite must not close them."""
 
 
 class Manifest:
@@ -110,6 +65,7 @@ class Manifest:
         self.folder = folder
         self._guard = threading.RLock()
         self._changes = Changes()
+        self._process = os.getpid()
         self._lock = None if is_reader else self._lock_run()
         try:
             self._rows = self._open()
@@ -118,13 +74,33 @@ class Manifest:
                 self._lock.release()
             raise
 
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process is a fork of the one that has the run."""
+        return os.getpid() != self._process
+
     def close(self) -> None:
-        """Close the file and let other processes have the run. Idempotent."""
+        """Close the file and let other processes have the run. Idempotent. Does nothing in a forked child."""
+        if self.is_inherited:
+            _inherited.append(self._rows)  # its end would close the file of the parent
+            return
         with self._guard:
             self._changes.write(self._rows)
             self._rows.close()
             if self._lock is not None:
                 self._lock.release()
+
+    def refuse_fork(self) -> None:
+        """Refuse a process that is a fork of the one that has the run.
+
+        Raises:
+            ConfigurationError: it is; nothing was sent.
+        """
+        if self.is_inherited:
+            raise ConfigurationError(
+                f"Process {self._process} carries out the run in {str(self.folder)[:200]!r}, and this "
+                "process is a fork of it. Nothing was sent. Use the outcomes in the process that made them."
+            )
 
     def read_fact(self, name: str) -> Json:
         """Return a fact of the run, None for none."""
@@ -136,6 +112,14 @@ class Manifest:
         """Write a fact of the run, a JSON value."""
         with self._transaction():
             self._rows.execute("REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+
+    def read_token(self) -> str:
+        """Return the name of the run, which no other run has."""
+        token = self.read_fact("token")
+        if token is None:
+            token = secrets.token_hex(8)
+            self.write_fact("token", token)
+        return str(token)
 
     def add(self, rows: Iterable[NewRow], *, amend: bool = False) -> Added:
         """Add requests. A request that the manifest has stays as it is.
@@ -169,7 +153,7 @@ class Manifest:
                 else:
                     changed.append(row.id)
             if changed:
-                raise InvalidRequestError({"id": _describe_changed(changed)})
+                raise InvalidRequestError({"id": describe_changed(changed)})
         return Added(new, known, amended)
 
     def list_waiting(self, after: int = 0, limit: int = 1000) -> list[BulkRow]:
@@ -194,7 +178,15 @@ class Manifest:
         found = self._select("id = ?", (row_id,))
         return found[0] if found else None
 
-    def mark(self, number: int, state: State, info: JsonMapping, *, durable: bool = True) -> None:
+    def mark(
+        self,
+        number: int,
+        state: State,
+        info: JsonMapping,
+        *,
+        durable: bool = True,
+        is_listed: bool | None = None,
+    ) -> None:
         """Write down what became of a request.
 
         Args:
@@ -202,10 +194,11 @@ class Manifest:
             state: the new state.
             info: facts about its latest attempt, JSON values.
             durable: flush it to the disk, so that a power cut does not take it back.
+            is_listed: whether the output lists all of its images; None leaves this as it is.
         """
         change = self._changes.add(
-            "UPDATE rows SET state = ?, info = ?, listed = 0 WHERE n = ?",
-            (STATES.index(state), _dump(info), number),
+            "UPDATE rows SET state = ?, info = ?, listed = COALESCE(?, listed) WHERE n = ?",
+            (STATES.index(state), _dump(info), is_listed, number),
             durable=durable,
         )
         with self._using_file():  # writes all changes that wait
@@ -221,9 +214,26 @@ class Manifest:
         others = self._select("state NOT IN (0, 3) AND listed = 0 ORDER BY state, n", ())
         return [*done, *(row for row in others if row.info.get("images"))]
 
-    def mark_listed(self, number: int) -> None:
-        """Write down that the output lists the images of a request, together with the next change."""
-        self._changes.add("UPDATE rows SET listed = 1 WHERE n = ?", (number,), durable=False)
+    def list_with_images(self) -> Iterator[BulkRow]:
+        """Yield all requests with saved images, in their order."""
+        after = 0
+        while True:
+            rows = self._select("state != 0 AND n > ? ORDER BY n LIMIT 1000", (after,))
+            yield from (row for row in rows if row.info.get("images"))
+            if not rows:
+                return
+            after = rows[-1].number
+
+    def mark_listed(self, numbers: Iterable[int], mark: tuple[int, int] | None) -> None:
+        """Write down that the output lists the images of requests, together with the next change.
+
+        Args:
+            numbers: the numbers of the requests.
+            mark: size and checksum of the list, None if they are not known.
+        """
+        for number in numbers:
+            self._changes.add("UPDATE rows SET listed = 1 WHERE n = ?", (number,), durable=False)
+        self._changes.add("REPLACE INTO facts VALUES ('list', ?)", (json.dumps(mark),), durable=False)
 
     def reset(self, states: Iterable[State]) -> int:
         """Let all requests in these states wait again, with the fact `again`; return their number."""
@@ -291,7 +301,7 @@ class Manifest:
     def _lock_run(self) -> FileLock:
         path = self.folder / LOCK
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folders(self.folder)
             lock = FileLock.try_acquire(path)
             if lock is not None:
                 path.write_text(str(os.getpid()))
@@ -347,8 +357,9 @@ class Manifest:
         """Let one thread use the file, after the changes that wait.
 
         Raises:
-            ConfigurationError: the file cannot be used, such as on a full disk.
+            ConfigurationError: the file cannot be used, such as on a full disk, or in a forked child.
         """
+        self.refuse_fork()
         with self._guard:
             try:
                 if not self._rows.in_transaction:
@@ -358,9 +369,9 @@ class Manifest:
                 raise _unusable(self.folder, str(error)) from None
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, *, durable: bool = True) -> Iterator[None]:
         with self._using_file():
-            self._changes.set_durable(self._rows, durable=True)
+            self._changes.set_durable(self._rows, durable=durable)
             self._rows.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -378,15 +389,6 @@ def _has_log(path: Path) -> bool:
 
 def _dump(value: JsonMapping) -> str:
     return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":"))
-
-
-def _describe_changed(ids: list[str]) -> str:
-    shown = ", ".join(repr(each[:80]) for each in ids[:_MOST_PROBLEMS])
-    more = f" and {len(ids) - _MOST_PROBLEMS} more" if len(ids) > _MOST_PROBLEMS else ""
-    return (
-        f"{len(ids)} requests of this run ask for something else now: {shown}{more}. Pass amend=True to send "
-        "them again, or give them new ids."
-    )
 
 
 def _unusable(folder: Path, problem: str) -> ConfigurationError:

@@ -88,7 +88,7 @@ class _Outcomes:
         return min(waits, default=None)
 
     def _note(self, work: Work, outcome: BulkOutcome) -> BulkOutcome:
-        return self.run.note(outcome, "accepted" if work.jobs else "waiting")
+        return self.run.note(outcome, work.row.state)
 
 
 class BulkOutcomes(_Outcomes):
@@ -132,6 +132,7 @@ class BulkOutcomes(_Outcomes):
 
     def __next__(self) -> BulkOutcome:
         self._prepare()
+        self.run.refuse_fork()
         while True:
             try:
                 self._report(len(self._open))
@@ -168,7 +169,7 @@ class BulkOutcomes(_Outcomes):
 
         If Ctrl-C interrupts it, they end with the service, or in their own time.
         """
-        if self._process != os.getpid():
+        if self.run.is_inherited:
             return  # a forked child has none of the threads
         self._leave()
         try:
@@ -253,6 +254,7 @@ class AsyncBulkOutcomes(_Outcomes):
         import asyncio
 
         await self._prepare_in_thread()
+        self.run.refuse_fork()
         while True:
             try:
                 self._report(len(self._open))
@@ -278,6 +280,8 @@ class AsyncBulkOutcomes(_Outcomes):
         """Finish the requests in flight, and close the run. Idempotent."""
         import asyncio
 
+        if self.run.is_inherited:
+            return  # the tasks are those of the parent process
         self._leave()
         try:
             while self._open:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable
+import zlib
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from io import BufferedRandom
 from pathlib import Path
-from typing import TypeAlias
 
 from imgkit.bulk.manifest import BulkRow
 from imgkit.errors import SaveError
-from imgkit.files import sync_folder, write_all, write_atomically
+from imgkit.files import make_folders, sync_folder, write_all, write_atomically
 from imgkit.images.image import Image
 from imgkit.images.saving import SavePlan
 from imgkit.images.sidecars import SavableImage
@@ -21,10 +23,9 @@ from imgkit.images.sources import FileSource, have_same_bytes
 from imgkit.models import ImagesResponse
 from imgkit.wire.json_values import Json, JsonMapping, JsonObject
 
-_EntryName: TypeAlias = tuple[Json, Json, Json]
 METADATA, IMAGES, REPORTS = "metadata.jsonl", "images", "reports"
-_TAIL_BYTES = 8 * 1024 * 1024
-"""End of the list in which lines of a killed process are looked for."""
+_BLOCK_BYTES = 1024 * 1024
+_LINE_START = b'{"file_name"'
 
 CHECK_S = 1.0
 """Seconds in which the output folder is checked once, however many requests start."""
@@ -32,8 +33,15 @@ CHECK_S = 1.0
 _LINE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
 
 
+@dataclass(frozen=True)
 class DigestPlan(SavePlan):
-    """A save plan that names images by their digests, in 256 folders: equal images are one file."""
+    """A save plan that names images by their digests, in 256 folders: equal images are one file.
+
+    Attributes:
+        parts: the folder of incomplete images, None to keep them near their final names.
+    """
+
+    parts: Path | None = None
 
     _check_at = 0.0
 
@@ -46,6 +54,11 @@ class DigestPlan(SavePlan):
     def needs_digest(self) -> bool:
         """True: the digest is the name."""
         return True
+
+    @property
+    def part_folder(self) -> Path | None:
+        """The folder of incomplete images."""
+        return self.parts
 
     def build_path(self, image: SavableImage, digest: str, count: int) -> Path:
         """Return the path of an image."""
@@ -79,35 +92,80 @@ class Output:
     Args:
         folder: the folder, made if it is missing.
         has_prompts: list the prompts, too.
+
+    Attributes:
+        list_mark: size and checksum of the list as this process has written it, None once somebody else has
+            written to it.
     """
 
     def __init__(self, folder: Path, *, has_prompts: bool = True) -> None:
         self.folder = folder
         self.plan = DigestPlan.for_folder(folder)
         self._has_prompts = has_prompts
+        self.list_mark: tuple[int, int] | None = None
+
+    def open_parts(self, token: str) -> None:
+        """Empty the folder of incomplete images that belongs to a run, and use it from now on.
+
+        Only the process that holds the run may call this: all files in the folder are those of dead ones.
+
+        Args:
+            token: name of the run, which no other run has.
+
+        Raises:
+            SaveError: the folder cannot be used; nothing was sent.
+        """
+        folder = self.folder / IMAGES / f".parts-{token}"
+        try:
+            make_folders(folder)
+            for path in folder.iterdir():
+                path.unlink()
+        except OSError as error:
+            raise SaveError(
+                f"Cannot use {str(folder)[:200]!r} ({error.strerror or error}). Nothing was sent. Make it a "
+                "folder that you can write to."
+            ) from None
+        self.plan = replace(self.plan, parts=folder)
+
+    def close_parts(self) -> None:
+        """Remove the folder of incomplete images if it is empty. Idempotent."""
+        if self.plan.parts is not None:
+            with suppress(OSError):  # the next run removes the rest
+                self.plan.parts.rmdir()
 
     @property
     def has_images(self) -> bool:
-        """Whether the list has an image. May block."""
-        try:
-            return (self.folder / METADATA).stat().st_size > 0
-        except OSError:
-            return False
+        """Whether the folder has images of a run, or a list of them. May block."""
+        with suppress(OSError):
+            if (self.folder / METADATA).stat().st_size > 0:
+                return True
+        with suppress(OSError):
+            return any(len(name) == 2 for name in os.listdir(self.folder / IMAGES))
+        return False
 
-    def describe(self, row: BulkRow, response: ImagesResponse) -> list[JsonObject]:
-        """Return the facts about the saved images of a request, as the list has them."""
+    def describe(self, row: BulkRow, response: ImagesResponse, positions: Iterable[int]) -> list[JsonObject]:
+        """Return the facts about the saved images of a request, as the list has them.
+
+        Args:
+            row: the row.
+            response: its images.
+            positions: the place of each among the images of the row.
+        """
         cost = response.cost.amount
         share = None if cost is None else float(cost) / max(1, len(response.images))
-        return [self._describe_image(row, image, share) for image in response.images]
+        return [
+            self._describe_image(row, image, position, share)
+            for image, position in zip(response.images, positions, strict=True)
+        ]
 
-    def _describe_image(self, row: BulkRow, image: Image, cost: float | None) -> JsonObject:
+    def _describe_image(self, row: BulkRow, image: Image, position: int, cost: float | None) -> JsonObject:
         request = row.request
         shared = ("operation", "prompt", "model", "image", "mask", "markup")
         parameters = {name: value for name, value in request.items() if name not in shared}
         return {
             "file_name": "" if image.path is None else image.path.relative_to(self.folder).as_posix(),
             "id": row.id,
-            "index": image.index,
+            "index": position,
             **({"prompt": str(request.get("prompt") or "")} if self._has_prompts else {}),
             "operation": request["operation"],
             "model": str(image.about.get("model") or ""),
@@ -168,28 +226,38 @@ class Output:
             SaveError: the disk rejects it.
         """
         lines = "".join(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in entries)
+        data = lines.encode("utf-8", "surrogatepass")
         try:
             descriptor = os.open(self.folder / METADATA, _LINE_FLAGS, 0o644)
             try:
                 end = os.fstat(descriptor).st_size
                 try:
-                    write_all(descriptor, lines.encode("utf-8", "surrogatepass"))
+                    write_all(descriptor, data)
                 except OSError:
                     os.ftruncate(descriptor, end)  # half a line would spoil the next one
                     raise
             finally:
                 os.close(descriptor)
         except OSError as error:
+            self.list_mark = None  # the next run reads the whole list
             raise SaveError(
                 f"Cannot write {METADATA} ({error.strerror or error}). The images are complete; the next run "
                 "lists them. Free disk space."
             ) from None
+        if self.list_mark is not None:
+            size, checksum = self.list_mark
+            is_own = size == end  # nobody else has written since
+            self.list_mark = (end + len(data), zlib.crc32(data, checksum)) if is_own else None
 
-    def repair_list(self, rows: Iterable[BulkRow]) -> list[int]:
-        """Cut a line that a killed process left unfinished, and list the images of these requests.
+    def repair_list(
+        self, mark: Json, unlisted: Iterable[BulkRow], all_rows: Callable[[], Iterable[BulkRow]]
+    ) -> list[int]:
+        """Complete the list of images. Lines that are not of the run stay as they are.
 
         Args:
-            rows: requests whose images may be missing from the list.
+            mark: the mark of the list as the manifest knows it.
+            unlisted: requests whose images may be missing from the list.
+            all_rows: returns all requests with images, for a list that was deleted or edited.
 
         Returns:
             The numbers of the requests that are listed now.
@@ -198,39 +266,94 @@ class Output:
             SaveError: the list cannot be written; nothing was sent.
         """
         try:
-            listed = self._cut_unfinished_line()
+            is_known, listed = self._read_list(mark)
         except OSError as error:
             raise SaveError(
                 f"Cannot repair {METADATA} ({error.strerror or error}). Nothing was sent. Make it a file "
                 "that you can write to."
             ) from None
-        missing = list(rows)
-        for row in missing:
+        numbers = []
+        for row in unlisted if is_known else all_rows():
             images: list[JsonMapping] = row.info.get("images", [])
-            self.list_images(entry for entry in images if _name_entry(entry) not in listed)
-        return [row.number for row in missing]
+            # The lines of the others are before the mark.
+            doubtful = images[-row.info.get("unlisted", len(images)) :] if is_known else images
+            missing = [entry for entry in doubtful if _name_entry(entry) not in listed]
+            if missing:
+                self.list_images(missing)
+            numbers.append(row.number)
+        return numbers
 
-    def _cut_unfinished_line(self) -> set[_EntryName]:
-        """Cut the list behind its last whole line; return the images in its tail. Raises OSError."""
+    def _read_list(self, mark: Json) -> tuple[bool, set[int]]:
+        """Read the list behind its mark, or all of it if the mark does not fit.
+
+        A line that a killed process left unfinished is cut.
+
+        Returns:
+            Whether the mark fits, and the names of the images in the lines that were read.
+
+        Raises:
+            OSError: the list cannot be read, or not be cut.
+        """
         path = self.folder / METADATA
-        listed: set[_EntryName] = set()
+        listed: set[int] = set()
         if not path.exists():
-            return listed
+            self.list_mark = (0, 0)
+            return mark == [0, 0], listed
         with path.open("r+b") as file:
-            end = file.seek(0, os.SEEK_END)
-            start = max(0, end - _TAIL_BYTES)
-            file.seek(start)
-            tail = file.read()
-            whole = tail.rfind(b"\n") + 1
-            if whole < len(tail):
-                file.truncate(start + whole)
-        for line in tail[:whole].splitlines():
-            try:
-                listed.add(_name_entry(json.loads(line)))
-            except (ValueError, KeyError, TypeError):
-                continue  # the first line of the tail may be cut
-        return listed
+            size, checksum = mark if isinstance(mark, list) else (0, 0)
+            is_known = isinstance(mark, list) and _compute_checksum(file, size) == checksum
+            if not is_known:
+                size = checksum = file.seek(0)
+            end_line = b""
+            for line in file:
+                if not line.endswith(b"\n"):
+                    if _is_half(line):
+                        file.truncate(size)
+                        break
+                    end_line = b"\n"  # an editor has taken it away
+                name = _find_name(line)
+                if name is not None:
+                    listed.add(name)
+                size, checksum = size + len(line), zlib.crc32(line, checksum)
+            if end_line:
+                file.seek(0, os.SEEK_END)
+                file.write(end_line)
+                size, checksum = size + 1, zlib.crc32(end_line, checksum)
+        self.list_mark = (size, checksum)
+        return is_known, listed
 
 
-def _name_entry(entry: JsonMapping) -> _EntryName:
-    return entry["id"], entry["index"], entry["file_name"]
+def _compute_checksum(file: BufferedRandom, size: int) -> int | None:
+    """Return the checksum of the beginning of a file, None for a shorter file; the rest is read next."""
+    checksum = 0
+    while size:
+        block = file.read(min(size, _BLOCK_BYTES))
+        if not block:
+            return None
+        checksum, size = zlib.crc32(block, checksum), size - len(block)
+    return checksum
+
+
+def _is_half(line: bytes) -> bool:
+    """Return whether a line without an end is the beginning of a line of ours, which a kill cut."""
+    if not line.startswith(_LINE_START[: len(line)]):
+        return False
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
+def _find_name(line: bytes) -> int | None:
+    """Return the name of the image in a line, None for any other line."""
+    try:
+        return _name_entry(json.loads(line))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _name_entry(entry: JsonMapping) -> int:
+    """Return the name of an image in the list: a number, since a million names have to fit into memory."""
+    name: tuple[Json, Json, Json] = entry["id"], entry["index"], entry["file_name"]
+    return hash(name)

@@ -4,54 +4,34 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import NamedTuple
 
-from imgkit.billing.spool_record import SpooledReply
-from imgkit.bulk.bulk_values import Work
-from imgkit.bulk.manifest import BulkRow
+from imgkit.bulk.bulk_values import KeptReply, Work
+from imgkit.bulk.manifest import BulkRow, Manifest, State
 from imgkit.bulk.row_calls import RowRecord, RunFiles
+from imgkit.bulk.row_progress import RowProgress
+from imgkit.core.context import SentPart
 from imgkit.core.core import Core
 from imgkit.core.job_keeper import open_job_store
 from imgkit.core.recovery import drop_record, find_lost_reply, recover
-from imgkit.images.image import Image
+from imgkit.core.responses import save_image
+from imgkit.images.sources import UrlSource
 from imgkit.jobs.job import Job
-from imgkit.models import Cost, ImagesResponse, Meta
-from imgkit.wire.json_values import JsonMapping
 
 
-class Kept(NamedTuple):
-    """A reply that the spool has kept.
+class _Left(NamedTuple):
+    """What is left of the open requests of a row.
 
     Attributes:
-        record: the record in the spool; None for jobs with records of their own.
-        images: its images.
-        jobs: the jobs that it accepts in place of images.
+        jobs: their pending jobs.
+        kept: their kept replies.
     """
 
-    record: SpooledReply | None
-    images: tuple[Image, ...] = ()
-    jobs: tuple[Job, ...] = ()
-
-    def to_response(self, images: tuple[Image, ...]) -> ImagesResponse:
-        """Return the response that the call would have returned, as far as the record tells."""
-        facts: JsonMapping = {} if self.record is None else self.record.facts
-        meta = Meta(
-            operation=facts.get("operation", "create_image"),
-            call_id=str(facts.get("call_id", "")),
-            backend=str(facts.get("backend", "")),
-            provider=str(facts.get("provider", "")),
-            model=facts.get("model"),
-        )
-        return ImagesResponse(images=images, meta=meta, cost=Cost(note="the call was interrupted"))
-
-    def forget(self) -> None:
-        """Remove the record: its images are elsewhere."""
-        if self.record is not None:
-            drop_record(self.record)
+    jobs: tuple[Job, ...]
+    kept: tuple[KeptReply, ...]
 
 
-FindReports = Callable[[Iterable[BulkRow]], tuple[list[BulkRow], list[BulkRow]]]
+FindReports = Callable[[Iterable[BulkRow]], list[BulkRow]]
 
 
 def reconcile(core: Core, files: RunFiles, find_reports: FindReports, *, retry_unknown: bool) -> deque[Work]:
@@ -60,84 +40,112 @@ def reconcile(core: Core, files: RunFiles, find_reports: FindReports, *, retry_u
     Args:
         core: parts of the service.
         files: the files of the run.
-        find_reports: asks for the reports of tasks, and returns the requests that still run, and the rest.
+        find_reports: settles the reports of tasks, and returns the requests that workers still carry out.
         retry_unknown: let requests of unknown outcome wait again.
 
     Returns:
-        The requests with pending jobs.
+        The requests with pending jobs, or with images at URLs.
 
     Raises:
         SaveError: a kept reply, or the list of images, cannot be written; nothing was sent.
     """
-    manifest = files.manifest
-    for number in files.output.repair_list(manifest.list_unlisted()):
-        manifest.mark_listed(number)
-    claimed: list[BulkRow] = []
-    for row in [*manifest.list_rows("sending"), *manifest.list_rows("unknown")]:
-        if not row.info.get("paid", True):
-            manifest.mark(row.number, "waiting", {})
-            continue
-        kept = find_kept(core, row.info)
-        if kept is None and row.info.get("task"):
-            claimed.append(row)
-        elif kept is None:
-            manifest.mark(row.number, "unknown", row.info)
-        elif kept.jobs:
-            manifest.mark(row.number, "accepted", {**row.info, "jobs": [job.id for job in kept.jobs]})
-        else:
-            _deliver_kept(files, row, kept)
-    for row in find_reports(claimed)[1]:
-        manifest.mark(row.number, "unknown", row.info)
+    manifest, output = files.manifest, files.output
+    listed = output.repair_list(
+        manifest.read_fact("list"), manifest.list_unlisted(), manifest.list_with_images
+    )
+    manifest.mark_listed(listed, output.list_mark)
+    pending: deque[Work] = deque()
+    stored = _list_jobs(core)
+    claimed = [row for row in _list_open(manifest) if row.info.get("task")]
+    running = {row.number for row in find_reports(claimed)}
+    for row in [row for row in _list_open(manifest) if row.number not in running]:
+        work = _reconcile_row(core, files, row, stored, retry_unknown=retry_unknown)
+        if work is not None:
+            pending.append(work)
     for row in list(manifest.list_rows("failed")):
         if row.info.get("retry"):
-            manifest.mark(row.number, "waiting", {})
-    if retry_unknown:
-        manifest.reset(["unknown"])
-    pending: deque[Work] = deque()
-    for row in list(manifest.list_rows("accepted")):
-        jobs = find_pending_jobs(core, row.info)
-        if jobs:
-            pending.append(Work(row, tuple(jobs)))
-        else:
-            manifest.mark(row.number, "unknown", row.info)
+            manifest.mark(row.number, "waiting", RowProgress(row).keep_lasting(), durable=False)
     return pending
 
 
-def _deliver_kept(files: RunFiles, row: BulkRow, kept: Kept) -> None:
-    """Save the images of a reply that the spool has kept, and forget the reply."""
-    images = []
-    for image in kept.images:
-        path = files.output.plan.write(image, len(kept.images))
-        images.append(replace(image, path=path))
+def _list_open(manifest: Manifest) -> list[BulkRow]:
+    """Return the rows of which a request may be open."""
+    states: tuple[State, ...] = ("sending", "accepted", "unknown")
+    return [row for state in states for row in manifest.list_rows(state)]
+
+
+def _reconcile_row(
+    core: Core, files: RunFiles, row: BulkRow, stored: list[Job], *, retry_unknown: bool
+) -> Work | None:
+    """Write down what became of a row that was being sent; return it if there is anything to collect."""
+    manifest, progress = files.manifest, RowProgress(row)
+    if not row.info.get("paid", True):
+        manifest.mark(row.number, "waiting", progress.keep_lasting(), durable=False)
+        return None
+    left = _find_left(core, progress, stored)
+    at_urls = []
+    for kept in left.kept:
+        if any(isinstance(image.source, UrlSource) for image in kept.images):
+            at_urls.append(kept)
+        else:
+            row = _deliver_now(files, row, kept)
+    if left.jobs or at_urls:
+        if row.state != "accepted":
+            row = row._replace(state="accepted")
+            manifest.mark(row.number, row.state, row.info)
+        return Work(row, left.jobs, tuple(at_urls))
+    progress = RowProgress(row)
+    is_unknown = row.state in ("unknown", "accepted") and not progress.info["sent"] and not left.kept
+    state = "unknown" if is_unknown else progress.choose_state()
+    if state == "waiting" or (state == "unknown" and retry_unknown):
+        manifest.mark(row.number, "waiting", progress.keep_lasting(), durable=False)
+    elif state != row.state:
+        manifest.mark(row.number, state, row.info)
+    return None
+
+
+def _deliver_now(files: RunFiles, row: BulkRow, kept: KeptReply) -> BulkRow:
+    """Save the images of a kept reply, and forget the reply; return the row as it is then."""
+    images = tuple(save_image(image, files.output.plan, len(kept.images)) for image in kept.images)
     record = RowRecord(files, row)
-    record.info = dict(row.info)
-    record.mark_delivered(kept.to_response(tuple(images)))
+    record.mark_delivered(kept.to_response(images), [(kept.part, len(images))])
     kept.forget()
+    return row._replace(state=record.state, info=record.progress.info)
 
 
-def find_kept(core: Core, info: JsonMapping) -> Kept | None:
-    """Return what is kept of the attempt that a row names, None for nothing that is whole. May block."""
-    call_id = str(info.get("call_id", ""))
-    jobs = find_pending_jobs(core, info)
-    if jobs:
-        return Kept(None, jobs=tuple(jobs))
-    lost = find_lost_reply(core.resources.ledgers, f"{call_id}-{info.get('attempt', 1)}")
+def _find_left(core: Core, progress: RowProgress, stored: list[Job]) -> _Left:
+    """Return what is left of the open requests of a row. May block."""
+    jobs: dict[str, Job] = {}
+    kept: list[KeptReply] = []
+    for part in progress.sent:
+        own = [job for job in stored if job.call_id == part.call_id and job.first_index == part.first]
+        jobs.update((job.id, job) for job in own)
+        if own:
+            continue
+        found = find_kept(core, part)
+        if isinstance(found, Job):
+            jobs[found.id] = found
+        elif found is not None and all(each.part.first != part.first for each in kept):
+            kept.append(found)
+    return _Left(tuple(jobs.values()), tuple(kept))
+
+
+def find_kept(core: Core, part: SentPart) -> KeptReply | Job | None:
+    """Return the kept reply to an attempt, or the job that it accepts; None for nothing that is whole."""
+    lost = find_lost_reply(core.resources.ledgers, f"{part.call_id}-{part.attempt}")
     if lost.record is None or lost.record.state == "running":
         return None
     found = recover(lost.record)
-    if found.job is not None:
-        store = open_job_store(core)
-        if store is not None:
-            store.save(found.job)
-            drop_record(lost.record)
-            return Kept(None, jobs=(found.job,))
-    return Kept(lost.record, found.images) if found.whole else None
-
-
-def find_pending_jobs(core: Core, info: JsonMapping) -> list[Job]:
-    """Return the jobs in the state folder that the call of a row has left. May block."""
     store = open_job_store(core)
-    call_id = info.get("call_id")
-    if store is None or not call_id:
-        return []
-    return [each.job for each in store.list_jobs() if each.job is not None and each.job.call_id == call_id]
+    if found.job is not None and store is not None:
+        job = found.job.advance(first_index=part.first)
+        store.save(job)
+        drop_record(lost.record)
+        return job
+    return KeptReply(lost.record, part, found.images) if found.whole else None
+
+
+def _list_jobs(core: Core) -> list[Job]:
+    """Return the jobs in the state folder."""
+    store = open_job_store(core)
+    return [] if store is None else [each.job for each in store.list_jobs() if each.job is not None]

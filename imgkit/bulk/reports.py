@@ -8,6 +8,7 @@ from imgkit.billing.reservations import ReservationGroup
 from imgkit.bulk.bulk_values import BulkOutcome
 from imgkit.bulk.row_calls import RowRecord, RunFiles
 from imgkit.bulk.rows import to_request
+from imgkit.core.context import SentPart
 from imgkit.core.core import Core
 from imgkit.core.job_keeper import open_job_store
 from imgkit.errors import JobPendingError, OutcomeUnknownError
@@ -32,7 +33,7 @@ def reserve_claim(core: Core, values: JsonMapping, claim: Claim, timeout_s: floa
     """
     request = to_request(values)
     call = Call(
-        id=claim["call_id"],
+        id=claim["part"][0],
         operation=request.operation,
         backend=core.backend_name,
         provider=core.provider_name,
@@ -41,7 +42,7 @@ def reserve_claim(core: Core, values: JsonMapping, claim: Claim, timeout_s: floa
         timeout_s=timeout_s,
         model=core.target.model,
     )
-    return ReservationGroup.reserve(core.resources.ledgers, request, call, claim["attempt"])
+    return ReservationGroup.reserve(core.resources.ledgers, request, call, claim["part"][1])
 
 
 def end_reservations(core: Core, reserved: ReservationGroup, values: JsonMapping, report: Report) -> None:
@@ -57,7 +58,7 @@ def end_reservations(core: Core, reserved: ReservationGroup, values: JsonMapping
     if report.get("images"):
         meta = Meta(
             operation=to_request(values).operation,
-            call_id=report.get("call_id", ""),
+            call_id="",
             backend=core.backend_name,
             provider=core.provider_name,
             model=None,
@@ -83,26 +84,27 @@ def write_down(core: Core, files: RunFiles, record: RowRecord, report: Report) -
         report: the report.
     """
     error, row = report.get("error"), record.row
-    job_ids = [job.id for job in _keep_jobs(core, report)]
+    _keep_jobs(core, report)
+    for part in report.get("ended", ()):
+        record.mark_ended(SentPart(*part))
     entries = [files.output.complete(entry, row) for entry in report.get("images", ())]
     cost = _parse_cost(report.get("cost"))
     if entries:
-        record.mark_saved(entries, cost, error, job_ids, durable=True)
+        covered = [SentPart(*part) for part in report.get("covered", ())]
+        record.mark_saved(entries, covered, cost, [] if error is None else [error], durable=True)
         return BulkOutcome(row.id, record.state, files.output.find_paths(entries), cost, error)
     if error is None:
         error = OutcomeUnknownError("The report of a worker names neither images nor an error.")
-    record.info["jobs"] = job_ids
     return record.mark_failed(error)
 
 
-def _keep_jobs(core: Core, report: Report) -> list[Job]:
-    """Keep the jobs that a worker left, for the next run; return them."""
+def _keep_jobs(core: Core, report: Report) -> None:
+    """Keep the jobs that a worker left, for the next run."""
     jobs = [Job.from_json(text) for text in report.get("jobs", ())]
     store = open_job_store(core)
     if store is not None:
         for job in jobs:
             store.save(job)
-    return jobs
 
 
 def _parse_cost(text: str | None) -> Decimal | None:

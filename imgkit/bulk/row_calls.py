@@ -7,20 +7,23 @@ manifest says that it is done. So the manifest is never ahead of the disk.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from functools import partial
 from typing import NamedTuple
 
-from imgkit.bulk.bulk_values import MAY_RETRY, BulkOutcome, Work, choose_state, cost_in_usd
+from imgkit.bulk.bulk_values import MAY_RETRY, BulkOutcome, KeptReply, Work, choose_state, cost_in_usd
 from imgkit.bulk.manifest import BulkRow, Manifest, State
 from imgkit.bulk.output import DigestPlan, Output
+from imgkit.bulk.row_progress import RowProgress
 from imgkit.bulk.rows import to_request
-from imgkit.core.context import CallRecord
+from imgkit.core.context import CallRecord, SentPart
 from imgkit.core.core import Core
 from imgkit.core.lifecycle import run_call
+from imgkit.core.responses import ensure_downloaded, save_image
 from imgkit.core.resume import resume_jobs
-from imgkit.errors import ImgkitError, JobPendingError, SaveError
+from imgkit.errors import ImgkitError, SaveError
 from imgkit.jobs.job import Job
 from imgkit.models import ImagesResponse
 from imgkit.runtime.flow import Flow, run_blocking
@@ -54,6 +57,7 @@ def call_row(
     plan: DigestPlan,
     timeout_s: float | None,
     record: CallRecord,
+    missing: tuple[tuple[int, int], ...] | None = None,
 ) -> Flow[ImagesResponse]:
     """Send the request of a row, or collect its jobs.
 
@@ -64,6 +68,7 @@ def call_row(
         plan: the place of its images.
         timeout_s: seconds of the call, None for the service's limit.
         record: writes down what becomes of it.
+        missing: the images to send for, as `imgkit.core.context.CallOptions` has them; None for all.
 
     Raises:
         ImgkitError: as `imgkit.ImageService.create_image` documents it.
@@ -79,21 +84,55 @@ def call_row(
         "cache": None,
         "replica": 0,
         "strategy": "auto",
+        "missing": missing,
     }
     return (yield from run_call(core, type(asked), asked, arguments))
 
 
 def carry_out_row(core: Core, files: RunFiles, work: Work, timeout_s: float | None) -> Flow[BulkOutcome]:
-    """Carry out a row in this process, and return its outcome; no error of imgkit leaves it."""
-    row = work.row
+    """Carry out a row in this process, and return its outcome; no error of imgkit leaves it.
+
+    What is kept or pending of earlier requests comes first, then a call for the images that are missing.
+    """
+    row, plan = work.row, files.output.plan
     record = RowRecord(files, row)
+    responses: list[ImagesResponse] = []
     try:
-        call = call_row(core, row.request, work.jobs, files.output.plan, timeout_s, record)
-        response = yield from call
+        for kept in work.kept:
+            responses.append((yield from deliver_kept(core, plan, record, kept, timeout_s)))
+        if work.jobs:
+            responses.append((yield from call_row(core, {}, work.jobs, plan, timeout_s, record)))
+        if record.state == "waiting":
+            missing = None if record.progress.is_untouched else record.progress.missing
+            responses.append((yield from call_row(core, row.request, (), plan, timeout_s, record, missing)))
     except ImgkitError as error:
         return (yield from run_blocking(partial(record.mark_failed, error)))
-    paths = tuple(image.path for image in response.images if image.path is not None)
-    return BulkOutcome(row.id, record.state, paths, cost_in_usd(response), record.error)
+    images = [image for response in responses for image in response.images]
+    paths = tuple(image.path for image in images if image.path is not None)
+    costs = [cost_in_usd(response) for response in responses]
+    known = [cost for cost in costs if cost is not None]
+    cost = sum(known, Decimal(0)) if len(known) == len(costs) else None
+    return BulkOutcome(row.id, record.state, paths, cost, record.error)
+
+
+def deliver_kept(
+    core: Core, plan: DigestPlan, record: CallRecord, kept: KeptReply, timeout_s: float | None
+) -> Flow[ImagesResponse]:
+    """Save the images of a reply that the spool has kept, fetch those at URLs, and forget the reply.
+
+    Raises:
+        DownloadError: an image cannot be fetched; the reply stays.
+        SaveError: an image cannot be saved; the reply stays.
+    """
+    deadline = time.monotonic() + (timeout_s or core.limits.timeout_s)
+    images = []
+    for image in kept.images:
+        image = yield from ensure_downloaded(core, image, deadline)
+        images.append((yield from run_blocking(partial(save_image, image, plan, len(kept.images)))))
+    response = kept.to_response(tuple(images))
+    yield from run_blocking(partial(record.mark_delivered, response, [(kept.part, len(images))]))
+    yield from run_blocking(kept.forget)
+    return response
 
 
 class RowRecord:
@@ -105,16 +144,18 @@ class RowRecord:
 
     Attributes:
         row: the row.
-        info: facts about the latest attempt, as the manifest has them.
-        state: what became of the row, once it was delivered.
+        progress: the facts of the row, as the manifest has them.
+        state: what became of the row; "waiting" while images are missing that may be sent for.
         error: the error of a part of it, None for none.
     """
 
     def __init__(self, files: RunFiles, row: BulkRow) -> None:
         self._files = files
         self.row = row
-        self.info: JsonObject = {**row.info} if row.state == "accepted" else {}
-        self.state: State = "done"
+        self._guard = threading.Lock()  # parts of a call end at the same time
+        self._is_saved = False
+        self.progress = RowProgress(row)
+        self.state: State = "waiting" if row.state == "waiting" else self.progress.choose_state()
         self.error: ImgkitError | None = None
 
     @property
@@ -122,23 +163,31 @@ class RowRecord:
         """Whether the call should leave its job to the next run."""
         return self._files.is_stopping()
 
-    def mark_sending(self, call_id: str, attempt: int) -> None:
+    def mark_sending(self, part: SentPart) -> None:
         """Write down that an attempt is about to leave."""
-        self.info = {"call_id": call_id, "attempt": attempt, "paid": self._files.may_cost}
-        self._files.manifest.mark(self.row.number, "sending", self.info)
+        with self._guard:
+            self.progress.add_sent(part)
+            self.progress.info["paid"] = self._files.may_cost
+            self._files.manifest.mark(self.row.number, "sending", self.progress.info)
 
-    def mark_delivered(self, response: ImagesResponse) -> None:
+    def mark_ended(self, part: SentPart) -> None:
+        """Write down that nothing will come of an attempt."""
+        with self._guard:
+            if self.progress.drop_sent(part):
+                self._files.manifest.mark(self.row.number, "sending", self.progress.info, durable=False)
+
+    def mark_delivered(self, response: ImagesResponse, parts: Sequence[tuple[SentPart, int]]) -> None:
         """Write down the images, then list them."""
-        entries = self._files.output.describe(self.row, response)
-        jobs = [job.id for each in response.errors for job in getattr(each, "jobs", ())]
-        self.mark_saved(entries, cost_in_usd(response), next(iter(response.errors), None), jobs)
+        positions = [part.first + number for part, count in parts for number in range(count)]
+        entries = self._files.output.describe(self.row, response, positions)
+        self.mark_saved(entries, [part for part, _ in parts], cost_in_usd(response), response.errors)
 
     def mark_saved(
         self,
         entries: list[JsonObject],
+        parts: Sequence[SentPart],
         cost: Decimal | None,
-        error: ImgkitError | None,
-        jobs: list[str],
+        errors: Sequence[ImgkitError],
         *,
         durable: bool = False,
     ) -> None:
@@ -146,36 +195,52 @@ class RowRecord:
 
         Args:
             entries: facts about them, as the list has them.
-            cost: the cost in dollars, None if it is unknown.
-            error: the error of a part of the request, None for none.
-            jobs: ids of its pending jobs.
+            parts: the requests that brought them.
+            cost: their cost in dollars, None if it is unknown.
+            errors: the errors of other parts of the row.
             durable: flush it to the disk: nothing else knows of the images.
         """
-        self.info |= {"images": entries}
-        if cost is not None:
-            self.info["cost"] = str(cost)
-        if error is not None:
-            self.error = error
-            self.state = choose_state(error)
-            self.info |= {"jobs": jobs, "error": str(error)[:2000]}
-        self._files.manifest.mark(self.row.number, self.state, self.info, durable=durable)
+        with self._guard:
+            progress = self.progress
+            progress.add_images(entries, parts)
+            self._is_saved = True
+            _add_cost(progress.info, cost, len(entries))
+            if errors:
+                self._note_errors(errors)
+            else:
+                self.state = progress.choose_state()
+            manifest, output = self._files.manifest, self._files.output
+            manifest.mark(self.row.number, self.state, progress.info, durable=durable, is_listed=False)
+            self._is_saved = False
         try:
             with self._files.guard:
-                self._files.output.list_images(entries)
+                output.list_images(entries)
+                manifest.mark_listed([self.row.number], output.list_mark)
+                progress.mark_listed()
         except SaveError as error:  # the images are complete, and the next run lists them
             self._files.stop(error)
-            return
-        self._files.manifest.mark_listed(self.row.number)
 
     def mark_failed(self, error: ImgkitError) -> BulkOutcome:
         """Write down the error that ended the call, and return the outcome. May block."""
-        state = choose_state(error)
-        if isinstance(error, SaveError) or "images" in self.info:  # paid, and the reply is kept
-            state = "sending"
+        self._note_errors([error])
+        if isinstance(error, SaveError) or self._is_saved:  # paid, and the reply is kept
+            self.state = "sending"
             self._files.stop(error)
-        info: JsonObject = {**self.info, "error": f"{type(error).__name__}: {error}"[:2000]}
-        if isinstance(error, JobPendingError):
-            info["jobs"] = [job.id for job in error.jobs]
-        info["retry"] = state == "failed" and isinstance(error, MAY_RETRY)
-        self._files.manifest.mark(self.row.number, state, info)
-        return BulkOutcome(self.row.id, state, error=error)
+        self._files.manifest.mark(self.row.number, self.state, self.progress.info)
+        return BulkOutcome(self.row.id, self.state, error=error)
+
+    def _note_errors(self, errors: Sequence[ImgkitError]) -> None:
+        """Choose the state after errors of some requests; the error that decides is that of the row."""
+        state = self.state = self.progress.choose_state(errors)
+        self.error = next((error for error in errors if choose_state(error) == state), errors[0])
+        info = self.progress.info
+        info["error"] = f"{type(self.error).__name__}: {self.error}"[:2000]
+        info["jobs"] = [job.id for error in errors for job in getattr(error, "jobs", ())]
+        info["retry"] = state == "failed" and any(isinstance(error, MAY_RETRY) for error in errors)
+
+
+def _add_cost(info: JsonObject, cost: Decimal | None, images: int) -> None:
+    """Add the cost of some images to that of earlier ones; a sum with an unknown cost is unknown."""
+    earlier = info.pop("cost", None if len(info["images"]) > images else "0")
+    if cost is not None and earlier is not None:
+        info["cost"] = str(Decimal(earlier) + cost)

@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from imgkit.bulk.manifest import BulkRow
 from imgkit.bulk.output import Output
-from imgkit.bulk.tasks import decode_report, fill_payload
+from imgkit.bulk.tasks import decode_report, fill_payload, to_part
+from imgkit.core.context import SentPart
 from imgkit.errors import ImgkitError
 from imgkit.plugins.engines import AskedTask, Engine, Report, TaskPayload
-from imgkit.wire.json_values import JsonMapping
 
 Found: TypeAlias = "Report | Literal['running']"
 
@@ -20,11 +20,13 @@ class LostTask(NamedTuple):
 
     Attributes:
         row: its request.
-        claim: its latest claim: worker, call_id and attempt.
+        worker: the process that has claimed it.
+        parts: what it has claimed, and not reported.
     """
 
     row: BulkRow
-    claim: JsonMapping
+    worker: str
+    parts: list[SentPart]
 
 
 class TaskSearch:
@@ -60,9 +62,8 @@ class TaskSearch:
         asked: list[AskedTask] = [
             {
                 "payload": fill_payload(self._template, name, task.row),
-                "worker": task.claim["worker"],
-                "call_id": task.claim["call_id"],
-                "attempt": task.claim["attempt"],
+                "worker": task.worker,
+                "parts": [to_part(part) for part in task.parts],
             }
             for name, task in lost.items()
         ]
@@ -77,7 +78,7 @@ class TaskSearch:
                     continue
                 if report is None:
                     found.setdefault(name, "running")
-                elif "refused" not in report or report.get("worker") == lost[name].claim["worker"]:
+                elif "refused" not in report or report.get("worker") == lost[name].worker:
                     found[name] = report
         return found
 

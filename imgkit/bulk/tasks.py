@@ -9,10 +9,12 @@ from urllib.parse import urlsplit
 
 from imgkit._version import __version__
 from imgkit.bulk.manifest import BulkRow
+from imgkit.bulk.row_progress import RowProgress
+from imgkit.core.context import SentPart
 from imgkit.core.core import Core
 from imgkit.default_plugins.budget import Budget
 from imgkit.errors import ConfigurationError, ImgkitError, OutcomeUnknownError
-from imgkit.plugins.engines import Report, TaskPayload
+from imgkit.plugins.engines import Part, Report, TaskPayload
 from imgkit.wire.json_values import JsonObject
 
 MOST_ERROR_CHARACTERS = 2000
@@ -112,13 +114,20 @@ def fill_payload(template: TaskPayload, name: str, row: BulkRow) -> TaskPayload:
         name: name of the task.
         row: its request.
     """
+    progress = RowProgress(row)
     return {
         **template,
         "name": name,
         "number": row.number,
         "row_id": row.id,
         "request": row.request,
+        "missing": None if progress.is_untouched else progress.missing,
     }
+
+
+def to_part(sent: SentPart) -> Part:
+    """Return a request for some images as the plain tuple that travels."""
+    return sent.call_id, sent.attempt, sent.first, sent.images
 
 
 def get_version() -> str:

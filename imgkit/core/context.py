@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -67,22 +67,49 @@ class CacheUse(NamedTuple):
         return f"{self.replica}.{self.part}" if self.part else str(self.replica)
 
 
+class SentPart(NamedTuple):
+    """The request for some of the images of a call.
+
+    Attributes:
+        call_id: id of the call.
+        attempt: number of the attempt; 0 for all attempts to get these images.
+        first: number of images before these.
+        images: number of images that it asks for.
+    """
+
+    call_id: str
+    attempt: int
+    first: int
+    images: int
+
+
 class CallRecord(Protocol):
-    """A record of a call outside of it, such as the row of a bulk run. Its methods may block."""
+    """A record of a call outside of it, such as the row of a bulk run.
+
+    Its methods may block. The parts of a split call may use it at the same time.
+    """
 
     @property
     def is_stopping(self) -> bool:
         """Whether the call should send nothing again, and leave its job pending. Quick."""
 
-    def mark_sending(self, call_id: str, attempt: int) -> None:
+    def mark_sending(self, part: SentPart) -> None:
         """Record that an attempt is about to be sent.
 
         Raises:
             ImgkitError: the record cannot be written; nothing is sent.
         """
 
-    def mark_delivered(self, response: ImagesResponse) -> None:
-        """Record the saved images, before anything else that keeps their reply forgets it."""
+    def mark_ended(self, part: SentPart) -> None:
+        """Record that an attempt ended without images, and cannot bring any later."""
+
+    def mark_delivered(self, response: ImagesResponse, parts: Sequence[tuple[SentPart, int]]) -> None:
+        """Record the saved images, before anything else that keeps their reply forgets it.
+
+        Args:
+            response: the images.
+            parts: the requests that brought them, and the number of images of each, in their order.
+        """
 
 
 class CallOptions(NamedTuple):
@@ -96,6 +123,8 @@ class CallOptions(NamedTuple):
         variation_prompt: prompt of the edit that emulates a variation, None for the default.
         prepare: treatment of input images, None to send them unchanged.
         record: a record of the call outside of it, None for none.
+        missing: the images that are sent for, as pairs of the number of images before them and their count;
+            None for all.
     """
 
     save_to: SaveTo = None
@@ -105,6 +134,7 @@ class CallOptions(NamedTuple):
     variation_prompt: str | None = None
     prepare: Prepare | None = None
     record: CallRecord | None = None
+    missing: tuple[tuple[int, int], ...] | None = None
 
 
 def parse_options(arguments: Mapping[str, Any]) -> CallOptions:
@@ -136,6 +166,7 @@ def parse_options(arguments: Mapping[str, Any]) -> CallOptions:
         variation_prompt=arguments.get("variation_prompt"),
         prepare=parse_prepare(arguments.get("prepare")),
         record=arguments.get("record"),
+        missing=arguments.get("missing"),
     )
 
 
@@ -242,6 +273,10 @@ class CallContext:
         keepers = (context.job_keeper for context in (self, *self.parts))
         return tuple(keeper.job for keeper in keepers if keeper is not None and keeper.job is not None)
 
+    def name_part(self, attempt: int = 0) -> SentPart:
+        """Return the name of an attempt of this request; 0 stands for all its attempts."""
+        return SentPart(self.call.id, attempt, self.first_index, self.request.n or 1)
+
     @property
     def maybe_billed(self) -> bool:
         """Whether the outcome of a request of this call, or of a part, is unknown."""
@@ -274,7 +309,8 @@ class CallContext:
         """Send the image bytes of replies to part files in the folder of `plan` while they arrive."""
         # Partial images need no digest, and most of a stream is partial images.
         digests = plan.needs_digest and not self.call.partial_images
-        self.new_part_files = partial(_open_part_files, plan.folder, digests, self.cleanup)
+        folder = plan.part_folder or plan.folder
+        self.new_part_files = partial(_open_part_files, folder, digests, self.cleanup)
 
     def abort_reservations(self, error: BaseException) -> None:
         """End the reservations of an interrupted call and of its parts. Quick."""

@@ -235,7 +235,9 @@ def deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None)
 
 def _record_delivery(record: CallRecord, response: ImagesResponse, result: DispatchResult) -> None:
     """Let a record know the delivered images, then settle the reservations. May block."""
-    record.mark_delivered(response)
+    sent = [(part.name_part(), len(each.images)) for part, each in result.parts]
+    sent.sort(key=lambda pair: pair[0].first)  # the order of the images
+    record.mark_delivered(response, sent)
     for part, part_response in result.parts:
         part.reservations.settle(part_response)
 

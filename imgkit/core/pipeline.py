@@ -6,7 +6,7 @@ A request for more images than the model makes at once is split into several, wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
@@ -19,7 +19,7 @@ from imgkit.core.core import Core
 from imgkit.core.part_gate import PartGate, is_fatal
 from imgkit.core.provider_calls import find_mask_polarity
 from imgkit.core.responses import build_response, ensure_downloaded, merge_responses, with_warnings
-from imgkit.core.send import send_with_retries
+from imgkit.core.send import mark_ended, send_with_retries
 from imgkit.core.sent_secrets import refuse_secrets_in_texts
 from imgkit.core.validation import (
     attach_warnings_to_errors,
@@ -32,6 +32,7 @@ from imgkit.errors import (
     ImgkitError,
     InvalidRequestError,
     JobPendingError,
+    ModerationBlockedError,
     NotSentError,
 )
 from imgkit.images.image import Image
@@ -95,13 +96,20 @@ def dispatch(context: CallContext, request: ImageRequest) -> Flow[DispatchResult
         warnings += input_warnings
         start_request(context, request)
         limit = max_images_per_request(core, request) if (request.n or 1) > 1 else None
-        if limit is not None and (request.n or 1) > limit:
+        missing = context.options.missing
+        if missing is not None or (limit is not None and (request.n or 1) > limit):
             inputs = yield from upload_inputs(context, request, inputs)
-            result = yield from send_split(context, request, inputs, limit)
+            ranges = split_ranges(missing or ((0, request.n or 1),), limit or request.n or 1)
+            result = yield from send_split(context, request, inputs, ranges)
         else:
             started = time.monotonic()
             inputs = context.inputs = yield from upload_inputs(context, request, inputs)
-            fetched = yield from fetch_images(context, encode_request(core, request, inputs))
+            try:
+                fetched = yield from fetch_images(context, encode_request(core, request, inputs))
+            except ImgkitError as error:
+                if is_final(error):
+                    yield from mark_ended(context)
+                raise
             response = build_response(context, request, inputs, fetched, started)
             result = DispatchResult(response, ((context, response),))
     return result._replace(response=with_warnings(result.response, warnings)) if warnings else result
@@ -162,6 +170,11 @@ def _to_public_request(core: Core, request: ImageRequest) -> ImageRequest:
     return replace(request, model=model, extra_headers=None, **hidden)
 
 
+def is_final(error: ImgkitError) -> bool:
+    """Return whether no image can come any more from a request that ended with an error."""
+    return isinstance(error, ModerationBlockedError) or not error.maybe_billed
+
+
 def fetch_images(context: CallContext, request: HttpRequest) -> Flow[FetchedImages]:
     """Return the flow that gets the images of a request: through the cache, or straight from the API.
 
@@ -191,18 +204,23 @@ def fetch_images(context: CallContext, request: HttpRequest) -> Flow[FetchedImag
 
 
 def send_split(
-    context: CallContext, request: ImageRequest, inputs: OpenedInputs, limit: int
+    context: CallContext, request: ImageRequest, inputs: OpenedInputs, ranges: Sequence[tuple[int, int]]
 ) -> Flow[DispatchResult]:
-    """Split a request into several of at most `limit` images and send them concurrently.
+    """Send several requests in place of one, concurrently.
+
+    Args:
+        context: the call.
+        request: the request for all images.
+        inputs: its opened inputs.
+        ranges: the images of each request; see `split_ranges`.
 
     Raises:
         ImgkitError: no part succeeded; the most serious of their errors.
     """
-    whole, rest = divmod(request.n or 1, limit)
-    counts = [limit] * whole + ([rest] if rest else [])
+    counts = [count for _, count in ranges]
     gate = PartGate()
     context.images_of_call = sum(counts)
-    parts = [context.add_part(number, gate, number * limit) for number in range(len(counts))]
+    parts = [context.add_part(number, gate, first) for number, (first, _) in enumerate(ranges)]
     flows = tuple(
         _send_part(part, gate, _number_part(request, count, part.first_index), inputs)
         for part, count in zip(parts, counts, strict=True)
@@ -222,6 +240,23 @@ def send_split(
         raise most_serious_error(list(errors.values()))
     responses = [response for _, response in succeeded]
     return DispatchResult(merge_responses(responses, errors, counts, context), succeeded)
+
+
+def split_ranges(ranges: Iterable[tuple[int, int]], limit: int) -> list[tuple[int, int]]:
+    """Return ranges of at most `limit` images each.
+
+    Args:
+        ranges: pairs of the number of images before a range, and the number of its images.
+        limit: most images of a request.
+
+    >>> split_ranges([(0, 5)], 2)
+    [(0, 2), (2, 2), (4, 1)]
+    """
+    return [
+        (first + start, min(limit, count - start))
+        for first, count in ranges
+        for start in range(0, count, limit)
+    ]
 
 
 def _number_part(request: ImageRequest, count: int, first_index: int) -> ImageRequest:
@@ -254,6 +289,8 @@ def _send_part(
             fetched = yield from fetch_images(part, encoded)
         except ImgkitError as error:
             gate.close(error)
+            if is_final(error):
+                yield from mark_ended(part)
             raise
         finally:
             gate.end_part(part)

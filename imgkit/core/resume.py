@@ -21,9 +21,10 @@ from imgkit.core.job_keeper import JobKeeper, check_job, merge_pending, open_job
 from imgkit.core.job_requests import ask_to_cancel
 from imgkit.core.lifecycle import call_events, deliver
 from imgkit.core.part_gate import PartGate
-from imgkit.core.pipeline import DispatchResult, most_serious_error
+from imgkit.core.pipeline import DispatchResult, is_final, most_serious_error
 from imgkit.core.provider_calls import call_for_job
 from imgkit.core.responses import build_response, sum_usage, warn_of_missing_images
+from imgkit.core.send import mark_ended
 from imgkit.errors import (
     ConfigurationError,
     ImgkitError,
@@ -245,7 +246,12 @@ def _collect(part: _Part, provider: JobProvider) -> Flow[ImagesResponse]:
         context.cleanup.callback(keeper.release)
         context.request, context.facts = rebuild_request([job]), job.facts
         yield from run_blocking(partial(keeper.claim, job), before_sending=True)
-        fetched = yield from follow_claimed_job(context, provider, keeper, job)
+        try:
+            fetched = yield from follow_claimed_job(context, provider, keeper, job)
+        except ImgkitError as error:
+            if is_final(error):
+                yield from mark_ended(context)
+            raise
         yield from _fill_cache(context, job, fetched)
         response = build_response(context, context.request, OpenedInputs(), fetched, started)
         images = tuple(

@@ -250,6 +250,7 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
             attach_problems(context, error)
             if context.mark_sent is not None:
                 yield from run_blocking(partial(context.mark_sent, None))
+            yield from mark_ended(context, number)
         raise
     finally:
         context.attempts.append(Attempt(status, error_name, time.monotonic() - started))
@@ -266,11 +267,21 @@ def _reserve(context: CallContext, number: int) -> ReservationGroup:
     is_stopped = context.gate is not None and context.gate.is_closed
     if record is not None and not is_stopped:
         try:
-            record.mark_sending(context.call.id, number)
+            record.mark_sending(context.name_part(number))
         except BaseException:
             reservations.close()
             raise
     return reservations
+
+
+def mark_ended(context: CallContext, attempt: int = 0) -> Flow[None]:
+    """Tell the record of the call that an attempt, or all of them for 0, cannot bring images any more.
+
+    A record that cannot be written keeps the attempt as open, which costs nothing.
+    """
+    if context.options.record is not None:
+        with suppress(ImgkitError):
+            yield from run_blocking(partial(context.options.record.mark_ended, context.name_part(attempt)))
 
 
 def settle_reservations(context: CallContext, response: ImagesResponse | None) -> Flow[None]:

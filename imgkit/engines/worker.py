@@ -14,17 +14,19 @@ import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 from imgkit.bulk.bulk_values import cost_in_usd
 from imgkit.bulk.manifest import BulkRow
 from imgkit.bulk.output import Output
 from imgkit.bulk.reconcile import find_kept
-from imgkit.bulk.row_calls import call_row
-from imgkit.bulk.tasks import ClaimRefusedError, encode_report, get_version, strip_error
+from imgkit.bulk.row_calls import call_row, deliver_kept
+from imgkit.bulk.tasks import ClaimRefusedError, encode_report, get_version, strip_error, to_part
+from imgkit.core.context import SentPart
 from imgkit.errors import ConfigurationError, ImgkitError, JobPendingError, OutcomeUnknownError
 from imgkit.fork import run_in_forked_children
+from imgkit.jobs.job import Job
 from imgkit.models import ImagesResponse
 from imgkit.plugins.engines import Answer, AskedTask, Claim, Report, TaskPayload
 from imgkit.plugins.table import describe_error
@@ -104,7 +106,15 @@ class _Worker:
                 raise ClaimRefusedError(f"It has imgkit {get_version()}, the run {payload['version']}.")
             service = self._find_service(payload)
             timeout_s = payload["timeout_s"]
-            flow = call_row(service._core, payload["request"], (), record.output.plan, timeout_s, record)
+            flow = call_row(
+                service._core,
+                payload["request"],
+                (),
+                record.output.plan,
+                timeout_s,
+                record,
+                payload["missing"],
+            )
             service._run_flow(flow, timeout_s)
         except ClaimRefusedError as error:
             if not record.is_open:
@@ -131,27 +141,23 @@ class _Worker:
         return service
 
     def _deliver_kept(self, task: AskedTask) -> Report | None:
-        """Deliver a reply that this machine keeps of a task of a dead worker, and return its report."""
+        """Deliver the replies that this machine keeps of a task of a dead worker, and return its report."""
         payload = task["payload"]
-        claim = {"call_id": task["call_id"], "attempt": task["attempt"]}
+        record = _TaskRecord(self.name, payload, lambda claim: False)
         try:
-            kept = find_kept(self._find_service(payload)._core, claim)
-            if kept is None:
-                return None
-            record = _TaskRecord(self.name, payload, lambda claim: False)
-            record.report |= {"call_id": task["call_id"], "attempt": task["attempt"]}
-            if kept.jobs:
-                record.report["error"] = JobPendingError("The job of this request is pending.")
-                record.report["jobs"] = [job.to_json() for job in kept.jobs]
-                return record.report
-            images = tuple(
-                replace(image, path=record.output.plan.write(image, len(kept.images)))
-                for image in kept.images
-            )
-            record.mark_delivered(kept.to_response(images))
-            kept.forget()
-        except ImgkitError:
-            return None  # the reply stays where it is, for the next question
+            service = self._find_service(payload)
+            for part in map(SentPart._make, task["parts"]):
+                kept = find_kept(service._core, part)
+                if isinstance(kept, Job):
+                    record.report["error"] = JobPendingError("The job of this request is pending.")
+                    record.report["jobs"] = [*record.report.get("jobs", ()), kept.to_json()]
+                elif kept is not None:
+                    flow = deliver_kept(service._core, record.output.plan, record, kept, payload["timeout_s"])
+                    service._run_flow(flow, payload["timeout_s"])
+        except ImgkitError:  # the reply stays where it is, for the next question
+            pass
+        if "images" not in record.report and "jobs" not in record.report:
+            return None
         with self._guard:
             self._remember(record.report)
         return record.report
@@ -170,6 +176,8 @@ class _TaskRecord:
         self.report: Report = {"name": payload["name"], "worker": worker}
         self._payload = payload
         self._ask_run = ask_run
+        self._guard = threading.Lock()  # parts of a call end at the same time
+        self._open: list[SentPart] = []
 
     @property
     def is_stopping(self) -> bool:
@@ -178,11 +186,11 @@ class _TaskRecord:
 
     @property
     def is_open(self) -> bool:
-        """Whether an attempt may have been sent."""
-        return "call_id" in self.report
+        """Whether a request of the task may bring images."""
+        return bool(self._open)
 
-    def mark_sending(self, call_id: str, attempt: int) -> None:
-        """Claim the request.
+    def mark_sending(self, part: SentPart) -> None:
+        """Claim a request.
 
         Raises:
             ClaimRefusedError: the run refuses, or cannot be reached.
@@ -191,8 +199,7 @@ class _TaskRecord:
             "task": self._payload["name"],
             "epoch": self._payload["epoch"],
             "worker": self.report["worker"],
-            "call_id": call_id,
-            "attempt": attempt,
+            "part": to_part(part),
         }
         try:
             is_granted = self._ask_run(claim)
@@ -200,22 +207,43 @@ class _TaskRecord:
             raise ClaimRefusedError(f"It cannot ask the run ({describe_error(error)}).") from None
         if is_granted is not True:
             raise ClaimRefusedError("The run has given the request to another task, or has stopped.")
-        self.report |= {"call_id": call_id, "attempt": attempt}
+        with self._guard:
+            self._open.append(part)
 
-    def mark_delivered(self, response: ImagesResponse) -> None:
+    def mark_ended(self, part: SentPart) -> None:
+        """Remember that nothing will come of a request."""
+        with self._guard:
+            ended = [each for each in self._open if _is_of(each, part)]
+            self._open = [each for each in self._open if not _is_of(each, part)]
+            self.report["ended"] = [*self.report.get("ended", ()), *map(to_part, ended)]
+
+    def mark_delivered(self, response: ImagesResponse, parts: Sequence[tuple[SentPart, int]]) -> None:
         """Put the report beside the images, for a run that does not get it."""
         payload, cost = self._payload, cost_in_usd(response)
         row = BulkRow(payload["number"], payload["row_id"], "sending", payload["request"], {})
-        self.report |= {
-            "images": self.output.describe(row, response),
-            "cost": None if cost is None else str(cost),
-        }
-        if response.errors:
-            self.report["error"] = strip_error(response.errors[0])
-            self.report["jobs"] = [
-                job.to_json() for each in response.errors for job in getattr(each, "jobs", ())
-            ]
-        self.output.write_report(payload["name"], encode_report(self.report))
+        positions = [part.first + number for part, count in parts for number in range(count)]
+        entries = self.output.describe(row, response, positions)
+        with self._guard:
+            report = self.report
+            earlier = report.get("cost", "0")
+            is_known = cost is not None and earlier is not None
+            report["cost"] = str(Decimal(earlier or 0) + (cost or 0)) if is_known else None
+            report["images"] = [*report.get("images", ()), *entries]
+            report["covered"] = [*report.get("covered", ()), *(to_part(part) for part, _ in parts)]
+            for part, _ in parts:
+                self._open = [each for each in self._open if not _is_of(each, part._replace(attempt=0))]
+            if response.errors:
+                report["error"] = strip_error(response.errors[0])
+                report["jobs"] = [
+                    job.to_json() for each in response.errors for job in getattr(each, "jobs", ())
+                ]
+            self.output.write_report(payload["name"], encode_report(report))
+
+
+def _is_of(sent: SentPart, part: SentPart) -> bool:
+    """Return whether an attempt is that of a part, or one of its attempts if the part names none."""
+    is_same = sent.attempt == part.attempt and sent.call_id == part.call_id
+    return sent.first == part.first and (not part.attempt or is_same)
 
 
 def _describe_failure(error: BaseException, record: _TaskRecord) -> ImgkitError:

@@ -15,7 +15,7 @@ from os import PathLike
 from pathlib import Path
 
 from imgkit.errors import InvalidRequestError, SaveError
-from imgkit.files import create_empty, remove_after, sync_folder, write_atomically
+from imgkit.files import create_empty, make_folders, remove_after, sync_folder, write_atomically
 from imgkit.images.mistakes import explain_target, explain_unwritable
 from imgkit.images.part_files import PartFile
 from imgkit.images.sidecars import SavableImage, can_replace, sidecar_json, sidecar_path
@@ -111,10 +111,11 @@ class SavePlan:
         Raises:
             InvalidRequestError: the folder is missing or not writable, or a name is too long.
         """
-        probe = self.folder / f".imgkit-{secrets.token_hex(8)}.part"
+        folder = self.part_folder or self.folder
+        probe = folder / f".imgkit-{secrets.token_hex(8)}.part"
         try:
             if self.make_folder:
-                self.folder.mkdir(parents=True, exist_ok=True)
+                make_folders(folder)
             with remove_after(probe):
                 create_empty(probe, 0o600)
             for part in Path(self.pattern.format(**_LONGEST_VALUES) + _LONGEST_SUFFIX).parts:
@@ -146,7 +147,7 @@ class SavePlan:
         sidecar = sidecar_json(image, digest) if self.sidecar else None
         try:
             if self.make_folder:
-                preferred.parent.mkdir(parents=True, exist_ok=True)
+                make_folders(preferred.parent)
             return self._write_files(preferred, image, sidecar)
         except OSError as error:
             raise SaveError(
@@ -157,6 +158,11 @@ class SavePlan:
                 images=(image,),
                 hint="The image is still in image.data: call image.save again.",
             ) from None
+
+    @property
+    def part_folder(self) -> Path | None:
+        """A folder for images that are not complete yet, None to keep them near their final names."""
+        return None
 
     @property
     def needs_digest(self) -> bool:
@@ -190,7 +196,7 @@ class SavePlan:
                     "another name, or save with sidecar=False.",
                     images=(image,),
                 )
-            _write_source(preferred, source, os.replace)
+            _write_source(preferred, source, os.replace, self.part_folder)
             if sidecar is not None:
                 _write_source(sidecar_path(preferred), BytesSource(sidecar), os.replace)
             _sync_folder(preferred.parent)
@@ -299,14 +305,23 @@ def write_file(path: Path, data: bytes, *, overwrite: bool) -> None:
     _sync_folder(path.parent)
 
 
-def _write_source(path: Path, source: Source, publish: Callable[[Path, Path], None]) -> None:
+def _write_source(
+    path: Path, source: Source, publish: Callable[[Path, Path], None], part_folder: Path | None = None
+) -> None:
     """Write a file under a temporary name, flush it to the disk, then publish it under its name.
 
     The name survives a power failure only after `_sync_folder`.
     """
     if isinstance(source, PartFile) and source.can_be_renamed and _publish_part_file(path, source, publish):
         return
-    write_atomically(path, _read_source(source), mode=0o666, suffix=".part", publish=publish)
+    write_atomically(
+        path,
+        _read_source(source),
+        mode=0o666,
+        suffix=".part",
+        publish=publish,
+        part_folder=part_folder,
+    )
 
 
 def _read_source(source: Source) -> Iterator[bytes]:

@@ -18,6 +18,10 @@ ReportFuture: TypeAlias = "Future[Any]"
 """The future of a `Report`, or of whatever an engine hands back: the run checks it."""
 
 
+Part: TypeAlias = "tuple[str, int, int, int]"
+"""A request for some images of a row: call, attempt, number of images before these, number of images."""
+
+
 class TaskPayload(TypedDict):
     """What a task needs.
 
@@ -26,6 +30,8 @@ class TaskPayload(TypedDict):
         version: version of imgkit that the run has.
         number, epoch: number of the row; number of the process among those that carried out the run.
         row_id, request: id and request of the row.
+        missing: the images to send for, pairs of the number of images before them and their count; None for
+            all.
         settings: arguments of the service, without keys.
         key_file: file with the key on the worker's machine, None for the worker's environment.
         folder: the output folder.
@@ -38,6 +44,7 @@ class TaskPayload(TypedDict):
     epoch: int
     row_id: str
     request: JsonMapping
+    missing: tuple[tuple[int, int], ...] | None
     settings: JsonObject
     key_file: str | None
     folder: str
@@ -50,14 +57,13 @@ class Claim(TypedDict):
     Attributes:
         task, epoch: the task, and its epoch.
         worker: the process that carries it out.
-        call_id, attempt: the call, and the number of its attempt.
+        part: what it is about to send for.
     """
 
     task: str
     epoch: int
     worker: str
-    call_id: str
-    attempt: int
+    part: Part
 
 
 class Report(TypedDict, total=False):
@@ -66,8 +72,9 @@ class Report(TypedDict, total=False):
     Attributes:
         name, worker: the task; the process that carried it out.
         refused: why nothing was sent, or is being sent, by this task.
-        call_id, attempt: the call, and its latest attempt.
         images: facts about the saved images.
+        covered: the requests that brought them.
+        ended: the requests that ended without images, and cost nothing.
         cost: the cost in dollars as text, None if it is unknown.
         error: the error that ended it, without images.
         jobs: its pending jobs as JSON.
@@ -76,9 +83,9 @@ class Report(TypedDict, total=False):
     name: str
     worker: str
     refused: str
-    call_id: str
-    attempt: int
     images: list[JsonObject]
+    covered: list[Part]
+    ended: list[Part]
     cost: str | None
     error: ImgkitError
     jobs: list[str]
@@ -89,13 +96,13 @@ class AskedTask(TypedDict):
 
     Attributes:
         payload: what the task needs.
-        worker, call_id, attempt: its latest claim.
+        worker: the process that has claimed it.
+        parts: what it has claimed, and not reported.
     """
 
     payload: TaskPayload
     worker: str
-    call_id: str
-    attempt: int
+    parts: list[Part]
 
 
 class Answer(TypedDict):

@@ -94,7 +94,7 @@ class EngineContract:
         try:
             task = _make_task("http://127.0.0.1:1/v1", tmp_path)
             answers = engine.ask(
-                [{"payload": task.payload, "worker": "gone", "call_id": "0" * 32, "attempt": 1}]
+                [{"payload": task.payload, "worker": "gone", "parts": [("0" * 32, 1, 0, 1)]}]
             )
             assert all(answer["tasks"] == {} for answer in answers or ())
             assert answers or not engine.is_remote
@@ -141,6 +141,7 @@ def _make_task(base_url: str, folder: Path) -> EngineTask:
         "epoch": 1,
         "row_id": "1",
         "request": {"operation": "create_image", "prompt": "a fox"},
+        "missing": None,
         "settings": {"backend": "requests", "base_url": base_url, "model": "gpt-image-2"},
         "key_file": None,
         "folder": str(folder),

@@ -40,7 +40,7 @@ def carry_out(
     """Carry out a run, or the beginning of it; return its outcomes and the run."""
     settings = {
         name: more.pop(name)
-        for name in ("base_url", "api_key", "plugins", "state_folder", "retry")
+        for name in ("base_url", "api_key", "plugins", "state_folder", "retry", "provider")
         if name in more
     }
     found: list[BulkOutcome] = []

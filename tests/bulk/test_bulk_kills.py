@@ -6,16 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ServiceRunner
-from tests.support.bulk_kills import kill_runs
+from tests.support.bulk_kills import Scene, kill_runs
 
 
 @pytest.mark.parametrize(
-    ("flavor_name", "backend", "provider"), [("sync", "requests", "bfl"), ("async", "aiohttp", "openai")]
+    "scene", [Scene("sync", "requests", "bfl"), Scene("async", "aiohttp", "openai")], ids=" ".join
 )
-def test_killed_runs(flavor_name: str, backend: str, provider: str, tmp_path: Path) -> None:
+def test_killed_runs(scene: Scene, tmp_path: Path) -> None:
     """Every paid request is at its place, in a job, or listed as unknown; the rest is sent once."""
-    flavor = ServiceRunner(flavor_name)
-    report = kill_runs(tmp_path, 3, seed=7, flavor=flavor, backend=backend, provider=provider)
+    report = kill_runs(tmp_path, 3, seed=7, scene=scene)
     assert report.problems == []
-    assert report.kills == 3
+    assert report.counts["kills"] == 3

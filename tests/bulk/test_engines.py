@@ -168,9 +168,7 @@ def test_a_task_that_never_began_is_handed_out_again(flavor: ServiceRunner, tmp_
         assert server.posts == 1
     first, second = engine.submitted
     assert first.name != second.name
-    assert not engine._host.claim(
-        {"task": first.name, "epoch": 1, "worker": "w", "call_id": "c", "attempt": 1}
-    )
+    assert not engine._host.claim({"task": first.name, "epoch": 1, "worker": "w", "part": ("c", 1, 0, 1)})
 
 
 def test_a_worker_that_dies_leaves_its_request_unknown(flavor: ServiceRunner, tmp_path: Path) -> None:

@@ -54,9 +54,9 @@ def test_listed_rows_are_written_at_the_end(tmp_path: Path) -> None:
     manifest = open_manifest(tmp_path)
     for number in (1, 2):
         manifest.mark(number, "done", {"images": []}, durable=False)
-    manifest.mark_listed(1)
+    manifest.mark_listed([1], None)
     assert [row.number for row in manifest.list_unlisted()] == [2]
-    manifest.mark_listed(2)
+    manifest.mark_listed([2], None)
     manifest.close()
     again = Manifest(tmp_path)
     assert again.list_unlisted() == []

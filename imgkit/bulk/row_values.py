@@ -1,0 +1,73 @@
+"""The rows of a manifest: the requests of a run, and their states."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, TypeAlias
+
+from imgkit.wire.json_values import JsonMapping
+
+State: TypeAlias = Literal["waiting", "sending", "accepted", "done", "blocked", "failed", "unknown"]
+STATES: tuple[State, ...] = ("waiting", "sending", "accepted", "done", "blocked", "failed", "unknown")
+"""In the file, a state is its place in this tuple."""
+
+UNFINISHED: tuple[State, ...] = ("waiting", "sending", "accepted", "unknown", "failed", "blocked")
+
+
+_MOST_PROBLEMS = 20
+"""Changed rows that an error lists."""
+
+
+class NewRow(NamedTuple):
+    """A request that a run shall carry out.
+
+    Attributes:
+        id: its name in the run.
+        digest: digest of what it asks for.
+        request: the request as JSON values.
+    """
+
+    id: str
+    digest: bytes
+    request: JsonMapping
+
+
+class BulkRow(NamedTuple):
+    """A request of a run, and what became of it.
+
+    Attributes:
+        number: its place in the run, from 1.
+        id: its name in the run.
+        state: what became of it.
+        request: the request as JSON values.
+        info: facts about its latest attempt: the call, the files, the cost, the error, the job.
+    """
+
+    number: int
+    id: str
+    state: State
+    request: JsonMapping
+    info: JsonMapping
+
+
+class Added(NamedTuple):
+    """The result of adding requests to a manifest.
+
+    Attributes:
+        new: number of requests that it did not have.
+        known: number of those that it had, unchanged.
+        amended: number of those that changed.
+    """
+
+    new: int = 0
+    known: int = 0
+    amended: int = 0
+
+
+def describe_changed(ids: list[str]) -> str:
+    """Return the problem of rows that changed under their ids."""
+    shown = ", ".join(repr(each[:80]) for each in ids[:_MOST_PROBLEMS])
+    more = f" and {len(ids) - _MOST_PROBLEMS} more" if len(ids) > _MOST_PROBLEMS else ""
+    return (
+        f"{len(ids)} requests of this run ask for something else now: {shown}{more}. Pass amend=True to send "
+        "them again, or give them new ids."
+    )
