@@ -18,11 +18,17 @@ if sys.platform != "win32":
 
     def _probe_descriptor(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def _unlock_descriptor(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 else:
     import msvcrt
 
     def _lock_descriptor(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+    def _unlock_descriptor(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 
     _probe_descriptor = _lock_descriptor
 
@@ -158,6 +164,78 @@ class FileLock:
         self.forget()
 
 
+class SharedFile:
+    """A small file that processes read and change in turns. It stays open between the turns.
+
+    Example::
+
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "state"
+        >>> one, other = SharedFile(path), SharedFile(path)
+        >>> one.try_lock(), other.try_lock()
+        (True, False)
+        >>> one.write(b"1 turn")
+        >>> one.unlock()
+        >>> other.try_lock(), other.read(100)
+        (True, b'1 turn')
+        >>> one.close()
+        >>> other.close()
+
+    Args:
+        path: path of the file. It is created with mode 0600; its folder must exist.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, _LOCK_FLAGS, 0o600)
+        self.path = path
+        _SHARED_FILES.add(self)
+
+    def try_lock(self) -> bool:
+        """Lock the file, and return True; return False if another object or process has it.
+
+        Raises:
+            OSError: the file cannot be locked.
+        """
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        try:
+            _lock_descriptor(self._descriptor)
+        except BlockingIOError:
+            return False
+        return True
+
+    def is_current(self) -> bool:
+        """Return whether the path still names this file."""
+        return is_same_file(self._descriptor, self.path)
+
+    def read(self, limit: int) -> bytes:
+        """Return the content, at most `limit` bytes."""
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        return os.read(self._descriptor, limit)
+
+    def write(self, data: bytes) -> None:
+        """Write from the start on. Older content behind the new one stays."""
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        os.write(self._descriptor, data)
+
+    def unlock(self) -> None:
+        """Let others have the file."""
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        _unlock_descriptor(self._descriptor)
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor != -1:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            self.close()
+
+
 def is_same_file(descriptor: int, path: Path) -> bool:
     """Return whether a path still names the open file."""
     try:
@@ -167,3 +245,4 @@ def is_same_file(descriptor: int, path: Path) -> bool:
 
 
 _LOCKS = ForkRegistry(FileLock.forget)
+_SHARED_FILES = ForkRegistry(SharedFile.close)

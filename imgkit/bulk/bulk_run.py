@@ -24,16 +24,17 @@ from imgkit.bulk.bulk_values import (
     BulkOutcome,
     Pause,
     Work,
+    check_options,
 )
 from imgkit.bulk.dispatch import Dispatcher, Start
 from imgkit.bulk.engine_setup import open_dispatcher
 from imgkit.bulk.manifest import STATES, Added, Manifest, State
 from imgkit.bulk.output import Output
-from imgkit.bulk.pace import Pace
 from imgkit.bulk.progress_reporter import ProgressReporter, find_budget
 from imgkit.bulk.reconcile import reconcile
 from imgkit.bulk.row_calls import RunFiles
 from imgkit.bulk.rows import read_rows
+from imgkit.bulk.run_pace import RunPace
 from imgkit.core.core import Core
 from imgkit.errors import (
     ConfigurationError,
@@ -42,12 +43,13 @@ from imgkit.errors import (
     ModerationBlockedError,
     NotSentError,
     OutcomeUnknownError,
+    RateLimitError,
     SaveError,
     ServerError,
 )
 
-MOST_IN_FLIGHT, STOP_AFTER_BLOCKED = 16, 20
-"""Defaults of the options."""
+STOP_AFTER_BLOCKED = 20
+"""Default of the option."""
 
 CHUNK = 1000
 """Rows that are read, and held, at once."""
@@ -93,18 +95,19 @@ class BulkRun:
         options: BulkOptions,
         given: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
+        check_options(options)
         self._core = core
         self._given = given
         self._dispatcher: Dispatcher | None = None
         self._folder = Path(folder)
         self._options = options
         self.run_folder = Path(options.get("run_folder", folder))
-        self.most_in_flight = options.get("most_in_flight", MOST_IN_FLIGHT)
+        self._pace = RunPace(core, options, lambda: self.stopped is not None)
+        self.most_in_flight = self._pace.most_in_flight
         self.timeout_s = options.get("timeout_s")
         self._output = Output(self._folder, has_prompts=options.get("has_prompts", True))
         self._manifest: Manifest | None = None
         self._values: Iterator[object] = iter(())
-        self._pace = Pace(self.most_in_flight, options.get("per_minute"))
         self._ready: deque[Work] = deque()
         self._last_number = 0
         self._values_read = 0
@@ -129,7 +132,13 @@ class BulkRun:
     def files(self) -> RunFiles:
         """The files of the run, once `prepare` has opened them."""
         return RunFiles(
-            self.manifest, self._output, self.may_cost, self.stop, self._guard, lambda: self.leaves_jobs
+            self.manifest,
+            self._output,
+            self.may_cost,
+            self.stop,
+            self._guard,
+            lambda: self.leaves_jobs,
+            self._pace,
         )
 
     def prepare(self, requests: Iterable[object], start_here: Start) -> None:
@@ -158,6 +167,7 @@ class BulkRun:
             self._output.plan.check()
             self._refuse_lost_manifest()
             self._output.open_parts(self.manifest.read_token())
+            self._pace.share()
             if isinstance(requests, Sequence):
                 self._add(requests)
             else:
@@ -192,11 +202,10 @@ class BulkRun:
         if self.stopped is not None or not self._ready:
             return Pause(None) if in_flight else None
         lost = 0 if self._dispatcher is None else self._dispatcher.in_limbo
-        wait_s = self._pace.wait_s(in_flight - lost)
-        if wait_s is None or wait_s > 0:
-            return Pause(wait_s)
-        self._pace.start()
-        return self._ready.popleft()
+        if in_flight - lost >= self.most_in_flight:
+            return Pause(None)
+        wait_s = self._pace.try_start(self._ready[0], in_flight - lost)
+        return Pause(wait_s) if wait_s else self._ready.popleft()
 
     @property
     def needs_rows(self) -> bool:
@@ -229,23 +238,26 @@ class BulkRun:
             raise LookupError("a run is prepared first")
         return self._dispatcher.hand_out(work)
 
-    def note(self, outcome: BulkOutcome, state_before: State = "waiting") -> BulkOutcome:
-        """Count an outcome, and adapt the pace; return it."""
-        self.counts[state_before] -= 1
+    def note(self, outcome: BulkOutcome, work: Work) -> BulkOutcome | None:
+        """Count an outcome, and adapt the pace; return it, None for a request that waits again."""
+        error = outcome.error
+        self._pace.end(outcome)
+        is_unsent = error is None or isinstance(error, NotSentError)
+        if is_unsent and outcome.state == "waiting" and self.stopped is not None:
+            return None
+        self.counts[work.row.state] -= 1
         self.counts[outcome.state] += 1
         self.spent += outcome.cost or 0
         self.reporter.note(outcome)
-        error = outcome.error
-        if outcome.state == "done":
-            self._pace.note_success()
-        elif error is not None:
-            self._pace.note_failure(error)
         self._blocked.append(outcome.state == "blocked")
         if isinstance(error, NotSentError | OutcomeUnknownError | ServerError):
             self._failures.append(f"{type(error).__name__} {getattr(error, 'status', None)}")
         else:
             self._failures.clear()
         self._stop_if_needed(outcome)
+        if outcome.state == "waiting" and isinstance(error, RateLimitError) and self.stopped is None:
+            self._ready.append(work)
+            return None
         return outcome
 
     def stop(self, reason: ImgkitError | str) -> None:
@@ -275,6 +287,7 @@ class BulkRun:
             if not manifest.is_inherited:
                 self._output.close_parts()
             manifest.close()
+        self._pace.close()
 
     @property
     def may_cost(self) -> bool:
@@ -315,8 +328,10 @@ class BulkRun:
 
     def _stop_if_needed(self, outcome: BulkOutcome) -> None:
         error = outcome.error
-        if (isinstance(error, FATAL) and not isinstance(error, ModerationBlockedError)) or (
-            len(self._failures) == EQUAL_FAILURES and len(set(self._failures)) == 1 and error is not None
+        if (
+            (isinstance(error, FATAL) and not isinstance(error, ModerationBlockedError))
+            or (len(self._failures) == EQUAL_FAILURES and len(set(self._failures)) == 1 and error is not None)
+            or (isinstance(error, RateLimitError) and self._pace.is_refused)
         ):
             self.stop(error)
         elif sum(self._blocked) >= self._options.get("stop_after_blocked", STOP_AFTER_BLOCKED):

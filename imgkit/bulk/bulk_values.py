@@ -30,6 +30,7 @@ from imgkit.jobs.job import Job
 from imgkit.models import Cost, ImagesResponse, Meta
 from imgkit.plugins.engines import Engine
 from imgkit.wire.json_values import JsonMapping
+from imgkit.wire.plain_values import show_value, to_integer, to_number
 
 
 class BulkOptions(TypedDict, total=False):
@@ -38,8 +39,9 @@ class BulkOptions(TypedDict, total=False):
     Attributes:
         run_folder: the folder of the manifest; the output folder by default.
         defaults: values of columns that a row leaves out.
-        most_in_flight: most requests at once, 16 by default.
-        per_minute: most starts in a minute; no limit by default.
+        most_in_flight: most requests at once; by default the limit of the provider, or 16.
+        per_minute: most starts in a minute; by default the limit of the provider, if it is known.
+        images_per_minute: most images in a minute; by default the limit of the provider, if it is known.
         amend: let requests that changed under their id wait again.
         retry_unknown: send requests of unknown outcome again. They may be paid twice.
         stop_after_blocked: refusals by the content policy among the latest 100 requests that end the run, 20
@@ -60,6 +62,7 @@ class BulkOptions(TypedDict, total=False):
     defaults: JsonMapping
     most_in_flight: int
     per_minute: float
+    images_per_minute: float
     amend: bool
     retry_unknown: bool
     stop_after_blocked: int
@@ -71,6 +74,37 @@ class BulkOptions(TypedDict, total=False):
     engine_options: Mapping[str, object]
     key_file: str
     drain_s: float
+
+
+MOST_REQUESTS_IN_FLIGHT = 1000
+
+
+def check_options(options: BulkOptions) -> None:
+    """Refuse unknown options, and limits that are no positive numbers.
+
+    Raises:
+        ConfigurationError: an option is wrong; the message names it.
+    """
+    for name in options:
+        if name not in BulkOptions.__annotations__:
+            known = ", ".join(BulkOptions.__annotations__)
+            raise ConfigurationError(
+                f"A run has no option {name[:80]!r}. Its options are {known}.", field=name
+            )
+    most = options.get("most_in_flight")
+    count = to_integer(most)
+    if most is not None and (count is None or not 1 <= count <= MOST_REQUESTS_IN_FLIGHT):
+        bounds = f"a whole number from 1 to {MOST_REQUESTS_IN_FLIGHT}"
+        raise ConfigurationError(
+            f"most_in_flight must be {bounds}, not {show_value(most)}.", field="most_in_flight"
+        )
+    for name in ("per_minute", "images_per_minute"):
+        given = options.get(name)
+        number = to_number(given)
+        if given is not None and (number is None or number <= 0):
+            raise ConfigurationError(
+                f"{name} must be a positive number, not {show_value(given)}.", field=name
+            )
 
 
 class BulkOutcome(NamedTuple):

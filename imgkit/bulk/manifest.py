@@ -16,8 +16,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
-from imgkit.bulk.changes import Changes
-from imgkit.bulk.manifest_check import check_manifest
+from imgkit.bulk.manifest_file import Changes, check_manifest
 from imgkit.bulk.row_values import STATES as STATES
 from imgkit.bulk.row_values import UNFINISHED as UNFINISHED
 from imgkit.bulk.row_values import Added as Added
@@ -234,14 +233,6 @@ class Manifest:
         for number in numbers:
             self._changes.add("UPDATE rows SET listed = 1 WHERE n = ?", (number,), durable=False)
         self._changes.add("REPLACE INTO facts VALUES ('list', ?)", (json.dumps(mark),), durable=False)
-
-    def reset(self, states: Iterable[State]) -> int:
-        """Let all requests in these states wait again, with the fact `again`; return their number."""
-        places = [(STATES.index(state),) for state in states]
-        with self._transaction():
-            return self._rows.executemany(
-                "UPDATE rows SET state = 0, info = json_set(info, '$.again', 1) WHERE state = ?", places
-            ).rowcount
 
     def count(self) -> dict[State, int]:
         """Return the number of requests in each state."""

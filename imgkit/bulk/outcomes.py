@@ -87,9 +87,6 @@ class _Outcomes:
         waits = [wait_s for wait_s in (pause.wait_s, self.run.reporter.wait_s) if wait_s is not None]
         return min(waits, default=None)
 
-    def _note(self, work: Work, outcome: BulkOutcome) -> BulkOutcome:
-        return self.run.note(outcome, work.row.state)
-
 
 class BulkOutcomes(_Outcomes):
     """The outcomes of a run under `ImageService`, in the order in which they end.
@@ -177,7 +174,7 @@ class BulkOutcomes(_Outcomes):
                 done, work = next(iter(self._open.items()))
                 outcome = done.result()
                 del self._open[done]
-                self._note(work, outcome)
+                self.run.note(outcome, work)
         finally:
             self._threads.close(wait=not self._open)
             self._close_run_after(self._open)
@@ -193,7 +190,7 @@ class BulkOutcomes(_Outcomes):
         except Empty:
             return None
         work = None if done is None else self._open.pop(done, None)
-        return None if done is None or work is None else self._note(work, done.result())
+        return None if done is None or work is None else self.run.note(done.result(), work)
 
 
 class AsyncBulkOutcomes(_Outcomes):
@@ -310,7 +307,7 @@ class AsyncBulkOutcomes(_Outcomes):
             return None
         done, _ = await asyncio.wait(self._open, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            return self._note(self._open.pop(task), task.result())
+            return self.run.note(task.result(), self._open.pop(task))
         return None
 
 

@@ -63,11 +63,11 @@ class ProgressReporter:
         return None if self._callback is None else max(0.0, self._report_at - self._clock())
 
     def note(self, outcome: BulkOutcome) -> None:
-        """Count an outcome."""
+        """Count an outcome. A request that was refused for now waits again, and has not ended."""
         second = int(self._clock() - self._started)
         if not self._ended or self._ended[-1][0] != second:
             self._ended.append([second, 0, 0])
-        self._ended[-1][1] += 1
+        self._ended[-1][1] += outcome.state != "waiting"
         self._ended[-1][2] += len(outcome.paths)
         self._forget_old()
         if outcome.error is not None:

@@ -97,8 +97,10 @@ def _reconcile_row(
     progress = RowProgress(row)
     is_unknown = row.state in ("unknown", "accepted") and not progress.info["sent"] and not left.kept
     state = "unknown" if is_unknown else progress.choose_state()
-    if state == "waiting" or (state == "unknown" and retry_unknown):
+    if state == "waiting":
         manifest.mark(row.number, "waiting", progress.keep_lasting(), durable=False)
+    elif state == "unknown" and retry_unknown:
+        manifest.mark(row.number, "waiting", {**progress.keep_lasting(), "again": True}, durable=False)
     elif state != row.state:
         manifest.mark(row.number, state, row.info)
     return None

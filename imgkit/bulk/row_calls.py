@@ -18,7 +18,8 @@ from imgkit.bulk.manifest import BulkRow, Manifest, State
 from imgkit.bulk.output import DigestPlan, Output
 from imgkit.bulk.row_progress import RowProgress
 from imgkit.bulk.rows import to_request
-from imgkit.core.context import CallRecord, SentPart
+from imgkit.bulk.run_pace import RunPace
+from imgkit.core.context import CallRecord, CallTurn, SentPart
 from imgkit.core.core import Core
 from imgkit.core.lifecycle import run_call
 from imgkit.core.responses import ensure_downloaded, save_image
@@ -28,6 +29,7 @@ from imgkit.jobs.job import Job
 from imgkit.models import ImagesResponse
 from imgkit.runtime.flow import Flow, run_blocking
 from imgkit.wire.json_values import JsonMapping, JsonObject
+from imgkit.wire.messages import Head
 
 
 class RunFiles(NamedTuple):
@@ -40,6 +42,7 @@ class RunFiles(NamedTuple):
         stop: lets the run send nothing more.
         guard: held while the list of images is written.
         is_stopping: returns whether calls should leave their jobs to the next run.
+        pace: the turns of its requests.
     """
 
     manifest: Manifest
@@ -48,6 +51,7 @@ class RunFiles(NamedTuple):
     stop: Callable[[ImgkitError], None]
     guard: threading.Lock
     is_stopping: Callable[[], bool]
+    pace: RunPace
 
 
 def call_row(
@@ -163,6 +167,19 @@ class RowRecord:
         """Whether the call should leave its job to the next run."""
         return self._files.is_stopping()
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the run sends nothing more."""
+        return self._files.pace.is_stopped
+
+    def take_turn(self, images: int) -> Flow[CallTurn]:
+        """Return the flow that waits until an attempt may be sent."""
+        return self._files.pace.take_turn(self.row.id, images)
+
+    def note_reply(self, head: Head) -> None:
+        """Let the pace learn the limits that a reply tells."""
+        self._files.pace.note_reply(head)
+
     def mark_sending(self, part: SentPart) -> None:
         """Write down that an attempt is about to leave."""
         with self._guard:
@@ -222,7 +239,11 @@ class RowRecord:
 
     def mark_failed(self, error: ImgkitError) -> BulkOutcome:
         """Write down the error that ended the call, and return the outcome. May block."""
+        was_sent = "sent" in self.progress.info
         self._note_errors([error])
+        if self.state == "failed" and self.row.state == "waiting":
+            may_go = self._files.pace.may_go_again(self.row.id, error, was_sent=was_sent)
+            self.state = "waiting" if may_go else "failed"
         if isinstance(error, SaveError) or self._is_saved:  # paid, and the reply is kept
             self.state = "sending"
             self._files.stop(error)

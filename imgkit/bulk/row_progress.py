@@ -14,7 +14,7 @@ from imgkit.core.context import SentPart
 from imgkit.errors import ImgkitError
 from imgkit.wire.json_values import JsonMapping, JsonObject
 
-_LASTING = ("images", "covered", "cost")
+_LASTING = ("images", "covered", "cost", "again")
 """Facts that outlive an attempt."""
 
 _URGENCY: tuple[State, ...] = ("accepted", "unknown", "waiting", "blocked", "failed")

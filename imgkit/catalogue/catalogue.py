@@ -15,7 +15,7 @@ from imgkit.errors import ConfigurationError
 from imgkit.files import read_regular_file
 
 if TYPE_CHECKING:
-    from imgkit.catalogue.facts import Facts, Model, Retired
+    from imgkit.catalogue.facts import Facts, Model, PaceFacts, Retired
     from imgkit.catalogue.model_options import ModelOption
     from imgkit.catalogue.reading import Reader
 
@@ -73,6 +73,10 @@ class Catalogue:
     def find_retirement(self, operation: str, host_class: str) -> Retired | None:
         """Return the data about an operation that a class of hosts does not have, else None."""
         return self._reader.find_retirement(operation, host_class)
+
+    def find_pace(self, host_class: str) -> PaceFacts | None:
+        """Return the limits on the pace of an account at a class of hosts, None for none known."""
+        return self._reader.find_pace(host_class)
 
     @property
     def as_of(self) -> date | None:

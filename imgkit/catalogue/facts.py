@@ -184,6 +184,25 @@ class Model(NamedTuple):
         return [rule for rule in self.rules if not rule.operations or operation in rule.operations]
 
 
+class PaceFacts(NamedTuple):
+    """Limits of a provider on the requests of an account; None for an unknown limit.
+
+    Attributes:
+        requests_in_flight: most requests, or unfinished jobs, at once.
+        images_in_flight: most images that are made at once.
+        requests_per_minute, images_per_minute: most starts in a minute.
+        sure: True if a document of the provider states them.
+        origin: date and source.
+    """
+
+    requests_in_flight: int | None = None
+    images_in_flight: int | None = None
+    requests_per_minute: float | None = None
+    images_per_minute: float | None = None
+    sure: bool = False
+    origin: FactSource = FactSource()
+
+
 class Retired(NamedTuple):
     """An operation that a provider has switched off, or never had.
 

@@ -10,12 +10,23 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
-from imgkit.catalogue.facts import Facts, FactSource, InputFacts, Model, Prices, Retired, Rule, Tokens
+from imgkit.catalogue.facts import (
+    Facts,
+    FactSource,
+    InputFacts,
+    Model,
+    PaceFacts,
+    Prices,
+    Retired,
+    Rule,
+    Tokens,
+)
 from imgkit.errors import ConfigurationError
 from imgkit.images.shapes import Grid
 
 _NAMED = ("rules", "inputs", "prices", "tokens")
 _RULE_KEYS = ("field", "least", "most", "longest", "refused", "why", "sure")
+_PACE_KEYS = ("requests_in_flight", "images_in_flight", "requests_per_minute", "images_per_minute", "sure")
 _PRICE_KEYS = ("text_in", "image_in", "text_out", "image_out", "per_image", "per_megapixel")
 
 
@@ -59,6 +70,15 @@ class Reader:
                         instead=entry.get("instead", ""),
                         origin=_build_source(entry, layer),
                     )
+        return None
+
+    def find_pace(self, host_class: str) -> PaceFacts | None:
+        """Return the last file's limits on the pace at a class of hosts, None for none."""
+        for layer in reversed(self._layers):
+            table = layer.get("pace")
+            if table is not None and host_class in layer.get("hosts", ["official"]):
+                limits = {key: table[key] for key in _PACE_KEYS if key in table}
+                return PaceFacts(**limits, origin=_build_source(table, layer))
         return None
 
     @cached_property

@@ -29,8 +29,9 @@ def run_file(
     *,
     output: str,
     run_folder: str | None,
-    in_flight: int,
+    most_in_flight: int | None,
     per_minute: float | None,
+    images_per_minute: float | None,
     amend: bool,
     retry_unknown: bool,
     skip_invalid: bool,
@@ -68,7 +69,6 @@ def run_file(
     place = Path(run_folder or folder)
     bulk_options |= {
         "defaults": chosen,
-        "most_in_flight": in_flight,
         "amend": amend,
         "retry_unknown": retry_unknown,
         "stop_after_blocked": stop_after_blocked,
@@ -76,8 +76,12 @@ def run_file(
         "run_folder": place,
         "progress": lambda progress: follow(progress),
     }
+    if most_in_flight is not None:
+        bulk_options["most_in_flight"] = most_in_flight
     if per_minute is not None:
         bulk_options["per_minute"] = per_minute
+    if images_per_minute is not None:
+        bulk_options["images_per_minute"] = images_per_minute
     if skip_invalid:
         bulk_options["skip"] = lambda problem: console.print_message(f"imgkit: left out: {problem}")
     with ExitStack() as stack:

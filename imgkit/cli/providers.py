@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import date
 
 from imgkit.catalogue.catalogue import Catalogue, load_own_facts
-from imgkit.catalogue.facts import FactSource, InputFacts
+from imgkit.catalogue.facts import FactSource, InputFacts, PaceFacts
 from imgkit.catalogue.rules import describe_rule
 from imgkit.cli import console, report
 from imgkit.cli.columns import format_columns, format_pairs
@@ -92,12 +92,16 @@ def _describe(info: ProviderInfo, catalogue: Catalogue, width: int) -> Iterator[
     if info.problem is not None:
         yield from format_pairs([("problem", info.problem)], width)
         return
-    yield from format_pairs(_list_abilities(info, catalogue), width)
     sources: dict[str, int] = {}
 
     def cite(origin: FactSource) -> str:
         return f"[{sources.setdefault(str(origin), len(sources) + 1)}]"
 
+    abilities = list(_list_abilities(info, catalogue))
+    pace = _find_pace(catalogue)
+    if pace is not None:
+        abilities.append(("pace", f"{_describe_pace(pace)} {cite(pace.origin)}"))
+    yield from format_pairs(abilities, width)
     options = [
         (option.name, f"{describe_option(option)} {cite(option.origin)}")
         for option in catalogue.options.values()
@@ -148,6 +152,29 @@ def _list_abilities(info: ProviderInfo, catalogue: Catalogue) -> Iterator[tuple[
         yield "facts", f"{sure} of {count} rules are confirmed{others}"
 
 
+def _find_pace(catalogue: Catalogue) -> PaceFacts | None:
+    """Return the limits on the pace at the provider's own hosts, or at servers of its dialect."""
+    return catalogue.find_pace("official") or catalogue.find_pace("compatible")
+
+
+def _describe_pace(pace: PaceFacts) -> str:
+    """Return the limits on a line, such as "24 requests in flight, 60 images per minute"."""
+    limits = []
+    for name in PaceFacts._fields[:4]:
+        most = getattr(pace, name)
+        if most is not None:
+            words = name.replace("s_", "_", 1) if most == 1 else name
+            limits.append(f"{most:g} {words.replace('_', ' ')}")
+    return ", ".join(limits) + ("" if pace.sure else "; doubtful")
+
+
+def _pace_to_json(pace: PaceFacts) -> dict[str, object]:
+    as_of, source = pace.origin
+    members = pace._asdict() | {"as_of": as_of and str(as_of), "source": source}
+    del members["origin"]
+    return members
+
+
 def _explain_prices(info: ProviderInfo, catalogue: Catalogue) -> str:
     models = catalogue.list_models()
     priced = [model for model in models if model.prices is not None]
@@ -183,10 +210,12 @@ def _to_json(info: ProviderInfo) -> dict[str, object]:
 
 
 def _facts_to_json(catalogue: Catalogue) -> dict[str, object]:
+    pace = _find_pace(catalogue)
     return {
         "as_of": catalogue.as_of and str(catalogue.as_of),
         "unconfirmed": list(catalogue.unconfirmed),
         "open_options": catalogue.has_open_options,
+        "pace": None if pace is None else _pace_to_json(pace),
         "options": list(map(option_to_json, catalogue.options.values())),
         "models": list(map(to_json, catalogue.list_models())),
     }

@@ -17,7 +17,7 @@ from imgkit.billing.reservations import ReservationGroup
 from imgkit.core.config import check_seconds
 from imgkit.core.core import Core
 from imgkit.core.part_gate import PartGate
-from imgkit.errors import InvalidRequestError
+from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.images.inputs import OpenedInputs, Prepare, parse_prepare
 from imgkit.images.part_files import PartFiles
 from imgkit.images.saving import SavePlan
@@ -31,6 +31,7 @@ from imgkit.wire.plain_values import show_value, to_integer, to_text
 if TYPE_CHECKING:
     from imgkit.core.job_keeper import JobKeeper
     from imgkit.jobs.job import Job
+    from imgkit.runtime.flow import Flow
 
 SaveTo = str | PathLike[str] | SavePlan | None
 Strategy = Literal["auto", "native", "emulate"]
@@ -83,11 +84,39 @@ class SentPart(NamedTuple):
     images: int
 
 
+class CallTurn(Protocol):
+    """A request in flight, as the pace of a run sees it. Its methods are quick and idempotent."""
+
+    def note_success(self) -> None:
+        """The API has accepted the request."""
+
+    def note_failure(self, error: ImgkitError) -> None:
+        """The attempt has failed; it is no longer in flight."""
+
+    def release(self) -> None:
+        """The request is no longer in flight."""
+
+
 class CallRecord(Protocol):
     """A record of a call outside of it, such as the row of a bulk run.
 
-    Its methods may block. The parts of a split call may use it at the same time.
+    `mark_sending`, `mark_ended` and `mark_delivered` may block. The parts of a split call may use it at the
+    same time.
     """
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing more shall be sent."""
+
+    def take_turn(self, images: int) -> Flow[CallTurn]:
+        """Wait until an attempt may be sent.
+
+        Raises:
+            NotSentError: nothing more shall be sent.
+        """
+
+    def note_reply(self, head: Head) -> None:
+        """Learn from the head of a reply."""
 
     @property
     def is_stopping(self) -> bool:

@@ -20,11 +20,10 @@ from imgkit.core.job_requests import MAX_STEPS, grow_pause_s, poll_once
 from imgkit.core.provider_calls import call_before_sending, call_for_job
 from imgkit.core.repeats import add_key, find_submit, keep_submit, name_key
 from imgkit.core.responses import count_requested_images, describe_request
+from imgkit.core.retries import is_stopping, pause_call
 from imgkit.core.send import (
     authenticate,
-    is_stopping,
     keep_reservations,
-    pause_call,
     send_with_retries,
     settle_reservations,
 )

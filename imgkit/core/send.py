@@ -11,25 +11,26 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Literal, Never, TypeAlias
+from typing import TypeAlias
 
 from imgkit.billing.reservations import ReservationGroup
-from imgkit.core.context import CallContext, FetchedImages
+from imgkit.core.context import CallContext, CallTurn, FetchedImages
 from imgkit.core.cut_replies import decode_mended
 from imgkit.core.interception import needs_credentials
 from imgkit.core.provider_calls import call_decode, check_decoded, ensure_images, guard_decode, to_reply_error
 from imgkit.core.reply_body import read_body
+from imgkit.core.retries import (
+    choose_wait_s,
+    classify_failure,
+    is_stopping,
+    pause_before_retry,
+    raise_most_serious,
+)
 from imgkit.core.sent_secrets import clean_images, collect_secrets, refuse_secrets_in_texts
 from imgkit.errors import (
-    ApiError,
-    ConflictError,
     EmptyResultError,
     ImgkitError,
-    NotSentError,
     OutcomeUnknownError,
-    QuotaExceededError,
-    RateLimitError,
-    ServerError,
     UnreadableReplyError,
 )
 from imgkit.models import Attempt, ImagesResponse
@@ -38,17 +39,9 @@ from imgkit.plugins.table import HookTable
 from imgkit.plugins.tokens import TokenNeeded
 from imgkit.providers.base import DecodedImages, StreamingProvider
 from imgkit.providers.job_values import JobUpdate
-from imgkit.runtime.flow import Flow, RunBlocking, run_blocking, send_request, sleep
+from imgkit.runtime.flow import Flow, RunBlocking, run_blocking, send_request
 from imgkit.wire.messages import BytesBody, Head, HttpRequest, announces_events, hash_body
 from imgkit.wire.secret_filter import SecretFilter
-
-GATE_POLL_S = 0.05
-"""Seconds between two looks at the gate of a split call."""
-
-RECORD_POLL_S = 0.25
-"""Seconds between two looks at the record of a call that pauses."""
-
-FailureKind: TypeAlias = Literal["unsent", "refused", "failed", "unknown"]
 
 
 def send_with_retries(
@@ -67,11 +60,18 @@ def send_with_retries(
     started = time.monotonic()
     failures: dict[str, int] = {}
     earlier: list[ImgkitError] = []
+    record = context.options.record
+    turn: CallTurn | None = None
     while True:
         sent_before = len(context.attempts)
         try:
+            if record is not None:
+                turn = yield from record.take_turn(context.request.n or 1)
+                context.cleanup.callback(turn.release)
             fetched = yield from send_once(context, request, read or read_response)
         except ImgkitError as error:
+            if turn is not None:
+                turn.note_failure(error)
             kind = None if context.emitted else classify_failure(error)
             wait_s: float | None = None
             if kind is not None:
@@ -85,115 +85,22 @@ def send_with_retries(
                     elapsed_s=now - started,
                     remaining_s=context.deadline - now,
                 )
-                wait_s = _choose_wait_s(context, outcome)
+                wait_s = choose_wait_s(context, outcome)
             if wait_s is None:
-                _raise_most_serious(earlier, error, was_sent=len(context.attempts) > sent_before)
+                raise_most_serious(earlier, error, was_sent=len(context.attempts) > sent_before)
             if len(context.attempts) > sent_before:
                 earlier.append(error)
         else:
             if context.gate is not None:
                 context.gate.note_success()
+            if turn is not None:
+                turn.note_success()
             return fetched
         context.core.table.notify(Retrying(outcome, wait_s), context.call)
         with suppress(ImgkitError):  # an interruption ends the next attempt, too
-            yield from _pause(context, outcome, wait_s)
+            yield from pause_before_retry(context, outcome, wait_s)
         if is_stopping(context):
-            _raise_most_serious(earlier, outcome.error, was_sent=len(context.attempts) > sent_before)
-
-
-def _choose_wait_s(context: CallContext, outcome: Outcome) -> float | None:
-    """Return the seconds to wait before the next attempt, None to end the call.
-
-    A retry plugin that fails ends the call; its failure becomes a note on the error of the attempt.
-    """
-    try:
-        wait_s = context.core.table.retry_wait(outcome, context.call)
-    except ImgkitError as problem:
-        outcome.error.add_note(str(problem))
-        return None
-    return None if wait_s is None or wait_s >= outcome.remaining_s else wait_s
-
-
-def _raise_most_serious(earlier: list[ImgkitError], error: ImgkitError, *, was_sent: bool) -> Never:
-    """Raise the error that ends the attempts of a request, from an except block.
-
-    An attempt that may be billed outweighs all others. An attempt that was sent outweighs a later one that
-    a plugin stopped.
-
-    Args:
-        earlier: errors of the earlier attempts that were sent.
-        error: the error of the last attempt.
-        was_sent: the last attempt was sent.
-    """
-    chosen = error if was_sent or not earlier else earlier[-1]
-    chosen = next((each for each in (chosen, *earlier) if each.maybe_billed), chosen)
-    earlier.clear()  # the traceback of an error holds the frames that hold this list
-    try:
-        if chosen is not error:
-            chosen.add_note(f"A later attempt of this call failed, too. {error}")
-            raise chosen from error
-        raise chosen
-    finally:
-        del chosen, error
-
-
-def _pause(context: CallContext, outcome: Outcome, wait_s: float) -> Flow[None]:
-    """Wait before the next attempt.
-
-    A part of a split call stops waiting when the gate of the call closes. While the server fails, only one
-    part repeats its request after its pause; the others wait until that part has ended.
-    """
-    gate = context.gate
-    if gate is None:
-        yield from pause_call(context, wait_s)
-        return
-    until, current_round = time.monotonic() + wait_s, gate.round
-    waits_for_other = outcome.kind == "failed" and not gate.claim_retry(context)
-    while not (gate.is_closed or is_stopping(context)):
-        if waits_for_other:
-            until = context.deadline if gate.round == current_round else 0.0
-        now = time.monotonic()
-        if now >= until:
-            return
-        yield from sleep(min(GATE_POLL_S, until - now))
-
-
-def is_stopping(context: CallContext) -> bool:
-    """Return whether a call should send nothing again, and leave its job pending."""
-    record = context.options.record
-    return record is not None and record.is_stopping
-
-
-def pause_call(context: CallContext, wait_s: float) -> Flow[None]:
-    """Wait; a call with a record looks up now and then whether it should stop."""
-    if context.options.record is None:
-        yield from sleep(wait_s)
-        return
-    until = time.monotonic() + wait_s
-    while not is_stopping(context) and (rest_s := until - time.monotonic()) > 0:
-        yield from sleep(min(RECORD_POLL_S, rest_s))
-
-
-def classify_failure(error: ImgkitError) -> FailureKind | None:
-    """Return the kind of a failed attempt, None for a failure that no plugin may retry.
-
-    A `ServerError` is free by the provider's rule (see `to_reply_error`). The server's
-    ``x-should-retry: true`` marks a 408, 409 or 5xx as its own failure. A reply with images is final.
-    """
-    if isinstance(error, ApiError | OutcomeUnknownError) and error.status and error.images:
-        return None
-    if isinstance(error, NotSentError):
-        return "unsent"
-    if isinstance(error, RateLimitError):
-        # A gateway that gave up may report a rate limit, too.
-        return None if isinstance(error, QuotaExceededError) or error.maybe_billed else "refused"
-    if isinstance(error, ServerError):
-        return "failed" if error.status >= 500 or error.should_retry else None
-    if isinstance(error, ConflictError):
-        return "failed" if error.should_retry else None
-    if isinstance(error, OutcomeUnknownError):
-        return "failed" if error.should_retry else "unknown"
-    return None
+            raise_most_serious(earlier, outcome.error, was_sent=len(context.attempts) > sent_before)
 
 
 def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> Flow[FetchedImages]:
@@ -234,6 +141,8 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
         head = Head(head.status, secrets.clean_headers(head.headers))
         status = head.status
         table.notify(FirstByte(status, head.headers, time.monotonic() - started), call)
+        if context.options.record is not None:
+            context.options.record.note_reply(head)
         decoded = yield from read(context, head, secrets)
         context.in_flight = False
         if isinstance(decoded, JobUpdate):

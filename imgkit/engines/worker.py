@@ -23,14 +23,16 @@ from imgkit.bulk.output import Output
 from imgkit.bulk.reconcile import find_kept
 from imgkit.bulk.row_calls import call_row, deliver_kept
 from imgkit.bulk.tasks import ClaimRefusedError, encode_report, get_version, strip_error, to_part
-from imgkit.core.context import SentPart
+from imgkit.core.context import CallTurn, SentPart
 from imgkit.errors import ConfigurationError, ImgkitError, JobPendingError, OutcomeUnknownError
 from imgkit.fork import run_in_forked_children
 from imgkit.jobs.job import Job
 from imgkit.models import ImagesResponse
 from imgkit.plugins.engines import Answer, AskedTask, Claim, Report, TaskPayload
 from imgkit.plugins.table import describe_error
+from imgkit.runtime.flow import Flow
 from imgkit.service import ImageService
+from imgkit.wire.messages import Head
 
 MOST_REPORTS = 10_000
 """Reports that a worker remembers for a run that did not get them."""
@@ -168,6 +170,19 @@ class _Worker:
             self._ended.popitem(last=False)
 
 
+class _UnpacedTurn:
+    """The turn of a task, which the run keeps: see `imgkit.core.context.CallTurn`."""
+
+    def note_success(self) -> None:
+        """Leave it to the run."""
+
+    def note_failure(self, error: ImgkitError) -> None:
+        """Leave it to the run."""
+
+    def release(self) -> None:
+        """Leave it to the run."""
+
+
 class _TaskRecord:
     """The record of a call at a worker: an `imgkit.core.context.CallRecord`."""
 
@@ -183,6 +198,19 @@ class _TaskRecord:
     def is_stopping(self) -> bool:
         """False: a worker waits for its jobs."""
         return False
+
+    @property
+    def is_stopped(self) -> bool:
+        """False: the run refuses the claims of further attempts once it was stopped."""
+        return False
+
+    def take_turn(self, images: int) -> Flow[CallTurn]:
+        """Return a turn at once: the run has given the task its turn."""
+        return _UnpacedTurn()
+        yield  # makes this function a generator
+
+    def note_reply(self, head: Head) -> None:
+        """Leave the limits that a reply tells to the outcome of the task."""
 
     @property
     def is_open(self) -> bool:

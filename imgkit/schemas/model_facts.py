@@ -172,6 +172,14 @@ class _DialectSchema(_FactsSchema):
     own_options = fields.Boolean()
 
 
+class _PaceSchema(_FactsSchema):
+    requests_in_flight = _count_field()
+    images_in_flight = _count_field()
+    requests_per_minute = fields.Float(validate=validate.Range(min=0, min_inclusive=False))
+    images_per_minute = fields.Float(validate=validate.Range(min=0, min_inclusive=False))
+    sure = fields.Boolean()
+
+
 class _OptionSchema(_FactsSchema):
     name = fields.String()
     type = fields.String(required=True, validate=validate.OneOf(OPTION_TYPES))
@@ -197,6 +205,7 @@ class _FileSchema(_FactsSchema):
     sources = fields.Dict(keys=fields.String(), values=fields.String())
     defaults = fields.Dict(keys=fields.String())
     dialect = fields.Nested(_DialectSchema())
+    pace = fields.Nested(_PaceSchema())
     account = fields.Nested(_AccountSchema())
     retired = fields.List(fields.Nested(_RetiredSchema()))
     members = fields.Dict(keys=fields.String())

@@ -85,22 +85,46 @@ def retry_after_s(headers: Mapping[str, str], now: float | None = None) -> float
     Args:
         headers: the reply's headers by lower-case name. ``retry-after-ms`` wins over
             ``retry-after``, which holds a number of seconds or an HTTP date (openai-python 3.54.0,
-            RFC 9110 10.2.3).
-        now: current Unix time in seconds; None reads the clock.
+            RFC 9110 10.2.3). A date counts from the reply's own ``date``, because local clocks may be wrong.
+        now: current Unix time in seconds of a reply without a date; None reads the clock.
     """
     wait_s = _parse_number(headers.get("retry-after-ms"), 1000.0)
     text = headers.get("retry-after", "")
     if wait_s is None:
         wait_s = _parse_number(text, 1.0)
     if wait_s is None and text[:1].isalpha():
-        try:
-            when = parsedate_to_datetime(text)
-            # HTTP dates are always UTC.
-            when = when if when.tzinfo else when.replace(tzinfo=UTC)
-            wait_s = when.timestamp() - (time.time() if now is None else now)
-        except (ValueError, OverflowError, TypeError):
+        when = _parse_date(text)
+        if when is None:
             return None
+        wait_s = when - read_date(headers, now)
     return wait_s if wait_s is not None and wait_s > 0 else None
+
+
+def read_date(headers: Mapping[str, str], now: float | None = None) -> float:
+    """Return the Unix time of a reply: by its ``date``, else the current time.
+
+    Example::
+
+        >>> read_date({"date": "Thu, 01 Jan 1970 00:00:07 GMT"})
+        7.0
+
+    Args:
+        headers: the reply's headers by lower-case name.
+        now: current Unix time in seconds; None reads the clock.
+    """
+    when = _parse_date(headers.get("date", ""))
+    if when is not None:
+        return when
+    return time.time() if now is None else now
+
+
+def _parse_date(text: str) -> float | None:
+    try:
+        when = parsedate_to_datetime(text)
+        # HTTP dates are always UTC.
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError, TypeError):
+        return None
 
 
 def _parse_number(text: str | None, divisor: float) -> float | None:

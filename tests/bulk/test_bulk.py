@@ -23,7 +23,6 @@ from imgkit.bulk import bulk_run as run_module
 from imgkit.bulk.bulk_run import BulkRun
 from imgkit.bulk.manifest import Manifest
 from imgkit.bulk.output import DigestPlan, Output
-from imgkit.bulk.pace import Pace
 from imgkit.cli.run import run as imgkit_command
 from imgkit.providers.fakes import FakeApi, FakeReply, FakeRequest, json_reply
 from imgkit.testing.samples import answer, png
@@ -410,24 +409,6 @@ def test_a_paid_image_that_cannot_be_saved_is_delivered_later(
 def reject(*_: object) -> Path:
     """Fail as a full disk does."""
     raise imgkit.SaveError("The disk is full.")
-
-
-def test_pace() -> None:
-    """Starts gently, adds one for each success, and backs off together as long as the server asks."""
-    now = [0.0]
-    pace = Pace(8, per_minute=60, clock=lambda: now[0])
-    assert pace.wait_s(0) == 0
-    pace.start()
-    assert pace.wait_s(1) == 1.0
-    assert pace.wait_s(2) is None
-    for _ in range(10):
-        pace.note_success()
-    assert pace.room == 8
-    error = imgkit.RateLimitError("slow", status=429, retry_after_s=30.0)
-    for _ in range(3):
-        pace.note_failure(error)
-    assert pace.room == 4
-    assert pace.wait_s(0) == 30.0
 
 
 def test_the_list_is_repaired(flavor: ServiceRunner, tmp_path: Path) -> None:

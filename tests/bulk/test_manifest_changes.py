@@ -75,7 +75,7 @@ def test_large_damaged_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         else:
             file.seek(8192)
             file.write(bytes(size - 8192))
-    monkeypatch.setattr("imgkit.bulk.manifest_check.CHECKED_BYTES", 0)
+    monkeypatch.setattr("imgkit.bulk.manifest_file.CHECKED_BYTES", 0)
     with pytest.raises(ConfigurationError, match="cannot be used"):
         Manifest(tmp_path)
 

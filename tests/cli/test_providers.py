@@ -107,6 +107,9 @@ def test_one_provider(capfd: pytest.CaptureFixture[str]) -> None:
     assert (options["steps"]["least"], options["steps"]["most"]) == (1, 50)
     assert {"mine-1", "other"} <= {model["id"] for model in entry["models"]}
     assert "the weather" in entry["unconfirmed"]
+    assert entry["pace"]["requests_in_flight"] == 10
+    assert entry["pace"]["sure"] is False
+    assert re.search(r"\n  pace +10 requests in flight; doubtful \[", out)
 
 
 def test_models_show_options_and_prices(capfd: pytest.CaptureFixture[str]) -> None:

@@ -387,6 +387,8 @@ RETRY_AFTER: list[tuple[dict[str, str], float | None]] = [
     ({"retry-after": "Fri, 29 Sep 2023 16:26:57 GMT"}, 20),
     ({"retry-after": "Fri, 29 Sep 2023 16:26:27 GMT"}, None),
     ({"retry-after": "Fri, 29 Sep 100000 16:26:57 GMT"}, None),
+    ({"retry-after": "Fri, 29 Sep 2028 16:26:57 GMT", "date": "Fri, 29 Sep 2028 16:26:37 GMT"}, 20),
+    ({"retry-after": "Fri, 29 Sep 2023 16:26:57 GMT", "date": "soon"}, 20),
     ({"retry-after-ms": "1500", "retry-after": "20"}, 1.5),
     ({"retry-after-ms": "soon", "retry-after": "20"}, 20),
     ({}, None),
