@@ -245,10 +245,12 @@ def test_parts_that_were_not_sent(tmp_path: Path) -> None:
 
 
 def test_parts_that_were_refused(tmp_path: Path) -> None:
-    """A row of which one request was refused for now waits again, and sends for the missing image only."""
+    """The next run completes a row of which one request was refused for now: the missing image only."""
     busy = json_reply(429, {"error": {"message": "slow down"}}, retry_after="0")
     api = Parts(None, busy, None, busy)
     with serve_fake(api) as server:
+        (outcome,), _ = run_parts(server, tmp_path)
+        assert (outcome.state, len(list_indexes(tmp_path)), len(api.bodies)) == ("failed", 2, 3)
         (outcome,), run = run_parts(server, tmp_path)
     assert (outcome.state, len(api.bodies), run.counts["done"]) == ("done", 5, 1)
     assert list_indexes(tmp_path) == [0, 1, 2]
