@@ -35,6 +35,7 @@ from imgkit.bulk.reconcile import reconcile
 from imgkit.bulk.row_calls import RunFiles
 from imgkit.bulk.rows import read_rows
 from imgkit.bulk.run_pace import RunPace
+from imgkit.bulk.tasks import WorkerLostError
 from imgkit.core.core import Core
 from imgkit.errors import (
     ConfigurationError,
@@ -250,7 +251,9 @@ class BulkRun:
         self.spent += outcome.cost or 0
         self.reporter.note(outcome)
         self._blocked.append(outcome.state == "blocked")
-        if isinstance(error, NotSentError | OutcomeUnknownError | ServerError):
+        if isinstance(error, WorkerLostError):
+            self._failures.clear()
+        elif isinstance(error, NotSentError | OutcomeUnknownError | ServerError):
             self._failures.append(f"{type(error).__name__} {getattr(error, 'status', None)}")
         else:
             self._failures.clear()

@@ -20,13 +20,12 @@ from imgkit.bulk.reports import end_reservations, reserve_claim, write_down
 from imgkit.bulk.row_calls import RowRecord, RunFiles, carry_out_row
 from imgkit.bulk.row_progress import RowProgress
 from imgkit.bulk.task_search import LostTask, TaskSearch
-from imgkit.bulk.tasks import fill_payload
+from imgkit.bulk.tasks import WorkerLostError, fill_payload
 from imgkit.core.context import SentPart
 from imgkit.core.core import Core
 from imgkit.errors import (
     ImgkitError,
     NotSentError,
-    OutcomeUnknownError,
 )
 from imgkit.plugins.engines import Claim, Engine, EngineTask, Report, ReportFuture, TaskPayload
 from imgkit.runtime.flow import Flow
@@ -334,7 +333,7 @@ class Dispatcher:
             elif report is not None:
                 self._take_report(task, report)
             elif time.monotonic() - (task.lost_at or 0) > self._drain_s:
-                error = OutcomeUnknownError("The worker that was sending the request is gone.")
+                error = WorkerLostError("The worker that was sending the request is gone.")
                 self._take_report(task, {"name": task.name, "error": error})
 
     def _try_again(self, task: _Task) -> None:

@@ -23,6 +23,10 @@ _LEFT_OUT = ("backend", "provider", "base_url", "organization", "project", "mode
 """Arguments of a service whose values its core has resolved."""
 
 
+class WorkerLostError(OutcomeUnknownError):
+    """The worker that was sending a request is gone, which says nothing about the API."""
+
+
 class ClaimRefusedError(ImgkitError):
     """A task may not send its request: another task has it, or had it, or the run has ended."""
 
