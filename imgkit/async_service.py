@@ -103,7 +103,11 @@ class AsyncImageService(
         return await self._run_in_task(probe_host(self._core), None)
 
     def bulk(
-        self, requests: Iterable[object], *, folder: str | PathLike[str], **options: Unpack[BulkOptions]
+        self,
+        requests: Iterable[object] | PathLike[str],
+        *,
+        folder: str | PathLike[str],
+        **options: Unpack[BulkOptions],
     ) -> AsyncBulkOutcomes:
         """Carry out many requests, as `ImageService.bulk` does: ``async for outcome in images.bulk(…)``.
 
@@ -118,9 +122,17 @@ class AsyncImageService(
         """
         from imgkit.bulk.bulk_run import BulkRun
         from imgkit.bulk.outcomes import AsyncBulkOutcomes
+        from imgkit.bulk.siblings import Siblings
 
-        run = BulkRun(self._core, folder, options, self._given)
-        outcomes = AsyncBulkOutcomes(run, requests, self._run_in_task, self._left_calls)
+        siblings = Siblings(self, self._core.provider_name, self._open_sibling)
+        run = BulkRun(self._core, folder, options, self._given, lambda work: siblings.find_for(work)._core)
+        outcomes = AsyncBulkOutcomes(
+            run,
+            requests,
+            lambda work, flow, timeout_s: siblings.find_for(work)._run_in_task(flow, timeout_s),
+            self._left_calls,
+            siblings.take_opened,
+        )
         self._runs.add(outcomes)
         return outcomes
 

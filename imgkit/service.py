@@ -96,7 +96,11 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image, Estimate]):
         return self._run_flow(probe_host(self._core), None)
 
     def bulk(
-        self, requests: Iterable[object], *, folder: str | PathLike[str], **options: Unpack[BulkOptions]
+        self,
+        requests: Iterable[object] | PathLike[str],
+        *,
+        folder: str | PathLike[str],
+        **options: Unpack[BulkOptions],
     ) -> BulkOutcomes:
         """Carry out many requests, and yield their outcomes as they end. The same call again goes on.
 
@@ -111,8 +115,9 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image, Estimate]):
         unknown, is sent again. Images are ``out/images/ab/DIGEST.png``; ``out/metadata.jsonl`` lists them.
 
         Args:
-            requests: prompts, request objects, `BulkRequest` values, or mappings with the columns of a file.
-                A list is checked before anything is sent; any other iterable is read as it goes.
+            requests: prompts, request objects, `BulkRequest` values, or mappings with the columns of a file;
+                or the `Path` of a CSV, TSV, JSONL or Parquet file. A list and a file are checked before
+                anything is sent; any other iterable is read as it goes.
             folder: the output folder.
             options: as `imgkit.bulk.bulk_values.BulkOptions` describes them.
 
@@ -121,12 +126,20 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image, Estimate]):
 
         Raises:
             InvalidRequestError: requests are wrong; the first iteration raises it, and nothing was sent.
-            ConfigurationError: the folder cannot be used, or another process has the run.
+            ConfigurationError: the folder cannot be used, has another run, or another process has the run.
         """
         from imgkit.bulk.bulk_run import BulkRun
         from imgkit.bulk.outcomes import BulkOutcomes
+        from imgkit.bulk.siblings import Siblings
 
-        outcomes = BulkOutcomes(BulkRun(self._core, folder, options, self._given), requests, self._run_flow)
+        siblings = Siblings(self, self._core.provider_name, self._open_sibling)
+        run = BulkRun(self._core, folder, options, self._given, lambda work: siblings.find_for(work)._core)
+        outcomes = BulkOutcomes(
+            run,
+            requests,
+            lambda work, flow, timeout_s: siblings.find_for(work)._run_flow(flow, timeout_s),
+            siblings.take_opened,
+        )
         self._runs.add(outcomes)
         return outcomes
 

@@ -7,7 +7,7 @@ import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Literal, Never, TypeVar, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Never, Self, TypeVar, cast, get_args, overload
 
 from imgkit.core.config import ServiceConfig, check_seconds
 from imgkit.core.context import check_partial_images
@@ -19,7 +19,7 @@ from imgkit.default_plugins.keys import check_encryption
 from imgkit.default_plugins.retry import NoWaitRetry, RetryPlugin
 from imgkit.errors import ConfigurationError, InvalidRequestError
 from imgkit.models import CreateImageRequest, Estimate, ImageRequest, field_names
-from imgkit.plugins.registry import PluginList, ServicePlugins
+from imgkit.plugins.registry import PluginList, PluginPriority, ServicePlugins
 from imgkit.plugins.table import HookTable
 from imgkit.providers.accounts import Account, list_provider_specs
 from imgkit.providers.base import find_credentials
@@ -37,6 +37,13 @@ T = TypeVar("T")
 EstimateT = TypeVar("EstimateT")
 
 _ARGUMENTS = ServiceConfig._fields
+_OF_ANY_PROVIDER = (
+    *("timeout_s", "connect_timeout_s", "read_timeout_s", "max_reply_bytes", "max_download_bytes"),
+    *("download_origins", "proxy", "ca", "use_env_proxy", "reuse_connections", "allow_insecure"),
+    *("max_in_flight", "retry", "state_folder", "models", "on_unsupported", "fixtures", "strict"),
+    "client_options",
+)
+"""Arguments that a service shares with its siblings for other providers."""
 
 
 class ServiceBase(
@@ -149,6 +156,7 @@ model='gpt-image-2')
             raise ConfigurationError("; ".join(problems))
         config = config.to_plain()
         self._swap_lock = threading.Lock()
+        self._config = config
         self._core = build_core(config, list_default_plugins, self._make_fetcher())
         self._given = config.list_given()
         self._connect()
@@ -255,6 +263,22 @@ model='gpt-image-2')
         from imgkit.core.dry_run import describe_call
 
         return describe_call(self._core, operation, args, kwargs)
+
+    def _open_sibling(self, provider: str) -> Self:
+        """Return a new service for another provider: its key and address are those of the environment.
+
+        Raises:
+            ConfigurationError: there is no such provider, or it lacks a setting.
+        """
+        if self._config.backend is not None and not isinstance(self._config.backend, str):
+            raise ConfigurationError(
+                "The service has an instance as its backend, which belongs to its own provider.",
+                hint="Name the backend to use several providers.",
+                field="backend",
+            )
+        shared = {name: getattr(self._config, name) for name in _OF_ANY_PROVIDER}
+        given = [each.plugin for each in self._core.members if each.rank is PluginPriority.GIVEN]
+        return type(self)(self._core.backend_name, provider=provider, plugins=given, **shared)
 
     def _swap_plugins(self, members: PluginList, table: HookTable) -> None:
         self._core = self._core.with_plugins(members, table)

@@ -10,35 +10,31 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from decimal import Decimal
-from itertools import islice
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 
-from imgkit.bulk.bulk_values import (
-    FATAL,
-    BulkOptions,
-    BulkOutcome,
-    Pause,
-    Work,
-    check_options,
-)
+from imgkit.bulk.bulk_values import FATAL, BulkOptions, BulkOutcome, Pause, Work, check_options
 from imgkit.bulk.dispatch import Dispatcher, Start
 from imgkit.bulk.engine_setup import open_dispatcher
-from imgkit.bulk.manifest import STATES, Added, Manifest, State
+from imgkit.bulk.followers import Followers, copy_outcome
+from imgkit.bulk.manifest import STATES, Added, BulkRow, Manifest, State
+from imgkit.bulk.manifest_errors import lost_manifest_error, missing_state_folder_error
 from imgkit.bulk.output import Output
 from imgkit.bulk.progress_reporter import ProgressReporter, find_budget
 from imgkit.bulk.reconcile import reconcile
 from imgkit.bulk.row_calls import RunFiles
-from imgkit.bulk.rows import read_rows
+from imgkit.bulk.row_files import RowFile
+from imgkit.bulk.row_reader import RowReader, read_chunk
+from imgkit.bulk.rows import to_request
 from imgkit.bulk.run_pace import RunPace
 from imgkit.bulk.tasks import WorkerLostError
 from imgkit.core.core import Core
 from imgkit.errors import (
-    ConfigurationError,
     ImgkitError,
     InvalidRequestError,
     ModerationBlockedError,
@@ -48,6 +44,8 @@ from imgkit.errors import (
     SaveError,
     ServerError,
 )
+from imgkit.models import Estimate
+from imgkit.runtime.flow import run_blocking
 
 STOP_AFTER_BLOCKED = 20
 """Default of the option."""
@@ -77,6 +75,7 @@ class BulkRun:
         folder: the output folder.
         options: the options.
         given: arguments of the service, for the workers of an engine.
+        find_core: returns the core that carries out a row; raises ConfigurationError if there is none.
 
     Attributes:
         counts: number of requests in each state.
@@ -87,6 +86,9 @@ class BulkRun:
         leaves_jobs: whether calls leave their jobs to the next run, in place of waiting for them.
         reporter: calls the callback of the run.
         run_folder: the folder of the manifest.
+        left_out: number of requests that wait in the manifest, but are not among those of a list or a file.
+            They are not sent.
+        failure: the exception that ended the reading of an iterable, None for none.
     """
 
     def __init__(
@@ -95,11 +97,14 @@ class BulkRun:
         folder: str | PathLike[str],
         options: BulkOptions,
         given: Mapping[str, object] = MappingProxyType({}),
+        find_core: Callable[[Work], Core] | None = None,
     ) -> None:
         check_options(options)
         self._core = core
         self._given = given
         self._dispatcher: Dispatcher | None = None
+        self._start_here: Start | None = None
+        self._find_core = find_core or (lambda work: core)
         self._folder = Path(folder)
         self._options = options
         self.run_folder = Path(options.get("run_folder", folder))
@@ -111,7 +116,9 @@ class BulkRun:
         self._values: Iterator[object] = iter(())
         self._ready: deque[Work] = deque()
         self._last_number = 0
+        self._is_whole = False
         self._values_read = 0
+        self._followers = Followers()
         self._blocked: deque[bool] = deque(maxlen=BLOCKED_WINDOW)
         self._failures: deque[str] = deque(maxlen=EQUAL_FAILURES)
         self._guard = threading.Lock()
@@ -121,6 +128,8 @@ class BulkRun:
         self.spent = Decimal(0)
         self.leaves_jobs = False
         self.reporter = ProgressReporter(options.get("progress"), find_budget(core))
+        self.left_out = 0
+        self.failure: Exception | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -142,7 +151,7 @@ class BulkRun:
             self._pace,
         )
 
-    def prepare(self, requests: Iterable[object], start_here: Start) -> None:
+    def prepare(self, requests: Iterable[object] | PathLike[str], start_here: Start) -> None:
         """Open the manifest, add the requests, and find out what became of earlier ones. May block.
 
         Args:
@@ -151,26 +160,28 @@ class BulkRun:
 
         Raises:
             InvalidRequestError: a request is wrong, or asks for something else than before.
-            ConfigurationError: the folder cannot be used.
+            ConfigurationError: the folder cannot be used, or has another run.
         """
-        if isinstance(requests, str | bytes | Mapping):
+        if isinstance(requests, PathLike):
+            with RowFile(requests) as rows:
+                self.prepare(rows, start_here)
+            return
+        if isinstance(requests, str | bytes | Mapping) or not isinstance(requests, Iterable):
             raise InvalidRequestError(
                 {"requests": f"A {type(requests).__name__} is no list of requests. Put it into a list."}
             )
         if self._core.settings.state_folder is None and self.may_cost:
-            raise ConfigurationError(
-                "A run needs a state folder, which keeps replies until their images are saved. Give the "
-                "service a state_folder=…, or set IMGKIT_HOME.",
-                field="state_folder",
-            )
+            raise missing_state_folder_error()
+        self._start_here = start_here
         self._manifest = Manifest(self.run_folder)
         try:
             self._output.plan.check()
             self._refuse_lost_manifest()
             self._output.open_parts(self.manifest.read_token())
             self._pace.share()
-            if isinstance(requests, Sequence):
+            if isinstance(requests, Sequence | RowFile):
                 self._add(requests)
+                self._is_whole = True
             else:
                 self._values = iter(requests)
             self._dispatcher = open_dispatcher(
@@ -180,6 +191,7 @@ class BulkRun:
                 self._options,
                 start_here,
                 lambda: self.stopped is not None,
+                self._find_core,
             )
             self._ready = reconcile(
                 self._core,
@@ -188,6 +200,10 @@ class BulkRun:
                 retry_unknown=self._options.get("retry_unknown", False),
             )
             self.counts = self.manifest.count()
+            self._followers.release(self.manifest.list_leaders())
+            if self._is_whole:
+                self.left_out = self.manifest.count_left_out()
+                self.counts["waiting"] -= self.left_out
         except BaseException:
             self.close()
             raise
@@ -202,6 +218,11 @@ class BulkRun:
             self._check_space()
         if self.stopped is not None or not self._ready:
             return Pause(None) if in_flight else None
+        if self._ready[0].row.leader is not None:  # a copy sends nothing
+            if in_flight >= self.most_in_flight:
+                return Pause(None)
+            self._followers.note_start(self._ready[0].row)
+            return self._ready.popleft()
         lost = 0 if self._dispatcher is None else self._dispatcher.in_limbo
         if in_flight - lost >= self.most_in_flight:
             return Pause(None)
@@ -211,37 +232,58 @@ class BulkRun:
     @property
     def needs_rows(self) -> bool:
         """Whether `read_more` should be called before `take`."""
-        return self.stopped is None and not self._ready and self._last_number >= 0
+        has_more = self._last_number >= 0 or bool(self._followers)
+        return self.stopped is None and not self._ready and has_more
 
     def read_more(self) -> None:
-        """Read the next requests. May block.
-
-        Raises:
-            InvalidRequestError: a request of an endless iterable is wrong.
-        """
-        rows = self.manifest.list_waiting(self._last_number, CHUNK)
-        if not rows:
-            chunk = list(islice(self._values, CHUNK))
-            if chunk:
-                # The numbers are those of the iterable, so that the next run finds the same rows.
-                added = self._add(chunk, self._values_read + 1)
-                self._values_read += len(chunk)
-                self.counts["waiting"] += added.new + added.amended
-                rows = self.manifest.list_waiting(self._last_number, CHUNK)
-                if not rows:
-                    return
-        self._last_number = rows[-1].number if rows else -1
+        """Read the next requests. May block. An iterable that fails, or has a wrong request, ends the run."""
+        if self._followers:
+            rows = self._followers.list_next(self.manifest, CHUNK)
+        elif self._is_whole:
+            rows = self.manifest.list_given(self._last_number, CHUNK)
+            self._last_number = rows[-1].number if rows else -1
+        else:
+            rows = self._read_chunk()
         self._ready.extend(Work(row) for row in rows)
 
     def hand_out(self, work: Work) -> Future[BulkOutcome]:
         """Let the engine carry out a request, and return the future of its outcome."""
-        if self._dispatcher is None:
+        if self._dispatcher is None or self._start_here is None:
             raise LookupError("a run is prepared first")
+        if work.row.leader is not None:
+            return self._start_here(work, run_blocking(partial(copy_outcome, self.files, work.row)))
         return self._dispatcher.hand_out(work)
+
+    def _read_chunk(self) -> list[BulkRow]:
+        """Return the requests that wait among the next values of the iterable."""
+        chunk = read_chunk(self._values, CHUNK)
+        self.failure = chunk.error
+        rows: list[BulkRow] = []
+        if chunk.values:
+            # The numbers are those of the iterable, so that the next run finds the same rows.
+            try:
+                added = self._add(chunk.values, self._values_read + 1)
+            except ImgkitError as error:
+                self.failure = error
+            else:
+                self._values_read += len(chunk.values)
+                self.counts["waiting"] += added.new + added.amended
+                rows = self.manifest.list_numbers(added.numbers)
+                if self._options.get("dedupe"):
+                    self._followers.release(self.manifest.list_leaders())
+        elif self.failure is None:
+            self._last_number = -1
+        if self.failure is not None:
+            self.stop("The requests could not be read further.")
+        return rows
 
     def note(self, outcome: BulkOutcome, work: Work) -> BulkOutcome | None:
         """Count an outcome, and adapt the pace; return it, None for a request that waits again."""
         error = outcome.error
+        if self._followers.note_end(outcome):
+            self.counts["waiting"] -= 1
+            self.counts[outcome.state] += 1
+            return outcome
         self._pace.end(outcome)
         is_unsent = error is None or isinstance(error, NotSentError)
         if is_unsent and outcome.state == "waiting" and self.stopped is not None:
@@ -250,6 +292,10 @@ class BulkRun:
         self.counts[outcome.state] += 1
         self.spent += outcome.cost or 0
         self.reporter.note(outcome)
+        if self._options.get("dedupe"):
+            leader = self.manifest.find_leader(outcome.id)
+            if leader is not None:
+                self._followers.release([leader])
         self._blocked.append(outcome.state == "blocked")
         if isinstance(error, WorkerLostError):
             self._failures.clear()
@@ -300,11 +346,7 @@ class BulkRun:
     def _refuse_lost_manifest(self) -> None:
         """Refuse a new manifest beside images: it would let every one of them be made again."""
         if self._output.has_images and not any(self.manifest.count().values()):
-            raise ConfigurationError(
-                f"{str(self._folder)[:200]!r} has the images of a run, but its manifest is not in "
-                f"{str(self.manifest.folder)[:200]!r}, or is empty. Give the run folder of that run, or "
-                "another output folder."
-            )
+            raise lost_manifest_error(self._folder, self.manifest.folder)
 
     def _check_space(self) -> None:
         """Stop before the disk is full: the replies of all requests in flight need room, twice."""
@@ -326,8 +368,21 @@ class BulkRun:
 
     def _add(self, values: Iterable[object], start: int = 1) -> Added:
         options = self._options
-        rows = read_rows(values, options.get("defaults", {}), skip=options.get("skip"), start=start)
-        return self.manifest.add(rows, amend=options.get("amend", False))
+        noun = values.noun if isinstance(values, RowFile) else "row"
+        defaults, skip = options.get("defaults", {}), options.get("skip")
+        rows = RowReader(
+            values, defaults, noun=noun, skip=skip, start=start, check_provider=self._check_provider
+        )
+        amend, extend = options.get("amend", False), options.get("extend", False)
+        dedupe, refuse = options.get("dedupe", False), rows.refuse_repeated
+        return self.manifest.add(rows, amend=amend, extend=extend, dedupe=dedupe, refuse_repeated=refuse)
+
+    def _check_provider(self, name: str) -> None:
+        self._find_core(Work(BulkRow(0, "", "waiting", {"provider": name}, {})))
+
+    def estimate(self, row: BulkRow) -> Estimate:
+        """Return the bounds of a row's cost at its provider."""
+        return self._find_core(Work(row)).settings.estimate(to_request(row.request), 0)
 
     def _stop_if_needed(self, outcome: BulkOutcome) -> None:
         error = outcome.error

@@ -43,6 +43,9 @@ class BulkOptions(TypedDict, total=False):
         per_minute: most starts in a minute; by default the limit of the provider, if it is known.
         images_per_minute: most images in a minute; by default the limit of the provider, if it is known.
         amend: let requests that changed under their id wait again.
+        dedupe: send equal requests once; the others copy the outcome under their own ids. By default, equal
+            requests are different images.
+        extend: add requests to a run that has none of them. By default its folder is refused.
         retry_unknown: send requests of unknown outcome again. They may be paid twice.
         stop_after_blocked: refusals by the content policy among the latest 100 requests that end the run, 20
             by default.
@@ -64,6 +67,8 @@ class BulkOptions(TypedDict, total=False):
     per_minute: float
     images_per_minute: float
     amend: bool
+    dedupe: bool
+    extend: bool
     retry_unknown: bool
     stop_after_blocked: int
     has_prompts: bool
@@ -204,6 +209,14 @@ class Work(NamedTuple):
     row: BulkRow
     jobs: tuple[Job, ...] = ()
     kept: tuple[KeptReply, ...] = ()
+
+    @property
+    def provider(self) -> str | None:
+        """The provider that has its jobs, or that the row names; None for that of the service."""
+        if self.jobs:
+            return self.jobs[0].provider
+        name: str | None = self.row.request.get("provider")
+        return name
 
 
 class Pause(NamedTuple):

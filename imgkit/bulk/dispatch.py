@@ -36,7 +36,8 @@ POLL_S = 0.25
 MOST_TASKS = 6
 """Tasks of a request, one after the other, while none of them sent anything."""
 
-Start = Callable[[Flow[BulkOutcome]], "Future[BulkOutcome]"]
+Start = Callable[[Work, Flow[BulkOutcome]], "Future[BulkOutcome]"]
+"""Starts the flow of a row in this process."""
 
 
 class _Task:
@@ -84,6 +85,7 @@ class Dispatcher:
         is_stopped: tells whether the run sends nothing more.
         template: what the payloads of all tasks have in common.
         drain_s: seconds that a worker which is gone has for its request.
+        find_core: returns the core that carries out a row in this process.
     """
 
     def __init__(
@@ -95,11 +97,13 @@ class Dispatcher:
         is_stopped: Callable[[], bool],
         template: TaskPayload,
         drain_s: float,
+        find_core: Callable[[Work], Core],
     ) -> None:
         self._core = core
         self._files = files
         self._engine = engine
         self._start_here = start_here
+        self._find_core = find_core
         self._is_stopped = is_stopped
         self._template = template
         self._timeout_s = template["timeout_s"] or core.limits.timeout_s
@@ -133,10 +137,12 @@ class Dispatcher:
     def hand_out(self, work: Work) -> Future[BulkOutcome]:
         """Hand a request to the engine, and return the future of its outcome.
 
-        What is pending or kept of earlier requests is collected here.
+        What is pending or kept of earlier requests is collected here. Workers have only the service's own
+        provider, so rows of others start here, too.
         """
-        if work.jobs or work.kept:
-            return self._start_here(carry_out_row(self._core, self._files, work, self._template["timeout_s"]))
+        is_foreign = work.provider not in (None, self._core.provider_name)
+        if work.jobs or work.kept or (is_foreign and self._engine.is_remote):
+            return self._carry_out(work)
         outcome: Future[BulkOutcome] = Future()
         outcome.set_running_or_notify_cancel()
         self._submit(work, outcome, 1)
@@ -146,8 +152,11 @@ class Dispatcher:
         """Carry out a task in this process."""
         known = self._tasks[task.name]
         known.is_here = True
-        flow = carry_out_row(self._core, self._files, known.work, self._template["timeout_s"])
-        return self._start_here(flow)
+        return self._carry_out(known.work)
+
+    def _carry_out(self, work: Work) -> Future[BulkOutcome]:
+        flow = carry_out_row(self._find_core(work), self._files, work, self._template["timeout_s"])
+        return self._start_here(work, flow)
 
     def claim(self, claim: Claim) -> bool:
         """Return whether a task may send its request now; True is durable. May block."""

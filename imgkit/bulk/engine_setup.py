@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from inspect import signature
 
-from imgkit.bulk.bulk_values import BulkOptions
+from imgkit.bulk.bulk_values import BulkOptions, Work
 from imgkit.bulk.dispatch import Dispatcher, Start
 from imgkit.bulk.manifest import Manifest
 from imgkit.bulk.row_calls import RunFiles
@@ -29,6 +29,7 @@ def open_dispatcher(
     options: BulkOptions,
     start_here: Start,
     is_stopped: Callable[[], bool],
+    find_core: Callable[[Work], Core],
 ) -> Dispatcher:
     """Return the dispatcher of a run, with its engine open. May block.
 
@@ -39,6 +40,7 @@ def open_dispatcher(
         options: the options of the run.
         start_here: starts a flow in this process.
         is_stopped: tells whether the run sends nothing more.
+        find_core: returns the core that carries out a row in this process.
 
     Raises:
         ConfigurationError: there is no such engine, it cannot be used, or the service cannot travel to its
@@ -62,7 +64,7 @@ def open_dispatcher(
         template["settings"] = describe_service(core, given)
         template["name"], template["epoch"] = _begin_epoch(files.manifest)
     drain_s = options.get("drain_s", DRAIN_S)
-    dispatcher = Dispatcher(core, files, engine, start_here, is_stopped, template, drain_s)
+    dispatcher = Dispatcher(core, files, engine, start_here, is_stopped, template, drain_s, find_core)
     dispatcher.open()
     return dispatcher
 

@@ -11,20 +11,22 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
+from imgkit.bulk.manifest_errors import refuse_network_disk, refuse_repeated_id, unusable_error
 from imgkit.bulk.manifest_file import Changes, check_manifest
+from imgkit.bulk.manifest_queries import ManifestQueries
+from imgkit.bulk.row_adding import AddOptions, add_rows, encode_json
 from imgkit.bulk.row_values import STATES as STATES
 from imgkit.bulk.row_values import UNFINISHED as UNFINISHED
 from imgkit.bulk.row_values import Added as Added
 from imgkit.bulk.row_values import BulkRow as BulkRow
 from imgkit.bulk.row_values import NewRow as NewRow
 from imgkit.bulk.row_values import State as State
-from imgkit.bulk.row_values import describe_changed
-from imgkit.errors import ConfigurationError, InvalidRequestError
+from imgkit.errors import ConfigurationError
 from imgkit.files import create_empty, make_folders
 from imgkit.locks import FileLock
 from imgkit.wire.json_values import Json, JsonMapping
@@ -37,16 +39,17 @@ _TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE rows (
     n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, digest BLOB NOT NULL, state INTEGER NOT NULL,
-    request TEXT NOT NULL, info TEXT NOT NULL, listed INTEGER NOT NULL DEFAULT 0);
+    request TEXT NOT NULL, info TEXT NOT NULL, listed INTEGER NOT NULL DEFAULT 0, leader INTEGER);
 CREATE INDEX unlisted ON rows(n) WHERE state = 3 AND listed = 0;
 CREATE INDEX waiting ON rows(n) WHERE state = 0;
 CREATE INDEX open ON rows(state, n) WHERE state NOT IN (0, 3);
+CREATE INDEX followers ON rows(leader, n) WHERE leader IS NOT NULL AND state = 0;
 """
 _inherited: list[sqlite3.Connection] = []
 """Connections of a parent process. SQLite must not close them."""
 
 
-class Manifest:
+class Manifest(ManifestQueries):
     """The manifest in a run folder, open in this process. Its methods may block; any thread may call them.
 
     Changes of rows that come while another is written wait, and are then written and flushed together.
@@ -62,6 +65,7 @@ class Manifest:
 
     def __init__(self, folder: Path, *, is_reader: bool = False) -> None:
         self.folder = folder
+        refuse_network_disk(folder)
         self._guard = threading.RLock()
         self._changes = Changes()
         self._process = os.getpid()
@@ -120,62 +124,31 @@ class Manifest:
             self.write_fact("token", token)
         return str(token)
 
-    def add(self, rows: Iterable[NewRow], *, amend: bool = False) -> Added:
+    def add(
+        self,
+        rows: Iterable[NewRow],
+        *,
+        amend: bool = False,
+        extend: bool = False,
+        dedupe: bool = False,
+        refuse_repeated: Callable[[NewRow, int], None] = refuse_repeated_id,
+    ) -> Added:
         """Add requests. A request that the manifest has stays as it is.
 
         Args:
-            rows: the requests; an id must not occur twice.
+            rows: the requests.
             amend: let requests that changed wait again.
+            extend: add requests to a run that has none of them.
+            dedupe: let requests that ask for the same follow the first of them.
+            refuse_repeated: receives a request whose id was added before while the manifest is open, and the
+                place of the earlier one; the request is left out. By default, it is an error.
 
         Raises:
             InvalidRequestError: requests changed under their ids, and `amend` is False; nothing was added.
+            ConfigurationError: the run has none of them, and `extend` is False; nothing was added.
         """
-        new = known = amended = 0
-        changed: list[str] = []
         with self._transaction():
-            for row in rows:
-                found = self._rows.execute("SELECT digest FROM rows WHERE id = ?", (row.id,)).fetchone()
-                if found is None:
-                    new += 1
-                    self._rows.execute(
-                        "INSERT INTO rows (id, digest, state, request, info) VALUES (?, ?, 0, ?, '{}')",
-                        (row.id, row.digest, _dump(row.request)),
-                    )
-                elif found[0] == row.digest:
-                    known += 1
-                elif amend:
-                    amended += 1
-                    self._rows.execute(
-                        "UPDATE rows SET digest = ?, state = 0, request = ?, info = '{}' WHERE id = ?",
-                        (row.digest, _dump(row.request), row.id),
-                    )
-                else:
-                    changed.append(row.id)
-            if changed:
-                raise InvalidRequestError({"id": describe_changed(changed)})
-        return Added(new, known, amended)
-
-    def list_waiting(self, after: int = 0, limit: int = 1000) -> list[BulkRow]:
-        """Return the next requests that wait, in their order, behind the number `after`."""
-        return self._select("state = 0 AND n > ? ORDER BY n LIMIT ?", (after, limit))
-
-    def list_rows(self, state: State) -> Iterator[BulkRow]:
-        """Yield all requests in a state, in their order; the state may change meanwhile."""
-        after = 0
-        while True:
-            # SQLite uses an index of some rows only for a query that repeats its condition.
-            some = "" if state in ("waiting", "done") else "state NOT IN (0, 3) AND "
-            where = f"{some}state = {STATES.index(state)} AND n > ? ORDER BY n LIMIT 1000"
-            rows = self._select(where, (after,))
-            yield from rows
-            if not rows:
-                return
-            after = rows[-1].number
-
-    def find(self, row_id: str) -> BulkRow | None:
-        """Return the request with an id, None for none."""
-        found = self._select("id = ?", (row_id,))
-        return found[0] if found else None
+            return add_rows(self._rows, rows, AddOptions(amend, extend, dedupe), self.folder, refuse_repeated)
 
     def mark(
         self,
@@ -197,31 +170,12 @@ class Manifest:
         """
         change = self._changes.add(
             "UPDATE rows SET state = ?, info = ?, listed = COALESCE(?, listed) WHERE n = ?",
-            (STATES.index(state), _dump(info), is_listed, number),
+            (STATES.index(state), encode_json(info), is_listed, number),
             durable=durable,
         )
         with self._using_file():  # writes all changes that wait
             if change.error is not None:
                 raise change.error
-
-    def list_unlisted(self) -> list[BulkRow]:
-        """Return the requests with saved images that the output does not list for sure.
-
-        A request that is not done may have some of its images.
-        """
-        done = self._select("state = 3 AND listed = 0 ORDER BY n", ())
-        others = self._select("state NOT IN (0, 3) AND listed = 0 ORDER BY state, n", ())
-        return [*done, *(row for row in others if row.info.get("images"))]
-
-    def list_with_images(self) -> Iterator[BulkRow]:
-        """Yield all requests with saved images, in their order."""
-        after = 0
-        while True:
-            rows = self._select("state != 0 AND n > ? ORDER BY n LIMIT 1000", (after,))
-            yield from (row for row in rows if row.info.get("images"))
-            if not rows:
-                return
-            after = rows[-1].number
 
     def mark_listed(self, numbers: Iterable[int], mark: tuple[int, int] | None) -> None:
         """Write down that the output lists the images of requests, together with the next change.
@@ -255,19 +209,6 @@ class Manifest:
             found = self._rows.execute(f"SELECT SUM({cost}) FROM rows WHERE state != 0").fetchone()  # noqa: S608
         return Decimal(found[0] or 0).scaleb(-9)
 
-    def list_without_cost(self) -> Iterator[BulkRow]:
-        """Yield the requests that were sent, and whose cost is not known."""
-        sent = "(state IN (1, 2, 3, 6) OR json_extract(info, '$.again') = 1)"
-        after, where = 0, f"n > ? AND {sent} AND json_extract(info, '$.cost') IS NULL"
-        while rows := self._select(f"{where} ORDER BY n LIMIT 1000", (after,)):
-            yield from rows
-            after = rows[-1].number
-
-    def find_latest_error(self) -> BulkRow | None:
-        """Return the last request in the file that failed, was refused or is unknown; None for none."""
-        found = self._select("state IN (4, 5, 6) ORDER BY n DESC LIMIT 1", ())
-        return found[0] if found else None
-
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Read one state of the file, while another process writes."""
@@ -277,17 +218,6 @@ class Manifest:
                 yield
             finally:
                 self._rows.execute("COMMIT")
-
-    def _select(self, where: str, values: tuple[object, ...]) -> list[BulkRow]:
-        with self._using_file():
-            found = self._rows.execute(
-                "SELECT n, id, state, request, info FROM rows WHERE " + where,  # noqa: S608  # constants
-                values,
-            )
-            return [
-                BulkRow(number, row_id, STATES[place], json.loads(request), json.loads(info))
-                for number, row_id, place, request, info in found
-            ]
 
     def _lock_run(self) -> FileLock:
         path = self.folder / LOCK
@@ -303,7 +233,7 @@ class Manifest:
                 f"{str(self.folder)[:200]!r} cannot be a folder: a file is in its place. Give another folder."
             ) from None
         except OSError as error:
-            raise _unusable(self.folder, error.strerror or str(error)) from None
+            raise unusable_error(self.folder, error.strerror or str(error)) from None
         raise ConfigurationError(
             f"Another process{f' ({owner})' if owner.isdecimal() else ''} carries out the run in "
             f"{str(self.folder)!r}. Wait for it, or stop it."
@@ -320,7 +250,7 @@ class Manifest:
                 rows.close()  # SQLite makes files beside the manifest, even to read it
                 rows = sqlite3.connect(f"{place}&immutable=1", isolation_level=None, uri=True)
         except (OSError, sqlite3.Error) as error:
-            raise _unusable(self.folder, str(error)) from None
+            raise unusable_error(self.folder, str(error)) from None
         try:
             if self._lock is not None:
                 rows.execute("PRAGMA journal_mode = WAL")
@@ -336,10 +266,11 @@ class Manifest:
                 )
             else:
                 check_manifest(rows, is_reader=self._lock is None)
+            rows.execute("CREATE TEMP TABLE given (n INTEGER PRIMARY KEY, place INTEGER NOT NULL)")
         except BaseException as error:
             rows.close()
             if isinstance(error, sqlite3.Error):
-                raise _unusable(self.folder, str(error)) from None
+                raise unusable_error(self.folder, str(error)) from None
             raise
         return rows
 
@@ -357,7 +288,7 @@ class Manifest:
                     self._changes.write(self._rows)
                 yield
             except sqlite3.Error as error:
-                raise _unusable(self.folder, str(error)) from None
+                raise unusable_error(self.folder, str(error)) from None
 
     @contextmanager
     def _transaction(self, *, durable: bool = True) -> Iterator[None]:
@@ -376,14 +307,3 @@ def _has_log(path: Path) -> bool:
     """Return whether SQLite has changes beside the file: a process writes it, or was killed."""
     log = path.with_name(f"{path.name}-wal")
     return log.exists() and log.stat().st_size > 0
-
-
-def _dump(value: JsonMapping) -> str:
-    return json.dumps(dict(value), ensure_ascii=False, separators=(",", ":"))
-
-
-def _unusable(folder: Path, problem: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"The manifest in {str(folder)[:200]!r} cannot be used: {problem}. Give another run folder, on a "
-        "local disk."
-    )

@@ -98,4 +98,4 @@ def check_manifest(rows: sqlite3.Connection, *, is_reader: bool) -> None:
         if problem != "ok":
             raise sqlite3.DatabaseError(problem)
     for end in ("LIMIT 1", "ORDER BY n DESC LIMIT 1"):
-        rows.execute(f"SELECT n, id, digest, state, request, info FROM rows {end}").fetchone()  # noqa: S608
+        rows.execute(f"SELECT n, id, digest, state, request, info, leader FROM rows {end}").fetchone()  # noqa: S608

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from os import PathLike
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from imgkit.bulk.bulk_run import BulkRun
 from imgkit.bulk.bulk_values import BulkOutcome, Pause, Work
 from imgkit.bulk.dispatch import Start
+from imgkit.bulk.siblings import AsyncClosable, Closable
 from imgkit.runtime.flow import Flow
 
 if TYPE_CHECKING:
@@ -31,10 +33,11 @@ class _Outcomes:
     Args:
         run: the run.
         requests: its requests.
-        start: starts a flow in this process. It does not refer to the outcomes, which nobody may hold.
+        start: starts the flow of a row in this process. It does not refer to the outcomes, which nobody may
+            hold.
     """
 
-    def __init__(self, run: BulkRun, requests: Iterable[object], start: Start) -> None:
+    def __init__(self, run: BulkRun, requests: Iterable[object] | PathLike[str], start: Start) -> None:
         self.run = run
         self._requests = requests
         self._start = start
@@ -87,6 +90,12 @@ class _Outcomes:
         waits = [wait_s for wait_s in (pause.wait_s, self.run.reporter.wait_s) if wait_s is not None]
         return min(waits, default=None)
 
+    def _raise_failure(self) -> None:
+        """Raise the exception that ended the reading of the requests, once."""
+        failure, self.run.failure = self.run.failure, None
+        if failure is not None:
+            raise failure
+
 
 class BulkOutcomes(_Outcomes):
     """The outcomes of a run under `ImageService`, in the order in which they end.
@@ -107,11 +116,13 @@ class BulkOutcomes(_Outcomes):
     def __init__(
         self,
         run: BulkRun,
-        requests: Iterable[object],
-        execute: Callable[[Flow[BulkOutcome], float | None], BulkOutcome],
+        requests: Iterable[object] | PathLike[str],
+        execute: Callable[[Work, Flow[BulkOutcome], float | None], BulkOutcome],
+        take_opened: Callable[[], Iterable[Closable]] = tuple,
     ) -> None:
         self._threads = _Threads(execute, run.most_in_flight, run.timeout_s)
         super().__init__(run, requests, self._threads)
+        self._take_opened = take_opened
         self._open: dict[Future[BulkOutcome], Work] = {}
         self._ended: SimpleQueue[Future[BulkOutcome] | None] = SimpleQueue()  # None to look up
 
@@ -148,6 +159,7 @@ class BulkOutcomes(_Outcomes):
                 self._has_ended = True
                 self.close()
                 self._report(0, is_last=True)
+                self._raise_failure()
                 raise StopIteration
             outcome = self._wait(step)
             if outcome is not None:
@@ -178,6 +190,9 @@ class BulkOutcomes(_Outcomes):
         finally:
             self._threads.close(wait=not self._open)
             self._close_run_after(self._open)
+            if not self._open:
+                for service in self._take_opened():
+                    service.close()
 
     def __del__(self) -> None:
         if self._is_prepared:  # a loop without a `with` block was left
@@ -211,11 +226,13 @@ class AsyncBulkOutcomes(_Outcomes):
     def __init__(
         self,
         run: BulkRun,
-        requests: Iterable[object],
-        execute: Callable[[Flow[BulkOutcome], float | None], Coroutine[object, object, BulkOutcome]],
+        requests: Iterable[object] | PathLike[str],
+        execute: Callable[[Work, Flow[BulkOutcome], float | None], Coroutine[object, object, BulkOutcome]],
         left_calls: dict[asyncio.Future[BulkOutcome], Path],
+        take_opened: Callable[[], Iterable[AsyncClosable]] = tuple,
     ) -> None:
         super().__init__(run, requests, _Tasks(execute, run.timeout_s))
+        self._take_opened = take_opened
         self._open: dict[asyncio.Future[BulkOutcome], Work] = {}
         self._left_calls = left_calls
 
@@ -268,6 +285,7 @@ class AsyncBulkOutcomes(_Outcomes):
                 self._has_ended = True
                 await self.close()
                 self._report(0, is_last=True)
+                self._raise_failure()
                 raise StopAsyncIteration
             outcome = await self._wait(step)
             if outcome is not None:
@@ -288,6 +306,8 @@ class AsyncBulkOutcomes(_Outcomes):
                 self._close_run_after(self._open)
             else:
                 await asyncio.to_thread(self.run.close)
+                for service in self._take_opened():
+                    await service.close()
 
     def __del__(self) -> None:
         if self._is_prepared and self._process == os.getpid():  # a loop without a block was left
@@ -325,7 +345,7 @@ class _Threads:
 
     def __init__(
         self,
-        execute: Callable[[Flow[BulkOutcome], float | None], BulkOutcome],
+        execute: Callable[[Work, Flow[BulkOutcome], float | None], BulkOutcome],
         most: int,
         timeout_s: float | None,
     ) -> None:
@@ -334,10 +354,10 @@ class _Threads:
         self._timeout_s = timeout_s
         self._pool: ThreadPoolExecutor | None = None
 
-    def __call__(self, flow: Flow[BulkOutcome]) -> Future[BulkOutcome]:
+    def __call__(self, work: Work, flow: Flow[BulkOutcome]) -> Future[BulkOutcome]:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._most, "imgkit-bulk")
-        return self._pool.submit(self._execute, flow, self._timeout_s)
+        return self._pool.submit(self._execute, work, flow, self._timeout_s)
 
     def close(self, *, wait: bool) -> None:
         """End the threads once their flows have ended."""
@@ -350,19 +370,19 @@ class _Tasks:
 
     def __init__(
         self,
-        execute: Callable[[Flow[BulkOutcome], float | None], Coroutine[object, object, BulkOutcome]],
+        execute: Callable[[Work, Flow[BulkOutcome], float | None], Coroutine[object, object, BulkOutcome]],
         timeout_s: float | None,
     ) -> None:
         self._execute = execute
         self._timeout_s = timeout_s
         self._tasks: dict[asyncio.Task[BulkOutcome], Future[BulkOutcome]] = {}
 
-    def __call__(self, flow: Flow[BulkOutcome]) -> Future[BulkOutcome]:
+    def __call__(self, work: Work, flow: Flow[BulkOutcome]) -> Future[BulkOutcome]:
         import asyncio
 
         future: Future[BulkOutcome] = Future()
         future.set_running_or_notify_cancel()
-        task = asyncio.create_task(self._execute(flow, self._timeout_s))
+        task = asyncio.create_task(self._execute(work, flow, self._timeout_s))
         self._tasks[task] = future
         task.add_done_callback(self._pass_on)
         return future

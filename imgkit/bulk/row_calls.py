@@ -13,7 +13,15 @@ from decimal import Decimal
 from functools import partial
 from typing import NamedTuple
 
-from imgkit.bulk.bulk_values import MAY_RETRY, BulkOutcome, KeptReply, Work, choose_state, cost_in_usd
+from imgkit.bulk.bulk_values import (
+    FATAL,
+    MAY_RETRY,
+    BulkOutcome,
+    KeptReply,
+    Work,
+    choose_state,
+    cost_in_usd,
+)
 from imgkit.bulk.manifest import BulkRow, Manifest, State
 from imgkit.bulk.output import DigestPlan, Output
 from imgkit.bulk.row_progress import RowProgress
@@ -24,12 +32,15 @@ from imgkit.core.core import Core
 from imgkit.core.lifecycle import run_call
 from imgkit.core.responses import ensure_downloaded, save_image
 from imgkit.core.resume import resume_jobs
-from imgkit.errors import ImgkitError, SaveError
+from imgkit.errors import ImgkitError, InvalidRequestError, NotSentError, SaveError
 from imgkit.jobs.job import Job
 from imgkit.models import ImagesResponse
 from imgkit.runtime.flow import Flow, run_blocking
 from imgkit.wire.json_values import JsonMapping, JsonObject
 from imgkit.wire.messages import Head
+
+_NOT_OF_JOBS = (InvalidRequestError, NotSentError, *FATAL)
+"""Errors that say nothing about a job, such as that the service has another provider."""
 
 
 class RunFiles(NamedTuple):
@@ -244,6 +255,8 @@ class RowRecord:
         if self.state == "failed" and self.row.state == "waiting":
             may_go = self._files.pace.may_go_again(self.row.id, error, was_sent=was_sent)
             self.state = "waiting" if may_go else "failed"
+        if self.row.state == "accepted" and self.progress.sent and isinstance(error, _NOT_OF_JOBS):
+            self.state = "accepted"  # nobody has asked for its job
         if isinstance(error, SaveError) or self._is_saved:  # paid, and the reply is kept
             self.state = "sending"
             self._files.stop(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 from imgkit.wire.json_values import JsonMapping
@@ -24,11 +25,13 @@ class NewRow(NamedTuple):
         id: its name in the run.
         digest: digest of what it asks for.
         request: the request as JSON values.
+        place: its line or its number in the list that has it.
     """
 
     id: str
     digest: bytes
     request: JsonMapping
+    place: int = 0
 
 
 class BulkRow(NamedTuple):
@@ -40,6 +43,7 @@ class BulkRow(NamedTuple):
         state: what became of it.
         request: the request as JSON values.
         info: facts about its latest attempt: the call, the files, the cost, the error, the job.
+        leader: number of the equal request whose outcome it copies; None if it is sent itself.
     """
 
     number: int
@@ -47,6 +51,7 @@ class BulkRow(NamedTuple):
     state: State
     request: JsonMapping
     info: JsonMapping
+    leader: int | None = None
 
 
 class Added(NamedTuple):
@@ -56,11 +61,13 @@ class Added(NamedTuple):
         new: number of requests that it did not have.
         known: number of those that it had, unchanged.
         amended: number of those that changed.
+        numbers: the numbers of all.
     """
 
     new: int = 0
     known: int = 0
     amended: int = 0
+    numbers: Sequence[int] = ()
 
 
 def describe_changed(ids: list[str]) -> str:

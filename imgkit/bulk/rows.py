@@ -1,13 +1,12 @@
-"""The rows of a run: requests from values of the caller, and from files."""
+"""The rows of a run: requests from values of the caller, and from the rows of files."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 from imgkit.bulk.manifest import NewRow
 from imgkit.errors import InvalidRequestError
@@ -20,19 +19,44 @@ from imgkit.models import (
 )
 from imgkit.redact import format_suggestion
 from imgkit.schemas.requests import validate_request
-from imgkit.wire.json_values import Json, JsonMapping, JsonObject
+from imgkit.wire.json_values import JsonMapping, JsonObject
 
 KINDS: Mapping[str, type[ImageRequest]] = {
     "create_image": CreateImageRequest,
     "create_image_edit": CreateImageEditRequest,
     "create_image_variation": CreateImageVariationRequest,
 }
-_OWN_COLUMNS = ("id", "operation")
-_OPTION = "model_options."
+_SHORT_NAMES: Mapping[str, str] = {
+    "create": "create_image",
+    "edit": "create_image_edit",
+    "variation": "create_image_variation",
+}
+"""Operations as the commands are called."""
+
+MAX_ID_CHARACTERS = 1000
+
+OWN_COLUMNS = ("id", "operation", "provider")
+"""Columns that are no fields of requests."""
+
+OPTION = "model_options."
+"""Begin of the columns for an option of the model."""
+
 _SECRETS = ("extra_headers",)
 """Fields that may hold a key, which no manifest keeps."""
 
-_MAX_PROBLEMS = 20
+
+class TableRow(NamedTuple):
+    """A row of a file.
+
+    Attributes:
+        line: its line in a text file, or its number in another.
+        columns: its cells by the names of their columns.
+        problem: why it cannot be read, "" if it can be.
+    """
+
+    line: int
+    columns: JsonObject
+    problem: str = ""
 
 
 class BulkRequest(NamedTuple):
@@ -47,66 +71,33 @@ class BulkRequest(NamedTuple):
     request: ImageRequest
 
 
-def read_rows(
-    values: Iterable[object],
-    defaults: JsonMapping,
-    *,
-    skip: Callable[[str], object] | None = None,
-    start: int = 1,
-) -> Iterator[NewRow]:
-    """Yield the rows of requests.
-
-    Args:
-        values: prompts, request objects, `BulkRequest` values, or mappings with the columns of a file. One
-            without an id gets its number.
-        defaults: values of columns that a mapping or a prompt leaves out.
-        skip: receives the problem of an invalid row, which is left out; None raises it.
-        start: number of the first value.
-
-    Raises:
-        InvalidRequestError: rows are invalid; the message lists them.
-    """
-    problems: list[str] = []
-    seen: set[bytes] = set()
-    for number, value in enumerate(values, start):
-        try:
-            row = to_row(value, number, defaults)
-            mark = hashlib.blake2b(row.id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-            if mark in seen:
-                raise InvalidRequestError({"id": f"Two rows have the id {row.id[:80]!r}."})
-            seen.add(mark)
-        except InvalidRequestError as error:
-            problem = f"row {number}: {error.problem}"
-            if skip is None:
-                problems.append(problem)
-                if len(problems) >= _MAX_PROBLEMS:
-                    break
-            else:
-                skip(problem)
-            continue
-        if not problems:
-            yield row
-    if problems:
-        raise InvalidRequestError({"rows": " ".join(problems)})
-
-
-def to_row(value: object, number: int, defaults: JsonMapping) -> NewRow:
+def to_row(value: object, number: int, defaults: JsonMapping, place: int | None = None) -> NewRow:
     """Return the row of a request.
 
     >>> to_row("a fox", 7, {"model": "gpt-image-2"}).id
     '7'
 
+    Args:
+        value: a prompt, a request object, a `BulkRequest`, or a mapping with the columns of a file.
+        number: its number, which is its id if it has none.
+        defaults: values of columns that a mapping or a prompt leaves out.
+        place: its line, the number by default.
+
     Raises:
         InvalidRequestError: the value is no request, or an invalid one.
     """
-    name, request = str(number), value
+    name: object = number
+    provider: object = None
+    request = value
     if isinstance(value, BulkRequest):
         name, request = value.id, value.request
     if isinstance(request, str):
         request = {"prompt": request}
     if isinstance(request, Mapping):
-        columns = {**defaults, **{key: cell for key, cell in request.items() if cell is not None}}
-        name, operation, fields = _split_columns(columns, name)
+        columns = {column: cell for column, cell in request.items() if cell is not None}
+        name = columns.pop("id", name)
+        provider = columns.pop("provider", None)
+        operation, fields = _split_columns(columns, defaults)
         checked = validate_request(KINDS[operation], fields)
     elif isinstance(request, CreateImageRequest | CreateImageEditRequest | CreateImageVariationRequest):
         kind = type(request)
@@ -114,42 +105,66 @@ def to_row(value: object, number: int, defaults: JsonMapping) -> NewRow:
     else:
         raise InvalidRequestError({"request": f"A {type(request).__name__} is no request."})
     values = _to_json(checked)
+    if provider is not None:
+        if not isinstance(provider, str):
+            raise InvalidRequestError({"provider": "The provider is a name, such as 'openai'."})
+        values["provider"] = provider
     content = json.dumps(values, sort_keys=True, ensure_ascii=True).encode()
-    return NewRow(name, hashlib.sha256(content).digest(), values)
+    return NewRow(to_id(name), hashlib.sha256(content).digest(), values, place or number)
+
+
+def to_id(value: object) -> str:
+    """Return the id that a text or a whole number stands for.
+
+    >>> to_id(7), to_id("007")
+    ('7', '007')
+
+    Raises:
+        InvalidRequestError: it is no id.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise InvalidRequestError({"id": "An id is text or a whole number."})
+    text = str(value)
+    if not text.strip() or len(text) > MAX_ID_CHARACTERS:
+        raise InvalidRequestError({"id": f"An id has 1 to {MAX_ID_CHARACTERS} characters."})
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidRequestError({"id": "The id has a NUL character or half a surrogate. Remove it."})
+    return text
 
 
 def to_request(values: JsonMapping) -> ImageRequest:
     """Return the request that the JSON values of a row stand for."""
-    fields = {name: value for name, value in values.items() if name != "operation"}
+    fields = {name: value for name, value in values.items() if name not in OWN_COLUMNS}
     return validate_request(KINDS[values["operation"]], fields)
 
 
-def _split_columns(columns: JsonMapping, name: str) -> tuple[str, str, JsonObject]:
-    """Return the id, the operation and the fields of a row's columns."""
-    given = dict(columns)
-    name = str(given.pop("id", name))
-    if not name.strip() or len(name) > 1000:
-        raise InvalidRequestError({"id": "An id has 1 to 1000 characters."})
+def _split_columns(given: JsonMapping, defaults: JsonMapping) -> tuple[str, JsonObject]:
+    """Return the operation and the fields of a row's columns; defaults fill those that the operation has."""
     default = "create_image" if given.get("image") is None else "create_image_edit"
-    operation = str(given.pop("operation", None) or default)
+    operation = str(given.get("operation") or defaults.get("operation") or default)
+    operation = _SHORT_NAMES.get(operation, operation)
     if operation not in KINDS:
         raise InvalidRequestError(
             {"operation": f"Unknown operation {operation[:80]!r}. Use one of: {', '.join(KINDS)}."}
         )
     known = field_names(KINDS[operation])
-    fields: JsonObject = {}
-    options: JsonObject = dict(given.pop("model_options", None) or {})
+    fields: JsonObject = {name: value for name, value in defaults.items() if name in known}
+    options: JsonObject = {}
     for column, cell in given.items():
-        if column.startswith(_OPTION):
-            options[column.removeprefix(_OPTION)] = cell
+        if column == "operation":
+            continue
+        if isinstance(column, str) and column.startswith(OPTION):
+            options[column.removeprefix(OPTION)] = cell
         elif column in known:
             fields[column] = cell
         else:
-            hint = format_suggestion(column, (*known, *_OWN_COLUMNS))
-            raise InvalidRequestError({column: f"There is no such column for {operation}{hint}."})
+            shown = str(column)[:80]
+            hint = format_suggestion(shown, (*known, *OWN_COLUMNS))
+            raise InvalidRequestError({shown: f"There is no such column for {operation}{hint}."})
     if options:
-        fields["model_options"] = options
-    return name, operation, fields
+        whole = fields.get("model_options")
+        fields["model_options"] = {**whole, **options} if isinstance(whole, Mapping) else options
+    return operation, fields
 
 
 def _to_json(request: ImageRequest) -> JsonObject:
@@ -180,67 +195,3 @@ def _describe_images(name: str, value: object) -> object:
         problem = "A run keeps its requests on disk. Give the path of a file, or a data: URL."
         raise InvalidRequestError({name: problem}) from None
     return str(path)
-
-
-# --- Files -----------------------------------------------------------------------------------
-
-
-def read_file(file: TextIO, kind: str) -> Iterator[JsonObject]:
-    """Yield the rows of a file as mappings.
-
-    Args:
-        file: an open text file.
-        kind: "csv", "tsv" or "jsonl".
-
-    Raises:
-        InvalidRequestError: the file cannot be read.
-    """
-    try:
-        yield from _read_json_lines(file) if kind == "jsonl" else _read_table(file, kind)
-    except UnicodeDecodeError as error:
-        raise InvalidRequestError({"file": f"It is not UTF-8 at byte {error.start}."}) from None
-    except csv.Error as error:
-        raise InvalidRequestError({"file": f"It is no table: {error}."}) from None
-
-
-def _read_table(file: TextIO, kind: str) -> Iterator[JsonObject]:
-    reader = csv.DictReader(file, delimiter="\t" if kind == "tsv" else ",", restkey="", strict=True)
-    names = reader.fieldnames
-    if not names:
-        raise InvalidRequestError({"file": "It is empty. Its first line names the columns."})
-    if "prompt" not in names and "image" not in names:
-        raise InvalidRequestError(
-            {"file": f"Its first line names no column 'prompt': {', '.join(names)[:200]}."}
-        )
-    for cells in reader:
-        if "" in cells:
-            raise InvalidRequestError({"file": f"Line {reader.line_num} has more cells than columns."})
-        yield {name: _parse_cell(name, cell) for name, cell in cells.items() if cell not in ("", None)}
-
-
-def _read_json_lines(file: TextIO) -> Iterator[JsonObject]:
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            raise InvalidRequestError({"file": f"Line {number} is no JSON."}) from None
-        if not isinstance(value, dict):
-            raise InvalidRequestError({"file": f"Line {number} is no JSON object."})
-        yield value
-
-
-_TEXTS = frozenset(
-    {"prompt", "negative_prompt", "id", "image", "mask", "markup", "user", "safety_identifier"}
-)
-
-
-def _parse_cell(name: str, cell: str) -> Json:
-    """Return the value of a cell: a number or a JSON value where the column is no text."""
-    if name in _TEXTS or cell[:1] not in "-0123456789[{tfn":
-        return cell
-    try:
-        return json.loads(cell)
-    except ValueError:
-        return cell

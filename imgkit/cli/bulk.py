@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import sys
 from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from imgkit.bulk.bulk_values import BulkOptions, BulkProgress
-from imgkit.bulk.rows import read_file
+from imgkit.bulk.row_files import RowFile
 from imgkit.cli import console, options, values
 from imgkit.cli.bulk_display import BulkDisplay, StopHandler
 from imgkit.cli.bulk_money import Pricer, confirm_cost, count_earlier_spending, open_budget
 from imgkit.cli.bulk_report import print_summary, remember_command
 from imgkit.cli.progress import show_activity
-from imgkit.errors import ConfigurationError, InvalidRequestError
+from imgkit.errors import ConfigurationError
 from imgkit.service import ImageService
-from imgkit.wire.json_values import JsonObject
-
-KINDS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
 def run_file(
@@ -33,6 +27,8 @@ def run_file(
     per_minute: float | None,
     images_per_minute: float | None,
     amend: bool,
+    dedupe: bool,
+    extend: bool,
     retry_unknown: bool,
     skip_invalid: bool,
     stop_after_blocked: int,
@@ -70,6 +66,8 @@ def run_file(
     bulk_options |= {
         "defaults": chosen,
         "amend": amend,
+        "dedupe": dedupe,
+        "extend": extend,
         "retry_unknown": retry_unknown,
         "stop_after_blocked": stop_after_blocked,
         "has_prompts": not no_prompts,
@@ -82,15 +80,22 @@ def run_file(
         bulk_options["per_minute"] = per_minute
     if images_per_minute is not None:
         bulk_options["images_per_minute"] = images_per_minute
+    invalid = _InvalidRows()
     if skip_invalid:
-        bulk_options["skip"] = lambda problem: console.print_message(f"imgkit: left out: {problem}")
+        bulk_options["skip"] = invalid.show
     with ExitStack() as stack:
-        rows = _load_rows(file, stack)
+        rows = stack.enter_context(RowFile(file))
         budget = open_budget(max_cost_usd, price_per_image, place)
         service = stack.enter_context(ImageService(**settings, plugins=[budget] if budget else []))
-        pricer = Pricer(service, price_per_image)
         outcomes = stack.enter_context(service.bulk(rows, folder=folder, **bulk_options))
         run = outcomes.run
+        pricer = Pricer(run.estimate, price_per_image)
+        invalid.print_count()
+        if run.left_out:
+            console.print_message(
+                f"imgkit: {run.left_out} waiting requests of this run are no longer in {file[:200]!r}. They "
+                "are not sent."
+            )
         if budget is not None:
             count_earlier_spending(run, budget, pricer)
         price = pricer.estimate_run(run)
@@ -129,29 +134,18 @@ def choose_engine(engine: str, scheduler: str | None, key_file: str | None) -> B
     return chosen
 
 
-def _load_rows(file: str, stack: ExitStack) -> list[JsonObject]:
-    """Return the rows of a file, or of standard input for "-".
+class _InvalidRows:
+    """The invalid rows that `--skip-invalid` leaves out."""
 
-    Raises:
-        InvalidRequestError: the file cannot be read.
-    """
-    if file == "-":
-        text = sys.stdin.buffer.read()
-        kind = "jsonl" if text.lstrip()[:1] == b"{" else "csv"
-    else:
-        path = Path(file)
-        kind = KINDS.get(path.suffix.lower(), "")
-        if not kind:
-            raise InvalidRequestError(
-                {"file": f"{file[:200]!r} has no known extension. Give one of {', '.join(KINDS)}."}
-            )
-        try:
-            text = path.read_bytes()
-        except OSError as error:
-            raise InvalidRequestError({"file": f"Cannot read {file[:200]!r} ({error.strerror})."}) from None
-    stream: TextIO = stack.enter_context(io.TextIOWrapper(io.BytesIO(text), "utf-8-sig", newline=""))
-    csv.field_size_limit(16 * 1024 * 1024)
-    rows = list(read_file(stream, kind))
-    if not rows:
-        raise InvalidRequestError({"file": "It has no requests."})
-    return rows
+    def __init__(self) -> None:
+        self._count = 0
+
+    def show(self, problem: str) -> None:
+        """Print the problem of a row."""
+        self._count += 1
+        console.print_message(f"imgkit: left out: {problem}")
+
+    def print_count(self) -> None:
+        """Print how many rows are left out."""
+        if self._count:
+            console.print_message(f"imgkit: {self._count} invalid rows are left out.")

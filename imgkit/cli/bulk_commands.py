@@ -59,6 +59,8 @@ def build_bulk_group() -> click.Group:
             help="Images a minute.",
         ),
         Option(["--amend"], is_flag=True, help="Send rows again that changed under their id."),
+        Option(["--dedupe"], is_flag=True, help="Send equal rows once. Else they are different images."),
+        Option(["--extend"], is_flag=True, help="Add the rows to a run that has none of them."),
         Option(["--retry-unknown"], is_flag=True, help="Send unknown rows again. They may be paid twice."),
         Option(["--skip-invalid"], is_flag=True, help="Leave invalid rows out."),
         Option(
@@ -112,9 +114,10 @@ def build_bulk_group() -> click.Group:
                     options.json_option("Print an event per line, as JSON."),
                 ],
                 _run_bulk,
-                "Carry out the requests of a file; the same command again goes on.\n\nFILE is CSV, TSV or "
-                "JSONL, or - for standard input. Its columns are the parameters of the operations, "
-                "model_options.NAME, operation and id. The options are defaults for all rows.",
+                "Carry out the requests of a file; the same command again goes on.\n\nFILE is CSV, TSV, "
+                "JSONL or Parquet, or - for standard input. Its columns are the parameters of the operations "
+                "(image and mask are paths), model_options.NAME, operation, provider and id. The options are "
+                "defaults for all rows.",
                 "imgkit bulk prompts.csv -o out/",
                 "imgkit bulk prompts.csv -o out/ --backend requests --model gpt-image-2 --max-cost 20",
             ),

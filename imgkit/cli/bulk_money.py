@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
@@ -12,12 +13,10 @@ import click
 
 from imgkit.bulk.bulk_run import BulkRun
 from imgkit.bulk.manifest import BulkRow
-from imgkit.bulk.rows import to_request
 from imgkit.cli import console
 from imgkit.default_plugins.budget import CURRENCY, Budget, parse_amount
 from imgkit.errors import ConfigurationError
 from imgkit.models import Estimate
-from imgkit.service import ImageService
 
 BUDGET_FOLDER = "budget"
 """The account of a run, in its folder."""
@@ -50,12 +49,12 @@ class Pricer:
     """Estimates the cost of rows. Memory stays flat.
 
     Args:
-        service: the service of the run.
+        estimate: returns the bounds of a row's cost at its provider.
         price_per_image: price of an image whose price is not known, None for none.
     """
 
-    def __init__(self, service: ImageService, price_per_image: str | None) -> None:
-        self._service = service
+    def __init__(self, estimate: Callable[[BulkRow], Estimate], price_per_image: str | None) -> None:
+        self._estimate = estimate
         self._estimates: dict[str, Estimate] = {}
         self._price: Decimal | None = None
         if price_per_image is not None:
@@ -71,7 +70,7 @@ class Pricer:
         if estimate is None:
             if len(self._estimates) >= _MOST_ESTIMATES:
                 self._estimates.clear()
-            estimate = self._estimates[key] = self._service.estimate(to_request(row.request))
+            estimate = self._estimates[key] = self._estimate(row)
         if estimate.high is not None and estimate.currency == CURRENCY:
             return estimate.high, ""
         if self._price is None:
@@ -84,7 +83,7 @@ class Pricer:
         count = unknown = sent_again = after = 0
         high = again = Decimal(0)
         note = ""
-        while rows := run.manifest.list_waiting(after):
+        while rows := run.manifest.list_given(after):
             after = rows[-1].number
             for row in rows:
                 count += 1

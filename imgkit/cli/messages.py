@@ -25,6 +25,12 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
     (errors.ConfigurationError, "backend"): "Pass --backend requests or --backend aiohttp.",
     (errors.ConfigurationError, "ca"): "Pass a PEM file or a folder prepared by openssl rehash.",
     (errors.ConfigurationError, "cache"): "Leave out --cache only.",
+    (errors.ConfigurationError, "extend"): (
+        "Give another output folder, or pass --extend to add the rows to that run."
+    ),
+    (errors.ConfigurationError, "run_folder"): (
+        "Pass --run FOLDER on a local disk. The images may stay where they are."
+    ),
     (errors.DownloadBlockedError, None): (
         "If you trust its server, pass --download-origin ORIGIN. Or pass --response-format b64_json to get "
         "the image in the reply."

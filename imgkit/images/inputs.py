@@ -130,7 +130,7 @@ class ImageFile(RawFile):
         for block in self._iterate_blocks():
             digest.update(block)
         self.sha256 = digest.hexdigest()
-        self.kind = self._validate()
+        self.kind = validate_image(self)
 
     @classmethod
     def from_raw(cls, file: RawFile) -> ImageFile:
@@ -142,25 +142,6 @@ class ImageFile(RawFile):
         if isinstance(file, cls):
             return file
         return cls(file.field, file.length, file._read_at, file._is_unchanged)
-
-    def _validate(self) -> Kind:
-        kind, head = sniff_file(self.length, self._read_at)
-        if kind is None or kind.format not in UPLOAD_FORMATS:
-            name = kind.format if kind else guess_unsupported_format(head)
-            if name == "text":
-                self._reject(explain_text(head))
-            self._reject(f"The file is {name}, not a PNG, JPEG, WebP or GIF image. Convert it.")
-        if kind.width == 0 or kind.height == 0:
-            self._reject(f"The image has {kind.width}x{kind.height} pixels. Pass an image with pixels.")
-        if kind.width is None or kind.height is None:
-            self._reject(
-                f"The {kind.format} header is broken and has no readable size. Open and save it again."
-            )
-        if kind.width * kind.height > MAX_INPUT_PIXELS or max(kind.width, kind.height) > _MAX_EDGE_PX:
-            self._reject(f"The header claims {kind.width}x{kind.height} pixels. Shrink the image.")
-        if not is_complete(self.length, self._read_at):
-            self._reject(f"The file is a {kind.format} image that is cut off. Get the complete file.")
-        return kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +194,29 @@ def find_type_problem(value: object) -> str | None:
         f"The value is of type {type_name(value)}. Pass a path, bytes, an open binary file, a PIL image, "
         "an image of an earlier response, or a data: URL."
     )
+
+
+def validate_image(file: RawFile) -> Kind:
+    """Return the kind of an opened image, by its header and its end marker. May block.
+
+    Raises:
+        InvalidRequestError: the bytes are not an image that can be uploaded.
+    """
+    kind, head = sniff_file(file.length, file.read_at)
+    if kind is None or kind.format not in UPLOAD_FORMATS:
+        name = kind.format if kind else guess_unsupported_format(head)
+        if name == "text":
+            file._reject(explain_text(head))
+        file._reject(f"The file is {name}, not a PNG, JPEG, WebP or GIF image. Convert it.")
+    if kind.width == 0 or kind.height == 0:
+        file._reject(f"The image has {kind.width}x{kind.height} pixels. Pass an image with pixels.")
+    if kind.width is None or kind.height is None:
+        file._reject(f"The {kind.format} header is broken and has no readable size. Open and save it again.")
+    if kind.width * kind.height > MAX_INPUT_PIXELS or max(kind.width, kind.height) > _MAX_EDGE_PX:
+        file._reject(f"The header claims {kind.width}x{kind.height} pixels. Shrink the image.")
+    if not is_complete(file.length, file.read_at):
+        file._reject(f"The file is a {kind.format} image that is cut off. Get the complete file.")
+    return kind
 
 
 def open_input(value: object, field: str, cleanup: ExitStack) -> ImageFile:

@@ -39,7 +39,7 @@ def carry_out(
     """Carry out a run, or the beginning of it; return its outcomes and the run."""
     settings = {
         name: more.pop(name)
-        for name in ("base_url", "api_key", "plugins", "state_folder", "retry", "provider")
+        for name in ("base_url", "api_key", "plugins", "state_folder", "retry", "provider", "model")
         if name in more
     }
     found: list[BulkOutcome] = []

@@ -94,7 +94,8 @@ def test_the_price_of_an_image(api: Api, capsys: pytest.CaptureFixture[str]) -> 
     assert run([*command, "--in-flight", "1"]) == 0  # without a limit: the manifest remembers the cost
     Path("more.csv").write_text("id,prompt\nm,a hen\n")
     capsys.readouterr()
-    again = ["bulk", "more.csv", "-o", "out", *api.options(), "--price-per-image", "0.04", "--max-cost"]
+    price = ["--price-per-image", "0.04", "--extend", "--max-cost"]
+    again = ["bulk", "more.csv", "-o", "out", *api.options(), *price]
     assert run([*again, "0.25", "--json"]) == 8
     *_, summary = read_json(capsys)
     assert (summary["event"], summary["spent_usd"], summary["left_usd"]) == ("summary", "0.24", "0.01")

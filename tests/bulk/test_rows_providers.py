@@ -1,0 +1,104 @@
+"""Rows of several providers in one run, and jobs of a provider that a later run does not have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import imgkit
+from imgkit.bulk.manifest import Manifest
+from imgkit.cli.run import run as imgkit_command
+from imgkit.providers.bfl_fake import FakeBfl
+from imgkit.testing.wire_server import serve_fake
+from tests.bulk.test_bulk import OUTCOMES, BadPrompts, carry_out, open_api, read_list
+from tests.conftest import ServiceRunner
+
+ROWS = [
+    {"id": "a", "prompt": "a fox"},
+    {"id": "b", "prompt": "a hen", "provider": "bfl", "model": "flux-2-pro"},
+    {"id": "c", "prompt": "a cat", "provider": "openai"},
+    {"id": "d", "prompt": "an owl", "provider": "bfl", "model": "flux-2-pro"},
+]
+
+
+def test_rows_of_several_providers(
+    flavor: ServiceRunner, http_backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each row goes to its own provider, and one budget counts them all."""
+    api, bfl = BadPrompts(OUTCOMES["refused"][0]), FakeBfl()
+    budget = imgkit.Budget("5", allow_unknown=True)
+    with serve_fake(api) as server, serve_fake(bfl) as other:
+        monkeypatch.setenv("BFL_API_KEY", "bfl-key")
+        monkeypatch.setenv("BFL_BASE_URL", other.origin)
+        found, run = carry_out(flavor, ROWS, tmp_path / "out", http_backend, plugins=[budget],
+                               **open_api(server, tmp_path))  # fmt: skip
+        assert {outcome.id: outcome.state for outcome in found} == dict.fromkeys("abcd", "done")
+        assert (api.posts, len(bfl.jobs)) == (2, 2)
+        assert run.spent == budget.spent > 0
+        assert carry_out(flavor, ROWS, tmp_path / "out", http_backend, **open_api(server, tmp_path))[0] == []
+    assert len(read_list(tmp_path / "out")) == 4
+
+
+def test_offline_providers(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """The offline backend answers each row in the dialect of its provider."""
+    found, _ = carry_out(flavor, ROWS, tmp_path)
+    assert {outcome.id: outcome.state for outcome in found} == dict.fromkeys("abcd", "done")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("blf", "did you mean 'bfl'|blf"), ("azure", "base"), (7, "a name")]
+)
+def test_wrong_providers(flavor: ServiceRunner, name: object, words: str, tmp_path: Path) -> None:
+    """An unknown provider, or one without its settings, is named with its rows before anything is sent."""
+    rows = [*ROWS, {"id": "e", "prompt": "x", "provider": name}]
+    api = BadPrompts(OUTCOMES["refused"][0])
+    backend = "requests" if flavor.flavor == "sync" else "aiohttp"
+    with serve_fake(api) as server:
+        with pytest.raises(imgkit.InvalidRequestError, match=rf"row 5 \('e'\): provider: .*({words})"):
+            carry_out(flavor, rows, tmp_path / "out", backend, **open_api(server, tmp_path))
+        assert api.posts == 0
+
+
+def test_jobs_of_another_provider_stay_accepted(
+    flavor: ServiceRunner, http_backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose service has another provider or host loses no job; the right one collects it, unpaid."""
+    monkeypatch.setenv("BFL_API_KEY", "bfl-key")
+    rows, out = [{"id": "a", "prompt": "a fox"}], tmp_path / "out"
+    api = FakeBfl(polls=10**6)
+    with serve_fake(api) as server:
+        given: dict[str, Any] = {
+            "base_url": server.origin,
+            "api_key": "k",
+            "state_folder": tmp_path / "state",
+        }
+        more: Any = {"provider": "bfl", "model": "flux-2-pro", "timeout_s": 0.5}
+        [outcome], _ = carry_out(flavor, rows, out, http_backend, **given, **more)
+        assert outcome.state == "accepted"
+        elsewhere = {**given, "base_url": "http://127.0.0.1:9/v1"}
+        for provider, settings in (("openai", given), ("bfl", elsewhere), ("bfl", given)):
+            _, run = carry_out(flavor, rows, out, http_backend, provider=provider, timeout_s=0.2, **settings)
+            assert run.counts["accepted"] == 1
+        # The service of another provider finds the right one by the environment.
+        monkeypatch.setenv("BFL_BASE_URL", server.origin)
+        api.polls = 0
+        _, run = carry_out(flavor, rows, out, http_backend, **elsewhere)
+        assert run.counts["done"] == len(api.jobs) == 1
+
+
+def test_the_command_reads_the_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A column `provider` names the provider of a row; failures can be fed in again."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text("prompt,provider,model,size\na fox,bfl,flux-2-pro,\na hen,,,64x64\n")
+    assert imgkit_command(["bulk", "a.csv", "-o", "out"]) == 0
+    manifest = Manifest(Path("out"))
+    manifest.mark(1, "failed", {"error": "x"})
+    manifest.close()
+    capsys.readouterr()
+    assert imgkit_command(["bulk", "failures", "out"]) == 0
+    Path("again.jsonl").write_text(capsys.readouterr().out)
+    assert imgkit_command(["bulk", "again.jsonl", "-o", "out2"]) == 0
