@@ -118,7 +118,7 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image, Estimate]):
             requests: prompts, request objects, `BulkRequest` values, or mappings with the columns of a file;
                 or the `Path` of a CSV, TSV, JSONL or Parquet file. A list and a file are checked before
                 anything is sent; any other iterable is read as it goes.
-            folder: the output folder.
+            folder: the output folder, or a URL that fsspec knows, with ``run_folder=`` for the manifest.
             options: as `imgkit.bulk.bulk_values.BulkOptions` describes them.
 
         Returns:

@@ -24,7 +24,6 @@ from imgkit.bulk.engine_setup import open_dispatcher
 from imgkit.bulk.followers import Followers, copy_outcome
 from imgkit.bulk.manifest import STATES, Added, BulkRow, Manifest, State
 from imgkit.bulk.manifest_errors import lost_manifest_error, missing_state_folder_error
-from imgkit.bulk.output import Output
 from imgkit.bulk.progress_reporter import ProgressReporter, find_budget
 from imgkit.bulk.reconcile import reconcile
 from imgkit.bulk.row_calls import RunFiles
@@ -33,6 +32,7 @@ from imgkit.bulk.row_reader import RowReader, read_chunk
 from imgkit.bulk.rows import to_request
 from imgkit.bulk.run_pace import RunPace
 from imgkit.bulk.tasks import WorkerLostError
+from imgkit.bulk.url_output import open_output
 from imgkit.core.core import Core
 from imgkit.errors import (
     ImgkitError,
@@ -105,13 +105,14 @@ class BulkRun:
         self._dispatcher: Dispatcher | None = None
         self._start_here: Start | None = None
         self._find_core = find_core or (lambda work: core)
-        self._folder = Path(folder)
         self._options = options
-        self.run_folder = Path(options.get("run_folder", folder))
         self._pace = RunPace(core, options, lambda: self.stopped is not None)
         self.most_in_flight = self._pace.most_in_flight
         self.timeout_s = options.get("timeout_s")
-        self._output = Output(self._folder, has_prompts=options.get("has_prompts", True))
+        run_folder = options.get("run_folder")
+        self._output = open_output(folder, run_folder, has_prompts=options.get("has_prompts", True))
+        self._folder = self._output.folder
+        self.run_folder = Path(run_folder or self._folder)
         self._manifest: Manifest | None = None
         self._values: Iterator[object] = iter(())
         self._ready: deque[Work] = deque()
@@ -122,6 +123,7 @@ class BulkRun:
         self._blocked: deque[bool] = deque(maxlen=BLOCKED_WINDOW)
         self._failures: deque[str] = deque(maxlen=EQUAL_FAILURES)
         self._guard = threading.Lock()
+        self._is_prepared = False
         self._check_space_at = 0.0
         self.counts: dict[State, int] = dict.fromkeys(STATES, 0)
         self.stopped: ImgkitError | str | None = None
@@ -175,7 +177,7 @@ class BulkRun:
         self._start_here = start_here
         self._manifest = Manifest(self.run_folder)
         try:
-            self._output.plan.check()
+            self._output.claim(self.manifest)
             self._refuse_lost_manifest()
             self._output.open_parts(self.manifest.read_token())
             self._pace.share()
@@ -204,6 +206,7 @@ class BulkRun:
             if self._is_whole:
                 self.left_out = self.manifest.count_left_out()
                 self.counts["waiting"] -= self.left_out
+            self._is_prepared = True
         except BaseException:
             self.close()
             raise
@@ -327,12 +330,23 @@ class BulkRun:
             self._manifest.refuse_fork()
 
     def close(self) -> None:
-        """Close the engine and the manifest. Idempotent. A forked child leaves its parent's alone."""
+        """Close the engine, finish the list of images, and close the manifest. May block. Idempotent.
+
+        A forked child leaves those of its parent alone.
+        """
         dispatcher, self._dispatcher = self._dispatcher, None
         if dispatcher is not None and not self.is_inherited:
             dispatcher.close()
         manifest, self._manifest = self._manifest, None
-        if manifest is not None:
+        if manifest is None:
+            return
+        try:
+            if self._is_prepared and not manifest.is_inherited:
+                self._output.finish()
+        except ImgkitError as error:
+            if not isinstance(self.stopped, ImgkitError):
+                self.stopped = error
+        finally:
             if not manifest.is_inherited:
                 self._output.close_parts()
             manifest.close()

@@ -37,7 +37,7 @@ class BulkOptions(TypedDict, total=False):
     """The options of a run.
 
     Attributes:
-        run_folder: the folder of the manifest; the output folder by default.
+        run_folder: the folder of the manifest; the output folder by default. An output at a URL needs it.
         defaults: values of columns that a row leaves out.
         most_in_flight: most requests at once; by default the limit of the provider, or 16.
         per_minute: most starts in a minute; by default the limit of the provider, if it is known.
@@ -121,6 +121,7 @@ class BulkOutcome(NamedTuple):
         paths: the files of its images.
         cost: the cost in dollars, None if it is unknown.
         error: the error that ended it, None for none.
+        urls: the URLs of its images, if the output is a URL.
     """
 
     id: str
@@ -128,6 +129,7 @@ class BulkOutcome(NamedTuple):
     paths: tuple[Path, ...] = ()
     cost: Decimal | None = None
     error: ImgkitError | None = None
+    urls: tuple[str, ...] = ()
 
 
 class BulkProgress(NamedTuple):

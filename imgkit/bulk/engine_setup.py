@@ -60,6 +60,11 @@ def open_dispatcher(
         "folder": str(files.output.folder.absolute()),
         "timeout_s": options.get("timeout_s"),
     }
+    if engine.is_remote and files.output.url is not None:
+        raise ConfigurationError(
+            f"The workers of another engine cannot upload to {files.output.url}. Leave out the engine, or "
+            "name a folder that all workers share."
+        )
     if engine.is_remote:
         template["settings"] = describe_service(core, given)
         template["name"], template["epoch"] = _begin_epoch(files.manifest)

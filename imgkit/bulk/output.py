@@ -9,11 +9,18 @@ import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from io import BufferedRandom
 from pathlib import Path
 
-from imgkit.bulk.manifest import BulkRow
-from imgkit.errors import SaveError
+from imgkit.bulk.image_lines import (
+    compute_checksum,
+    encode_lines,
+    find_name,
+    is_half,
+    iterate_images,
+    name_entry,
+)
+from imgkit.bulk.manifest import BulkRow, Manifest
+from imgkit.errors import ConfigurationError, SaveError
 from imgkit.files import make_folders, sync_folder, write_all, write_atomically
 from imgkit.images.image import Image
 from imgkit.images.saving import SavePlan
@@ -24,8 +31,6 @@ from imgkit.models import ImagesResponse
 from imgkit.wire.json_values import Json, JsonMapping, JsonObject
 
 METADATA, IMAGES, REPORTS = "metadata.jsonl", "images", "reports"
-_BLOCK_BYTES = 1024 * 1024
-_LINE_START = b'{"file_name"'
 
 CHECK_S = 1.0
 """Seconds in which the output folder is checked once, however many requests start."""
@@ -62,8 +67,7 @@ class DigestPlan(SavePlan):
 
     def build_path(self, image: SavableImage, digest: str, count: int) -> Path:
         """Return the path of an image."""
-        extension = EXTENSIONS[image.format][0] if image.format else ".bin"
-        return self.folder / IMAGES / digest[:2] / f"{digest}{extension}"
+        return self.folder / image_name(image, digest)
 
     def check(self) -> None:
         """Check that the folder is writable, once in `CHECK_S` seconds."""
@@ -86,23 +90,52 @@ class DigestPlan(SavePlan):
         return path
 
 
+def image_name(image: SavableImage, digest: str) -> str:
+    """Return the name of an image in an output."""
+    extension = EXTENSIONS[image.format][0] if image.format else ".bin"
+    return f"{IMAGES}/{digest[:2]}/{digest}{extension}"
+
+
 class Output:
-    """The output folder of a run. Its methods may block.
+    """The output folder of a run. Its methods may block; `publish` and `checkpoint` in any thread.
 
     Args:
         folder: the folder, made if it is missing.
         has_prompts: list the prompts, too.
 
     Attributes:
+        folder: the folder in which calls save their images.
+        plan: the save plan of the calls.
+        url: the URL of the images, None for a folder.
         list_mark: size and checksum of the list as this process has written it, None once somebody else has
             written to it.
     """
+
+    url: str | None = None
 
     def __init__(self, folder: Path, *, has_prompts: bool = True) -> None:
         self.folder = folder
         self.plan = DigestPlan.for_folder(folder)
         self._has_prompts = has_prompts
         self.list_mark: tuple[int, int] | None = None
+
+    def claim(self, manifest: Manifest) -> None:
+        """Check that the output can be written to, and take it for the run of a manifest.
+
+        Raises:
+            InvalidRequestError: the folder cannot be written to.
+            ConfigurationError: the images of the run are elsewhere.
+        """
+        self.plan.check()
+        known = manifest.read_fact("target")
+        if known == self.url:
+            return
+        if any(iterate_images(manifest)):
+            raise ConfigurationError(
+                f"The images of this run are {'in a local folder' if known is None else f'at {known}'}. Give "
+                f"that output again, or another run folder in place of {str(manifest.folder)[:200]!r}."
+            )
+        manifest.write_fact("target", self.url)
 
     def open_parts(self, token: str) -> None:
         """Empty the folder of incomplete images that belongs to a run, and use it from now on.
@@ -163,7 +196,7 @@ class Output:
         shared = ("operation", "prompt", "model", "image", "mask", "markup")
         parameters = {name: value for name, value in request.items() if name not in shared}
         return {
-            "file_name": "" if image.path is None else image.path.relative_to(self.folder).as_posix(),
+            "file_name": self._name_image(image),
             "id": row.id,
             "index": position,
             **({"prompt": str(request.get("prompt") or "")} if self._has_prompts else {}),
@@ -183,9 +216,19 @@ class Output:
         known = {**entry, "prompt": str(row.request.get("prompt") or "")}
         return {name: known[name] for name in names}
 
-    def find_paths(self, entries: Iterable[JsonMapping]) -> tuple[Path, ...]:
-        """Return the files of described images."""
-        return tuple(self.folder / str(entry["file_name"]) for entry in entries)
+    def _name_image(self, image: Image) -> str:
+        """Return the name of a saved image in the output."""
+        return "" if image.path is None else image.path.relative_to(self.folder).as_posix()
+
+    def publish(self, response: ImagesResponse) -> None:
+        """Bring the saved images of a response to their places. In a folder, they are there."""
+
+    def find_places(self, entries: Iterable[JsonMapping]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+        """Return the files of described images, and their URLs; one of both is empty."""
+        names = [str(entry["file_name"]) for entry in entries]
+        if self.url is None:
+            return tuple(self.folder / name for name in names), ()
+        return (), tuple(f"{self.url}/{name}" for name in names)
 
     def write_report(self, name: str, report: bytes) -> None:
         """Put the report of a task beside the images, for a run that does not get it.
@@ -225,8 +268,7 @@ class Output:
         Raises:
             SaveError: the disk rejects it.
         """
-        lines = "".join(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in entries)
-        data = lines.encode("utf-8", "surrogatepass")
+        data = encode_lines(entries)
         try:
             descriptor = os.open(self.folder / METADATA, _LINE_FLAGS, 0o644)
             try:
@@ -248,6 +290,16 @@ class Output:
             size, checksum = self.list_mark
             is_own = size == end  # nobody else has written since
             self.list_mark = (end + len(data), zlib.crc32(data, checksum)) if is_own else None
+
+    def checkpoint(self) -> None:
+        """Write the list anew where that is due. In a folder, it has each image already.
+
+        Raises:
+            ImgkitError: the list cannot be written; the next run writes it.
+        """
+
+    def finish(self) -> None:
+        """Leave the list whole at the end of a run; raises as `checkpoint`. In a folder, it is whole."""
 
     def repair_list(
         self, mark: Json, unlisted: Iterable[BulkRow], all_rows: Callable[[], Iterable[BulkRow]]
@@ -277,7 +329,7 @@ class Output:
             images: list[JsonMapping] = row.info.get("images", [])
             # The lines of the others are before the mark.
             doubtful = images[-row.info.get("unlisted", len(images)) :] if is_known else images
-            missing = [entry for entry in doubtful if _name_entry(entry) not in listed]
+            missing = [entry for entry in doubtful if name_entry(entry) not in listed]
             if missing:
                 self.list_images(missing)
             numbers.append(row.number)
@@ -301,17 +353,17 @@ class Output:
             return mark == [0, 0], listed
         with path.open("r+b") as file:
             size, checksum = mark if isinstance(mark, list) else (0, 0)
-            is_known = isinstance(mark, list) and _compute_checksum(file, size) == checksum
+            is_known = isinstance(mark, list) and compute_checksum(file, size) == checksum
             if not is_known:
                 size = checksum = file.seek(0)
             end_line = b""
             for line in file:
                 if not line.endswith(b"\n"):
-                    if _is_half(line):
+                    if is_half(line):
                         file.truncate(size)
                         break
                     end_line = b"\n"  # an editor has taken it away
-                name = _find_name(line)
+                name = find_name(line)
                 if name is not None:
                     listed.add(name)
                 size, checksum = size + len(line), zlib.crc32(line, checksum)
@@ -321,39 +373,3 @@ class Output:
                 size, checksum = size + 1, zlib.crc32(end_line, checksum)
         self.list_mark = (size, checksum)
         return is_known, listed
-
-
-def _compute_checksum(file: BufferedRandom, size: int) -> int | None:
-    """Return the checksum of the beginning of a file, None for a shorter file; the rest is read next."""
-    checksum = 0
-    while size:
-        block = file.read(min(size, _BLOCK_BYTES))
-        if not block:
-            return None
-        checksum, size = zlib.crc32(block, checksum), size - len(block)
-    return checksum
-
-
-def _is_half(line: bytes) -> bool:
-    """Return whether a line without an end is the beginning of a line of ours, which a kill cut."""
-    if not line.startswith(_LINE_START[: len(line)]):
-        return False
-    try:
-        json.loads(line)
-    except (ValueError, RecursionError):
-        return True
-    return False
-
-
-def _find_name(line: bytes) -> int | None:
-    """Return the name of the image in a line, None for any other line."""
-    try:
-        return _name_entry(json.loads(line))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def _name_entry(entry: JsonMapping) -> int:
-    """Return the name of an image in the list: a number, since a million names have to fit into memory."""
-    name: tuple[Json, Json, Json] = entry["id"], entry["index"], entry["file_name"]
-    return hash(name)

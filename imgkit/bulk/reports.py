@@ -92,7 +92,8 @@ def write_down(core: Core, files: RunFiles, record: RowRecord, report: Report) -
     if entries:
         covered = [SentPart(*part) for part in report.get("covered", ())]
         record.mark_saved(entries, covered, cost, [] if error is None else [error], durable=True)
-        return BulkOutcome(row.id, record.state, files.output.find_paths(entries), cost, error)
+        paths, urls = files.output.find_places(entries)
+        return BulkOutcome(row.id, record.state, paths, cost, error, urls)
     if error is None:
         error = OutcomeUnknownError("The report of a worker names neither images nor an error.")
     return record.mark_failed(error)

@@ -48,7 +48,7 @@ class RunFiles(NamedTuple):
 
     Attributes:
         manifest: the manifest.
-        output: the output folder.
+        output: the output, which is a folder or a URL.
         may_cost: the requests may cost something.
         stop: lets the run send nothing more.
         guard: held while the list of images is written.
@@ -122,12 +122,11 @@ def carry_out_row(core: Core, files: RunFiles, work: Work, timeout_s: float | No
             responses.append((yield from call_row(core, row.request, (), plan, timeout_s, record, missing)))
     except ImgkitError as error:
         return (yield from run_blocking(partial(record.mark_failed, error)))
-    images = [image for response in responses for image in response.images]
-    paths = tuple(image.path for image in images if image.path is not None)
+    paths, urls = files.output.find_places(record.entries)
     costs = [cost_in_usd(response) for response in responses]
     known = [cost for cost in costs if cost is not None]
     cost = sum(known, Decimal(0)) if len(known) == len(costs) else None
-    return BulkOutcome(row.id, record.state, paths, cost, record.error)
+    return BulkOutcome(row.id, record.state, paths, cost, record.error, urls)
 
 
 def deliver_kept(
@@ -162,6 +161,7 @@ class RowRecord:
         progress: the facts of the row, as the manifest has them.
         state: what became of the row; "waiting" while images are missing that may be sent for.
         error: the error of a part of it, None for none.
+        entries: facts about the images of its replies.
     """
 
     def __init__(self, files: RunFiles, row: BulkRow) -> None:
@@ -172,6 +172,7 @@ class RowRecord:
         self.progress = RowProgress(row)
         self.state: State = "waiting" if row.state == "waiting" else self.progress.choose_state()
         self.error: ImgkitError | None = None
+        self.entries: list[JsonObject] = []
 
     @property
     def is_stopping(self) -> bool:
@@ -208,6 +209,8 @@ class RowRecord:
         """Write down the images, then list them."""
         positions = [part.first + number for part, count in parts for number in range(count)]
         entries = self._files.output.describe(self.row, response, positions)
+        self._files.output.publish(response)
+        self.entries += entries
         self.mark_saved(entries, [part for part, _ in parts], cost_in_usd(response), response.errors)
 
     def mark_saved(
@@ -245,7 +248,8 @@ class RowRecord:
                 output.list_images(entries)
                 manifest.mark_listed([self.row.number], output.list_mark)
                 progress.mark_listed()
-        except SaveError as error:  # the images are complete, and the next run lists them
+            output.checkpoint()
+        except ImgkitError as error:  # the images are complete, and the next run lists them
             self._files.stop(error)
 
     def mark_failed(self, error: ImgkitError) -> BulkOutcome:

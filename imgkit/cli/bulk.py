@@ -9,6 +9,7 @@ from typing import Any
 
 from imgkit.bulk.bulk_values import BulkOptions, BulkProgress
 from imgkit.bulk.row_files import RowFile
+from imgkit.bulk.url_output import open_output
 from imgkit.cli import console, options, values
 from imgkit.cli.bulk_display import BulkDisplay, StopHandler
 from imgkit.cli.bulk_money import Pricer, confirm_cost, count_earlier_spending, open_budget
@@ -61,8 +62,7 @@ def run_file(
     if api_key_file is not None and "key_file" not in bulk_options:
         settings["api_key"] = values.read_key(api_key_file)
         state.secrets.append(settings["api_key"])
-    folder = Path(output)
-    place = Path(run_folder or folder)
+    place = Path(run_folder) if run_folder is not None else open_output(output, None).folder
     bulk_options |= {
         "defaults": chosen,
         "amend": amend,
@@ -71,11 +71,12 @@ def run_file(
         "retry_unknown": retry_unknown,
         "stop_after_blocked": stop_after_blocked,
         "has_prompts": not no_prompts,
-        "run_folder": place,
         "progress": lambda progress: follow(progress),
     }
     if most_in_flight is not None:
         bulk_options["most_in_flight"] = most_in_flight
+    if run_folder is not None:
+        bulk_options["run_folder"] = run_folder
     if per_minute is not None:
         bulk_options["per_minute"] = per_minute
     if images_per_minute is not None:
@@ -87,7 +88,7 @@ def run_file(
         rows = stack.enter_context(RowFile(file))
         budget = open_budget(max_cost_usd, price_per_image, place)
         service = stack.enter_context(ImageService(**settings, plugins=[budget] if budget else []))
-        outcomes = stack.enter_context(service.bulk(rows, folder=folder, **bulk_options))
+        outcomes = stack.enter_context(service.bulk(rows, folder=output, **bulk_options))
         run = outcomes.run
         pricer = Pricer(run.estimate, price_per_image)
         invalid.print_count()
@@ -100,7 +101,7 @@ def run_file(
             count_earlier_spending(run, budget, pricer)
         price = pricer.estimate_run(run)
         confirm_cost(price, budget, Decimal(str(confirm_above)), yes=yes)
-        remember_command(run, state.args, folder)
+        remember_command(run, state.args, output)
         stopper = StopHandler(outcomes, service)
         stack.enter_context(stopper.watch_signals())
         line = None if as_json else stack.enter_context(show_activity("starting"))

@@ -45,8 +45,10 @@ def build_bulk_group() -> click.Group:
     file = click.Argument(["file"], metavar="FILE")
     folder = click.Argument(["folder"], metavar="FOLDER")
     own = [
-        Option(["--output", "-o"], required=True, metavar="FOLDER", help="Folder of the images."),
-        Option(["--run", "run_folder"], metavar="FOLDER", help="Folder of the manifest, else the output."),
+        Option(["--output", "-o"], required=True, metavar="FOLDER|URL", help="Folder or URL of the images."),
+        Option(
+            ["--run", "run_folder"], metavar="FOLDER", help="Local folder of the manifest, else the output."
+        ),
         Option(
             ["--in-flight", "most_in_flight"],
             type=click.IntRange(1, 1000),
@@ -120,6 +122,7 @@ def build_bulk_group() -> click.Group:
                 "defaults for all rows.",
                 "imgkit bulk prompts.csv -o out/",
                 "imgkit bulk prompts.csv -o out/ --backend requests --model gpt-image-2 --max-cost 20",
+                "imgkit bulk prompts.csv -o s3://bucket/foxes --run runs/foxes",
             ),
             build_command(
                 "status",

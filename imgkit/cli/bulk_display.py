@@ -62,17 +62,18 @@ class BulkDisplay:
 
     def show_outcome(self, outcome: BulkOutcome) -> None:
         """Show an outcome."""
+        places = [*map(str, outcome.paths), *outcome.urls]
         if self._as_json:
             self.print_event(
                 "outcome",
                 id=outcome.id,
                 state=outcome.state,
-                paths=[str(path) for path in outcome.paths],
+                paths=places,
                 cost_usd=outcome.cost,
                 error=None if outcome.error is None else _describe_error(outcome.error),
             )
-        elif outcome.paths and self._has_paths:
-            console.write_paths([str(path) for path in outcome.paths])
+        elif places and self._has_paths:
+            console.write_paths(places)
         if outcome.error is not None and not self._as_json:
             self._failures += 1
             if self._failures <= MOST_FAILURES:

@@ -17,6 +17,7 @@ from imgkit.bulk.bulk_run import BulkRun
 from imgkit.bulk.export import FORMATS, ExportOptions
 from imgkit.bulk.manifest import FILE, LOCK, STATES, Manifest, State
 from imgkit.bulk.outcomes import STOPPED
+from imgkit.bulk.url_store import is_url
 from imgkit.cli import console, exit_codes, report
 from imgkit.cli.bulk_display import MOST_FAILURES
 from imgkit.cli.bulk_money import BUDGET_FOLDER
@@ -273,7 +274,11 @@ def export_run(
     """Write the images of a run in the format of a data loader, and print the paths of the files."""
     with open_manifest(folder) as manifest:
         counts = manifest.count()
-        known = manifest.read_fact(OUTPUT)
+        known, url = manifest.read_fact(OUTPUT), manifest.read_fact("target")
+        if images is None and url is not None:
+            raise ConfigurationError(
+                f"The images of this run are at {url}. Copy them to a folder, and name it with --images."
+            )
         place = Path(images or (known if isinstance(known, str) else folder))
         options = ExportOptions(
             max_samples, int(max_megabytes * 1e6), not no_prompts, skip_damaged, overwrite=force
@@ -311,13 +316,14 @@ def open_manifest(folder: str) -> Iterator[Manifest]:
         manifest.close()
 
 
-def remember_command(run: BulkRun, args: Sequence[str], output: Path) -> None:
+def remember_command(run: BulkRun, args: Sequence[str], output: str) -> None:
     """Write the command into the manifest, for `imgkit bulk status`, unless it may hold a secret."""
     text = shlex.join(args)
     is_plain = scrub(text, limit=_MAX_COMMAND_CHARACTERS) == text
     run.manifest.write_fact(COMMAND, list(args) if is_plain else [])
-    if output.absolute() != run.manifest.folder.absolute():
-        run.manifest.write_fact(OUTPUT, str(output.absolute()))
+    place = Path(output).absolute()
+    if not is_url(output) and place != run.manifest.folder.absolute():
+        run.manifest.write_fact(OUTPUT, str(place))
 
 
 def _open_account(folder: Path) -> Budget | None:
