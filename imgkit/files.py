@@ -227,6 +227,26 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+def link_file(file: Path, path: Path) -> bool:
+    """Give a file a second name, flushed to the disk; return False where a file system cannot do so."""
+    link = path.parent / f".imgkit-{secrets.token_hex(8)}.part"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with remove_after(link):
+            create_empty(link, 0o666)
+            mode = link.stat().st_mode & 0o777  # as the umask wants it
+            link.unlink()
+            os.link(file, link)
+            with link.open("rb") as stream:
+                os.fsync(stream.fileno())
+            link.chmod(mode)
+            os.replace(link, path)
+        sync_folder(path.parent)
+    except OSError:
+        return False
+    return True
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the names in a folder to the disk. Does nothing on Windows, which cannot open a folder.
 

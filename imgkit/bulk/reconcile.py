@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from imgkit.bulk.bulk_values import KeptReply, Work
@@ -15,6 +18,8 @@ from imgkit.core.core import Core
 from imgkit.core.job_keeper import open_job_store
 from imgkit.core.recovery import drop_record, find_lost_reply, recover
 from imgkit.core.responses import save_image
+from imgkit.files import link_file
+from imgkit.images.image import Image
 from imgkit.images.sources import UrlSource
 from imgkit.jobs.job import Job
 
@@ -112,11 +117,33 @@ def _reconcile_row(
 
 def _deliver_now(files: RunFiles, row: BulkRow, kept: KeptReply) -> BulkRow:
     """Save the images of a kept reply, and forget the reply; return the row as it is then."""
-    images = tuple(save_image(image, files.output.plan, len(kept.images)) for image in kept.images)
+    images = tuple(_save_kept(files, kept, image) for image in kept.images)
     record = RowRecord(files, row)
     record.mark_delivered(kept.to_response(images), [(kept.part, len(images))])
     kept.forget()
     return row._replace(state=record.state, info=record.progress.info)
+
+
+def _save_kept(files: RunFiles, kept: KeptReply, image: Image) -> Image:
+    """Save an image of a kept reply. A link takes no room on a disk that may be full.
+
+    Raises:
+        SaveError: the disk rejects it.
+    """
+    plan, count = files.output.plan, len(kept.images)
+    part, path = _find_part(kept, image), plan.build_path(image, image.sha256, count)
+    if part is not None and link_file(part, path):
+        return replace(image, path=path)
+    return save_image(image, plan, count)
+
+
+def _find_part(kept: KeptReply, image: Image) -> Path | None:
+    """Return the file in the record that has just the bytes of an image, None for none. May block."""
+    for part in sorted(kept.record.folder.glob("[0-9]*.part")):
+        with suppress(OSError):
+            if part.stat().st_size == image.source.length and part.read_bytes() == image.data:
+                return part
+    return None
 
 
 def _find_left(core: Core, progress: RowProgress, stored: list[Job]) -> _Left:

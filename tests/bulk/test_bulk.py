@@ -28,6 +28,7 @@ from imgkit.providers.fakes import FakeApi, FakeReply, FakeRequest, json_reply
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, hang, reply, serve_fake
 from tests.conftest import ServiceRunner
+from tests.support.pictures import noise
 
 KEY = "sk-bulk-0123456789"
 POST = "POST /v1/images/generations"
@@ -393,22 +394,37 @@ def test_a_paid_image_that_cannot_be_saved_is_delivered_later(
 ) -> None:
     """Keeps the reply of an image that the disk rejects, stops, and saves it in the next run, unpaid."""
     api = BadPrompts(OUTCOMES["refused"][0])
+    api.paint = lambda *_: noise(7, 120)  # large enough for a file of its own in the spool
     with serve_fake(api) as server:
         given: Any = (["a fox"], tmp_path / "out", http_backend)
         with monkeypatch.context() as broken:
             broken.setattr(DigestPlan, "write", reject)
             [outcome], run = carry_out(flavor, *given, **open_api(server, tmp_path))
-        assert outcome.state == "sending"
-        assert isinstance(run.stopped, imgkit.SaveError)
-        _, run = carry_out(flavor, *given, **open_api(server, tmp_path))
+            assert outcome.state == "sending"
+            assert isinstance(run.stopped, imgkit.SaveError)
+            with monkeypatch.context() as linkless:
+                linkless.setattr(os, "link", refuse_link)
+                with pytest.raises(imgkit.SaveError, match="disk is full"):
+                    carry_out(flavor, *given, **open_api(server, tmp_path))
+            [part] = (tmp_path / "state").rglob("0.part")
+            number = part.stat().st_ino
+            _, run = carry_out(flavor, *given, **open_api(server, tmp_path))
         assert run.counts["done"] == 1
         assert api.posts == 1
-    assert len(read_list(tmp_path / "out")) == 1
+    [entry] = read_list(tmp_path / "out")
+    saved = (tmp_path / "out" / entry["file_name"]).stat()
+    assert (saved.st_ino, saved.st_nlink) == (number, 1)  # the reply moved, without a copy
+    assert os.listdir((tmp_path / "out" / entry["file_name"]).parent) == [Path(entry["file_name"]).name]
 
 
 def reject(*_: object) -> Path:
     """Fail as a full disk does."""
     raise imgkit.SaveError("The disk is full.")
+
+
+def refuse_link(*_: object) -> None:
+    """Fail as a file system without links does."""
+    raise OSError(errno.EPERM, "Operation not permitted")
 
 
 def test_the_list_is_repaired(flavor: ServiceRunner, tmp_path: Path) -> None:
