@@ -42,6 +42,9 @@ CLOSE_TIMEOUT_S = 2.0
 FILE_THREADS = 8
 """Threads for files. They are not shared with backends: an image must not wait for a slow server."""
 
+RECORD_THREADS = 16
+"""Threads for records of calls, such as uploads of a run. A URL that hangs holds up no reply."""
+
 
 class PendingCall(Coroutine[Any, Any, T]):
     """The type of an `AsyncImageService` call: a coroutine, spelled so that editors see its result."""
@@ -236,7 +239,7 @@ class AsyncImageService(
             self._record(flow),
             self._backend,
             self._new_transfer(timeout_s),
-            lambda: self._thread_pool("files", FILE_THREADS),
+            lambda name: self._thread_pool(name, FILE_THREADS if name == "files" else RECORD_THREADS),
         )
         self._drivers.add(driver)
         return driver

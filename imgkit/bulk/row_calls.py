@@ -144,7 +144,8 @@ def deliver_kept(
         image = yield from ensure_downloaded(core, image, deadline)
         images.append((yield from run_blocking(partial(save_image, image, plan, len(kept.images)))))
     response = kept.to_response(tuple(images))
-    yield from run_blocking(partial(record.mark_delivered, response, [(kept.part, len(images))]))
+    mark = partial(record.mark_delivered, response, [(kept.part, len(images))])
+    yield from run_blocking(mark, threads="records")
     yield from run_blocking(kept.forget)
     return response
 

@@ -219,7 +219,8 @@ def deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None)
         response = yield from send_to_sinks(context, response)
     if context.options.record is not None:
         try:
-            yield from run_blocking(partial(_record_delivery, context.options.record, response, result))
+            mark = partial(_record_delivery, context.options.record, response, result)
+            yield from run_blocking(mark, threads="records")
         except ImgkitError as error:
             for part, part_response in result.parts:
                 yield from keep_reservations(part, error, part_response)

@@ -22,6 +22,7 @@ from imgkit.runtime.flow import (
     RunParallel,
     SendRequest,
     Sleep,
+    Threads,
     advance,
     expect_end,
 )
@@ -96,7 +97,7 @@ class AsyncDriver(Generic[T_co]):
         flow: a flow that has not started.
         backend: sends the requests.
         transfer: an unused transfer with the call's deadline.
-        executor: returns the executor for functions that may block.
+        executor: returns the executor for functions that may block, by the name of its threads.
 
     Attributes:
         emit: receives the events of a flow that is a part of a call.
@@ -107,7 +108,7 @@ class AsyncDriver(Generic[T_co]):
         flow: Flow[T_co],
         backend: AsyncBackend,
         transfer: DriverTransfer,
-        executor: Callable[[], Executor],
+        executor: Callable[[Threads], Executor],
     ) -> None:
         self._flow = flow
         self._backend = backend
@@ -140,7 +141,7 @@ class AsyncDriver(Generic[T_co]):
                 case ReadChunk(grace_s):
                     results.append(await self._read(grace_s))
                 case RunBlocking():
-                    results.append(await self._run(effect.fn, effect.before_sending))
+                    results.append(await self._run(effect))
                 case Sleep(wait_s):
                     await self._sleep(min(wait_s, self._transfer.remaining_s()))
                     results.append(EffectFailed(ServiceClosedError(CLOSED)) if self._aborted else None)
@@ -240,11 +241,12 @@ class AsyncDriver(Generic[T_co]):
         self._busy = bool(chunk)
         return chunk
 
-    async def _run(self, fn: Callable[[], object], before_sending: bool) -> object:
-        """Call `fn` in a thread. The deadline bounds only functions that run before anything is sent."""
+    async def _run(self, effect: RunBlocking) -> object:
+        """Call a function in a thread. The deadline bounds it only before anything is sent."""
         try:
-            with self._deadline if before_sending else nullcontext():
-                return await in_thread(self._executor(), fn, must_run=not before_sending)
+            with self._deadline if effect.before_sending else nullcontext():
+                executor = self._executor(effect.threads)
+                return await in_thread(executor, effect.fn, must_run=not effect.before_sending)
         except ImgkitError as error:
             return EffectFailed(error)
         except DeadlinePassed:

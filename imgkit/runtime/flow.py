@@ -18,7 +18,7 @@ Finished(value='awake')
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Never, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Never, TypeAlias, TypeVar
 
 from imgkit.errors import ImgkitError
 from imgkit.wire.messages import Head, HttpRequest
@@ -47,16 +47,22 @@ class ReadChunk(NamedTuple):
     grace_s: float | None = None
 
 
+Threads: TypeAlias = Literal["files", "records"]
+
+
 class RunBlocking(NamedTuple):
     """Call a function that may block, such as file access. The result is its return value.
 
     Attributes:
         fn: the function.
         before_sending: nothing is spent yet, so the deadline may interrupt it.
+        threads: the threads of the asynchronous service for it. "records" may wait for a network; then
+            "files" still take the replies that arrive.
     """
 
     fn: Callable[[], object]
     before_sending: bool = False
+    threads: Threads = "files"
 
     def __repr__(self) -> str:
         # The arguments of a partial function may hold a reply.
@@ -157,17 +163,18 @@ def read_chunk() -> Flow[bytes]:
     return chunk
 
 
-def run_blocking(fn: Callable[[], T], *, before_sending: bool = False) -> Flow[T]:
+def run_blocking(fn: Callable[[], T], *, before_sending: bool = False, threads: Threads = "files") -> Flow[T]:
     """Call a function where it may block and return its result.
 
     Args:
         fn: the function.
         before_sending: nothing is spent yet, so the deadline may interrupt it.
+        threads: as for `RunBlocking`.
 
     Raises:
         ImgkitError: the function raised it, or the deadline passed.
     """
-    result: T = yield RunBlocking(fn, before_sending)
+    result: T = yield RunBlocking(fn, before_sending, threads)
     return result
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,30 @@ def test_a_url_that_rejects_everything(flavor: ServiceRunner, http_backend: str,
                     carry_out(flavor, prompts, URL, http_backend, **settings)
             carry_out(flavor, prompts, URL, http_backend, **settings)
         assert api.posts == 2
+
+
+def test_uploads_that_hang_hold_up_no_reply(
+    http_backend: str, memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Takes the replies of all requests in flight while a URL hangs: none of them becomes unknown."""
+    prompts, most = [f"good {number}" for number in range(40)], 12
+    put, uploads, all_hang = MemoryFileSystem.pipe_file, iter(range(100)), threading.Event()
+    came: list[bool] = []
+
+    def hang(self: Any, path: str, value: bytes, **more: Any) -> None:
+        if "/images/" in path and (number := next(uploads)) >= 25:
+            if number == 24 + most:
+                all_hang.set()
+            came.append(all_hang.wait(10))
+        put(self, path, value, **more)
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", hang)
+    with serve_fake(BadPrompts(OUTCOMES["refused"][0])) as server:
+        settings = {**open_api(server, tmp_path), "run_folder": tmp_path / "run", "most_in_flight": most}
+        _, run = carry_out(ServiceRunner("async"), prompts, URL, http_backend, **settings)
+    assert len(came) == 15
+    assert all(came)
+    assert run.counts["done"] == 40
 
 
 def reject(*_: object, **more: object) -> None:

@@ -143,7 +143,7 @@ def test_an_ended_call_leaves_no_timer() -> None:
             yield SendRequest(HttpRequest("POST", "http://127.0.0.1:1/v1", {}, BytesBody(b"{}")))
 
     async def main() -> None:
-        driver = AsyncDriver(flow(), SilentBackend(0), DriverTransfer(100, 5, 5), lambda: executor)
+        driver = AsyncDriver(flow(), SilentBackend(0), DriverTransfer(100, 5, 5), lambda _: executor)
         assert isinstance(await driver.run_to_end(), Finished)
         deadline = weakref.ref(driver._deadline)
         del driver
