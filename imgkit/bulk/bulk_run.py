@@ -6,9 +6,7 @@ of a call, which either service drives.
 
 from __future__ import annotations
 
-import shutil
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -18,7 +16,7 @@ from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 
-from imgkit.bulk.bulk_values import FATAL, BulkOptions, BulkOutcome, Pause, Work, check_options
+from imgkit.bulk.bulk_values import BulkOptions, BulkOutcome, Pause, Work, check_options
 from imgkit.bulk.dispatch import Dispatcher, Start
 from imgkit.bulk.engine_setup import open_dispatcher
 from imgkit.bulk.followers import Followers, copy_outcome
@@ -31,38 +29,20 @@ from imgkit.bulk.row_files import RowFile
 from imgkit.bulk.row_reader import RowReader, read_chunk
 from imgkit.bulk.rows import to_request
 from imgkit.bulk.run_pace import RunPace
-from imgkit.bulk.tasks import WorkerLostError
+from imgkit.bulk.stop_rules import STOP_AFTER_BLOCKED, StopRules
 from imgkit.bulk.url_output import open_output
 from imgkit.core.core import Core
 from imgkit.errors import (
     ImgkitError,
     InvalidRequestError,
-    ModerationBlockedError,
     NotSentError,
-    OutcomeUnknownError,
     RateLimitError,
-    SaveError,
-    ServerError,
 )
 from imgkit.models import Estimate
 from imgkit.runtime.flow import run_blocking
 
-STOP_AFTER_BLOCKED = 20
-"""Default of the option."""
-
 CHUNK = 1000
 """Rows that are read, and held, at once."""
-
-EQUAL_FAILURES = 10
-"""Equal failures of the server or the connection in a row that end a run."""
-
-LEAST_FREE_BYTES = 500_000_000
-"""Free space below which nothing is sent; checked every `SPACE_CHECK_S` seconds."""
-
-SPACE_CHECK_S = 1.0
-
-BLOCKED_WINDOW = 100
-"""Latest requests among which refusals are counted."""
 
 
 class BulkRun:
@@ -120,11 +100,9 @@ class BulkRun:
         self._is_whole = False
         self._values_read = 0
         self._followers = Followers()
-        self._blocked: deque[bool] = deque(maxlen=BLOCKED_WINDOW)
-        self._failures: deque[str] = deque(maxlen=EQUAL_FAILURES)
+        self._rules = StopRules(options.get("stop_after_blocked", STOP_AFTER_BLOCKED))
         self._guard = threading.Lock()
         self._is_prepared = False
-        self._check_space_at = 0.0
         self.counts: dict[State, int] = dict.fromkeys(STATES, 0)
         self.stopped: ImgkitError | str | None = None
         self.spent = Decimal(0)
@@ -218,7 +196,11 @@ class BulkRun:
             in_flight: number of requests that were handed out and have not ended.
         """
         if self._ready and self.stopped is None:
-            self._check_space()
+            state_folder = self._core.settings.state_folder
+            folders = [self._folder, self.run_folder, *([state_folder] if state_folder else [])]
+            problem = self._rules.check_space(folders)
+            if problem is not None:
+                self.stop(problem)
         if self.stopped is not None or not self._ready:
             return Pause(None) if in_flight else None
         if self._ready[0].row.leader is not None:  # a copy sends nothing
@@ -299,14 +281,9 @@ class BulkRun:
             leader = self.manifest.find_leader(outcome.id)
             if leader is not None:
                 self._followers.release([leader])
-        self._blocked.append(outcome.state == "blocked")
-        if isinstance(error, WorkerLostError):
-            self._failures.clear()
-        elif isinstance(error, NotSentError | OutcomeUnknownError | ServerError):
-            self._failures.append(f"{type(error).__name__} {getattr(error, 'status', None)}")
-        else:
-            self._failures.clear()
-        self._stop_if_needed(outcome)
+        reason = self._rules.judge(outcome, is_refused=self._pace.is_refused)
+        if reason is not None:
+            self.stop(reason)
         if outcome.state == "waiting" and isinstance(error, RateLimitError) and self.stopped is None:
             self._ready.append(work)
             return None
@@ -362,24 +339,6 @@ class BulkRun:
         if self._output.has_images and not any(self.manifest.count().values()):
             raise lost_manifest_error(self._folder, self.manifest.folder)
 
-    def _check_space(self) -> None:
-        """Stop before the disk is full: the replies of all requests in flight need room, twice."""
-        now = time.monotonic()
-        if now < self._check_space_at:
-            return
-        self._check_space_at = now + SPACE_CHECK_S
-        state_folder = self._core.settings.state_folder
-        for folder in (self._folder, self.run_folder, *([] if state_folder is None else [state_folder])):
-            place = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
-            free = shutil.disk_usage(place).free
-            if free < LEAST_FREE_BYTES:
-                self.stop(
-                    SaveError(
-                        f"Only {free / 1e6:.0f} MB are free in {str(folder)[:200]!r}. Nothing more is sent: "
-                        "a reply needs room. Free disk space, and run the same command again."
-                    )
-                )
-
     def _add(self, values: Iterable[object], start: int = 1) -> Added:
         options = self._options
         noun = values.noun if isinstance(values, RowFile) else "row"
@@ -397,18 +356,3 @@ class BulkRun:
     def estimate(self, row: BulkRow) -> Estimate:
         """Return the bounds of a row's cost at its provider."""
         return self._find_core(Work(row)).settings.estimate(to_request(row.request), 0)
-
-    def _stop_if_needed(self, outcome: BulkOutcome) -> None:
-        error = outcome.error
-        if (
-            (isinstance(error, FATAL) and not isinstance(error, ModerationBlockedError))
-            or (len(self._failures) == EQUAL_FAILURES and len(set(self._failures)) == 1 and error is not None)
-            or (isinstance(error, RateLimitError) and self._pace.is_refused)
-        ):
-            self.stop(error)
-        elif sum(self._blocked) >= self._options.get("stop_after_blocked", STOP_AFTER_BLOCKED):
-            count = sum(self._blocked)
-            self.stop(
-                f"{count} of the last {len(self._blocked)} requests were refused by the content policy. "
-                "Accounts are closed for less. Look at the prompts."
-            )

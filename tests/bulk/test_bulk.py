@@ -19,7 +19,7 @@ import pytest
 
 import imgkit
 from imgkit import BulkOutcome, BulkRequest, CreateImageRequest
-from imgkit.bulk import bulk_run as run_module
+from imgkit.bulk import stop_rules
 from imgkit.bulk.bulk_run import BulkRun
 from imgkit.bulk.manifest import Manifest
 from imgkit.bulk.output import DigestPlan, Output
@@ -114,7 +114,7 @@ def test_an_endless_iterable(flavor: ServiceRunner, tmp_path: Path) -> None:
 
 def test_an_iterable_again(flavor: ServiceRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same iterable again finds its rows by their places, through any number of chunks it knows."""
-    monkeypatch.setattr(run_module, "CHUNK", 2)
+    monkeypatch.setattr("imgkit.bulk.bulk_run.CHUNK", 2)
 
     def prompts(count: int) -> Iterator[object]:
         return (CreateImageRequest(prompt=f"picture {number}", size="32x32") for number in range(count))
@@ -360,7 +360,7 @@ def test_a_full_disk_stops_the_sending(
     flavor: ServiceRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sends nothing while the disk has no room for the replies; the requests wait for the next run."""
-    monkeypatch.setattr(run_module, "LEAST_FREE_BYTES", 10**18)
+    monkeypatch.setattr(stop_rules, "LEAST_FREE_BYTES", 10**18)
     found, run = carry_out(flavor, ["a fox"], tmp_path, defaults={"size": "32x32"})
     assert found == []
     assert isinstance(run.stopped, imgkit.SaveError)
@@ -371,7 +371,7 @@ def test_a_full_disk_stops_the_sending(
 
 def test_a_disk_that_fills_up(flavor: ServiceRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks at the disk of the replies, too, and while the run goes on; what is in flight is delivered."""
-    monkeypatch.setattr(run_module, "SPACE_CHECK_S", 0.0)
+    monkeypatch.setattr(stop_rules, "SPACE_CHECK_S", 0.0)
     disk_usage = shutil.disk_usage
     looks: list[Path] = []
 
