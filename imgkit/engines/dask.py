@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -45,6 +45,9 @@ WORKERS_S = 60.0
 
 CLAIM_S = 20.0
 """Seconds of a claim. Without an answer, nothing is sent."""
+
+RESULT_S, FETCHERS = 10.0, 8
+"""Seconds in which a worker hands a report over, and reports that are fetched at once."""
 
 ASK_S = 10.0
 """Seconds in which all living workers answer a question."""
@@ -83,6 +86,7 @@ class DaskEngine:
         self._server: Server | None = None
         self._host: EngineHost | None = None
         self._address = ""
+        self._fetchers = ThreadPoolExecutor(FETCHERS, "imgkit-dask")
 
     def open(self, host: EngineHost) -> None:
         """Connect to the cluster, and listen for claims.
@@ -109,7 +113,8 @@ class DaskEngine:
             return report
         report.set_running_or_notify_cancel()
         future = client.submit(_carry_out, task.payload, self._address, key=task.name, pure=False, retries=0)
-        future.add_done_callback(lambda done: _pass_on(done, report))
+        # Dask has one thread for callbacks, and a result whose worker has died is waited for.
+        future.add_done_callback(lambda done: self._fetchers.submit(_pass_on, done, report))
         return report
 
     def ask(self, tasks: Sequence[AskedTask]) -> Sequence[Answer] | None:
@@ -145,6 +150,7 @@ class DaskEngine:
             client.close()
         if cluster is not None:
             cluster.close()
+        self._fetchers.shutdown()
 
     def _connect(self) -> distributed.Client:
         """Return a client of the scheduler. Raises `ConfigurationError`."""
@@ -224,7 +230,7 @@ def _listen_options(client: distributed.Client) -> dict[str, object]:
 def _pass_on(done: distributed.Future, report: ReportFuture) -> None:
     """Pass the result of a task on, and let the scheduler forget the task."""
     try:
-        report.set_result(done.result() if done.status == "finished" else None)
+        report.set_result(done.result(timeout=RESULT_S) if done.status == "finished" else None)
     except BaseException as error:  # the worker is gone before its result was fetched
         report.set_exception(error)
     finally:
