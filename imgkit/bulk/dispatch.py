@@ -50,10 +50,11 @@ class _Task:
         worker: the process whose claims are granted, None before the first.
         record: the record of its row.
         reservations: what the ledgers reserved for it.
-        is_void: claims are refused: the engine has lost it, or the run has taken it back.
+        is_void: claims are refused: the engine has lost it.
         is_here: this process carries it out.
         lost_at: when the engine has lost it, None while it has it.
-        granted: call and attempt of each claim that was granted.
+        granted: call and attempt of each claim that was granted, or is being committed.
+        commits: held while a claim is committed, or the task is given back. The guard is not: it is quick.
         tries: tasks of the request, this one included.
         error: why a claim was refused.
     """
@@ -67,6 +68,7 @@ class _Task:
         self.outcome = outcome
         self.worker: str | None = None
         self.granted: set[tuple[str, int]] = set()
+        self.commits = threading.Lock()
         self.reservations: ReservationGroup | None = None
         self.is_void = self.is_here = False
         self.lost_at: float | None = None
@@ -130,8 +132,11 @@ class Dispatcher:
         """Close the engine. Every task has ended. May block."""
         self._is_closed = True
         self._wake.set()
-        if self._watcher is not None:
-            self._watcher.join()
+        watcher = self._watcher
+        if (
+            watcher is not None and watcher is not threading.current_thread()
+        ):  # the last outcome closes the run
+            watcher.join()
         self._engine.close()
 
     def hand_out(self, work: Work) -> Future[BulkOutcome]:
@@ -149,9 +154,16 @@ class Dispatcher:
         return outcome
 
     def carry_out_here(self, task: EngineTask) -> Future[BulkOutcome]:
-        """Carry out a task in this process."""
-        known = self._tasks[task.name]
-        known.is_here = True
+        """Carry out a task in this process.
+
+        Raises:
+            NotSentError: the task has begun before, here or at a worker, or was taken back.
+        """
+        with self._guard:
+            known = self._tasks.get(task.name)
+            if known is None or known.is_void or known.is_here or known.worker is not None:
+                raise NotSentError(f"Task {task.name} has begun before, or was taken back.")
+            known.is_here = True
         return self._carry_out(known.work)
 
     def _carry_out(self, work: Work) -> Future[BulkOutcome]:
@@ -160,34 +172,43 @@ class Dispatcher:
 
     def claim(self, claim: Claim) -> bool:
         """Return whether a task may send its request now; True is durable. May block."""
+        attempt = (claim["part"][0], claim["part"][1])
         with self._guard:
             task = self._tasks.get(claim["task"])
             if (
                 task is None
                 or task.is_void
+                or task.is_here
                 or claim["epoch"] != self._template["epoch"]
                 or self._is_stopped()
             ):
                 return False
-            attempt = (claim["part"][0], claim["part"][1])
             if task.worker not in (None, claim["worker"]) or attempt in task.granted:
-                return False
-            try:
-                self._commit(task, claim)
-            except ImgkitError as error:
-                task.error = error
                 return False
             task.worker = claim["worker"]
             task.granted.add(attempt)
-            return True
+        try:
+            with task.commits:
+                if claim["task"] not in self._tasks:
+                    return False  # it was given back, or settled, meanwhile
+                self._commit(task, claim)
+        except ImgkitError as error:
+            with self._guard:
+                task.error = error
+                task.granted.discard(attempt)
+                if not task.granted:
+                    task.worker = None
+            return False
+        return True
 
     def withdraw(self) -> None:
         """Take back the tasks that have not claimed their requests: nothing more is sent. Any thread."""
         with self._guard:
             idle = [task for task in self._tasks.values() if task.worker is None and not task.is_here]
             for task in idle:
-                task.is_void = True
-                self._give_back(task, {"refused": "The run has stopped."})
+                self._forget(task)
+        for task in idle:
+            self._give_back(task, "The run has stopped.")
 
     def find_reports(self, rows: Iterable[BulkRow]) -> list[BulkRow]:
         """Settle what became of requests that an earlier process has handed out. May block.
@@ -247,7 +268,7 @@ class Dispatcher:
     def _take_result(self, task: _Task, future: ReportFuture) -> None:
         """Settle the result of a task, whatever it is. Never raises."""
         try:
-            is_lost = future.cancelled() or (future.exception() is not None and not task.is_here)
+            is_lost = not task.is_here and (future.cancelled() or future.exception() is not None)
             result: object = None if is_lost else future.result()
             if isinstance(result, BulkOutcome):  # the request was carried out here
                 self._end(task, result)
@@ -261,35 +282,45 @@ class Dispatcher:
 
     def _take_report(self, task: _Task, report: Report) -> None:
         with self._guard:
-            if task.name not in self._tasks:
-                return  # settled before: an engine that starts a task twice may report twice
-            refused = "refused" in report
-            if refused and task.worker in (None, report.get("worker")):
-                self._give_back(task, report)
-                return
-            if refused:
+            if "refused" in report and task.worker not in (None, report.get("worker")):
                 self._lose(task)
                 return
-            self._limbo.pop(task.name, None)
-            del self._tasks[task.name]
-        outcome = write_down(self._core, self._files, task.record, report)
-        if task.reservations is not None:
-            end_reservations(self._core, task.reservations, task.work.row.request, report)
+            if not self._forget(task):
+                return  # settled before: an engine that starts a task twice may report twice
+        try:
+            if "refused" in report:
+                self._give_back(task, report["refused"])
+            else:
+                self._settle(task, report)
+        except BaseException as error:  # the run must not wait for ever
+            task.outcome.set_exception(error)
+
+    def _settle(self, task: _Task, report: Report) -> None:
+        """Write a report down, and end what its claims have reserved."""
+        with task.commits:
+            outcome = write_down(self._core, self._files, task.record, report)
+            if task.reservations is not None:
+                end_reservations(self._core, task.reservations, task.work.row.request, report)
         self._files.output.remove_report(task.name)
         task.outcome.set_result(outcome)
 
-    def _give_back(self, task: _Task, report: Report) -> None:
-        """End a task that sent nothing, or whose attempts were refused for free: its row waits again."""
-        self._limbo.pop(task.name, None)
-        self._tasks.pop(task.name, None)
-        if task.worker is not None:
-            lasting = task.record.progress.keep_lasting()
-            self._files.manifest.mark(task.work.row.number, "waiting", lasting)
-        if task.reservations is not None:
-            task.reservations.settle(None)
+    def _forget(self, task: _Task) -> bool:
+        """End a task; return False if it has ended before."""
+        with self._guard:
+            self._limbo.pop(task.name, None)
+            return self._tasks.pop(task.name, None) is not None
+
+    def _give_back(self, task: _Task, reason: str) -> None:
+        """Let the row of a task wait again: it sent nothing, or its attempts were refused for free."""
+        with task.commits:
+            if task.worker is not None:
+                lasting = task.record.progress.keep_lasting()
+                self._files.manifest.mark(task.work.row.number, "waiting", lasting)
+            if task.reservations is not None:
+                task.reservations.settle(None)
         error = task.error
         if error is None and not self._is_stopped():
-            error = NotSentError(f"A worker did not send the request. {report.get('refused', '')}")
+            error = NotSentError(f"A worker did not send the request. {reason}")
         if error is not None and not isinstance(error, NotSentError):
             self._files.stop(error)
         task.outcome.set_result(BulkOutcome(task.work.row.id, "waiting", error=error))
@@ -316,8 +347,7 @@ class Dispatcher:
                 self._look()
             except BaseException as error:  # the run must not wait for ever
                 for task in list(self._limbo.values()):
-                    self._limbo.pop(task.name, None)
-                    if not task.outcome.done():
+                    if self._forget(task):
                         task.outcome.set_exception(error)
             time.sleep(POLL_S if self._limbo and not self._is_closed else 0)
 
@@ -350,17 +380,15 @@ class Dispatcher:
         if time.monotonic() - (task.lost_at or 0) < POLL_S * 2 ** (task.tries - 1) and not self._is_stopped():
             return
         with self._guard:
-            if self._limbo.pop(task.name, None) is None:
+            if task.worker is not None or not self._forget(task):
                 return
-            if self._is_stopped() or task.tries >= MOST_TASKS:
-                self._give_back(task, {"refused": "The engine has lost all of its tasks."})
-                return
-            del self._tasks[task.name]
-        self._submit(task.work, task.outcome, task.tries + 1)
+        if self._is_stopped() or task.tries >= MOST_TASKS:
+            self._give_back(task, "The engine has lost all of its tasks.")
+        else:
+            self._submit(task.work, task.outcome, task.tries + 1)
 
     def _end(self, task: _Task, outcome: BulkOutcome) -> None:
-        with self._guard:
-            self._tasks.pop(task.name, None)
+        self._forget(task)
         task.outcome.set_result(outcome)
 
 

@@ -8,15 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
 from imgkit import AsyncImageService, ImageService
 from imgkit.bulk.bulk_values import BulkOptions, BulkOutcome, Work
+from imgkit.bulk.manifest import Manifest
+from imgkit.bulk.outcomes import BulkOutcomes
 from imgkit.default_plugins.budget import Budget
 from imgkit.engines.local import LocalEngine
 from imgkit.engines.worker import _Worker
-from imgkit.errors import ConfigurationError, UnknownPluginError
+from imgkit.errors import ConfigurationError, NotSentError, UnknownPluginError
 from imgkit.plugins import EngineSpec, hookimpl
 from imgkit.plugins.engines import Answer, AskedTask, Claim, EngineHost, EngineTask, Report, ReportFuture
 from imgkit.testing import EngineContract, WireServer, answer, png, reply
@@ -264,3 +267,91 @@ def test_a_run_that_is_left_takes_its_tasks_back(tmp_path: Path) -> None:
             future = outcomes.run.hand_out(step)
             outcomes.run.stop("enough")
             assert future.result(timeout=0).state == "waiting"
+
+
+class IdleEngine(ThreadEngine):
+    """An engine whose workers are busy: its futures wait."""
+
+    def submit(self, task: EngineTask) -> ReportFuture:
+        self.submitted.append(task)
+        self.future: ReportFuture = Future()
+        return self.future
+
+    def build_claim(self, attempt: int = 1) -> Claim:
+        """Return a claim of a worker for the latest task."""
+        payload = self.submitted[-1].payload
+        part = ("call", attempt, 0, 1)
+        return {"task": payload["name"], "epoch": payload["epoch"], "worker": "w", "part": part}
+
+
+def hand_out_first(outcomes: BulkOutcomes) -> Future[BulkOutcome]:
+    """Hand out the first request of a run, and return the future of its outcome."""
+    outcomes.run.read_more()
+    step = outcomes.run.take(0)
+    assert isinstance(step, Work)
+    return outcomes.run.hand_out(step)
+
+
+def test_a_stop_waits_for_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal may interrupt a thread that has the manifest, which a claim waits for; it does not wait."""
+    engine, is_committing, may_commit = IdleEngine(), threading.Event(), threading.Event()
+    write = Manifest.mark
+
+    def mark(*args: Any, **options: Any) -> None:
+        is_committing.set()
+        may_commit.wait(10)
+        write(*args, **options)
+
+    with ImageService() as images, images.bulk(["a fox"], folder=tmp_path, engine=engine) as outcomes:
+        future = hand_out_first(outcomes)
+        monkeypatch.setattr(Manifest, "mark", mark)
+        with ThreadPoolExecutor(2) as threads:
+            claim = threads.submit(engine._host.claim, engine.build_claim())
+            assert is_committing.wait(10)
+            try:
+                threads.submit(outcomes.stop).result(timeout=5)
+            finally:
+                may_commit.set()
+            assert claim.result() is True
+        assert not engine._host.claim(engine.build_claim(2)), "the run has stopped"
+        engine.future.set_result({"name": engine.submitted[0].name, "worker": "w", "refused": "busy"})
+        assert future.result(timeout=0).state == "waiting"
+        assert outcomes.run.manifest.count()["waiting"] == 1
+
+
+def test_a_task_begins_here_or_at_a_worker(tmp_path: Path) -> None:
+    """An engine that carries out a task here as well, or twice, sends its request once."""
+    engine = IdleEngine()
+    with ImageService() as images, images.bulk(["a", "b"], folder=tmp_path, engine=engine) as outcomes:
+        hand_out_first(outcomes)
+        assert engine._host.claim(engine.build_claim())
+        with pytest.raises(NotSentError, match="has begun before"):
+            engine._host.carry_out_here(engine.submitted[0])
+        engine.future.set_result({"name": engine.submitted[0].name, "worker": "w", "refused": "busy"})
+        step = outcomes.run.take(0)
+        assert isinstance(step, Work)
+        future = outcomes.run.hand_out(step)
+        here = engine._host.carry_out_here(engine.submitted[1])
+        assert not engine._host.claim(engine.build_claim())
+        with pytest.raises(NotSentError, match="has begun before"):
+            engine._host.carry_out_here(engine.submitted[1])
+        engine.future.set_result(here.result(timeout=10))
+        assert future.result(timeout=0).state == "done"
+
+
+def test_a_lost_task_that_cannot_be_written_down_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest that fails while a lost task is settled raises its error; the run does not wait for ever."""
+    write = Manifest.mark
+
+    def mark(self: Manifest, number: int, state: Any, *args: Any, **options: Any) -> None:
+        if state == "unknown":
+            raise ConfigurationError("The disk is full.")
+        write(self, number, state, *args, **options)
+
+    monkeypatch.setattr(Manifest, "mark", mark)
+    with ImageService() as images:
+        outcomes = images.bulk(["a"], folder=tmp_path, engine=ThreadEngine("killed"), drain_s=0.1)
+        with pytest.raises(ConfigurationError, match="The disk is full"), outcomes:
+            next(outcomes)
