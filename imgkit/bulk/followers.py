@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 from imgkit.bulk.bulk_values import BulkOutcome
+from imgkit.bulk.image_lines import name_entry
 from imgkit.bulk.manifest import BulkRow, Manifest
 from imgkit.bulk.row_calls import RunFiles
-from imgkit.errors import ImgkitError, SaveError
+from imgkit.errors import ImgkitError
 from imgkit.wire.json_values import JsonMapping, JsonObject
 
 
@@ -62,24 +63,25 @@ def copy_outcome(files: RunFiles, row: BulkRow) -> BulkOutcome:
     images: list[JsonMapping] = leader.info.get("images", [])
     # The leader has paid for them.
     entries: list[JsonObject] = [{**entry, "id": row.id, "cost": 0.0} for entry in images]
-    shared = {name: leader.info[name] for name in ("error", "retry") if name in leader.info}
+    known = {name_entry(entry) for entry in row.info.get("images", ())}  # an earlier copy has listed them
+    new = [entry for entry in entries if name_entry(entry) not in known]
+    entries = [*(entry for entry in entries if name_entry(entry) in known), *new]
+    shared = {name: leader.info[name] for name in ("error", "retry", "covered") if name in leader.info}
     info: JsonObject = {
         **shared,
         "copied": leader.id,
         "images": entries,
-        "unlisted": len(entries),
+        "unlisted": len(new),
         "cost": "0",
     }
     files.manifest.mark(row.number, leader.state, info, durable=False, is_listed=False)
     error: ImgkitError | None = None
     if "error" in shared:
         error = ImgkitError(f"The equal request {leader.id[:80]!r} ended so: {shared['error']}")
-    if entries:
+    if new:
         try:
-            with files.guard:
-                files.output.list_images(entries)
-                files.manifest.mark_listed([row.number], files.output.list_mark)
-        except SaveError as problem:  # the next run lists them
+            files.list_images(row.number, new)
+        except ImgkitError as problem:  # the next run lists them
             files.stop(problem)
-    paths = tuple(files.output.folder / entry["file_name"] for entry in entries)
-    return BulkOutcome(row.id, leader.state, paths, Decimal(0), error)
+    paths, urls = files.output.find_places(entries)
+    return BulkOutcome(row.id, leader.state, paths, Decimal(0), error, urls)

@@ -64,6 +64,21 @@ class RunFiles(NamedTuple):
     is_stopping: Callable[[], bool]
     pace: RunPace
 
+    def list_images(self, number: int, entries: list[JsonObject]) -> None:
+        """List the images of a request. May block.
+
+        Args:
+            number: the number of the request.
+            entries: facts about the images.
+
+        Raises:
+            ImgkitError: the list cannot be written; the next run writes it.
+        """
+        with self.guard:
+            self.output.list_images(entries)
+            self.manifest.mark_listed([number], self.output.list_mark)
+        self.output.checkpoint()
+
 
 def call_row(
     core: Core,
@@ -241,15 +256,13 @@ class RowRecord:
                 self._note_errors(errors)
             else:
                 self.state = progress.choose_state()
-            manifest, output = self._files.manifest, self._files.output
-            manifest.mark(self.row.number, self.state, progress.info, durable=durable, is_listed=False)
+            self._files.manifest.mark(
+                self.row.number, self.state, progress.info, durable=durable, is_listed=False
+            )
             self._is_saved = False
         try:
-            with self._files.guard:
-                output.list_images(entries)
-                manifest.mark_listed([self.row.number], output.list_mark)
-                progress.mark_listed()
-            output.checkpoint()
+            self._files.list_images(self.row.number, entries)
+            progress.mark_listed()
         except ImgkitError as error:  # the images are complete, and the next run lists them
             self._files.stop(error)
 

@@ -102,6 +102,19 @@ def test_a_killed_run_copies_later(flavor: ServiceRunner, tmp_path: Path) -> Non
     assert (posts, states) == (0, {"c": "done"})
 
 
+def test_a_copy_of_a_repeated_request_lists_new_images_only(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """A follower that copies again, once its leader has more images, lists no image twice."""
+    rows = build_rows("ab")
+    count_posts(flavor, rows, tmp_path, dedupe=True)
+    manifest = Manifest(tmp_path / "out")
+    follower = manifest.find_number(2)
+    assert follower is not None
+    manifest.mark(2, "waiting", {"images": follower.info["images"]})
+    manifest.close()
+    assert count_posts(flavor, rows, tmp_path, dedupe=True)[:2] == (0, {"b": "done"})
+    assert [entry["id"] for entry in read_list(tmp_path / "out")] == ["a", "b"]
+
+
 def test_amended_leaders(flavor: ServiceRunner, tmp_path: Path) -> None:
     """A leader that is amended leaves its followers to the next of them."""
     rows = build_rows("abcd")

@@ -66,6 +66,15 @@ def test_a_run_at_a_url(flavor: ServiceRunner, memory: Any, tmp_path: Path) -> N
     assert not list((tmp_path / "run" / "outgoing").iterdir())
 
 
+def test_equal_rows_at_a_url(flavor: ServiceRunner, memory: Any, tmp_path: Path) -> None:
+    """Equal rows have the same URL, and all are listed."""
+    rows = ["a fox", "a fox"]
+    found, _ = carry_out(flavor, rows, URL, run_folder=tmp_path, defaults=SMALL, dedupe=True)
+    assert len({outcome.urls for outcome in found}) == len(found[0].urls) == 1
+    assert [outcome.paths for outcome in found] == [(), ()]
+    assert [entry["id"] for entry in read_url_list(memory)] == ["1", "2"]
+
+
 def test_a_url_has_one_run(flavor: ServiceRunner, memory: Any, tmp_path: Path) -> None:
     """Refuses the URL of another run, another place for the images of a run, and a URL that is empty now."""
     options: dict[str, Any] = {"run_folder": tmp_path / "run", "defaults": SMALL}
