@@ -179,6 +179,8 @@ class BulkRun:
                 self._dispatcher.find_reports,
                 retry_unknown=self._options.get("retry_unknown", False),
             )
+            if self._is_whole:
+                self.manifest.replace_absent_leaders()
             self.counts = self.manifest.count()
             self._followers.release(self.manifest.list_leaders())
             if self._is_whole:

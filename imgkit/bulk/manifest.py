@@ -19,7 +19,7 @@ from pathlib import Path
 from imgkit.bulk.manifest_errors import refuse_network_disk, refuse_repeated_id, unusable_error
 from imgkit.bulk.manifest_file import Changes, check_manifest
 from imgkit.bulk.manifest_queries import ManifestQueries
-from imgkit.bulk.row_adding import AddOptions, add_rows, encode_json
+from imgkit.bulk.row_adding import AddOptions, add_rows, encode_json, replace_absent_leaders
 from imgkit.bulk.row_values import STATES as STATES
 from imgkit.bulk.row_values import UNFINISHED as UNFINISHED
 from imgkit.bulk.row_values import Added as Added
@@ -149,6 +149,11 @@ class Manifest(ManifestQueries):
         """
         with self._transaction():
             return add_rows(self._rows, rows, AddOptions(amend, extend, dedupe), self.folder, refuse_repeated)
+
+    def replace_absent_leaders(self) -> None:
+        """Let requests go alone that wait for an equal request which was not added: it is not sent."""
+        with self._transaction():
+            replace_absent_leaders(self._rows)
 
     def mark(
         self,

@@ -44,10 +44,15 @@ class ManifestQueries(ABC):
         return self._select(where, tuple(numbers))
 
     def count_left_out(self) -> int:
-        """Return the number of requests that wait, but were not added while the manifest is open."""
+        """Return the number of requests that wait, but were not added while the manifest is open.
+
+        A follower counts if its leader does: else it copies the outcome of its leader.
+        """
         with self._using_file():
             number: int = self._rows.execute(
-                f"SELECT COUNT(*) FROM rows WHERE state = 0 AND leader IS NULL AND NOT {_GIVEN}"  # noqa: S608
+                f"SELECT COUNT(*) FROM rows WHERE state = 0 AND NOT {_GIVEN} AND (leader IS NULL OR "  # noqa: S608
+                "EXISTS (SELECT 1 FROM rows AS first WHERE first.n = rows.leader AND first.state = 0 AND "
+                "NOT EXISTS (SELECT 1 FROM given WHERE given.n = first.n)))"
             ).fetchone()[0]
             return number
 

@@ -98,11 +98,31 @@ def _insert(table: sqlite3.Connection, row: NewRow) -> int:
 def _amend(table: sqlite3.Connection, number: int, row: NewRow) -> None:
     """Let a changed request wait again. The first of its followers leads the others."""
     [heir] = table.execute("SELECT MIN(n) FROM rows WHERE leader = ? AND state = 0", (number,)).fetchone()
-    table.execute("UPDATE rows SET leader = NULLIF(?, n) WHERE leader = ? AND state = 0", (heir, number))
+    _replace_leader(table, number, heir)
     table.execute(
         "UPDATE rows SET digest = ?, state = 0, request = ?, info = '{}', leader = NULL WHERE n = ?",
         (row.digest, encode_json(row.request), number),
     )
+
+
+def replace_absent_leaders(table: sqlite3.Connection) -> None:
+    """Let requests that were added follow the first of them, if their leader waits and was not added.
+
+    Args:
+        table: the open manifest, in a transaction of the caller.
+    """
+    found = table.execute(
+        "SELECT leader, MIN(n) FROM rows JOIN given USING (n) WHERE leader IS NOT NULL AND state = 0 AND "
+        "EXISTS (SELECT 1 FROM rows AS first WHERE first.n = rows.leader AND first.state = 0 AND "
+        "NOT EXISTS (SELECT 1 FROM given AS other WHERE other.n = first.n)) GROUP BY leader"
+    )
+    for leader, heir in found.fetchall():
+        _replace_leader(table, leader, heir)
+
+
+def _replace_leader(table: sqlite3.Connection, leader: int, heir: int | None) -> None:
+    """Let the followers of a request that wait follow one of them, which goes alone."""
+    table.execute("UPDATE rows SET leader = NULLIF(?, n) WHERE leader = ? AND state = 0", (heir, leader))
 
 
 def _prepare_leaders(table: sqlite3.Connection, *, dedupe: bool) -> None:

@@ -115,6 +115,23 @@ def test_a_copy_of_a_repeated_request_lists_new_images_only(flavor: ServiceRunne
     assert [entry["id"] for entry in read_list(tmp_path / "out")] == ["a", "b"]
 
 
+def test_a_leader_that_is_no_longer_listed(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """The first of the rows that waited for it goes in its place; rows that are not listed are left out."""
+    rows = build_rows("abcd")
+    count_posts(flavor, rows, tmp_path, dedupe=True)
+    manifest = Manifest(tmp_path / "out")
+    for number in (1, 2, 3, 4):
+        manifest.mark(number, "waiting", {})
+    manifest.close()
+    more = build_rows("xyz")
+    posts, states, run = count_posts(flavor, more, tmp_path, dedupe=True, extend=True)
+    assert (posts, set(states), run.left_out, run.counts["waiting"]) == (1, set("xyz"), 4, 0)
+    posts, states, run = count_posts(flavor, [*rows[1:3], *more], tmp_path, dedupe=True)
+    assert (posts, set(states)) == (1, set("bcd")), "all copies of a sent request are free"
+    assert (run.left_out, run.counts["waiting"]) == (1, 0)
+    assert count_posts(flavor, rows, tmp_path, dedupe=True)[:2] == (0, {"a": "done"})
+
+
 def test_amended_leaders(flavor: ServiceRunner, tmp_path: Path) -> None:
     """A leader that is amended leaves its followers to the next of them."""
     rows = build_rows("abcd")
