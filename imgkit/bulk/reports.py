@@ -55,7 +55,8 @@ def end_reservations(core: Core, reserved: ReservationGroup, values: JsonMapping
         report: the report.
     """
     error, jobs = report.get("error"), report.get("jobs")
-    if report.get("images"):
+    has_open_parts = error is not None and error.maybe_billed
+    if report.get("images") and not has_open_parts:
         meta = Meta(
             operation=to_request(values).operation,
             call_id="",
@@ -65,10 +66,10 @@ def end_reservations(core: Core, reserved: ReservationGroup, values: JsonMapping
         )
         cost = Cost(amount=_parse_cost(report.get("cost")), note="reported by a worker")
         reserved.settle(ImagesResponse(images=(), meta=meta, cost=cost))
-    elif isinstance(error, JobPendingError) and jobs:
+    elif isinstance(error, JobPendingError) and jobs and not report.get("images"):
         reserved.defer(Job.from_json(jobs[0]).id)
         reserved.leave()
-    elif error is None or error.maybe_billed:
+    elif error is None or has_open_parts:  # all of it counts as spent, since the parts share a reservation
         reserved.keep(error or OutcomeUnknownError("A worker reported nothing."))
     else:
         reserved.settle(None)

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,10 +17,17 @@ from imgkit import AsyncImageService, ImageService
 from imgkit.bulk.bulk_values import BulkOptions, BulkOutcome, Work
 from imgkit.bulk.manifest import Manifest
 from imgkit.bulk.outcomes import BulkOutcomes
+from imgkit.bulk.reports import end_reservations, reserve_claim
 from imgkit.default_plugins.budget import Budget
 from imgkit.engines.local import LocalEngine
 from imgkit.engines.worker import _Worker
-from imgkit.errors import ConfigurationError, NotSentError, UnknownPluginError
+from imgkit.errors import (
+    ConfigurationError,
+    NotSentError,
+    OutcomeUnknownError,
+    ServerError,
+    UnknownPluginError,
+)
 from imgkit.plugins import EngineSpec, hookimpl
 from imgkit.plugins.engines import Answer, AskedTask, Claim, EngineHost, EngineTask, Report, ReportFuture
 from imgkit.testing import EngineContract, WireServer, answer, png, reply
@@ -206,6 +214,31 @@ def test_a_budget_is_kept_for_all_workers(flavor: ServiceRunner, tmp_path: Path)
         assert states.count("done") == server.posts == 2
         assert "unknown" not in states
     assert budget.spent <= budget.limit
+
+
+@pytest.mark.parametrize(
+    ("report", "spent"),
+    [
+        ({"images": [{}], "cost": "0.03"}, "0.03"),
+        ({"images": [{}], "cost": None}, "0.04"),
+        ({"images": [{}], "cost": "0.01", "error": OutcomeUnknownError("Lost.")}, "0.04"),
+        ({"images": [{}], "cost": "0.01", "error": ServerError("Busy.", status=503)}, "0.01"),
+        ({"error": OutcomeUnknownError("Lost.")}, "0.04"),
+        ({"error": ServerError("Busy.", status=503)}, "0"),
+    ],
+)
+def test_a_budget_counts_what_a_report_may_cost(report: Report, spent: str) -> None:
+    """A task some of whose requests may be paid counts with all that was reserved for it."""
+    budget = Budget("1", price_per_image="0.02")
+    service = ImageService("requests", model="a-model", base_url="http://127.0.0.1:9/v1", plugins=[budget])
+    request = {"operation": "create_image", "prompt": "a fox", "n": 2}
+    claim: Claim = {"task": "t", "epoch": 1, "worker": "w", "part": ("call", 1, 0, 2)}
+    with service:
+        reserved = reserve_claim(service._core, request, claim, 9.0)
+        assert budget.reserved == Decimal("0.04")
+        reserved.sent = True
+        end_reservations(service._core, reserved, request, report)
+    assert (budget.spent, budget.reserved) == (Decimal(spent), 0)
 
 
 def test_keys_and_objects_do_not_travel(tmp_path: Path) -> None:
