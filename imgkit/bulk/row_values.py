@@ -75,6 +75,6 @@ def describe_changed(ids: list[str]) -> str:
     shown = ", ".join(repr(each[:80]) for each in ids[:_MOST_PROBLEMS])
     more = f" and {len(ids) - _MOST_PROBLEMS} more" if len(ids) > _MOST_PROBLEMS else ""
     return (
-        f"{len(ids)} requests of this run ask for something else now: {shown}{more}. Pass amend=True to send "
-        "them again, or give them new ids."
+        f"{len(ids)} requests of this run have changed under their ids: {shown}{more}. Pass amend=True to "
+        "send them again, or give them new ids."
     )

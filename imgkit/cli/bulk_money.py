@@ -148,18 +148,18 @@ def confirm_cost(price: RunPrice, budget: Budget | None, confirm_above: Decimal,
             hint="Pass --yes, or a higher --confirm-above.",
         )
     if not click.confirm("Send them?", err=True):
-        raise ConfigurationError("The answer was no. Nothing was sent.")
+        raise ConfigurationError("You answered no. Nothing was sent.")
 
 
 def _describe_price(price: RunPrice, budget: Budget | None) -> str:
-    noun = "request waits" if price.requests == 1 else "requests wait"
-    text = f"{price.requests:,} {noun}"
+    noun = "request" if price.requests == 1 else "requests"
+    text = f"{price.requests:,} {noun} to send"
     if price.unknown == price.requests:
         return f"{text}. The price is not known ({price.note})."
     if price.unknown:
         text += f", for up to {price.high:.2f} USD and {price.unknown:,} of unknown price ({price.note})."
     else:
-        text += f", for up to {price.high:.2f} USD." if price.high else ". They cost nothing."
+        text += f", for up to {price.high:.2f} USD." if price.high else ", at no cost."
     if budget is not None and price.high > budget.left:
         text += f" --max-cost leaves {budget.left:.2f} USD: the run stops there."
     return text

@@ -69,24 +69,29 @@ class NextSteps:
 
     def describe(self, counts: Mapping[State, int], *, budget_reached: bool = False) -> list[NextStep]:
         """Return a step for each state that is not the end of a request."""
-        first = "With a higher --max-cost, this" if budget_reached else "This"
+        first = "Continue with a higher --max-cost" if budget_reached else "Continue with"
         again = self._build_command()
         failures = (f"imgkit bulk failures {self._folder} -o again.jsonl", True)
         steps: list[tuple[State, str, tuple[str, bool]]] = [
-            ("waiting", f"not sent. {first} goes on:", again),
-            ("sending", "under way, or cut off by the end of a process. This finds out:", again),
-            ("accepted", "the provider still works on their jobs. This collects them:", again),
-            ("blocked", "refused by the content policy. Change their prompts:", failures),
+            ("waiting", f"not sent. {first}:", again),
+            ("sending", "under way, or cut off when the process died. Find out with:", again),
+            ("accepted", "the provider is still working. Collect the images with:", again),
+            (
+                "blocked",
+                "refused by the content policy. List them, change the prompts, and run the list with "
+                "--amend:",
+                failures,
+            ),
             (
                 "failed",
-                "they cost nothing. The same command tries again where that may help; for the others, change "
-                "the rows:",
+                "at no cost. The same command retries those that may succeed. List the others, correct them, "
+                "and run the list with --amend:",
                 failures,
             ),
             (
                 "unknown",
-                "they may have been paid, and nothing came back. They are not sent again, unless you risk to "
-                "pay twice:",
+                "possibly billed, but no reply arrived. The next run leaves them alone. To send them again, "
+                "at the risk of paying twice:",
                 self._build_command("--retry-unknown"),
             ),
         ]
@@ -183,7 +188,7 @@ def print_status(folder: str, *, as_json: bool) -> int:
         lines.append(f"Process {owner} carries out the run.")
     lines.append(f"{spent:.2f} USD spent." + _describe_unpriced(unpriced))
     if error is not None:
-        lines.append(f"An error: {error}")
+        lines.append(f"Last error: {error}")
     columns = count_columns(sys.stdout) if console.is_terminal(sys.stdout) else 0
     shown = [wrap_lines(line, columns) for line in lines]
     for step in next_steps:
@@ -308,7 +313,7 @@ def open_manifest(folder: str) -> Iterator[Manifest]:
         ConfigurationError: there is none, or it cannot be read.
     """
     if not (Path(folder) / FILE).exists():
-        raise ConfigurationError(f"{folder[:200]!r} is no folder of a run: it has no {FILE}.")
+        raise ConfigurationError(f"{folder[:200]!r} holds no run: {FILE} is missing. Check the path.")
     manifest = Manifest(Path(folder), is_reader=True)
     try:
         yield manifest

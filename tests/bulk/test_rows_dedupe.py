@@ -170,6 +170,6 @@ def test_the_command_dedupes(
     Path("a.csv").write_text("id,prompt,size\na,x,32x32\nb,x,32x32\nc,y,32x32\n")
     assert imgkit_command(["bulk", "a.csv", "-o", "out", "--dedupe"]) == 0
     shown = capsys.readouterr()
-    assert "2 requests wait" in shown.err
+    assert "2 requests to send" in shown.err
     assert len(shown.out.splitlines()) == 3
     assert len(read_list(Path("out"))) == 3

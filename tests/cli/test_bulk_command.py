@@ -86,9 +86,9 @@ def test_the_price_of_an_image(api: Api, capsys: pytest.CaptureFixture[str]) -> 
     limited = [*command, "--price-per-image", "0.04", "--max-cost"]
     assert run([*limited, "0.10"]) == 8
     text = " ".join(capsys.readouterr().err.split())
-    assert "6 requests wait, for up to 0.24 USD. --max-cost leaves 0.10 USD: the run stops there." in text
+    assert "6 requests to send, for up to 0.24 USD. --max-cost leaves 0.10 USD: the run stops there." in text
     assert "2 done, 4 waiting. 0.08 USD spent, 0.02 left." in text
-    assert "With a higher --max-cost, this goes on: imgkit bulk p.csv -o out" in text
+    assert "Continue with a higher --max-cost: imgkit bulk p.csv -o out" in text
     assert run([*limited, "0.10"]) == 8
     assert api.server.posts == 2
     assert run([*command, "--in-flight", "1"]) == 0  # without a limit: the manifest remembers the cost
@@ -121,7 +121,7 @@ def test_the_question(api: Api, tmp_path: Path, word: str) -> None:
     command = ("bulk", "p.csv", "-o", "out", *api.options(), *priced)
     child, ours = start_on_terminal(tmp_path, *command, asked=True, columns=80, **ENVIRONMENT)
     text = read_until(ours, b"Send them? [y/N]:")
-    assert b"6 requests wait, for up to 6.00 USD." in text
+    assert b"6 requests to send, for up to 6.00 USD." in text
     os.write(ours, f"{word}\n".encode() if word.isalpha() else word.encode())
     rest = read_rest(ours)
     code = child.wait(30)
@@ -158,7 +158,7 @@ def test_the_first_signal(api: Api, tmp_path: Path, number: int, capsys: pytest.
     text = b" ".join(read_rest(ours).split())
     assert child.wait(30) == 130
     assert b"2 done, 4 waiting." in text
-    assert b"goes on: imgkit bulk p.csv" in text
+    assert b"Continue with: imgkit bulk p.csv" in text
     assert run(["bulk", "status", "out", "--json"]) == 0
     [status] = read_json(capsys)
     assert (status["counts"]["done"], status["process"]) == (2, None)
@@ -178,7 +178,7 @@ def test_the_second_signal(api: Api, tmp_path: Path, capsys: pytest.CaptureFixtu
     text = b" ".join(read_rest(ours).split())
     assert child.wait(30) == 130
     assert b"0 done, 4 waiting, 2 unknown." in text
-    assert b"unless you risk to pay twice: imgkit bulk p.csv" in text
+    assert b"the risk of paying twice: imgkit bulk p.csv" in text
     api.may_answer.set()
     assert run(list(command)) == 9
     assert api.server.posts == 6
@@ -230,7 +230,7 @@ def test_jobs_stay_pending(
         text = b" ".join(read_rest(ours).split())
         assert child.wait(30) == 130
         assert b"0 done, 2 accepted." in text
-        assert b"This collects them: imgkit bulk p.csv" in text
+        assert b"Collect the images with: imgkit bulk p.csv" in text
         assert run(["bulk", "status", "out", "--json"]) == 0
         assert read_json(capsys)[0]["counts"]["accepted"] == 2
         fake.may_end.set()
@@ -252,7 +252,7 @@ def test_a_killed_run(api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[st
     text = " ".join(capsys.readouterr().out.split())
     assert "2 sending" in text
     assert "carries out the run" not in text
-    assert "This finds out: imgkit bulk p.csv -o out" in text
+    assert "Find out with: imgkit bulk p.csv -o out" in text
     assert run(["bulk", "failures", "out", "-o", "again.jsonl"]) == 0
     assert Path("again.jsonl").read_text() == ""
     api.may_answer.set()
@@ -359,9 +359,9 @@ def test_export(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
         (["bulk", "p.csv", "-o", "/proc/out"], "/proc/out"),
         (["bulk", "p.xlsx", "-o", "out"], "no known extension. Give one of .csv"),
         (["bulk", "none.csv", "-o", "out"], "Cannot read 'none.csv' (No such file or directory)"),
-        (["bulk", "status", "."], "no folder of a run"),
-        (["bulk", "failures", "nowhere"], "no folder of a run"),
-        (["bulk", "export", "nowhere", "-o", "x"], "no folder of a run"),
+        (["bulk", "status", "."], "holds no run"),
+        (["bulk", "failures", "nowhere"], "holds no run"),
+        (["bulk", "export", "nowhere", "-o", "x"], "holds no run"),
         (["bulk", "p.csv", "-o", "out", "--rpm", "nan"], "not a number"),
     ],
 )
