@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +23,7 @@ from imgkit.core.config import (
 )
 from imgkit.core.interception import DeferredBackend, is_intercepting
 from imgkit.core.sent_secrets import SentSecrets, list_service_secrets
+from imgkit.core.upload_memory import UploadMemory
 from imgkit.errors import ConfigurationError, UnknownBackendError, UnknownProviderError
 from imgkit.models import Estimate, ImageRequest, resolve_model
 from imgkit.plugins.hookspecs import BackendSpec, ProviderSpec, ServiceSettings
@@ -37,7 +36,6 @@ from imgkit.wire.messages import AsyncBackend, Backend, BackendOptions
 from imgkit.wire.plain_values import class_name, describe_failure, to_text, type_name
 
 DEFAULT_BACKEND = "offline"
-MAX_REMEMBERED_UPLOADS = 256
 DEFAULT_PROVIDER = "openai"
 MAX_IN_FLIGHT = 100_000
 """Largest number of requests at once that a service accepts."""
@@ -60,26 +58,6 @@ class Setup(NamedTuple):
     plugins: PluginList
     state_folder: Path | None
     is_replay: bool
-
-
-class UploadMemory:
-    """The uploads of a service, by digest: an image is uploaded once. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[str, object] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def find(self, digest: str) -> object:
-        """Return the API's handle of an upload, None if there is none."""
-        with self._lock:
-            return self._known.get(digest)
-
-    def add(self, digest: str, handle: object) -> None:
-        """Remember an upload."""
-        with self._lock:
-            self._known[digest] = handle
-            while len(self._known) > MAX_REMEMBERED_UPLOADS:
-                self._known.popitem(last=False)
 
 
 class Core(NamedTuple):

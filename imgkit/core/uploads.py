@@ -25,13 +25,16 @@ from imgkit.wire.urls import origin
 MAX_UPLOADS = 64
 """Uploads of one request; more are a provider that never ends."""
 
+FIRST_POLL_S, MAX_POLL_S = 0.01, 0.25
+"""Pauses of a call that waits for the upload of another."""
+
 
 def send_uploads(
     context: CallContext, provider: UploadingProvider, request: ImageRequest, inputs: OpenedInputs
 ) -> Flow[OpenedInputs]:
     """Upload the inputs that the provider wants first; return the inputs with the API's handles.
 
-    Nothing is paid yet, so each upload has four attempts.
+    Nothing is paid yet, so each upload has four attempts. Concurrent calls share the upload of an input.
 
     Raises:
         NotSentError: an upload failed; nothing was paid.
@@ -49,12 +52,33 @@ def send_uploads(
                 f"Provider {core.provider_name} asks for upload {upload.name[:40]!r} again. Fix the "
                 "provider: next_upload must return None once all handles are in `done`."
             )
-        handle = core.uploads.find(upload.digest) if upload.digest else None
-        if handle is None:
-            handle = yield from _upload(context, provider, upload)
-            if upload.digest:
-                core.uploads.add(upload.digest, handle)
-        done[upload.name] = handle
+        send = _share_upload if upload.digest else _upload
+        done[upload.name] = yield from send(context, provider, upload)
+
+
+def _share_upload(context: CallContext, provider: UploadingProvider, upload: Upload) -> Flow[object]:
+    """Return the handle of an upload that calls of this service share: one sends it, the others wait.
+
+    An upload that fails, or whose call is cancelled, lets the next call try.
+    """
+    uploads, wait_s = context.core.uploads, FIRST_POLL_S
+    while not uploads.lead(upload.digest, context):
+        known = uploads.find(upload.digest)
+        if known is not None:
+            return known.handle
+        if time.monotonic() + wait_s >= context.deadline:
+            raise NotSentError(
+                f"A concurrent call was still uploading the input {upload.name} after "
+                f"{context.call.timeout_s:g} s. Nothing was paid. Call again, or with a longer timeout_s."
+            )
+        yield from sleep(wait_s)
+        wait_s = min(MAX_POLL_S, wait_s * 1.5)
+    try:
+        handle = yield from _upload(context, provider, upload)
+        uploads.add(upload.digest, handle)
+    finally:
+        uploads.end(upload.digest, context)
+    return handle
 
 
 def _upload(context: CallContext, provider: UploadingProvider, upload: Upload) -> Flow[object]:
