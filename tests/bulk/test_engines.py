@@ -238,7 +238,7 @@ def test_a_budget_counts_what_a_report_may_cost(report: Report, spent: str) -> N
         assert budget.reserved == Decimal("0.04")
         reserved.sent = True
         end_reservations(service._core, reserved, request, report)
-    assert (budget.spent, budget.reserved) == (Decimal(spent), 0)
+    assert (budget.spent, budget.reserved) == (Decimal(spent), Decimal(0))
 
 
 def test_keys_and_objects_do_not_travel(tmp_path: Path) -> None:
