@@ -314,8 +314,13 @@ class BulkRun:
         A forked child leaves those of its parent alone.
         """
         dispatcher, self._dispatcher = self._dispatcher, None
-        if dispatcher is not None and not self.is_inherited:
-            dispatcher.close()
+        try:
+            if dispatcher is not None and not self.is_inherited:
+                dispatcher.close()
+        finally:  # an engine may fail to leave its workers
+            self._close_manifest()
+
+    def _close_manifest(self) -> None:
         manifest, self._manifest = self._manifest, None
         if manifest is None:
             return

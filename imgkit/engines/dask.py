@@ -86,7 +86,7 @@ class DaskEngine:
         self._server: Server | None = None
         self._host: EngineHost | None = None
         self._address = ""
-        self._fetchers = ThreadPoolExecutor(FETCHERS, "imgkit-dask")
+        self._fetchers: ThreadPoolExecutor | None = None
 
     def open(self, host: EngineHost) -> None:
         """Connect to the cluster, and listen for claims.
@@ -95,6 +95,7 @@ class DaskEngine:
             ConfigurationError: there is no scheduler or no worker, or a worker has another version of imgkit.
         """
         self._host = host
+        self._fetchers = ThreadPoolExecutor(FETCHERS, "imgkit-dask")
         try:
             self._client = self._given_client or self._connect()
             self._check_workers()
@@ -106,15 +107,15 @@ class DaskEngine:
     def submit(self, task: EngineTask) -> ReportFuture:
         """Submit a task under its name, and return the future of its report."""
         report: ReportFuture = Future()
-        client = self._client
-        if client is None or client.status != "running":
+        client, fetchers = self._client, self._fetchers
+        if client is None or fetchers is None or client.status != "running":
             # What is submitted now would start after a reconnection, when nobody waits for it.
             report.set_exception(NotSentError("The connection to the scheduler is lost."))
             return report
         report.set_running_or_notify_cancel()
         future = client.submit(_carry_out, task.payload, self._address, key=task.name, pure=False, retries=0)
         # Dask has one thread for callbacks, and a result whose worker has died is waited for.
-        future.add_done_callback(lambda done: self._fetchers.submit(_pass_on, done, report))
+        future.add_done_callback(lambda done: fetchers.submit(_pass_on, done, report))
         return report
 
     def ask(self, tasks: Sequence[AskedTask]) -> Sequence[Answer] | None:
@@ -144,13 +145,15 @@ class DaskEngine:
         client, self._client = self._client, None
         server, self._server = self._server, None
         cluster, self._cluster = self._cluster, None
+        fetchers, self._fetchers = self._fetchers, None
         if server is not None and client is not None and client.status != "closed":
             client.sync(server.close)
         if client is not None and client is not self._given_client:
             client.close()
         if cluster is not None:
             cluster.close()
-        self._fetchers.shutdown()
+        if fetchers is not None:
+            fetchers.shutdown(wait=False)  # one of them may close a run that was left
 
     def _connect(self) -> distributed.Client:
         """Return a client of the scheduler. Raises `ConfigurationError`."""

@@ -302,6 +302,38 @@ def test_a_run_that_is_left_takes_its_tasks_back(tmp_path: Path) -> None:
             assert future.result(timeout=0).state == "waiting"
 
 
+def test_an_engine_that_cannot_close_leaves_a_whole_run(tmp_path: Path) -> None:
+    """An engine whose cluster is gone may fail to close; the run is closed all the same."""
+
+    class StuckEngine(LocalEngine):
+        def close(self) -> None:
+            raise ConnectionError("The cluster is gone.")
+
+    with ImageService() as images:
+        with (
+            pytest.raises(ConnectionError, match="The cluster is gone"),
+            images.bulk(["a fox"], folder=tmp_path, engine=StuckEngine()) as outcomes,
+        ):
+            list(outcomes)
+        with images.bulk(["a fox"], folder=tmp_path) as outcomes:
+            assert list(outcomes) == []
+            assert outcomes.run.counts["done"] == 1
+
+
+def test_a_lost_task_may_be_the_last_of_a_run_that_was_left(tmp_path: Path) -> None:
+    """The thread that settles lost tasks may close the run: it does not wait for itself."""
+    engine = ThreadEngine("killed")
+    with ImageService() as images:
+        outcomes = images.bulk(["a fox"], folder=tmp_path, engine=engine, drain_s=0.1)
+        iter(outcomes)
+        future = hand_out_first(outcomes)
+        has_closed = threading.Event()
+        future.add_done_callback(lambda _: (outcomes.run.close(), has_closed.set()))
+        assert has_closed.wait(10)
+        with images.bulk(["a fox"], folder=tmp_path) as again:
+            assert [outcome.state for outcome in again] == ["done"]
+
+
 class IdleEngine(ThreadEngine):
     """An engine whose workers are busy: its futures wait."""
 
