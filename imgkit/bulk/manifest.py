@@ -211,7 +211,7 @@ class Manifest(ManifestQueries):
         """Return the sum of the known costs of all requests, in dollars. It reads the whole manifest."""
         cost = "CAST(ROUND(json_extract(info, '$.cost') * 1e9) AS INTEGER)"
         with self._using_file():
-            found = self._rows.execute(f"SELECT SUM({cost}) FROM rows WHERE state != 0").fetchone()  # noqa: S608
+            found = self._rows.execute(f"SELECT SUM({cost}) FROM rows WHERE info != '{{}}'").fetchone()  # noqa: S608
         return Decimal(found[0] or 0).scaleb(-9)
 
     @contextmanager

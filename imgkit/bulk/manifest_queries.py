@@ -123,15 +123,18 @@ class ManifestQueries(ABC):
         """Yield all requests with saved images, in their order."""
         after = 0
         while True:
-            rows = self._select("state != 0 AND n > ? ORDER BY n LIMIT 1000", (after,))
+            rows = self._select("info != '{}' AND n > ? ORDER BY n LIMIT 1000", (after,))
             yield from (row for row in rows if row.info.get("images"))
             if not rows:
                 return
             after = rows[-1].number
 
     def list_without_cost(self) -> Iterator[BulkRow]:
-        """Yield the requests that were sent, and whose cost is not known."""
-        sent = "(state IN (1, 2, 3, 6) OR json_extract(info, '$.again') = 1)"
+        """Yield the requests that were sent, or have some of their images, and whose cost is not known."""
+        sent = (
+            "(state IN (1, 2, 3, 6) OR json_extract(info, '$.again') = 1 "
+            "OR json_array_length(info, '$.images') > 0)"
+        )
         after, where = 0, f"n > ? AND {sent} AND json_extract(info, '$.cost') IS NULL"
         while rows := self._select(f"{where} ORDER BY n LIMIT 1000", (after,)):
             yield from rows

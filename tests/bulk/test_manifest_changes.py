@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -95,4 +96,18 @@ def test_finding_what_is_left_uses_indexes(tmp_path: Path) -> None:
     plans = [str(manifest._rows.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()) for query in queries]
     assert len(plans) > 8
     assert all("INDEX" in plan and "PRIMARY KEY" not in plan for plan in plans), plans
+    manifest.close()
+
+
+def test_a_request_that_waits_with_some_of_its_images(tmp_path: Path) -> None:
+    """Its images stay in the list, and their cost counts, while it waits for the others."""
+    manifest = open_manifest(tmp_path)
+    images = [{"file_name": "images/ab/ab.png"}]
+    manifest.mark(1, "waiting", {"images": images, "covered": [[0, 1]], "cost": "0.04"})
+    manifest.mark(2, "waiting", {"images": images, "covered": [[0, 1]]})
+    manifest.mark(3, "waiting", {"error": "RateLimitError: Busy."})
+    manifest.mark(4, "done", {"images": images, "cost": "0.5"})
+    assert [row.number for row in manifest.list_with_images()] == [1, 2, 4]
+    assert manifest.sum_costs() == Decimal("0.54")
+    assert [row.number for row in manifest.list_without_cost()] == [2]
     manifest.close()
