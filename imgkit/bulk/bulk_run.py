@@ -254,7 +254,10 @@ class BulkRun:
                 self.failure = error
             else:
                 self._values_read += len(chunk.values)
-                self.counts["waiting"] += added.new + added.amended
+                self.counts["waiting"] += added.new
+                for state, number in added.amended.items():
+                    self.counts[state] -= number
+                    self.counts["waiting"] += number
                 rows = self.manifest.list_numbers(added.numbers)
                 if self._options.get("dedupe"):
                     self._followers.release(self.manifest.list_leaders())

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from imgkit.bulk.manifest_errors import foreign_run_error
-from imgkit.bulk.row_values import Added, NewRow, describe_changed
+from imgkit.bulk.row_values import STATES, Added, NewRow, State, describe_changed
 from imgkit.errors import InvalidRequestError
 from imgkit.wire.json_values import JsonMapping
 
@@ -43,7 +44,8 @@ def add_rows(
         InvalidRequestError: requests changed under their ids.
         ConfigurationError: the run has none of the requests.
     """
-    new = known = amended = 0
+    new = known = 0
+    amended: Counter[State] = Counter()
     numbers = array("q")  # a list of a million would be large
     changed: list[str] = []
     is_first = table.execute("SELECT 1 FROM given LIMIT 1").fetchone() is None
@@ -51,7 +53,7 @@ def add_rows(
     if is_first:
         _prepare_leaders(table, dedupe=options.dedupe)
     for row in rows:
-        found = table.execute("SELECT n, digest FROM rows WHERE id = ?", (row.id,)).fetchone()
+        found = table.execute("SELECT n, digest, state FROM rows WHERE id = ?", (row.id,)).fetchone()
         number = _insert(table, row) if found is None else found[0]
         given = table.execute("INSERT OR IGNORE INTO given VALUES (?, ?)", (number, row.place))
         if not given.rowcount:
@@ -64,7 +66,7 @@ def add_rows(
         elif found[1] == row.digest:
             known += 1
         elif options.amend:
-            amended += 1
+            amended[STATES[found[2]]] += 1
             _amend(table, number, row)
         else:
             changed.append(row.id)
@@ -72,7 +74,7 @@ def add_rows(
             _follow(table, number, row.digest)
     if changed:
         raise InvalidRequestError({"id": describe_changed(changed)})
-    if other is not None and new and not known + amended and not options.extend:
+    if other is not None and new and not known and not amended and not options.extend:
         raise foreign_run_error(folder, other[0])
     return Added(new, known, amended, numbers)
 

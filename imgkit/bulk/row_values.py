@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeAlias
 
 from imgkit.wire.json_values import JsonMapping
@@ -60,13 +61,13 @@ class Added(NamedTuple):
     Attributes:
         new: number of requests that it did not have.
         known: number of those that it had, unchanged.
-        amended: number of those that changed.
+        amended: number of those that changed, by the state that they had before.
         numbers: the numbers of all.
     """
 
     new: int = 0
     known: int = 0
-    amended: int = 0
+    amended: Mapping[State, int] = MappingProxyType({})
     numbers: Sequence[int] = ()
 
 

@@ -163,6 +163,16 @@ def test_changed_rows(flavor: ServiceRunner, tmp_path: Path) -> None:
     assert [outcome.state for outcome in found] == ["done"]
 
 
+def test_changed_rows_of_an_iterable(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """The counts stay right while an iterable amends requests that are done."""
+    rows = [{"id": name, "prompt": name, "size": "32x32"} for name in "abc"]
+    carry_out(flavor, rows[:2], tmp_path)
+    changed = ({**row, "prompt": "new"} for row in rows)
+    found, run = carry_out(flavor, changed, tmp_path, amend=True)
+    assert len(found) == 3
+    assert {state: count for state, count in run.counts.items() if count} == {"done": 3}
+
+
 def test_a_second_process_is_refused(flavor: ServiceRunner, tmp_path: Path) -> None:
     """A run that a process has open is refused, with the number of that process."""
     manifest = Manifest(tmp_path)
