@@ -252,7 +252,8 @@ class RowRecord:
             progress.add_images(entries, parts)
             self._is_saved = True
             _add_cost(progress.info, cost, len(entries))
-            if errors:
+            is_whole = not progress.missing and not progress.sent
+            if errors and not is_whole:
                 self._note_errors(errors)
             else:
                 self.state = progress.choose_state()

@@ -74,8 +74,9 @@ class TaskSearch:
         found: dict[str, Found] = {}
         for answer in answers or ():
             for name, report in answer["tasks"].items():
-                if name not in lost:
-                    continue
+                known = found.get(name)
+                if name not in lost or (isinstance(known, dict) and "images" in known):
+                    continue  # another worker of that machine has delivered the kept reply
                 if report is None:
                     found.setdefault(name, "running")
                 elif "refused" not in report or report.get("worker") == lost[name].worker:

@@ -97,7 +97,8 @@ class _Worker:
                     tasks[name] = None
                     continue
                 report = self._ended.get(name)
-            report = report or self._deliver_kept(task)
+            if report is None or _may_have_reply(report):
+                report = self._deliver_kept(task) or report
             if report is not None:
                 tasks[name] = report
         return {"worker": self.name, "tasks": tasks}
@@ -156,7 +157,7 @@ class _Worker:
                 elif kept is not None:
                     flow = deliver_kept(service._core, record.output.plan, record, kept, payload["timeout_s"])
                     service._run_flow(flow, payload["timeout_s"])
-        except ImgkitError:  # the reply stays where it is, for the next question
+        except (ImgkitError, OSError):  # the reply stays where it is, or another worker has delivered it
             pass
         if "images" not in record.report and "jobs" not in record.report:
             return None
@@ -272,6 +273,12 @@ def _is_of(sent: SentPart, part: SentPart) -> bool:
     """Return whether an attempt is that of a part, or one of its attempts if the part names none."""
     is_same = sent.attempt == part.attempt and sent.call_id == part.call_id
     return sent.first == part.first and (not part.attempt or is_same)
+
+
+def _may_have_reply(report: Report) -> bool:
+    """Return whether this machine may keep a reply that a task could not save, such as on a full disk."""
+    error = report.get("error")
+    return "images" not in report and error is not None and error.maybe_billed
 
 
 def _describe_failure(error: BaseException, record: _TaskRecord) -> ImgkitError:

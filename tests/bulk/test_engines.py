@@ -17,6 +17,7 @@ from imgkit import AsyncImageService, ImageService
 from imgkit.bulk.bulk_values import BulkOptions, BulkOutcome, Work
 from imgkit.bulk.manifest import Manifest
 from imgkit.bulk.outcomes import BulkOutcomes
+from imgkit.bulk.output import DigestPlan, Output
 from imgkit.bulk.reports import end_reservations, reserve_claim
 from imgkit.default_plugins.budget import Budget
 from imgkit.engines.local import LocalEngine
@@ -25,12 +26,14 @@ from imgkit.errors import (
     ConfigurationError,
     NotSentError,
     OutcomeUnknownError,
+    SaveError,
     ServerError,
     UnknownPluginError,
 )
 from imgkit.plugins import EngineSpec, hookimpl
 from imgkit.plugins.engines import Answer, AskedTask, Claim, EngineHost, EngineTask, Report, ReportFuture
 from imgkit.testing import EngineContract, WireServer, answer, png, reply
+from tests.bulk.test_bulk import reject
 from tests.conftest import ServiceRunner
 
 
@@ -214,6 +217,40 @@ def test_a_budget_is_kept_for_all_workers(flavor: ServiceRunner, tmp_path: Path)
         assert states.count("done") == server.posts == 2
         assert "unknown" not in states
     assert budget.spent <= budget.limit
+
+
+def test_a_worker_whose_disk_was_full_delivers_later(
+    flavor: ServiceRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that could not save an image saves the reply that it keeps, once the next run asks."""
+    engine, out = ThreadEngine(), tmp_path / "out"
+    with WireServer(reply(200, answer(png(3)))) as server:
+        with monkeypatch.context() as full:
+            full.setattr(DigestPlan, "write", reject)
+            [outcome] = carry_out(flavor, out, server.base_url, 1, engine=engine)
+        assert (outcome.state, type(outcome.error)) == ("sending", SaveError)
+        later = ThreadEngine()
+        later.workers = engine.workers
+        assert carry_out(flavor, out, server.base_url, 1, engine=later) == []
+        assert server.posts == 1
+    manifest = Manifest(out)
+    assert manifest.count()["done"] == 1
+    manifest.close()
+    assert len(list((out / "images").rglob("*.png"))) == 1
+
+
+def test_a_worker_that_cannot_write_its_report(
+    flavor: ServiceRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request all of whose images are saved is done, though the copy of its report could not be written."""
+
+    def fail(self: Output, name: str, report: bytes) -> None:
+        raise SaveError("Cannot write reports.")
+
+    monkeypatch.setattr(Output, "write_report", fail)
+    with WireServer(reply(200, answer(png(3)))) as server:
+        [outcome] = carry_out(flavor, tmp_path / "out", server.base_url, 1, engine=ThreadEngine())
+    assert outcome.state == "done"
 
 
 @pytest.mark.parametrize(
