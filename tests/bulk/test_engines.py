@@ -365,7 +365,12 @@ def test_a_lost_task_may_be_the_last_of_a_run_that_was_left(tmp_path: Path) -> N
         iter(outcomes)
         future = hand_out_first(outcomes)
         has_closed = threading.Event()
-        future.add_done_callback(lambda _: (outcomes.run.close(), has_closed.set()))
+
+        def close(_: object) -> None:
+            outcomes.run.close()
+            has_closed.set()
+
+        future.add_done_callback(close)
         assert has_closed.wait(10)
         with images.bulk(["a fox"], folder=tmp_path) as again:
             assert [outcome.state for outcome in again] == ["done"]
