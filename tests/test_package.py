@@ -142,7 +142,7 @@ def test_metadata() -> None:
     assert facts["License-Expression"] == "MIT"
     assert facts["Requires-Python"] == ">=3.11"
     assert set(facts.get_all("Provides-Extra") or ()) == {
-        "all", "cli", "fsspec", "keyring", "otel", "painter", "testing",
+        "all", "cli", "dask", "fsspec", "keyring", "otel", "painter", "parquet", "testing",
     }  # fmt: skip
     assert metadata.version("imgkit-service") == imgkit.__version__
     assert (ROOT / "imgkit" / "py.typed").exists()

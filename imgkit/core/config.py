@@ -93,7 +93,9 @@ class ServiceConfig(NamedTuple):
     def list_given(self) -> dict[str, object]:
         """Return the arguments that the caller has given; those that may hold a secret are None."""
         defaults = ServiceConfig()
-        given = {name: value for name, value in self._asdict().items() if value != getattr(defaults, name)}
+        given = {
+            name: value for name, value in self._asdict().items() if value is not getattr(defaults, name)
+        }
         return {name: None if isinstance(value, Secret) else value for name, value in given.items()}
 
     def __repr__(self) -> str:

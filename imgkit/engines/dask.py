@@ -19,13 +19,10 @@ from imgkit.engines.worker import carry_out_task, find_tasks
 from imgkit.errors import ConfigurationError, NotSentError
 from imgkit.plugins.table import describe_error
 
-try:
+if TYPE_CHECKING:
     import distributed
     from distributed.core import Server
-except ImportError:
-    raise ConfigurationError("The engine dask needs Dask: pip install 'imgkit-service[dask]'.") from None
 
-if TYPE_CHECKING:
     from imgkit.plugins.engines import (
         Answer,
         AskedTask,
@@ -76,6 +73,12 @@ class DaskEngine:
         threads: int = 16,
         security: distributed.Security | None = None,
     ) -> None:
+        try:
+            import distributed  # noqa: F401  # an extra
+        except ImportError:
+            raise ConfigurationError(
+                "The engine dask needs Dask: pip install 'imgkit-service[dask]'."
+            ) from None
         self._scheduler = scheduler
         self._given_client = client
         self._workers = workers
@@ -157,6 +160,8 @@ class DaskEngine:
 
     def _connect(self) -> distributed.Client:
         """Return a client of the scheduler. Raises `ConfigurationError`."""
+        import distributed
+
         if self._scheduler is None:
             self._cluster = distributed.LocalCluster(
                 n_workers=self._workers or os.cpu_count() or 1,
@@ -202,6 +207,8 @@ class DaskEngine:
 
     async def _listen(self) -> str:
         """Start the server that answers claims, and return its address."""
+        from distributed.core import Server
+
         client = self._client
         if client is None:
             raise LookupError("an engine is opened first")
@@ -242,6 +249,8 @@ def _pass_on(done: distributed.Future, report: ReportFuture) -> None:
 
 def _carry_out(payload: TaskPayload, address: str) -> Report:
     """Carry out a task in a thread of a worker. Never raises."""
+    import distributed
+
     worker = distributed.get_worker()
 
     async def ask_run(claim: Claim) -> bool:
