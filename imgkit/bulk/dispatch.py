@@ -301,7 +301,8 @@ class Dispatcher:
             outcome = write_down(self._core, self._files, task.record, report)
             if task.reservations is not None:
                 end_reservations(self._core, task.reservations, task.work.row.request, report)
-        self._files.output.remove_report(task.name)
+        if not isinstance(report.get("error"), WorkerLostError):  # its own report may come just now
+            self._files.output.remove_report(task.name)
         task.outcome.set_result(outcome)
 
     def _forget(self, task: _Task) -> bool:

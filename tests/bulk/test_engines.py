@@ -201,6 +201,21 @@ def test_a_worker_that_dies_leaves_its_request_unknown(flavor: ServiceRunner, tm
         assert server.posts == 2
 
 
+def test_a_report_that_comes_too_late_stays(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """A report that reaches the output while its task is given up is there for the next run."""
+    out = tmp_path / "out"
+
+    class LateEngine(ThreadEngine):
+        def ask(self, tasks: Sequence[AskedTask]) -> Sequence[Answer]:
+            Output(out).write_report(tasks[0]["payload"]["name"], b"{}")
+            return []
+
+    with WireServer(reply(200, answer(png(3)))) as server:
+        [outcome] = carry_out(flavor, out, server.base_url, 1, engine=LateEngine("killed"), drain_s=0)
+    assert outcome.state == "unknown"
+    assert len(list((out / "reports").iterdir())) == 1
+
+
 def test_a_budget_is_kept_for_all_workers(flavor: ServiceRunner, tmp_path: Path) -> None:
     """The budget of the run refuses the claim that would exceed it; the rest waits, and nothing is paid."""
     budget = Budget("0.05", price_per_image="0.02")
