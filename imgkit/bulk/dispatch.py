@@ -121,7 +121,7 @@ class Dispatcher:
 
     @property
     def in_limbo(self) -> int:
-        """Number of tasks whose worker is gone: they hold no place in the window."""
+        """Number of tasks whose worker is gone. They keep their turns, but no place of `most_in_flight`."""
         return len(self._limbo)
 
     def open(self) -> None:
