@@ -21,7 +21,6 @@ from imgkit.bulk.manifest_file import Changes, check_manifest
 from imgkit.bulk.manifest_queries import ManifestQueries
 from imgkit.bulk.row_adding import AddOptions, add_rows, encode_json, replace_absent_leaders
 from imgkit.bulk.row_values import STATES as STATES
-from imgkit.bulk.row_values import UNFINISHED as UNFINISHED
 from imgkit.bulk.row_values import Added as Added
 from imgkit.bulk.row_values import BulkRow as BulkRow
 from imgkit.bulk.row_values import NewRow as NewRow

@@ -56,14 +56,6 @@ class ManifestQueries(ABC):
             ).fetchone()[0]
             return number
 
-    def count_followers(self) -> int:
-        """Return the number of requests that wait for the outcome of another."""
-        with self._using_file():
-            number: int = self._rows.execute(
-                "SELECT COUNT(*) FROM rows WHERE leader IS NOT NULL AND state = 0"
-            ).fetchone()[0]
-            return number
-
     def list_leaders(self) -> list[int]:
         """Return the numbers of the requests that have ended and have followers that wait."""
         with self._using_file():

@@ -12,9 +12,6 @@ State: TypeAlias = Literal["waiting", "sending", "accepted", "done", "blocked", 
 STATES: tuple[State, ...] = ("waiting", "sending", "accepted", "done", "blocked", "failed", "unknown")
 """In the file, a state is its place in this tuple."""
 
-UNFINISHED: tuple[State, ...] = ("waiting", "sending", "accepted", "unknown", "failed", "blocked")
-
-
 _MOST_PROBLEMS = 20
 """Changed rows that an error lists."""
 

@@ -145,7 +145,11 @@ class EngineHost(Protocol):
         """
 
     def carry_out_here(self, task: EngineTask) -> ReportFuture:
-        """Carry out a task in this process, under the service that began the run."""
+        """Carry out a task in this process, under the service that began the run.
+
+        Raises:
+            NotSentError: the task has begun before, here or at a worker, or the run has taken it back.
+        """
 
 
 class Engine(Protocol):
