@@ -258,6 +258,8 @@ class BulkRun:
                 for state, number in added.amended.items():
                     self.counts[state] -= number
                     self.counts["waiting"] += number
+                if self._options.get("dedupe"):
+                    self.manifest.replace_absent_leaders()
                 rows = self.manifest.list_numbers(added.numbers)
                 if self._options.get("dedupe"):
                     self._followers.release(self.manifest.list_leaders())

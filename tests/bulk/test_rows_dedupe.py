@@ -132,6 +132,19 @@ def test_a_leader_that_is_no_longer_listed(flavor: ServiceRunner, tmp_path: Path
     assert count_posts(flavor, rows, tmp_path, dedupe=True)[:2] == (0, {"a": "done"})
 
 
+def test_a_leader_that_an_iterable_brings_later(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """Equal rows of an iterable are sent once, also if the row that led them comes last or not at all."""
+    rows = build_rows("abc")
+    count_posts(flavor, rows, tmp_path, dedupe=True)
+    manifest = Manifest(tmp_path / "out")
+    for number in (1, 2, 3):
+        manifest.mark(number, "waiting", {})
+    manifest.close()
+    assert count_posts(flavor, iter(rows[1:2]), tmp_path, dedupe=True)[0] == 1
+    posts, states, _ = count_posts(flavor, iter([rows[2], rows[1], rows[0]]), tmp_path, dedupe=True)
+    assert (posts, states) == (0, {"a": "done"})
+
+
 def test_amended_leaders(flavor: ServiceRunner, tmp_path: Path) -> None:
     """A leader that is amended leaves its followers to the next of them."""
     rows = build_rows("abcd")
