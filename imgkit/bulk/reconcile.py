@@ -67,11 +67,11 @@ def reconcile(core: Core, files: RunFiles, find_reports: FindReports, *, retry_u
         work = _reconcile_row(core, files, row, stored, retry_unknown=retry_unknown)
         if work is not None:
             pending.append(work)
-    for row in list(manifest.list_rows("unknown")):
+    for row in manifest.list_rows("unknown"):
         leader = None if row.leader is None else manifest.find_number(row.leader)
         if leader is not None and leader.state != "unknown":
             manifest.mark(row.number, "waiting", {}, durable=False)
-    for row in list(manifest.list_rows("failed")):
+    for row in manifest.list_rows("failed"):
         if row.info.get("retry"):
             manifest.mark(row.number, "waiting", RowProgress(row).keep_lasting(), durable=False)
     return pending
