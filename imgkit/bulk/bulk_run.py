@@ -29,6 +29,7 @@ from imgkit.bulk.row_files import RowFile
 from imgkit.bulk.row_reader import RowReader, read_chunk
 from imgkit.bulk.rows import to_request
 from imgkit.bulk.run_pace import RunPace
+from imgkit.bulk.shared_inputs import SharedInputs
 from imgkit.bulk.stop_rules import STOP_AFTER_BLOCKED, StopRules
 from imgkit.bulk.url_output import open_output
 from imgkit.core.core import Core
@@ -100,6 +101,7 @@ class BulkRun:
         self._is_whole = False
         self._values_read = 0
         self._followers = Followers()
+        self._inputs = SharedInputs()
         self._rules = StopRules(options.get("stop_after_blocked", STOP_AFTER_BLOCKED))
         self._guard = threading.Lock()
         self._is_prepared = False
@@ -129,6 +131,7 @@ class BulkRun:
             self._guard,
             lambda: self.leaves_jobs,
             self._pace,
+            self._inputs,
         )
 
     def prepare(self, requests: Iterable[object] | PathLike[str], start_here: Start) -> None:
@@ -338,6 +341,7 @@ class BulkRun:
         finally:
             if not manifest.is_inherited:
                 self._output.close_parts()
+                self._inputs.close()
             manifest.close()
         self._pace.close()
 
@@ -356,7 +360,13 @@ class BulkRun:
         noun = values.noun if isinstance(values, RowFile) else "row"
         defaults, skip = options.get("defaults", {}), options.get("skip")
         rows = RowReader(
-            values, defaults, noun=noun, skip=skip, start=start, check_provider=self._check_provider
+            values,
+            defaults,
+            self._inputs,
+            noun=noun,
+            skip=skip,
+            start=start,
+            check_provider=self._check_provider,
         )
         amend, extend = options.get("amend", False), options.get("extend", False)
         dedupe, refuse = options.get("dedupe", False), rows.refuse_repeated

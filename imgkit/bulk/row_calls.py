@@ -27,12 +27,14 @@ from imgkit.bulk.output import DigestPlan, Output
 from imgkit.bulk.row_progress import RowProgress
 from imgkit.bulk.rows import to_request
 from imgkit.bulk.run_pace import RunPace
+from imgkit.bulk.shared_inputs import SharedInputs
 from imgkit.core.context import CallRecord, CallTurn, SentPart
 from imgkit.core.core import Core
 from imgkit.core.lifecycle import run_call
 from imgkit.core.responses import ensure_downloaded, save_image
 from imgkit.core.resume import resume_jobs
 from imgkit.errors import ImgkitError, InvalidRequestError, NotSentError, SaveError
+from imgkit.images.inputs import OpenFile, open_file
 from imgkit.jobs.job import Job
 from imgkit.models import ImagesResponse
 from imgkit.runtime.flow import Flow, run_blocking
@@ -54,6 +56,7 @@ class RunFiles(NamedTuple):
         guard: held while the list of images is written.
         is_stopping: returns whether calls should leave their jobs to the next run.
         pace: the turns of its requests.
+        inputs: the input images that its rows share.
     """
 
     manifest: Manifest
@@ -63,6 +66,7 @@ class RunFiles(NamedTuple):
     guard: threading.Lock
     is_stopping: Callable[[], bool]
     pace: RunPace
+    inputs: SharedInputs
 
     def list_images(self, number: int, entries: list[JsonObject]) -> None:
         """List the images of a request. May block.
@@ -88,6 +92,7 @@ def call_row(
     timeout_s: float | None,
     record: CallRecord,
     missing: tuple[tuple[int, int], ...] | None = None,
+    open_input: OpenFile = open_file,
 ) -> Flow[ImagesResponse]:
     """Send the request of a row, or collect its jobs.
 
@@ -99,6 +104,7 @@ def call_row(
         timeout_s: seconds of the call, None for the service's limit.
         record: writes down what becomes of it.
         missing: the images to send for, as `imgkit.core.context.CallOptions` has them; None for all.
+        open_input: opens the input images.
 
     Raises:
         ImgkitError: as `imgkit.ImageService.create_image` documents it.
@@ -115,6 +121,7 @@ def call_row(
         "replica": 0,
         "strategy": "auto",
         "missing": missing,
+        "open_input": open_input,
     }
     return (yield from run_call(core, type(asked), asked, arguments))
 
@@ -134,7 +141,9 @@ def carry_out_row(core: Core, files: RunFiles, work: Work, timeout_s: float | No
             responses.append((yield from call_row(core, {}, work.jobs, plan, timeout_s, record)))
         if record.state == "waiting":
             missing = None if record.progress.is_untouched else record.progress.missing
-            responses.append((yield from call_row(core, row.request, (), plan, timeout_s, record, missing)))
+            open_input = files.inputs.open_file
+            call = call_row(core, row.request, (), plan, timeout_s, record, missing, open_input)
+            responses.append((yield from call))
     except ImgkitError as error:
         return (yield from run_blocking(partial(record.mark_failed, error)))
     paths, urls = files.output.find_places(record.entries)

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from imgkit.bulk.manifest import NewRow
 from imgkit.bulk.rows import TableRow, to_row
+from imgkit.bulk.shared_inputs import SharedInputs
 from imgkit.errors import ConfigurationError, InvalidRequestError
-from imgkit.images.inputs import open_file, validate_image
 from imgkit.wire.json_values import JsonMapping, is_data_url
 
 MAX_PROBLEMS = 20
@@ -30,6 +30,7 @@ class RowReader:
         values: the requests: prompts, request objects, `BulkRequest` values, mappings, or rows of a file.
             One without an id gets its number.
         defaults: values of columns that a mapping or a prompt leaves out.
+        inputs: the input images that rows share.
         noun: names the places of rows, "row" or "line".
         skip: receives the problem of an invalid row, which is left out; None raises it.
         start: number of the first value.
@@ -40,6 +41,7 @@ class RowReader:
         self,
         values: Iterable[object],
         defaults: JsonMapping,
+        inputs: SharedInputs,
         *,
         noun: str = "row",
         skip: Callable[[str], object] | None = None,
@@ -51,7 +53,7 @@ class RowReader:
         self._noun = noun
         self._skip = skip
         self._start = start
-        self._inputs = _InputChecks()
+        self._inputs = _InputChecks(inputs)
         self._check = check_provider
         self._providers: dict[str | None, str] = {None: ""}
         self._problems: list[str] = []
@@ -124,8 +126,9 @@ def _find_id(value: object) -> str:
 class _InputChecks:
     """Checks that input images are there. Each is looked at once, as far as memory goes."""
 
-    def __init__(self) -> None:
+    def __init__(self, inputs: SharedInputs) -> None:
         self._known: dict[str, str] = {}
+        self._inputs = inputs
 
     def check(self, request: JsonMapping) -> None:
         """Check the input images of a request, by their headers and end markers. May block.
@@ -139,7 +142,7 @@ class _InputChecks:
             for index, path in enumerate(paths):
                 problem = self._known.get(path)
                 if problem is None:
-                    problem = _find_problem(path)
+                    problem = _find_problem(path, self._inputs)
                     self._remember(path, problem)
                 if problem:
                     raise InvalidRequestError({f"{field}.{index}" if len(paths) > 1 else field: problem})
@@ -152,10 +155,10 @@ class _InputChecks:
         self._known[path] = problem
 
 
-def _find_problem(path: str) -> str:
+def _find_problem(path: str, inputs: SharedInputs) -> str:
     try:
         with ExitStack() as cleanup:
-            validate_image(open_file(path, "image", cleanup))
+            inputs.open_checked(path, "image", cleanup)
     except InvalidRequestError as error:
         return error.fields["image"]
     return ""

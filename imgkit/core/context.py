@@ -18,7 +18,7 @@ from imgkit.core.config import check_seconds
 from imgkit.core.core import Core
 from imgkit.core.part_gate import PartGate
 from imgkit.errors import ImgkitError, InvalidRequestError
-from imgkit.images.inputs import OpenedInputs, Prepare, parse_prepare
+from imgkit.images.inputs import OpenedInputs, OpenFile, Prepare, open_file, parse_prepare
 from imgkit.images.part_files import PartFiles
 from imgkit.images.saving import SavePlan
 from imgkit.models import Attempt, ImageRequest, ImagesResponse, resolve_model
@@ -154,6 +154,7 @@ class CallOptions(NamedTuple):
         record: a record of the call outside of it, None for none.
         missing: the images that are sent for, as pairs of the number of images before them and their count;
             None for all.
+        open_input: opens the input images.
     """
 
     save_to: SaveTo = None
@@ -164,6 +165,7 @@ class CallOptions(NamedTuple):
     prepare: Prepare | None = None
     record: CallRecord | None = None
     missing: tuple[tuple[int, int], ...] | None = None
+    open_input: OpenFile = open_file
 
 
 def parse_options(arguments: Mapping[str, Any]) -> CallOptions:
@@ -196,6 +198,7 @@ def parse_options(arguments: Mapping[str, Any]) -> CallOptions:
         prepare=parse_prepare(arguments.get("prepare")),
         record=arguments.get("record"),
         missing=arguments.get("missing"),
+        open_input=arguments.get("open_input", open_file),
     )
 
 

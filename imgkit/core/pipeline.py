@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgkit.catalogue.rules import check_inputs
-from imgkit.core.context import CallContext, FetchedImages
+from imgkit.core.context import CallContext, CallOptions, FetchedImages
 from imgkit.core.core import Core
 from imgkit.core.part_gate import PartGate, is_fatal
 from imgkit.core.provider_calls import find_mask_polarity
@@ -36,7 +36,7 @@ from imgkit.errors import (
     NotSentError,
 )
 from imgkit.images.image import Image
-from imgkit.images.inputs import OpenedInputs, Prepare, open_file
+from imgkit.images.inputs import OpenedInputs
 from imgkit.images.references import ImageReference
 from imgkit.models import (
     CreateImageEditRequest,
@@ -344,8 +344,7 @@ def open_inputs(
     polarity = find_mask_polarity(core, request)
     is_hard = getattr(core.provider, "hard_masks", False)
     rules = InputRules.from_facts(facts, polarity, hard_mask=is_hard)
-    how, deadline = context.options.prepare, context.deadline
-    prepare = partial(_prepare_inputs, sources, rules, how, deadline, context.cleanup)
+    prepare = partial(_prepare_inputs, sources, rules, context.options, context.deadline, context.cleanup)
     inputs, warnings = yield from run_blocking(prepare, before_sending=True)
     if model is not None and facts is not None:
         warnings = [*warnings, *check_inputs(inputs, model, core.on_unsupported, date.today())]
@@ -367,7 +366,7 @@ def _input_fields(
 def _prepare_inputs(
     sources: dict[str, object],
     rules: InputRules,
-    prepare: Prepare | None,
+    options: CallOptions,
     deadline: float,
     cleanup: ExitStack,
 ) -> tuple[OpenedInputs, list[str]]:
@@ -375,11 +374,15 @@ def _prepare_inputs(
     from imgkit.core.preparation import prepare_inputs
 
     opened = {
-        field: source if isinstance(source, ImageReference) else open_file(source, field, cleanup, deadline)
+        field: source
+        if isinstance(source, ImageReference)
+        else options.open_input(source, field, cleanup, deadline)
         for field, source in sources.items()
     }
     mask, markup = opened.pop("mask", None), opened.pop("markup", None)
-    return prepare_inputs(tuple(opened.values()), mask, markup, rules=rules, how=prepare, cleanup=cleanup)
+    return prepare_inputs(
+        tuple(opened.values()), mask, markup, rules=rules, how=options.prepare, cleanup=cleanup
+    )
 
 
 def _check_reference(core: Core, request: ImageRequest, field: str) -> None:

@@ -15,8 +15,9 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass, field
-from typing import IO, Any, Literal, NoReturn, TypeAlias, get_args
+from typing import IO, Any, Literal, NoReturn, Self, TypeAlias, get_args
 
 from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.files import open_regular_file
@@ -43,6 +44,9 @@ _SEEK_LOCK = threading.Lock()
 
 Prepare: TypeAlias = Literal["check", "fit"]
 """Treatment of images that may not fit the model: "check" rejects them, "fit" changes them."""
+
+OpenFile: TypeAlias = Callable[[object, str, ExitStack, float | None], "RawFile"]
+"""A function with the arguments of `open_file`."""
 
 
 def parse_prepare(value: object) -> Prepare | None:
@@ -71,9 +75,22 @@ class RawFile:
         self._read_at = read_at
         self._is_unchanged = is_unchanged
 
+    def for_field(self, field: str) -> Self:
+        """Return the same opened file as the input of another field; it is not read again."""
+        file = copy(self)
+        file.field = field
+        return file
+
     def read_at(self, size: int, position: int) -> bytes:
-        """Return up to `size` bytes from `position` on, without moving a file position."""
-        return self._read_at(size, position)
+        """Return up to `size` bytes from `position` on, without moving a file position.
+
+        Raises:
+            InvalidRequestError: the system cannot read the file.
+        """
+        try:
+            return self._read_at(size, position)
+        except OSError as error:
+            raise InvalidRequestError({self.field: f"{error.strerror or error}."}) from None
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the bytes from the beginning.
@@ -99,7 +116,7 @@ class RawFile:
     def _iterate_blocks(self) -> Iterator[bytes]:
         position = 0
         while position < self.length:
-            block = self._read_at(min(BLOCK_BYTES, self.length - position), position)
+            block = self.read_at(min(BLOCK_BYTES, self.length - position), position)
             if not block:
                 self._reject("The file became shorter during reading. Nothing was sent. Try again.")
             position += len(block)
@@ -309,7 +326,7 @@ def _open_descriptor(descriptor: int, start: int, quoted: str, field: str) -> Ra
         try:
             return _read_descriptor(descriptor, size, start + position)
         except OSError as error:
-            raise InvalidRequestError({field: f"Cannot read {quoted}: {error.strerror}."}) from None
+            raise OSError(error.errno, f"Cannot read {quoted}: {error.strerror}") from None
 
     def is_unchanged() -> bool:
         now = os.fstat(descriptor)

@@ -96,7 +96,7 @@ def test_inputs_are_opened_by_effects(tmp_path: Any) -> None:
     assert [part.name for part in body.parts] == ["prompt", "image[]", "image[]", "mask"]
     flow.close()
     with pytest.raises(imgkit.InvalidRequestError, match="descriptor"):
-        files[0]._read_at(1, 0)
+        files[0].read_at(1, 0)
 
 
 def test_transport_errors_reach_the_flow() -> None:
