@@ -72,7 +72,12 @@ def describe_changed(ids: list[str]) -> str:
     """Return the problem of rows that changed under their ids."""
     shown = ", ".join(repr(each[:80]) for each in ids[:_MOST_PROBLEMS])
     more = f" and {len(ids) - _MOST_PROBLEMS} more" if len(ids) > _MOST_PROBLEMS else ""
+    if len(ids) == 1:
+        return (
+            f"A request of this run has changed under its id: {shown}. Pass amend=True to send it again, "
+            "or give it a new id."
+        )
     return (
-        f"{len(ids)} requests of this run have changed under their ids: {shown}{more}. Pass amend=True to "
+        f"{len(ids):,} requests of this run have changed under their ids: {shown}{more}. Pass amend=True to "
         "send them again, or give them new ids."
     )

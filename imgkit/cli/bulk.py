@@ -149,5 +149,5 @@ class _InvalidRows:
     def print_count(self) -> None:
         """Print how many rows are left out."""
         if self._count:
-            rows = "1 invalid row is" if self._count == 1 else f"{self._count} invalid rows are"
-            console.print_message(f"imgkit: {rows} left out.")
+            noun = "invalid row is" if self._count == 1 else "invalid rows are"
+            console.print_message(f"imgkit: {self._count:,} {noun} left out.")

@@ -34,7 +34,7 @@ class RunPrice(NamedTuple):
         unknown: number of requests of unknown price.
         note: why a price is unknown.
         sent_again: number of requests of unknown outcome, which are sent again.
-        again: the part of `high` for these.
+        again: the part of `high` for these, None if the price of any is not known.
     """
 
     requests: int = 0
@@ -42,7 +42,7 @@ class RunPrice(NamedTuple):
     unknown: int = 0
     note: str = ""
     sent_again: int = 0
-    again: Decimal = Decimal(0)
+    again: Decimal | None = Decimal(0)
 
 
 class Pricer:
@@ -81,7 +81,8 @@ class Pricer:
     def estimate_run(self, run: BulkRun) -> RunPrice:
         """Return the estimated cost of all requests that wait."""
         count = unknown = sent_again = after = 0
-        high = again = Decimal(0)
+        high = Decimal(0)
+        again: Decimal | None = Decimal(0)
         note = ""
         while rows := run.manifest.list_given(after):
             after = rows[-1].number
@@ -90,12 +91,12 @@ class Pricer:
                 is_again = bool(row.info.get("again"))
                 sent_again += is_again
                 price, problem = self.estimate_row(row)
+                if is_again:
+                    again = None if price is None or again is None else again + price
                 if price is None:
                     unknown, note = unknown + 1, problem
                     continue
                 high += price
-                if is_again:
-                    again += price
         return RunPrice(count, high, unknown, note, sent_again, again)
 
 
@@ -134,9 +135,9 @@ def confirm_cost(price: RunPrice, budget: Budget | None, confirm_above: Decimal,
         )
     console.print_message(f"imgkit: {_describe_price(price, budget)}")
     if price.sent_again:
+        most_again = "" if price.again is None else f", for up to {price.again:.2f} USD"
         console.print_message(
-            f"imgkit: {price.sent_again:,} of them are sent again, for up to {price.again:.2f} USD. They may "
-            "be paid twice."
+            f"imgkit: {price.sent_again:,} of them are sent again{most_again}. They may be paid twice."
         )
     most = price.high if budget is None else min(price.high, budget.left)
     is_high = most > confirm_above or (price.unknown > 0 and confirm_above.is_finite())

@@ -155,7 +155,7 @@ def test_invalid_rows(flavor: ServiceRunner, requests: Any, words: list[str], tm
 def test_changed_rows(flavor: ServiceRunner, tmp_path: Path) -> None:
     """Refuses a request that changed under its id, unless the run is amended."""
     carry_out(flavor, [{"id": "a", "prompt": "a fox"}], tmp_path, defaults={"size": "32x32"})
-    with pytest.raises(imgkit.InvalidRequestError, match="have changed under their ids: 'a'"):
+    with pytest.raises(imgkit.InvalidRequestError, match="has changed under its id: 'a'"):
         carry_out(flavor, [{"id": "a", "prompt": "a hen"}], tmp_path, defaults={"size": "32x32"})
     found, _ = carry_out(
         flavor, [{"id": "a", "prompt": "a hen"}], tmp_path, amend=True, defaults={"size": "32x32"}

@@ -315,6 +315,9 @@ def test_the_command_leaves_invalid_rows_out(
     assert "line 3 ('b')" in error
     assert imgkit_command(["bulk", "a.csv", "-o", "out", "--skip-invalid"]) == 0
     assert "3 invalid rows are left out" in capsys.readouterr().err
+    write(tmp_path, "a.csv", HEAD + FOX + b"b,,\n")
+    assert imgkit_command(["bulk", "a.csv", "-o", "out", "--skip-invalid"]) == 0
+    assert "1 invalid row is left out" in capsys.readouterr().err
     write(tmp_path, "b.csv", HEAD + b"x,a hen,32x32\n")
     assert imgkit_command(["bulk", "b.csv", "-o", "out"]) == 2
     assert "another run" in capsys.readouterr().err
