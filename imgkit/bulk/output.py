@@ -129,6 +129,7 @@ class Output:
         self.plan.check()
         known = manifest.read_fact("target")
         if known == self.url:
+            self._refuse_missing_images(manifest)
             return
         if any(iterate_images(manifest)):
             raise ConfigurationError(
@@ -136,6 +137,14 @@ class Output:
                 f"that output again, or another run folder in place of {str(manifest.folder)[:200]!r}."
             )
         manifest.write_fact("target", self.url)
+
+    def _refuse_missing_images(self, manifest: Manifest) -> None:
+        """Refuse a folder without any image of a run that has some: its list would name missing files."""
+        if self.url is None and not self.has_images and any(iterate_images(manifest)):
+            raise ConfigurationError(
+                f"The images of this run are not in {str(self.folder)[:200]!r}. Give the output folder that "
+                f"has them, or another run folder in place of {str(manifest.folder)[:200]!r}."
+            )
 
     def open_parts(self, token: str) -> None:
         """Empty the folder of incomplete images that belongs to a run, and use it from now on.

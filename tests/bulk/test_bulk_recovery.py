@@ -114,6 +114,17 @@ def test_a_lost_manifest_and_list(tmp_path: Path) -> None:
         carry_out(SYNC, ["a fox"], tmp_path, defaults=SMALL)
 
 
+def test_another_output_folder(tmp_path: Path) -> None:
+    """Refuses an output folder without any image of the run: its list would name missing files."""
+    kept: dict[str, Any] = {"run_folder": tmp_path / "run", "defaults": SMALL}
+    carry_out(SYNC, ["a fox"], tmp_path / "one", **kept)
+    with pytest.raises(imgkit.ConfigurationError, match="The images of this run are not in '.*two'"):
+        carry_out(SYNC, ["a fox"], tmp_path / "two", **kept)
+    assert not (tmp_path / "two" / "metadata.jsonl").exists()
+    shutil.move(tmp_path / "one", tmp_path / "moved")
+    carry_out(SYNC, ["a fox"], tmp_path / "moved", **kept)
+
+
 KEY = "sk-recovery-0123456789"
 MODEL = "dall-e-3"
 """A model that makes one image at once, so that a row with n=3 has three requests."""
