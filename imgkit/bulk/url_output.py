@@ -228,10 +228,13 @@ def open_output(
         has_prompts: list the prompts, too.
 
     Raises:
-        ConfigurationError: a URL cannot be an output, has no run folder, or is in place of the run folder.
+        ConfigurationError: a name is empty, or a URL cannot be an output, has no run folder, or is in place
+            of the run folder.
     """
     place = os.fspath(folder)
     manifest_place = None if run_folder is None else os.fspath(run_folder)
+    if "" in (place, manifest_place):
+        raise ConfigurationError("The output, or the run folder, is an empty text. Name a folder.")
     if manifest_place is not None and (is_url(manifest_place) or is_cut_url(manifest_place)):
         raise ConfigurationError(
             "The run folder is a URL, but a manifest needs a local disk. Name a local folder (run_folder=…, "

@@ -358,6 +358,8 @@ def test_export(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
         (["bulk", "p.csv"], "Missing option '--output' / '-o'"),
         (["bulk", "p.csv", "-o", "p.csv"], "'p.csv' cannot be a folder: a file is in its place."),
         (["bulk", "p.csv", "-o", "/proc/out"], "/proc/out"),
+        (["bulk", "p.csv", "-o", ""], "is an empty text. Name a folder."),
+        (["bulk", "p.csv", "-o", "out", "--run", ""], "is an empty text. Name a folder."),
         (["bulk", "p.xlsx", "-o", "out"], "no known extension. Give one of .csv"),
         (["bulk", "none.csv", "-o", "out"], "Cannot read 'none.csv' (No such file or directory)"),
         (["bulk", "status", "."], "holds no run"),
