@@ -86,8 +86,8 @@ def refuse_repeated_id(row: NewRow, place: int) -> None:
 def foreign_run_error(folder: Path, row_id: str) -> ConfigurationError:
     """Return the error of a folder whose run has none of the requests, but another, `row_id`."""
     return ConfigurationError(
-        f"{str(folder)[:200]!r} is the folder of another run: it has none of these requests, but such as "
-        f"{row_id[:80]!r}.",
+        f"{str(folder)[:200]!r} belongs to another run: its requests, such as {row_id[:80]!r}, are not in "
+        "this input.",
         hint="Give another folder, or pass extend=True to add the requests to that run.",
         field="extend",
     )

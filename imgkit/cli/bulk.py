@@ -45,7 +45,7 @@ def run_file(
     state: values.RunState,
     **given: Any,
 ) -> int:
-    """Carry out the requests of a file; the same command again goes on.
+    """Carry out the requests of a file; repeat the command to continue.
 
     Returns:
         0 if all are done, 8 if the budget is reached, 9 if some are not done, 130 after Ctrl-C.

@@ -116,7 +116,7 @@ def build_bulk_group() -> click.Group:
                     options.json_option("Print an event per line, as JSON."),
                 ],
                 _run_bulk,
-                "Carry out the requests of a file; the same command again goes on.\n\nFILE is CSV, TSV, "
+                "Carry out the requests of a file; repeat the command to continue.\n\nFILE is CSV, TSV, "
                 "JSONL or Parquet, or - for standard input. Its columns are the parameters of the operations "
                 "(image and mask are paths), model_options.NAME, operation, provider and id. The options are "
                 "defaults for all rows.",
@@ -128,8 +128,8 @@ def build_bulk_group() -> click.Group:
                 "status",
                 [folder, options.json_option("Print one JSON object.")],
                 _run_bulk_status,
-                "Count the requests of a run by what became of them, also while it goes on.\n\nPrints the "
-                "cost, an error and the next steps, too.",
+                "Count the requests of a run by state, even while it is running.\n\nAlso prints the cost, "
+                "the last error and the next steps.",
                 "imgkit bulk status out/",
             ),
             build_command(
@@ -142,24 +142,23 @@ def build_bulk_group() -> click.Group:
                     Option(["--force"], is_flag=True, help="Replace the file."),
                 ],
                 _run_bulk_failures,
-                "List the requests that were refused, failed or are unknown, as lines that `imgkit bulk` "
-                "reads.\n\nIt works while the run goes on, too. Edit the lines and carry them out with "
-                "--amend, or in another folder.",
+                "List the blocked, failed and unknown requests as lines that `imgkit bulk` reads.\n\nWorks "
+                "during the run, too. Edit the lines, then carry them out with --amend, or in another "
+                "folder.",
                 "imgkit bulk failures out/ -o again.jsonl",
             ),
             build_command(
                 "export",
                 [folder, *_export_options()],
                 _export_run,
-                "Write the images of a run as files that data loaders stream.\n\nwebdataset: tar files with "
-                "KEY.png and KEY.json of each image, in the order of the rows. The same run gives equal "
-                "files.",
+                "Write the images of a run to files that data loaders stream.\n\nwebdataset: tar files with "
+                "KEY.png and KEY.json for each image, in row order. The same run gives equal files.",
                 "imgkit bulk export out/ -o shards/ --format webdataset",
             ),
         ],
-        help="Create many images: resumed after any end, within a budget, never paid twice.\n\n"
+        help="Create many images: resumable, within a budget, never paid twice.\n\n"
         "`imgkit bulk FILE -o FOLDER` is short for `imgkit bulk run`.",
-        short_help="Create many images: resumed after any end, within a budget.",
+        short_help="Create many images: resumable, within a budget.",
         epilog=format_examples("imgkit bulk prompts.csv -o out/", "imgkit bulk status out/"),
     )
 

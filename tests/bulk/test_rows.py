@@ -267,7 +267,7 @@ def test_the_folder_of_another_run(flavor: ServiceRunner, tmp_path: Path) -> Non
     defaults = {"size": "32x32"}
     carry_out(flavor, [{"id": "a", "prompt": "a"}], tmp_path, defaults=defaults)
     for rows in ([{"id": "b", "prompt": "b"}], iter([{"id": "b", "prompt": "b"}])):
-        with pytest.raises(imgkit.ConfigurationError, match="folder of another run"):
+        with pytest.raises(imgkit.ConfigurationError, match="belongs to another run"):
             carry_out(flavor, rows, tmp_path, defaults=defaults)
     _, run = carry_out(flavor, [{"id": "a", "prompt": "a"}], tmp_path, defaults=defaults)
     assert sum(run.counts.values()) == 1
