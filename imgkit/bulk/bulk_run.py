@@ -151,7 +151,10 @@ class BulkRun:
             return
         if isinstance(requests, str | bytes | Mapping) or not isinstance(requests, Iterable):
             raise InvalidRequestError(
-                {"requests": f"A {type(requests).__name__} is no list of requests. Put it into a list."}
+                {
+                    "requests": f"A {type(requests).__name__} is not a list of requests. Put it into a list; "
+                    "pass a file as a pathlib.Path."
+                }
             )
         if self._core.settings.state_folder is None and self.may_cost:
             raise missing_state_folder_error()

@@ -184,6 +184,7 @@ def print_status(folder: str, *, as_json: bool) -> int:
         }
         return console.write_bytes(report.encode_json(facts))
     lines = [f"{counts[state]:>8,}  {state}" for state in STATES if counts[state]]
+    lines = lines or ["The run has no requests yet."]
     if owner is not None:
         lines.append(f"Process {owner} carries out the run.")
     lines.append(f"{spent:.2f} USD spent." + _describe_unpriced(unpriced))

@@ -228,7 +228,7 @@ def test_a_database_of_another_program(flavor: ServiceRunner, tmp_path: Path) ->
 @pytest.mark.parametrize("value", ["a fox", b"a fox", {"prompt": "a fox"}])
 def test_one_request_is_no_list(flavor: ServiceRunner, value: Any, tmp_path: Path) -> None:
     """A single prompt is refused: each of its letters would be a paid request."""
-    with pytest.raises(imgkit.InvalidRequestError, match="is no list of requests"):
+    with pytest.raises(imgkit.InvalidRequestError, match="is not a list of requests"):
         carry_out(flavor, value, tmp_path)
 
 
