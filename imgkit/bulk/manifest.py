@@ -265,8 +265,8 @@ class Manifest(ManifestQueries):
                 rows.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
             elif version > VERSION:
                 raise ConfigurationError(
-                    f"A later version of imgkit has written the manifest in {str(self.folder)!r} (format "
-                    f"{version}; this version reads up to {VERSION}). Upgrade imgkit to go on with this run."
+                    f"A later version of imgkit wrote the manifest in {str(self.folder)!r} (format "
+                    f"{version}; this version reads up to {VERSION}). Upgrade imgkit to continue this run."
                 )
             else:
                 check_manifest(rows, is_reader=self._lock is None)

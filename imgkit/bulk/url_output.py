@@ -107,8 +107,8 @@ class UrlOutput(Output):
         found = self._store.read(RUN_FILE)
         if found is None and has_images:
             raise ConfigurationError(
-                f"The images of this run are not at {self.url} any more: {RUN_FILE} is missing there. Give "
-                "the URL that has them, or another run folder to make all images again."
+                f"The images of this run are no longer at {self.url}: {RUN_FILE} is missing there. Give the "
+                "URL that has them, or another run folder to make all images again."
             )
         if found == mark or (found is None and self._list_bytes is None):
             self._store.write(RUN_FILE, mark)
@@ -242,7 +242,7 @@ def open_output(
         )
     if is_cut_url(place):
         raise ConfigurationError(
-            "The output is a URL that a Path has cut: it has one slash in place of two. Give it as text."
+            "The output is a URL that a Path has shortened: one of its two slashes is missing. Pass a str."
         )
     for name in ("file://", "local://"):
         place = place.removeprefix(name)

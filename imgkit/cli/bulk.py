@@ -94,8 +94,8 @@ def run_file(
         invalid.print_count()
         if run.left_out:
             console.print_message(
-                f"imgkit: {run.left_out} waiting requests of this run are no longer in {file[:200]!r}. They "
-                "are not sent."
+                f"imgkit: No longer in {file[:200]!r}, and not sent: {run.left_out} waiting "
+                f"request{'' if run.left_out == 1 else 's'} of this run."
             )
         if budget is not None:
             count_earlier_spending(run, budget, pricer)

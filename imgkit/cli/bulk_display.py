@@ -80,7 +80,7 @@ class BulkDisplay:
                 text = format_error(outcome.error)
                 console.print_message(f"imgkit: {outcome.id[:80]}: {outcome.state}: {text}")
             if self._failures == MOST_FAILURES:
-                console.print_message("imgkit: More failures follow without a line of their own.")
+                console.print_message("imgkit: Further failures are counted, but not listed.")
 
     def show_progress(self, progress: BulkProgress) -> None:
         """Show the progress. The thread that iterates calls it about twice a second."""

@@ -137,7 +137,7 @@ def confirm_cost(price: RunPrice, budget: Budget | None, confirm_above: Decimal,
     if price.sent_again:
         most_again = "" if price.again is None else f", for up to {price.again:.2f} USD"
         console.print_message(
-            f"imgkit: {price.sent_again:,} of them are sent again{most_again}. They may be paid twice."
+            f"imgkit: Sent again at the risk of paying twice: {price.sent_again:,} of them{most_again}."
         )
     most = price.high if budget is None else min(price.high, budget.left)
     is_high = most > confirm_above or (price.unknown > 0 and confirm_above.is_finite())
@@ -145,7 +145,7 @@ def confirm_cost(price: RunPrice, budget: Budget | None, confirm_above: Decimal,
         return
     if not console.is_terminal(sys.stdin):
         raise ConfigurationError(
-            "Standard input is no terminal, so the question about the cost has no answer. Nothing was sent.",
+            "Standard input is not a terminal, so imgkit cannot ask about the cost. Nothing was sent.",
             hint="Pass --yes, or a higher --confirm-above.",
         )
     if not click.confirm("Send them?", err=True):

@@ -227,7 +227,7 @@ def list_failures(folder: str, *, output: str | None, force: bool) -> int:
                 console.print_message(f"imgkit: {row.id[:80]}: {row.state}: {text}")
             write(_format_line({"id": row.id, **row.request}))
     if count > MOST_FAILURES:
-        console.print_message(f"imgkit: {count - MOST_FAILURES:,} more follow, without their errors.")
+        console.print_message(f"imgkit: And {count - MOST_FAILURES:,} more, without their errors.")
     if output is not None:
         console.print_message(f"imgkit: {count:,} {'request' if count == 1 else 'requests'} in {output}.")
     return exit_codes.OK
@@ -300,9 +300,10 @@ def export_run(
     for problem in done.skipped:
         console.print_message(f"imgkit: left out: {problem}")
     rest = sum(counts.values()) - counts["done"]
-    left = f" {rest:,} requests are not done, and are left out." if rest else ""
+    left = f" Not done, and left out: {rest:,} request{'' if rest == 1 else 's'}." if rest else ""
     files = "1 file" if len(done.shards) == 1 else f"{len(done.shards):,} files"
-    console.print_message(f"imgkit: {done.images:,} images in {files}.{left}")
+    images = "1 image" if done.images == 1 else f"{done.images:,} images"
+    console.print_message(f"imgkit: {images} in {files}.{left}")
     return console.write_paths([str(path) for path in done.shards])
 
 

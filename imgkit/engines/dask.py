@@ -179,7 +179,7 @@ class DaskEngine:
         except (OSError, ValueError, TypeError, AssertionError, ImportError) as error:
             raise ConfigurationError(
                 f"No Dask scheduler answers at {self._scheduler[:200]} ({describe_error(error)[:300]}). "
-                "Start it, or name none: then a cluster of this machine is used."
+                "Start it, or name none to use a cluster on this machine."
             ) from None
 
     def _check_workers(self) -> None:

@@ -91,7 +91,7 @@ def test_a_url_has_one_run(flavor: ServiceRunner, memory: Any, tmp_path: Path) -
     with pytest.raises(imgkit.ConfigurationError, match="move metadata.jsonl"):
         carry_out(flavor, ["a fox"], URL, run_folder=tmp_path / "other")
     memory.store.clear()
-    with pytest.raises(imgkit.ConfigurationError, match="are not at memory://foxes any more"):
+    with pytest.raises(imgkit.ConfigurationError, match="are no longer at memory://foxes"):
         carry_out(flavor, ["a fox"], URL, **options)
     carry_out(flavor, ["a fox"], tmp_path / "out", run_folder=tmp_path / "local", defaults=SMALL)
     with pytest.raises(imgkit.ConfigurationError, match="in a local folder"):
@@ -268,7 +268,7 @@ def test_files_that_grow_are_renamed(flavor: ServiceRunner, tmp_path: Path) -> N
         (f"zip://a.zip::sftp://me:{SECRET}@host/b", "chains file systems"),
         ("s3://", "names no bucket"),
         ("nosuch://bucket/foxes", "Protocol not known: nosuch"),
-        (Path("s3://bucket/foxes"), "a URL that a Path has cut"),
+        (Path("s3://bucket/foxes"), "a URL that a Path has shortened"),
     ],
 )
 def test_urls_that_cannot_be_outputs(url: Any, words: str, tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_the_second_signal(api: Api, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run(["bulk", "failures", "out"]) == 0
     assert [line["id"] for line in read_json(capsys)] == ["r0", "r1"]
     assert run([*command, "--retry-unknown"]) == 0
-    assert "2 of them are sent again. They may be paid twice." in " ".join(capsys.readouterr().err.split())
+    assert "Sent again at the risk of paying twice: 2 of them." in " ".join(capsys.readouterr().err.split())
     assert api.server.posts == 8
 
 
