@@ -27,7 +27,7 @@ from imgkit.bulk.reconcile import reconcile
 from imgkit.bulk.row_calls import RunFiles
 from imgkit.bulk.row_files import RowFile
 from imgkit.bulk.row_reader import RowReader, read_chunk
-from imgkit.bulk.rows import to_request
+from imgkit.bulk.rows import check_defaults, to_request
 from imgkit.bulk.run_pace import RunPace
 from imgkit.bulk.shared_inputs import SharedInputs
 from imgkit.bulk.stop_rules import STOP_AFTER_BLOCKED, StopRules
@@ -81,6 +81,7 @@ class BulkRun:
         find_core: Callable[[Work], Core] | None = None,
     ) -> None:
         check_options(options)
+        check_defaults(options.get("defaults", {}))
         self._core = core
         self._given = given
         self._dispatcher: Dispatcher | None = None

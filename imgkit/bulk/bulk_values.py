@@ -84,8 +84,16 @@ class BulkOptions(TypedDict, total=False):
 MOST_REQUESTS_IN_FLIGHT = 1000
 
 
+_NOUNS = {
+    "progress": "a function",
+    "skip": "a function",
+    "defaults": "a mapping",
+    "engine_options": "a mapping",
+}
+
+
 def check_options(options: BulkOptions) -> None:
-    """Refuse unknown options, and limits that are no positive numbers.
+    """Refuse unknown options, limits that are no positive numbers, and options of another type.
 
     Raises:
         ConfigurationError: an option is wrong; the message names it.
@@ -103,6 +111,11 @@ def check_options(options: BulkOptions) -> None:
         raise ConfigurationError(
             f"most_in_flight must be {bounds}, not {show_value(most)}.", field="most_in_flight"
         )
+    for name, noun in _NOUNS.items():
+        value: object = options.get(name)
+        fits = callable(value) if noun == "a function" else isinstance(value, Mapping)
+        if value is not None and not fits:
+            raise ConfigurationError(f"{name} must be {noun}, not {show_value(value)}.", field=name)
     for name in ("per_minute", "images_per_minute"):
         given = options.get(name)
         number = to_number(given)

@@ -17,6 +17,7 @@ from imgkit.plugins.engines import Engine, TaskPayload
 from imgkit.plugins.hookspecs import EngineSpec
 from imgkit.plugins.registry import find_spec
 from imgkit.redact import format_suggestion
+from imgkit.wire.plain_values import show_value
 
 DRAIN_S = 30.0
 """Seconds that a worker which is gone has for the request that it was sending."""
@@ -80,6 +81,10 @@ def find_engine(core: Core, engine: str | Engine, options: Mapping[str, object])
     Raises:
         ConfigurationError: there is no such engine, or it does not take these options.
     """
+    if not isinstance(engine, str) and not hasattr(engine, "submit"):
+        raise ConfigurationError(
+            f"engine must be a name such as 'local', or an engine, not {show_value(engine)}.", field="engine"
+        )
     if not isinstance(engine, str):
         if options:
             raise ConfigurationError("engine_options belong to an engine that is given by its name.")

@@ -132,6 +132,19 @@ def to_id(value: object) -> str:
     return text
 
 
+def check_defaults(defaults: JsonMapping) -> None:
+    """Refuse a default for a column that no operation has.
+
+    Raises:
+        InvalidRequestError: the message names it, and the nearest column.
+    """
+    known = sorted({name for kind in KINDS.values() for name in field_names(kind)} | {*OWN_COLUMNS})
+    for name in defaults:
+        if name not in known:
+            hint = format_suggestion(str(name)[:80], known)
+            raise InvalidRequestError({"defaults": f"There is no column {str(name)[:80]!r}{hint}."})
+
+
 def to_request(values: JsonMapping) -> ImageRequest:
     """Return the request that the JSON values of a row stand for."""
     fields = {name: value for name, value in values.items() if name not in OWN_COLUMNS}

@@ -92,7 +92,7 @@ class EngineContract:
         engine = self.engine()
         engine.open(_RefusingHost())
         try:
-            task = _make_task("http://127.0.0.1:1/v1", tmp_path)
+            task = _make_task("http://127.0.0.1:1/v1", tmp_path, "contract-2")
             answers = engine.ask(
                 [{"payload": task.payload, "worker": "gone", "parts": [("0" * 32, 1, 0, 1)]}]
             )
@@ -131,11 +131,11 @@ class _RefusingHost:
         return done
 
 
-def _make_task(base_url: str, folder: Path) -> EngineTask:
+def _make_task(base_url: str, folder: Path, name: str = "contract-1") -> EngineTask:
     from imgkit import __version__
 
     payload: TaskPayload = {
-        "name": "contract-1",
+        "name": name,
         "version": __version__,
         "number": 1,
         "epoch": 1,
@@ -147,4 +147,4 @@ def _make_task(base_url: str, folder: Path) -> EngineTask:
         "folder": str(folder),
         "timeout_s": 20.0,
     }
-    return EngineTask("contract-1", payload)
+    return EngineTask(name, payload)

@@ -322,3 +322,18 @@ def test_the_command_leaves_invalid_rows_out(
     assert imgkit_command(["bulk", "b.csv", "-o", "out"]) == 2
     assert "another run" in capsys.readouterr().err
     assert imgkit_command(["bulk", "b.csv", "-o", "out", "--extend"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"defaults": {"qualty": "low"}}, "There is no column 'qualty'.*quality"),
+        ({"defaults": 3}, "defaults must be a mapping, not 3"),
+        ({"progress": 3}, "progress must be a function, not 3"),
+        ({"engine": 3}, "engine must be a name such as 'local', or an engine, not 3"),
+    ],
+)
+def test_options_of_another_type(tmp_path: Path, options: dict[str, object], problem: str) -> None:
+    """Refuses a misspelt default, and options of another type, before anything is sent."""
+    with imgkit.ImageService() as images, pytest.raises(imgkit.ImgkitError, match=problem):
+        list(images.bulk(["a fox"], folder=tmp_path, **options))  # type: ignore[arg-type]
