@@ -13,7 +13,7 @@ from imgkit.core.core import Core
 from imgkit.core.job_keeper import open_job_store
 from imgkit.errors import JobPendingError, OutcomeUnknownError
 from imgkit.jobs.job import Job
-from imgkit.models import Cost, ImagesResponse, Meta
+from imgkit.models import Cost, ImagesResponse, Meta, resolve_model
 from imgkit.plugins.engines import Claim, Report
 from imgkit.plugins.events import Call
 from imgkit.wire.json_values import JsonMapping
@@ -40,7 +40,7 @@ def reserve_claim(core: Core, values: JsonMapping, claim: Claim, timeout_s: floa
         base_url=core.target.base_url,
         host_class=core.target.host_class,
         timeout_s=timeout_s,
-        model=core.target.model,
+        model=resolve_model(request, core.target.model),
     )
     return ReservationGroup.reserve(core.resources.ledgers, request, call, claim["part"][1])
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Never
 
 import pytest
 
@@ -32,6 +32,7 @@ from imgkit.errors import (
 )
 from imgkit.plugins import EngineSpec, hookimpl
 from imgkit.plugins.engines import Answer, AskedTask, Claim, EngineHost, EngineTask, Report, ReportFuture
+from imgkit.plugins.events import Call
 from imgkit.testing import EngineContract, WireServer, answer, png, reply
 from tests.bulk.test_bulk import reject
 from tests.conftest import ServiceRunner
@@ -291,6 +292,27 @@ def test_a_budget_counts_what_a_report_may_cost(report: Report, spent: str) -> N
         reserved.sent = True
         end_reservations(service._core, reserved, request, report)
     assert (budget.spent, budget.reserved) == (Decimal(spent), Decimal(0))
+
+
+def test_a_ledger_learns_the_model_of_a_row() -> None:
+    """The ledgers of a run reserve the claim of a worker for the model that the row names."""
+    calls: list[Call] = []
+
+    class Books:
+        @hookimpl
+        def imgkit_ledger(self, settings: object) -> Books:
+            return self
+
+        def reserve(self, request: object, call: Call, attempt: int) -> Never:
+            calls.append(call)
+            raise NotSentError("The books are closed.")
+
+    service = ImageService("requests", model="a", base_url="http://127.0.0.1:9/v1", plugins=[Books()])
+    request = {"operation": "create_image", "prompt": "a fox", "model": "b"}
+    claim: Claim = {"task": "t", "epoch": 1, "worker": "w", "part": ("call", 1, 0, 1)}
+    with service, pytest.raises(NotSentError, match="books are closed"):
+        reserve_claim(service._core, request, claim, 9.0)
+    assert [call.model for call in calls] == ["b"]
 
 
 def test_keys_and_objects_do_not_travel(tmp_path: Path) -> None:
