@@ -173,6 +173,9 @@ class AsyncImageService(
             self._finalizer.detach()
         for driver in list(self._drivers):
             driver.abort()
+        for outcomes in list(self._runs):
+            for service in outcomes.take_opened():
+                await service.close()
         until = time.monotonic() + CLOSE_TIMEOUT_S
         while self._awaited_drivers and time.monotonic() < until:
             await asyncio.sleep(0.01)

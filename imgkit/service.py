@@ -204,6 +204,9 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image, Estimate]):
         """Close all connections. Idempotent. The service cannot be used afterwards."""
         self._closed = True
         self._finalizer()
+        for outcomes in list(self._runs):
+            for service in outcomes.take_opened():
+                service.close()
 
     def __enter__(self) -> Self:
         return self

@@ -111,6 +111,7 @@ class BulkOutcomes(_Outcomes):
 
     Attributes:
         run: the run, with its counts.
+        take_opened: returns the services of other providers that the run has opened, once.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class BulkOutcomes(_Outcomes):
     ) -> None:
         self._threads = _Threads(execute, run.most_in_flight, run.timeout_s)
         super().__init__(run, requests, self._threads)
-        self._take_opened = take_opened
+        self.take_opened = take_opened
         self._open: dict[Future[BulkOutcome], Work] = {}
         self._ended: SimpleQueue[Future[BulkOutcome] | None] = SimpleQueue()  # None to look up
 
@@ -191,7 +192,7 @@ class BulkOutcomes(_Outcomes):
             self._threads.close(wait=not self._open)
             self._close_run_after(self._open)
             if not self._open:
-                for service in self._take_opened():
+                for service in self.take_opened():
                     service.close()
 
     def __del__(self) -> None:
@@ -220,7 +221,7 @@ class AsyncBulkOutcomes(_Outcomes):
             service waits for them, and so does another run in that folder.
 
     Attributes:
-        run: the run, with its counts.
+        run, take_opened: as for `BulkOutcomes`.
     """
 
     def __init__(
@@ -232,7 +233,7 @@ class AsyncBulkOutcomes(_Outcomes):
         take_opened: Callable[[], Iterable[AsyncClosable]] = tuple,
     ) -> None:
         super().__init__(run, requests, _Tasks(execute, run.timeout_s))
-        self._take_opened = take_opened
+        self.take_opened = take_opened
         self._open: dict[asyncio.Future[BulkOutcome], Work] = {}
         self._left_calls = left_calls
 
@@ -306,7 +307,7 @@ class AsyncBulkOutcomes(_Outcomes):
                 self._close_run_after(self._open)
             else:
                 await asyncio.to_thread(self.run.close)
-                for service in self._take_opened():
+                for service in self.take_opened():
                     await service.close()
 
     def __del__(self) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,14 @@ ROWS = [
     {"id": "c", "prompt": "a cat", "provider": "openai"},
     {"id": "d", "prompt": "an owl", "provider": "bfl", "model": "flux-2-pro"},
 ]
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + 20
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_rows_of_several_providers(
@@ -86,6 +98,36 @@ def test_jobs_of_another_provider_stay_accepted(
         api.polls = 0
         _, run = carry_out(flavor, rows, out, http_backend, **elsewhere)
         assert run.counts["done"] == len(api.jobs) == 1
+
+
+def test_closing_a_service_ends_rows_of_other_providers(
+    flavor: ServiceRunner, http_backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that is closed ends the rows that it carries out at other providers; their jobs stay."""
+    bfl = FakeBfl(polls=10**6)
+    found: list[str] = []
+
+    def close_later(service: Any) -> None:
+        with service.bulk(ROWS[1:2], folder=tmp_path / "out") as outcomes, ThreadPoolExecutor(1) as threads:
+            iter(outcomes)
+            left = threads.submit(next, outcomes)
+            wait_until(lambda: len(bfl.count) == 2)  # the job is polled
+            service.close()
+            found.append(left.result(timeout=20).state)
+
+    async def close_later_async(service: Any) -> None:
+        async with service.bulk(ROWS[1:2], folder=tmp_path / "out") as outcomes:
+            left = asyncio.ensure_future(anext(outcomes))
+            await asyncio.to_thread(wait_until, lambda: len(bfl.count) == 2)
+            await service.close()
+            found.append((await asyncio.wait_for(left, 20)).state)
+
+    with serve_fake(bfl) as server:
+        monkeypatch.setenv("BFL_API_KEY", "bfl-key")
+        monkeypatch.setenv("BFL_BASE_URL", server.origin)
+        work = close_later if flavor.flavor == "sync" else close_later_async
+        flavor.run(work, http_backend, api_key="bfl-key", state_folder=tmp_path / "state")
+    assert found == ["accepted"]
 
 
 def test_the_command_reads_the_column(
