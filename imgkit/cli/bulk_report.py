@@ -29,8 +29,9 @@ from imgkit.locks import FileLock
 from imgkit.redact import escape_control, mask_control, scrub
 from imgkit.wire.json_values import JsonMapping
 
-COMMAND, OUTPUT = "command", "output"
-"""Facts of a manifest: the arguments of the latest command, and the output folder if it is another."""
+COMMAND, OUTPUT, LEFT_OUT = "command", "output", "left_out"
+"""Facts of a manifest: the arguments of the latest command, the output folder if it is another, and the
+number of requests that wait, but are not in the file of that command."""
 
 _MAX_COMMAND_CHARACTERS = 4000
 _ONCE = ("--retry-unknown", "--amend")
@@ -67,9 +68,21 @@ class NextSteps:
         self._folder = shlex.quote(folder)
         self._args = [word for word in args if word not in _ONCE]
 
-    def describe(self, counts: Mapping[State, int], *, budget_reached: bool = False) -> list[NextStep]:
-        """Return a step for each state that is not the end of a request."""
-        first = "Continue with a higher --max-cost" if budget_reached else "Continue with"
+    def describe(
+        self, counts: Mapping[State, int], *, budget_reached: bool = False, left_out: int = 0
+    ) -> list[NextStep]:
+        """Return a step for each state that is not the end of a request.
+
+        Args:
+            counts: number of requests in each state.
+            budget_reached: the budget has ended the run.
+            left_out: number of requests that wait, but are not in the file of the command.
+        """
+        if left_out:
+            rest = self.describe({**counts, "waiting": max(0, counts["waiting"] - left_out)})
+            text = f"{left_out:,} waiting: the file of the latest command does not have them. Carry out"
+            return [NextStep(text, "a file that has them", is_command=False), *rest]
+        first = "With a higher --max-cost, this" if budget_reached else "This"
         again = self._build_command()
         failures = (f"imgkit bulk failures {self._folder} -o again.jsonl", True)
         steps: list[tuple[State, str, tuple[str, bool]]] = [
@@ -163,7 +176,7 @@ def print_status(folder: str, *, as_json: bool) -> int:
         with manifest.snapshot():
             counts, cost, problem = manifest.count(), manifest.sum_costs(), manifest.find_latest_error()
             unpriced = sum(1 for _ in manifest.list_without_cost())
-        args = manifest.read_fact(COMMAND)
+        args, left_out = manifest.read_fact(COMMAND), manifest.read_fact(LEFT_OUT)
     budget = _open_account(Path(folder))
     spent = cost if budget is None else max(cost, budget.spent)
     owner = _find_owner(Path(folder))
@@ -172,7 +185,8 @@ def print_status(folder: str, *, as_json: bool) -> int:
         text = scrub(str(problem.info.get("error") or "its process ended"), limit=400)
         error = f"{problem.id}: {problem.state}: {text}"
     steps = NextSteps(folder, args if isinstance(args, list) else [])
-    next_steps = [] if owner else steps.describe(counts)
+    left_out = min(left_out, counts["waiting"]) if isinstance(left_out, int) else 0
+    next_steps = [] if owner else steps.describe(counts, left_out=left_out)
     if as_json:
         facts = {
             "counts": counts,
@@ -328,6 +342,7 @@ def remember_command(run: BulkRun, args: Sequence[str], output: str) -> None:
     text = shlex.join(args)
     is_plain = scrub(text, limit=_MAX_COMMAND_CHARACTERS) == text
     run.manifest.write_fact(COMMAND, list(args) if is_plain else [])
+    run.manifest.write_fact(LEFT_OUT, run.left_out)
     place = Path(output).absolute()
     if not is_url(output) and place != run.manifest.folder.absolute():
         run.manifest.write_fact(OUTPUT, str(place))

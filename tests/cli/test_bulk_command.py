@@ -303,6 +303,21 @@ def test_failures_are_requests(api: Api, capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == ""
 
 
+def test_requests_of_another_file(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """`status` names no command for requests that wait, but are not in the file of the latest command."""
+    options = api.options()
+    assert run(["bulk", "p.csv", "-o", "out", *options]) == 0
+    Path("w.csv").write_text("id,prompt\nw0,a gun\nw1,a gun\nw2,a gun\nw3,a gun\n")
+    blocked = ["bulk", "w.csv", "-o", "out", "--extend", "--stop-after-blocked", "1", "--in-flight", "1"]
+    assert run([*blocked, *options]) == 9
+    assert run(["bulk", "p.csv", "-o", "out", *options]) == 9
+    capsys.readouterr()
+    assert run(["bulk", "status", "out"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "3 waiting: the file of the latest command does not have them. Carry out a file that" in shown
+    assert "goes on" not in shown
+
+
 def test_the_events(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     """`--json` prints a start, an outcome for each request, and a summary."""
     Path("p.csv").write_text("id,prompt\na,a fox\nb,a gun\n")
