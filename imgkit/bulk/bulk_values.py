@@ -219,11 +219,13 @@ class Work(NamedTuple):
         row: the request.
         jobs: its pending jobs, which are collected before anything is sent.
         kept: replies to some of its requests, whose images are at URLs.
+        may_repeat: send for images again whose URLs have expired; they may be paid twice.
     """
 
     row: BulkRow
     jobs: tuple[Job, ...] = ()
     kept: tuple[KeptReply, ...] = ()
+    may_repeat: bool = False
 
     @property
     def provider(self) -> str | None:

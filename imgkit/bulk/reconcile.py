@@ -102,7 +102,7 @@ def _reconcile_row(
         if row.state != "accepted":
             row = row._replace(state="accepted")
             manifest.mark(row.number, row.state, row.info)
-        return Work(row, left.jobs, tuple(at_urls))
+        return Work(row, left.jobs, tuple(at_urls), may_repeat=retry_unknown)
     progress = RowProgress(row)
     is_unknown = row.state in ("unknown", "accepted") and not progress.info["sent"] and not left.kept
     state = "unknown" if is_unknown else progress.choose_state()

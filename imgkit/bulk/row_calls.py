@@ -33,8 +33,7 @@ from imgkit.core.core import Core
 from imgkit.core.lifecycle import run_call
 from imgkit.core.responses import ensure_downloaded, save_image
 from imgkit.core.resume import resume_jobs
-from imgkit.errors import ImgkitError, InvalidRequestError, NotSentError, SaveError
-from imgkit.images.inputs import OpenFile, open_file
+from imgkit.errors import ImgkitError, InvalidRequestError, LinkExpiredError, NotSentError, SaveError
 from imgkit.jobs.job import Job
 from imgkit.models import ImagesResponse
 from imgkit.runtime.flow import Flow, run_blocking
@@ -136,7 +135,12 @@ def carry_out_row(core: Core, files: RunFiles, work: Work, timeout_s: float | No
     responses: list[ImagesResponse] = []
     try:
         for kept in work.kept:
-            responses.append((yield from deliver_kept(core, plan, record, kept, timeout_s)))
+            try:
+                responses.append((yield from deliver_kept(core, plan, record, kept, timeout_s)))
+            except LinkExpiredError:
+                if not work.may_repeat:
+                    raise
+                yield from run_blocking(partial(record.give_up, kept.part))
         if work.jobs:
             responses.append((yield from call_row(core, {}, work.jobs, plan, timeout_s, record)))
         if record.state == "waiting":
@@ -229,6 +233,11 @@ class RowRecord:
         with self._guard:
             if self.progress.drop_sent(part):
                 self._files.manifest.mark(self.row.number, "sending", self.progress.info, durable=False)
+
+    def give_up(self, part: SentPart) -> None:
+        """Write down that nothing will come of an attempt, and let its images be sent for again."""
+        self.mark_ended(part)
+        self.state = self.progress.choose_state()
 
     def mark_delivered(self, response: ImagesResponse, parts: Sequence[tuple[SentPart, int]]) -> None:
         """Write down the images, then list them."""

@@ -291,6 +291,21 @@ def test_kept_addresses(tmp_path: Path) -> None:
     assert list_indexes(tmp_path) == [0, 1, 2]
 
 
+def test_expired_addresses(tmp_path: Path) -> None:
+    """Sends for images again whose kept addresses have expired, once and only if that is asked for."""
+    api = Parts(at_urls=True)
+    with serve_fake(api) as server:
+        kill_run(server, tmp_path, "core.lifecycle.save_all")
+        api.is_expired, api.at_urls = True, False
+        _, run = run_parts(server, tmp_path)
+        assert (len(api.bodies), run.counts["unknown"]) == (3, 1)
+        (outcome,), run = run_parts(server, tmp_path, retry_unknown=True)
+        assert (len(api.bodies), run.counts["done"], len(outcome.paths)) == (6, 1, 3)
+        run_parts(server, tmp_path, retry_unknown=True)
+    assert len(api.bodies) == 6
+    assert list_indexes(tmp_path) == [0, 1, 2]
+
+
 def test_a_forked_child(flavor: ServiceRunner, tmp_path: Path) -> None:
     """A forked child that goes on or leaves sends nothing, waits for nothing, and disturbs no parent."""
     prompts = [f"picture {number}" for number in range(6)]
