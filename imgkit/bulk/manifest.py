@@ -46,6 +46,8 @@ CREATE INDEX followers ON rows(leader, n) WHERE leader IS NOT NULL AND state = 0
 """
 _inherited: list[sqlite3.Connection] = []
 """Connections of a parent process. SQLite must not close them."""
+_held: dict[Path, tuple[int, FileLock]] = {}
+"""Locks that this process, or a parent, holds: processes of several containers may have equal numbers."""
 
 
 class Manifest(ManifestQueries):
@@ -72,8 +74,7 @@ class Manifest(ManifestQueries):
         try:
             self._rows = self._open()
         except BaseException:
-            if self._lock is not None:
-                self._lock.release()
+            self._release_lock()
             raise
 
     @property
@@ -89,8 +90,7 @@ class Manifest(ManifestQueries):
         with self._guard:
             self._changes.write(self._rows)
             self._rows.close()
-            if self._lock is not None:
-                self._lock.release()
+            self._release_lock()
 
     def refuse_fork(self) -> None:
         """Refuse a process that is a fork of the one that has the run.
@@ -230,6 +230,7 @@ class Manifest(ManifestQueries):
             lock = FileLock.try_acquire(path)
             if lock is not None:
                 path.write_text(str(os.getpid()))
+                _held[path.resolve()] = (os.getpid(), lock)
                 return lock
             owner = path.read_text().strip()
         except (FileExistsError, NotADirectoryError):
@@ -238,10 +239,21 @@ class Manifest(ManifestQueries):
             ) from None
         except OSError as error:
             raise unusable_error(self.folder, error.strerror or str(error)) from None
+        if path.resolve() in _held and _held[path.resolve()][0] == os.getpid():
+            raise ConfigurationError(
+                f"This process carries out the run in {str(self.folder)!r} already. Take its outcomes to "
+                "their end, or close them, before you begin again."
+            )
         raise ConfigurationError(
             f"Another process{f' ({owner})' if owner.isdecimal() else ''} carries out the run in "
             f"{str(self.folder)!r}. Wait for it, or stop it."
         )
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            for place in [place for place, (_, lock) in _held.items() if lock is self._lock]:
+                del _held[place]
+            self._lock.release()
 
     def _open(self) -> sqlite3.Connection:
         path = self.folder / FILE
