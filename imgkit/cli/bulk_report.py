@@ -291,7 +291,14 @@ def export_run(
     force: bool,
     as_json: bool,
 ) -> int:
-    """Write the images of a run in the format of a data loader, and print the paths of the files."""
+    """Write the images of a run in the format of a data loader, and print the paths of the files.
+
+    Raises:
+        ConfigurationError: there is no run, or the name of the output is empty.
+        ImgkitError: the files cannot be written.
+    """
+    if not output:
+        raise ConfigurationError("The output is an empty text. Name a folder, or a file NAME.tar.")
     with open_manifest(folder) as manifest:
         counts = manifest.count()
         known, url = manifest.read_fact(OUTPUT), manifest.read_fact("target")
@@ -314,10 +321,11 @@ def export_run(
     for problem in done.skipped:
         console.print_message(f"imgkit: left out: {problem}")
     rest = sum(counts.values()) - counts["done"]
-    left = f" Not done, and left out: {rest:,} request{'' if rest == 1 else 's'}." if rest else ""
+    left = f" {rest:,} requests are not done, and are left out." if rest > 1 else ""
+    left = " 1 request is not done, and is left out." if rest == 1 else left
+    noun = "image" if done.images == 1 else "images"
     files = "1 file" if len(done.shards) == 1 else f"{len(done.shards):,} files"
-    images = "1 image" if done.images == 1 else f"{done.images:,} images"
-    console.print_message(f"imgkit: {images} in {files}.{left}")
+    console.print_message(f"imgkit: {done.images:,} {noun} in {files}.{left}")
     return console.write_paths([str(path) for path in done.shards])
 
 
