@@ -34,6 +34,7 @@ from imgkit.core.lifecycle import run_call
 from imgkit.core.responses import ensure_downloaded, save_image
 from imgkit.core.resume import resume_jobs
 from imgkit.errors import ImgkitError, InvalidRequestError, LinkExpiredError, NotSentError, SaveError
+from imgkit.images.inputs import OpenFile, open_file
 from imgkit.jobs.job import Job
 from imgkit.models import ImagesResponse
 from imgkit.runtime.flow import Flow, run_blocking

@@ -82,7 +82,7 @@ class NextSteps:
             rest = self.describe({**counts, "waiting": max(0, counts["waiting"] - left_out)})
             text = f"{left_out:,} waiting: the file of the latest command does not have them. Carry out"
             return [NextStep(text, "a file that has them", is_command=False), *rest]
-        first = "With a higher --max-cost, this" if budget_reached else "This"
+        first = "Continue with a higher --max-cost" if budget_reached else "Continue with"
         again = self._build_command()
         failures = (f"imgkit bulk failures {self._folder} -o again.jsonl", True)
         steps: list[tuple[State, str, tuple[str, bool]]] = [

@@ -377,10 +377,10 @@ def test_export(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
         (["bulk", "p.csv", "-o", "out", "--run", ""], "is an empty text. Name a folder."),
         (["bulk", "p.xlsx", "-o", "out"], "no known extension. Give one of .csv"),
         (["bulk", "none.csv", "-o", "out"], "Cannot read 'none.csv' (No such file or directory)"),
-        (["bulk", "status", "."], "no folder of a run"),
-        (["bulk", "failures", "nowhere"], "no folder of a run"),
+        (["bulk", "status", "."], "holds no run"),
+        (["bulk", "failures", "nowhere"], "holds no run"),
         (["bulk", "export", "nowhere", "-o", ""], "The output is an empty text."),
-        (["bulk", "export", "nowhere", "-o", "x"], "no folder of a run"),
+        (["bulk", "export", "nowhere", "-o", "x"], "holds no run"),
         (["bulk", "p.csv", "-o", "out", "--rpm", "nan"], "not a number"),
     ],
 )
