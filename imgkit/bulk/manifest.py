@@ -211,7 +211,7 @@ class Manifest(ManifestQueries):
         cost = "CAST(ROUND(json_extract(info, '$.cost') * 1e9) AS INTEGER)"
         with self._using_file():
             found = self._rows.execute(f"SELECT SUM({cost}) FROM rows WHERE info != '{{}}'").fetchone()  # noqa: S608
-        return Decimal(f"{Decimal(found[0]).scaleb(-9):f}") if found[0] else Decimal(0)
+        return Decimal(f"{Decimal(found[0] or 0).scaleb(-9).normalize():f}")
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
