@@ -168,7 +168,7 @@ class DaskEngine:
                 threads_per_worker=self._threads,
                 processes=True,
                 memory_limit=0,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 silence_logs=50,
             )
             return distributed.Client(self._cluster, set_as_default=False)

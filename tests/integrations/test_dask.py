@@ -96,7 +96,7 @@ def cluster() -> Iterator[distributed.LocalCluster]:
         threads_per_worker=8,
         processes=True,
         memory_limit=0,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         silence_logs=60,
     ) as made:
         yield made
