@@ -167,8 +167,8 @@ class BulkRun:
             self._output.open_parts(self.manifest.read_token())
             self._pace.share()
             if isinstance(requests, Sequence | RowFile):
-                self._add(requests)
                 self._is_whole = True
+                self._add(requests)
             else:
                 self._values = iter(requests)
             self._dispatcher = open_dispatcher(
@@ -371,6 +371,7 @@ class BulkRun:
             skip=skip,
             start=start,
             check_provider=self._check_provider,
+            is_whole=self._is_whole,
         )
         amend, extend = options.get("amend", False), options.get("extend", False)
         dedupe, refuse = options.get("dedupe", False), rows.refuse_repeated

@@ -81,8 +81,8 @@ class BulkOptions(TypedDict, total=False):
     drain_s: float
 
 
-MOST_REQUESTS_IN_FLIGHT = 1000
-
+MOST_REQUESTS_IN_FLIGHT, MOST_BLOCKED = 1000, 100
+"""Most requests in flight; latest requests among which refusals by the content policy are counted."""
 
 _NOUNS = {
     "progress": "a function",
@@ -116,7 +116,18 @@ def check_options(options: BulkOptions) -> None:
         fits = callable(value) if noun == "a function" else isinstance(value, Mapping)
         if value is not None and not fits:
             raise ConfigurationError(f"{name} must be {noun}, not {show_value(value)}.", field=name)
-    for name in ("per_minute", "images_per_minute"):
+    count = to_integer(options.get("stop_after_blocked", 1))
+    if count is None or not 1 <= count <= MOST_BLOCKED:
+        raise ConfigurationError(
+            f"stop_after_blocked must be a whole number from 1 to {MOST_BLOCKED}, not "
+            f"{show_value(options.get('stop_after_blocked'))}.",
+            field="stop_after_blocked",
+        )
+    drain_s = to_number(options.get("drain_s", 0))
+    if drain_s is None or drain_s < 0:
+        given_s = show_value(options.get("drain_s"))
+        raise ConfigurationError(f"drain_s must be 0 or more seconds, not {given_s}.", field="drain_s")
+    for name in ("per_minute", "images_per_minute", "timeout_s"):
         given = options.get(name)
         number = to_number(given)
         if given is not None and (number is None or number <= 0):

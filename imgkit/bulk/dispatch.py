@@ -125,7 +125,7 @@ class Dispatcher:
         return len(self._limbo)
 
     def open(self) -> None:
-        """Open the engine. May block. Raises `ConfigurationError`."""
+        """Open the engine. May block. An engine has errors of its own."""
         self._engine.open(self)
 
     def close(self) -> None:
@@ -133,9 +133,8 @@ class Dispatcher:
         self._is_closed = True
         self._wake.set()
         watcher = self._watcher
-        if (
-            watcher is not None and watcher is not threading.current_thread()
-        ):  # the last outcome closes the run
+        is_watcher = watcher is threading.current_thread()  # the last outcome closes the run
+        if watcher is not None and not is_watcher:
             watcher.join()
         self._engine.close()
 
@@ -167,8 +166,13 @@ class Dispatcher:
         return self._carry_out(known.work)
 
     def _carry_out(self, work: Work) -> Future[BulkOutcome]:
-        flow = carry_out_row(self._find_core(work), self._files, work, self._template["timeout_s"])
-        return self._start_here(work, flow)
+        try:
+            core = self._find_core(work)
+        except ImgkitError as error:  # such as a provider whose key is gone: the row stays as it is
+            done: Future[BulkOutcome] = Future()
+            done.set_result(BulkOutcome(work.row.id, work.row.state, error=error))
+            return done
+        return self._start_here(work, carry_out_row(core, self._files, work, self._template["timeout_s"]))
 
     def claim(self, claim: Claim) -> bool:
         """Return whether a task may send its request now; True is durable. May block."""

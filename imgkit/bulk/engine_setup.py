@@ -12,10 +12,11 @@ from imgkit.bulk.manifest import Manifest
 from imgkit.bulk.row_calls import RunFiles
 from imgkit.bulk.tasks import describe_service, get_version
 from imgkit.core.core import Core
-from imgkit.errors import ConfigurationError, UnknownPluginError
+from imgkit.errors import ConfigurationError, ImgkitError, UnknownPluginError
 from imgkit.plugins.engines import Engine, TaskPayload
 from imgkit.plugins.hookspecs import EngineSpec
 from imgkit.plugins.registry import find_spec
+from imgkit.plugins.table import describe_error
 from imgkit.redact import format_suggestion
 from imgkit.wire.plain_values import show_value
 
@@ -71,7 +72,15 @@ def open_dispatcher(
         template["name"], template["epoch"] = _begin_epoch(files.manifest)
     drain_s = options.get("drain_s", DRAIN_S)
     dispatcher = Dispatcher(core, files, engine, start_here, is_stopped, template, drain_s, find_core)
-    dispatcher.open()
+    try:
+        dispatcher.open()
+    except ImgkitError:
+        raise
+    except Exception as error:  # an engine has errors of its own
+        raise ConfigurationError(
+            f"The engine cannot be opened ({describe_error(error)[:500]}). Nothing was sent. Is its system "
+            "running?"
+        ) from error
     return dispatcher
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from os import PathLike
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from imgkit.bulk.bulk_run import BulkRun
 from imgkit.bulk.bulk_values import BulkOutcome, Pause, Work
 from imgkit.bulk.dispatch import Start
+from imgkit.bulk.flow_starters import FlowTasks, FlowThreads
 from imgkit.bulk.siblings import AsyncClosable, Closable
 from imgkit.runtime.flow import Flow
 
@@ -121,7 +122,7 @@ class BulkOutcomes(_Outcomes):
         execute: Callable[[Work, Flow[BulkOutcome], float | None], BulkOutcome],
         take_opened: Callable[[], Iterable[Closable]] = tuple,
     ) -> None:
-        self._threads = _Threads(execute, run.most_in_flight, run.timeout_s)
+        self._threads = FlowThreads(execute, run.most_in_flight, run.timeout_s)
         super().__init__(run, requests, self._threads)
         self.take_opened = take_opened
         self._open: dict[Future[BulkOutcome], Work] = {}
@@ -232,7 +233,8 @@ class AsyncBulkOutcomes(_Outcomes):
         left_calls: dict[asyncio.Future[BulkOutcome], Path],
         take_opened: Callable[[], Iterable[AsyncClosable]] = tuple,
     ) -> None:
-        super().__init__(run, requests, _Tasks(execute, run.timeout_s))
+        self._tasks = FlowTasks(execute, run.timeout_s)
+        super().__init__(run, requests, self._tasks)
         self.take_opened = take_opened
         self._open: dict[asyncio.Future[BulkOutcome], Work] = {}
         self._left_calls = left_calls
@@ -246,6 +248,7 @@ class AsyncBulkOutcomes(_Outcomes):
 
         if self._is_prepared:
             return
+        self._tasks.loop = asyncio.get_running_loop()
         folder = self.run.run_folder
         await wait_for_calls([call for call, place in self._left_calls.items() if place == folder])
         try:
@@ -339,60 +342,3 @@ async def wait_for_calls(calls: Iterable[asyncio.Future[BulkOutcome]]) -> None:
     rest = list(calls)
     if rest:
         await asyncio.wait(rest)
-
-
-class _Threads:
-    """Starts flows in threads, as many as may be in flight."""
-
-    def __init__(
-        self,
-        execute: Callable[[Work, Flow[BulkOutcome], float | None], BulkOutcome],
-        most: int,
-        timeout_s: float | None,
-    ) -> None:
-        self._execute = execute
-        self._most = most
-        self._timeout_s = timeout_s
-        self._pool: ThreadPoolExecutor | None = None
-
-    def __call__(self, work: Work, flow: Flow[BulkOutcome]) -> Future[BulkOutcome]:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._most, "imgkit-bulk")
-        return self._pool.submit(self._execute, work, flow, self._timeout_s)
-
-    def close(self, *, wait: bool) -> None:
-        """End the threads once their flows have ended."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=wait)
-
-
-class _Tasks:
-    """Starts flows in tasks of the running event loop, and holds the tasks: a loop does not."""
-
-    def __init__(
-        self,
-        execute: Callable[[Work, Flow[BulkOutcome], float | None], Coroutine[object, object, BulkOutcome]],
-        timeout_s: float | None,
-    ) -> None:
-        self._execute = execute
-        self._timeout_s = timeout_s
-        self._tasks: dict[asyncio.Task[BulkOutcome], Future[BulkOutcome]] = {}
-
-    def __call__(self, work: Work, flow: Flow[BulkOutcome]) -> Future[BulkOutcome]:
-        import asyncio
-
-        future: Future[BulkOutcome] = Future()
-        future.set_running_or_notify_cancel()
-        task = asyncio.create_task(self._execute(work, flow, self._timeout_s))
-        self._tasks[task] = future
-        task.add_done_callback(self._pass_on)
-        return future
-
-    def _pass_on(self, task: asyncio.Task[BulkOutcome]) -> None:
-        future = self._tasks.pop(task)
-        if task.cancelled():
-            future.set_exception(CancelledError())
-        elif (error := task.exception()) is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(task.result())

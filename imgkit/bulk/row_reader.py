@@ -35,6 +35,7 @@ class RowReader:
         skip: receives the problem of an invalid row, which is left out; None raises it.
         start: number of the first value.
         check_provider: raises ConfigurationError for the name of a provider that cannot be used.
+        is_whole: these are all requests of the run, so one of them must be valid.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class RowReader:
         skip: Callable[[str], object] | None = None,
         start: int = 1,
         check_provider: Callable[[str], object] = str,
+        is_whole: bool = False,
     ) -> None:
+        self._is_whole = is_whole
         self._values = values
         self._defaults = defaults
         self._noun = noun
@@ -65,6 +68,7 @@ class RowReader:
         Raises:
             InvalidRequestError: rows are invalid; the message lists them.
         """
+        has_rows = False
         for number, value in enumerate(self._values, self._start):
             place, content, problem = number, value, ""
             if isinstance(value, TableRow):
@@ -78,7 +82,10 @@ class RowReader:
             except InvalidRequestError as error:
                 self._refuse(place, _find_id(content), error.problem)
                 continue
+            has_rows = True
             yield row
+        if self._is_whole and self._count and not has_rows and self._skip is not None:
+            raise InvalidRequestError({f"{self._noun}s": f"All {self._count} are invalid. Correct one."})
         if self._problems:
             more = self._count - len(self._problems)
             listed = [*self._problems, *([f"{more} more rows are invalid."] if more else [])]
@@ -107,10 +114,10 @@ class RowReader:
     def _refuse(self, place: int, row_id: str, problem: str) -> None:
         named = f" ({row_id[:80]!r})" if row_id else ""
         text = f"{self._noun} {place}{named}: {problem}"
+        self._count += 1
         if self._skip is not None:
             self._skip(text)
             return
-        self._count += 1
         if self._count <= MAX_PROBLEMS:
             self._problems.append(text)
 

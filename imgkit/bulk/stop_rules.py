@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
-from imgkit.bulk.bulk_values import FATAL, BulkOutcome
+from imgkit.bulk.bulk_values import FATAL, MOST_BLOCKED, BulkOutcome
 from imgkit.bulk.tasks import WorkerLostError
 from imgkit.errors import (
     ImgkitError,
@@ -22,9 +22,6 @@ from imgkit.errors import (
 
 STOP_AFTER_BLOCKED = 20
 """Refusals by the content policy that end a run, by default."""
-
-BLOCKED_WINDOW = 100
-"""Latest requests among which refusals are counted."""
 
 EQUAL_FAILURES = 10
 """Equal failures of the server or the connection in a row that end a run."""
@@ -44,7 +41,7 @@ class StopRules:
 
     def __init__(self, stop_after_blocked: int = STOP_AFTER_BLOCKED) -> None:
         self._stop_after_blocked = stop_after_blocked
-        self._blocked: deque[bool] = deque(maxlen=BLOCKED_WINDOW)
+        self._blocked: deque[bool] = deque(maxlen=MOST_BLOCKED)
         self._failures: deque[str] = deque(maxlen=EQUAL_FAILURES)
         self._check_space_at = 0.0
 

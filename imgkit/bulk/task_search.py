@@ -12,7 +12,7 @@ from imgkit.core.context import SentPart
 from imgkit.errors import ImgkitError
 from imgkit.plugins.engines import AskedTask, Engine, Report, TaskPayload
 
-Found: TypeAlias = "Report | Literal['running']"
+SearchResult: TypeAlias = "Report | Literal['running']"
 
 
 class LostTask(NamedTuple):
@@ -43,13 +43,13 @@ class TaskSearch:
         self._output = output
         self._template = template
 
-    def search(self, lost: Mapping[str, LostTask]) -> dict[str, Found]:
+    def search(self, lost: Mapping[str, LostTask]) -> dict[str, SearchResult]:
         """Return the reports of tasks, and "running" for tasks that a worker still carries out. May block.
 
         Args:
             lost: the tasks by name.
         """
-        found: dict[str, Found] = {}
+        found: dict[str, SearchResult] = {}
         for name in lost:
             report = self._read_report(name)
             if report is not None:
@@ -57,7 +57,7 @@ class TaskSearch:
         asked = {name: task for name, task in lost.items() if name not in found}
         return {**self._ask(asked), **found}
 
-    def _ask(self, lost: Mapping[str, LostTask]) -> dict[str, Found]:
+    def _ask(self, lost: Mapping[str, LostTask]) -> dict[str, SearchResult]:
         """Return what the living workers know."""
         asked: list[AskedTask] = [
             {
@@ -71,7 +71,7 @@ class TaskSearch:
             answers = self._engine.ask(asked) if asked else None
         except Exception:  # an engine has errors of its own, and no answer proves nothing
             answers = None
-        found: dict[str, Found] = {}
+        found: dict[str, SearchResult] = {}
         for answer in answers or ():
             for name, report in answer["tasks"].items():
                 known = found.get(name)

@@ -14,6 +14,7 @@ import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 
@@ -147,7 +148,8 @@ class _Worker:
         """Deliver the replies that this machine keeps of a task of a dead worker, and return its report."""
         payload = task["payload"]
         record = _TaskRecord(self.name, payload, lambda claim: False)
-        try:
+        # After an error, the reply stays where it is, or another worker has delivered it.
+        with suppress(ImgkitError, OSError):
             service = self._find_service(payload)
             for part in map(SentPart._make, task["parts"]):
                 kept = find_kept(service._core, part)
@@ -157,8 +159,6 @@ class _Worker:
                 elif kept is not None:
                     flow = deliver_kept(service._core, record.output.plan, record, kept, payload["timeout_s"])
                     service._run_flow(flow, payload["timeout_s"])
-        except (ImgkitError, OSError):  # the reply stays where it is, or another worker has delivered it
-            pass
         if "images" not in record.report and "jobs" not in record.report:
             return None
         with self._guard:

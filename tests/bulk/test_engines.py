@@ -499,3 +499,42 @@ def test_a_lost_task_that_cannot_be_written_down_ends_the_run(
         outcomes = images.bulk(["a"], folder=tmp_path, engine=ThreadEngine("killed"), drain_s=0.1)
         with pytest.raises(ConfigurationError, match="The disk is full"), outcomes:
             next(outcomes)
+
+
+class ForeignThreads(LocalEngine):
+    """An engine that carries out requests in the run's process, from threads of its own."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(4)
+
+    def submit(self, task: EngineTask) -> ReportFuture:
+        report: ReportFuture = Future()
+        host_future = self._pool.submit(self._host.carry_out_here, task)
+        host_future.add_done_callback(
+            lambda done: done.result().add_done_callback(lambda ended: report.set_result(ended.result()))
+        )
+        return report
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def test_any_thread_of_an_engine_may_start_requests(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """`carry_out_here` starts requests under both services from a thread that they do not know."""
+    with WireServer(*(reply(200, answer(png(2 + number))) for number in range(4))) as server:
+        found = carry_out(flavor, tmp_path / "out", server.base_url, 4, engine=ForeignThreads())
+        assert [outcome.state for outcome in found] == ["done"] * 4
+        assert server.posts == 4
+
+
+def test_an_engine_that_cannot_be_opened(flavor: ServiceRunner, tmp_path: Path) -> None:
+    """An error of an engine's own becomes one of imgkit, and nothing is sent."""
+
+    class Broken(LocalEngine):
+        def open(self, host: EngineHost) -> None:
+            raise RuntimeError("no cluster")
+
+    with WireServer(reply(200, answer(png(3)))) as server:
+        with pytest.raises(ConfigurationError, match="The engine cannot be opened .*no cluster"):
+            carry_out(flavor, tmp_path / "out", server.base_url, 1, engine=Broken())
+        assert server.posts == 0

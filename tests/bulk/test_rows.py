@@ -331,9 +331,23 @@ def test_the_command_leaves_invalid_rows_out(
         ({"defaults": 3}, "defaults must be a mapping, not 3"),
         ({"progress": 3}, "progress must be a function, not 3"),
         ({"engine": 3}, "engine must be a name such as 'local', or an engine, not 3"),
+        ({"drain_s": -1}, "drain_s must be 0 or more seconds, not -1"),
+        ({"stop_after_blocked": 0}, "stop_after_blocked must be .* from 1 to 100, not 0"),
     ],
 )
 def test_options_of_another_type(tmp_path: Path, options: dict[str, object], problem: str) -> None:
     """Refuses a misspelt default, and options of another type, before anything is sent."""
     with imgkit.ImageService() as images, pytest.raises(imgkit.ImgkitError, match=problem):
         list(images.bulk(["a fox"], folder=tmp_path, **options))  # type: ignore[arg-type]
+
+
+def test_a_list_without_a_valid_row(tmp_path: Path) -> None:
+    """Refuses a list of which all rows are left out: nothing would be made, and no error would say so."""
+    problems: list[str] = []
+    rows = [{"prompt": "a fox", "size": "tiny"}, {"promt": "a hen"}]
+    with (
+        imgkit.ImageService() as images,
+        pytest.raises(imgkit.InvalidRequestError, match="All 2 are invalid"),
+    ):
+        list(images.bulk(rows, folder=tmp_path, skip=problems.append))
+    assert len(problems) == 2
