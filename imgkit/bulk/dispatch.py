@@ -133,8 +133,7 @@ class Dispatcher:
         self._is_closed = True
         self._wake.set()
         watcher = self._watcher
-        is_watcher = watcher is threading.current_thread()  # the last outcome closes the run
-        if watcher is not None and not is_watcher:
+        if watcher and watcher is not threading.current_thread():  # the last outcome may close the run
             watcher.join()
         self._engine.close()
 
@@ -179,13 +178,8 @@ class Dispatcher:
         attempt = (claim["part"][0], claim["part"][1])
         with self._guard:
             task = self._tasks.get(claim["task"])
-            if (
-                task is None
-                or task.is_void
-                or task.is_here
-                or claim["epoch"] != self._template["epoch"]
-                or self._is_stopped()
-            ):
+            is_known = task is not None and claim["epoch"] == self._template["epoch"]
+            if task is None or not is_known or task.is_void or task.is_here or self._is_stopped():
                 return False
             if task.worker not in (None, claim["worker"]) or attempt in task.granted:
                 return False
