@@ -208,6 +208,6 @@ def imgkit_engines() -> Iterable[EngineSpec]:
             name="dask",
             target="imgkit.engines.dask:DaskEngine",
             summary="carries out requests on the workers of a Dask cluster",
-            install="pip install 'imgkit[dask]'",
+            install="pip install 'imgkit-service[dask]'",
         ),
     )
