@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
-from imgkit.cli import bulk_commands, commands, console, exit_codes, mask, options, values
+from imgkit.cli import bulk_commands, commands, console, exit_codes, mask, options, serve_command, values
 from imgkit.cli.help_text import COMMON, Command, Option
 from imgkit.errors import ConfigurationError, ImgkitError
 from imgkit.models import (
@@ -254,6 +254,7 @@ def build_cli() -> click.Group:
             commands.build_recover_command(),
             commands.build_jobs_group(),
             bulk_commands.build_bulk_group(),
+            serve_command.build_serve_command(),
             commands.build_doctor_command(),
             _build_completion_command(),
         ],

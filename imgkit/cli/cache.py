@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from imgkit.cache.folder import FolderStore
 from imgkit.cli import console, exit_codes, report, values
@@ -49,7 +49,7 @@ def print_entries(store: FolderStore, *, as_json: bool) -> int:
 def print_stats(store: FolderStore, *, as_json: bool) -> int:
     """Print the folder, the size and the age of the cache."""
     rows = _list_rows(store)
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "folder": str(store.folder),
         "entries": len(rows),
         "pictures": sum(row.pictures for row in rows),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -165,7 +165,7 @@ def _change_mask(mask: bytes, *, invert: bool, radius_px: float | None) -> bytes
     return mask if radius_px is None else masks.feather(mask, radius_px)
 
 
-def _find_option(path: str, source: dict[str, Any]) -> str:
+def _find_option(path: str, source: Mapping[str, object]) -> str:
     """Return the option of an argument of `imgkit.masks`."""
     name, dot, rest = path.partition(".")
     drawing = "--from-white" if source["from_white"] is not None else "--from-black"

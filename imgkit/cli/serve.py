@@ -1,0 +1,202 @@
+"""The command `imgkit serve`: a server with OpenAI's Images API."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from imgkit.cli import console, exit_codes, values
+from imgkit.default_plugins.budget import Budget
+from imgkit.errors import ConfigurationError
+from imgkit.files import write_atomically
+from imgkit.server.image_server import ImageServer, StopReport
+from imgkit.server.served_service import ServedService
+from imgkit.server.settings import TOKEN_VARIABLE, ServerSettings, parse_routes
+
+
+def run_server(
+    *,
+    host: str,
+    port: int,
+    ready_file: str | None,
+    routes: tuple[str, ...],
+    model: str | None,
+    cache: str | None,
+    record: str | None,
+    replay: str | None,
+    token: str | None,
+    hosts: tuple[str, ...],
+    origins: tuple[str, ...],
+    max_body_bytes: int,
+    no_prompts: bool,
+    per_minute: float | None,
+    in_flight: int,
+    stop_s: float,
+    max_cost_usd: str | None,
+    price_per_image: str | None,
+    allow_unknown_price: bool,
+    api_key_file: str | None,
+    state: values.RunState,
+    **given: Any,
+) -> int:
+    """Serve until a signal comes.
+
+    Returns:
+        0 if all requests ended, 9 if some did not.
+
+    Raises:
+        ConfigurationError: an option is wrong, or the port is in use.
+    """
+    token = token if token is not None else os.environ.get(TOKEN_VARIABLE) or None
+    if token is not None:
+        state.secrets.append(token)
+    settings = ServerSettings(
+        host=host,
+        port=port,
+        token=token,
+        hosts=hosts,
+        origins=origins,
+        routes=parse_routes(routes),
+        in_flight=in_flight,
+        per_minute=per_minute,
+        cache=cache,
+        has_prompts=not no_prompts,
+        max_body_bytes=max_body_bytes,
+        stop_s=stop_s,
+    )
+    settings.check()
+    arguments = {name: value for name, value in given.items() if value is not None}
+    offline = {name: arguments.pop(name) for name in ("simulate", "latency_s") if name in arguments}
+    if offline:
+        arguments["client_options"] = offline
+    arguments["state_folder"] = values.find_state_folder(arguments.get("state_folder"))
+    if replay is not None:
+        _check_replay(record, arguments.get("backend"))
+        arguments |= {"backend": "offline", "fixtures": replay}
+    if model is not None:
+        arguments["model"] = model
+    if api_key_file is not None:
+        arguments["api_key"] = values.read_key(api_key_file)
+        state.secrets.append(arguments["api_key"])
+    budget = _build_budget(max_cost_usd, price_per_image, allow_unknown_price)
+    plugins: list[object] = [budget] if budget is not None else []
+    if cache is not None:
+        plugins.append("cache")
+    if record is not None:
+        from imgkit.default_plugins.recorder import RecorderPlugin
+
+        plugins.append(RecorderPlugin(record))
+    raise_file_limit()
+
+    async def serve() -> int:
+        service = ServedService(**arguments, plugins=plugins)
+        mode = "replay" if replay is not None else "live" if service.may_cost else "offline"
+        modes = {"mode": mode, "cache": cache is not None, "record": record is not None}
+        server = ImageServer(service, settings, budget=budget, modes=modes)
+        try:
+            address = await server.start()
+        except BaseException:
+            await service.close()
+            raise
+        return await _serve_until_signal(server, address, ready_file, mode)
+
+    return asyncio.run(serve())
+
+
+def _check_replay(record: str | None, backend: object) -> None:
+    if record is not None:
+        raise ConfigurationError("--record and --replay exclude each other. Give one of them.")
+    if backend not in (None, "offline"):
+        raise ConfigurationError("--replay sends nothing. Leave out --backend.")
+
+
+def _build_budget(
+    max_cost_usd: str | None, price_per_image: str | None, allow_unknown_price: bool
+) -> Budget | None:
+    if max_cost_usd is None:
+        if price_per_image is not None or allow_unknown_price:
+            raise ConfigurationError("--price-per-image and --allow-unknown-price need --max-cost USD.")
+        return None
+    return Budget(max_cost_usd, price_per_image=price_per_image, allow_unknown=allow_unknown_price)
+
+
+async def _serve_until_signal(server: ImageServer, address: str, ready_file: str | None, mode: str) -> int:
+    stopped = asyncio.Event()
+    now = asyncio.Event()
+
+    def stop() -> None:
+        (now if stopped.is_set() else stopped).set()
+
+    loop = asyncio.get_running_loop()
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            with suppress(NotImplementedError, RuntimeError):  # Windows, and tests in a thread
+                loop.add_signal_handler(number, stop)
+    console.write_text(f"{address}\n")
+    sys.stdout.flush()
+    if ready_file is not None:
+        path = Path(ready_file)
+        await asyncio.to_thread(
+            lambda: write_atomically(path, f"{address}\n".encode(), mode=0o666, sync=False)
+        )
+    console.print_message(
+        f"imgkit: {_describe_mode(mode)} Base URL: {address}/v1. Page: {address}/. Ctrl-C stops it."
+    )
+    await stopped.wait()
+    running = len(server.running)
+    if running:
+        console.print_message(
+            f"imgkit: Stopping. {running} request{'s' if running > 1 else ''} may end within "
+            f"{server.settings.stop_s:g} s. Ctrl-C again stops at once."
+        )
+    stopping = asyncio.ensure_future(server.stop())
+    hurrying = asyncio.ensure_future(now.wait())
+    await asyncio.wait([stopping, hurrying], return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        server.hurry()
+    hurrying.cancel()
+    report = await stopping
+    if ready_file is not None:
+        Path(ready_file).unlink(missing_ok=True)
+    return _print_report(report)
+
+
+def _describe_mode(mode: str) -> str:
+    return {
+        "offline": "Painting offline: no key, no network, no cost.",
+        "replay": "Replaying a cassette: nothing is sent.",
+        "live": "Requests go to the provider and may cost money.",
+    }[mode]
+
+
+def _print_report(report: StopReport) -> int:
+    for line in report.kept:
+        console.print_message(f"imgkit: kept an image that no client has: {line}")
+    for facts in report.unfinished:
+        console.print_message(
+            f"imgkit: not finished: request {facts['id']} ({facts['operation']}, {facts['state']}): "
+            f"{facts['error'] or 'no reply came'}"
+        )
+    if report.listed_in is not None:
+        console.print_message(
+            f"imgkit: {report.listed_in} lists them. `imgkit recover` and `imgkit jobs wait` collect what "
+            "was paid."
+        )
+    return exit_codes.PARTIAL if report.unfinished else exit_codes.OK
+
+
+def raise_file_limit() -> None:
+    """Let the process have as many connections as the system allows it."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536) if hard > 0 else soft, hard))

@@ -1,0 +1,1 @@
+"""A server with OpenAI's Images API in front of a service: `imgkit serve`."""

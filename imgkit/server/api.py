@@ -1,0 +1,278 @@
+"""The addresses of a server: what each request is answered with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from aiohttp.web import BaseRequest, Response, StreamResponse
+
+from imgkit._version import __version__
+from imgkit.default_plugins.budget import Budget
+from imgkit.errors import ImgkitError, InvalidRequestError
+from imgkit.models import Operation
+from imgkit.server.asked import build_asked_call
+from imgkit.server.borders import FILES_PATH, Borders
+from imgkit.server.call_runner import JSON_HEADERS, CallRunner
+from imgkit.server.calls import CallBook
+from imgkit.server.envelopes import ErrorReply, Rejection, build_error_reply, build_rejection
+from imgkit.server.history import History
+from imgkit.server.received_bodies import receive_body
+from imgkit.server.result_files import ResultFiles
+from imgkit.server.served_service import IN_MEMORY_BYTES, ServedProviders
+from imgkit.server.settings import ServerSettings
+
+Handler: TypeAlias = Callable[[BaseRequest], Awaitable[StreamResponse]]
+
+OPERATIONS: Mapping[str, Operation] = {
+    "/v1/images/generations": "create_image",
+    "/v1/images/edits": "create_image_edit",
+    "/v1/images/variations": "create_image_variation",
+}
+MODELS_PATH = "/v1/models"
+
+
+class Api:
+    """Answers the requests of a server.
+
+    Args:
+        settings: settings of the server.
+        providers: the providers behind it.
+        runner: carries out its calls.
+        folder: folder for its files.
+        book: its calls.
+        results: the images behind its result URLs.
+        history: its last calls.
+        budget: its budget, None for none.
+        modes: facts about it for its page, such as ``{"cache": True}``.
+
+    Attributes:
+        borders: decides whom it answers; set once its port is known.
+        is_stopping: it takes no more requests for images.
+    """
+
+    borders: Borders
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        providers: ServedProviders,
+        runner: CallRunner,
+        folder: Path,
+        book: CallBook,
+        results: ResultFiles,
+        history: History,
+        budget: Budget | None,
+        modes: Mapping[str, object],
+    ) -> None:
+        self._settings = settings
+        self._providers = providers
+        self._runner = runner
+        self._folder = folder
+        self._book = book
+        self._results = results
+        self._history = history
+        self._budget = budget
+        self._modes = modes
+        self.is_stopping = False
+        self._handlers: dict[tuple[str, str], Handler] = {
+            ("GET", "/"): self._show_page,
+            ("GET", "/healthz"): self._show_health,
+            ("GET", "/status"): self._show_status,
+            ("GET", MODELS_PATH): self._list_models,
+            ("POST", "/estimate"): self._estimate,
+            **{("POST", path): self._make_images for path in OPERATIONS},
+        }
+
+    async def answer(self, request: BaseRequest) -> StreamResponse:
+        """Answer a request.
+
+        Raises:
+            ConnectionError: the client left.
+        """
+        try:
+            self.borders.check(request)
+            cors = self.borders.cors_headers(request)
+            if request.method == "OPTIONS":
+                return Response(status=204, headers=cors)
+            response = await self._find_handler(request)(request)
+        except Rejection as rejected:
+            return self._send_error(build_rejection(rejected), closes=rejected.closes)
+        if not response.prepared:
+            response.headers.update(cors)
+        return response
+
+    def _find_handler(self, request: BaseRequest) -> Handler:
+        method = "GET" if request.method == "HEAD" else request.method
+        handler = self._handlers.get((method, request.path))
+        if handler is not None:
+            return handler
+        if method == "GET" and request.path.startswith(FILES_PATH):
+            return self._send_file
+        if method == "GET" and request.path.startswith(f"{MODELS_PATH}/"):
+            return self._show_model
+        methods = sorted({known for known, path in self._handlers if path == request.path})
+        if methods:
+            raise Rejection(
+                405,
+                "method_not_allowed",
+                f"{request.path} takes {' and '.join(methods)}, not {request.method[:20]}. Nothing was sent.",
+                headers={"allow": ", ".join(methods)},
+                closes=True,
+            )
+        advice = " Set the base URL of your client to …/v1." if f"/v1{request.path}" in OPERATIONS else ""
+        raise Rejection(
+            404,
+            "unknown_url",
+            f"There is no address {request.path[:200]!r} here.{advice} This server has "
+            f"{', '.join([*OPERATIONS, MODELS_PATH])}. Nothing was sent.",
+            closes=True,
+        )
+
+    # --- Images ------------------------------------------------------------------------------
+
+    async def _make_images(self, request: BaseRequest) -> StreamResponse:
+        operation = OPERATIONS[request.path]
+        if self.is_stopping:
+            raise Rejection(
+                503,
+                "server_stopping",
+                "The server stops. Nothing was sent. Send the request again once it runs.",
+                headers={"x-should-retry": "true", "retry-after": "2"},
+                closes=True,
+            )
+        retries = _read_count(request.headers.get("x-stainless-retry-count"))
+        body = await receive_body(request, self._folder, self._settings.max_body_bytes)
+        try:
+            asked = build_asked_call(operation, body, self._settings.routes)
+        except InvalidRequestError as error:
+            return self._send_error(build_error_reply(error, ""))
+        cors = self.borders.cors_headers(request)
+        key = body.digest(operation)
+        call = self._book.find_repeated(key, retries)
+        if call is None:
+            root = f"{request.scheme}://{request.headers['host']}"
+            call = self._runner.start(operation, asked, body, key, root)
+        else:
+            self._history.note_join(call)
+        del body, asked  # the call has its own; a slow reader needs no images of the request
+        return await call.send(request, cors)
+
+    # --- Other addresses ---------------------------------------------------------------------
+
+    async def _send_file(self, request: BaseRequest) -> StreamResponse:
+        name = request.path.removeprefix(FILES_PATH)
+        linked = self._results.find(name)
+        if linked is None:
+            raise Rejection(
+                404, "expired_url", "There is no such image here: its URL has expired. Nothing was sent."
+            )
+        response = StreamResponse(
+            headers={
+                "content-type": linked.media_type,
+                "cache-control": "private, max-age=3600",
+                "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+                "x-content-type-options": "nosniff",
+                "content-disposition": f'inline; filename="{name}"',
+                **self.borders.cors_headers(request),
+            }
+        )
+        response.content_length = linked.source.length
+        await response.prepare(request)
+        if request.method != "HEAD":
+            for position in range(0, linked.source.length, IN_MEMORY_BYTES):
+                await response.write(linked.source.read_at(IN_MEMORY_BYTES, position))
+            self._results.note_fetched(name)
+        await response.write_eof()
+        return response
+
+    async def _list_models(self, request: BaseRequest) -> StreamResponse:
+        return _send_json({"object": "list", "data": [_describe_model(*each) for each in self._models()]})
+
+    async def _show_model(self, request: BaseRequest) -> StreamResponse:
+        name = request.path.removeprefix(f"{MODELS_PATH}/")
+        found = next((each for each in self._models() if each[0] == name), None)
+        if found is None:
+            raise Rejection(
+                404,
+                "model_not_found",
+                f"The model {name[:200]!r} is not listed here. Other models of the provider may work, too.",
+            )
+        return _send_json(_describe_model(*found))
+
+    def _models(self) -> list[tuple[str, str, str | None]]:
+        return self._providers.list_models()
+
+    async def _estimate(self, request: BaseRequest) -> StreamResponse:
+        body = await receive_body(request, self._folder, 1024 * 1024)
+        try:
+            asked = build_asked_call("create_image", body, self._settings.routes)
+            service = self._providers.find(asked.provider).service
+            bounds = service.estimate(asked.request, partial_images=asked.partial_images)
+        except ImgkitError as error:
+            return self._send_error(build_error_reply(error, ""))
+        return _send_json(
+            {
+                "low_usd": None if bounds.low is None else f"{bounds.low:f}",
+                "high_usd": None if bounds.high is None else f"{bounds.high:f}",
+                "note": bounds.note,
+                "as_of": bounds.as_of and str(bounds.as_of),
+            }
+        )
+
+    async def _show_health(self, request: BaseRequest) -> StreamResponse:
+        return _send_json({"status": "stopping" if self.is_stopping else "ok"})
+
+    async def _show_status(self, request: BaseRequest) -> StreamResponse:
+        history, budget, service = self._history, self._budget, self._providers.own.service
+        counts = history.counts
+        spent = history.cost_usd if budget is None else budget.spent
+        return _send_json(
+            {
+                "name": "imgkit",
+                "version": __version__,
+                **self._modes,
+                "backend": service.backend_name,
+                "provider": service.provider_name,
+                "model": service.default_model,
+                "models": [
+                    {"id": name, "provider": provider, "model": model}
+                    for name, provider, model in self._models()
+                ],
+                "max_cost_usd": None if budget is None else f"{budget.limit:f}",
+                "spent_usd": f"{spent:f}",
+                "reserved_usd": None if budget is None else f"{budget.reserved:f}",
+                "left_usd": None if budget is None else f"{budget.left:f}",
+                "unpriced": history.unpriced if budget is None else budget.unpriced,
+                "started_at": history.started_at,
+                "running": counts.pop("running"),
+                "counts": counts,
+                "has_prompts": self._settings.has_prompts,
+                "needs_token": self._settings.token is not None,
+                "requests": history.list_calls(),
+            }
+        )
+
+    async def _show_page(self, request: BaseRequest) -> StreamResponse:
+        return Response(text="imgkit serves OpenAI's Images API at /v1.")
+
+    def _send_error(self, reply: ErrorReply, *, closes: bool = False) -> Response:
+        headers = {"x-should-retry": "false", **JSON_HEADERS, **reply.headers}
+        response = Response(status=reply.status, body=json.dumps(reply.envelope).encode(), headers=headers)
+        if closes:
+            response.force_close()
+        return response
+
+
+def _send_json(value: object) -> Response:
+    return Response(body=json.dumps(value).encode(), headers=JSON_HEADERS)
+
+
+def _describe_model(name: str, provider: str, model: str | None) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": provider}
+
+
+def _read_count(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() and len(text) < 6 else None

@@ -1,0 +1,247 @@
+"""A server with OpenAI's Images API in front of a service: start, stop, and what is left at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from aiohttp.web import BaseRequest, StreamResponse
+
+from imgkit.default_plugins.budget import Budget
+from imgkit.errors import ConfigurationError
+from imgkit.images.image import Image
+from imgkit.server.api import Api
+from imgkit.server.borders import Borders
+from imgkit.server.call_runner import CallRunner
+from imgkit.server.calls import CallBook, ServedCall
+from imgkit.server.history import History
+from imgkit.server.result_files import ResultFiles
+from imgkit.server.served_service import ServedProviders, ServedService
+from imgkit.server.server_files import keep_images, list_unfinished, open_work_folder
+from imgkit.server.settings import ServerSettings
+from imgkit.server.silent_clients import ConnectionServer
+
+BACKLOG = 1024
+"""Connections that wait for the server to accept them."""
+
+LAST_S = 2.0
+"""Seconds for the last replies, after calls were ended."""
+
+
+class StopReport(NamedTuple):
+    """What a server leaves when it stops.
+
+    Attributes:
+        unfinished: facts about calls that did not finish, as JSON values.
+        kept: paths of images that no client has, and why others could not be kept.
+        listed_in: the file that lists the unfinished calls, None without a state folder.
+    """
+
+    unfinished: Sequence[Mapping[str, object]]
+    kept: Sequence[str]
+    listed_in: Path | None
+
+
+class ImageServer:
+    """A server with OpenAI's Images API.
+
+    Args:
+        service: the service behind it, which the server closes.
+        settings: its settings.
+        budget: the budget of the service, None for none.
+        modes: facts about it for its page.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+
+    Example:
+        >>> import asyncio
+        >>> async def main():
+        ...     server = ImageServer(ServedService(), ServerSettings(port=0))
+        ...     address = await server.start()
+        ...     report = await server.stop()
+        ...     return address.rpartition(":")[0], report.unfinished
+        >>> asyncio.run(main())
+        ('http://127.0.0.1', [])
+    """
+
+    def __init__(
+        self,
+        service: ServedService,
+        settings: ServerSettings,
+        *,
+        budget: Budget | None = None,
+        modes: Mapping[str, object] | None = None,
+    ) -> None:
+        settings.check()
+        self.settings = settings
+        self._service = service
+        self._budget = budget
+        self._modes = dict(modes or {})
+        self._state_folder = service.state_folder
+        self._kept: list[str] = []
+
+    async def start(self) -> str:
+        """Listen; return the address, such as ``"http://127.0.0.1:8100"``.
+
+        Raises:
+            ConfigurationError: the port is in use, the address is not of this machine, or a folder cannot be
+                written.
+        """
+        settings, loop = self.settings, asyncio.get_running_loop()
+        self._providers = ServedProviders(self._service, settings)
+        self._hurry = asyncio.Event()
+        self._folder, self._lock = await asyncio.to_thread(open_work_folder, self._state_folder)
+        self._book = CallBook(settings.repeat_s, self._drop_call)
+        self._results = ResultFiles(settings.link_s, self._drop_image)
+        self._history = History(has_prompts=settings.has_prompts)
+        self._runner = CallRunner(
+            self._providers, self._folder, self._book, self._results, self._history, settings.cache
+        )
+        self._api = Api(
+            settings,
+            self._providers,
+            self._runner,
+            self._folder,
+            self._book,
+            self._results,
+            self._history,
+            self._budget,
+            self._modes,
+        )
+        self._connections = ConnectionServer(self._answer)
+        host = settings.host.strip("[]")
+        try:
+            self._listener = await loop.create_server(self._connections, host, settings.port, backlog=BACKLOG)
+        except OSError as error:
+            await self._close_folder()
+            raise _explain_listen_error(error, settings) from None
+        port = self._listener.sockets[0].getsockname()[1]
+        self._api.borders = Borders(settings, port)
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        if _is_own_address(self._service.base_url, port):
+            await self.stop()
+            raise ConfigurationError(
+                f"The base URL {self._service.base_url} is this server itself. Unset OPENAI_BASE_URL for the "
+                "server, or pass the --base-url of the provider."
+            )
+        return self.address
+
+    @property
+    def running(self) -> list[ServedCall]:
+        """The calls that run."""
+        return self._book.running
+
+    def hurry(self) -> None:
+        """Let a stop that is under way wait for no call any longer."""
+        self._hurry.set()
+
+    async def stop(self, within_s: float | None = None) -> StopReport:
+        """Stop: take no more requests, let running calls end, and keep what no client has.
+
+        Args:
+            within_s: seconds for running calls; those of the settings by default. Calls that take longer
+                leave their jobs pending, or end with an error that says whether they may be billed.
+        """
+        within_s = self.settings.stop_s if within_s is None else within_s
+        api = self._api
+        api.is_stopping = True
+        self._listener.close()
+        running = self._book.running
+        await self._wait_for_calls(running, within_s)
+        late = [call for call in running if call.is_running]
+        self._runner.must_leave_jobs = True
+        if late:
+            await self._wait_for_calls(late, LAST_S / 2)
+            await self._providers.close()
+            await self._wait_for_calls(late, LAST_S)
+        await self._wait_for_readers(LAST_S)
+        self._connections.pre_shutdown()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_S):
+                await self._connections.shutdown(LAST_S / 2)
+        await self._providers.close()
+        unfinished = [self._history.describe(call) for call in late if call.state != "done"]
+        listed_in = None
+        if unfinished and self._state_folder is not None:
+            with suppress(OSError):
+                listed_in = await asyncio.to_thread(list_unfinished, self._state_folder, unfinished)
+        for call in self._book.kept:
+            await self._drop_call(call)
+        for image in self._results.list_unfetched():
+            await self._drop_image(image)
+        await self._close_folder()
+        return StopReport(unfinished, self._kept, listed_in)
+
+    async def _answer(self, request: BaseRequest) -> StreamResponse:
+        self._connections.note_request(request)
+        return await self._api.answer(request)
+
+    async def _wait_for_calls(self, calls: Sequence[ServedCall], within_s: float) -> None:
+        """Wait until calls have ended, or until somebody is in a hurry."""
+
+        async def wait_for_all() -> bool:
+            for call in calls:
+                await call.wait_for_end()
+            return True
+
+        waiting = [asyncio.create_task(wait_for_all()), asyncio.create_task(self._hurry.wait())]
+        await asyncio.wait(waiting, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        self._hurry.clear()
+
+    async def _wait_for_readers(self, within_s: float) -> None:
+        """Wait until clients have read the replies of calls that have ended."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while any(call.readers for call in self._book.kept if not call.is_running):
+                    await asyncio.sleep(0.02)
+
+    async def _drop_call(self, call: ServedCall) -> None:
+        """Forget a call; keep its images if they were paid for and no client has them."""
+        response = call.response
+        if response is not None and not call.is_delivered and call.was_sent():
+            await self._keep(response.images)
+        await asyncio.to_thread(call.remove_files)
+
+    async def _drop_image(self, image: Image) -> None:
+        """Keep an image of a result URL that nobody has fetched."""
+        if self._service.may_cost:
+            await self._keep([image])
+
+    async def _keep(self, images: Sequence[Image]) -> None:
+        if self._state_folder is not None:
+            self._kept += await asyncio.to_thread(keep_images, self._state_folder, images)
+
+    async def _close_folder(self) -> None:
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        self._lock.release()
+
+
+def _is_own_address(base_url: str, port: int) -> bool:
+    parts = urlsplit(base_url)
+    return parts.hostname in ("127.0.0.1", "localhost", "::1") and parts.port == port
+
+
+def _explain_listen_error(error: OSError, settings: ServerSettings) -> ConfigurationError:
+    if error.errno == errno.EADDRINUSE:
+        return ConfigurationError(
+            f"Port {settings.port} is in use on {settings.host}. Pass another --port, or --port 0 for a free "
+            "one."
+        )
+    if error.errno == errno.EACCES:
+        return ConfigurationError(
+            f"Port {settings.port} is reserved for the system. Pass a --port above 1023."
+        )
+    return ConfigurationError(
+        f"Cannot listen on {settings.host}:{settings.port} ({error.strerror or error}). Pass an address of "
+        "this machine as --host."
+    )

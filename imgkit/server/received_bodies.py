@@ -1,0 +1,358 @@
+"""Bodies of requests: JSON or forms, read in blocks, with their images on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from pathlib import Path
+from typing import NamedTuple, TypeAlias, TypeVar
+
+from aiohttp import BodyPartReader, MultipartReader, StreamReader
+from aiohttp.http_exceptions import BadHttpMessage
+from aiohttp.web import BaseRequest
+
+from imgkit.images.part_files import PartFile, PartFiles
+from imgkit.images.references import ImageReference
+from imgkit.server.envelopes import Rejection, reject_body, reject_value
+from imgkit.wire.json_body import JsonReply
+from imgkit.wire.json_values import DivertedImage, Json, decode_data_url, is_data_url
+
+READ_S = 30.0
+"""Longest silence in seconds while a body arrives."""
+
+LEAST_BYTES_PER_S = 1024
+"""Slowest body after the first `READ_S` seconds."""
+
+MOST_FIELDS = 200
+"""Most parts of a form."""
+
+MAX_TEXT_BYTES = 4 * 1024 * 1024
+"""Largest text of a form, and of a JSON body without its images."""
+
+_BLOCK_BYTES = 64 * 1024
+_IMAGE_FIELD = re.compile(r"image(?:\[\d{0,2}\])?")
+_INTEGER = re.compile(r"-?\d{1,12}")
+_INTEGER_FIELDS = ("n", "partial_images", "output_compression", "seed", "frame_count", "frame_duration_ms")
+_JSON_FIELDS = ("svg", "model_options")
+_IMAGE_MEMBERS = frozenset({"image_url", "image", "images", "mask", "url", "b64_json"})
+_FILE_ROLES = ("mask", "markup")
+
+T = TypeVar("T")
+Values: TypeAlias = dict[str, Json]
+
+
+class UploadedImage:
+    """An image of a request, in memory if it is small, else in a file that is deleted after use.
+
+    Args:
+        file: the file.
+    """
+
+    def __init__(self, file: PartFile) -> None:
+        self._file = file
+        self.digest = file.sha256
+
+    @property
+    def input(self) -> bytes | Path:
+        """The image as an input of a call."""
+        return self._file.path or self._file.read()
+
+
+ReceivedInput: TypeAlias = UploadedImage | ImageReference
+
+
+class ReceivedBody(NamedTuple):
+    """The content of a request.
+
+    Attributes:
+        values: the parameters, by name.
+        images: the images, in order.
+        others: mask and markup, by name.
+        length: number of received bytes.
+    """
+
+    values: Values
+    images: tuple[ReceivedInput, ...] = ()
+    others: Mapping[str, ReceivedInput] = {}
+    length: int = 0
+
+    def digest(self, operation: str) -> str:
+        """Return the digest of an operation with this content: equal requests have equal digests."""
+        digest = hashlib.sha256(f"{operation} {json.dumps(self.values, sort_keys=True)}".encode())
+        for name, received in (*(("image", image) for image in self.images), *sorted(self.others.items())):
+            content = received.digest if isinstance(received, UploadedImage) else repr(received)
+            digest.update(f"\n{name} {content}".encode())
+        return digest.hexdigest()
+
+
+async def receive_body(request: BaseRequest, folder: Path, max_bytes: int) -> ReceivedBody:
+    """Read the body of a request.
+
+    Args:
+        request: the request.
+        folder: folder for images that are not small.
+        max_bytes: largest body.
+
+    Raises:
+        Rejection: the body is too large, too slow, of another type, or malformed.
+        ConnectionError: the client left.
+    """
+    length = request.content_length
+    if length is not None and length > max_bytes:
+        raise _too_large(max_bytes)
+    arriving = ArrivingBody(request.content, max_bytes)
+    kind = request.content_type if "content-type" in request.headers else "application/json"
+    if kind == "multipart/form-data":
+        return await _receive_form(request, arriving, folder)
+    if kind in ("application/json", "text/json") or kind.endswith("+json"):
+        return await _receive_json(arriving, folder)
+    raise Rejection(
+        415,
+        "unsupported_content_type",
+        f"The body is {kind[:100]!r}. Send application/json or multipart/form-data. Nothing was sent.",
+        closes=True,
+    )
+
+
+class ArrivingBody:
+    """A body while it arrives: it counts bytes and watches the pace of the client.
+
+    Args:
+        content: the stream of bytes.
+        max_bytes: largest body.
+
+    Attributes:
+        length: number of received bytes.
+    """
+
+    def __init__(self, content: StreamReader, max_bytes: int) -> None:
+        self._content = content
+        self._max_bytes = max_bytes
+        self._started = time.monotonic()
+        self.length = 0
+
+    async def wait(self, reading: Awaitable[T]) -> T:
+        """Return what a read returns, within the time that the client has for it.
+
+        Raises:
+            Rejection: the client is too slow.
+        """
+        late_s = self._started + READ_S + self.length / LEAST_BYTES_PER_S - time.monotonic()
+        try:
+            async with asyncio.timeout(max(0.0, min(READ_S, late_s))):
+                return await reading
+        except TimeoutError:
+            raise Rejection(
+                408, "body_timeout", "The body came too slowly. Nothing was sent.", closes=True
+            ) from None
+
+    def count(self, data: bytes | bytearray) -> None:
+        """Count received bytes.
+
+        Raises:
+            Rejection: the body is too large.
+        """
+        self.length += len(data)
+        if self.length > self._max_bytes:
+            raise _too_large(self._max_bytes)
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """Yield the body in blocks."""
+        while block := await self.wait(self._content.readany()):
+            self.count(block)
+            yield block
+
+
+def _too_large(max_bytes: int) -> Rejection:
+    return Rejection(
+        413,
+        "body_too_large",
+        f"The body is over {max_bytes} bytes. Send fewer or smaller images, or start the server with a "
+        "larger --max-body-bytes. Nothing was sent.",
+        closes=True,
+    )
+
+
+async def _write(files: PartFiles | PartFile) -> None:
+    """Write received bytes to the disk.
+
+    Raises:
+        Rejection: the disk is full.
+    """
+    await asyncio.to_thread(files.write)
+    if isinstance(files, PartFile) and files.path is None:
+        raise Rejection(
+            503,
+            "no_disk_space",
+            "The server cannot write an image to its disk. Nothing was sent.",
+            closes=True,
+        )
+
+
+# --- Forms -----------------------------------------------------------------------------------
+
+
+async def _receive_form(request: BaseRequest, arriving: ArrivingBody, folder: Path) -> ReceivedBody:
+    texts: dict[str, str] = {}
+    files: list[tuple[str, UploadedImage]] = []
+    try:
+        reader = MultipartReader(request.headers, request.content)
+        for _ in range(MOST_FIELDS):
+            part = await arriving.wait(reader.next())
+            if part is None:
+                return _sort_parts(texts, files, arriving.length)
+            if not isinstance(part, BodyPartReader) or not part.name:
+                raise reject_body("A part of the form has no name, or is a form itself.")
+            if part.headers.get("content-transfer-encoding", "binary").lower() not in (
+                "binary",
+                "7bit",
+                "8bit",
+            ):
+                raise reject_body("A part of the form is encoded. Send its bytes as they are.")
+            if part.filename is None:
+                texts[part.name] = await _read_text(part, arriving)
+            else:
+                files.append((part.name, await _read_file(part, arriving, folder)))
+    except (ValueError, AssertionError, BadHttpMessage, LookupError, RuntimeError):
+        # aiohttp raises these for forms that break off, and for those without a boundary.
+        raise reject_body("The form is malformed: it breaks off, or its boundary is missing.") from None
+    raise reject_body(f"The form has over {MOST_FIELDS} parts.")
+
+
+async def _read_text(part: BodyPartReader, arriving: ArrivingBody) -> str:
+    data = bytearray()
+    while block := await arriving.wait(part.read_chunk(_BLOCK_BYTES)):
+        arriving.count(block)
+        data += block
+        if len(data) > MAX_TEXT_BYTES:
+            raise reject_body(f"A text of the form is over {MAX_TEXT_BYTES} bytes.")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise reject_body("A text of the form is not UTF-8.") from None
+
+
+async def _read_file(part: BodyPartReader, arriving: ArrivingBody, folder: Path) -> UploadedImage:
+    # The name that the client gives a file is never used.
+    file = PartFile(folder, digest=True)
+    while block := await arriving.wait(part.read_chunk(_BLOCK_BYTES)):
+        arriving.count(block)
+        file.add(bytes(block))
+        if file.buffered >= 2 * _BLOCK_BYTES:
+            await _write(file)
+    if file.path is not None and file.buffered:
+        await _write(file)
+    return UploadedImage(file)
+
+
+def _sort_parts(texts: dict[str, str], files: list[tuple[str, UploadedImage]], length: int) -> ReceivedBody:
+    images, others = [], {}
+    for name, file in files:
+        if _IMAGE_FIELD.fullmatch(name):
+            images.append(file)
+        elif name in _FILE_ROLES and name not in others:
+            others[name] = file
+        else:
+            raise reject_value(name[:100], "The form has a file of this name that no operation takes.")
+    values: Values = {name: _read_value(name, text) for name, text in texts.items()}
+    for name in [name for name in values if _IMAGE_FIELD.fullmatch(name) or name in _FILE_ROLES]:
+        raise reject_value(name, "Send the image as a file of the form, with a file name.")
+    return ReceivedBody(values, tuple(images), others, length)
+
+
+def _read_value(name: str, text: str) -> Json:
+    """Return the value of a form's text: a number, a boolean or JSON where the parameter is one."""
+    if name in _INTEGER_FIELDS and _INTEGER.fullmatch(text.strip()):
+        return int(text)
+    if name == "stream" and text.strip().lower() in ("true", "false"):
+        return text.strip().lower() == "true"
+    if name in _JSON_FIELDS:
+        try:
+            value: Json = json.loads(text)
+        except (ValueError, RecursionError):
+            raise reject_value(name, "Must be a JSON object.") from None
+        return value
+    return text
+
+
+# --- JSON ------------------------------------------------------------------------------------
+
+
+async def _receive_json(arriving: ArrivingBody, folder: Path) -> ReceivedBody:
+    files, made = PartFiles(folder, digests=True), list[PartFile]()
+
+    def make_file() -> PartFile:
+        made.append(files.new_file())
+        return made[-1]
+
+    reader = JsonReply(_IMAGE_MEMBERS, make_file)
+    async for block in arriving.blocks():
+        reader.feed(block)
+        if arriving.length - sum(file.length for file in made) * 4 // 3 > MAX_TEXT_BYTES:
+            raise reject_body(f"The body has over {MAX_TEXT_BYTES} bytes beside its images.")
+        if files.should_flush:
+            await _write(files)
+    reader.close()
+    await _write(files)
+    try:
+        members = reader.json()
+    except (ValueError, RecursionError):
+        raise reject_body("The body is not JSON.", "invalid_json") from None
+    if not isinstance(members, dict):
+        raise reject_body("The body must be a JSON object.", "invalid_json")
+    values = {name: value for name, value in members.items() if name not in ("image", "images", *_FILE_ROLES)}
+    try:
+        json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise reject_body("The body has a value that no parameter takes.", "invalid_json") from None
+    given = members.get("images", members.get("image"))
+    listed = given if isinstance(given, list) else [] if given is None else [given]
+    images = tuple(_read_image(entry, f"images.{number}", folder) for number, entry in enumerate(listed))
+    others = {
+        role: _read_image(members[role], role, folder)
+        for role in _FILE_ROLES
+        if members.get(role) is not None
+    }
+    return ReceivedBody(values, images, others, arriving.length)
+
+
+def _read_image(entry: object, param: str, folder: Path) -> ReceivedInput:
+    """Return an image of a JSON body: a ``data:`` URL, or a reference that the provider resolves."""
+    if isinstance(entry, dict):
+        file_id = entry.get("file_id")
+        if file_id is not None:
+            return _check_reference(ImageReference(file_id=file_id), param)
+        entry = entry.get("image_url", entry.get("url", entry.get("b64_json")))
+        if isinstance(entry, dict):
+            entry = entry.get("url")
+    if isinstance(entry, DivertedImage):
+        source = entry.source()
+        return UploadedImage(
+            source if isinstance(source, PartFile) else _keep_bytes(entry.to_bytes(), folder)
+        )
+    if isinstance(entry, str) and is_data_url(entry):
+        try:
+            return UploadedImage(_keep_bytes(decode_data_url(entry), folder))
+        except ValueError:
+            raise reject_value(param, "The data: URL cannot be read.") from None
+    if isinstance(entry, str) and entry.startswith("https://"):
+        return _check_reference(ImageReference(url=entry), param)
+    raise reject_value(
+        param, "Must be a data: URL, an https URL that the provider fetches, or a file_id of the provider."
+    )
+
+
+def _check_reference(reference: ImageReference, param: str) -> ImageReference:
+    if reference.problem is not None:
+        raise reject_value(param, reference.problem)
+    return reference.to_plain()
+
+
+def _keep_bytes(data: bytes, folder: Path) -> PartFile:
+    file = PartFile(folder, digest=True)
+    file.add(data)
+    return file

@@ -1,0 +1,294 @@
+"""The services behind a server: one for each provider, with calls whose images stay out of memory."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from imgkit.async_service import AsyncImageService
+from imgkit.bulk.pace import Pace, PaceLimits
+from imgkit.core.context import CallTurn, SentPart
+from imgkit.core.lifecycle import run_call
+from imgkit.core.stream import run_stream
+from imgkit.errors import NotSentError, SaveError
+from imgkit.files import write_all
+from imgkit.images.part_files import PartFile
+from imgkit.images.saving import SavePlan
+from imgkit.images.sidecars import SavableImage
+from imgkit.images.sources import BytesSource, FileSource, Source
+from imgkit.models import ImageRequest, ImagesResponse
+from imgkit.providers.base import StreamingProvider
+from imgkit.providers.job_base import JobProvider, ProgressProvider
+from imgkit.runtime.flow import Flow, sleep
+from imgkit.runtime.streams import AsyncImageStream
+from imgkit.server.settings import ServerSettings
+from imgkit.wire.messages import Head
+
+IN_MEMORY_BYTES = 128 * 1024
+"""Largest image that stays in memory."""
+
+_BLOCK_BYTES = 256 * 1024
+
+
+class ServedService(AsyncImageService):
+    """A service behind a server."""
+
+    @property
+    def can_stream(self) -> bool:
+        """Whether the provider has streams, or work with previews."""
+        return isinstance(self._core.provider, StreamingProvider | JobProvider | ProgressProvider)
+
+    @property
+    def provider_name(self) -> str:
+        """The name of the provider."""
+        return self._core.provider_name
+
+    @property
+    def model_ids(self) -> list[str]:
+        """The models of the provider, as far as their facts are known."""
+        return [model.id for model in self._core.catalogue.list_models()]
+
+    @property
+    def default_model(self) -> str | None:
+        """The model of requests that name none."""
+        return self._core.target.model
+
+    @property
+    def backend_name(self) -> str:
+        """The name of the backend."""
+        return self._core.backend_name
+
+    @property
+    def base_url(self) -> str:
+        """The root of the API behind the server."""
+        return self._core.target.base_url
+
+    @property
+    def may_cost(self) -> bool:
+        """Whether calls reach a network, and so may cost something."""
+        return self._core.target.host_class != "offline"
+
+    @property
+    def state_folder(self) -> Path | None:
+        """The folder for data that outlives the process."""
+        return self._core.settings.state_folder
+
+    def open_sibling(self, provider: str) -> ServedService:
+        """Return a service for another provider.
+
+        Raises:
+            ConfigurationError: there is no such provider, or it lacks a setting.
+        """
+        return self._open_sibling(provider)
+
+    async def carry_out(
+        self, request: ImageRequest, plan: ReplyPlan, record: ServedRecord, cache: str | None
+    ) -> ImagesResponse:
+        """Carry out a request.
+
+        Args:
+            request: the request.
+            plan: the place of its images.
+            record: the record of its call.
+            cache: use of the cache.
+
+        Raises:
+            ImgkitError: as `imgkit.ImageService.create_image` documents it.
+        """
+        options = {"save_to": plan, "record": record, "cache": cache}
+        return await self._run_in_task(run_call(self._core, type(request), request, options), None)
+
+    def open_stream(
+        self, request: ImageRequest, plan: ReplyPlan, record: ServedRecord, partial_images: int
+    ) -> AsyncImageStream:
+        """Carry out a request as a stream; see `carry_out`."""
+        options = {"save_to": plan, "record": record, "partial_images": partial_images}
+        return self._open_stream(run_stream(self._core, type(request), request, options), None)
+
+
+class ServedRecord:
+    """The record of a call at a server: an `imgkit.core.context.CallRecord`.
+
+    Args:
+        pace: the pace of the server's requests to this provider.
+        is_stopping: returns whether the call should leave its job to a later process.
+
+    Attributes:
+        was_sent: a request has left, so the call may cost something.
+    """
+
+    def __init__(self, pace: Pace, is_stopping: Callable[[], bool]) -> None:
+        self._pace = pace
+        self._is_stopping = is_stopping
+        self.was_sent = False
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing more shall be sent."""
+        return self._is_stopping()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the call should leave its job."""
+        return self._is_stopping()
+
+    def take_turn(self, images: int) -> Flow[CallTurn]:
+        """Wait until an attempt may be sent.
+
+        Raises:
+            NotSentError: the server stops.
+        """
+        while not self._is_stopping():
+            found = self._pace.try_start(images, is_call=True)
+            if not isinstance(found, float):
+                return found
+            yield from sleep(found)
+        raise NotSentError("The server stops. Nothing was sent.")
+
+    def note_reply(self, head: Head) -> None:
+        """Let the pace learn the limits that a reply tells."""
+        self._pace.note_reply(head.headers)
+
+    def mark_sending(self, part: SentPart) -> None:
+        """Note that an attempt is about to leave."""
+        self.was_sent = True
+
+    def mark_ended(self, part: SentPart) -> None:
+        """Do nothing: the error of the call says what became of it."""
+
+    def mark_delivered(self, response: ImagesResponse, parts: Sequence[tuple[SentPart, int]]) -> None:
+        """Do nothing: the images are in the folder of the server."""
+
+
+def make_pace(in_flight: int, per_minute: float | None) -> Pace:
+    """Return the pace of a server's requests to a provider."""
+    return Pace(PaceLimits(in_flight, 0, per_minute or 0, 0), is_gentle=False)
+
+
+class ServedProvider(NamedTuple):
+    """A provider behind the server.
+
+    Attributes:
+        service: its service.
+        pace: the pace of requests to it.
+    """
+
+    service: ServedService
+    pace: Pace
+
+
+class ServedProviders:
+    """The providers behind the server: that of its own service, and those that routes name.
+
+    Args:
+        own: the service of the server.
+        settings: settings of the server.
+
+    Raises:
+        ConfigurationError: a route names a provider that does not exist, or that lacks a setting.
+    """
+
+    def __init__(self, own: ServedService, settings: ServerSettings) -> None:
+        self._settings = settings
+        self.own = ServedProvider(own, make_pace(settings.in_flight, settings.per_minute))
+        self._by_name = {own.provider_name: self.own}
+        for route in settings.routes.values():
+            if route.provider is not None and route.provider not in self._by_name:
+                service = own.open_sibling(route.provider)
+                self._by_name[route.provider] = ServedProvider(
+                    service, make_pace(settings.in_flight, settings.per_minute)
+                )
+
+    def find(self, provider: str | None) -> ServedProvider:
+        """Return a provider, the server's own for None."""
+        return self.own if provider is None else self._by_name[provider]
+
+    def list_models(self) -> list[tuple[str, str, str | None]]:
+        """Return the names that callers may use, each with its provider and the model there."""
+        own = self.own.service
+        named = [
+            (name, route.provider or own.provider_name, route.model)
+            for name, route in self._settings.routes.items()
+        ]
+        known = own.model_ids if own.default_model is None else [own.default_model, *own.model_ids]
+        taken = {name for name, _, _ in named}
+        named += [(name, own.provider_name, name) for name in dict.fromkeys(known) if name not in taken]
+        return named
+
+    async def close(self) -> None:
+        """Close all services; calls that still run end with an error."""
+        for served in self._by_name.values():
+            await served.service.close()
+            served.pace.close()
+
+
+@dataclass(frozen=True)
+class ReplyPlan(SavePlan):
+    """The place of a reply's images: large ones are files of the server, which need not survive the system.
+
+    >>> ReplyPlan.for_call(Path("work"), "c0ffee").pattern
+    'c0ffee-{index}.{ext}'
+    """
+
+    @classmethod
+    def for_call(cls, folder: Path, call_id: str) -> ReplyPlan:
+        """Return the plan of a call.
+
+        Args:
+            folder: the folder of the server.
+            call_id: id of the call.
+        """
+        return cls(folder, f"{call_id}-{{index}}.{{ext}}", make_folder=False, overwrite=True, sidecar=False)
+
+    def check(self) -> None:
+        """Do nothing: the folder is the server's own."""
+
+    def write(self, image: SavableImage, count: int) -> Path:
+        """Give a large image its name, without a flush to the disk; leave a small image in memory.
+
+        Raises:
+            SaveError: the disk is full.
+        """
+        source, path = image.source, self.build_path(image, "", count)
+        if source.length <= IN_MEMORY_BYTES and (not isinstance(source, PartFile) or source.path is None):
+            return path
+        try:
+            if isinstance(source, PartFile) and source.can_be_renamed:
+                source.write()
+                if source.can_be_renamed and source.path is not None:
+                    os.replace(source.path, path)
+                    source.record_move(path)
+                    return path
+            write_file(path, source)
+        except OSError as error:
+            raise SaveError(
+                f"The server cannot write an image to its disk ({error.strerror or error}).", images=(image,)
+            ) from None
+        return path
+
+
+def write_file(path: Path, source: Source) -> None:
+    """Write an image to a new file of the server. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
+    try:
+        for position in range(0, source.length, _BLOCK_BYTES):
+            write_all(descriptor, source.read_at(_BLOCK_BYTES, position))
+    finally:
+        os.close(descriptor)
+
+
+def keep_partial(folder: Path, source: Source) -> Source:
+    """Return a partial image that outlives its call, in a file if it is large. May block.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if source.length <= IN_MEMORY_BYTES:
+        return BytesSource(source.read())
+    path = folder / f"partial-{secrets.token_hex(8)}.bin"
+    write_file(path, source)
+    return FileSource.from_path(path)

@@ -1,0 +1,102 @@
+"""The files of a server: its work folder, and in the state folder the images that no client has."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from imgkit.errors import ConfigurationError, ImgkitError
+from imgkit.files import make_folders
+from imgkit.images.image import Image
+from imgkit.locks import FileLock
+from imgkit.server.frames import find_source
+from imgkit.server.settings import choose_work_folder
+
+UNDELIVERED = "undelivered"
+UNFINISHED = "unfinished.jsonl"
+
+_LOCK = "lock"
+
+
+def keep_images(state_folder: Path, images: Sequence[Image]) -> list[str]:
+    """Save images with their sidecars in the state folder. May block.
+
+    Args:
+        state_folder: the state folder.
+        images: the images.
+
+    Returns:
+        A line for each image: its path, or why it could not be saved.
+    """
+    folder = state_folder / UNDELIVERED
+    lines = []
+    for image in images:
+        try:
+            make_folders(folder)
+            source = find_source(image)
+            whole = replace(image, path=None, source=source)
+            stamp = time.strftime("%Y%m%d-%H%M%S")
+            lines.append(str(whole.save(folder / f"{stamp}-{image.index + 1}.{image.format or 'bin'}")))
+        except (ImgkitError, OSError) as error:
+            lines.append(f"an image was lost: {error}")
+    return lines
+
+
+def list_unfinished(state_folder: Path, facts: Sequence[Mapping[str, object]]) -> Path:
+    """Append calls that did not finish to a list in the state folder. May block.
+
+    Args:
+        state_folder: the state folder.
+        facts: facts about each call.
+
+    Raises:
+        OSError: the list cannot be written.
+    """
+    make_folders(state_folder)
+    path = state_folder / UNFINISHED
+    with path.open("a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(each, default=str) + "\n" for each in facts)
+    return path
+
+
+def open_work_folder(state_folder: Path | None) -> tuple[Path, FileLock]:
+    """Make a folder for the files of a server; remove those of servers that have died.
+
+    Returns:
+        The folder, and a lock beside it that says that its server lives.
+
+    Raises:
+        ConfigurationError: the folder cannot be written.
+    """
+    parent = choose_work_folder(state_folder)
+    folder = parent / secrets.token_hex(8)
+    try:
+        make_folders(folder)
+        lock = FileLock.acquire(parent / f"{folder.name}.{_LOCK}")
+        for other in parent.glob(f"*.{_LOCK}"):
+            if other != lock.path and not FileLock.is_held(other):
+                _clear_dead(other, state_folder)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The server cannot write to {str(parent)!r} ({error.strerror or error}). Pass another "
+            "--state-folder."
+        ) from None
+    return folder, lock
+
+
+def _clear_dead(lock: Path, state_folder: Path | None) -> None:
+    """Remove the folder of a server that was killed; its images are kept."""
+    folder = lock.with_suffix("")
+    if state_folder is not None:
+        left = [path for path in folder.glob("*-*.*") if not path.name.startswith((".", "partial-"))]
+        for path in left:
+            target = state_folder / UNDELIVERED / path.name
+            make_folders(target.parent)
+            path.replace(target)
+    shutil.rmtree(folder, ignore_errors=True)
+    lock.unlink(missing_ok=True)
