@@ -78,6 +78,7 @@ class History:
             "cost_usd": None if cost is None else f"{cost:f}",
             "cached": response is not None and response.meta.cached,
             "joined": call.joined,
+            "clients": call.readers,
             "prompt": prompt and prompt[:MAX_PROMPT_CHARACTERS],
             "error": call.error if self._has_prompts else call.error and call.error.partition(".")[0][:120],
         }

@@ -118,7 +118,9 @@ class ImageServer:
         self._connections = ConnectionServer(self._answer)
         host = settings.host.strip("[]")
         try:
-            self._listener = await loop.create_server(self._connections, host, settings.port, backlog=BACKLOG)
+            self._listener = await loop.create_server(
+                self._connections, host, settings.port, backlog=BACKLOG, start_serving=False
+            )
         except OSError as error:
             await self._close_folder()
             raise _explain_listen_error(error, settings) from None
@@ -131,6 +133,7 @@ class ImageServer:
                 f"The base URL {self._service.base_url} is this server itself. Unset OPENAI_BASE_URL for the "
                 "server, or pass the --base-url of the provider."
             )
+        await self._listener.start_serving()
         return self.address
 
     @property

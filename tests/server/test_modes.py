@@ -1,0 +1,74 @@
+"""The modes of a server: cache, recorded and replayed cassettes, budgets, a pace."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+
+from imgkit.default_plugins.recorder import RecorderPlugin
+from imgkit.server.served_service import ServedService
+from imgkit.server.thread import ServerThread
+from tests.support.pictures import answer, encoded, noise
+from tests.support.served import EDITS, GENERATIONS, SETTINGS, form, send, serve_before
+from tests.support.wire_server import reply
+
+FOX = {"prompt": "a red fox", "size": "1024x1024"}
+
+
+def test_replays_what_it_has_recorded(tmp_path: Path) -> None:
+    """Answers recorded requests from the cassette, whatever client sends them; others are a miss."""
+    cassette = tmp_path / "fox.yaml"
+    body, kind = form(image=noise(1), prompt="a hat")
+    scripts = reply(200, answer()), reply(200, answer())
+    with serve_before(tmp_path / "one", *scripts, plugins=[RecorderPlugin(cassette)]) as (server, _):
+        first = send(server, GENERATIONS, FOX, authorization="Bearer sk-callers-0123456789abcdef")
+        assert send(server, EDITS, body, content_type=kind).status == 200
+    assert "sk-" not in cassette.read_text()
+    make_service = partial(
+        ServedService, "offline", model="gpt-image-2", fixtures=cassette, state_folder=tmp_path / "two"
+    )
+    with ServerThread(SETTINGS, make_service) as server:
+        assert send(server, GENERATIONS, FOX).json["data"] == first.json["data"]
+        assert send(server, EDITS, body, content_type=kind).status == 200
+        miss = send(server, GENERATIONS, {"prompt": "an owl"})
+    assert (miss.status, miss.error["code"], miss.headers["x-should-retry"]) == (
+        404,
+        "fixture_missing",
+        "false",
+    )
+
+
+def test_answers_equal_requests_from_the_cache(tmp_path: Path) -> None:
+    """Sends an equal request once, and says that a reply came from the cache."""
+    settings = SETTINGS._replace(cache="use")
+    with serve_before(tmp_path, reply(200, answer()), settings=settings, plugins=["cache"]) as (server, api):
+        first, second = (send(server, GENERATIONS, FOX) for _ in range(2))
+        assert api.posts == 1
+    assert first.json["data"] == second.json["data"] == [{"b64_json": encoded()}]
+    assert (second.headers["x-imgkit-cached"], second.headers["x-imgkit-cost-usd"]) == ("true", "0")
+
+
+def test_spends_no_more_than_its_budget(tmp_path: Path) -> None:
+    """Refuses a request that could exceed the budget with 402, which no client repeats."""
+    import imgkit
+
+    budget = imgkit.Budget("0.05", price_per_image="0.04")
+    scripts = reply(200, answer()), reply(200, answer())
+    model = {"model": "a-model-of-nobody"}
+    with serve_before(tmp_path, *scripts, plugins=[budget]) as (server, api):
+        assert send(server, GENERATIONS, {**FOX, **model}).status == 200
+        got = send(server, GENERATIONS, {**FOX, **model})
+        assert api.posts == 1
+    assert (got.status, got.error["code"], got.headers["x-should-retry"]) == (402, "budget_exceeded", "false")
+
+
+def test_keeps_its_pace(tmp_path: Path) -> None:
+    """Spreads requests over the minute."""
+    scripts = [reply(200, answer()) for _ in range(4)]
+    with serve_before(tmp_path, *scripts, settings=SETTINGS._replace(per_minute=1200)) as (server, api):
+        started = time.monotonic()
+        for number in range(4):
+            assert send(server, GENERATIONS, {"prompt": f"{number} foxes"}).status == 200
+        assert time.monotonic() - started >= 3 * 60 / 1200
+        assert api.posts == 4

@@ -1,0 +1,149 @@
+"""The end of a server: calls that may still end, and what is kept of the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from imgkit.images.sniff import sniff
+from imgkit.providers.bfl import BflProvider
+from imgkit.server.served_service import ServedService
+from imgkit.server.server_files import UNDELIVERED, open_work_folder
+from imgkit.server.thread import ServerThread
+from imgkit.testing.wire_server import serve_fake
+from tests.server.test_repeats import FOX, HeldReply, leave_after_sending, list_calls, wait_until
+from tests.support.pictures import answer, encoded, noise, picture
+from tests.support.processes import start_process
+from tests.support.served import GENERATIONS, SETTINGS, send, serve_before
+from tests.support.wire_server import hang, reply
+
+
+def test_a_call_that_ends_in_time_is_answered(tmp_path: Path) -> None:
+    """Answers the calls that run when the server stops, and takes no more."""
+    held = HeldReply(reply(200, answer()))
+    with ThreadPoolExecutor() as threads:
+        with serve_before(tmp_path, held, settings=SETTINGS._replace(stop_s=20.0)) as (server, _):
+            first = threads.submit(send, server, GENERATIONS, FOX)
+            assert held.has_begun.wait(10)
+            stopping = threads.submit(server.stop)
+            held.release.set()
+            assert first.result().status == 200
+            stopping.result()
+        assert server.report is not None
+        assert server.report.unfinished == []
+
+
+def test_a_call_that_ends_too_late_is_listed(tmp_path: Path) -> None:
+    """Ends it as one that may be billed, and writes it down."""
+    with ThreadPoolExecutor() as threads:
+        with serve_before(tmp_path, hang, settings=SETTINGS._replace(stop_s=0.1)) as (server, api):
+            first = threads.submit(send, server, GENERATIONS, FOX)
+            wait_until(lambda: api.posts == 1)
+            server.stop()
+            got = first.result()
+    assert (got.status, got.headers["x-should-retry"]) == (424, "false")
+    assert got.error["imgkit"]["maybe_billed"] is True
+    report = server.report
+    assert report is not None
+    assert report.listed_in is not None
+    [facts] = [json.loads(line) for line in report.listed_in.read_text().splitlines()]
+    assert (facts["prompt"], facts["state"]) == (FOX["prompt"], "unknown")
+
+
+def test_a_job_that_runs_on_is_left_to_a_later_process(tmp_path: Path) -> None:
+    """Keeps the job of a provider that works on after the end of the server."""
+    fake = BflProvider.fake(polls=1_000_000)
+    with serve_fake(fake) as api, ThreadPoolExecutor() as threads:
+        make_service = partial(
+            ServedService,
+            "aiohttp",
+            provider="bfl",
+            base_url=api.base_url,
+            api_key="bfl-key-0123456789abcdef",
+            state_folder=tmp_path,
+        )
+        with ServerThread(SETTINGS._replace(stop_s=0.1), make_service) as server:
+            first = threads.submit(send, server, GENERATIONS, {"prompt": "a fox", "model": "flux-2-pro"})
+            wait_until(
+                lambda: any((tmp_path / "jobs").glob("*.json")) if (tmp_path / "jobs").exists() else False
+            )
+            server.stop()
+            got = first.result()
+    assert (got.status, got.error["code"]) == (424, "job_pending")
+    assert got.error["imgkit"]["jobs"]
+
+
+def test_an_image_that_no_client_has_is_kept(tmp_path: Path) -> None:
+    """Saves the paid image of a client that left, with a sidecar."""
+    with serve_before(tmp_path, reply(200, answer())) as (server, _):
+        leave_after_sending(server, FOX)
+        wait_until(lambda: list_calls(server)[0]["state"] == "done")
+    assert server.report is not None
+    [path] = server.report.kept
+    assert Path(path).parent == tmp_path / UNDELIVERED
+    assert sniff(Path(path).read_bytes()) is not None
+    assert json.loads(Path(f"{path}.json").read_text())["prompt"] == FOX["prompt"]
+
+
+def test_an_image_that_a_client_has_is_not_kept(tmp_path: Path) -> None:
+    """Leaves nothing behind where every reply was read."""
+    with serve_before(tmp_path, reply(200, answer())) as (server, _):
+        assert send(server, GENERATIONS, FOX).status == 200
+    assert server.report is not None
+    assert server.report.kept == []
+    assert not (tmp_path / UNDELIVERED).exists()
+    assert list((tmp_path / "serve").iterdir()) == []
+
+
+def test_the_images_of_a_killed_server_are_kept(tmp_path: Path) -> None:
+    """Moves the images of a server that was killed out of its folder."""
+    folder, lock = open_work_folder(tmp_path)
+    (folder / "c0ffee-1.png").write_bytes(picture())
+    (folder / "partial-1.bin").write_bytes(b"half")
+    (folder / ".imgkit-1.part").write_bytes(b"half")
+    lock.release(remove=False)
+    other, other_lock = open_work_folder(tmp_path)
+    assert [path.name for path in (tmp_path / UNDELIVERED).iterdir()] == ["c0ffee-1.png"]
+    assert not folder.exists()
+    assert other.exists()
+    other_lock.release()
+
+
+def test_the_command_serves_until_a_signal(tmp_path: Path) -> None:
+    """Prints the address first, writes the ready file, and ends with 0 after SIGTERM."""
+    ready = tmp_path / "ready"
+    command = [sys.executable, "-m", "imgkit", "serve", "--port", "0", "--ready-file", str(ready)]
+    child = start_process(
+        command,
+        env={**os.environ, "IMGKIT_HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    address = child.stdout.readline().decode().strip()
+    wait_until(ready.exists)
+    assert ready.read_text().strip() == address
+    child.send_signal(signal.SIGTERM)
+    _, messages = child.communicate(timeout=20)
+    assert child.returncode == 0, messages
+    assert b"Traceback" not in messages
+    assert not ready.exists()
+
+
+def test_a_large_image_is_kept_in_a_file_while_it_is_read(tmp_path: Path) -> None:
+    """Sends a large image from a file of the server, whole."""
+    large = noise(4, 400)
+    with serve_before(tmp_path, reply(200, {"created": 1, "data": [{"b64_json": encoded(large)}]})) as (
+        server,
+        _,
+    ):
+        got = send(server, GENERATIONS, FOX)
+        assert any((tmp_path / "serve").rglob("*-1.png"))
+    assert got.json["data"][0]["b64_json"] == encoded(large)
+    assert int(got.headers["content-length"]) == len(got.body)
