@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
+from imgkit.catalogue.catalogue import Catalogue
 from imgkit.models import (
     CreateImageEditRequest,
     CreateImageRequest,
@@ -13,6 +15,7 @@ from imgkit.models import (
     Operation,
     field_names,
 )
+from imgkit.providers.listing import find_provider
 from imgkit.schemas.requests import validate_request
 from imgkit.server.envelopes import reject_value
 from imgkit.server.received_bodies import ReceivedBody, ReceivedInput, UploadedImage
@@ -69,7 +72,7 @@ def build_asked_call(operation: Operation, body: ReceivedBody, routes: Mapping[s
         if name in values:
             raise reject_value(name, "The server takes no such parameter. Put its members into the body.")
     is_stream = _read_stream(operation, values.get("stream"))
-    by_url = _read_choice("response_format", values.get("response_format"), ("url", "b64_json")) == "url"
+    response_format = _read_choice("response_format", values.get("response_format"), ("url", "b64_json"))
     partial_images = values.get("partial_images")
     if partial_images is not None and (
         isinstance(partial_images, bool)
@@ -93,6 +96,7 @@ def build_asked_call(operation: Operation, body: ReceivedBody, routes: Mapping[s
     if more:
         fields["extra_body"] = more
     request = validate_request(kind, fields)
+    by_url = has_url_by_default(model) if response_format is None else response_format == "url"
     return AskedCall(request, model, route.provider, is_stream, partial_images or 0, by_url)
 
 
@@ -104,6 +108,23 @@ def find_route(model: str | None, routes: Mapping[str, ModelRoute]) -> ModelRout
     """
     route = routes.get(model or "", routes.get(ANY_MODEL))
     return ModelRoute(None, model) if route is None else ModelRoute(route.provider, route.model or model)
+
+
+@lru_cache(maxsize=256)
+def has_url_by_default(model: str | None) -> bool:
+    """Return whether OpenAI's API answers a model with URLs unless a request asks for base64.
+
+    It does so for the models that take the field ``response_format``, whose default is "url" (API
+    reference, read 2026-11-23).
+
+    >>> has_url_by_default("dall-e-3"), has_url_by_default("gpt-image-2"), has_url_by_default("flux")
+    (True, False, False)
+    """
+    facts = Catalogue("openai", find_provider("openai").load().model_facts, [])
+    found = None if model is None else facts.find_model(model, "official")
+    return found is not None and not any(
+        rule.field == "response_format" and rule.refused for rule in found.rules
+    )
 
 
 def _list_inputs(operation: Operation, body: ReceivedBody) -> dict[str, object]:

@@ -91,6 +91,21 @@ def test_serves_result_urls_for_a_while(tmp_path: Path) -> None:
             assert send(server, path).status == 404
 
 
+def test_answers_a_model_in_the_form_that_its_callers_expect(tmp_path: Path) -> None:
+    """Sends URLs for the models that OpenAI answers so, unless a request asks for base64."""
+    with serve_offline(tmp_path) as server:
+        for model, given, expected in (
+            ("dall-e-3", None, "url"),
+            ("dall-e-3", "b64_json", "b64_json"),
+            ("gpt-image-2", None, "b64_json"),
+            ("gpt-image-2", "url", "url"),
+        ):
+            body = {"prompt": "a fox", "size": "1024x1024", "model": model, "response_format": given}
+            got = send(server, GENERATIONS, body)
+            assert got.status == 200, got.body
+            assert expected in got.json["data"][0]
+
+
 def test_gives_each_name_the_model_of_its_route(tmp_path: Path) -> None:
     """Answers a model name with a model of another provider, and lists the name."""
     routes = parse_routes(["gpt-image-2=bfl:flux-2-pro", "small=gpt-image-1-mini"])
