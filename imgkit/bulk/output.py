@@ -6,7 +6,7 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,8 @@ from imgkit.models import ImagesResponse
 from imgkit.wire.json_values import Json, JsonMapping, JsonObject
 
 METADATA, IMAGES, REPORTS = "metadata.jsonl", "images", "reports"
+DAMAGED = ".bin"
+"""Extension of bytes that are no whole image."""
 
 CHECK_S = 1.0
 """Seconds in which the output folder is checked once, however many requests start."""
@@ -92,8 +94,13 @@ class DigestPlan(SavePlan):
 
 def image_name(image: SavableImage, digest: str) -> str:
     """Return the name of an image in an output."""
-    extension = EXTENSIONS[image.format][0] if image.format else ".bin"
+    extension = EXTENSIONS[image.format][0] if image.format else DAMAGED
     return f"{IMAGES}/{digest[:2]}/{digest}{extension}"
+
+
+def damaged_name(image: SavableImage) -> str:
+    """Return the name of a damaged image in an output."""
+    return f"{IMAGES}/{image.sha256[:2]}/{image.sha256}{DAMAGED}"
 
 
 class Output:
@@ -229,8 +236,16 @@ class Output:
         """Return the name of a saved image in the output."""
         return "" if image.path is None else image.path.relative_to(self.folder).as_posix()
 
-    def publish(self, response: ImagesResponse) -> None:
-        """Bring the saved images of a response to their places. In a folder, they are there."""
+    def publish(self, images: Sequence[Image]) -> None:
+        """Bring saved images to their places. In a folder, they are there."""
+
+    def set_aside(self, image: Image) -> str:
+        """Keep the bytes of a saved image that is damaged as a file of no image format; return its name."""
+        name = damaged_name(image)
+        if image.path is not None:
+            with suppress(OSError):  # it stays under its own name
+                os.replace(image.path, image.path.with_suffix(DAMAGED))
+        return name
 
     def find_places(self, entries: Iterable[JsonMapping]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
         """Return the files of described images, and their URLs; one of both is empty."""

@@ -22,6 +22,7 @@ from imgkit.bulk.bulk_values import (
     choose_state,
     cost_in_usd,
 )
+from imgkit.bulk.delivery import publish_images
 from imgkit.bulk.manifest import BulkRow, Manifest, State
 from imgkit.bulk.output import DigestPlan, Output
 from imgkit.bulk.row_progress import RowProgress
@@ -242,11 +243,9 @@ class RowRecord:
 
     def mark_delivered(self, response: ImagesResponse, parts: Sequence[tuple[SentPart, int]]) -> None:
         """Write down the images, then list them."""
-        positions = [part.first + number for part, count in parts for number in range(count)]
-        entries = self._files.output.describe(self.row, response, positions)
-        self._files.output.publish(response)
+        entries, covered, errors = publish_images(self._files.output, self.row, response, parts)
         self.entries += entries
-        self.mark_saved(entries, [part for part, _ in parts], cost_in_usd(response), response.errors)
+        self.mark_saved(entries, covered, cost_in_usd(response), errors)
 
     def mark_saved(
         self,
@@ -280,6 +279,8 @@ class RowRecord:
                 self.row.number, self.state, progress.info, durable=durable, is_listed=False
             )
             self._is_saved = False
+        if not entries:
+            return
         try:
             self._files.list_images(self.row.number, entries)
             progress.mark_listed()

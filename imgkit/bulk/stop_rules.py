@@ -18,6 +18,7 @@ from imgkit.errors import (
     RateLimitError,
     SaveError,
     ServerError,
+    UnreadableReplyError,
 )
 
 STOP_AFTER_BLOCKED = 20
@@ -30,6 +31,8 @@ LEAST_FREE_BYTES = 500_000_000
 """Free space below which nothing is sent; checked every `SPACE_CHECK_S` seconds."""
 
 SPACE_CHECK_S = 1.0
+
+_FAILURES = (NotSentError, OutcomeUnknownError, ServerError, UnreadableReplyError)
 
 
 class StopRules:
@@ -54,8 +57,7 @@ class StopRules:
         """
         error = outcome.error
         self._blocked.append(outcome.state == "blocked")
-        is_failure = isinstance(error, NotSentError | OutcomeUnknownError | ServerError)
-        if is_failure and not isinstance(error, WorkerLostError):
+        if isinstance(error, _FAILURES) and not isinstance(error, WorkerLostError):
             self._failures.append(f"{type(error).__name__} {getattr(error, 'status', None)}")
         else:
             self._failures.clear()

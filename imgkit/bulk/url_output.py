@@ -9,20 +9,19 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
 from imgkit.bulk.image_lines import encode_lines, iterate_images
 from imgkit.bulk.manifest import BulkRow, Manifest
-from imgkit.bulk.output import METADATA, DigestPlan, Output, image_name
+from imgkit.bulk.output import METADATA, DigestPlan, Output, damaged_name, image_name
 from imgkit.bulk.url_store import UrlStore, is_cut_url, is_url
 from imgkit.errors import ConfigurationError, SaveError
 from imgkit.files import remove_after
 from imgkit.images.image import Image
 from imgkit.images.sidecars import SavableImage
-from imgkit.models import ImagesResponse
 from imgkit.wire.json_values import Json, JsonMapping
 
 STAGING = "outgoing"
@@ -119,20 +118,32 @@ class UrlOutput(Output):
                 f"--run FOLDER), or another URL. If that folder is lost, move {METADATA} and {RUN_FILE} away."
             )
 
-    def publish(self, response: ImagesResponse) -> None:
-        """Upload the images of a response, then remove their files. Equal images are one object.
+    def publish(self, images: Sequence[Image]) -> None:
+        """Upload saved images, then remove their files. Equal images are one object.
 
         Raises:
             ImgkitError: the URL rejects an image.
         """
-        for image in response.images:
-            if image.path is None:
-                raise SaveError(f"Image {image.index} has no file to upload.", images=(image,))
-            self._store.write(self._name_image(image), image.path)
-        for image in response.images:
-            if image.path is not None:
-                with suppress(OSError):  # the next run removes it
-                    image.path.unlink()
+        for image in images:
+            self._upload(image, self._name_image(image))
+        for image in images:
+            _remove_staged(image)
+
+    def set_aside(self, image: Image) -> str:
+        """Upload the bytes of a damaged image under a name of no image format, and return the name.
+
+        Raises:
+            ImgkitError: the URL rejects them.
+        """
+        name = damaged_name(image)
+        self._upload(image, name)
+        _remove_staged(image)
+        return name
+
+    def _upload(self, image: Image, name: str) -> None:
+        if image.path is None:
+            raise SaveError(f"Image {image.index} has no file to upload.", images=(image,))
+        self._store.write(name, image.path)
 
     def _name_image(self, image: Image) -> str:
         """Return the name of a saved image at the URL."""
@@ -211,6 +222,13 @@ class UrlOutput(Output):
         if self._manifest is None:
             raise LookupError("a URL is claimed first")
         return self._manifest
+
+
+def _remove_staged(image: Image) -> None:
+    """Remove the local file of an image that is at the URL. The next run removes a file that stays."""
+    if image.path is not None:
+        with suppress(OSError):
+            image.path.unlink()
 
 
 def open_output(

@@ -103,7 +103,7 @@ class NextSteps:
             ),
             (
                 "unknown",
-                "possibly billed, but no reply arrived. The next run leaves them alone. To send them again, "
+                "possibly billed, but no image arrived. The next run leaves them alone. To send them again, "
                 "at the risk of paying twice:",
                 self._build_command("--retry-unknown"),
             ),

@@ -19,6 +19,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from imgkit.bulk.bulk_values import cost_in_usd
+from imgkit.bulk.delivery import publish_images
 from imgkit.bulk.manifest import BulkRow
 from imgkit.bulk.output import Output
 from imgkit.bulk.reconcile import find_kept
@@ -250,22 +251,19 @@ class _TaskRecord:
         """Put the report beside the images, for a run that does not get it."""
         payload, cost = self._payload, cost_in_usd(response)
         row = BulkRow(payload["number"], payload["row_id"], "sending", payload["request"], {})
-        positions = [part.first + number for part, count in parts for number in range(count)]
-        entries = self.output.describe(row, response, positions)
+        entries, covered, errors = publish_images(self.output, row, response, parts)
         with self._guard:
             report = self.report
             earlier = report.get("cost", "0")
             is_known = cost is not None and earlier is not None
             report["cost"] = str(Decimal(earlier or 0) + (cost or 0)) if is_known else None
             report["images"] = [*report.get("images", ()), *entries]
-            report["covered"] = [*report.get("covered", ()), *(to_part(part) for part, _ in parts)]
-            for part, _ in parts:
+            report["covered"] = [*report.get("covered", ()), *map(to_part, covered)]
+            for part in covered:
                 self._open = [each for each in self._open if not _is_of(each, part._replace(attempt=0))]
-            if response.errors:
-                report["error"] = strip_error(response.errors[0])
-                report["jobs"] = [
-                    job.to_json() for each in response.errors for job in getattr(each, "jobs", ())
-                ]
+            if errors:
+                report["error"] = strip_error(errors[0])
+                report["jobs"] = [job.to_json() for each in errors for job in getattr(each, "jobs", ())]
             self.output.write_report(payload["name"], encode_report(report))
 
 
