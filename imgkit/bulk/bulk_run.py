@@ -21,7 +21,8 @@ from imgkit.bulk.dispatch import Dispatcher, Start
 from imgkit.bulk.engine_setup import open_dispatcher
 from imgkit.bulk.followers import Followers, copy_outcome
 from imgkit.bulk.manifest import STATES, Added, BulkRow, Manifest, State
-from imgkit.bulk.manifest_errors import lost_manifest_error, missing_state_folder_error
+from imgkit.bulk.manifest_errors import missing_state_folder_error
+from imgkit.bulk.missing_images import drop_old_lines, note_missing_images
 from imgkit.bulk.progress_reporter import ProgressReporter, find_budget
 from imgkit.bulk.reconcile import reconcile
 from imgkit.bulk.row_calls import RunFiles
@@ -69,6 +70,8 @@ class BulkRun:
         run_folder: the folder of the manifest.
         left_out: number of requests that wait in the manifest, but are not among those of a list or a file.
             They are not sent.
+        missing: ids of requests whose images were deleted from the output, with the states that they had. A
+            run that comes to its end looks for them.
         failure: the exception that ended the reading of an iterable, None for none.
     """
 
@@ -112,6 +115,8 @@ class BulkRun:
         self.leaves_jobs = False
         self.reporter = ProgressReporter(options.get("progress"), find_budget(core))
         self.left_out = 0
+        self.missing: Mapping[str, State] = MappingProxyType({})
+        self._has_earlier = False
         self.failure: Exception | None = None
 
     @property
@@ -163,7 +168,6 @@ class BulkRun:
         self._manifest = Manifest(self.run_folder)
         try:
             self._output.claim(self.manifest)
-            self._refuse_lost_manifest()
             self._output.open_parts(self.manifest.read_token())
             self._pace.share()
             if isinstance(requests, Sequence | RowFile):
@@ -189,6 +193,7 @@ class BulkRun:
             if self._is_whole:
                 self.manifest.replace_absent_leaders()
             self.counts = self.manifest.count()
+            self._has_earlier = self.counts["done"] > 0
             self._followers.release(self.manifest.list_leaders())
             if self._is_whole:
                 self.left_out = self.manifest.count_left_out()
@@ -333,12 +338,12 @@ class BulkRun:
             self._close_manifest()
 
     def _close_manifest(self) -> None:
-        manifest, self._manifest = self._manifest, None
-        if manifest is None:
+        if self._manifest is None:
             return
+        files, manifest, self._manifest = self.files, self._manifest, None
         try:
             if self._is_prepared and not manifest.is_inherited:
-                self._output.finish()
+                self._finish_output(files)
         except ImgkitError as error:
             if not isinstance(self.stopped, ImgkitError):
                 self.stopped = error
@@ -349,15 +354,24 @@ class BulkRun:
             manifest.close()
         self._pace.close()
 
+    def _finish_output(self, files: RunFiles) -> None:
+        """Look for images that were deleted, and leave the list whole.
+
+        Raises:
+            ImgkitError: the list cannot be written; the next run writes it.
+        """
+        if self._has_earlier and self.stopped is None:
+            self.missing = note_missing_images(files)
+            for state in self.missing.values():
+                self.counts[state] -= 1
+                self.counts["unknown"] += 1
+        drop_old_lines(files.manifest, self._output)
+        self._output.finish()
+
     @property
     def may_cost(self) -> bool:
         """Whether the requests of this service may cost anything."""
         return self._core.target.host_class != "offline"
-
-    def _refuse_lost_manifest(self) -> None:
-        """Refuse a new manifest beside images: it would let every one of them be made again."""
-        if self._output.has_images and not any(self.manifest.count().values()):
-            raise lost_manifest_error(self._folder, self.manifest.folder)
 
     def _add(self, values: Iterable[object], start: int = 1) -> Added:
         options = self._options

@@ -44,6 +44,9 @@ CREATE INDEX waiting ON rows(n) WHERE state = 0;
 CREATE INDEX open ON rows(state, n) WHERE state NOT IN (0, 3);
 CREATE INDEX followers ON rows(leader, n) WHERE leader IS NOT NULL AND state = 0;
 """
+_DROPPED = "CREATE TABLE IF NOT EXISTS dropped (id TEXT, position INTEGER, file_name TEXT)"
+"""Images whose lines the list is to drop. A manifest of an earlier imgkit lacks the table."""
+
 _inherited: list[sqlite3.Connection] = []
 """Connections of a parent process. SQLite must not close them."""
 _held: dict[Path, tuple[int, FileLock]] = {}
@@ -192,6 +195,22 @@ class Manifest(ManifestQueries):
             self._changes.add("UPDATE rows SET listed = 1 WHERE n = ?", (number,), durable=False)
         self._changes.add("REPLACE INTO facts VALUES ('list', ?)", (json.dumps(mark),), durable=False)
 
+    def add_dropped(self, entries: Iterable[JsonMapping]) -> None:
+        """Write down, together with the next change, that the list is to drop the lines of images."""
+        for entry in entries:
+            name = (entry["id"], entry["index"], entry["file_name"])
+            self._changes.add("INSERT INTO dropped VALUES (?, ?, ?)", name, durable=False)
+
+    def clear_dropped(self, mark: tuple[int, int] | None) -> None:
+        """Write down that the list has dropped all lines that it was to drop.
+
+        Args:
+            mark: size and checksum of the list, None if they are not known.
+        """
+        with self._transaction(durable=False):
+            self._rows.execute("DELETE FROM dropped")
+            self._rows.execute("REPLACE INTO facts VALUES ('list', ?)", (json.dumps(mark),))
+
     def count(self) -> dict[State, int]:
         """Return the number of requests in each state."""
         with self._using_file():
@@ -282,6 +301,8 @@ class Manifest(ManifestQueries):
                 )
             else:
                 check_manifest(rows, is_reader=self._lock is None)
+            if self._lock is not None:
+                rows.execute(_DROPPED)
             rows.execute("CREATE TEMP TABLE given (n INTEGER PRIMARY KEY, place INTEGER NOT NULL)")
         except BaseException as error:
             rows.close()

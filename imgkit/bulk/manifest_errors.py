@@ -109,6 +109,14 @@ def lost_manifest_error(folder: Path, run_folder: Path) -> ConfigurationError:
     )
 
 
+def lost_images_error(folder: Path, run_folder: Path) -> ConfigurationError:
+    """Return the error of a run folder whose images are not in the output folder."""
+    return ConfigurationError(
+        f"The images of this run are not in {str(folder)[:200]!r}. Give the output folder that has them, or "
+        f"another run folder in place of {str(run_folder)[:200]!r}."
+    )
+
+
 def missing_state_folder_error() -> ConfigurationError:
     """Return the error of a service that keeps no replies."""
     return ConfigurationError(

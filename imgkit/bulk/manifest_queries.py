@@ -9,9 +9,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from imgkit.bulk.row_values import STATES, BulkRow, State
+from imgkit.wire.json_values import JsonObject
 
 _ENDED = "(3, 4, 5, 6)"
 """The states done, blocked, failed and unknown."""
+
+_CHUNK = 10_000
+"""Requests whose images are read at once."""
 
 _GIVEN = "EXISTS (SELECT 1 FROM given WHERE given.n = rows.n)"
 
@@ -120,6 +124,29 @@ class ManifestQueries(ABC):
             if not rows:
                 return
             after = rows[-1].number
+
+    def list_dropped(self) -> list[JsonObject]:
+        """Return the images whose lines the list is to drop."""
+        with self._using_file():
+            found = self._rows.execute("SELECT id, position, file_name FROM dropped")
+            return [dict(zip(("id", "index", "file_name"), values, strict=True)) for values in found]
+
+    def list_ended_files(self) -> Iterator[tuple[int, str]]:
+        """Yield numbers and file names of the images of requests that are done, failed or unknown.
+
+        It reads the whole manifest.
+        """
+        with self._using_file():
+            last = self._rows.execute("SELECT MAX(n) FROM rows").fetchone()[0] or 0
+        for start in range(0, last, _CHUNK):
+            with self._using_file():
+                found = self._rows.execute(
+                    "SELECT rows.n, json_extract(image.value, '$.file_name') FROM rows, "
+                    "json_each(rows.info, '$.images') AS image WHERE rows.state IN (3, 5, 6) "
+                    "AND rows.n > ? AND rows.n <= ?",
+                    (start, start + _CHUNK),
+                ).fetchall()
+            yield from found
 
     def list_without_cost(self) -> Iterator[BulkRow]:
         """Yield the requests that were sent, or have some of their images, and whose cost is not known."""

@@ -11,15 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imgkit.bulk.image_lines import (
-    compute_checksum,
-    encode_lines,
-    find_name,
-    is_half,
-    iterate_images,
-    name_entry,
-)
+from imgkit.bulk.image_lines import encode_lines, iterate_images, name_entry, read_list, rewrite_list
 from imgkit.bulk.manifest import BulkRow, Manifest
+from imgkit.bulk.manifest_errors import lost_images_error, lost_manifest_error
 from imgkit.errors import ConfigurationError, SaveError
 from imgkit.files import make_folders, sync_folder, write_all, write_atomically
 from imgkit.images.image import Image
@@ -146,12 +140,14 @@ class Output:
         manifest.write_fact("target", self.url)
 
     def _refuse_missing_images(self, manifest: Manifest) -> None:
-        """Refuse a folder without any image of a run that has some: its list would name missing files."""
-        if self.url is None and not self.has_images and any(iterate_images(manifest)):
-            raise ConfigurationError(
-                f"The images of this run are not in {str(self.folder)[:200]!r}. Give the output folder that "
-                f"has them, or another run folder in place of {str(manifest.folder)[:200]!r}."
-            )
+        """Refuse a folder without any image of a run that has some, and images without their manifest."""
+        if self.url is not None:
+            return
+        if self.has_images:
+            if not any(manifest.count().values()):  # every one of them would be made again
+                raise lost_manifest_error(self.folder, manifest.folder)
+        elif any(iterate_images(manifest)):  # the list would name missing files
+            raise lost_images_error(self.folder, manifest.folder)
 
     def open_parts(self, token: str) -> None:
         """Empty the folder of incomplete images that belongs to a run, and use it from now on.
@@ -315,6 +311,48 @@ class Output:
             is_own = size == end  # nobody else has written since
             self.list_mark = (end + len(data), zlib.crc32(data, checksum)) if is_own else None
 
+    def drop_lines(self, dropped: Iterable[JsonMapping], current: Iterable[JsonMapping]) -> None:
+        """Drop the lines of images from the list. Lines that are not of the run stay as they are.
+
+        Args:
+            dropped: the id, the index and the file name of each image.
+            current: those among them that a row has again. The last line of each stays.
+
+        Raises:
+            SaveError: the list cannot be written; the next run writes it.
+        """
+        path = (self.folder / METADATA).resolve()
+        try:
+            self.list_mark = rewrite_list(path, set(map(name_entry, dropped)), set(map(name_entry, current)))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise SaveError(
+                f"Cannot write {METADATA} ({error.strerror or error}). It names images that the run has no "
+                "longer; the next run corrects it. Free disk space."
+            ) from None
+
+    def list_files(self) -> set[int] | None:
+        """Return the names of the images in the folder as numbers; None if they cannot be listed.
+
+        A million names would be large. The objects at a URL are not listed.
+        """
+        names: set[int] = set()
+        try:
+            for shard in os.listdir(self.folder / IMAGES):
+                if len(shard) == 2:
+                    files = os.listdir(self.folder / IMAGES / shard)
+                    names.update(hash(f"{IMAGES}/{shard}/{name}") for name in files)
+        except FileNotFoundError:
+            return names
+        except OSError:
+            return None
+        return names
+
+    def has_file(self, entry: JsonMapping) -> bool:
+        """Return whether the file of an image is in the folder."""
+        return (self.folder / str(entry["file_name"])).is_file()
+
     def checkpoint(self) -> None:
         """Write the list anew where that is due. In a folder, it has each image already.
 
@@ -342,7 +380,7 @@ class Output:
             SaveError: the list cannot be written; nothing was sent.
         """
         try:
-            is_known, listed = self._read_list(mark)
+            is_known, listed, self.list_mark = read_list(self.folder / METADATA, mark)
         except OSError as error:
             raise SaveError(
                 f"Cannot repair {METADATA} ({error.strerror or error}). Nothing was sent. Make it a file "
@@ -358,42 +396,3 @@ class Output:
                 self.list_images(missing)
             numbers.append(row.number)
         return numbers
-
-    def _read_list(self, mark: Json) -> tuple[bool, set[int]]:
-        """Read the list behind its mark, or all of it if the mark does not fit.
-
-        A line that a killed process left unfinished is cut.
-
-        Returns:
-            Whether the mark fits, and the names of the images in the lines that were read.
-
-        Raises:
-            OSError: the list cannot be read, or not be cut.
-        """
-        path = self.folder / METADATA
-        listed: set[int] = set()
-        if not path.exists():
-            self.list_mark = (0, 0)
-            return mark == [0, 0], listed
-        with path.open("r+b") as file:
-            size, checksum = mark if isinstance(mark, list) else (0, 0)
-            is_known = isinstance(mark, list) and compute_checksum(file, size) == checksum
-            if not is_known:
-                size = checksum = file.seek(0)
-            end_line = b""
-            for line in file:
-                if not line.endswith(b"\n"):
-                    if is_half(line):
-                        file.truncate(size)
-                        break
-                    end_line = b"\n"  # an editor has taken it away
-                name = find_name(line)
-                if name is not None:
-                    listed.add(name)
-                size, checksum = size + len(line), zlib.crc32(line, checksum)
-            if end_line:
-                file.seek(0, os.SEEK_END)
-                file.write(end_line)
-                size, checksum = size + 1, zlib.crc32(end_line, checksum)
-        self.list_mark = (size, checksum)
-        return is_known, listed

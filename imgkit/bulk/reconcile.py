@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from imgkit.bulk.bulk_values import KeptReply, Work
 from imgkit.bulk.manifest import BulkRow, Manifest, State
+from imgkit.bulk.missing_images import drop_old_lines, restore_images
 from imgkit.bulk.row_calls import RowRecord, RunFiles
 from imgkit.bulk.row_progress import RowProgress
 from imgkit.core.context import SentPart
@@ -59,6 +60,7 @@ def reconcile(core: Core, files: RunFiles, find_reports: FindReports, *, retry_u
         manifest.read_fact("list"), manifest.list_unlisted(), manifest.list_with_images
     )
     manifest.mark_listed(listed, output.list_mark)
+    drop_old_lines(manifest, output)
     pending: deque[Work] = deque()
     stored = _list_jobs(core)
     claimed = [row for row in _list_open(manifest) if row.info.get("task")]
@@ -87,6 +89,9 @@ def _reconcile_row(
     core: Core, files: RunFiles, row: BulkRow, stored: list[Job], *, retry_unknown: bool
 ) -> Work | None:
     """Write down what became of a row that was being sent; return it if there is anything to collect."""
+    row = restore_images(files, row)
+    if row.state == "done":
+        return None
     manifest, progress = files.manifest, RowProgress(row)
     if not row.info.get("paid", True):
         manifest.mark(row.number, "waiting", progress.keep_lasting(), durable=False)

@@ -98,9 +98,18 @@ def _insert(table: sqlite3.Connection, row: NewRow) -> int:
 
 
 def _amend(table: sqlite3.Connection, number: int, row: NewRow) -> None:
-    """Let a changed request wait again; its cost stays. The first of its followers leads the others."""
+    """Let a changed request wait again; its cost stays, and the list is to drop the lines of its images.
+
+    The first of its followers leads the others.
+    """
     [heir] = table.execute("SELECT MIN(n) FROM rows WHERE leader = ? AND state = 0", (number,)).fetchone()
     _replace_leader(table, number, heir)
+    table.execute(
+        "INSERT INTO dropped SELECT rows.id, json_extract(image.value, '$.index'), "
+        "json_extract(image.value, '$.file_name') FROM rows, json_each(rows.info, '$.images') AS image "
+        "WHERE rows.n = ?",
+        (number,),
+    )
     table.execute(
         "UPDATE rows SET digest = ?, state = 0, request = ?, leader = NULL, info = "
         "json_patch('{}', json_object('cost', json_extract(info, '$.cost'))) WHERE n = ?",

@@ -76,6 +76,23 @@ class RowProgress:
             self.drop_sent(part._replace(attempt=0))
             self.info["covered"] = [*self.info.get("covered", ()), [part.first, part.images]]
 
+    def lose_images(self, entries: list[JsonObject]) -> None:
+        """Note that the files of some images are missing in the output."""
+        self.info.setdefault("sent", [])  # nothing is open
+        self.info["images"] = [entry for entry in self.info["images"] if entry not in entries]
+        self.info["lost"] = [*self.info.get("lost", ()), *entries]
+        lost = {entry["index"] for entry in entries}
+        ranges = self.info.get("covered") or [[0, self._count]]
+        covered = {place for first, count in ranges for place in range(first, first + count)}
+        self.info["covered"] = [[place, 1] for place in sorted(covered - lost)]
+
+    def find_images(self, entries: list[JsonObject]) -> None:
+        """Note that the files of missing images are back; the output does not list them yet."""
+        self.info.pop("error", None)
+        self.info["lost"] = [entry for entry in self.info["lost"] if entry not in entries]
+        parts = [SentPart("", 0, entry["index"], 1) for entry in entries]
+        self.add_images(entries, parts)
+
     def mark_listed(self) -> None:
         """Note that the output lists all images."""
         self.info.pop("unlisted", None)

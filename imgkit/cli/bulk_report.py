@@ -34,6 +34,7 @@ COMMAND, OUTPUT, LEFT_OUT = "command", "output", "left_out"
 number of requests that wait, but are not in the file of that command."""
 
 _MAX_COMMAND_CHARACTERS = 4000
+_MOST_MISSING = 20
 _ONCE = ("--retry-unknown", "--amend")
 """Options that a command which only goes on leaves out."""
 
@@ -103,7 +104,7 @@ class NextSteps:
             ),
             (
                 "unknown",
-                "possibly billed, but no image arrived. The next run leaves them alone. To send them again, "
+                "possibly billed, but there is no image. The next run leaves them alone. To send them again, "
                 "at the risk of paying twice:",
                 self._build_command("--retry-unknown"),
             ),
@@ -152,6 +153,7 @@ def print_summary(
             "spent_usd": spent,
             "left_usd": None if budget is None else budget.left,
             "stopped": text,
+            "missing_ids": [*run.missing][:_MOST_MISSING],
             "next": [step.format() for step in steps],
             "exit_code": code,
         }
@@ -163,11 +165,23 @@ def print_summary(
     cost = f" {spent:.2f} USD spent" if spent or budget is not None else ""
     cost += f", {budget.left:.2f} left." if budget is not None else "." if cost else ""
     console.print_message(f"imgkit: {counts['done']:,} done{listed}.{cost}")
+    if run.missing:
+        console.print_message(f"imgkit: {_describe_missing([*run.missing])}")
     for step in steps:
         console.print_message(f"imgkit: {step.text}{'' if step.is_command else f' {step.command}.'}")
         if step.is_command:
             console.write_to_stderr(f"  {mask_control(step.command)}\n")
     return code
+
+
+def _describe_missing(ids: list[str]) -> str:
+    shown = ", ".join(repr(each[:80]) for each in ids[:_MOST_MISSING])
+    more = f" and {len(ids) - _MOST_MISSING:,} more" if len(ids) > _MOST_MISSING else ""
+    count = "1 request" if len(ids) == 1 else f"{len(ids):,} requests"
+    return (
+        f"The images of {count} are missing in the output: {shown}{more}. Put their files back, and the same "
+        "command lists them again."
+    )
 
 
 def print_status(folder: str, *, as_json: bool) -> int:

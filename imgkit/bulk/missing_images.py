@@ -1,0 +1,92 @@
+"""Images that a run has no longer: those of amended rows, and files that were deleted from its output.
+
+A row whose image is missing was paid for, so it is unknown: nothing sends it again unasked. If its file is
+back, the next run lists it again.
+"""
+
+from __future__ import annotations
+
+from imgkit.bulk.image_lines import name_entry
+from imgkit.bulk.manifest import BulkRow, Manifest, State
+from imgkit.bulk.output import Output
+from imgkit.bulk.row_calls import RunFiles
+from imgkit.bulk.row_progress import RowProgress
+from imgkit.wire.json_values import JsonMapping
+
+
+def drop_old_lines(manifest: Manifest, output: Output) -> None:
+    """Drop the lines of images that rows have no longer from the list. May block.
+
+    Args:
+        manifest: the manifest of the run, which names the images.
+        output: the output of the run.
+
+    Raises:
+        SaveError: the list cannot be written; the next run drops the lines.
+    """
+    dropped = manifest.list_dropped()
+    if not dropped:
+        return
+    names = set(map(name_entry, dropped))
+    current: list[JsonMapping] = []
+    for row_id in {entry["id"] for entry in dropped}:
+        row = manifest.find(row_id)
+        images: list[JsonMapping] = [] if row is None else row.info.get("images", [])
+        current += [entry for entry in images if name_entry(entry) in names]
+    output.drop_lines(dropped, current)
+    manifest.clear_dropped(output.list_mark)
+
+
+def note_missing_images(files: RunFiles) -> dict[str, State]:
+    """Find the rows whose images were deleted, and write down that their outcome is unknown. May block.
+
+    It reads the whole manifest, and lists the output once.
+
+    Args:
+        files: the files of the run. No request is in flight.
+
+    Returns:
+        The ids of the rows, with the states that they had. Rows that were found before are not among them.
+    """
+    known = files.output.list_files()
+    if known is None:
+        return {}
+    missing = {number for number, name in files.manifest.list_ended_files() if hash(name) not in known}
+    found: dict[str, State] = {}
+    for number in sorted(missing):
+        row = files.manifest.find_number(number)
+        lost = [] if row is None else [e for e in row.info["images"] if not files.output.has_file(e)]
+        if row is None or not lost:
+            continue
+        progress = RowProgress(row)
+        progress.lose_images(lost)
+        names = ", ".join(str(entry["file_name"]) for entry in lost[:3])
+        are = "1 image is" if len(lost) == 1 else f"{len(lost)} images are"
+        progress.info["error"] = f"{are} missing in the output: {names}"
+        files.manifest.add_dropped(lost)
+        files.manifest.mark(number, "unknown", progress.info, durable=False)
+        found[row.id] = row.state
+    return found
+
+
+def restore_images(files: RunFiles, row: BulkRow) -> BulkRow:
+    """List missing images of a row again whose files are back; return the row as it is then. May block.
+
+    Args:
+        files: the files of the run.
+        row: the row, of which nothing is in flight.
+
+    Raises:
+        SaveError: the list cannot be written.
+    """
+    lost: list[JsonMapping] = row.info.get("lost", [])
+    found = [dict(entry) for entry in lost if files.output.has_file(entry)]
+    if not found:
+        return row
+    progress = RowProgress(row)
+    progress.find_images(found)
+    is_whole = not (progress.missing or progress.sent)
+    row = row._replace(state="done" if is_whole else row.state, info=progress.info)
+    files.manifest.mark(row.number, row.state, row.info, is_listed=False)
+    files.list_images(row.number, found)
+    return row
