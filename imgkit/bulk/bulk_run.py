@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 from imgkit.bulk.bulk_values import BulkOptions, BulkOutcome, Pause, Work, check_options
 from imgkit.bulk.dispatch import Dispatcher, Start
+from imgkit.bulk.earlier_work import EarlierWork
 from imgkit.bulk.engine_setup import open_dispatcher
 from imgkit.bulk.followers import Followers, copy_outcome
 from imgkit.bulk.manifest import STATES, Added, BulkRow, Manifest, State
@@ -27,7 +28,7 @@ from imgkit.bulk.progress_reporter import ProgressReporter, find_budget
 from imgkit.bulk.reconcile import reconcile
 from imgkit.bulk.row_calls import RunFiles
 from imgkit.bulk.row_files import RowFile
-from imgkit.bulk.row_reader import RowReader, read_chunk
+from imgkit.bulk.row_reader import RowReader, check_list, read_chunk
 from imgkit.bulk.rows import check_defaults, to_request
 from imgkit.bulk.run_pace import RunPace
 from imgkit.bulk.shared_inputs import SharedInputs
@@ -36,7 +37,6 @@ from imgkit.bulk.url_output import open_output
 from imgkit.core.core import Core
 from imgkit.errors import (
     ImgkitError,
-    InvalidRequestError,
     NotSentError,
     RateLimitError,
 )
@@ -104,6 +104,7 @@ class BulkRun:
         self._last_number = 0
         self._is_whole = False
         self._values_read = 0
+        self._earlier = EarlierWork()
         self._followers = Followers()
         self._inputs = SharedInputs()
         self._rules = StopRules(options.get("stop_after_blocked", STOP_AFTER_BLOCKED))
@@ -155,13 +156,7 @@ class BulkRun:
             with RowFile(requests) as rows:
                 self.prepare(rows, start_here)
             return
-        if isinstance(requests, str | bytes | Mapping) or not isinstance(requests, Iterable):
-            raise InvalidRequestError(
-                {
-                    "requests": f"A {type(requests).__name__} is not a list of requests. Put it into a list; "
-                    "pass a file as a pathlib.Path."
-                }
-            )
+        check_list(requests)
         if self._core.settings.state_folder is None and self.may_cost:
             raise missing_state_folder_error()
         self._start_here = start_here
@@ -190,6 +185,7 @@ class BulkRun:
                 self._dispatcher.find_reports,
                 retry_unknown=self._options.get("retry_unknown", False),
             )
+            self._earlier.add(self._ready)
             if self._is_whole:
                 self.manifest.replace_absent_leaders()
             self.counts = self.manifest.count()
@@ -243,7 +239,7 @@ class BulkRun:
             self._last_number = rows[-1].number if rows else -1
         else:
             rows = self._read_chunk()
-        self._ready.extend(Work(row) for row in rows)
+        self._ready.extend(Work(row) for row in rows if not self._earlier.has_row(row.number))
 
     def hand_out(self, work: Work) -> Future[BulkOutcome]:
         """Let the engine carry out a request, and return the future of its outcome."""
@@ -290,7 +286,7 @@ class BulkRun:
             return outcome
         self._pace.end(outcome)
         is_unsent = error is None or isinstance(error, NotSentError)
-        if is_unsent and outcome.state == "waiting" and self.stopped is not None:
+        if is_unsent and outcome.state == work.row.state == "waiting" and self.stopped is not None:
             return None
         self.counts[work.row.state] -= 1
         self.counts[outcome.state] += 1
@@ -306,7 +302,18 @@ class BulkRun:
         if outcome.state == "waiting" and isinstance(error, RateLimitError) and self.stopped is None:
             self._ready.append(work)
             return None
-        return outcome
+        next_work = self._earlier.end(self.manifest, work)
+        if next_work is not None:
+            self.counts[outcome.state] -= 1
+            self.counts[next_work.row.state] += 1
+            self._ready.append(next_work)
+            return None
+        if outcome.state != "waiting" or not work.is_earlier:
+            return outcome
+        if self._is_whole:  # the row is not in the file
+            self.left_out += 1
+            self.counts["waiting"] -= 1
+        return None
 
     def stop(self, reason: ImgkitError | str) -> None:
         """Send nothing more. Requests in flight end. Safe to call from any thread."""
@@ -343,7 +350,10 @@ class BulkRun:
         files, manifest, self._manifest = self.files, self._manifest, None
         try:
             if self._is_prepared and not manifest.is_inherited:
-                self._finish_output(files)
+                if self._has_earlier and self.stopped is None:
+                    self.missing = note_missing_images(files, self.counts)
+                drop_old_lines(manifest, self._output)
+                self._output.finish()
         except ImgkitError as error:
             if not isinstance(self.stopped, ImgkitError):
                 self.stopped = error
@@ -353,20 +363,6 @@ class BulkRun:
                 self._inputs.close()
             manifest.close()
         self._pace.close()
-
-    def _finish_output(self, files: RunFiles) -> None:
-        """Look for images that were deleted, and leave the list whole.
-
-        Raises:
-            ImgkitError: the list cannot be written; the next run writes it.
-        """
-        if self._has_earlier and self.stopped is None:
-            self.missing = note_missing_images(files)
-            for state in self.missing.values():
-                self.counts[state] -= 1
-                self.counts["unknown"] += 1
-        drop_old_lines(files.manifest, self._output)
-        self._output.finish()
 
     @property
     def may_cost(self) -> bool:
@@ -387,9 +383,14 @@ class BulkRun:
             check_provider=self._check_provider,
             is_whole=self._is_whole,
         )
-        amend, extend = options.get("amend", False), options.get("extend", False)
-        dedupe, refuse = options.get("dedupe", False), rows.refuse_repeated
-        return self.manifest.add(rows, amend=amend, extend=extend, dedupe=dedupe, refuse_repeated=refuse)
+        return self.manifest.add(
+            rows,
+            amend=options.get("amend", False),
+            extend=options.get("extend", False),
+            dedupe=options.get("dedupe", False),
+            refuse_repeated=rows.refuse_repeated,
+            hold_amendment=self._earlier.hold_amendment,
+        )
 
     def _check_provider(self, name: str) -> None:
         self._find_core(Work(BulkRow(0, "", "waiting", {"provider": name}, {})))

@@ -224,19 +224,26 @@ class KeptReply(NamedTuple):
 
 
 class Work(NamedTuple):
-    """A request that may start now.
+    """A request that may start now, or the end of an earlier one.
 
     Attributes:
         row: the request.
-        jobs: its pending jobs, which are collected before anything is sent.
+        jobs: its pending jobs at one provider.
         kept: replies to some of its requests, whose images are at URLs.
         may_repeat: send for images again whose URLs have expired; they may be paid twice.
+        later: its pending jobs at other providers, which are collected afterwards.
     """
 
     row: BulkRow
     jobs: tuple[Job, ...] = ()
     kept: tuple[KeptReply, ...] = ()
     may_repeat: bool = False
+    later: tuple[Job, ...] = ()
+
+    @property
+    def is_earlier(self) -> bool:
+        """Whether it collects what earlier requests have left. Missing images are sent for afterwards."""
+        return bool(self.jobs or self.kept)
 
     @property
     def provider(self) -> str | None:

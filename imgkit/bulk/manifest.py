@@ -19,7 +19,13 @@ from pathlib import Path
 from imgkit.bulk.manifest_errors import refuse_network_disk, refuse_repeated_id, unusable_error
 from imgkit.bulk.manifest_file import Changes, check_manifest
 from imgkit.bulk.manifest_queries import ManifestQueries
-from imgkit.bulk.row_adding import AddOptions, add_rows, encode_json, replace_absent_leaders
+from imgkit.bulk.row_adding import (
+    AddOptions,
+    add_rows,
+    amend_row,
+    encode_json,
+    replace_absent_leaders,
+)
 from imgkit.bulk.row_values import STATES as STATES
 from imgkit.bulk.row_values import Added as Added
 from imgkit.bulk.row_values import BulkRow as BulkRow
@@ -134,6 +140,7 @@ class Manifest(ManifestQueries):
         extend: bool = False,
         dedupe: bool = False,
         refuse_repeated: Callable[[NewRow, int], None] = refuse_repeated_id,
+        hold_amendment: Callable[[int, NewRow], bool] = lambda number, row: False,
     ) -> Added:
         """Add requests. A request that the manifest has stays as it is.
 
@@ -144,13 +151,20 @@ class Manifest(ManifestQueries):
             dedupe: let requests that ask for the same follow the first of them.
             refuse_repeated: receives a request whose id was added before while the manifest is open, and the
                 place of the earlier one; the request is left out. By default, it is an error.
+            hold_amendment: returns whether a changed request stays as it is for now, by its number.
 
         Raises:
             InvalidRequestError: requests changed under their ids, and `amend` is False; nothing was added.
             ConfigurationError: the run has none of them, and `extend` is False; nothing was added.
         """
         with self._transaction():
-            return add_rows(self._rows, rows, AddOptions(amend, extend, dedupe), self.folder, refuse_repeated)
+            options = AddOptions(amend, extend, dedupe)
+            return add_rows(self._rows, rows, options, self.folder, refuse_repeated, hold_amendment)
+
+    def amend(self, number: int, row: NewRow) -> None:
+        """Let a request that changed wait again."""
+        with self._transaction():
+            amend_row(self._rows, number, row)
 
     def replace_absent_leaders(self) -> None:
         """Let requests go alone that wait for an equal request which was not added: it is not sent."""

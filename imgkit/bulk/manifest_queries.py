@@ -88,6 +88,12 @@ class ManifestQueries(ABC):
         found = self._select("n = ?", (number,))
         return found[0] if found else None
 
+    def is_given(self, number: int) -> bool:
+        """Return whether the request with a number was added while the manifest is open."""
+        with self._using_file():
+            found = self._rows.execute("SELECT 1 FROM given WHERE n = ?", (number,))
+            return found.fetchone() is not None
+
     def list_rows(self, state: State) -> Iterator[BulkRow]:
         """Yield all requests in a state, in their order; the state may change meanwhile."""
         after = 0

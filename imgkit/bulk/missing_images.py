@@ -37,13 +37,14 @@ def drop_old_lines(manifest: Manifest, output: Output) -> None:
     manifest.clear_dropped(output.list_mark)
 
 
-def note_missing_images(files: RunFiles) -> dict[str, State]:
+def note_missing_images(files: RunFiles, counts: dict[State, int]) -> dict[str, State]:
     """Find the rows whose images were deleted, and write down that their outcome is unknown. May block.
 
     It reads the whole manifest, and lists the output once.
 
     Args:
         files: the files of the run. No request is in flight.
+        counts: number of rows in each state, which is corrected.
 
     Returns:
         The ids of the rows, with the states that they had. Rows that were found before are not among them.
@@ -66,6 +67,8 @@ def note_missing_images(files: RunFiles) -> dict[str, State]:
         files.manifest.add_dropped(lost)
         files.manifest.mark(number, "unknown", progress.info, durable=False)
         found[row.id] = row.state
+        counts[row.state] -= 1
+        counts["unknown"] += 1
     return found
 
 

@@ -67,8 +67,9 @@ class ProgressReporter:
         second = int(self._clock() - self._started)
         if not self._ended or self._ended[-1][0] != second:
             self._ended.append([second, 0, 0])
-        self._ended[-1][1] += outcome.state != "waiting"
-        self._ended[-1][2] += len(outcome.paths) + len(outcome.urls)
+        if outcome.state != "waiting":
+            self._ended[-1][1] += 1
+            self._ended[-1][2] += len(outcome.paths) + len(outcome.urls)
         self._forget_old()
         if outcome.error is not None:
             self._last_error = f"{outcome.id}: {scrub(str(outcome.error), limit=MAX_ERROR_CHARACTERS)}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imgkit.bulk.bulk_values import KeptReply, Work
+from imgkit.bulk.earlier_work import choose_work
 from imgkit.bulk.manifest import BulkRow, Manifest, State
 from imgkit.bulk.missing_images import drop_old_lines, restore_images
 from imgkit.bulk.row_calls import RowRecord, RunFiles
@@ -107,7 +108,7 @@ def _reconcile_row(
         if row.state != "accepted":
             row = row._replace(state="accepted")
             manifest.mark(row.number, row.state, row.info)
-        return Work(row, left.jobs, tuple(at_urls), may_repeat=retry_unknown)
+        return choose_work(row, left.jobs, at_urls, may_repeat=retry_unknown)
     progress = RowProgress(row)
     is_unknown = row.state in ("unknown", "accepted") and not progress.info["sent"] and not left.kept
     state = "unknown" if is_unknown else progress.choose_state()

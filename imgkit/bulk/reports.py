@@ -93,7 +93,7 @@ def write_down(core: Core, files: RunFiles, record: RowRecord, report: Report) -
     if entries:
         covered = [SentPart(*part) for part in report.get("covered", ())]
         record.mark_saved(entries, covered, cost, [] if error is None else [error], durable=True)
-        paths, urls = files.output.find_places(entries)
+        paths, urls = files.output.find_places(record.images)
         return BulkOutcome(row.id, record.state, paths, cost, error, urls)
     if error is None:
         error = OutcomeUnknownError("The report of a worker names neither images nor an error.")

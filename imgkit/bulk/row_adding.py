@@ -30,6 +30,7 @@ def add_rows(
     options: AddOptions,
     folder: Path,
     refuse_repeated: Callable[[NewRow, int], None],
+    hold_amendment: Callable[[int, NewRow], bool],
 ) -> Added:
     """Add requests to the tables of a manifest, within a transaction of the caller.
 
@@ -38,7 +39,7 @@ def add_rows(
         rows: the requests.
         options: the options.
         folder: the run folder, for errors.
-        refuse_repeated: see `imgkit.bulk.manifest.Manifest.add`.
+        refuse_repeated, hold_amendment: see `imgkit.bulk.manifest.Manifest.add`.
 
     Raises:
         InvalidRequestError: requests changed under their ids.
@@ -63,11 +64,11 @@ def add_rows(
         numbers.append(number)
         if found is None:
             new += 1
-        elif found[1] == row.digest:
+        elif found[1] == row.digest or (options.amend and hold_amendment(number, row)):
             known += 1
         elif options.amend:
             amended[STATES[found[2]]] += 1
-            _amend(table, number, row)
+            amend_row(table, number, row)
         else:
             changed.append(row.id)
         if options.dedupe:
@@ -97,7 +98,7 @@ def _insert(table: sqlite3.Connection, row: NewRow) -> int:
     return added.lastrowid or 0
 
 
-def _amend(table: sqlite3.Connection, number: int, row: NewRow) -> None:
+def amend_row(table: sqlite3.Connection, number: int, row: NewRow) -> None:
     """Let a changed request wait again; its cost stays, and the list is to drop the lines of its images.
 
     The first of its followers leads the others.

@@ -130,7 +130,8 @@ def call_row(
 def carry_out_row(core: Core, files: RunFiles, work: Work, timeout_s: float | None) -> Flow[BulkOutcome]:
     """Carry out a row in this process, and return its outcome; no error of imgkit leaves it.
 
-    What is kept or pending of earlier requests comes first, then a call for the images that are missing.
+    What is kept or pending of earlier requests is collected, and nothing is sent: see
+    `imgkit.bulk.earlier_work`. Any other row is sent for the images that are missing.
     """
     row, plan = work.row, files.output.plan
     record = RowRecord(files, row)
@@ -145,14 +146,14 @@ def carry_out_row(core: Core, files: RunFiles, work: Work, timeout_s: float | No
                 yield from run_blocking(partial(record.give_up, kept.part))
         if work.jobs:
             responses.append((yield from call_row(core, {}, work.jobs, plan, timeout_s, record)))
-        if record.state == "waiting":
+        if not work.is_earlier:
             missing = None if record.progress.is_untouched else record.progress.missing
             open_input = files.inputs.open_file
             call = call_row(core, row.request, (), plan, timeout_s, record, missing, open_input)
             responses.append((yield from call))
     except ImgkitError as error:
         return (yield from run_blocking(partial(record.mark_failed, error)))
-    paths, urls = files.output.find_places(record.entries)
+    paths, urls = files.output.find_places(record.images)
     costs = [cost_in_usd(response) for response in responses]
     known = [cost for cost in costs if cost is not None]
     cost = sum(known, Decimal(0)) if len(known) == len(costs) else None
@@ -192,7 +193,6 @@ class RowRecord:
         progress: the facts of the row, as the manifest has them.
         state: what became of the row; "waiting" while images are missing that may be sent for.
         error: the error of a part of it, None for none.
-        entries: facts about the images of its replies.
     """
 
     def __init__(self, files: RunFiles, row: BulkRow) -> None:
@@ -203,7 +203,11 @@ class RowRecord:
         self.progress = RowProgress(row)
         self.state: State = "waiting" if row.state == "waiting" else self.progress.choose_state()
         self.error: ImgkitError | None = None
-        self.entries: list[JsonObject] = []
+
+    @property
+    def images(self) -> list[JsonMapping]:
+        """Facts about all images of the row, as the list has them."""
+        return [*self.progress.info.get("images", ())]
 
     @property
     def is_stopping(self) -> bool:
@@ -238,13 +242,15 @@ class RowRecord:
 
     def give_up(self, part: SentPart) -> None:
         """Write down that nothing will come of an attempt, and let its images be sent for again."""
-        self.mark_ended(part)
-        self.state = self.progress.choose_state()
+        with self._guard:
+            self.progress.drop_sent(part)
+            self.progress.info["again"] = True
+            self.state = self.progress.choose_state()
+            self._files.manifest.mark(self.row.number, self.state, self.progress.info)
 
     def mark_delivered(self, response: ImagesResponse, parts: Sequence[tuple[SentPart, int]]) -> None:
         """Write down the images, then list them."""
         entries, covered, errors = publish_images(self._files.output, self.row, response, parts)
-        self.entries += entries
         self.mark_saved(entries, covered, cost_in_usd(response), errors)
 
     def mark_saved(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -21,6 +21,20 @@ MAX_REMEMBERED_INPUTS = 10_000
 
 CHUNK_S = 0.1
 """Seconds after which the rows that a slow iterable has yielded so far are carried out."""
+
+
+def check_list(requests: object) -> None:
+    """Refuse requests that are no iterable, or a single one.
+
+    Raises:
+        InvalidRequestError: they are not.
+    """
+    if isinstance(requests, str | bytes | Mapping) or not isinstance(requests, Iterable):
+        problem = (
+            f"A {type(requests).__name__} is not a list of requests. Put it into a list; pass a file as a "
+            "pathlib.Path."
+        )
+        raise InvalidRequestError({"requests": problem})
 
 
 class RowReader:
