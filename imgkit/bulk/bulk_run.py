@@ -62,7 +62,7 @@ class BulkRun:
     Attributes:
         counts: number of requests in each state.
         stopped: why nothing more is sent, None while the run goes on.
-        spent: cost of the requests that ended, in dollars.
+        spent: cost of the requests that ended, in dollars, with the highest of those that are sent again.
         most_in_flight: most requests at once.
         timeout_s: seconds of each call, None for the service's limit.
         leaves_jobs: whether calls leave their jobs to the next run, in place of waiting for them.
@@ -179,12 +179,9 @@ class BulkRun:
                 lambda: self.stopped is not None,
                 self._find_core,
             )
-            self._ready = reconcile(
-                self._core,
-                self.files,
-                self._dispatcher.find_reports,
-                retry_unknown=self._options.get("retry_unknown", False),
-            )
+            find_estimate = self.estimate if self._options.get("retry_unknown") else None
+            found = reconcile(self._core, self.files, self._dispatcher.find_reports, find_estimate)
+            self._ready, self.spent = found.work, found.lost_usd
             self._earlier.add(self._ready)
             if self._is_whole:
                 self.manifest.replace_absent_leaders()

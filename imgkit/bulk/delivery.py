@@ -26,11 +26,13 @@ class Delivery(NamedTuple):
     Attributes:
         entries: facts about the images, as the list has them.
         covered: the requests that brought them; of a request with some damaged images, a part for each other.
+        damaged: the requests that brought damaged images.
         errors: the errors of the row, those of the damaged images among them.
     """
 
     entries: list[JsonObject]
     covered: list[SentPart]
+    damaged: set[SentPart]
     errors: list[ImgkitError]
 
 
@@ -60,14 +62,14 @@ def publish_images(
         if problem
     ]
     if not errors:
-        return Delivery(entries, [part for part, _ in parts], list(response.errors))
+        return Delivery(entries, [part for part, _ in parts], set(), list(response.errors))
     damaged = {part for (part, _), problem in zip(sources, problems, strict=True) if problem}
     covered = [part for part, _ in parts if part not in damaged]
     for (part, position), problem in zip(sources, problems, strict=True):
         if part in damaged and not problem:
             covered.append(part._replace(first=position, images=1))
     whole = [entry for entry, problem in zip(entries, problems, strict=True) if not problem]
-    return Delivery(whole, covered, [*errors, *response.errors])
+    return Delivery(whole, covered, damaged, [*errors, *response.errors])
 
 
 def _describe_damage(image: Image, *, is_doubtful: bool) -> str:

@@ -13,20 +13,16 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import TypeGuard
 
-from imgkit.billing.reservations import ReservationGroup
 from imgkit.bulk.bulk_values import BulkOutcome, Work
 from imgkit.bulk.manifest import BulkRow
-from imgkit.bulk.reports import end_reservations, reserve_claim, write_down
+from imgkit.bulk.reports import TaskAccount, write_down
 from imgkit.bulk.row_calls import RowRecord, RunFiles, carry_out_row
 from imgkit.bulk.row_progress import RowProgress
 from imgkit.bulk.task_search import LostTask, TaskSearch
 from imgkit.bulk.tasks import WorkerLostError, fill_payload
 from imgkit.core.context import SentPart
 from imgkit.core.core import Core
-from imgkit.errors import (
-    ImgkitError,
-    NotSentError,
-)
+from imgkit.errors import ImgkitError, NotSentError
 from imgkit.plugins.engines import Claim, Engine, EngineTask, Report, ReportFuture, TaskPayload
 from imgkit.runtime.flow import Flow
 
@@ -49,7 +45,7 @@ class _Task:
         outcome: the future that the run waits for.
         worker: the process whose claims are granted, None before the first.
         record: the record of its row.
-        reservations: what the ledgers reserved for it.
+        account: what the ledgers reserved for it.
         is_void: claims are refused: the engine has lost it.
         is_here: this process carries it out.
         lost_at: when the engine has lost it, None while it has it.
@@ -60,7 +56,13 @@ class _Task:
     """
 
     def __init__(
-        self, work: Work, name: str, outcome: Future[BulkOutcome], tries: int, record: RowRecord
+        self,
+        work: Work,
+        name: str,
+        outcome: Future[BulkOutcome],
+        tries: int,
+        record: RowRecord,
+        account: TaskAccount,
     ) -> None:
         self.work = work
         self.record = record
@@ -69,7 +71,7 @@ class _Task:
         self.worker: str | None = None
         self.granted: set[tuple[str, int]] = set()
         self.commits = threading.Lock()
-        self.reservations: ReservationGroup | None = None
+        self.account = account
         self.is_void = self.is_here = False
         self.lost_at: float | None = None
         self.tries = tries
@@ -244,17 +246,22 @@ class Dispatcher:
         Raises:
             ImgkitError: a ledger, or the disk, refuses.
         """
-        if task.reservations is None:
-            task.reservations = reserve_claim(self._core, task.work.row.request, claim, self._timeout_s)
+        task.account.reserve(claim)
         task.record.progress.info |= {"task": claim["task"], "worker": claim["worker"]}
-        task.record.mark_sending(SentPart(*claim["part"]))
-        task.reservations.sent = True
+        try:
+            task.record.mark_sending(SentPart(*claim["part"]))
+        except ImgkitError:
+            task.account.cancel(claim)
+            raise
+        task.account.mark_sent()
 
     def _submit(self, work: Work, outcome: Future[BulkOutcome], tries: int) -> None:
         with self._guard:
             self._count += 1
             name = f"{self._template['name']}-{work.row.number}-{self._template['epoch']}.{self._count}"
-            task = self._tasks[name] = _Task(work, name, outcome, tries, RowRecord(self._files, work.row))
+            account = TaskAccount(self._core, work.row.request, self._timeout_s)
+            record = RowRecord(self._files, work.row)
+            task = self._tasks[name] = _Task(work, name, outcome, tries, record, account)
         payload = fill_payload(self._template, name, work.row)
         try:
             future = self._engine.submit(EngineTask(name, payload))
@@ -269,7 +276,8 @@ class Dispatcher:
             is_lost = not task.is_here and (future.cancelled() or future.exception() is not None)
             result: object = None if is_lost else future.result()
             if isinstance(result, BulkOutcome):  # the request was carried out here
-                self._end(task, result)
+                self._forget(task)
+                task.outcome.set_result(result)
             elif _is_report(result, task.name):
                 self._take_report(task, result)
             else:
@@ -297,8 +305,7 @@ class Dispatcher:
         """Write a report down, and end what its claims have reserved."""
         with task.commits:
             outcome = write_down(self._core, self._files, task.record, report)
-            if task.reservations is not None:
-                end_reservations(self._core, task.reservations, task.work.row.request, report)
+            task.account.end(report)
         if not isinstance(report.get("error"), WorkerLostError):  # its own report may come just now
             self._files.output.remove_report(task.name)
         task.outcome.set_result(outcome)
@@ -315,8 +322,7 @@ class Dispatcher:
             if task.worker is not None:
                 lasting = task.record.progress.keep_lasting()
                 self._files.manifest.mark(task.work.row.number, "waiting", lasting)
-            if task.reservations is not None:
-                task.reservations.settle(None)
+            task.account.give_back()
         error = task.error
         if error is None and not self._is_stopped():
             error = NotSentError(f"A worker did not send the request. {reason}")
@@ -385,10 +391,6 @@ class Dispatcher:
             self._give_back(task, "The engine has lost all of its tasks.")
         else:
             self._submit(task.work, task.outcome, task.tries + 1)
-
-    def _end(self, task: _Task, outcome: BulkOutcome) -> None:
-        self._forget(task)
-        task.outcome.set_result(outcome)
 
 
 def _is_report(result: object, name: str) -> TypeGuard[Report]:

@@ -240,10 +240,18 @@ class Manifest(ManifestQueries):
         return counts
 
     def sum_costs(self) -> Decimal:
-        """Return the sum of the known costs of all requests, in dollars. It reads the whole manifest."""
-        cost = "CAST(ROUND(json_extract(info, '$.cost') * 1e9) AS INTEGER)"
+        """Return the sum of the known costs of all requests, in dollars. It reads the whole manifest.
+
+        Requests that were sent again count with the highest cost of what was open, too.
+        """
+        costs = [
+            f"CAST(ROUND(COALESCE(json_extract(info, '$.{name}'), 0) * 1e9) AS INTEGER)"
+            for name in ("cost", "lost_usd")
+        ]
         with self._using_file():
-            found = self._rows.execute(f"SELECT SUM({cost}) FROM rows WHERE info != '{{}}'").fetchone()  # noqa: S608
+            found = self._rows.execute(
+                f"SELECT SUM({costs[0]} + {costs[1]}) FROM rows WHERE info != '{{}}'"  # noqa: S608
+            ).fetchone()
         return Decimal(f"{Decimal(found[0] or 0).scaleb(-9).normalize():f}")
 
     @contextmanager

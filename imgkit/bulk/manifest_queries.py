@@ -155,12 +155,16 @@ class ManifestQueries(ABC):
             yield from found
 
     def list_without_cost(self) -> Iterator[BulkRow]:
-        """Yield the requests that were sent, or have some of their images, and whose cost is not known."""
+        """Yield the requests that were sent, or have some of their images, and whose cost is not known.
+
+        Requests that were sent again are among them if the highest cost of what was open is not known.
+        """
         sent = (
-            "(state IN (1, 2, 3, 6) OR json_extract(info, '$.again') = 1 "
-            "OR json_array_length(info, '$.images') > 0)"
+            "(state IN (1, 2, 3, 6) OR json_array_length(info, '$.images') > 0 OR "
+            "(json_extract(info, '$.again') = 1 AND json_extract(info, '$.lost_usd') IS NULL))"
         )
-        after, where = 0, f"n > ? AND {sent} AND json_extract(info, '$.cost') IS NULL"
+        unpriced = "json_extract(info, '$.unpriced') = 1"
+        after, where = 0, f"n > ? AND ({sent} AND json_extract(info, '$.cost') IS NULL OR {unpriced})"
         while rows := self._select(f"{where} ORDER BY n LIMIT 1000", (after,)):
             yield from rows
             after = rows[-1].number

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +22,13 @@ from imgkit.core.core import Core
 from imgkit.core.job_keeper import open_job_store
 from imgkit.core.recovery import drop_record, find_lost_reply, recover
 from imgkit.core.responses import save_image
+from imgkit.errors import ImgkitError
 from imgkit.files import link_file
 from imgkit.images.image import Image
 from imgkit.images.sources import UrlSource
 from imgkit.jobs.job import Job
+from imgkit.models import Estimate
+from imgkit.wire.json_values import JsonObject
 
 
 class _Left(NamedTuple):
@@ -39,19 +44,31 @@ class _Left(NamedTuple):
 
 
 FindReports = Callable[[Iterable[BulkRow]], list[BulkRow]]
+FindEstimate = Callable[[BulkRow], Estimate]
 
 
-def reconcile(core: Core, files: RunFiles, find_reports: FindReports, *, retry_unknown: bool) -> deque[Work]:
+class Reconciled(NamedTuple):
+    """What an earlier process has left.
+
+    Attributes:
+        work: the requests with pending jobs, or with images at URLs.
+        lost_usd: the highest cost in dollars, as far as it is known, of requests that are sent again.
+    """
+
+    work: deque[Work]
+    lost_usd: Decimal
+
+
+def reconcile(
+    core: Core, files: RunFiles, find_reports: FindReports, find_estimate: FindEstimate | None
+) -> Reconciled:
     """Find out what became of the requests that an earlier process has left. May block.
 
     Args:
         core: parts of the service.
         files: the files of the run.
         find_reports: settles the reports of tasks, and returns the requests that workers still carry out.
-        retry_unknown: let requests of unknown outcome wait again.
-
-    Returns:
-        The requests with pending jobs, or with images at URLs.
+        find_estimate: estimates the requests of unknown outcome, which wait again; None to leave them alone.
 
     Raises:
         SaveError: a kept reply, or the list of images, cannot be written; nothing was sent.
@@ -63,11 +80,18 @@ def reconcile(core: Core, files: RunFiles, find_reports: FindReports, *, retry_u
     manifest.mark_listed(listed, output.list_mark)
     drop_old_lines(manifest, output)
     pending: deque[Work] = deque()
+    lost: list[Decimal] = []
+
+    def count_lost(row: BulkRow) -> JsonObject:
+        progress = RowProgress(row)
+        lost.append(progress.count_lost(partial(_estimate_images, find_estimate, row)))
+        return progress.keep_lasting()
+
     stored = _list_jobs(core)
     claimed = [row for row in _list_open(manifest) if row.info.get("task")]
     running = {row.number for row in find_reports(claimed)}
     for row in [row for row in _list_open(manifest) if row.number not in running]:
-        work = _reconcile_row(core, files, row, stored, retry_unknown=retry_unknown)
+        work = _reconcile_row(core, files, row, stored, None if find_estimate is None else count_lost)
         if work is not None:
             pending.append(work)
     for row in manifest.list_rows("unknown"):
@@ -77,7 +101,17 @@ def reconcile(core: Core, files: RunFiles, find_reports: FindReports, *, retry_u
     for row in manifest.list_rows("failed"):
         if row.info.get("retry"):
             manifest.mark(row.number, "waiting", RowProgress(row).keep_lasting(), durable=False)
-    return pending
+    return Reconciled(pending, sum(lost, Decimal(0)))
+
+
+def _estimate_images(find_estimate: FindEstimate | None, row: BulkRow, images: int) -> Decimal | None:
+    """Return the highest cost of some images of a row in dollars, None if it is not known."""
+    try:
+        request = {**row.request, **({"n": images} if images > 1 or "n" in row.request else {})}
+        estimate = None if find_estimate is None else find_estimate(row._replace(request=request))
+    except ImgkitError:  # such as a provider that is unknown here
+        return None
+    return None if estimate is None or estimate.currency != "USD" else estimate.high
 
 
 def _list_open(manifest: Manifest) -> list[BulkRow]:
@@ -87,9 +121,21 @@ def _list_open(manifest: Manifest) -> list[BulkRow]:
 
 
 def _reconcile_row(
-    core: Core, files: RunFiles, row: BulkRow, stored: list[Job], *, retry_unknown: bool
+    core: Core,
+    files: RunFiles,
+    row: BulkRow,
+    stored: list[Job],
+    count_lost: Callable[[BulkRow], JsonObject] | None,
 ) -> Work | None:
-    """Write down what became of a row that was being sent; return it if there is anything to collect."""
+    """Write down what became of a row that was being sent; return it if there is anything to collect.
+
+    Args:
+        core: parts of the service.
+        files: the files of the run.
+        row: the row.
+        stored: all pending jobs.
+        count_lost: returns the facts of a row of unknown outcome that waits again; None to leave it alone.
+    """
     row = restore_images(files, row)
     if row.state == "done":
         return None
@@ -108,14 +154,14 @@ def _reconcile_row(
         if row.state != "accepted":
             row = row._replace(state="accepted")
             manifest.mark(row.number, row.state, row.info)
-        return choose_work(row, left.jobs, at_urls, may_repeat=retry_unknown)
+        return choose_work(row, left.jobs, at_urls, may_repeat=count_lost is not None)
     progress = RowProgress(row)
     is_unknown = row.state in ("unknown", "accepted") and not progress.info["sent"] and not left.kept
     state = "unknown" if is_unknown else progress.choose_state()
     if state == "waiting":
         manifest.mark(row.number, "waiting", progress.keep_lasting(), durable=False)
-    elif state == "unknown" and retry_unknown:
-        manifest.mark(row.number, "waiting", {**progress.keep_lasting(), "again": True}, durable=False)
+    elif state == "unknown" and count_lost is not None:
+        manifest.mark(row.number, "waiting", count_lost(row), durable=False)
     elif state != row.state:
         manifest.mark(row.number, state, row.info)
     return None

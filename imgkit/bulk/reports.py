@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 
 from imgkit.billing.reservations import ReservationGroup
@@ -14,7 +15,7 @@ from imgkit.core.job_keeper import open_job_store
 from imgkit.errors import JobPendingError, OutcomeUnknownError
 from imgkit.jobs.job import Job
 from imgkit.models import Cost, ImagesResponse, Meta, resolve_model
-from imgkit.plugins.engines import Claim, Report
+from imgkit.plugins.engines import Claim, Part, Report
 from imgkit.plugins.events import Call
 from imgkit.wire.json_values import JsonMapping
 
@@ -43,6 +44,80 @@ def reserve_claim(core: Core, values: JsonMapping, claim: Claim, timeout_s: floa
         model=resolve_model(request, core.target.model),
     )
     return ReservationGroup.reserve(core.resources.ledgers, request, call, claim["part"][1])
+
+
+class TaskAccount:
+    """What the claims of a task have reserved in the ledgers of the run. One thread at a time uses it.
+
+    The first claim reserves all images of the task. A further attempt for the same images reserves them once
+    more, unless an earlier one has ended for free: it may be billed, too.
+
+    Args:
+        core: parts of the service.
+        values: the request as JSON values.
+        timeout_s: seconds of the call.
+    """
+
+    def __init__(self, core: Core, values: JsonMapping, timeout_s: float) -> None:
+        self._core, self._values, self._timeout_s = core, values, timeout_s
+        self._first: ReservationGroup | None = None
+        self._more: dict[int, list[ReservationGroup]] = {}
+        self._claimed: list[SentPart] = []
+        self._ended: set[SentPart] = set()
+
+    def reserve(self, claim: Claim) -> None:
+        """Reserve the request of a claim. May block.
+
+        Raises:
+            ImgkitError: a ledger refuses; nothing is sent.
+        """
+        part = SentPart(*claim["part"])
+        self._end_parts(claim.get("ended", ()))
+        more = self._more.setdefault(part.first, [])
+        if self._first is None:
+            self._first = reserve_claim(self._core, self._values, claim, self._timeout_s)
+        elif self._count_open(part.first) > len(more):
+            values = {**self._values, "n": part.images}
+            more.append(reserve_claim(self._core, values, claim, self._timeout_s))
+        self._claimed.append(part)
+
+    def mark_sent(self) -> None:
+        """Note that the claimed requests leave."""
+        for group in self._list_groups():
+            group.sent = True
+
+    def cancel(self, claim: Claim) -> None:
+        """Take a claim back: its request does not leave."""
+        self._claimed.remove(SentPart(*claim["part"]))
+        self._end_parts(())
+
+    def end(self, report: Report) -> None:
+        """End all reservations, as the report of the task tells. May block."""
+        self._end_parts(report.get("ended", ()))
+        for groups in self._more.values():
+            for group in groups:
+                group.keep(OutcomeUnknownError("A later attempt was sent for the same images."))
+        if self._first is not None:
+            end_reservations(self._core, self._first, self._values, report)
+
+    def give_back(self) -> None:
+        """Release all reservations: nothing was sent, or it cost nothing. May block."""
+        for group in self._list_groups():
+            group.settle(None)
+
+    def _list_groups(self) -> list[ReservationGroup]:
+        more = [group for groups in self._more.values() for group in groups]
+        return more if self._first is None else [self._first, *more]
+
+    def _count_open(self, first: int) -> int:
+        return sum(part.first == first and part not in self._ended for part in self._claimed)
+
+    def _end_parts(self, parts: Iterable[Part]) -> None:
+        """Release what attempts have reserved that ended for free."""
+        self._ended.update(SentPart(*part) for part in parts)
+        for first, groups in self._more.items():
+            while len(groups) > max(0, self._count_open(first) - 1):
+                groups.pop().settle(None)
 
 
 def end_reservations(core: Core, reserved: ReservationGroup, values: JsonMapping, report: Report) -> None:

@@ -99,9 +99,9 @@ def _insert(table: sqlite3.Connection, row: NewRow) -> int:
 
 
 def amend_row(table: sqlite3.Connection, number: int, row: NewRow) -> None:
-    """Let a changed request wait again; its cost stays, and the list is to drop the lines of its images.
+    """Let a changed request wait again; the list is to drop the lines of its images.
 
-    The first of its followers leads the others.
+    What it has cost, or may have cost, stays. The first of its followers leads the others.
     """
     [heir] = table.execute("SELECT MIN(n) FROM rows WHERE leader = ? AND state = 0", (number,)).fetchone()
     _replace_leader(table, number, heir)
@@ -113,7 +113,10 @@ def amend_row(table: sqlite3.Connection, number: int, row: NewRow) -> None:
     )
     table.execute(
         "UPDATE rows SET digest = ?, state = 0, request = ?, leader = NULL, info = "
-        "json_patch('{}', json_object('cost', json_extract(info, '$.cost'))) WHERE n = ?",
+        "json_patch('{}', json_object('cost', json_extract(info, '$.cost'), 'lost_usd', "
+        "json_extract(info, '$.lost_usd'), 'unpriced', CASE WHEN state IN (1, 2, 6) AND ("
+        "json_extract(info, '$.cost') IS NULL OR json_array_length(info, '$.sent') > 0) THEN json('true') "
+        "ELSE json_extract(info, '$.unpriced') END)) WHERE n = ?",
         (row.digest, encode_json(row.request), number),
     )
 

@@ -244,13 +244,16 @@ class RowRecord:
         """Write down that nothing will come of an attempt, and let its images be sent for again."""
         with self._guard:
             self.progress.drop_sent(part)
-            self.progress.info["again"] = True
+            self.progress.info |= {"again": True, "unpriced": True}
             self.state = self.progress.choose_state()
             self._files.manifest.mark(self.row.number, self.state, self.progress.info)
 
     def mark_delivered(self, response: ImagesResponse, parts: Sequence[tuple[SentPart, int]]) -> None:
         """Write down the images, then list them."""
-        entries, covered, errors = publish_images(self._files.output, self.row, response, parts)
+        entries, covered, damaged, errors = publish_images(self._files.output, self.row, response, parts)
+        with self._guard:
+            for part in damaged:  # its reply was delivered, and its cost is that of the response
+                self.progress.end_part(part)
         self.mark_saved(entries, covered, cost_in_usd(response), errors)
 
     def mark_saved(

@@ -6,7 +6,8 @@ model makes at once has several requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
 
 from imgkit.bulk.bulk_values import choose_state
 from imgkit.bulk.manifest import BulkRow, State
@@ -14,7 +15,7 @@ from imgkit.core.context import SentPart
 from imgkit.errors import ImgkitError
 from imgkit.wire.json_values import JsonMapping, JsonObject
 
-_LASTING = ("images", "covered", "cost", "again")
+_LASTING = ("images", "covered", "cost", "again", "lost_usd", "unpriced")
 """Facts that outlive an attempt."""
 
 _URGENCY: tuple[State, ...] = ("accepted", "unknown", "waiting", "blocked", "failed")
@@ -68,12 +69,18 @@ class RowProgress:
         self.info["sent"] = [list(each) for each in left]
         return is_changed
 
+    def end_part(self, part: SentPart) -> None:
+        """Note that the reply to a part was delivered. Earlier attempts may be billed, too."""
+        if sum(each.first == part.first for each in self.sent) > 1:
+            self.info["unpriced"] = True
+        self.drop_sent(part._replace(attempt=0))
+
     def add_images(self, entries: list[JsonObject], parts: Iterable[SentPart]) -> None:
         """Note the saved images of some requests, which the output does not list yet."""
         self.info["unlisted"] = self.info.get("unlisted", 0) + len(entries)
         self.info["images"] = [*self.info.get("images", ()), *entries]
         for part in parts:
-            self.drop_sent(part._replace(attempt=0))
+            self.end_part(part)
             self.info["covered"] = [*self.info.get("covered", ()), [part.first, part.images]]
 
     def lose_images(self, entries: list[JsonObject]) -> None:
@@ -104,6 +111,23 @@ class RowProgress:
             states.add("unknown")
         found = next((state for state in _URGENCY if state in states), None)
         return found or ("waiting" if self.missing else "done")
+
+    def count_lost(self, estimate: Callable[[int], Decimal | None]) -> Decimal:
+        """Note that the row is sent again: what is open counts as spent. Return its highest cost.
+
+        Args:
+            estimate: returns the highest cost of some images in dollars, None if it is not known.
+        """
+        self.info["again"] = True
+        images = sum(part.images for part in self.sent)
+        if not images and "cost" in self.info:
+            return Decimal(0)  # the images were delivered, and are damaged or deleted
+        most = estimate(images or sum(count for _, count in self.missing))
+        if most is None:
+            self.info["unpriced"] = True
+            return Decimal(0)
+        self.info["lost_usd"] = str(Decimal(self.info.get("lost_usd", "0")) + most)
+        return most
 
     def keep_lasting(self) -> JsonObject:
         """Return the facts that stay when the row waits for another attempt."""

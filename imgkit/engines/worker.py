@@ -230,6 +230,7 @@ class _TaskRecord:
             "epoch": self._payload["epoch"],
             "worker": self.report["worker"],
             "part": to_part(part),
+            "ended": self.report.get("ended", []),
         }
         try:
             is_granted = self._ask_run(claim)
@@ -251,7 +252,7 @@ class _TaskRecord:
         """Put the report beside the images, for a run that does not get it."""
         payload, cost = self._payload, cost_in_usd(response)
         row = BulkRow(payload["number"], payload["row_id"], "sending", payload["request"], {})
-        entries, covered, errors = publish_images(self.output, row, response, parts)
+        entries, covered, _, errors = publish_images(self.output, row, response, parts)
         with self._guard:
             report = self.report
             earlier = report.get("cost", "0")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypedDict
+from typing import Any, NamedTuple, NotRequired, Protocol, TypeAlias, TypedDict
 
 from imgkit.errors import ImgkitError
 from imgkit.wire.json_values import JsonMapping, JsonObject
@@ -58,12 +58,14 @@ class Claim(TypedDict):
         task, epoch: the task, and its epoch.
         worker: the process that carries it out.
         part: what it is about to send for.
+        ended: its requests so far that ended without images, and cost nothing.
     """
 
     task: str
     epoch: int
     worker: str
     part: Part
+    ended: NotRequired[list[Part]]
 
 
 class Report(TypedDict, total=False):

@@ -75,7 +75,8 @@ def test_costs_of_rows_that_wait_again(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path)
     manifest.add([NewRow(number, b"y", {"prompt": "a hen"}) for number in ("2", "3")], amend=True)
     assert str(manifest.sum_costs()) == "0.14"
-    assert [row.info for row in manifest.list_waiting()[1:]] == [{"cost": "0.10"}, {}]
+    assert [row.info for row in manifest.list_waiting()[1:]] == [{"cost": "0.10"}, {"unpriced": True}]
+    assert [row.id for row in manifest.list_without_cost()] == ["3"]
     manifest.close()
 
 
