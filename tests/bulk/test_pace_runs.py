@@ -148,7 +148,10 @@ def test_a_stopped_run_waits_for_no_retry(
 ) -> None:
     """A dead key ends the pause of another row's call, which sends nothing more, and waits."""
 
+    both = threading.Barrier(2)
+
     def refuse(number: int, prompt: str) -> FakeReply | None:
+        both.wait(30)  # a pause that the server asks for would hold the other request back
         if prompt == "slow":
             return limit(retry_after="100")
         time.sleep(0.04)  # the other call has begun its pause
