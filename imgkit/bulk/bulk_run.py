@@ -27,6 +27,7 @@ from imgkit.bulk.missing_images import drop_old_lines, note_missing_images
 from imgkit.bulk.progress_reporter import ProgressReporter, find_budget
 from imgkit.bulk.reconcile import reconcile
 from imgkit.bulk.row_calls import RunFiles
+from imgkit.bulk.row_checks import RowChecks, find_provider
 from imgkit.bulk.row_files import RowFile
 from imgkit.bulk.row_reader import RowReader, check_list, read_chunk
 from imgkit.bulk.rows import check_defaults, to_request
@@ -90,6 +91,7 @@ class BulkRun:
         self._dispatcher: Dispatcher | None = None
         self._start_here: Start | None = None
         self._find_core = find_core or (lambda work: core)
+        self._checks = RowChecks(core, self._find_core)
         self._options = options
         self._pace = RunPace(core, options, lambda: self.stopped is not None)
         self.most_in_flight = self._pace.most_in_flight
@@ -185,6 +187,7 @@ class BulkRun:
             self._earlier.add(self._ready)
             if self._is_whole:
                 self.manifest.replace_absent_leaders()
+                self._checks.require_keys(self.manifest.find_waiting, is_remote=self._is_remote)
             self.counts = self.manifest.count()
             self._has_earlier = self.counts["done"] > 0
             self._followers.release(self.manifest.list_leaders())
@@ -222,6 +225,10 @@ class BulkRun:
         return Pause(wait_s) if wait_s else self._ready.popleft()
 
     @property
+    def _is_remote(self) -> bool:
+        return self._dispatcher is not None and self._dispatcher.is_remote
+
+    @property
     def needs_rows(self) -> bool:
         """Whether `read_more` should be called before `take`."""
         has_more = self._last_number >= 0 or bool(self._followers)
@@ -255,9 +262,6 @@ class BulkRun:
             # The numbers are those of the iterable, so that the next run finds the same rows.
             try:
                 added = self._add(chunk.values, self._values_read + 1)
-            except ImgkitError as error:
-                self.failure = error
-            else:
                 self._values_read += len(chunk.values)
                 self.counts["waiting"] += added.new
                 for state, number in added.amended.items():
@@ -265,7 +269,12 @@ class BulkRun:
                     self.counts["waiting"] += number
                 if self._options.get("dedupe"):
                     self.manifest.replace_absent_leaders()
-                rows = self.manifest.list_numbers(added.numbers)
+                found = self.manifest.list_numbers(added.numbers)
+                self._checks.require_keys(partial(find_provider, found), is_remote=self._is_remote)
+            except ImgkitError as error:
+                self.failure = error
+            else:
+                rows = found
                 if self._options.get("dedupe"):
                     self._followers.release(self.manifest.list_leaders())
         elif self.failure is None:
@@ -377,7 +386,7 @@ class BulkRun:
             noun=noun,
             skip=skip,
             start=start,
-            check_provider=self._check_provider,
+            check_provider=self._checks.check_provider,
             is_whole=self._is_whole,
         )
         return self.manifest.add(
@@ -388,9 +397,6 @@ class BulkRun:
             refuse_repeated=rows.refuse_repeated,
             hold_amendment=self._earlier.hold_amendment,
         )
-
-    def _check_provider(self, name: str) -> None:
-        self._find_core(Work(BulkRow(0, "", "waiting", {"provider": name}, {})))
 
     def estimate(self, row: BulkRow) -> Estimate:
         """Return the bounds of a row's cost at its provider."""

@@ -90,6 +90,9 @@ class Dispatcher:
         template: what the payloads of all tasks have in common.
         drain_s: seconds that a worker which is gone has for its request.
         find_core: returns the core that carries out a row in this process.
+
+    Attributes:
+        is_remote: workers carry out the rows of the service's own provider.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Dispatcher:
         self._core = core
         self._files = files
         self._engine = engine
+        self.is_remote = engine.is_remote
         self._start_here = start_here
         self._find_core = find_core
         self._is_stopped = is_stopped
@@ -146,7 +150,7 @@ class Dispatcher:
         provider, so rows of others start here, too.
         """
         is_foreign = work.provider not in (None, self._core.provider_name)
-        if work.jobs or work.kept or (is_foreign and self._engine.is_remote):
+        if work.jobs or work.kept or (is_foreign and self.is_remote):
             return self._carry_out(work)
         outcome: Future[BulkOutcome] = Future()
         outcome.set_running_or_notify_cancel()

@@ -41,6 +41,16 @@ class ManifestQueries(ABC):
         where = f"state = 0 AND leader IS NULL AND n > ? AND {_GIVEN} ORDER BY n LIMIT ?"
         return self._select(where, (after, limit))
 
+    def find_waiting(self, provider: str | None) -> BulkRow | None:
+        """Return the first of the requests of `list_given` that names a provider, None for none.
+
+        Args:
+            provider: the name; None for requests that name no provider.
+        """
+        where = f"state = 0 AND leader IS NULL AND json_extract(request, '$.provider') IS ? AND {_GIVEN}"
+        found = self._select(f"{where} ORDER BY n LIMIT 1", (provider,))
+        return found[0] if found else None
+
     def list_numbers(self, numbers: Sequence[int]) -> list[BulkRow]:
         """Return the requests with these numbers that wait, in their order. Followers are not among them."""
         marks = ",".join("?" * len(numbers))

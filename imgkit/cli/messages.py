@@ -61,6 +61,9 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
     (errors.MissingKeyError, None): (
         "Set it, pass --api-key-file FILE, or stay offline with --backend offline."
     ),
+    (errors.MissingKeyError, "provider"): (
+        "Set it. Keys of other providers than that of the command come from the environment."
+    ),
     (errors.MissingModelError, None): "Pass --model NAME or set IMGKIT_MODEL.",
     (errors.NotDownloadedError, None): "",
     (

@@ -6,16 +6,21 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import imgkit
-from imgkit.bulk.manifest import Manifest
+from imgkit.bulk.manifest import BulkRow, Manifest
+from imgkit.bulk.row_checks import RowChecks
 from imgkit.cli.run import run as imgkit_command
+from imgkit.plugins import Call
 from imgkit.providers.bfl_fake import FakeBfl
 from imgkit.testing.wire_server import serve_fake
+from imgkit.wire.messages import HttpRequest
 from tests.bulk.test_bulk import OUTCOMES, BadPrompts, carry_out, open_api, read_list
 from tests.conftest import ServiceRunner
 
@@ -71,6 +76,54 @@ def test_wrong_providers(flavor: ServiceRunner, name: object, words: str, tmp_pa
         with pytest.raises(imgkit.InvalidRequestError, match=rf"row 5 \('e'\): provider: .*({words})"):
             carry_out(flavor, rows, tmp_path / "out", backend, **open_api(server, tmp_path))
         assert api.posts == 0
+
+
+@pytest.mark.parametrize("is_list", [True, False])
+def test_missing_keys(flavor: ServiceRunner, is_list: bool, tmp_path: Path) -> None:
+    """A missing key ends a run before rows of other providers are paid, unless its rows are done."""
+    api = BadPrompts(OUTCOMES["refused"][0])
+    backend = "requests" if flavor.flavor == "sync" else "aiohttp"
+    with serve_fake(api) as server:
+        with pytest.raises(imgkit.MissingKeyError, match=r"BFL_API_KEY is not set\..* provider 'bfl'"):
+            carry_out(flavor, ROWS if is_list else iter(ROWS), tmp_path / "out", backend,
+                      **open_api(server, tmp_path))  # fmt: skip
+        assert api.posts == 0
+        manifest = Manifest(tmp_path / "out")
+        for row in list(manifest.list_rows("waiting")):
+            if row.request.get("provider") == "bfl":
+                manifest.mark(row.number, "done", {"images": []})
+        manifest.close()
+        requests: Any = ROWS if is_list else iter(ROWS)
+        carry_out(flavor, requests, tmp_path / "out", backend, **open_api(server, tmp_path))
+        assert api.posts == 2
+
+
+class LateKey:
+    """A plugin that adds the key just before a request is sent, or while it is prepared."""
+
+    def __init__(self, hook: str) -> None:
+        self.hook = hook
+
+    @imgkit.hookimpl
+    def imgkit_before_send(self, request: HttpRequest, call: Call) -> HttpRequest | None:
+        """Return the request with a key."""
+        return request.with_headers({"x-key": "k"}) if self.hook == "before_send" else None
+
+    @imgkit.hookimpl
+    def imgkit_prepare(self, request: Any, call: Call) -> Any:
+        """Return the request with a key."""
+        return replace(request, extra_headers={"X-Key": "k"}) if self.hook == "prepare" else None
+
+
+@pytest.mark.parametrize("hook", ["before_send", "prepare", ""])
+def test_keys_of_plugins(hook: str, tmp_path: Path) -> None:
+    """A key that a plugin adds counts as a key, and so does that of a remote worker."""
+    row = BulkRow(1, "a", "waiting", {"operation": "create_image", "prompt": "a"}, {})
+    with imgkit.ImageService("requests", provider="bfl", plugins=[LateKey(hook)]) as service:
+        core = service._core
+        RowChecks(core, lambda work: core).require_keys(lambda name: row, is_remote=True)
+        with nullcontext() if hook else pytest.raises(imgkit.MissingKeyError, match="BFL_API_KEY"):
+            RowChecks(core, lambda work: core).require_keys(lambda name: row, is_remote=False)
 
 
 def test_jobs_of_another_provider_stay_accepted(
