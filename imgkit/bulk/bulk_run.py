@@ -387,6 +387,7 @@ class BulkRun:
             skip=skip,
             start=start,
             check_provider=self._checks.check_provider,
+            check_model=self._checks.check_model if self._is_whole else bool,
             is_whole=self._is_whole,
         )
         return self.manifest.add(
@@ -396,6 +397,7 @@ class BulkRun:
             dedupe=options.get("dedupe", False),
             refuse_repeated=rows.refuse_repeated,
             hold_amendment=self._earlier.hold_amendment,
+            accept=rows.accept,
         )
 
     def estimate(self, row: BulkRow) -> Estimate:

@@ -141,6 +141,7 @@ class Manifest(ManifestQueries):
         dedupe: bool = False,
         refuse_repeated: Callable[[NewRow, int], None] = refuse_repeated_id,
         hold_amendment: Callable[[int, NewRow], bool] = lambda number, row: False,
+        accept: Callable[[NewRow], bool] = bool,
     ) -> Added:
         """Add requests. A request that the manifest has stays as it is.
 
@@ -152,13 +153,14 @@ class Manifest(ManifestQueries):
             refuse_repeated: receives a request whose id was added before while the manifest is open, and the
                 place of the earlier one; the request is left out. By default, it is an error.
             hold_amendment: returns whether a changed request stays as it is for now, by its number.
+            accept: returns whether to add a request that may be sent; all by default.
 
         Raises:
             InvalidRequestError: requests changed under their ids, and `amend` is False; nothing was added.
             ConfigurationError: the run has none of them, and `extend` is False; nothing was added.
         """
         with self._transaction():
-            options = AddOptions(amend, extend, dedupe)
+            options = AddOptions(amend, extend, dedupe, accept)
             return add_rows(self._rows, rows, options, self.folder, refuse_repeated, hold_amendment)
 
     def amend(self, number: int, row: NewRow) -> None:

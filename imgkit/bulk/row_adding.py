@@ -22,6 +22,7 @@ class AddOptions(NamedTuple):
     amend: bool
     extend: bool
     dedupe: bool
+    accept: Callable[[NewRow], bool]
 
 
 def add_rows(
@@ -55,6 +56,9 @@ def add_rows(
         _prepare_leaders(table, dedupe=options.dedupe)
     for row in rows:
         found = table.execute("SELECT n, digest, state FROM rows WHERE id = ?", (row.id,)).fetchone()
+        may_be_sent = found is None or found[2] == 0 or (options.amend and found[1] != row.digest)
+        if may_be_sent and not options.accept(row):
+            continue
         number = _insert(table, row) if found is None else found[0]
         given = table.execute("INSERT OR IGNORE INTO given VALUES (?, ?)", (number, row.place))
         if not given.rowcount:

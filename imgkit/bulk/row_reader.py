@@ -49,6 +49,7 @@ class RowReader:
         skip: receives the problem of an invalid row, which is left out; None raises it.
         start: number of the first value.
         check_provider: raises ConfigurationError for the name of a provider that cannot be used.
+        check_model: raises InvalidRequestError for a request that its model refuses.
         is_whole: these are all requests of the run, so one of them must be valid.
     """
 
@@ -62,6 +63,7 @@ class RowReader:
         skip: Callable[[str], object] | None = None,
         start: int = 1,
         check_provider: Callable[[str], object] = str,
+        check_model: Callable[[JsonMapping], object] = bool,
         is_whole: bool = False,
     ) -> None:
         self._is_whole = is_whole
@@ -72,9 +74,11 @@ class RowReader:
         self._start = start
         self._inputs = _InputChecks(inputs)
         self._check = check_provider
+        self._check_model = check_model
         self._providers: dict[str | None, str] = {None: ""}
         self._problems: list[str] = []
-        self._count = 0
+        self._hints: dict[str, str] = {}
+        self._count = self._valid = 0
 
     def __iter__(self) -> Iterator[NewRow]:
         """Yield the valid rows.
@@ -82,7 +86,6 @@ class RowReader:
         Raises:
             InvalidRequestError: rows are invalid; the message lists them.
         """
-        has_rows = False
         for number, value in enumerate(self._values, self._start):
             place, content, problem = number, value, ""
             if isinstance(value, TableRow):
@@ -94,16 +97,26 @@ class RowReader:
                 self._inputs.check(row.request)
                 self._check_provider(row.request.get("provider"))
             except InvalidRequestError as error:
-                self._refuse(place, _find_id(content), error.problem)
+                self._refuse(place, _find_id(content), error)
                 continue
-            has_rows = True
+            self._valid += 1
             yield row
-        if self._is_whole and self._count and not has_rows and self._skip is not None:
+        if self._is_whole and self._count and not self._valid and self._skip is not None:
             raise InvalidRequestError({f"{self._noun}s": f"All {self._count} are invalid. Correct one."})
         if self._problems:
             more = self._count - len(self._problems)
             listed = [*self._problems, *([f"{more} more rows are invalid."] if more else [])]
-            raise InvalidRequestError({f"{self._noun}s": " ".join(listed)})
+            raise InvalidRequestError({f"{self._noun}s": " ".join(listed)}, self._hints)
+
+    def accept(self, row: NewRow) -> bool:
+        """Return whether the model of a row takes it. Only rows that will be sent need this check."""
+        try:
+            self._check_model(row.request)
+        except InvalidRequestError as error:
+            self._valid -= 1
+            self._refuse(row.place, row.id, error)
+            return False
+        return True
 
     def refuse_repeated(self, row: NewRow, place: int) -> None:
         """Refuse a row whose id an earlier row has.
@@ -112,8 +125,8 @@ class RowReader:
             row: the row.
             place: the place of the earlier row.
         """
-        problem = f"id: Two rows have the id {row.id[:80]!r}. The other is {self._noun} {place}."
-        self._refuse(row.place, row.id, problem)
+        problem = f"Two rows have the id {row.id[:80]!r}. The other is {self._noun} {place}."
+        self._refuse(row.place, row.id, InvalidRequestError({"id": problem}))
 
     def _check_provider(self, name: str | None) -> None:
         if name not in self._providers:
@@ -125,9 +138,10 @@ class RowReader:
         if self._providers[name]:
             raise InvalidRequestError({"provider": self._providers[name]})
 
-    def _refuse(self, place: int, row_id: str, problem: str) -> None:
+    def _refuse(self, place: int, row_id: str, error: InvalidRequestError) -> None:
         named = f" ({row_id[:80]!r})" if row_id else ""
-        text = f"{self._noun} {place}{named}: {problem}"
+        text = f"{self._noun} {place}{named}: {error.problem}"
+        self._hints.update(error.hints)
         self._count += 1
         if self._skip is not None:
             self._skip(text)

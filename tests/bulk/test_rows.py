@@ -6,6 +6,7 @@ import io
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import pytest
 import imgkit
 from imgkit.bulk import bulk_run as run_module
 from imgkit.bulk.manifest_errors import find_mount_type
+from imgkit.bulk.row_checks import RowChecks
 from imgkit.bulk.row_files import RowFile
 from imgkit.cli.run import run as imgkit_command
+from imgkit.core.core import Core
+from imgkit.core.validation import validate_for_model
 from imgkit.providers.fakes import FakeApi
 from tests.bulk.test_bulk import carry_out
 from tests.conftest import ServiceRunner
@@ -351,3 +355,61 @@ def test_a_list_without_a_valid_row(tmp_path: Path) -> None:
     ):
         list(images.bulk(rows, folder=tmp_path, skip=problems.append))
     assert len(problems) == 2
+
+
+def test_values_that_a_model_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows that their models refuse are named before anything is sent, left out, or adapted."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text("id,prompt,provider,size\na,a fox,,32x32\nb,a hen,stability,64x64\n")
+    assert imgkit_command(["bulk", "a.csv", "-o", "out"]) == 2
+    text = " ".join(capsys.readouterr().err.split())
+    assert "lines: line 3 ('b'): size: Provider stability takes no size for create_image." in text
+    assert "Pass --on-unsupported drop to leave such fields out" in text
+    assert imgkit_command(["bulk", "a.csv", "-o", "out", "--skip-invalid"]) == 0
+    assert "1 done." in capsys.readouterr().err
+    assert imgkit_command(["bulk", "a.csv", "-o", "out", "--on-unsupported", "drop"]) == 0
+    assert imgkit_command(["bulk", "a.csv", "-o", "out"]) == 0  # rows that are done are not sent
+    assert "2 done." in capsys.readouterr().err
+
+
+def test_checks_of_equal_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million rows cost few checks; sizes, lengths and numbers that no row has had are checked again."""
+    checked: list[object] = []
+
+    def count(core: Core, request: Any) -> object:
+        checked.append(request)
+        return validate_for_model(core, request)
+
+    monkeypatch.setattr("imgkit.bulk.row_checks.validate_for_model", count)
+    with imgkit.ImageService("requests", api_key="sk-x", model="gpt-image-1") as service:
+        core = service._core
+    checks = RowChecks(core, lambda work: core)
+    for length in (9, 32_000, *range(1, 2000), 40):
+        checks.check_model({"operation": "create_image", "prompt": "x" * length, "size": "1024x1024"})
+    assert len(checked) == 3
+    for more in ({"prompt": "x" * 32_001}, {"size": "100x100"}, {"model_options": {"steps": 3}}):
+        for _ in range(2):
+            with pytest.raises(imgkit.InvalidRequestError):
+                checks.check_model({"operation": "create_image", "prompt": "x", **more})
+    members = [{"reasoning": {"effort": str(number)}, "seed": 10.0**number} for number in (9, 4, 5, 9)]
+    for body in members:
+        checks.check_model({"operation": "create_image", "prompt": "x", "n": 2, "extra_body": body})
+    images = [["a.png", "b.png"], ["c.png", "d.png"], "e.png"]
+    for image in images:
+        checks.check_model({"operation": "create_image_edit", "prompt": "x", "image": image})
+    assert len(checked) == 3 + 6 + 3 + 2
+
+
+def test_rows_that_plugins_change(tmp_path: Path) -> None:
+    """A row that a plugin changes before it is sent is not checked as it stands."""
+
+    class NoSize:
+        @imgkit.hookimpl
+        def imgkit_prepare(self, request: Any, call: object) -> Any:
+            return replace(request, size=None)
+
+    rows = [{"prompt": "a hen", "provider": "stability", "size": "64x64"}]
+    with imgkit.ImageService(plugins=[NoSize()]) as images:
+        assert [outcome.state for outcome in images.bulk(rows, folder=tmp_path / "out")] == ["done"]
