@@ -29,6 +29,21 @@ class Amount(click.FloatRange):
         return number
 
 
+class Rate(Amount):
+    """A number in a range that is not endless."""
+
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number.
+
+        Raises:
+            click.BadParameter: it is no number, outside the range, or endless.
+        """
+        number = super().convert(value, param, ctx)
+        if number == float("inf"):
+            self.fail(f"{value!r} is no limit. Leave the option out for that of the provider.", param, ctx)
+        return number
+
+
 class BulkGroup(click.Group):
     """The group `bulk`, whose command `run` may be left out: ``imgkit bulk FILE``."""
 
@@ -54,12 +69,8 @@ def build_bulk_group() -> click.Group:
             type=click.IntRange(1, 1000),
             help="Most requests at once, else the provider's limit, or 16.",
         ),
-        Option(["--rpm", "per_minute"], type=Amount(min=0, min_open=True), help="Starts a minute."),
-        Option(
-            ["--ipm", "images_per_minute"],
-            type=Amount(min=0, min_open=True),
-            help="Images a minute.",
-        ),
+        Option(["--rpm", "per_minute"], type=Rate(min=0, min_open=True), help="Starts a minute."),
+        Option(["--ipm", "images_per_minute"], type=Rate(min=0, min_open=True), help="Images a minute."),
         Option(["--amend"], is_flag=True, help="Send rows again that changed under their id."),
         Option(["--dedupe"], is_flag=True, help="Send equal rows once. Else they are different images."),
         Option(["--extend"], is_flag=True, help="Add the rows to a run that has none of them."),
