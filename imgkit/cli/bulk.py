@@ -14,6 +14,7 @@ from imgkit.cli import console, options, values
 from imgkit.cli.bulk_display import BulkDisplay, StopHandler
 from imgkit.cli.bulk_money import Pricer, confirm_cost, count_earlier_spending, open_budget
 from imgkit.cli.bulk_report import print_summary, remember_command
+from imgkit.cli.bulk_steps import NextSteps
 from imgkit.cli.progress import show_activity
 from imgkit.errors import ConfigurationError
 from imgkit.service import ImageService
@@ -101,7 +102,8 @@ def run_file(
             count_earlier_spending(run, budget, pricer)
         price = pricer.estimate_run(run)
         confirm_cost(price, budget, Decimal(str(confirm_above)), yes=yes)
-        remember_command(run, state.args, output)
+        next_steps = NextSteps(str(place), state.args, file)
+        next_steps.needed = remember_command(run, state.args, file, output, price, budget)
         stopper = StopHandler(outcomes, service)
         stack.enter_context(stopper.watch_signals())
         line = None if as_json else stack.enter_context(show_activity("starting"))
@@ -114,7 +116,7 @@ def run_file(
         display.show_start(price.requests, price.high, price.unknown)
         for outcome in outcomes:
             display.show_outcome(outcome)
-    return print_summary(run, budget, str(place), state.args, stopper.exit_code, as_json=as_json)
+    return print_summary(run, budget, next_steps, stopper.exit_code, as_json=as_json)
 
 
 def choose_engine(engine: str, scheduler: str | None, key_file: str | None) -> BulkOptions:

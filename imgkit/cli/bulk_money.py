@@ -31,6 +31,7 @@ class RunPrice(NamedTuple):
     Attributes:
         requests: number of requests.
         high: most that they may cost, in dollars, without those of unknown price.
+        most: most that any of them may cost, in dollars.
         unknown: number of requests of unknown price.
         note: why a price is unknown.
         sent_again: number of requests of unknown outcome, which are sent again.
@@ -39,6 +40,7 @@ class RunPrice(NamedTuple):
 
     requests: int = 0
     high: Decimal = Decimal(0)
+    most: Decimal = Decimal(0)
     unknown: int = 0
     note: str = ""
     sent_again: int = 0
@@ -81,7 +83,7 @@ class Pricer:
     def estimate_run(self, run: BulkRun) -> RunPrice:
         """Return the estimated cost of all requests that wait."""
         count = unknown = sent_again = after = 0
-        high = Decimal(0)
+        high = most = Decimal(0)
         again: Decimal | None = Decimal(0)
         note = ""
         while rows := run.manifest.list_given(after):
@@ -96,8 +98,8 @@ class Pricer:
                 if price is None:
                     unknown, note = unknown + 1, problem
                     continue
-                high += price
-        return RunPrice(count, high, unknown, note, sent_again, again)
+                high, most = high + price, max(most, price)
+        return RunPrice(count, high, most, unknown, note, sent_again, again)
 
 
 def open_budget(max_cost_usd: str | None, price_per_image: str | None, folder: Path) -> Budget | None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from heapq import merge
 from pathlib import Path
-from typing import NamedTuple
 
 from imgkit.billing.budget_store import FILE as BUDGET_FILE
 from imgkit.bulk.bulk_run import BulkRun
@@ -20,7 +19,8 @@ from imgkit.bulk.outcomes import STOPPED
 from imgkit.bulk.url_store import is_url
 from imgkit.cli import console, exit_codes, report
 from imgkit.cli.bulk_display import MOST_FAILURES
-from imgkit.cli.bulk_money import BUDGET_FOLDER
+from imgkit.cli.bulk_money import BUDGET_FOLDER, RunPrice
+from imgkit.cli.bulk_steps import MAX_COMMAND_CHARACTERS, NextSteps
 from imgkit.cli.messages import format_error
 from imgkit.cli.status_line import count_columns, wrap_lines
 from imgkit.default_plugins.budget import LARGEST_USD, Budget
@@ -29,111 +29,22 @@ from imgkit.locks import FileLock
 from imgkit.redact import escape_control, mask_control, scrub
 from imgkit.wire.json_values import JsonMapping
 
-COMMAND, OUTPUT, LEFT_OUT = "command", "output", "left_out"
-"""Facts of a manifest: the arguments of the latest command, the output folder if it is another, and the
-number of requests that wait, but are not in the file of that command."""
+COMMAND, INPUT, OUTPUT, LEFT_OUT, MONEY = "command", "file", "output", "left_out", "money"
+"""Facts of a manifest: the arguments of the latest command, its file, the output folder if it is another, the
+number of requests that wait, but are not in that file, and the limit on the cost with what it should be."""
 
-_MAX_COMMAND_CHARACTERS = 4000
 _MOST_MISSING = 20
-_ONCE = ("--retry-unknown", "--amend")
-"""Options that a command which only goes on leaves out."""
-
-
-class NextStep(NamedTuple):
-    """A step that goes on with a run. A command has a line of its own, which no break cuts in two.
-
-    Attributes:
-        text: the sentence before the command.
-        command: the command, or words in its place.
-        is_command: whether it is a command.
-    """
-
-    text: str
-    command: str
-    is_command: bool = True
-
-    def format(self) -> str:
-        """Return the step on a line."""
-        return f"{self.text} `{self.command}`" if self.is_command else f"{self.text} {self.command}."
-
-
-class NextSteps:
-    """The commands that go on with a run.
-
-    Args:
-        folder: the run folder.
-        args: the arguments of the command that carried it out.
-    """
-
-    def __init__(self, folder: str, args: Sequence[str]) -> None:
-        self._folder = shlex.quote(folder)
-        self._args = [word for word in args if word not in _ONCE]
-
-    def describe(
-        self, counts: Mapping[State, int], *, budget_reached: bool = False, left_out: int = 0
-    ) -> list[NextStep]:
-        """Return a step for each state that is not the end of a request.
-
-        Args:
-            counts: number of requests in each state.
-            budget_reached: the budget has ended the run.
-            left_out: number of requests that wait, but are not in the file of the command.
-        """
-        if left_out:
-            rest = self.describe({**counts, "waiting": max(0, counts["waiting"] - left_out)})
-            text = f"{left_out:,} waiting: the file of the latest command does not have them. Carry out"
-            return [NextStep(text, "a file that has them", is_command=False), *rest]
-        first = "Continue with a higher --max-cost" if budget_reached else "Continue with"
-        again = self._build_command()
-        failures = (f"imgkit bulk failures {self._folder} -o again.jsonl", True)
-        steps: list[tuple[State, str, tuple[str, bool]]] = [
-            ("waiting", f"not sent. {first}:", again),
-            ("sending", "under way, or cut off when the process died. Find out with:", again),
-            ("accepted", "the provider is still working. Collect the images with:", again),
-            (
-                "blocked",
-                "refused by the content policy. List them, change the prompts, and run the list with "
-                "--amend:",
-                failures,
-            ),
-            (
-                "failed",
-                "at no cost. The same command retries those that may succeed. List the others, correct them, "
-                "and run the list with --amend:",
-                failures,
-            ),
-            (
-                "unknown",
-                "possibly billed, but there is no image. The next run leaves them alone. To send them again, "
-                "at the risk of paying twice:",
-                self._build_command("--retry-unknown"),
-            ),
-        ]
-        return [
-            NextStep(f"{counts[state]:,} {state}: {text}", *command)
-            for state, text, command in steps
-            if counts[state]
-        ]
-
-    def _build_command(self, *more: str) -> tuple[str, bool]:
-        """Return the command for a shell; words in its place if it may hold a secret, or is not known."""
-        place = self._args.index("--") if "--" in self._args else len(self._args)
-        text = shlex.join(["imgkit", *self._args[:place], *more, *self._args[place:]])
-        if not self._args or scrub(text, limit=_MAX_COMMAND_CHARACTERS) != text:
-            return " ".join(["the same command as before", *(["with"] if more else []), *more]), False
-        return text, True
 
 
 def print_summary(
-    run: BulkRun, budget: Budget | None, folder: str, args: Sequence[str], code: int | None, *, as_json: bool
+    run: BulkRun, budget: Budget | None, next_steps: NextSteps, code: int | None, *, as_json: bool
 ) -> int:
     """Print what became of the requests, and what to do next; return the exit code.
 
     Args:
         run: the run, which has ended.
         budget: its budget, None for none.
-        folder: the run folder.
-        args: the arguments of the command.
+        next_steps: the commands that go on with it.
         code: an exit code that outweighs the counts, None for none.
         as_json: print an event.
     """
@@ -145,7 +56,9 @@ def print_summary(
         code = exit_codes.CODES_BY_ERROR[BudgetExceededError] if budget_reached else code
     text = format_error(reason) if isinstance(reason, ImgkitError) else reason
     spent = run.spent if budget is None else budget.spent
-    steps = NextSteps(folder, args).describe(counts, budget_reached=budget_reached)
+    if budget is not None and next_steps.needed is not None and next_steps.needed <= budget.limit:
+        next_steps.needed = None  # requests have cost more than their estimates
+    steps = next_steps.describe(counts, budget_reached=budget_reached)
     if as_json:
         facts = {
             "event": "summary",
@@ -167,10 +80,11 @@ def print_summary(
     console.print_message(f"imgkit: {counts['done']:,} done{listed}.{cost}")
     if run.missing:
         console.print_message(f"imgkit: {_describe_missing([*run.missing])}")
-    for step in steps:
-        console.print_message(f"imgkit: {step.text}{'' if step.is_command else f' {step.command}.'}")
-        if step.is_command:
-            console.write_to_stderr(f"  {mask_control(step.command)}\n")
+    for line, is_command in [line for step in steps for line in step.list_lines()]:
+        if is_command:
+            console.write_to_stderr(f"  {mask_control(line)}\n")
+        else:
+            console.print_message(f"imgkit: {line}")
     return code
 
 
@@ -190,7 +104,8 @@ def print_status(folder: str, *, as_json: bool) -> int:
         with manifest.snapshot():
             counts, cost, problem = manifest.count(), manifest.sum_costs(), manifest.find_latest_error()
             unpriced = sum(1 for _ in manifest.list_without_cost())
-        args, left_out = manifest.read_fact(COMMAND), manifest.read_fact(LEFT_OUT)
+        steps, left_out = _read_steps(manifest, folder), manifest.read_fact(LEFT_OUT)
+        money = manifest.read_fact(MONEY)
     budget = _open_account(Path(folder))
     spent = cost if budget is None else max(cost, budget.spent)
     owner = _find_owner(Path(folder))
@@ -198,9 +113,12 @@ def print_status(folder: str, *, as_json: bool) -> int:
     if problem is not None:
         text = scrub(str(problem.info.get("error") or "its process ended"), limit=400)
         error = f"{problem.id}: {problem.state}: {text}"
-    steps = NextSteps(folder, args if isinstance(args, list) else [])
     left_out = min(left_out, counts["waiting"]) if isinstance(left_out, int) else 0
-    next_steps = [] if owner else steps.describe(counts, left_out=left_out)
+    budget_reached = False
+    if isinstance(money, dict):
+        steps.needed = Decimal(money["needed"])
+        budget_reached = Decimal(money["limit"]) - spent < Decimal(money["each"])
+    next_steps = [] if owner else steps.describe(counts, budget_reached=budget_reached, left_out=left_out)
     if as_json:
         facts = {
             "counts": counts,
@@ -220,9 +138,8 @@ def print_status(folder: str, *, as_json: bool) -> int:
         lines.append(f"Last error: {error}")
     columns = count_columns(sys.stdout) if console.is_terminal(sys.stdout) else 0
     shown = [wrap_lines(line, columns) for line in lines]
-    for step in next_steps:
-        shown.append(wrap_lines(step.text if step.is_command else f"{step.text} {step.command}.", columns))
-        shown += [f"  {step.command}"] if step.is_command else []
+    for line, is_command in [line for step in next_steps for line in step.list_lines()]:
+        shown.append(f"  {line}" if is_command else wrap_lines(line, columns))
     return console.write_text("".join(f"{line}\n" for line in shown))
 
 
@@ -359,15 +276,44 @@ def open_manifest(folder: str) -> Iterator[Manifest]:
         manifest.close()
 
 
-def remember_command(run: BulkRun, args: Sequence[str], output: str) -> None:
-    """Write the command into the manifest, for `imgkit bulk status`, unless it may hold a secret."""
+def remember_command(
+    run: BulkRun, args: Sequence[str], file: str, output: str, price: RunPrice, budget: Budget | None
+) -> Decimal | None:
+    """Write the command into the manifest, for `imgkit bulk status`, unless it may hold a secret.
+
+    Args:
+        run: the run, before its first request.
+        args: the arguments of the command.
+        file: its file.
+        output: its output.
+        price: the estimated cost of the requests that wait.
+        budget: the budget, None without a limit.
+
+    Returns:
+        The limit on the cost that covers all requests, None without a budget.
+    """
     text = shlex.join(args)
-    is_plain = scrub(text, limit=_MAX_COMMAND_CHARACTERS) == text
-    run.manifest.write_fact(COMMAND, list(args) if is_plain else [])
-    run.manifest.write_fact(LEFT_OUT, run.left_out)
+    is_plain = scrub(text, limit=MAX_COMMAND_CHARACTERS) == text
+    facts: dict[str, object] = {
+        COMMAND: list(args) if is_plain else [],
+        INPUT: file if is_plain else "",
+        LEFT_OUT: run.left_out,
+    }
+    needed = None if budget is None else budget.spent + budget.reserved + price.high
+    money = {"limit": budget.limit, "each": price.most, "needed": needed} if budget is not None else None
+    facts[MONEY] = money and {name: str(amount) for name, amount in money.items()}
     place = Path(output).absolute()
     if not is_url(output) and place != run.manifest.folder.absolute():
-        run.manifest.write_fact(OUTPUT, str(place))
+        facts[OUTPUT] = str(place)
+    for name, value in facts.items():
+        run.manifest.write_fact(name, value)
+    return needed
+
+
+def _read_steps(manifest: Manifest, folder: str) -> NextSteps:
+    """Return the steps that go on with a run, by the facts of its manifest."""
+    args, file = manifest.read_fact(COMMAND), manifest.read_fact(INPUT)
+    return NextSteps(folder, args if isinstance(args, list) else [], file if isinstance(file, str) else "")
 
 
 def _open_account(folder: Path) -> Budget | None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from imgkit.bulk.manifest import STATES, State
+from imgkit.cli.bulk_steps import NextSteps
 from imgkit.cli.run import run
 from imgkit.providers.bfl_fake import FakeBfl
 from imgkit.providers.job_fakes import FakeJob
@@ -88,7 +90,11 @@ def test_the_price_of_an_image(api: Api, capsys: pytest.CaptureFixture[str]) -> 
     text = " ".join(capsys.readouterr().err.split())
     assert "6 requests to send, for up to 0.24 USD. --max-cost leaves 0.10 USD: the run stops there." in text
     assert "2 done, 4 waiting. 0.08 USD spent, 0.02 left." in text
-    assert "Continue with a higher --max-cost: imgkit bulk p.csv -o out" in text
+    base = f"imgkit bulk p.csv -o out {' '.join(api.options())} --price-per-image 0.04 --max-cost 0.24"
+    step = f"4 waiting: not sent, because --max-cost is reached. This limit covers all of them: {base}"
+    assert text.endswith(step)
+    assert run(["bulk", "status", "out"]) == 0
+    assert " ".join(capsys.readouterr().out.split()).endswith(step)
     assert run([*limited, "0.10"]) == 8
     assert api.server.posts == 2
     assert run([*command, "--in-flight", "1"]) == 0  # without a limit: the manifest remembers the cost
@@ -301,6 +307,58 @@ def test_failures_are_requests(api: Api, capsys: pytest.CaptureFixture[str]) -> 
     capsys.readouterr()
     assert run(["bulk", "failures", "out"]) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_the_printed_commands(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """The commands of the summary list the failures, and send the corrected list, to the end."""
+    Path("p.csv").write_text("id,prompt,size\na,a gun,\nb,a fox,32x32\n")
+    assert run(["bulk", "p.csv", "-o", "out", *api.options()]) == 9
+    listing, again = [
+        line.split() for line in capsys.readouterr().err.splitlines() if line[:9] == "  imgkit "
+    ]
+    assert run(listing[1:]) == 0
+    Path("again.jsonl").write_text(Path("again.jsonl").read_text().replace("gun", "hen"))
+    assert run(again[1:]) == 0
+    assert api.server.posts == 3
+
+
+STEPS = [
+    (
+        ["bulk", "a.csv", "-o", "out", "--amend"],
+        {"blocked": 1, "failed": 2},
+        ["imgkit bulk failures out -o again.jsonl", "imgkit bulk again.jsonl -o out --amend"],
+        "1 blocked: refused by the content policy. 2 failed: at no cost. The same command retries those that "
+        "may succeed. List them, correct the lines, and send the list again:",
+    ),
+    (
+        ["bulk", "a.csv", "-o", "a.csv", "--", "x"],  # either word may be the file
+        {"failed": 1},
+        ["imgkit bulk failures out -o again.jsonl"],
+        "Carry out again.jsonl by the same command as before with --amend.",
+    ),
+    (
+        ["bulk", "-o", "out", "--max-cost=1", "--", "a.csv"],
+        {"waiting": 1, "unknown": 1},
+        [
+            "imgkit bulk -o out --max-cost=USD -- a.csv",
+            "imgkit bulk -o out --max-cost=1 --retry-unknown -- a.csv",
+        ],
+        "Continue with a higher one:",
+    ),
+    ([], {"waiting": 1}, [], "the same command as before with --max-cost USD."),
+    (["bulk", "a.csv", "--proxy", "http://u:secret@h"], {"unknown": 1}, [], "before with --retry-unknown."),
+]
+
+
+@pytest.mark.parametrize(("args", "counts", "commands", "words"), STEPS)
+def test_next_steps(args: list[str], counts: dict[State, int], commands: list[str], words: str) -> None:
+    """Each state has a step; a command that is not known, or may hold a secret, is told in words."""
+    steps = NextSteps("out", args, "a.csv").describe(
+        {**dict.fromkeys(STATES, 0), **counts}, budget_reached=True
+    )
+    lines = [line for step in steps for line in step.list_lines()]
+    assert [line for line, is_command in lines if is_command] == commands
+    assert words in " ".join(step.format() for step in steps)
 
 
 def test_requests_of_another_file(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
