@@ -28,8 +28,8 @@ REPORT_S = 5.0
 MOST_FAILURES = 20
 """Failures with a line of their own. A list of 100,000 rows has a file for the rest."""
 
-_FRAME_COLUMNS = 12
-"""Columns of spinner and clock around the text of a status line."""
+_FRAME_COLUMNS = 13
+"""Columns of spinner and clock around the text of a status line, and the last one, which stays free."""
 
 
 class BulkDisplay:
@@ -86,7 +86,8 @@ class BulkDisplay:
         """Show the progress. The thread that iterates calls it about twice a second."""
         if self._line is not None:
             columns = (count_columns(sys.stderr) or 80) - _FRAME_COLUMNS
-            self._line.set_text(fit_parts(describe_progress(progress), columns))
+            parts = describe_progress(progress)
+            self._line.set_text(f"{fit_parts(parts, columns)} ({{clock}})")
             return
         if time.monotonic() < self._report_at:
             return

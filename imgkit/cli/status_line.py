@@ -61,7 +61,7 @@ class StatusLine:
         """Change the text.
 
         Args:
-            text: the new text.
+            text: the new text. The elapsed seconds stand in place of "{clock}", else at the end.
             wait_s: seconds that count down in place of "{wait}" in the text.
         """
         with self._lock:
@@ -90,7 +90,9 @@ class StatusLine:
         text = self._text
         if self._until is not None:
             text = text.replace("{wait}", str(max(1, math.ceil(self._until - time.monotonic()))))
-        return fit_line(f"{next(self._frames)} ", text, f" {clock}", (count_columns(self._stream) or 80) - 1)
+        end = "" if "{clock}" in text else f" {clock}"
+        columns = (count_columns(self._stream) or 80) - 1
+        return fit_line(f"{next(self._frames)} ", text.replace("{clock}", clock), end, columns)
 
     def _write(self, text: str) -> None:
         try:

@@ -10,14 +10,18 @@ import sys
 import tarfile
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from imgkit.bulk.bulk_values import BulkProgress
 from imgkit.bulk.manifest import STATES, State
+from imgkit.cli.bulk_display import BulkDisplay
 from imgkit.cli.bulk_steps import NextSteps
 from imgkit.cli.run import run
+from imgkit.cli.status_line import StatusLine
 from imgkit.providers.bfl_fake import FakeBfl
 from imgkit.providers.job_fakes import FakeJob
 from imgkit.testing.samples import answer
@@ -391,6 +395,32 @@ def test_the_events(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     assert (summary["event"], summary["exit_code"], summary["stopped"]) == ("summary", 9, None)
     assert (summary["counts"]["done"], summary["counts"]["blocked"]) == (1, 1)
     assert "failures out" in summary["next"][0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (80, "| 77 of 400 done, 16 in flight, 2 blocked, 24 s to go, 3.36 USD spent (0:00:00)"),
+        (60, "| 77 of 400 done, 16 in flight, 2 blocked (0:00:00)"),
+        (40, "| 77 of 400 done (0:00:00)"),
+        (20, "77 of 400 done"),
+    ],
+)
+def test_the_status_line(columns: int, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The elapsed time stands apart from the time that is left; the line never wraps."""
+    for module in ("bulk_display", "status_line"):
+        monkeypatch.setattr(f"imgkit.cli.{module}.count_columns", lambda stream: columns)
+    stream = io.StringIO()
+    line = StatusLine(stream)
+    line.start()
+    progress = BulkProgress(
+        {**dict.fromkeys(STATES, 0), "waiting": 321, "done": 77, "blocked": 2},
+        *(16, 900.0, 24.0, Decimal("3.36"), Decimal(0), Decimal(9), "An error", 5.0, None),
+    )
+    BulkDisplay(None, line, as_json=False).show_progress(progress)  # type: ignore[arg-type]  # not needed
+    line.stop()
+    texts = stream.getvalue().replace("\x1b[2K", "").split("\r")
+    assert any(text[1:] == shown[1:] or text == shown for text in texts)
 
 
 def test_export(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
