@@ -173,10 +173,11 @@ class Output:
         self.plan = replace(self.plan, parts=folder)
 
     def close_parts(self) -> None:
-        """Remove the folder of incomplete images if it is empty. Idempotent."""
-        if self.plan.parts is not None:
-            with suppress(OSError):  # the next run removes the rest
-                self.plan.parts.rmdir()
+        """Remove the folders of incomplete images and of reports if they are empty. Idempotent."""
+        for folder in (self.plan.parts, self.folder / REPORTS):
+            if folder is not None:
+                with suppress(OSError):  # the next run removes the rest
+                    folder.rmdir()
 
     @property
     def has_images(self) -> bool:
@@ -259,7 +260,11 @@ class Output:
         path = self.folder / REPORTS / f"{name}.json"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, report)
+            try:
+                write_atomically(path, report)
+            except FileNotFoundError:  # a run that ended just now has removed the empty folder
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, report)
         except OSError as error:
             raise SaveError(
                 f"Cannot write {REPORTS} ({error.strerror or error}). The images are complete. Free disk "

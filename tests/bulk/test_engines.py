@@ -172,6 +172,7 @@ def test_a_task_that_the_engine_repeats_or_loses_is_sent_once(
         assert [outcome.state for outcome in found] == ["done"] * 6, found
         assert server.posts == 6
     assert len(list((tmp_path / "out" / "images").rglob("*.png"))) == 6
+    assert not (tmp_path / "out" / "reports").exists()
 
 
 def test_a_task_that_never_began_is_handed_out_again(flavor: ServiceRunner, tmp_path: Path) -> None:
