@@ -18,7 +18,7 @@ from imgkit.bulk.manifest import BulkRow
 from imgkit.bulk.reports import TaskAccount, write_down
 from imgkit.bulk.row_calls import RowRecord, RunFiles, carry_out_row
 from imgkit.bulk.row_progress import RowProgress
-from imgkit.bulk.task_search import LostTask, TaskSearch
+from imgkit.bulk.task_search import LostTask, OpenTask, TaskSearch
 from imgkit.bulk.tasks import WorkerLostError, fill_payload
 from imgkit.core.context import SentPart
 from imgkit.core.core import Core
@@ -26,56 +26,14 @@ from imgkit.errors import ImgkitError, NotSentError
 from imgkit.plugins.engines import Claim, Engine, EngineTask, Report, ReportFuture, TaskPayload
 from imgkit.runtime.flow import Flow
 
-POLL_S = 0.25
-"""Seconds between two looks at the tasks in limbo."""
+POLL_S, LEAVE_S = 0.25, 2.0
+"""Seconds between two looks at the tasks in limbo, and between two calls to leave jobs."""
 
 MOST_TASKS = 6
 """Tasks of a request, one after the other, while none of them sent anything."""
 
 Start = Callable[[Work, Flow[BulkOutcome]], "Future[BulkOutcome]"]
 """Starts the flow of a row in this process."""
-
-
-class _Task:
-    """A task that was handed out.
-
-    Attributes:
-        work: its request.
-        name: its name.
-        outcome: the future that the run waits for.
-        worker: the process whose claims are granted, None before the first.
-        record: the record of its row.
-        account: what the ledgers reserved for it.
-        is_void: claims are refused: the engine has lost it.
-        is_here: this process carries it out.
-        lost_at: when the engine has lost it, None while it has it.
-        granted: call and attempt of each claim that was granted, or is being committed.
-        commits: held while a claim is committed, or the task is given back. The guard is not: it is quick.
-        tries: tasks of the request, this one included.
-        error: why a claim was refused.
-    """
-
-    def __init__(
-        self,
-        work: Work,
-        name: str,
-        outcome: Future[BulkOutcome],
-        tries: int,
-        record: RowRecord,
-        account: TaskAccount,
-    ) -> None:
-        self.work = work
-        self.record = record
-        self.name = name
-        self.outcome = outcome
-        self.worker: str | None = None
-        self.granted: set[tuple[str, int]] = set()
-        self.commits = threading.Lock()
-        self.account = account
-        self.is_void = self.is_here = False
-        self.lost_at: float | None = None
-        self.tries = tries
-        self.error: ImgkitError | None = None
 
 
 class Dispatcher:
@@ -118,11 +76,12 @@ class Dispatcher:
         self._drain_s = drain_s
         self._search = TaskSearch(engine, files.output, template)
         self._guard = threading.RLock()
-        self._tasks: dict[str, _Task] = {}
-        self._limbo: dict[str, _Task] = {}
+        self._tasks: dict[str, OpenTask] = {}
+        self._limbo: dict[str, OpenTask] = {}
         self._count = 0
         self._watcher: threading.Thread | None = None
         self._wake = threading.Event()
+        self._leave_at = 0.0
         self._is_closed = False
 
     @property
@@ -133,6 +92,14 @@ class Dispatcher:
     def open(self) -> None:
         """Open the engine. May block. An engine has errors of its own."""
         self._engine.open(self)
+        if self.is_remote:
+            self._start_watcher()
+
+    def _start_watcher(self) -> None:
+        with self._guard:
+            if self._watcher is None:
+                self._watcher = threading.Thread(target=self._watch, name="imgkit-limbo", daemon=True)
+                self._watcher.start()
 
     def close(self) -> None:
         """Close the engine. Every task has ended. May block."""
@@ -244,7 +211,7 @@ class Dispatcher:
         write_down(self._core, self._files, record, report)
         self._files.output.remove_report(report["name"])
 
-    def _commit(self, task: _Task, claim: Claim) -> None:
+    def _commit(self, task: OpenTask, claim: Claim) -> None:
         """Reserve the attempt in the ledgers, and commit that it is being sent.
 
         Raises:
@@ -265,7 +232,7 @@ class Dispatcher:
             name = f"{self._template['name']}-{work.row.number}-{self._template['epoch']}.{self._count}"
             account = TaskAccount(self._core, work.row.request, self._timeout_s)
             record = RowRecord(self._files, work.row)
-            task = self._tasks[name] = _Task(work, name, outcome, tries, record, account)
+            task = self._tasks[name] = OpenTask(work, name, outcome, tries, record, account)
         payload = fill_payload(self._template, name, work.row)
         try:
             future = self._engine.submit(EngineTask(name, payload))
@@ -274,7 +241,7 @@ class Dispatcher:
             future.set_exception(error)
         future.add_done_callback(lambda done: self._take_result(task, done))
 
-    def _take_result(self, task: _Task, future: ReportFuture) -> None:
+    def _take_result(self, task: OpenTask, future: ReportFuture) -> None:
         """Settle the result of a task, whatever it is. Never raises."""
         try:
             is_lost = not task.is_here and (future.cancelled() or future.exception() is not None)
@@ -290,7 +257,7 @@ class Dispatcher:
             if not task.outcome.done():
                 task.outcome.set_exception(error)
 
-    def _take_report(self, task: _Task, report: Report) -> None:
+    def _take_report(self, task: OpenTask, report: Report) -> None:
         with self._guard:
             if "refused" in report and task.worker not in (None, report.get("worker")):
                 self._lose(task)
@@ -305,7 +272,7 @@ class Dispatcher:
         except BaseException as error:  # the run must not wait for ever
             task.outcome.set_exception(error)
 
-    def _settle(self, task: _Task, report: Report) -> None:
+    def _settle(self, task: OpenTask, report: Report) -> None:
         """Write a report down, and end what its claims have reserved."""
         with task.commits:
             outcome = write_down(self._core, self._files, task.record, report)
@@ -314,13 +281,13 @@ class Dispatcher:
             self._files.output.remove_report(task.name)
         task.outcome.set_result(outcome)
 
-    def _forget(self, task: _Task) -> bool:
+    def _forget(self, task: OpenTask) -> bool:
         """End a task; return False if it has ended before."""
         with self._guard:
             self._limbo.pop(task.name, None)
             return self._tasks.pop(task.name, None) is not None
 
-    def _give_back(self, task: _Task, reason: str) -> None:
+    def _give_back(self, task: OpenTask, reason: str) -> None:
         """Let the row of a task wait again: it sent nothing, or its attempts were refused for free."""
         with task.commits:
             if task.worker is not None:
@@ -334,7 +301,7 @@ class Dispatcher:
             self._files.stop(error)
         task.outcome.set_result(BulkOutcome(task.work.row.id, "waiting", error=error))
 
-    def _lose(self, task: _Task) -> None:
+    def _lose(self, task: OpenTask) -> None:
         """Begin to look for a task that the engine has lost."""
         with self._guard:
             if task.name not in self._tasks or task.name in self._limbo:
@@ -342,23 +309,31 @@ class Dispatcher:
             task.is_void = task.worker is None
             task.lost_at = time.monotonic()
             self._limbo[task.name] = task
-            if self._watcher is None:
-                self._watcher = threading.Thread(target=self._watch, name="imgkit-limbo", daemon=True)
-                self._watcher.start()
+        self._start_watcher()
         self._wake.set()
 
     def _watch(self) -> None:
-        """Look for the tasks in limbo until the run ends."""
+        """Look for the tasks in limbo until the run ends, and let others leave their jobs if it stops."""
         while not self._is_closed:
-            self._wake.wait(POLL_S if self._limbo else None)
+            self._wake.wait(POLL_S if self._limbo or self.is_remote else None)
             self._wake.clear()
             try:
                 self._look()
+                self._leave_jobs()
             except BaseException as error:  # the run must not wait for ever
                 for task in list(self._limbo.values()):
                     if self._forget(task):
                         task.outcome.set_exception(error)
             time.sleep(POLL_S if self._limbo and not self._is_closed else 0)
+
+    def _leave_jobs(self) -> None:
+        """Let workers leave the jobs of their tasks to the next run, if the run stops."""
+        if not self._files.is_stopping() or time.monotonic() < self._leave_at:
+            return
+        with self._guard:
+            tasks = [task for task in self._tasks.values() if task.worker and task.name not in self._limbo]
+        self._search.leave_jobs({task.name: task.to_lost() for task in tasks})
+        self._leave_at = time.monotonic() + LEAVE_S
 
     def _look(self) -> None:
         with self._guard:
@@ -368,12 +343,7 @@ class Dispatcher:
         claimed = [each for each in lost if each.worker is not None]
         if not claimed:
             return
-        found = self._search.search(
-            {
-                each.name: LostTask(each.work.row, each.worker or "", each.record.progress.sent)
-                for each in claimed
-            }
-        )
+        found = self._search.search({each.name: each.to_lost() for each in claimed})
         for task in claimed:
             report = found.get(task.name)
             if report == "running":
@@ -384,7 +354,7 @@ class Dispatcher:
                 error = WorkerLostError("The worker that was sending the request is gone.")
                 self._take_report(task, {"name": task.name, "error": error})
 
-    def _try_again(self, task: _Task) -> None:
+    def _try_again(self, task: OpenTask) -> None:
         """Hand out the request of a task that never claimed it, as a task of another name."""
         if time.monotonic() - (task.lost_at or 0) < POLL_S * 2 ** (task.tries - 1) and not self._is_stopped():
             return

@@ -70,7 +70,7 @@ class _Worker:
     def __init__(self) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(6)}"
         self._guard = threading.Lock()
-        self._running: set[str] = set()
+        self._running: dict[str, _TaskRecord] = {}
         self._ended: OrderedDict[str, Report] = OrderedDict()
         self._services: dict[str, ImageService] = {}
 
@@ -79,14 +79,13 @@ class _Worker:
         with self._guard:
             if name in self._running or name in self._ended:  # the engine has started it twice
                 return {"name": name, "worker": "", "refused": "It has begun before."}
-            self._running.add(name)
-        record = _TaskRecord(self.name, payload, ask_run)
+            record = self._running[name] = _TaskRecord(self.name, payload, ask_run)
         try:
             report = self._call(payload, record)
         except BaseException as error:  # a task that raises shows its arguments in logs
             report = {**record.report, "error": _describe_failure(error, record)}
         with self._guard:
-            self._running.discard(name)
+            del self._running[name]
             self._remember(report)
         return report
 
@@ -95,7 +94,12 @@ class _Worker:
         for task in asked:
             name = task["payload"]["name"]
             with self._guard:
-                if name in self._running:
+                record = self._running.get(name)
+                if task.get("leaves_job"):
+                    if record is not None:
+                        record.is_stopping = True
+                    continue
+                if record is not None:
                     tasks[name] = None
                     continue
                 report = self._ended.get(name)
@@ -186,7 +190,11 @@ class _UnpacedTurn:
 
 
 class _TaskRecord:
-    """The record of a call at a worker: an `imgkit.core.context.CallRecord`."""
+    """The record of a call at a worker: an `imgkit.core.context.CallRecord`.
+
+    Attributes:
+        is_stopping: the call should leave its job to the next run.
+    """
 
     def __init__(self, worker: str, payload: TaskPayload, ask_run: AskRun) -> None:
         self.output = Output(Path(payload["folder"]), has_prompts=False)
@@ -195,11 +203,7 @@ class _TaskRecord:
         self._ask_run = ask_run
         self._guard = threading.Lock()  # parts of a call end at the same time
         self._open: list[SentPart] = []
-
-    @property
-    def is_stopping(self) -> bool:
-        """False: a worker waits for its jobs."""
-        return False
+        self.is_stopping = False
 
     @property
     def is_stopped(self) -> bool:

@@ -94,17 +94,19 @@ class Report(TypedDict, total=False):
 
 
 class AskedTask(TypedDict):
-    """A task that a run has lost.
+    """A task that a run has lost, or that should leave its job to the next run.
 
     Attributes:
         payload: what the task needs.
         worker: the process that has claimed it.
         parts: what it has claimed, and not reported.
+        leaves_job: the task shall end without waiting for its job. No answer names such a task.
     """
 
     payload: TaskPayload
     worker: str
     parts: list[Part]
+    leaves_job: NotRequired[bool]
 
 
 class Answer(TypedDict):
@@ -187,7 +189,8 @@ class Engine(Protocol):
     def ask(self, tasks: Sequence[AskedTask]) -> Sequence[Answer] | None:
         """Ask all living workers what became of tasks; None if they cannot be asked now. May block.
 
-        A worker calls `imgkit.engines.find_tasks`, whose result is its answer.
+        A worker calls `imgkit.engines.find_tasks`, whose result is its answer. The same question tells it
+        which tasks shall leave their jobs.
         """
 
     def close(self) -> None:

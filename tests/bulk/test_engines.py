@@ -33,8 +33,11 @@ from imgkit.errors import (
 from imgkit.plugins import EngineSpec, hookimpl
 from imgkit.plugins.engines import Answer, AskedTask, Claim, EngineHost, EngineTask, Report, ReportFuture
 from imgkit.plugins.events import Call
+from imgkit.providers.bfl_fake import FakeBfl
 from imgkit.testing import EngineContract, WireServer, answer, png, reply
+from imgkit.testing.wire_server import serve_fake
 from tests.bulk.test_bulk import reject
+from tests.bulk.test_rows_providers import wait_until
 from tests.conftest import ServiceRunner
 
 
@@ -412,6 +415,24 @@ def test_a_lost_task_may_be_the_last_of_a_run_that_was_left(tmp_path: Path) -> N
         assert has_closed.wait(10)
         with images.bulk(["a fox"], folder=tmp_path) as again:
             assert [outcome.state for outcome in again] == ["done"]
+
+
+def test_a_stop_leaves_the_jobs_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers leave their jobs as soon as the run stops; the next run collects them, and sends nothing."""
+    monkeypatch.setenv("BFL_API_KEY", "bfl-engines-7")
+    fake, engine = FakeBfl(polls=10**6), ThreadEngine()
+    with serve_fake(fake) as server:
+        given: Any = {"provider": "bfl", "base_url": server.origin, "model": "flux-2-pro"}
+        with ImageService("requests", **given) as images, ThreadPoolExecutor(1) as threads:
+            with images.bulk(["a fox", "a hen"], folder=tmp_path / "out", engine=engine) as outcomes:
+                left = threads.submit(list, outcomes)
+                wait_until(lambda: len(fake.jobs) == 2 and len(fake.count) == 2)
+                outcomes.stop()
+                assert [outcome.state for outcome in left.result(20)] == ["accepted"] * 2
+            fake.polls = 0
+            with images.bulk(["a fox", "a hen"], folder=tmp_path / "out", engine=ThreadEngine()) as outcomes:
+                assert [outcome.state for outcome in outcomes] == ["done"] * 2
+        assert server.posts == 2
 
 
 class IdleEngine(ThreadEngine):
