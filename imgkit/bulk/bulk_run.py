@@ -7,8 +7,7 @@ of a call, which either service drives.
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from decimal import Decimal
 from functools import partial
@@ -25,6 +24,7 @@ from imgkit.bulk.manifest import STATES, Added, BulkRow, Manifest, State
 from imgkit.bulk.manifest_errors import missing_state_folder_error
 from imgkit.bulk.missing_images import drop_old_lines, note_missing_images
 from imgkit.bulk.progress_reporter import ProgressReporter, find_budget
+from imgkit.bulk.ready_rows import ReadyRows
 from imgkit.bulk.reconcile import reconcile
 from imgkit.bulk.row_calls import RunFiles
 from imgkit.bulk.row_checks import RowChecks, find_provider
@@ -64,7 +64,6 @@ class BulkRun:
         counts: number of requests in each state.
         stopped: why nothing more is sent, None while the run goes on.
         spent: cost of the requests that ended, in dollars, with the highest of those that are sent again.
-        most_in_flight: most requests at once.
         timeout_s: seconds of each call, None for the service's limit.
         leaves_jobs: whether calls leave their jobs to the next run, in place of waiting for them.
         reporter: calls the callback of the run.
@@ -93,8 +92,7 @@ class BulkRun:
         self._find_core = find_core or (lambda work: core)
         self._checks = RowChecks(core, self._find_core)
         self._options = options
-        self._pace = RunPace(core, options, lambda: self.stopped is not None)
-        self.most_in_flight = self._pace.most_in_flight
+        self._pace = RunPace(core, options, lambda: self.stopped is not None, self._find_core)
         self.timeout_s = options.get("timeout_s")
         run_folder = options.get("run_folder")
         self._output = open_output(folder, run_folder, has_prompts=options.get("has_prompts", True))
@@ -102,7 +100,7 @@ class BulkRun:
         self.run_folder = Path(run_folder or self._folder)
         self._manifest: Manifest | None = None
         self._values: Iterator[object] = iter(())
-        self._ready: deque[Work] = deque()
+        self._ready = ReadyRows()
         self._last_number = 0
         self._is_whole = False
         self._values_read = 0
@@ -183,8 +181,9 @@ class BulkRun:
             )
             find_estimate = self.estimate if self._options.get("retry_unknown") else None
             found = reconcile(self._core, self.files, self._dispatcher.find_reports, find_estimate)
-            self._ready, self.spent = found.work, found.lost_usd
-            self._earlier.add(self._ready)
+            self.spent = found.lost_usd
+            self._earlier.add(found.work)
+            self._make_ready(found.work)
             if self._is_whole:
                 self.manifest.replace_absent_leaders()
                 self._checks.require_keys(self.manifest.find_waiting, is_remote=self._is_remote)
@@ -213,16 +212,19 @@ class BulkRun:
                 self.stop(problem)
         if self.stopped is not None or not self._ready:
             return Pause(None) if in_flight else None
-        if self._ready[0].row.leader is not None:  # a copy sends nothing
-            if in_flight >= self.most_in_flight:
-                return Pause(None)
-            self._followers.note_start(self._ready[0].row)
-            return self._ready.popleft()
         lost = 0 if self._dispatcher is None else self._dispatcher.in_limbo
-        if in_flight - lost >= self.most_in_flight:
+        if in_flight - lost >= self._pace.most_in_flight:
             return Pause(None)
-        wait_s = self._pace.try_start(self._ready[0], in_flight - lost)
-        return Pause(wait_s) if wait_s else self._ready.popleft()
+        copy = self._ready.take_copy()
+        if copy is not None:
+            self._followers.note_start(copy.row)
+            return copy
+        step = self._ready.take(partial(self._pace.try_start, lost=lost))
+        return step if isinstance(step, Work) else Pause(step)
+
+    def _make_ready(self, works: Collection[Work]) -> None:
+        self._pace.meet(works)
+        self._ready.extend(works)
 
     @property
     def _is_remote(self) -> bool:
@@ -243,7 +245,7 @@ class BulkRun:
             self._last_number = rows[-1].number if rows else -1
         else:
             rows = self._read_chunk()
-        self._ready.extend(Work(row) for row in rows if not self._earlier.has_row(row.number))
+        self._make_ready([Work(row) for row in rows if not self._earlier.has_row(row.number)])
 
     def hand_out(self, work: Work) -> Future[BulkOutcome]:
         """Let the engine carry out a request, and return the future of its outcome."""
@@ -312,7 +314,7 @@ class BulkRun:
         if next_work is not None:
             self.counts[outcome.state] -= 1
             self.counts[next_work.row.state] += 1
-            self._ready.append(next_work)
+            self._make_ready([next_work])
             return None
         if outcome.state != "waiting" or not work.is_earlier:
             return outcome

@@ -39,9 +39,10 @@ class BulkOptions(TypedDict, total=False):
     Attributes:
         run_folder: the folder of the manifest; the output folder by default. An output at a URL needs it.
         defaults: values of columns that a row leaves out.
-        most_in_flight: most requests at once; by default the limit of the provider, or 16.
-        per_minute: most starts in a minute; by default the limit of the provider, if it is known.
-        images_per_minute: most images in a minute; by default the limit of the provider, if it is known.
+        most_in_flight: most requests at once; by default the limits of the providers, 16 for each that has
+            none.
+        per_minute: most starts in a minute, for each provider; by default its limit, if it is known.
+        images_per_minute: most images in a minute, for each provider; by default its limit, if it is known.
         amend: let requests that changed under their id wait again.
         dedupe: send equal requests once; the others copy the outcome under their own ids. By default, equal
             requests are different images.

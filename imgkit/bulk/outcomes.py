@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from imgkit.bulk.bulk_run import BulkRun
-from imgkit.bulk.bulk_values import BulkOutcome, Pause, Work
+from imgkit.bulk.bulk_values import MOST_REQUESTS_IN_FLIGHT, BulkOutcome, Pause, Work
 from imgkit.bulk.dispatch import Start
 from imgkit.bulk.flow_starters import FlowTasks, FlowThreads
 from imgkit.bulk.siblings import AsyncClosable, Closable
@@ -122,7 +122,7 @@ class BulkOutcomes(_Outcomes):
         execute: Callable[[Work, Flow[BulkOutcome], float | None], BulkOutcome],
         take_opened: Callable[[], Iterable[Closable]] = tuple,
     ) -> None:
-        self._threads = FlowThreads(execute, run.most_in_flight, run.timeout_s)
+        self._threads = FlowThreads(execute, MOST_REQUESTS_IN_FLIGHT, run.timeout_s)
         super().__init__(run, requests, self._threads)
         self.take_opened = take_opened
         self._open: dict[Future[BulkOutcome], Work] = {}

@@ -225,7 +225,7 @@ class RowRecord:
 
     def note_reply(self, head: Head) -> None:
         """Let the pace learn the limits that a reply tells."""
-        self._files.pace.note_reply(head)
+        self._files.pace.note_reply(self.row.id, head)
 
     def mark_sending(self, part: SentPart) -> None:
         """Write down that an attempt is about to leave."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
-from imgkit.bulk.bulk_values import BulkOptions, BulkOutcome, Work
-from imgkit.bulk.pace import Pace, Turn, choose_limits
+from imgkit.bulk.bulk_values import MOST_REQUESTS_IN_FLIGHT, BulkOptions, BulkOutcome, Work
+from imgkit.bulk.pace import Pace, PaceLimits, Turn, choose_limits
 from imgkit.bulk.pace_file import find_pace_file
 from imgkit.core.core import Core
 from imgkit.errors import ImgkitError, NotSentError, RateLimitError
@@ -22,32 +23,42 @@ MOST_WAVES = 10
 
 
 class RunPace:
-    """The turns of a run. One thread calls `try_start` and `end`; the flows run in any.
+    """The turns of a run. One thread calls `meet`, `try_start` and `end`; the flows run in any.
+
+    Each provider has a pace of its own, which all runs of its account share.
 
     Args:
         core: parts of the service.
-        options: options of the run.
+        options: options of the run. Its rates hold for each provider.
         is_stopped: whether the run sends nothing more.
-
-    Attributes:
-        most_in_flight: most requests at once.
+        find_core: returns the core that carries out a row; raises ConfigurationError if there is none.
     """
 
-    def __init__(self, core: Core, options: BulkOptions, is_stopped: Callable[[], bool]) -> None:
-        target = core.target
+    def __init__(
+        self,
+        core: Core,
+        options: BulkOptions,
+        is_stopped: Callable[[], bool],
+        find_core: Callable[[Work], Core],
+    ) -> None:
         self._core = core
+        self._options = options
         self._check_stopped = is_stopped
-        self._limits = choose_limits(
-            core.catalogue.find_pace(target.host_class),
-            options.get("most_in_flight"),
-            options.get("per_minute"),
-            options.get("images_per_minute"),
-        )
-        self.most_in_flight = int(self._limits.requests_in_flight)
-        self._is_free = target.host_class == "offline"
-        self._pace = Pace(self._limits, is_gentle=not self._is_free)
+        self._find_core = find_core
+        self._limits = {core.provider_name: self._choose_limits(core)}
+        own = Pace(self._limits[core.provider_name], is_gentle=not _is_free(core))
+        self._paces: dict[str | None, Pace] = {None: own, core.provider_name: own}
         self._turns: dict[str, Turn] = {}
+        self._rows: dict[str, Pace] = {}
+        self._calls: Counter[Pace] = Counter()
         self._refusals: dict[str, int] = {}
+
+    @property
+    def most_in_flight(self) -> int:
+        """Most requests at once: the option, or the limits of all providers that rows have named."""
+        most = self._options.get("most_in_flight")
+        limits = sum(int(limits.requests_in_flight) for limits in self._limits.values())
+        return most or min(limits, MOST_REQUESTS_IN_FLIGHT)
 
     @property
     def is_stopped(self) -> bool:
@@ -60,26 +71,62 @@ class RunPace:
         Raises:
             ConfigurationError: the state folder cannot be used.
         """
-        core, target = self._core, self._core.target
-        folder = core.settings.state_folder
-        if folder is None or self._is_free:
-            return
+        own = self._open_pace(self._core)
+        self._paces = {None: own, self._core.provider_name: own}
+
+    def meet(self, works: Iterable[Work]) -> None:
+        """Get ready for the providers of requests. May block.
+
+        Args:
+            works: the requests.
+        """
+        for work in works:
+            name = work.provider
+            if name in self._paces:
+                continue
+            try:
+                core = self._find_core(work)
+            except ImgkitError:  # its outcome tells
+                core = self._core
+            if core is not self._core:
+                self._limits[core.provider_name] = self._choose_limits(core)
+            self._paces[name] = self._paces[None] if core is self._core else self._open_pace(core)
+
+    def _choose_limits(self, core: Core) -> PaceLimits:
+        options = self._options
+        return choose_limits(
+            core.catalogue.find_pace(core.target.host_class),
+            options.get("most_in_flight"),
+            options.get("per_minute"),
+            options.get("images_per_minute"),
+        )
+
+    def _open_pace(self, core: Core) -> Pace:
+        """Return the pace of an account, which its runs share. May block."""
+        folder, limits = core.settings.state_folder, self._limits[core.provider_name]
+        if folder is None or _is_free(core):
+            return Pace(limits, is_gentle=not _is_free(core))
+        target = core.target
         place = (core.provider_name, *map(str, origin(target.base_url)))
         account = (*place, target.organization or "", target.project or "")
-        self._pace = Pace(self._limits, find_pace_file(folder, account, core.sent.known))
+        return Pace(limits, find_pace_file(folder, account, core.sent.known))
 
-    def try_start(self, work: Work, calls: int) -> float:
+    def try_start(self, work: Work, lost: int) -> float:
         """Start a request and return 0; else return the seconds after which it should ask again. Quick.
 
         Args:
             work: the request.
-            calls: calls of the run that have begun.
+            lost: calls of the service's own provider whose workers are gone.
         """
+        pace = self._paces[work.provider]
         images = to_integer(work.row.request.get("n")) or 1
-        turn = self._pace.try_start(images, is_new=not work.jobs, calls=calls)
+        calls = self._calls[pace] - (lost if pace is self._paces[None] else 0)
+        turn = pace.try_start(images, is_new=not work.jobs, calls=calls)
         if not isinstance(turn, Turn):
             return turn
         self._turns[work.row.id] = turn
+        self._rows[work.row.id] = pace
+        self._calls[pace] += 1
         return 0.0
 
     def take_turn(self, row_id: str, images: int) -> Flow[Turn]:
@@ -91,7 +138,7 @@ class RunPace:
         Raises:
             NotSentError: the run was stopped.
         """
-        first, pace = self._turns.pop(row_id, None), self._pace
+        first, pace = self._turns.pop(row_id, None), self._rows.get(row_id, self._paces[None])
         if first is not None:
             first.shrink(images)
             return first
@@ -106,12 +153,15 @@ class RunPace:
             pace.remove_caller()
         raise NotSentError("The run was stopped. Nothing was sent.", permanent=True)
 
-    def note_reply(self, head: Head) -> None:
-        """Learn the limits that a reply tells."""
-        self._pace.note_reply(head.headers)
+    def note_reply(self, row_id: str, head: Head) -> None:
+        """Learn the limits that the reply to a request tells."""
+        self._rows.get(row_id, self._paces[None]).note_reply(head.headers)
 
     def end(self, outcome: BulkOutcome) -> None:
-        """End the turn of a request whose call has not taken it: a job, or a call in another process."""
+        """End a request, and its turn if its call has not taken it: a job, or a call in another process."""
+        pace = self._rows.pop(outcome.id, None)
+        if pace is not None:
+            self._calls[pace] -= 1
         turn = self._turns.pop(outcome.id, None)
         if turn is not None:
             if outcome.error is None:
@@ -132,8 +182,14 @@ class RunPace:
     @property
     def is_refused(self) -> bool:
         """Whether the server has refused requests for so long that the run should end."""
-        return self._pace.refusals >= MOST_WAVES
+        return any(pace.refusals >= MOST_WAVES for pace in self._paces.values())
 
     def close(self) -> None:
         """Take this run out of the shared state. Idempotent."""
-        self._pace.close()
+        for pace in set(self._paces.values()):
+            pace.close()
+
+
+def _is_free(core: Core) -> bool:
+    """Return whether requests cost nothing, and have no pace."""
+    return core.target.host_class == "offline"

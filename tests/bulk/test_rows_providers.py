@@ -19,7 +19,7 @@ from imgkit.bulk.row_checks import RowChecks
 from imgkit.cli.run import run as imgkit_command
 from imgkit.plugins import Call
 from imgkit.providers.bfl_fake import FakeBfl
-from imgkit.testing.wire_server import serve_fake
+from imgkit.testing.wire_server import WireServer, reply, serve_fake
 from imgkit.wire.messages import HttpRequest
 from tests.bulk.test_bulk import OUTCOMES, BadPrompts, carry_out, open_api, read_list
 from tests.conftest import ServiceRunner
@@ -56,6 +56,23 @@ def test_rows_of_several_providers(
         assert run.spent == budget.spent > 0
         assert carry_out(flavor, ROWS, tmp_path / "out", http_backend, **open_api(server, tmp_path))[0] == []
     assert len(read_list(tmp_path / "out")) == 4
+
+
+def test_each_provider_has_its_own_pace(
+    flavor: ServiceRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of one provider go on while another refuses requests; each account has a file of its own."""
+    backend = "requests" if flavor.flavor == "sync" else "aiohttp"
+    busy = reply(429, {"error": {"message": "Slow down."}}, retry_after="60")
+    with WireServer(busy, busy, busy, busy) as server, serve_fake(FakeBfl(polls=0)) as other:
+        monkeypatch.setenv("BFL_API_KEY", "bfl-key")
+        monkeypatch.setenv("BFL_BASE_URL", other.origin)
+        found, run = carry_out(flavor, ROWS, tmp_path / "out", backend, most=2,
+                               **open_api(server, tmp_path))  # fmt: skip
+        assert {outcome.id: outcome.state for outcome in found} == dict.fromkeys("bd", "done")
+        assert run.counts["waiting"] == 2
+        assert 0 < server.posts <= 2
+    assert len(list((tmp_path / "state" / "pace").glob("*.json"))) == 2
 
 
 def test_offline_providers(flavor: ServiceRunner, tmp_path: Path) -> None:
