@@ -19,7 +19,7 @@ from imgkit.bulk.outcomes import BulkOutcomes
 from imgkit.cli import console, exit_codes, report
 from imgkit.cli.messages import format_error
 from imgkit.cli.status_line import StatusLine, count_columns
-from imgkit.errors import ImgkitError
+from imgkit.errors import ImgkitError, JobPendingError
 from imgkit.service import ImageService
 
 REPORT_S = 5.0
@@ -77,7 +77,7 @@ class BulkDisplay:
         if outcome.error is not None and not self._as_json:
             self._failures += 1
             if self._failures <= MOST_FAILURES:
-                text = format_error(outcome.error)
+                text = _format_error(outcome.error)
                 console.print_message(f"imgkit: {outcome.id[:80]}: {outcome.state}: {text}")
             if self._failures == MOST_FAILURES:
                 console.print_message("imgkit: Further failures are counted, but not listed.")
@@ -106,7 +106,16 @@ class BulkDisplay:
 
 
 def _describe_error(error: ImgkitError) -> dict[str, object]:
-    return report.build_error(error, format_error(error), exit_codes.exit_code(error))
+    facts = report.build_error(error, _format_error(error), exit_codes.exit_code(error))
+    return {**facts, "hint": _COLLECTED} if isinstance(error, JobPendingError) else facts
+
+
+def _format_error(error: ImgkitError) -> str:
+    """Return the message of an error of a request. Its run collects a job by itself."""
+    return f"{error.problem} {_COLLECTED}" if isinstance(error, JobPendingError) else format_error(error)
+
+
+_COLLECTED = "The next run collects it."
 
 
 def describe_progress(progress: BulkProgress) -> list[tuple[int, str]]:

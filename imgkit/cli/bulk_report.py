@@ -14,14 +14,14 @@ from pathlib import Path
 from imgkit.billing.budget_store import FILE as BUDGET_FILE
 from imgkit.bulk.bulk_run import BulkRun
 from imgkit.bulk.export import FORMATS, ExportOptions
-from imgkit.bulk.manifest import FILE, LOCK, STATES, Manifest, State
+from imgkit.bulk.manifest import FILE, LOCK, STATES, BulkRow, Manifest, State
 from imgkit.bulk.outcomes import STOPPED
 from imgkit.bulk.url_store import is_url
 from imgkit.cli import console, exit_codes, report
 from imgkit.cli.bulk_display import MOST_FAILURES
 from imgkit.cli.bulk_money import BUDGET_FOLDER, RunPrice
-from imgkit.cli.bulk_steps import MAX_COMMAND_CHARACTERS, NextSteps
-from imgkit.cli.messages import format_error
+from imgkit.cli.bulk_steps import MAX_COMMAND_CHARACTERS, NextStep, NextSteps, list_lines
+from imgkit.cli.messages import format_error, format_text
 from imgkit.cli.status_line import count_columns, wrap_lines
 from imgkit.default_plugins.budget import LARGEST_USD, Budget
 from imgkit.errors import BudgetExceededError, ConfigurationError, ImgkitError, SaveError
@@ -80,12 +80,17 @@ def print_summary(
     console.print_message(f"imgkit: {counts['done']:,} done{listed}.{cost}")
     if run.missing:
         console.print_message(f"imgkit: {_describe_missing([*run.missing])}")
-    for line, is_command in [line for step in steps for line in step.list_lines()]:
+    _print_steps(steps)
+    return code
+
+
+def _print_steps(steps: Sequence[NextStep]) -> None:
+    """Print steps to standard error."""
+    for line, is_command in list_lines(steps):
         if is_command:
             console.write_to_stderr(f"  {mask_control(line)}\n")
         else:
             console.print_message(f"imgkit: {line}")
-    return code
 
 
 def _describe_missing(ids: list[str]) -> str:
@@ -111,8 +116,7 @@ def print_status(folder: str, *, as_json: bool) -> int:
     owner = _find_owner(Path(folder))
     error = None
     if problem is not None:
-        text = scrub(str(problem.info.get("error") or "its process ended"), limit=400)
-        error = f"{problem.id}: {problem.state}: {text}"
+        error = f"{problem.id}: {problem.state}: {_format_problem(problem)}"
     left_out = min(left_out, counts["waiting"]) if isinstance(left_out, int) else 0
     budget_reached = False
     if isinstance(money, dict):
@@ -133,20 +137,25 @@ def print_status(folder: str, *, as_json: bool) -> int:
     lines = lines or ["The run has no requests yet."]
     if owner is not None:
         lines.append(f"Process {owner} carries out the run.")
-    lines.append(f"{spent:.2f} USD spent." + _describe_unpriced(unpriced))
+    if spent or budget is not None or not unpriced:
+        lines.append(f"{spent:.2f} USD spent.")
+    if unpriced:
+        further = " further" if spent else ""
+        noun = "request" if unpriced == 1 else "requests"
+        lines.append(f"The cost of {unpriced:,}{further} {noun} is not known.")
     if error is not None:
         lines.append(f"Last error: {error}")
     columns = count_columns(sys.stdout) if console.is_terminal(sys.stdout) else 0
     shown = [wrap_lines(line, columns) for line in lines]
-    for line, is_command in [line for step in next_steps for line in step.list_lines()]:
+    for line, is_command in list_lines(next_steps):
         shown.append(f"  {line}" if is_command else wrap_lines(line, columns))
     return console.write_text("".join(f"{line}\n" for line in shown))
 
 
-def _describe_unpriced(count: int) -> str:
-    if not count:
-        return ""
-    return f" The cost of {count:,} request{'s' if count > 1 else ''} is not known."
+def _format_problem(row: BulkRow) -> str:
+    """Return the error of a row that is not done."""
+    text = str(row.info.get("error") or "The process ended before a reply arrived.")
+    return scrub(format_text(text), limit=400)
 
 
 def list_failures(folder: str, *, output: str | None, force: bool) -> int:
@@ -168,13 +177,17 @@ def list_failures(folder: str, *, output: str | None, force: bool) -> int:
         for row in rows:
             count += 1
             if count <= MOST_FAILURES:
-                text = scrub(str(row.info.get("error") or "its process ended"), limit=400)
-                console.print_message(f"imgkit: {row.id[:80]}: {row.state}: {text}")
+                console.print_message(f"imgkit: {row.id[:80]}: {row.state}: {_format_problem(row)}")
             write(_format_line({"id": row.id, **row.request}))
+        steps = _read_steps(manifest, folder)
+    if not count:
+        console.print_message("imgkit: No request of this run is blocked, failed or unknown.")
+        return exit_codes.OK
     if count > MOST_FAILURES:
         console.print_message(f"imgkit: And {count - MOST_FAILURES:,} more, without their errors.")
     if output is not None:
         console.print_message(f"imgkit: {count:,} {'request' if count == 1 else 'requests'} in {output}.")
+        _print_steps([steps.send_list(output)])
     return exit_codes.OK
 
 

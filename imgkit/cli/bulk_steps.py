@@ -38,15 +38,23 @@ class NextStep(NamedTuple):
         commands = " and then ".join(f"`{command}`" for command in self.commands)
         return " ".join(filter(None, [self.text, commands, self.advice]))
 
-    def list_lines(self) -> Iterator[tuple[str, bool]]:
-        """Yield the lines of the step: the text, and whether it is a command."""
-        if not self.commands:
-            yield self.format(), False
-            return
-        yield self.text, False
-        yield from ((command, True) for command in self.commands)
-        if self.advice:
-            yield self.advice, False
+
+def list_lines(steps: Sequence[NextStep]) -> Iterator[tuple[str, bool]]:
+    """Yield the lines of steps: the text, and whether it is a command. Neighbours share equal commands.
+
+    >>> repeat = ("imgkit bulk a.csv -o out",)
+    >>> [line for line, _ in list_lines([NextStep("Continue:", repeat), NextStep("Collect:", repeat)])]
+    ['Continue:', 'Collect:', 'imgkit bulk a.csv -o out']
+    """
+    for number, step in enumerate(steps, 1):
+        if not step.commands:
+            yield step.format(), False
+            continue
+        yield step.text, False
+        if number == len(steps) or steps[number].commands != step.commands:
+            yield from ((command, True) for command in step.commands)
+        if step.advice:
+            yield step.advice, False
 
 
 class NextSteps:
@@ -93,8 +101,15 @@ class NextSteps:
         if counts["accepted"]:
             text = "the provider is still working. Collect the images with:"
             steps.append(self._repeat(f"{counts['accepted']:,} accepted: {text}"))
-        if counts["blocked"] or counts["failed"]:
-            steps.append(self._correct(counts["blocked"], counts["failed"]))
+        if counts["failed"]:
+            text = "at no cost. This sends those again that may succeed now:"
+            steps.append(self._repeat(f"{counts['failed']:,} failed: {text}"))
+        if counts["blocked"]:
+            them = "them and the failed ones" if counts["failed"] else "them"
+            text = f"refused by the content policy. List {them}, correct the prompts, and send the list:"
+            steps.append(self._correct(f"{counts['blocked']:,} blocked: {text}"))
+        elif counts["failed"]:
+            steps.append(self._correct("List the others, correct the lines, and send the list:"))
         if counts["unknown"]:
             text = (
                 "possibly billed, but there is no image. The next run leaves them alone. To send them again, "
@@ -122,19 +137,22 @@ class NextSteps:
             return NextStep(text, (), f"the same command as before with --max-cost {limit}.")
         return NextStep(text, (command,))
 
-    def _correct(self, blocked: int, failed: int) -> NextStep:
+    def _correct(self, text: str) -> NextStep:
         """Return the step that lists the failures, and sends the corrected list."""
-        texts = [f"{blocked:,} blocked: refused by the content policy."] if blocked else []
-        if failed:
-            texts.append(f"{failed:,} failed: at no cost. The same command retries those that may succeed.")
-        them = "the prompts" if blocked and not failed else "the lines"
-        texts.append(f"List {'them' if blocked else 'the others'}, correct {them}, and send the list again:")
         listing = f"imgkit bulk failures {self._folder} -o {LIST}"
-        command = self._build_command(("--amend",), file=LIST)
+        sending = self.send_list(LIST)
+        return NextStep(text, (listing, *sending.commands), "" if sending.commands else sending.format())
+
+    def send_list(self, file: str) -> NextStep:
+        """Return the step that sends a corrected list of failures.
+
+        Args:
+            file: the list.
+        """
+        command = self._build_command(("--amend",), file=file)
         if command is None:
-            advice = f"Carry out {LIST} by the same command as before with --amend."
-            return NextStep(" ".join(texts), (listing,), advice)
-        return NextStep(" ".join(texts), (listing, command))
+            return NextStep(f"Carry out {file} by the same command as before with --amend.")
+        return NextStep("Correct the lines, then send them again:", (command,))
 
     def _build_command(self, more: Sequence[str], *, file: str = "", max_cost: str = "") -> str | None:
         """Return the command for a shell; None if it may hold a secret, or is not known.

@@ -188,6 +188,17 @@ def to_options(hint: str) -> str:
     return re.sub(r"""\b(\w+)=(?:"([^"]+)"|'([^']+)'|(True\b|\d+))""", replace, hint)
 
 
+def format_text(text: str) -> str:
+    """Return the text of an error of the library with the names of options, such as one that was kept.
+
+    Example:
+        >>> format_text("NotSentError: Could not connect. Check base_url.")
+        'NotSentError: Could not connect. Check --base-url.'
+    """
+    names = option_names()
+    return _ARGUMENT.sub(lambda name: names.get(name[0], name[0]), to_options(text))
+
+
 def _find_error_remedy(error: ImgkitError) -> str:
     if isinstance(error, errors.SaveError) and isinstance(error.__cause__, ImgkitError):
         return _find_error_remedy(error.__cause__)  # the reason why an image of the call was not saved

@@ -19,7 +19,7 @@ import pytest
 from imgkit.bulk.bulk_values import BulkProgress
 from imgkit.bulk.manifest import STATES, State
 from imgkit.cli.bulk_display import BulkDisplay
-from imgkit.cli.bulk_steps import NextSteps
+from imgkit.cli.bulk_steps import NextSteps, list_lines
 from imgkit.cli.run import run
 from imgkit.cli.status_line import StatusLine
 from imgkit.providers.bfl_fake import FakeBfl
@@ -239,6 +239,7 @@ def test_jobs_stay_pending(
         child.send_signal(signal.SIGINT)
         text = b" ".join(read_rest(ours).split())
         assert child.wait(30) == 130
+        assert b"accepted: The run was stopped. The job goes on, and may be billed. The next run col" in text
         assert b"0 done, 2 accepted." in text
         assert b"Collect the images with: imgkit bulk p.csv" in text
         assert run(["bulk", "status", "out", "--json"]) == 0
@@ -260,16 +261,19 @@ def test_a_killed_run(api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert Path("out/manifest.lock").exists()
     assert run(["bulk", "status", "out"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "2 sending" in text
+    assert "4 waiting 2 sending The cost of 2 requests is not known. 4 waiting: not sent." in text
     assert "carries out the run" not in text
     assert "Find out with: imgkit bulk p.csv -o out" in text
     assert run(["bulk", "failures", "out", "-o", "again.jsonl"]) == 0
+    assert "No request of this run is blocked, failed or unknown." in capsys.readouterr().err
     assert Path("again.jsonl").read_text() == ""
     api.may_answer.set()
     assert run(list(command)) == 9
     capsys.readouterr()
     assert run(["bulk", "status", "out"]) == 0
-    assert "2  unknown" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "2  unknown" in text
+    assert "r1: unknown: The process ended before a reply arrived." in text
 
 
 def test_failures_are_requests(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,6 +292,8 @@ def test_failures_are_requests(api: Api, capsys: pytest.CaptureFixture[str]) -> 
     options = [*api.options(), "--yes"]
     assert run(["bulk", "rows.jsonl", "-o", "out", *options]) == 9
     assert run(["bulk", "failures", "out", "-o", "again.jsonl"]) == 0
+    text = " ".join(capsys.readouterr().err.split())
+    assert "2 requests in again.jsonl. imgkit: Correct the lines, then send them again: imgkit bulk" in text
     assert run(["bulk", "failures", "out", "-o", "again.jsonl"]) == 2
     assert "exists. Nothing was written." in capsys.readouterr().err
     assert run(["bulk", "failures", "out"]) == 0
@@ -330,14 +336,17 @@ STEPS = [
     (
         ["bulk", "a.csv", "-o", "out", "--amend"],
         {"blocked": 1, "failed": 2},
-        ["imgkit bulk failures out -o again.jsonl", "imgkit bulk again.jsonl -o out --amend"],
-        "1 blocked: refused by the content policy. 2 failed: at no cost. The same command retries those that "
-        "may succeed. List them, correct the lines, and send the list again:",
+        [
+            "imgkit bulk a.csv -o out",
+            "imgkit bulk failures out -o again.jsonl",
+            "imgkit bulk again.jsonl -o out --amend",
+        ],
+        "List them and the failed ones, correct the prompts, and send the list:",
     ),
     (
         ["bulk", "a.csv", "-o", "a.csv", "--", "x"],  # either word may be the file
         {"failed": 1},
-        ["imgkit bulk failures out -o again.jsonl"],
+        ["imgkit bulk a.csv -o a.csv -- x", "imgkit bulk failures out -o again.jsonl"],
         "Carry out again.jsonl by the same command as before with --amend.",
     ),
     (
@@ -360,8 +369,7 @@ def test_next_steps(args: list[str], counts: dict[State, int], commands: list[st
     steps = NextSteps("out", args, "a.csv").describe(
         {**dict.fromkeys(STATES, 0), **counts}, budget_reached=True
     )
-    lines = [line for step in steps for line in step.list_lines()]
-    assert [line for line, is_command in lines if is_command] == commands
+    assert [line for line, is_command in list_lines(steps) if is_command] == commands
     assert words in " ".join(step.format() for step in steps)
 
 
