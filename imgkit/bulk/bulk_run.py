@@ -117,7 +117,7 @@ class BulkRun:
         self.reporter = ProgressReporter(options.get("progress"), find_budget(core))
         self.left_out = 0
         self.missing: Mapping[str, State] = MappingProxyType({})
-        self._has_earlier = False
+        self._has_earlier = self._is_remote = False
         self.failure: Exception | None = None
 
     @property
@@ -179,6 +179,7 @@ class BulkRun:
                 lambda: self.stopped is not None,
                 self._find_core,
             )
+            self._is_remote = self._dispatcher.is_remote
             find_estimate = self.estimate if self._options.get("retry_unknown") else None
             found = reconcile(self._core, self.files, self._dispatcher.find_reports, find_estimate)
             self.spent = found.lost_usd
@@ -205,9 +206,8 @@ class BulkRun:
             in_flight: number of requests that were handed out and have not ended.
         """
         if self._ready and self.stopped is None:
-            state_folder = self._core.settings.state_folder
-            folders = [self._folder, self.run_folder, *([state_folder] if state_folder else [])]
-            problem = self._rules.check_space(folders)
+            folders = [self._folder, self.run_folder, self._core.settings.state_folder]
+            problem = self._rules.check_space([folder for folder in folders if folder is not None])
             if problem is not None:
                 self.stop(problem)
         if self.stopped is not None or not self._ready:
@@ -225,10 +225,6 @@ class BulkRun:
     def _make_ready(self, works: Collection[Work]) -> None:
         self._pace.meet(works)
         self._ready.extend(works)
-
-    @property
-    def _is_remote(self) -> bool:
-        return self._dispatcher is not None and self._dispatcher.is_remote
 
     @property
     def needs_rows(self) -> bool:
@@ -379,14 +375,12 @@ class BulkRun:
 
     def _add(self, values: Iterable[object], start: int = 1) -> Added:
         options = self._options
-        noun = values.noun if isinstance(values, RowFile) else "row"
-        defaults, skip = options.get("defaults", {}), options.get("skip")
         rows = RowReader(
             values,
-            defaults,
+            options.get("defaults", {}),
             self._inputs,
-            noun=noun,
-            skip=skip,
+            noun=values.noun if isinstance(values, RowFile) else "row",
+            skip=options.get("skip"),
             start=start,
             check_provider=self._checks.check_provider,
             check_model=self._checks.check_model if self._is_whole else bool,

@@ -147,7 +147,6 @@ def test_a_stopped_run_waits_for_no_retry(
     flavor: ServiceRunner, http_backend: str, status: int, tmp_path: Path
 ) -> None:
     """A dead key ends the pause of another row's call, which sends nothing more, and waits."""
-
     both = threading.Barrier(2)
 
     def refuse(number: int, prompt: str) -> FakeReply | None:
