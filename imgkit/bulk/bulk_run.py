@@ -206,8 +206,8 @@ class BulkRun:
             in_flight: number of requests that were handed out and have not ended.
         """
         if self._ready and self.stopped is None:
-            folders = [self._folder, self.run_folder, self._core.settings.state_folder]
-            problem = self._rules.check_space([folder for folder in folders if folder is not None])
+            folders = (self._folder, self.run_folder, self._core.settings.state_folder)
+            problem = self._rules.check_space([*filter(None, folders)])
             if problem is not None:
                 self.stop(problem)
         if self.stopped is not None or not self._ready:
@@ -337,10 +337,7 @@ class BulkRun:
             self._manifest.refuse_fork()
 
     def close(self) -> None:
-        """Close the engine, finish the list of images, and close the manifest. May block. Idempotent.
-
-        A forked child leaves those of its parent alone.
-        """
+        """Close engine, list of images and manifest, but not those of a parent. May block. Idempotent."""
         dispatcher, self._dispatcher = self._dispatcher, None
         try:
             if dispatcher is not None and not self.is_inherited:
