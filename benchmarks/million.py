@@ -64,7 +64,8 @@ def fill_up(path: Path, count: int) -> None:
     with sqlite3.connect(path) as rows:
         rows.execute(
             "WITH RECURSIVE numbers(n) AS (SELECT ? UNION ALL SELECT n + 1 FROM numbers WHERE n < ?) "
-            "INSERT INTO rows SELECT numbers.n, numbers.n, digest, state, request, info, listed "
+            "INSERT INTO rows (n, id, digest, state, request, info, listed) "
+            "SELECT numbers.n, numbers.n, digest, state, request, info, listed "
             "FROM numbers JOIN rows ON rows.n = 1 + numbers.n % ?",
             (count + 1, COUNT, count),
         )
