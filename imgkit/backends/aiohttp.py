@@ -39,11 +39,14 @@ READ_BYTES = 16 * 1024
 aiohttp's default of half a megabyte matters when hundreds of responses wait for the disk.
 """
 
-RECEIVE_BYTES = 128 * 1024
-"""Maximum bytes that an asyncio transport takes from the system at once: half of its default.
+LEAST_RECEIVE_BYTES, MOST_RECEIVE_BYTES = 128 * 1024, 512 * 1024
+"""Bounds of the bytes that an asyncio transport takes from the system at once. Its default is 256 KiB.
 
-Hundreds of concurrent responses hold a buffer each.
+Each chunk of a response costs turns of the event loop and of a thread that writes it.
 """
+
+ALL_RECEIVE_BYTES = 16 * 1024 * 1024
+"""Bytes that the open responses share, as far as the bounds allow: each of hundreds takes less."""
 
 HEAD_LINE_BYTES = 65_536
 """Maximum length of a line in a response's head, as in http.client; aiohttp's default is 8190."""
@@ -87,6 +90,7 @@ class AiohttpBackend:
         self._options = options
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._replies: weakref.WeakSet[_AiohttpReply] = weakref.WeakSet()
         # The service warns of a missing close; aiohttp would name a session that users never saw.
         weakref.finalize(self, _drop_sessions, self._sessions, self._sockets)
 
@@ -115,7 +119,8 @@ class AiohttpBackend:
                     f"{safe_url(request.url)} is not fetched: {NOT_PUBLIC}.", hint=BLOCKED_HINT
                 ) from None
             raise
-        return _AiohttpReply(response, None if self._options.reuse_connections else transfer)
+        reuses = self._options.reuse_connections
+        return _AiohttpReply(response, None if reuses else transfer, self._replies)
 
     async def aclose(self) -> None:
         """Close every connection. Idempotent."""
@@ -208,11 +213,19 @@ class _AiohttpReply:
     Args:
         response: the response.
         transfer: shut down at the end of the body; None keeps the connection for reuse.
+        open_replies: the open responses of the backend, which share the memory for received bytes.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, transfer: Transfer | None) -> None:
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        transfer: Transfer | None,
+        open_replies: weakref.WeakSet[_AiohttpReply],
+    ) -> None:
         self._response = response
         self._transfer = transfer
+        self._open_replies = open_replies
+        open_replies.add(self)
         self._read_error: Exception | None = None
         headers: dict[str, str] = {}
         for name, value in response.headers.items():
@@ -228,6 +241,8 @@ class _AiohttpReply:
         if self._read_error is not None:
             raise self._read_error
         content = self._response.content
+        share = ALL_RECEIVE_BYTES // max(1, len(self._open_replies))
+        _limit_receiving(self._response.connection, min(MOST_RECEIVE_BYTES, max(LEAST_RECEIVE_BYTES, share)))
         try:
             chunk = await content.readany()
         except Exception as error:
@@ -237,18 +252,29 @@ class _AiohttpReply:
             if not chunk:
                 raise
             self._read_error = error
-        if not chunk and self._transfer is not None:
-            # Otherwise an upload that the server rejected early lingers.
-            self._transfer.shut_down()
+        if not chunk:
+            self._open_replies.discard(self)
+            if self._transfer is not None:
+                # Otherwise an upload that the server rejected early lingers.
+                self._transfer.shut_down()
         return chunk
 
     def close(self) -> None:
         """Discard the rest of the response and close its connection."""
+        self._open_replies.discard(self)
         self._response.close()
 
 
 _MAX_LOOP_TURNS = 100
 """Maximum turns of the event loop to wait for transports to close."""
+
+
+def _limit_receiving(connection: Connection | None, size: int) -> None:
+    """Limit the bytes that a connection takes from the system at once; None once a body has arrived."""
+    transport: Any = None if connection is None else connection.transport
+    # Only asyncio's transports without TLS have this limit.
+    if hasattr(transport, "max_size"):
+        transport.max_size = size
 
 
 class _OpenRequest:
@@ -288,10 +314,7 @@ class _Connector(aiohttp.TCPConnector):
             raise aiohttp.ServerDisconnectedError
         connection = await super().connect(*args, **kwargs)
         request.connected = True
-        transport: Any = connection.transport
-        # Only asyncio's transports without TLS have this limit.
-        if hasattr(transport, "max_size"):
-            transport.max_size = RECEIVE_BYTES
+        _limit_receiving(connection, LEAST_RECEIVE_BYTES)
         request.transfer.mark_sent()
         return connection
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import imgkit
+from imgkit.backends import aiohttp as aiohttp_backend
 from imgkit.backends.aiohttp import AiohttpBackend, _abandoned_connectors
 from imgkit.plugins import Retrying
 from imgkit.wire.messages import BackendOptions, BytesBody, HttpRequest
@@ -373,6 +374,34 @@ async def send_request(backend: AiohttpBackend, url: str) -> None:
         pass
     reply.close()
     transfer.release()
+
+
+@pytest.mark.parametrize(
+    ("shared", "limit"),
+    [(aiohttp_backend.ALL_RECEIVE_BYTES, 512 * 1024), (600_000, 300_000), (9, 128 * 1024)],
+)
+def test_open_replies_share_memory(monkeypatch: pytest.MonkeyPatch, shared: int, limit: int) -> None:
+    """A few replies take much from the system at once, and hundreds take little each."""
+    monkeypatch.setattr(aiohttp_backend, "ALL_RECEIVE_BYTES", shared)
+
+    async def main(url: str) -> None:
+        backend = AiohttpBackend(BackendOptions())
+        request = HttpRequest("POST", url, {}, BytesBody(b"{}"))
+        transfers = [DriverTransfer(5, 5, 5) for _ in range(2)]
+        replies: list[Any] = [await backend.open(request, transfer) for transfer in transfers]
+        transports = [each._response.connection.transport for each in replies]
+        for each in replies:
+            assert await each.read()
+        assert [transport.max_size for transport in transports] == [limit, limit]
+        for each in replies:
+            each.close()
+        assert not backend._replies
+        for transfer in transfers:
+            transfer.release()
+        await backend.aclose()
+
+    with WireServer(reply(200, b"x" * 2_000_000)) as server:
+        asyncio.run(main(f"{server.base_url}/images/generations"))
 
 
 async def close_abandoned_connectors() -> None:
