@@ -341,15 +341,21 @@ async def in_thread(
     Raises:
         ServiceClosedError: the executor is shut down.
     """
+    loop = asyncio.get_running_loop()
     try:
         work = executor.submit(fn)
     except RuntimeError:
         raise ServiceClosedError(CLOSED) from None
-    waiting = asyncio.wrap_future(work)
-    # Retrieve the exception, so that asyncio does not warn about it.
-    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+    ended = loop.create_future()
+
+    def tell(_: Future[T]) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_end, ended)
+
+    # Lighter than asyncio.wrap_future behind a shield: a reply takes several turns of a thread.
+    work.add_done_callback(tell)
     try:
-        return await asyncio.shield(waiting)
+        await ended
     except asyncio.CancelledError:
         if must_run or not work.cancel():  # it is running
             closed: Future[None] = Future()
@@ -358,6 +364,13 @@ async def in_thread(
                 abort()
             await _join(asyncio.wrap_future(closed))
         raise
+    return work.result()
+
+
+def _end(waiting: asyncio.Future[None]) -> None:
+    """Wake the task that waits, unless it was cancelled."""
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 async def _join(waiting: asyncio.Future[T]) -> None:
