@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from imgkit.billing.reservations import ReservationGroup
 from imgkit.core.context import CallContext
 from imgkit.core.cut_replies import attach_whole_images
 from imgkit.errors import OutcomeUnknownError, UnreadableReplyError
+from imgkit.images.part_files import PartFiles
 from imgkit.plugins.events import Progress
 from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking
 from imgkit.wire.arriving_images import MemorySink
-from imgkit.wire.json_body import JsonReply
+from imgkit.wire.json_body import JsonReply, SpoolChunks
 from imgkit.wire.messages import Head
 from imgkit.wire.secret_filter import SecretFilter
 
@@ -19,6 +21,24 @@ from imgkit.wire.secret_filter import SecretFilter
 def read_body(
     context: CallContext, head: Head, secrets: SecretFilter, *, spool: bool = True
 ) -> Flow[JsonReply]:
+    """Read the open reply to its end, and let the ledgers know the end.
+
+    Args:
+        context, head, secrets: as for `receive_body`.
+        spool: the reply is paid for; False for a reply that can be asked for again.
+
+    Raises:
+        UnreadableReplyError, OutcomeUnknownError: as `receive_body`.
+    """
+    reply, finish = yield from receive_body(context, head, secrets, spool=spool)
+    if finish is not None:
+        yield RunBlocking(finish)
+    return reply
+
+
+def receive_body(
+    context: CallContext, head: Head, secrets: SecretFilter, *, spool: bool = True
+) -> Flow[tuple[JsonReply, Callable[[], None] | None]]:
     """Read the open reply to its end.
 
     Each chunk of a 2xx body goes to the ledgers as it arrives: nobody knows whether another will come.
@@ -27,7 +47,11 @@ def read_body(
         context: the call.
         head: status and headers of the reply.
         secrets: removes credentials that the server repeats.
-        spool: the reply is paid for; False for a reply that can be asked for again.
+        spool: as for `read_body`.
+
+    Returns:
+        The reply, and the function that keeps its last bytes and its end, None for nothing to keep. The
+        caller runs it before anything else; it may block.
 
     Raises:
         UnreadableReplyError: the reply exceeds the service's ``max_reply_bytes``.
@@ -43,29 +67,41 @@ def read_body(
         secrets=secrets,
     )
     expected, limit = content_length(head), core.limits.max_reply_bytes
+    last: SpoolChunks = []  # the last chunk is written together with the end, which follows at once
     if spools:
         yield RunBlocking(partial(reservations.begin, head, secrets, part_files))
     try:
         while reply.length <= limit and (chunk := (yield ReadChunk())):
             spooled = reply.feed(chunk)
             del chunk  # hundreds of calls may wait for the disk here
-            if spools and spooled:
+            if spools and reply.length == expected:
+                last = spooled
+            elif spools and spooled:
                 yield RunBlocking(partial(reservations.write, spooled))
             del spooled
-            if part_files is not None and part_files.should_flush:
+            if part_files is not None and not last and part_files.should_flush:
                 yield RunBlocking(part_files.write)
             core.table.notify(Progress(reply.length, expected), context.call)
     except OutcomeUnknownError as error:
-        yield from _close_body(reply, reservations, spools)
+        rest = last + reply.close()
+        if spools:
+            yield RunBlocking(partial(reservations.finish, rest))
         error.body = reply.raw()
         if is_success:
             attach_whole_images(error, error.body)
         raise
-    yield from _close_body(reply, reservations, spools)
-    if part_files is not None and part_files.is_behind:
-        yield RunBlocking(part_files.write)
+    except BaseException:  # an interruption, before the end was read
+        if last:
+            reservations.write(last)
+        raise
+    rest = last + reply.close()
+    finish = None
+    if spools or (part_files is not None and part_files.is_behind):
+        finish = partial(_finish_body, reservations if spools else None, rest, part_files)
     if reply.length <= limit:
-        return reply
+        return reply, finish
+    if finish is not None:
+        yield RunBlocking(finish)
     raise UnreadableReplyError(
         f"HTTP {head.status} with a reply of over {limit} bytes (request id "
         f"{head.request_id or 'not given'}). It was not read to its end and may have been billed.",
@@ -76,10 +112,14 @@ def read_body(
     )
 
 
-def _close_body(reply: JsonReply, reservations: ReservationGroup, spools: bool) -> Flow[None]:
-    rest = reply.close()
-    if spools:
-        yield RunBlocking(partial(reservations.finish, rest))
+def _finish_body(
+    reservations: ReservationGroup | None, rest: SpoolChunks, part_files: PartFiles | None
+) -> None:
+    """Keep the last bytes of a reply, and write the images to disk that are there in part. May block."""
+    if reservations is not None:
+        reservations.finish(rest)
+    if part_files is not None and part_files.is_behind:
+        part_files.write()
 
 
 def content_length(head: Head) -> int | None:

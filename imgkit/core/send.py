@@ -11,14 +11,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from imgkit.billing.reservations import ReservationGroup
 from imgkit.core.context import CallContext, CallTurn, FetchedImages
 from imgkit.core.cut_replies import decode_mended
 from imgkit.core.interception import needs_credentials
 from imgkit.core.provider_calls import call_decode, check_decoded, ensure_images, guard_decode, to_reply_error
-from imgkit.core.reply_body import read_body
+from imgkit.core.reply_body import receive_body
 from imgkit.core.retries import (
     choose_wait_s,
     classify_failure,
@@ -42,6 +42,8 @@ from imgkit.providers.job_values import JobUpdate
 from imgkit.runtime.flow import Flow, RunBlocking, run_blocking, send_request
 from imgkit.wire.messages import BytesBody, Head, HttpRequest, announces_events, hash_body
 from imgkit.wire.secret_filter import SecretFilter
+
+T = TypeVar("T")
 
 
 def send_with_retries(
@@ -255,7 +257,10 @@ def read_response(context: CallContext, head: Head, secrets: SecretFilter) -> Fl
         from imgkit.core.event_reader import read_unrequested_events
 
         return (yield from read_unrequested_events(core.provider, context, head, secrets))
-    reply = yield from read_body(context, head, secrets)
+    reply, finish = yield from receive_body(context, head, secrets)
+    if finish is not None and (context.new_part_files is None or reply.is_text):
+        yield RunBlocking(finish)
+        finish = None
     context.in_flight = False
     if not is_success:
         raise to_reply_error(core, head, reply.raw(), secrets.secrets)
@@ -270,7 +275,9 @@ def read_response(context: CallContext, head: Head, secrets: SecretFilter) -> Fl
         # Decoding looks at the images; with part files they are on disk, so it may block.
         if context.new_part_files is not None:
             decode = partial(call_decode, core, "decode", method, head, reply, secrets.secrets)
-            decoded = yield from run_blocking(decode)
+            decoded = yield from run_blocking(
+                decode if finish is None else partial(_run_both, finish, decode)
+            )
         else:
             with guard_decode(core, "decode", head, reply, secrets.secrets):
                 decoded = method()
@@ -296,6 +303,12 @@ def read_response(context: CallContext, head: Head, secrets: SecretFilter) -> Fl
         return replace(decoded, state=secrets.clean_json(dict(decoded.state)))
     ensure_images(decoded, head, reply, secrets.secrets)
     return clean_images(decoded, secrets)
+
+
+def _run_both(first: Callable[[], None], then: Callable[[], T]) -> T:
+    """Call two functions in one turn of a thread, and return the result of the second."""
+    first()
+    return then()
 
 
 ReplyReader: TypeAlias = Callable[[CallContext, Head, SecretFilter], Flow[DecodedImages | JobUpdate]]

@@ -175,18 +175,20 @@ def test_unsaved_images_are_kept(flavor: Any, http_backend: str, tmp_path: Path)
     assert recovered.whole
 
 
-def test_ctrl_c_keeps_the_received_data(tmp_path: Path) -> None:
-    """Keeps the received data when Ctrl-C ends a call mid-reply."""
+@pytest.mark.parametrize("missing_bytes", [200, 0])
+def test_ctrl_c_keeps_the_received_data(tmp_path: Path, missing_bytes: int) -> None:
+    """Keeps the received data when Ctrl-C ends a call mid-reply, or just before its end is read."""
     body = json.dumps(BIG).encode()
+    sent = body[: len(body) - missing_bytes]
 
     def script(line: Any) -> None:
-        line.send(head(200, {"content-length": str(len(body))}) + body[:-200])
+        line.send(head(200, {"content-length": str(len(body))}) + sent)
         line.until_client_leaves()
 
     class Impatient:
         @imgkit.hookimpl
         def imgkit_on_event(self, event: Any) -> None:
-            if getattr(event, "received_bytes", 0) > len(body) - 300:
+            if getattr(event, "received_bytes", 0) == len(sent):
                 raise KeyboardInterrupt
 
     with WireServer(script) as server, imgkit.ImageService(
@@ -197,6 +199,7 @@ def test_ctrl_c_keeps_the_received_data(tmp_path: Path) -> None:
     assert record.state == "kept"
     assert record.why == "the call was cancelled"
     assert record.pictures()[0] == FIRST
+    assert missing_bytes or record.pictures()[1] == SECOND
 
 
 def test_no_files_without_a_state_folder(
