@@ -65,12 +65,16 @@ class DigestPlan(SavePlan):
         """Return the path of an image."""
         return self.folder / image_name(image, digest)
 
+    @property
+    def needs_check(self) -> bool:
+        """Whether the latest check is older than `CHECK_S` seconds."""
+        return time.monotonic() >= self._check_at
+
     def check(self) -> None:
         """Check that the folder is writable, once in `CHECK_S` seconds."""
-        now = time.monotonic()
-        if now >= self._check_at:
+        if self.needs_check:
             super().check()
-            object.__setattr__(self, "_check_at", now + CHECK_S)  # plans are frozen
+            object.__setattr__(self, "_check_at", time.monotonic() + CHECK_S)  # plans are frozen
 
     def write(self, image: SavableImage, count: int) -> Path:
         """Write an image, unless the same image is there already."""

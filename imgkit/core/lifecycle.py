@@ -192,8 +192,9 @@ def open_save_plan(context: CallContext) -> Flow[SavePlan | None]:
         return None
     plan = save_to if has_type(save_to, SavePlan) else SavePlan.from_target(save_to)  # type: ignore[arg-type]
     members = {**sent_parameters(context.request), **(context.request.extra_body or {})}
-    check = partial(check_plan, plan, members.get("output_format"), members.get("n"))
-    yield from run_blocking(check, before_sending=True)
+    if plan.needs_check:
+        check = partial(check_plan, plan, members.get("output_format"), members.get("n"))
+        yield from run_blocking(check, before_sending=True)
     context.part_files_in(plan)
     context.plan = plan
     return plan

@@ -160,6 +160,11 @@ class SavePlan:
             ) from None
 
     @property
+    def needs_check(self) -> bool:
+        """Whether `check` has to look at the disk."""
+        return True
+
+    @property
     def part_folder(self) -> Path | None:
         """A folder for images that are not complete yet, None to keep them near their final names."""
         return None
