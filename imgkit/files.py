@@ -276,6 +276,8 @@ def make_folders(folder: Path) -> None:
     Raises:
         OSError: a folder cannot be created.
     """
+    if folder.is_dir():
+        return
     missing = [path for path in (folder, *folder.parents) if not path.is_dir()]
     for path in reversed(missing):
         path.mkdir(exist_ok=True)

@@ -21,16 +21,32 @@ if sys.platform != "win32":
 
     def _unlock_descriptor(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def _read_start(descriptor: int, limit: int) -> bytes:
+        return os.pread(descriptor, limit, 0)
+
+    def _write_start(descriptor: int, data: bytes) -> None:
+        os.pwrite(descriptor, data, 0)
 else:
     import msvcrt
 
     def _lock_descriptor(descriptor: int) -> None:
+        os.lseek(descriptor, 0, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
     def _unlock_descriptor(descriptor: int) -> None:
+        os.lseek(descriptor, 0, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 
     _probe_descriptor = _lock_descriptor
+
+    def _read_start(descriptor: int, limit: int) -> bytes:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return os.read(descriptor, limit)
+
+    def _write_start(descriptor: int, data: bytes) -> None:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, data)
 
 
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | NO_FOLLOW | BINARY_FLAGS
@@ -129,14 +145,12 @@ class FileLock:
     def read(self) -> bytes:
         """Return the content of the lock file, at most 4 KiB."""
         assert self._descriptor is not None, "the lock is held"
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        return os.read(self._descriptor, 4096)
+        return _read_start(self._descriptor, 4096)
 
     def write(self, data: bytes) -> None:
         """Replace the content of the lock file, which other processes may read."""
         assert self._descriptor is not None, "the lock is held"
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        os.write(self._descriptor, data)
+        _write_start(self._descriptor, data)
         os.ftruncate(self._descriptor, len(data))
 
     def release(self, *, remove: bool = True) -> None:
@@ -199,7 +213,6 @@ class SharedFile:
         Raises:
             OSError: the file cannot be locked.
         """
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
         try:
             _lock_descriptor(self._descriptor)
         except BlockingIOError:
@@ -212,17 +225,14 @@ class SharedFile:
 
     def read(self, limit: int) -> bytes:
         """Return the content, at most `limit` bytes."""
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        return os.read(self._descriptor, limit)
+        return _read_start(self._descriptor, limit)
 
     def write(self, data: bytes) -> None:
         """Write from the start on. Older content behind the new one stays."""
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        os.write(self._descriptor, data)
+        _write_start(self._descriptor, data)
 
     def unlock(self) -> None:
         """Let others have the file."""
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
         _unlock_descriptor(self._descriptor)
 
     def close(self) -> None:

@@ -60,6 +60,7 @@ class Account:
         self._provider = provider
         self._facts = facts
         self._list_specs = list_specs or list_provider_specs
+        self._accepted: tuple[Secret, str] | None = None  # the latest key, and its address
 
     @property
     def console(self) -> str | None:
@@ -78,10 +79,13 @@ class Account:
         Raises:
             ConfigurationError: The message names the vendor. Nothing was sent.
         """
-        shapes = self.find_owners(key, base_url)
-        del key  # tracebacks may show local variables
-        if not shapes:
+        if (key, base_url) == self._accepted:
             return
+        shapes = self.find_owners(key, base_url)
+        if not shapes:
+            self._accepted = key, base_url
+            return
+        del key  # tracebacks may show local variables
         vendors = " or ".join(dict.fromkeys(shape.vendor for shape in shapes))
         console = f" from {self.console}" if self.console else f" of provider {self._provider}"
         known = [name for shape in shapes for name in shape.providers if name in self._specs]
