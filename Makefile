@@ -41,7 +41,7 @@ pytest: $(VENV)/.dev
 examples: $(VENV)/.dev  ## build the example packages, and run their suites in a fresh environment
 	$(BIN)/python examples/check.py
 
-integrations: $(VENV)/integrations/.done  ## meet real clusters, object stores and loaders, in an environment of their own
+integrations: $(VENV)/integrations/.done $(VENV)/clients/.done $(VENV)/javascript/.done  ## meet real clusters, object stores, loaders and clients, in environments of their own
 	$(VENV)/integrations/bin/python -m pytest tests/integrations
 
 dist:  ## build sdist and wheel in dist/, with tools in an environment of their own
@@ -102,4 +102,18 @@ $(VENV)/integrations/.done: $(VENV)/.base pyproject.toml
 	$(PYTHON) -m venv $(VENV)/integrations
 	$(VENV)/integrations/bin/python -m pip --quiet --disable-pip-version-check install --upgrade 'pip>=25.1'
 	$(VENV)/integrations/bin/python -m pip --quiet --disable-pip-version-check install --editable . --group integrations
+	@touch $@
+
+$(VENV)/clients/.done: $(VENV)/.base pyproject.toml
+	$(PYTHON) -m venv $(VENV)/clients
+	$(VENV)/clients/bin/python -m pip --quiet --disable-pip-version-check install --upgrade 'pip>=25.1'
+	$(VENV)/clients/bin/python -m pip --quiet --disable-pip-version-check install --group clients
+	@touch $@
+
+# The packages bring a Node of their own, because the newest clients need a newer one than Debian has.
+$(VENV)/javascript/.done: tests/integrations/javascript/package-lock.json
+	command -v npm && command -v curl || (apt-get --quiet --quiet update && apt-get --quiet --quiet install --no-install-recommends --yes npm curl)
+	@mkdir -p $(VENV)/javascript
+	cp tests/integrations/javascript/package.json tests/integrations/javascript/package-lock.json $(VENV)/javascript
+	npm --prefix $(VENV)/javascript --silent --no-audit --no-fund clean-install
 	@touch $@

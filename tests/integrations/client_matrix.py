@@ -1,0 +1,160 @@
+"""Count the requests of each client of `imgkit serve` on each failure.
+
+Run `python -m tests.integrations.client_matrix` for the tables in Markdown.
+
+The environments of the clients come from `make integrations`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from tests.integrations.serving.clients import NAMES, Client, open_clients
+from tests.integrations.serving.failures import FAILURES
+from tests.integrations.serving.stack import Row, Stack, open_stacks
+from tests.integrations.serving.upstream import paint
+
+OPERATIONS = ("create", "edit", "variation", "stream", "edit stream")
+T = TypeVar("T")
+NOTHING_LISTENS = "http://127.0.0.1:9/v1"
+
+
+def main() -> int:
+    """Measure, and print a table for each operation."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--operations", nargs="+", default=OPERATIONS, choices=OPERATIONS)
+    parser.add_argument("--clients", nargs="+", default=NAMES, choices=NAMES)
+    parser.add_argument("--rows", action="store_true", help="print a row for each call")
+    parser.add_argument("--direct", action="store_true", help="count calls of the API itself, too")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, open_clients(Path(name)) as every:
+        clients = {name: every[name] for name in given.clients}
+        rows, direct = measure_all(Path(name), clients, given.operations, given.direct)
+    for operation in given.operations:
+        show_table(operation, [row for row in rows if row.operation == operation], given.clients)
+    if given.direct:
+        show_direct(direct, given.clients)
+    if given.rows:
+        show_rows(rows)
+    return 0
+
+
+def measure_all(
+    folder: Path, clients: dict[str, Client], operations: Sequence[str], is_direct: bool
+) -> tuple[list[Row], dict[tuple[str, str], int]]:
+    """Return a row for each client, operation and failure; and the counts of direct calls."""
+    with open_stacks(folder / "api", clients) as stacks:
+        rows = run_parallel(stacks, lambda stack: measure_failures(stack, operations))
+        direct = dict(run_parallel(stacks, measure_direct)) if is_direct else {}
+    with open_stacks(folder / "nobody", clients, base_url=NOTHING_LISTENS) as stacks:
+        rows += run_parallel(stacks, lambda stack: measure_one(stack, operations, "nothing listens"))
+    with open_stacks(folder / "budget", clients, "--max-cost", "0.000001") as stacks:
+        rows += run_parallel(stacks, lambda stack: measure_one(stack, operations, "budget used up"))
+    cassette = folder / "cassette.yaml"
+    curl = {"curl": clients.get("curl") or next(iter(clients.values()))}
+    with open_stacks(folder / "record", curl, "--record", str(cassette)) as stacks:
+        stacks[0].send("create")
+        stacks[0].served.stop()
+    with open_stacks(folder / "replay", clients, "--replay", str(cassette)) as stacks:
+        rows += run_parallel(stacks, lambda stack: measure_one(stack, operations, "not on the cassette"))
+    return rows, direct
+
+
+def run_parallel(stacks: Iterable[Stack], work: Callable[[Stack], list[T]]) -> list[T]:
+    """Return the results of work on all stacks at once."""
+    with ThreadPoolExecutor(len(NAMES)) as pool:
+        return [each for part in pool.map(work, stacks) for each in part]
+
+
+def list_operations(stack: Stack, operations: Sequence[str]) -> list[str]:
+    """Return the operations that a client has."""
+    return [each for each in operations if each in stack.client.operations]
+
+
+def measure_failures(stack: Stack, operations: Sequence[str]) -> list[Row]:
+    """Let a client meet each failure, and a good call behind it, which resets the circuit breaker."""
+    rows = []
+    for operation in list_operations(stack, operations):
+        rows.append(stack.measure(operation, "no failure"))
+        for failure in FAILURES:
+            rows.append(stack.measure(operation, failure.name, failure.answer))
+            stack.measure(operation, "", paint)
+        if stack.client.has_timeout:
+            rows.append(stack.measure_timeout(operation))
+    return rows
+
+
+def measure_one(stack: Stack, operations: Sequence[str], name: str) -> list[Row]:
+    """Let a client meet the failure of its server."""
+    return [stack.measure(operation, name) for operation in list_operations(stack, operations)]
+
+
+def measure_direct(stack: Stack) -> list[tuple[tuple[str, str], int]]:
+    """Count the requests that a client sends to the API itself."""
+    return [
+        ((stack.client.name, failure.name), stack.measure_direct("create", failure.answer))
+        for failure in FAILURES
+    ]
+
+
+def show_table(operation: str, rows: Sequence[Row], clients: Sequence[str]) -> None:
+    """Print status, requests at the server and POSTs at the API of each client."""
+    columns = [name for name in clients if any(row.client == name for row in rows)]
+    show(f"\n### {operation}: status, requests at the server → POSTs at the API\n")
+    show_line(["failure", *columns])
+    show_line(["---"] * (1 + len(columns)))
+    for failure in dict.fromkeys(row.failure for row in rows):
+        cells = {row.client: row for row in rows if row.failure == failure}
+        show_line([failure, *(format_cell(cells.get(name)) for name in columns)])
+
+
+def format_cell(row: Row | None) -> str:
+    """Return a cell of the table."""
+    if row is None:
+        return "–"
+    outcome = row.outcome
+    problem = f"{outcome.status or '–'} {outcome.error}" if outcome.error else "image"
+    return f"{problem}, {row.requests} → {row.posts}"
+
+
+def show_direct(direct: dict[tuple[str, str], int], clients: Sequence[str]) -> None:
+    """Print the number of POSTs of each client that calls the API itself."""
+    show("\n### create without imgkit serve: POSTs at the API\n")
+    show_line(["failure", *clients])
+    show_line(["---"] * (1 + len(clients)))
+    for failure in FAILURES:
+        show_line([failure.name, *(str(direct[name, failure.name]) for name in clients)])
+
+
+def show_rows(rows: Sequence[Row]) -> None:
+    """Print each call."""
+    show("")
+    heads = ("client", "operation", "failure", "status", "error", "code", "requests", "posts", "retry counts")
+    show_line(heads)
+    show_line(["---"] * len(heads))
+    for row in rows:
+        outcome = row.outcome
+        about = (outcome.status or "", outcome.error or "image", outcome.code or "")
+        counts = ", ".join(each or "–" for each in row.retry_counts)
+        show_line(map(str, (*row[:3], *about, row.requests, row.posts, counts)))
+
+
+def show_line(cells: Iterable[str]) -> None:
+    """Print a line of a Markdown table."""
+    show(f"| {' | '.join(cells)} |")
+
+
+def show(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
