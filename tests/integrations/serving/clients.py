@@ -165,7 +165,7 @@ def _read_curl_error(code: int, status: int, body: str, problems: str) -> Client
     try:
         error = json.loads(body)["error"]
     except (ValueError, KeyError):
-        return ClientOutcome(error=f"exit code {code}", status=status, message=f"{problems}{body}")
+        return ClientOutcome(error=f"exit code {code}", status=status, message=f"{problems}{body[:500]}")
     facts = {name: error[name] for name in ("code", "param", "message")}
     return ClientOutcome(error="error object", status=status, body=error, **facts)
 
