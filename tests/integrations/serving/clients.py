@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -151,10 +152,13 @@ class CurlClient:
                     part for name, path in files for part in ("--form", f"{name}=@{path};type=image/png")
                 ]
                 command += [part for name, value in fields.items() for part in ("--form", f"{name}={value}")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        body, _, status = done.stdout.rpartition("\n")
-        if done.returncode or status != "200":
-            return _read_curl_error(done.returncode, int(status or 0), body, done.stderr)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "body")  # it has the last reply only, unlike standard output
+            command += ["--output", str(file)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            body = file.read_text() if file.exists() else ""
+        if done.returncode or done.stdout != "200":
+            return _read_curl_error(done.returncode, int(done.stdout or 0), body, done.stderr)
         try:
             return _read_events(body) if "stream" in call.operation else _read_reply(json.loads(body))
         except ValueError as error:
