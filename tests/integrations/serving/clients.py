@@ -125,7 +125,7 @@ class CurlClient:
         command = ["curl", "--silent", "--show-error", "--retry", "2", "--retry-max-time", "20"]
         command += [
             "--write-out",
-            "\n%{http_code}",
+            "%{http_code}",
             "--header",
             "Authorization: Bearer sk-canary-client-77ab10",
         ]
