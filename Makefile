@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Without compiled modules, each worker and each child process of the tests compiles them anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test checks lint types contracts pytest examples integrations dist dist-check bench kills format cassettes messages providers sheet clean
+.PHONY: demo test checks lint types contracts pytest examples integrations browser dist dist-check bench kills format cassettes messages providers sheet clean
 
 demo: $(VENV)/.demo  ## draw a first picture: no key, no network
 	@mkdir -p demo
@@ -43,6 +43,10 @@ examples: $(VENV)/.dev  ## build the example packages, and run their suites in a
 
 integrations: $(VENV)/integrations/.done $(VENV)/clients/.done $(VENV)/javascript/.done  ## meet real clusters, object stores, loaders and clients, in environments of their own
 	$(VENV)/integrations/bin/python -m pytest tests/integrations
+
+browser: $(VENV)/browser/.done  ## try the page of `imgkit serve` in a Chromium, which root installs with apt-get
+	@command -v chromium >/dev/null || { apt-get -qq update && apt-get -qq install --yes chromium; }
+	$(VENV)/browser/bin/python -m pytest tests/browser
 
 dist:  ## build sdist and wheel in dist/, with tools in an environment of their own
 	rm -rf dist
@@ -116,4 +120,10 @@ $(VENV)/javascript/.done: tests/integrations/javascript/package-lock.json
 	@mkdir -p $(VENV)/javascript
 	cp tests/integrations/javascript/package.json tests/integrations/javascript/package-lock.json $(VENV)/javascript
 	npm --prefix $(VENV)/javascript --silent --no-audit --no-fund clean-install
+	@touch $@
+
+$(VENV)/browser/.done: $(VENV)/.base pyproject.toml
+	$(PYTHON) -m venv $(VENV)/browser
+	$(VENV)/browser/bin/python -m pip --quiet --disable-pip-version-check install --upgrade 'pip>=25.1'
+	$(VENV)/browser/bin/python -m pip --quiet --disable-pip-version-check install --editable . --group browser
 	@touch $@

@@ -26,7 +26,8 @@ FOREIGN = (
     "NETRC",
 )
 
-INTEGRATIONS = Path(__file__).parent / "integrations"
+APART = {"integrations", "browser"}
+"""Folders of tests that need more than the environment of `make test`."""
 
 # On a busy machine, examples may take longer than Hypothesis allows.
 settings.register_profile("imgkit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -34,9 +35,10 @@ settings.load_profile("imgkit")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave tests/integrations to `make integrations`, whose environment has their packages."""
-    asked = any("integrations" in argument for argument in config.args)
-    return True if collection_path == INTEGRATIONS and not asked else None
+    """Leave some folders to a `make` target of their name, whose environment has their packages."""
+    is_apart = collection_path.parent == Path(__file__).parent and collection_path.name in APART
+    asked = any(f"tests/{collection_path.name}" in argument for argument in config.args)
+    return True if is_apart and not asked else None
 
 
 @pytest.fixture(autouse=True)
