@@ -19,6 +19,7 @@ from imgkit.server.call_runner import JSON_HEADERS, CallRunner
 from imgkit.server.calls import CallBook
 from imgkit.server.envelopes import ErrorReply, Rejection, build_error_reply, build_rejection
 from imgkit.server.history import History
+from imgkit.server.page_reply import load_page
 from imgkit.server.received_bodies import receive_body
 from imgkit.server.result_files import ResultFiles
 from imgkit.server.served_service import IN_MEMORY_BYTES, ServedProviders
@@ -256,7 +257,8 @@ class Api:
         )
 
     async def _show_page(self, request: BaseRequest) -> StreamResponse:
-        return Response(text="imgkit serves OpenAI's Images API at /v1.")
+        page = load_page()
+        return Response(body=page.body, headers=page.headers)
 
     def _send_error(self, reply: ErrorReply, *, closes: bool = False) -> Response:
         headers = {"x-should-retry": "false", **JSON_HEADERS, **reply.headers}

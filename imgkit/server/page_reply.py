@@ -14,8 +14,6 @@ from hashlib import sha256
 from importlib.resources import files
 from typing import NamedTuple
 
-from aiohttp import web
-
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
@@ -74,13 +72,3 @@ def load_page() -> Page:
             "X-Frame-Options": "DENY",
         },
     )
-
-
-async def show_page(request: web.Request) -> web.Response:
-    """Answer ``GET /`` with the page. It holds no secret, so it needs no token.
-
-    Args:
-        request: the request, of which nothing is used.
-    """
-    page = load_page()
-    return web.Response(body=page.body, headers=page.headers)

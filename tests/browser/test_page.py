@@ -257,7 +257,9 @@ def test_the_keyboard_suffices(serve: Serve, visit: Visit) -> None:
     reached = []
     for _ in range(12):
         page.keyboard.press("Tab")
-        focus = page.evaluate("[document.activeElement.id, getComputedStyle(document.activeElement).outlineStyle]")
+        focus = page.evaluate(
+            "[document.activeElement.id, getComputedStyle(document.activeElement).outlineStyle]"
+        )
         reached.append(focus[0])
         assert focus[1] != "none" or focus[0] == ""
     assert [name for name in reached if name in ("prompt", "size", "n", "model", "create")] == [
