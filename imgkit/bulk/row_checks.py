@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from datetime import date
 from operator import le
 
 from imgkit.bulk.bulk_values import Work
 from imgkit.bulk.manifest import BulkRow
 from imgkit.bulk.rows import to_request
+from imgkit.catalogue.rules import check_inputs
 from imgkit.core.core import Core
 from imgkit.core.interception import is_intercepting
 from imgkit.core.validation import validate_for_model
 from imgkit.errors import InvalidRequestError, MissingKeyError, MissingModelError
+from imgkit.images.inputs import OpenedInputs
 from imgkit.models import Operation
 from imgkit.plugins.events import Call
 from imgkit.plugins.tokens import TokenNeeded
@@ -71,10 +74,14 @@ class RowChecks:
         if core.table.prepares:
             return
         try:
-            validate_for_model(core, to_request(request))
+            _, model, _ = validate_for_model(core, to_request(request))
         except MissingModelError:
             problem = f"The row names no model, and {core.target.base_url} has no default. Name one."
             raise InvalidRequestError({"model": problem}) from None
+        images = request.get("image", ())
+        if model is not None and images:
+            count = len(images) if isinstance(images, list) else 1
+            check_inputs(OpenedInputs(), model, core.on_unsupported, date.today(), count)
         if len(self._passed) >= MOST_KINDS:
             self._passed.clear()
         least, most = passed or (sizes, sizes)
@@ -111,8 +118,8 @@ class RowChecks:
             if core is self._core:
                 raise
             raise MissingKeyError(
-                f"{error.problem} Rows name the provider {row.request['provider']!r}. Nothing was sent.",
-                hint="Set it. Other providers than that of the service have their keys in the environment.",
+                f"Rows name the provider {row.request['provider']!r}. {error.problem} Nothing was sent.",
+                hint="Set the variable: keys of other providers than that of the service come from there.",
                 field="provider",
             ) from None
 

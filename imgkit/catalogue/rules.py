@@ -162,8 +162,16 @@ def find_violations(
             )
 
 
-def check_inputs(inputs: OpenedInputs, model: Model, policy: Policy, today: date) -> list[str]:
+def check_inputs(
+    inputs: OpenedInputs, model: Model, policy: Policy, today: date, count: int | None = None
+) -> list[str]:
     """Validate input images by their headers; return warnings.
+
+    Args:
+        inputs: the images; none of them to validate their number alone.
+        model: the model.
+        policy, today: as for `check_request`.
+        count: number of images, that of `inputs` by default.
 
     Raises:
         InvalidRequestError: The API would surely reject these inputs. Nothing was sent.
@@ -172,8 +180,9 @@ def check_inputs(inputs: OpenedInputs, model: Model, policy: Policy, today: date
     if facts is None:
         return []
     problems: dict[str, str] = {}
-    if facts.most_images is not None and len(inputs.image) > facts.most_images:
-        problems["image"] = f"{model.id} takes at most {facts.most_images} of them, not {len(inputs.image)}"
+    count = len(inputs.image) if count is None else count
+    if facts.most_images is not None and count > facts.most_images:
+        problems["image"] = f"{model.id} takes at most {facts.most_images} of them, not {count}"
     for file in inputs.files:
         problem = _find_file_problem(file, facts, as_json=inputs.has_references)
         if problem and file.field not in problems:

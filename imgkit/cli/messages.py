@@ -62,7 +62,7 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
         "Set it, pass --api-key-file FILE, or stay offline with --backend offline."
     ),
     (errors.MissingKeyError, "provider"): (
-        "Set it. Keys of other providers than that of the command come from the environment."
+        "Set the variable: keys of other providers than that of the command come from there."
     ),
     (errors.MissingModelError, None): "Pass --model NAME or set IMGKIT_MODEL.",
     (errors.NotDownloadedError, None): "",

@@ -400,6 +400,11 @@ def test_checks_of_equal_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for image in images:
         checks.check_model({"operation": "create_image_edit", "prompt": "x", "image": image})
     assert len(checked) == 3 + 6 + 3 + 2
+    with imgkit.ImageService("requests", provider="bfl", model="flux-kontext-pro") as service:
+        bfl = service._core
+    with pytest.raises(imgkit.InvalidRequestError, match="takes at most 4 of them, not 5"):
+        row = {"operation": "create_image_edit", "prompt": "x", "image": ["a.png"] * 5}
+        RowChecks(bfl, lambda work: bfl).check_model(row)
 
 
 def test_rows_that_plugins_change(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_missing_keys(flavor: ServiceRunner, is_list: bool, tmp_path: Path) -> N
     api = BadPrompts(OUTCOMES["refused"][0])
     backend = "requests" if flavor.flavor == "sync" else "aiohttp"
     with serve_fake(api) as server:
-        with pytest.raises(imgkit.MissingKeyError, match=r"BFL_API_KEY is not set\..* provider 'bfl'"):
+        with pytest.raises(imgkit.MissingKeyError, match=r"provider 'bfl'\..*BFL_API_KEY is not set\."):
             carry_out(flavor, ROWS if is_list else iter(ROWS), tmp_path / "out", backend,
                       **open_api(server, tmp_path))  # fmt: skip
         assert api.posts == 0
