@@ -80,6 +80,7 @@ class AiohttpBackend:
     )
     capabilities = frozenset(CAPABILITIES)
     checks_peer = True
+    marks_leaving = True
     is_patched_by_vcrpy = True
 
     def __init__(self, options: BackendOptions) -> None:

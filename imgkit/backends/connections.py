@@ -195,5 +195,12 @@ class _LogFilter(logging.Filter):
 for _name in ("urllib3.connectionpool", "urllib3.connection"):
     logging.getLogger(_name).addFilter(_LogFilter())
 
+
+def has_own_connections() -> bool:
+    """Return whether pools use the connections of this module: no recorder has replaced urllib3's."""
+    pools = (urllib3.HTTPConnectionPool, urllib3.HTTPSConnectionPool)
+    return [pool.ConnectionCls for pool in pools] == [_HTTP, _HTTPS]
+
+
 POOL_CLASSES: dict[str, type[urllib3.HTTPConnectionPool]] = {"http": _HttpPool, "https": _HttpsPool}
 """urllib3's pool classes, by scheme."""

@@ -51,6 +51,7 @@ class PlainHttpBackend:
     # TLS within TLS needs more than the standard library has.
     capabilities = frozenset(CAPABILITIES) - {"https proxy"}
     checks_peer = True
+    marks_leaving = True
 
     def __init__(self, options: BackendOptions) -> None:
         options.refuse_unknown("requests")

@@ -25,7 +25,13 @@ from urllib3.connectionpool import ConnectionPool
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry, Timeout
 
-from imgkit.backends.connections import POOL_CLASSES, USES_HTTP_CLIENT, RequestContext, current_request
+from imgkit.backends.connections import (
+    POOL_CLASSES,
+    USES_HTTP_CLIENT,
+    RequestContext,
+    current_request,
+    has_own_connections,
+)
 from imgkit.backends.dialing import open_sockets
 from imgkit.backends.sockets import close_inherited_sockets, tls_context
 from imgkit.redact import HiddenDict
@@ -73,6 +79,11 @@ class RequestsBackend:
     capabilities = frozenset(CAPABILITIES) - (frozenset() if USES_HTTP_CLIENT else {"https proxy"})
     checks_peer = True
     is_patched_by_vcrpy = USES_HTTP_CLIENT
+
+    @property
+    def marks_leaving(self) -> bool:
+        """Whether the connections are those of imgkit, which mark a transfer before a request leaves."""
+        return not USES_HTTP_CLIENT or has_own_connections()
 
     def __init__(self, options: BackendOptions) -> None:
         options.refuse_unknown("requests")

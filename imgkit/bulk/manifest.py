@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
+from imgkit.bulk.departures import Departures
 from imgkit.bulk.manifest_errors import refuse_network_disk, refuse_repeated_id, unusable_error
 from imgkit.bulk.manifest_file import Changes, check_manifest
 from imgkit.bulk.manifest_queries import ManifestQueries
@@ -68,6 +69,10 @@ class Manifest(ManifestQueries):
         folder: the run folder.
         is_reader: only read it, also while another process carries out the run.
 
+    Attributes:
+        folder: the run folder.
+        departures: the log of the requests that leave.
+
     Raises:
         ConfigurationError: another process has the run, a later version has written the manifest, or it is
             damaged.
@@ -78,6 +83,7 @@ class Manifest(ManifestQueries):
         refuse_network_disk(folder)
         self._guard = threading.RLock()
         self._changes = Changes()
+        self.departures = Departures(folder)
         self._process = os.getpid()
         self._lock = None if is_reader else self._lock_run()
         try:
@@ -99,6 +105,8 @@ class Manifest(ManifestQueries):
         with self._guard:
             self._changes.write(self._rows)
             self._rows.close()
+            if self._lock is not None:
+                self.departures.close()
             self._release_lock()
 
     def refuse_fork(self) -> None:

@@ -87,6 +87,7 @@ def reconcile(
         lost.append(progress.count_lost(partial(_estimate_images, find_estimate, row)))
         return progress.keep_lasting()
 
+    _forget_unsent(manifest)
     stored = _list_jobs(core)
     claimed = [row for row in _list_open(manifest) if row.info.get("task")]
     running = {row.number for row in find_reports(claimed)}
@@ -101,7 +102,19 @@ def reconcile(
     for row in manifest.list_rows("failed"):
         if row.info.get("retry"):
             manifest.mark(row.number, "waiting", RowProgress(row).keep_lasting(), durable=False)
+    manifest.departures.begin()
     return Reconciled(pending, sum(lost, Decimal(0)))
+
+
+def _forget_unsent(manifest: Manifest) -> None:
+    """Forget the attempts that were about to leave when their process was killed, and never did."""
+    rows = {row.number: row for row in manifest.list_rows("sending")}
+    for number, parts in manifest.departures.find_unsent(rows.values()).items():
+        progress = RowProgress(rows[number])
+        for part in parts:
+            progress.drop_sent(part)
+        if parts:
+            manifest.mark(number, "sending", progress.info, durable=False)
 
 
 def _estimate_images(find_estimate: FindEstimate | None, row: BulkRow, images: int) -> Decimal | None:

@@ -232,7 +232,13 @@ class RowRecord:
         with self._guard:
             self.progress.add_sent(part)
             self.progress.info["paid"] = self._files.may_cost
+            self.progress.info["log"] = self._files.manifest.departures.token
             self._files.manifest.mark(self.row.number, "sending", self.progress.info)
+
+    def mark_leaving(self, part: SentPart) -> None:
+        """Log that an attempt leaves, for a process that finds this one dead."""
+        if self._files.may_cost:
+            self._files.manifest.departures.note(part)
 
     def mark_ended(self, part: SentPart) -> None:
         """Write down that nothing will come of an attempt."""
@@ -277,6 +283,7 @@ class RowRecord:
         with self._guard:
             progress = self.progress
             progress.add_images(entries, parts)
+            progress.info.pop("log", None)
             self._is_saved = True
             _add_cost(progress.info, cost, len(entries))
             is_whole = not progress.missing and not progress.sent

@@ -129,6 +129,13 @@ class CallRecord(Protocol):
             ImgkitError: the record cannot be written; nothing is sent.
         """
 
+    def mark_leaving(self, part: SentPart) -> None:
+        """Record that the request of an attempt leaves now. Quick.
+
+        Raises:
+            NotSentError: the record cannot be written; nothing is sent.
+        """
+
     def mark_ended(self, part: SentPart) -> None:
         """Record that an attempt ended without images, and cannot bring any later."""
 

@@ -139,7 +139,9 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
     table.notify(Sent(request, number), call)
     context.in_flight = context.reservations.sent = True
     try:
-        head = yield from send_request(signed)
+        record = context.options.record
+        note_leaving = None if record is None else partial(record.mark_leaving, context.name_part(number))
+        head = yield from send_request(signed, note_leaving)
         head = Head(head.status, secrets.clean_headers(head.headers))
         status = head.status
         table.notify(FirstByte(status, head.headers, time.monotonic() - started), call)

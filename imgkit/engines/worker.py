@@ -245,6 +245,9 @@ class _TaskRecord:
         with self._guard:
             self._open.append(part)
 
+    def mark_leaving(self, part: SentPart) -> None:
+        """Leave it to the claim: a worker that is gone proves nothing."""
+
     def mark_ended(self, part: SentPart) -> None:
         """Remember that nothing will come of a request."""
         with self._guard:

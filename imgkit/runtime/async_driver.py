@@ -10,7 +10,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from imgkit.errors import ImgkitError, NotSentError, ServiceClosedError
-from imgkit.runtime.driver import CLOSED, JOIN_TIMEOUT_S, to_failure
+from imgkit.runtime.driver import CLOSED, JOIN_TIMEOUT_S, note_leaving, to_failure
 from imgkit.runtime.flow import (
     Effect,
     EffectFailed,
@@ -26,7 +26,7 @@ from imgkit.runtime.flow import (
     advance,
     expect_end,
 )
-from imgkit.wire.messages import AsyncBackend, AsyncReply, Head, HttpRequest
+from imgkit.wire.messages import AsyncBackend, AsyncReply, Head
 from imgkit.wire.transfer import DriverTransfer
 
 T = TypeVar("T")
@@ -136,8 +136,8 @@ class AsyncDriver(Generic[T_co]):
             match effect:
                 case Finished() | EmitEvent():
                     return effect
-                case SendRequest(request):
-                    results.append(await self._open(request))
+                case SendRequest():
+                    results.append(await self._open(effect))
                 case ReadChunk(grace_s):
                     results.append(await self._read(grace_s))
                 case RunBlocking():
@@ -204,8 +204,9 @@ class AsyncDriver(Generic[T_co]):
         if not self._aborted:
             await asyncio.wait({self._pause}, timeout=wait_s)
 
-    async def _open(self, request: HttpRequest) -> Head | EffectFailed:
+    async def _open(self, effect: SendRequest) -> Head | EffectFailed:
         self.close_reply()
+        request = effect.request
         if self._aborted:
             return EffectFailed(ServiceClosedError(CLOSED))
         transfer = self._transfer = self._transfer.for_next_request()
@@ -214,6 +215,7 @@ class AsyncDriver(Generic[T_co]):
         self._busy = True
         transfer.begin(request.url, direct=request.public_peer_only)
         try:
+            note_leaving(effect, self._backend, transfer)
             with self._deadline:
                 self._reply = await self._backend.open(request, transfer)
         except Exception as error:

@@ -34,6 +34,13 @@ class LoopBackend:
         self.replies: set[_LoopReply] = set()
 
     @property
+    def marks_leaving(self) -> bool:
+        """Whether the backend tells when a request leaves: see `imgkit.runtime.driver.note_leaving`."""
+        return "marks_leaving" in vars(type(self._inner)) and bool(
+            getattr(self._inner, "marks_leaving", False)
+        )
+
+    @property
     def wire_errors(self) -> tuple[type[Exception], ...]:
         """The errors of the backend, and the error of an aborted request."""
         return (*self._inner.wire_errors, Aborted)
@@ -157,6 +164,13 @@ class ThreadBackend:
     def __init__(self, inner: Backend, executor: Callable[[], Executor]) -> None:
         self._inner = inner
         self._executor = executor
+
+    @property
+    def marks_leaving(self) -> bool:
+        """Whether the backend tells when a request leaves: see `imgkit.runtime.driver.note_leaving`."""
+        return "marks_leaving" in vars(type(self._inner)) and bool(
+            getattr(self._inner, "marks_leaving", False)
+        )
 
     @property
     def wire_errors(self) -> tuple[type[Exception], ...]:

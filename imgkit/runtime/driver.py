@@ -22,7 +22,7 @@ from imgkit.runtime.flow import (
     advance,
     expect_end,
 )
-from imgkit.wire.messages import Backend, Head, HttpRequest, Reply
+from imgkit.wire.messages import Backend, Head, Reply
 from imgkit.wire.transfer import DriverTransfer
 
 T_co = TypeVar("T_co", covariant=True)
@@ -172,8 +172,8 @@ class Driver(Generic[T_co]):
             match effect:
                 case Finished() | EmitEvent():
                     return effect
-                case SendRequest(request):
-                    results.append(self._open(request))
+                case SendRequest():
+                    results.append(self._open(effect))
                 case ReadChunk(grace_s):
                     results.append(self._read(grace_s))
                 case RunBlocking():
@@ -284,8 +284,9 @@ class Driver(Generic[T_co]):
             return EffectFailed(NotSentError("Nothing was sent. The call was interrupted.", permanent=True))
         return None
 
-    def _open(self, request: HttpRequest) -> Head | EffectFailed:
+    def _open(self, effect: SendRequest) -> Head | EffectFailed:
         self._close_reply()
+        request = effect.request
         transfer = self._transfer = self._transfer.for_next_request()
         if (interruption := self._find_interruption()) is not None:
             return interruption
@@ -294,6 +295,7 @@ class Driver(Generic[T_co]):
         self._busy = True
         transfer.begin(request.url, direct=request.public_peer_only)
         try:
+            note_leaving(effect, self._backend, transfer)
             self._watchdog.watch(transfer)
             self._reply = self._backend.open(request, transfer)
         except Exception as error:
@@ -329,6 +331,22 @@ class Driver(Generic[T_co]):
             self._reply = None
         self._watchdog.release(self._transfer)
         self._transfer.release()
+
+
+def note_leaving(effect: SendRequest, backend: object, transfer: DriverTransfer) -> None:
+    """Call `SendRequest.note_leaving` once bytes may leave if the backend tells when, else now.
+
+    Args:
+        effect: the request.
+        backend: the backend that opens it. A subclass may send it in another way, and tells nothing.
+        transfer: the transfer of the request.
+    """
+    if effect.note_leaving is None:
+        return
+    if "marks_leaving" in vars(type(backend)) and getattr(backend, "marks_leaving", False):
+        transfer.note_leaving = effect.note_leaving
+    else:
+        effect.note_leaving()
 
 
 def to_failure(error: Exception, backend: object, transfer: DriverTransfer) -> EffectFailed:

@@ -31,9 +31,16 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class SendRequest(NamedTuple):
-    """Send this request. The result is the `imgkit.backends.Head` of the reply."""
+    """Send this request. The result is the `imgkit.backends.Head` of the reply.
+
+    Attributes:
+        request: the request.
+        note_leaving: called before its first byte may leave, and as late as the backend allows; quick. Its
+            error prevents that. None for nothing to call.
+    """
 
     request: HttpRequest
+    note_leaving: Callable[[], object] | None = None
 
 
 class ReadChunk(NamedTuple):
@@ -143,13 +150,17 @@ def expect_end(step: Finished[T] | EmitEvent) -> Finished[T]:
     return step
 
 
-def send_request(request: HttpRequest) -> Flow[Head]:
+def send_request(request: HttpRequest, note_leaving: Callable[[], object] | None = None) -> Flow[Head]:
     """Send a request and return the head of its reply.
+
+    Args:
+        request: the request.
+        note_leaving: as for `SendRequest`.
 
     Raises:
         TransportError: the backend failed; the class tells whether the request may have been received.
     """
-    head: Head = yield SendRequest(request)
+    head: Head = yield SendRequest(request, note_leaving)
     return head
 
 

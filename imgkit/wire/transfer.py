@@ -44,6 +44,9 @@ class Transfer:
         timeout_s: seconds left for the whole call.
         connect_timeout_s: seconds for one connection, TLS included.
         read_timeout_s: longest silence in seconds before and between the parts of a reply.
+
+    Attributes:
+        note_leaving: called by `mark_sent`, once. A backend leaves it alone.
     """
 
     def __init__(self, timeout_s: float, connect_timeout_s: float, read_timeout_s: float) -> None:
@@ -57,6 +60,7 @@ class Transfer:
         self._unsent = False
         self._sent = False
         self._aborted = False
+        self.note_leaving: Callable[[], object] | None = None
 
     def remaining_s(self) -> float:
         """Return the seconds left until the deadline, never negative."""
@@ -71,7 +75,14 @@ class Transfer:
         self._unsent = not self._sent
 
     def mark_sent(self) -> None:
-        """Record that bytes of the request may leave from now on. This is final."""
+        """Record that bytes of the request may leave from now on. This is final.
+
+        Raises:
+            NotSentError: imgkit cannot write that down; the request must not leave.
+        """
+        note_leaving, self.note_leaving = self.note_leaving, None
+        if note_leaving is not None:
+            note_leaving()
         self._sent = True
         self._unsent = False
 

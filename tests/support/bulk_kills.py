@@ -158,14 +158,22 @@ class _KilledRun:
 
     def _find_left(self) -> dict[str, str]:
         """Return what a killed process has left of each request that it was about to send, by prompt."""
-        found = {}
+        found: dict[str, str] = {}
+        log: list[str] = []
         images = {post.prompt: post.image for post in self._api.list_paid()}
         replies = list((self._folder / "state" / "spool").glob("*/"))
         jobs = [path.read_text() for path in (self._folder / "state" / "jobs").glob("[!.]*.json")]
+        with contextlib.suppress(FileNotFoundError):
+            token, *log = (self._folder / "out" / "departures.log").read_text().splitlines()
+            log = [token.split()[0], *log]
         for prompt, (state, info) in self._read_rows().items():
             if state != "sending":
                 continue
             ((call_id, attempt, _, _),) = info["sent"]
+            if log and info.get("log") == log[0] and f"{call_id} {attempt}" not in log:
+                if prompt in images:
+                    self._problem(f"{prompt}: paid, though its log says that it never left")
+                continue
             records = [path for path in replies if path.name.endswith(f"-{call_id[:12]}-{attempt}")]
             if any(call_id in text for text in jobs):
                 found[prompt] = "jobs"
