@@ -129,16 +129,12 @@ class BudgetStore:
             cost: the cost; None for an unknown cost, which counts the whole reservation as spent.
         """
         with self._transaction() as tables:
-            row = tables.execute(
-                "SELECT amount, priced FROM reservations WHERE number = ?", (number,)
-            ).fetchone()
-            if row is None:
-                return
-            amount, priced = row
-            tables.execute("DELETE FROM reservations WHERE number = ?", (number,))
             if cost is None:
-                _count_as_spent(tables, amount, 0 if priced else 1)
-            else:
+                found = tables.execute("SELECT amount, priced FROM reservations WHERE number = ?", (number,))
+                for amount, priced in found.fetchall():
+                    _count_as_spent(tables, amount, 0 if priced else 1)
+            deleted = tables.execute("DELETE FROM reservations WHERE number = ?", (number,))
+            if cost is not None and deleted.rowcount:
                 tables.execute("UPDATE totals SET spent = spent + ?", (cost,))
 
     def add_spending(self, amount: int) -> None:
@@ -201,24 +197,27 @@ class BudgetStore:
 
     def _expire_dead_owners(self, tables: sqlite3.Connection) -> Totals:
         """Count the reservations of dead processes as spent, and return the totals."""
+        if self._folder is not None:  # the memory of a forked child has a copy of its parent's reservations
+            self._expire_other_owners(tables, self._folder)
+        spent, unknown, unpriced, reserved = tables.execute(
+            "SELECT spent, unknown, unpriced, (SELECT COALESCE(SUM(amount), 0) FROM reservations) FROM totals"
+        ).fetchone()
+        return Totals(spent=spent, unknown=unknown, reserved=reserved, unpriced=unpriced)
+
+    def _expire_other_owners(self, tables: sqlite3.Connection, folder: Path) -> None:
         own = self._owner[1] if self._owner and self._owner[0] == os.getpid() else ""
         others = tables.execute(
             "SELECT DISTINCT owner FROM reservations WHERE owner != ? AND substr(owner, 1, 4) != ?",
             (own, _JOB_OWNER),
         )
         for owner in others.fetchall():
-            if self._folder is None:
-                continue  # the memory of a forked child has a copy of its parent's reservations
-            lock = FileLock.try_acquire(self._folder / f"{owner[0]}.lock")
+            lock = FileLock.try_acquire(folder / f"{owner[0]}.lock")
             if lock is not None:
                 theirs = tables.execute("SELECT amount, priced FROM reservations WHERE owner = ?", owner)
                 for amount, priced in theirs.fetchall():
                     _count_as_spent(tables, amount, 0 if priced else 1)
                 tables.execute("DELETE FROM reservations WHERE owner = ?", owner)
                 lock.release()
-        spent, unknown, unpriced = tables.execute("SELECT spent, unknown, unpriced FROM totals").fetchone()
-        (reserved,) = tables.execute("SELECT COALESCE(SUM(amount), 0) FROM reservations").fetchone()
-        return Totals(spent=spent, unknown=unknown, reserved=reserved, unpriced=unpriced)
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()

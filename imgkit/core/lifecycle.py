@@ -29,6 +29,7 @@ from imgkit.core.variations import create_variation
 from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.images.names import asked_format, check_plan
 from imgkit.images.saving import SavePlan
+from imgkit.images.sources import UrlSource
 from imgkit.models import (
     CreateImageVariationRequest,
     ImageRequest,
@@ -40,7 +41,7 @@ from imgkit.models import (
 from imgkit.plugins.events import Cancelled, Failed, Succeeded
 from imgkit.plugins.table import describe_error, warn
 from imgkit.redact import scrub
-from imgkit.runtime.flow import Flow, run_blocking
+from imgkit.runtime.flow import Flow, carry_out, run_blocking
 from imgkit.schemas.requests import validate_request
 from imgkit.wire.plain_values import has_type
 
@@ -207,6 +208,17 @@ def deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None)
         SaveError: an image could not be saved; every reservation is kept.
     """
     response = warn_of_missing_images(result.response, count_requested_images(context.request))
+    result = result._replace(response=response)
+    is_local = not any(isinstance(image.source, UrlSource) for image in response.images)
+    if context.options.record is None or context.core.resources.sinks or not is_local:
+        return (yield from _deliver(context, result, plan))
+    # A run has many calls: each takes one turn of a thread in place of several.
+    flow = _deliver(context, result, plan)
+    return (yield from run_blocking(partial(carry_out, flow), threads="records"))
+
+
+def _deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None) -> Flow[ImagesResponse]:
+    response = result.response
     if plan is not None:
         try:
             count = context.images_of_call if any(part.job_keeper for part, _ in result.parts) else None

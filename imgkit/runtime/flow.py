@@ -144,6 +144,31 @@ def advance(flow: Flow[T], result: object) -> Effect | Finished[T]:
         return Finished(stop.value)
 
 
+def carry_out(flow: Flow[T]) -> T:
+    """Run a flow in this thread, and return its value. May block.
+
+    Args:
+        flow: a generator that has not started, whose only effects are functions that may block.
+
+    Raises:
+        ImgkitError: the flow ended with this error.
+    """
+    step = advance(flow, None)
+    try:
+        while isinstance(step, RunBlocking):
+            try:
+                result: object = step.fn()
+            except ImgkitError as error:
+                result = EffectFailed(error)
+            step = advance(flow, result)
+    finally:
+        flow.close()
+    if isinstance(step, Finished):
+        value: T = step.value
+        return value
+    raise TypeError(f"a flow in a thread asked for {type(step).__name__}")
+
+
 def expect_end(step: Finished[T] | EmitEvent) -> Finished[T]:
     """Return the end of a flow that is no stream."""
     assert isinstance(step, Finished), "only the flow of a stream emits events"
