@@ -6,42 +6,38 @@ import asyncio
 import hashlib
 import json
 import re
-import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias
 
-from aiohttp import BodyPartReader, MultipartReader, StreamReader
+from aiohttp import BodyPartReader, MultipartReader
 from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.web import BaseRequest
 
 from imgkit.images.part_files import PartFile, PartFiles
 from imgkit.images.references import ImageReference
+from imgkit.server.arriving_bodies import ArrivingBody, invite_body, reject_large
 from imgkit.server.envelopes import Rejection, reject_body, reject_value
 from imgkit.wire.json_body import JsonReply
 from imgkit.wire.json_values import DivertedImage, Json, decode_data_url, is_data_url
-
-READ_S = 30.0
-"""Longest silence in seconds while a body arrives."""
-
-LEAST_BYTES_PER_S = 1024
-"""Slowest body after the first `READ_S` seconds."""
 
 MOST_FIELDS = 200
 """Most parts of a form."""
 
 MAX_TEXT_BYTES = 4 * 1024 * 1024
-"""Largest text of a form, and of a JSON body without its images."""
+"""Largest text of a form in all, and of a JSON body without its images."""
+
+MOST_VALUES = 5000
+"""Most values of a JSON body: to check a million takes seconds, in which nobody else is answered."""
 
 _BLOCK_BYTES = 64 * 1024
-_IMAGE_FIELD = re.compile(r"image(?:\[\d{0,2}\])?")
-_INTEGER = re.compile(r"-?\d{1,12}")
+_IMAGE_FIELD = re.compile(r"image(?:\[[0-9]{0,2}\])?")
+_INTEGER = re.compile(r"-?[0-9]{1,12}")
 _INTEGER_FIELDS = ("n", "partial_images", "output_compression", "seed", "frame_count", "frame_duration_ms")
 _JSON_FIELDS = ("svg", "model_options")
 _IMAGE_MEMBERS = frozenset({"image_url", "image", "images", "mask", "url", "b64_json"})
 _FILE_ROLES = ("mask", "markup")
 
-T = TypeVar("T")
 Values: TypeAlias = dict[str, Json]
 
 
@@ -103,7 +99,17 @@ async def receive_body(request: BaseRequest, folder: Path, max_bytes: int) -> Re
     """
     length = request.content_length
     if length is not None and length > max_bytes:
-        raise _too_large(max_bytes)
+        raise reject_large(max_bytes)
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise Rejection(
+            415,
+            "unsupported_content_encoding",
+            f"The body is encoded as {encoding[:100]!r}. Send it as it is. Nothing was sent.",
+            headers={"accept-encoding": "identity"},
+            closes=True,
+        )
+    await invite_body(request)
     arriving = ArrivingBody(request.content, max_bytes)
     kind = request.content_type if "content-type" in request.headers else "application/json"
     if kind == "multipart/form-data":
@@ -114,65 +120,6 @@ async def receive_body(request: BaseRequest, folder: Path, max_bytes: int) -> Re
         415,
         "unsupported_content_type",
         f"The body is {kind[:100]!r}. Send application/json or multipart/form-data. Nothing was sent.",
-        closes=True,
-    )
-
-
-class ArrivingBody:
-    """A body while it arrives: it counts bytes and watches the pace of the client.
-
-    Args:
-        content: the stream of bytes.
-        max_bytes: largest body.
-
-    Attributes:
-        length: number of received bytes.
-    """
-
-    def __init__(self, content: StreamReader, max_bytes: int) -> None:
-        self._content = content
-        self._max_bytes = max_bytes
-        self._started = time.monotonic()
-        self.length = 0
-
-    async def wait(self, reading: Awaitable[T]) -> T:
-        """Return what a read returns, within the time that the client has for it.
-
-        Raises:
-            Rejection: the client is too slow.
-        """
-        late_s = self._started + READ_S + self.length / LEAST_BYTES_PER_S - time.monotonic()
-        try:
-            async with asyncio.timeout(max(0.0, min(READ_S, late_s))):
-                return await reading
-        except TimeoutError:
-            raise Rejection(
-                408, "body_timeout", "The body came too slowly. Nothing was sent.", closes=True
-            ) from None
-
-    def count(self, data: bytes | bytearray) -> None:
-        """Count received bytes.
-
-        Raises:
-            Rejection: the body is too large.
-        """
-        self.length += len(data)
-        if self.length > self._max_bytes:
-            raise _too_large(self._max_bytes)
-
-    async def blocks(self) -> AsyncIterator[bytes]:
-        """Yield the body in blocks."""
-        while block := await self.wait(self._content.readany()):
-            self.count(block)
-            yield block
-
-
-def _too_large(max_bytes: int) -> Rejection:
-    return Rejection(
-        413,
-        "body_too_large",
-        f"The body is over {max_bytes} bytes. Send fewer or smaller images, or start the server with a "
-        "larger --max-body-bytes. Nothing was sent.",
         closes=True,
     )
 
@@ -199,10 +146,12 @@ async def _write(files: PartFiles | PartFile) -> None:
 async def _receive_form(request: BaseRequest, arriving: ArrivingBody, folder: Path) -> ReceivedBody:
     texts: dict[str, str] = {}
     files: list[tuple[str, UploadedImage]] = []
+    text_bytes = 0
     try:
         reader = MultipartReader(request.headers, request.content)
         for _ in range(MOST_FIELDS):
             part = await arriving.wait(reader.next())
+            arriving.check_length()
             if part is None:
                 return _sort_parts(texts, files, arriving.length)
             if not isinstance(part, BodyPartReader) or not part.name:
@@ -214,7 +163,10 @@ async def _receive_form(request: BaseRequest, arriving: ArrivingBody, folder: Pa
             ):
                 raise reject_body("A part of the form is encoded. Send its bytes as they are.")
             if part.filename is None:
-                texts[part.name] = await _read_text(part, arriving)
+                if part.name in texts:
+                    raise reject_value(part.name[:100], "The form has this parameter twice.")
+                texts[part.name] = await _read_text(part, arriving, MAX_TEXT_BYTES - text_bytes)
+                text_bytes += len(texts[part.name])
             else:
                 files.append((part.name, await _read_file(part, arriving, folder)))
     except (ValueError, AssertionError, BadHttpMessage, LookupError, RuntimeError):
@@ -223,13 +175,13 @@ async def _receive_form(request: BaseRequest, arriving: ArrivingBody, folder: Pa
     raise reject_body(f"The form has over {MOST_FIELDS} parts.")
 
 
-async def _read_text(part: BodyPartReader, arriving: ArrivingBody) -> str:
+async def _read_text(part: BodyPartReader, arriving: ArrivingBody, max_bytes: int) -> str:
     data = bytearray()
     while block := await arriving.wait(part.read_chunk(_BLOCK_BYTES)):
         arriving.count(block)
         data += block
-        if len(data) > MAX_TEXT_BYTES:
-            raise reject_body(f"A text of the form is over {MAX_TEXT_BYTES} bytes.")
+        if len(data) > max_bytes:
+            raise reject_body(f"The texts of the form are over {MAX_TEXT_BYTES} bytes.")
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -275,6 +227,7 @@ def _read_value(name: str, text: str) -> Json:
             value: Json = json.loads(text)
         except (ValueError, RecursionError):
             raise reject_value(name, "Must be a JSON object.") from None
+        _check_values(value)
         return value
     return text
 
@@ -304,6 +257,7 @@ async def _receive_json(arriving: ArrivingBody, folder: Path) -> ReceivedBody:
         raise reject_body("The body is not JSON.", "invalid_json") from None
     if not isinstance(members, dict):
         raise reject_body("The body must be a JSON object.", "invalid_json")
+    _check_values(members)
     values = {name: value for name, value in members.items() if name not in ("image", "images", *_FILE_ROLES)}
     try:
         json.dumps(values, allow_nan=False)
@@ -318,6 +272,22 @@ async def _receive_json(arriving: ArrivingBody, folder: Path) -> ReceivedBody:
         if members.get(role) is not None
     }
     return ReceivedBody(values, images, others, arriving.length)
+
+
+def _check_values(value: object) -> None:
+    """Check the number of values in a JSON value.
+
+    Raises:
+        Rejection: there are too many.
+    """
+    waiting, count = [value], 0
+    while waiting:
+        entry = waiting.pop()
+        inner = entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ()
+        count += len(inner)
+        if count > MOST_VALUES:
+            raise reject_body(f"The body has over {MOST_VALUES} values.")
+        waiting.extend(inner)
 
 
 def _read_image(entry: object, param: str, folder: Path) -> ReceivedInput:
