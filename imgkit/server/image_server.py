@@ -184,7 +184,10 @@ class ImageServer:
 
     async def _answer(self, request: BaseRequest) -> StreamResponse:
         self._connections.note_request(request)
-        return await self._api.answer(request)
+        try:
+            return await self._api.answer(request)
+        finally:
+            self._connections.note_reply(request)
 
     async def _wait_for_calls(self, calls: Sequence[ServedCall], within_s: float) -> None:
         """Wait until calls have ended, or until somebody is in a hurry."""
