@@ -93,14 +93,16 @@ class Api:
         Raises:
             ConnectionError: the client left.
         """
+        cors: Mapping[str, str] = {}
         try:
-            self.borders.check(request)
+            self.borders.check_page(request)
             cors = self.borders.cors_headers(request)
+            self.borders.check_caller(request)
             if request.method == "OPTIONS":
                 return Response(status=204, headers=cors)
             response = await self._find_handler(request)(request)
         except Rejection as rejected:
-            return self._send_error(build_rejection(rejected), closes=rejected.closes)
+            response = self._send_error(build_rejection(rejected), closes=rejected.closes)
         if not response.prepared:
             response.headers.update(cors)
         return response

@@ -34,36 +34,57 @@ class Borders:
         own = settings.host if ":" not in settings.host else f"[{settings.host.strip('[]')}]"
         names = {*_LOCAL_NAMES, own, *settings.hosts}
         self._hosts = {name.lower() for name in names if name not in _ANY_ADDRESS}
+        self._origins = {origin.lower() for origin in settings.origins}
         self._answers_any_address = settings.host in _ANY_ADDRESS
 
-    def check(self, request: BaseRequest) -> None:
-        """Check the host, the page and the token of a request.
+    def check_page(self, request: BaseRequest) -> None:
+        """Check the host of a request, and the page that sends it.
 
         Raises:
             Rejection: the request is refused; its body was not read.
         """
-        self._check_host(request.headers.getall("host", []))
+        self.check_host(request.headers.getall("host", []))
+        if not request.raw_path.startswith("/") and "://" in request.raw_path:
+            # A target with a host of its own, as a proxy gets it.
+            self.check_host([request.raw_path.partition("://")[2].partition("/")[0]])
         self._check_origin(request)
+
+    def check_caller(self, request: BaseRequest) -> None:
+        """Check the token of a request.
+
+        Raises:
+            Rejection: the request is refused; its body was not read.
+        """
         path = request.path
         if request.method != "OPTIONS" and path not in PUBLIC_PATHS and not path.startswith(FILES_PATH):
             self._check_token(request)
 
     def cors_headers(self, request: BaseRequest) -> Mapping[str, str]:
         """Return the headers that let a page read the reply, if its origin may use the server."""
-        origin = request.headers.get("origin")
-        if origin is None or origin not in self._settings.origins:
+        origins = request.headers.getall("origin", [])
+        if len(origins) != 1 or origins[0].lower() not in self._origins:
             return {}
+        origin = origins[0]
         return {
             "access-control-allow-origin": origin,
             "access-control-allow-methods": "GET, POST",
             "access-control-allow-headers": request.headers.get(
                 "access-control-request-headers", "authorization, content-type"
             ),
-            "access-control-expose-headers": "x-request-id, x-imgkit-call-id, x-imgkit-cost-usd",
+            "access-control-expose-headers": "retry-after, x-should-retry, x-request-id, x-imgkit-call-id, "
+            "x-imgkit-cost-usd, x-imgkit-cached",
             "vary": "origin",
         }
 
-    def _check_host(self, given: list[str]) -> None:
+    def check_host(self, given: list[str]) -> None:
+        """Check the host that a request names.
+
+        Args:
+            given: the values of its Host headers.
+
+        Raises:
+            Rejection: it is no name of this server, or there is not one of them.
+        """
         host = given[0].strip().lower() if len(given) == 1 else ""
         name, _, port = host.rpartition(":") if not host.endswith("]") and ":" in host else (host, "", "")
         is_port_right = (
@@ -83,10 +104,10 @@ class Borders:
 
     def _check_origin(self, request: BaseRequest) -> None:
         """Refuse requests that a page of a stranger makes a browser send."""
-        origin = request.headers.get("origin")
+        origin = ", ".join(request.headers.getall("origin", [])) if "origin" in request.headers else None
         host = request.headers.get("host", "").strip().lower()
         if origin is not None:
-            if origin in self._settings.origins or origin.lower() in (f"http://{host}", f"https://{host}"):
+            if origin.lower() in self._origins or origin.lower() in (f"http://{host}", f"https://{host}"):
                 return
         elif (
             request.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
@@ -105,7 +126,8 @@ class Borders:
         token = self._settings.token
         if token is None:
             return
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        headers = request.headers.getall("authorization", [])
+        scheme, _, given = (headers[0] if len(headers) == 1 else "").partition(" ")
         is_right = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode())
         if scheme.lower() != "bearer" or not is_right:
             raise Rejection(

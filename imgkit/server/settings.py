@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from imgkit.errors import ConfigurationError
 
 DEFAULT_PORT = 8100
 ANY_MODEL = "*"
+_HOST = re.compile(r"[\w.-]+|\[[0-9A-Fa-f:.]+\]")
 TOKEN_VARIABLE = "IMGKIT_SERVER_TOKEN"  # noqa: S105  # the name of a variable
 
 
@@ -83,6 +85,12 @@ class ServerSettings(NamedTuple):
                 f"Other machines can reach {self.host!r}, and anybody there could spend your money. Set a "
                 "token for the callers with --token, or listen on 127.0.0.1."
             )
+        for host in self.hosts:
+            if not _HOST.fullmatch(host):
+                raise ConfigurationError(
+                    f"{host[:200]!r} is no host name. Give a name without scheme and port, such as "
+                    "images.example.org."
+                )
         for origin in self.origins:
             parts = urlsplit(origin)
             if parts.scheme not in ("http", "https") or f"{parts.scheme}://{parts.netloc}" != origin:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,6 +68,55 @@ def send(
         return Received(reply.status, names, reply.read())
     finally:
         connection.close()
+
+
+def exchange(server: ServerThread, data: bytes, *, ends: bool = False) -> bytes:
+    """Send bytes as they are, with the server's own host for ``{H}``; return all that comes back.
+
+    Args:
+        server: the server.
+        data: the bytes, with a request that ends the connection.
+        ends: send no more afterwards, and say so.
+    """
+    with open_socket(server) as connection:
+        connection.sendall(data.replace(b"{H}", server.address.removeprefix("http://").encode()))
+        if ends:
+            connection.shutdown(socket.SHUT_WR)
+        return read_all(connection)
+
+
+def open_socket(server: ServerThread) -> socket.socket:
+    """Return a connection to a server."""
+    parts = urlsplit(server.address)
+    return socket.create_connection((parts.hostname or "", parts.port or 0), timeout=20)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Return all that comes until the server closes a connection."""
+    received = b""
+    with suppress(ConnectionError):
+        while block := connection.recv(65536):
+            received += block
+    return received
+
+
+def request_bytes(method: str, target: str, *headers: str, body: bytes = b"", host: str = "{H}") -> bytes:
+    """Return a request that ends its connection."""
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", "Connection: close", *headers]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1") + body
+
+
+def find_status(received: bytes) -> int:
+    """Return the status of a reply, 0 for none."""
+    return int(received.split(b" ", 2)[1]) if received.startswith(b"HTTP/") else 0
+
+
+def find_error(received: bytes) -> dict[str, Any]:
+    """Return the error of a reply's envelope."""
+    error: dict[str, Any] = json.loads(received.partition(b"\r\n\r\n")[2])["error"]
+    return error
 
 
 def form(**parts: object) -> tuple[bytes, str]:
