@@ -15,13 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from tests.integrations.serving.clients import NAMES, Client, open_clients
+from tests.integrations.serving.clients import NAMES, Client, CurlClient, open_clients
 from tests.integrations.serving.failures import FAILURES
-from tests.integrations.serving.stack import Row, Stack, open_stacks
+from tests.integrations.serving.stack import Row, Stack, open_stacks, share_server
 from tests.integrations.serving.upstream import paint
 
 OPERATIONS = ("create", "edit", "variation", "stream", "edit stream")
 T = TypeVar("T")
+NO_ROOM = ("--price-per-image", "0.05", "--max-cost", "0.01")
+"""Options of a server whose budget has no room for an image."""
+
 NOTHING_LISTENS = "http://127.0.0.1:9/v1"
 
 
@@ -54,16 +57,21 @@ def measure_all(
         direct = dict(run_parallel(stacks, measure_direct)) if is_direct else {}
     with open_stacks(folder / "nobody", clients, base_url=NOTHING_LISTENS) as stacks:
         rows += run_parallel(stacks, lambda stack: measure_one(stack, operations, "nothing listens"))
-    with open_stacks(folder / "budget", clients, "--max-cost", "0.000001") as stacks:
-        rows += run_parallel(stacks, lambda stack: measure_one(stack, operations, "budget used up"))
-    cassette = folder / "cassette.yaml"
-    curl = {"curl": clients.get("curl") or next(iter(clients.values()))}
-    with open_stacks(folder / "record", curl, "--record", str(cassette)) as stacks:
-        stacks[0].send("create")
-        stacks[0].served.stop()
-    with open_stacks(folder / "replay", clients, "--replay", str(cassette)) as stacks:
-        rows += run_parallel(stacks, lambda stack: measure_one(stack, operations, "not on the cassette"))
+    cassette = record(folder)
+    cases = {"budget used up": NO_ROOM, "not on the cassette": ("--replay", str(cassette))}
+    for name, options in cases.items():
+        with share_server(folder / name, clients, *options) as stacks:
+            # One after the other: they share the count of requests at the API.
+            rows += [row for stack in stacks for row in measure_one(stack, operations, name)]
     return rows, direct
+
+
+def record(folder: Path) -> Path:
+    """Record a request to a cassette; return its path."""
+    cassette = folder / "cassette.yaml"
+    with share_server(folder / "record", {"curl": CurlClient()}, "--record", str(cassette)) as (stack,):
+        stack.send("create")
+    return cassette
 
 
 def run_parallel(stacks: Iterable[Stack], work: Callable[[Stack], list[T]]) -> list[T]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -117,7 +116,7 @@ class CurlClient:
 
     name = "curl"
     operations = ("create", "edit", "variation", "stream", "edit stream", "models")
-    has_timeout = False
+    has_timeout = True
     model = MODEL
 
     def call(self, base_url: str, call: ClientCall) -> ClientOutcome:
@@ -127,8 +126,9 @@ class CurlClient:
             "--write-out",
             "%{http_code}",
             "--header",
-            "Authorization: Bearer sk-canary-client-77ab10",
+            f"Authorization: Bearer {KEY}",
         ]
+        command += ["--max-time", str(call.timeout_s)] if call.timeout_s else []
         fields = {"prompt": call.prompt, "model": call.model, "size": call.size}
         fields |= {"response_format": call.response_format} if call.response_format else {}
         fields |= {"stream": "true", "partial_images": "2"} if "stream" in call.operation else {}
@@ -222,8 +222,9 @@ def open_clients(folder: Path) -> Iterator[dict[str, Client]]:
     clients: dict[str, Client] = {"curl": CurlClient()}
     with child_processes() as children:
         for command, named in ((python, PYTHON_CLIENTS), (node, JAVASCRIPT_CLIENTS)):
-            process = _start(children, command, environment, folder)
-            clients |= {name: ProgramClient(name, process, *more) for name, more in named.items()}
+            for name, more in named.items():
+                process = _start(children, command, environment, folder / f"{name}.txt")
+                clients[name] = ProgramClient(name, process, *more)
         yield {name: clients[name] for name in NAMES}
 
 
@@ -235,9 +236,9 @@ def link_modules(folder: Path) -> Path:
 
 
 def _start(
-    children: ChildProcesses, command: list[str], environment: dict[str, str], folder: Path
+    children: ChildProcesses, command: list[str], environment: dict[str, str], errors: Path
 ) -> subprocess.Popen[str]:
-    with open(folder / f"{os.path.basename(command[0])}.txt", "w") as sink:
+    with errors.open("w") as sink:
         process: subprocess.Popen[str] = children.start(
             command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, env=environment
         )

@@ -47,7 +47,7 @@ FAILURES = (
     Failure("404 no such model", refuse(404, "model_not_found"), 404),
     Failure("409 conflict", refuse(409, None), 409),
     Failure("429 rate limit", refuse(429, "rate_limit_exceeded", type="images", retry_after_ms=QUICK), 429),
-    Failure("429 no credit", refuse(429, "insufficient_quota", type="insufficient_quota"), 429),
+    Failure("429 no credit", refuse(429, "insufficient_quota", type="insufficient_quota"), 402),
     Failure("500 of the API", refuse(500, "server_error", type="server_error", retry_after_ms=QUICK), 500),
     Failure("503 of the API", refuse(503, "server_error", type="server_error", retry_after_ms=QUICK), 503),
     Failure("500 of a gateway", show_page(500), UNKNOWN, True),

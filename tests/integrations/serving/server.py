@@ -11,13 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from tests.conftest import FOREIGN
-from tests.support.processes import child_processes
+from tests.support.processes import ChildProcesses, child_processes
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 UPSTREAM_KEY = "sk-canary-upstream-5d81c3"
@@ -59,36 +59,58 @@ def build_environment(home: Path, **more: str) -> dict[str, str]:
 
 
 @contextmanager
-def serve(folder: Path, *options: str, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
+def serve(folder: Path, *options: str) -> Iterator[Served]:
     """Run `imgkit serve` on a free port for the length of the block.
 
     Args:
         folder: for its state and its standard error.
         options: of the command.
-        environment: further variables, such as the upstream key.
     """
+    with serve_all({folder: options}) as (served,):
+        yield served
+
+
+@contextmanager
+def serve_all(commands: Mapping[Path, Sequence[str]]) -> Iterator[list[Served]]:
+    """Run servers, which start at the same time, for the length of the block.
+
+    Args:
+        commands: the options of each, by its folder.
+    """
+    with child_processes() as children:
+        started = [start_server(children, folder, options) for folder, options in commands.items()]
+        yield [Served(read_origin(process, errors), process, errors) for process, errors in started]
+        for process, _ in started:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process, _ in started:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_S)
+
+
+def start_server(
+    children: ChildProcesses, folder: Path, options: Sequence[str]
+) -> tuple[subprocess.Popen[str], Path]:
+    """Start a server; return its process, and the file of its standard error."""
     folder.mkdir(parents=True, exist_ok=True)
     errors = folder / "stderr.txt"
     command = [sys.executable, "-m", "imgkit", "serve", "--port", "0", *options]
-    with child_processes() as children, errors.open("w") as sink:
-        process = children.start(
-            command,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=sink,
-            env=build_environment(folder / "home", **(environment or {})),
+    environment = build_environment(folder / "home", OPENAI_API_KEY=UPSTREAM_KEY)
+    with errors.open("w") as sink:
+        process: subprocess.Popen[str] = children.start(
+            command, text=True, stdout=subprocess.PIPE, stderr=sink, env=environment
         )
-        assert process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            line = process.stdout.readline() if selector.select(START_S) else ""
-        found = re.search(r"http://127\.0\.0\.1:\d+", line)
-        assert found, f"The first line is {line!r}. {errors.read_text()}"
-        yield Served(found[0], process, errors)
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_S)
+    return process, errors
+
+
+def read_origin(process: subprocess.Popen[str], errors: Path) -> str:
+    """Return the address that a server prints once it listens."""
+    assert process.stdout is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        line = process.stdout.readline() if selector.select(START_S) else ""
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+\n", line), f"{line!r}: {errors.read_text()}"
+    return line.strip()
 
 
 class Request(NamedTuple):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.integrations.serving.clients import Client, ClientCall, ClientOutcome
-from tests.integrations.serving.server import UPSTREAM_KEY, Served, Tap, serve
+from tests.integrations.serving.clients import MODEL, OLD_MODEL, Client, ClientCall, ClientOutcome
+from tests.integrations.serving.server import Served, Tap, serve, serve_all
 from tests.integrations.serving.upstream import Answer, Upstream, hold_until, paint
 from tests.support.pictures import picture
 
 _numbers = itertools.count(1)
+
+API = ("--backend", "aiohttp", "--provider", "openai", "--map", f"{OLD_MODEL}=openai:{MODEL}")
+"""Options of a server in front of an API."""
 
 SLOW_S = 1.0
 """A timeout of a client that passes before its reply arrives."""
@@ -128,26 +131,46 @@ def open_stacks(
         options: of the servers.
         base_url: of another API in place of the counting one.
     """
-    files = write_images(folder)
     with ExitStack() as stack:
         upstreams = [stack.enter_context(Upstream()) for _ in clients]
+        commands = {
+            folder / f"server-{name}": (*API, "--base-url", base_url or upstream.base_url, *options)
+            for name, upstream in zip(clients, upstreams, strict=True)
+        }
+        servers = stack.enter_context(serve_all(commands))
+        yield build_stacks(stack, folder, clients, servers, upstreams)
 
-        def start(client: Client, upstream: Upstream) -> Stack:
-            api = (
-                "--backend",
-                "aiohttp",
-                "--provider",
-                "openai",
-                "--base-url",
-                base_url or upstream.base_url,
-            )
-            place = folder / f"server-{client.name}"
-            served = stack.enter_context(
-                serve(place, *api, *options, environment={"OPENAI_API_KEY": UPSTREAM_KEY})
-            )
-            return Stack(client, served, stack.enter_context(Tap(served.origin)), upstream, files)
 
-        yield [start(client, upstream) for client, upstream in zip(clients.values(), upstreams, strict=True)]
+@contextmanager
+def share_server(folder: Path, clients: Mapping[str, Client], *options: str) -> Iterator[list[Stack]]:
+    """Start an API and a server for all clients, for the length of the block.
+
+    Args:
+        folder: for their files.
+        clients: by name.
+        options: of the server.
+    """
+    with ExitStack() as stack:
+        upstream = stack.enter_context(Upstream())
+        api = () if "--replay" in options else (*API, "--base-url", upstream.base_url)
+        served = stack.enter_context(serve(folder, *api, *options))
+        number = len(clients)
+        yield build_stacks(stack, folder, clients, [served] * number, [upstream] * number)
+
+
+def build_stacks(
+    stack: ExitStack,
+    folder: Path,
+    clients: Mapping[str, Client],
+    servers: Sequence[Served],
+    upstreams: Sequence[Upstream],
+) -> list[Stack]:
+    """Put a tap between each client and its server; `stack` closes it."""
+    files = write_images(folder)
+    return [
+        Stack(client, served, stack.enter_context(Tap(served.origin)), upstream, files)
+        for client, served, upstream in zip(clients.values(), servers, upstreams, strict=True)
+    ]
 
 
 def write_images(folder: Path) -> tuple[str, str, str]:
