@@ -48,7 +48,7 @@ def serve_live(serve: Serve, server: WireServer, *options: str) -> str:
 
 def fill_prompt(page: Page, prompt: str, **choices: str) -> None:
     """Type a prompt, and choose values of other fields by their labels."""
-    page.get_by_label("Prompt").fill(prompt)
+    page.get_by_label("Prompt", exact=True).fill(prompt)
     for label, choice in choices.items():
         page.get_by_label(label).select_option(choice)
 
@@ -179,7 +179,7 @@ def test_a_token_is_asked_for(serve: Serve, visit: Visit) -> None:
     """Asks for the token, refuses a wrong one, and keeps the right one in this tab only."""
     origin = serve("--token", "sesame")
     page = visit(origin)
-    expect(page.get_by_label("Prompt")).to_be_disabled()
+    expect(page.get_by_label("Prompt", exact=True)).to_be_disabled()
     page.get_by_label("Token").fill("open")
     page.get_by_role("button", name="Use token").click()
     expect(page.locator("#token-note")).to_contain_text("does not accept")
@@ -191,7 +191,7 @@ def test_a_token_is_asked_for(serve: Serve, visit: Visit) -> None:
     expect_complete(page)
     assert "sesame" not in page.content()
     page.reload()
-    expect(page.get_by_label("Prompt")).to_be_enabled()
+    expect(page.get_by_label("Prompt", exact=True)).to_be_enabled()
     assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
     other = visit(origin)
     expect(other.get_by_label("Token")).to_be_visible()
@@ -253,7 +253,7 @@ def test_a_narrow_screen_needs_no_sideways_scroll(serve: Serve, visit: Visit, wi
 def test_the_keyboard_suffices(serve: Serve, visit: Visit) -> None:
     """Reaches each control by Tab with a visible outline, and sends with Ctrl+Enter."""
     page = visit(serve())
-    expect(page.get_by_label("Prompt")).to_be_enabled()
+    expect(page.get_by_label("Prompt", exact=True)).to_be_enabled()
     reached = []
     for _ in range(12):
         page.keyboard.press("Tab")
@@ -265,8 +265,8 @@ def test_the_keyboard_suffices(serve: Serve, visit: Visit) -> None:
     assert [name for name in reached if name in ("prompt", "size", "n", "model", "create")] == [
         "prompt", "size", "n", "model", "create",
     ]  # fmt: skip
-    page.get_by_label("Prompt").focus()
+    page.get_by_label("Prompt", exact=True).focus()
     page.keyboard.type("a fox")
     page.keyboard.press("Control+Enter")
     expect_complete(page)
-    expect(page.get_by_label("Prompt")).to_be_focused()
+    expect(page.get_by_label("Prompt", exact=True)).to_be_focused()
