@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from imgkit.errors import ConfigurationError
+from imgkit.errors import ConfigurationError, ImgkitError
 from imgkit.runtime.flow import Effect, Finished, Flow, advance, run_blocking
 from imgkit.wire.messages import ForkAware, HttpRequest
 
@@ -122,6 +122,18 @@ def intercept_call(flow: Flow[T], backend: object, backend_name: str, *, reaches
             field="backend",
         )
     return flow
+
+
+def find_call_error(error: BaseException) -> ImgkitError | None:
+    """Return the error of a call for which a test tool has raised an exception of its own, None for none.
+
+    Such an exception reaches the code under test unhandled. A server answers with the error of the call.
+
+    Args:
+        error: the exception; its attribute ``call_error`` holds the error.
+    """
+    found = getattr(error, "call_error", None)
+    return found if isinstance(found, ImgkitError) else None
 
 
 class DeferredBackend:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from imgkit.core.interception import find_call_error
 from imgkit.errors import ImgkitError
 from imgkit.models import Completed, ImagesResponse, Operation, PartialImage
 from imgkit.server.asked import AskedCall
@@ -103,12 +104,14 @@ class CallRunner:
                 else:
                     self._finish_json(call, response, asked, root)
         except ImgkitError as error:
-            reply = build_error_reply(error, call.id)
-            self._fail(call, reply, is_unknown=error.maybe_billed, is_free_to_repeat=may_repeat(error))
+            self._fail_with(call, error)
         except asyncio.CancelledError as error:
             self._fail(call, build_bug_reply(error, call.id, was_begun=True), is_unknown=True)
             raise
         except Exception as error:
+            if (known := find_call_error(error)) is not None:
+                self._fail_with(call, known)
+                return
             reply = build_bug_reply(error, call.id, was_begun=True)
             self._fail(call, reply, is_unknown=True)
             asyncio.get_running_loop().call_exception_handler(
@@ -171,6 +174,10 @@ class CallRunner:
         path = getattr(kept, "path", None)
         files += [path] if path is not None else []
         return PartialImage(event.index, replace(event.image, source=kept, path=None))
+
+    def _fail_with(self, call: ServedCall, error: ImgkitError) -> None:
+        reply = build_error_reply(error, call.id)
+        self._fail(call, reply, is_unknown=error.maybe_billed, is_free_to_repeat=may_repeat(error))
 
     def _fail(
         self, call: ServedCall, reply: ErrorReply, *, is_unknown: bool, is_free_to_repeat: bool = False

@@ -51,6 +51,7 @@ class ServedCall:
         is_free_to_repeat: it ended with an error that says that nothing was paid.
         response: the images.
         error: the problem, in words.
+        code: its short name, such as "fixture_missing".
         files: files of the server that belong to the reply.
         started_at: Unix time of its start.
         elapsed_s: seconds that it took, None while it runs.
@@ -77,6 +78,7 @@ class ServedCall:
         self.is_free_to_repeat = False
         self.response: ImagesResponse | None = None
         self.error: str | None = None
+        self.code: str | None = None
         self.files: list[Path] = []
         self.started_at = time.time()
         self.elapsed_s: float | None = None
@@ -141,7 +143,8 @@ class ServedCall:
         self.state = "unknown" if is_unknown else "failed"
         self.is_free_to_repeat = is_free_to_repeat
         error = reply.envelope["error"]
-        self.error = str(error["message"]) if isinstance(error, dict) else None
+        if isinstance(error, dict):
+            self.error, self.code = str(error["message"]), str(error["code"])
         if self.has_head:
             self._frames.append(frame)
         else:

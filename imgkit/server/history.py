@@ -57,6 +57,11 @@ class History:
         """Number of calls by state, and of repetitions that were joined."""
         return {name: self._counts[name] for name in ("running", "done", "failed", "unknown", "joined")}
 
+    @property
+    def calls(self) -> list[ServedCall]:
+        """The last calls, the oldest first."""
+        return list(self._calls)
+
     def list_calls(self) -> list[dict[str, object]]:
         """Return facts about the last calls, the newest first, as JSON values."""
         return [self.describe(call) for call in reversed(self._calls)]

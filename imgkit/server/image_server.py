@@ -141,6 +141,11 @@ class ImageServer:
         """The calls that run."""
         return self._book.running
 
+    @property
+    def last_calls(self) -> list[ServedCall]:
+        """The last calls, the oldest first."""
+        return self._history.calls
+
     def hurry(self) -> None:
         """Let a stop that is under way wait for no call any longer."""
         self._hurry.set()

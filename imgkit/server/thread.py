@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from imgkit.errors import ConfigurationError
+from imgkit.server.calls import ServedCall
 from imgkit.server.image_server import ImageServer, StopReport
 from imgkit.server.served_service import ServedService
 from imgkit.server.settings import ServerSettings
@@ -50,12 +51,18 @@ class ServerThread:
         self._problem: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped: asyncio.Event | None = None
+        self._server: ImageServer | None = None
         self._thread = threading.Thread(target=self._run, name="imgkit-server", daemon=True)
 
     @property
     def base_url(self) -> str:
         """The base URL for clients, such as ``"http://127.0.0.1:41234/v1"``."""
         return f"{self.address}/v1"
+
+    @property
+    def last_calls(self) -> list[ServedCall]:
+        """The last calls, the oldest first."""
+        return [] if self._server is None else self._server.last_calls
 
     def stop(self) -> None:
         """Stop the server and wait for its end. Idempotent."""
@@ -91,6 +98,7 @@ class ServerThread:
         try:
             server = ImageServer(service, self._settings)
             self.address = await server.start()
+            self._server = server
         except BaseException:
             await service.close()
             raise

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
+    from imgkit.testing.app_server import AppRequest as AppRequest
+    from imgkit.testing.app_server import AppServer as AppServer
     from imgkit.testing.backend_contract import BackendContract as BackendContract
     from imgkit.testing.cache_store_contract import CacheStoreContract as CacheStoreContract
     from imgkit.testing.engine_contract import EngineContract as EngineContract
@@ -44,6 +46,10 @@ if TYPE_CHECKING:
     from imgkit.testing.wire_server import serve_fake as serve_fake
 
 _EXPORTS = {
+    "imgkit.testing.app_server": (
+        "AppRequest",
+        "AppServer",
+    ),
     "imgkit.testing.backend_contract": ("BackendContract",),
     "imgkit.testing.cache_store_contract": ("CacheStoreContract",),
     "imgkit.testing.engine_contract": ("EngineContract",),

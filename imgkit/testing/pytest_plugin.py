@@ -1,7 +1,8 @@
 """A pytest plugin: services for tests that run offline or replay cassettes.
 
-Fixtures: `image_service` and `async_image_service`; `imgkit_settings` overrides their arguments. A test
-with ``@pytest.mark.imgkit_cassette`` replays ``cassettes/MODULE/TEST.yaml`` beside its file. The option
+Fixtures: `image_service`, `async_image_service` and `imgkit_server`; `imgkit_settings` overrides the
+arguments of all, `imgkit_server_settings` those of the server. A test with
+``@pytest.mark.imgkit_cassette`` replays ``cassettes/MODULE/TEST.yaml`` beside its file. The option
 ``--imgkit-record`` records it; no other test reaches the network::
 
     @pytest.mark.imgkit_cassette
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from imgkit.async_service import AsyncImageService
     from imgkit.service import ImageService
+    from imgkit.testing.app_server import AppServer
 
 MODES = ("none", "once", "new_episodes", "all", "rewrite")
 MARKER = "imgkit_cassette"
@@ -37,6 +39,8 @@ _MARKER_HELP = (
 )
 _CASSETTE_FIXTURE = "_imgkit_cassette_settings"
 _START_TIME = pytest.StashKey[float]()
+_SERVER = pytest.StashKey["AppServer"]()
+_REMEDY = "Record it with --imgkit-record=new_episodes (or rewrite), or correct the request."
 _MAX_RECORDING_S = 600.0
 _MAX_NAME_CHARACTERS = 150
 """Characters of a file name before its digest and suffix; file systems allow 255 bytes."""
@@ -83,7 +87,12 @@ def pytest_recording_configure(config: pytest.Config, vcr: VCR) -> None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Add a note about the nearest recorded request and about recording."""
     with _miss_notes(item):
-        return (yield)
+        result = yield
+    problem = _describe_server_misses(item)
+    if problem is not None:
+        # The app has hidden the error of its request.
+        pytest.fail(problem, pytrace=False)
+    return result
 
 
 @contextmanager
@@ -95,10 +104,23 @@ def _miss_notes(item: pytest.Item) -> Iterator[None]:
         if item.get_closest_marker(MARKER) is not None:
             from imgkit.testing.vcr_cassettes import add_miss_note
 
-            add_miss_note(
-                error, "Record it with --imgkit-record=new_episodes (or rewrite), or correct the request."
-            )
+            add_miss_note(error, _REMEDY)
+        problem = _describe_server_misses(item)
+        if problem is not None:
+            error.add_note(problem)
         raise
+
+
+def _describe_server_misses(item: pytest.Item) -> str | None:
+    """Return a message about the requests to `imgkit_server` that have no recording, None for none."""
+    server = item.stash.get(_SERVER, None)
+    misses = [] if server is None else server.misses
+    if not misses:
+        return None
+    requests = "1 request has" if len(misses) == 1 else f"{len(misses)} requests have"
+    reason = (misses[0].error or "").partition(" Nothing was sent.")[0]
+    remedy = _REMEDY if item.get_closest_marker(MARKER) is not None else "Record it, or correct the request."
+    return f"imgkit_server: {requests} no recording; the app got a 404. {reason} {remedy}"
 
 
 @pytest.fixture
@@ -159,6 +181,28 @@ def async_image_service(
     from imgkit.async_service import AsyncImageService
 
     return AsyncImageService(**{**_imgkit_cassette_settings, **imgkit_settings})
+
+
+@pytest.fixture
+def imgkit_server_settings() -> dict[str, Any]:
+    """Settings of `imgkit_server`, such as a token; override this fixture as `imgkit_settings`."""
+    return {}
+
+
+@pytest.fixture
+def imgkit_server(
+    request: pytest.FixtureRequest,
+    _imgkit_cassette_settings: dict[str, Any],
+    imgkit_settings: dict[str, Any],
+    imgkit_server_settings: dict[str, Any],
+) -> Iterator[AppServer]:
+    """A server with OpenAI's Images API for apps that take a base URL: offline, or on the cassette."""
+    from imgkit.testing.app_server import AppServer
+
+    settings = {**_imgkit_cassette_settings, **imgkit_settings}
+    with AppServer(imgkit_server_settings, **settings) as server:
+        request.node.stash[_SERVER] = server
+        yield server
 
 
 def cassette_path(request: pytest.FixtureRequest, name: str | None = None) -> Path:

@@ -34,7 +34,7 @@ from imgkit.runtime.flow import (
     SendRequest,
     run_blocking,
 )
-from imgkit.testing.vcr_cassettes import summarize
+from imgkit.testing.vcr_cassettes import describe_miss, summarize
 from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.urls import is_loopback
 
@@ -149,10 +149,10 @@ class Tape(Cassette):  # type: ignore[misc]  # vcrpy has no types
                 # A concurrent equal call has found no recording, and this call has waited for it.
                 misses.append(Miss(cassette=self, failed_request=self._missed))
             if misses:
-                raise misses.pop(0) from None
+                raise _explain_miss(misses.pop(0)) from None
             raise
         if misses:
-            raise misses.pop(0)
+            raise _explain_miss(misses.pop(0))
         return value
 
     def find_requests_with_most_matches(self, request: Request) -> list[Any]:
@@ -315,6 +315,12 @@ class _Exchange:
             headers["content-length"] = [str(len(body))]
         status = {"code": self.head.status, "message": _PHRASES.get(self.head.status, "")}
         return {"status": status, "headers": headers, "body": {"string": body}}
+
+
+def _explain_miss(miss: Miss) -> Miss:
+    """Return vcrpy's error with the error of the call, which a server answers with."""
+    miss.call_error = FixtureMissingError(f"{describe_miss(miss)}.")
+    return miss
 
 
 def _to_vcr_request(request: HttpRequest) -> Request:

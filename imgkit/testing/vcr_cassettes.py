@@ -86,13 +86,22 @@ def add_miss_note(error: BaseException, remedy: str) -> None:
         remedy: Sentence behind the reason.
     """
     if isinstance(error, CannotOverwriteExistingCassetteException) and error.failed_request is not None:
-        path = str(error.cassette._path)
-        recorded = [(summarize(item), path) for item in error.cassette.requests]
-        reason = explain_miss(summarize(error.failed_request), recorded)
+        reason = describe_miss(error)
         notes = getattr(error, "__notes__", [])
         # The cassette sent nothing, so the note about an unknown outcome would mislead.
         notes[:] = [note for note in notes if SENT_OR_NOT not in note]
         error.args = (f"imgkit: Nothing was sent. {reason}. {remedy}\n\n{error}",)
+
+
+def describe_miss(error: CannotOverwriteExistingCassetteException) -> str:
+    """Return a sentence without its period: the nearest recorded request and the fields that differ.
+
+    Args:
+        error: vcrpy's error, with its request.
+    """
+    path = str(error.cassette._path)
+    recorded = [(summarize(item), path) for item in error.cassette.requests]
+    return explain_miss(summarize(error.failed_request), recorded)
 
 
 def imgkit_body(request: Request, recorded: Request) -> None:
