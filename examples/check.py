@@ -16,6 +16,7 @@ PACKAGES = {
     "imgkit-httpx": "imgkit-httpx",
     "imgkit-watermark": "imgkit-watermark",
     "testing-an-app": "imgkit-posters",
+    "app-with-base-url": "imgkit-stickers",
 }
 """The folder of each example, and the name of its distribution."""
 
