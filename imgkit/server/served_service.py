@@ -154,7 +154,10 @@ class ServedRecord:
         self._pace.note_reply(head.headers)
 
     def mark_sending(self, part: SentPart) -> None:
-        """Note that an attempt is about to leave."""
+        """Do nothing: a server that is killed leaves its calls to the spool."""
+
+    def mark_leaving(self, part: SentPart) -> None:
+        """Note that an attempt leaves now."""
         self.was_sent = True
 
     def mark_ended(self, part: SentPart) -> None:
