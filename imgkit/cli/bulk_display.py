@@ -74,7 +74,8 @@ class BulkDisplay:
             )
         elif places and self._has_paths:
             console.write_paths(places)
-        if outcome.error is not None and not self._as_json:
+        is_told = outcome.state == "waiting" and type(outcome.error) is type(self._run.stopped)
+        if outcome.error is not None and not self._as_json and not is_told:  # the end tells why it stopped
             self._failures += 1
             if self._failures <= MOST_FAILURES:
                 text = _format_error(outcome.error)

@@ -140,9 +140,12 @@ def print_status(folder: str, *, as_json: bool) -> int:
     if spent or budget is not None or not unpriced:
         lines.append(f"{spent:.2f} USD spent.")
     if unpriced:
-        further = " further" if spent else ""
+        further = " further" if spent and budget is None else ""
         noun = "request" if unpriced == 1 else "requests"
-        lines.append(f"The cost of {unpriced:,}{further} {noun} is not known.")
+        counts_as = (
+            "." if budget is None else f": {'its' if unpriced == 1 else 'their'} highest price counts."
+        )
+        lines.append(f"The cost of {unpriced:,}{further} {noun} is not known{counts_as}")
     if error is not None:
         lines.append(f"Last error: {error}")
     columns = count_columns(sys.stdout) if console.is_terminal(sys.stdout) else 0

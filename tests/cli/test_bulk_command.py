@@ -94,11 +94,14 @@ def test_the_price_of_an_image(api: Api, capsys: pytest.CaptureFixture[str]) -> 
     text = " ".join(capsys.readouterr().err.split())
     assert "6 requests to send, for up to 0.24 USD. --max-cost leaves 0.10 USD: the run stops there." in text
     assert "2 done, 4 waiting. 0.08 USD spent, 0.02 left." in text
+    assert text.count("The budget of 0.10 USD is exhausted") == 1
     base = f"imgkit bulk p.csv -o out {' '.join(api.options())} --price-per-image 0.04 --max-cost 0.24"
     step = f"4 waiting: not sent, because --max-cost is reached. This limit covers all of them: {base}"
     assert text.endswith(step)
     assert run(["bulk", "status", "out"]) == 0
-    assert " ".join(capsys.readouterr().out.split()).endswith(step)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "0.08 USD spent. The cost of 2 requests is not known: their highest price counts." in text
+    assert text.endswith(step)
     assert run([*limited, "0.10"]) == 8
     assert api.server.posts == 2
     assert run([*command, "--in-flight", "1"]) == 0  # without a limit: the manifest remembers the cost
