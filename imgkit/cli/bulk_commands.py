@@ -67,10 +67,16 @@ def build_bulk_group() -> click.Group:
         Option(
             ["--in-flight", "most_in_flight"],
             type=click.IntRange(1, 1000),
-            help="Most requests at once, else the provider's limit, or 16.",
+            help="Most requests at once, else the limits of the providers, or 16.",
         ),
-        Option(["--rpm", "per_minute"], type=Rate(min=0, min_open=True), help="Starts a minute."),
-        Option(["--ipm", "images_per_minute"], type=Rate(min=0, min_open=True), help="Images a minute."),
+        Option(
+            ["--rpm", "per_minute"], type=Rate(min=0, min_open=True), help="Starts a minute at each provider."
+        ),
+        Option(
+            ["--ipm", "images_per_minute"],
+            type=Rate(min=0, min_open=True),
+            help="Images a minute at each provider.",
+        ),
         Option(["--amend"], is_flag=True, help="Send rows again that changed under their id."),
         Option(["--dedupe"], is_flag=True, help="Send equal rows once. Else they are different images."),
         Option(["--extend"], is_flag=True, help="Add the rows to a run that has none of them."),
