@@ -8,19 +8,25 @@ The environments of the clients come from `make integrations`.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from tests.integrations.serving.clients import NAMES, Client, CurlClient, open_clients
-from tests.integrations.serving.failures import FAILURES
+from tests.integrations.serving.failures import FAILURES, Failure
 from tests.integrations.serving.stack import Row, Stack, open_stacks, share_server
 from tests.integrations.serving.upstream import paint
 
 OPERATIONS = ("create", "edit", "variation", "stream", "edit stream")
+REPEATED = tuple(failure for failure in FAILURES if failure.status in (429, 500, 503))
+ONCE = tuple(failure for failure in FAILURES if failure not in REPEATED)
+"""Failures that imgkit itself repeats, because nothing was paid; and those that it does not repeat."""
+
 T = TypeVar("T")
 NO_ROOM = ("--price-per-image", "0.05", "--max-cost", "0.01")
 """Options of a server whose budget has no room for an image."""
@@ -55,6 +61,11 @@ def measure_all(
     with open_stacks(folder / "api", clients) as stacks:
         rows = run_parallel(stacks, lambda stack: measure_failures(stack, operations))
         direct = dict(run_parallel(stacks, measure_direct)) if is_direct else {}
+    for number, (operation, failure) in enumerate(itertools.product(operations, REPEATED)):
+        # Each meets new servers, because repetitions use up the server's budget of retries.
+        able = {name: each for name, each in clients.items() if operation in each.operations}
+        with open_stacks(folder / f"repeated-{number}", able) as stacks:
+            rows += run_parallel(stacks, partial(measure_repeated, operation, failure))
     with open_stacks(folder / "nobody", clients, base_url=NOTHING_LISTENS) as stacks:
         rows += run_parallel(stacks, lambda stack: measure_one(stack, operations, "nothing listens"))
     cassette = record(folder)
@@ -90,12 +101,17 @@ def measure_failures(stack: Stack, operations: Sequence[str]) -> list[Row]:
     rows = []
     for operation in list_operations(stack, operations):
         rows.append(stack.measure(operation, "no failure"))
-        for failure in FAILURES:
+        for failure in ONCE:
             rows.append(stack.measure(operation, failure.name, failure.answer))
             stack.measure(operation, "", paint)
         if stack.client.has_timeout:
             rows.append(stack.measure_timeout(operation))
     return rows
+
+
+def measure_repeated(operation: str, failure: Failure, stack: Stack) -> list[Row]:
+    """Let a client meet a failure that imgkit repeats itself."""
+    return [stack.measure(operation, failure.name, failure.answer)]
 
 
 def measure_one(stack: Stack, operations: Sequence[str], name: str) -> list[Row]:

@@ -17,6 +17,7 @@ import pytest
 
 from tests.integrations.client_matrix import NO_ROOM, NOTHING_LISTENS, record
 from tests.integrations.serving.clients import (
+    KEY,
     MODEL,
     NAMES,
     OLD_MODEL,
@@ -30,7 +31,7 @@ from tests.integrations.serving.clients import (
 from tests.integrations.serving.failures import FAILURES, UNKNOWN, Failure
 from tests.integrations.serving.server import REPOSITORY, UPSTREAM_KEY, Served, build_environment, serve
 from tests.integrations.serving.stack import Row, Stack, open_stacks, share_server, write_images
-from tests.integrations.serving.upstream import cut_stream
+from tests.integrations.serving.upstream import cut_stream, stream_until_seen
 from tests.support.processes import run_process
 
 
@@ -153,6 +154,27 @@ def test_other_operations_are_sent_once_as_well(failure: str, operation: str, st
         check_images(row.outcome, find_size(row.client, operation))
 
 
+def test_images_and_mask_reach_the_api_as_they_are(stacks: list[Stack]) -> None:
+    """Hands on two images and a mask byte for byte, in their order, whatever media type a client names."""
+    for stack in stacks:
+        if "edit" in stack.client.operations:
+            check_images(stack.measure("edit", "none").outcome)
+            places = [stack.upstream.body.find(Path(path).read_bytes()) for path in stack.files]
+            assert -1 < places[0] < places[1] < places[2], stack.client.name
+
+
+def test_partial_images_come_while_the_api_still_paints(stacks: list[Stack], tmp_path: Path) -> None:
+    """Hands on a partial image before the API has sent the next event."""
+    for stack in stacks:
+        if "stream" in stack.client.operations:
+            seen = tmp_path / stack.client.name
+            call = stack.build_call("stream")._replace(seen=str(seen))
+            with stack.upstream.failing(stream_until_seen(seen)):
+                outcome = stack.client.call(stack.tap.base_url, call)
+            check_images(outcome)
+            assert outcome.partials == 2
+
+
 def test_a_stream_that_breaks_is_not_sent_again(stacks: list[Stack]) -> None:
     """Ends a stream that breaks behind a partial image with an error event."""
     able = [stack for stack in stacks if "stream" in stack.client.operations]
@@ -202,6 +224,18 @@ def test_the_server_sends_nothing_without_room_or_recording(
             assert (row.outcome.status, row.requests, row.posts) == (status, 1, 0), row
             # LiteLLM drops the code of an error.
             assert row.outcome.code == (None if row.client == "litellm" else code)
+
+
+def test_the_token_of_the_server_is_the_key_of_its_clients(
+    tmp_path: Path, clients: dict[str, Client]
+) -> None:
+    """Answers clients whose API key is the token; others get 401, and send nothing again."""
+    with share_server(tmp_path / "right", clients, "--token", KEY) as stacks:
+        for stack in stacks:
+            check_images(stack.measure("create", "right token").outcome)
+    with share_server(tmp_path / "wrong", clients, "--token", "another-token-than-theirs") as stacks:
+        for row in [stack.measure("create", "wrong token") for stack in stacks]:
+            assert (row.outcome.status, row.requests, row.posts) == (401, 1, 0), row
 
 
 def test_a_dead_api_is_worth_another_attempt(tmp_path: Path, clients: dict[str, Client]) -> None:

@@ -1,6 +1,6 @@
 // The JavaScript clients, as a program: a JSON call a line in, a JSON outcome a line out.
 import { createReadStream } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { createOpenAI } from "@ai-sdk/openai";
 import { generateImage } from "ai";
@@ -14,11 +14,12 @@ function readResponse(response) {
   return { images, urls: response.data.map((item) => item.url).filter(Boolean) };
 }
 
-async function readStream(stream) {
+async function readStream(stream, call) {
   const outcome = { images: [], partials: 0 };
   for await (const event of stream) {
     if (event.type.endsWith(".partial_image")) {
       outcome.partials += 1;
+      if (call.seen) await writeFile(call.seen, "");
     } else {
       outcome.images.push(event.b64_json);
     }
@@ -43,9 +44,9 @@ async function callOpenAI(call) {
     case "variation":
       return readResponse(await client.images.createVariation({ image: image[0], ...options }));
     case "stream":
-      return readStream(await client.images.generate({ prompt, ...options, ...streaming }));
+      return readStream(await client.images.generate({ prompt, ...options, ...streaming }), call);
     case "edit stream":
-      return readStream(await client.images.edit({ image, prompt, ...options, ...streaming }));
+      return readStream(await client.images.edit({ image, prompt, ...options, ...streaming }), call);
     default: {
       const models = [];
       for await (const model of client.models.list()) models.push(model.id);

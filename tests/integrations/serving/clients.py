@@ -33,6 +33,7 @@ class ClientCall(NamedTuple):
         prompt, model, size, response_format: parameters; "" leaves the last out.
         images, mask: paths of input images.
         timeout_s: the client's own timeout; 0 for its default.
+        seen: path of a file to make once the first partial image has come, "" for none.
     """
 
     operation: str
@@ -43,6 +44,7 @@ class ClientCall(NamedTuple):
     images: tuple[str, ...] = ()
     mask: str = ""
     timeout_s: float = 0
+    seen: str = ""
 
 
 class ClientOutcome(NamedTuple):
@@ -153,8 +155,9 @@ class CurlClient:
                 ]
                 command += [part for name, value in fields.items() for part in ("--form", f"{name}={value}")]
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder, "body")  # it has the last reply only, unlike standard output
-            command += ["--output", str(file)]
+            # It has the last reply only, unlike standard output, and exists once the first byte has come.
+            file = Path(call.seen or Path(folder, "body"))
+            command += ["--no-buffer", "--output", str(file)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
             body = file.read_text() if file.exists() else ""
         if done.returncode or done.stdout != "200":

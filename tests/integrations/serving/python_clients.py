@@ -36,13 +36,15 @@ def read_response(response: Any) -> Outcome:
     return {"images": images, "urls": [item.url for item in response.data if item.url]}
 
 
-def read_stream(stream: Any) -> Outcome:
-    """Return the images of a stream, the partial ones counted."""
+def read_stream(stream: Any, call: Call) -> Outcome:
+    """Return the images of a stream, the partial ones counted; make a file once the first has come."""
     outcome: Outcome = {"images": [], "partials": 0}
     for event in stream:
         if event.type.endswith(".partial_image"):
             outcome["partials"] += 1
             base64.b64decode(event.b64_json, validate=True)
+            if call["seen"]:
+                open(call["seen"], "w").close()
         else:
             outcome["images"].append(event.b64_json)
     return outcome
@@ -70,10 +72,10 @@ def call_openai(call: Call) -> Outcome:
                 return read_response(images.create_variation(image=opened[0], **options))
             case "stream":
                 more = {**options, "stream": True, "partial_images": 2}
-                return read_stream(images.generate(prompt=call["prompt"], **more))
+                return read_stream(images.generate(prompt=call["prompt"], **more), call)
             case "edit stream":
                 more = {**options, "stream": True, "partial_images": 2}
-                return read_stream(images.edit(image=opened, prompt=call["prompt"], **more))
+                return read_stream(images.edit(image=opened, prompt=call["prompt"], **more), call)
     return {"models": [model.id for model in build_openai(call).models.list()]}
 
 

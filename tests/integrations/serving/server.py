@@ -21,7 +21,7 @@ from tests.support.processes import ChildProcesses, child_processes
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 UPSTREAM_KEY = "sk-canary-upstream-5d81c3"
-START_S, STOP_S = 30, 20
+START_S, STOP_S = 60, 20
 
 
 class Served(NamedTuple):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Self
 
-from imgkit.backends.offline.server import OfflineServer
+from imgkit.backends.offline.server import OfflineServer, ServerResponse
 
 Answer = Callable[["UpstreamHandler"], None]
 """A way to answer a request."""
@@ -76,6 +78,7 @@ class Upstream:
 
     Attributes:
         paths: the paths of the POST requests that have arrived.
+        body: the body of the last request that was painted.
         answer: the way in which it answers from now on.
         base_url: the address of its API.
     """
@@ -84,6 +87,7 @@ class Upstream:
         self._guard = threading.Lock()
         self.paths: list[str] = []
         self.answer: Answer = paint
+        self.body = b""
         self.painter = OfflineServer()
         self._server = UpstreamServer(("127.0.0.1", 0), UpstreamHandler)
         self._server.owner = self
@@ -124,12 +128,19 @@ class Upstream:
 
 def paint(handler: UpstreamHandler) -> None:
     """Answer with a painted image, as an Images API does."""
-    body = handler.read_body()
-    headers = {name.lower(): value for name, value in handler.headers.items()}
-    url = f"http://{headers['host']}{handler.path}"
-    reply = handler.server.owner.painter.handle_request(handler.command, url, headers, body)
+    reply = build_reply(handler)
     more = {name: value for name, value in reply.headers.items() if name != "content-length"}
     handler.send(reply.status, more, reply.body)
+
+
+def build_reply(handler: UpstreamHandler) -> ServerResponse:
+    """Read the request, and return the painted reply."""
+    owner, body = handler.server.owner, handler.read_body()
+    owner.body = body
+    headers = {name.lower(): value for name, value in handler.headers.items()}
+    return owner.painter.handle_request(
+        handler.command, f"http://{headers['host']}{handler.path}", headers, body
+    )
 
 
 def refuse(status: int, code: str | None, *, type: str = "invalid_request_error", **headers: str) -> Answer:
@@ -197,13 +208,28 @@ def cut(handler: UpstreamHandler) -> None:
 
 def cut_stream(handler: UpstreamHandler) -> None:
     """Close the connection within a stream, after a partial image."""
-    body = handler.read_body()
-    headers = {name.lower(): value for name, value in handler.headers.items()}
-    url = f"http://{headers['host']}{handler.path}"
-    reply = handler.server.owner.painter.handle_request("POST", url, headers, body)
-    first, separator, _ = reply.body.partition(b"\n\n")
-    handler.send(200, {"content-type": "text/event-stream"}, first + separator + b"data: {", len(reply.body))
+    body = build_reply(handler).body
+    first, separator, _ = body.partition(b"\n\n")
+    handler.send(200, {"content-type": "text/event-stream"}, first + separator + b"data: {", len(body))
     handler.end()
+
+
+def stream_until_seen(file: Path) -> Answer:
+    """Return an answer that sends a partial image, and its other events once the client has made a file."""
+
+    def answer(handler: UpstreamHandler) -> None:
+        body = build_reply(handler).body
+        first, separator, rest = body.partition(b"\n\n")
+        handler.send(200, {"content-type": "text/event-stream"}, first + separator, len(body))
+        until = time.monotonic() + 20
+        while not file.exists():
+            if time.monotonic() > until:
+                handler.end()
+                return
+            time.sleep(0.02)
+        handler.wfile.write(rest)
+
+    return answer
 
 
 def hold_until(released: threading.Event) -> Answer:
