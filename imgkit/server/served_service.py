@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from imgkit.async_service import AsyncImageService
 from imgkit.bulk.pace import Pace, PaceLimits
-from imgkit.core.context import CallTurn, SentPart
+from imgkit.core.context import CallRecord, CallTurn, SentPart
 from imgkit.core.lifecycle import run_call
 from imgkit.core.stream import run_stream
 from imgkit.errors import NotSentError, SaveError
@@ -86,7 +86,7 @@ class ServedService(AsyncImageService):
         return self._open_sibling(provider)
 
     async def carry_out(
-        self, request: ImageRequest, plan: ReplyPlan, record: ServedRecord, cache: str | None
+        self, request: ImageRequest, plan: ReplyPlan, record: CallRecord, cache: str | None
     ) -> ImagesResponse:
         """Carry out a request.
 
@@ -103,7 +103,7 @@ class ServedService(AsyncImageService):
         return await self._run_in_task(run_call(self._core, type(request), request, options), None)
 
     def open_stream(
-        self, request: ImageRequest, plan: ReplyPlan, record: ServedRecord, partial_images: int
+        self, request: ImageRequest, plan: ReplyPlan, record: CallRecord, partial_images: int
     ) -> AsyncImageStream:
         """Carry out a request as a stream; see `carry_out`."""
         options = {"save_to": plan, "record": record, "partial_images": partial_images}
