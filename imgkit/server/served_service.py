@@ -25,7 +25,7 @@ from imgkit.providers.base import StreamingProvider
 from imgkit.providers.job_base import JobProvider, ProgressProvider
 from imgkit.runtime.flow import Flow, sleep
 from imgkit.runtime.streams import AsyncImageStream
-from imgkit.server.settings import ServerSettings
+from imgkit.server.settings import ANY_MODEL, ServerSettings
 from imgkit.wire.messages import Head
 
 IN_MEMORY_BYTES = 128 * 1024
@@ -216,6 +216,7 @@ class ServedProviders:
         named = [
             (name, route.provider or own.provider_name, route.model)
             for name, route in self._settings.routes.items()
+            if name != ANY_MODEL
         ]
         known = own.model_ids if own.default_model is None else [own.default_model, *own.model_ids]
         taken = {name for name, _, _ in named}

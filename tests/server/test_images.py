@@ -108,13 +108,14 @@ def test_answers_a_model_in_the_form_that_its_callers_expect(tmp_path: Path) -> 
 
 def test_gives_each_name_the_model_of_its_route(tmp_path: Path) -> None:
     """Answers a model name with a model of another provider, and lists the name."""
-    routes = parse_routes(["gpt-image-2=bfl:flux-2-pro", "small=gpt-image-1-mini"])
+    routes = parse_routes(["gpt-image-2=bfl:flux-2-pro", "small=gpt-image-1-mini", "*=gpt-image-1"])
     with serve_offline(tmp_path, SETTINGS._replace(routes=routes)) as server:
         got = send(server, GENERATIONS, {**FOX, "model": "gpt-image-2"})
         assert got.status == 200, got.body
         listed = [model["id"] for model in send(server, "/v1/models").json["data"]]
         shown = send(server, "/status").json["requests"][0]
     assert {"gpt-image-2", "small"} <= set(listed)
+    assert "*" not in listed
     assert (shown["provider"], shown["model"]) == ("bfl", "gpt-image-2")
 
 

@@ -8,12 +8,16 @@ from functools import cache
 from typing import Any
 
 import pytest
+import yaml
 
 import imgkit
 
 TIMEOUT_S = 60
 OPTIONS = ("-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-W", "error")
 """Hypothesis takes half of the time in which pytest starts."""
+
+_ = yaml.CSafeDumper
+"""Loaded before pytester notes the modules to keep: PyYAML's C part works with the first copy only."""
 
 
 def run_pytest(pytester: pytest.Pytester, *args: str) -> Any:
