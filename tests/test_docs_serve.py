@@ -9,7 +9,7 @@ import click
 import pytest
 
 from imgkit.cli.serve_command import build_serve_command
-from imgkit.server import envelopes, received_bodies, silent_clients
+from imgkit.server import arriving_bodies, envelopes, received_bodies, silent_clients
 from imgkit.server.calls import WRITE_S
 from imgkit.server.envelopes import _CODES
 from imgkit.server.served_service import IN_MEMORY_BYTES
@@ -65,12 +65,15 @@ def test_lists_the_limits_of_the_server() -> None:
     settings = ServerSettings()
     assert limits["whole body"].startswith(f"{settings.max_body_bytes >> 20} MiB")
     assert limits["texts of a body, images left out"] == f"{received_bodies.MAX_TEXT_BYTES >> 20} MiB"
-    assert limits["parts of a form"] == str(received_bodies.MOST_FIELDS)
+    assert limits["parts of a form, values of a JSON body"] == (
+        f"{received_bodies.MOST_FIELDS}, {received_bodies.MOST_VALUES}"
+    )
     assert limits["time for the head"] == f"{silent_clients.HEAD_S:g} seconds"
-    assert limits["silence within a body"].startswith(f"{received_bodies.READ_S:g} seconds")
-    assert received_bodies.LEAST_BYTES_PER_S == 1024
+    assert limits["silence within a body"].startswith(f"{arriving_bodies.READ_S:g} seconds")
+    assert arriving_bodies.LEAST_BYTES_PER_S == 1024
     assert limits["silence of a client that reads a reply"] == f"{WRITE_S:g} seconds"
-    assert limits["open connections that say nothing"].startswith(f"{silent_clients.MOST_SILENT};")
+    assert silent_clients.UNREAD_S == WRITE_S
+    assert limits["connections that wait for a request"].startswith(f"{silent_clients.MOST_SILENT};")
     assert f"more than {IN_MEMORY_BYTES >> 10} KiB" in read_section("Limits")
     assert f"last\n  {settings.repeat_s:g} seconds" in read_section("Repeated requests are joined")
     assert settings.link_s == 3600
