@@ -109,19 +109,20 @@ async def receive_body(request: BaseRequest, folder: Path, max_bytes: int) -> Re
             headers={"accept-encoding": "identity"},
             closes=True,
         )
-    await invite_body(request)
     arriving = ArrivingBody(request.content, max_bytes)
     kind = request.content_type if "content-type" in request.headers else "application/json"
-    if kind == "multipart/form-data":
+    is_form = kind == "multipart/form-data"
+    if not is_form and kind not in ("application/json", "text/json") and not kind.endswith("+json"):
+        raise Rejection(
+            415,
+            "unsupported_content_type",
+            f"The body is {kind[:100]!r}. Send application/json or multipart/form-data. Nothing was sent.",
+            closes=True,
+        )
+    await invite_body(request)
+    if is_form:
         return await _receive_form(request, arriving, folder)
-    if kind in ("application/json", "text/json") or kind.endswith("+json"):
-        return await _receive_json(arriving, folder)
-    raise Rejection(
-        415,
-        "unsupported_content_type",
-        f"The body is {kind[:100]!r}. Send application/json or multipart/form-data. Nothing was sent.",
-        closes=True,
-    )
+    return await _receive_json(arriving, folder)
 
 
 async def _write(files: PartFiles | PartFile) -> None:

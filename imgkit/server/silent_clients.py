@@ -29,11 +29,15 @@ LINGER_S = 2.0
 UNREAD_S = 60.0
 """Seconds in which a client must read what fills the buffer of its connection."""
 
-MOST_SILENT = 1000
-"""Most connections that wait for a request; the oldest end first."""
+MOST_SILENT = 10_000
+"""Most connections that wait for a request, where the system allows twice as many; the oldest end first."""
 
 YOUNG_S = 1.0
 """Seconds for which a new connection, or one that had a reply, may wait beside any number of others."""
+
+
+NOTICE_S = 60.0
+"""Seconds between two notices that the system allows no further connection."""
 
 
 class Connection(RequestHandler):
@@ -99,6 +103,8 @@ class Connection(RequestHandler):
         message: str | None = None,
     ) -> StreamResponse:
         """Return the reply for a request that is no HTTP, or after a bug in a handler."""
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client has left, or reads too slowly
         if status == 400:
             text = "The request is no HTTP/1.1, or a line of its head is over 8190 bytes. Use http://, not https://."
             reply = build_rejection(Rejection(status, "invalid_http", f"{text} Nothing was sent."))
@@ -123,6 +129,16 @@ class Connection(RequestHandler):
         """Log a bug. A body that breaks off is none: its client has an answer."""
         if not isinstance(kw.get("exc_info"), RequestPayloadError):
             super().log_exception(*args, **kw)
+
+
+def find_file_limit() -> int:
+    """Return the number of files and connections that this process may have open."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit, but asyncio's own on some of its loops
+        return 1000
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft > 0 else 2 * MOST_SILENT
 
 
 class SilentClient(NamedTuple):
@@ -155,6 +171,9 @@ class ConnectionServer(Server):
             auto_decompress=False,
         )
         self._silent: OrderedDict[RequestHandler, SilentClient] = OrderedDict()
+        self._most_silent = min(MOST_SILENT, find_file_limit() // 2)
+        self._must_make_room = False
+        self._next_notice = 0.0
         self._loop = asyncio.get_running_loop()
         self._handle_problem = self._loop.get_exception_handler()
         self._loop.set_exception_handler(self._note_problem)
@@ -173,7 +192,7 @@ class ConnectionServer(Server):
         connection = Connection(self, loop=loop, **self._kwargs)
         timer = loop.call_later(HEAD_S, self._end_silent, connection)
         self._silent[connection] = SilentClient(loop.time(), timer)
-        self.end_oldest(MOST_SILENT, YOUNG_S)
+        self.end_oldest(self._most_silent, YOUNG_S)
         return connection
 
     def note_request(self, request: BaseRequest) -> None:
@@ -212,17 +231,23 @@ class ConnectionServer(Server):
     def _note_problem(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Make room if the system allows no further connection; leave other problems to the loop."""
         if str(context.get("message")).startswith("socket.accept() out of system resource"):
-            count = self.end_oldest(len(self._silent) // 2)
-            logging.getLogger("imgkit").warning(
-                "The system allows no further connection (%s). The server has ended %d that waited for a "
-                "request.",
-                context.get("exception"),
-                count,
-            )
+            if not self._must_make_room:  # asyncio reports it up to a thousand times in a row
+                self._must_make_room = True
+                loop.call_soon(self._make_room)
         elif self._handle_problem is not None:
             self._handle_problem(loop, context)
         else:
             loop.default_exception_handler(context)
+
+    def _make_room(self) -> None:
+        self._must_make_room = False
+        count, now = self.end_oldest(len(self._silent) // 2), self._loop.time()
+        if now >= self._next_notice:
+            self._next_notice = now + NOTICE_S
+            logging.getLogger("imgkit").warning(
+                "The system allows no further connection. The server has ended %d that waited for a request.",
+                count,
+            )
 
     def _note_end(self, connection: RequestHandler) -> None:
         silent = self._silent.pop(connection, None)
