@@ -6,12 +6,17 @@ back, the next run lists it again.
 
 from __future__ import annotations
 
+import os
+
 from imgkit.bulk.image_lines import name_entry
 from imgkit.bulk.manifest import BulkRow, Manifest, State
-from imgkit.bulk.output import Output
+from imgkit.bulk.output import IMAGES, Output
 from imgkit.bulk.row_calls import RunFiles
 from imgkit.bulk.row_progress import RowProgress
 from imgkit.wire.json_values import JsonMapping
+
+FOLDER_TIMES = "folder_times"
+"""Fact of a manifest: when each folder of images has changed, at the last look for missing images."""
 
 
 def drop_old_lines(manifest: Manifest, output: Output) -> None:
@@ -40,7 +45,7 @@ def drop_old_lines(manifest: Manifest, output: Output) -> None:
 def note_missing_images(files: RunFiles, counts: dict[State, int]) -> dict[str, State]:
     """Find the rows whose images were deleted, and write down that their outcome is unknown. May block.
 
-    It reads the whole manifest, and lists the output once.
+    It reads the whole manifest, and lists the output once, unless the output is as it was at the last look.
 
     Args:
         files: the files of the run. No request is in flight.
@@ -49,6 +54,9 @@ def note_missing_images(files: RunFiles, counts: dict[State, int]) -> dict[str, 
     Returns:
         The ids of the rows, with the states that they had. Rows that were found before are not among them.
     """
+    times = _read_folder_times(files.output)
+    if files.manifest.read_fact(FOLDER_TIMES) == times:  # no file has come or gone since the last look
+        return {}
     known = files.output.list_files()
     if known is None:
         return {}
@@ -69,7 +77,17 @@ def note_missing_images(files: RunFiles, counts: dict[State, int]) -> dict[str, 
         found[row.id] = row.state
         counts[row.state] -= 1
         counts["unknown"] += 1
+    files.manifest.write_fact(FOLDER_TIMES, times)
     return found
+
+
+def _read_folder_times(output: Output) -> dict[str, int]:
+    """Return when each folder of images has changed. May block."""
+    try:
+        with os.scandir(output.folder / IMAGES) as shards:
+            return {shard.name: shard.stat().st_mtime_ns for shard in shards if len(shard.name) == 2}
+    except OSError:
+        return {}
 
 
 def restore_images(files: RunFiles, row: BulkRow) -> BulkRow:

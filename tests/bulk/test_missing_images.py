@@ -85,7 +85,7 @@ def test_a_deleted_image_of_several(tmp_path: Path) -> None:
 
 
 def test_a_run_that_stops_looks_for_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The output is listed at the end of a run that has earlier images, and at no other time."""
+    """The output is listed at the end of a run that has earlier images, if a folder has changed since."""
     looks: list[Path] = []
     list_files = Output.list_files
 
@@ -98,8 +98,12 @@ def test_a_run_that_stops_looks_for_no_image(tmp_path: Path, monkeypatch: pytest
     carry_out(SYNC, ["a fox"], tmp_path, **small)
     carry_out(SYNC, ["a fox", "a hen", "a cat"], tmp_path, most=1, **small)
     assert looks == []
-    carry_out(SYNC, ["a fox", "a hen", "a cat"], tmp_path, **small)
+    for _ in range(3):
+        carry_out(SYNC, ["a fox", "a hen", "a cat"], tmp_path, **small)
     assert looks == [tmp_path]
+    find_image(tmp_path, "1").unlink()
+    _, run = carry_out(SYNC, ["a fox", "a hen", "a cat"], tmp_path, **small)
+    assert (looks, dict(run.missing)) == ([tmp_path] * 2, {"1": "done"})
 
 
 def test_the_command_names_missing_images(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
