@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from imgkit.backends.sockets import close_inherited_sockets, tls_context
+from imgkit.backends.sockets import close_inherited_sockets, has_input, tls_context
 from imgkit.errors import DownloadBlockedError
 from imgkit.redact import safe_url
 from imgkit.wire.addresses import BLOCKED_HINT, NOT_PUBLIC, is_public
@@ -28,7 +28,7 @@ from imgkit.wire.messages import (
     HttpRequest,
     whole_or_blocks,
 )
-from imgkit.wire.transfer import Transfer, shut_down_socket
+from imgkit.wire.transfer import HasFileno, Transfer, shut_down_socket
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
@@ -172,8 +172,10 @@ def _open_socket(sockets: weakref.WeakSet[socket.socket], address: tuple[object,
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        request = _current_request.get()
+        request.is_new = True
         # A cancelled upload leaves its transport waiting for the peer, unless the socket is shut down.
-        _current_request.get().transfer.watch_socket(sock)
+        request.transfer.watch_socket(sock)
     except BaseException:
         # aiohttp does not know the socket yet, such as when the call was aborted meanwhile.
         sock.close()
@@ -270,11 +272,18 @@ _MAX_LOOP_TURNS = 100
 """Maximum turns of the event loop to wait for transports to close."""
 
 
+def _find_socket(connection: Connection) -> HasFileno | None:
+    """Return the socket of a connection, None for a closed one."""
+    transport = connection.transport
+    sock: HasFileno | None = None if transport is None else transport.get_extra_info("socket")
+    return sock
+
+
 def _limit_receiving(connection: Connection | None, size: int) -> None:
     """Limit the bytes that a connection takes from the system at once; None once a body has arrived."""
-    transport: Any = None if connection is None else connection.transport
+    transport = None if connection is None else connection.transport
     # Only asyncio's transports without TLS have this limit.
-    if hasattr(transport, "max_size"):
+    if transport is not None and hasattr(transport, "max_size"):
         transport.max_size = size
 
 
@@ -283,11 +292,16 @@ class _OpenRequest:
 
     Args:
         transfer: the transfer to watch and to mark.
+
+    Attributes:
+        connected: it has a connection.
+        is_new: a connection was opened for it.
     """
 
     def __init__(self, transfer: Transfer) -> None:
         self.transfer = transfer
         self.connected = False
+        self.is_new = False
 
 
 _current_request: ContextVar[_OpenRequest] = ContextVar("imgkit_sending")
@@ -314,6 +328,10 @@ class _Connector(aiohttp.TCPConnector):
         if request.connected:
             raise aiohttp.ServerDisconnectedError
         connection = await super().connect(*args, **kwargs)
+        # The event loop may not have seen yet that the server has closed an idle connection.
+        while not request.is_new and has_input(_find_socket(connection)):
+            connection.close()
+            connection = await super().connect(*args, **kwargs)
         request.connected = True
         _limit_receiving(connection, LEAST_RECEIVE_BYTES)
         request.transfer.mark_sent()

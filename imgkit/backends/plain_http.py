@@ -7,7 +7,6 @@ speak HTTP/2 and send a request again, so no paid request goes through it.
 from __future__ import annotations
 
 import http.client
-import selectors
 import socket
 import threading
 from collections import defaultdict
@@ -16,7 +15,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from imgkit.backends.dialing import SEND_GAP_S, SinglePacketMixin, StrictResponse, dial, open_sockets
-from imgkit.backends.sockets import close_inherited_sockets, proxy_authorization, tls_context
+from imgkit.backends.sockets import close_inherited_sockets, has_input, proxy_authorization, tls_context
 from imgkit.errors import ConfigurationError
 from imgkit.wire.capabilities import CAPABILITIES
 from imgkit.wire.decoding import ContentDecoder
@@ -150,10 +149,7 @@ class PlainHttpBackend:
                 if not self._idle[place]:
                     return None
                 connection = self._idle[place].pop()
-            with selectors.DefaultSelector() as selector:  # select() refuses high descriptors
-                selector.register(connection.sock, selectors.EVENT_READ)
-                is_idle = not selector.select(0)
-            if is_idle:
+            if not has_input(connection.sock):
                 return connection
             connection.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import selectors
 import socket
 import ssl
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ import certifi
 
 from imgkit.errors import ConfigurationError
 from imgkit.wire.plain_values import show_value
+from imgkit.wire.transfer import HasFileno
 
 
 def tls_context(ca: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLContext:
@@ -92,3 +94,16 @@ def close_inherited_sockets(sockets: Iterable[socket.socket]) -> None:
             os.close(inherited.detach())
         except OSError:
             continue  # closed before the fork
+
+
+def has_input(sock: HasFileno | None) -> bool:
+    """Return whether an idle connection has bytes to read, or its end: it cannot carry another request.
+
+    Args:
+        sock: its socket, None for a closed connection.
+    """
+    if sock is None or sock.fileno() < 0:
+        return True
+    with selectors.DefaultSelector() as selector:  # select() refuses high descriptors
+        selector.register(sock.fileno(), selectors.EVENT_READ)
+        return bool(selector.select(0))

@@ -17,6 +17,7 @@ import imgkit
 from imgkit.backends import aiohttp as aiohttp_backend
 from imgkit.backends.aiohttp import AiohttpBackend, _abandoned_connectors
 from imgkit.plugins import Retrying
+from imgkit.testing.wire_server import CA_FILE
 from imgkit.wire.messages import BackendOptions, BytesBody, HttpRequest
 from imgkit.wire.transfer import DriverTransfer, Transfer
 from tests.support.pictures import answer, encoded, picture
@@ -374,6 +375,32 @@ async def send_request(backend: AiohttpBackend, url: str) -> None:
         pass
     reply.close()
     transfer.release()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+def test_a_closed_idle_connection_is_not_used(tls: bool) -> None:
+    """Opens a connection if the server has closed the idle one, also before the event loop has seen it."""
+    may_leave, has_left = threading.Semaphore(0), threading.Semaphore(0)
+
+    def leave_later(line: Any) -> None:
+        body = json.dumps(answer()).encode()
+        line.send(head(200, {"content-length": str(len(body))}) + body)
+        may_leave.acquire()
+        line.connection.shutdown(socket.SHUT_WR)
+        has_left.release()
+        line.until_client_leaves()
+
+    async def main(server: WireServer) -> None:
+        backend = AiohttpBackend(BackendOptions(reuse_connections=True, ca=CA_FILE))
+        for number in range(3):
+            await send_request(backend, f"{server.base_url}/images/generations")
+            assert server.posts == number + 1
+            may_leave.release()
+            assert has_left.acquire(timeout=1)  # while the loop is busy here
+        await backend.aclose()
+
+    with WireServer(leave_later, tls=tls) as server:
+        asyncio.run(main(server))
 
 
 @pytest.mark.parametrize(
