@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from imgkit.cli import console, exit_codes, values
+from imgkit.cli.messages import to_options
 from imgkit.default_plugins.budget import Budget
 from imgkit.errors import ConfigurationError
 from imgkit.files import write_atomically
@@ -97,7 +98,7 @@ def run_server(
         service = ServedService(**arguments, plugins=plugins)
         mode = "replay" if replay is not None else "live" if service.may_cost else "offline"
         modes = {"mode": mode, "cache": cache is not None, "record": record is not None}
-        server = ImageServer(service, settings, budget=budget, modes=modes)
+        server = ImageServer(service, settings, budget=budget, modes=modes, warn=_print_warning)
         try:
             address = await server.start()
         except BaseException:
@@ -138,13 +139,14 @@ async def _serve_until_signal(server: ImageServer, address: str, ready_file: str
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             with suppress(NotImplementedError, RuntimeError):  # Windows, and tests in a thread
                 loop.add_signal_handler(number, stop)
+    if ready_file is not None:
+        try:
+            await asyncio.to_thread(_write_ready_file, Path(ready_file), address)
+        except ConfigurationError:
+            await server.stop(0.0)
+            raise
     console.write_text(f"{address}\n")
     sys.stdout.flush()
-    if ready_file is not None:
-        path = Path(ready_file)
-        await asyncio.to_thread(
-            lambda: write_atomically(path, f"{address}\n".encode(), mode=0o666, sync=False)
-        )
     console.print_message(
         f"imgkit: {_describe_mode(mode)} Base URL: {address}/v1. Page: {address}/. Ctrl-C stops it."
     )
@@ -165,6 +167,24 @@ async def _serve_until_signal(server: ImageServer, address: str, ready_file: str
     if ready_file is not None:
         Path(ready_file).unlink(missing_ok=True)
     return _print_report(report)
+
+
+def _write_ready_file(path: Path, address: str) -> None:
+    """Write the address to a file. May block.
+
+    Raises:
+        ConfigurationError: the file cannot be written.
+    """
+    try:
+        write_atomically(path, f"{address}\n".encode(), mode=0o666, sync=False)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot write {str(path)!r} ({error.strerror or error}). Pass another --ready-file."
+        ) from None
+
+
+def _print_warning(text: str) -> None:
+    console.print_message(f"imgkit: warning: {to_options(text)}")
 
 
 def _describe_mode(mode: str) -> str:

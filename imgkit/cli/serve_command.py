@@ -16,7 +16,11 @@ def build_serve_command() -> click.Command:
     """Return the command `serve`."""
     own = [
         Option(
-            ["--host"], default="127.0.0.1", metavar="ADDRESS", help="Address to listen on: this machine."
+            ["--host"],
+            default="127.0.0.1",
+            metavar="ADDRESS",
+            help="Address to listen on, 127.0.0.1 by default: only this machine reaches it. "
+            "An address that other machines reach needs --token.",
         ),
         Option(
             ["--port"],
@@ -31,7 +35,8 @@ def build_serve_command() -> click.Command:
             ["--map", "routes"],
             multiple=True,
             metavar="NAME=PROVIDER:MODEL",
-            help="Answer the model NAME with a model of a provider; can be repeated. '*' is any other name.",
+            help="Answer requests for the model NAME with this model; can be repeated. NAME '*' is any other "
+            "name. Without PROVIDER: a model of the server's own.",
         ),
         Option(["--model"], help="The model of requests that name none; default: IMGKIT_MODEL."),
         Option(
@@ -40,28 +45,34 @@ def build_serve_command() -> click.Command:
             is_flag=False,
             flag_value="use",
             type=click.Choice(["use", "refresh", "only"]),
-            help="Answer equal requests from the cache. refresh: send them. only: send nothing.",
+            help="Answer equal requests from the cache; streams are sent. refresh: send all, and store the "
+            "replies. only: send nothing.",
         ),
-        Option(["--record"], section="Cassettes", metavar="FILE", help="Record requests to a cassette."),
+        Option(
+            ["--record"],
+            section="Cassettes",
+            metavar="FILE",
+            help="Record requests and replies to a cassette.",
+        ),
         Option(
             ["--replay"],
             section="Cassettes",
             metavar="FILE",
-            help="Answer from a cassette, or a folder of cassettes; nothing is sent.",
+            help="Answer from a cassette, or a folder of cassettes; each recording once. Nothing is sent.",
         ),
         Option(
             ["--token"],
             section="Callers",
             metavar="TEXT",
-            help=f"Token that callers pass as their API key; default: {TOKEN_VARIABLE}. Needed where other "
-            "machines reach the server.",
+            help=f"Token that callers pass as their API key; default: {TOKEN_VARIABLE}. It is not the key of "
+            "the provider.",
         ),
         Option(
             ["--allow-host", "hosts"],
             section="Callers",
             multiple=True,
             metavar="NAME",
-            help="Also answer under this host name; can be repeated.",
+            help="Also answer under this host name, such as images.example.org; can be repeated.",
         ),
         Option(
             ["--allow-origin", "origins"],
@@ -78,13 +89,18 @@ def build_serve_command() -> click.Command:
             metavar="BYTES",
             help="Largest request, 256 MiB by default.",
         ),
-        Option(["--no-prompts"], section="Callers", is_flag=True, help="Show no prompts on the page."),
+        Option(
+            ["--no-prompts"],
+            section="Callers",
+            is_flag=True,
+            help="Show no prompts on the page and in /status.",
+        ),
         Option(
             ["--rpm", "per_minute"],
             section="Limits and retries",
             type=click.FloatRange(0, 1_000_000, min_open=True),
             metavar="N",
-            help="Most requests to a provider in a minute.",
+            help="Most requests to a provider in a minute; others wait. No limit by default.",
         ),
         Option(
             ["--in-flight"],
@@ -92,7 +108,7 @@ def build_serve_command() -> click.Command:
             type=click.IntRange(1, 1000),
             default=64,
             metavar="N",
-            help="Most requests at a provider at once, 64 by default.",
+            help="Most requests at a provider at once; others wait. 64 by default.",
         ),
         Option(
             ["--stop-after", "stop_s"],

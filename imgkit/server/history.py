@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from decimal import Decimal
 
 from imgkit.server.calls import ServedCall
 
 MOST_SHOWN = 50
 MAX_PROMPT_CHARACTERS = 300
+MOST_WARNINGS = 1000
+"""Most warnings that are told; a server runs for weeks."""
 
 
 class History:
@@ -17,6 +20,7 @@ class History:
 
     Args:
         has_prompts: show prompts.
+        warn: is given each warning of a call, once.
 
     Attributes:
         started_at: Unix time in seconds.
@@ -24,8 +28,10 @@ class History:
         unpriced: number of calls that were sent and whose cost is not known.
     """
 
-    def __init__(self, *, has_prompts: bool) -> None:
+    def __init__(self, *, has_prompts: bool, warn: Callable[[str], None] = lambda text: None) -> None:
         self._has_prompts = has_prompts
+        self._warn = warn
+        self._warned: set[str] = set()
         self._calls: deque[ServedCall] = deque(maxlen=MOST_SHOWN)
         self._counts: Counter[str] = Counter()
         self.started_at = round(time.time(), 3)
@@ -51,6 +57,10 @@ class History:
             self.cost_usd += cost
         elif call.was_sent() and call.state != "failed":
             self.unpriced += 1
+        for text in () if call.response is None else call.response.warnings:
+            if text not in self._warned and len(self._warned) < MOST_WARNINGS:
+                self._warned.add(text)
+                self._warn(text)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -82,6 +92,7 @@ class History:
             "images": None if response is None else len(response.images),
             "cost_usd": None if cost is None else f"{cost:f}",
             "cached": response is not None and response.meta.cached,
+            "warnings": [] if response is None else list(response.warnings),
             "joined": call.joined,
             "clients": call.readers,
             "prompt": prompt and prompt[:MAX_PROMPT_CHARACTERS],

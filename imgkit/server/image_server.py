@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -56,6 +56,7 @@ class ImageServer:
         settings: its settings.
         budget: the budget of the service, None for none.
         modes: facts about it for its page.
+        warn: is given each warning of a call, once.
 
     Raises:
         ConfigurationError: a setting is wrong.
@@ -78,12 +79,14 @@ class ImageServer:
         *,
         budget: Budget | None = None,
         modes: Mapping[str, object] | None = None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         settings.check()
         self.settings = settings
         self._service = service
         self._budget = budget
         self._modes = dict(modes or {})
+        self._warn = warn
         self._state_folder = service.state_folder
         self._kept: list[str] = []
 
@@ -100,7 +103,7 @@ class ImageServer:
         self._folder, self._lock = await asyncio.to_thread(open_work_folder, self._state_folder)
         self._book = CallBook(settings.repeat_s, self._drop_call)
         self._results = ResultFiles(settings.link_s, self._drop_image)
-        self._history = History(has_prompts=settings.has_prompts)
+        self._history = History(has_prompts=settings.has_prompts, warn=self._warn)
         self._runner = CallRunner(
             self._providers, self._folder, self._book, self._results, self._history, settings.cache
         )

@@ -34,6 +34,7 @@ class AppRequest(NamedTuple):
         code: short name of the error, such as "fixture_missing"; None without an error.
         error: the error in words, None without an error.
         joined: repetitions that were given the reply of this request.
+        warnings: of the response.
     """
 
     operation: str
@@ -46,6 +47,7 @@ class AppRequest(NamedTuple):
     code: str | None
     error: str | None
     joined: int
+    warnings: tuple[str, ...]
 
     @classmethod
     def from_call(cls, call: ServedCall) -> AppRequest:
@@ -61,6 +63,7 @@ class AppRequest(NamedTuple):
             call.code,
             call.error,
             call.joined,
+            () if call.response is None else tuple(call.response.warnings),
         )
 
 
