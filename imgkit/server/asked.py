@@ -137,7 +137,9 @@ def _list_inputs(operation: Operation, body: ReceivedBody) -> dict[str, object]:
         if name not in taken:
             raise reject_value(name, "This operation takes no such image.")
     if "image" in taken and not body.images:
-        raise reject_value("image", "An image is missing. Send it as a file of the form.", "missing_image")
+        raise reject_value(
+            "image", "An image is missing. Send it as a file of a form, or as a data: URL.", "missing_image"
+        )
     inputs: dict[str, object] = {name: _to_input(image) for name, image in body.others.items()}
     if body.images:
         images = [_to_input(image) for image in body.images]
