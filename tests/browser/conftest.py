@@ -6,14 +6,17 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-from tests.support.processes import start_process
+from tests.support.processes import ChildProcesses, child_processes
+
+expect.set_options(timeout=20_000)  # a busy machine is slow to start servers and to paint
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -32,18 +35,27 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+def start_server(children: ChildProcesses, home: Path, *options: str, **environment: str) -> str:
+    """Start `imgkit serve`, and return its origin, which is its first line of output."""
+    command = [sys.executable, "-m", "imgkit", "serve", "--port", "0", *options]
+    variables = os.environ | {"IMGKIT_HOME": str(home)} | environment
+    server = children.start(command, stdout=PIPE, text=True, env=variables)
+    assert server.stdout is not None
+    return str(server.stdout.readline().strip())
+
+
 @pytest.fixture
-def serve(tmp_path: Path) -> Serve:
-    """A function that starts `imgkit serve` with options, and returns its origin."""
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """A function that starts a server with options, and returns its origin."""
+    with child_processes() as children:
+        yield partial(start_server, children, tmp_path)
 
-    def start(*options: str, **environment: str) -> str:
-        command = [sys.executable, "-m", "imgkit", "serve", "--port", "0", *options]
-        variables = os.environ | {"IMGKIT_HOME": str(tmp_path / "home")} | environment
-        server = start_process(command, stdout=PIPE, text=True, env=variables)
-        assert server.stdout is not None
-        return server.stdout.readline().strip().removesuffix("/v1").removesuffix("/")
 
-    return start
+@pytest.fixture(scope="session")
+def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The origin of a server without options, which many tests use."""
+    with child_processes() as children:
+        yield start_server(children, tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture

@@ -41,6 +41,6 @@ WATCH_IMAGES = """() => {
 
 OVERFLOW = """() => [...document.querySelectorAll("body *")]
   .filter((node) => node.checkVisibility() && node.getBoundingClientRect().right > innerWidth + 0.5)
-  .filter((node) => !node.closest("pre") && node.getBoundingClientRect().width > 1)
+  .filter((node) => !node.closest("pre, thead"))
   .map((node) => node.outerHTML.slice(0, 80))"""
 """Returns the elements that reach beyond the right edge of the window."""
