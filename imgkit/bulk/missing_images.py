@@ -57,14 +57,14 @@ def note_missing_images(files: RunFiles, counts: dict[State, int]) -> dict[str, 
     times = _read_folder_times(files.output)
     if files.manifest.read_fact(FOLDER_TIMES) == times:  # no file has come or gone since the last look
         return {}
-    known = files.output.list_files()
+    known = list_names(files.output)
     if known is None:
         return {}
     missing = {number for number, name in files.manifest.list_ended_files() if hash(name) not in known}
     found: dict[str, State] = {}
     for number in sorted(missing):
         row = files.manifest.find_number(number)
-        lost = [] if row is None else [e for e in row.info["images"] if not files.output.has_file(e)]
+        lost = [] if row is None else [e for e in row.info["images"] if not _has_file(files.output, e)]
         if row is None or not lost:
             continue
         progress = RowProgress(row)
@@ -79,6 +79,30 @@ def note_missing_images(files: RunFiles, counts: dict[State, int]) -> dict[str, 
         counts["unknown"] += 1
     files.manifest.write_fact(FOLDER_TIMES, times)
     return found
+
+
+def list_names(output: Output) -> set[int] | None:
+    """Return the names of the images in an output as numbers; None if they cannot be listed. May block.
+
+    A million names would be large. The objects at a URL are not listed.
+    """
+    if output.url is not None:
+        return None
+    names: set[int] = set()
+    try:
+        for shard in os.listdir(output.folder / IMAGES):
+            if len(shard) == 2:
+                files = os.listdir(output.folder / IMAGES / shard)
+                names.update(hash(f"{IMAGES}/{shard}/{name}") for name in files)
+    except FileNotFoundError:
+        return names
+    except OSError:
+        return None
+    return names
+
+
+def _has_file(output: Output, entry: JsonMapping) -> bool:
+    return (output.folder / str(entry["file_name"])).is_file()
 
 
 def _read_folder_times(output: Output) -> dict[str, int]:
@@ -101,7 +125,7 @@ def restore_images(files: RunFiles, row: BulkRow) -> BulkRow:
         SaveError: the list cannot be written.
     """
     lost: list[JsonMapping] = row.info.get("lost", [])
-    found = [dict(entry) for entry in lost if files.output.has_file(entry)]
+    found = [dict(entry) for entry in lost if _has_file(files.output, entry)]
     if not found:
         return row
     progress = RowProgress(row)

@@ -341,27 +341,6 @@ class Output:
                 "longer; the next run corrects it. Free disk space."
             ) from None
 
-    def list_files(self) -> set[int] | None:
-        """Return the names of the images in the folder as numbers; None if they cannot be listed.
-
-        A million names would be large. The objects at a URL are not listed.
-        """
-        names: set[int] = set()
-        try:
-            for shard in os.listdir(self.folder / IMAGES):
-                if len(shard) == 2:
-                    files = os.listdir(self.folder / IMAGES / shard)
-                    names.update(hash(f"{IMAGES}/{shard}/{name}") for name in files)
-        except FileNotFoundError:
-            return names
-        except OSError:
-            return None
-        return names
-
-    def has_file(self, entry: JsonMapping) -> bool:
-        """Return whether the file of an image is in the folder."""
-        return (self.folder / str(entry["file_name"])).is_file()
-
     def checkpoint(self) -> None:
         """Write the list anew where that is due. In a folder, it has each image already.
 

@@ -223,9 +223,6 @@ class UrlOutput(Output):
         self._find_manifest().write_fact("list_bytes", -1)
         self._is_listed = False
 
-    def list_files(self) -> None:
-        """Return None: the objects at a URL are not listed."""
-
     def _find_manifest(self) -> Manifest:
         if self._manifest is None:
             raise LookupError("a URL is claimed first")

@@ -130,11 +130,7 @@ class CallRecord(Protocol):
         """
 
     def mark_leaving(self, part: SentPart) -> None:
-        """Record that the request of an attempt leaves now. Quick.
-
-        Raises:
-            NotSentError: the record cannot be written; nothing is sent.
-        """
+        """Record that the request of an attempt leaves now. Quick. A `NotSentError` prevents that."""
 
     def mark_ended(self, part: SentPart) -> None:
         """Record that an attempt ended without images, and cannot bring any later."""

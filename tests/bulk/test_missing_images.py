@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from imgkit.bulk import missing_images
 from imgkit.bulk.bulk_run import BulkRun
 from imgkit.bulk.manifest import Manifest
 from imgkit.bulk.output import METADATA, Output
@@ -87,13 +88,13 @@ def test_a_deleted_image_of_several(tmp_path: Path) -> None:
 def test_a_run_that_stops_looks_for_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The output is listed at the end of a run that has earlier images, if a folder has changed since."""
     looks: list[Path] = []
-    list_files = Output.list_files
+    list_names = missing_images.list_names
 
     def look(output: Output) -> set[int] | None:
         looks.append(output.folder)
-        return list_files(output)
+        return list_names(output)
 
-    monkeypatch.setattr(Output, "list_files", look)
+    monkeypatch.setattr(missing_images, "list_names", look)
     small: dict[str, Any] = {"defaults": {"size": "32x32"}}
     carry_out(SYNC, ["a fox"], tmp_path, **small)
     carry_out(SYNC, ["a fox", "a hen", "a cat"], tmp_path, most=1, **small)
