@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from tests.integrations.serving.clients import NAMES, Client, CurlClient, open_clients
 from tests.integrations.serving.failures import FAILURES, Failure
-from tests.integrations.serving.stack import Row, Stack, open_stacks, share_server
+from tests.integrations.serving.stack import TIMEOUT, Row, Stack, open_stacks, share_server
 from tests.integrations.serving.upstream import paint
 
 OPERATIONS = ("create", "edit", "variation", "stream", "edit stream")
@@ -121,10 +121,10 @@ def measure_one(stack: Stack, operations: Sequence[str], name: str) -> list[Row]
 
 def measure_direct(stack: Stack) -> list[tuple[tuple[str, str], int]]:
     """Count the requests that a client sends to the API itself."""
-    return [
-        ((stack.client.name, failure.name), stack.measure_direct("create", failure.answer))
-        for failure in FAILURES
-    ]
+    counts = {failure.name: stack.measure_direct("create", failure.answer) for failure in FAILURES}
+    if stack.client.has_timeout:
+        counts[TIMEOUT] = stack.measure_direct_timeout("create")
+    return [((stack.client.name, name), count) for name, count in counts.items()]
 
 
 def show_table(operation: str, rows: Sequence[Row], clients: Sequence[str]) -> None:
@@ -152,8 +152,8 @@ def show_direct(direct: dict[tuple[str, str], int], clients: Sequence[str]) -> N
     show("\n### create without imgkit serve: POSTs at the API\n")
     show_line(["failure", *clients])
     show_line(["---"] * (1 + len(clients)))
-    for failure in FAILURES:
-        show_line([failure.name, *(str(direct[name, failure.name]) for name in clients)])
+    for failure in (*(failure.name for failure in FAILURES), TIMEOUT):
+        show_line([failure, *(str(direct.get((name, failure), "–")) for name in clients)])
 
 
 def show_rows(rows: Sequence[Row]) -> None:

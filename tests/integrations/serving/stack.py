@@ -15,6 +15,7 @@ from tests.integrations.serving.server import Served, Tap, serve, serve_all
 from tests.integrations.serving.upstream import Answer, Upstream, hold_until, paint
 from tests.support.pictures import picture
 
+TIMEOUT = "timeout of the client"
 _numbers = itertools.count(1)
 
 API = ("--backend", "aiohttp", "--provider", "openai", "--map", f"{OLD_MODEL}=openai:{MODEL}")
@@ -104,12 +105,20 @@ class Stack(NamedTuple):
                 released.set()
             outcome = call.result(60)
             posts = self.upstream.posts
-        return self.build_row(operation, "timeout of the client", outcome, posts)
+        return self.build_row(operation, TIMEOUT, outcome, posts)
 
     def measure_direct(self, operation: str, answer: Answer) -> int:
         """Return the number of requests that the client sends to the API itself."""
         with self.upstream.failing(answer):
             self.client.call(self.upstream.base_url, self.build_call(operation))
+            return self.upstream.posts
+
+    def measure_direct_timeout(self, operation: str) -> int:
+        """Return the number of requests that the client sends to an API that outlasts its patience."""
+        released = threading.Event()
+        with self.upstream.failing(hold_until(released)):
+            self.client.call(self.upstream.base_url, self.build_call(operation, timeout_s=SLOW_S))
+            released.set()
             return self.upstream.posts
 
     def build_row(self, operation: str, name: str, outcome: ClientOutcome, posts: int) -> Row:
