@@ -130,7 +130,6 @@ def test_answers_malformed_forms(tmp_path: Path, capfd: pytest.CaptureFixture[st
         ):
             got = exchange(server, request_bytes("POST", EDITS, f"Content-Type: {other}", body=whole))
             assert find_status(got) == 400, other
-        assert send(server, "/status").json["requests"] == []
         assert api.posts == 0
     assert capfd.readouterr().err == ""
 
