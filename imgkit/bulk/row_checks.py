@@ -17,7 +17,7 @@ from imgkit.catalogue.rules import check_inputs
 from imgkit.core.core import Core
 from imgkit.core.interception import is_intercepting
 from imgkit.core.validation import validate_for_model
-from imgkit.errors import InvalidRequestError, MissingKeyError, MissingModelError
+from imgkit.errors import ImgkitError, InvalidRequestError, MissingKeyError, MissingModelError
 from imgkit.images.inputs import OpenedInputs
 from imgkit.models import Operation
 from imgkit.plugins.events import Call
@@ -176,6 +176,15 @@ def _has_key(core: Core) -> bool:
     except MissingKeyError:
         return False
     return not isinstance(signed, TokenNeeded)
+
+
+def find_key_error(core: Core) -> ImgkitError | None:
+    """Return why requests cannot be signed; None if they can, or if their key is fetched first. May block."""
+    try:
+        core.table.authenticate(_to_host(core), _begin_call(core))
+    except ImgkitError as error:
+        return error
+    return None
 
 
 def _sign_row(core: Core, row: BulkRow) -> None:

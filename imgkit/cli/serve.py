@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,7 @@ def run_server(
     if record is not None:
         from imgkit.default_plugins.recorder import RecorderPlugin
 
+        _check_cassette(Path(record))
         plugins.append(RecorderPlugin(record))
     raise_file_limit()
 
@@ -104,7 +107,11 @@ def run_server(
         except BaseException:
             await service.close()
             raise
-        return await _serve_until_signal(server, address, ready_file, mode)
+        try:
+            return await _serve_until_signal(server, address, ready_file, mode)
+        except ConfigurationError:
+            await server.stop(0)
+            raise
 
     return asyncio.run(serve())
 
@@ -146,10 +153,13 @@ async def _serve_until_signal(server: ImageServer, address: str, ready_file: str
             await server.stop(0.0)
             raise
     console.write_text(f"{address}\n")
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     console.print_message(
         f"imgkit: {_describe_mode(mode)} Base URL: {address}/v1. Page: {address}/. Ctrl-C stops it."
     )
+    for error in await asyncio.to_thread(server.list_key_errors):
+        console.print_message(f"imgkit: warning: {error.problem}")
     await stopped.wait()
     running = len(server.running)
     if running:
@@ -185,6 +195,21 @@ def _write_ready_file(path: Path, address: str) -> None:
 
 def _print_warning(text: str) -> None:
     console.print_message(f"imgkit: warning: {to_options(text)}")
+
+
+def _check_cassette(path: Path) -> None:
+    """Check that a cassette can be written before a request is paid for."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            return
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot write the cassette {str(path)!r} ({error.strerror or error}). Pass another path to "
+            "--record."
+        ) from None
 
 
 def _describe_mode(mode: str) -> str:

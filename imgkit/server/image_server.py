@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from aiohttp.web import BaseRequest, StreamResponse
 
 from imgkit.default_plugins.budget import Budget
-from imgkit.errors import ConfigurationError
+from imgkit.errors import ConfigurationError, ImgkitError
 from imgkit.images.image import Image
 from imgkit.server.api import Api
 from imgkit.server.borders import Borders
@@ -24,7 +24,7 @@ from imgkit.server.history import History
 from imgkit.server.result_files import ResultFiles
 from imgkit.server.served_service import ServedProviders, ServedService
 from imgkit.server.server_files import keep_images, list_unfinished, open_work_folder
-from imgkit.server.settings import ServerSettings
+from imgkit.server.settings import ServerSettings, is_loopback
 from imgkit.server.silent_clients import ConnectionServer
 
 BACKLOG = 1024
@@ -130,14 +130,19 @@ class ImageServer:
         port = self._listener.sockets[0].getsockname()[1]
         self._api.borders = Borders(settings, port)
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        if _is_own_address(self._service.base_url, port):
+        own = next((each for each in self._providers.services if _is_own_address(each, settings, port)), None)
+        if own is not None:
             await self.stop()
             raise ConfigurationError(
-                f"The base URL {self._service.base_url} is this server itself. Unset OPENAI_BASE_URL for the "
+                f"The base URL {own.base_url} is this server itself. Unset OPENAI_BASE_URL for the "
                 "server, or pass the --base-url of the provider."
             )
         await self._listener.start_serving()
         return self.address
+
+    def list_key_errors(self) -> list[ImgkitError]:
+        """Return why providers cannot be asked: their keys are missing or cannot be used. May block."""
+        return [error for each in self._providers.services if (error := each.find_key_error()) is not None]
 
     @property
     def running(self) -> list[ServedCall]:
@@ -240,9 +245,12 @@ class ImageServer:
         self._lock.release()
 
 
-def _is_own_address(base_url: str, port: int) -> bool:
-    parts = urlsplit(base_url)
-    return parts.hostname in ("127.0.0.1", "localhost", "::1") and parts.port == port
+def _is_own_address(service: ServedService, settings: ServerSettings, port: int) -> bool:
+    """Return whether a service sends its requests to the server that asks it."""
+    parts = urlsplit(service.base_url)
+    host = (parts.hostname or "").rstrip(".")
+    is_here = is_loopback(host) or host in ("0.0.0.0", settings.host.lower(), *settings.hosts)  # noqa: S104
+    return service.may_cost and is_here and parts.port == port
 
 
 def _explain_listen_error(error: OSError, settings: ServerSettings) -> ConfigurationError:

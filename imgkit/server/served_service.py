@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from imgkit.async_service import AsyncImageService
 from imgkit.bulk.pace import Pace, PaceLimits
+from imgkit.bulk.row_checks import find_key_error
 from imgkit.core.context import CallRecord, CallTurn, SentPart
 from imgkit.core.lifecycle import run_call
 from imgkit.core.stream import run_stream
-from imgkit.errors import NotSentError, SaveError
+from imgkit.errors import ImgkitError, NotSentError, SaveError
 from imgkit.files import write_all
 from imgkit.images.part_files import PartFile
 from imgkit.images.saving import SavePlan
@@ -76,6 +77,10 @@ class ServedService(AsyncImageService):
     def state_folder(self) -> Path | None:
         """The folder for data that outlives the process."""
         return self._core.settings.state_folder
+
+    def find_key_error(self) -> ImgkitError | None:
+        """Return why requests of this service cannot be signed, None if they can. May block."""
+        return find_key_error(self._core) if self.may_cost else None
 
     def open_sibling(self, provider: str) -> ServedService:
         """Return a service for another provider.
@@ -209,6 +214,11 @@ class ServedProviders:
     def find(self, provider: str | None) -> ServedProvider:
         """Return a provider, the server's own for None."""
         return self.own if provider is None else self._by_name[provider]
+
+    @property
+    def services(self) -> list[ServedService]:
+        """The services of all providers."""
+        return [served.service for served in self._by_name.values()]
 
     def list_models(self) -> list[tuple[str, str, str | None]]:
         """Return the names that callers may use, each with its provider and the model there."""

@@ -13,6 +13,7 @@ from imgkit.errors import ConfigurationError
 
 DEFAULT_PORT = 8100
 ANY_MODEL = "*"
+_TOKEN = re.compile(r"[!-~]+")
 _HOST = re.compile(r"[\w.-]+|\[[0-9A-Fa-f:.]+\]")
 TOKEN_VARIABLE = "IMGKIT_SERVER_TOKEN"  # noqa: S105  # the name of a variable
 
@@ -78,7 +79,7 @@ class ServerSettings(NamedTuple):
         Raises:
             ConfigurationError: the address needs a token, or a token or an origin has a wrong form.
         """
-        if self.token is not None and (not self.token or not self.token.isascii() or " " in self.token):
+        if self.token is not None and not _TOKEN.fullmatch(self.token):
             raise ConfigurationError("The token must be ASCII text without blanks, and not empty.")
         if not self.is_loopback and self.token is None:
             raise ConfigurationError(

@@ -1,0 +1,102 @@
+"""The start of `imgkit serve`: the refusals with exit code 2 before it answers anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+
+from imgkit.cli import exit_codes
+from imgkit.cli.run import run
+from imgkit.errors import ConfigurationError
+from imgkit.server.image_server import ImageServer
+from imgkit.server.served_service import ServedService
+from imgkit.server.settings import parse_routes
+from tests.cli.support import clear_environment
+from tests.support.served import GENERATIONS, SETTINGS, send, serve_before
+
+
+def test_refuses_to_start_with_options_that_cannot_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Says which option is wrong, with exit code 2, no address and no traceback."""
+    clear_environment(monkeypatch, tmp_path)
+    monkeypatch.setenv("IMGKIT_HOME", str(tmp_path / "state"))
+    damaged, file = tmp_path / "damaged.yaml", tmp_path / "file"
+    damaged.write_text("interactions: [}{")
+    file.write_text("")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for options, words in (
+            (["--port", str(port)], "is in use"),
+            (["--host", "203.0.113.9", "--token", "t"], "Cannot listen on 203.0.113.9"),
+            (["--host", "0.0.0.0"], "--token"),
+            (["--host", "0.0.0.0", "--token", "a\nb"], "The token"),
+            (["--ready-file", str(tmp_path / "none" / "ready")], "--ready-file"),
+            (["--ready-file", str(tmp_path)], "--ready-file"),
+            (["--state-folder", str(file / "state")], "--state-folder"),
+            (["--record", str(file / "cassette.yaml")], "--record"),
+            (["--record", str(tmp_path)], "--record"),
+            (["--replay", str(tmp_path / "none.yaml")], "no fixtures"),
+            (["--replay", str(damaged)], "is not a cassette"),
+            (["--replay", str(damaged), "--record", "x"], "exclude each other"),
+            (["--map", "small=opneai:x"], "did you mean 'openai'"),
+            (["--map", "small"], "is no model map"),
+            (["--allow-host", "http://a.example"], "is no host name"),
+            (["--allow-origin", "localhost:3000"], "is no origin"),
+        ):
+            code = run(["serve", "--port", "0", *options])
+            read = capsys.readouterr()
+            assert (code, read.out) == (exit_codes.USAGE, ""), (options, read)
+            assert words in read.err, options
+            assert "Traceback" not in read.err
+            assert "bug" not in read.err
+
+
+@pytest.mark.parametrize("word", ["", "=", "a=", "=b", "a=:", "a=:b", "a"])
+def test_refuses_a_map_of_another_form(word: str) -> None:
+    """Refuses a map without a name or without a target."""
+    with pytest.raises(ConfigurationError, match="is no model map"):
+        parse_routes([word])
+
+
+def test_says_which_keys_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists providers without a key at the start, and answers their models with 401; nothing is sent."""
+    clear_environment(monkeypatch, tmp_path)
+    settings = SETTINGS._replace(routes=parse_routes(["flux=bfl:flux-2-pro"]))
+
+    async def list_errors(backend: str) -> list[str]:
+        service = ServedService(
+            backend, api_key="sk-x" if backend != "offline" else None, state_folder=tmp_path
+        )
+        server = ImageServer(service, settings)
+        await server.start()
+        errors = server.list_key_errors()
+        await server.stop(0)
+        return [str(error) for error in errors]
+
+    (text,) = asyncio.run(list_errors("aiohttp"))
+    assert "BFL_API_KEY" in text
+    assert asyncio.run(list_errors("offline")) == []
+    with serve_before(tmp_path, settings=settings) as (thread, api):
+        got = send(thread, GENERATIONS, {"prompt": "a fox", "model": "flux"})
+        assert api.posts == 0
+    assert (got.status, got.error["code"], got.headers["x-should-retry"]) == (401, "missing_key", "false")
+
+
+def test_refuses_a_base_url_of_its_own(tmp_path: Path) -> None:
+    """Refuses to send requests to itself, whatever name its base URL has for it; offline sends nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    async def start(host: str) -> None:
+        service = ServedService(
+            "aiohttp", base_url=f"http://{host}:{port}/v1", api_key="sk-x", state_folder=tmp_path
+        )
+        await ImageServer(service, SETTINGS._replace(port=port)).start()
+
+    for host in ("127.0.0.1", "localhost", "127.0.0.2", "[::1]"):
+        with pytest.raises(ConfigurationError, match="is this server itself"):
+            asyncio.run(start(host))
