@@ -147,11 +147,7 @@ async def _serve_until_signal(server: ImageServer, address: str, ready_file: str
             with suppress(NotImplementedError, RuntimeError):  # Windows, and tests in a thread
                 loop.add_signal_handler(number, stop)
     if ready_file is not None:
-        try:
-            await asyncio.to_thread(_write_ready_file, Path(ready_file), address)
-        except ConfigurationError:
-            await server.stop(0.0)
-            raise
+        await asyncio.to_thread(_write_ready_file, Path(ready_file), address)
     console.write_text(f"{address}\n")
     if sys.stdout is not None:
         sys.stdout.flush()
