@@ -1,4 +1,4 @@
-"""Programs that run in a page: they measure contrasts and moves, and note images."""
+"""Programs that run in a page: they measure contrasts and places, and note images."""
 
 CONTRASTS = """() => {
   const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
@@ -27,17 +27,21 @@ CONTRASTS = """() => {
 
 WATCH_IMAGES = """() => {
   window.seen = [];
-  window.moved = 0;
+  window.places = new Set();
+  window.measure = () => {
+    places.add(["create", "stage", "use", "last"].map((id) => document.getElementById(id).offsetTop).join());
+    return places.size;
+  };
   const note = () => {
     const text = [...document.querySelectorAll("#stage figure")].map((figure) => figure.className).join(" ");
     if (seen.at(-1) !== text) seen.push(text);
+    measure();
   };
-  new MutationObserver(note).observe(document.getElementById("stage"),
-    {subtree: true, childList: true, attributes: true, attributeFilter: ["class"]});
-  new PerformanceObserver((list) => { for (const entry of list.getEntries()) moved += entry.value; })
-    .observe({type: "layout-shift", buffered: true});
+  measure();
+  new MutationObserver(note).observe(document.body,
+    {subtree: true, childList: true, attributes: true, attributeFilter: ["class", "hidden"]});
 }"""
-"""Notes the states of the images in `seen`, and adds the sizes of unexpected moves in `moved`."""
+"""Notes the states of the images in `seen`; `measure()` counts the places that parts of the page had."""
 
 OVERFLOW = """() => [...document.querySelectorAll("body *")]
   .filter((node) => node.checkVisibility() && node.getBoundingClientRect().right > innerWidth + 0.5)

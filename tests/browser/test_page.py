@@ -85,9 +85,9 @@ def test_partial_images_come_before_complete_ones(offline: str, visit: Visit) ->
     create(page)
     expect_complete(page, 2)
     states = page.evaluate("seen")
-    assert states[:2] == ["waiting waiting", "partial waiting"]
+    assert states[:3] == ["", "waiting waiting", "partial waiting"]
     assert states[-2:] == ["complete partial", "complete complete"]
-    assert page.evaluate("moved") < 0.01
+    assert page.evaluate("measure()") == 1
     sizes = page.locator("#stage img").evaluate_all("images => images.map(image => image.naturalWidth)")
     assert sizes == [1024, 1024]
     with page.expect_download() as download:
