@@ -29,6 +29,8 @@ READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | BINARY_FLAGS
 CREATE_FLAGS = os.O_CREAT | os.O_EXCL | NO_FOLLOW | BINARY_FLAGS
 """Create a new file; fail if the name is taken. Combine with `os.O_WRONLY` or `os.O_RDWR`."""
 
+_BLOCK_BYTES = 64 * 1024
+
 
 def is_private(folder: Path) -> bool:
     """Return whether no other user can write to a folder, or put another folder in its place.
@@ -188,7 +190,10 @@ def read_regular_file(path: str | Path, max_bytes: int, *, follow: bool = True) 
     """
     with open_regular_file(path, follow=follow) as stream:
         size = os.fstat(stream.fileno()).st_size
-        content = b"" if size > max_bytes else stream.read(max_bytes + 1)
+        # A buffer of the size that the limit allows could be a gigabyte.
+        content = b"" if size > max_bytes else stream.read(size + 1)
+        while size < len(content) <= max_bytes and (block := stream.read(_BLOCK_BYTES)):
+            content += block  # the file has grown, or its system tells no size
     if max(size, len(content)) > max_bytes:
         raise OSError(errno.EFBIG, f"{max(size, len(content))} bytes, more than {max_bytes}", str(path))
     return content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import stat
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,20 @@ def test_resets_living_objects_in_a_child() -> None:
         os._exit(0 if counters[0].resets == 1 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert counters[0].resets == 0
+
+
+def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    """Reads a small file without a buffer of the largest allowed size, and all of one without a size."""
+    path = tmp_path / "call.json"
+    path.write_bytes(b"{}")
+    tracemalloc.start()
+    try:
+        assert files.read_regular_file(path, 1 << 30) == b"{}"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    status = Path("/proc/self/status")
+    if status.exists():  # its size is 0
+        assert len(files.read_regular_file(status, 1 << 20)) > 100
+        with pytest.raises(OSError, match="more than 100"):
+            files.read_regular_file(status, 100)
