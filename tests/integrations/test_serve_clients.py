@@ -238,6 +238,18 @@ def test_the_token_of_the_server_is_the_key_of_its_clients(
             assert (row.outcome.status, row.requests, row.posts) == (401, 1, 0), row
 
 
+def test_a_server_that_stops_tells_that_the_call_may_be_billed(
+    tmp_path: Path, clients: dict[str, Client]
+) -> None:
+    """Answers the clients of calls that it cannot finish, so that none of them tries elsewhere."""
+    two = {name: clients[name] for name in ("openai-js", "vercel")}
+    with open_stacks(tmp_path, two, "--stop-after", "0") as stacks:
+        with ThreadPoolExecutor(len(two)) as pool:
+            results = list(pool.map(lambda stack: stack.measure_stop("create"), stacks))
+    for row, code in results:
+        assert (row.outcome.status, row.requests, row.posts, code) == (UNKNOWN, 1, 1, 9), row
+
+
 def test_a_dead_api_is_worth_another_attempt(tmp_path: Path, clients: dict[str, Client]) -> None:
     """Answers 503 where nothing was sent, so that clients try again."""
     two = {name: clients[name] for name in ("openai", "vercel")}

@@ -107,6 +107,21 @@ class Stack(NamedTuple):
             posts = self.upstream.posts
         return self.build_row(operation, TIMEOUT, outcome, posts)
 
+    def measure_stop(self, operation: str) -> tuple[Row, int]:
+        """Count a call whose server is stopped while the API paints; return the server's exit code, too."""
+        self.tap.forget()
+        released = threading.Event()
+        with self.upstream.failing(hold_until(released)), ThreadPoolExecutor(1) as pool:
+            call = pool.submit(self.send, operation)
+            try:
+                self.upstream.wait_for_post()
+                code = self.served.stop()
+                outcome = call.result(60)
+            finally:
+                released.set()
+            posts = self.upstream.posts
+        return self.build_row(operation, "server stopped", outcome, posts), code
+
     def measure_direct(self, operation: str, answer: Answer) -> int:
         """Return the number of requests that the client sends to the API itself."""
         with self.upstream.failing(answer):

@@ -106,6 +106,13 @@ class Upstream:
         with self._guard:
             return len(self.paths)
 
+    def wait_for_post(self, timeout_s: float = 60) -> None:
+        """Wait until a POST request has arrived."""
+        until = time.monotonic() + timeout_s
+        while not self.posts:
+            assert time.monotonic() < until, "No request has arrived."
+            time.sleep(0.02)
+
     @contextmanager
     def failing(self, answer: Answer) -> Iterator[None]:
         """Count from zero, and answer in another way within the block."""
