@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiohttp import BadContentDispositionHeader, BadContentDispositionParam
 from aiohttp.web import BaseRequest, RequestPayloadError, Response, StreamResponse
@@ -228,7 +228,7 @@ class ConnectionServer(Server):
             count += 1
         return count
 
-    def _note_problem(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def _note_problem(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """Make room if the system allows no further connection; leave other problems to the loop."""
         if str(context.get("message")).startswith("socket.accept() out of system resource"):
             if not self._must_make_room:  # asyncio reports it up to a thousand times in a row
