@@ -80,7 +80,10 @@ class ReceivedBody(NamedTuple):
         """Return the digest of an operation with this content: equal requests have equal digests."""
         digest = hashlib.sha256(f"{operation} {json.dumps(self.values, sort_keys=True)}".encode())
         for name, received in (*(("image", image) for image in self.images), *sorted(self.others.items())):
-            content = received.digest if isinstance(received, UploadedImage) else repr(received)
+            if isinstance(received, UploadedImage):
+                content = received.digest
+            else:  # its repr lacks the query of the URL, which may be all that differs
+                content = f"{received.url} {received.file_id}"
             digest.update(f"\n{name} {content}".encode())
         return digest.hexdigest()
 

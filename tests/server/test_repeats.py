@@ -165,6 +165,16 @@ def test_forms_are_compared_by_their_content(tmp_path: Path) -> None:
         assert api.posts == 2
 
 
+def test_references_are_compared_whole(tmp_path: Path) -> None:
+    """Joins no edit of an image whose URL differs in its query only."""
+    with serve_before(tmp_path, reply(200, answer()), reply(200, answer())) as (server, api):
+        for number in (1, 2):
+            url = f"https://images.example.org/get?id={number}"
+            body = {"prompt": "a hat", "images": [{"image_url": url}]}
+            assert send(server, EDITS, body, x_stainless_retry_count="1").status == 200
+        assert api.posts == 2
+
+
 def test_a_repeated_stream_has_all_events(tmp_path: Path) -> None:
     """Sends the events of a running stream to its repetition from the first one on."""
     first = {"type": "image_generation.partial_image", "b64_json": encoded(), "partial_image_index": 0}
