@@ -267,7 +267,10 @@ async def _receive_json(arriving: ArrivingBody, folder: Path) -> ReceivedBody:
         json.dumps(values, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         raise reject_body("The body has a value that no parameter takes.", "invalid_json") from None
-    given = members.get("images", members.get("image"))
+    if members.get("images") is not None and members.get("image") is not None:
+        raise reject_value("image", "Is the same as images. Send one of them.")
+    given = members.get("images")
+    given = members.get("image") if given is None else given
     listed = given if isinstance(given, list) else [] if given is None else [given]
     images = tuple(_read_image(entry, f"images.{number}", folder) for number, entry in enumerate(listed))
     others = {

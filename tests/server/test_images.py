@@ -60,6 +60,8 @@ def test_never_opens_a_path_of_a_caller(tmp_path: Path) -> None:
         for image in (str(file), f"file://{file}", {"image_url": str(file)}, {"file_id": 3}):
             got = send(server, EDITS, {"prompt": "a hat", "images": [image]})
             assert (got.status, got.error["param"]) == (400, "images.0"), got.body
+        got = send(server, EDITS, {"prompt": "a hat", "images": [], "image": []})
+        assert (got.status, got.error["param"]) == (400, "image")
         body, kind = form(image=str(file), prompt="a hat")
         assert send(server, EDITS, body, content_type=kind).status == 400
 
