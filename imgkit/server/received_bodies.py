@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -128,14 +128,18 @@ async def receive_body(request: BaseRequest, folder: Path, max_bytes: int) -> Re
     return await _receive_json(arriving, folder)
 
 
-async def _write(files: PartFiles | PartFile) -> None:
+async def _write(files: PartFiles | PartFile, made: Sequence[PartFile]) -> None:
     """Write received bytes to the disk.
+
+    Args:
+        files: the files to write.
+        made: the same files, one by one.
 
     Raises:
         Rejection: the disk is full.
     """
     await asyncio.to_thread(files.write)
-    if isinstance(files, PartFile) and files.path is None:
+    if any(file.path is None and file.length and not file.buffered for file in made):
         raise Rejection(
             503,
             "no_disk_space",
@@ -199,9 +203,9 @@ async def _read_file(part: BodyPartReader, arriving: ArrivingBody, folder: Path)
         arriving.count(block)
         file.add(bytes(block))
         if file.buffered >= 2 * _BLOCK_BYTES:
-            await _write(file)
+            await _write(file, [file])
     if file.path is not None and file.buffered:
-        await _write(file)
+        await _write(file, [file])
     return UploadedImage(file)
 
 
@@ -252,9 +256,9 @@ async def _receive_json(arriving: ArrivingBody, folder: Path) -> ReceivedBody:
         if arriving.length - sum(file.length for file in made) * 4 // 3 > MAX_TEXT_BYTES:
             raise reject_body(f"The body has over {MAX_TEXT_BYTES} bytes beside its images.")
         if files.should_flush:
-            await _write(files)
+            await _write(files, made)
     reader.close()
-    await _write(files)
+    await _write(files, made)
     try:
         members = reader.json()
     except (ValueError, RecursionError):

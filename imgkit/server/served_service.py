@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -279,6 +280,10 @@ class ReplyPlan(SavePlan):
                     return path
             write_file(path, source)
         except OSError as error:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            if not isinstance(source, PartFile) or source.path is None:
+                return path  # the image stays in memory: it was paid for, and its client waits
             raise SaveError(
                 f"The server cannot write an image to its disk ({error.strerror or error}).", images=(image,)
             ) from None
