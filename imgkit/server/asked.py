@@ -28,6 +28,8 @@ REQUESTS: Mapping[Operation, type[ImageRequest]] = {
 }
 STREAMING_OPERATIONS = ("create_image", "create_image_edit")
 
+MAX_MODEL_CHARACTERS = 300
+
 _OWN_VALUES = ("stream", "partial_images", "response_format", "model")
 _NEVER_TAKEN = ("extra_headers", "extra_body")
 """Fields of a request that a caller must not set: headers go to the provider beside its key."""
@@ -85,6 +87,10 @@ def build_asked_call(operation: Operation, body: ReceivedBody, routes: Mapping[s
     model = values.get("model")
     if model is not None and not isinstance(model, str):
         raise reject_value("model", "Must be the name of a model.")
+    if model is not None and not _is_model_name(model):
+        raise reject_value(
+            "model", "Must be a name without control characters and without steps such as '..'."
+        )
     route = find_route(model, routes)
     kind = REQUESTS[operation]
     fields = {
@@ -125,6 +131,12 @@ def has_url_by_default(model: str | None) -> bool:
     return found is not None and not any(
         rule.field == "response_format" and rule.refused for rule in found.rules
     )
+
+
+def _is_model_name(model: str) -> bool:
+    """Return whether a text can be a model: some providers put it into the path of their address."""
+    steps = model.replace("\\", "/").split("/")
+    return len(model) <= MAX_MODEL_CHARACTERS and model.isprintable() and not {".", ".."} & set(steps)
 
 
 def _list_inputs(operation: Operation, body: ReceivedBody) -> dict[str, object]:

@@ -175,6 +175,24 @@ def test_tells_the_api_nothing_about_the_caller_and_the_caller_no_key(tmp_path: 
         assert TOKEN not in text
 
 
+def test_lets_no_model_lead_to_another_address(tmp_path: Path) -> None:
+    """Refuses names of models that some provider would put into the path of its address, or into a log."""
+    with serve_before(tmp_path) as (server, api):
+        for model in (
+            "../../v1/account",
+            "a/../b",
+            "..",
+            "./a",
+            "a\\..\\b",
+            "a\r\nX: y",
+            "a\x1b[31m",
+            "a" * 301,
+        ):
+            got = send(server, GENERATIONS, {"prompt": "a fox", "model": model})
+            assert (got.status, got.error["param"]) == (400, "model"), model
+        assert api.posts == 0
+
+
 def test_answers_unknown_addresses_in_the_envelope(tmp_path: Path) -> None:
     """Answers with the envelope and the advice not to repeat; nothing is painted."""
     tries = [
