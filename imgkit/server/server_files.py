@@ -38,6 +38,7 @@ def keep_images(state_folder: Path, images: Sequence[Image]) -> list[str]:
     for image in images:
         try:
             make_folders(folder)
+            folder.chmod(0o700)
             source = find_source(image)
             whole = replace(image, path=None, source=source)
             stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -77,6 +78,7 @@ def open_work_folder(state_folder: Path | None) -> tuple[Path, FileLock]:
     folder = parent / secrets.token_hex(8)
     try:
         make_folders(folder)
+        folder.chmod(0o700)  # uploads and images of callers
         lock = FileLock.acquire(parent / f"{folder.name}.{_LOCK}")
         for other in parent.glob(f"*.{_LOCK}"):
             if other != lock.path and not FileLock.is_held(other):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -152,4 +153,6 @@ def choose_work_folder(state_folder: Path | None) -> Path:
         return state_folder / "serve"
     import tempfile
 
-    return Path(tempfile.gettempdir()) / "imgkit-serve"
+    # Users share the system's folder: none may write where another reads.
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    return Path(tempfile.gettempdir()) / f"imgkit-serve{user}"
