@@ -155,7 +155,7 @@ async def _serve_until_signal(server: ImageServer, address: str, ready_file: str
         f"imgkit: {_describe_mode(mode)} Base URL: {address}/v1. Page: {address}/. Ctrl-C stops it."
     )
     for error in await asyncio.to_thread(server.list_key_errors):
-        console.print_message(f"imgkit: warning: {error.problem}")
+        _print_warning(error.problem)
     await stopped.wait()
     running = len(server.running)
     if running:
