@@ -168,6 +168,10 @@ class Api:
     async def _send_file(self, request: BaseRequest) -> StreamResponse:
         name = request.path.removeprefix(FILES_PATH)
         linked = self._results.find(name)
+        try:
+            first = linked.source.read_at(IN_MEMORY_BYTES, 0) if linked is not None else b""
+        except ImgkitError:  # somebody has deleted its file
+            linked = None
         if linked is None:
             raise Rejection(
                 404, "expired_url", "There is no such image here: its URL has expired. Nothing was sent."
@@ -185,7 +189,8 @@ class Api:
         response.content_length = linked.source.length
         await response.prepare(request)
         if request.method != "HEAD":
-            for position in range(0, linked.source.length, IN_MEMORY_BYTES):
+            await response.write(first)
+            for position in range(IN_MEMORY_BYTES, linked.source.length, IN_MEMORY_BYTES):
                 await response.write(linked.source.read_at(IN_MEMORY_BYTES, position))
             self._results.note_fetched(name)
         await response.write_eof()
