@@ -24,6 +24,7 @@ from imgkit.core.stream_collector import StreamCollector
 from imgkit.core.stream_refusal import send_stream
 from imgkit.core.validation import (
     attach_warnings_to_errors,
+    check_address,
     encode_request,
     max_images_per_request,
     validate_for_model,
@@ -81,6 +82,7 @@ def run_stream(
             if isinstance(provider, StreamingProvider):
                 encode = partial(provider.encode_stream, request, inputs, core.target, partial_images)
                 wire_request = call_before_sending(core, "encode_stream", encode)
+                check_address(wire_request, request)
                 start_request(context, request)
                 read = partial(_read_reply, provider, collector)
                 head = yield from send_stream(context, wire_request, to_plain, collector, read)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from imgkit.catalogue.adaptation import SHAPE, fit_fields, fit_shape
 from imgkit.catalogue.rules import check_request, max_value
@@ -17,6 +18,7 @@ from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.images.inputs import OpenedInputs
 from imgkit.models import ImageRequest, resolve_model
 from imgkit.wire.messages import HttpRequest
+from imgkit.wire.plain_values import show_value
 
 if TYPE_CHECKING:
     from imgkit.catalogue.facts import Model
@@ -108,7 +110,21 @@ def encode_request(core: Core, request: ImageRequest, inputs: OpenedInputs) -> H
     Raises:
         ImgkitError: the provider refuses the request, or failed; nothing was sent.
     """
-    return call_before_sending(core, "encode", partial(core.provider.encode, request, inputs, core.target))
+    encoded = call_before_sending(core, "encode", partial(core.provider.encode, request, inputs, core.target))
+    check_address(encoded, request)
+    return encoded
+
+
+def check_address(encoded: HttpRequest, request: ImageRequest) -> None:
+    """Refuse an address that leads elsewhere: some providers put the name of the model into its path.
+
+    Raises:
+        InvalidRequestError: the path has a step such as ``..``, also a quoted one; nothing was sent.
+    """
+    steps = {unquote(step) for step in urlsplit(encoded.url).path.split("/")}
+    if steps & {".", ".."}:
+        name = show_value(request.model)
+        raise InvalidRequestError({"model": f"{name} is a path to another address. Name a model."})
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
+from urllib.parse import quote
 
 from imgkit.catalogue.catalogue import is_listed, load_provider_data
 from imgkit.errors import ImgkitError, InvalidRequestError, JobFailedError, OutcomeUnknownError
@@ -108,7 +109,7 @@ class ComfyRouterProvider(BaseProvider):
         facts = load_provider_data(FACTS)["names"]
         model = resolve_model(request, target.model) or self.choose_model(request)
         options = dict(request.model_options or {})
-        path = f"/v2/models/{model}{'/requests' if options.pop('queue', True) else ''}"
+        path = f"/v2/models/{quote(model, safe='/-_.:@')}{'/requests' if options.pop('queue', True) else ''}"
         has_sides = is_listed(model, facts["side_models"])
         to_text = to_base64 if is_listed(model, facts["base64_models"]) else to_data_url
         images = [to_text(image) for image in inputs.image]

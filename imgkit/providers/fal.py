@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import ClassVar
+from urllib.parse import quote
 
 from imgkit.catalogue.catalogue import is_listed, load_provider_data
 from imgkit.errors import ImgkitError, InvalidRequestError, JobFailedError
@@ -101,7 +102,7 @@ class FalProvider(BaseProvider):
             "image_urls" if is_list else "image_url": (images if is_list else images[0]) if images else None,
             "mask_url": None if inputs.mask is None else to_data_url(inputs.mask),
         }
-        return encode_json_request(f"{target.base_url}/{model}", members, request)
+        return encode_json_request(f"{target.base_url}/{quote(model, safe='/-_.:@')}", members, request)
 
     def decode(
         self, head: Head, body: ReplyBody, target: Target, secrets: tuple[Secret, ...] = ()

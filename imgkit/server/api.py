@@ -149,7 +149,9 @@ class Api:
         retries = _read_count(request.headers.get("x-stainless-retry-count"))
         body = await receive_body(request, self._folder, self._settings.max_body_bytes)
         try:
-            asked = build_asked_call(operation, body, self._settings.routes)
+            asked = build_asked_call(
+                operation, body, self._settings.routes, takes_unknown=self._budget is None
+            )
         except InvalidRequestError as error:
             return self._send_error(build_error_reply(error, ""))
         cors = self.borders.cors_headers(request)

@@ -57,13 +57,16 @@ class AskedCall(NamedTuple):
     by_url: bool
 
 
-def build_asked_call(operation: Operation, body: ReceivedBody, routes: Mapping[str, ModelRoute]) -> AskedCall:
+def build_asked_call(
+    operation: Operation, body: ReceivedBody, routes: Mapping[str, ModelRoute], *, takes_unknown: bool = True
+) -> AskedCall:
     """Return the call that a body asks for.
 
     Args:
         operation: the operation.
         body: the content of the request.
         routes: the models behind names.
+        takes_unknown: unknown parameters go to the provider. A budget could not count what they cost.
 
     Raises:
         Rejection: a parameter of the server itself is wrong.
@@ -99,6 +102,11 @@ def build_asked_call(operation: Operation, body: ReceivedBody, routes: Mapping[s
     fields["model"] = route.model
     fields.update(_list_inputs(operation, body))
     more = {name: value for name, value in values.items() if name not in (*fields, *_OWN_VALUES)}
+    if more and not takes_unknown:
+        name = next(iter(more))[:100]
+        raise reject_value(
+            name, "Unknown, and the budget of this server could not count its cost. Leave it out."
+        )
     if more:
         fields["extra_body"] = more
     request = validate_request(kind, fields)

@@ -54,7 +54,7 @@ class ImageServer:
     Args:
         service: the service behind it, which the server closes.
         settings: its settings.
-        budget: the budget of the service, None for none.
+        budget: the budget to show, that of the service by default.
         modes: facts about it for its page.
         warn: is given each warning of a call, once.
 
@@ -84,7 +84,7 @@ class ImageServer:
         settings.check()
         self.settings = settings
         self._service = service
-        self._budget = budget
+        self._budget = service.budget if budget is None else budget
         self._modes = dict(modes or {})
         self._warn = warn
         self._state_folder = service.state_folder

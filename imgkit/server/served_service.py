@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 from imgkit.async_service import AsyncImageService
 from imgkit.bulk.pace import Pace, PaceLimits
+from imgkit.bulk.progress_reporter import find_budget
 from imgkit.bulk.row_checks import find_key_error
 from imgkit.core.context import CallRecord, CallTurn, SentPart
 from imgkit.core.lifecycle import run_call
 from imgkit.core.stream import run_stream
+from imgkit.default_plugins.budget import Budget
 from imgkit.errors import ImgkitError, NotSentError, SaveError
 from imgkit.files import write_all
 from imgkit.images.part_files import PartFile
@@ -68,6 +70,11 @@ class ServedService(AsyncImageService):
     def base_url(self) -> str:
         """The root of the API behind the server."""
         return self._core.target.base_url
+
+    @property
+    def budget(self) -> Budget | None:
+        """The budget of its calls, None for none."""
+        return find_budget(self._core)
 
     @property
     def may_cost(self) -> bool:

@@ -96,3 +96,16 @@ def test_cost_and_estimate() -> None:
             )
     assert response.cost.amount
     assert budget.spent == response.cost.amount
+
+
+@pytest.mark.parametrize("provider", ["bfl", "fal", "replicate", "comfy_router", "huggingface"])
+@pytest.mark.parametrize("model", ["../../v1/account", "a/../../b", "a/./b"])
+def test_a_model_leads_to_no_other_address(provider: str, model: str) -> None:
+    """Refuses a name that would leave the path in which the provider puts it; nothing is sent."""
+    with WireServer() as server:
+        settings: dict[str, Any] = {"base_url": server.base_url, "api_key": "key-0123456789abcdef"}
+        with imgkit.ImageService("requests", provider=provider, **settings) as service:
+            with pytest.raises(imgkit.InvalidRequestError) as caught:
+                service.create_image("a fox", model=model)
+            assert "model" in caught.value.fields
+        assert server.posts == 0

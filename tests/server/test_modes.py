@@ -6,6 +6,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import imgkit
 from imgkit.default_plugins.recorder import RecorderPlugin
 from imgkit.server.served_service import ServedService
 from imgkit.server.thread import ServerThread
@@ -51,15 +52,15 @@ def test_answers_equal_requests_from_the_cache(tmp_path: Path) -> None:
 
 def test_spends_no_more_than_its_budget(tmp_path: Path) -> None:
     """Refuses a request that could exceed the budget with 402, which no client repeats."""
-    import imgkit
-
     budget = imgkit.Budget("0.05", price_per_image="0.04")
     scripts = reply(200, answer()), reply(200, answer())
     model = {"model": "a-model-of-nobody"}
     with serve_before(tmp_path, *scripts, plugins=[budget]) as (server, api):
         assert send(server, GENERATIONS, {**FOX, **model}).status == 200
         got = send(server, GENERATIONS, {**FOX, **model})
+        unknown = send(server, GENERATIONS, {**FOX, "num_images": 100})
         assert api.posts == 1
+    assert (unknown.status, unknown.error["param"]) == (400, "num_images")
     assert (got.status, got.error["code"], got.headers["x-should-retry"]) == (402, "budget_exceeded", "false")
 
 
