@@ -8,7 +8,15 @@ import tempfile
 from pathlib import Path
 
 import imgkit
-from benchmarks import cases_bulk, cases_bytes, cases_calls, cases_own, cases_starts, report
+from benchmarks import (
+    cases_bulk,
+    cases_bytes,
+    cases_calls,
+    cases_own,
+    cases_serve,
+    cases_starts,
+    report,
+)
 from benchmarks.harness import Results
 from benchmarks.server import Server, pin
 
@@ -18,6 +26,7 @@ CASES = {
     "bytes": cases_bytes,
     "own": cases_own,
     "bulk": cases_bulk,
+    "serve": cases_serve,
 }
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 

@@ -16,7 +16,7 @@ import sys
 import zlib
 from typing import Any, Self
 
-IMAGE_BYTES = {"small": 120, "1.4MB": 1_400_000, "8MB": 8_000_000, "32MB": 32_000_000}
+IMAGE_BYTES = {"small": 120, "1.5KB": 700, "1.4MB": 1_400_000, "8MB": 8_000_000, "32MB": 32_000_000}
 STREAMS = {"stream": ("1.4MB", 3), "stream-small": ("small", 1), "stream-32MB": ("32MB", 1)}
 """The image size of each stream, and the number of partial images before the complete image."""
 DISTINCT = "distinct"
