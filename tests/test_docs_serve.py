@@ -10,10 +10,10 @@ import pytest
 
 from imgkit.cli.serve_command import build_serve_command
 from imgkit.server import arriving_bodies, envelopes, received_bodies, silent_clients
-from imgkit.server.calls import WRITE_S
 from imgkit.server.envelopes import _CODES
 from imgkit.server.served_service import IN_MEMORY_BYTES
 from imgkit.server.settings import TOKEN_VARIABLE, ServerSettings
+from imgkit.server.silent_clients import WRITE_S
 from imgkit.testing import WireServer, answer, canary, reply
 from tests.support.nested_pytest import run_pytest
 

@@ -53,6 +53,21 @@ class ReservationGroup:
         return bool(self._open)
 
     @property
+    def is_quick(self) -> bool:
+        """Whether `begin`, `write` and `finish` cannot block now."""
+        return False
+
+    @property
+    def ends_quickly(self) -> bool:
+        """Whether `settle` cannot block now, nor a record of the call that learns of the images."""
+        return False
+
+    @classmethod
+    def can_reserve_quickly(cls, ledgers: Iterable[Resource[Ledger]]) -> bool:
+        """Return whether `reserve` cannot block now, nor a record of the call that learns of it."""
+        return False
+
+    @property
     def wants_chunks(self) -> bool:
         """Whether a reservation keeps the chunks of a reply."""
         return any(True for _ in self._spools())

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from imgkit.billing.reservations import ReservationGroup
@@ -158,6 +157,7 @@ class CallOptions(NamedTuple):
         missing: the images that are sent for, as pairs of the number of images before them and their count;
             None for all.
         open_input: opens the input images.
+        reservations: class of the reservations of its attempts.
     """
 
     save_to: SaveTo = None
@@ -169,6 +169,7 @@ class CallOptions(NamedTuple):
     record: CallRecord | None = None
     missing: tuple[tuple[int, int], ...] | None = None
     open_input: OpenFile = open_file
+    reservations: type[ReservationGroup] = ReservationGroup
 
 
 def parse_options(arguments: Mapping[str, Any]) -> CallOptions:
@@ -202,6 +203,7 @@ def parse_options(arguments: Mapping[str, Any]) -> CallOptions:
         record=arguments.get("record"),
         missing=arguments.get("missing"),
         open_input=arguments.get("open_input", open_file),
+        reservations=arguments.get("reservations", ReservationGroup),
     )
 
 
@@ -344,19 +346,12 @@ class CallContext:
         """Send the image bytes of replies to part files in the folder of `plan` while they arrive."""
         # Partial images need no digest, and most of a stream is partial images.
         digests = plan.needs_digest and not self.call.partial_images
-        folder = plan.part_folder or plan.folder
-        self.new_part_files = partial(_open_part_files, folder, digests, self.cleanup)
+        self.new_part_files = partial(plan.make_part_files, digests, self.cleanup)
 
     def abort_reservations(self, error: BaseException) -> None:
         """End the reservations of an interrupted call and of its parts. Quick."""
         for context in (self, *self.parts):
             context.reservations.abort(error)
-
-
-def _open_part_files(folder: Path, digests: bool, cleanup: ExitStack) -> PartFiles:
-    part_files = PartFiles(folder, digests=digests)
-    cleanup.callback(part_files.close)
-    return part_files
 
 
 def start_call(

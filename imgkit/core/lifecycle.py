@@ -210,7 +210,8 @@ def deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None)
     response = warn_of_missing_images(result.response, count_requested_images(context.request))
     result = result._replace(response=response)
     is_local = not any(isinstance(image.source, UrlSource) for image in response.images)
-    if context.options.record is None or context.core.resources.sinks or not is_local:
+    is_quick = bool(result.parts) and all(part.reservations.ends_quickly for part, _ in result.parts)
+    if context.options.record is None or context.core.resources.sinks or not is_local or is_quick:
         return (yield from _deliver(context, result, plan))
     # A run has many calls: each takes one turn of a thread in place of several.
     flow = _deliver(context, result, plan)
@@ -232,8 +233,12 @@ def _deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None
         response = yield from send_to_sinks(context, response)
     if context.options.record is not None:
         try:
-            mark = partial(_record_delivery, context.options.record, response, result)
-            yield from run_blocking(mark, threads="records")
+            record = context.options.record
+            mark = partial(_record_delivery, record, response, result)
+            if result.parts and all(part.reservations.ends_quickly for part, _ in result.parts):
+                mark()
+            else:
+                yield from run_blocking(mark, threads="records")
         except ImgkitError as error:
             for part, part_response in result.parts:
                 yield from keep_reservations(part, error, part_response)

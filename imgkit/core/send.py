@@ -39,7 +39,7 @@ from imgkit.plugins.table import HookTable
 from imgkit.plugins.tokens import TokenNeeded
 from imgkit.providers.base import DecodedImages, StreamingProvider
 from imgkit.providers.job_values import JobUpdate
-from imgkit.runtime.flow import Flow, RunBlocking, run_blocking, send_request
+from imgkit.runtime.flow import Flow, RunBlocking, run_blocking, run_here_if, send_request
 from imgkit.wire.messages import BytesBody, Head, HttpRequest, announces_events, hash_body
 from imgkit.wire.secret_filter import SecretFilter
 
@@ -129,7 +129,8 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
         yield from run_blocking(partial(context.mark_sent, number), before_sending=True)
     if ledgers or context.options.record is not None:
         reserve = partial(_reserve, context, number)
-        context.reservations = yield from run_blocking(reserve, before_sending=True)
+        is_quick = context.options.reservations.can_reserve_quickly(ledgers)
+        context.reservations = yield from run_here_if(is_quick, reserve, before_sending=True)
     if context.gate is not None and context.gate.is_closed:
         yield RunBlocking(context.reservations.close)
         raise context.gate.to_error()
@@ -176,7 +177,7 @@ def _reserve(context: CallContext, number: int) -> ReservationGroup:
         ImgkitError: a ledger refused, or the record cannot be written; nothing is reserved.
     """
     ledgers, record = context.core.resources.ledgers, context.options.record
-    reservations = ReservationGroup.reserve(ledgers, context.request, context.call, number)
+    reservations = context.options.reservations.reserve(ledgers, context.request, context.call, number)
     is_stopped = context.gate is not None and context.gate.is_closed
     if record is not None and not is_stopped:
         try:
@@ -205,7 +206,8 @@ def settle_reservations(context: CallContext, response: ImagesResponse | None) -
         response: the delivered images; None for an attempt that cannot be billed.
     """
     if context.reservations.is_open:
-        yield RunBlocking(partial(context.reservations.settle, response))
+        settle = partial(context.reservations.settle, response)
+        yield from run_here_if(context.reservations.ends_quickly, settle)
 
 
 def keep_reservations(
@@ -275,7 +277,7 @@ def read_response(context: CallContext, head: Head, secrets: SecretFilter) -> Fl
     method = partial(core.provider.decode, head, reply, core.target, secrets.secrets)
     try:
         # Decoding looks at the images; with part files they are on disk, so it may block.
-        if context.new_part_files is not None:
+        if context.new_part_files is not None and (finish is not None or not context.reservations.is_quick):
             decode = partial(call_decode, core, "decode", method, head, reply, secrets.secrets)
             decoded = yield from run_blocking(
                 decode if finish is None else partial(_run_both, finish, decode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from imgkit.billing.spool import MAX_AGE_S, MAX_BYTES, Spool
@@ -24,6 +25,9 @@ from imgkit.wire.messages import Head
 
 FOLDER = "spool"
 """Name of the spool's folder in the state folder."""
+
+CHECK_S = 0.2
+"""Seconds for which a check of the folder holds."""
 
 _REASONS = {
     OutcomeUnknownError: "the connection broke in the middle of the reply",
@@ -99,6 +103,12 @@ class SpoolLedger:
     def __init__(self, spool: Spool, model: str | None) -> None:
         self._spool = spool
         self._model = model
+        self._check_at = 0.0
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether `reserve` asks no disk: it has done so within `CHECK_S` seconds."""
+        return time.monotonic() < self._check_at
 
     def reserve(self, request: ImageRequest, call: Call, attempt: int) -> SpoolReservation:
         """Return the reservation of an attempt; it writes nothing before the reply arrives.
@@ -107,17 +117,8 @@ class SpoolLedger:
             ConfigurationError: other users may write to the spool by now; or it is full, so a reply that
                 is paid for might be lost.
         """
-        _check_private(self._spool.folder)
-        try:
-            is_full = self._spool.is_full()
-        except OSError:
-            is_full = False  # `begin` warns of a folder that cannot be used
-        if is_full:
-            raise ConfigurationError(
-                f"The folder {str(self._spool.folder)!r} is full of replies that were paid for and not "
-                "delivered. Nothing was sent, because another such reply might be lost. "
-                "Run `imgkit recover`, then `imgkit recover --drop ID` for each reply that stays."
-            )
+        if not self.is_quick:
+            self._check()
         facts = {
             "call_id": call.id,
             "attempt": attempt,
@@ -132,6 +133,20 @@ class SpoolLedger:
         }
         return SpoolReservation(self._spool, f"{call.id[:12]}-{attempt}", facts)
 
+    def _check(self) -> None:
+        _check_private(self._spool.folder)
+        try:
+            is_full = self._spool.is_full()
+        except OSError:
+            is_full = False  # `begin` warns of a folder that cannot be used
+        if is_full:
+            raise ConfigurationError(
+                f"The folder {str(self._spool.folder)!r} is full of replies that were paid for and not "
+                "delivered. Nothing was sent, because another such reply might be lost. "
+                "Run `imgkit recover`, then `imgkit recover --drop ID` for each reply that stays."
+            )
+        self._check_at = time.monotonic() + CHECK_S
+
     def find_kept(self, attempt: str) -> list[Path]:
         """Return the folders of the replies to an attempt, as `imgkit.plugins.ReplyKeeper` says."""
         call_id, _, number = attempt.rpartition("-")
@@ -143,6 +158,11 @@ class SpoolReservation:
     """An `imgkit.plugins.Reservation` that writes a record."""
 
     spools = True
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether its end asks no disk: there is no record."""
+        return self._record is None
 
     def __init__(self, spool: Spool, name: str, facts: dict[str, object]) -> None:
         self._spool = spool

@@ -46,10 +46,14 @@ class PartFiles:
 
     def new_file(self) -> PartFile:
         """Return a part file for the next image."""
-        file = PartFile(self._folder, digest=self._digests)
+        file = self.make_file(self._folder, self._digests)
         self._files[str(self._count)] = file
         self._count += 1
         return file
+
+    def make_file(self, folder: Path, digest: bool) -> PartFile:
+        """Return a new file."""
+        return PartFile(folder, digest=digest)
 
     def find(self, part: str) -> PartFile | None:
         """Return the file of an image by its number in the reply, None for none."""

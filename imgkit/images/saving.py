@@ -9,7 +9,7 @@ import secrets
 import string
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 from imgkit.errors import InvalidRequestError, SaveError
 from imgkit.files import create_empty, make_folders, remove_after, sync_folder, write_atomically
 from imgkit.images.mistakes import explain_target, explain_unwritable
-from imgkit.images.part_files import PartFile
+from imgkit.images.part_files import PartFile, PartFiles
 from imgkit.images.sidecars import SavableImage, can_replace, sidecar_json, sidecar_path
 from imgkit.images.sniff import EXTENSIONS, Format
 from imgkit.images.sources import BytesSource, FileSource, Source, read_blocks
@@ -162,6 +162,16 @@ class SavePlan:
     @property
     def needs_check(self) -> bool:
         """Whether `check` has to look at the disk."""
+        return True
+
+    def make_part_files(self, digests: bool, cleanup: ExitStack) -> PartFiles:
+        """Return the part files of a reply, which `cleanup` closes."""
+        files = PartFiles(self.part_folder or self.folder, digests=digests)
+        cleanup.callback(files.close)
+        return files
+
+    def may_block(self, image: SavableImage) -> bool:
+        """Return whether `write` may wait for the disk."""
         return True
 
     @property

@@ -15,9 +15,17 @@ from imgkit.server.asked import AskedCall
 from imgkit.server.borders import FILES_PATH
 from imgkit.server.calls import CallBook, ServedCall
 from imgkit.server.envelopes import ErrorReply, build_bug_reply, build_error_reply, may_repeat
-from imgkit.server.frames import Item, build_error_event, build_event_frame, build_json_frame, find_source
+from imgkit.server.frames import (
+    Item,
+    build_error_event,
+    build_event_frame,
+    build_json_frame,
+    find_source,
+    list_files,
+)
 from imgkit.server.history import History, find_cost
 from imgkit.server.received_bodies import ReceivedBody
+from imgkit.server.reply_memory import write_images
 from imgkit.server.result_files import ResultFiles
 from imgkit.server.served_service import (
     IN_MEMORY_BYTES,
@@ -93,7 +101,7 @@ class CallRunner:
         record = ServedRecord(served.pace, lambda: self.must_leave_jobs)
         service = served.service
         call.was_sent = lambda: record.was_sent and service.may_cost
-        plan = ReplyPlan.for_call(self._folder, call.id)
+        plan = ReplyPlan.for_call(self._folder, call.id, self._book.memory)
         try:
             if asked.is_stream and service.can_stream:
                 await self._stream(call, asked, served, plan, record)
@@ -102,6 +110,8 @@ class CallRunner:
                 if asked.is_stream:
                     self._emit_images(call, response)
                 else:
+                    if asked.by_url:
+                        await asyncio.to_thread(write_images, response.images)
                     self._finish_json(call, response, asked, root)
         except ImgkitError as error:
             self._fail_with(call, error)
@@ -121,7 +131,7 @@ class CallRunner:
             self._history.note_end(call)
 
     def _finish_json(self, call: ServedCall, response: ImagesResponse, asked: AskedCall, root: str) -> None:
-        items, files = [], []
+        items = []
         for image in response.images:
             members = {"revised_prompt": image.revised_prompt} if image.revised_prompt else {}
             if asked.by_url:
@@ -129,7 +139,7 @@ class CallRunner:
                 items.append(Item(None, {"url": url, **members}))
             else:
                 items.append(Item(find_source(image), members))
-                files += [image.path] if image.path is not None else []
+        files = [] if asked.by_url else list_files(response.images)
         call.finish(response, build_json_frame(response, items), _reply_headers(call, response), files)
 
     def _emit_images(self, call: ServedCall, response: ImagesResponse) -> None:
@@ -139,7 +149,7 @@ class CallRunner:
             last = response.usage if image is response.images[-1] else None
             event = Completed(image, last, response.created, meta=response.meta)
             call.add_frame(build_event_frame(call.operation, event))
-        files = [image.path for image in response.images if image.path is not None]
+        files = list_files(response.images)
         call.finish(response, None, {}, files)
 
     async def _stream(
@@ -162,7 +172,7 @@ class CallRunner:
         response = stream.response
         if response is None:
             raise ConnectionAbortedError("the stream has no response")
-        files += [image.path for image in response.images if image.path is not None]
+        files += list_files(response.images)
         call.finish(response, None, {}, files)
 
     async def _keep_partial(self, event: PartialImage, files: list[Path]) -> PartialImage:

@@ -7,18 +7,19 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from imgkit.errors import ImgkitError
+from imgkit.images.sources import BytesSource
 from imgkit.models import ImagesResponse
 from imgkit.server.envelopes import ErrorReply
 from imgkit.server.frames import Frame, encode_frame, measure_frame
-
-WRITE_S = 60.0
-"""Seconds in which a client must read the next block of a reply."""
+from imgkit.server.reply_memory import ReplyMemory, write_images
+from imgkit.server.silent_clients import WriteLimit, abort_connection
 
 WHOLE_BYTES = 256 * 1024
 """Largest reply that is sent as a whole."""
@@ -171,7 +172,8 @@ class ServedCall:
                 body = b"".join(encode_frame(self._frames[0]))
                 response: StreamResponse = Response(body=body, status=self.status or 200, headers=headers)
                 await response.prepare(request)
-                await _write_in_time(request, response.write_eof())
+                async with WriteLimit(request):
+                    await response.write_eof()
             else:
                 response = await self._send_frames(request, headers)
             self.is_delivered = True
@@ -185,19 +187,23 @@ class ServedCall:
             response.content_length = self.length
         await response.prepare(request)
         number = 0
+        limit = WriteLimit(request)
         while True:
             while number < len(self._frames):
                 try:
-                    for block in encode_frame(self._frames[number]):
-                        await _write_in_time(request, response.write(block))
+                    async with limit:
+                        for block in encode_frame(self._frames[number]):
+                            await response.write(block)
+                            limit.note_progress()
                 except ImgkitError:  # the file of the image is gone
-                    _abort(request)
+                    abort_connection(request)
                     raise ConnectionAbortedError("an image of the reply is gone") from None
                 number += 1
             if self._is_closed:
                 break
             await self._wait()
-        await _write_in_time(request, response.write_eof())
+        async with limit:
+            await response.write_eof()
         return response
 
     async def wait_for_end(self) -> None:
@@ -205,11 +211,31 @@ class ServedCall:
         while not self._is_closed:
             await self._wait()
 
-    def remove_files(self) -> None:
-        """Delete the files of the reply. May block."""
+    def is_late(self, seconds: float) -> bool:
+        """Return whether no client has the images of this call, some seconds after its end."""
+        return (
+            self.response is not None
+            and self._is_closed
+            and not self.is_delivered
+            and not self.files
+            and self.was_sent()
+            and time.monotonic() >= self._started + (self.elapsed_s or 0.0) + seconds
+        )
+
+    async def write_files(self) -> None:
+        """Write the images to files, so that they outlive the process."""
+        images = () if self.response is None else self.response.images
+        self.files += await asyncio.to_thread(write_images, images)
+
+    async def remove_files(self) -> None:
+        """Delete the images of the reply: the facts about it stay."""
         self._frames = []
-        for path in self.files:
-            path.unlink(missing_ok=True)
+        if self.response is not None:
+            images = tuple(replace(image, source=BytesSource(b"")) for image in self.response.images)
+            self.response = replace(self.response, images=images)
+        files, self.files = self.files, []
+        if files:
+            await asyncio.to_thread(_remove, files)
 
     def _close(self) -> None:
         self._is_closed = True
@@ -238,6 +264,9 @@ class CallBook:
     Args:
         repeat_s: seconds after the end of a call in which a repetition gets its reply.
         drop: forgets a call: it removes its files, and keeps images that nobody has.
+
+    Attributes:
+        memory: the memory of all replies.
     """
 
     def __init__(
@@ -248,6 +277,7 @@ class CallBook:
         self._calls: dict[str, list[ServedCall]] = {}
         self._drops: set[asyncio.Task[object]] = set()
         self._ended: deque[ServedCall] = deque()
+        self.memory = ReplyMemory()
 
     @property
     def running(self) -> list[ServedCall]:
@@ -292,7 +322,8 @@ class CallBook:
     def _forget_later(self, call: ServedCall) -> None:
         asyncio.get_running_loop().call_later(self._repeat_s, self._forget, call)
         self._ended.append(call)
-        if len(self._ended) > MOST_ENDED:  # a busy server forgets sooner
+        while len(self._ended) > MOST_ENDED or (self.memory.is_scarce and len(self._ended) > 1):
+            # A busy server forgets sooner.
             oldest = self._ended.popleft()
             if oldest.is_delivered:
                 self._forget(oldest)
@@ -318,20 +349,6 @@ class CallBook:
         return True
 
 
-async def _write_in_time(request: BaseRequest, writing: Coroutine[object, object, None]) -> None:
-    """Wait for a write.
-
-    Raises:
-        ConnectionError: the client left, or reads too slowly.
-    """
-    try:
-        async with asyncio.timeout(WRITE_S):
-            await writing
-    except TimeoutError:
-        _abort(request)
-        raise ConnectionAbortedError("the client reads too slowly") from None
-
-
-def _abort(request: BaseRequest) -> None:
-    if request.transport is not None:
-        request.transport.abort()
+def _remove(files: Sequence[Path]) -> None:
+    for path in files:
+        path.unlink(missing_ok=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import pybase64
@@ -11,8 +12,9 @@ import pybase64
 from imgkit.images.image import Image
 from imgkit.images.sources import FileSource, Source
 from imgkit.models import Completed, ImagesResponse, PartialImage, Usage
+from imgkit.server.reply_memory import is_in_memory, read_block
 
-BLOCK_BYTES = 96 * 1024
+BLOCK_BYTES = 192 * 1024
 """Bytes of an image that are encoded at once: a multiple of 3. Slow readers hold a block each."""
 
 Frame: TypeAlias = tuple[bytes | Source, ...]
@@ -35,12 +37,17 @@ class Item(NamedTuple):
 
 def find_source(image: Image) -> Source:
     """Return the bytes of an image: its file, or memory if it has none."""
-    if image.path is not None:
+    if image.path is not None and not is_in_memory(image.source):
         try:
             return FileSource.from_path(image.path)
         except OSError:  # a small image has no file
             return image.source
     return image.source
+
+
+def list_files(images: Sequence[Image]) -> list[Path]:
+    """Return the files of images; those in memory have a path without a file."""
+    return [image.path for image in images if image.path is not None and not is_in_memory(image.source)]
 
 
 def measure_frame(frame: Frame) -> int:
@@ -56,7 +63,8 @@ def encode_frame(frame: Frame) -> Iterator[bytes]:
             pending += part
             continue
         for position in range(0, part.length, BLOCK_BYTES):
-            yield pending + pybase64.b64encode(part.read_at(BLOCK_BYTES, position))
+            block = pybase64.b64encode(read_block(part, BLOCK_BYTES, position))
+            yield pending + block if pending else block
             pending = b""
     if pending:
         yield pending

@@ -21,6 +21,7 @@ from imgkit.server.borders import Borders
 from imgkit.server.call_runner import CallRunner
 from imgkit.server.calls import CallBook, ServedCall
 from imgkit.server.history import History
+from imgkit.server.late_reservations import LATE_S, list_overdue
 from imgkit.server.result_files import ResultFiles
 from imgkit.server.served_service import ServedProviders, ServedService
 from imgkit.server.server_files import keep_images, list_unfinished, open_work_folder
@@ -119,6 +120,7 @@ class ImageServer:
             self._modes,
         )
         self._connections = ConnectionServer(self._answer)
+        self._spooling = asyncio.create_task(self._keep_late_replies())
         host = settings.host.strip("[]")
         try:
             self._listener = await loop.create_server(
@@ -229,7 +231,7 @@ class ImageServer:
         response = call.response
         if response is not None and not call.is_delivered and call.was_sent():
             await self._keep(response.images)
-        await asyncio.to_thread(call.remove_files)
+        await call.remove_files()
 
     async def _drop_image(self, image: Image) -> None:
         """Keep an image of a result URL that nobody has fetched."""
@@ -240,7 +242,18 @@ class ImageServer:
         if self._state_folder is not None:
             self._kept += await asyncio.to_thread(keep_images, self._state_folder, images)
 
+    async def _keep_late_replies(self) -> None:
+        """Bring replies to the disk that take longer than a moment to arrive, or to be read."""
+        while True:
+            await asyncio.sleep(LATE_S / 2)
+            for reservations in list_overdue():
+                await asyncio.to_thread(reservations.spool)
+            for call in self._book.kept:
+                if call.is_late(LATE_S):
+                    await call.write_files()
+
     async def _close_folder(self) -> None:
+        self._spooling.cancel()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
         self._lock.release()
 

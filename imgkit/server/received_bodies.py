@@ -258,7 +258,8 @@ async def _receive_json(arriving: ArrivingBody, folder: Path) -> ReceivedBody:
         if files.should_flush:
             await _write(files, made)
     reader.close()
-    await _write(files, made)
+    if files.is_behind:
+        await _write(files, made)
     try:
         members = reader.json()
     except (ValueError, RecursionError):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from imgkit.core.stream import run_stream
 from imgkit.default_plugins.budget import Budget
 from imgkit.errors import ImgkitError, NotSentError, SaveError
 from imgkit.files import write_all
-from imgkit.images.part_files import PartFile
+from imgkit.images.part_files import PartFile, PartFiles
 from imgkit.images.saving import SavePlan
 from imgkit.images.sidecars import SavableImage
 from imgkit.images.sources import BytesSource, FileSource, Source
@@ -29,6 +29,8 @@ from imgkit.providers.base import StreamingProvider
 from imgkit.providers.job_base import JobProvider, ProgressProvider
 from imgkit.runtime.flow import Flow, sleep
 from imgkit.runtime.streams import AsyncImageStream
+from imgkit.server.late_reservations import LateReservations
+from imgkit.server.reply_memory import ReplyMemory, ReplyPartFiles, is_in_memory
 from imgkit.server.settings import ANY_MODEL, ServerSettings
 from imgkit.wire.messages import Head
 
@@ -112,7 +114,12 @@ class ServedService(AsyncImageService):
         Raises:
             ImgkitError: as `imgkit.ImageService.create_image` documents it.
         """
-        options = {"save_to": plan, "record": record, "cache": cache}
+        options = {
+            "save_to": plan,
+            "record": record,
+            "cache": cache,
+            "reservations": LateReservations,
+        }
         return await self._run_in_task(run_call(self._core, type(request), request, options), None)
 
     def open_stream(
@@ -250,24 +257,48 @@ class ServedProviders:
 
 @dataclass(frozen=True)
 class ReplyPlan(SavePlan):
-    """The place of a reply's images: large ones are files of the server, which need not survive the system.
+    """The place of a reply's images: the memory that all replies share, or else files of the server.
 
-    >>> ReplyPlan.for_call(Path("work"), "c0ffee").pattern
+    >>> ReplyPlan.for_call(Path("work"), "c0ffee", ReplyMemory()).pattern
     'c0ffee-{index}.{ext}'
+
+    Attributes:
+        memory: the memory of all replies.
     """
 
+    memory: ReplyMemory = field(default_factory=ReplyMemory)
+
     @classmethod
-    def for_call(cls, folder: Path, call_id: str) -> ReplyPlan:
+    def for_call(cls, folder: Path, call_id: str, memory: ReplyMemory) -> ReplyPlan:
         """Return the plan of a call.
 
         Args:
             folder: the folder of the server.
             call_id: id of the call.
+            memory: the memory of all replies.
         """
-        return cls(folder, f"{call_id}-{{index}}.{{ext}}", make_folder=False, overwrite=True, sidecar=False)
+        pattern = f"{call_id}-{{index}}.{{ext}}"
+        return cls(folder, pattern, make_folder=False, overwrite=True, sidecar=False, memory=memory)
 
-    def check(self) -> None:
-        """Do nothing: the folder is the server's own."""
+    @property
+    def needs_check(self) -> bool:
+        """False: the folder is the server's own."""
+        return False
+
+    def make_part_files(self, digests: bool, cleanup: ExitStack) -> PartFiles:
+        """Return the part files of a reply; they stay in memory while there is room."""
+        files = ReplyPartFiles(self.folder, self.memory, digests=digests)
+        cleanup.callback(files.close)
+        return files
+
+    def build_path(self, image: SavableImage, digest: str, count: int) -> Path:
+        """Return the path of an image."""
+        return self.folder / self.pattern.format(index=image.index + 1, ext=image.format or "bin")
+
+    def may_block(self, image: SavableImage) -> bool:
+        """Return whether an image is on the disk, or goes there."""
+        source = image.source
+        return source.length > IN_MEMORY_BYTES and not is_in_memory(source)
 
     def write(self, image: SavableImage, count: int) -> Path:
         """Give a large image its name, without a flush to the disk; leave a small image in memory.
@@ -276,6 +307,8 @@ class ReplyPlan(SavePlan):
             SaveError: the disk is full.
         """
         source, path = image.source, self.build_path(image, "", count)
+        if is_in_memory(source):
+            return path
         if source.length <= IN_MEMORY_BYTES and (not isinstance(source, PartFile) or source.path is None):
             return path
         try:

@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import NamedTuple
 
 from aiohttp import BadContentDispositionHeader, BadContentDispositionParam
@@ -28,6 +29,9 @@ LINGER_S = 2.0
 
 UNREAD_S = 60.0
 """Seconds in which a client must read what fills the buffer of its connection."""
+
+WRITE_S = 60.0
+"""Seconds in which a client must read the next block of a reply."""
 
 MOST_SILENT = 10_000
 """Most connections that wait for a request, where the system allows twice as many; the oldest end first."""
@@ -258,3 +262,49 @@ class ConnectionServer(Server):
         self._note_end(connection)
         if isinstance(connection, Connection):
             connection.end()
+
+
+class WriteLimit:
+    """Ends a connection whose client does not read: a context manager around writes.
+
+    Args:
+        request: the request of the client.
+    """
+
+    def __init__(self, request: BaseRequest) -> None:
+        self._request = request
+        self._time = asyncio.get_running_loop().time
+        self._timeout = asyncio.timeout(None)
+        self._late_at = 0.0
+
+    def note_progress(self) -> None:
+        """Give the client its time anew, after it has read a block."""
+        now = self._time()
+        if now > self._late_at - 0.98 * WRITE_S:  # a timer for each block would cost as much as the block
+            self._late_at = now + WRITE_S
+            self._timeout.reschedule(self._late_at)
+
+    async def __aenter__(self) -> None:
+        self._late_at = self._time() + WRITE_S
+        self._timeout = asyncio.timeout_at(self._late_at)
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the writes.
+
+        Raises:
+            ConnectionError: the client reads too slowly.
+        """
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError:
+            abort_connection(self._request)
+            raise ConnectionAbortedError("the client reads too slowly") from None
+
+
+def abort_connection(request: BaseRequest) -> None:
+    """End the connection of a request at once."""
+    if request.transport is not None:
+        request.transport.abort()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from aiohttp.web import BaseRequest, StreamResponse
 
-from imgkit.server import arriving_bodies, calls, silent_clients
+from imgkit.server import arriving_bodies, silent_clients
 from imgkit.server.silent_clients import Connection, ConnectionServer
 from tests.support.pictures import noise
 from tests.support.served import (
@@ -124,7 +124,7 @@ def test_ends_a_connection_whose_client_reads_nothing(
 
     monkeypatch.setattr(Connection, "connection_lost", note_end)
     monkeypatch.setattr(silent_clients, "UNREAD_S", SHORT_S)
-    monkeypatch.setattr(calls, "WRITE_S", SHORT_S)
+    monkeypatch.setattr(silent_clients, "WRITE_S", SHORT_S)
     large = {"created": 1, "data": [{"b64_json": base64.b64encode(noise(1) + bytes(9_000_000)).decode()}]}
     with serve_before(tmp_path, reply(200, large)) as (server, api):
         request = request_bytes("POST", path, JSON, body=FOX)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from imgkit.images.sniff import sniff
 from imgkit.providers.bfl import BflProvider
@@ -136,14 +138,17 @@ def test_the_command_serves_until_a_signal(tmp_path: Path) -> None:
     assert not ready.exists()
 
 
-def test_a_large_image_is_kept_in_a_file_while_it_is_read(tmp_path: Path) -> None:
-    """Sends a large image from a file of the server, whole."""
-    large = noise(4, 400)
-    with serve_before(tmp_path, reply(200, {"created": 1, "data": [{"b64_json": encoded(large)}]})) as (
-        server,
-        _,
-    ):
-        got = send(server, GENERATIONS, FOX)
-        assert any((tmp_path / "serve").rglob("*-1.png"))
-    assert got.json["data"][0]["b64_json"] == encoded(large)
-    assert int(got.headers["content-length"]) == len(got.body)
+def test_an_image_that_is_read_slowly_is_moved_to_a_file(tmp_path: Path) -> None:
+    """Sends an image from memory at once, and from a file of the server if its client takes long."""
+    large = noise(4, 1600)
+    answered = reply(200, {"created": 1, "data": [{"b64_json": encoded(large)}]})
+    with serve_before(tmp_path, answered) as (server, _):
+        parts = urlsplit(server.address)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+        body = json.dumps(FOX).encode()
+        connection.request("POST", GENERATIONS, body, {"content-type": "application/json"})
+        wait_until(lambda: any((tmp_path / "serve").rglob("*-1.png")))
+        got = json.loads(connection.getresponse().read())
+        connection.close()
+    assert got["data"][0]["b64_json"] == encoded(large)
+    assert not any((tmp_path / "serve").rglob("*.png"))

@@ -1,0 +1,93 @@
+"""The memory of a server: many edits at once, and replies that nobody reads yet."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from imgkit.server.reply_memory import ReplyMemory, ReplyPartFiles, is_in_memory, read_block
+from tests.server.test_repeats import wait_until
+from tests.support.pictures import encoded, noise
+from tests.support.processes import start_process
+from tests.support.served import EDITS, form
+from tests.support.wire_server import WireServer, reply
+
+EDITS_AT_ONCE = 40
+MAX_RISE_KIB = 110 * 1024
+
+
+def read_kib(pid: int, name: str) -> int:
+    """Return a figure of a process's memory in KiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_edits_at_once_stay_out_of_memory(tmp_path: Path) -> None:
+    """Takes 40 edits of 1.5 MB at once, whose clients read late, in less memory than the images have."""
+    body, kind = form(prompt="a hat", image=noise(3, 720))
+    answered = reply(200, {"created": 1, "data": [{"b64_json": encoded(noise(4, 720))}]})
+    with WireServer(*[answered] * (EDITS_AT_ONCE + 1)) as api:
+        command = [sys.executable, "-m", "imgkit", "serve", "--port", "0", "--backend", "aiohttp"]
+        ready = tmp_path / "ready"
+        command += ["--base-url", api.base_url, "--model", "gpt-image-2", "--ready-file", str(ready)]
+        child = start_process(
+            command,
+            env={
+                **os.environ,
+                "IMGKIT_HOME": str(tmp_path),
+                "OPENAI_API_KEY": "sk-upstream-0123456789abcdef",
+            },
+        )
+        wait_until(ready.exists)
+        parts = urlsplit(ready.read_text().strip())
+
+        def connect() -> http.client.HTTPConnection:
+            connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+            connection.request("POST", EDITS, body, {"content-type": kind})
+            return connection
+
+        def read(connection: http.client.HTTPConnection) -> int:
+            length = len(json.loads(connection.getresponse().read())["data"][0]["b64_json"])
+            connection.close()
+            return length
+
+        first = read(connect())
+        idle = read_kib(child.pid, "VmRSS")
+        with ThreadPoolExecutor(EDITS_AT_ONCE) as threads:
+            sent = list(threads.map(lambda _: connect(), range(EDITS_AT_ONCE)))
+        assert {read(connection) for connection in sent} == {first}
+        rise = read_kib(child.pid, "VmHWM") - idle
+        child.terminate()
+        child.communicate(timeout=20)
+    assert rise < MAX_RISE_KIB
+
+
+def test_images_go_to_the_disk_once_the_memory_is_full(tmp_path: Path) -> None:
+    """Keeps images in memory while there is room, and gives the room back."""
+    memory = ReplyMemory(max_bytes=400_000)
+    files = ReplyPartFiles(tmp_path, memory, digests=False)
+    first, second = files.new_file(), files.new_file()
+    first.add(b"a" * 300_000)
+    assert not files.should_flush
+    assert memory.is_scarce
+    second.add(b"b" * 300_000)
+    assert files.should_flush
+    files.write()
+    assert memory.used == 0
+    assert [len(path.read_bytes()) for path in tmp_path.iterdir()] == [300_000, 300_000]
+    third = files.new_file()
+    third.add(b"c" * 10)
+    source = third.source()
+    assert source is not None
+    assert is_in_memory(source)
+    assert bytes(read_block(source, 4, 8)) == b"cc"
+    del third, source
+    assert memory.used == 0
