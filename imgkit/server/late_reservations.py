@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from imgkit.billing.reservations import ReservationGroup
-from imgkit.server.reply_memory import ReplyMemory, ReplyPartFiles
+from imgkit.server.reply_memory import MAX_REPLY_BYTES, ReplyMemory, ReplyPartFiles
 from imgkit.wire.secret_filter import NO_SECRETS, SecretFilter
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class LateReservations(ReservationGroup):
         self._guard = threading.RLock()
         self._begin: Callable[[], None] | None = None
         self._held: list[tuple[str, bytes]] = []
+        self._held_bytes = 0
         self._is_complete = False
         self._due_at = 0.0
         self._memory: ReplyMemory | None = None
@@ -79,7 +80,7 @@ class LateReservations(ReservationGroup):
             if self._begin is None:
                 super().write(chunks)
                 return
-            self._held += chunks
+            self._hold(chunks)
             if self._is_due:
                 self.spool()
 
@@ -90,7 +91,7 @@ class LateReservations(ReservationGroup):
             if self._begin is None:
                 super().finish(chunks)
                 return
-            self._held += chunks
+            self._hold(chunks)
             if self._is_due:
                 self.spool()
 
@@ -128,7 +129,12 @@ class LateReservations(ReservationGroup):
 
     @property
     def _is_due(self) -> bool:
-        return time.monotonic() >= self._due_at or (self._memory is not None and self._memory.is_full)
+        is_full = self._held_bytes > MAX_REPLY_BYTES or (self._memory is not None and self._memory.is_full)
+        return is_full or time.monotonic() >= self._due_at
+
+    def _hold(self, chunks: Sequence[tuple[str, bytes]]) -> None:
+        self._held += chunks
+        self._held_bytes += sum(len(data) for _, data in chunks)
 
     def _leave(self) -> None:
         with _late_lock:

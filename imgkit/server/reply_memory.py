@@ -14,6 +14,9 @@ from imgkit.images.sources import Source
 
 MAX_BYTES = 64 * 1024 * 1024
 
+MAX_REPLY_BYTES = 4 * 1024 * 1024
+"""Most bytes of one reply in memory."""
+
 
 class ReplyMemory:
     """Counts the bytes of images in memory.
@@ -66,7 +69,8 @@ class ReplyPartFiles(PartFiles):
     @property
     def should_flush(self) -> bool:
         """Whether there is no room, and the buffers hold enough data for a `write`."""
-        return self.memory.is_full and super().should_flush
+        is_large = any(file.path or file.buffered > MAX_REPLY_BYTES for file in self._files.values())
+        return (is_large or self.memory.is_full) and super().should_flush
 
 
 class ReplyPartFile(PartFile):
