@@ -33,7 +33,7 @@ from imgkit.errors import (
     ConfigurationError,
     InvalidRequestError,
 )
-from imgkit.models import ImageRequest, ImagesResponse
+from imgkit.models import ImageRequest, ImagesResponse, resolve_model
 from imgkit.providers.base import DecodedImages, DecodedPartialImage, StreamingProvider
 from imgkit.providers.job_base import JobProvider, ProgressProvider
 from imgkit.providers.job_values import JobUpdate
@@ -82,7 +82,7 @@ def run_stream(
             if isinstance(provider, StreamingProvider):
                 encode = partial(provider.encode_stream, request, inputs, core.target, partial_images)
                 wire_request = call_before_sending(core, "encode_stream", encode)
-                check_address(wire_request, request)
+                check_address(wire_request, resolve_model(request, core.target.model))
                 start_request(context, request)
                 read = partial(_read_reply, provider, collector)
                 head = yield from send_stream(context, wire_request, to_plain, collector, read)

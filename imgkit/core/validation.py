@@ -111,20 +111,19 @@ def encode_request(core: Core, request: ImageRequest, inputs: OpenedInputs) -> H
         ImgkitError: the provider refuses the request, or failed; nothing was sent.
     """
     encoded = call_before_sending(core, "encode", partial(core.provider.encode, request, inputs, core.target))
-    check_address(encoded, request)
+    check_address(encoded, resolve_model(request, core.target.model))
     return encoded
 
 
-def check_address(encoded: HttpRequest, request: ImageRequest) -> None:
-    """Refuse an address that leads elsewhere: some providers put the name of the model into its path.
+def check_address(encoded: HttpRequest, model: str | None) -> None:
+    """Refuse a model that leads to another address: some providers put its name into their path.
 
     Raises:
-        InvalidRequestError: the path has a step such as ``..``, also a quoted one; nothing was sent.
+        InvalidRequestError: the name has a step such as ``..``, and the path has it too; nothing was sent.
     """
-    steps = {unquote(step) for step in urlsplit(encoded.url).path.split("/")}
-    if steps & {".", ".."}:
-        name = show_value(request.model)
-        raise InvalidRequestError({"model": f"{name} is a path to another address. Name a model."})
+    steps = {".", ".."} & set((model or "").split("/"))
+    if steps & {unquote(step) for step in urlsplit(encoded.url).path.split("/")}:
+        raise InvalidRequestError({"model": f"{show_value(model)} leads to another address. Name a model."})
 
 
 @contextmanager

@@ -246,11 +246,15 @@ class ImageServer:
         """Bring replies to the disk that take longer than a moment to arrive, or to be read."""
         while True:
             await asyncio.sleep(LATE_S / 2)
-            for reservations in list_overdue():
-                await asyncio.to_thread(reservations.spool)
-            for call in self._book.kept:
-                if call.is_late(LATE_S):
-                    await call.write_files()
+            try:
+                for reservations in list_overdue():
+                    await asyncio.to_thread(reservations.spool)
+                for call in self._book.kept:
+                    if call.is_late(LATE_S):
+                        await call.write_files()
+            except Exception as error:  # the replies stay in memory, and their clients get them
+                problem = {"message": "imgkit serve could not write a reply to its disk", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(problem)
 
     async def _close_folder(self) -> None:
         self._spooling.cancel()
