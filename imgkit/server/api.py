@@ -138,14 +138,7 @@ class Api:
 
     async def _make_images(self, request: BaseRequest) -> StreamResponse:
         operation = OPERATIONS[request.path]
-        if self.is_stopping:
-            raise Rejection(
-                503,
-                "server_stopping",
-                "The server stops. Nothing was sent. Send the request again once it runs.",
-                headers={"x-should-retry": "true", "retry-after": "2"},
-                closes=True,
-            )
+        self._check_running()
         retries = _read_count(request.headers.get("x-stainless-retry-count"))
         body = await receive_body(request, self._folder, self._settings.max_body_bytes)
         try:
@@ -158,12 +151,28 @@ class Api:
         key = body.digest(operation)
         call = self._book.find_repeated(key, retries)
         if call is None:
+            self._check_running()  # a stop may have begun while the body came, and waits for older calls
             root = f"{request.scheme}://{request.headers['host']}"
             call = self._runner.start(operation, asked, body, key, root)
         else:
             self._history.note_join(call)
         del body, asked  # the call has its own; a slow reader needs no images of the request
         return await call.send(request, cors)
+
+    def _check_running(self) -> None:
+        """Refuse a request for images while the server stops.
+
+        Raises:
+            Rejection: it stops.
+        """
+        if self.is_stopping:
+            raise Rejection(
+                503,
+                "server_stopping",
+                "The server stops. Nothing was sent. Send the request again once it runs.",
+                headers={"x-should-retry": "true", "retry-after": "2"},
+                closes=True,
+            )
 
     # --- Other addresses ---------------------------------------------------------------------
 

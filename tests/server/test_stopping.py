@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +23,18 @@ from imgkit.testing.wire_server import serve_fake
 from tests.server.test_repeats import FOX, HeldReply, leave_after_sending, list_calls, wait_until
 from tests.support.pictures import answer, encoded, noise, picture
 from tests.support.processes import start_process
-from tests.support.served import GENERATIONS, SETTINGS, send, serve_before
-from tests.support.wire_server import hang, reply
+from tests.support.served import (
+    GENERATIONS,
+    SETTINGS,
+    find_error,
+    find_status,
+    open_socket,
+    read_all,
+    request_bytes,
+    send,
+    serve_before,
+)
+from tests.support.wire_server import Line, hang, reply
 
 
 def test_a_call_that_ends_in_time_is_answered(tmp_path: Path) -> None:
@@ -39,6 +50,37 @@ def test_a_call_that_ends_in_time_is_answered(tmp_path: Path) -> None:
             stopping.result()
         assert server.report is not None
         assert server.report.unfinished == []
+
+
+def test_a_request_whose_body_comes_during_the_stop_is_refused(tmp_path: Path) -> None:
+    """Begins no call that the stop would not wait for."""
+    held = HeldReply(reply(200, answer()))
+    settings = SETTINGS._replace(stop_s=20.0)
+    body = json.dumps({**FOX, "prompt": "an owl"}).encode()
+    with ThreadPoolExecutor() as threads, serve_before(tmp_path, held, settings=settings) as (server, api):
+        first = threads.submit(send, server, GENERATIONS, FOX)
+        assert held.has_begun.wait(10)
+        with open_socket(server) as client, open_socket(server) as other:
+            head = request_bytes("POST", GENERATIONS, body=body).replace(
+                b"{H}", server.address.removeprefix("http://").encode()
+            )
+            client.sendall(head[:-10])
+            other.sendall(b"GET /healthz HTTP/1.1\r\nHost: " + server.address[7:].encode() + b"\r\n\r\n")
+            assert other.recv(4096)
+            stopping = threads.submit(server.stop)
+            wait_until(lambda: _is_stopping(other, server))
+            client.sendall(head[-10:])
+            got = read_all(client)
+        held.release.set()
+        assert first.result().status == 200
+        stopping.result()
+        assert (find_status(got), find_error(got)["code"], api.posts) == (503, "server_stopping", 1)
+
+
+def _is_stopping(connection: socket.socket, server: ServerThread) -> bool:
+    host = server.address.removeprefix("http://").encode()
+    connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+    return b"stopping" in connection.recv(4096)
 
 
 def test_a_call_that_ends_too_late_is_listed(tmp_path: Path) -> None:
