@@ -160,29 +160,31 @@ class CallRunner:
         plan: ReplyPlan,
         record: ServedRecord,
     ) -> None:
-        files: list[Path] = []
         stream = served.service.open_stream(asked.request, plan, record, asked.partial_images)
         async with stream as events:
             async for event in events:
                 if isinstance(event, PartialImage):
-                    event = await self._keep_partial(event, files)
+                    event = await self._keep_partial(event, call)
+                else:
+                    call.files += list_files([event.image])
                 if not call.has_head:
                     call.start_stream(EVENT_HEADERS)
                 call.add_frame(build_event_frame(call.operation, event))
         response = stream.response
         if response is None:
             raise ConnectionAbortedError("the stream has no response")
-        files += list_files(response.images)
-        call.finish(response, None, {}, files)
+        call.finish(
+            response, None, {}, [path for path in list_files(response.images) if path not in call.files]
+        )
 
-    async def _keep_partial(self, event: PartialImage, files: list[Path]) -> PartialImage:
+    async def _keep_partial(self, event: PartialImage, call: ServedCall) -> PartialImage:
         source = event.image.source
         if source.length > IN_MEMORY_BYTES:
             kept = await asyncio.to_thread(keep_partial, self._folder, source)
         else:
             kept = keep_partial(self._folder, source)
         path = getattr(kept, "path", None)
-        files += [path] if path is not None else []
+        call.files += [path] if path is not None else []
         return PartialImage(event.index, replace(event.image, source=kept, path=None))
 
     def _fail_with(self, call: ServedCall, error: ImgkitError) -> None:

@@ -194,3 +194,22 @@ def test_an_image_that_is_read_slowly_is_moved_to_a_file(tmp_path: Path) -> None
         connection.close()
     assert got["data"][0]["b64_json"] == encoded(large)
     assert not any((tmp_path / "serve").rglob("*.png"))
+
+
+def test_the_images_of_a_stream_that_broke_off_are_removed(tmp_path: Path) -> None:
+    """Deletes the file of a partial image with its call, although the stream has failed."""
+    partial_image = {
+        "type": "image_generation.partial_image",
+        "b64_json": encoded(noise(5, 400)),
+        "partial_image_index": 0,
+    }
+
+    def script(line: Line) -> None:
+        line.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+        line.send(f"event: {partial_image['type']}\ndata: {json.dumps(partial_image)}\n\n".encode())
+
+    with serve_before(tmp_path, script, settings=SETTINGS._replace(repeat_s=0.1)) as (server, _):
+        got = send(server, GENERATIONS, {**FOX, "stream": True, "partial_images": 1})
+        assert b"partial_image" in got.body
+        assert b"event: error" in got.body
+        wait_until(lambda: not list((tmp_path / "serve").rglob("partial-*")))
