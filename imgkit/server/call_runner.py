@@ -103,7 +103,8 @@ class CallRunner:
         call.was_sent = lambda: record.was_sent and service.may_cost
         plan = ReplyPlan.for_call(self._folder, call.id, self._book.memory)
         try:
-            if asked.is_stream and service.can_stream:
+            # A stream is never in the cache, and the use "only" sends nothing.
+            if asked.is_stream and service.can_stream and self._cache != "only":
                 await self._stream(call, asked, served, plan, record)
             else:
                 response = await service.carry_out(asked.request, plan, record, self._cache)

@@ -50,6 +50,14 @@ def test_answers_equal_requests_from_the_cache(tmp_path: Path) -> None:
     assert (second.headers["x-imgkit-cached"], second.headers["x-imgkit-cost-usd"]) == ("true", "0")
 
 
+def test_sends_no_stream_if_only_the_cache_may_answer(tmp_path: Path) -> None:
+    """Answers a stream without an entry as a miss, as any other request."""
+    settings = SETTINGS._replace(cache="only")
+    with serve_before(tmp_path, settings=settings, plugins=["cache"]) as (server, api):
+        missed = send(server, GENERATIONS, {**FOX, "stream": True})
+        assert (missed.status, missed.error["code"], api.posts) == (404, "cache_miss", 0)
+
+
 def test_spends_no_more_than_its_budget(tmp_path: Path) -> None:
     """Refuses a request that could exceed the budget with 402, which no client repeats."""
     budget = imgkit.Budget("0.05", price_per_image="0.04")
