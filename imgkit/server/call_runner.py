@@ -133,10 +133,11 @@ class CallRunner:
 
     def _finish_json(self, call: ServedCall, response: ImagesResponse, asked: AskedCall, root: str) -> None:
         items = []
+        call.has_links = asked.by_url
         for image in response.images:
             members = {"revised_prompt": image.revised_prompt} if image.revised_prompt else {}
             if asked.by_url:
-                url = f"{root}{FILES_PATH}{self._results.add(image)}"
+                url = f"{root}{FILES_PATH}{self._results.add(image, was_paid=call.was_sent())}"
                 items.append(Item(None, {"url": url, **members}))
             else:
                 items.append(Item(find_source(image), members))

@@ -54,6 +54,7 @@ class ServedCall:
         error: the problem, in words.
         code: its short name, such as "fixture_missing".
         files: files of the server that belong to the reply.
+        has_links: the reply has URLs in place of the images, which keep them.
         started_at: Unix time of its start.
         elapsed_s: seconds that it took, None while it runs.
         was_sent: returns whether a request has left.
@@ -81,6 +82,7 @@ class ServedCall:
         self.error: str | None = None
         self.code: str | None = None
         self.files: list[Path] = []
+        self.has_links = False
         self.started_at = time.time()
         self.elapsed_s: float | None = None
         self.was_sent: Callable[[], bool] = lambda: False
@@ -317,16 +319,27 @@ class CallBook:
         """Carry out a call in a task of its own: it goes on if its client leaves."""
         self._calls.setdefault(call.key, []).append(call)
         call.task = asyncio.get_running_loop().create_task(work, name=f"imgkit call {call.id}")
-        call.task.add_done_callback(lambda task: self._forget_later(call))
+        call.task.add_done_callback(lambda task: self._note_end(call))
 
-    def _forget_later(self, call: ServedCall) -> None:
-        asyncio.get_running_loop().call_later(self._repeat_s, self._forget, call)
+    async def close(self) -> None:
+        """Drop all calls, and wait for those that are being dropped."""
+        for call in self.kept:
+            self.remove(call)
+            await self._drop(call)
+        if self._drops:
+            await asyncio.wait(self._drops)
+
+    def _note_end(self, call: ServedCall) -> None:
+        self._forget_later(call)
         self._ended.append(call)
         while len(self._ended) > MOST_ENDED or (self.memory.is_scarce and len(self._ended) > 1):
             # A busy server forgets sooner.
             oldest = self._ended.popleft()
-            if oldest.is_delivered:
+            if oldest.is_delivered and not oldest.readers:
                 self._forget(oldest)
+
+    def _forget_later(self, call: ServedCall) -> None:
+        asyncio.get_running_loop().call_later(self._repeat_s, self._forget, call)
 
     def _forget(self, call: ServedCall) -> None:
         if call.readers:

@@ -24,7 +24,7 @@ from imgkit.server.history import History
 from imgkit.server.late_reservations import LATE_S, list_overdue
 from imgkit.server.result_files import ResultFiles
 from imgkit.server.served_service import ServedProviders, ServedService
-from imgkit.server.server_files import keep_images, list_unfinished, open_work_folder
+from imgkit.server.server_files import keep_image, list_unfinished, open_work_folder
 from imgkit.server.settings import ServerSettings, is_loopback
 from imgkit.server.silent_clients import ConnectionServer
 
@@ -103,7 +103,7 @@ class ImageServer:
         self._hurry = asyncio.Event()
         self._folder, self._lock = await asyncio.to_thread(open_work_folder, self._state_folder)
         self._book = CallBook(settings.repeat_s, self._drop_call)
-        self._results = ResultFiles(settings.link_s, self._drop_image)
+        self._results = ResultFiles(settings.link_s, self._keep_image)
         self._history = History(has_prompts=settings.has_prompts, warn=self._warn)
         self._runner = CallRunner(
             self._providers, self._folder, self._book, self._results, self._history, settings.cache
@@ -190,10 +190,8 @@ class ImageServer:
         if unfinished and self._state_folder is not None:
             with suppress(OSError):
                 listed_in = await asyncio.to_thread(list_unfinished, self._state_folder, unfinished)
-        for call in self._book.kept:
-            await self._drop_call(call)
-        for image in self._results.list_unfetched():
-            await self._drop_image(image)
+        await self._book.close()
+        await self._results.close()
         await self._close_folder()
         return StopReport(unfinished, self._kept, listed_in)
 
@@ -229,18 +227,16 @@ class ImageServer:
     async def _drop_call(self, call: ServedCall) -> None:
         """Forget a call; keep its images if they were paid for and no client has them."""
         response = call.response
-        if response is not None and not call.is_delivered and call.was_sent():
-            await self._keep(response.images)
+        is_needed = not call.is_delivered and not call.has_links
+        if response is not None and is_needed and call.was_sent():
+            for image in response.images:
+                await self._keep_image(image)
         await call.remove_files()
 
-    async def _drop_image(self, image: Image) -> None:
-        """Keep an image of a result URL that nobody has fetched."""
-        if self._service.may_cost:
-            await self._keep([image])
-
-    async def _keep(self, images: Sequence[Image]) -> None:
+    async def _keep_image(self, image: Image) -> None:
+        """Save a paid image that no client has."""
         if self._state_folder is not None:
-            self._kept += await asyncio.to_thread(keep_images, self._state_folder, images)
+            self._kept.append(await asyncio.to_thread(keep_image, self._state_folder, image))
 
     async def _keep_late_replies(self) -> None:
         """Bring replies to the disk that take longer than a moment to arrive, or to be read."""

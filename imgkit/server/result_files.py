@@ -32,12 +32,14 @@ class LinkedImage(NamedTuple):
         source: its bytes.
         media_type: such as "image/png".
         path: its file, which belongs to the link; None for an image in memory.
+        was_paid: a request was sent for it that may cost something.
     """
 
     image: Image
     source: Source
     media_type: str
     path: Path | None
+    was_paid: bool
 
 
 class ResultFiles:
@@ -45,7 +47,7 @@ class ResultFiles:
 
     Args:
         link_s: seconds for which an image is kept.
-        drop: forgets an image that nobody has fetched.
+        drop: keeps a paid image that nobody has fetched.
     """
 
     def __init__(self, link_s: float, drop: Callable[[Image], Coroutine[object, object, None]]) -> None:
@@ -55,14 +57,20 @@ class ResultFiles:
         self._unfetched: set[str] = set()
         self._drops: set[asyncio.Task[None]] = set()
 
-    def add(self, image: Image) -> str:
-        """Keep an image; return its name."""
+    def add(self, image: Image, *, was_paid: bool) -> str:
+        """Keep an image for a while; return its name.
+
+        Args:
+            image: the image.
+            was_paid: keep it for good if nobody fetches it.
+        """
         kind = image.format
         name = f"{secrets.token_hex(16)}.{kind or 'bin'}"
         path = image.path if image.path is not None and image.path.exists() else None
         media_type = MEDIA_TYPES.get(kind or "", "application/octet-stream")
-        self._linked[name] = LinkedImage(image, find_source(image), media_type, path)
-        self._unfetched.add(name)
+        self._linked[name] = LinkedImage(image, find_source(image), media_type, path, was_paid)
+        if was_paid:
+            self._unfetched.add(name)
         asyncio.get_running_loop().call_later(self._link_s, self._expire, name)
         while len(self._linked) > MOST_LINKS:
             self._expire(next(iter(self._linked)))
@@ -76,9 +84,13 @@ class ResultFiles:
         """Note that a client has the image."""
         self._unfetched.discard(name)
 
-    def list_unfetched(self) -> list[Image]:
-        """Return the images that nobody has fetched."""
-        return [self._linked[name].image for name in self._unfetched if name in self._linked]
+    async def close(self) -> None:
+        """Forget all images; keep paid images that nobody has fetched."""
+        linked, self._linked = self._linked, {}
+        for name in sorted(self._unfetched & linked.keys()):
+            await self._drop(linked[name].image)
+        if self._drops:
+            await asyncio.wait(self._drops)
 
     def _expire(self, name: str) -> None:
         linked = self._linked.pop(name, None)

@@ -23,29 +23,25 @@ UNFINISHED = "unfinished.jsonl"
 _LOCK = "lock"
 
 
-def keep_images(state_folder: Path, images: Sequence[Image]) -> list[str]:
-    """Save images with their sidecars in the state folder. May block.
+def keep_image(state_folder: Path, image: Image) -> str:
+    """Save an image with its sidecar in the state folder. May block.
 
     Args:
         state_folder: the state folder.
-        images: the images.
+        image: the image.
 
     Returns:
-        A line for each image: its path, or why it could not be saved.
+        Its path, or why it could not be saved.
     """
     folder = state_folder / UNDELIVERED
-    lines = []
-    for image in images:
-        try:
-            make_folders(folder)
-            folder.chmod(0o700)
-            source = find_source(image)
-            whole = replace(image, path=None, source=source)
-            stamp = time.strftime("%Y%m%d-%H%M%S")
-            lines.append(str(whole.save(folder / f"{stamp}-{image.index + 1}.{image.format or 'bin'}")))
-        except (ImgkitError, OSError) as error:
-            lines.append(f"an image was lost: {error}")
-    return lines
+    try:
+        make_folders(folder)
+        folder.chmod(0o700)
+        whole = replace(image, path=None, source=find_source(image))
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        return str(whole.save(folder / f"{stamp}-{image.index + 1}.{image.format or 'bin'}"))
+    except (ImgkitError, OSError) as error:
+        return f"lost, because it could not be saved: {error}"
 
 
 def list_unfinished(state_folder: Path, facts: Sequence[Mapping[str, object]]) -> Path:

@@ -135,6 +135,19 @@ def test_an_image_that_no_client_has_is_kept(tmp_path: Path) -> None:
     assert json.loads(Path(f"{path}.json").read_text())["prompt"] == FOX["prompt"]
 
 
+def test_an_image_behind_a_url_that_no_client_has_is_kept_once(tmp_path: Path) -> None:
+    """Saves a paid image for its URL, and not again for its call; it saves no image of the cache."""
+    asked = {**FOX, "response_format": "url"}
+    settings = SETTINGS._replace(cache="use")
+    with serve_before(tmp_path, reply(200, answer()), settings=settings, plugins=["cache"]) as (server, _):
+        leave_after_sending(server, asked)
+        wait_until(lambda: list_calls(server)[0]["state"] == "done")
+        got = send(server, GENERATIONS, asked, x_stainless_retry_count="0")
+        assert got.headers["x-imgkit-cached"] == "true"
+    assert server.report is not None
+    assert len(server.report.kept) == 1
+
+
 def test_an_image_that_a_client_has_is_not_kept(tmp_path: Path) -> None:
     """Leaves nothing behind where every reply was read."""
     with serve_before(tmp_path, reply(200, answer())) as (server, _):
