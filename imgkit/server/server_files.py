@@ -71,14 +71,19 @@ def open_work_folder(state_folder: Path | None) -> tuple[Path, FileLock]:
         ConfigurationError: the folder cannot be written.
     """
     parent = choose_work_folder(state_folder)
-    folder = parent / secrets.token_hex(8)
     try:
+        make_folders(parent)
+        lock = None
+        while lock is None:  # a server that starts at the same time may take the lock for that of a dead one
+            lock = FileLock.try_acquire(parent / f"{secrets.token_hex(8)}.{_LOCK}")
+        folder = lock.path.with_suffix("")
         make_folders(folder)
         folder.chmod(0o700)  # uploads and images of callers
-        lock = FileLock.acquire(parent / f"{folder.name}.{_LOCK}")
         for other in parent.glob(f"*.{_LOCK}"):
-            if other != lock.path and not FileLock.is_held(other):
-                _clear_dead(other, state_folder)
+            dead = None if other == lock.path else FileLock.try_acquire(other)
+            if dead is not None:
+                _clear_dead(other.with_suffix(""), state_folder)
+                dead.release()
     except OSError as error:
         raise ConfigurationError(
             f"The server cannot write to {str(parent)!r} ({error.strerror or error}). Pass another "
@@ -87,9 +92,8 @@ def open_work_folder(state_folder: Path | None) -> tuple[Path, FileLock]:
     return folder, lock
 
 
-def _clear_dead(lock: Path, state_folder: Path | None) -> None:
+def _clear_dead(folder: Path, state_folder: Path | None) -> None:
     """Remove the folder of a server that was killed; its images are kept."""
-    folder = lock.with_suffix("")
     if state_folder is not None:
         left = [path for path in folder.glob("*-*.*") if not path.name.startswith((".", "partial-"))]
         for path in left:
@@ -97,4 +101,3 @@ def _clear_dead(lock: Path, state_folder: Path | None) -> None:
             make_folders(target.parent)
             path.replace(target)
     shutil.rmtree(folder, ignore_errors=True)
-    lock.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from imgkit.cli.run import run
 from imgkit.errors import ConfigurationError
 from imgkit.server.image_server import ImageServer
 from imgkit.server.served_service import ServedService
+from imgkit.server.server_files import open_work_folder
 from imgkit.server.settings import parse_routes
 from tests.cli.support import clear_environment
 from tests.support.served import GENERATIONS, SETTINGS, send, serve_before
@@ -100,3 +102,12 @@ def test_refuses_a_base_url_of_its_own(tmp_path: Path) -> None:
     for host in ("127.0.0.1", "localhost", "127.0.0.2", "[::1]"):
         with pytest.raises(ConfigurationError, match="is this server itself"):
             asyncio.run(start(host))
+
+
+def test_servers_that_start_at_the_same_time_leave_each_other_alone(tmp_path: Path) -> None:
+    """Gives each its folder, though each removes the folders of servers that have died."""
+    for number in range(5):
+        with ThreadPoolExecutor(8) as threads:
+            opened = list(threads.map(open_work_folder, [tmp_path / str(number)] * 8))
+        assert all(folder.is_dir() for folder, _ in opened)
+        assert len({folder for folder, _ in opened}) == 8
