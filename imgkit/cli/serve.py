@@ -109,7 +109,7 @@ def run_server(
             raise
         try:
             return await _serve_until_signal(server, address, ready_file, mode)
-        except ConfigurationError:
+        except BaseException:  # also Ctrl-C where the loop takes no signals (Windows)
             await server.stop(0)
             raise
 

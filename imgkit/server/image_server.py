@@ -126,7 +126,9 @@ class ImageServer:
             self._listener = await loop.create_server(
                 self._connections, host, settings.port, backlog=BACKLOG, start_serving=False
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: the host is no name
+            await self._connections.shutdown()
+            await self._providers.close()
             await self._close_folder()
             raise _explain_listen_error(error, settings) from None
         port = self._listener.sockets[0].getsockname()[1]
@@ -266,17 +268,18 @@ def _is_own_address(service: ServedService, settings: ServerSettings, port: int)
     return service.may_cost and is_here and parts.port == port
 
 
-def _explain_listen_error(error: OSError, settings: ServerSettings) -> ConfigurationError:
-    if error.errno == errno.EADDRINUSE:
+def _explain_listen_error(error: OSError | ValueError, settings: ServerSettings) -> ConfigurationError:
+    number = getattr(error, "errno", None)
+    if number == errno.EADDRINUSE:
         return ConfigurationError(
             f"Port {settings.port} is in use on {settings.host}. Pass another --port, or --port 0 for a free "
             "one."
         )
-    if error.errno == errno.EACCES:
+    if number == errno.EACCES:
         return ConfigurationError(
             f"Port {settings.port} is reserved for the system. Pass a --port above 1023."
         )
     return ConfigurationError(
-        f"Cannot listen on {settings.host}:{settings.port} ({error.strerror or error}). Pass an address of "
-        "this machine as --host."
+        f"Cannot listen on {settings.host}:{settings.port} ({getattr(error, 'strerror', None) or error}). Pass an "
+        "address of this machine as --host."
     )

@@ -34,6 +34,7 @@ def test_refuses_to_start_with_options_that_cannot_work(
         for options, words in (
             (["--port", str(port)], "is in use"),
             (["--host", "203.0.113.9", "--token", "t"], "Cannot listen on 203.0.113.9"),
+            (["--host", "a..b", "--token", "t"], "Cannot listen on a..b"),
             (["--host", "0.0.0.0"], "--token"),
             (["--host", "0.0.0.0", "--token", "a\nb"], "The token"),
             (["--ready-file", str(tmp_path / "none" / "ready")], "--ready-file"),
