@@ -49,7 +49,7 @@ class ServedCall:
         readers: clients that read the reply, or wait for it.
         joined: repetitions that were given this call.
         is_delivered: a client has the whole reply.
-        is_free_to_repeat: it ended with an error that says that nothing was paid.
+        is_free_to_repeat: it ended with an error that cost nothing and may pass, such as a 429.
         response: the images.
         error: the problem, in words.
         code: its short name, such as "fixture_missing".
@@ -141,7 +141,7 @@ class ServedCall:
             reply: the error as the server sends it.
             frame: its body, or the event that ends a stream.
             is_unknown: it may have been billed.
-            is_free_to_repeat: nothing was paid.
+            is_free_to_repeat: nothing was paid, and a repetition may succeed.
         """
         self.state = "unknown" if is_unknown else "failed"
         self.is_free_to_repeat = is_free_to_repeat

@@ -101,7 +101,7 @@ class History:
 
 
 def find_cost(call: ServedCall) -> Decimal | None:
-    """Return the cost of a call in dollars: 0 if nothing was sent, None if it is not known."""
+    """Return the cost of a call's images in dollars: 0 if nothing was sent, None if it is not known."""
     response = call.response
     if response is None:
         return None

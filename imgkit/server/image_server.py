@@ -269,7 +269,7 @@ def _is_own_address(service: ServedService, settings: ServerSettings, port: int)
 
 
 def _explain_listen_error(error: OSError | ValueError, settings: ServerSettings) -> ConfigurationError:
-    number = getattr(error, "errno", None)
+    number, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or error
     if number == errno.EADDRINUSE:
         return ConfigurationError(
             f"Port {settings.port} is in use on {settings.host}. Pass another --port, or --port 0 for a free "
@@ -280,6 +280,6 @@ def _explain_listen_error(error: OSError | ValueError, settings: ServerSettings)
             f"Port {settings.port} is reserved for the system. Pass a --port above 1023."
         )
     return ConfigurationError(
-        f"Cannot listen on {settings.host}:{settings.port} ({getattr(error, 'strerror', None) or error}). Pass an "
-        "address of this machine as --host."
+        f"Cannot listen on {settings.host}:{settings.port} ({reason}). Pass an address of this machine as "
+        "--host."
     )
