@@ -152,7 +152,8 @@ class Api:
         call = self._book.find_repeated(key, retries)
         if call is None:
             self._check_running()  # a stop may have begun while the body came, and waits for older calls
-            root = f"{request.scheme}://{request.headers['host']}"
+            is_secure = request.headers.get("x-forwarded-proto", "").strip().lower() == "https"
+            root = f"{'https' if is_secure else 'http'}://{request.headers['host']}"
             call = self._runner.start(operation, asked, body, key, root)
         else:
             self._history.note_join(call)

@@ -89,6 +89,9 @@ def test_serves_result_urls_for_a_while(tmp_path: Path) -> None:
         got = send(server, url.removeprefix(server.address))
         assert got.headers["content-type"] == "image/png"
         assert sniff(got.body) is not None
+        asked = {**FOX, "response_format": "url"}
+        secure = send(server, GENERATIONS, asked, x_forwarded_proto="https").json["data"][0]["url"]
+        assert secure.startswith(f"{server.address.replace('http:', 'https:')}/files/")
         for path in ("/files/../lock", "/files/..%2f..%2fetc%2fpasswd", "/files/" + "0" * 32 + ".png"):
             assert send(server, path).status == 404
 
