@@ -73,7 +73,7 @@ def test_lists_the_limits_of_the_server() -> None:
     assert arriving_bodies.LEAST_BYTES_PER_S == 1024
     assert limits["silence of a client that reads a reply"] == f"{WRITE_S:g} seconds"
     assert silent_clients.UNREAD_S == WRITE_S
-    assert limits["connections that wait for a request"].startswith(f"{silent_clients.MOST_SILENT};")
+    assert limits["connections that wait for a request"].startswith(f"{silent_clients.MOST_SILENT},")
     assert f"more than {IN_MEMORY_BYTES >> 10} KiB" in read_section("Limits")
     assert f"last\n  {settings.repeat_s:g} seconds" in read_section("Repeated requests are joined")
     assert settings.link_s == 3600
