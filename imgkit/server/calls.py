@@ -18,7 +18,7 @@ from imgkit.images.sources import BytesSource
 from imgkit.models import ImagesResponse
 from imgkit.server.envelopes import ErrorReply
 from imgkit.server.frames import Frame, encode_frame, measure_frame
-from imgkit.server.reply_memory import ReplyMemory, write_images
+from imgkit.server.reply_memory import ReplyMemory, is_in_memory, write_images
 from imgkit.server.silent_clients import WriteLimit, abort_connection
 
 WHOLE_BYTES = 256 * 1024
@@ -214,20 +214,23 @@ class ServedCall:
             await self._wait()
 
     def is_late(self, seconds: float) -> bool:
-        """Return whether no client has the images of this call, some seconds after its end."""
+        """Return whether no client has paid images some seconds after the end, and they are in memory."""
         return (
             self.response is not None
             and self._is_closed
             and not self.is_delivered
-            and not self.files
             and self.was_sent()
+            and any(is_in_memory(image.source) for image in self.response.images)
             and time.monotonic() >= self._started + (self.elapsed_s or 0.0) + seconds
         )
 
     async def write_files(self) -> None:
         """Write the images to files, so that they outlive the process."""
         images = () if self.response is None else self.response.images
-        self.files += await asyncio.to_thread(write_images, images)
+        paths = await asyncio.to_thread(write_images, images)
+        self.files += paths
+        if not self._frames:  # the call was dropped meanwhile
+            await self.remove_files()
 
     async def remove_files(self) -> None:
         """Delete the images of the reply: the facts about it stay."""

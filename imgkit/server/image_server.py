@@ -242,6 +242,7 @@ class ImageServer:
 
     async def _keep_late_replies(self) -> None:
         """Bring replies to the disk that take longer than a moment to arrive, or to be read."""
+        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(LATE_S / 2)
             try:
@@ -250,9 +251,9 @@ class ImageServer:
                 for call in self._book.kept:
                     if call.is_late(LATE_S):
                         await call.write_files()
-            except Exception as error:  # the replies stay in memory, and their clients get them
-                problem = {"message": "imgkit serve could not write a reply to its disk", "exception": error}
-                asyncio.get_running_loop().call_exception_handler(problem)
+            except Exception as error:  # the next replies need the disk, too
+                problem = "imgkit could not bring a reply to the disk"
+                loop.call_exception_handler({"message": problem, "exception": error})
 
     async def _close_folder(self) -> None:
         self._spooling.cancel()
