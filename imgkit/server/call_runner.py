@@ -117,14 +117,13 @@ class CallRunner:
         except ImgkitError as error:
             self._fail_with(call, error)
         except asyncio.CancelledError as error:
-            self._fail(call, build_bug_reply(error, call.id, was_begun=True), is_unknown=True)
+            self._fail(call, build_bug_reply(error, call.id, was_begun=True))
             raise
         except Exception as error:
             if (known := find_call_error(error)) is not None:
                 self._fail_with(call, known)
                 return
-            reply = build_bug_reply(error, call.id, was_begun=True)
-            self._fail(call, reply, is_unknown=True)
+            self._fail(call, build_bug_reply(error, call.id, was_begun=True))
             asyncio.get_running_loop().call_exception_handler(
                 {"message": f"imgkit call {call.id} failed", "exception": error}
             )
@@ -191,15 +190,12 @@ class CallRunner:
 
     def _fail_with(self, call: ServedCall, error: ImgkitError) -> None:
         reply = build_error_reply(error, call.id)
-        self._fail(call, reply, is_unknown=error.maybe_billed, is_free_to_repeat=may_repeat(error))
+        self._fail(call, reply, is_free_to_repeat=may_repeat(error))
 
-    def _fail(
-        self, call: ServedCall, reply: ErrorReply, *, is_unknown: bool, is_free_to_repeat: bool = False
-    ) -> None:
+    def _fail(self, call: ServedCall, reply: ErrorReply, *, is_free_to_repeat: bool = False) -> None:
         headers = {**JSON_HEADERS, **reply.headers}
         frame = build_error_event(reply.envelope) if call.has_head else (json.dumps(reply.envelope).encode(),)
-        reply = ErrorReply(reply.status, headers, reply.envelope)
-        call.fail(reply, frame, is_unknown=is_unknown, is_free_to_repeat=is_free_to_repeat)
+        call.fail(reply._replace(headers=headers), frame, is_free_to_repeat=is_free_to_repeat)
 
 
 def _reply_headers(

@@ -134,16 +134,15 @@ class ServedCall:
         self.files += files
         self._close()
 
-    def fail(self, reply: ErrorReply, frame: Frame, *, is_unknown: bool, is_free_to_repeat: bool) -> None:
+    def fail(self, reply: ErrorReply, frame: Frame, *, is_free_to_repeat: bool) -> None:
         """End the call with an error.
 
         Args:
             reply: the error as the server sends it.
             frame: its body, or the event that ends a stream.
-            is_unknown: it may have been billed.
             is_free_to_repeat: nothing was paid, and a repetition may succeed.
         """
-        self.state = "unknown" if is_unknown else "failed"
+        self.state = "unknown" if reply.maybe_billed else "failed"
         self.is_free_to_repeat = is_free_to_repeat
         error = reply.envelope["error"]
         if isinstance(error, dict):

@@ -108,11 +108,13 @@ class ErrorReply(NamedTuple):
         status: HTTP status.
         headers: by lower-case name.
         envelope: the JSON body, in OpenAI's form.
+        maybe_billed: the call may be billed.
     """
 
     status: int
     headers: Mapping[str, str]
     envelope: Mapping[str, object]
+    maybe_billed: bool = False
 
 
 def build_error_reply(error: ImgkitError, call_id: str) -> ErrorReply:
@@ -126,12 +128,14 @@ def build_error_reply(error: ImgkitError, call_id: str) -> ErrorReply:
     is_api = isinstance(error, errors.ApiError)
     if isinstance(error, errors.ApiError):
         status, code = _api_status(error, status), error.code or code
-    if error.maybe_billed:
+    # An image that came and cannot be saved or fetched was paid for, though its error may not say so.
+    maybe_billed = error.maybe_billed or code == _CODES[ImgkitError][1]
+    if maybe_billed:
         status = MAYBE_BILLED
         advice = advice if code in ("job_pending", "outcome_unknown") else _CODES[ImgkitError][2]
     facts: dict[str, object] = {
         "class": type(error).__name__,
-        "maybe_billed": error.maybe_billed,
+        "maybe_billed": maybe_billed,
         "advice": advice or (error.hint if is_api else None),
         "call_id": call_id,
     }
@@ -150,7 +154,7 @@ def build_error_reply(error: ImgkitError, call_id: str) -> ErrorReply:
         headers["retry-after"] = str(max(1, round(getattr(error, "retry_after_s", None) or 1)))
     kind = getattr(error, "type", None) if is_api else None
     envelope = _build_envelope(message, kind or _choose_type(status), param, code, facts)
-    return ErrorReply(status, headers, envelope)
+    return ErrorReply(status, headers, envelope, maybe_billed)
 
 
 def build_bug_reply(error: BaseException, call_id: str, *, was_begun: bool) -> ErrorReply:
@@ -164,7 +168,7 @@ def build_bug_reply(error: BaseException, call_id: str, *, was_begun: bool) -> E
     message = f"This is a bug in imgkit ({type(error).__name__}). Please report it with the server's log."
     status = MAYBE_BILLED if was_begun else 500
     envelope = _build_envelope(message, "server_error", None, "internal_error", facts)
-    return ErrorReply(status, {"x-should-retry": "false"}, envelope)
+    return ErrorReply(status, {"x-should-retry": "false"}, envelope, was_begun)
 
 
 def build_rejection(rejected: Rejection) -> ErrorReply:

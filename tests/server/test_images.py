@@ -124,6 +124,9 @@ def test_gives_each_name_the_model_of_its_route(tmp_path: Path) -> None:
     assert (shown["provider"], shown["model"]) == ("bfl", "gpt-image-2")
 
 
+LOST = {"created": 1, "data": [{"url": "https://127.0.0.1:9/fox.png"}]}
+
+
 @pytest.mark.parametrize(
     ("script", "status", "code", "name"),
     [
@@ -131,6 +134,7 @@ def test_gives_each_name_the_model_of_its_route(tmp_path: Path) -> None:
         pytest.param(reply(200, {"data": []}), 424, "image_unavailable", "EmptyResultError", id="empty"),
         pytest.param(reply(200, b"{"), 424, "image_unavailable", "UnreadableReplyError", id="cut"),
         pytest.param(reply(504, b"gateway"), 424, "outcome_unknown", "OutcomeUnknownError", id="gateway"),
+        pytest.param(reply(200, LOST), 424, "image_unavailable", "SaveError", id="image-gone"),
     ],
 )
 def test_answers_an_outcome_that_may_be_billed_so_that_nobody_repeats_it(
