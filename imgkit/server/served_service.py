@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,8 +56,10 @@ class ServedService(AsyncImageService):
 
     @property
     def model_ids(self) -> list[str]:
-        """The models of the provider, as far as their facts are known."""
-        return [model.id for model in self._core.catalogue.list_models()]
+        """The models of the provider whose facts are known, without those that are shut down."""
+        today = date.today()
+        known = self._core.catalogue.list_models()
+        return [model.id for model in known if model.shutdown is None or model.shutdown > today]
 
     @property
     def default_model(self) -> str | None:
