@@ -152,7 +152,7 @@ class Api:
         call = self._book.find_repeated(key, retries)
         if call is None:
             self._check_running()  # a stop may have begun while the body came, and waits for older calls
-            is_secure = request.headers.get("x-forwarded-proto", "").strip().lower() == "https"
+            is_secure = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip() == "https"
             root = f"{'https' if is_secure else 'http'}://{request.headers['host']}"
             call = self._runner.start(operation, asked, body, key, root)
         else:
