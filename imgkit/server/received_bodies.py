@@ -68,13 +68,11 @@ class ReceivedBody(NamedTuple):
         values: the parameters, by name.
         images: the images, in order.
         others: mask and markup, by name.
-        length: number of received bytes.
     """
 
     values: Values
     images: tuple[ReceivedInput, ...] = ()
     others: Mapping[str, ReceivedInput] = {}
-    length: int = 0
 
     def digest(self, operation: str) -> str:
         """Return the digest of an operation with this content: equal requests have equal digests."""
@@ -161,7 +159,7 @@ async def _receive_form(request: BaseRequest, arriving: ArrivingBody, folder: Pa
             part = await arriving.wait(reader.next())
             arriving.check_length()
             if part is None:
-                return _sort_parts(texts, files, arriving.length)
+                return _sort_parts(texts, files)
             if not isinstance(part, BodyPartReader) or not part.name:
                 raise reject_body("A part of the form has no name, or is a form itself.")
             if part.headers.get("content-transfer-encoding", "binary").lower() not in (
@@ -174,7 +172,7 @@ async def _receive_form(request: BaseRequest, arriving: ArrivingBody, folder: Pa
                 if part.name in texts:
                     raise reject_value(part.name[:100], "The form has this parameter twice.")
                 texts[part.name] = await _read_text(part, arriving, MAX_TEXT_BYTES - text_bytes)
-                text_bytes += len(texts[part.name])
+                text_bytes += len(texts[part.name].encode())
             else:
                 files.append((part.name, await _read_file(part, arriving, folder)))
     except (ValueError, AssertionError, BadHttpMessage, LookupError, RuntimeError):
@@ -209,7 +207,7 @@ async def _read_file(part: BodyPartReader, arriving: ArrivingBody, folder: Path)
     return UploadedImage(file)
 
 
-def _sort_parts(texts: dict[str, str], files: list[tuple[str, UploadedImage]], length: int) -> ReceivedBody:
+def _sort_parts(texts: dict[str, str], files: list[tuple[str, UploadedImage]]) -> ReceivedBody:
     images, others = [], {}
     for name, file in files:
         if _IMAGE_FIELD.fullmatch(name):
@@ -221,7 +219,7 @@ def _sort_parts(texts: dict[str, str], files: list[tuple[str, UploadedImage]], l
     values: Values = {name: _read_value(name, text) for name, text in texts.items()}
     for name in [name for name in values if _IMAGE_FIELD.fullmatch(name) or name in _FILE_ROLES]:
         raise reject_value(name, "Send the image as a file of the form, with a file name.")
-    return ReceivedBody(values, tuple(images), others, length)
+    return ReceivedBody(values, tuple(images), others)
 
 
 def _read_value(name: str, text: str) -> Json:
@@ -283,7 +281,7 @@ async def _receive_json(arriving: ArrivingBody, folder: Path) -> ReceivedBody:
         for role in _FILE_ROLES
         if members.get(role) is not None
     }
-    return ReceivedBody(values, images, others, arriving.length)
+    return ReceivedBody(values, images, others)
 
 
 def _check_values(value: object) -> None:
