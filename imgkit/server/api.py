@@ -33,6 +33,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "/v1/images/variations": "create_image_variation",
 }
 MODELS_PATH = "/v1/models"
+MOST_RUNNING = 1000
+"""Most calls that run, or wait for their turn: each keeps its images on the disk."""
 
 
 class Api:
@@ -151,6 +153,7 @@ class Api:
         key = body.digest(operation)
         call = self._book.find_repeated(key, retries)
         if call is None:
+            self._check_room()
             self._check_running()  # a stop may have begun while the body came, and waits for older calls
             is_secure = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip() == "https"
             root = f"{'https' if is_secure else 'http'}://{request.headers['host']}"
@@ -173,6 +176,20 @@ class Api:
                 "The server stops. Nothing was sent. Send the request again once it runs.",
                 headers={"x-should-retry": "true", "retry-after": "2"},
                 closes=True,
+            )
+
+    def _check_room(self) -> None:
+        """Refuse a call if too many wait for their turn at a provider.
+
+        Raises:
+            Rejection: there is no room.
+        """
+        if self._history.counts["running"] >= MOST_RUNNING:
+            raise Rejection(
+                503,
+                "server_busy",
+                f"{MOST_RUNNING} requests run or wait already. Nothing was sent. Send it again later.",
+                headers={"x-should-retry": "true", "retry-after": "5"},
             )
 
     # --- Other addresses ---------------------------------------------------------------------

@@ -334,8 +334,8 @@ class CallBook:
     def _note_end(self, call: ServedCall) -> None:
         self._forget_later(call)
         self._ended.append(call)
-        while len(self._ended) > MOST_ENDED or (self.memory.is_scarce and len(self._ended) > 1):
-            # A busy server forgets sooner.
+        # A busy server forgets sooner, a call for each that ends.
+        if len(self._ended) > MOST_ENDED or (self.memory.is_scarce and len(self._ended) > 1):
             oldest = self._ended.popleft()
             if oldest.is_delivered and not oldest.readers:
                 self._forget(oldest)

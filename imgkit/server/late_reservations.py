@@ -60,8 +60,8 @@ class LateReservations(ReservationGroup):
 
     @property
     def is_overdue(self) -> bool:
-        """Whether the spools should have the bytes by now, of a reply that still arrives."""
-        return self._begin is not None and not self._is_complete and self._is_due
+        """Whether the spools should have the bytes by now: of a reply that arrives, or whose images do."""
+        return self._begin is not None and self._is_due
 
     def begin(
         self, head: Head, secrets: SecretFilter = NO_SECRETS, part_files: PartFiles | None = None
@@ -126,6 +126,16 @@ class LateReservations(ReservationGroup):
             self._begin, self._held = None, []
             self._leave()
             super().settle(response)
+
+    def leave(self) -> None:
+        """Leave the reservations to another process."""
+        self._leave()
+        super().leave()
+
+    def close(self) -> None:
+        """End the reservations of an attempt that was not sent."""
+        self._leave()
+        super().close()
 
     @property
     def _is_due(self) -> bool:

@@ -30,7 +30,7 @@ class ReplyMemory:
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may end a file while one is counted
         self.used = 0
 
     @property

@@ -74,6 +74,8 @@ class ServerThread:
     def __enter__(self) -> Self:
         self._thread.start()
         if not self._started.wait(START_S):
+            if self._loop is not None and self._stopped is not None:
+                self._loop.call_soon_threadsafe(self._stopped.set)
             raise ConfigurationError(f"The server did not start within {START_S:g} s.")
         if self._problem is not None:
             raise self._problem
@@ -83,6 +85,8 @@ class ServerThread:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        if self._problem is not None and error is None:
+            raise self._problem
 
     def _run(self) -> None:
         try:

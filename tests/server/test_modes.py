@@ -6,6 +6,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 import imgkit
 from imgkit.default_plugins.recorder import RecorderPlugin
 from imgkit.server.served_service import ServedService
@@ -81,3 +83,12 @@ def test_keeps_its_pace(tmp_path: Path) -> None:
             assert send(server, GENERATIONS, {"prompt": f"{number} foxes"}).status == 200
         assert time.monotonic() - started >= 3 * 60 / 1200
         assert api.posts == 4
+
+
+def test_refuses_calls_beyond_those_that_may_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers 503 once too many calls run; nothing is sent, and the client may try again."""
+    monkeypatch.setattr("imgkit.server.api.MOST_RUNNING", 0)
+    with serve_before(tmp_path) as (server, api):
+        got = send(server, GENERATIONS, FOX)
+        assert api.posts == 0
+    assert (got.status, got.error["code"], got.headers["x-should-retry"]) == (503, "server_busy", "true")
