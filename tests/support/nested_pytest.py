@@ -7,6 +7,7 @@ import pkgutil
 from functools import cache
 from typing import Any
 
+import httpcore
 import pytest
 import yaml
 
@@ -16,8 +17,9 @@ TIMEOUT_S = 60
 OPTIONS = ("-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-W", "error")
 """Hypothesis takes half of the time in which pytest starts."""
 
-_ = yaml.CSafeDumper
-"""Loaded before pytester notes the modules to keep: PyYAML's C part works with the first copy only."""
+_ = (yaml.CSafeDumper, httpcore.RemoteProtocolError)
+"""Loaded before pytester notes the modules to keep: PyYAML's C part works with the first copy only, and httpx
+knows the errors of the first copy only."""
 
 
 def run_pytest(pytester: pytest.Pytester, *args: str) -> Any:
