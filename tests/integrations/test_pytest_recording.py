@@ -115,3 +115,42 @@ def test_miss_lists_differing_fields(pytester: pytest.Pytester) -> None:
     ]
     assert len(differences) == 3
     assert all('prompt: "a fox" was recorded, "a wolf" is requested' in line for line in differences)
+
+
+SERVED = """
+import httpx, pytest, requests
+
+def ask(base_url, prompt, **more):
+    body = dict(model="gpt-image-2", prompt=prompt, size="64x64", **more)
+    return httpx.post(base_url + "/images/generations", json=body, timeout=30)
+
+import aiohttp, asyncio
+
+async def ask_by_aiohttp(url):
+    async with aiohttp.ClientSession() as session, session.post(url, json={"prompt": "a hen"}) as reply:
+        return reply.status
+
+def ask_in_many_ways(base_url):
+    assert ask(base_url, "a fox").status_code == 200
+    url = f"{base_url}/images/generations"
+    assert requests.post(url, json={"prompt": "a cat"}).status_code == 200
+    assert asyncio.run(ask_by_aiohttp(url)) == 200
+
+@pytest.mark.vcr
+def test_marked(imgkit_server):
+    ask_in_many_ways(imgkit_server.base_url)
+    assert len(imgkit_server.requests) == 3
+
+@pytest.mark.vcr
+def test_other_traffic_is_still_refused(imgkit_server):
+    with pytest.raises(Exception, match="Can't play back this request"):
+        requests.get("http://127.0.0.1:9/")
+"""
+
+
+def test_vcrpy_lets_requests_to_the_server_pass(pytester: pytest.Pytester) -> None:
+    """Answers an app beside a cassette of pytest-recording, which neither records nor refuses it."""
+    pytester.makepyfile(SERVED)
+    start_pytest(pytester).assert_outcomes(passed=2)
+    start_pytest(pytester, "--record-mode=once", "-k", "marked").assert_outcomes(passed=1, deselected=1)
+    assert not list(pytester.path.rglob("*.yaml"))

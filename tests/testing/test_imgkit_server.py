@@ -12,7 +12,7 @@ from imgkit.testing import canary, cassette
 from imgkit.testing.app_server import AppServer
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, reply
-from tests.support.nested_pytest import run_pytest, start_pytest
+from tests.support.nested_pytest import run_pytest
 from tests.support.served import EDITS, GENERATIONS, form, send
 
 pytest_plugins = ["pytester"]
@@ -147,42 +147,6 @@ def test_a_hidden_miss_fails_the_test(pytester: pytest.Pytester) -> None:
     failed = run_pytest(pytester)
     failed.assert_outcomes(failed=1)
     failed.stdout.fnmatch_lines(["imgkit_server: 1 request has no recording*--imgkit-record=new_episodes*"])
-
-
-VCR = (
-    APP
-    + """
-import aiohttp, asyncio
-
-async def ask_by_aiohttp(url):
-    async with aiohttp.ClientSession() as session, session.post(url, json={"prompt": "a hen"}) as reply:
-        return reply.status
-
-def ask_in_many_ways(base_url):
-    assert ask(base_url, "a fox").status_code == 200
-    url = f"{base_url}/images/generations"
-    assert requests.post(url, json={"prompt": "a cat"}).status_code == 200
-    assert asyncio.run(ask_by_aiohttp(url)) == 200
-
-@pytest.mark.vcr
-def test_marked(imgkit_server):
-    ask_in_many_ways(imgkit_server.base_url)
-    assert len(imgkit_server.requests) == 3
-
-@pytest.mark.vcr
-def test_other_traffic_is_still_refused(imgkit_server):
-    with pytest.raises(Exception, match="Can't play back this request"):
-        requests.get("http://127.0.0.1:9/")
-"""
-)
-
-
-def test_vcrpy_lets_requests_to_the_server_pass(pytester: pytest.Pytester) -> None:
-    """Answers an app beside a cassette of pytest-recording, which neither records nor refuses it."""
-    pytester.makepyfile(VCR)
-    start_pytest(pytester).assert_outcomes(passed=2)
-    start_pytest(pytester, "--record-mode=once", "-k", "marked").assert_outcomes(passed=1, deselected=1)
-    assert not list(pytester.path.rglob("*.yaml"))
 
 
 def test_tells_the_requests_of_an_app() -> None:
