@@ -75,6 +75,8 @@ def run_server(
     settings.check()
     arguments = {name: value for name, value in given.items() if value is not None}
     offline = {name: arguments.pop(name) for name in ("simulate", "latency_s") if name in arguments}
+    if offline and (arguments.get("backend") or os.environ.get("IMGKIT_BACKEND") or "offline") != "offline":
+        raise ConfigurationError("--simulate and --latency are for the offline backend. Leave them out.")
     if offline:
         arguments["client_options"] = offline
     arguments["state_folder"] = values.find_state_folder(arguments.get("state_folder"))
@@ -154,6 +156,10 @@ async def _serve_until_signal(server: ImageServer, address: str, ready_file: str
     console.print_message(
         f"imgkit: {_describe_mode(mode)} Base URL: {address}/v1. Page: {address}/. Ctrl-C stops it."
     )
+    for sentence, doubt in server.list_routes():
+        console.print_message(f"imgkit: {sentence}")
+        if doubt is not None:
+            _print_warning(doubt)
     for error in await asyncio.to_thread(server.list_key_errors):
         _print_warning(error.problem)
     await stopped.wait()

@@ -127,7 +127,8 @@ class Api:
                 headers={"allow": ", ".join(methods)},
                 closes=True,
             )
-        advice = " Set the base URL of your client to …/v1." if f"/v1{request.path}" in OPERATIONS else ""
+        is_operation = any(request.path.endswith(path.removeprefix("/v1")) for path in OPERATIONS)
+        advice = " Set the base URL of your client to …/v1." if is_operation else ""
         raise Rejection(
             404,
             "unknown_url",

@@ -110,7 +110,9 @@ def build_asked_call(
     if more:
         fields["extra_body"] = more
     request = validate_request(kind, fields)
-    by_url = has_url_by_default(model) if response_format is None else response_format == "url"
+    # The only model of OpenAI that has made variations answers with URLs.
+    asked = model or ("dall-e-2" if operation == "create_image_variation" else None)
+    by_url = has_url_by_default(asked) if response_format is None else response_format == "url"
     return AskedCall(request, model, route.provider, is_stream, partial_images or 0, by_url)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -87,7 +88,7 @@ def build_json_frame(response: ImagesResponse, items: list[Item]) -> Frame:
         after["usage"] = _usage_json(response.usage)
     if response.warnings:
         after["warnings"] = list(response.warnings)
-    frame: list[bytes | Source] = [b'{"created":%d,"data":[' % (response.created or 0)]
+    frame: list[bytes | Source] = [b'{"created":%d,"data":[' % (response.created or int(time.time()))]
     for number, item in enumerate(items):
         frame.append(b"," if number else b"")
         members = _dump(item.members)
@@ -113,7 +114,7 @@ def build_event_frame(operation: str, event: PartialImage | Completed) -> Frame:
             for name in ("background", "output_format", "quality", "size")
             if (value := getattr(event, name)) is not None
         }
-        members["created_at"] = event.created or 0
+        members["created_at"] = event.created or int(time.time())
         if event.usage is not None:
             members["usage"] = _usage_json(event.usage)
     return _join_texts(

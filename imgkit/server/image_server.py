@@ -144,6 +144,10 @@ class ImageServer:
         await self._listener.start_serving()
         return self.address
 
+    def list_routes(self) -> list[tuple[str, str | None]]:
+        """Return a sentence about each route, and what is doubtful about it, None for nothing."""
+        return self._providers.describe_routes()
+
     def list_key_errors(self) -> list[ImgkitError]:
         """Return why providers cannot be asked: their keys are missing or cannot be used. May block."""
         return [error for each in self._providers.services if (error := each.find_key_error()) is not None]

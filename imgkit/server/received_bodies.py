@@ -272,10 +272,11 @@ async def _receive_json(arriving: ArrivingBody, folder: Path) -> ReceivedBody:
         raise reject_body("The body has a value that no parameter takes.", "invalid_json") from None
     if members.get("images") is not None and members.get("image") is not None:
         raise reject_value("image", "Is the same as images. Send one of them.")
-    given = members.get("images")
-    given = members.get("image") if given is None else given
+    name = "image" if members.get("images") is None else "images"
+    given = members.get(name)
     listed = given if isinstance(given, list) else [] if given is None else [given]
-    images = tuple(_read_image(entry, f"images.{number}", folder) for number, entry in enumerate(listed))
+    names = [f"{name}.{number}" if isinstance(given, list) else name for number in range(len(listed))]
+    images = tuple(_read_image(entry, place, folder) for place, entry in zip(names, listed, strict=True))
     others = {
         role: _read_image(members[role], role, folder)
         for role in _FILE_ROLES

@@ -28,6 +28,7 @@ from imgkit.images.sources import BytesSource, FileSource, Source
 from imgkit.models import ImageRequest, ImagesResponse
 from imgkit.providers.base import StreamingProvider
 from imgkit.providers.job_base import JobProvider, ProgressProvider
+from imgkit.redact import format_suggestion
 from imgkit.runtime.flow import Flow, sleep
 from imgkit.runtime.streams import AsyncImageStream
 from imgkit.server.late_reservations import LateReservations
@@ -237,6 +238,18 @@ class ServedProviders:
     def services(self) -> list[ServedService]:
         """The services of all providers."""
         return [served.service for served in self._by_name.values()]
+
+    def describe_routes(self) -> list[tuple[str, str | None]]:
+        """Return a sentence about each route, and what is doubtful about it, None for nothing."""
+        described = []
+        for name, route in self._settings.routes.items():
+            service = self.find(route.provider).service
+            known, model, doubt = service.model_ids, route.model or service.default_model, None
+            if model is not None and known and model not in known:
+                doubt = f"No facts are known about {service.provider_name}'s model {model!r}"
+                doubt += f"{format_suggestion(model, known)}. Its requests are sent unchecked."
+            described.append((f"{name} is {model or 'its default model'} of {service.provider_name}.", doubt))
+        return described
 
     def list_models(self) -> list[tuple[str, str, str | None]]:
         """Return the names that callers may use, each with its provider and the model there."""

@@ -47,6 +47,7 @@ def test_refuses_to_start_with_options_that_cannot_work(
             (["--replay", str(damaged), "--record", "x"], "exclude each other"),
             (["--map", "small=opneai:x"], "did you mean 'openai'"),
             (["--map", "small"], "is no model map"),
+            (["--backend", "aiohttp", "--simulate", "429"], "for the offline backend"),
             (["--allow-host", "http://a.example"], "is no host name"),
             (["--allow-origin", "localhost:3000"], "is no origin"),
         ):
@@ -112,3 +113,22 @@ def test_servers_that_start_at_the_same_time_leave_each_other_alone(tmp_path: Pa
             opened = list(threads.map(open_work_folder, [tmp_path / str(number)] * 8))
         assert all(folder.is_dir() for folder, _ in opened)
         assert len({folder for folder, _ in opened}) == 8
+
+
+def test_tells_what_routes_mean(tmp_path: Path) -> None:
+    """Names the model and the provider of each route, and doubts a model that it does not know."""
+    routes = parse_routes(["a=bfl:flux-2-pro", "b=bfl:flux-2-proo", "*=gpt-image-2"])
+
+    async def list_routes() -> list[tuple[str, str | None]]:
+        service = ServedService("offline", state_folder=tmp_path)
+        server = ImageServer(service, SETTINGS._replace(routes=routes))
+        await server.start()
+        try:
+            return server.list_routes()
+        finally:
+            await server.stop()
+
+    good, doubtful, other = asyncio.run(list_routes())
+    assert good == ("a is flux-2-pro of bfl.", None)
+    assert "did you mean 'flux-2-pro'" in str(doubtful[1])
+    assert other == ("* is gpt-image-2 of openai.", None)
