@@ -21,8 +21,11 @@ from imgkit.wire.messages import Head, HttpRequest
 from imgkit.wire.transfer import Transfer
 from tests.support import event_streams
 
-CALLS = 400
-STREAMS = 200
+CALLS = 240
+STREAMS = 120
+MOST_BYTES = 30_000
+"""Growth of the traced memory that many calls may leave."""
+
 BODY = json.dumps({**answer(), "usage": {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}}).encode()
 REFUSAL = json.dumps({"error": {"message": "no", "code": "invalid_value"}}).encode()
 
@@ -95,7 +98,12 @@ async def measure_calls(ask: Any, often: int) -> tuple[Resources, Resources]:
         await calls(50)
         before = measure_resources()
         await calls(often)
-        return before, measure_resources()
+        after = measure_resources()
+        if after[1] - before[1] >= MOST_BYTES:  # a table of the interpreter grows now and then
+            before = after
+            await calls(often)
+            after = measure_resources()
+        return before, after
     finally:
         tracemalloc.stop()
 
@@ -162,7 +170,7 @@ def test_streams_do_not_grow_memory(flavor: str, saving: bool, tmp_path: Path) -
 def assert_no_growth(before: Resources, after: Resources) -> None:
     """Fail if the resources after many calls exceed the resources before."""
     assert after[0] - before[0] < 50, (before, after)
-    assert after[1] - before[1] < 50_000, (before, after)
+    assert after[1] - before[1] < MOST_BYTES, (before, after)
     assert after[2:] == before[2:]
 
 
