@@ -21,7 +21,7 @@ demo: $(VENV)/.demo  ## draw a first picture: no key, no network
 	@echo "  $(BIN)/imgkit --help"
 
 test: $(VENV)/.dev  ## everything that must hold
-	$(MAKE) --jobs=2 checks pytest examples  # mypy has one core, and the examples mostly wait for pip
+	$(MAKE) --jobs=2 checks pytest  # mypy has one core
 
 checks: lint types contracts
 
@@ -41,7 +41,7 @@ pytest: $(VENV)/.dev
 examples: $(VENV)/.dev  ## build the example packages, and run their suites in a fresh environment
 	$(BIN)/python examples/check.py
 
-integrations: $(VENV)/integrations/.done $(VENV)/clients/.done $(VENV)/javascript/.done  ## meet real clusters, object stores, loaders and clients, in environments of their own
+integrations: examples $(VENV)/integrations/.done $(VENV)/clients/.done $(VENV)/javascript/.done  ## meet real clusters, object stores, loaders, clients and the example packages, in environments of their own
 	$(VENV)/integrations/bin/python -m pytest tests/integrations
 
 browser: $(VENV)/browser/.done  ## try the page of `imgkit serve` in a Chromium, which root installs with apt-get

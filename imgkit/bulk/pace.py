@@ -43,6 +43,9 @@ LONGEST_SPREAD_S = 120.0
 SHARED_LOOK_S, LOOK_S, BUSY_S = 0.025, 0.1, 0.002
 """Seconds until another look for room: in a file that other processes change, in memory, in a busy file."""
 
+CLOSE_TRIES = 25
+"""Looks at a busy file before a run that ends leaves its entry there; other runs then remove it."""
+
 MARGIN = 1.02
 """Factor of the time between two starts: a request may take longer to the server than the next."""
 
@@ -276,10 +279,13 @@ class Pace:
     def close(self) -> None:
         """Take this run out of the state. Idempotent."""
         with self._guard, suppress(OSError):
-            with self._shared.open(self._clock()) as state:
-                if state is not None:
-                    self._apply_notes(state)
-                    state.runs.pop(self._shared.name, None)
+            for _ in range(CLOSE_TRIES):
+                with self._shared.open(self._clock()) as state:
+                    if state is not None:
+                        self._apply_notes(state)
+                        state.runs.pop(self._shared.name, None)
+                        break
+                time.sleep(BUSY_S)
             self._shared.close()
 
     @property
