@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from typing import Any
 
 import click
@@ -11,15 +10,12 @@ import click
 from imgkit.cli import console, exit_codes, options, output_paths, report, salvage, values
 from imgkit.cli.messages import option_names
 from imgkit.cli.progress import CallWatcher
-from imgkit.core.core import DEFAULT_BACKEND
 from imgkit.core.lifecycle import ask_for_format
 from imgkit.core.responses import count_requested_images
 from imgkit.errors import ImgkitError, SaveError
 from imgkit.images.saving import SavePlan
 from imgkit.models import ImageRequest, ImagesResponse, field_names
 from imgkit.service import ImageService
-
-_OFFLINE_OPTIONS = ("simulate", "latency_s")
 
 
 def run_operation(
@@ -59,7 +55,7 @@ def run_operation(
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = {name: chosen.pop(name) for name in options.service_arguments() if name in chosen}
     settings["state_folder"] = values.find_state_folder(settings.get("state_folder"))
-    settings["client_options"] = _take_offline_options(chosen, settings.get("backend"))
+    settings["client_options"] = values.take_offline_options(chosen, settings.get("backend"))
     method = _choose_method(operation, chosen)
     arguments = _name_positional(images, prompt) | chosen
     plan = output_paths.build_save_plan(output, force=force, sidecar=not no_sidecar)
@@ -70,7 +66,8 @@ def run_operation(
         settings["api_key"] = values.read_key(api_key_file)
         state.secrets.append(settings["api_key"])
     watcher = CallWatcher()
-    plugins = [watcher, *_build_budget(max_cost_usd, price_per_image, allow_unknown_price)]
+    budget = values.build_budget(max_cost_usd, price_per_image, allow_unknown_price)
+    plugins: list[object] = [watcher, *([budget] if budget is not None else [])]
     if chosen.get("cache") is not None:
         plugins.append("cache")
     with ImageService(**settings, plugins=plugins) as service:
@@ -106,21 +103,6 @@ def run_operation(
     return exit_codes.PARTIAL if is_short else exit_codes.OK
 
 
-def _build_budget(
-    max_cost_usd: str | None, price_per_image: str | None, allow_unknown_price: bool
-) -> list[object]:
-    """Return the budget plugin of ``--max-cost``, [] without the option."""
-    if max_cost_usd is None:
-        if allow_unknown_price:
-            raise _usage_error("--allow-unknown-price requires --max-cost.")
-        if price_per_image is not None:
-            raise _usage_error("--price-per-image requires --max-cost.")
-        return []
-    from imgkit.default_plugins.budget import Budget
-
-    return [Budget(max_cost_usd, allow_unknown=allow_unknown_price, price_per_image=price_per_image)]
-
-
 def _build_request(operation: str, arguments: dict[str, Any]) -> ImageRequest:
     kind = next(kind for kind in options.REQUESTS if kind.operation == operation)
     return kind(**{name: value for name, value in arguments.items() if name in field_names(kind)})
@@ -143,14 +125,6 @@ def _choose_method(operation: str, chosen: dict[str, Any]) -> str:
 
 def _format_option(name: str) -> str:
     return option_names().get(name, "--" + name.replace("_", "-"))
-
-
-def _take_offline_options(chosen: dict[str, Any], backend: str | None) -> dict[str, Any]:
-    """Remove the options of the offline backend from `chosen`, and return them."""
-    taken = {name: chosen.pop(name) for name in _OFFLINE_OPTIONS if name in chosen}
-    if taken and (backend or os.environ.get("IMGKIT_BACKEND") or DEFAULT_BACKEND) != DEFAULT_BACKEND:
-        raise _usage_error(f"{' and '.join(map(_format_option, taken))}: for the offline backend only.")
-    return taken
 
 
 def _name_positional(images: list[str], prompt: str | None) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from typing import Any
 
 from imgkit.cli import console, exit_codes, values
 from imgkit.cli.messages import to_options
-from imgkit.default_plugins.budget import Budget
 from imgkit.errors import ConfigurationError
 from imgkit.files import write_atomically
 from imgkit.server.image_server import ImageServer, StopReport
 from imgkit.server.served_service import ServedService
 from imgkit.server.settings import TOKEN_VARIABLE, ServerSettings, parse_routes
+from imgkit.server.silent_clients import raise_file_limit
 
 
 def run_server(
@@ -74,9 +74,7 @@ def run_server(
     )
     settings.check()
     arguments = {name: value for name, value in given.items() if value is not None}
-    offline = {name: arguments.pop(name) for name in ("simulate", "latency_s") if name in arguments}
-    if offline and (arguments.get("backend") or os.environ.get("IMGKIT_BACKEND") or "offline") != "offline":
-        raise ConfigurationError("--simulate and --latency are for the offline backend. Leave them out.")
+    offline = values.take_offline_options(arguments, arguments.get("backend"))
     if offline:
         arguments["client_options"] = offline
     arguments["state_folder"] = values.find_state_folder(arguments.get("state_folder"))
@@ -88,7 +86,7 @@ def run_server(
     if api_key_file is not None:
         arguments["api_key"] = values.read_key(api_key_file)
         state.secrets.append(arguments["api_key"])
-    budget = _build_budget(max_cost_usd, price_per_image, allow_unknown_price)
+    budget = values.build_budget(max_cost_usd, price_per_image, allow_unknown_price)
     plugins: list[object] = [budget] if budget is not None else []
     if cache is not None:
         plugins.append("cache")
@@ -123,16 +121,6 @@ def _check_replay(record: str | None, backend: object) -> None:
         raise ConfigurationError("--record and --replay exclude each other. Give one of them.")
     if backend not in (None, "offline"):
         raise ConfigurationError("--replay sends nothing. Leave out --backend.")
-
-
-def _build_budget(
-    max_cost_usd: str | None, price_per_image: str | None, allow_unknown_price: bool
-) -> Budget | None:
-    if max_cost_usd is None:
-        if price_per_image is not None or allow_unknown_price:
-            raise ConfigurationError("--price-per-image and --allow-unknown-price need --max-cost USD.")
-        return None
-    return Budget(max_cost_usd, price_per_image=price_per_image, allow_unknown=allow_unknown_price)
 
 
 async def _serve_until_signal(server: ImageServer, address: str, ready_file: str | None, mode: str) -> int:
@@ -236,14 +224,3 @@ def _print_report(report: StopReport) -> int:
             "was paid."
         )
     return exit_codes.PARTIAL if report.unfinished else exit_codes.OK
-
-
-def raise_file_limit() -> None:
-    """Let the process have as many connections as the system allows it."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536) if hard > 0 else soft, hard))

@@ -9,12 +9,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from imgkit.errors import ConfigurationError
 from imgkit.files import open_regular_file
+
+if TYPE_CHECKING:
+    from imgkit.default_plugins.budget import Budget
+
+OFFLINE_OPTIONS = {"simulate": "--simulate", "latency_s": "--latency"}
+"""The options of the offline backend alone, by name."""
 
 MAX_PROMPT_BYTES = 1_000_000
 MAX_KEY_BYTES = 10_000
@@ -167,6 +173,38 @@ def read_key(source: str) -> str:
     data = _read_file(source, MAX_KEY_BYTES, "--api-key-file")
     key = data.decode("latin-1").strip()
     return key or _reject("--api-key-file is empty. Put the key into it.")
+
+
+def take_offline_options(chosen: dict[str, Any], backend: str | None) -> dict[str, Any]:
+    """Remove the options of the offline backend from `chosen`, and return them.
+
+    Raises:
+        click.UsageError: the command uses another backend.
+    """
+    taken = {name: chosen.pop(name) for name in OFFLINE_OPTIONS if name in chosen}
+    if taken and (backend or os.environ.get("IMGKIT_BACKEND") or "offline") != "offline":
+        _reject(f"{' and '.join(OFFLINE_OPTIONS[name] for name in taken)}: for the offline backend only.")
+    return taken
+
+
+def build_budget(
+    max_cost_usd: str | None, price_per_image: str | None, allow_unknown_price: bool
+) -> Budget | None:
+    """Return the budget of ``--max-cost``, None without the option.
+
+    Raises:
+        click.UsageError: an option stands without it.
+        ConfigurationError: an amount is wrong.
+    """
+    if max_cost_usd is None:
+        if allow_unknown_price:
+            _reject("--allow-unknown-price requires --max-cost.")
+        if price_per_image is not None:
+            _reject("--price-per-image requires --max-cost.")
+        return None
+    from imgkit.default_plugins.budget import Budget
+
+    return Budget(max_cost_usd, allow_unknown=allow_unknown_price, price_per_image=price_per_image)
 
 
 def find_state_folder(option: str | None = None) -> Path:

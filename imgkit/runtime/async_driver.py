@@ -351,7 +351,7 @@ async def in_thread(
     ended = loop.create_future()
 
     def tell(_: Future[T]) -> None:
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(_end, ended)
 
     # Lighter than asyncio.wrap_future behind a shield: a reply takes several turns of a thread.
@@ -366,6 +366,8 @@ async def in_thread(
                 abort()
             await _join(asyncio.wrap_future(closed))
         raise
+    if work.cancelled():  # the executor was shut down before a thread was free
+        raise ServiceClosedError(CLOSED)
     return work.result()
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from imgkit.errors import ServiceClosedError
 from imgkit.runtime.async_driver import in_thread
-from imgkit.runtime.driver import JOIN_TIMEOUT_S
+from imgkit.runtime.driver import JOIN_TIMEOUT_S, marks_leaving
 from imgkit.wire.messages import AsyncBackend, AsyncReply, Backend, ForkAware, Head, HttpRequest, Reply
 from imgkit.wire.transfer import Transfer
 
@@ -35,10 +35,8 @@ class LoopBackend:
 
     @property
     def marks_leaving(self) -> bool:
-        """Whether the backend tells when a request leaves: see `imgkit.runtime.driver.note_leaving`."""
-        return "marks_leaving" in vars(type(self._inner)) and bool(
-            getattr(self._inner, "marks_leaving", False)
-        )
+        """Whether the backend tells when a request leaves."""
+        return marks_leaving(self._inner)
 
     @property
     def wire_errors(self) -> tuple[type[Exception], ...]:
@@ -167,10 +165,8 @@ class ThreadBackend:
 
     @property
     def marks_leaving(self) -> bool:
-        """Whether the backend tells when a request leaves: see `imgkit.runtime.driver.note_leaving`."""
-        return "marks_leaving" in vars(type(self._inner)) and bool(
-            getattr(self._inner, "marks_leaving", False)
-        )
+        """Whether the backend tells when a request leaves."""
+        return marks_leaving(self._inner)
 
     @property
     def wire_errors(self) -> tuple[type[Exception], ...]:

@@ -333,6 +333,11 @@ class Driver(Generic[T_co]):
         self._transfer.release()
 
 
+def marks_leaving(backend: object) -> bool:
+    """Return whether a backend calls `mark_sent` right before a request leaves. A subclass says so anew."""
+    return "marks_leaving" in vars(type(backend)) and bool(getattr(backend, "marks_leaving", False))
+
+
 def note_leaving(effect: SendRequest, backend: object, transfer: DriverTransfer) -> None:
     """Call `SendRequest.note_leaving` once bytes may leave if the backend tells when, else now.
 
@@ -343,7 +348,7 @@ def note_leaving(effect: SendRequest, backend: object, transfer: DriverTransfer)
     """
     if effect.note_leaving is None:
         return
-    if "marks_leaving" in vars(type(backend)) and getattr(backend, "marks_leaving", False):
+    if marks_leaving(backend):
         transfer.note_leaving = effect.note_leaving
     else:
         effect.note_leaving()

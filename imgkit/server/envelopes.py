@@ -26,7 +26,7 @@ _CODES: dict[type[ImgkitError], tuple[int, str, str]] = {
     errors.BudgetExceededError: (
         402,
         "budget_exceeded",
-        "Nothing was sent. Start the server with a larger --max-cost.",
+        "Or start the server with a larger --max-cost.",
     ),
     errors.FixtureMissingError: (
         404,

@@ -57,7 +57,7 @@ class ImageServer:
         settings: its settings.
         budget: the budget to show, that of the service by default.
         modes: facts about it for its page.
-        warn: is given each warning of a call, once.
+        warn: is given each warning of a call, once, and the places of images that no client has.
 
     Raises:
         ConfigurationError: a setting is wrong.
@@ -240,9 +240,14 @@ class ImageServer:
         await call.remove_files()
 
     async def _keep_image(self, image: Image) -> None:
-        """Save a paid image that no client has."""
-        if self._state_folder is not None:
-            self._kept.append(await asyncio.to_thread(keep_image, self._state_folder, image))
+        """Save a paid image that no client has, and tell where: now, or in the report of a stop."""
+        if self._state_folder is None:
+            return
+        line = await asyncio.to_thread(keep_image, self._state_folder, image)
+        if self._api.is_stopping:
+            self._kept.append(line)
+        else:
+            self._warn(f"Paid image that no client has: {line}")
 
     async def _keep_late_replies(self) -> None:
         """Bring replies to the disk that take longer than a moment to arrive, or to be read."""

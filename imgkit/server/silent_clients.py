@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple
 
@@ -38,7 +39,6 @@ MOST_SILENT = 10_000
 
 YOUNG_S = 1.0
 """Seconds for which a new connection, or one that had a reply, may wait beside any number of others."""
-
 
 NOTICE_S = 60.0
 """Seconds between two notices that the system allows no further connection."""
@@ -143,6 +143,17 @@ def find_file_limit() -> int:
         return 1000
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft > 0 else 2 * MOST_SILENT
+
+
+def raise_file_limit() -> None:
+    """Let the process have as many connections as the system allows it."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536) if hard > 0 else soft, hard))
 
 
 class SilentClient(NamedTuple):

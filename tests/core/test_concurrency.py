@@ -12,11 +12,13 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 import imgkit
+from imgkit.runtime.async_driver import in_thread
 from tests.support.pictures import answer, picture
 from tests.support.processes import run_process, start_process
 from tests.support.wire_server import WireServer, drip, hang, head, reply
@@ -276,3 +278,21 @@ def test_calls_share_one_watchdog_thread() -> None:
             thread.join(10)
     assert len(ends) == 50
     assert all(-0.05 < late < 5 for late in ends)
+
+
+def test_work_that_waits_for_a_thread_ends_with_its_service() -> None:
+    """Tells a call whose work never got a thread that the service is closed."""
+    release = threading.Event()
+
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            busy = executor.submit(release.wait, 10)
+            waiting = asyncio.ensure_future(in_thread(executor, lambda: 1))
+            await asyncio.sleep(0)
+            executor.shutdown(wait=False, cancel_futures=True)
+            with pytest.raises(imgkit.ServiceClosedError):
+                await waiting
+            release.set()
+            assert busy.result()
+
+    asyncio.run(main())
