@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from imgkit.backends.sockets import close_inherited_sockets, has_input, tls_context
+from imgkit.backends.sockets import REUSE_S, close_inherited_sockets, has_input, tls_context
 from imgkit.errors import DownloadBlockedError
 from imgkit.redact import safe_url
 from imgkit.wire.addresses import BLOCKED_HINT, NOT_PUBLIC, is_public
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
 READ_BYTES = 16 * 1024
-"""Size of the read buffer per response; aiohttp stops reading at twice this size.
+"""Size of the read buffer of each of many responses; aiohttp stops reading at twice this size.
 
-aiohttp's default of half a megabyte matters when hundreds of responses wait for the disk.
+aiohttp's default of half a megabyte matters when hundreds of responses wait for the disk. A few responses
+have `MOST_RECEIVE_BYTES`, so that reading need not stop after each chunk.
 """
 
 LEAST_RECEIVE_BYTES, MOST_RECEIVE_BYTES = 128 * 1024, 512 * 1024
@@ -98,11 +99,12 @@ class AiohttpBackend:
     async def open(self, request: HttpRequest, transfer: Transfer) -> AsyncReply:
         """Send a request and return the open response; see `imgkit.wire.messages.AsyncBackend.open`."""
         session = self._get_session(request.public_peer_only)
+        receive_bytes = _share_memory(len(self._replies) + 1)
         headers = request.wire_headers()
         headers.setdefault("user-agent", "imgkit")
         # Nothing can leave before there is a connection.
         transfer.mark_unsent()
-        _current_request.set(_OpenRequest(transfer))
+        _current_request.set(_OpenRequest(transfer, receive_bytes))
         try:
             response = await session.request(
                 request.method,
@@ -112,6 +114,7 @@ class AiohttpBackend:
                 allow_redirects=False,
                 proxy=None if request.public_peer_only else self._options.proxy,
                 timeout=_build_timeout(transfer.connect_timeout_s(), transfer.read_timeout_s),
+                read_bufsize=MOST_RECEIVE_BYTES if receive_bytes == MOST_RECEIVE_BYTES else READ_BYTES,
             )
         except aiohttp.ClientConnectorError as error:
             # aiohttp may merge the refusals of several addresses.
@@ -145,11 +148,13 @@ class AiohttpBackend:
 
     def _get_session(self, public_only: bool) -> aiohttp.ClientSession:
         """Return the session for the API, or the session for untrusted result URLs."""
+        reuses = self._options.reuse_connections
         if public_only not in self._sessions:
             connector = _Connector(
                 ssl=tls_context(self._options.ca),
                 limit=0,
-                force_close=not self._options.reuse_connections,
+                force_close=not reuses,
+                keepalive_timeout=REUSE_S if reuses else None,
                 # A bound method would keep the backend alive as long as its sessions.
                 socket_factory=partial(_open_public_socket if public_only else _open_socket, self._sockets),
             )
@@ -157,7 +162,6 @@ class AiohttpBackend:
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
-                read_bufsize=READ_BYTES,
                 max_line_size=HEAD_LINE_BYTES,
                 max_field_size=HEAD_LINE_BYTES,
                 skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
@@ -244,8 +248,7 @@ class _AiohttpReply:
         if self._read_error is not None:
             raise self._read_error
         content = self._response.content
-        share = ALL_RECEIVE_BYTES // max(1, len(self._open_replies))
-        _limit_receiving(self._response.connection, min(MOST_RECEIVE_BYTES, max(LEAST_RECEIVE_BYTES, share)))
+        _limit_receiving(self._response.connection, _share_memory(len(self._open_replies)))
         try:
             chunk = await content.readany()
         except Exception as error:
@@ -279,6 +282,11 @@ def _find_socket(connection: Connection) -> HasFileno | None:
     return sock
 
 
+def _share_memory(replies: int) -> int:
+    """Return the bytes that each of so many open responses may take from the system at once."""
+    return min(MOST_RECEIVE_BYTES, max(LEAST_RECEIVE_BYTES, ALL_RECEIVE_BYTES // max(1, replies)))
+
+
 def _limit_receiving(connection: Connection | None, size: int) -> None:
     """Limit the bytes that a connection takes from the system at once; None once a body has arrived."""
     transport = None if connection is None else connection.transport
@@ -292,14 +300,16 @@ class _OpenRequest:
 
     Args:
         transfer: the transfer to watch and to mark.
+        receive_bytes: bytes that its connection takes from the system at once.
 
     Attributes:
         connected: it has a connection.
         is_new: a connection was opened for it.
     """
 
-    def __init__(self, transfer: Transfer) -> None:
+    def __init__(self, transfer: Transfer, receive_bytes: int) -> None:
         self.transfer = transfer
+        self.receive_bytes = receive_bytes
         self.connected = False
         self.is_new = False
 
@@ -333,7 +343,7 @@ class _Connector(aiohttp.TCPConnector):
             connection.close()
             connection = await super().connect(*args, **kwargs)
         request.connected = True
-        _limit_receiving(connection, LEAST_RECEIVE_BYTES)
+        _limit_receiving(connection, request.receive_bytes)
         request.transfer.mark_sent()
         return connection
 

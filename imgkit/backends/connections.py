@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, cast
@@ -18,6 +20,7 @@ import urllib3.connection
 from urllib3.exceptions import NameResolutionError, NewConnectionError
 
 from imgkit.backends.dialing import SEND_GAP_S, SinglePacketMixin, StrictResponse, dial, open_sockets
+from imgkit.backends.sockets import REUSE_S
 from imgkit.redact import scrub
 from imgkit.wire.transfer import Transfer
 
@@ -153,10 +156,19 @@ class _PoolMixin:
         url = url if context is None else context.request_line_url
         return super()._make_request(conn, method, url, *args, **kwargs)  # type: ignore[misc]  # a mix-in of urllib3's pools
 
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        """Take a connection from the pool, closed if it was idle for so long that its server may close it."""
+        conn = super()._get_conn(timeout)  # type: ignore[misc]  # a mix-in of urllib3's pools
+        if time.monotonic() - getattr(conn, "idle_since", math.inf) >= REUSE_S:
+            conn.close()  # the pool reconnects it
+        return conn
+
     def _put_conn(self, conn: Any) -> None:
         """Return a connection to the pool, closed if it is not reusable."""
         if not getattr(conn, "reusable", True):
             conn.close()  # the pool reconnects it on its next use
+        if conn is not None:  # urllib3 puts None back for a connection that failed
+            conn.idle_since = time.monotonic()
         super()._put_conn(conn)  # type: ignore[misc]  # a mix-in of urllib3's pools
 
 

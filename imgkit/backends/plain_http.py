@@ -9,13 +9,20 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from urllib.parse import urlsplit
 
 from imgkit.backends.dialing import SEND_GAP_S, SinglePacketMixin, StrictResponse, dial, open_sockets
-from imgkit.backends.sockets import close_inherited_sockets, has_input, proxy_authorization, tls_context
+from imgkit.backends.sockets import (
+    REUSE_S,
+    close_inherited_sockets,
+    has_input,
+    proxy_authorization,
+    tls_context,
+)
 from imgkit.errors import ConfigurationError
 from imgkit.wire.capabilities import CAPABILITIES
 from imgkit.wire.decoding import ContentDecoder
@@ -56,7 +63,7 @@ class PlainHttpBackend:
         options.refuse_unknown("requests")
         self._options = options
         self._lock = threading.Lock()
-        self._idle: dict[_Place, list[_Connection]] = defaultdict(list)
+        self._idle: dict[_Place, list[tuple[_Connection, float]]] = defaultdict(list)
 
     def open(self, request: HttpRequest, transfer: Transfer) -> Reply:
         """Send a request and return the open response; see `imgkit.wire.messages.Backend.open`."""
@@ -81,7 +88,7 @@ class PlainHttpBackend:
         with self._lock:
             idle, self._idle = self._idle, defaultdict(list)
         for connections in idle.values():
-            for connection in connections:
+            for connection, _ in connections:
                 connection.close()
 
     def after_fork(self) -> None:
@@ -143,19 +150,19 @@ class PlainHttpBackend:
         return connection.getresponse()
 
     def _take_idle(self, place: _Place) -> _Connection | None:
-        """Return an idle connection that its server has not closed, None if there is none."""
+        """Return an idle connection that its server has not closed and will not soon, None for none."""
         while True:
             with self._lock:
                 if not self._idle[place]:
                     return None
-                connection = self._idle[place].pop()
-            if not has_input(connection.sock):
+                connection, since = self._idle[place].pop()
+            if time.monotonic() - since < REUSE_S and not has_input(connection.sock):
                 return connection
             connection.close()
 
     def _give_back(self, place: _Place, connection: _Connection) -> None:
         with self._lock:
-            self._idle[place].append(connection)
+            self._idle[place].append((connection, time.monotonic()))
 
 
 class _PlainReply:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
-import selectors
+import select
 import socket
 import ssl
 from collections.abc import Iterable
@@ -17,6 +17,13 @@ import certifi
 from imgkit.errors import ConfigurationError
 from imgkit.wire.plain_values import show_value
 from imgkit.wire.transfer import HasFileno
+
+REUSE_S = 1.5
+"""Longest idle time in seconds of a connection that carries a further request.
+
+Servers close idle connections after two seconds or more (gunicorn 2, Node and uvicorn 5, nginx 75), and a
+request that meets such an end has an unknown outcome.
+"""
 
 
 def tls_context(ca: str | os.PathLike[str] | ssl.SSLContext | None) -> ssl.SSLContext:
@@ -104,6 +111,8 @@ def has_input(sock: HasFileno | None) -> bool:
     """
     if sock is None or sock.fileno() < 0:
         return True
-    with selectors.DefaultSelector() as selector:  # select() refuses high descriptors
-        selector.register(sock.fileno(), selectors.EVENT_READ)
-        return bool(selector.select(0))
+    if not hasattr(select, "poll"):
+        return bool(select.select([sock.fileno()], [], [], 0)[0])
+    watched = select.poll()  # select() refuses high descriptors
+    watched.register(sock.fileno(), select.POLLIN)
+    return bool(watched.poll(0))

@@ -190,8 +190,12 @@ def service_options() -> Iterator[Option]:
     yield option(
         "use_env_proxy", "Use HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.", is_flag=True, default=None
     )
-    yield option(
-        "reuse_connections", "Keep connections open between paid requests.", is_flag=True, default=None
+    yield Option(
+        ["--reuse-connections/--new-connections"],
+        section="Connection",
+        default=None,
+        help="Send a paid request over the connection of an earlier one, if that was used within the last "
+        "1.5 seconds; off by default, on in `serve`.",
     )
     yield option(
         "allow_insecure", "Send a key over plain http to another machine.", is_flag=True, default=None

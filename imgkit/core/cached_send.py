@@ -34,7 +34,6 @@ from imgkit.plugins.events import CacheHit
 from imgkit.plugins.protocols import Busy, CacheStore, Entry, Hit, Lease
 from imgkit.plugins.resources import Resource
 from imgkit.providers.base import DecodedImages
-from imgkit.providers.job_base import JobProvider, ProgressProvider
 from imgkit.redact import SENSITIVE_HEADERS
 from imgkit.runtime.flow import Flow, run_blocking, sleep
 from imgkit.wire.messages import HttpRequest, hash_body
@@ -81,7 +80,7 @@ def send_through_cache(
     found = yield from _find_entry_or_lease(context, cache, key, flight)
     if isinstance(found, FetchedImages):
         return found
-    if isinstance(context.core.provider, JobProvider):
+    if context.core.job_provider is not None:
         from imgkit.core.job_joining import claim_job_of_entry
 
         keeper = yield from claim_job_of_entry(context, key)
@@ -209,19 +208,19 @@ def _send(
     context: CallContext, request: HttpRequest, key: str, keeper: JobKeeper | None
 ) -> Flow[FetchedImages]:
     """Return the flow that sends a request, or follows the pending job of an equal one."""
-    provider = context.core.provider
-    if isinstance(provider, ProgressProvider):
+    core = context.core
+    if core.progress_provider is not None:
         from imgkit.core.progress_watch import send_with_progress
 
-        return send_with_progress(context, provider, request)
-    if not isinstance(provider, JobProvider):
+        return send_with_progress(context, core.progress_provider, request)
+    if core.job_provider is None:
         return send_with_retries(context, request)
     from imgkit.core.job_joining import join_job
     from imgkit.core.job_polling import submit_job
 
     if keeper is not None:
-        return join_job(context, provider, keeper)
-    return submit_job(context, provider, request, key)
+        return join_job(context, core.job_provider, keeper)
+    return submit_job(context, core.job_provider, request, key)
 
 
 def _store_images(context: CallContext, lease: CacheLease, fetched: FetchedImages) -> Flow[FetchedImages]:

@@ -31,6 +31,7 @@ from imgkit.plugins.registry import PluginList, build_hook_table, find_spec, reg
 from imgkit.plugins.resources import PluginResources, build_resources
 from imgkit.plugins.table import HookTable, NamedSpec
 from imgkit.providers.base import Provider, Target, check_provider
+from imgkit.providers.job_base import JobProvider, ProgressProvider, UploadingProvider
 from imgkit.redact import PrivateDict, safe_url
 from imgkit.wire.messages import AsyncBackend, Backend, BackendOptions
 from imgkit.wire.plain_values import class_name, describe_failure, to_text, type_name
@@ -67,6 +68,8 @@ class Core(NamedTuple):
         backend, backend_name: the transport.
         flavor: "sync" or "async", the kind of the backend.
         provider, provider_name: the provider.
+        uploader, job_provider, progress_provider: the provider, if it wants uploads first, accepts jobs, or
+            tells progress; else None.
         target: where requests go.
         catalogue: data about models.
         on_unsupported: treatment of values that a model does not take.
@@ -88,6 +91,9 @@ class Core(NamedTuple):
     flavor: str
     provider: Provider
     provider_name: str
+    uploader: UploadingProvider | None
+    job_provider: JobProvider | None
+    progress_provider: ProgressProvider | None
     target: Target
     catalogue: Catalogue
     on_unsupported: Policy
@@ -184,6 +190,10 @@ def build_core(
         flavor=spec.flavor,
         provider=provider,
         provider_name=provider_name,
+        # Such a look at a protocol is too slow for each call.
+        uploader=provider if isinstance(provider, UploadingProvider) else None,
+        job_provider=provider if isinstance(provider, JobProvider) else None,
+        progress_provider=provider if isinstance(provider, ProgressProvider) else None,
         target=target,
         catalogue=catalogue,
         on_unsupported=parse_policy(config.on_unsupported),

@@ -48,7 +48,6 @@ from imgkit.models import (
 )
 from imgkit.plugins.events import Call, Started
 from imgkit.plugins.table import call_plugin
-from imgkit.providers.job_base import JobProvider, ProgressProvider, UploadingProvider
 from imgkit.redact import hide_members
 from imgkit.runtime.flow import Finished, Flow, run_blocking, run_parallel
 from imgkit.wire.headers import FIRST_IMAGE_HEADER
@@ -144,12 +143,12 @@ def upload_inputs(context: CallContext, request: ImageRequest, inputs: OpenedInp
     Raises:
         ImgkitError: an upload failed; nothing was paid.
     """
-    provider = context.core.provider
-    if not isinstance(provider, UploadingProvider):
+    uploader = context.core.uploader
+    if uploader is None:
         return inputs
     from imgkit.core.uploads import send_uploads
 
-    return (yield from send_uploads(context, provider, request, inputs))
+    return (yield from send_uploads(context, uploader, request, inputs))
 
 
 def start_request(context: CallContext, request: ImageRequest) -> None:
@@ -192,14 +191,14 @@ def fetch_images(context: CallContext, request: HttpRequest) -> Flow[FetchedImag
             hint='Give it one with plugins=["cache"].',
             field="cache",
         )
-    if isinstance(context.core.provider, JobProvider):
+    if context.core.job_provider is not None:
         from imgkit.core.job_polling import submit_job
 
-        return submit_job(context, context.core.provider, request)
-    if isinstance(context.core.provider, ProgressProvider):
+        return submit_job(context, context.core.job_provider, request)
+    if context.core.progress_provider is not None:
         from imgkit.core.progress_watch import send_with_progress
 
-        return send_with_progress(context, context.core.provider, request)
+        return send_with_progress(context, context.core.progress_provider, request)
     return send_with_retries(context, request)
 
 

@@ -25,6 +25,9 @@ MAX_OPEN_FILES = 64
 BUFFER_BYTES = 128 * 1024
 """Size of the memory buffer of each file. It counts with hundreds of concurrent responses."""
 
+MOST_CHUNKS = 64
+"""Most chunks in memory that a look at some of the bytes leaves apart."""
+
 _open_descriptors: set[int] = set()
 _CREATE_FLAGS = os.O_RDWR | CREATE_FLAGS
 _APPEND_FLAGS = os.O_RDWR | os.O_APPEND | BINARY_FLAGS
@@ -188,7 +191,9 @@ class PartFile:
         with self._lock:
             if self.path is not None:
                 return self._read_disk(size, position)
-        return self.read()[position : position + size]
+            if len(self._chunks) > MOST_CHUNKS:
+                self._chunks = [b"".join(self._chunks)]
+            return self._copy_chunks(size, position)
 
     @property
     def sha256(self) -> str:
@@ -273,6 +278,16 @@ class PartFile:
                 f"({error.strerror or error}). The image may have been billed.",
                 body=b"",
             ) from None
+
+    def _copy_chunks(self, size: int, position: int) -> bytes:
+        """Return bytes that are in memory; the chunks stay as they are, so a look at the ends is cheap."""
+        pieces = []
+        for chunk in self._chunks:
+            if position < len(chunk) and size > 0:
+                pieces.append(chunk[position : position + size])
+                size -= len(pieces[-1])
+            position = max(0, position - len(chunk))
+        return b"".join(pieces)
 
     def _load_into_memory(self, written: int) -> None:
         self._chunks = [self._read_disk(written, 0), *self._chunks]

@@ -66,14 +66,20 @@ class ArrivingBody:
         Raises:
             Rejection: the client is too slow, or its chunks are malformed.
         """
+        if self._content.is_eof():  # all of it is here: a timer would cost more than the read
+            return await self._read(reading)
         late_s = self._started + READ_S + self.length / LEAST_BYTES_PER_S - time.monotonic()
         try:
             async with asyncio.timeout(max(0.0, min(READ_S, late_s))):
-                return await reading
+                return await self._read(reading)
         except TimeoutError:
             raise Rejection(
                 408, "body_timeout", "The body came too slowly. Nothing was sent.", closes=True
             ) from None
+
+    async def _read(self, reading: Awaitable[T]) -> T:
+        try:
+            return await reading
         except RequestPayloadError:
             raise reject_body("The body breaks off, or its chunks are malformed.") from None
 

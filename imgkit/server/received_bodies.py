@@ -66,17 +66,19 @@ class ReceivedBody(NamedTuple):
 
     Attributes:
         values: the parameters, by name.
+        text: the parameters as JSON, in the order of their names.
         images: the images, in order.
         others: mask and markup, by name.
     """
 
     values: Values
+    text: str
     images: tuple[ReceivedInput, ...] = ()
     others: Mapping[str, ReceivedInput] = {}
 
     def digest(self, operation: str) -> str:
         """Return the digest of an operation with this content: equal requests have equal digests."""
-        digest = hashlib.sha256(f"{operation} {json.dumps(self.values, sort_keys=True)}".encode())
+        digest = hashlib.sha256(f"{operation} {self.text}".encode())
         for name, received in (*(("image", image) for image in self.images), *sorted(self.others.items())):
             if isinstance(received, UploadedImage):
                 content = received.digest
@@ -219,7 +221,7 @@ def _sort_parts(texts: dict[str, str], files: list[tuple[str, UploadedImage]]) -
     values: Values = {name: _read_value(name, text) for name, text in texts.items()}
     for name in [name for name in values if _IMAGE_FIELD.fullmatch(name) or name in _FILE_ROLES]:
         raise reject_value(name, "Send the image as a file of the form, with a file name.")
-    return ReceivedBody(values, tuple(images), others)
+    return ReceivedBody(values, _dump_values(values), tuple(images), others)
 
 
 def _read_value(name: str, text: str) -> Json:
@@ -266,10 +268,7 @@ async def _receive_json(arriving: ArrivingBody, folder: Path) -> ReceivedBody:
         raise reject_body("The body must be a JSON object.", "invalid_json")
     _check_values(members)
     values = {name: value for name, value in members.items() if name not in ("image", "images", *_FILE_ROLES)}
-    try:
-        json.dumps(values, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        raise reject_body("The body has a value that no parameter takes.", "invalid_json") from None
+    text = _dump_values(values)
     if members.get("images") is not None and members.get("image") is not None:
         raise reject_value("image", "Is the same as images. Send one of them.")
     name = "image" if members.get("images") is None else "images"
@@ -282,7 +281,19 @@ async def _receive_json(arriving: ArrivingBody, folder: Path) -> ReceivedBody:
         for role in _FILE_ROLES
         if members.get(role) is not None
     }
-    return ReceivedBody(values, images, others)
+    return ReceivedBody(values, text, images, others)
+
+
+def _dump_values(values: Values) -> str:
+    """Return parameters as JSON, in the order of their names.
+
+    Raises:
+        Rejection: one of them is an image, or no JSON.
+    """
+    try:
+        return json.dumps(values, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise reject_body("The body has a value that no parameter takes.", "invalid_json") from None
 
 
 def _check_values(value: object) -> None:

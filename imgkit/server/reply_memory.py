@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -109,14 +109,10 @@ class ReplyPartFile(PartFile):
         """Return the source of the image after saving it; this file if it stays in memory."""
         return self if self.path is None else super().finish_saving(path)
 
-    def view(self) -> memoryview | None:
-        """Return the bytes without a copy, None if they are on disk."""
+    def list_chunks(self) -> list[bytes] | None:
+        """Return the bytes as they arrived, without a copy, None if they are on disk."""
         with self._lock:
-            if self.path is not None:
-                return None
-            if len(self._chunks) > 1:
-                self._chunks = [b"".join(self._chunks)]
-            return memoryview(self._chunks[0] if self._chunks else b"")
+            return None if self.path is not None else list(self._chunks)
 
     def move_to(self, path: Path) -> None:
         """Give the image a file of its own that outlives the process. May block.
@@ -149,15 +145,25 @@ def is_in_memory(source: Source) -> bool:
     return isinstance(source, ReplyPartFile) and source.path is None
 
 
-def read_block(source: Source, size: int, position: int) -> bytes | memoryview:
-    """Return bytes of an image from a position on, without a copy if it is in memory.
+def iterate_blocks(source: Source, size: int) -> Iterator[memoryview]:
+    """Yield the bytes of an image, without a copy if it is in memory. It may leave memory meanwhile.
+
+    Args:
+        source: the image.
+        size: largest block in bytes.
 
     Raises:
         ImgkitError: its file is gone.
     """
-    if isinstance(source, ReplyPartFile) and (data := source.view()) is not None:
-        return data[position : position + size]
-    return source.read_at(size, position)
+    chunks = source.list_chunks() if isinstance(source, ReplyPartFile) else None
+    if chunks is None:
+        for position in range(0, source.length, size):
+            yield memoryview(source.read_at(size, position))
+        return
+    while chunks:
+        chunk = memoryview(chunks.pop(0))
+        for position in range(0, len(chunk), size):
+            yield chunk[position : position + size]
 
 
 def write_images(images: Sequence[Image]) -> list[Path]:

@@ -61,10 +61,10 @@ class Base64Decoder:
             return []
         # The first characters complete the carry.
         lead = -len(self._carry) % 4
-        unclean = [at for at in (text.find(b"\\"), text.find(b"=")) if at >= 0]
-        clean = min(unclean, default=len(text))
-        if self._cut_token or self._padding or clean < min(lead, len(text)):
+        if self._cut_token or self._padding or b"=" in text[:lead]:
             return self._feed_unclean(text)
+        # Padding ends a text, and the slow path reads it; the decoder refuses any other.
+        clean = len(text) if b"=" not in text[-4:] else max(0, text.find(b"="))
         end = max(lead, clean - (clean - lead) % 4)
         head, bulk, tail = self._carry + text[:lead], memoryview(text)[lead:end], text[end:]
         try:

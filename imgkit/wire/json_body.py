@@ -37,7 +37,7 @@ PLACEHOLDER = "imgkit-part-"
 SHORT_BYTES = 1024
 """Strings up to this length stay in the JSON text."""
 
-_SLICE_BYTES = 256 * 1024
+_SLICE_BYTES = 512 * 1024
 _LOOK_BACK_BYTES = 512
 """Size of the tail that waits for more text, because a chunk may end inside a key."""
 

@@ -245,8 +245,8 @@ class BackendOptions:
             a password, which go to the proxy alone.
         ca: path of a PEM file or folder, or an `ssl.SSLContext`; None for certifi's bundle.
             `imgkit.backends.tls_context` takes any of them.
-        reuse_connections: keep connections open. By default each request opens a connection,
-            because a stale kept-alive connection can leave the fate of a paid request unknown.
+        reuse_connections: keep connections open, idle for up to 1.5 seconds. By default each request opens
+            a connection, because a stale one can leave the fate of a paid request unknown.
         max_in_flight: number of requests that the service sends at once.
         client_options: options of this backend alone, as the caller gave them.
         make_fake: for the offline backend: makes the provider's own fake, None for OpenAI's dialect.

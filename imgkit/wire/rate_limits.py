@@ -49,7 +49,6 @@ def read_rate_limits(headers: Mapping[str, str], now: float | None = None) -> di
     """
     found: dict[str, RateLimit] = {}
     unlimited: set[str] = set()
-    at = read_date(headers, now)
     for name, value in _list_fields(headers):
         prefix = _PREFIX.match(name)
         field = prefix and _FIELD.fullmatch(name, prefix.end())
@@ -61,7 +60,7 @@ def read_rate_limits(headers: Mapping[str, str], now: float | None = None) -> di
             if _parse_number(value) == 0:  # some gateways say so where nothing is limited
                 unlimited.add(unit)
         elif word == "reset":
-            found[unit] = limit._replace(reset_s=_parse_reset(value.strip(), at))
+            found[unit] = limit._replace(reset_s=_parse_reset(value.strip(), headers, now))
         else:
             number = _parse_number(value)
             found[unit] = limit._replace(remaining=None if number is None else max(0.0, number))
@@ -81,7 +80,7 @@ def _name_unit(word: str) -> str:
     return {"": "requests", "minute": "requests", "input-images": "images"}.get(word, word)
 
 
-def _parse_reset(text: str, now: float) -> float | None:
+def _parse_reset(text: str, headers: Mapping[str, str], now: float | None) -> float | None:
     """Return the seconds of a text such as "6m0s", "20ms", "1.5", or a Unix time."""
     number = _parse_number(text)
     if number is None:
@@ -91,7 +90,7 @@ def _parse_reset(text: str, now: float) -> float | None:
         return sum(float(part) * unit for part, unit in zip(parts.groups("0"), _UNIT_S, strict=True))
     if number >= _LEAST_UNIX_S:
         number = number / 1000 if number >= _LEAST_UNIX_MS else number
-        number -= now
+        number -= read_date(headers, now)
     return max(0.0, number)
 
 

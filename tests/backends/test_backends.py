@@ -15,6 +15,8 @@ import pytest
 
 import imgkit
 from imgkit.backends import aiohttp as aiohttp_backend
+from imgkit.backends import connections as requests_connections
+from imgkit.backends import plain_http
 from imgkit.backends.aiohttp import AiohttpBackend, _abandoned_connectors
 from imgkit.plugins import Retrying
 from imgkit.testing.wire_server import CA_FILE
@@ -269,8 +271,10 @@ def test_response_size_limit(flavor: Any, http_backend: str) -> None:
             create_image(flavor, server, http_backend, max_reply_bytes=100_000)
 
 
-def test_connections_are_reused_only_on_request(flavor: Any, http_backend: str) -> None:
-    """Opens a connection per paid request, unless `reuse_connections` is set."""
+def test_connections_are_reused_only_on_request(
+    flavor: Any, http_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opens a connection per paid request, unless `reuse_connections` is set and one was just used."""
 
     def serve_until_closed(line: Any) -> None:
         while True:
@@ -289,7 +293,9 @@ def test_connections_are_reused_only_on_request(flavor: Any, http_backend: str) 
         return create_two(service)
 
     BODY = json.dumps(answer()).encode()
-    for reuse, connections in ((False, 2), (True, 1)):
+    for reuse, idle_s, connections in ((False, 1.5, 2), (True, 1.5, 1), (True, 0.0, 2)):
+        for module in (aiohttp_backend, requests_connections, plain_http):
+            monkeypatch.setattr(module, "REUSE_S", idle_s)
         with WireServer(serve_until_closed) as server:
             flavor.run(
                 create_two_in_either, backend=http_backend, base_url=server.base_url, reuse_connections=reuse

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from imgkit.server.reply_memory import ReplyMemory, ReplyPartFiles, is_in_memory, read_block
+from imgkit.server.reply_memory import ReplyMemory, ReplyPartFiles, is_in_memory, iterate_blocks
 from tests.server.test_repeats import wait_until
 from tests.support.pictures import encoded, noise
 from tests.support.processes import start_process
@@ -88,6 +88,6 @@ def test_images_go_to_the_disk_once_the_memory_is_full(tmp_path: Path) -> None:
     source = third.source()
     assert source is not None
     assert is_in_memory(source)
-    assert bytes(read_block(source, 4, 8)) == b"cc"
+    assert [bytes(block) for block in iterate_blocks(source, 8)] == [b"c" * 8, b"c" * 2]
     del third, source
     assert memory.used == 0

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -17,7 +22,10 @@ from imgkit.server.served_service import ServedService
 from imgkit.server.server_files import open_work_folder
 from imgkit.server.settings import parse_routes
 from tests.cli.support import clear_environment
+from tests.support.pictures import answer
+from tests.support.processes import start_process
 from tests.support.served import GENERATIONS, SETTINGS, send, serve_before
+from tests.support.wire_server import Line, WireServer, head
 
 
 def test_refuses_to_start_with_options_that_cannot_work(
@@ -104,6 +112,36 @@ def test_refuses_a_base_url_of_its_own(tmp_path: Path) -> None:
     for host in ("127.0.0.1", "localhost", "127.0.0.2", "[::1]"):
         with pytest.raises(ConfigurationError, match="is this server itself"):
             asyncio.run(start(host))
+
+
+def test_the_command_reuses_connections_to_the_api(tmp_path: Path) -> None:
+    """Sends calls that follow each other over one connection, unless an option says otherwise."""
+    body = json.dumps(answer()).encode()
+
+    def serve_until_closed(line: Line) -> None:
+        line.send(head(200, {"content-length": str(len(body))}) + body)
+        while line.read_request():
+            line.send(head(200, {"content-length": str(len(body))}) + body)
+
+    command = [sys.executable, "-m", "imgkit", "serve", "--port", "0", "--backend", "aiohttp"]
+    command += ["--model", "gpt-image-2"]
+    variables = {"IMGKIT_HOME": str(tmp_path), "OPENAI_API_KEY": "sk-upstream-0123456789abcdef"}
+    for options, connections in (((), 1), (("--new-connections",), 2)):
+        with WireServer(serve_until_closed) as api:
+            child = start_process(
+                [*command, "--base-url", api.base_url, *options],
+                env={**os.environ, **variables},
+                stdout=subprocess.PIPE,
+            )
+            assert child.stdout is not None
+            address = child.stdout.readline().decode().strip()
+            for _ in range(2):
+                request = Request(address + GENERATIONS, b'{"prompt": "a fox"}')
+                request.add_header("content-type", "application/json")
+                assert len(json.load(urlopen(request, timeout=20))["data"]) == 1
+            child.terminate()
+            child.communicate(timeout=20)
+            assert api.accepted == connections
 
 
 def test_servers_that_start_at_the_same_time_leave_each_other_alone(tmp_path: Path) -> None:
