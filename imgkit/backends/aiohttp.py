@@ -34,10 +34,9 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
 READ_BYTES = 16 * 1024
-"""Size of the read buffer of each of many responses; aiohttp stops reading at twice this size.
+"""Size of the read buffer per response; aiohttp stops reading at twice this size.
 
-aiohttp's default of half a megabyte matters when hundreds of responses wait for the disk. A few responses
-have `MOST_RECEIVE_BYTES`, so that reading need not stop after each chunk.
+aiohttp's default of half a megabyte matters when hundreds of responses wait for the disk.
 """
 
 LEAST_RECEIVE_BYTES, MOST_RECEIVE_BYTES = 128 * 1024, 512 * 1024
@@ -114,7 +113,6 @@ class AiohttpBackend:
                 allow_redirects=False,
                 proxy=None if request.public_peer_only else self._options.proxy,
                 timeout=_build_timeout(transfer.connect_timeout_s(), transfer.read_timeout_s),
-                read_bufsize=MOST_RECEIVE_BYTES if receive_bytes == MOST_RECEIVE_BYTES else READ_BYTES,
             )
         except aiohttp.ClientConnectorError as error:
             # aiohttp may merge the refusals of several addresses.
@@ -162,6 +160,7 @@ class AiohttpBackend:
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
+                read_bufsize=READ_BYTES,
                 max_line_size=HEAD_LINE_BYTES,
                 max_field_size=HEAD_LINE_BYTES,
                 skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),

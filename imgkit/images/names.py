@@ -12,6 +12,7 @@ from imgkit.images.sidecars import SavableImage, sidecar_path
 from imgkit.images.sniff import EXTENSIONS, Format
 
 _MAX_CHECKED_NAMES = 100
+_FORMATS = {suffix: name for name, suffixes in EXTENSIONS.items() for suffix in suffixes}
 
 
 def asked_format(plan: SavePlan) -> Format | None:
@@ -20,8 +21,7 @@ def asked_format(plan: SavePlan) -> Format | None:
     >>> asked_format(SavePlan.from_target("fox.jpg")), asked_format(SavePlan.from_target("out/{index}.{ext}"))
     ('jpeg', None)
     """
-    suffix = Path(plan.pattern).suffix.lower()
-    return next((name for name, suffixes in EXTENSIONS.items() if suffix in suffixes), None)
+    return _FORMATS.get(os.path.splitext(plan.pattern)[1].lower())
 
 
 def list_plain_names(path: Path, format: object, count: object) -> list[Path]:
@@ -35,8 +35,7 @@ def list_plain_names(path: Path, format: object, count: object) -> list[Path]:
         format: the format of the images; None for the name's own, "png" without one.
         count: number of images.
     """
-    own = next((name for name, suffixes in EXTENSIONS.items() if path.suffix.lower() in suffixes), None)
-    wanted = format or own or "png"
+    wanted = format or _FORMATS.get(path.suffix.lower()) or "png"
     for known in EXTENSIONS:
         path = with_extension(path, known) if wanted == known else path
     if not isinstance(count, int) or count < 2:

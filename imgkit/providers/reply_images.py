@@ -17,6 +17,8 @@ from imgkit.wire.json_values import DivertedImage, decode_base64, decode_data_ur
 from imgkit.wire.messages import Head
 from imgkit.wire.urls import join_url
 
+SMALL_BYTES = 64 * 1024
+
 QUOTE_BYTES = 8 * 1024
 """Part of an unreadable reply that is read for its error."""
 
@@ -56,10 +58,12 @@ def decode_content(encoded: object, link: str | None, target: Target) -> tuple[d
     source = content.get("source") or BytesSource(content.get("data", b""))
     if not source.length:
         return content, problems
-    kind = sniff(source.read_at(1024, 0))
+    # A look at the chunks of a short image takes longer than to read it.
+    small = BytesSource(source.read()) if source.length <= SMALL_BYTES else source
+    kind = sniff(small.read_at(1024, 0))
     if kind is None:
         problems.append("is not an image of a known format; its bytes are kept unchanged")
-    elif not has_end(kind, source.length, source.read_at):
+    elif not has_end(kind, small.length, small.read_at):
         problems.append("seems to be cut off; its bytes are kept unchanged")
     return content, problems
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 
@@ -22,6 +23,12 @@ def origin(url: str) -> tuple[str, str, int]:
         >>> origin("https://API.example/v1")
         ('https', 'api.example', 443)
     """
+    found = _SPLIT_ORIGIN.match(url)
+    return _read_origin(url if found is None else found[0])
+
+
+@lru_cache(maxsize=256)
+def _read_origin(url: str) -> tuple[str, str, int]:
     parts = urlsplit(url)
     return (
         parts.scheme,
