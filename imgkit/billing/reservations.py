@@ -53,29 +53,26 @@ class ReservationGroup:
         return bool(self._open)
 
     @property
-    def is_quick(self) -> bool:
-        """Whether `begin`, `write` and `finish` cannot block now."""
-        return False
+    def write_may_block(self) -> bool:
+        """Whether `begin`, `write` and `finish` may block now."""
+        return True
 
     @property
-    def ends_quickly(self) -> bool:
-        """Whether `settle` cannot block now, nor a record of the call that learns of the images."""
-        return False
-
-    @classmethod
-    def can_reserve_quickly(cls, ledgers: Iterable[Resource[Ledger]]) -> bool:
-        """Return whether `reserve` cannot block now, nor a record of the call that learns of it."""
-        return False
+    def settle_may_block(self) -> bool:
+        """Whether `settle` may block now: a reservation may, or does not tell."""
+        return any(
+            self._call_ledger(source, getattr, reservation, "settle_may_block", True) is not False
+            for source, reservation in self._open
+        )
 
     @property
     def wants_chunks(self) -> bool:
         """Whether a reservation keeps the chunks of a reply."""
         return any(True for _ in self._spools())
 
-    @classmethod
     def reserve(
-        cls, ledgers: Iterable[Resource[Ledger]], request: ImageRequest, call: Call, attempt: int
-    ) -> Self:
+        self, ledgers: Iterable[Resource[Ledger]], request: ImageRequest, call: Call, attempt: int
+    ) -> None:
         """Reserve an attempt in all ledgers.
 
         Args:
@@ -87,17 +84,15 @@ class ReservationGroup:
         Raises:
             ImgkitError: a ledger refused or failed; the reservations made so far are closed.
         """
-        group = cls()
-        group._process = os.getpid()
+        self._process = os.getpid()
         try:
             for ledger in ledgers:
                 reservation = call_plugin(ledger.origin, HOOK, ledger.thing.reserve, request, call, attempt)
                 _check_reservation(ledger.origin, reservation)
-                group._open.append((ledger.origin, reservation))
+                self._open.append((ledger.origin, reservation))
         except BaseException:
-            group.close()
+            self.close()
             raise
-        return group
 
     @classmethod
     def adopt(cls, ledgers: Iterable[Resource[Ledger]], job_id: str) -> Self:
@@ -266,6 +261,18 @@ class ReservationGroup:
         except ImgkitError as error:
             self.problems.append(str(error))
             return None
+
+
+def reserve_may_block(ledgers: Iterable[Resource[Ledger]]) -> bool:
+    """Return whether `ReservationGroup.reserve` may block now: a ledger may, or does not tell.
+
+    Raises:
+        PluginError: a ledger failed.
+    """
+    return any(
+        call_plugin(ledger.origin, HOOK, getattr, ledger.thing, "reserve_may_block", True) is not False
+        for ledger in ledgers
+    )
 
 
 def _check_reservation(source: PluginSource, reservation: object) -> None:

@@ -43,7 +43,9 @@ def reserve_claim(core: Core, values: JsonMapping, claim: Claim, timeout_s: floa
         timeout_s=timeout_s,
         model=resolve_model(request, core.target.model),
     )
-    return ReservationGroup.reserve(core.resources.ledgers, request, call, claim["part"][1])
+    reservations = ReservationGroup()
+    reservations.reserve(core.resources.ledgers, request, call, claim["part"][1])
+    return reservations
 
 
 class TaskAccount:

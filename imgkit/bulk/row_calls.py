@@ -195,6 +195,8 @@ class RowRecord:
         error: the error of a part of it, None for none.
     """
 
+    may_block = True
+
     def __init__(self, files: RunFiles, row: BulkRow) -> None:
         self._files = files
         self.row = row

@@ -99,9 +99,13 @@ class CallTurn(Protocol):
 class CallRecord(Protocol):
     """A record of a call outside of it, such as the row of a bulk run.
 
-    `mark_sending`, `mark_ended` and `mark_delivered` may block. The parts of a split call may use it at the
-    same time.
+    The parts of a split call may use it at the same time.
+
+    Attributes:
+        may_block: whether `mark_sending`, `mark_ended` and `mark_delivered` may block.
     """
+
+    may_block: bool
 
     @property
     def is_stopped(self) -> bool:
@@ -157,7 +161,7 @@ class CallOptions(NamedTuple):
         missing: the images that are sent for, as pairs of the number of images before them and their count;
             None for all.
         open_input: opens the input images.
-        reservations: class of the reservations of its attempts.
+        new_reservations: makes the reservations of an attempt.
     """
 
     save_to: SaveTo = None
@@ -169,7 +173,7 @@ class CallOptions(NamedTuple):
     record: CallRecord | None = None
     missing: tuple[tuple[int, int], ...] | None = None
     open_input: OpenFile = open_file
-    reservations: type[ReservationGroup] = ReservationGroup
+    new_reservations: Callable[[], ReservationGroup] = ReservationGroup
 
 
 def parse_options(arguments: Mapping[str, Any]) -> CallOptions:
@@ -203,7 +207,7 @@ def parse_options(arguments: Mapping[str, Any]) -> CallOptions:
         record=arguments.get("record"),
         missing=arguments.get("missing"),
         open_input=arguments.get("open_input", open_file),
-        reservations=arguments.get("reservations", ReservationGroup),
+        new_reservations=arguments.get("new_reservations", ReservationGroup),
     )
 
 

@@ -210,8 +210,13 @@ def deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None)
     response = warn_of_missing_images(result.response, count_requested_images(context.request))
     result = result._replace(response=response)
     is_local = not any(isinstance(image.source, UrlSource) for image in response.images)
-    is_quick = bool(result.parts) and all(part.reservations.ends_quickly for part, _ in result.parts)
-    if context.options.record is None or context.core.resources.sinks or not is_local or is_quick:
+    record = context.options.record
+    if (
+        record is None
+        or context.core.resources.sinks
+        or not is_local
+        or not _delivery_may_block(record, result)
+    ):
         return (yield from _deliver(context, result, plan))
     # A run has many calls: each takes one turn of a thread in place of several.
     flow = _deliver(context, result, plan)
@@ -231,14 +236,14 @@ def _deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None
     response = yield from warn_of_other_formats(response, context.request, plan)
     if context.core.resources.sinks:
         response = yield from send_to_sinks(context, response)
-    if context.options.record is not None:
+    record = context.options.record
+    if record is not None:
         try:
-            record = context.options.record
             mark = partial(_record_delivery, record, response, result)
-            if result.parts and all(part.reservations.ends_quickly for part, _ in result.parts):
-                mark()
-            else:
+            if _delivery_may_block(record, result):
                 yield from run_blocking(mark, threads="records")
+            else:
+                mark()
         except ImgkitError as error:
             for part, part_response in result.parts:
                 yield from keep_reservations(part, error, part_response)
@@ -250,6 +255,11 @@ def _deliver(context: CallContext, result: DispatchResult, plan: SavePlan | None
         if part.job_keeper is not None:
             yield from run_blocking(part.job_keeper.remove)
     return response
+
+
+def _delivery_may_block(record: CallRecord, result: DispatchResult) -> bool:
+    """Return whether a record, or a ledger, may block when it learns of a delivery."""
+    return record.may_block or any(part.reservations.settle_may_block for part, _ in result.parts)
 
 
 def _record_delivery(record: CallRecord, response: ImagesResponse, result: DispatchResult) -> None:

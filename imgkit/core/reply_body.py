@@ -11,7 +11,7 @@ from imgkit.core.cut_replies import attach_whole_images
 from imgkit.errors import OutcomeUnknownError, UnreadableReplyError
 from imgkit.images.part_files import PartFiles
 from imgkit.plugins.events import Progress
-from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, run_here_if
+from imgkit.runtime.flow import Flow, ReadChunk, RunBlocking, run_blocking_if
 from imgkit.wire.arriving_images import MemorySink
 from imgkit.wire.json_body import JsonReply, SpoolChunks
 from imgkit.wire.messages import Head
@@ -69,7 +69,8 @@ def receive_body(
     expected, limit = content_length(head), core.limits.max_reply_bytes
     last: SpoolChunks = []  # the last chunk is written together with the end, which follows at once
     if spools:
-        yield from run_here_if(reservations.is_quick, partial(reservations.begin, head, secrets, part_files))
+        begin = partial(reservations.begin, head, secrets, part_files)
+        yield from run_blocking_if(reservations.write_may_block, begin)
     try:
         while reply.length <= limit and (chunk := (yield ReadChunk())):
             spooled = reply.feed(chunk)
@@ -77,7 +78,7 @@ def receive_body(
             if spools and reply.length == expected:
                 last = spooled
             elif spools and spooled:
-                yield from run_here_if(reservations.is_quick, partial(reservations.write, spooled))
+                yield from run_blocking_if(reservations.write_may_block, partial(reservations.write, spooled))
             del spooled
             if part_files is not None and not last and part_files.should_flush:
                 yield RunBlocking(part_files.write)
@@ -98,7 +99,7 @@ def receive_body(
     finish = None
     if spools or (part_files is not None and part_files.is_behind):
         finish = partial(_finish_body, reservations if spools else None, rest, part_files)
-    if finish is not None and reservations.is_quick:
+    if finish is not None and not reservations.write_may_block:
         finish()
         finish = None
     if reply.length <= limit:

@@ -35,7 +35,7 @@ from imgkit.models import (
     sent_parameters,
 )
 from imgkit.providers.base import DecodedImage, DecodedImages
-from imgkit.runtime.flow import Flow, run_blocking, run_here_if
+from imgkit.runtime.flow import Flow, run_blocking, run_blocking_if
 from imgkit.wire.json_values import is_data_url
 
 
@@ -359,7 +359,7 @@ def save_all(
             if image.path is None:
                 image = yield from ensure_downloaded(context.core, image, context.deadline)
             save = partial(_save_and_explain, image, plan, count or len(response.images))
-            image, warning = yield from run_here_if(not plan.may_block(image), save)
+            image, warning = yield from run_blocking_if(plan.may_block(image), save)
             warnings += filter(None, [warning])
         except ImgkitError as error:
             first_error = first_error or error

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeAlias, TypeVar
 
-from imgkit.billing.reservations import ReservationGroup
+from imgkit.billing.reservations import ReservationGroup, reserve_may_block
 from imgkit.core.context import CallContext, CallTurn, FetchedImages
 from imgkit.core.cut_replies import decode_mended
 from imgkit.core.interception import needs_credentials
@@ -39,7 +39,7 @@ from imgkit.plugins.table import HookTable
 from imgkit.plugins.tokens import TokenNeeded
 from imgkit.providers.base import DecodedImages, StreamingProvider
 from imgkit.providers.job_values import JobUpdate
-from imgkit.runtime.flow import Flow, RunBlocking, run_blocking, run_here_if, send_request
+from imgkit.runtime.flow import Flow, RunBlocking, run_blocking, run_blocking_if, send_request
 from imgkit.wire.messages import BytesBody, Head, HttpRequest, announces_events, hash_body
 from imgkit.wire.secret_filter import SecretFilter
 
@@ -124,13 +124,13 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
         refuse_secrets_in_texts(context.request, credentials)
     secrets = context.core.sent.remember(credentials)
     number = context.attempt = next(context.attempt_numbers)
-    ledgers = context.core.resources.ledgers
+    ledgers, record = context.core.resources.ledgers, context.options.record
     if context.mark_sent is not None:
         yield from run_blocking(partial(context.mark_sent, number), before_sending=True)
-    if ledgers or context.options.record is not None:
+    if ledgers or record is not None:
+        may_block = (record is not None and record.may_block) or reserve_may_block(ledgers)
         reserve = partial(_reserve, context, number)
-        is_quick = context.options.reservations.can_reserve_quickly(ledgers)
-        context.reservations = yield from run_here_if(is_quick, reserve, before_sending=True)
+        context.reservations = yield from run_blocking_if(may_block, reserve, before_sending=True)
     if context.gate is not None and context.gate.is_closed:
         yield RunBlocking(context.reservations.close)
         raise context.gate.to_error()
@@ -140,14 +140,13 @@ def send_once(context: CallContext, request: HttpRequest, read: ReplyReader) -> 
     table.notify(Sent(request, number), call)
     context.in_flight = context.reservations.sent = True
     try:
-        record = context.options.record
         note_leaving = None if record is None else partial(record.mark_leaving, context.name_part(number))
         head = yield from send_request(signed, note_leaving)
         head = Head(head.status, secrets.clean_headers(head.headers))
         status = head.status
         table.notify(FirstByte(status, head.headers, time.monotonic() - started), call)
-        if context.options.record is not None:
-            context.options.record.note_reply(head)
+        if record is not None:
+            record.note_reply(head)
         decoded = yield from read(context, head, secrets)
         context.in_flight = False
         if isinstance(decoded, JobUpdate):
@@ -177,7 +176,8 @@ def _reserve(context: CallContext, number: int) -> ReservationGroup:
         ImgkitError: a ledger refused, or the record cannot be written; nothing is reserved.
     """
     ledgers, record = context.core.resources.ledgers, context.options.record
-    reservations = context.options.reservations.reserve(ledgers, context.request, context.call, number)
+    reservations = context.options.new_reservations()
+    reservations.reserve(ledgers, context.request, context.call, number)
     is_stopped = context.gate is not None and context.gate.is_closed
     if record is not None and not is_stopped:
         try:
@@ -193,9 +193,11 @@ def mark_ended(context: CallContext, attempt: int = 0) -> Flow[None]:
 
     A record that cannot be written keeps the attempt as open, which costs nothing.
     """
-    if context.options.record is not None:
+    record = context.options.record
+    if record is not None:
         with suppress(ImgkitError):
-            yield from run_blocking(partial(context.options.record.mark_ended, context.name_part(attempt)))
+            mark = partial(record.mark_ended, context.name_part(attempt))
+            yield from run_blocking_if(record.may_block, mark)
 
 
 def settle_reservations(context: CallContext, response: ImagesResponse | None) -> Flow[None]:
@@ -207,7 +209,7 @@ def settle_reservations(context: CallContext, response: ImagesResponse | None) -
     """
     if context.reservations.is_open:
         settle = partial(context.reservations.settle, response)
-        yield from run_here_if(context.reservations.ends_quickly, settle)
+        yield from run_blocking_if(context.reservations.settle_may_block, settle)
 
 
 def keep_reservations(
@@ -276,8 +278,11 @@ def read_response(context: CallContext, head: Head, secrets: SecretFilter) -> Fl
             return (yield from decode_event_text(core.provider, context, head, reply, secrets))
     method = partial(core.provider.decode, head, reply, core.target, secrets.secrets)
     try:
-        # Decoding looks at the images; with part files they are on disk, so it may block.
-        if context.new_part_files is not None and (finish is not None or not context.reservations.is_quick):
+        # Decoding looks at the images. With part files they are on disk, unless the reservations hold the
+        # reply in memory.
+        if context.new_part_files is not None and (
+            finish is not None or context.reservations.write_may_block
+        ):
             decode = partial(call_decode, core, "decode", method, head, reply, secrets.secrets)
             decoded = yield from run_blocking(
                 decode if finish is None else partial(_run_both, finish, decode)

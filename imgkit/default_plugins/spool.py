@@ -106,9 +106,9 @@ class SpoolLedger:
         self._check_at = 0.0
 
     @property
-    def is_quick(self) -> bool:
-        """Whether `reserve` asks no disk: it has done so within `CHECK_S` seconds."""
-        return time.monotonic() < self._check_at
+    def reserve_may_block(self) -> bool:
+        """Whether `reserve` asks the disk: it has not done so within `CHECK_S` seconds."""
+        return time.monotonic() >= self._check_at
 
     def reserve(self, request: ImageRequest, call: Call, attempt: int) -> SpoolReservation:
         """Return the reservation of an attempt; it writes nothing before the reply arrives.
@@ -117,7 +117,7 @@ class SpoolLedger:
             ConfigurationError: other users may write to the spool by now; or it is full, so a reply that
                 is paid for might be lost.
         """
-        if not self.is_quick:
+        if self.reserve_may_block:
             self._check()
         facts = {
             "call_id": call.id,
@@ -159,16 +159,16 @@ class SpoolReservation:
 
     spools = True
 
-    @property
-    def is_quick(self) -> bool:
-        """Whether its end asks no disk: there is no record."""
-        return self._record is None
-
     def __init__(self, spool: Spool, name: str, facts: dict[str, object]) -> None:
         self._spool = spool
         self._name = name
         self._facts = facts
         self._record: SpoolRecord | None = None
+
+    @property
+    def settle_may_block(self) -> bool:
+        """Whether `settle` asks the disk: there is a record."""
+        return self._record is not None
 
     def begin(self, head: Head) -> None:
         """Create the record.

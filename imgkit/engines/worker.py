@@ -196,6 +196,8 @@ class _TaskRecord:
         is_stopping: the call should leave its job to the next run.
     """
 
+    may_block = True
+
     def __init__(self, worker: str, payload: TaskPayload, ask_run: AskRun) -> None:
         self.output = Output(Path(payload["folder"]), has_prompts=False)
         self.report: Report = {"name": payload["name"], "worker": worker}

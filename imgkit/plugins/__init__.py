@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from imgkit.plugins.protocols import Lease as Lease
     from imgkit.plugins.protocols import LeaseResult as LeaseResult
     from imgkit.plugins.protocols import Ledger as Ledger
+    from imgkit.plugins.protocols import NonblockingLedger as NonblockingLedger
+    from imgkit.plugins.protocols import NonblockingReservation as NonblockingReservation
     from imgkit.plugins.protocols import Recorder as Recorder
     from imgkit.plugins.protocols import ReplyKeeper as ReplyKeeper
     from imgkit.plugins.protocols import Reservation as Reservation
@@ -94,6 +96,8 @@ _EXPORTS = {
         "Lease",
         "LeaseResult",
         "Ledger",
+        "NonblockingLedger",
+        "NonblockingReservation",
         "Recorder",
         "ReplyKeeper",
         "Reservation",

@@ -189,6 +189,27 @@ class JobLedger(Protocol):
 
 
 @runtime_checkable
+class NonblockingLedger(Protocol):
+    """A ledger that tells when it does not block. Optional: any other ledger may block at any time.
+
+    imgkit then reserves without a turn of a thread.
+    """
+
+    @property
+    def reserve_may_block(self) -> bool:
+        """Whether `Ledger.reserve` may block now: for a file, a lock or a network. Quick."""
+
+
+@runtime_checkable
+class NonblockingReservation(Protocol):
+    """A reservation that tells when it does not block. Optional: any other reservation may block."""
+
+    @property
+    def settle_may_block(self) -> bool:
+        """Whether `Reservation.settle` may block now. Quick."""
+
+
+@runtime_checkable
 class DeferrableReservation(Protocol):
     """A reservation that a job can carry on to another process. Optional."""
 

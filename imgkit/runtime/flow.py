@@ -214,19 +214,19 @@ def run_blocking(fn: Callable[[], T], *, before_sending: bool = False, threads: 
     return result
 
 
-def run_here_if(is_quick: bool, fn: Callable[[], T], *, before_sending: bool = False) -> Flow[T]:
-    """Call a function at once if it is quick, else where it may block, and return its result.
+def run_blocking_if(may_block: bool, fn: Callable[[], T], *, before_sending: bool = False) -> Flow[T]:
+    """Call a function where it may block, or at once if it cannot, and return its result.
 
     Args:
-        is_quick: whether it cannot block.
+        may_block: whether it may block.
         fn, before_sending: as for `run_blocking`.
 
     Raises:
         ImgkitError: as `run_blocking` does.
     """
-    if is_quick:
-        return fn()
-    return (yield from run_blocking(fn, before_sending=before_sending))
+    if may_block:
+        return (yield from run_blocking(fn, before_sending=before_sending))
+    return fn()
 
 
 def sleep(wait_s: float) -> Flow[None]:

@@ -24,6 +24,7 @@ from imgkit.server.frames import (
     list_files,
 )
 from imgkit.server.history import History, find_cost
+from imgkit.server.late_reservations import LateReplies
 from imgkit.server.received_bodies import ReceivedBody
 from imgkit.server.reply_memory import write_images
 from imgkit.server.result_files import ResultFiles
@@ -49,6 +50,7 @@ class CallRunner:
         book: its calls.
         results: the images behind its result URLs.
         history: its last calls.
+        late_replies: its replies that the spools do not have yet.
         cache: use of the cache.
 
     Attributes:
@@ -62,6 +64,7 @@ class CallRunner:
         book: CallBook,
         results: ResultFiles,
         history: History,
+        late_replies: LateReplies,
         cache: str | None,
     ) -> None:
         self._providers = providers
@@ -69,6 +72,7 @@ class CallRunner:
         self._book = book
         self._results = results
         self._history = history
+        self._late_replies = late_replies
         self._cache = cache
         self.must_leave_jobs = False
 
@@ -107,7 +111,8 @@ class CallRunner:
             if asked.is_stream and service.can_stream and self._cache != "only":
                 await self._stream(call, asked, served, plan, record)
             else:
-                response = await service.carry_out(asked.request, plan, record, self._cache)
+                late_replies, request = self._late_replies, asked.request
+                response = await service.carry_out(request, plan, record, self._cache, late_replies)
                 if asked.is_stream:
                     self._emit_images(call, response)
                 else:

@@ -21,7 +21,7 @@ from imgkit.server.borders import Borders
 from imgkit.server.call_runner import CallRunner
 from imgkit.server.calls import CallBook, ServedCall
 from imgkit.server.history import History
-from imgkit.server.late_reservations import LATE_S, list_overdue
+from imgkit.server.late_reservations import LATE_S, LateReplies
 from imgkit.server.result_files import ResultFiles
 from imgkit.server.served_service import ServedProviders, ServedService
 from imgkit.server.server_files import keep_image, list_unfinished, open_work_folder
@@ -105,8 +105,15 @@ class ImageServer:
         self._book = CallBook(settings.repeat_s, self._drop_call)
         self._results = ResultFiles(settings.link_s, self._keep_image)
         self._history = History(has_prompts=settings.has_prompts, warn=self._warn)
+        self._late_replies = LateReplies()
         self._runner = CallRunner(
-            self._providers, self._folder, self._book, self._results, self._history, settings.cache
+            self._providers,
+            self._folder,
+            self._book,
+            self._results,
+            self._history,
+            self._late_replies,
+            settings.cache,
         )
         self._api = Api(
             settings,
@@ -255,7 +262,7 @@ class ImageServer:
         while True:
             await asyncio.sleep(LATE_S / 2)
             try:
-                for reservations in list_overdue():
+                for reservations in self._late_replies.list_overdue():
                     await asyncio.to_thread(reservations.spool)
                 for call in self._book.kept:
                     if call.is_late(LATE_S):

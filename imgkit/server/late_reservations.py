@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,15 +15,10 @@ from imgkit.wire.secret_filter import NO_SECRETS, SecretFilter
 if TYPE_CHECKING:
     from imgkit.images.part_files import PartFiles
     from imgkit.models import ImagesResponse
-    from imgkit.plugins.protocols import Ledger
-    from imgkit.plugins.resources import Resource
     from imgkit.wire.messages import Head
 
 LATE_S = 0.25
 """Seconds after the head of a reply from which on the spools have its bytes."""
-
-_late: set[LateReservations] = set()
-_late_lock = threading.Lock()
 
 
 class LateReservations(ReservationGroup):
@@ -31,10 +26,14 @@ class LateReservations(ReservationGroup):
 
     A killed process loses the last moment of a reply, and a reply that is delivered costs no disk. A spool
     also gets the bytes once the memory of the replies is full.
+
+    Args:
+        late_replies: finds the reservations once they are overdue.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, late_replies: LateReplies) -> None:
         super().__init__()
+        self._late_replies = late_replies
         self._guard = threading.RLock()
         self._begin: Callable[[], None] | None = None
         self._held: list[tuple[str, bytes]] = []
@@ -44,19 +43,9 @@ class LateReservations(ReservationGroup):
         self._memory: ReplyMemory | None = None
 
     @property
-    def is_quick(self) -> bool:
-        """Whether `begin`, `write` and `finish` cannot block now."""
-        return not self._due_at or (self._begin is not None and not self._is_due)
-
-    @property
-    def ends_quickly(self) -> bool:
-        """Whether no reservation has anything on the disk."""
-        return all(getattr(reservation, "is_quick", False) for _, reservation in self._open)
-
-    @classmethod
-    def can_reserve_quickly(cls, ledgers: Iterable[Resource[Ledger]]) -> bool:
-        """Return whether no ledger asks the disk."""
-        return all(getattr(ledger.thing, "is_quick", False) for ledger in ledgers)
+    def write_may_block(self) -> bool:
+        """Whether `begin`, `write` and `finish` may block now: the spools get the bytes."""
+        return self._due_at != 0.0 and (self._begin is None or self._is_due)
 
     @property
     def is_overdue(self) -> bool:
@@ -71,8 +60,7 @@ class LateReservations(ReservationGroup):
             self._memory = part_files.memory
         self._begin = partial(super().begin, head, secrets, part_files)
         self._due_at = time.monotonic() + LATE_S
-        with _late_lock:
-            _late.add(self)
+        self._late_replies.add(self)
 
     def write(self, chunks: Sequence[tuple[str, bytes]]) -> None:
         """Hold chunks of a reply, or let the spools keep them."""
@@ -102,7 +90,7 @@ class LateReservations(ReservationGroup):
             held, self._held = self._held, []
             if begin is None:
                 return
-            self._leave()
+            self._late_replies.remove(self)
             begin()
             if self._is_complete:
                 super().finish(held)
@@ -124,17 +112,17 @@ class LateReservations(ReservationGroup):
         """End the reservations: the caller has the images, or the attempt cannot be billed."""
         with self._guard:
             self._begin, self._held = None, []
-            self._leave()
+            self._late_replies.remove(self)
             super().settle(response)
 
     def leave(self) -> None:
         """Leave the reservations to another process."""
-        self._leave()
+        self._late_replies.remove(self)
         super().leave()
 
     def close(self) -> None:
         """End the reservations of an attempt that was not sent."""
-        self._leave()
+        self._late_replies.remove(self)
         super().close()
 
     @property
@@ -146,12 +134,33 @@ class LateReservations(ReservationGroup):
         self._held += chunks
         self._held_bytes += sum(len(data) for _, data in chunks)
 
-    def _leave(self) -> None:
-        with _late_lock:
-            _late.discard(self)
 
+class LateReplies:
+    """The replies of a server that its spools do not have yet. Its methods are quick and thread-safe.
 
-def list_overdue() -> list[LateReservations]:
-    """Return the reservations whose spools should have the bytes by now."""
-    with _late_lock:
-        return [group for group in _late if group.is_overdue]
+    >>> LateReplies().list_overdue()
+    []
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._late: set[LateReservations] = set()
+
+    def new_reservations(self) -> LateReservations:
+        """Return the reservations of an attempt."""
+        return LateReservations(self)
+
+    def add(self, reservations: LateReservations) -> None:
+        """Add reservations that hold a reply."""
+        with self._guard:
+            self._late.add(reservations)
+
+    def remove(self, reservations: LateReservations) -> None:
+        """Forget reservations, if they are known: they have ended, or their spools have the reply."""
+        with self._guard:
+            self._late.discard(reservations)
+
+    def list_overdue(self) -> list[LateReservations]:
+        """Return the reservations whose spools should have the bytes by now."""
+        with self._guard:
+            return [reservations for reservations in self._late if reservations.is_overdue]

@@ -31,7 +31,7 @@ from imgkit.providers.job_base import JobProvider, ProgressProvider
 from imgkit.redact import format_suggestion
 from imgkit.runtime.flow import Flow, sleep
 from imgkit.runtime.streams import AsyncImageStream
-from imgkit.server.late_reservations import LateReservations
+from imgkit.server.late_reservations import LateReplies
 from imgkit.server.reply_memory import ReplyMemory, ReplyPartFiles, is_in_memory
 from imgkit.server.settings import ANY_MODEL, ServerSettings
 from imgkit.wire.messages import Head
@@ -105,7 +105,12 @@ class ServedService(AsyncImageService):
         return self._open_sibling(provider)
 
     async def carry_out(
-        self, request: ImageRequest, plan: ReplyPlan, record: CallRecord, cache: str | None
+        self,
+        request: ImageRequest,
+        plan: ReplyPlan,
+        record: CallRecord,
+        cache: str | None,
+        late_replies: LateReplies,
     ) -> ImagesResponse:
         """Carry out a request.
 
@@ -114,6 +119,7 @@ class ServedService(AsyncImageService):
             plan: the place of its images.
             record: the record of its call.
             cache: use of the cache.
+            late_replies: lets the spools have its reply once it is overdue.
 
         Raises:
             ImgkitError: as `imgkit.ImageService.create_image` documents it.
@@ -122,7 +128,7 @@ class ServedService(AsyncImageService):
             "save_to": plan,
             "record": record,
             "cache": cache,
-            "reservations": LateReservations,
+            "new_reservations": late_replies.new_reservations,
         }
         return await self._run_in_task(run_call(self._core, type(request), request, options), None)
 
@@ -144,6 +150,8 @@ class ServedRecord:
     Attributes:
         was_sent: a request has left, so the call may cost something.
     """
+
+    may_block = False
 
     def __init__(self, pace: Pace, is_stopping: Callable[[], bool]) -> None:
         self._pace = pace

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import imgkit
+from imgkit.core.operations import OperationFlows
+from imgkit.plugins import NonblockingLedger, NonblockingReservation
 from imgkit.plugins.events import Sent
+from imgkit.runtime.flow import Finished, RunBlocking, advance
+from imgkit.wire.messages import Head
 from tests.support.pictures import answer, encoded, noise, picture
 from tests.support.wire_server import WireServer, drop, hang, reply
 
@@ -264,3 +269,53 @@ def test_a_ledger_added_later(flavor: Any, http_backend: str) -> None:
         service.plugins.add(LedgerLog())
         assert len(service._core.resources.ledgers) == 2
     assert len(asked) == 1
+
+
+class NonblockingLog(LedgerLog):
+    """A ledger that never blocks."""
+
+    reserve_may_block = settle_may_block = False
+
+
+class UnsureLog(LedgerLog):
+    """A ledger that cannot tell whether it blocks at its end."""
+
+    reserve_may_block = False
+
+    @property
+    def settle_may_block(self) -> bool:
+        raise RuntimeError("unsure")
+
+
+def count_turns(*books: LedgerLog) -> tuple[int, imgkit.ImagesResponse]:
+    """Step through a call; return how often it asks for a place where it may block, and its response."""
+    results: list[object] = [Head(200, {}), json.dumps(answer()).encode(), b""]
+    with imgkit.ImageService(
+        "requests", base_url="http://127.0.0.1:1/v1", **SETTINGS, plugins=books
+    ) as service:
+        flow = OperationFlows(service._core).create_image("a fox")
+        end, turns = advance(flow, None), 0
+        while not isinstance(end, Finished):
+            turns += isinstance(end, RunBlocking)
+            end = advance(flow, end.fn() if isinstance(end, RunBlocking) else results.pop(0))
+        return turns, end.value
+
+
+def test_a_ledger_that_never_blocks_takes_no_thread() -> None:
+    """Calls a ledger at once if it tells that it does not block, and any other where it may block."""
+    quick, silent = NonblockingLog(spools=False), LedgerLog(spools=False)
+    assert isinstance(quick, NonblockingLedger)
+    assert isinstance(quick, NonblockingReservation)
+    assert count_turns(quick)[0] == 0
+    assert quick.log == [("reserve", 1), ("settle", 1)]
+    assert count_turns(quick, silent)[0] == 2
+    assert silent.log == [("reserve", 1), ("settle", 1)]
+
+
+def test_a_ledger_that_cannot_tell_may_block() -> None:
+    """Lets a ledger end where it may block if its answer fails, and warns of the failure."""
+    book = UnsureLog(spools=False)
+    turns, response = count_turns(book)
+    assert turns == 1
+    assert book.log == [("reserve", 1), ("settle", 1)]
+    assert "unsure" in response.warnings[-1]

@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from imgkit.server.late_reservations import LateReplies
 from imgkit.server.reply_memory import ReplyMemory, ReplyPartFiles, is_in_memory, iterate_blocks
+from imgkit.wire.messages import Head
 from tests.server.test_repeats import wait_until
 from tests.support.pictures import encoded, noise
 from tests.support.processes import start_process
@@ -91,3 +93,15 @@ def test_images_go_to_the_disk_once_the_memory_is_full(tmp_path: Path) -> None:
     assert [bytes(block) for block in iterate_blocks(source, 8)] == [b"c" * 8, b"c" * 2]
     del third, source
     assert memory.used == 0
+
+
+def test_each_server_has_its_own_late_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists a reply that the spools should have by now for its server only, until its call ends."""
+    monkeypatch.setattr("imgkit.server.late_reservations.LATE_S", 0.0)
+    own, other = LateReplies(), LateReplies()
+    reservations = own.new_reservations()
+    reservations.begin(Head(200, {}))
+    assert own.list_overdue() == [reservations]
+    assert other.list_overdue() == []
+    reservations.settle(None)
+    assert own.list_overdue() == []
