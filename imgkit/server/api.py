@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import TypeAlias
 
 from aiohttp.web import BaseRequest, Response, StreamResponse
@@ -15,15 +14,11 @@ from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.models import Operation
 from imgkit.server.asked import build_asked_call
 from imgkit.server.borders import FILES_PATH, Borders
-from imgkit.server.call_runner import JSON_HEADERS, CallRunner
-from imgkit.server.calls import CallBook
+from imgkit.server.call_runner import JSON_HEADERS, CallRunner, ServerContext
 from imgkit.server.envelopes import ErrorReply, Rejection, build_error_reply, build_rejection
-from imgkit.server.history import History
 from imgkit.server.page_reply import load_page
 from imgkit.server.received_bodies import receive_body
-from imgkit.server.result_files import ResultFiles
-from imgkit.server.served_service import IN_MEMORY_BYTES, ServedProviders
-from imgkit.server.settings import ServerSettings
+from imgkit.server.served_service import IN_MEMORY_BYTES
 
 Handler: TypeAlias = Callable[[BaseRequest], Awaitable[StreamResponse]]
 
@@ -41,13 +36,8 @@ class Api:
     """Answers the requests of a server.
 
     Args:
-        settings: settings of the server.
-        providers: the providers behind it.
+        context: the server.
         runner: carries out its calls.
-        folder: folder for its files.
-        book: its calls.
-        results: the images behind its result URLs.
-        history: its last calls.
         budget: its budget, None for none.
         modes: facts about it for its page, such as ``{"cache": True}``.
 
@@ -60,23 +50,13 @@ class Api:
 
     def __init__(
         self,
-        settings: ServerSettings,
-        providers: ServedProviders,
+        context: ServerContext,
         runner: CallRunner,
-        folder: Path,
-        book: CallBook,
-        results: ResultFiles,
-        history: History,
         budget: Budget | None,
         modes: Mapping[str, object],
     ) -> None:
-        self._settings = settings
-        self._providers = providers
+        self._context = context
         self._runner = runner
-        self._folder = folder
-        self._book = book
-        self._results = results
-        self._history = history
         self._budget = budget
         self._modes = modes
         self.is_stopping = False
@@ -140,19 +120,19 @@ class Api:
     # --- Images ------------------------------------------------------------------------------
 
     async def _make_images(self, request: BaseRequest) -> StreamResponse:
-        operation = OPERATIONS[request.path]
+        operation, context = OPERATIONS[request.path], self._context
         self._check_running()
         retries = _read_count(request.headers.get("x-stainless-retry-count"))
-        body = await receive_body(request, self._folder, self._settings.max_body_bytes)
+        body = await receive_body(request, context.folder, context.settings.max_body_bytes)
         try:
             asked = build_asked_call(
-                operation, body, self._settings.routes, takes_unknown=self._budget is None
+                operation, body, context.settings.routes, takes_unknown=self._budget is None
             )
         except InvalidRequestError as error:
             return self._send_error(build_error_reply(error, ""))
         cors = self.borders.cors_headers(request)
         key = body.digest(operation)
-        call = self._book.find_repeated(key, retries)
+        call = context.book.find_repeated(key, retries)
         if call is None:
             self._check_room()
             self._check_running()  # a stop may have begun while the body came, and waits for older calls
@@ -160,7 +140,7 @@ class Api:
             root = f"{'https' if is_secure else 'http'}://{request.headers['host']}"
             call = self._runner.start(operation, asked, body, key, root)
         else:
-            self._history.note_join(call)
+            context.history.note_join(call)
         del body, asked  # the call has its own; a slow reader needs no images of the request
         return await call.send(request, cors)
 
@@ -185,7 +165,7 @@ class Api:
         Raises:
             Rejection: there is no room.
         """
-        if self._history.counts["running"] >= MOST_RUNNING:
+        if self._context.history.counts["running"] >= MOST_RUNNING:
             raise Rejection(
                 503,
                 "server_busy",
@@ -197,7 +177,7 @@ class Api:
 
     async def _send_file(self, request: BaseRequest) -> StreamResponse:
         name = request.path.removeprefix(FILES_PATH)
-        linked = self._results.find(name)
+        linked = self._context.results.find(name)
         try:
             first = linked.source.read_at(IN_MEMORY_BYTES, 0) if linked is not None else b""
         except ImgkitError:  # somebody has deleted its file
@@ -222,7 +202,7 @@ class Api:
             await response.write(first)
             for position in range(IN_MEMORY_BYTES, linked.source.length, IN_MEMORY_BYTES):
                 await response.write(linked.source.read_at(IN_MEMORY_BYTES, position))
-            self._results.note_fetched(name)
+            self._context.results.note_fetched(name)
         await response.write_eof()
         return response
 
@@ -241,13 +221,14 @@ class Api:
         return _send_json(_describe_model(*found))
 
     def _models(self) -> list[tuple[str, str, str | None]]:
-        return self._providers.list_models()
+        return self._context.providers.list_models()
 
     async def _estimate(self, request: BaseRequest) -> StreamResponse:
-        body = await receive_body(request, self._folder, 1024 * 1024)
+        context = self._context
+        body = await receive_body(request, context.folder, 1024 * 1024)
         try:
-            asked = build_asked_call("create_image", body, self._settings.routes)
-            service = self._providers.find(asked.provider).service
+            asked = build_asked_call("create_image", body, context.settings.routes)
+            service = context.providers.find(asked.provider).service
             bounds = service.estimate(asked.request, partial_images=asked.partial_images)
         except ImgkitError as error:
             return self._send_error(build_error_reply(error, ""))
@@ -264,7 +245,8 @@ class Api:
         return _send_json({"status": "stopping" if self.is_stopping else "ok"})
 
     async def _show_status(self, request: BaseRequest) -> StreamResponse:
-        history, budget, service = self._history, self._budget, self._providers.own.service
+        context, budget = self._context, self._budget
+        history, service = context.history, context.providers.own.service
         counts = history.counts
         spent = history.cost_usd if budget is None else budget.spent
         return _send_json(
@@ -287,8 +269,8 @@ class Api:
                 "started_at": history.started_at,
                 "running": counts.pop("running"),
                 "counts": counts,
-                "has_prompts": self._settings.has_prompts,
-                "needs_token": self._settings.token is not None,
+                "has_prompts": context.settings.has_prompts,
+                "needs_token": context.settings.token is not None,
                 "requests": history.list_calls(),
             }
         )

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from imgkit.core.interception import find_call_error
 from imgkit.errors import ImgkitError
@@ -36,44 +37,46 @@ from imgkit.server.served_service import (
     ServedRecord,
     keep_partial,
 )
+from imgkit.server.settings import ServerSettings
 
 JSON_HEADERS = {"content-type": "application/json", "cache-control": "no-store"}
 EVENT_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no"}
 
 
-class CallRunner:
-    """Carries out the calls of a server.
+class ServerContext(NamedTuple):
+    """The state of a running server, which all its requests share.
 
-    Args:
+    Attributes:
+        settings: its settings.
         providers: the providers behind it.
         folder: folder for its files.
         book: its calls.
         results: the images behind its result URLs.
         history: its last calls.
         late_replies: its replies that the spools do not have yet.
-        cache: use of the cache.
+    """
+
+    settings: ServerSettings
+    providers: ServedProviders
+    folder: Path
+    book: CallBook
+    results: ResultFiles
+    history: History
+    late_replies: LateReplies
+
+
+class CallRunner:
+    """Carries out the calls of a server.
+
+    Args:
+        context: the server.
 
     Attributes:
         must_leave_jobs: calls leave their jobs to a later process, and send nothing more.
     """
 
-    def __init__(
-        self,
-        providers: ServedProviders,
-        folder: Path,
-        book: CallBook,
-        results: ResultFiles,
-        history: History,
-        late_replies: LateReplies,
-        cache: str | None,
-    ) -> None:
-        self._providers = providers
-        self._folder = folder
-        self._book = book
-        self._results = results
-        self._history = history
-        self._late_replies = late_replies
-        self._cache = cache
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
         self.must_leave_jobs = False
 
     def start(
@@ -88,11 +91,12 @@ class CallRunner:
             key: digest of the request.
             root: address of the server as the caller names it, for result URLs.
         """
-        served = self._providers.find(asked.provider)
+        context = self._context
+        served = context.providers.find(asked.provider)
         prompt = getattr(asked.request, "prompt", None)
         call = ServedCall(key, operation, asked.model, served.service.provider_name, prompt)
-        self._history.note_start(call)
-        self._book.start(call, self._carry_out(call, asked, body, served, root))
+        context.history.note_start(call)
+        context.book.start(call, self._carry_out(call, asked, body, served, root))
         return call
 
     async def _carry_out(
@@ -103,16 +107,15 @@ class CallRunner:
         `body` holds the input images: their files live as long as it.
         """
         record = ServedRecord(served.pace, lambda: self.must_leave_jobs)
-        service = served.service
+        context, service, cache = self._context, served.service, self._context.settings.cache
         call.was_sent = lambda: record.was_sent and service.may_cost
-        plan = ReplyPlan.for_call(self._folder, call.id, self._book.memory)
+        plan = ReplyPlan.for_call(context.folder, call.id, context.book.memory)
         try:
             # A stream is never in the cache, and the use "only" sends nothing.
-            if asked.is_stream and service.can_stream and self._cache != "only":
+            if asked.is_stream and service.can_stream and cache != "only":
                 await self._stream(call, asked, served, plan, record)
             else:
-                late_replies, request = self._late_replies, asked.request
-                response = await service.carry_out(request, plan, record, self._cache, late_replies)
+                response = await service.carry_out(asked.request, plan, record, cache, context.late_replies)
                 if asked.is_stream:
                     self._emit_images(call, response)
                 else:
@@ -133,7 +136,7 @@ class CallRunner:
                 {"message": f"imgkit call {call.id} failed", "exception": error}
             )
         finally:
-            self._history.note_end(call)
+            context.history.note_end(call)
 
     def _finish_json(self, call: ServedCall, response: ImagesResponse, asked: AskedCall, root: str) -> None:
         items = []
@@ -141,7 +144,7 @@ class CallRunner:
         for image in response.images:
             members = {"revised_prompt": image.revised_prompt} if image.revised_prompt else {}
             if asked.by_url:
-                url = f"{root}{FILES_PATH}{self._results.add(image, was_paid=call.was_sent())}"
+                url = f"{root}{FILES_PATH}{self._context.results.add(image, was_paid=call.was_sent())}"
                 items.append(Item(None, {"url": url, **members}))
             else:
                 items.append(Item(find_source(image), members))
@@ -186,9 +189,9 @@ class CallRunner:
     async def _keep_partial(self, event: PartialImage, call: ServedCall) -> PartialImage:
         source = event.image.source
         if source.length > IN_MEMORY_BYTES:
-            kept = await asyncio.to_thread(keep_partial, self._folder, source)
+            kept = await asyncio.to_thread(keep_partial, self._context.folder, source)
         else:
-            kept = keep_partial(self._folder, source)
+            kept = keep_partial(self._context.folder, source)
         path = getattr(kept, "path", None)
         call.files += [path] if path is not None else []
         return PartialImage(event.index, replace(event.image, source=kept, path=None))

@@ -18,7 +18,7 @@ from imgkit.errors import ConfigurationError, ImgkitError
 from imgkit.images.image import Image
 from imgkit.server.api import Api
 from imgkit.server.borders import Borders
-from imgkit.server.call_runner import CallRunner
+from imgkit.server.call_runner import CallRunner, ServerContext
 from imgkit.server.calls import CallBook, ServedCall
 from imgkit.server.history import History
 from imgkit.server.late_reservations import LATE_S, LateReplies
@@ -99,33 +99,20 @@ class ImageServer:
                 written.
         """
         settings, loop = self.settings, asyncio.get_running_loop()
-        self._providers = ServedProviders(self._service, settings)
+        providers = ServedProviders(self._service, settings)
         self._hurry = asyncio.Event()
-        self._folder, self._lock = await asyncio.to_thread(open_work_folder, self._state_folder)
-        self._book = CallBook(settings.repeat_s, self._drop_call)
-        self._results = ResultFiles(settings.link_s, self._keep_image)
-        self._history = History(has_prompts=settings.has_prompts, warn=self._warn)
-        self._late_replies = LateReplies()
-        self._runner = CallRunner(
-            self._providers,
-            self._folder,
-            self._book,
-            self._results,
-            self._history,
-            self._late_replies,
-            settings.cache,
+        folder, self._lock = await asyncio.to_thread(open_work_folder, self._state_folder)
+        self._context = ServerContext(
+            settings=settings,
+            providers=providers,
+            folder=folder,
+            book=CallBook(settings.repeat_s, self._drop_call),
+            results=ResultFiles(settings.link_s, self._keep_image),
+            history=History(has_prompts=settings.has_prompts, warn=self._warn),
+            late_replies=LateReplies(),
         )
-        self._api = Api(
-            settings,
-            self._providers,
-            self._runner,
-            self._folder,
-            self._book,
-            self._results,
-            self._history,
-            self._budget,
-            self._modes,
-        )
+        self._runner = CallRunner(self._context)
+        self._api = Api(self._context, self._runner, self._budget, self._modes)
         self._connections = ConnectionServer(self._answer)
         self._spooling = asyncio.create_task(self._keep_late_replies())
         host = settings.host.strip("[]")
@@ -135,13 +122,13 @@ class ImageServer:
             )
         except (OSError, ValueError) as error:  # ValueError: the host is no name
             await self._connections.shutdown()
-            await self._providers.close()
+            await providers.close()
             await self._close_folder()
             raise _explain_listen_error(error, settings) from None
         port = self._listener.sockets[0].getsockname()[1]
         self._api.borders = Borders(settings, port)
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        own = next((each for each in self._providers.services if _is_own_address(each, settings, port)), None)
+        own = next((each for each in providers.services if _is_own_address(each, settings, port)), None)
         if own is not None:
             await self.stop()
             raise ConfigurationError(
@@ -153,21 +140,22 @@ class ImageServer:
 
     def list_routes(self) -> list[tuple[str, str | None]]:
         """Return a sentence about each route, and what is doubtful about it, None for nothing."""
-        return self._providers.describe_routes()
+        return self._context.providers.describe_routes()
 
     def list_key_errors(self) -> list[ImgkitError]:
         """Return why providers cannot be asked: their keys are missing or cannot be used. May block."""
-        return [error for each in self._providers.services if (error := each.find_key_error()) is not None]
+        services = self._context.providers.services
+        return [error for service in services if (error := service.find_key_error()) is not None]
 
     @property
     def running(self) -> list[ServedCall]:
         """The calls that run."""
-        return self._book.running
+        return self._context.book.running
 
     @property
     def last_calls(self) -> list[ServedCall]:
         """The last calls, the oldest first."""
-        return self._history.calls
+        return self._context.history.calls
 
     def hurry(self) -> None:
         """Let a stop that is under way wait for no call any longer."""
@@ -181,30 +169,30 @@ class ImageServer:
                 leave their jobs pending, or end with an error that says whether they may be billed.
         """
         within_s = self.settings.stop_s if within_s is None else within_s
-        api = self._api
-        api.is_stopping = True
+        context = self._context
+        self._api.is_stopping = True
         self._listener.close()
-        running = self._book.running
+        running = context.book.running
         await self._wait_for_calls(running, within_s)
         late = [call for call in running if call.is_running]
         self._runner.must_leave_jobs = True
         if late:
             await self._wait_for_calls(late, LAST_S / 2)
-            await self._providers.close()
+            await context.providers.close()
             await self._wait_for_calls(late, LAST_S)
         await self._wait_for_readers(LAST_S)
         self._connections.pre_shutdown()
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_S):
                 await self._connections.shutdown(LAST_S / 2)
-        await self._providers.close()
-        unfinished = [self._history.describe(call) for call in late if call.state != "done"]
+        await context.providers.close()
+        unfinished = [context.history.describe(call) for call in late if call.state != "done"]
         listed_in = None
         if unfinished and self._state_folder is not None:
             with suppress(OSError):
                 listed_in = await asyncio.to_thread(list_unfinished, self._state_folder, unfinished)
-        await self._book.close()
-        await self._results.close()
+        await context.book.close()
+        await context.results.close()
         await self._close_folder()
         return StopReport(unfinished, self._kept, listed_in)
 
@@ -234,7 +222,7 @@ class ImageServer:
         """Wait until clients have read the replies of calls that have ended."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                while any(call.readers for call in self._book.kept if not call.is_running):
+                while any(call.readers for call in self._context.book.kept if not call.is_running):
                     await asyncio.sleep(0.02)
 
     async def _drop_call(self, call: ServedCall) -> None:
@@ -262,9 +250,9 @@ class ImageServer:
         while True:
             await asyncio.sleep(LATE_S / 2)
             try:
-                for reservations in self._late_replies.list_overdue():
+                for reservations in self._context.late_replies.list_overdue():
                     await asyncio.to_thread(reservations.spool)
-                for call in self._book.kept:
+                for call in self._context.book.kept:
                     if call.is_late(LATE_S):
                         await call.write_files()
             except Exception as error:  # the next replies need the disk, too
@@ -273,7 +261,7 @@ class ImageServer:
 
     async def _close_folder(self) -> None:
         self._spooling.cancel()
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, self._context.folder, ignore_errors=True)
         self._lock.release()
 
 
