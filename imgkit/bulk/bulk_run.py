@@ -23,7 +23,7 @@ from imgkit.bulk.followers import Followers, copy_outcome
 from imgkit.bulk.manifest import STATES, Added, BulkRow, Manifest, State
 from imgkit.bulk.manifest_errors import missing_state_folder_error
 from imgkit.bulk.missing_images import drop_old_lines, note_missing_images
-from imgkit.bulk.progress_reporter import ProgressReporter, find_budget
+from imgkit.bulk.progress_reporter import ProgressReporter
 from imgkit.bulk.ready_rows import ReadyRows
 from imgkit.bulk.reconcile import reconcile
 from imgkit.bulk.row_calls import RunFiles
@@ -36,6 +36,7 @@ from imgkit.bulk.shared_inputs import SharedInputs
 from imgkit.bulk.stop_rules import STOP_AFTER_BLOCKED, StopRules
 from imgkit.bulk.url_output import open_output
 from imgkit.core.core import Core
+from imgkit.default_plugins.budget import find_budget
 from imgkit.errors import (
     ImgkitError,
     NotSentError,
@@ -114,7 +115,7 @@ class BulkRun:
         self.stopped: ImgkitError | str | None = None
         self.spent = Decimal(0)
         self.leaves_jobs = False
-        self.reporter = ProgressReporter(options.get("progress"), find_budget(core))
+        self.reporter = ProgressReporter(options.get("progress"), find_budget(core.resources.ledgers))
         self.left_out = 0
         self.missing: Mapping[str, State] = MappingProxyType({})
         self._has_earlier = self._is_remote = False

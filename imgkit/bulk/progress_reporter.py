@@ -9,8 +9,7 @@ from decimal import Decimal
 
 from imgkit.bulk.bulk_values import BulkOutcome, BulkProgress
 from imgkit.bulk.manifest import State
-from imgkit.core.core import Core
-from imgkit.default_plugins.budget import Budget, BudgetLedger
+from imgkit.default_plugins.budget import Budget
 from imgkit.redact import scrub
 
 REPORT_S = 0.5
@@ -20,12 +19,6 @@ WINDOW_S = 60
 """Seconds over which a rate is counted."""
 
 MAX_ERROR_CHARACTERS = 200
-
-
-def find_budget(core: Core) -> Budget | None:
-    """Return the budget of a service, None for none."""
-    ledgers = (resource.thing for resource in core.resources.ledgers)
-    return next((ledger.budget for ledger in ledgers if isinstance(ledger, BudgetLedger)), None)
 
 
 class ProgressReporter:

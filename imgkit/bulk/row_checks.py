@@ -5,7 +5,6 @@ A million rows are checked in little time: a row passes like an earlier one that
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Sequence
 from datetime import date
 from operator import le
@@ -16,14 +15,11 @@ from imgkit.bulk.rows import to_request
 from imgkit.catalogue.rules import check_inputs
 from imgkit.core.core import Core
 from imgkit.core.interception import is_intercepting
+from imgkit.core.key_checks import has_key, sign_request
 from imgkit.core.validation import validate_for_model
-from imgkit.errors import ImgkitError, InvalidRequestError, MissingKeyError, MissingModelError
+from imgkit.errors import InvalidRequestError, MissingKeyError, MissingModelError
 from imgkit.images.inputs import OpenedInputs
-from imgkit.models import Operation
-from imgkit.plugins.events import Call
-from imgkit.plugins.tokens import TokenNeeded
 from imgkit.wire.json_values import JsonMapping
-from imgkit.wire.messages import HttpRequest
 
 MOST_KINDS = 10_000
 """Kinds of rows that are remembered to have passed."""
@@ -104,7 +100,7 @@ class RowChecks:
             is_free = core.target.host_class == "offline" or (is_remote and core is self._core)
             if is_free or is_intercepting():
                 continue
-            if not _has_key(core):
+            if not has_key(core):
                 row = find_row(name)
                 if row is None:
                     continue
@@ -113,7 +109,7 @@ class RowChecks:
 
     def _sign(self, core: Core, row: BulkRow) -> None:
         try:
-            _sign_row(core, row)
+            sign_request(core, to_request(row.request))
         except MissingKeyError as error:
             if core is self._core:
                 raise
@@ -163,58 +159,3 @@ def find_provider(rows: Sequence[BulkRow], provider: str | None) -> BulkRow | No
         provider: the name; None for rows that name no provider.
     """
     return next((row for row in rows if row.request.get("provider") == provider), None)
-
-
-def _has_key(core: Core) -> bool:
-    """Return whether a key is at hand, without a fetch, or none is needed.
-
-    Raises:
-        ConfigurationError: the key cannot be used.
-    """
-    try:
-        signed = core.table.authenticate(_to_host(core), _begin_call(core))
-    except MissingKeyError:
-        return False
-    return not isinstance(signed, TokenNeeded)
-
-
-def find_key_error(core: Core) -> ImgkitError | None:
-    """Return why requests cannot be signed; None if they can, or if their key is fetched first. May block."""
-    try:
-        core.table.authenticate(_to_host(core), _begin_call(core))
-    except ImgkitError as error:
-        return error
-    return None
-
-
-def _sign_row(core: Core, row: BulkRow) -> None:
-    """Sign a request as the call of a row would, with the headers that plugins add. May block.
-
-    Raises:
-        MissingKeyError: there is no key.
-        ImgkitError: the key cannot be used, or fetched.
-    """
-    asked = to_request(row.request)
-    call = _begin_call(core, asked.operation)
-    asked = core.table.prepare(asked, call)
-    headers = {name.lower(): value for name, value in (asked.extra_headers or {}).items() if value}
-    request = core.table.before_send(_to_host(core).with_headers(headers), call)
-    signed = core.table.authenticate(request, call)
-    if isinstance(signed, TokenNeeded):
-        signed.fetch()
-
-
-def _to_host(core: Core) -> HttpRequest:
-    return HttpRequest("POST", core.target.base_url)
-
-
-def _begin_call(core: Core, operation: Operation = "create_image") -> Call:
-    return Call(
-        id=uuid.uuid4().hex,
-        operation=operation,
-        backend=core.backend_name,
-        provider=core.provider_name,
-        base_url=core.target.base_url,
-        host_class=core.target.host_class,
-        timeout_s=core.limits.timeout_s,
-    )

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from imgkit.bulk.bulk_values import MOST_REQUESTS_IN_FLIGHT, BulkOptions, BulkOutcome, Work
-from imgkit.bulk.pace import Pace, PaceLimits, Turn, choose_limits
-from imgkit.bulk.pace_file import find_pace_file
+from imgkit.catalogue.facts import PaceFacts
 from imgkit.core.core import Core
 from imgkit.errors import ImgkitError, NotSentError, RateLimitError
+from imgkit.pace.pace import MOST_IN_FLIGHT, Pace, PaceLimits, Turn
+from imgkit.pace.pace_file import find_pace_file
 from imgkit.runtime.flow import Flow, sleep
 from imgkit.wire.messages import Head
 from imgkit.wire.plain_values import to_integer
@@ -20,6 +21,29 @@ MOST_REFUSALS = 10
 
 MOST_WAVES = 10
 """Waves of refusals without a success between them after which a run ends."""
+
+
+def choose_limits(
+    facts: PaceFacts | None,
+    requests_in_flight: int | None = None,
+    requests_per_minute: float | None = None,
+    images_per_minute: float | None = None,
+) -> PaceLimits:
+    """Return the limits of a run: its options, else the facts about the provider.
+
+    >>> choose_limits(None, requests_per_minute=30)
+    PaceLimits(requests_in_flight=16, images_in_flight=0, requests_per_minute=30, images_per_minute=0)
+
+    Args:
+        facts: facts about the provider, None for none known.
+        requests_in_flight, requests_per_minute, images_per_minute: the options, None for none given.
+    """
+    return PaceLimits(
+        requests_in_flight or (facts and facts.requests_in_flight) or MOST_IN_FLIGHT,
+        (facts and facts.images_in_flight) or 0,
+        requests_per_minute or (facts and facts.requests_per_minute) or 0,
+        images_per_minute or (facts and facts.images_per_minute) or 0,
+    )
 
 
 class RunPace:

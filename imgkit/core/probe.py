@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
@@ -12,6 +11,7 @@ from typing import Literal, TypeAlias
 
 from imgkit.core.core import Core
 from imgkit.core.free_requests import to_free_error
+from imgkit.core.key_checks import build_check_call
 from imgkit.core.provider_calls import to_reply_error
 from imgkit.core.send import authenticate
 from imgkit.core.sent_secrets import collect_secrets
@@ -20,7 +20,6 @@ from imgkit.errors import (
     ImgkitError,
     UnreadableReplyError,
 )
-from imgkit.plugins.events import Call
 from imgkit.providers.reply_images import quote_start
 from imgkit.redact import Secret, scrub
 from imgkit.runtime.flow import Flow, read_chunk, send_request
@@ -113,15 +112,7 @@ def probe_host(core: Core) -> Flow[Probe]:
         ConfigurationError: there is no key where one is needed; nothing was sent.
     """
     request, kind = choose_request(core)
-    call = Call(
-        id=uuid.uuid4().hex,
-        operation="create_image",  # the key is for this; no observer sees the call
-        backend=core.backend_name,
-        provider=core.provider_name,
-        base_url=core.target.base_url,
-        host_class=core.target.host_class,
-        timeout_s=core.limits.timeout_s,
-    )
+    call = build_check_call(core)
     signed = request if kind == "host" else (yield from authenticate(request, core.table, call))
     credentials = collect_secrets(signed)
     secrets = core.sent.remember(credentials)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imgkit.billing.budget_store import BudgetStore, Totals
 from imgkit.errors import BudgetExceededError, ConfigurationError
@@ -13,6 +15,10 @@ from imgkit.plugins.events import Call
 from imgkit.plugins.hookspecs import ServiceSettings, hookimpl
 from imgkit.wire.messages import Head
 from imgkit.wire.plain_values import show_value, to_flag, to_number, to_path, to_text
+
+if TYPE_CHECKING:
+    from imgkit.plugins.protocols import Ledger
+    from imgkit.plugins.resources import Resource
 
 CURRENCY = "USD"
 LARGEST_USD = 1_000_000_000
@@ -203,6 +209,12 @@ class BudgetLedger:
     def find_deferred(self, job_id: str) -> BudgetReservation | None:
         """Return the reservation that a job carries, None for none."""
         return self.budget.find_deferred(job_id)
+
+
+def find_budget(ledgers: Iterable[Resource[Ledger]]) -> Budget | None:
+    """Return the budget among the ledgers of a service, None for none."""
+    things = (ledger.thing for ledger in ledgers)
+    return next((thing.budget for thing in things if isinstance(thing, BudgetLedger)), None)
 
 
 class BudgetReservation:

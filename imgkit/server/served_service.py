@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imgkit.async_service import AsyncImageService
-from imgkit.bulk.pace import Pace, PaceLimits
-from imgkit.bulk.progress_reporter import find_budget
-from imgkit.bulk.row_checks import find_key_error
 from imgkit.core.context import CallRecord, CallTurn, SentPart
+from imgkit.core.key_checks import find_key_error
 from imgkit.core.lifecycle import run_call
 from imgkit.core.stream import run_stream
-from imgkit.default_plugins.budget import Budget
+from imgkit.default_plugins.budget import Budget, find_budget
 from imgkit.errors import ImgkitError, NotSentError, SaveError
 from imgkit.files import write_all
 from imgkit.images.part_files import PartFile, PartFiles
@@ -26,6 +24,7 @@ from imgkit.images.saving import SavePlan
 from imgkit.images.sidecars import SavableImage
 from imgkit.images.sources import BytesSource, FileSource, Source
 from imgkit.models import ImageRequest, ImagesResponse
+from imgkit.pace.pace import Pace, PaceLimits
 from imgkit.providers.base import StreamingProvider
 from imgkit.providers.job_base import JobProvider, ProgressProvider
 from imgkit.redact import format_suggestion
@@ -80,7 +79,7 @@ class ServedService(AsyncImageService):
     @property
     def budget(self) -> Budget | None:
         """The budget of its calls, None for none."""
-        return find_budget(self._core)
+        return find_budget(self._core.resources.ledgers)
 
     @property
     def may_cost(self) -> bool:

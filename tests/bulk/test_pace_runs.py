@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 import imgkit
-from imgkit.bulk import pace as pace_module
-from imgkit.bulk.run_pace import MOST_REFUSALS, MOST_WAVES
+from imgkit.bulk.run_pace import MOST_REFUSALS, MOST_WAVES, choose_limits
+from imgkit.catalogue.facts import PaceFacts
 from imgkit.core import job_requests
+from imgkit.pace import pace as pace_module
+from imgkit.pace.pace import PaceLimits
 from imgkit.providers.bfl_fake import FakeBfl
 from imgkit.providers.fakes import FakeApi, FakeReply, FakeRequest, json_reply
 from imgkit.testing.wire_server import WireServer, serve_fake
@@ -249,3 +251,11 @@ def test_two_processes_keep_the_limits_together(tmp_path: Path) -> None:
     for start in starts:
         assert sum(start <= each < start + 0.2 for each in starts) <= 10
     assert read_state(tmp_path)["runs"] == {}
+
+
+def test_limits_come_from_options_and_facts() -> None:
+    """An option wins over a fact about the provider, which wins over the default."""
+    facts = PaceFacts(requests_in_flight=24, images_in_flight=10, requests_per_minute=80)
+    assert choose_limits(None) == PaceLimits(16, 0, 0, 0)
+    assert choose_limits(facts) == PaceLimits(24, 10, 80, 0)
+    assert choose_limits(facts, 4, 30, 60) == PaceLimits(4, 10, 30, 60)

@@ -16,11 +16,12 @@ import pytest
 
 import imgkit
 from imgkit import files
-from imgkit.bulk import pace, shared_inputs
+from imgkit.bulk import shared_inputs
 from imgkit.bulk.shared_inputs import SharedInputs
 from imgkit.core import job_requests
 from imgkit.images import inputs
 from imgkit.images.inputs import ImageFile
+from imgkit.pace import pace
 from imgkit.plugins import hookimpl
 from imgkit.plugins.events import Started
 from imgkit.providers.comfyui_fake import FakeComfyUI

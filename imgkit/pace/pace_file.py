@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from imgkit.bulk.pace_state import PaceState
 from imgkit.errors import ConfigurationError
 from imgkit.files import read_regular_file, write_atomically
 from imgkit.locks import FileLock, SharedFile
+from imgkit.pace.pace_state import PaceState
 from imgkit.redact import Secret
 
 FOLDER, SALT = "pace", "salt"

@@ -8,10 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from imgkit.bulk.pace_file import SharedPace
-from imgkit.bulk.pace_state import PaceState, RunShare
 from imgkit.errors import (
     ConflictError,
     ImgkitError,
@@ -20,10 +18,9 @@ from imgkit.errors import (
     RateLimitError,
     ServerError,
 )
+from imgkit.pace.pace_file import SharedPace
+from imgkit.pace.pace_state import PaceState, RunShare
 from imgkit.wire.rate_limits import read_rate_limits
-
-if TYPE_CHECKING:
-    from imgkit.catalogue.facts import PaceFacts
 
 MOST_IN_FLIGHT = 16
 """Requests in flight at a provider whose limit is not known."""
@@ -70,29 +67,6 @@ class PaceLimits(NamedTuple):
     images_in_flight: float = 0
     requests_per_minute: float = 0
     images_per_minute: float = 0
-
-
-def choose_limits(
-    facts: PaceFacts | None,
-    requests_in_flight: int | None = None,
-    requests_per_minute: float | None = None,
-    images_per_minute: float | None = None,
-) -> PaceLimits:
-    """Return the limits of a run: its options, else the facts about the provider.
-
-    >>> choose_limits(None, requests_per_minute=30)
-    PaceLimits(requests_in_flight=16, images_in_flight=0, requests_per_minute=30, images_per_minute=0)
-
-    Args:
-        facts: facts about the provider, None for none known.
-        requests_in_flight, requests_per_minute, images_per_minute: the options, None for none given.
-    """
-    return PaceLimits(
-        requests_in_flight or (facts and facts.requests_in_flight) or MOST_IN_FLIGHT,
-        (facts and facts.images_in_flight) or 0,
-        requests_per_minute or (facts and facts.requests_per_minute) or 0,
-        images_per_minute or (facts and facts.images_per_minute) or 0,
-    )
 
 
 class Turn:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import imgkit
-from imgkit.bulk import pace_file
-from imgkit.bulk.pace import (
+from imgkit.locks import SharedFile
+from imgkit.pace import pace_file
+from imgkit.pace.pace import (
     FIRST_IN_FLIGHT,
     LONGEST_BACKOFF_S,
     LONGEST_LOOK_S,
@@ -20,12 +21,9 @@ from imgkit.bulk.pace import (
     Pace,
     PaceLimits,
     Turn,
-    choose_limits,
 )
-from imgkit.bulk.pace_file import STUCK_S, find_pace_file
-from imgkit.bulk.pace_state import IDLE_S
-from imgkit.catalogue.facts import PaceFacts
-from imgkit.locks import SharedFile
+from imgkit.pace.pace_file import STUCK_S, find_pace_file
+from imgkit.pace.pace_state import IDLE_S
 from imgkit.redact import Secret
 from tests.support.processes import kill_fork, start_fork
 
@@ -198,14 +196,6 @@ def test_limits_that_replies_tell() -> None:
     assert find_start_s(pace, clock) == 0
     pace.note_reply({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "3s"})
     assert find_start_s(pace, clock) == 3
-
-
-def test_limits_come_from_options_and_facts() -> None:
-    """An option wins over a fact about the provider, which wins over the default."""
-    facts = PaceFacts(requests_in_flight=24, images_in_flight=10, requests_per_minute=80)
-    assert choose_limits(None) == PaceLimits(16, 0, 0, 0)
-    assert choose_limits(facts) == PaceLimits(24, 10, 80, 0)
-    assert choose_limits(facts, 4, 30, 60) == PaceLimits(4, 10, 30, 60)
 
 
 def test_calls_that_have_begun_come_first() -> None:

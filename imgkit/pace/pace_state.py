@@ -1,4 +1,4 @@
-"""The state of a pace, which all runs against an account share. It decides nothing: `imgkit.bulk.pace` does.
+"""The state of a pace, which all runs against an account share. It decides nothing: `imgkit.pace.pace` does.
 
 It holds only past events and their times. A time in the future is void, and no event counts for long. So
 neither a damaged file, nor a clock that jumps, nor a dead process holds a run up.
@@ -26,7 +26,7 @@ class RunShare:
         requests, images: those in flight.
         since: time since which it waits for its turn, 0 if it does not.
         due: time at which it looks again.
-        limits: its own limits, in the order of `imgkit.bulk.pace.PaceLimits`; 0 for none.
+        limits: its own limits, in the order of `imgkit.pace.pace.PaceLimits`; 0 for none.
     """
 
     def __init__(self, limits: Iterable[float] = (0, 0, 0, 0)) -> None:
