@@ -60,10 +60,10 @@ class ReservationGroup:
     @property
     def settle_may_block(self) -> bool:
         """Whether `settle` may block now: a reservation may, or does not tell."""
-        return any(
-            self._call_ledger(source, getattr, reservation, "settle_may_block", True) is not False
-            for source, reservation in self._open
-        )
+        for source, reservation in self._open:
+            if self._call_ledger(source, getattr, reservation, "settle_may_block", True) is not False:
+                return True
+        return False
 
     @property
     def wants_chunks(self) -> bool:
@@ -269,10 +269,10 @@ def reserve_may_block(ledgers: Iterable[Resource[Ledger]]) -> bool:
     Raises:
         PluginError: a ledger failed.
     """
-    return any(
-        call_plugin(ledger.origin, HOOK, getattr, ledger.thing, "reserve_may_block", True) is not False
-        for ledger in ledgers
-    )
+    for source, ledger in ledgers:
+        if call_plugin(source, HOOK, getattr, ledger, "reserve_may_block", True) is not False:
+            return True
+    return False
 
 
 def _check_reservation(source: PluginSource, reservation: object) -> None:
