@@ -97,9 +97,10 @@ def receive_body(
         raise
     rest = last + reply.close()
     finish = None
-    if spools or (part_files is not None and part_files.is_behind):
+    is_behind = part_files is not None and part_files.is_behind
+    if spools or is_behind:
         finish = partial(_finish_body, reservations if spools else None, rest, part_files)
-    if finish is not None and not reservations.write_may_block:
+    if finish is not None and not is_behind and not reservations.write_may_block:
         finish()
         finish = None
     if reply.length <= limit:
