@@ -123,13 +123,13 @@ class CallRunner:
                         await asyncio.to_thread(write_images, response.images)
                     self._finish_json(call, response, asked, root)
         except ImgkitError as error:
-            self._fail_with(call, error)
+            self._fail_with(call, error, record)
         except asyncio.CancelledError as error:
             self._fail(call, build_bug_reply(error, call.id, was_begun=True))
             raise
         except Exception as error:
             if (known := find_call_error(error)) is not None:
-                self._fail_with(call, known)
+                self._fail_with(call, known, record)
                 return
             self._fail(call, build_bug_reply(error, call.id, was_begun=True))
             asyncio.get_running_loop().call_exception_handler(
@@ -196,8 +196,10 @@ class CallRunner:
         call.files += [path] if path is not None else []
         return PartialImage(event.index, replace(event.image, source=kept, path=None))
 
-    def _fail_with(self, call: ServedCall, error: ImgkitError) -> None:
-        reply = build_error_reply(error, call.id)
+    def _fail_with(self, call: ServedCall, error: ImgkitError, record: ServedRecord) -> None:
+        # A call that has sent nothing shares the failure of an equal call, and its repetitions.
+        was_repeated = record.was_repeated or not record.was_sent
+        reply = build_error_reply(error, call.id, was_repeated=was_repeated)
         self._fail(call, reply, is_free_to_repeat=may_repeat(error))
 
     def _fail(self, call: ServedCall, reply: ErrorReply, *, is_free_to_repeat: bool = False) -> None:

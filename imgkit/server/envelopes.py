@@ -117,12 +117,13 @@ class ErrorReply(NamedTuple):
     maybe_billed: bool = False
 
 
-def build_error_reply(error: ImgkitError, call_id: str) -> ErrorReply:
+def build_error_reply(error: ImgkitError, call_id: str, *, was_repeated: bool = False) -> ErrorReply:
     """Return the reply for an error of a call.
 
     Args:
         error: the error.
         call_id: id of the call at the server.
+        was_repeated: the server has waited and sent the request again already.
     """
     status, code, advice = next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
     is_api = isinstance(error, errors.ApiError)
@@ -149,7 +150,9 @@ def build_error_reply(error: ImgkitError, call_id: str) -> ErrorReply:
     if isinstance(error, errors.InvalidRequestError):
         param = next(iter(error.fields), None)
         message = "; ".join(f"{path}: {text}" for path, text in error.fields.items())
-    headers = {"x-should-retry": "true" if may_repeat(error) else "false"}
+    # A client that repeats what the server has repeated multiplies the requests of a rate limit.
+    is_exhausted = isinstance(error, errors.RateLimitError) and (was_repeated or error.should_retry is False)
+    headers = {"x-should-retry": "true" if may_repeat(error) and not is_exhausted else "false"}
     if may_repeat(error):
         headers["retry-after"] = str(max(1, round(getattr(error, "retry_after_s", None) or 1)))
     kind = getattr(error, "type", None) if is_api else None

@@ -148,6 +148,7 @@ class ServedRecord:
 
     Attributes:
         was_sent: a request has left, so the call may cost something.
+        was_repeated: a request has left again, after an attempt that failed.
     """
 
     may_block = False
@@ -155,7 +156,9 @@ class ServedRecord:
     def __init__(self, pace: Pace, is_stopping: Callable[[], bool]) -> None:
         self._pace = pace
         self._is_stopping = is_stopping
+        self._left: set[int] = set()
         self.was_sent = False
+        self.was_repeated = False
 
     @property
     def is_stopped(self) -> bool:
@@ -188,8 +191,10 @@ class ServedRecord:
         """Do nothing: a server that is killed leaves its calls to the spool."""
 
     def mark_leaving(self, part: SentPart) -> None:
-        """Note that an attempt leaves now."""
+        """Note that an attempt leaves now; the parts of a split call leave once each."""
         self.was_sent = True
+        self.was_repeated = self.was_repeated or part.first in self._left
+        self._left.add(part.first)
 
     def mark_ended(self, part: SentPart) -> None:
         """Do nothing: the error of the call says what became of it."""

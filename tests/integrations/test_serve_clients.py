@@ -258,6 +258,15 @@ def test_a_dead_api_is_worth_another_attempt(tmp_path: Path, clients: dict[str, 
             assert (row.outcome.status, row.requests) == (503, 3), row
 
 
+def test_only_the_server_repeats_a_rate_limit(tmp_path: Path, clients: dict[str, Client]) -> None:
+    """Sends a refused request five times, and tells clients that obey it to add none."""
+    failure = next(each for each in FAILURES if each.status == 429)
+    two = {name: clients[name] for name in ("openai", "openai-js")}
+    with open_stacks(tmp_path, two) as stacks:
+        for row in run_parallel(stacks, lambda stack: stack.measure("create", failure.name, failure.answer)):
+            assert (row.outcome.status, row.requests, row.posts) == (429, 1, 5), row
+
+
 def test_the_example_in_javascript_passes_its_tests(tmp_path: Path) -> None:
     """Runs the tests of examples/javascript-app against the command of this environment."""
     example = tmp_path / "javascript-app"

@@ -9,7 +9,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
+
+import pytest
+from openai import OpenAI, RateLimitError
 
 from imgkit.server.thread import ServerThread
 from tests.support.pictures import answer, encoded, noise
@@ -17,6 +21,7 @@ from tests.support.served import EDITS, GENERATIONS, Received, form, send, serve
 from tests.support.wire_server import Line, Script, drop, reply
 
 FOX = {"prompt": "a red fox", "size": "64x64"}
+SLOW = {"error": {"message": "Slow down.", "type": "requests", "param": None, "code": "rate_limit"}}
 
 
 class HeldReply:
@@ -132,12 +137,42 @@ def test_each_repetition_gets_a_call_of_its_own(tmp_path: Path) -> None:
 
 def test_a_repetition_after_a_free_failure_is_sent(tmp_path: Path) -> None:
     """Sends again after a refusal that cost nothing."""
-    slow = {"error": {"message": "Slow down.", "type": "requests", "param": None, "code": "rate_limit"}}
-    with serve_before(tmp_path, reply(429, slow), reply(200, answer())) as (server, api):
+    with serve_before(tmp_path, reply(429, SLOW), reply(200, answer())) as (server, api):
         first = send(server, GENERATIONS, FOX, x_stainless_retry_count="0")
         assert (first.status, first.headers["x-should-retry"]) == (429, "true")
         assert ask_again(server).status == 200
         assert api.posts == 2
+
+
+def test_a_rate_limit_that_the_server_has_waited_for_is_not_repeated(tmp_path: Path) -> None:
+    """Sends a refused request five times, and lets the official client not multiply that by three."""
+    refused = [reply(429, SLOW, retry_after_ms="1") for _ in range(15)]
+    with serve_before(tmp_path, *refused, retry=True) as (server, api):
+        with OpenAI(base_url=server.base_url, api_key="any") as client, pytest.raises(RateLimitError) as got:
+            client.images.generate(prompt="a red fox")
+        assert (api.posts, len(server.last_calls)) == (5, 1)
+    headers = got.value.response.headers
+    assert (headers["x-should-retry"], headers["retry-after"]) == ("false", "1")
+
+
+def test_a_rate_limit_of_a_shared_request_is_not_repeated(tmp_path: Path) -> None:
+    """Tells the clients of all equal calls that share a request not to repeat its failure."""
+    held = HeldReply(reply(429, SLOW, retry_after_ms="1"))
+    refused = [reply(429, SLOW, retry_after_ms="1") for _ in range(9)]
+    given: dict[str, Any] = {"retry": True, "plugins": ["cache"]}
+    with serve_before(tmp_path, held, *refused, **given) as (server, api), ThreadPoolExecutor() as threads:
+        sent = [threads.submit(send, server, GENERATIONS, FOX) for _ in range(2)]
+        wait_until(lambda: len(list_calls(server)) == 2)
+        held.release.set()
+        assert [each.result().headers["x-should-retry"] for each in sent] == ["false", "false"]
+        assert api.posts == 5
+
+
+def test_a_rate_limit_that_asks_for_no_repetition_is_not_repeated(tmp_path: Path) -> None:
+    """Hands on the word of the API that its refusal is final."""
+    with serve_before(tmp_path, reply(429, SLOW, x_should_retry="false")) as (server, _):
+        got = send(server, GENERATIONS, FOX)
+    assert (got.status, got.headers["x-should-retry"]) == (429, "false")
 
 
 def test_a_repetition_of_an_unknown_outcome_is_not_sent(tmp_path: Path) -> None:
