@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from imgkit.cassettes.reader import list_cassettes
 from imgkit.cli import console, exit_codes, values
 from imgkit.cli.messages import to_options
 from imgkit.errors import ConfigurationError
@@ -82,12 +83,12 @@ def run_server(
     if offline:
         arguments["client_options"] = offline
     arguments["state_folder"] = values.find_state_folder(arguments.get("state_folder"))
+    if replay is not None:
+        _check_replay(Path(replay), record, arguments.get("backend"))
+        arguments |= {"backend": "offline", "fixtures": replay}
     if (arguments.get("backend") or os.environ.get("IMGKIT_BACKEND")) == "aiohttp":
         # Calls follow each other quickly here, so a connection is hardly ever idle.
         arguments.setdefault("reuse_connections", True)
-    if replay is not None:
-        _check_replay(record, arguments.get("backend"))
-        arguments |= {"backend": "offline", "fixtures": replay}
     if model is not None:
         arguments["model"] = model
     if api_key_file is not None:
@@ -134,11 +135,16 @@ def _spare_garbage_collector() -> None:
     gc.set_threshold(ALLOCATIONS)
 
 
-def _check_replay(record: str | None, backend: object) -> None:
+def _check_replay(replay: Path, record: str | None, backend: object) -> None:
     if record is not None:
         raise ConfigurationError("--record and --replay exclude each other. Give one of them.")
     if backend not in (None, "offline"):
         raise ConfigurationError("--replay sends nothing. Leave out --backend.")
+    if replay.is_dir() and next(list_cassettes(replay), None) is None:
+        raise ConfigurationError(
+            f"The folder {str(replay)!r} has no cassette (*.yaml). Record one with --record, or pass another "
+            "path to --replay."
+        )
 
 
 async def _serve_until_signal(server: ImageServer, address: str, ready_file: str | None, mode: str) -> int:

@@ -34,7 +34,8 @@ def test_refuses_to_start_with_options_that_cannot_work(
     """Says which option is wrong, with exit code 2, no address and no traceback."""
     clear_environment(monkeypatch, tmp_path)
     monkeypatch.setenv("IMGKIT_HOME", str(tmp_path / "state"))
-    damaged, file = tmp_path / "damaged.yaml", tmp_path / "file"
+    damaged, file, empty = tmp_path / "damaged.yaml", tmp_path / "file", tmp_path / "empty"
+    empty.mkdir()
     damaged.write_text("interactions: [}{")
     file.write_text("")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -51,6 +52,8 @@ def test_refuses_to_start_with_options_that_cannot_work(
             (["--record", str(file / "cassette.yaml")], "--record"),
             (["--record", str(tmp_path)], "--record"),
             (["--replay", str(tmp_path / "none.yaml")], "no fixtures"),
+            (["--replay", str(tmp_path / "none")], "no fixtures"),
+            (["--replay", str(empty)], "has no cassette"),
             (["--replay", str(damaged)], "is not a cassette"),
             (["--replay", str(damaged), "--record", "x"], "exclude each other"),
             (["--map", "small=opneai:x"], "did you mean 'openai'"),
