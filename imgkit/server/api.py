@@ -12,6 +12,7 @@ from imgkit._version import __version__
 from imgkit.default_plugins.budget import Budget
 from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.models import Operation
+from imgkit.redact import format_suggestion
 from imgkit.server.asked import build_asked_call
 from imgkit.server.borders import FILES_PATH, Borders
 from imgkit.server.call_runner import JSON_HEADERS, CallRunner, ServerContext
@@ -211,12 +212,14 @@ class Api:
 
     async def _show_model(self, request: BaseRequest) -> StreamResponse:
         name = request.path.removeprefix(f"{MODELS_PATH}/")
-        found = next((each for each in self._models() if each[0] == name), None)
+        models = {each[0]: each for each in self._models()}
+        found = models.get(name)
         if found is None:
             raise Rejection(
                 404,
                 "model_not_found",
-                f"The model {name[:200]!r} is not listed here. Other models of the provider may work, too.",
+                f"The model {name[:200]!r} is not listed here"
+                f"{format_suggestion(name, models)}. Other models of the provider may work, too.",
             )
         return _send_json(_describe_model(*found))
 

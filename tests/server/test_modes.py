@@ -11,9 +11,10 @@ import pytest
 import imgkit
 from imgkit.default_plugins.recorder import RecorderPlugin
 from imgkit.server.served_service import ServedService
+from imgkit.server.settings import parse_routes
 from imgkit.server.thread import ServerThread
 from tests.support.pictures import answer, encoded, noise
-from tests.support.served import EDITS, GENERATIONS, SETTINGS, form, send, serve_before
+from tests.support.served import EDITS, GENERATIONS, SETTINGS, form, send, serve_before, serve_offline
 from tests.support.wire_server import reply
 
 FOX = {"prompt": "a red fox", "size": "1024x1024"}
@@ -72,6 +73,20 @@ def test_spends_no_more_than_its_budget(tmp_path: Path) -> None:
         assert api.posts == 1
     assert (unknown.status, unknown.error["param"]) == (400, "num_images")
     assert (got.status, got.error["code"], got.headers["x-should-retry"]) == (402, "budget_exceeded", "false")
+
+
+def test_suggests_a_model_for_a_misspelt_name(tmp_path: Path) -> None:
+    """Names the listed model that is closest to an unknown name, also one of a map; else none."""
+    settings = SETTINGS._replace(routes=parse_routes(["fast-fox=gpt-image-1-mini"]))
+    with serve_offline(tmp_path, settings) as server:
+        for name, words in (
+            ("gpt-imgae-2", "'gpt-imgae-2' is not listed here (did you mean 'gpt-image-2'?)."),
+            ("fast_fox", "(did you mean 'fast-fox'?)"),
+            ("x", "'x' is not listed here. Other models"),
+        ):
+            got = send(server, f"/v1/models/{name}")
+            assert (got.status, got.error["code"]) == (404, "model_not_found")
+            assert words in got.error["message"]
 
 
 def test_keeps_its_pace(tmp_path: Path) -> None:
