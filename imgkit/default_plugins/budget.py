@@ -110,6 +110,16 @@ class Budget:
         """Return the ledger of a service, None if its calls cost nothing."""
         return None if settings.host_class == "offline" else BudgetLedger(self, settings.estimate)
 
+    def can_reserve(self, estimate: Estimate) -> bool:
+        """Return whether the budget takes a call of this price while enough is left.
+
+        It takes no call of unknown price without `price_per_image` or `allow_unknown`.
+
+        Args:
+            estimate: bounds of the cost.
+        """
+        return _is_known(estimate) or self._price is not None or self._allow_unknown
+
     def reserve(self, estimate: Estimate, images: int = 1) -> BudgetReservation:
         """Reserve the maximum cost of an attempt.
 
@@ -121,10 +131,7 @@ class Budget:
             BudgetExceededError: The budget has not enough left.
             ConfigurationError: The price is unknown, and `allow_unknown` is False.
         """
-        known = estimate.high is not None and estimate.currency == CURRENCY
-        if not known and self._price is not None:
-            estimate, known = Estimate(high=_to_amount(self._price) * max(1, images)), True
-        if not known and not self._allow_unknown:
+        if not self.can_reserve(estimate):
             why = estimate.note or f"its price is in {estimate.currency}"
             raise ConfigurationError(
                 f"The cost of this call is unknown ({why}), so the budget cannot limit it. Nothing was sent.",
@@ -132,6 +139,9 @@ class Budget:
                 "Budget(price_per_image=…), or allow such calls with Budget(allow_unknown=True).",
                 field="allow_unknown",
             )
+        known = _is_known(estimate)
+        if not known and self._price is not None:
+            estimate, known = Estimate(high=_to_amount(self._price) * max(1, images)), True
         amount = _to_nano(estimate.high) if known and estimate.high is not None else 0
         number = self._store.reserve(amount, self._limit, priced=known)
         if isinstance(number, Totals):
@@ -257,6 +267,10 @@ class BudgetReservation:
         number, self._number = self._number, None
         if number is not None:
             self._store.end(number, cost)
+
+
+def _is_known(estimate: Estimate) -> bool:
+    return estimate.high is not None and estimate.currency == CURRENCY
 
 
 def _parse_cost(cost: Cost) -> int | None:

@@ -11,7 +11,7 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 from imgkit._version import __version__
 from imgkit.default_plugins.budget import Budget
 from imgkit.errors import ImgkitError, InvalidRequestError
-from imgkit.models import Operation
+from imgkit.models import Estimate, Operation
 from imgkit.redact import format_suggestion
 from imgkit.server.asked import build_asked_call
 from imgkit.server.borders import FILES_PATH, Borders
@@ -239,10 +239,17 @@ class Api:
             {
                 "low_usd": None if bounds.low is None else f"{bounds.low:f}",
                 "high_usd": None if bounds.high is None else f"{bounds.high:f}",
-                "note": bounds.note,
+                "note": self._build_note(bounds, service.may_cost),
                 "as_of": bounds.as_of and str(bounds.as_of),
             }
         )
+
+    def _build_note(self, bounds: Estimate, may_cost: bool) -> str:
+        """Return the basis of an estimate, and whether the budget refuses a request of that price."""
+        if self._budget is None or not may_cost or self._budget.can_reserve(bounds):
+            return bounds.note
+        why = f"{bounds.note.rstrip('.') or 'The price is unknown'}. "
+        return f"{why}The budget of this server refuses the request, because it cannot limit its cost."
 
     async def _show_health(self, request: BaseRequest) -> StreamResponse:
         return _send_json({"status": "stopping" if self.is_stopping else "ok"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,13 @@ from tests.support.served import EDITS, GENERATIONS, SETTINGS, form, send, serve
 from tests.support.wire_server import reply
 
 FOX = {"prompt": "a red fox", "size": "1024x1024"}
+PRICED = {
+    "hosts": ["compatible"],
+    "prices": {"own": {"currency": "USD", "text_in": 5, "image_in": 8, "image_out": 30}},
+    "tokens": {"own": {"medium": {"1024x1024": 1056}}},
+    "models": [{"id": "priced", "prices": "own", "tokens": "own"}],
+}
+"""Facts about a model whose price is known."""
 
 
 def test_replays_what_it_has_recorded(tmp_path: Path) -> None:
@@ -73,6 +81,30 @@ def test_spends_no_more_than_its_budget(tmp_path: Path) -> None:
         assert api.posts == 1
     assert (unknown.status, unknown.error["param"]) == (400, "num_images")
     assert (got.status, got.error["code"], got.headers["x-should-retry"]) == (402, "budget_exceeded", "false")
+
+
+def test_an_estimate_tells_that_the_budget_refuses_a_request(tmp_path: Path) -> None:
+    """Says so of an unknown price, unless the budget names a price, allows such calls or counts nothing."""
+    unknown = {**FOX, "model": "a-model-of-nobody"}
+    budgets = (
+        (imgkit.Budget(5), True),
+        (imgkit.Budget(5, allow_unknown=True), False),
+        (imgkit.Budget(5, price_per_image="0.04"), False),
+    )
+    for budget, is_refused in budgets:
+        given: dict[str, Any] = {"plugins": [budget], "models": PRICED}
+        with serve_before(tmp_path, reply(200, answer()), **given) as (server, _):
+            estimate = send(server, "/estimate", unknown).json
+            assert estimate["high_usd"] is None
+            assert estimate["note"]
+            assert ("refuses the request" in estimate["note"]) is is_refused
+            assert (send(server, GENERATIONS, unknown).status == 400) is is_refused
+            priced = send(server, "/estimate", {**FOX, "model": "priced", "quality": "medium"}).json
+            assert priced["high_usd"] is not None
+            assert "refuses" not in priced["note"]
+    offline = partial(ServedService, plugins=[imgkit.Budget(5)], state_folder=tmp_path)
+    with ServerThread(SETTINGS, offline) as server:
+        assert "refuses" not in send(server, "/estimate", unknown).json["note"]
 
 
 def test_suggests_a_model_for_a_misspelt_name(tmp_path: Path) -> None:
