@@ -31,6 +31,9 @@ from imgkit.server.silent_clients import ConnectionServer
 BACKLOG = 1024
 """Connections that wait for the server to accept them."""
 
+PORT_ATTEMPTS = 20
+"""Most attempts to find a port that is free on all addresses of a host."""
+
 LAST_S = 2.0
 """Seconds for the last replies, after calls were ended."""
 
@@ -98,7 +101,7 @@ class ImageServer:
             ConfigurationError: the port is in use, the address is not of this machine, or a folder cannot be
                 written.
         """
-        settings, loop = self.settings, asyncio.get_running_loop()
+        settings = self.settings
         providers = ServedProviders(self._service, settings)
         self._hurry = asyncio.Event()
         folder, self._lock = await asyncio.to_thread(open_work_folder, self._state_folder)
@@ -117,9 +120,7 @@ class ImageServer:
         self._spooling = asyncio.create_task(self._keep_late_replies())
         host = settings.host.strip("[]")
         try:
-            self._listener = await loop.create_server(
-                self._connections, host, settings.port, backlog=BACKLOG, start_serving=False
-            )
+            self._listener = await _bind_addresses(self._connections, host, settings.port)
         except (OSError, ValueError) as error:  # ValueError: the host is no name
             await self._connections.shutdown()
             await providers.close()
@@ -263,6 +264,26 @@ class ImageServer:
         self._spooling.cancel()
         await asyncio.to_thread(shutil.rmtree, self._context.folder, ignore_errors=True)
         self._lock.release()
+
+
+async def _bind_addresses(connections: ConnectionServer, host: str, port: int) -> asyncio.Server:
+    """Bind the addresses of a host, such as the two of `localhost`, to a port, all to the same.
+
+    Raises:
+        OSError: an address cannot be bound.
+        ValueError: the host is no name.
+    """
+    loop = asyncio.get_running_loop()
+    for _ in range(PORT_ATTEMPTS):
+        listener = await loop.create_server(connections, host, port, backlog=BACKLOG, start_serving=False)
+        ports = [each.getsockname()[1] for each in listener.sockets]
+        if len(set(ports)) == 1:
+            return listener
+        # The system has chosen a port for each address.
+        listener.close()
+        with suppress(OSError):  # another program may have the first port on the second address
+            return await loop.create_server(connections, host, ports[0], backlog=BACKLOG, start_serving=False)
+    raise OSError(errno.EADDRINUSE, "no port is free on all addresses of the host")
 
 
 def _is_own_address(service: ServedService, settings: ServerSettings, port: int) -> bool:

@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
@@ -24,7 +26,7 @@ from imgkit.server.settings import parse_routes
 from tests.cli.support import clear_environment
 from tests.support.pictures import answer
 from tests.support.processes import start_process
-from tests.support.served import GENERATIONS, SETTINGS, send, serve_before
+from tests.support.served import GENERATIONS, SETTINGS, send, serve_before, serve_offline
 from tests.support.wire_server import Line, WireServer, head
 
 
@@ -145,6 +147,33 @@ def test_the_command_reuses_connections_to_the_api(tmp_path: Path) -> None:
             child.terminate()
             child.communicate(timeout=20)
             assert api.accepted == connections
+
+
+def find_second_address() -> str:
+    """Return an address of this machine beside 127.0.0.1: that of IPv6 if the machine has one."""
+    with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return "::1"
+    return "127.0.0.2"
+
+
+def test_listens_on_all_addresses_of_a_name_with_one_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers at each address of a host under the port that it tells, also if the system chooses it."""
+    ask_system, addresses = socket.getaddrinfo, ("127.0.0.1", find_second_address())
+
+    def list_addresses(host: str | None, port: int, *rest: Any, **named: Any) -> list[tuple[Any, ...]]:
+        names = addresses if host == "localhost" else (host,)
+        return [each for name in names for each in ask_system(name, port, *rest, **named)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", list_addresses)
+    with serve_offline(tmp_path, SETTINGS._replace(host="localhost")) as server:
+        host, _, port = server.address.rpartition(":")
+        assert host == "http://localhost"
+        for address in addresses:
+            with socket.create_connection((address, int(port)), timeout=10):
+                pass
+        assert send(server, "/healthz").status == 200
 
 
 def test_servers_that_start_at_the_same_time_leave_each_other_alone(tmp_path: Path) -> None:
