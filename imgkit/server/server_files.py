@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,11 +71,14 @@ def open_work_folder(state_folder: Path | None) -> tuple[Path, FileLock]:
         The folder, and a lock beside it that says that its server lives.
 
     Raises:
-        ConfigurationError: the folder cannot be written.
+        ConfigurationError: the folder cannot be written, or belongs to another user.
     """
     parent = choose_work_folder(state_folder)
     try:
-        make_folders(parent)
+        if state_folder is None:
+            _make_private_folder(parent)
+        else:
+            make_folders(parent)
         lock = None
         while lock is None:  # a server that starts at the same time may take the lock for that of a dead one
             lock = FileLock.try_acquire(parent / f"{secrets.token_hex(8)}.{_LOCK}")
@@ -90,6 +96,25 @@ def open_work_folder(state_folder: Path | None) -> tuple[Path, FileLock]:
             "--state-folder."
         ) from None
     return folder, lock
+
+
+def _make_private_folder(folder: Path) -> None:
+    """Make a folder that only this user can enter, where every user may make folders.
+
+    Raises:
+        OSError: the folder cannot be made.
+        ConfigurationError: it is a link, or belongs to another user, who could exchange its content.
+    """
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    is_own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+    if not stat.S_ISDIR(found.st_mode) or not is_own:
+        raise ConfigurationError(
+            f"{str(folder)!r} is no folder of this user. Its owner could read the images of callers. Pass a "
+            "--state-folder, or set TMPDIR to a folder of your own."
+        )
+    folder.chmod(0o700)
 
 
 def _clear_dead(folder: Path, state_folder: Path | None) -> None:

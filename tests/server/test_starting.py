@@ -6,8 +6,10 @@ import asyncio
 import json
 import os
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +24,7 @@ from imgkit.errors import ConfigurationError
 from imgkit.server.image_server import ImageServer
 from imgkit.server.served_service import ServedService
 from imgkit.server.server_files import open_work_folder
-from imgkit.server.settings import parse_routes
+from imgkit.server.settings import choose_work_folder, parse_routes
 from tests.cli.support import clear_environment
 from tests.support.pictures import answer
 from tests.support.processes import start_process
@@ -183,6 +185,47 @@ def test_servers_that_start_at_the_same_time_leave_each_other_alone(tmp_path: Pa
             opened = list(threads.map(open_work_folder, [tmp_path / str(number)] * 8))
         assert all(folder.is_dir() for folder, _ in opened)
         assert len({folder for folder, _ in opened}) == 8
+
+
+def find_shared_folder(monkeypatch: pytest.MonkeyPatch, system: Path) -> Path:
+    """Return the folder of servers without a state folder, in another folder for temporary files."""
+    system.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(system))
+    return choose_work_folder(None)
+
+
+def test_its_folder_in_that_of_the_system_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets nobody else enter the folder for temporary files, whether it makes the folder or finds it."""
+    shared = find_shared_folder(monkeypatch, tmp_path / "tmp")
+    for _ in range(2):
+        folder, lock = open_work_folder(None)
+        assert folder.parent == shared
+        assert [stat.S_IMODE(path.stat().st_mode) for path in (shared, folder)] == [0o700, 0o700]
+        lock.release()
+        shared.chmod(0o777)
+
+
+@pytest.mark.parametrize("made", ["folder", "link", "file"])
+def test_refuses_a_folder_that_another_user_has_made(
+    made: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writes nothing to a folder of somebody else, and deletes nothing behind a link."""
+    if made == "folder":
+        number = os.getuid() + 1
+        monkeypatch.setattr(os, "getuid", lambda: number)
+    shared, other = find_shared_folder(monkeypatch, tmp_path / "tmp"), tmp_path / "other"
+    (other / "photos").mkdir(parents=True)
+    (other / "photos.lock").touch()
+    if made == "link":
+        shared.symlink_to(other)
+    elif made == "folder":
+        other.rename(shared)
+        other = shared
+    else:
+        shared.touch()
+    with pytest.raises(ConfigurationError, match="is no folder of this user"):
+        open_work_folder(None)
+    assert sorted(path.name for path in other.iterdir()) == ["photos", "photos.lock"]
 
 
 def test_tells_what_routes_mean(tmp_path: Path) -> None:
