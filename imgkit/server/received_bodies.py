@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from aiohttp import BodyPartReader, MultipartReader
+from aiohttp import BodyPartReader
 from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.web import BaseRequest
 
@@ -18,6 +18,7 @@ from imgkit.images.part_files import PartFile, PartFiles
 from imgkit.images.references import ImageReference
 from imgkit.server.arriving_bodies import ArrivingBody, invite_body, reject_large
 from imgkit.server.envelopes import Rejection, reject_body, reject_value
+from imgkit.server.form_reader import FormReader
 from imgkit.wire.json_body import JsonReply
 from imgkit.wire.json_values import DivertedImage, Json, decode_data_url, is_data_url
 
@@ -156,13 +157,14 @@ async def _receive_form(request: BaseRequest, arriving: ArrivingBody, folder: Pa
     files: list[tuple[str, UploadedImage]] = []
     text_bytes = 0
     try:
-        reader = MultipartReader(request.headers, request.content)
+        reader = FormReader(request.headers, request.content)
         for _ in range(MOST_FIELDS):
             part = await arriving.wait(reader.next())
             arriving.check_length()
             if part is None:
                 return _sort_parts(texts, files)
-            if not isinstance(part, BodyPartReader) or not part.name:
+            name, is_file = reader.part_head
+            if not isinstance(part, BodyPartReader) or not name:
                 raise reject_body("A part of the form has no name, or is a form itself.")
             if part.headers.get("content-transfer-encoding", "binary").lower() not in (
                 "binary",
@@ -170,13 +172,13 @@ async def _receive_form(request: BaseRequest, arriving: ArrivingBody, folder: Pa
                 "8bit",
             ):
                 raise reject_body("A part of the form is encoded. Send its bytes as they are.")
-            if part.filename is None:
-                if part.name in texts:
-                    raise reject_value(part.name[:100], "The form has this parameter twice.")
-                texts[part.name] = await _read_text(part, arriving, MAX_TEXT_BYTES - text_bytes)
-                text_bytes += len(texts[part.name].encode())
-            else:
-                files.append((part.name, await _read_file(part, arriving, folder)))
+            if is_file:
+                files.append((name, await _read_file(part, arriving, folder)))
+                continue
+            if name in texts:
+                raise reject_value(name[:100], "The form has this parameter twice.")
+            texts[name] = await _read_text(part, arriving, MAX_TEXT_BYTES - text_bytes)
+            text_bytes += len(texts[name].encode())
     except (ValueError, AssertionError, BadHttpMessage, LookupError, RuntimeError):
         # aiohttp raises these for forms that break off, and for those without a boundary.
         raise reject_body("The form is malformed: it breaks off, or its boundary is missing.") from None
@@ -211,6 +213,8 @@ async def _read_file(part: BodyPartReader, arriving: ArrivingBody, folder: Path)
 
 def _sort_parts(texts: dict[str, str], files: list[tuple[str, UploadedImage]]) -> ReceivedBody:
     images, others = [], {}
+    if texts.pop("_charset_", "utf-8").strip().lower() != "utf-8":
+        raise reject_body("The texts of the form are not UTF-8.")
     for name, file in files:
         if _IMAGE_FIELD.fullmatch(name):
             images.append(file)

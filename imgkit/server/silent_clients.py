@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import warnings
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple
 
-from aiohttp import BadContentDispositionHeader, BadContentDispositionParam
 from aiohttp.web import BaseRequest, RequestPayloadError, Response, StreamResponse
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
@@ -192,8 +190,6 @@ class ConnectionServer(Server):
         self._loop = asyncio.get_running_loop()
         self._handle_problem = self._loop.get_exception_handler()
         self._loop.set_exception_handler(self._note_problem)
-        for kind in (BadContentDispositionHeader, BadContentDispositionParam):
-            warnings.filterwarnings("ignore", category=kind)  # forms of clients; they have an answer
 
     async def shutdown(self, timeout: float | None = None) -> None:
         """End all connections."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,21 @@ def part(head: str = 'name="image"; filename="a.png"', data: bytes = PICTURE, *m
     return b"--b\r\n" + "\r\n".join(lines).encode() + data + b"\r\n"
 
 
+HEADS = {
+    'name="image"; filename="a;b; c.png"': True,
+    'name="image"; filename="a\\";b.png"': True,
+    'name="image"; filename="a"b.png"': True,
+    'name="image"; filename="foto-ä.png"': True,
+    'name="image[]"; filename=a.png;': True,
+    "name=image; filename*=utf-8''a%20b.png": True,
+    "; name=image ; FileName=a": True,
+    'name="image"; filename="a': False,
+    'name="image"; filename=a b.png': False,
+    'name="image"; filename="a" b': False,
+    'name="image"; x; filename="a"': False,
+}
+"""Heads of an image in a form, and whether they can be read."""
+
 PROMPT = part('name="prompt"', b"a hat")
 END = b"--b--\r\n"
 
@@ -65,7 +81,7 @@ FORMS: dict[str, tuple[bytes, str]] = {
     ),
     "gzip": (PROMPT + part('name="image"; filename="a"', gzip.compress(PICTURE)) + END, "invalid_request"),
     "not UTF-8": (part('name="prompt"', b"\xff\xfe") + part() + END, "invalid_body"),
-    "charset": (part('name="_charset_"', b"x" * 50) + PROMPT + part() + END, "invalid_body"),
+    "charset": (part('name="_charset_"', b"latin-1") + PROMPT + part() + END, "invalid_body"),
     "empty file": (PROMPT + part(data=b"") + END, "invalid_request"),
     "no image": (PROMPT + part(data=b"<html>") + END, "invalid_request"),
     "no name": (PROMPT + part('filename="a"') + END, "invalid_body"),
@@ -132,6 +148,19 @@ def test_answers_malformed_forms(tmp_path: Path, capfd: pytest.CaptureFixture[st
             assert find_status(got) == 400, other
         assert api.posts == 0
     assert capfd.readouterr().err == ""
+
+
+def test_reads_the_heads_of_parts_without_a_warning(tmp_path: Path) -> None:
+    """Reads each name that is clear, refuses all others, and leaves the filters of warnings alone."""
+    kind, before = "Content-Type: multipart/form-data; boundary=b", list(warnings.filters)
+    good = [reply(200, answer()) for can_be_read in HEADS.values() if can_be_read]
+    with serve_before(tmp_path, *good) as (server, api):
+        for head, can_be_read in HEADS.items():
+            body = PROMPT + part(head) + END
+            got = exchange(server, request_bytes("POST", EDITS, kind, body=body))
+            assert find_status(got) == (200 if can_be_read else 400), (head, got)
+            assert warnings.filters == before
+        assert api.posts == len(good)
 
 
 def test_answers_malformed_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
