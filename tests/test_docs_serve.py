@@ -65,6 +65,8 @@ def test_lists_the_limits_of_the_server() -> None:
     settings = ServerSettings()
     assert limits["whole body"].startswith(f"{settings.max_body_bytes >> 20} MiB")
     assert limits["texts of a body, images left out"] == f"{received_bodies.MAX_TEXT_BYTES >> 20} MiB"
+    uploads = limits["images of all requests on the disk"]
+    assert uploads.startswith(f"{settings.max_uploads_bytes >> 30} GiB,")
     assert limits["parts of a form, values of a JSON body"] == (
         f"{received_bodies.MOST_FIELDS}, {received_bodies.MOST_VALUES}"
     )

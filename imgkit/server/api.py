@@ -20,6 +20,7 @@ from imgkit.server.envelopes import ErrorReply, Rejection, build_error_reply, bu
 from imgkit.server.page_reply import load_page
 from imgkit.server.received_bodies import receive_body
 from imgkit.server.served_service import IN_MEMORY_BYTES
+from imgkit.server.upload_folder import UploadFolder
 
 Handler: TypeAlias = Callable[[BaseRequest], Awaitable[StreamResponse]]
 
@@ -58,6 +59,8 @@ class Api:
     ) -> None:
         self._context = context
         self._runner = runner
+        settings = context.settings
+        self._uploads = UploadFolder(context.folder, settings.max_uploads_bytes, settings.max_body_bytes)
         self._budget = budget
         self._modes = modes
         self.is_stopping = False
@@ -124,7 +127,7 @@ class Api:
         operation, context = OPERATIONS[request.path], self._context
         self._check_running()
         retries = _read_count(request.headers.get("x-stainless-retry-count"))
-        body = await receive_body(request, context.folder, context.settings.max_body_bytes)
+        body = await receive_body(request, self._uploads, context.settings.max_body_bytes)
         try:
             asked = build_asked_call(
                 operation, body, context.settings.routes, takes_unknown=self._budget is None
@@ -228,7 +231,7 @@ class Api:
 
     async def _estimate(self, request: BaseRequest) -> StreamResponse:
         context = self._context
-        body = await receive_body(request, context.folder, 1024 * 1024)
+        body = await receive_body(request, self._uploads, 1024 * 1024)
         try:
             asked = build_asked_call("create_image", body, context.settings.routes)
             service = context.providers.find(asked.provider).service

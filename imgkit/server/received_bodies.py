@@ -19,6 +19,7 @@ from imgkit.images.references import ImageReference
 from imgkit.server.arriving_bodies import ArrivingBody, invite_body, reject_large
 from imgkit.server.envelopes import Rejection, reject_body, reject_value
 from imgkit.server.form_reader import FormReader
+from imgkit.server.upload_folder import UploadFolder
 from imgkit.wire.json_body import JsonReply
 from imgkit.wire.json_values import DivertedImage, Json, decode_data_url, is_data_url
 
@@ -89,16 +90,17 @@ class ReceivedBody(NamedTuple):
         return digest.hexdigest()
 
 
-async def receive_body(request: BaseRequest, folder: Path, max_bytes: int) -> ReceivedBody:
+async def receive_body(request: BaseRequest, uploads: UploadFolder, max_bytes: int) -> ReceivedBody:
     """Read the body of a request.
 
     Args:
         request: the request.
-        folder: folder for images that are not small.
+        uploads: folder for images that are not small.
         max_bytes: largest body.
 
     Raises:
-        Rejection: the body is too large, too slow, of another type, or malformed.
+        Rejection: the body is too large, too slow, of another type, or malformed; or other requests leave no
+            room for its images.
         ConnectionError: the client left.
     """
     length = request.content_length
@@ -125,8 +127,8 @@ async def receive_body(request: BaseRequest, folder: Path, max_bytes: int) -> Re
         )
     await invite_body(request)
     if is_form:
-        return await _receive_form(request, arriving, folder)
-    return await _receive_json(arriving, folder)
+        return await _receive_form(request, arriving, uploads)
+    return await _receive_json(arriving, uploads)
 
 
 async def _write(files: PartFiles | PartFile, made: Sequence[PartFile]) -> None:
@@ -152,7 +154,7 @@ async def _write(files: PartFiles | PartFile, made: Sequence[PartFile]) -> None:
 # --- Forms -----------------------------------------------------------------------------------
 
 
-async def _receive_form(request: BaseRequest, arriving: ArrivingBody, folder: Path) -> ReceivedBody:
+async def _receive_form(request: BaseRequest, arriving: ArrivingBody, uploads: UploadFolder) -> ReceivedBody:
     texts: dict[str, str] = {}
     files: list[tuple[str, UploadedImage]] = []
     text_bytes = 0
@@ -173,7 +175,7 @@ async def _receive_form(request: BaseRequest, arriving: ArrivingBody, folder: Pa
             ):
                 raise reject_body("A part of the form is encoded. Send its bytes as they are.")
             if is_file:
-                files.append((name, await _read_file(part, arriving, folder)))
+                files.append((name, await _read_file(part, arriving, uploads.new_file())))
                 continue
             if name in texts:
                 raise reject_value(name[:100], "The form has this parameter twice.")
@@ -198,9 +200,8 @@ async def _read_text(part: BodyPartReader, arriving: ArrivingBody, max_bytes: in
         raise reject_body("A text of the form is not UTF-8.") from None
 
 
-async def _read_file(part: BodyPartReader, arriving: ArrivingBody, folder: Path) -> UploadedImage:
+async def _read_file(part: BodyPartReader, arriving: ArrivingBody, file: PartFile) -> UploadedImage:
     # The name that the client gives a file is never used.
-    file = PartFile(folder, digest=True)
     while block := await arriving.wait(part.read_chunk(_BLOCK_BYTES)):
         arriving.count(block)
         file.add(bytes(block))
@@ -247,8 +248,8 @@ def _read_value(name: str, text: str) -> Json:
 # --- JSON ------------------------------------------------------------------------------------
 
 
-async def _receive_json(arriving: ArrivingBody, folder: Path) -> ReceivedBody:
-    files, made = PartFiles(folder, digests=True), list[PartFile]()
+async def _receive_json(arriving: ArrivingBody, uploads: UploadFolder) -> ReceivedBody:
+    files, made = uploads.new_files(), list[PartFile]()
 
     def make_file() -> PartFile:
         made.append(files.new_file())
@@ -279,9 +280,9 @@ async def _receive_json(arriving: ArrivingBody, folder: Path) -> ReceivedBody:
     given = members.get(name)
     listed = given if isinstance(given, list) else [] if given is None else [given]
     names = [f"{name}.{number}" if isinstance(given, list) else name for number in range(len(listed))]
-    images = tuple(_read_image(entry, place, folder) for place, entry in zip(names, listed, strict=True))
+    images = tuple(_read_image(entry, place, uploads) for place, entry in zip(names, listed, strict=True))
     others = {
-        role: _read_image(members[role], role, folder)
+        role: _read_image(members[role], role, uploads)
         for role in _FILE_ROLES
         if members.get(role) is not None
     }
@@ -316,7 +317,7 @@ def _check_values(value: object) -> None:
         waiting.extend(inner)
 
 
-def _read_image(entry: object, param: str, folder: Path) -> ReceivedInput:
+def _read_image(entry: object, param: str, uploads: UploadFolder) -> ReceivedInput:
     """Return an image of a JSON body: a ``data:`` URL, or a reference that the provider resolves."""
     if isinstance(entry, dict):
         file_id = entry.get("file_id")
@@ -328,11 +329,11 @@ def _read_image(entry: object, param: str, folder: Path) -> ReceivedInput:
     if isinstance(entry, DivertedImage):
         source = entry.source()
         return UploadedImage(
-            source if isinstance(source, PartFile) else _keep_bytes(entry.to_bytes(), folder)
+            source if isinstance(source, PartFile) else _keep_bytes(entry.to_bytes(), uploads)
         )
     if isinstance(entry, str) and is_data_url(entry):
         try:
-            return UploadedImage(_keep_bytes(decode_data_url(entry), folder))
+            return UploadedImage(_keep_bytes(decode_data_url(entry), uploads))
         except ValueError:
             raise reject_value(param, "The data: URL cannot be read.") from None
     if isinstance(entry, str) and entry.startswith("https://"):
@@ -348,7 +349,7 @@ def _check_reference(reference: ImageReference, param: str) -> ImageReference:
     return reference.to_plain()
 
 
-def _keep_bytes(data: bytes, folder: Path) -> PartFile:
-    file = PartFile(folder, digest=True)
+def _keep_bytes(data: bytes, uploads: UploadFolder) -> PartFile:
+    file = uploads.new_file()
     file.add(data)
     return file

@@ -49,6 +49,8 @@ class ServerSettings(NamedTuple):
         cache: use of the cache, None for the default.
         has_prompts: show prompts on the page and in lists.
         max_body_bytes: largest body of a request.
+        max_uploads_bytes: most bytes of images of requests on the disk at once; half of the free disk if
+            that is less.
         stop_s: seconds that running requests have when the server stops.
         repeat_s: seconds after the end of a request in which a repetition gets its reply.
         link_s: seconds for which the server keeps the image behind a result URL.
@@ -65,6 +67,7 @@ class ServerSettings(NamedTuple):
     cache: str | None = None
     has_prompts: bool = True
     max_body_bytes: int = 256 * 1024 * 1024
+    max_uploads_bytes: int = 8 * 1024 * 1024 * 1024
     stop_s: float = 30.0
     repeat_s: float = 60.0
     link_s: float = 3600.0
