@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 from typing import Any
 
@@ -12,6 +13,9 @@ import pytest
 import imgkit
 from imgkit.backends.offline import backend
 from imgkit.backends.offline.faults import FAULTS_BY_NAME
+from imgkit.painter import paint
+from imgkit.wire.messages import BackendOptions, BytesBody, HttpRequest
+from imgkit.wire.transfer import DriverTransfer
 from tests.support.pictures import picture
 
 
@@ -30,6 +34,33 @@ def test_equal_requests_give_equal_images(flavor: Any) -> None:
     assert seeded[0].sha256 != first[0].sha256
     blue = flavor.run(lambda service: service.create_image("a blue fox", size="256x256"))
     assert blue[0].sha256 != first[0].sha256
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_paints_no_further_image_once_a_call_is_aborted(
+    stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ends after the image that it paints, so that a process need not wait for the other images."""
+    paint_image, painted, transfer = paint.paint_image, [], DriverTransfer(60.0, 60.0, 60.0)
+
+    def paint_and_abort(brief: paint.Brief) -> PIL.Image.Image:
+        painted.append(brief)
+        if len(painted) == 2:
+            transfer.abort()
+        return paint_image(brief)
+
+    monkeypatch.setattr(paint, "paint_image", paint_and_abort)
+    body = json.dumps({"prompt": "a fox", "size": "64x64", "n": 9, "stream": stream}).encode()
+    request = HttpRequest(
+        "POST",
+        "https://offline.imgkit.invalid/v1/images/generations",
+        {},
+        BytesBody(body, "application/json"),
+    )
+    offline = backend.OfflineBackend(BackendOptions())
+    with pytest.raises(TimeoutError, match="aborted"):
+        offline.open(request, transfer)
+    assert len(painted) == 2
 
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])

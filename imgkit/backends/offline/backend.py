@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,15 +112,17 @@ class OfflineBackend:
         if fault is not None and fault.kind == "reply":
             response = ServerResponse(fault.status, {**fault.headers}, fault.body)
         else:
-            response = self._find_fixture(request, content) or self._answer(request, content)
+            response = self._find_fixture(request, content) or self._answer(request, content, transfer)
         return _OfflineReply(response, cut=fault is not None and fault.kind == "half_body")
 
-    def _answer(self, request: HttpRequest, content: bytes) -> ServerResponse:
+    def _answer(self, request: HttpRequest, content: bytes, transfer: Transfer) -> ServerResponse:
         """Return the response of the provider's own fake, or of the painting server."""
         arguments = (request.method, request.url, request.wire_headers(), content)
         if self._fake is not None:
             return self._fake(*arguments)
-        return self._server.handle_request(*arguments)
+        aborted = threading.Event()
+        transfer.on_abort(aborted.set)
+        return self._server.handle_request(*arguments, before_image=partial(_check_wanted, aborted))
 
     def _find_fixture(self, request: HttpRequest, content: bytes) -> ServerResponse | None:
         """Return the recorded response to a request; None asks the server to paint."""
@@ -142,6 +145,12 @@ class OfflineBackend:
             transfer.on_abort(aborted.set)
             if aborted.wait(wait_s):
                 raise TimeoutError("aborted")
+
+
+def _check_wanted(aborted: threading.Event) -> None:
+    """Raise `TimeoutError` if a transfer is aborted."""
+    if aborted.is_set():
+        raise TimeoutError("aborted")
 
 
 def _parse_seed(seed: object) -> str:

@@ -77,7 +77,12 @@ class OfflineServer:
         self._lock = threading.Lock()
 
     def handle_request(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        before_image: Callable[[], None] = lambda: None,
     ) -> ServerResponse:
         """Return the response to a request.
 
@@ -86,6 +91,7 @@ class OfflineServer:
             url: absolute URL; the end of its path selects the operation.
             headers: by lower-case name.
             body: the complete body.
+            before_image: called before each image; its error ends the painting.
         """
         path = urlsplit(url).path
         if method == "GET":
@@ -99,6 +105,7 @@ class OfflineServer:
             if path.endswith(ending):
                 try:
                     request = parse_request(ending.rpartition("/")[2], headers, body, self._seed)
+                    request.before_image = before_image
                     return handler(request, url[: -len(ending)])
                 except RequestRejected as error:
                     kind = "image_generation_user_error"
@@ -142,7 +149,7 @@ class OfflineServer:
             "size": f"{output.width}x{output.height}",
             "quality": str(request.values.get("quality") or "auto"),
         }
-        images = (painter(brief) for brief in output.build_briefs(request.seed, request.first_index))
+        images = _paint_images(request, output, painter)
         if output.stream:
             events = _build_events(request, output, images, {"created_at": created, **about})
             headers = {"content-type": "text/event-stream", "x-request-id": _build_request_id(request.seed)}
@@ -194,6 +201,15 @@ def blur_progressively(image: PIL.Image.Image, count: int) -> Iterator[PIL.Image
             (max(1, image.width // factor), max(1, image.height // factor)), PIL.Image.Resampling.BOX
         )
         yield small.resize(image.size, PIL.Image.Resampling.BICUBIC)
+
+
+def _paint_images(
+    request: ServerRequest, output: OutputOptions, painter: Painter
+) -> Iterator[PIL.Image.Image]:
+    """Yield the images of a request while somebody waits for them."""
+    for brief in output.build_briefs(request.seed, request.first_index):
+        request.before_image()
+        yield painter(brief)
 
 
 def _build_events(

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import PIL.Image
@@ -69,6 +69,7 @@ class ServerRequest:
         files: images, by field name.
         seed: digest of everything that influences the painting.
         first_index: number of images in earlier requests of the same call.
+        before_image: called before each image; it raises an error if nobody waits any longer.
     """
 
     operation: str
@@ -76,6 +77,7 @@ class ServerRequest:
     files: Mapping[str, list[FormFile]]
     seed: str
     first_index: int = 0
+    before_image: Callable[[], None] = lambda: None
 
     def read_choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         """Return a parameter with a fixed set of values.
