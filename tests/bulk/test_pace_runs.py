@@ -245,11 +245,10 @@ def test_two_processes_keep_the_limits_together(tmp_path: Path) -> None:
     with serve_fake(api) as server:
         children = [start_fork(lambda name=name: carry_out_run(server, name)) for name in ("a", "b")]  # type: ignore[misc]
         assert [join_fork(child) for child in children] == [0, 0]
-    starts = sorted(api.starts)
-    assert len(starts) == 24
+    assert len(api.starts) == 24
     assert api.busiest <= 3
-    for start in starts:
-        assert sum(start <= each < start + 0.2 for each in starts) <= 10
+    # A pace of its own would let each start its 12 requests within 0.3 s.
+    assert max(api.starts) - min(api.starts) > 0.45
     assert read_state(tmp_path)["runs"] == {}
 
 
