@@ -67,8 +67,10 @@ def encode_frame(frame: Frame) -> Iterator[bytes]:
         for data in iterate_blocks(part, BLOCK_BYTES):
             whole = rest + data if rest else data
             cut = len(whole) - len(whole) % 3
-            yield pending + pybase64.b64encode(whole[:cut])
-            pending, rest = b"", bytes(whole[cut:])
+            block = pybase64.b64encode(whole[:cut])
+            pending, rest, block = b"", bytes(whole[cut:]), pending + block
+            del data, whole
+            yield block
         pending += pybase64.b64encode(rest)
     if pending:
         yield pending

@@ -18,6 +18,10 @@ MAX_REPLY_BYTES = 4 * 1024 * 1024
 """Most bytes of one reply in memory."""
 
 
+MOST_PIECES = 16
+"""Most pieces of an image that are sent one by one; those of a slow network are small."""
+
+
 class ReplyMemory:
     """Counts the bytes of images in memory.
 
@@ -109,10 +113,18 @@ class ReplyPartFile(PartFile):
         """Return the source of the image after saving it; this file if it stays in memory."""
         return self if self.path is None else super().finish_saving(path)
 
-    def list_chunks(self) -> list[bytes] | None:
-        """Return the bytes as they arrived, without a copy, None if they are on disk."""
+    def view_at(self, size: int, position: int) -> memoryview | None:
+        """Return up to `size` bytes from `position` on without a copy, None if they are on disk."""
         with self._lock:
-            return None if self.path is not None else list(self._chunks)
+            if self.path is not None:
+                return None
+            if len(self._chunks) > MOST_PIECES:
+                self._chunks = [b"".join(self._chunks)]
+            for chunk in self._chunks:
+                if position < len(chunk):
+                    return memoryview(chunk)[position : position + size]
+                position -= len(chunk)
+            return memoryview(b"")
 
     def move_to(self, path: Path) -> None:
         """Give the image a file of its own that outlives the process. May block.
@@ -146,7 +158,9 @@ def is_in_memory(source: Source) -> bool:
 
 
 def iterate_blocks(source: Source, size: int) -> Iterator[memoryview]:
-    """Yield the bytes of an image, without a copy if it is in memory. It may leave memory meanwhile.
+    """Yield the bytes of an image, without a copy while it is in memory.
+
+    It may leave memory between two blocks: a slow reader holds no more than its block.
 
     Args:
         source: the image.
@@ -155,15 +169,13 @@ def iterate_blocks(source: Source, size: int) -> Iterator[memoryview]:
     Raises:
         ImgkitError: its file is gone.
     """
-    chunks = source.list_chunks() if isinstance(source, ReplyPartFile) else None
-    if chunks is None:
-        for position in range(0, source.length, size):
-            yield memoryview(source.read_at(size, position))
-        return
-    while chunks:
-        chunk = memoryview(chunks.pop(0))
-        for position in range(0, len(chunk), size):
-            yield chunk[position : position + size]
+    position = 0
+    while position < source.length:
+        block = source.view_at(size, position) if isinstance(source, ReplyPartFile) else None
+        if block is None:
+            block = memoryview(source.read_at(size, position))
+        position += len(block)
+        yield block
 
 
 def write_images(images: Sequence[Image]) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from imgkit.server.frames import encode_frame
 from imgkit.server.late_reservations import LateReplies
 from imgkit.server.reply_memory import ReplyMemory, ReplyPartFiles, is_in_memory, iterate_blocks
 from imgkit.wire.messages import Head
@@ -93,6 +95,33 @@ def test_images_go_to_the_disk_once_the_memory_is_full(tmp_path: Path) -> None:
     assert [bytes(block) for block in iterate_blocks(source, 8)] == [b"c" * 8, b"c" * 2]
     del third, source
     assert memory.used == 0
+
+
+def test_a_slow_reader_holds_no_more_than_a_block(tmp_path: Path) -> None:
+    """Gives the memory of an image back once it is on the disk, though a client still reads it."""
+    memory = ReplyMemory()
+    file = ReplyPartFiles(tmp_path, memory, digests=False).new_file()
+    pieces = [bytes([number]) * (100_000 + number) for number in range(5)]
+    whole = b"".join(pieces)
+    for piece in pieces:
+        file.add(piece)
+    del piece
+    blocks = encode_frame((b"[", file, b"]"))
+    sent = [next(blocks), next(blocks)]
+    file.write()
+    assert memory.used == 0
+    assert sum(sys.getrefcount(piece) > 3 for piece in pieces) <= 1  # three are the test's own
+    assert base64.b64decode(b"".join([*sent, *blocks])[1:-1]) == whole
+
+
+def test_sends_the_small_pieces_of_a_slow_network_together(tmp_path: Path) -> None:
+    """Encodes an image that came in many pieces in few blocks."""
+    file = ReplyPartFiles(tmp_path, ReplyMemory(), digests=False).new_file()
+    for number in range(200):
+        file.add(bytes([number]) * (1000 + number % 3))
+    blocks = list(encode_frame((file,)))
+    assert len(blocks) <= 2
+    assert base64.b64decode(b"".join(blocks)) == file.read()
 
 
 def test_each_server_has_its_own_late_replies(monkeypatch: pytest.MonkeyPatch) -> None:
