@@ -149,7 +149,7 @@ WRONG_FILES = [
     (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "is svg"),
     (b"%PDF-1.7\n", "is a PDF"),
     (b"%!PS-Adobe-3.0 EPSF", "is PostScript"),
-    (b"\0\0\2\0\1\0" + bytes(60), "is something else"),
+    (b"\0\0\2\0\1\0" + bytes(60), "is unrecognized data, not"),
     (b"\0\0\1\0\1\0" + bytes(60), "is an icon (ICO), not"),
     (b"II*\0" + bytes(60), "is TIFF, not"),
     (b"BM\x46\0\0\0" + bytes(60), "is BMP, not"),

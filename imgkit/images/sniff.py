@@ -113,7 +113,7 @@ def guess_unsupported_format(head: bytes) -> str:
         return "HTML"
     if b"\0" not in head[:1024]:
         return "text"
-    return "something else"
+    return "unrecognized data"
 
 
 class PngHeader(NamedTuple):

@@ -34,7 +34,7 @@ def list_kept(out: Path) -> list[bytes]:
 @pytest.mark.parametrize(
     ("data", "problem", "backend"),
     [
-        (ZEROS, "something else, and no image", "requests"),
+        (ZEROS, "unrecognized data, and no image", "requests"),
         (CUT, "is cut off", "requests"),
         (CUT, "is cut off", "aiohttp"),
         (AVIF, "AVIF", "aiohttp"),
