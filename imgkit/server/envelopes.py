@@ -26,7 +26,7 @@ _CODES: dict[type[ImgkitError], tuple[int, str, str]] = {
     errors.BudgetExceededError: (
         402,
         "budget_exceeded",
-        "Or start the server with a larger --max-cost.",
+        "The server's --max-cost sets the budget.",
     ),
     errors.FixtureMissingError: (
         404,
@@ -52,6 +52,12 @@ _CODES: dict[type[ImgkitError], tuple[int, str, str]] = {
     ImgkitError: (MAYBE_BILLED, "image_unavailable", "It may have been billed: do not send it again."),
 }
 """Status, code and advice by class; the nearest base class counts. An API's own status comes first."""
+
+_FIELD_ADVICE = {
+    "allow_unknown": "Start the server with --price-per-image USD or --allow-unknown-price, or give the "
+    "prices of the model with --models FILE.",
+}
+"""Advice by the field of an error; it comes before that of the class."""
 
 _FREE_TO_REPEAT = (errors.NotSentError, errors.RateLimitError, errors.ServiceClosedError)
 
@@ -126,6 +132,7 @@ def build_error_reply(error: ImgkitError, call_id: str, *, was_repeated: bool = 
         was_repeated: the server has waited and sent the request again already.
     """
     status, code, advice = next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
+    advice = _FIELD_ADVICE.get(error.field or "", advice)
     is_api = isinstance(error, errors.ApiError)
     if isinstance(error, errors.ApiError):
         status, code = _api_status(error, status), error.code or code

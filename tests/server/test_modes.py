@@ -81,6 +81,7 @@ def test_spends_no_more_than_its_budget(tmp_path: Path) -> None:
         assert api.posts == 1
     assert (unknown.status, unknown.error["param"]) == (400, "num_images")
     assert (got.status, got.error["code"], got.headers["x-should-retry"]) == (402, "budget_exceeded", "false")
+    assert got.error["message"].endswith("or raise the budget. The server's --max-cost sets the budget.")
 
 
 def test_an_estimate_tells_that_the_budget_refuses_a_request(tmp_path: Path) -> None:
@@ -98,7 +99,10 @@ def test_an_estimate_tells_that_the_budget_refuses_a_request(tmp_path: Path) -> 
             assert estimate["high_usd"] is None
             assert estimate["note"]
             assert ("refuses the request" in estimate["note"]) is is_refused
-            assert (send(server, GENERATIONS, unknown).status == 400) is is_refused
+            got = send(server, GENERATIONS, unknown)
+            assert (got.status == 400) is is_refused
+            if is_refused:
+                assert "--price-per-image USD or --allow-unknown-price" in got.error["message"]
             priced = send(server, "/estimate", {**FOX, "model": "priced", "quality": "medium"}).json
             assert priced["high_usd"] is not None
             assert "refuses" not in priced["note"]
