@@ -117,7 +117,8 @@ def run_server(
             raise
         _spare_garbage_collector()
         try:
-            return await _serve_until_signal(server, address, ready_file, mode)
+            about = _describe_mode(mode, service.base_url)
+            return await _serve_until_signal(server, address, ready_file, about)
         except BaseException:  # also Ctrl-C where the loop takes no signals (Windows)
             await server.stop(0)
             raise
@@ -140,6 +141,11 @@ def _check_replay(replay: Path, record: str | None, backend: object) -> None:
         raise ConfigurationError("--record and --replay exclude each other. Give one of them.")
     if backend not in (None, "offline"):
         raise ConfigurationError("--replay sends nothing. Leave out --backend.")
+    if not replay.exists():
+        raise ConfigurationError(
+            f"There is no cassette {str(replay)!r}. Record one with --record, or pass another path to "
+            "--replay."
+        )
     if replay.is_dir() and next(list_cassettes(replay), None) is None:
         raise ConfigurationError(
             f"The folder {str(replay)!r} has no cassette (*.yaml). Record one with --record, or pass another "
@@ -147,7 +153,7 @@ def _check_replay(replay: Path, record: str | None, backend: object) -> None:
         )
 
 
-async def _serve_until_signal(server: ImageServer, address: str, ready_file: str | None, mode: str) -> int:
+async def _serve_until_signal(server: ImageServer, address: str, ready_file: str | None, about: str) -> int:
     stopped = asyncio.Event()
     now = asyncio.Event()
 
@@ -165,9 +171,7 @@ async def _serve_until_signal(server: ImageServer, address: str, ready_file: str
     console.write_text(f"{address}\n")
     if sys.stdout is not None:
         sys.stdout.flush()
-    console.print_message(
-        f"imgkit: {_describe_mode(mode)} Base URL: {address}/v1. Page: {address}/. Ctrl-C stops it."
-    )
+    console.print_message(f"imgkit: {about} Base URL: {address}/v1. Page: {address}/. Ctrl-C stops it.")
     for sentence, doubt in server.list_routes():
         console.print_message(f"imgkit: {sentence}")
         if doubt is not None:
@@ -226,11 +230,11 @@ def _check_cassette(path: Path) -> None:
         ) from None
 
 
-def _describe_mode(mode: str) -> str:
+def _describe_mode(mode: str, base_url: str) -> str:
     return {
         "offline": "Painting offline: no key, no network, no cost.",
         "replay": "Replaying a cassette: nothing is sent.",
-        "live": "Requests go to the provider and may cost money.",
+        "live": f"Requests go to {base_url} and may cost money.",
     }[mode]
 
 

@@ -260,7 +260,9 @@ class ServedProviders:
             if model is not None and known and model not in known:
                 doubt = f"No facts are known about {service.provider_name}'s model {model!r}"
                 doubt += f"{format_suggestion(model, known)}. Its requests are sent unchecked."
-            described.append((f"{name} is {model or 'its default model'} of {service.provider_name}.", doubt))
+            asked = "other models" if name == ANY_MODEL else name
+            answering = f"{model or 'the default model'} of {service.provider_name}"
+            described.append((f"Requests for {asked} go to {answering}.", doubt))
         return described
 
     def list_models(self) -> list[tuple[str, str, str | None]]:

@@ -55,8 +55,8 @@ def test_refuses_to_start_with_options_that_cannot_work(
             (["--state-folder", str(file / "state")], "--state-folder"),
             (["--record", str(file / "cassette.yaml")], "--record"),
             (["--record", str(tmp_path)], "--record"),
-            (["--replay", str(tmp_path / "none.yaml")], "no fixtures"),
-            (["--replay", str(tmp_path / "none")], "no fixtures"),
+            (["--replay", str(tmp_path / "none.yaml")], "There is no cassette"),
+            (["--replay", str(tmp_path / "none")], "another path to --replay"),
             (["--replay", str(empty)], "has no cassette"),
             (["--replay", str(damaged)], "is not a cassette"),
             (["--replay", str(damaged), "--record", "x"], "exclude each other"),
@@ -122,7 +122,7 @@ def test_refuses_a_base_url_of_its_own(tmp_path: Path) -> None:
 
 
 def test_the_command_reuses_connections_to_the_api(tmp_path: Path) -> None:
-    """Sends calls that follow each other over one connection, unless an option says otherwise."""
+    """Sends calls over one connection, unless an option says otherwise; names the API at the start."""
     body = json.dumps(answer()).encode()
 
     def serve_until_closed(line: Line) -> None:
@@ -139,6 +139,7 @@ def test_the_command_reuses_connections_to_the_api(tmp_path: Path) -> None:
                 [*command, "--base-url", api.base_url, *options],
                 env={**os.environ, **variables},
                 stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
             )
             assert child.stdout is not None
             address = child.stdout.readline().decode().strip()
@@ -147,8 +148,9 @@ def test_the_command_reuses_connections_to_the_api(tmp_path: Path) -> None:
                 request.add_header("content-type", "application/json")
                 assert len(json.load(urlopen(request, timeout=20))["data"]) == 1
             child.terminate()
-            child.communicate(timeout=20)
+            _, shown = child.communicate(timeout=20)
             assert api.accepted == connections
+            assert f"imgkit: Requests go to {api.base_url} and may cost money." in shown.decode()
 
 
 def find_second_address() -> str:
@@ -242,6 +244,6 @@ def test_tells_what_routes_mean(tmp_path: Path) -> None:
             await server.stop()
 
     good, doubtful, other = asyncio.run(list_routes())
-    assert good == ("a is flux-2-pro of bfl.", None)
+    assert good == ("Requests for a go to flux-2-pro of bfl.", None)
     assert "did you mean 'flux-2-pro'" in str(doubtful[1])
-    assert other == ("* is gpt-image-2 of openai.", None)
+    assert other == ("Requests for other models go to gpt-image-2 of openai.", None)
