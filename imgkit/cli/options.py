@@ -195,7 +195,7 @@ def service_options() -> Iterator[Option]:
         section="Connection",
         default=None,
         help="Send a paid request over the connection of an earlier one, if that was used within the last "
-        "1.5 seconds; off by default, on in `serve`.",
+        "1.5 seconds; off by default, on in `serve` with aiohttp.",
     )
     yield option(
         "allow_insecure", "Send a key over plain http to another machine.", is_flag=True, default=None
