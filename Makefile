@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test checks lint types contracts pytest examples integrations browser dist dist-check bench kills format cassettes messages providers sheet clean
 
-demo: $(VENV)/.demo  ## draw a first picture: no key, no network
+demo: $(VENV)/.demo  ## draw a first image: no key, no network
 	@mkdir -p demo
 	@$(BIN)/imgkit create "A cute baby sea otter" --output demo/
 	@echo

@@ -157,7 +157,8 @@ def _build_settings(given: Mapping[str, Any]) -> ServerSettings:
         if name not in ServerSettings._fields:
             raise ConfigurationError(
                 f"imgkit_server_settings: {name!r} is no setting of a server"
-                f"{format_suggestion(name, ServerSettings._fields)}."
+                f"{format_suggestion(name, ServerSettings._fields)}. Available: "
+                f"{', '.join(ServerSettings._fields)}."
             )
     values = {"port": 0, "stop_s": STOP_S, **given}
     routes = values.get("routes", {})
