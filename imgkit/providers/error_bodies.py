@@ -62,6 +62,7 @@ class ErrorBody(NamedTuple):
         is_page: True for a web page, which APIs do not send.
         is_text_error: True if ``error`` of the reply is no object.
         is_quoted: True if an error object stands within a text.
+        maybe_billed: whether the request may be billed, as `imgkit serve` tells; None from any other server.
     """
 
     message: str = ""
@@ -74,6 +75,7 @@ class ErrorBody(NamedTuple):
     is_page: bool = False
     is_text_error: bool = False
     is_quoted: bool = False
+    maybe_billed: bool | None = None
 
     @property
     def code(self) -> str | None:
@@ -125,7 +127,15 @@ def _read_objects(value: dict[str, Any], finder: NestedFinder) -> ErrorBody:
         structured=True,
         is_text_error=bool(value.get("error")) and not isinstance(inner, dict),
         is_quoted=len(objects) > len(own_objects),
+        maybe_billed=_read_verdict(inner),
     )
+
+
+def _read_verdict(error: object) -> bool | None:
+    """Return whether a request may be billed, as the error object of `imgkit serve` tells."""
+    facts = error.get("imgkit") if isinstance(error, dict) else None
+    told = facts.get("maybe_billed") if isinstance(facts, dict) else None
+    return told if isinstance(told, bool) else None
 
 
 def add_code(body: bytes, code: str) -> bytes:
@@ -238,7 +248,9 @@ def _read_sentence(text: str) -> ErrorBody | None:
         return None
     parsed = _read_objects(nested.value, finder)
     message = _surround(nested, parsed.message) if parsed.message else text
-    return parsed._replace(message=message[: 2 * TEXT_LIMIT], outer_codes=(), is_quoted=True)
+    return parsed._replace(
+        message=message[: 2 * TEXT_LIMIT], outer_codes=(), is_quoted=True, maybe_billed=None
+    )
 
 
 def _read_text(body: bytes) -> ErrorBody:

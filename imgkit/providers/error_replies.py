@@ -93,7 +93,7 @@ def error_from_reply(
         secrets: strings that must not appear in the message.
         next_steps: a provider's own remedies, by code.
         is_free: the result of `Provider.failure_is_free`; None applies the rule of OpenAI's dialect. A 5xx
-            reply that is not free becomes an `OutcomeUnknownError`.
+            reply that is not free becomes an `OutcomeUnknownError`. What `imgkit serve` tells comes first.
 
     Example:
         >>> error = error_from_reply(Head(404, {}), b'{"error": {"message": "No such model"}}')
@@ -103,8 +103,11 @@ def error_from_reply(
     parsed = read_error_body(body)
     if is_free is None:
         is_free = is_free_failure(head, body)
+    is_unknown = parsed.maybe_billed
+    if is_unknown is None:
+        is_unknown = head.status < 200 or head.status == 408 or (head.status >= 500 and not is_free)
     error: errors.ApiError | errors.OutcomeUnknownError
-    if head.status < 200 or head.status == 408 or (head.status >= 500 and not is_free):
+    if is_unknown:
         error = _build_unknown_outcome(head, parsed, secrets)
     else:
         error = _build_api_error(head, parsed, secrets, next_steps or {})
@@ -119,9 +122,11 @@ def _build_unknown_outcome(
     page = f" {PAGE_ORIGIN}" if parsed.is_page else ""
     problem = f"{_format_status(head.status)}{_format_request_id(head)}{_quote(parsed.message, secrets)}"
     hint = "Check your usage before you repeat the request."
+    reason = " The reply does not prove that the API stopped: it may have created and billed an image."
+    if parsed.maybe_billed:
+        reason = ""  # the server has said so itself
     error = errors.OutcomeUnknownError(
-        f"{problem}.{page} The reply does not prove that the API stopped: it may have created and billed "
-        f"an image. {hint}",
+        f"{problem}.{page}{reason} {hint}",
         request_id=head.request_id,
         status=head.status,
     )
