@@ -13,7 +13,7 @@ import pybase64
 from imgkit.images.image import Image
 from imgkit.images.sources import FileSource, Source
 from imgkit.models import Completed, ImagesResponse, PartialImage, Usage
-from imgkit.server.reply_memory import is_in_memory, iterate_blocks
+from imgkit.server.reply_memory import is_in_memory, read_block
 
 BLOCK_BYTES = 384 * 1024
 """Most bytes of an image that are encoded at once. Slow readers hold a block each."""
@@ -63,17 +63,35 @@ def encode_frame(frame: Frame) -> Iterator[bytes]:
         if isinstance(part, bytes):
             pending += part
             continue
-        rest = b""  # up to two bytes that wait for a third
-        for data in iterate_blocks(part, BLOCK_BYTES):
-            whole = rest + data if rest else data
-            cut = len(whole) - len(whole) % 3
-            block = pybase64.b64encode(whole[:cut])
-            pending, rest, block = b"", bytes(whole[cut:]), pending + block
-            del data, whole
-            yield block
+        position, rest = 0, b""
+        while position < part.length:
+            text, rest, size = _encode_block(part, position, rest)
+            if not size:
+                break
+            position += size
+            text = pending + text
+            pending = b""
+            yield text
         pending += pybase64.b64encode(rest)
     if pending:
         yield pending
+
+
+def _encode_block(source: Source, position: int, rest: bytes) -> tuple[bytes, bytes, int]:
+    """Return a block of an image as base64, and let go of the image: its reader may be slow.
+
+    Args:
+        source: the image.
+        position: number of bytes before the block.
+        rest: the last bytes of the block before, which were no multiple of three.
+
+    Returns:
+        The base64, the last bytes that wait for more, and the number of bytes that were read.
+    """
+    data = read_block(source, BLOCK_BYTES, position)
+    whole = rest + data if rest else data
+    cut = len(whole) - len(whole) % 3
+    return pybase64.b64encode(whole[:cut]), bytes(whole[cut:]), len(data)
 
 
 def build_json_frame(response: ImagesResponse, items: list[Item]) -> Frame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -113,8 +113,8 @@ class ReplyPartFile(PartFile):
         """Return the source of the image after saving it; this file if it stays in memory."""
         return self if self.path is None else super().finish_saving(path)
 
-    def view_at(self, size: int, position: int) -> memoryview | None:
-        """Return up to `size` bytes from `position` on without a copy, None if they are on disk."""
+    def find_block(self, size: int, position: int) -> memoryview | None:
+        """Return bytes from a position on without a copy, up to the end of a chunk; None if on disk."""
         with self._lock:
             if self.path is not None:
                 return None
@@ -157,25 +157,21 @@ def is_in_memory(source: Source) -> bool:
     return isinstance(source, ReplyPartFile) and source.path is None
 
 
-def iterate_blocks(source: Source, size: int) -> Iterator[memoryview]:
-    """Yield the bytes of an image, without a copy while it is in memory.
+def read_block(source: Source, size: int, position: int) -> bytes | memoryview:
+    """Return bytes of an image from a position on, without a copy if it is in memory.
 
-    It may leave memory between two blocks: a slow reader holds no more than its block.
+    Who keeps a block of an image in memory keeps more of the image, also after that has gone to the disk.
 
     Args:
         source: the image.
-        size: largest block in bytes.
+        size: most bytes; the block may be shorter, and is empty at the end only.
+        position: the first of them.
 
     Raises:
         ImgkitError: its file is gone.
     """
-    position = 0
-    while position < source.length:
-        block = source.view_at(size, position) if isinstance(source, ReplyPartFile) else None
-        if block is None:
-            block = memoryview(source.read_at(size, position))
-        position += len(block)
-        yield block
+    block = source.find_block(size, position) if isinstance(source, ReplyPartFile) else None
+    return source.read_at(size, position) if block is None else block
 
 
 def write_images(images: Sequence[Image]) -> list[Path]:
