@@ -74,7 +74,7 @@ def explain_other_name(plan: SavePlan, image: SavableImage, path: Path, count: i
         path: the file that was written.
         count: number of images of the call.
     """
-    if "{ext}" in plan.pattern and (plan.make_folder or plan.overwrite):
+    if plan.pattern.endswith(".{ext}") and (plan.make_folder or plan.overwrite):
         return None  # such names fit any image, and no file is in their way
     asked = asked_format(plan)
     try:

@@ -33,14 +33,15 @@ def test_several_names_are_checked(tmp_path: Path) -> None:
         service.create_image("a fox", n=2, save_to=tmp_path / "fox.png")
 
 
-def test_another_format_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["fox.png", "{ext}/fox.png", "{ext}-fox.png"])
+def test_another_format_is_told(name: str, tmp_path: Path) -> None:
     """Warns that the server sent another format, and names the remedy."""
     with WireServer(reply(200, JPEG)) as server:
         with ImageService("requests", base_url=server.base_url) as service:
-            saved = service.create_image("a fox", model="m", save_to=tmp_path / "fox.png")
+            saved = service.create_image("a fox", model="m", save_to=tmp_path / name)
             kept = service.create_image("a fox", model="m", output_format="png")
     assert saved[0].path is not None
-    assert saved[0].path.name == "fox.jpg"
+    assert saved[0].path == tmp_path / name.format(ext="jpg").replace(".png", ".jpg")
     assert 'Pass output_format="png", or give a name that ends in .jpg' in saved.warnings[0]
     (warning,) = kept.warnings
     assert warning.startswith("png was requested, but jpeg arrived.")
