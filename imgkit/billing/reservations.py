@@ -34,7 +34,7 @@ class ReservationGroup:
 
     Attributes:
         sent: the backend has, or had, the request.
-        problems: failures of ledgers after sending, for warnings.
+        problems: failures of ledgers after sending, for warnings; equal failures count once.
     """
 
     def __init__(self) -> None:
@@ -259,7 +259,8 @@ class ReservationGroup:
         try:
             return call_plugin(source, HOOK, method, *arguments)
         except ImgkitError as error:
-            self.problems.append(str(error))
+            if str(error) not in self.problems:
+                self.problems.append(str(error))
             return None
 
 

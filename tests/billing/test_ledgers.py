@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 import imgkit
+from imgkit.billing.reservations import ReservationGroup
+from imgkit.core.key_checks import build_check_call
 from imgkit.core.operations import OperationFlows
 from imgkit.plugins import NonblockingLedger, NonblockingReservation
 from imgkit.plugins.events import Sent
@@ -319,3 +321,13 @@ def test_a_ledger_that_cannot_tell_may_block() -> None:
     assert turns == 1
     assert book.log == [("reserve", 1), ("settle", 1)]
     assert "unsure" in response.warnings[-1]
+
+
+def test_a_failure_of_a_ledger_is_told_once() -> None:
+    """Keeps one problem of a ledger that fails the same way again and again."""
+    with imgkit.ImageService("requests", **SETTINGS, plugins=[UnsureLog(spools=False)]) as service:
+        group, request = ReservationGroup(), imgkit.CreateImageRequest(prompt="a fox")
+        group.reserve(service._core.resources.ledgers, request, build_check_call(service._core), 1)
+        assert [group.settle_may_block for _ in range(3)] == [True] * 3
+        assert len(group.problems) == 1
+        group.close()
