@@ -293,7 +293,7 @@ def test_connections_are_reused_only_on_request(
         return create_two(service)
 
     BODY = json.dumps(answer()).encode()
-    for reuse, idle_s, connections in ((False, 1.5, 2), (True, 1.5, 1), (True, 0.0, 2)):
+    for reuse, idle_s, connections in ((False, 60.0, 2), (True, 60.0, 1), (True, 0.0, 2)):
         for module in (aiohttp_backend, requests_connections, plain_http):
             monkeypatch.setattr(module, "REUSE_S", idle_s)
         with WireServer(serve_until_closed) as server:

@@ -133,7 +133,7 @@ def test_the_command_reuses_connections_to_the_api(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "imgkit", "serve", "--port", "0", "--backend", "aiohttp"]
     command += ["--model", "gpt-image-2"]
     variables = {"IMGKIT_HOME": str(tmp_path), "OPENAI_API_KEY": "sk-upstream-0123456789abcdef"}
-    for options, connections in (((), 1), (("--new-connections",), 2)):
+    for options, least, most in (((), 1, 3), (("--new-connections",), 4, 4)):
         with WireServer(serve_until_closed) as api:
             child = start_process(
                 [*command, "--base-url", api.base_url, *options],
@@ -143,13 +143,13 @@ def test_the_command_reuses_connections_to_the_api(tmp_path: Path) -> None:
             )
             assert child.stdout is not None
             address = child.stdout.readline().decode().strip()
-            for _ in range(2):
+            for _ in range(4):  # a busy machine may pause for longer than a connection is kept
                 request = Request(address + GENERATIONS, b'{"prompt": "a fox"}')
                 request.add_header("content-type", "application/json")
                 assert len(json.load(urlopen(request, timeout=20))["data"]) == 1
             child.terminate()
             _, shown = child.communicate(timeout=20)
-            assert api.accepted == connections
+            assert least <= api.accepted <= most
             assert f"imgkit: Requests go to {api.base_url} and may cost money." in shown.decode()
 
 

@@ -70,7 +70,7 @@ def test_an_upload_that_breaks_off_leaves_its_space(tmp_path: Path) -> None:
         with open_socket(server) as leaving:
             host = server.address.removeprefix("http://")
             leaving.sendall(head.format(host).encode() + body[:-1000])
-            wait_until(lambda: bool(list_uploads(tmp_path)))
+            wait_until(lambda: sum(path.stat().st_size for path in list_uploads(tmp_path)) > 500_000)
             assert send_form(server).status == 503
         wait_until(lambda: not list_uploads(tmp_path))
         assert send_form(server).status == 200
