@@ -9,7 +9,7 @@ import click
 import pytest
 
 from imgkit.cli.serve_command import build_serve_command
-from imgkit.server import arriving_bodies, envelopes, received_bodies, silent_clients
+from imgkit.server import arriving_bodies, envelopes, frames, received_bodies, silent_clients
 from imgkit.server.envelopes import _CODES
 from imgkit.server.served_service import IN_MEMORY_BYTES
 from imgkit.server.settings import TOKEN_VARIABLE, ServerSettings
@@ -73,7 +73,8 @@ def test_lists_the_limits_of_the_server() -> None:
     assert limits["time for the head"] == f"{silent_clients.HEAD_S:g} seconds"
     assert limits["silence within a body"].startswith(f"{arriving_bodies.READ_S:g} seconds")
     assert arriving_bodies.LEAST_BYTES_PER_S == 1024
-    assert limits["silence of a client that reads a reply"] == f"{WRITE_S:g} seconds"
+    size = f"{frames.BLOCK_BYTES * 4 // 3 >> 10} KiB"
+    assert limits[f"time in which a client must read the next {size} of a reply"] == f"{WRITE_S:g} seconds"
     assert silent_clients.UNREAD_S == WRITE_S
     assert limits["connections that wait for a request"].startswith(f"{silent_clients.MOST_SILENT},")
     assert f"more than {IN_MEMORY_BYTES >> 10} KiB" in read_section("Limits")

@@ -23,8 +23,8 @@ from imgkit.server.served_service import ServedService
 from imgkit.server.settings import TOKEN_VARIABLE, ServerSettings, parse_routes
 from imgkit.server.silent_clients import raise_file_limit
 
-ALLOCATIONS = 5_000
-"""Objects that wait for the garbage collector. Those of a call end without it."""
+COLLECT_AFTER = 5_000
+"""New objects after which the garbage collector looks for cycles. A call leaves almost none."""
 
 
 def run_server(
@@ -86,7 +86,7 @@ def run_server(
     if replay is not None:
         _check_replay(Path(replay), record, arguments.get("backend"))
         arguments |= {"backend": "offline", "fixtures": replay}
-    if (arguments.get("backend") or os.environ.get("IMGKIT_BACKEND")) == "aiohttp":
+    if (arguments.get("backend") or os.environ.get("IMGKIT_BACKEND", "").strip()) == "aiohttp":
         # Calls follow each other quickly here, so a connection is hardly ever idle.
         arguments.setdefault("reuse_connections", True)
     if model is not None:
@@ -127,13 +127,13 @@ def run_server(
 
 
 def _spare_garbage_collector() -> None:
-    """Let the garbage collector skip what was made for the start, and look less often.
+    """Let the garbage collector skip the objects of the start, and look less often.
 
-    It would go through all modules again and again: a sixth of the CPU of small requests at once.
+    Otherwise it goes through all modules again and again: a sixth of the CPU of many small requests.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(ALLOCATIONS)
+    gc.set_threshold(COLLECT_AFTER)
 
 
 def _check_replay(replay: Path, record: str | None, backend: object) -> None:

@@ -26,7 +26,7 @@ BUFFER_BYTES = 128 * 1024
 """Size of the memory buffer of each file. It counts with hundreds of concurrent responses."""
 
 MOST_CHUNKS = 64
-"""Most chunks in memory that a look at some of the bytes leaves apart."""
+"""Most chunks in memory. With more, `PartFile.read_at` joins them first."""
 
 _open_descriptors: set[int] = set()
 _CREATE_FLAGS = os.O_RDWR | CREATE_FLAGS
@@ -280,7 +280,7 @@ class PartFile:
             ) from None
 
     def _copy_chunks(self, size: int, position: int) -> bytes:
-        """Return bytes that are in memory; the chunks stay as they are, so a look at the ends is cheap."""
+        """Return bytes that are in memory. The chunks stay apart, so a few bytes are cheap."""
         pieces = []
         for chunk in self._chunks:
             if position < len(chunk) and size > 0:

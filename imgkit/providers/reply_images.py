@@ -18,6 +18,7 @@ from imgkit.wire.messages import Head
 from imgkit.wire.urls import join_url
 
 SMALL_BYTES = 64 * 1024
+"""Largest image that is read as a whole before it is examined."""
 
 QUOTE_BYTES = 8 * 1024
 """Part of an unreadable reply that is read for its error."""
@@ -58,7 +59,7 @@ def decode_content(encoded: object, link: str | None, target: Target) -> tuple[d
     source = content.get("source") or BytesSource(content.get("data", b""))
     if not source.length:
         return content, problems
-    # A look at the chunks of a short image takes longer than to read it.
+    # It takes less time to read a short image once than to look into its chunks several times.
     small = BytesSource(source.read()) if source.length <= SMALL_BYTES else source
     kind = sniff(small.read_at(1024, 0))
     if kind is None:
