@@ -99,10 +99,12 @@ class OfflineBackend:
                 "Could not connect. Nothing was sent, so nothing was billed. The refusal is simulated."
             )
         content = b"".join(request.body.blocks())
-        self._wait(self._latency_s, transfer)
+        aborted = threading.Event()
+        transfer.on_abort(aborted.set)
+        _pause(self._latency_s, aborted)
         if fault is not None and fault.kind == "silence":
             pause_s = min(SILENCE_S, transfer.remaining_s())
-            self._wait(pause_s, transfer)
+            _pause(pause_s, aborted)
             raise TimeoutError(
                 f"simulated silence, cut short after {pause_s:.1f} s; a real server may be silent until the "
                 "timeout"
@@ -112,17 +114,15 @@ class OfflineBackend:
         if fault is not None and fault.kind == "reply":
             response = ServerResponse(fault.status, {**fault.headers}, fault.body)
         else:
-            response = self._find_fixture(request, content) or self._answer(request, content, transfer)
+            response = self._find_fixture(request, content) or self._answer(request, content, aborted)
         return _OfflineReply(response, cut=fault is not None and fault.kind == "half_body")
 
-    def _answer(self, request: HttpRequest, content: bytes, transfer: Transfer) -> ServerResponse:
+    def _answer(self, request: HttpRequest, content: bytes, aborted: threading.Event) -> ServerResponse:
         """Return the response of the provider's own fake, or of the painting server."""
         arguments = (request.method, request.url, request.wire_headers(), content)
         if self._fake is not None:
             return self._fake(*arguments)
-        aborted = threading.Event()
-        transfer.on_abort(aborted.set)
-        return self._server.handle_request(*arguments, before_image=partial(_check_wanted, aborted))
+        return self._server.handle_request(*arguments, before_image=partial(_pause, 0, aborted))
 
     def _find_fixture(self, request: HttpRequest, content: bytes) -> ServerResponse | None:
         """Return the recorded response to a request; None asks the server to paint."""
@@ -138,18 +138,10 @@ class OfflineBackend:
         """Drop the images behind result URLs. Idempotent."""
         self._server.clear_images()
 
-    def _wait(self, wait_s: float, transfer: Transfer) -> None:
-        """Wait; raise `TimeoutError` if the transfer is aborted meanwhile."""
-        if wait_s > 0:
-            aborted = threading.Event()
-            transfer.on_abort(aborted.set)
-            if aborted.wait(wait_s):
-                raise TimeoutError("aborted")
 
-
-def _check_wanted(aborted: threading.Event) -> None:
-    """Raise `TimeoutError` if a transfer is aborted."""
-    if aborted.is_set():
+def _pause(wait_s: float, aborted: threading.Event) -> None:
+    """Wait; raise `TimeoutError` if the transfer is aborted by then."""
+    if aborted.wait(wait_s):
         raise TimeoutError("aborted")
 
 
