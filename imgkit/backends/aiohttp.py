@@ -92,18 +92,19 @@ class AiohttpBackend:
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._replies: weakref.WeakSet[_AiohttpReply] = weakref.WeakSet()
+        self._waiting = 0  # requests without a response, whose responses may come at the same time
         # The service warns of a missing close; aiohttp would name a session that users never saw.
         weakref.finalize(self, _drop_sessions, self._sessions, self._sockets)
 
     async def open(self, request: HttpRequest, transfer: Transfer) -> AsyncReply:
         """Send a request and return the open response; see `imgkit.wire.messages.AsyncBackend.open`."""
         session = self._get_session(request.public_peer_only)
-        receive_bytes = _share_memory(len(self._replies) + 1)
         headers = request.wire_headers()
         headers.setdefault("user-agent", "imgkit")
         # Nothing can leave before there is a connection.
         transfer.mark_unsent()
-        _current_request.set(_OpenRequest(transfer, receive_bytes))
+        self._waiting += 1
+        _current_request.set(_OpenRequest(transfer, _share_memory(len(self._replies) + self._waiting)))
         try:
             response = await session.request(
                 request.method,
@@ -121,6 +122,8 @@ class AiohttpBackend:
                     f"{safe_url(request.url)} is not fetched: {NOT_PUBLIC}.", hint=BLOCKED_HINT
                 ) from None
             raise
+        finally:
+            self._waiting -= 1
         reuses = self._options.reuse_connections
         return _AiohttpReply(response, None if reuses else transfer, self._replies)
 
@@ -143,6 +146,7 @@ class AiohttpBackend:
             _abandoned_connectors.append(session.connector)
             session.detach()
         self._sessions.clear()
+        self._waiting = 0
 
     def _get_session(self, public_only: bool) -> aiohttp.ClientSession:
         """Return the session for the API, or the session for untrusted result URLs."""

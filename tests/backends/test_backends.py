@@ -437,6 +437,28 @@ def test_open_replies_share_memory(monkeypatch: pytest.MonkeyPatch, shared: int,
         asyncio.run(main(f"{server.base_url}/images/generations"))
 
 
+def test_requests_that_wait_share_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts the requests whose replies have not begun: they may all begin at once."""
+    monkeypatch.setattr(aiohttp_backend, "ALL_RECEIVE_BYTES", 600_000)
+    limit_receiving, sizes = aiohttp_backend._limit_receiving, []
+
+    def note_size(connection: Any, size: int) -> None:
+        sizes.append(size)
+        limit_receiving(connection, size)
+
+    async def main(url: str) -> None:
+        backend = AiohttpBackend(BackendOptions())
+        await asyncio.gather(send_request(backend, url), send_request(backend, url))
+        await send_request(backend, url)
+        await backend.aclose()
+
+    monkeypatch.setattr(aiohttp_backend, "_limit_receiving", note_size)
+    with WireServer(*[reply(200, b"")] * 3) as server:
+        asyncio.run(main(f"{server.base_url}/images/generations"))
+    assert min(sizes) == 300_000
+    assert sizes[-1] == 512 * 1024
+
+
 async def close_abandoned_connectors() -> None:
     """Close the connectors that aiohttp must not close by itself: this process goes on."""
     while _abandoned_connectors:
