@@ -160,7 +160,7 @@ def is_in_memory(source: Source) -> bool:
 def read_block(source: Source, size: int, position: int) -> bytes | memoryview:
     """Return bytes of an image from a position on, without a copy if it is in memory.
 
-    Who keeps a block of an image in memory keeps more of the image, also after that has gone to the disk.
+    A block keeps its chunk in memory, also once the image is on the disk: let go of it soon.
 
     Args:
         source: the image.

@@ -14,8 +14,8 @@ class UploadFolder:
 
     Args:
         path: the folder.
-        max_bytes: most bytes of all images that exist at once, where the disk has twice as many.
-        max_body_bytes: largest request: a server without any other has room for it.
+        max_bytes: most bytes of all images at once; half of the free disk if that is less.
+        max_body_bytes: largest request; there is room for one in any case.
     """
 
     def __init__(self, path: Path, max_bytes: int, max_body_bytes: int) -> None:
