@@ -80,6 +80,11 @@ class BudgetStore:
             for statement in _TABLES:
                 tables.execute(statement)
 
+    @property
+    def may_block(self) -> bool:
+        """Whether its methods wait for a disk, or for another process."""
+        return self._folder is not None
+
     def reserve(self, amount: int, limit: int, *, priced: bool) -> int | Totals:
         """Reserve an amount if it fits under the limit.
 

@@ -105,6 +105,11 @@ class Budget:
         """The number of calls of unknown price."""
         return self._store.totals().unpriced
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether processes share it through a folder."""
+        return self._store.may_block
+
     @hookimpl
     def imgkit_ledger(self, settings: ServiceSettings) -> BudgetLedger | None:
         """Return the ledger of a service, None if its calls cost nothing."""
@@ -210,6 +215,11 @@ class BudgetLedger:
         self.budget = budget
         self._estimate = estimate
 
+    @property
+    def reserve_may_block(self) -> bool:
+        """Whether `reserve` waits for a disk: the budget has a folder."""
+        return self.budget.is_shared
+
     def reserve(self, request: ImageRequest, call: Call, attempt: int) -> BudgetReservation:
         """Reserve the maximum cost of an attempt, as `Budget.reserve` does."""
         estimate = self._estimate(request, call.partial_images or 0)
@@ -235,6 +245,11 @@ class BudgetReservation:
     def __init__(self, store: BudgetStore, number: int) -> None:
         self._store = store
         self._number: int | None = number
+
+    @property
+    def settle_may_block(self) -> bool:
+        """Whether `settle` waits for a disk: the budget has a folder."""
+        return self._store.may_block
 
     def begin(self, head: Head) -> None:
         """Do nothing: only the end of the attempt counts."""

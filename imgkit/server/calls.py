@@ -170,17 +170,24 @@ class ServedCall:
                 await self._wait()
             headers = {**self.headers, **extra, "x-imgkit-call-id": self.id}
             if self.length is not None and self.length <= WHOLE_BYTES:
-                body = b"".join(encode_frame(self._frames[0]))
-                response: StreamResponse = Response(body=body, status=self.status or 200, headers=headers)
-                await response.prepare(request)
-                async with WriteLimit(request):
-                    await response.write_eof()
+                response = await self._send_whole(request, headers)
             else:
                 response = await self._send_frames(request, headers)
             self.is_delivered = True
             return response
+        except ImgkitError:  # the file of an image is gone
+            abort_connection(request)
+            raise ConnectionAbortedError("an image of the reply is gone") from None
         finally:
             self.readers -= 1
+
+    async def _send_whole(self, request: BaseRequest, headers: Mapping[str, str]) -> StreamResponse:
+        body = b"".join(encode_frame(self._frames[0]))
+        response = Response(body=body, status=self.status or 200, headers=headers)
+        await response.prepare(request)
+        async with WriteLimit(request):
+            await response.write_eof()
+        return response
 
     async def _send_frames(self, request: BaseRequest, headers: Mapping[str, str]) -> StreamResponse:
         response = StreamResponse(status=self.status or 200, headers=headers)
@@ -191,14 +198,10 @@ class ServedCall:
         limit = WriteLimit(request)
         while True:
             while number < len(self._frames):
-                try:
-                    async with limit:
-                        for block in encode_frame(self._frames[number]):
-                            await response.write(block)
-                            limit.note_progress()
-                except ImgkitError:  # the file of the image is gone
-                    abort_connection(request)
-                    raise ConnectionAbortedError("an image of the reply is gone") from None
+                async with limit:
+                    for block in encode_frame(self._frames[number]):
+                        await response.write(block)
+                        limit.note_progress()
                 number += 1
             if self._is_closed:
                 break

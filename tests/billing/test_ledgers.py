@@ -289,7 +289,7 @@ class UnsureLog(LedgerLog):
         raise RuntimeError("unsure")
 
 
-def count_turns(*books: LedgerLog) -> tuple[int, imgkit.ImagesResponse]:
+def count_turns(*books: LedgerLog | imgkit.Budget) -> tuple[int, imgkit.ImagesResponse]:
     """Step through a call; return how often it asks for a place where it may block, and its response."""
     results: list[object] = [Head(200, {}), json.dumps(answer()).encode(), b""]
     with imgkit.ImageService(
@@ -312,6 +312,13 @@ def test_a_ledger_that_never_blocks_takes_no_thread() -> None:
     assert quick.log == [("reserve", 1), ("settle", 1)]
     assert count_turns(quick, silent)[0] == 2
     assert silent.log == [("reserve", 1), ("settle", 1)]
+
+
+def test_a_budget_takes_a_thread_only_for_its_folder(tmp_path: Path) -> None:
+    """Counts in memory at once, and in a file where it may block."""
+    budgets = imgkit.Budget(5, price_per_image=1), imgkit.Budget(5, tmp_path, price_per_image=1)
+    assert [count_turns(budget)[0] for budget in budgets] == [0, 2]
+    assert [budget.spent for budget in budgets] == [1, 1]
 
 
 def test_a_ledger_that_cannot_tell_may_block() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import threading
@@ -117,6 +118,21 @@ def test_an_image_that_nobody_has_goes_to_the_next_who_asks(tmp_path: Path) -> N
         assert api.posts == 1
         assert send(server, GENERATIONS, FOX).status == 200
         assert api.posts == 2
+
+
+@pytest.mark.parametrize("image", [noise(3, 40), noise(3, 500)], ids=["small", "large"])
+def test_a_reply_whose_image_is_gone_ends_without_a_word(tmp_path: Path, image: bytes) -> None:
+    """Cuts the connection if somebody has deleted the file of an image, and sends nothing anew."""
+    held = HeldReply(reply(200, {"created": 1, "data": [{"b64_json": encoded(image)}]}))
+    with serve_before(tmp_path, held) as (server, api):
+        leave_after_sending(server, FOX)
+        held.release.set()
+        wait_until(lambda: any(tmp_path.rglob("*-1.png")))  # a moment after its end
+        next(tmp_path.rglob("*-1.png")).unlink()
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            ask_again(server)
+        assert api.posts == 1
+        assert send(server, "/healthz").status == 200
 
 
 def test_each_repetition_gets_a_call_of_its_own(tmp_path: Path) -> None:
