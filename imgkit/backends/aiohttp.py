@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from imgkit.backends.sockets import REUSE_S, close_inherited_sockets, has_input, tls_context
+from imgkit.backends.idle_connections import wake_connection, watch_idle
+from imgkit.backends.sockets import REUSE_S, close_inherited_sockets, tls_context
 from imgkit.errors import DownloadBlockedError
 from imgkit.redact import safe_url
 from imgkit.wire.addresses import BLOCKED_HINT, NOT_PUBLIC, is_public
@@ -28,7 +29,7 @@ from imgkit.wire.messages import (
     HttpRequest,
     whole_or_blocks,
 )
-from imgkit.wire.transfer import HasFileno, Transfer, shut_down_socket
+from imgkit.wire.transfer import Transfer, shut_down_socket
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
@@ -278,13 +279,6 @@ _MAX_LOOP_TURNS = 100
 """Maximum turns of the event loop to wait for transports to close."""
 
 
-def _find_socket(connection: Connection) -> HasFileno | None:
-    """Return the socket of a connection, None for a closed one."""
-    transport = connection.transport
-    sock: HasFileno | None = None if transport is None else transport.get_extra_info("socket")
-    return sock
-
-
 def _share_memory(replies: int) -> int:
     """Return the bytes that each of so many open responses may take from the system at once."""
     return min(MOST_RECEIVE_BYTES, max(LEAST_RECEIVE_BYTES, ALL_RECEIVE_BYTES // max(1, replies)))
@@ -341,10 +335,11 @@ class _Connector(aiohttp.TCPConnector):
         if request.connected:
             raise aiohttp.ServerDisconnectedError
         connection = await super().connect(*args, **kwargs)
-        # The event loop may not have seen yet that the server has closed an idle connection.
-        while not request.is_new and has_input(_find_socket(connection)):
+        while not request.is_new and not wake_connection(connection):
             connection.close()
             connection = await super().connect(*args, **kwargs)
+        if not self.force_close:
+            connection.add_callback(partial(watch_idle, connection))
         request.connected = True
         _limit_receiving(connection, request.receive_bytes)
         request.transfer.mark_sent()

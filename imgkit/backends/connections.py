@@ -9,6 +9,7 @@ import logging
 import math
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ import urllib3.connection
 from urllib3.exceptions import NameResolutionError, NewConnectionError
 
 from imgkit.backends.dialing import SEND_GAP_S, SinglePacketMixin, StrictResponse, dial, open_sockets
-from imgkit.backends.sockets import REUSE_S
+from imgkit.backends.sockets import REUSE_S, has_input
 from imgkit.redact import scrub
 from imgkit.wire.transfer import Transfer
 
@@ -157,9 +158,13 @@ class _PoolMixin:
         return super()._make_request(conn, method, url, *args, **kwargs)  # type: ignore[misc]  # a mix-in of urllib3's pools
 
     def _get_conn(self, timeout: float | None = None) -> Any:
-        """Take a connection from the pool, closed if it was idle for so long that its server may close it."""
+        """Take a connection from the pool, closed if it has input or its server may close it soon."""
         conn = super()._get_conn(timeout)  # type: ignore[misc]  # a mix-in of urllib3's pools
-        if time.monotonic() - getattr(conn, "idle_since", math.inf) >= REUSE_S:
+        is_old = time.monotonic() - getattr(conn, "idle_since", math.inf) >= REUSE_S
+        sock = getattr(conn, "sock", None)
+        if is_old or (
+            isinstance(sock, ssl.SSLSocket) and has_input(sock)
+        ):  # urllib3 knows the kernel's input
             conn.close()  # the pool reconnects it
         return conn
 

@@ -111,6 +111,8 @@ def has_input(sock: HasFileno | None) -> bool:
     """
     if sock is None or sock.fileno() < 0:
         return True
+    if isinstance(sock, ssl.SSLSocket) and sock.pending():  # decrypted with the end of the last reply
+        return True
     if not hasattr(select, "poll"):
         return bool(select.select([sock.fileno()], [], [], 0)[0])
     watched = select.poll()  # select() refuses high descriptors

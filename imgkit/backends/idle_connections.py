@@ -1,0 +1,74 @@
+"""Idle connections of aiohttp, whose servers must say nothing until the next request."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from imgkit.backends.sockets import has_input
+from imgkit.wire.transfer import HasFileno
+
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
+
+
+class _IdleConnection(asyncio.Protocol):
+    """Ends an idle connection whose server says anything: it would pass for the reply to the next request.
+
+    Args:
+        protocol: aiohttp's protocol of the connection, which would keep such a reply.
+    """
+
+    def __init__(self, protocol: ResponseHandler) -> None:
+        self._protocol = protocol
+
+    def data_received(self, data: bytes) -> None:
+        """End the connection: nobody has asked for these bytes."""
+        if self._protocol.transport is not None:
+            self._protocol.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell aiohttp's protocol."""
+        self._protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Tell aiohttp's protocol."""
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Tell aiohttp's protocol."""
+        self._protocol.resume_writing()
+
+
+def watch_idle(connection: Connection) -> None:
+    """Watch a connection whose reply has arrived: it ends with the next byte of its server.
+
+    Args:
+        connection: the connection, which aiohttp is about to keep.
+    """
+    protocol, transport = connection.protocol, connection.transport
+    if protocol is not None and transport is not None:
+        transport.set_protocol(_IdleConnection(protocol))
+
+
+def wake_connection(connection: Connection) -> bool:
+    """Give an idle connection back to aiohttp; return False if it cannot carry another request.
+
+    Args:
+        connection: a connection that `watch_idle` watches.
+    """
+    protocol, transport = connection.protocol, connection.transport
+    # The event loop may not have seen yet that the server has closed the connection.
+    if protocol is None or transport is None or has_input(_find_socket(connection)):
+        return False
+    transport.set_protocol(protocol)
+    # Another reply may have come with the end of the last.
+    return not protocol.should_close
+
+
+def _find_socket(connection: Connection) -> HasFileno | None:
+    """Return the socket of a connection, None for a closed one."""
+    transport = connection.transport
+    sock: HasFileno | None = None if transport is None else transport.get_extra_info("socket")
+    return sock
