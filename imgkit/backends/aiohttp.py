@@ -16,7 +16,7 @@ import aiohttp
 from yarl import URL
 
 from imgkit.backends.idle_connections import wake_connection, watch_idle
-from imgkit.backends.sockets import REUSE_S, close_inherited_sockets, tls_context
+from imgkit.backends.sockets import REUSE_S, close_inherited_sockets, may_carry_more, tls_context
 from imgkit.errors import DownloadBlockedError
 from imgkit.redact import safe_url
 from imgkit.wire.addresses import BLOCKED_HINT, NOT_PUBLIC, is_public
@@ -32,6 +32,7 @@ from imgkit.wire.messages import (
 from imgkit.wire.transfer import Transfer, shut_down_socket
 
 if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
 
 READ_BYTES = 16 * 1024
@@ -105,7 +106,8 @@ class AiohttpBackend:
         # Nothing can leave before there is a connection.
         transfer.mark_unsent()
         self._waiting += 1
-        _current_request.set(_OpenRequest(transfer, _share_memory(len(self._replies) + self._waiting)))
+        opened = _OpenRequest(transfer, _share_memory(len(self._replies) + self._waiting))
+        _current_request.set(opened)
         try:
             response = await session.request(
                 request.method,
@@ -125,8 +127,10 @@ class AiohttpBackend:
             raise
         finally:
             self._waiting -= 1
-        reuses = self._options.reuse_connections
-        return _AiohttpReply(response, None if reuses else transfer, self._replies)
+        may_reuse = self._options.reuse_connections and may_carry_more(response.status)
+        if not may_reuse and opened.connection is not None:
+            opened.connection.force_close()
+        return _AiohttpReply(response, None if may_reuse else transfer, self._replies)
 
     async def aclose(self) -> None:
         """Close every connection. Idempotent."""
@@ -300,14 +304,14 @@ class _OpenRequest:
         receive_bytes: bytes that its connection takes from the system at once.
 
     Attributes:
-        connected: it has a connection.
+        connection: its connection, None before there is any.
         is_new: a connection was opened for it.
     """
 
     def __init__(self, transfer: Transfer, receive_bytes: int) -> None:
         self.transfer = transfer
         self.receive_bytes = receive_bytes
-        self.connected = False
+        self.connection: ResponseHandler | None = None
         self.is_new = False
 
 
@@ -332,15 +336,15 @@ class _Connector(aiohttp.TCPConnector):
             ServerDisconnectedError: aiohttp sends a GET again after a disconnection; imgkit decides that.
         """
         request = _current_request.get()
-        if request.connected:
+        if request.connection is not None:
             raise aiohttp.ServerDisconnectedError
         connection = await super().connect(*args, **kwargs)
-        while not request.is_new and not wake_connection(connection):
+        while not request.is_new and not wake_connection(connection, request.transfer):
             connection.close()
             connection = await super().connect(*args, **kwargs)
         if not self.force_close:
             connection.add_callback(partial(watch_idle, connection))
-        request.connected = True
+        request.connection = connection.protocol
         _limit_receiving(connection, request.receive_bytes)
         request.transfer.mark_sent()
         return connection

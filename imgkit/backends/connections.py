@@ -21,7 +21,7 @@ import urllib3.connection
 from urllib3.exceptions import NameResolutionError, NewConnectionError
 
 from imgkit.backends.dialing import SEND_GAP_S, SinglePacketMixin, StrictResponse, dial, open_sockets
-from imgkit.backends.sockets import REUSE_S, has_input
+from imgkit.backends.sockets import REUSE_S, has_input, may_carry_more
 from imgkit.redact import scrub
 from imgkit.wire.transfer import Transfer
 
@@ -104,6 +104,12 @@ class _ConnectionMixin(SinglePacketMixin):
                 context.transfer.watch_socket(self.sock)
                 self.sock.settimeout(SEND_GAP_S)
         super().request(*args, **kwargs)
+
+    def getresponse(self, *args: object, **kwargs: object) -> Any:
+        """Return the response, and let the connection end with it unless it may carry another request."""
+        response = super().getresponse(*args, **kwargs)  # type: ignore[misc]  # a mix-in of urllib3's connections
+        self.reusable = self.reusable and may_carry_more(response.status)
+        return response
 
     def _new_conn(self) -> socket.socket:
         """Connect to the first address that accepts, within a single timeout.

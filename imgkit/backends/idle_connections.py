@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from imgkit.backends.sockets import has_input
-from imgkit.wire.transfer import HasFileno
+from imgkit.wire.transfer import HasFileno, Transfer
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
@@ -52,23 +52,28 @@ def watch_idle(connection: Connection) -> None:
         transport.set_protocol(_IdleConnection(protocol))
 
 
-def wake_connection(connection: Connection) -> bool:
+def wake_connection(connection: Connection, transfer: Transfer) -> bool:
     """Give an idle connection back to aiohttp; return False if it cannot carry another request.
 
     Args:
         connection: a connection that `watch_idle` watches.
+        transfer: the transfer of the next request, which can end it.
+
+    Raises:
+        TimeoutError: the transfer is aborted already.
     """
     protocol, transport = connection.protocol, connection.transport
     # The event loop may not have seen yet that the server has closed the connection.
-    if protocol is None or transport is None or has_input(_find_socket(connection)):
+    sock: HasFileno | None = None if transport is None else transport.get_extra_info("socket")
+    if protocol is None or transport is None or has_input(sock):
         return False
     transport.set_protocol(protocol)
     # Another reply may have come with the end of the last.
-    return not protocol.should_close
-
-
-def _find_socket(connection: Connection) -> HasFileno | None:
-    """Return the socket of a connection, None for a closed one."""
-    transport = connection.transport
-    sock: HasFileno | None = None if transport is None else transport.get_extra_info("socket")
-    return sock
+    if protocol.should_close:
+        return False
+    try:
+        transfer.watch_socket(sock)
+    except BaseException:
+        connection.close()
+        raise
+    return True

@@ -20,6 +20,7 @@ from imgkit.backends.sockets import (
     REUSE_S,
     close_inherited_sockets,
     has_input,
+    may_carry_more,
     proxy_authorization,
     tls_context,
 )
@@ -182,7 +183,8 @@ class _PlainReply:
     ) -> None:
         self._response = response
         self._connection: _Connection | None = connection
-        self._give_back = None if response.will_close else give_back
+        may_reuse = not response.will_close and may_carry_more(response.status)
+        self._give_back = give_back if may_reuse else None
         headers: dict[str, str] = {}
         for name, value in response.getheaders():
             name = name.lower()

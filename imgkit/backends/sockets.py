@@ -118,3 +118,17 @@ def has_input(sock: HasFileno | None) -> bool:
     watched = select.poll()  # select() refuses high descriptors
     watched.register(sock.fileno(), select.POLLIN)
     return bool(watched.poll(0))
+
+
+def may_carry_more(status: int) -> bool:
+    """Return whether a connection may carry another request after a reply.
+
+    An API may refuse an upload before it has read it: the rest, or the next request, is then discarded.
+
+    >>> may_carry_more(200), may_carry_more(413)
+    (True, False)
+
+    Args:
+        status: HTTP status of the reply.
+    """
+    return 200 <= status < 300
