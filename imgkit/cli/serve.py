@@ -240,7 +240,7 @@ def _describe_mode(mode: str, base_url: str) -> str:
 
 def _print_report(report: StopReport) -> int:
     for line in report.kept:
-        console.print_message(f"imgkit: paid image that no client has: {line}")
+        console.print_message(f"imgkit: no client has read this paid image: {line}")
     for facts in report.unfinished:
         console.print_message(
             f"imgkit: not finished: request {facts['id']} ({facts['operation']}, {facts['state']}): "

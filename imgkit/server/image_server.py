@@ -243,7 +243,7 @@ class ImageServer:
         if self._api.is_stopping:
             self._kept.append(line)
         else:
-            self._warn(f"Paid image that no client has: {line}")
+            self._warn(f"No client has read this paid image: {line}")
 
     async def _keep_late_replies(self) -> None:
         """Bring replies to the disk that take longer than a moment to arrive, or to be read."""

@@ -111,8 +111,8 @@ def _make_private_folder(folder: Path) -> None:
     is_own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
     if not stat.S_ISDIR(found.st_mode) or not is_own:
         raise ConfigurationError(
-            f"{str(folder)!r} is no folder of this user. Its owner could read the images of callers. Pass a "
-            "--state-folder, or set TMPDIR to a folder of your own."
+            f"{str(folder)!r} is not a folder of this user. Its owner could read the images of callers. Pass "
+            "a --state-folder, or set TMPDIR to a folder of your own."
         )
     folder.chmod(0o700)
 

@@ -93,14 +93,14 @@ class ServerSettings(NamedTuple):
         for host in self.hosts:
             if not _HOST.fullmatch(host):
                 raise ConfigurationError(
-                    f"{host[:200]!r} is no host name. Give a name without scheme and port, such as "
+                    f"{host[:200]!r} is not a host name. Give a name without scheme and port, such as "
                     "images.example.org."
                 )
         for origin in self.origins:
             parts = urlsplit(origin)
             if parts.scheme not in ("http", "https") or f"{parts.scheme}://{parts.netloc}" != origin:
                 raise ConfigurationError(
-                    f"{origin[:200]!r} is no origin. Give scheme, host and port only, such as "
+                    f"{origin[:200]!r} is not an origin. Give scheme, host and port only, such as "
                     "http://localhost:3000."
                 )
 
@@ -138,7 +138,7 @@ def parse_routes(words: Iterable[str]) -> dict[str, ModelRoute]:
         provider, colon, model = target.partition(":")
         if not equals or not name.strip() or not target.strip() or (colon and not provider.strip()):
             raise ConfigurationError(
-                f"{word[:200]!r} is no model map. Write NAME=PROVIDER:MODEL, such as "
+                f"{word[:200]!r} is not a model map. Write NAME=PROVIDER:MODEL, such as "
                 "gpt-image-2=bfl:flux-2-pro."
             )
         if name.strip() in routes:

@@ -108,7 +108,7 @@ class Connection(RequestHandler):
         if isinstance(exc, ConnectionError):
             raise exc  # the client has left, or reads too slowly
         if status == 400:
-            text = "The request is no HTTP/1.1, or a line of its head is over 8190 bytes. Use http://, not https://."
+            text = "The request is not HTTP/1.1, or a line of its head is over 8190 bytes. Use http://, not https://."
             reply = build_rejection(Rejection(status, "invalid_http", f"{text} Nothing was sent."))
         else:
             error = exc or TimeoutError()

@@ -156,7 +156,7 @@ def _build_settings(given: Mapping[str, Any]) -> ServerSettings:
     for name in given:
         if name not in ServerSettings._fields:
             raise ConfigurationError(
-                f"imgkit_server_settings: {name!r} is no setting of a server"
+                f"imgkit_server_settings: {name!r} is not a setting of a server"
                 f"{format_suggestion(name, ServerSettings._fields)}. Available: "
                 f"{', '.join(ServerSettings._fields)}."
             )

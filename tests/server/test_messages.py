@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from imgkit.cli.run import run as imgkit_command
+from imgkit.cli.serve import _print_report
 from imgkit.default_plugins.recorder import RecorderPlugin
-from imgkit.server.image_server import ImageServer
+from imgkit.server.image_server import ImageServer, StopReport
 from imgkit.server.served_service import ServedService
 from imgkit.testing.app_server import AppServer
 from tests.support.served import GENERATIONS, SETTINGS, send
@@ -36,6 +37,12 @@ def test_a_warning_is_told_once(tmp_path: Path) -> None:
     assert len(shown) == 2
     assert len(told) == len(set(shown)), (told, shown)
     assert "cassette" in told[0]
+
+
+def test_names_paid_images_that_no_client_has_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """Prints the place of each at the end."""
+    assert _print_report(StopReport((), ["home/undelivered/1.png"], None)) == 0
+    assert capsys.readouterr().err == "imgkit: no client has read this paid image: home/undelivered/1.png\n"
 
 
 @pytest.mark.parametrize(

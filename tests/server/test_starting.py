@@ -61,10 +61,10 @@ def test_refuses_to_start_with_options_that_cannot_work(
             (["--replay", str(damaged)], "is not a cassette"),
             (["--replay", str(damaged), "--record", "x"], "exclude each other"),
             (["--map", "small=opneai:x"], "did you mean 'openai'"),
-            (["--map", "small"], "is no model map"),
+            (["--map", "small"], "is not a model map"),
             (["--backend", "aiohttp", "--simulate", "429"], "for the offline backend"),
-            (["--allow-host", "http://a.example"], "is no host name"),
-            (["--allow-origin", "localhost:3000"], "is no origin"),
+            (["--allow-host", "http://a.example"], "is not a host name"),
+            (["--allow-origin", "localhost:3000"], "is not an origin"),
         ):
             code = run(["serve", "--port", "0", *options])
             read = capsys.readouterr()
@@ -77,7 +77,7 @@ def test_refuses_to_start_with_options_that_cannot_work(
 @pytest.mark.parametrize("word", ["", "=", "a=", "=b", "a=:", "a=:b", "a"])
 def test_refuses_a_map_of_another_form(word: str) -> None:
     """Refuses a map without a name or without a target."""
-    with pytest.raises(ConfigurationError, match="is no model map"):
+    with pytest.raises(ConfigurationError, match="is not a model map"):
         parse_routes([word])
 
 
@@ -225,7 +225,7 @@ def test_refuses_a_folder_that_another_user_has_made(
         other = shared
     else:
         shared.touch()
-    with pytest.raises(ConfigurationError, match="is no folder of this user"):
+    with pytest.raises(ConfigurationError, match="is not a folder of this user"):
         open_work_folder(None)
     assert sorted(path.name for path in other.iterdir()) == ["photos", "photos.lock"]
 

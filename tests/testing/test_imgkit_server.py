@@ -168,6 +168,6 @@ def test_tells_the_requests_of_an_app() -> None:
 
 
 def test_refuses_an_unknown_setting() -> None:
-    """Names the setting that is no setting of a server, and the nearest that is."""
-    with pytest.raises(ConfigurationError, match="'tokn' is no setting of a server.*token"):
+    """Names the setting that is not a setting of a server, and the nearest that is."""
+    with pytest.raises(ConfigurationError, match="'tokn' is not a setting of a server.*token"):
         AppServer({"tokn": "abc"})
