@@ -133,7 +133,7 @@ class Api:
                 operation, body, context.settings.routes, takes_unknown=self._budget is None
             )
         except InvalidRequestError as error:
-            return self._send_error(build_error_reply(error, ""))
+            return self._send_error(build_error_reply(error, None))
         cors = self.borders.cors_headers(request)
         key = body.digest(operation)
         call = context.book.find_repeated(key, retries)
@@ -222,7 +222,8 @@ class Api:
                 404,
                 "model_not_found",
                 f"The model {name[:200]!r} is not listed here"
-                f"{format_suggestion(name, models)}. Other models of the provider may work, too.",
+                f"{format_suggestion(name, models)}. Other models of the provider may work, too. "
+                "Nothing was sent.",
             )
         return _send_json(_describe_model(*found))
 
@@ -237,7 +238,7 @@ class Api:
             service = context.providers.find(asked.provider).service
             bounds = service.estimate(asked.request, partial_images=asked.partial_images)
         except ImgkitError as error:
-            return self._send_error(build_error_reply(error, ""))
+            return self._send_error(build_error_reply(error, None))
         return _send_json(
             {
                 "low_usd": None if bounds.low is None else f"{bounds.low:f}",

@@ -7,6 +7,12 @@ from typing import NamedTuple
 
 from imgkit import errors
 from imgkit.errors import ImgkitError
+from imgkit.models import (
+    CreateImageEditRequest,
+    CreateImageRequest,
+    CreateImageVariationRequest,
+    field_names,
+)
 from imgkit.redact import scrub
 
 MAYBE_BILLED = 424
@@ -15,6 +21,8 @@ and the Vercel SDK send a request with this status once; they repeat 408, 409, 4
 a server, 2026-11-28)."""
 
 MAX_MESSAGE_CHARACTERS = 2000
+
+_NOTHING_SENT = "Nothing was sent."
 
 _CODES: dict[type[ImgkitError], tuple[int, str, str]] = {
     errors.InvalidRequestError: (400, "invalid_request", "Correct the request."),
@@ -59,6 +67,13 @@ _FIELD_ADVICE = {
 }
 """Advice by the field of an error; it comes before that of the class."""
 
+_PARAMETERS = frozenset(
+    name
+    for kind in (CreateImageRequest, CreateImageEditRequest, CreateImageVariationRequest)
+    for name in field_names(kind)
+)
+"""Parameters of callers. Other fields of errors are arguments of Python, which no caller can set."""
+
 _FREE_TO_REPEAT = (errors.NotSentError, errors.RateLimitError, errors.ServiceClosedError)
 
 
@@ -99,12 +114,12 @@ class Rejection(Exception):
 
 def reject_body(message: str, code: str = "invalid_body", *, param: str | None = None) -> Rejection:
     """Return the refusal of a body that cannot be read. The connection ends: its rest is unreadable, too."""
-    return Rejection(400, code, f"{message} Nothing was sent.", param=param, closes=True)
+    return Rejection(400, code, f"{message} {_NOTHING_SENT}", param=param, closes=True)
 
 
 def reject_value(param: str, message: str, code: str = "invalid_value") -> Rejection:
     """Return the refusal of a parameter."""
-    return Rejection(400, code, f"{param}: {message} Nothing was sent.", param=param)
+    return Rejection(400, code, f"{param}: {message} {_NOTHING_SENT}", param=param)
 
 
 class ErrorReply(NamedTuple):
@@ -123,12 +138,12 @@ class ErrorReply(NamedTuple):
     maybe_billed: bool = False
 
 
-def build_error_reply(error: ImgkitError, call_id: str, *, was_repeated: bool = False) -> ErrorReply:
+def build_error_reply(error: ImgkitError, call_id: str | None, *, was_repeated: bool = False) -> ErrorReply:
     """Return the reply for an error of a call.
 
     Args:
         error: the error.
-        call_id: id of the call at the server.
+        call_id: id of the call at the server, None if the request began no call.
         was_repeated: the server has waited and sent the request again already.
     """
     status, code, advice = next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
@@ -153,10 +168,11 @@ def build_error_reply(error: ImgkitError, call_id: str, *, was_repeated: bool = 
     if request_id := getattr(error, "request_id", None):
         facts["request_id"] = request_id
     message = " ".join(filter(None, [error.problem, advice]))
-    param = getattr(error, "param", None) or error.field
+    param = getattr(error, "param", None) or (error.field if error.field in _PARAMETERS else None)
     if isinstance(error, errors.InvalidRequestError):
         param = next(iter(error.fields), None)
         message = "; ".join(f"{path}: {text}" for path, text in error.fields.items())
+        message += "" if _NOTHING_SENT in message else f" {_NOTHING_SENT}"
     # A client that repeats what the server has repeated multiplies the requests of a rate limit.
     is_exhausted = isinstance(error, errors.RateLimitError) and (was_repeated or error.should_retry is False)
     headers = {"x-should-retry": "true" if may_repeat(error) and not is_exhausted else "false"}
@@ -167,7 +183,7 @@ def build_error_reply(error: ImgkitError, call_id: str, *, was_repeated: bool = 
     return ErrorReply(status, headers, envelope, maybe_billed)
 
 
-def build_bug_reply(error: BaseException, call_id: str, *, was_begun: bool) -> ErrorReply:
+def build_bug_reply(error: BaseException, call_id: str | None, *, was_begun: bool) -> ErrorReply:
     """Return the reply for an error that is no error of imgkit: a bug. It may have been billed."""
     facts: dict[str, object] = {
         "class": type(error).__name__,
@@ -183,7 +199,7 @@ def build_bug_reply(error: BaseException, call_id: str, *, was_begun: bool) -> E
 
 def build_rejection(rejected: Rejection) -> ErrorReply:
     """Return the reply for a request that the server refuses."""
-    facts = {"class": "Rejection", "maybe_billed": False}
+    facts = {"class": "Rejection", "maybe_billed": False, "call_id": None}
     envelope = _build_envelope(
         rejected.message, _choose_type(rejected.status), rejected.param, rejected.code, facts
     )

@@ -115,7 +115,7 @@ class Connection(RequestHandler):
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "imgkit could not answer a request", "exception": error}
             )
-            reply = build_bug_reply(error, "", was_begun=request.method == "POST")
+            reply = build_bug_reply(error, None, was_begun=request.method == "POST")
         if request.writer.output_size > 0:
             raise ConnectionError("the reply has begun")
         response = Response(
