@@ -23,6 +23,7 @@ a server, 2026-11-28)."""
 MAX_MESSAGE_CHARACTERS = 2000
 
 _NOTHING_SENT = "Nothing was sent."
+_MAYBE_BILLED = "It may have been billed"
 
 _CODES: dict[type[ImgkitError], tuple[int, str, str]] = {
     errors.InvalidRequestError: (400, "invalid_request", "Correct the request."),
@@ -51,13 +52,13 @@ _CODES: dict[type[ImgkitError], tuple[int, str, str]] = {
     errors.OutcomeUnknownError: (
         MAYBE_BILLED,
         "outcome_unknown",
-        "It may have been billed: do not send it again before you have asked the provider.",
+        f"{_MAYBE_BILLED}: do not send it again before you have asked the provider.",
     ),
     errors.RateLimitError: (429, "rate_limit_exceeded", "Wait, then send the request again."),
     errors.QuotaExceededError: (402, "insufficient_quota", "Add credit to the account at the provider."),
     errors.ModerationBlockedError: (400, "moderation_blocked", "Change the prompt or the image."),
     errors.ApiError: (502, "api_error", ""),
-    ImgkitError: (MAYBE_BILLED, "image_unavailable", "It may have been billed: do not send it again."),
+    ImgkitError: (MAYBE_BILLED, "image_unavailable", f"{_MAYBE_BILLED}: do not send it again."),
 }
 """Status, code and advice by class; the nearest base class counts. An API's own status comes first."""
 
@@ -167,7 +168,7 @@ def build_error_reply(error: ImgkitError, call_id: str | None, *, was_repeated: 
         facts["jobs"] = jobs
     if request_id := getattr(error, "request_id", None):
         facts["request_id"] = request_id
-    message = " ".join(filter(None, [error.problem, advice]))
+    message = " ".join(filter(None, [error.problem, _shorten_advice(advice, error.problem)]))
     param = getattr(error, "param", None) or (error.field if error.field in _PARAMETERS else None)
     if isinstance(error, errors.InvalidRequestError):
         param = next(iter(error.fields), None)
@@ -188,7 +189,7 @@ def build_bug_reply(error: BaseException, call_id: str | None, *, was_begun: boo
     facts: dict[str, object] = {
         "class": type(error).__name__,
         "maybe_billed": was_begun,
-        "advice": "It may have been billed: do not send it again." if was_begun else None,
+        "advice": f"{_MAYBE_BILLED}: do not send it again." if was_begun else None,
         "call_id": call_id,
     }
     message = f"This is a bug in imgkit ({type(error).__name__}). Please report it with the server's log."
@@ -218,6 +219,18 @@ def _api_status(error: errors.ApiError, default: int) -> int:
     if isinstance(error, errors.QuotaExceededError):
         return default
     return error.status if 400 <= error.status <= 599 else 400 if not error.status else default
+
+
+def _shorten_advice(advice: str, problem: str) -> str:
+    """Return the advice without what the problem says already: that the request may be billed.
+
+    >>> _shorten_advice("It may have been billed: do not send it again.", "The API may have billed it.")
+    'Do not send it again.'
+    """
+    start, _, rest = advice.partition(": ")
+    if start != _MAYBE_BILLED or "billed" not in problem:
+        return advice
+    return rest[:1].upper() + rest[1:]
 
 
 def _choose_type(status: int) -> str:

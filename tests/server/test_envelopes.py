@@ -11,6 +11,7 @@ from imgkit import errors
 from imgkit.errors import ImgkitError
 from imgkit.server.envelopes import build_error_reply
 from tests.support.served import EDITS, GENERATIONS, form, send, serve_before
+from tests.support.wire_server import reply
 
 FOX = {"prompt": "a fox"}
 
@@ -58,3 +59,18 @@ def test_refusals_have_the_same_form(tmp_path: Path) -> None:
 def test_names_only_parameters_that_a_caller_can_set(error: ImgkitError, param: str | None) -> None:
     """Gives null for an argument of Python, which the error is about."""
     assert describe(error)["param"] == param
+
+
+def test_says_once_that_a_request_may_be_billed(tmp_path: Path) -> None:
+    """Leaves it out of the advice if the problem says it; the advice alone is complete."""
+    advice = "It may have been billed: do not send it again before you have asked the provider."
+    with serve_before(tmp_path, reply(504, b"")) as (server, api):
+        got = send(server, GENERATIONS, FOX)
+        assert (got.status, api.posts) == (424, 1)
+        assert send(server, "/status").json["requests"][0]["error"] == got.error["message"]
+    assert got.error["message"].endswith(" Do not send it again before you have asked the provider.")
+    assert got.error["message"].count("billed") == 1
+    assert got.error["imgkit"]["advice"] == advice
+    assert describe(errors.OutcomeUnknownError("A job may run."))["message"] == f"A job may run. {advice}"
+    found = describe(errors.EmptyResultError("No images. The call may have been billed."))
+    assert found["message"] == "No images. The call may have been billed. Do not send it again."
