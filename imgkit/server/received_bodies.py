@@ -21,7 +21,7 @@ from imgkit.server.envelopes import Rejection, reject_body, reject_value
 from imgkit.server.form_reader import FormReader
 from imgkit.server.upload_folder import UploadFolder
 from imgkit.wire.json_body import JsonReply
-from imgkit.wire.json_values import DivertedImage, Json, decode_data_url, is_data_url
+from imgkit.wire.json_values import DivertedImage, Json, JsonSyntaxError, decode_data_url, is_data_url
 
 MOST_FIELDS = 200
 """Most parts of a form."""
@@ -267,8 +267,9 @@ async def _receive_json(arriving: ArrivingBody, uploads: UploadFolder) -> Receiv
         await _write(files, made)
     try:
         members = reader.json()
-    except (ValueError, RecursionError):
-        raise reject_body("The body is not JSON.", "invalid_json") from None
+    except (ValueError, RecursionError) as error:
+        place = _describe_place(error, has_columns=not reader.has_images)
+        raise reject_body(f"The body is not JSON{place}.", "invalid_json") from None
     if not isinstance(members, dict):
         raise reject_body("The body must be a JSON object.", "invalid_json")
     _check_values(members)
@@ -287,6 +288,17 @@ async def _receive_json(arriving: ArrivingBody, uploads: UploadFolder) -> Receiv
         if members.get(role) is not None
     }
     return ReceivedBody(values, text, images, others)
+
+
+def _describe_place(error: Exception, *, has_columns: bool) -> str:
+    """Return the place and the reason of an error in a JSON text, without a word of the text; "" for none."""
+    if not isinstance(error, JsonSyntaxError):
+        return ""
+    # The text that was parsed has short marks in place of images, so columns behind them differ.
+    column = f", column {error.column}" if has_columns else ""
+    # Python's reasons may end with a piece of the text behind a colon, or with "at".
+    reason = error.reason.partition(": ")[0].removesuffix(" at")
+    return f" (line {error.line}{column}: {reason})"
 
 
 def _dump_values(values: Values) -> str:

@@ -57,6 +57,34 @@ class DivertedImage:
         return None
 
 
+class JsonSyntaxError(ValueError):
+    """A text that is not JSON.
+
+    Example::
+
+        >>> try:
+        ...     parse_json(b'{"created": 1,}')
+        ... except JsonSyntaxError as error:
+        ...     print(error, error.line, error.column)
+        Expecting property name enclosed in double quotes (character 14) 1 15
+
+    Args:
+        reason: the rule that the text breaks.
+        position: the position of the error in characters, counted from 0.
+        line, column: the same place, counted from 1.
+    """
+
+    def __init__(self, reason: str, position: int, line: int, column: int) -> None:
+        super().__init__(reason, position, line, column)
+        self.reason = reason
+        self.position = position
+        self.line = line
+        self.column = column
+
+    def __str__(self) -> str:
+        return f"{self.reason} (character {self.position})"
+
+
 def parse_json(body: bytes) -> Any:
     """Return the JSON value of a body.
 
@@ -70,7 +98,9 @@ def parse_json(body: bytes) -> Any:
     Raises:
         ValueError: the body is not UTF-8, or not exactly one JSON value. Repeated keys, NaN,
             Infinity, deep nesting and numbers with thousands of digits raise too.
+        JsonSyntaxError: the error has a place in the text.
     """
+    problem: str | JsonSyntaxError
     try:
         return _STRICT.decode(body.removeprefix(BOM_UTF8).decode("utf-8"))
     except RecursionError:
@@ -78,9 +108,9 @@ def parse_json(body: bytes) -> Any:
     except UnicodeDecodeError as error:
         problem = f"not UTF-8 at byte {error.start}"
     except json.JSONDecodeError as error:
-        problem = f"{error.msg} (character {error.pos})"
+        problem = JsonSyntaxError(error.msg, error.pos, error.lineno, error.colno)
     # Raised outside the except block, because those errors keep the whole reply with its images.
-    raise ValueError(problem)
+    raise ValueError(problem) if isinstance(problem, str) else problem
 
 
 def dump_json(value: Any, indent: int | None = None) -> str:

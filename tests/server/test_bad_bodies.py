@@ -247,3 +247,33 @@ def test_keeps_requests_of_a_connection_apart(tmp_path: Path) -> None:
             found = [find_status(b"HTTP/" + each) for each in got.split(b"HTTP/1.")[1:] if each[1:2] == b" "]
             assert [status for status in found if status] == statuses, (first, got)
         assert api.posts == 0
+
+
+def test_says_where_a_body_is_not_json(tmp_path: Path) -> None:
+    """Gives line and column, without a word of the text; the line alone behind an image."""
+    image = b'{"image":"' + b"A" * 4000 + b'",\n"prompt": secret}'
+    ending = "Nothing was sent."
+    with serve_before(tmp_path) as (server, api):
+        for path, body, message in (
+            (
+                GENERATIONS,
+                b'{"prompt": "a fox",\n "size" secret}',
+                "(line 2, column 9: Expecting ':' delimiter)",
+            ),
+            (GENERATIONS, b"prompt=secret", "(line 1, column 1: Expecting value)"),
+            (
+                GENERATIONS,
+                b'{"prompt": "secret\n"}',
+                "(line 1, column 19: Invalid control character)",
+            ),
+            (EDITS, image, "(line 2: Expecting value)"),
+            (GENERATIONS, b'{"prompt": "\xff"}', ""),
+        ):
+            found = find_error(
+                exchange(server, request_bytes("POST", path, "Content-Type: application/json", body=body))
+            )
+            expected = (
+                f"The body is not JSON {message}. {ending}" if message else f"The body is not JSON. {ending}"
+            )
+            assert found["message"] == expected
+        assert api.posts == 0
