@@ -394,5 +394,6 @@ def format_suggestion(word: str, known: Iterable[str]) -> str:
     """
     import difflib
 
-    close = difflib.get_close_matches(word.lower()[:60], list(known), n=1)
+    # "blf" (0.67) is close to "bfl"; "nope" (0.6) is not to "openai".
+    close = difflib.get_close_matches(word.lower()[:60], list(known), n=1, cutoff=0.65)
     return f" (did you mean {close[0]!r}?)" if close else ""

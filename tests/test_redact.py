@@ -167,3 +167,18 @@ def test_secret_hint_and_equality() -> None:
 def test_format_suggestion(word: str, hint: str) -> None:
     """Suggests the known name that is close to a misspelt name, and nothing without a close name."""
     assert format_suggestion(word, iter(["requests", "aiohttp", "offline"])) == hint
+
+
+def test_format_suggestion_finds_typos_only() -> None:
+    """Suggests a name for a letter that is missing, added or swapped; not for another word."""
+    known = ["openai", "provider", "gpt-image-2", "bfl", "fal"]
+    for word, name in (
+        ("opneai", "openai"),
+        ("opnai", "openai"),
+        ("provdier", "provider"),
+        ("gpt-imgae-2", "gpt-image-2"),
+        ("blf", "bfl"),
+    ):
+        assert format_suggestion(word, known) == f" (did you mean '{name}'?)"
+    for word in ("nope", "nobody", "image"):
+        assert format_suggestion(word, known) == "", word
