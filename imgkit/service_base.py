@@ -135,7 +135,7 @@ model='gpt-image-2')
                 to ``response.warnings``, "drop" leaves them out and warns, "adapt" sends the nearest value
                 that the model takes, such as an aspect ratio in place of a size, and warns.
             fixtures: for the offline backend: a cassette, or a folder of cassettes, to answer from.
-            strict: with fixtures, a request without a recording is a `FixtureMissingError`; False
+            strict: with a cassette, a request without a recording is a `FixtureMissingError`; False
                 paints it.
             client_options: options of the backend; for "offline": ``latency_s``, ``simulate``,
                 ``seed``.

@@ -101,18 +101,19 @@ def explain_miss(request: RequestSummary, recorded: list[tuple[RequestSummary, s
         recorded: The recorded requests, each with the path of its cassette.
     """
     request_line = f"{request.method} {request.endpoint}"
+    owner = "The cassettes have" if len({path for _, path in recorded}) > 1 else "The cassette has"
     same = sum(summary == request for summary, _ in recorded)
     if same:
         recordings = "1 recording" if same == 1 else f"{same} recordings"
-        return f"The fixtures have {recordings} of {request_line}, already replayed"
+        return f"{owner} {recordings} of {request_line}, already replayed"
     index = find_nearest(request, (summary for summary, _ in recorded))
     if index is None:
         endpoints = sorted({f"{summary.method} {summary.endpoint}" for summary, _ in recorded})
-        available = f"Available: {', '.join(endpoints)[:300]}" if endpoints else "There are no fixtures"
-        return f"No fixture matches {request_line}. {available}"
+        available = f"Available: {', '.join(endpoints)[:300]}" if endpoints else "It is empty"
+        return f"{owner} no recording of {request_line}. {available}"
     summary, path = recorded[index]
     return (
-        f"No fixture matches this {request_line}. The nearest, in {path!r}, differs: "
+        f"{owner} no recording of this {request_line}. The nearest, in {path!r}, differs: "
         f"{'; '.join(describe_differences(summary.fields, request.fields))}"
     )
 

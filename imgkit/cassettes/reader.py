@@ -44,7 +44,7 @@ def read_exchanges(place: Path) -> list[RecordedExchange]:
         ConfigurationError: Nothing is there, a file is not a cassette, or an image is missing.
     """
     if not place.exists():
-        raise ConfigurationError(f"There are no fixtures at {str(place)!r}. Record them or correct the path.")
+        raise ConfigurationError(f"There is no cassette at {str(place)!r}. Record it or correct the path.")
     return [item for path in list_cassettes(place) for item in _read_cassette(path)]
 
 

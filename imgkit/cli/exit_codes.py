@@ -36,7 +36,7 @@ MEANINGS = {
     3: "authentication, missing key, permission or verification",
     4: "rate limit or quota",
     5: "refused by the content policy",
-    6: "rejected by the API, a reply without images, or no matching cache entry or fixture",
+    6: "rejected by the API, a reply without images, or no matching cache entry or recording",
     7: "network, timeout, unknown outcome, server error, unreadable reply, cut stream or download",
     8: "over the budget; nothing was sent",
     PARTIAL: "partial success: all paid data is on disk, but not all of it where you asked for it",

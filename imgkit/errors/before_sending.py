@@ -104,7 +104,7 @@ class BudgetExceededError(ImgkitError):
 
 
 class FixtureMissingError(ImgkitError):
-    """No fixture matches the request. Nothing was sent.
+    """No cassette has a recording of the request. Nothing was sent.
 
     Attributes:
         nearest: the most similar recorded request, None if none of this kind was recorded.

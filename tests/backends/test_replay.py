@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import imgkit
+from imgkit.cassettes.matching import RequestSummary, explain_miss
 from imgkit.testing.samples import answer, png
 from imgkit.testing.wire_server import WireServer, reply
 from tests.support.processes import run_process
@@ -79,20 +80,34 @@ def test_missing_fixture_names_the_nearest(tmp_path: Path) -> None:
     options = {"fixtures": path}
     with imgkit.ImageService(client_options=options) as service:
         with pytest.raises(
-            imgkit.FixtureMissingError, match='prompt: "a fox" was recorded, "a wolf"'
+            imgkit.FixtureMissingError, match='^The cassette has no .* prompt: "a fox" was recorded, "a wolf"'
         ) as caught:
             service.create_image("a wolf", n=1)
         assert "n: nothing was recorded, 1 is requested" in str(caught.value)
         with pytest.raises(imgkit.FixtureMissingError, match="image"):
             service.create_image_edit(png(9), "a hat")
         with pytest.raises(
-            imgkit.FixtureMissingError, match="No fixture matches POST images/variations"
+            imgkit.FixtureMissingError, match="The cassette has no recording of POST images/variations"
         ) as caught:
             service.create_image_variation(png(9))
         assert caught.value.nearest is None
     with imgkit.ImageService(client_options={**options, "strict": False}) as service:
         assert service.create_image("a wolf", size="64x64")[0].width == 64
         assert service.create_image("a fox")[0].width == 8
+
+
+def test_names_what_cassettes_have() -> None:
+    """Speaks of one cassette or of several, and of a recording that was used."""
+    fox, owl = (RequestSummary("POST", "images/generations", {"prompt": word}) for word in ("fox", "owl"))
+    other = RequestSummary("POST", "images/edits", {})
+    assert explain_miss(fox, [(fox, "a")]) == (
+        "The cassette has 1 recording of POST images/generations, already replayed"
+    )
+    assert explain_miss(fox, [(owl, "a"), (owl, "b")]).startswith(
+        "The cassettes have no recording of this POST images/generations. The nearest, in 'a', differs: "
+    )
+    assert explain_miss(fox, [(other, "a")]).endswith("Available: POST images/edits")
+    assert explain_miss(fox, []) == ("The cassette has no recording of POST images/generations. It is empty")
 
 
 def test_repository_cassettes() -> None:
@@ -104,7 +119,7 @@ def test_repository_cassettes() -> None:
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(None, "no fixtures"), ("x: [", "not a cassette"), ("interactions: 3", "not a cassette")],
+    [(None, "There is no cassette"), ("x: [", "not a cassette"), ("interactions: 3", "not a cassette")],
 )
 def test_unreadable_fixtures(content: str | None, problem: str, tmp_path: Path) -> None:
     """Reports a missing or invalid cassette when the service is created."""

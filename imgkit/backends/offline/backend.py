@@ -1,4 +1,4 @@
-"""The offline backend: it answers from fixtures, simulated faults or the offline server."""
+"""The offline backend: it answers from cassettes, simulated faults or the offline server."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class OfflineBackend:
             - ``latency_s``: delay of each response in seconds, 0 to 3600,
             - ``fixtures``: path of a cassette or a folder of cassettes to replay
               (`imgkit.backends.offline.replay`),
-            - ``strict``: True raises `FixtureMissingError` for a request without a fixture, False
-              paints it,
+            - ``strict``: True raises `FixtureMissingError` for a request without a recording,
+              False paints it,
             - ``simulate``: an HTTP status or a named fault for every request
               (`imgkit.backends.offline.faults`).
 
@@ -91,7 +91,7 @@ class OfflineBackend:
 
         Raises:
             NotSentError: the simulated fault is a refused connection.
-            FixtureMissingError: no fixture matches, and ``strict`` is True.
+            FixtureMissingError: no cassette has the request, and ``strict`` is True.
         """
         fault = self._fault
         if fault is not None and fault.kind == "refused":
@@ -114,7 +114,7 @@ class OfflineBackend:
         if fault is not None and fault.kind == "reply":
             response = ServerResponse(fault.status, {**fault.headers}, fault.body)
         else:
-            response = self._find_fixture(request, content) or self._answer(request, content, aborted)
+            response = self._find_recording(request, content) or self._answer(request, content, aborted)
         return _OfflineReply(response, cut=fault is not None and fault.kind == "half_body")
 
     def _answer(self, request: HttpRequest, content: bytes, aborted: threading.Event) -> ServerResponse:
@@ -124,7 +124,7 @@ class OfflineBackend:
             return self._fake(*arguments)
         return self._server.handle_request(*arguments, before_image=partial(_pause, 0, aborted))
 
-    def _find_fixture(self, request: HttpRequest, content: bytes) -> ServerResponse | None:
+    def _find_recording(self, request: HttpRequest, content: bytes) -> ServerResponse | None:
         """Return the recorded response to a request; None asks the server to paint."""
         if self._replay is None:
             return None
@@ -157,7 +157,7 @@ def _parse_seed(seed: object) -> str:
 
 
 def _open_replay(fixtures: object) -> Replay | None:
-    """Return the replay of the fixtures; None without fixtures.
+    """Return the replay of the cassettes; None without cassettes.
 
     Raises:
         ConfigurationError: the value is not a path, or a cassette cannot be read.
@@ -170,7 +170,7 @@ def _open_replay(fixtures: object) -> Replay | None:
         raise ConfigurationError(
             f"client_options: fixtures must be the path of a cassette or of a folder: {error}."
         ) from None
-    # Loaded on demand: most services have no fixtures.
+    # Loaded on demand: most services have no cassette.
     from imgkit.backends.offline.replay import Replay
 
     return Replay(Path(path))

@@ -1,4 +1,4 @@
-"""Fixtures: recorded responses from cassettes, without a network and without vcrpy."""
+"""Replay: recorded responses from cassettes, without a network and without vcrpy."""
 
 from __future__ import annotations
 
