@@ -54,6 +54,8 @@ class ServiceBase(
     # For the repr of a service whose constructor has failed.
     _core: Core = cast(Core, None)
     _closed = False
+    _public_name: str | None = None
+    """The name by which users know a class of imgkit itself, None for that of the class."""
 
     def __init__(
         self,
@@ -151,7 +153,8 @@ model='gpt-image-2')
         del api_key, base_url, proxy, client_options, unknown
         if unknown_names:
             problems = (
-                f"{name} is no argument of {type(self).__name__}{format_suggestion(name, _ARGUMENTS)}"
+                f"{name} is not an argument of {self._public_name or type(self).__name__}"
+                f"{format_suggestion(name, _ARGUMENTS)}"
                 for name in unknown_names
             )
             raise ConfigurationError("; ".join(problems))
@@ -377,7 +380,7 @@ def _spool_plugins(setup: Setup) -> list[object]:
 def _check_field_names(fields: Mapping[str, object]) -> dict[str, Any]:
     known = field_names(CreateImageRequest)
     problems = {
-        name: f"is no field of create_image{format_suggestion(name, known)}"
+        name: f"is not a field of create_image{format_suggestion(name, known)}"
         for name in fields
         if name not in known
     }

@@ -10,6 +10,7 @@ import pytest
 import imgkit
 from imgkit.backends.requests import _Adapter
 from imgkit.core.core import Core
+from imgkit.server.served_service import ServedService
 from imgkit.wire.messages import BackendOptions
 from tests.support.pictures import answer
 from tests.support.wire_server import WireServer, reply
@@ -323,6 +324,10 @@ def test_unknown_argument() -> None:
     """An unknown argument raises an error with the nearest real name."""
     with pytest.raises(imgkit.ConfigurationError, match="did you mean 'base_url'"):
         imgkit.ImageService(base_ulr="x")  # type: ignore[arg-type]
+    for kind, name in ((ServedService, "AsyncImageService"), (imgkit.ImageService, "ImageService")):
+        wrong: Any = {"provdier": "openai"}
+        with pytest.raises(imgkit.ConfigurationError, match=f"argument of {name} .did you mean 'provider'"):
+            kind(**wrong)
 
 
 def test_arguments_of_a_call() -> None:

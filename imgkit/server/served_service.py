@@ -44,6 +44,8 @@ _BLOCK_BYTES = 256 * 1024
 class ServedService(AsyncImageService):
     """A service behind a server."""
 
+    _public_name = AsyncImageService.__name__
+
     @property
     def can_stream(self) -> bool:
         """Whether the provider has streams, or work with previews."""
