@@ -6,42 +6,10 @@ from typing import Any
 
 import click
 
-from imgkit.cli import options
+from imgkit.cli import options, values
 from imgkit.cli.commands import SETTINGS, build_command, format_examples
 from imgkit.cli.help_text import Option
 from imgkit.models import CreateImageRequest
-
-
-class Amount(click.FloatRange):
-    """A number in a range; "nan" is none."""
-
-    name = "number"
-
-    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number.
-
-        Raises:
-            click.BadParameter: it is no number, or outside the range.
-        """
-        number = float(super().convert(value, param, ctx))
-        if number != number:
-            self.fail(f"{value!r} is not a number.", param, ctx)
-        return number
-
-
-class Rate(Amount):
-    """A number in a range that is not endless."""
-
-    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number.
-
-        Raises:
-            click.BadParameter: it is no number, outside the range, or endless.
-        """
-        number = super().convert(value, param, ctx)
-        if number == float("inf"):
-            self.fail(f"{value!r} is no limit. Leave the option out for that of the provider.", param, ctx)
-        return number
 
 
 class BulkGroup(click.Group):
@@ -66,15 +34,17 @@ def build_bulk_group() -> click.Group:
         ),
         Option(
             ["--in-flight", "most_in_flight"],
-            type=click.IntRange(1, 1000),
+            type=values.Integer(1, 1000),
             help="Most requests at once, else the limits of the providers, or 16.",
         ),
         Option(
-            ["--rpm", "per_minute"], type=Rate(min=0, min_open=True), help="Starts a minute at each provider."
+            ["--rpm", "per_minute"],
+            type=values.Rate(min=0, min_open=True),
+            help="Starts a minute at each provider.",
         ),
         Option(
             ["--ipm", "images_per_minute"],
-            type=Rate(min=0, min_open=True),
+            type=values.Rate(min=0, min_open=True),
             help="Images a minute at each provider.",
         ),
         Option(["--amend"], is_flag=True, help="Send rows again that changed under their id."),
@@ -84,7 +54,7 @@ def build_bulk_group() -> click.Group:
         Option(["--skip-invalid"], is_flag=True, help="Leave invalid rows out."),
         Option(
             ["--stop-after-blocked"],
-            type=click.IntRange(1, 100),
+            type=values.Integer(1, 100),
             default=20,
             help="Stop once this many of the last 100 requests were refused by the content policy (20 by "
             "default).",
@@ -104,7 +74,7 @@ def build_bulk_group() -> click.Group:
         *options.budget_options(allow_unknown=False),
         Option(
             ["--confirm-above"],
-            type=Amount(min=0),
+            type=values.Number(min=0),
             default=5.0,
             section="Money",
             metavar="USD",
@@ -193,13 +163,13 @@ def _export_options() -> list[Option]:
         Option(["--images"], metavar="FOLDER", help="Output folder of the run, if it was moved."),
         Option(
             ["--max-images", "max_samples"],
-            type=click.IntRange(min=1),
+            type=values.Integer(min=1),
             default=10_000,
             help="Most images in a file (10,000 by default).",
         ),
         Option(
             ["--max-mb", "max_megabytes"],
-            type=Amount(min=0, max=1e9, min_open=True),
+            type=values.Number(min=0, max=1e9, min_open=True),
             default=1000.0,
             help="Most megabytes in a file (1,000 by default).",
         ),

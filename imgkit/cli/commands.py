@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from imgkit.cli import options
+from imgkit.cli import options, values
 from imgkit.cli.help_text import Command, Option
 
 SETTINGS: dict[str, Any] = {"help_option_names": [], "max_content_width": 100}
@@ -83,7 +83,7 @@ def build_information_commands() -> list[click.Command]:
 def build_cache_group() -> click.Group:
     """Return the command `cache` with its subcommands."""
     as_json = options.json_option("Print one JSON object.")
-    older_than = Option(["--older-than", "older_than_days"], type=click.FloatRange(min=0), metavar="DAYS",
+    older_than = Option(["--older-than", "older_than_days"], type=values.Number(min=0), metavar="DAYS",
                         help="Remove only entries that are older.")  # fmt: skip
     remove = Option(["--remove"], is_flag=True, help="Remove damaged entries.")
     commands = {

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from imgkit.cli import console, exit_codes, options
+from imgkit.cli import console, exit_codes, options, values
 from imgkit.cli.help_text import Command, Option
 from imgkit.errors import InvalidRequestError
 
@@ -45,12 +45,12 @@ def build_command(settings: dict[str, object], epilog: str) -> click.Command:
             file(["--like"], section="Size", help="The image to edit; the mask gets its size."),
             Option(["--size"], section="Size", callback=_parse_size, metavar="WxH",
                    help="The size in pixels, instead of --like."),
-            Option(["--threshold"], section="Changes", type=click.IntRange(1, 255), default=128,
+            Option(["--threshold"], section="Changes", type=values.Integer(1, 255), default=128,
                    metavar="GREY", help="The darkest grey that counts as white, 1 to 255; 128 by default."),
             Option(["--invert"], section="Changes", is_flag=True,
                    help="Swap the parts that may change with the parts that stay."),
             Option(["--feather", "radius_px"], section="Changes", metavar="PX",
-                   type=click.FloatRange(0, 1000, min_open=True),
+                   type=values.Number(0, 1000, min_open=True),
                    help="Soften the edges with a Gaussian blur of this radius in pixels."),
             Option(["--output", "-o"], section="Output", metavar="PATH", type=click.Path(),
                    help="The PNG file; mask.png by default."),

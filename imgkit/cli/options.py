@@ -79,7 +79,7 @@ def stream_options() -> Iterator[Option]:
     yield Option(
         ["--partial-images"],
         section="Output",
-        type=click.IntRange(0, 3),
+        type=values.Integer(0, 3),
         metavar="N",
         help="Number of partial images, 2 by default; they cost tokens. Implies --stream.",
     )
@@ -97,7 +97,7 @@ def cache_options() -> Iterator[Option]:
     yield Option(
         ["--replica"],
         section="Cache",
-        type=click.IntRange(min=0),
+        type=values.Integer(min=0),
         metavar="N",
         help="Number of a further result for an equal request; the first is 0.",
     )
@@ -162,8 +162,8 @@ def service_options() -> Iterator[Option]:
         section = "Limits and retries" if name.endswith("_s") or name.startswith("max_") else "Connection"
         return Option([flag, name], section=section, help=help, **more)
 
-    seconds = {"type": click.FloatRange(min=0, min_open=True), "metavar": "SECONDS"}
-    count = {"type": click.IntRange(min=1), "metavar": "BYTES"}
+    seconds = {"type": values.Number(min=0, min_open=True), "metavar": "SECONDS"}
+    count = {"type": values.Integer(min=1), "metavar": "BYTES"}
     yield option(
         "backend",
         "offline (default; no key, no network, no cost), requests, aiohttp, or an installed one. Default: "
@@ -259,7 +259,7 @@ def offline_options() -> Iterator[Option]:
     yield Option(
         ["--latency", "latency_s"],
         section=section,
-        type=click.FloatRange(min=0),
+        type=values.Number(min=0),
         metavar="SECONDS",
         help="Wait this long before answering.",
     )

@@ -24,7 +24,7 @@ def build_serve_command() -> click.Command:
         ),
         Option(
             ["--port"],
-            type=click.IntRange(0, 65535),
+            type=values.Integer(0, 65535),
             default=DEFAULT_PORT,
             help=f"Port to listen on, {DEFAULT_PORT} by default; 0 for a free one.",
         ),
@@ -84,7 +84,7 @@ def build_serve_command() -> click.Command:
         Option(
             ["--max-body-bytes"],
             section="Callers",
-            type=click.IntRange(1024),
+            type=values.Integer(1024),
             default=256 * 1024 * 1024,
             metavar="BYTES",
             help="Largest request, 256 MiB by default.",
@@ -98,14 +98,14 @@ def build_serve_command() -> click.Command:
         Option(
             ["--rpm", "per_minute"],
             section="Limits and retries",
-            type=click.FloatRange(0, 1_000_000, min_open=True),
+            type=values.Number(0, 1_000_000, min_open=True),
             metavar="N",
             help="Most requests to a provider in a minute; others wait. No limit by default.",
         ),
         Option(
             ["--in-flight"],
             section="Limits and retries",
-            type=click.IntRange(1, 1000),
+            type=values.Integer(1, 1000),
             default=64,
             metavar="N",
             help="Most requests at a provider at once; others wait. 64 by default.",
@@ -113,7 +113,7 @@ def build_serve_command() -> click.Command:
         Option(
             ["--stop-after", "stop_s"],
             section="Limits and retries",
-            type=click.FloatRange(0, 86_400),
+            type=values.Number(0, 86_400),
             default=30.0,
             metavar="SECONDS",
             help="When it stops, seconds that running requests have to end; 30 by default.",

@@ -1,4 +1,4 @@
-"""Values of options and arguments: JSON, headers, prompts, keys, the state folder; the state of a run."""
+"""Values of options and arguments: numbers, JSON, headers, prompts, keys, folders; the state of a run."""
 
 from __future__ import annotations
 
@@ -64,6 +64,44 @@ class RunState:
     secrets: list[str] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
     args: tuple[str, ...] = ()
+
+
+class Integer(click.IntRange):
+    """An integer in a range."""
+
+    name = "integer"
+
+
+class Number(click.FloatRange):
+    """A number in a range; "nan" is none."""
+
+    name = "number"
+
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number.
+
+        Raises:
+            click.BadParameter: it is no number, or outside the range.
+        """
+        number = float(super().convert(value, param, ctx))
+        if number != number:
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+class Rate(Number):
+    """A number in a range that is not endless."""
+
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number.
+
+        Raises:
+            click.BadParameter: it is no number, outside the range, or endless.
+        """
+        number = super().convert(value, param, ctx)
+        if number == float("inf"):
+            self.fail(f"{value!r} is not a limit. Leave the option out for that of the provider.", param, ctx)
+        return number
 
 
 def reject_api_key(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

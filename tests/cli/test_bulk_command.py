@@ -481,8 +481,8 @@ def test_export(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
         (["bulk", "export", "nowhere", "-o", ""], "The output is an empty text."),
         (["bulk", "export", "nowhere", "-o", "x"], "holds no run"),
         (["bulk", "p.csv", "-o", "out", "--rpm", "nan"], "not a number"),
-        (["bulk", "p.csv", "-o", "out", "--rpm", "inf"], "'--rpm': 'inf' is no limit"),
-        (["bulk", "p.csv", "-o", "out", "--ipm", "1e999"], "'--ipm': '1e999' is no limit"),
+        (["bulk", "p.csv", "-o", "out", "--rpm", "inf"], "'--rpm': 'inf' is not a limit"),
+        (["bulk", "p.csv", "-o", "out", "--ipm", "1e999"], "'--ipm': '1e999' is not a limit"),
     ],
 )
 def test_wrong_use(api: Api, args: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

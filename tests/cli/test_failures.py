@@ -116,7 +116,7 @@ def test_exit_codes_are_complete(capfd: pytest.CaptureFixture[str]) -> None:
     (("edit", "empty.txt"), "PROMPT is missing. Describe the change after IMAGE."),
     (("edit", "https://h/fox.png", "a hat"), "Download it and pass the file.\n"),
     (("create", "fox", "--backend", "requests", "--latency", "1"), "--latency: for the offline backend only"),
-    (("create", "fox", "--timeout", "nan"), "--timeout must be a positive number"),
+    (("create", "fox", "--timeout", "nan"), "'--timeout': 'nan' is not a number"),
     (("create", "fox", "--backend", "requests", "--base-url", "https://127.0.0.1:9", "--ca", "/nowhere"),
      "--ca: No certificates can be read"),
     (("create", "fox", "--backend", "requests"), "Pass --model NAME or set IMGKIT_MODEL."),
