@@ -118,9 +118,9 @@ def compute_estimate(
         >>> compute_estimate(request, catalogue.find_model("gpt-image-1", "official"), catalogue).currency
         'USD'
     """
-    if model is None or model.prices is None or (model.tokens is None and not model.prices.is_by_image):
+    prices = None if model is None else find_prices(model)
+    if model is None or prices is None:
         return Estimate(note="no prices are known for this model on this host")
-    prices = model.prices
     request, problem = _merge_extra_body(request)
     if problem:
         return Estimate(note=problem)
@@ -153,6 +153,12 @@ def compute_estimate(
     return Estimate(
         low=low, high=high, currency=prices.currency, as_of=prices.origin.as_of, note=model.tokens.note
     )
+
+
+def find_prices(model: Model) -> Prices | None:
+    """Return the prices from which the cost of a request can be estimated, None for none."""
+    prices = model.prices
+    return None if prices is None or (model.tokens is None and not prices.is_by_image) else prices
 
 
 def _price_image(prices: Prices, request: ImageRequest) -> tuple[Decimal, Decimal] | None:

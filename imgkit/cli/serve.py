@@ -178,6 +178,8 @@ async def _serve_until_signal(server: ImageServer, address: str, ready_file: str
             _print_warning(doubt)
     for error in await asyncio.to_thread(server.list_key_errors):
         _print_warning(error.problem)
+    if (doubt := server.find_price_doubt()) is not None:
+        _print_warning(doubt)
     await stopped.wait()
     running = len(server.running)
     if running:

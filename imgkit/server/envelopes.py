@@ -62,9 +62,13 @@ _CODES: dict[type[ImgkitError], tuple[int, str, str]] = {
 }
 """Status, code and advice by class; the nearest base class counts. An API's own status comes first."""
 
+PRICE_ADVICE = (
+    "Start the server with --price-per-image USD or --allow-unknown-price, or give the prices of the model "
+    "with --models FILE."
+)
+
 _FIELD_ADVICE = {
-    "allow_unknown": "Start the server with --price-per-image USD or --allow-unknown-price, or give the "
-    "prices of the model with --models FILE.",
+    "allow_unknown": PRICE_ADVICE,
 }
 """Advice by the field of an error; it comes before that of the class."""
 

@@ -7,6 +7,7 @@ import errno
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -16,10 +17,13 @@ from aiohttp.web import BaseRequest, StreamResponse
 from imgkit.default_plugins.budget import Budget
 from imgkit.errors import ConfigurationError, ImgkitError
 from imgkit.images.image import Image
+from imgkit.models import Estimate
 from imgkit.server.api import Api
+from imgkit.server.asked import find_route
 from imgkit.server.borders import Borders
 from imgkit.server.call_runner import CallRunner, ServerContext
 from imgkit.server.calls import CallBook, ServedCall
+from imgkit.server.envelopes import PRICE_ADVICE
 from imgkit.server.history import History
 from imgkit.server.late_reservations import LATE_S, LateReplies
 from imgkit.server.result_files import ResultFiles
@@ -147,6 +151,28 @@ class ImageServer:
         """Return why providers cannot be asked: their keys are missing or cannot be used. May block."""
         services = self._context.providers.services
         return [error for service in services if (error := service.find_key_error()) is not None]
+
+    def find_price_doubt(self) -> str | None:
+        """Return why the budget refuses requests for any model or for the default model, None if it does not.
+
+        Without a known price it cannot limit their cost.
+        """
+        if self._budget is None or self._budget.can_reserve(Estimate()):
+            return None
+        providers = self._context.providers
+        route = find_route(None, self.settings.routes)
+        default = route.model or providers.find(route.provider).service.default_model
+        listed = [(provider, model or name) for name, provider, model in providers.list_models()]
+        models = listed if default is None else [(route.provider, default)]
+        currencies = {providers.find(provider).service.find_currency(model) for provider, model in models}
+        known = [Estimate(high=Decimal(0), currency=each) for each in currencies if each is not None]
+        if any(map(self._budget.can_reserve, known)):
+            return None
+        if default is None:
+            problem = "No price of a listed model is known, so --max-cost refuses their requests."
+        else:
+            problem = f"The price of {default!r} is not known, so --max-cost refuses its requests."
+        return f"{problem} {PRICE_ADVICE}"
 
     @property
     def running(self) -> list[ServedCall]:

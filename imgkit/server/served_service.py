@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imgkit.async_service import AsyncImageService
+from imgkit.catalogue.pricing import find_prices
 from imgkit.core.context import CallRecord, CallTurn, SentPart
 from imgkit.core.key_checks import find_key_error
 from imgkit.core.lifecycle import run_call
 from imgkit.core.stream import run_stream
-from imgkit.default_plugins.budget import Budget, find_budget
+from imgkit.default_plugins.budget import CURRENCY, Budget, find_budget
 from imgkit.errors import ImgkitError, NotSentError, SaveError
 from imgkit.files import write_all
 from imgkit.images.part_files import PartFile, PartFiles
@@ -92,6 +93,14 @@ class ServedService(AsyncImageService):
     def state_folder(self) -> Path | None:
         """The folder for data that outlives the process."""
         return self._core.settings.state_folder
+
+    def find_currency(self, model: str) -> str | None:
+        """Return the currency of a model's prices, None if no price is known. Offline all is free."""
+        if not self.may_cost:
+            return CURRENCY
+        found = self._core.catalogue.find_model(model, self._core.target.host_class)
+        prices = None if found is None else find_prices(found)
+        return None if prices is None else prices.currency
 
     def find_key_error(self) -> ImgkitError | None:
         """Return why requests of this service cannot be signed, None if they can. May block."""

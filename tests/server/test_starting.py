@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from imgkit import Budget
 from imgkit.cli import exit_codes
 from imgkit.cli.run import run
 from imgkit.errors import ConfigurationError
@@ -26,6 +27,7 @@ from imgkit.server.served_service import ServedService
 from imgkit.server.server_files import open_work_folder
 from imgkit.server.settings import choose_work_folder, parse_routes
 from tests.cli.support import clear_environment
+from tests.server.test_modes import PRICED
 from tests.support.pictures import answer
 from tests.support.processes import start_process
 from tests.support.served import GENERATIONS, SETTINGS, send, serve_before, serve_offline
@@ -103,6 +105,61 @@ def test_says_which_keys_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         got = send(thread, GENERATIONS, {"prompt": "a fox", "model": "flux"})
         assert api.posts == 0
     assert (got.status, got.error["code"], got.headers["x-should-retry"]) == (401, "missing_key", "false")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"model": "flux-dev"}, "The price of 'flux-dev' is not known, so --max-cost refuses its requests."),
+        ({}, "No price of a listed model is known, so --max-cost refuses their requests."),
+        ({"model": "priced", "models": PRICED}, None),
+        ({"models": PRICED}, None),
+        ({"model": "flux-dev", "backend": "offline"}, None),
+        ({"model": "flux-dev", "routes": parse_routes(["*=priced"]), "models": PRICED}, None),
+        ({"routes": parse_routes(["*=flux-dev"]), "models": PRICED}, "The price of 'flux-dev' is not known"),
+    ],
+)
+def test_says_that_a_budget_would_refuse_each_request(
+    options: dict[str, Any], words: str | None, tmp_path: Path
+) -> None:
+    """Warns of the model of requests that name none, or of all models, unless a price is known."""
+    settings = SETTINGS._replace(routes=options.pop("routes", {}))
+
+    async def find_doubt(budget: Budget | None) -> str | None:
+        given = {"base_url": "http://127.0.0.1:9/v1", "api_key": "sk-x", "backend": "aiohttp", **options}
+        if given["backend"] == "offline":
+            given = {"backend": "offline"}
+        plugins = [] if budget is None else [budget]
+        server = ImageServer(ServedService(**given, plugins=plugins, state_folder=tmp_path), settings)
+        await server.start()
+        doubt = server.find_price_doubt()
+        await server.stop(0)
+        return doubt
+
+    doubt = asyncio.run(find_doubt(Budget(5)))
+    assert (doubt is None) is (words is None)
+    if doubt is not None:
+        assert doubt.startswith(words or "")
+        assert all(name in doubt for name in ("--price-per-image", "--allow-unknown-price", "--models"))
+    for budget in (None, Budget(5, allow_unknown=True), Budget(5, price_per_image="0.04")):
+        assert asyncio.run(find_doubt(budget)) is None
+
+
+def test_the_command_warns_of_an_unknown_price(tmp_path: Path) -> None:
+    """Warns at the start, in the words of the command line."""
+    command = [sys.executable, "-m", "imgkit", "serve", "--port", "0", "--backend", "aiohttp"]
+    command += ["--base-url", "http://127.0.0.1:9/v1", "--model", "flux-dev", "--max-cost", "5"]
+    child = start_process(
+        command,
+        env={**os.environ, "IMGKIT_HOME": str(tmp_path), "OPENAI_API_KEY": "sk-x"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline()
+    child.terminate()
+    _, shown = child.communicate(timeout=20)
+    assert b"imgkit: warning: The price of 'flux-dev' is not known, so --max-cost refuses" in shown
 
 
 def test_refuses_a_base_url_of_its_own(tmp_path: Path) -> None:
