@@ -80,6 +80,11 @@ class Budget:
         return _to_usd(self._limit)
 
     @property
+    def price_per_image(self) -> Decimal | None:
+        """The highest price in US dollars of an image whose price is not known, None if there is none."""
+        return None if self._price is None else _to_usd(self._price)
+
+    @property
     def spent(self) -> Decimal:
         """The amount in US dollars that was spent or may have been billed."""
         return _to_usd(self._store.totals().spent)
@@ -125,6 +130,21 @@ class Budget:
         """
         return _is_known(estimate) or self._price is not None or self._allow_unknown
 
+    def complete_estimate(self, estimate: Estimate, images: int = 1) -> Estimate:
+        """Return the bounds that `reserve` goes by: `price_per_image` is the upper bound of an unknown price.
+
+        Example:
+            >>> Budget(5, price_per_image="0.04").complete_estimate(Estimate(), images=2).high
+            Decimal('0.08')
+
+        Args:
+            estimate: bounds of the cost.
+            images: number of images that the attempt asks for.
+        """
+        if _is_known(estimate) or self.price_per_image is None:
+            return estimate
+        return Estimate(high=self.price_per_image * max(1, images), note=estimate.note)
+
     def reserve(self, estimate: Estimate, images: int = 1) -> BudgetReservation:
         """Reserve the maximum cost of an attempt.
 
@@ -144,9 +164,8 @@ class Budget:
                 "Budget(price_per_image=…), or allow such calls with Budget(allow_unknown=True).",
                 field="allow_unknown",
             )
+        estimate = self.complete_estimate(estimate, images)
         known = _is_known(estimate)
-        if not known and self._price is not None:
-            estimate, known = Estimate(high=_to_amount(self._price) * max(1, images)), True
         amount = _to_nano(estimate.high) if known and estimate.high is not None else 0
         number = self._store.reserve(amount, self._limit, priced=known)
         if isinstance(number, Totals):
@@ -223,12 +242,22 @@ class BudgetLedger:
     def reserve(self, request: ImageRequest, call: Call, attempt: int) -> BudgetReservation:
         """Reserve the maximum cost of an attempt, as `Budget.reserve` does."""
         estimate = self._estimate(request, call.partial_images or 0)
-        in_body = (request.extra_body or {}).get("n")
-        return self.budget.reserve(estimate, in_body if type(in_body) is int else request.n or 1)
+        return self.budget.reserve(estimate, count_images(request))
 
     def find_deferred(self, job_id: str) -> BudgetReservation | None:
         """Return the reservation that a job carries, None for none."""
         return self.budget.find_deferred(job_id)
+
+
+def count_images(request: ImageRequest) -> int:
+    """Return the number of images that a request asks for.
+
+    >>> from imgkit.models import CreateImageRequest
+    >>> count_images(CreateImageRequest(prompt="a fox", n=2))
+    2
+    """
+    in_body = (request.extra_body or {}).get("n")
+    return in_body if type(in_body) is int else request.n or 1
 
 
 def find_budget(ledgers: Iterable[Resource[Ledger]]) -> Budget | None:
@@ -305,10 +334,6 @@ def _format_usd(nano: int) -> str:
     """Return an amount in billionths as dollars, with two digits or more."""
     whole, _, rest = f"{Decimal(nano).scaleb(-9):f}".partition(".")
     return f"{whole}.{rest.rstrip('0').ljust(2, '0')}"
-
-
-def _to_amount(nano: int) -> Decimal:
-    return Decimal(nano).scaleb(-9)
 
 
 def parse_amount(name: str, usd: object) -> int:

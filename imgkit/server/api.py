@@ -9,7 +9,7 @@ from typing import TypeAlias
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from imgkit._version import __version__
-from imgkit.default_plugins.budget import Budget
+from imgkit.default_plugins.budget import Budget, count_images
 from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.models import Estimate, Operation
 from imgkit.redact import format_suggestion
@@ -237,23 +237,32 @@ class Api:
             asked = build_asked_call("create_image", body, context.settings.routes)
             service = context.providers.find(asked.provider).service
             bounds = service.estimate(asked.request, partial_images=asked.partial_images)
+            note = self._build_note(bounds, service.may_cost)
+            if self._budget is not None and service.may_cost:
+                bounds = self._budget.complete_estimate(bounds, count_images(asked.request))
         except ImgkitError as error:
             return self._send_error(build_error_reply(error, None))
         return _send_json(
             {
                 "low_usd": None if bounds.low is None else f"{bounds.low:f}",
                 "high_usd": None if bounds.high is None else f"{bounds.high:f}",
-                "note": self._build_note(bounds, service.may_cost),
+                "note": note,
                 "as_of": bounds.as_of and str(bounds.as_of),
             }
         )
 
     def _build_note(self, bounds: Estimate, may_cost: bool) -> str:
-        """Return the basis of an estimate, and whether the budget refuses a request of that price."""
-        if self._budget is None or not may_cost or self._budget.can_reserve(bounds):
+        """Return the basis of an estimate, and what the budget does about an unknown price."""
+        budget = self._budget
+        if budget is None or not may_cost:
             return bounds.note
         why = f"{bounds.note.rstrip('.') or 'The price is unknown'}. "
-        return f"{why}The budget of this server refuses the request, because it cannot limit its cost."
+        if not budget.can_reserve(bounds):
+            return f"{why}The budget of this server refuses the request, because it cannot limit its cost."
+        if budget.complete_estimate(bounds) is bounds:
+            return bounds.note
+        price = budget.price_per_image
+        return f"{why}The budget of this server reserves {price} USD for each image (--price-per-image)."
 
     async def _show_health(self, request: BaseRequest) -> StreamResponse:
         return _send_json({"status": "stopping" if self.is_stopping else "ok"})

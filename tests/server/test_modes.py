@@ -85,19 +85,25 @@ def test_spends_no_more_than_its_budget(tmp_path: Path) -> None:
 
 
 def test_an_estimate_tells_that_the_budget_refuses_a_request(tmp_path: Path) -> None:
-    """Says so of an unknown price, unless the budget names a price, allows such calls or counts nothing."""
+    """Says so of an unknown price, unless the budget names a price, allows such calls or counts nothing.
+
+    The price of the budget is the upper bound.
+    """
     unknown = {**FOX, "model": "a-model-of-nobody"}
     budgets = (
-        (imgkit.Budget(5), True),
-        (imgkit.Budget(5, allow_unknown=True), False),
-        (imgkit.Budget(5, price_per_image="0.04"), False),
+        (imgkit.Budget(5), True, None),
+        (imgkit.Budget(5, allow_unknown=True), False, None),
+        (imgkit.Budget(5, price_per_image="0.04"), False, "0.04"),
     )
-    for budget, is_refused in budgets:
+    for budget, is_refused, high_usd in budgets:
         given: dict[str, Any] = {"plugins": [budget], "models": PRICED}
         with serve_before(tmp_path, reply(200, answer()), **given) as (server, _):
             estimate = send(server, "/estimate", unknown).json
-            assert estimate["high_usd"] is None
-            assert estimate["note"]
+            assert (estimate["low_usd"], estimate["high_usd"]) == (None, high_usd)
+            assert ("reserves 0.04 USD for each image" in estimate["note"]) is (high_usd is not None)
+            assert estimate["note"].startswith("no prices are known for this model on this host")
+            several = send(server, "/estimate", {**unknown, "n": 3}).json["high_usd"]
+            assert several == (high_usd and "0.12")
             assert ("refuses the request" in estimate["note"]) is is_refused
             got = send(server, GENERATIONS, unknown)
             assert (got.status == 400) is is_refused
@@ -106,6 +112,7 @@ def test_an_estimate_tells_that_the_budget_refuses_a_request(tmp_path: Path) -> 
             priced = send(server, "/estimate", {**FOX, "model": "priced", "quality": "medium"}).json
             assert priced["high_usd"] is not None
             assert "refuses" not in priced["note"]
+            assert "reserves" not in priced["note"]
     offline = partial(ServedService, plugins=[imgkit.Budget(5)], state_folder=tmp_path)
     with ServerThread(SETTINGS, offline) as server:
         assert "refuses" not in send(server, "/estimate", unknown).json["note"]
