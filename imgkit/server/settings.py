@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -81,11 +83,17 @@ class ServerSettings(NamedTuple):
         """Check settings that depend on each other.
 
         Raises:
-            ConfigurationError: the address needs a token, or a token or an origin has a wrong form.
+            ConfigurationError: the address needs a token or is not of this machine, or a token or an origin
+                has a wrong form.
         """
         if self.token is not None and not _TOKEN.fullmatch(self.token):
             raise ConfigurationError("The token must be ASCII text without blanks, and not empty.")
         if not self.is_loopback and self.token is None:
+            if not _is_own_host(self.host):
+                raise ConfigurationError(
+                    f"{self.host[:200]!r} is not an address of this machine. Pass one as --host, such as "
+                    "127.0.0.1."
+                )
             raise ConfigurationError(
                 f"Other machines can reach {self.host!r}, and anybody there could spend your money. Set a "
                 "token for the callers with --token, or listen on 127.0.0.1."
@@ -117,6 +125,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _is_own_host(host: str) -> bool:
+    """Return whether this machine can listen on an address, or on one of a name. May block."""
+    name = host.strip("[]") or None
+    try:
+        addresses = socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, ValueError):  # ValueError: the host cannot be a name
+        return False
+    for family, kind, protocol, _, address in addresses:
+        with suppress(OSError), socket.socket(family, kind, protocol) as listener:
+            listener.bind(address)
+            return True
+    return False
 
 
 def parse_routes(words: Iterable[str]) -> dict[str, ModelRoute]:

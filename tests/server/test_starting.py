@@ -76,6 +76,24 @@ def test_refuses_to_start_with_options_that_cannot_work(
             assert "bug" not in read.err
 
 
+@pytest.mark.parametrize("host", ["999.1.1.1", "nosuch.invalid", "203.0.113.9", "a..b"])
+def test_says_that_a_host_is_not_of_this_machine(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Does not ask for a token if no machine could reach the server anyway."""
+    ask_system = socket.getaddrinfo
+
+    def find_addresses(name: str | None, *rest: Any, **named: Any) -> list[tuple[Any, ...]]:
+        if name in ("999.1.1.1", "nosuch.invalid"):  # the system would ask a name server
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return ask_system(name, *rest, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", find_addresses)
+    with pytest.raises(ConfigurationError, match=f"^'{host}' is not an address of this machine. "):
+        SETTINGS._replace(host=host).check()
+    for reachable in ("0.0.0.0", ""):
+        with pytest.raises(ConfigurationError, match="^Other machines can reach .* --token"):
+            SETTINGS._replace(host=reachable).check()
+
+
 @pytest.mark.parametrize("word", ["", "=", "a=", "=b", "a=:", "a=:b", "a"])
 def test_refuses_a_map_of_another_form(word: str) -> None:
     """Refuses a map without a name or without a target."""
