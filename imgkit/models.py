@@ -225,6 +225,17 @@ def resolve_model(request: ImageRequest, default: str | None) -> str | None:
     return name if isinstance(name, str) and name else None
 
 
+def count_requested_images(request: ImageRequest) -> int:
+    """Return the number of images that a request asks for; 1 if it names none.
+
+    Example:
+        >>> count_requested_images(CreateImageRequest(prompt="a fox", n=3))
+        3
+    """
+    in_body = (request.extra_body or {}).get("n")
+    return in_body if type(in_body) is int else request.n or 1
+
+
 def sent_parameters(request: ImageRequest) -> dict[str, object]:
     """Return the set parameters of a request, without prompt, model, images, headers and secrets.
 

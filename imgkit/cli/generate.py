@@ -11,10 +11,9 @@ from imgkit.cli import console, exit_codes, options, output_paths, report, salva
 from imgkit.cli.messages import option_names
 from imgkit.cli.progress import CallWatcher
 from imgkit.core.lifecycle import ask_for_format
-from imgkit.core.responses import count_requested_images
 from imgkit.errors import ImgkitError, SaveError
 from imgkit.images.saving import SavePlan
-from imgkit.models import ImageRequest, ImagesResponse, field_names
+from imgkit.models import ImageRequest, ImagesResponse, count_requested_images, field_names
 from imgkit.service import ImageService
 
 

@@ -19,7 +19,7 @@ from imgkit.core.job_keeper import JobKeeper, apply_update, describe_plan, name_
 from imgkit.core.job_requests import MAX_STEPS, grow_pause_s, poll_once
 from imgkit.core.provider_calls import call_before_sending, call_for_job
 from imgkit.core.repeats import add_key, find_submit, keep_submit, name_key
-from imgkit.core.responses import count_requested_images, describe_request
+from imgkit.core.responses import describe_request
 from imgkit.core.retries import is_stopping, pause_call
 from imgkit.core.send import (
     authenticate,
@@ -34,6 +34,7 @@ from imgkit.errors import (
     UnreadableReplyError,
 )
 from imgkit.jobs.job import Job
+from imgkit.models import count_requested_images
 from imgkit.plugins.events import JobProgress
 from imgkit.providers.base import DecodedImages
 from imgkit.providers.job_base import ClockProvider, JobProvider

@@ -17,7 +17,6 @@ from imgkit.core.core import Core
 from imgkit.core.pipeline import DispatchResult, dispatch
 from imgkit.core.provider_calls import list_fields
 from imgkit.core.responses import (
-    count_requested_images,
     ensure_downloaded,
     save_all,
     warn_of_missing_images,
@@ -34,6 +33,7 @@ from imgkit.models import (
     CreateImageVariationRequest,
     ImageRequest,
     ImagesResponse,
+    count_requested_images,
     field_names,
     resolve_model,
     sent_parameters,

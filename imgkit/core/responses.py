@@ -172,18 +172,6 @@ def _find_cost(core: Core, request: ImageRequest, fetched: FetchedImages) -> Cos
     return cost if is_readable else Cost(note="the counts of the reply make no amount")
 
 
-def count_requested_images(request: ImageRequest) -> int:
-    """Return the number of images that a request asks for; 1 if it names none.
-
-    Example:
-        >>> from imgkit import CreateImageRequest
-        >>> count_requested_images(CreateImageRequest(prompt="a fox", n=3))
-        3
-    """
-    in_body = (request.extra_body or {}).get("n")
-    return in_body if type(in_body) is int else request.n or 1
-
-
 def warn_of_missing_images(response: ImagesResponse, requested: int) -> ImagesResponse:
     """Return a response with a warning if it has fewer images than were requested."""
     count = len(response.images)

@@ -8,13 +8,13 @@ from functools import partial
 from typing import Protocol
 
 from imgkit.core.context import CallContext, FetchedImages
-from imgkit.core.responses import build_response, count_requested_images, load_into_memory, save_image
+from imgkit.core.responses import build_response, load_into_memory, save_image
 from imgkit.errors import ImgkitError
 from imgkit.images.image import Image
 from imgkit.images.inputs import OpenedInputs
 from imgkit.images.part_files import PartFile
 from imgkit.images.saving import SavePlan
-from imgkit.models import Completed, ImageRequest, ImagesResponse, PartialImage
+from imgkit.models import Completed, ImageRequest, ImagesResponse, PartialImage, count_requested_images
 from imgkit.providers.base import DecodedImage, DecodedImages, DecodedPartialImage
 from imgkit.runtime.flow import EmitEvent, Flow, run_blocking
 from imgkit.wire.messages import Head

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from imgkit.billing.budget_store import BudgetStore, Totals
 from imgkit.errors import BudgetExceededError, ConfigurationError
-from imgkit.models import Cost, Estimate, Estimator, ImageRequest, ImagesResponse
+from imgkit.models import Cost, Estimate, Estimator, ImageRequest, ImagesResponse, count_requested_images
 from imgkit.plugins.events import Call
 from imgkit.plugins.hookspecs import ServiceSettings, hookimpl
 from imgkit.wire.messages import Head
@@ -242,22 +242,11 @@ class BudgetLedger:
     def reserve(self, request: ImageRequest, call: Call, attempt: int) -> BudgetReservation:
         """Reserve the maximum cost of an attempt, as `Budget.reserve` does."""
         estimate = self._estimate(request, call.partial_images or 0)
-        return self.budget.reserve(estimate, count_images(request))
+        return self.budget.reserve(estimate, count_requested_images(request))
 
     def find_deferred(self, job_id: str) -> BudgetReservation | None:
         """Return the reservation that a job carries, None for none."""
         return self.budget.find_deferred(job_id)
-
-
-def count_images(request: ImageRequest) -> int:
-    """Return the number of images that a request asks for.
-
-    >>> from imgkit.models import CreateImageRequest
-    >>> count_images(CreateImageRequest(prompt="a fox", n=2))
-    2
-    """
-    in_body = (request.extra_body or {}).get("n")
-    return in_body if type(in_body) is int else request.n or 1
 
 
 def find_budget(ledgers: Iterable[Resource[Ledger]]) -> Budget | None:

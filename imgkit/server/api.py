@@ -9,9 +9,9 @@ from typing import TypeAlias
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from imgkit._version import __version__
-from imgkit.default_plugins.budget import Budget, count_images
+from imgkit.default_plugins.budget import Budget
 from imgkit.errors import ImgkitError, InvalidRequestError
-from imgkit.models import Estimate, Operation
+from imgkit.models import Estimate, Operation, count_requested_images
 from imgkit.redact import format_suggestion
 from imgkit.server.asked import build_asked_call
 from imgkit.server.borders import FILES_PATH, Borders
@@ -239,7 +239,7 @@ class Api:
             bounds = service.estimate(asked.request, partial_images=asked.partial_images)
             note = self._build_note(bounds, service.may_cost)
             if self._budget is not None and service.may_cost:
-                bounds = self._budget.complete_estimate(bounds, count_images(asked.request))
+                bounds = self._budget.complete_estimate(bounds, count_requested_images(asked.request))
         except ImgkitError as error:
             return self._send_error(build_error_reply(error, None))
         return _send_json(
