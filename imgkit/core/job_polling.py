@@ -51,6 +51,9 @@ STOPPED = "The run was stopped."
 QUICK_POLLS = 100
 """Polls without news, or without an answer, that follow each other at once where a recording answers."""
 
+CLOSE_S, TELLING_S = 0.1, 2.0
+"""A poll that fails so close to the deadline was cut by it, and tells of the API only if it took so long."""
+
 
 def submit_job(
     context: CallContext,
@@ -219,9 +222,12 @@ def follow_job(
             raise (yield from _leave_pending(context, pending_error([job], str(error)))) from error
         if is_stopping(context):
             raise (yield from _leave_pending(context, pending_error([job], STOPPED)))
+        begun = time.monotonic()
         result = yield from _poll(context, provider, keeper)
         if isinstance(result, FailedRequest):
-            number, problem = number + 1, result.problem
+            number, now = number + 1, time.monotonic()
+            is_cut = context.deadline - now < CLOSE_S and now - begun < TELLING_S
+            problem = problem if is_cut else result.problem
             update = replace(update, poll_after_s=result.wait_s, preview=None)
         elif isinstance(result, JobUpdate):
             number = 0 if result.state != job.state else number + 1

@@ -17,6 +17,7 @@ from imgkit.providers.comfyui import ComfyUIProvider
 from imgkit.testing import serve_fake
 from tests.conftest import ServiceRunner
 from tests.support.pictures import picture
+from tests.support.wire_server import Line, WireServer, hang, reply
 
 BROKEN_URLS: tuple[Any, ...] = (
     5,
@@ -117,6 +118,29 @@ def test_a_provider_that_never_waits(
         with pytest.raises(imgkit.JobPendingError, match="still at work"):
             flavor.run(lambda s: s.create_image("a fox", timeout_s=30), http_backend, **settings)
     assert api.count["GET /v1/get_result"] == job_requests.MAX_STEPS + 1
+
+
+@pytest.mark.parametrize(("telling_s", "is_told"), [(2.0, False), (0.0, True)])
+def test_a_poll_that_the_deadline_cuts_is_no_failure(
+    flavor: ServiceRunner,
+    http_backend: str,
+    telling_s: float,
+    is_told: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tells that polls fail only if the API had time to answer the last one."""
+    monkeypatch.setattr(job_polling, "TELLING_S", telling_s)
+    monkeypatch.setattr(job_requests, "FIRST_PAUSE_S", 0.01)
+
+    def accept(line: Line) -> None:
+        url = f"http://127.0.0.1:{line.connection.getsockname()[1]}/v1/get_result?id=job-1"
+        reply(200, {"id": "job-1", "polling_url": url})(line)
+
+    with WireServer(accept, hang) as server:
+        settings = {"provider": "bfl", "base_url": server.base_url.removesuffix("/v1"), "api_key": KEY}
+        with pytest.raises(imgkit.JobPendingError, match="still at work") as caught:
+            flavor.run(lambda s: s.create_image("a fox", timeout_s=0.4), http_backend, **settings)
+    assert ("A poll failed" in caught.value.problem) == is_told
 
 
 @pytest.mark.parametrize("name", ["encode", "submit_handle", "add_handle", "next_upload"])

@@ -104,7 +104,7 @@ def test_a_refused_field_costs_nothing() -> None:
 @pytest.mark.parametrize(
     ("text", "read", "problem"),
     [
-        (b"<html>", lambda value: value, "ValueError: Expecting value"),
+        (b"<html>", lambda value: value, "JsonSyntaxError: Expecting value"),
         (b"{}", lambda value: value["images"], "KeyError: 'images'"),
         (b"[]", lambda value: value[0], "IndexError"),
         (b"[]", lambda value: value["images"], "TypeError"),

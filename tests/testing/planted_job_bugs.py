@@ -360,7 +360,7 @@ class EndsAtUnknownWords(FalProvider):
         return super().decode_poll(job, head, body, *arguments)
 
 
-@plant("test_odd_polls", "raises ValueError")
+@plant("test_odd_polls", "raises JsonSyntaxError")
 class TrustsProxies(FalProvider):
     """A proxy's page ends the call with a traceback."""
 
