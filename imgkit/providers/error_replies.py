@@ -103,9 +103,12 @@ def error_from_reply(
     parsed = read_error_body(body)
     if is_free is None:
         is_free = is_free_failure(head, body)
-    is_unknown = parsed.maybe_billed
-    if is_unknown is None:
+    if parsed.maybe_billed is None:
         is_unknown = head.status < 200 or head.status == 408 or (head.status >= 500 and not is_free)
+    else:
+        # The class of a refusal says more, also of a paid image that the provider holds back.
+        is_refusal = issubclass(_classify(head.status, parsed)[0], errors.ModerationBlockedError)
+        is_unknown = parsed.maybe_billed and not is_refusal
     error: errors.ApiError | errors.OutcomeUnknownError
     if is_unknown:
         error = _build_unknown_outcome(head, parsed, secrets)
@@ -142,9 +145,10 @@ def _build_api_error(
     code = known_code or parsed.code
     facts = _collect_facts(kind, head, parsed, code, secrets)
     is_billed = _is_billed(head.status, parsed, known_code)
+    is_told = "billed" in parsed.message
     error = kind(
         _format_problem(kind, head, parsed, facts, secrets)
-        + (" The call may have been billed." if is_billed else ""),
+        + (" The call may have been billed." if is_billed and not is_told else ""),
         hint=next_steps.get(code or "") or remedy or NEXT_STEP[kind],
         **facts,
     )
@@ -153,10 +157,13 @@ def _build_api_error(
 
 
 def _is_billed(status: int, parsed: ErrorBody, known_code: str | None) -> bool:
-    """Return whether an error under a success status may cost money: a gateway gave up, or quotes another.
+    """Return whether an error may cost money, as `imgkit serve` tells.
 
-    Only the API's own error object is free.
+    Without its word, one under a success status may: a gateway gave up, or quotes another error. Only the
+    API's own error object is free.
     """
+    if parsed.maybe_billed is not None:
+        return parsed.maybe_billed
     is_foreign = parsed.is_text_error or parsed.is_quoted or known_code is not None
     return status < 300 and is_foreign and known_code not in parsed.outer_codes
 

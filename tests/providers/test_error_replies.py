@@ -360,6 +360,36 @@ def test_an_error_of_a_gateway_in_a_success(body: Any) -> None:
         assert not error(200, free).maybe_billed
 
 
+def test_the_word_of_imgkits_server_comes_first() -> None:
+    """Takes its word on costs under any status; a refusal that may be billed keeps its class."""
+
+    def served(maybe_billed: bool, **members: Any) -> dict[str, Any]:
+        return openai(**members, imgkit={"class": "X", "maybe_billed": maybe_billed})
+
+    quoting = f"Upstream: {json.dumps(openai())}"
+    for status in (200, 408, 424, 500, 503, 504):
+        assert not error(status, served(False)).maybe_billed
+        assert not error(status, served(False, message=quoting)).maybe_billed
+        assert type(error(status, served(True))) is tree.OutcomeUnknownError
+    for message in ("Refused.", "Refused. The call may have been billed."):
+        refusal = error(424, served(True, message=message, code="moderation_blocked"))
+        assert (type(refusal), refusal.maybe_billed) == (tree.ModerationBlockedError, True)
+        assert str(refusal).count("may have been billed") == 1
+
+
+@pytest.mark.parametrize("status", [500, 504])
+def test_a_quoted_word_of_imgkits_server_counts_nothing(status: int) -> None:
+    """Finds an unknown outcome if a gateway puts the reply of imgkit's server into its own."""
+    inner = openai(imgkit={"class": "X", "maybe_billed": False})
+    for body in (
+        {"error": {"message": "Upstream failed", "code": status, "metadata": {"raw": json.dumps(inner)}}},
+        {"error": {"message": f"All retries failed: {json.dumps(inner)}"}},
+        {"detail": inner},
+        f"503 from upstream: {json.dumps(inner)}".encode(),
+    ):
+        assert type(error(status, body)) is tree.OutcomeUnknownError, body
+
+
 REDIRECTS = [
     ("https://evil.example/v1/x?key=CANARY", "to https://evil.example:"),
     ("http://user:CANARY@evil.example:8080/CANARY", "to http://evil.example:8080:"),
