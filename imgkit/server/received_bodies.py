@@ -296,8 +296,8 @@ def _describe_place(error: Exception, *, has_columns: bool) -> str:
         return ""
     # The text that was parsed has short marks in place of images, so columns behind them differ.
     column = f", column {error.column}" if has_columns else ""
-    # Python's reasons may end with a piece of the text behind a colon, or with "at".
-    reason = error.reason.partition(": ")[0].removesuffix(" at")
+    # Python's reasons may end with a piece of the text behind a colon, or with "at" or "starting at".
+    reason = error.reason.partition(": ")[0].removesuffix(" at").removesuffix(" starting")
     return f" (line {error.line}{column}: {reason})"
 
 

@@ -266,6 +266,7 @@ def test_says_where_a_body_is_not_json(tmp_path: Path) -> None:
                 b'{"prompt": "secret\n"}',
                 "(line 1, column 19: Invalid control character)",
             ),
+            (GENERATIONS, b'{"prompt": "secret', "(line 1, column 12: Unterminated string)"),
             (EDITS, image, "(line 2: Expecting value)"),
             (GENERATIONS, b'{"prompt": "\xff"}', ""),
         ):
