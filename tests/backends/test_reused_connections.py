@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 import imgkit
+from imgkit.backends import aiohttp as aiohttp_backend
+from imgkit.backends import connections as requests_connections
+from imgkit.backends import plain_http
 from imgkit.backends.plain_http import PlainHttpBackend
 from imgkit.testing.wire_server import CA_FILE
 from imgkit.wire.messages import BackendOptions
@@ -20,6 +23,13 @@ from tests.support.wire_server import Line, WireServer, head
 COLORS = ["red", "lime", "blue"]
 LINGER_S = 0.03
 """Seconds in which an event loop reads bytes that have arrived."""
+
+
+@pytest.fixture(autouse=True)
+def keep_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep idle connections for a minute, because a busy machine may pause a test."""
+    for module in (aiohttp_backend, requests_connections, plain_http):
+        monkeypatch.setattr(module, "REUSE_S", 60.0)
 
 
 def build_reply(color: str) -> bytes:
@@ -140,7 +150,7 @@ def refuse_unread(line: Line) -> None:
 
 def test_no_request_follows_an_upload_that_was_refused() -> None:
     """Sends the request after a refused upload over a connection whose server has read everything."""
-    image = noise(1, 1000)  # drawn here: the connection would be idle for too long
+    image = noise(1, 1000)
 
     async def main(server: WireServer) -> bytes:
         async with imgkit.AsyncImageService("aiohttp", **build_settings(server)) as service:
