@@ -168,9 +168,9 @@ class _PoolMixin:
         conn = super()._get_conn(timeout)  # type: ignore[misc]  # a mix-in of urllib3's pools
         is_old = time.monotonic() - getattr(conn, "idle_since", math.inf) >= REUSE_S
         sock = getattr(conn, "sock", None)
-        if is_old or (
-            isinstance(sock, ssl.SSLSocket) and has_input(sock)
-        ):  # urllib3 knows the kernel's input
+        # urllib3 looks for input in the kernel only, not for bytes that TLS has decrypted.
+        has_rest = isinstance(sock, ssl.SSLSocket) and has_input(sock)
+        if is_old or has_rest:
             conn.close()  # the pool reconnects it
         return conn
 

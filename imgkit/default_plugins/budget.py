@@ -141,9 +141,10 @@ class Budget:
             estimate: bounds of the cost.
             images: number of images that the attempt asks for.
         """
-        if _is_known(estimate) or self.price_per_image is None:
+        price = self.price_per_image
+        if _is_known(estimate) or price is None:
             return estimate
-        return Estimate(high=self.price_per_image * max(1, images), note=estimate.note)
+        return Estimate(high=price * max(1, images), note=estimate.note)
 
     def reserve(self, estimate: Estimate, images: int = 1) -> BudgetReservation:
         """Reserve the maximum cost of an attempt.

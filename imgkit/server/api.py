@@ -259,7 +259,7 @@ class Api:
         why = f"{bounds.note.rstrip('.') or 'The price is unknown'}. "
         if not budget.can_reserve(bounds):
             return f"{why}The budget of this server refuses the request, because it cannot limit its cost."
-        if budget.complete_estimate(bounds) is bounds:
+        if budget.complete_estimate(bounds) == bounds:
             return bounds.note
         price = budget.price_per_image
         return f"{why}The budget of this server reserves {price} USD for each image (--price-per-image)."
