@@ -118,9 +118,9 @@ model='gpt-image-2')
             proxy: URL of a proxy. The environment's proxies need `use_env_proxy`.
             ca: PEM file or folder, or `ssl.SSLContext`; certifi's bundle by default.
             use_env_proxy: read ``HTTPS_PROXY`` and its siblings, for the API only.
-            reuse_connections: send a paid request over the connection of another that ended within the last
-                1.5 seconds. It saves a handshake. If the connection dies at that moment, the outcome of the
-                request is unknown.
+            reuse_connections: send a paid request over the connection of another that succeeded within the
+                last 1.5 seconds. It saves a handshake. If the connection dies at that moment, the outcome of
+                the request is unknown.
             allow_insecure: send a key over plain http to another machine.
             max_in_flight: most requests at once on a backend that needs a thread for each, up to 100,000.
             retry: repeat attempts that were not sent, that the API refused for now, or that it reports

@@ -194,7 +194,7 @@ def service_options() -> Iterator[Option]:
         ["--reuse-connections/--new-connections"],
         section="Connection",
         default=None,
-        help="Send a paid request over the connection of an earlier one, if that was used within the last "
+        help="Send a paid request over the connection of an earlier one, if that succeeded within the last "
         "1.5 seconds; off by default, on in `serve` with aiohttp.",
     )
     yield option(
