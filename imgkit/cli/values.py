@@ -67,13 +67,13 @@ class RunState:
 
 
 class Integer(click.IntRange):
-    """An integer in a range."""
+    """An integer in a range, which messages call an integer: click calls it an "integer range"."""
 
     name = "integer"
 
 
 class Number(click.FloatRange):
-    """A number in a range; "nan" is none."""
+    """A number in a range, which messages call a number; "nan" is not a number."""
 
     name = "number"
 
@@ -81,7 +81,7 @@ class Number(click.FloatRange):
         """Return the number.
 
         Raises:
-            click.BadParameter: it is no number, or outside the range.
+            click.BadParameter: the text is not a number, or the number is outside the range.
         """
         number = float(super().convert(value, param, ctx))
         if number != number:
@@ -90,17 +90,17 @@ class Number(click.FloatRange):
 
 
 class Rate(Number):
-    """A number in a range that is not endless."""
+    """A finite number in a range."""
 
     def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number.
 
         Raises:
-            click.BadParameter: it is no number, outside the range, or endless.
+            click.BadParameter: the text is not a number, or the number is infinite or outside the range.
         """
         number = super().convert(value, param, ctx)
         if number == float("inf"):
-            self.fail(f"{value!r} is not a limit. Leave the option out for that of the provider.", param, ctx)
+            self.fail(f"{value!r} is not a limit. Leave the option out for the provider's limit.", param, ctx)
         return number
 
 

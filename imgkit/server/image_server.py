@@ -153,9 +153,9 @@ class ImageServer:
         return [error for service in services if (error := service.find_key_error()) is not None]
 
     def find_price_doubt(self) -> str | None:
-        """Return why the budget refuses requests for any model or for the default model, None if it does not.
+        """Return why the budget refuses requests for the default model, or all requests; None if it does not.
 
-        Without a known price it cannot limit their cost.
+        Without a price it cannot limit their cost.
         """
         if self._budget is None or self._budget.can_reserve(Estimate()):
             return None

@@ -17,9 +17,8 @@ MAX_BYTES = 64 * 1024 * 1024
 MAX_REPLY_BYTES = 4 * 1024 * 1024
 """Most bytes of one reply in memory."""
 
-
-MOST_PIECES = 16
-"""Most pieces of an image that are sent one by one; those of a slow network are small."""
+MOST_SENT_CHUNKS = 16
+"""Most chunks of an image that are sent as they arrived. With more, each is small, so they are joined."""
 
 
 class ReplyMemory:
@@ -118,7 +117,7 @@ class ReplyPartFile(PartFile):
         with self._lock:
             if self.path is not None:
                 return None
-            if len(self._chunks) > MOST_PIECES:
+            if len(self._chunks) > MOST_SENT_CHUNKS:
                 self._chunks = [b"".join(self._chunks)]
             for chunk in self._chunks:
                 if position < len(chunk):

@@ -95,7 +95,7 @@ class ServedService(AsyncImageService):
         return self._core.settings.state_folder
 
     def find_currency(self, model: str) -> str | None:
-        """Return the currency of a model's prices, None if no price is known. Offline all is free."""
+        """Return the currency of a model's prices, None if no price is known; offline, the budget's."""
         if not self.may_cost:
             return CURRENCY
         found = self._core.catalogue.find_model(model, self._core.target.host_class)

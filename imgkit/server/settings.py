@@ -83,8 +83,8 @@ class ServerSettings(NamedTuple):
         """Check settings that depend on each other.
 
         Raises:
-            ConfigurationError: the address needs a token or is not of this machine, or a token or an origin
-                has a wrong form.
+            ConfigurationError: the address needs a token or is not an address of this machine, or a token or
+                an origin has a wrong form.
         """
         if self.token is not None and not _TOKEN.fullmatch(self.token):
             raise ConfigurationError("The token must be ASCII text without blanks, and not empty.")
