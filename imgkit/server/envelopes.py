@@ -226,7 +226,9 @@ def _api_status(error: errors.ApiError, default: int) -> int:
 
 
 def _shorten_advice(advice: str, problem: str) -> str:
-    """Return the advice without what the problem says already: that the request may be billed.
+    """Return the advice without the sentences of the problem: that the request may be billed, and the rest.
+
+    A server behind this one may have given the same advice.
 
     >>> _shorten_advice("It may have been billed: do not send it again.", "The API may have billed it.")
     'Do not send it again.'
@@ -234,7 +236,8 @@ def _shorten_advice(advice: str, problem: str) -> str:
     start, _, rest = advice.partition(": ")
     if start != _MAYBE_BILLED or "billed" not in problem:
         return advice
-    return rest[:1].upper() + rest[1:]
+    rest = rest[:1].upper() + rest[1:]
+    return "" if rest in problem else rest
 
 
 def _choose_type(status: int) -> str:

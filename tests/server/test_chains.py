@@ -84,10 +84,11 @@ def test_a_budget_counts_nothing_if_the_server_has_sent_nothing(tmp_path: Path) 
 
 
 def test_a_server_in_front_of_a_server_passes_the_verdict_on(api: WireServer, tmp_path: Path) -> None:
-    """Answers with the same status, says that it may be billed, and counts the call as unknown."""
+    """Answers with the same status and advice, said once, and counts the call as unknown."""
     with serve(api.base_url, tmp_path / "inner") as inner:
         with serve(f"{inner.address}/v1", tmp_path / "outer") as outer:
             refused = send(outer, GENERATIONS, {"prompt": "a fox", "size": "1024x1024"})
             states = [call["state"] for call in send(outer, "/status").json["requests"]]
     assert (refused.status, refused.error["imgkit"]["maybe_billed"]) == (424, True)
+    assert refused.error["message"].count("Do not send it again") == 1
     assert (api.posts, states) == (1, ["unknown"])
