@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 import pybase64
 
+from imgkit.errors import UnreadableReplyError
 from imgkit.images.image import Image
 from imgkit.images.sources import FileSource, Source
 from imgkit.models import Completed, ImagesResponse, PartialImage, Usage
@@ -57,7 +58,11 @@ def measure_frame(frame: Frame) -> int:
 
 
 def encode_frame(frame: Frame) -> Iterator[bytes]:
-    """Yield the bytes of a frame in blocks. May raise `ImgkitError` if a file is gone."""
+    """Yield the bytes of a frame in blocks.
+
+    Raises:
+        ImgkitError: the file of an image is gone, or has become shorter.
+    """
     pending = b""
     for part in frame:
         if isinstance(part, bytes):
@@ -67,7 +72,7 @@ def encode_frame(frame: Frame) -> Iterator[bytes]:
         while position < part.length:
             text, rest, size = _encode_block(part, position, rest)
             if not size:
-                break
+                raise UnreadableReplyError("The file of an image has become shorter.")
             position += size
             text = pending + text
             pending = b""

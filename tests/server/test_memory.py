@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from imgkit.errors import UnreadableReplyError
 from imgkit.server.frames import encode_frame
 from imgkit.server.late_reservations import LateReplies
 from imgkit.server.reply_memory import ReplyMemory, ReplyPartFile, ReplyPartFiles, is_in_memory, read_block
@@ -116,6 +117,18 @@ def test_a_slow_reader_keeps_no_image_in_memory(tmp_path: Path) -> None:
     assert held < 2 * len(received)
     received += b"".join(blocks)
     assert received == b"<" + base64.b64encode(data) + b">"
+
+
+def test_a_file_that_has_become_shorter_ends_its_reply(tmp_path: Path) -> None:
+    """Raises in place of a reply that is shorter than its length, for whose rest a client would wait."""
+    path = tmp_path / "fox.png"
+    file = ReplyPartFiles(tmp_path, ReplyMemory(), digests=False).new_file()
+    assert isinstance(file, ReplyPartFile)
+    file.add(bytes(1_000_000))
+    file.move_to(path)
+    os.truncate(path, 500_000)
+    with pytest.raises(UnreadableReplyError, match="has become shorter"):
+        list(encode_frame((file,)))
 
 
 def test_sends_the_small_pieces_of_a_slow_network_together(tmp_path: Path) -> None:
