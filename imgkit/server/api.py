@@ -9,7 +9,7 @@ from typing import TypeAlias
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from imgkit._version import __version__
-from imgkit.default_plugins.budget import Budget
+from imgkit.default_plugins.budget import CURRENCY, Budget
 from imgkit.errors import ImgkitError, InvalidRequestError
 from imgkit.models import Estimate, Operation, count_requested_images
 from imgkit.redact import format_suggestion
@@ -237,6 +237,8 @@ class Api:
             asked = build_asked_call("create_image", body, context.settings.routes)
             service = context.providers.find(asked.provider).service
             bounds = service.estimate(asked.request, partial_images=asked.partial_images)
+            if bounds.currency != CURRENCY:  # the members of the reply are in dollars
+                bounds = Estimate(note=f"its price is {bounds}")
             note = self._build_note(bounds, service.may_cost)
             if self._budget is not None and service.may_cost:
                 bounds = self._budget.complete_estimate(bounds, count_requested_images(asked.request))

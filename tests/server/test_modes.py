@@ -19,7 +19,7 @@ from tests.support.served import EDITS, GENERATIONS, SETTINGS, form, send, serve
 from tests.support.wire_server import reply
 
 FOX = {"prompt": "a red fox", "size": "1024x1024"}
-PRICED = {
+PRICED: dict[str, Any] = {
     "hosts": ["compatible"],
     "prices": {"own": {"currency": "USD", "text_in": 5, "image_in": 8, "image_out": 30}},
     "tokens": {"own": {"medium": {"1024x1024": 1056}}},
@@ -116,6 +116,19 @@ def test_an_estimate_tells_that_the_budget_refuses_a_request(tmp_path: Path) -> 
     offline = partial(ServedService, plugins=[imgkit.Budget(5)], state_folder=tmp_path)
     with ServerThread(SETTINGS, offline) as server:
         assert "refuses" not in send(server, "/estimate", unknown).json["note"]
+
+
+def test_an_estimate_gives_no_other_currency_as_dollars(tmp_path: Path) -> None:
+    """Names the price in the note, and gives no bounds in dollars."""
+    in_euros = {**PRICED, "prices": {"own": {**PRICED["prices"]["own"], "currency": "EUR"}}}
+    asked = {**FOX, "model": "priced", "quality": "medium"}
+    for plugins, more in (([], ""), ([imgkit.Budget(5)], "budget of this server refuses")):
+        with serve_before(tmp_path, models=in_euros, plugins=plugins) as (server, _):
+            estimate = send(server, "/estimate", asked).json
+        assert (estimate["low_usd"], estimate["high_usd"]) == (None, None)
+        assert estimate["note"].startswith("its price is 0.")
+        assert " EUR" in estimate["note"]
+        assert more in estimate["note"]
 
 
 def test_suggests_a_model_for_a_misspelt_name(tmp_path: Path) -> None:
