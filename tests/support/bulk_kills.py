@@ -167,7 +167,7 @@ class _KilledRun:
             token, *log = (self._folder / "out" / "departures.log").read_text().splitlines()
             log = [token.split()[0], *log]
         for prompt, (state, info) in self._read_rows().items():
-            if state != "sending":
+            if state != "sending" or not info["sent"]:  # the last attempt was free, the next has not begun
                 continue
             ((call_id, attempt, _, _),) = info["sent"]
             if log and info.get("log") == log[0] and f"{call_id} {attempt}" not in log:
