@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 from ast import literal_eval
@@ -183,3 +184,10 @@ def test_files_stay_small() -> None:
 def test_changelog_names_the_version() -> None:
     """The changelog has a heading for this version."""
     assert f"## {imgkit.__version__}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("room", ["", ".backends", ".engines", ".plugins", ".providers", ".testing"])
+def test_dir_lists_the_names_that_load_on_demand(room: str) -> None:
+    """A shell that completes names offers the public ones."""
+    module = importlib.import_module(f"imgkit{room}")
+    assert dir(module) == sorted(vars(module)["__all__"])

@@ -98,3 +98,7 @@ def __getattr__(name: str) -> Any:
             f"imgkit.testing.{name} needs {error.name}, which is not installed. "
             "Run: pip install 'imgkit-service[testing]'"
         ) from error
+
+
+def __dir__() -> list[str]:
+    return __all__
