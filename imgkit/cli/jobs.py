@@ -147,7 +147,7 @@ def find_records(store: JobStore, ids: tuple[str, ...]) -> list[StoredJob]:
         exact = [record for record in fitting if record.id == name] or fitting
         if len(exact) != 1:
             problem = "Several jobs begin with" if exact else "There is no job"
-            raise InvalidRequestError({"job": f"{problem} {name[:80]!r}. `imgkit jobs` lists them."})
+            raise InvalidRequestError({"job": f"{problem} {name[:80]!r}. `imgkit jobs ls` lists them."})
         found += exact
     return found
 

@@ -47,6 +47,7 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
     (errors.InvalidRequestError, "extra_body"): (
         "Pass --extra-body JSON for a value that only your server knows."
     ),
+    (errors.InvalidRequestError, "job"): "`imgkit jobs wait` collects it.",
     (errors.InvalidRequestError, "masks"): "",
     (errors.InvalidRequestError, "model_options"): "--extra-body JSON sends members without a check.",
     (errors.InvalidRequestError, "on_unsupported"): (
@@ -57,7 +58,7 @@ REMEDIES: dict[tuple[type[ImgkitError], str | None], str] = {
         "Or pass --prepare fit to have it converted (of an animation, the first frame)."
     ),
     (errors.InvalidRequestError, "reference"): "",
-    (errors.JobPendingError, None): "`imgkit jobs` lists it, and `imgkit jobs wait` collects it.",
+    (errors.JobPendingError, None): "`imgkit jobs ls` lists it, and `imgkit jobs wait` collects it.",
     (errors.MissingKeyError, None): (
         "Set it, pass --api-key-file FILE, or stay offline with --backend offline."
     ),

@@ -140,7 +140,9 @@ def _name_pending_jobs(context: CallContext, error: BaseException) -> None:
     if not jobs:
         return
     names = ", ".join(job.id for job in jobs)
-    text = f"The provider goes on with job {names}. Collect it with service.resume(job), or `imgkit jobs`."
+    text = (
+        f"The provider goes on with job {names}. Collect it with service.resume(job), or `imgkit jobs wait`."
+    )
     # A closed generator gets GeneratorExit, whose context is the interruption.
     interruption = error.__context__ if isinstance(error, GeneratorExit) else error
     if interruption is None:

@@ -82,6 +82,8 @@ def read_records(core: Core) -> list[StoredJob]:
     """
     store = open_job_store(core)
     if store is None:
+        if core.target.host_class == "offline":
+            raise ConfigurationError("Jobs of the offline backend stay in memory, so there are none on disk.")
         raise ConfigurationError(
             "This service keeps no jobs on disk. Give it a state_folder=…, or set IMGKIT_HOME.",
             field="state_folder",
@@ -185,8 +187,8 @@ def cancel_job(core: Core, job: Job, timeout_s: float | None = None) -> Flow[Ima
     (job,), provider = _check_source(core, job)
     request = call_for_job(core, "cancel_job", partial(provider.cancel_job, job, core.target))
     if request is None:
-        problem = f"Provider {core.provider_name} cancels no jobs. Collect it with service.resume(job)."
-        raise InvalidRequestError({"job": problem})
+        problem = f"Provider {core.provider_name} cannot cancel jobs."
+        raise InvalidRequestError({"job": problem}, {"job": "Collect it with service.resume(job)."})
     context = start_call(core, rebuild_request([job]), CallOptions(timeout_s=_check_timeout(timeout_s)))
     with context.cleanup:
         keeper = JobKeeper.for_service(core)

@@ -440,6 +440,29 @@ def test_a_damaged_record_hides_no_other(fake: FakeBfl, server: WireServer, tmp_
     assert [job.id for job in jobs] == [error.jobs[0].id]
 
 
+def test_offline_jobs_are_not_on_disk(tmp_path: Path) -> None:
+    """The offline backend keeps its jobs in memory, and the error says so; a folder would not help."""
+    with imgkit.ImageService("offline", provider="bfl", state_folder=tmp_path) as service:
+        with pytest.raises(imgkit.ConfigurationError, match="stay in memory"):
+            service.list_jobs()
+
+
+def test_cancel_names_the_way_out(
+    fake: FakeBfl, server: WireServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command that cannot cancel a job names the command that collects it; the library, its method."""
+    settings = open_with(server, tmp_path)
+    make_pending(ServiceRunner("sync"), "requests", fake, settings)
+    with imgkit.ImageService("requests", **settings) as service:
+        (job,) = service.list_jobs()
+        with pytest.raises(imgkit.InvalidRequestError, match=r"cannot cancel jobs\. Collect it with service"):
+            service.cancel_job(job)
+    assert run(["jobs", "cancel", job.id, "--state-folder", str(tmp_path / "state")]) == 2
+    assert "cannot cancel jobs. `imgkit jobs wait` collects it." in " ".join(capsys.readouterr().err.split())
+    assert run(["jobs", "cancel", "nope", "--state-folder", str(tmp_path / "state")]) == 2
+    assert "`imgkit jobs ls` lists them." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("action", ["drop", "cancel", "wait"])
 def test_an_empty_id_names_no_job(tmp_path: Path, action: str) -> None:
     """An unset variable of a script is no id: the only job stays."""
