@@ -29,6 +29,7 @@ from imgkit.images.image import Image
 from imgkit.jobs.job import Job
 from imgkit.models import Cost, ImagesResponse, Meta
 from imgkit.plugins.engines import Engine
+from imgkit.redact import format_suggestion
 from imgkit.wire.json_values import JsonMapping
 from imgkit.wire.plain_values import show_value, to_integer, to_number
 
@@ -102,8 +103,11 @@ def check_options(options: BulkOptions) -> None:
     for name in options:
         if name not in BulkOptions.__annotations__:
             known = ", ".join(BulkOptions.__annotations__)
+            hint = format_suggestion(name, BulkOptions.__annotations__)
             raise ConfigurationError(
-                f"A run has no option {name[:80]!r}. Its options are {known}.", field=name
+                f"A run has no option {name[:80]!r}{hint}. Its options are {known}. Parameters of the "
+                "requests belong in defaults={…}.",
+                field=name,
             )
     most = options.get("most_in_flight")
     count = to_integer(most)

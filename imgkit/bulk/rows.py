@@ -20,6 +20,7 @@ from imgkit.models import (
 from imgkit.redact import format_suggestion
 from imgkit.schemas.requests import validate_request
 from imgkit.wire.json_values import JsonMapping, JsonObject
+from imgkit.wire.plain_values import show_value
 
 KINDS: Mapping[str, type[ImageRequest]] = {
     "create_image": CreateImageRequest,
@@ -103,7 +104,8 @@ def to_row(value: object, number: int, defaults: JsonMapping, place: int | None 
         kind = type(request)
         checked = validate_request(kind, {each: getattr(request, each) for each in field_names(kind)})
     else:
-        raise InvalidRequestError({"request": f"A {type(request).__name__} is no request."})
+        problem = f"{show_value(request)} is not a request. Pass a prompt, a mapping or a request object."
+        raise InvalidRequestError({"request": problem})
     values = _to_json(checked)
     if provider is not None:
         if not isinstance(provider, str):

@@ -144,7 +144,8 @@ def build_bulk_group() -> click.Group:
             ),
         ],
         help="Create many images: resumable, within a budget, never paid twice.\n\n"
-        "`imgkit bulk FILE -o FOLDER` is short for `imgkit bulk run`.",
+        "`imgkit bulk FILE -o FOLDER` is short for `imgkit bulk run FILE -o FOLDER`. Its options: "
+        "`imgkit bulk run --help`.",
         short_help="Create many images: resumable, within a budget.",
         epilog=format_examples("imgkit bulk prompts.csv -o out/", "imgkit bulk status out/"),
     )

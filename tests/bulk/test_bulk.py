@@ -133,7 +133,7 @@ def test_an_iterable_again(flavor: ServiceRunner, tmp_path: Path, monkeypatch: p
         (["a fox", {"prompt": ""}, {"prompt": "x", "sise": 1}], ["row 2", "row 3", "did you mean 'size'"]),
         ([{"id": "a", "prompt": "x"}, {"id": "a", "prompt": "y"}], ["Two rows have the id 'a'"]),
         ([{"image": b"bytes", "prompt": "x"}], ["image"]),
-        ([5], ["A int is no request"]),
+        ([5], ["5 is not a request. Pass a prompt"]),
         ([{"operation": "sing", "prompt": "x"}], ["Unknown operation 'sing'"]),
         ([CreateImageRequest(prompt="x", extra_headers={"authorization": KEY})], ["extra_headers"]),
     ],
@@ -557,3 +557,12 @@ def test_many_rows_check_the_folder_once(tmp_path: Path, monkeypatch: pytest.Mon
     plan.check()
     Output(tmp_path).plan.check()
     assert len(probes) == 3
+
+
+@pytest.mark.parametrize(("name", "words"), [("inflight", "most_in_flight"), ("size", "belong in defaults=")])
+def test_unknown_options(name: str, words: str, tmp_path: Path) -> None:
+    """Names the options of a run, and where the parameters of its requests belong."""
+    options: dict[str, Any] = {name: 1}
+    with imgkit.ImageService() as service, pytest.raises(imgkit.ConfigurationError, match=words) as caught:
+        service.bulk(["a fox"], folder=tmp_path, **options)
+    assert caught.value.field == name
