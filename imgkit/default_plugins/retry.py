@@ -141,9 +141,9 @@ class RetryPlugin:
             if circuit.open_until > now:
                 rest_s = math.ceil(circuit.open_until - now)
                 raise NotSentError(
-                    f"{BREAKER_FAILURES} calls of {call.operation} to {call.base_url} have failed in a "
-                    f"row, so imgkit sends no further call for another {rest_s} s. The last failure was "
-                    f"{circuit.last_failure} Nothing was sent, so nothing was billed.",
+                    f"Nothing was sent, so nothing was billed. {BREAKER_FAILURES} calls of {call.operation} "
+                    f"to {call.base_url} have failed in a row, so imgkit sends no further call for another "
+                    f"{rest_s} s. The last failure: {circuit.last_failure}",
                     permanent=True,
                     hint="Wait, or build the service with retry=False to send at once.",
                     field="retry",
@@ -183,7 +183,10 @@ class RetryPlugin:
             return  # the breaker's own error
         recent = [at for at in circuit.failures if now - at < BREAKER_SPAN_S]
         circuit.failures = [*recent, now][-BREAKER_FAILURES:]
-        problem = error.problem if isinstance(error, ImgkitError) else str(error)
+        # The reason alone: the breaker's own error says that nothing was sent.
+        problem = getattr(error, "reason", "") or (
+            error.problem if isinstance(error, ImgkitError) else str(error)
+        )
         circuit.last_failure = f"{type(error).__name__}: {scrub(problem, limit=300).rstrip('. ')}."
         if len(circuit.failures) >= BREAKER_FAILURES:
             circuit.open_until = now + BREAKER_REST_S

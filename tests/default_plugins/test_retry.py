@@ -180,7 +180,8 @@ def test_breaker_counts_failures_of_the_host(error: Exception) -> None:
     with pytest.raises(imgkit.NotSentError) as caught:
         one.imgkit_before_send(None, CALL)  # type: ignore[arg-type]  # not looked at
     text = str(caught.value)
-    assert f"The last failure was {type(error).__name__}: {error}. " in text
+    assert f"The last failure: {type(error).__name__}: {error}. " in text
+    assert text.count("Nothing was sent") == 1
     assert "another 30 s" in text
     assert "retry=False" in text
     assert caught.value.permanent
