@@ -121,7 +121,7 @@ def from_box(like_or_size: LikeOrSize, box: tuple[int, int, int, int]) -> bytes:
         raise field_error("box", "The box is empty. Its width and height must be at least 1.")
     if left < 0 or top < 0 or left + box_width > width or top + box_height > height:
         raise field_error(
-            "box", f"{tuple(numbers)} is not inside of {width}x{height} pixels. Pass x, y, width, height."
+            "box", f"{tuple(numbers)} is not within {width}x{height} pixels. Pass x, y, width, height."
         )
     opacity = PIL.Image.new("L", (width, height), pixels.OPAQUE)
     opacity.paste(0, (left, top, left + box_width, top + box_height))

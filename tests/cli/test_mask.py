@@ -85,7 +85,10 @@ REFUSED = {
     "two corners": ("--polygon 1,1_2,2 --size 4x4", "three corners or more"),
     "size": ("--box 1,1,1,1 --size 4", "Write WIDTHxHEIGHT"),
     "large size": ("--box 1,1,1,1 --size 999999x1", "--like or --size: 999999x1 is not a size"),
-    "outside": ("--box 25,1,9,9 --like photo.jpg", "--box: (25, 1, 9, 9) is not inside of 30x20 pixels"),
+    "outside": (
+        "--box 25,1,9,9 --like photo.jpg",
+        "--box: (25, 1, 9, 9) is not within 30x20 pixels",
+    ),
     "corner outside": (
         "--polygon 1,1_2,2_40,3 --like photo.jpg",
         "--polygon, corner 3: (40.0, 3.0)",

@@ -200,8 +200,8 @@ WRONG: dict[str, tuple[Callable[[], Any], str, str]] = {
     "url": (lambda: masks.from_white("https://example.com/a.png"), "picture", "does not fetch"),
     "broken": (lambda: masks.from_white(broken()), "picture", "cannot be decoded"),
     "huge": (lambda: masks.from_white(bomb(65_000, 1000)), "picture", "too many to be decoded"),
-    "box outside": (lambda: masks.from_box((8, 8), (4, 4, 5, 2)), "box", "not inside of 8x8"),
-    "box before": (lambda: masks.from_box((8, 8), (-1, 0, 2, 2)), "box", "not inside"),
+    "box outside": (lambda: masks.from_box((8, 8), (4, 4, 5, 2)), "box", "not within 8x8"),
+    "box before": (lambda: masks.from_box((8, 8), (-1, 0, 2, 2)), "box", "not within"),
     "box empty": (lambda: masks.from_box((8, 8), (1, 1, 0, 2)), "box", "is empty"),
     "box of three": (lambda: masks.from_box((8, 8), (1, 1, 2)), "box", "4 whole numbers"),  # type: ignore[arg-type]
     "box of floats": (lambda: masks.from_box((8, 8), (1, 1, 2, 2.5)), "box", "4 whole"),  # type: ignore[arg-type]
