@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import PIL.Image
 import pytest
@@ -13,7 +13,9 @@ import pytest
 import imgkit
 from imgkit.backends.offline import backend
 from imgkit.backends.offline.faults import FAULTS_BY_NAME
+from imgkit.models import Operation
 from imgkit.painter import paint
+from imgkit.providers import OpenAIProvider
 from imgkit.wire.messages import BackendOptions, BytesBody, HttpRequest
 from imgkit.wire.transfer import DriverTransfer
 from tests.support.pictures import picture
@@ -298,3 +300,14 @@ def test_images_of_a_split_call_differ() -> None:
     digests = [image.sha256 for image in twelve]
     assert len(set(digests)) == 12
     assert digests[:10] == [image.sha256 for image in ten]
+
+
+def test_an_unknown_endpoint_is_named() -> None:
+    """A provider with endpoints of its own and without a fake learns what the offline backend serves."""
+
+    class OwnPaths(OpenAIProvider):
+        paths: ClassVar[dict[Operation, str]] = {"create_image": "/draw"}
+
+    with imgkit.ImageService("offline", provider=OwnPaths()) as service:
+        with pytest.raises(imgkit.NotFoundError, match=r"does not serve POST /v1/draw: it serves OpenAI"):
+            service.create_image("a fox")

@@ -110,7 +110,11 @@ class OfflineServer:
                 except RequestRejected as error:
                     kind = "image_generation_user_error"
                     return _error_response(400, str(error), kind, error.param, error.code)
-        return _error_response(404, f"Invalid URL ({method} {path})", "invalid_request_error", None, None)
+        message = (
+            f"The offline backend does not serve {method} {path}: it serves OpenAI's endpoints, and those of "
+            "the `fake` of a provider."
+        )
+        return _error_response(404, message, "invalid_request_error", None, None)
 
     def clear_images(self) -> None:
         """Drop the images behind result URLs."""
