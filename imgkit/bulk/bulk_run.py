@@ -20,7 +20,7 @@ from imgkit.bulk.dispatch import Dispatcher, Start
 from imgkit.bulk.earlier_work import EarlierWork
 from imgkit.bulk.engine_setup import open_dispatcher
 from imgkit.bulk.followers import Followers, copy_outcome
-from imgkit.bulk.manifest import STATES, Added, BulkRow, Manifest, State
+from imgkit.bulk.manifest import END, STATES, Added, BulkRow, Manifest, State
 from imgkit.bulk.manifest_errors import missing_state_folder_error
 from imgkit.bulk.missing_images import drop_old_lines, note_missing_images
 from imgkit.bulk.progress_reporter import ProgressReporter
@@ -37,11 +37,7 @@ from imgkit.bulk.stop_rules import STOP_AFTER_BLOCKED, StopRules
 from imgkit.bulk.url_output import open_output
 from imgkit.core.core import Core
 from imgkit.default_plugins.budget import find_budget
-from imgkit.errors import (
-    ImgkitError,
-    NotSentError,
-    RateLimitError,
-)
+from imgkit.errors import ImgkitError, NotSentError, RateLimitError
 from imgkit.models import Estimate
 from imgkit.runtime.flow import run_blocking
 
@@ -195,6 +191,7 @@ class BulkRun:
             if self._is_whole:
                 self.left_out = self.manifest.count_left_out()
                 self.counts["waiting"] -= self.left_out
+            self.manifest.write_fact(END, None)
             self._is_prepared = True
         except BaseException:
             self.close()
@@ -356,6 +353,7 @@ class BulkRun:
                     self.missing = note_missing_images(files, self.counts)
                 drop_old_lines(manifest, self._output)
                 self._output.finish()
+                manifest.write_fact(END, None if self.stopped is None else str(self.stopped))
         except ImgkitError as error:
             if not isinstance(self.stopped, ImgkitError):
                 self.stopped = error

@@ -38,6 +38,9 @@ from imgkit.locks import FileLock
 from imgkit.wire.json_values import Json, JsonMapping
 
 FILE, LOCK = "manifest.sqlite", "manifest.lock"
+END = "end"
+"""The fact of a manifest that says why the latest run stopped; None if it did not."""
+
 VERSION = 1
 """Version of the tables. A manifest of a later version is refused."""
 

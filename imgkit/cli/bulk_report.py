@@ -14,8 +14,8 @@ from pathlib import Path
 from imgkit.billing.budget_store import FILE as BUDGET_FILE
 from imgkit.bulk.bulk_run import BulkRun
 from imgkit.bulk.export import FORMATS, ExportOptions
-from imgkit.bulk.manifest import FILE, LOCK, STATES, BulkRow, Manifest, State
-from imgkit.bulk.outcomes import STOPPED
+from imgkit.bulk.manifest import END, FILE, LOCK, STATES, BulkRow, Manifest, State
+from imgkit.bulk.outcomes import LEFT, STOPPED
 from imgkit.bulk.url_store import is_url
 from imgkit.cli import console, exit_codes, report
 from imgkit.cli.bulk_display import MOST_FAILURES
@@ -110,7 +110,7 @@ def print_status(folder: str, *, as_json: bool) -> int:
             counts, cost, problem = manifest.count(), manifest.sum_costs(), manifest.find_latest_error()
             unpriced = sum(1 for _ in manifest.list_without_cost())
         steps, left_out = _read_steps(manifest, folder), manifest.read_fact(LEFT_OUT)
-        money = manifest.read_fact(MONEY)
+        money, end = manifest.read_fact(MONEY), manifest.read_fact(END)
     budget = _open_account(Path(folder))
     spent = cost if budget is None else max(cost, budget.spent)
     owner = _find_owner(Path(folder))
@@ -130,6 +130,7 @@ def print_status(folder: str, *, as_json: bool) -> int:
             "spent_usd": spent,
             "requests_without_cost": unpriced,
             "error": error,
+            "stopped": end,
             "next": [step.format() for step in next_steps],
         }
         return console.write_bytes(report.encode_json(facts))
@@ -148,6 +149,8 @@ def print_status(folder: str, *, as_json: bool) -> int:
         lines.append(f"The cost of {unpriced:,}{further} {noun} is not known{counts_as}")
     if error is not None:
         lines.append(f"Last error: {error}")
+    if isinstance(end, str) and end not in (STOPPED, LEFT) and counts["waiting"] and not budget_reached:
+        lines.append(f"Stopped: {scrub(format_text(end), limit=400)}")
     columns = count_columns(sys.stdout) if console.is_terminal(sys.stdout) else 0
     shown = [wrap_lines(line, columns) for line in lines]
     for line, is_command in list_lines(next_steps):

@@ -153,6 +153,26 @@ def test_no_question(api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert run(command) == 0
 
 
+def test_the_status_of_a_stopped_run(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """`status` says why the latest run stopped, until a run goes on; no row has that error."""
+    command = ["bulk", "p.csv", "-o", "out", *api.options()]
+    refuse = reply(401, {"error": {"message": "No such key.", "code": "invalid_api_key"}})
+    with WireServer(refuse) as server:
+        assert run([*command, "--base-url", server.base_url]) == 9
+    capsys.readouterr()
+    assert run(["bulk", "status", "out"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "6 waiting 0.00 USD spent. Stopped: HTTP 401 Unauthorized" in text
+    assert run(["bulk", "status", "out", "--json"]) == 0
+    [status] = read_json(capsys)
+    assert "No such key." in status["stopped"]
+    assert run(command) == 0
+    capsys.readouterr()
+    assert run(["bulk", "status", "out", "--json"]) == 0
+    [status] = read_json(capsys)
+    assert status["stopped"] is None
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal(api: Api, tmp_path: Path, number: int, capsys: pytest.CaptureFixture[str]) -> None:
     """The first signal finishes the requests in flight; the run can be read meanwhile, and goes on later."""
