@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from imgkit.cli import console, exit_codes, output_paths, report, values
 from imgkit.cli.messages import format_error
-from imgkit.cli.progress import CallWatcher
+from imgkit.cli.progress import CallWatcher, show_activity
 from imgkit.errors import ConfigurationError, ImgkitError, InvalidRequestError, JobPendingError
 from imgkit.jobs.job import Job
 from imgkit.jobs.store import FOLDER, JobStore, StoredJob
@@ -17,9 +20,31 @@ from imgkit.models import ImagesResponse
 from imgkit.service import ImageService
 
 COLLECT_TIMEOUT_S = 5.0
-"""Seconds in which `imgkit jobs collect` takes the images that are ready."""
+"""Seconds in which `imgkit jobs collect` takes the images of each job that is ready."""
+
+JOBS_AT_ONCE = 16
+"""Jobs that are collected at once: a job that takes minutes holds up no other."""
+
+_CLOSE_AGAIN_S = 0.05
+"""Seconds after which services that were opened during a stop are closed, too."""
 
 _COLLECT = "`imgkit jobs wait {}` collects it."
+
+
+class _End(NamedTuple):
+    """The end of an attempt at a job.
+
+    Attributes:
+        facts: its facts for ``--json``.
+        code: an exit code.
+        response: its images, None without any.
+        problem: what went wrong, "" for nothing.
+    """
+
+    facts: dict[str, object]
+    code: int
+    response: ImagesResponse | None = None
+    problem: str = ""
 
 
 class JobRun(NamedTuple):
@@ -83,15 +108,21 @@ def collect_jobs(run: JobRun, ids: tuple[str, ...], output: str | None, timeout_
 def collect_records(
     run: JobRun, records: list[StoredJob], output: str | None, timeout_s: float | None
 ) -> tuple[list[dict[str, object]], int]:
-    """Collect the images of jobs, the soonest expiry first.
+    """Collect the images of jobs, several at once.
 
     Returns:
         The facts of each for ``--json``, and the exit code as for `collect_jobs`.
     """
-    ends = [_collect(run, record, output, timeout_s) for record in records]
-    codes = [code for _, code in ends]
+    work = partial(_resume, output=output, timeout_s=timeout_s)
+    ends: dict[int, _End] = {}
+    with closing(_attempt_all(run, records, work)) as arriving:
+        for number, end in arriving:
+            _print_end(run, end)
+            ends[number] = end
+    codes = [ends[number].code for number in sorted(ends)]
     failures = [code for code in codes if code not in (exit_codes.OK, exit_codes.PENDING)]
-    return [facts for facts, _ in ends], failures[0] if failures else max(codes, default=exit_codes.OK)
+    code = failures[0] if failures else max(codes, default=exit_codes.OK)
+    return [ends[number].facts for number in sorted(ends)], code
 
 
 def cancel_jobs(run: JobRun, ids: tuple[str, ...]) -> int:
@@ -99,11 +130,12 @@ def cancel_jobs(run: JobRun, ids: tuple[str, ...]) -> int:
     codes: list[int] = []
     cancelled: list[dict[str, object]] = []
     for record in find_records(run.store, ids):
-        facts, code = _attempt(run, record, lambda service, job: service.cancel_job(job))
-        if code == exit_codes.OK and not facts["images"]:
+        end = _attempt(run, record, lambda service, job: service.cancel_job(job), [])
+        _print_end(run, end)
+        if end.code == exit_codes.OK and not end.facts["images"]:
             console.print_message(f"imgkit: {record.id} is cancelled.")
-        cancelled.append(facts)
-        codes.append(code)
+        cancelled.append(end.facts)
+        codes.append(end.code)
     if run.as_json:
         console.write_bytes(report.encode_json({"jobs": cancelled}))
     return max(codes, default=exit_codes.OK)
@@ -152,25 +184,57 @@ def find_records(store: JobStore, ids: tuple[str, ...]) -> list[StoredJob]:
     return found
 
 
-def _collect(
-    run: JobRun, record: StoredJob, output: str | None, timeout_s: float | None
-) -> tuple[dict[str, object], int]:
-    plan = None if output is None else output_paths.build_save_plan(output, force=False, sidecar=True)
+def _resume(service: ImageService, job: Job, output: str | None, timeout_s: float | None) -> ImagesResponse:
+    """Wait for a job, and save its images where its call or the command wants them."""
+    place = None
+    # A call without a place, such as one of the library, left its images to its caller.
+    if output is not None or job.save_to is None:
+        place = output_paths.build_save_plan(output, force=False, sidecar=True)
+    return service.resume(job, save_to=place, timeout_s=timeout_s)
 
-    def resume(service: ImageService, job: Job) -> ImagesResponse:
-        # A call without a place, such as one of the library, left its images to its caller.
-        place = plan
-        if place is None and job.save_to is None:
-            place = output_paths.build_save_plan(None, force=False, sidecar=True)
-        return service.resume(job, save_to=place, timeout_s=timeout_s)
 
-    return _attempt(run, record, resume)
+def _attempt_all(
+    run: JobRun, records: list[StoredJob], work: Callable[[ImageService, Job], ImagesResponse | None]
+) -> Generator[tuple[int, _End]]:
+    """Do something with each job; yield the number and the end of each as it arrives."""
+    services: list[ImageService] = []
+    if len(records) < 2:
+        for record in records:
+            yield 0, _attempt(run, record, work, services)
+        return
+    pool = ThreadPoolExecutor(JOBS_AT_ONCE, "imgkit-jobs")
+    futures: dict[Future[_End], int] = {}
+    try:
+        with show_activity(f"asking for {len(records)} jobs"):
+            for number, record in enumerate(records):
+                futures[pool.submit(_attempt, run, record, work, services, is_alone=False)] = number
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        while running := [future for future in futures if not future.done()]:
+            for service in [*services]:  # after Ctrl-C: a call that waits for its job ends at once
+                service.close()
+            wait(running, _CLOSE_AGAIN_S)
 
 
 def _attempt(
-    run: JobRun, record: StoredJob, work: Callable[[ImageService, Job], ImagesResponse | None]
-) -> tuple[dict[str, object], int]:
-    """Do something with one job; return its facts for ``--json`` and an exit code."""
+    run: JobRun,
+    record: StoredJob,
+    work: Callable[[ImageService, Job], ImagesResponse | None],
+    services: list[ImageService],
+    *,
+    is_alone: bool = True,
+) -> _End:
+    """Do something with one job.
+
+    Args:
+        run: the settings.
+        record: the job.
+        work: does it.
+        services: gets the service while it is open.
+        is_alone: show the progress of the call.
+    """
     facts = _to_json(record)
     watcher = CallWatcher()
     try:
@@ -179,21 +243,29 @@ def _attempt(
                 f"{record.id}: {record.problem} `imgkit jobs drop {record.id}` deletes it."
             )
         settings = _settings_for(run, record.job)
-        with ImageService(**settings, plugins=[watcher]) as service, watcher.show_progress():
-            response = work(service, record.job)
+        with ImageService(**settings, plugins=[watcher]) as service:
+            services.append(service)
+            with watcher.show_progress() if is_alone else nullcontext():
+                response = work(service, record.job)
     except JobPendingError as error:
-        console.print_message(f"imgkit: {record.id}: {error.problem} {_COLLECT.format(record.id)}")
-        return {**facts, "error": error.problem}, exit_codes.PENDING
+        problem = f"{record.id}: {error.problem} {_COLLECT.format(record.id)}"
+        return _End({**facts, "error": error.problem}, exit_codes.PENDING, None, problem)
     except ImgkitError as error:
-        console.print_message(f"imgkit: {record.id}: {format_error(error)}")
-        return {**facts, "error": str(error)}, exit_codes.exit_code(error)
-    if response is None:
-        return facts, exit_codes.OK
-    report.print_messages(response)
-    paths = [str(image.path) for image in response if image.path is not None]
+        problem = f"{record.id}: {format_error(error)}"
+        return _End({**facts, "error": str(error)}, exit_codes.exit_code(error), None, problem)
+    paths = [str(image.path) for image in response or () if image.path is not None]
+    return _End({**facts, "images": paths}, exit_codes.OK, response)
+
+
+def _print_end(run: JobRun, end: _End) -> None:
+    """Print the problem, or the messages and the paths of the images."""
+    if end.problem:
+        console.print_message(f"imgkit: {end.problem}")
+    if end.response is None:
+        return
+    report.print_messages(end.response)
     if not run.as_json:
-        console.write_paths(paths)
-    return {**facts, "images": paths}, exit_codes.OK
+        console.write_paths([str(image.path) for image in end.response if image.path is not None])
 
 
 def _settings_for(run: JobRun, job: Job) -> dict[str, Any]:

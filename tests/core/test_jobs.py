@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import threading
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -438,6 +439,41 @@ def test_a_damaged_record_hides_no_other(fake: FakeBfl, server: WireServer, tmp_
     record.with_name("zzz-1.json").write_text(json.dumps(broken))
     jobs = runner.run(lambda service: service.list_jobs(), "requests", **settings)
     assert [job.id for job in jobs] == [error.jobs[0].id]
+
+
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_jobs_are_collected_at_once(
+    is_interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No job waits for the end of another; an interruption closes the services of all, and keeps the jobs."""
+    tmp_path.chmod(0o700)
+    store = JobStore(tmp_path / "jobs")
+    for number in range(3):
+        store.save(Job.from_json(GOOD_JOB).advance(id=f"job-{number}"))
+    barrier, closed = threading.Barrier(3, timeout=30), threading.Event()
+
+    def resume(self: Any, job: Job, **given: Any) -> None:
+        place = barrier.wait()
+        if is_interrupted and place:
+            assert closed.wait(30)
+        raise JobPendingError("It is at work.", jobs=(job,))
+
+    def close(self: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            closed.set()
+
+    def interrupt(run: Any, end: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("BFL_API_KEY", KEY)
+    monkeypatch.setattr(imgkit.ImageService, "resume", resume)
+    if is_interrupted:
+        monkeypatch.setattr(imgkit.ImageService, "close", close)
+        monkeypatch.setattr("imgkit.cli.jobs._print_end", interrupt)
+    code = run(["jobs", "wait", "--state-folder", str(tmp_path)])
+    assert code == (130 if is_interrupted else 10)
+    assert capsys.readouterr().err.count("It is at work.") == (0 if is_interrupted else 3)
+    assert len(store.list_jobs()) == 3
 
 
 def test_offline_jobs_are_not_on_disk(tmp_path: Path) -> None:
