@@ -52,15 +52,14 @@ def print_stats(store: FolderStore, *, as_json: bool) -> int:
     facts: dict[str, object] = {
         "folder": str(store.folder),
         "entries": len(rows),
-        "pictures": sum(row.pictures for row in rows),
+        "images": sum(row.pictures for row in rows),
         "bytes": sum(row.size_bytes for row in rows),
         "max_bytes": store.max_bytes,
         "oldest_s": round(time.time() - min(row.created_at for row in rows), 1) if rows else None,
     }
     if as_json:
         return console.write_bytes(report.encode_json(facts))
-    headings = {"pictures": "images"}
-    lines = [f"{headings.get(name, name):10} {value}\n" for name, value in facts.items() if value is not None]
+    lines = [f"{name:10} {value}\n" for name, value in facts.items() if value is not None]
     return console.write_text("".join(lines))
 
 

@@ -58,7 +58,7 @@ def test_list_and_clear(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "entries    2" in capsys.readouterr().out
     assert run(["cache", "stats", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert (facts["entries"], facts["folder"]) == (2, str(tmp_path / "home/cache"))
+    assert (facts["entries"], facts["images"], facts["folder"]) == (2, 2, str(tmp_path / "home/cache"))
     assert facts["bytes"] == sum(one["size_bytes"] for one in entries)
 
     assert run(["cache", "clear", "--older-than", "1"]) == 0
