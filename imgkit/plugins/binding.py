@@ -60,7 +60,7 @@ def collect_hooks(origin: PluginSource, plugin: object) -> tuple[HookImpl, ...]:
     try:
         manager.register(plugin, origin.plugin)
     except pluggy.PluginValidationError as error:
-        raise origin.error(f": {error}") from error
+        raise origin.error(f": {_explain_refusal(plugin, error)}") from error
     impls = tuple(
         HookImpl(origin, hook, impl.function, tuple(impl.argnames), impl.trylast - impl.tryfirst)
         for hook in TABLE_FIELDS
@@ -118,3 +118,17 @@ def _check_hooks(origin: PluginSource, plugin: object) -> None:
             raise origin.error(f": {name} is a wrapper. imgkit's hooks take no wrappers.")
         if inspect.isgeneratorfunction(function) and name not in _COLLECTING:
             raise origin.error(f": {name} is a generator, which would never run.")
+
+
+def _explain_refusal(plugin: object, error: pluggy.PluginValidationError) -> str:
+    """Name the parameter that a hook does not have; return the words of pluggy for another problem."""
+    for hook in TABLE_FIELDS:
+        function, spec = getattr(plugin, hook, None), getattr(hookspecs.Hooks, hook)
+        if function is None:
+            continue
+        known = [name for name in inspect.signature(spec).parameters if name != "self"]
+        for name, parameter in inspect.signature(function).parameters.items():
+            if name not in known and parameter.default is inspect.Parameter.empty:
+                takes = f"It may take {', '.join(known)}." if known else "It takes none."
+                return f"{hook} has no parameter {name!r}{format_suggestion(name, known)}. {takes}"
+    return str(error)

@@ -206,7 +206,12 @@ async def _coroutine(request: Any) -> None: ...
 UNFIT: dict[str, tuple[str, Any, str]] = {
     "misspelt": ("imgkit_prepair", hookimpl(lambda request: None), "unknown hook 'imgkit_prepair'"),
     "coroutine": ("imgkit_prepare", hookimpl(_coroutine), "coroutine"),
-    "unknown argument": ("imgkit_prepare", hookimpl(lambda request, flavor: None), "flavor"),
+    "unknown argument": ("imgkit_prepare", hookimpl(lambda request, flavor: None), "no parameter 'flavor'"),
+    "misspelt argument": (
+        "imgkit_on_event",
+        hookimpl(lambda evnt: None),
+        "did you mean 'event'.*event, call",
+    ),
     "not marked": ("imgkit_prepare", lambda request: None, "hookimpl"),
 }
 
