@@ -39,6 +39,7 @@ from imgkit.core.core import Core
 from imgkit.default_plugins.budget import find_budget
 from imgkit.errors import ImgkitError, NotSentError, RateLimitError
 from imgkit.models import Estimate
+from imgkit.redact import scrub
 from imgkit.runtime.flow import run_blocking
 
 CHUNK = 1000
@@ -353,7 +354,8 @@ class BulkRun:
                     self.missing = note_missing_images(files, self.counts)
                 drop_old_lines(manifest, self._output)
                 self._output.finish()
-                manifest.write_fact(END, None if self.stopped is None else str(self.stopped))
+                reason = None if self.stopped is None else scrub(str(self.stopped), limit=1000)
+                manifest.write_fact(END, reason)
         except ImgkitError as error:
             if not isinstance(self.stopped, ImgkitError):
                 self.stopped = error
