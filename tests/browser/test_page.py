@@ -160,7 +160,7 @@ def test_a_stream_that_breaks_off_keeps_its_image(serve: Serve, visit: Visit) ->
         fill_prompt(page, "a fox")
         create(page)
         page.get_by_role("button", name="Send and pay").click()
-        expect(page.locator("#problem")).to_contain_text("may have been billed")
+        expect(page.locator("#problem")).to_contain_text("made and billed an image")
     assert page.locator("#stage img").is_visible()
     expect(page.get_by_role("link", name="Download")).to_have_count(0)
     expect(page.locator("#requests .unknown")).to_have_count(1)
