@@ -117,7 +117,7 @@ def collect_records(
     ends: dict[int, _End] = {}
     with closing(_attempt_all(run, records, work)) as arriving:
         for number, end in arriving:
-            _print_end(run, end)
+            _print_end(run, end, records[number].id if len(records) > 1 else "")
             ends[number] = end
     codes = [ends[number].code for number in sorted(ends)]
     failures = [code for code in codes if code not in (exit_codes.OK, exit_codes.PENDING)]
@@ -257,13 +257,13 @@ def _attempt(
     return _End({**facts, "images": paths}, exit_codes.OK, response)
 
 
-def _print_end(run: JobRun, end: _End) -> None:
-    """Print the problem, or the messages and the paths of the images."""
+def _print_end(run: JobRun, end: _End, job: str = "") -> None:
+    """Print the problem, or the messages and the paths of the images; `job` is its id among several."""
     if end.problem:
         console.print_message(f"imgkit: {end.problem}")
     if end.response is None:
         return
-    report.print_messages(end.response)
+    report.print_messages(end.response, job)
     if not run.as_json:
         console.write_paths([str(image.path) for image in end.response if image.path is not None])
 

@@ -21,16 +21,22 @@ OFFLINE_NOTICE = (
 )
 
 
-def print_messages(response: ImagesResponse) -> None:
-    """Print the warnings of a call, and a line with its id, tokens, cost and seconds."""
+def print_messages(response: ImagesResponse, job: str = "") -> None:
+    """Print the warnings of a call, and a line with its id, tokens, cost and seconds.
+
+    Args:
+        response: the response of the call.
+        job: id of its job where there are several, which begins each line.
+    """
+    start = f"imgkit: {job}: " if job else "imgkit: "
     for warning in response.warnings:
-        console.print_message(f"imgkit: warning: {to_options(warning)}")
+        console.print_message(f"{start}warning: {to_options(warning)}")
     if response.images[0].about.get("offline"):
         console.print_message(OFFLINE_NOTICE.format(remedy=_explain_access(response.meta.provider)))
     elif response.meta.cached:
-        console.print_message("imgkit: From the cache. Nothing was sent, nothing was spent.")
+        console.print_message(f"{start}From the cache. Nothing was sent, nothing was spent.")
     else:
-        console.print_message(f"imgkit: {format_summary(response)}")
+        console.print_message(f"{start}{format_summary(response)}")
 
 
 def _explain_access(name: str) -> str:

@@ -462,7 +462,7 @@ def test_jobs_are_collected_at_once(
         if threading.current_thread() is threading.main_thread():
             closed.set()
 
-    def interrupt(run: Any, end: Any) -> None:
+    def interrupt(*given: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setenv("BFL_API_KEY", KEY)
@@ -474,6 +474,26 @@ def test_jobs_are_collected_at_once(
     assert code == (130 if is_interrupted else 10)
     assert capsys.readouterr().err.count("It is at work.") == (0 if is_interrupted else 3)
     assert len(store.list_jobs()) == 3
+
+
+def test_each_of_several_jobs_is_named(
+    fake: FakeBfl,
+    server: WireServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Puts the id of its job before the cost of each image, unless there is only one job."""
+    runner, settings = ServiceRunner("sync"), open_with(server, tmp_path)
+    monkeypatch.setenv("BFL_API_KEY", KEY)
+    monkeypatch.chdir(tmp_path)
+    for count in (1, 2):
+        jobs = [make_pending(runner, "requests", fake, settings).jobs[0].id for _ in range(count)]
+        capsys.readouterr()
+        assert run(["jobs", "collect", "--state-folder", str(tmp_path / "state")]) == 0
+        shown = [line for line in capsys.readouterr().err.splitlines() if "0.0300 USD" in line]
+        starts = sorted(f"imgkit: {job}: " for job in jobs) if count > 1 else ["imgkit: "]
+        assert [line.partition("0.0300")[0] for line in sorted(shown)] == starts
 
 
 def test_offline_jobs_are_not_on_disk(tmp_path: Path) -> None:
