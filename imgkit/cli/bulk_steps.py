@@ -102,7 +102,7 @@ class NextSteps:
             text = "the provider is still working. Collect the images with:"
             steps.append(self._repeat(f"{counts['accepted']:,} accepted: {text}"))
         if counts["failed"]:
-            text = "at no cost. This sends those again that may succeed now:"
+            text = "at no cost. Retry those that may succeed now with:"
             steps.append(self._repeat(f"{counts['failed']:,} failed: {text}"))
         if counts["blocked"]:
             them = "them and the failed ones" if counts["failed"] else "them"
@@ -151,7 +151,7 @@ class NextSteps:
         """
         command = self._build_command(("--amend",), file=file)
         if command is None:
-            return NextStep(f"Carry out {file} by the same command as before with --amend.")
+            return NextStep(f"Run the same command on {file} with --amend.")
         return NextStep("Correct the lines, then send them again:", (command,))
 
     def _build_command(self, more: Sequence[str], *, file: str = "", max_cost: str = "") -> str | None:

@@ -31,7 +31,7 @@ class BaseProvider:
             the first run. imgkit then sends each request with a key, and repeats a request whose reply was
             lost. 0 for an API without such keys. Only for a provider of jobs.
         hard_masks: the API refuses a grey pixel of a mask; imgkit makes each black or white.
-        fake: the API's own side in small, which answers offline; None for OpenAI's dialect.
+        fake: a small imitation of the API, which answers offline; None for OpenAI's dialect.
 
     Example:
         >>> class AcmeProvider(BaseProvider):

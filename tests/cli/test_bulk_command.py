@@ -370,7 +370,7 @@ STEPS = [
         ["bulk", "a.csv", "-o", "a.csv", "--", "x"],  # either word may be the file
         {"failed": 1},
         ["imgkit bulk a.csv -o a.csv -- x", "imgkit bulk failures out -o again.jsonl"],
-        "Carry out again.jsonl by the same command as before with --amend.",
+        "Run the same command on again.jsonl with --amend.",
     ),
     (
         ["bulk", "-o", "out", "--max-cost=1", "--", "a.csv"],
