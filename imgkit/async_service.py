@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from imgkit.bulk.outcomes import AsyncBulkOutcomes
     from imgkit.core.context import SaveTo
     from imgkit.core.probe import ListedModel, Probe
+    from imgkit.errors import PendingJob
     from imgkit.jobs.job import Job
     from imgkit.runtime.async_driver import AsyncDriver
 
@@ -147,7 +148,7 @@ class AsyncImageService(
 
         return await self._run_in_task(resume_jobs(self._core, jobs, save_to, timeout_s), timeout_s)
 
-    async def cancel_job(self, job: Job, *, timeout_s: float | None = None) -> ImagesResponse | None:
+    async def cancel_job(self, job: PendingJob, *, timeout_s: float | None = None) -> ImagesResponse | None:
         """Cancel a job; see `ImageService.cancel_job`."""
         from imgkit.core.resume import cancel_job
 

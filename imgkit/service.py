@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from imgkit.bulk.outcomes import BulkOutcomes
     from imgkit.core.context import SaveTo
     from imgkit.core.probe import ListedModel, Probe
+    from imgkit.errors import PendingJob
     from imgkit.jobs.job import Job
 
 T = TypeVar("T")
@@ -172,11 +173,11 @@ class ImageService(ServiceBase[ImagesResponse, ImageStream, Image, Estimate]):
 
         return self._run_flow(resume_jobs(self._core, jobs, save_to, timeout_s), timeout_s)
 
-    def cancel_job(self, job: Job, *, timeout_s: float | None = None) -> ImagesResponse | None:
+    def cancel_job(self, job: PendingJob, *, timeout_s: float | None = None) -> ImagesResponse | None:
         """Cancel a job, or collect its images if it is too late.
 
         Args:
-            job: the job.
+            job: the job, such as one of `JobPendingError.jobs`.
             timeout_s: seconds that this may take, None for the service's limit.
 
         Returns:

@@ -174,17 +174,21 @@ def resume_jobs(
     return response
 
 
-def cancel_job(core: Core, job: Job, timeout_s: float | None = None) -> Flow[ImagesResponse | None]:
-    """Cancel a job; collect its images if it is too late.
+def cancel_job(core: Core, source: object, timeout_s: float | None = None) -> Flow[ImagesResponse | None]:
+    """Cancel the job that a source names; collect its images if it is too late.
 
     Returns:
         The images, None for a job that the provider has cancelled.
 
     Raises:
-        InvalidRequestError: the provider cancels no jobs, or the job is of another provider.
+        InvalidRequestError: the source names several jobs, the provider cancels no jobs, or the job is of
+            another provider.
         ImgkitError: the request failed; the job goes on.
     """
-    (job,), provider = _check_source(core, job)
+    jobs, provider = _check_source(core, source)
+    if len(jobs) > 1:
+        raise InvalidRequestError({"job": f"{len(jobs)} jobs are given. Cancel them one by one."})
+    job = jobs[0]
     request = call_for_job(core, "cancel_job", partial(provider.cancel_job, job, core.target))
     if request is None:
         problem = f"Provider {core.provider_name} cannot cancel jobs."

@@ -476,6 +476,19 @@ def test_jobs_are_collected_at_once(
     assert len(store.list_jobs()) == 3
 
 
+def test_several_jobs_are_cancelled_one_by_one(fake: FakeBfl, server: WireServer, tmp_path: Path) -> None:
+    """Refuses an error of two jobs, whose types say that one of them may be given."""
+    settings, runner = open_with(server, tmp_path), ServiceRunner("sync")
+    jobs = [make_pending(runner, "requests", fake, settings).jobs[0] for _ in range(2)]
+    both: Any = JobPendingError("They are at work.", jobs=tuple(jobs))
+    with imgkit.ImageService("requests", **settings) as service:
+        with pytest.raises(imgkit.InvalidRequestError, match="2 jobs are given. Cancel them one by one"):
+            service.cancel_job(both)
+        with pytest.raises(imgkit.InvalidRequestError, match="cannot cancel jobs"):
+            service.cancel_job(jobs[0])
+    assert len(list_records(tmp_path)) == 2
+
+
 def test_each_of_several_jobs_is_named(
     fake: FakeBfl,
     server: WireServer,
