@@ -342,8 +342,9 @@ class _Connector(aiohttp.TCPConnector):
         while not request.is_new and not wake_connection(connection, request.transfer):
             connection.close()
             connection = await super().connect(*args, **kwargs)
-        if not self.force_close:
-            connection.add_callback(partial(watch_idle, connection))
+        if not self.force_close and connection.protocol is not None:
+            # Not of the connection itself: it would outlive its last use.
+            connection.add_callback(partial(watch_idle, connection.protocol))
         request.connection = connection.protocol
         _limit_receiving(connection, request.receive_bytes)
         request.transfer.mark_sent()

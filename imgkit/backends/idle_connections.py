@@ -41,15 +41,14 @@ class _IdleConnection(asyncio.Protocol):
         self._protocol.resume_writing()
 
 
-def watch_idle(connection: Connection) -> None:
+def watch_idle(protocol: ResponseHandler) -> None:
     """Watch a connection whose reply has arrived: it ends with the next byte of its server.
 
     Args:
-        connection: the connection, which aiohttp is about to keep.
+        protocol: aiohttp's protocol of the connection, which aiohttp is about to keep.
     """
-    protocol, transport = connection.protocol, connection.transport
-    if protocol is not None and transport is not None:
-        transport.set_protocol(_IdleConnection(protocol))
+    if protocol.transport is not None:
+        protocol.transport.set_protocol(_IdleConnection(protocol))
 
 
 def wake_connection(connection: Connection, transfer: Transfer) -> bool:
