@@ -347,7 +347,11 @@ class _Connector(aiohttp.TCPConnector):
             connection.add_callback(partial(watch_idle, connection.protocol))
         request.connection = connection.protocol
         _limit_receiving(connection, request.receive_bytes)
-        request.transfer.mark_sent()
+        try:
+            request.transfer.mark_sent()
+        except BaseException:
+            connection.close()  # aiohttp does not know it yet
+            raise
         return connection
 
 

@@ -383,6 +383,36 @@ async def send_request(backend: AiohttpBackend, url: str) -> None:
     transfer.release()
 
 
+@pytest.mark.parametrize("reuse", [False, True])
+def test_a_request_that_must_not_leave_closes_its_connection(reuse: bool) -> None:
+    """Hangs up at once, without a warning of aiohttp, if nobody can write down that a request leaves."""
+    has_left = threading.Event()
+
+    def wait_for_end(line: Line) -> None:
+        line.until_client_leaves()
+        has_left.set()
+
+    def refuse() -> None:
+        raise imgkit.NotSentError("The disk is full.")
+
+    async def main(url: str) -> None:
+        backend = AiohttpBackend(BackendOptions(reuse_connections=reuse))
+        transfer = DriverTransfer(5, 5, 5)
+        transfer.begin(url, direct=False)
+        transfer.note_leaving = refuse
+        with pytest.raises(imgkit.NotSentError):
+            await backend.open(HttpRequest("POST", url, {}, BytesBody(b"{}")), transfer)
+        transfer.release()  # it holds the socket, too
+        assert await asyncio.to_thread(has_left.wait, 5)
+        await backend.aclose()
+
+    with WireServer(wait_for_end, read_first=False) as server, warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        asyncio.run(main(server.base_url))
+        gc.collect()
+    assert [str(warning.message) for warning in seen] == []
+
+
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 def test_a_closed_idle_connection_is_not_used(tls: bool) -> None:
     """Opens a connection if the server has closed the idle one, also before the event loop has seen it."""
