@@ -129,7 +129,7 @@ def run_server(
 def _spare_garbage_collector() -> None:
     """Let the garbage collector skip the objects of the start, and look less often.
 
-    Otherwise it goes through all modules again and again: a sixth of the CPU of many small requests.
+    Otherwise it goes through all modules again and again: 0.1 ms of a small request with 32 at once.
     """
     gc.collect()
     gc.freeze()
