@@ -97,7 +97,7 @@ async def measure_calls(ask: Any, often: int) -> tuple[Resources, Resources]:
     try:
         await calls(50)
         after = measure_resources()
-        # A table of the interpreter that grows, or a thread that still holds an image, is no leak: a leak
+        # A table of the interpreter that grows, or an image that is held for a moment, is no leak: a leak
         # grows each time.
         for _ in range(4):
             before = after
