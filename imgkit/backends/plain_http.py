@@ -111,10 +111,10 @@ class PlainHttpBackend:
         transfer.mark_unsent()
         try:
             connection.connect()
+            transfer.mark_sent()
         except BaseException:
             connection.close()
             raise
-        transfer.mark_sent()
         open_sockets.add(connection.sock)
         return connection
 

@@ -18,6 +18,8 @@ from imgkit.backends import aiohttp as aiohttp_backend
 from imgkit.backends import connections as requests_connections
 from imgkit.backends import plain_http
 from imgkit.backends.aiohttp import AiohttpBackend, _abandoned_connectors
+from imgkit.backends.plain_http import PlainHttpBackend
+from imgkit.backends.requests import RequestsBackend
 from imgkit.plugins import Retrying
 from imgkit.testing.wire_server import CA_FILE
 from imgkit.wire.messages import BackendOptions, BytesBody, HttpRequest
@@ -383,9 +385,10 @@ async def send_request(backend: AiohttpBackend, url: str) -> None:
     transfer.release()
 
 
+@pytest.mark.parametrize("kind", [AiohttpBackend, PlainHttpBackend, RequestsBackend])
 @pytest.mark.parametrize("reuse", [False, True])
-def test_a_request_that_must_not_leave_closes_its_connection(reuse: bool) -> None:
-    """Hangs up at once, without a warning of aiohttp, if nobody can write down that a request leaves."""
+def test_a_request_that_must_not_leave_closes_its_connection(kind: Any, reuse: bool) -> None:
+    """Hangs up at once, and leaves nothing open, if nobody can write down that a request leaves."""
     has_left = threading.Event()
 
     def wait_for_end(line: Line) -> None:
@@ -396,15 +399,19 @@ def test_a_request_that_must_not_leave_closes_its_connection(reuse: bool) -> Non
         raise imgkit.NotSentError("The disk is full.")
 
     async def main(url: str) -> None:
-        backend = AiohttpBackend(BackendOptions(reuse_connections=reuse))
+        backend = kind(BackendOptions(reuse_connections=reuse))
         transfer = DriverTransfer(5, 5, 5)
         transfer.begin(url, direct=False)
         transfer.note_leaving = refuse
+        request = HttpRequest("POST", url, {}, BytesBody(b"{}"))
         with pytest.raises(imgkit.NotSentError):
-            await backend.open(HttpRequest("POST", url, {}, BytesBody(b"{}")), transfer)
+            if kind is AiohttpBackend:
+                await backend.open(request, transfer)
+            else:
+                backend.open(request, transfer)
         transfer.release()  # it holds the socket, too
         assert await asyncio.to_thread(has_left.wait, 5)
-        await backend.aclose()
+        await backend.aclose() if kind is AiohttpBackend else backend.close()
 
     with WireServer(wait_for_end, read_first=False) as server, warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
